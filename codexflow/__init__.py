@@ -1,0 +1,3 @@
+"""CodexFlow: metered, stage-aware access to LLMs."""
+
+__version__ = "0.1.0"

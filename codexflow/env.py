@@ -1,0 +1,269 @@
+"""Operator settings: read once, typed, every problem reported at once.
+
+`settings.py` calls `Env.read(os.environ)`; nobody else reads the environment. In development, where
+`manage.py up` starts PostgreSQL and Valkey itself, their addresses come from `$CFX_HOME/services.json`
+and the generated secrets from `$CFX_HOME/secrets.json`.
+"""
+
+import json
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Self, TypeVar
+from urllib.parse import urlsplit
+
+Mode = Literal["development", "production"]
+T = TypeVar("T")
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+MIN_SECRET_LENGTH = 32
+# Stands in only where nothing is served yet (type checks, `makemigrations`); never accepted in production.
+DEVELOPMENT_SECRET = "codexflow-development-only-secret-0000"  # noqa: S105 - refused outside development
+KNOWN_SECRETS = frozenset({DEVELOPMENT_SECRET, "cfx-salt-a7b3c9d2e5f8g1h4j6k0m3n5p8q2r4s6", "cfx-auth-b2c4d6e8f0g2h4j6k8l0m2n4p6q8r0s2"})
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+
+# old name -> the name to use. The old ones work and are reported once.
+DEPRECATED = {
+    "LITELLM_PROXY_URL": "LITELLM_URL",
+    "LITELLM_BASE_URL": "LITELLM_URL",
+    "LITELLM_MASTER_KEY": "LITELLM_ADMIN_KEY",
+    "NEXTAUTH_URL": "SITE_URL",
+    "NEXT_PUBLIC_API_URL": "PUBLIC_API_URL",
+}
+IGNORED = ("CFX_API_URL",)
+
+
+class EnvError(Exception):
+    """Some variables are missing or wrong; the message names every one of them."""
+
+    def __init__(self, problems: list[str]) -> None:
+        self.problems = problems
+        super().__init__("The environment is not usable:\n" + "\n".join(f"  - {line}" for line in problems))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Env:
+    """What the operator may set. Units are in the names."""
+
+    mode: Mode
+    home: Path  # CFX_HOME: state of a development installation, journal, generated secrets
+    secret_key: str = field(repr=False)  # AUTH_SECRET
+    hash_salt: str = field(repr=False)  # HASH_SALT: the HMAC key of API key digests
+    hash_salt_previous: str = field(repr=False, default="")
+    database_url: str = field(repr=False, default="")
+    redis_url: str = field(repr=False, default="")
+    redis_prefix: str = "cfx"  # first part of every Redis key
+    config_path: Path = REPOSITORY / "config" / "models.yaml"  # CFX_CONFIG_PATH
+    litellm_url: str = ""  # empty: the built-in demo upstream
+    litellm_api_key: str = field(repr=False, default="")
+    litellm_admin_key: str = field(repr=False, default="")
+    is_demo_upstream: bool = False
+    host: str = "127.0.0.1"
+    port: int = 8000
+    web_processes: int = 1
+    site_url: str = ""
+    public_api_url: str = ""
+    allowed_hosts: tuple[str, ...] = ()
+    log_level: str = "INFO"
+    journal_dir: Path = Path()
+    admin_password: str = field(repr=False, default="")
+    # The gateway.
+    request_body_limit_bytes: int = 10 * 1024 * 1024
+    request_body_timeout_s: float = 60.0
+    answer_limit_bytes: int = 64 * 1024 * 1024
+    upstream_connect_s: float = 3.0
+    upstream_idle_s: float = 60.0
+    upstream_total_s: float = 600.0
+    redis_timeout_ms: int = 100
+    key_cache_fresh_s: float = 60.0
+    key_cache_stale_s: float = 900.0
+    lease_ms: int = 15_000
+    heartbeat_s: float = 5.0
+    drain_grace_s: float = 120.0
+    journal_ship_after_s: float = 10.0
+    notices: tuple[str, ...] = ()  # deprecated and ignored variables, for the log
+
+    @property
+    def is_production(self) -> bool:
+        return self.mode == "production"
+
+    @classmethod
+    def read(cls, environ: Mapping[str, str]) -> Self:
+        """Build from a mapping such as os.environ. Raises EnvError naming every bad variable at once."""
+        return cls(**_Reader(environ).fields())
+
+
+class _Reader:
+    """Collects problems instead of stopping at the first."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self.environ = environ
+        self.problems: list[str] = []
+        self.notices: list[str] = []
+
+    def fields(self) -> dict[str, Any]:
+        home = Path(self.text("CFX_HOME") or REPOSITORY / ".codexflow").expanduser().absolute()
+        services = self.json_file(home / "services.json")
+        secrets = self.json_file(home / "secrets.json")
+        mode = self.mode(services)
+        found: dict[str, Any] = {
+            "mode": mode,
+            "home": home,
+            "secret_key": self.secret("AUTH_SECRET", mode, secrets.get("auth_secret")),
+            "hash_salt": self.secret("HASH_SALT", mode, secrets.get("hash_salt")),
+            "hash_salt_previous": self.text("HASH_SALT_PREVIOUS"),
+            "database_url": self.url("DATABASE_URL", ("postgres", "postgresql"), services.get("database_url")),
+            "redis_url": self.url("REDIS_URL", ("redis", "rediss"), services.get("redis_url")),
+            "litellm_url": self.upstream_url(services),
+            "litellm_api_key": self.text("LITELLM_API_KEY") or services.get("litellm_api_key", ""),
+            "litellm_admin_key": self.text("LITELLM_ADMIN_KEY", "LITELLM_MASTER_KEY"),
+            "is_demo_upstream": bool(services.get("is_demo_upstream")) and not self.text("LITELLM_URL"),
+            "site_url": self.url("SITE_URL", ("http", "https"), None, "NEXTAUTH_URL"),
+            "public_api_url": self.url("PUBLIC_API_URL", ("http", "https"), None, "NEXT_PUBLIC_API_URL"),
+            "allowed_hosts": tuple(host.strip() for host in self.text("ALLOWED_HOSTS").split(",") if host.strip()),
+            "admin_password": self.text("CFX_ADMIN_PASSWORD"),
+            "journal_dir": Path(self.text("CFX_JOURNAL_DIR") or home / "journal"),
+        }
+        self.optional(found, "redis_prefix", "CFX_REDIS_PREFIX", self.prefix)
+        self.optional(found, "config_path", "CFX_CONFIG_PATH", Path)
+        self.optional(found, "host", "HOST", str)
+        self.optional(found, "port", "PORT", self.port)
+        self.optional(found, "log_level", "LOG_LEVEL", self.log_level)
+        for name, low, high in _INTEGERS:
+            self.optional(found, name, f"CFX_{name.upper()}", _within(int, low, high))
+        for name, low, high in _SECONDS:
+            self.optional(found, name, f"CFX_{name.upper()}", _within(float, low, high))
+        if mode == "production":
+            for name, key in (("DATABASE_URL", "database_url"), ("REDIS_URL", "redis_url"), ("LITELLM_URL", "litellm_url")):
+                if not found[key]:
+                    self.problems.append(f"{name} is required in production")
+            if not found["site_url"] and not found["allowed_hosts"]:
+                self.notices.append("neither SITE_URL nor ALLOWED_HOSTS is set: pages answer only to localhost")
+        self.notices += [f"{name} is ignored: one process serves pages and gateway" for name in IGNORED if self.text(name)]
+        if self.problems:
+            raise EnvError(self.problems)
+        found["notices"] = tuple(self.notices)
+        return found
+
+    def text(self, name: str, *old_names: str) -> str:
+        """The variable's value, or the value under an old name, or nothing."""
+        for candidate in (name, *old_names):
+            value = self.environ.get(candidate, "").strip()
+            if value:
+                if candidate in DEPRECATED:
+                    self.notices.append(f"{candidate} is deprecated: use {DEPRECATED[candidate]}")
+                return value
+        return ""
+
+    def optional(self, found: dict[str, Any], key: str, name: str, parse: Callable[[str], Any]) -> None:
+        value = self.text(name)
+        if not value:
+            return
+        try:
+            found[key] = parse(value)
+        except ValueError as exc:
+            self.problems.append(f"{name}: {exc}")
+
+    def mode(self, services: Mapping[str, Any]) -> Mode:
+        """CFX_ENV when given; else production as soon as a database was named by hand, so that forgetting fails safe."""
+        value = self.text("CFX_ENV")
+        if value not in ("", "development", "production"):
+            self.problems.append(f"CFX_ENV is {value!r}; it may be development or production")
+        if value:
+            return "production" if value == "production" else "development"
+        return "production" if self.text("DATABASE_URL") and not services else "development"
+
+    def secret(self, name: str, mode: Mode, generated: Any) -> str:
+        value = self.text(name)
+        if not value and mode == "development":
+            return str(generated or DEVELOPMENT_SECRET)
+        if not value:
+            self.problems.append(f"{name} is missing: set at least {MIN_SECRET_LENGTH} random characters")
+        elif len(value) < MIN_SECRET_LENGTH:
+            self.problems.append(f"{name} has {len(value)} characters; at least {MIN_SECRET_LENGTH} are needed")
+        elif mode == "production" and value in KNOWN_SECRETS:
+            self.problems.append(f"{name} is an example from the documentation; choose random characters")
+        return value
+
+    def url(self, name: str, schemes: tuple[str, ...], fallback: Any, *old_names: str) -> str:
+        value = self.text(name, *old_names) or str(fallback or "")
+        if value:
+            try:
+                scheme = urlsplit(value).scheme
+            except ValueError:
+                scheme = ""
+            if scheme not in schemes:
+                self.problems.append(f"{name} must begin with {' or '.join(s + '://' for s in schemes)}")
+        return value.rstrip("/")
+
+    def upstream_url(self, services: Mapping[str, Any]) -> str:
+        return self.url("LITELLM_URL", ("http", "https"), services.get("litellm_url"), "LITELLM_PROXY_URL", "LITELLM_BASE_URL")
+
+    def json_file(self, path: Path) -> Mapping[str, Any]:
+        try:
+            content = json.loads(path.read_text())
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as exc:
+            self.problems.append(f"{path.name} under CFX_HOME cannot be read: {exc.__class__.__name__}")
+            return {}
+        return content if isinstance(content, dict) else {}
+
+    @staticmethod
+    def port(value: str) -> int:
+        if not value.isdecimal() or not 1 <= int(value) <= 65535:
+            raise ValueError(f"{value!r} is not a port between 1 and 65535")
+        return int(value)
+
+    @staticmethod
+    def log_level(value: str) -> str:
+        if value.upper() not in LOG_LEVELS:
+            raise ValueError(f"{value!r} is not one of {', '.join(LOG_LEVELS)}")
+        return value.upper()
+
+    @staticmethod
+    def prefix(value: str) -> str:
+        if not value.isidentifier():
+            raise ValueError(f"{value!r} may have letters, digits and underscores only")
+        return value
+
+
+# Tunables with their accepted range; the variable is CFX_ and the name in capitals.
+_INTEGERS = (
+    ("web_processes", 1, 64),
+    ("request_body_limit_bytes", 1024, 1 << 30),
+    ("answer_limit_bytes", 1024, 1 << 30),
+    ("redis_timeout_ms", 10, 10_000),
+    ("lease_ms", 1_000, 300_000),
+)
+_SECONDS = (
+    ("request_body_timeout_s", 0.1, 3600),
+    ("upstream_connect_s", 0.1, 60),
+    ("upstream_idle_s", 0.1, 3600),
+    ("upstream_total_s", 1, 86_400),
+    ("key_cache_fresh_s", 0, 3600),
+    ("key_cache_stale_s", 0, 86_400),
+    ("heartbeat_s", 0.1, 60),
+    ("drain_grace_s", 0, 3600),
+    ("journal_ship_after_s", 0.1, 600),
+)
+
+
+def _within(kind: Callable[[str], float], low: float, high: float) -> Callable[[str], Any]:
+    def parse(value: str) -> float:
+        try:
+            number = kind(value)
+        except ValueError:
+            raise ValueError(f"{value!r} is not a number") from None
+        if not low <= number <= high:
+            raise ValueError(f"{value} is outside {low:g} to {high:g}")
+        return number
+
+    return parse
+
+
+def report(env: Env, logger: logging.Logger) -> None:
+    """Say once what about the environment deserves the operator's attention."""
+    for notice in env.notices:
+        logger.warning("env.notice", extra={"notice": notice})

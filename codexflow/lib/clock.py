@@ -1,0 +1,24 @@
+"""The only clocks. Everything else takes the time as an argument or asks here, so tests can replace it."""
+
+import time
+from datetime import UTC, datetime
+
+
+def now() -> datetime:
+    """The current time, aware, in UTC."""
+    return datetime.now(UTC)
+
+
+def now_s() -> float:
+    """Unix time in seconds."""
+    return time.time()  # noqa: TID251 - this is the one place
+
+
+def now_ms() -> int:
+    """Unix time in whole milliseconds."""
+    return time.time_ns() // 1_000_000
+
+
+def monotonic_s() -> float:
+    """Seconds on a clock that never goes back; only differences mean anything."""
+    return time.monotonic()  # noqa: TID251 - this is the one place

@@ -1,0 +1,35 @@
+"""Money is integer nano-USD: 1 USD = 1,000,000,000 nanos. No float ever holds an amount."""
+
+from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
+
+NANOS_PER_USD = 1_000_000_000
+
+
+class BadAmount(ValueError):
+    """The text is not an amount of USD with at most nine decimals."""
+
+
+def parse_usd(text: str | int | Decimal) -> int:
+    """USD as written by a person or a YAML file -> nanos. Raises BadAmount; never rounds."""
+    try:
+        nanos = Decimal(text) * NANOS_PER_USD
+    except (InvalidOperation, TypeError) as exc:
+        raise BadAmount(f"{text!r} is not an amount in USD") from exc
+    if not nanos.is_finite() or nanos != nanos.to_integral_value():
+        raise BadAmount(f"{text!r} is not an amount in USD with at most nine decimals")
+    return int(nanos)
+
+
+def round_div(numerator: int, denominator: int) -> int:
+    """numerator / denominator to the nearest integer, half to even. The denominator is positive."""
+    quotient, remainder = divmod(numerator, denominator)
+    twice = 2 * remainder
+    if twice > denominator or (twice == denominator and quotient % 2):
+        return quotient + 1
+    return quotient
+
+
+def format_usd(nanos: int, *, decimals: int = 6) -> str:
+    """Nanos as plain USD digits without a sign for the currency: 1_500_000 -> '0.001500'."""
+    unit = Decimal(1).scaleb(-decimals)
+    return str((Decimal(nanos) / NANOS_PER_USD).quantize(unit, rounding=ROUND_HALF_EVEN))
