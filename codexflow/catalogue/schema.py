@@ -241,9 +241,7 @@ def _direct(section: "_Section", prices: Mapping[str, Rates]) -> DirectConfig:
         section.note("default_max_tokens", f"is above max_tokens_cap ({cap})")
     for model in direct.allowed_models:
         if model in RESERVED_MODELS:
-            section.note(
-                "allowed_models", f"{model!r} means a stage or inference; a model cannot have that name"
-            )
+            section.note("allowed_models", f"{model!r} means a stage or inference; a model cannot have that name")
     section.close()
     return direct
 
@@ -295,17 +293,13 @@ def _prices(section: "_Section") -> Mapping[str, Rates]:
 def _shipped_prices() -> Mapping[str, Rates]:
     return MappingProxyType(
         {
-            model: Rates(
-                input_nanos=parse_usd(price), cached_nanos=parse_usd(price), output_nanos=parse_usd(output)
-            )
+            model: Rates(input_nanos=parse_usd(price), cached_nanos=parse_usd(price), output_nanos=parse_usd(output))
             for model, (price, output) in SHIPPED_PRICES.items()
         }
     )
 
 
-def _planner(
-    section: "_Section", prices: Mapping[str, Rates], aliases: tuple[tuple[str, str], ...]
-) -> PlannerConfig:
+def _planner(section: "_Section", prices: Mapping[str, Rates], aliases: tuple[tuple[str, str], ...]) -> PlannerConfig:
     planner = PlannerConfig(
         enabled=section.flag("enabled", default=True),
         auto_enable=section.flag("auto_enable", default=True),
@@ -317,9 +311,7 @@ def _planner(
         min_chunk_tokens=section.whole("min_chunk_size", default=500, high=_MAX_TOKENS),
         cost_optimization_enabled=section.flag("cost_optimization_enabled", default=True),
         planner_model=section.model("planner_model", prices, default="claude-haiku-3.5", aliases=aliases),
-        fast_execution_model=section.model(
-            "fast_execution_model", prices, default="claude-haiku-3.5", aliases=aliases
-        ),
+        fast_execution_model=section.model("fast_execution_model", prices, default="claude-haiku-3.5", aliases=aliases),
         deep_execution_model=section.model(
             "deep_execution_model", prices, default="claude-sonnet-4.5", aliases=aliases
         ),
@@ -427,9 +419,7 @@ class _Section:
         if number is not None and 0 < number <= _MAX_SECONDS:
             return float(number)
         if value is not None:
-            self.note(
-                key, f"must be a number of seconds above 0 and up to {_MAX_SECONDS:,}, not {_shown(value)}"
-            )
+            self.note(key, f"must be a number of seconds above 0 and up to {_MAX_SECONDS:,}, not {_shown(value)}")
         return float(default or 1)
 
     def temperature(self, key: str) -> float | None:

@@ -39,10 +39,7 @@ def problems_with(path: str, value: Any) -> list[str]:
 
 def test_the_shipped_file_says_what_the_deployment_guide_says() -> None:
     catalogue = parse(SHIPPED, source="models.yaml")
-    rows = [
-        (s.name, s.model, s.max_tokens, s.temperature, s.timeout_s, s.fallback)
-        for s in catalogue.stages.values()
-    ]
+    rows = [(s.name, s.model, s.max_tokens, s.temperature, s.timeout_s, s.fallback) for s in catalogue.stages.values()]
     assert rows == [
         ("plan", "claude-sonnet-4.5", 4096, 0.3, 30, ("gemini-2.5-pro", "gpt-4o")),
         ("code", "deepseek-v3", 8192, 0.2, 60, ("gemini-2.0-flash", "gpt-4o-mini")),
@@ -57,9 +54,7 @@ def test_the_shipped_file_says_what_the_deployment_guide_says() -> None:
 
 def test_prices_are_exact() -> None:
     prices = parse(SHIPPED, source="models.yaml").prices
-    assert prices["deepseek-v3"] == Rates(
-        input_nanos=270_000_000, cached_nanos=270_000_000, output_nanos=1_100_000_000
-    )
+    assert prices["deepseek-v3"] == Rates(input_nanos=270_000_000, cached_nanos=270_000_000, output_nanos=1_100_000_000)
     assert prices["text-embedding-3-small"].output_nanos == 0
 
 
@@ -125,11 +120,11 @@ def test_every_problem_is_named_at_once_with_its_place() -> None:
     assert problems_of(yaml.safe_dump(spoilt, sort_keys=False)) == [
         "models.yaml: prices.gpt-4o.input: must be an amount of USD from 0 to 1,000,000, not 'cheap'",
         "models.yaml: prices.gpt-4o.output: is missing",
-        "models.yaml: stages.review: is missing",
         "models.yaml: stages.plan.model: 'claude-sonet-4.5' has no price, and unpriced models cannot be sold"
         " (did you mean 'claude-sonnet-4.5'?)",
         "models.yaml: stages.plan.max_tokens: must be a whole number from 1 to 10,000,000, not -1",
         "models.yaml: stages.plan.fallbak: is not known here (did you mean 'fallback'?)",
+        "models.yaml: stages.review: is missing",
         "models.yaml: direct.allowed_models: must not be empty",
     ]
 
@@ -149,7 +144,7 @@ def test_every_problem_is_named_at_once_with_its_place() -> None:
         ("stages.code.fallback", ["gpt-4o", "gpt-4o"]),
         ("stages.code.model", 4),
         ("stages.test", {"model": "gpt-4o"}),
-        ("direct.allowed_models", ["gpt-4o", None]),
+        ("direct.fallback", ["gpt-4o", None]),
         ("direct.default_max_tokens", 100_000),
         ("inference.plan_keywords", []),
         ("inference.plan_keywords", ["two words"]),
@@ -179,9 +174,7 @@ def test_a_model_cannot_be_called_like_a_stage() -> None:
     spoilt = content()
     spoilt["prices"]["cfx-auto"] = {"input": 1, "output": 1}
     spoilt["direct"]["allowed_models"].append("cfx-auto")
-    assert ["'cfx-auto' means a stage" in problem for problem in problems_of(yaml.safe_dump(spoilt))] == [
-        True
-    ]
+    assert ["'cfx-auto' means a stage" in problem for problem in problems_of(yaml.safe_dump(spoilt))] == [True]
 
 
 @pytest.mark.parametrize(
