@@ -68,9 +68,7 @@ class User(AbstractBaseUser):
     class Meta:
         verbose_name = _("user")
         verbose_name_plural = _("users")
-        constraints = [
-            models.CheckConstraint(condition=models.Q(email=Lower("email")), name="user_email_lower")
-        ]
+        constraints = [models.CheckConstraint(condition=models.Q(email=Lower("email")), name="user_email_lower")]
 
     @override
     def __str__(self) -> str:
@@ -175,9 +173,7 @@ class AuditEntry(models.Model):
     """Who did what to which object from which address. Append-only: a trigger refuses changes."""
 
     at = models.DateTimeField(_("at"), default=now, editable=False)
-    organization = models.ForeignKey(
-        Organization, on_delete=models.PROTECT, null=True, related_name="audit_entries"
-    )
+    organization = models.ForeignKey(Organization, on_delete=models.PROTECT, null=True, related_name="audit_entries")
     actor = models.ForeignKey(User, on_delete=models.PROTECT, null=True, related_name="+")
     # What acted when no person did: "command", "system".
     actor_label = models.CharField(_("actor"), max_length=60, blank=True)

@@ -22,9 +22,7 @@ class CallSize:
     @property
     def prompt_tokens(self) -> int:
         """Upper bound of the input. No tokenizer in use makes more than one token of two bytes of ordinary text."""
-        return (
-            (self.text_bytes + 1) // 2 + TOKENS_PER_MESSAGE * self.messages + TOKENS_PER_IMAGE * self.images
-        )
+        return (self.text_bytes + 1) // 2 + TOKENS_PER_MESSAGE * self.messages + TOKENS_PER_IMAGE * self.images
 
     @property
     def completion_tokens(self) -> int:

@@ -287,9 +287,7 @@ def _daily_state(limits: tuple[Limits, Limits], *, day: int, minute: int, used: 
         if scope.daily_requests >= 0
     ]
     remaining, limit = min(left) if left else (0, tighter(-1, -1))
-    return Admission(
-        day=day, minute=minute, limit=limit, remaining=remaining, reset_s=(day + 1) * SECONDS_PER_DAY
-    )
+    return Admission(day=day, minute=minute, limit=limit, remaining=remaining, reset_s=(day + 1) * SECONDS_PER_DAY)
 
 
 @dataclass(frozen=True, slots=True)

@@ -119,9 +119,7 @@ class _Reader:
             "secret_key": self.secret("AUTH_SECRET", mode, secrets.get("auth_secret")),
             "hash_salt": self.secret("HASH_SALT", mode, secrets.get("hash_salt")),
             "hash_salt_previous": self.text("HASH_SALT_PREVIOUS"),
-            "database_url": self.url(
-                "DATABASE_URL", ("postgres", "postgresql"), services.get("database_url")
-            ),
+            "database_url": self.url("DATABASE_URL", ("postgres", "postgresql"), services.get("database_url")),
             "redis_url": self.url("REDIS_URL", ("redis", "rediss"), services.get("redis_url")),
             "litellm_url": self.upstream_url(services),
             "litellm_api_key": self.text("LITELLM_API_KEY") or services.get("litellm_api_key", ""),
@@ -129,9 +127,7 @@ class _Reader:
             "is_demo_upstream": bool(services.get("is_demo_upstream")) and not self.text("LITELLM_URL"),
             "site_url": self.url("SITE_URL", ("http", "https"), None, "NEXTAUTH_URL"),
             "public_api_url": self.url("PUBLIC_API_URL", ("http", "https"), None, "NEXT_PUBLIC_API_URL"),
-            "allowed_hosts": tuple(
-                host.strip() for host in self.text("ALLOWED_HOSTS").split(",") if host.strip()
-            ),
+            "allowed_hosts": tuple(host.strip() for host in self.text("ALLOWED_HOSTS").split(",") if host.strip()),
             "admin_password": self.text("CFX_ADMIN_PASSWORD"),
             "journal_dir": Path(self.text("CFX_JOURNAL_DIR") or home / "journal"),
         }
@@ -153,9 +149,7 @@ class _Reader:
                 if not found[key]:
                     self.problems.append(f"{name} is required in production")
             if not found["site_url"] and not found["allowed_hosts"]:
-                self.notices.append(
-                    "neither SITE_URL nor ALLOWED_HOSTS is set: pages answer only to localhost"
-                )
+                self.notices.append("neither SITE_URL nor ALLOWED_HOSTS is set: pages answer only to localhost")
         self.notices += [
             f"{name} is ignored: one process serves pages and gateway" for name in IGNORED if self.text(name)
         ]
@@ -199,9 +193,7 @@ class _Reader:
         if not value:
             self.problems.append(f"{name} is missing: set at least {MIN_SECRET_LENGTH} random characters")
         elif len(value) < MIN_SECRET_LENGTH:
-            self.problems.append(
-                f"{name} has {len(value)} characters; at least {MIN_SECRET_LENGTH} are needed"
-            )
+            self.problems.append(f"{name} has {len(value)} characters; at least {MIN_SECRET_LENGTH} are needed")
         elif mode == "production" and value in KNOWN_SECRETS:
             self.problems.append(f"{name} is an example from the documentation; choose random characters")
         return value

@@ -35,12 +35,12 @@ def of(values_ms: Sequence[float]) -> list[int]:
     return counts
 
 
-def add(counts: list[int], value_ms: float) -> None:
-    """Count one more duration, in place."""
+def add(counts: list[int], value_ms: float, times: int = 1) -> None:
+    """Count a duration once more, in place; -1 takes it out again."""
     bucket = bucket_of(value_ms)
     if bucket >= len(counts):
         counts.extend([0] * (bucket + 1 - len(counts)))
-    counts[bucket] += 1
+    counts[bucket] += times
 
 
 def merged(a: Sequence[int], b: Sequence[int]) -> list[int]:

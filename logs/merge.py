@@ -1,47 +1,32 @@
 """Which of two reports about one request holds. Pure.
 
-A report of higher rank replaces usage and cost, and the difference goes to ledger and rollups; an equal or lower one
-changes nothing that is known. So reports may come in any order, any number of times.
+A report of higher rank replaces usage and cost; the difference goes to ledger and rollups. An equal or lower one only
+fills what is unknown. So reports may come in any order, any number of times, and end in the same row.
 """
 
-from dataclasses import dataclass
+from msgspec.structs import replace
 
-from billing.pricing import Usage
+from billing.pricing import cost_nanos
 from logs.events import UsageEvent
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Known:
-    """What a stored row says of its usage."""
+def merge(row: UsageEvent, report: UsageEvent) -> UsageEvent | None:
+    """The row after a further report about the same request, or None when the row stands as it is.
 
-    usage: Usage
-    cost_nanos: int
-    rank: int
-    revision: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Correction:
-    """A row's next revision and what changes with it."""
-
-    revision: int
-    prompt_tokens: int
-    cached_tokens: int
-    completion_tokens: int
-    reasoning_tokens: int
-    cost_nanos: int
-
-
-def correction(known: Known, event: UsageEvent) -> Correction | None:
-    """What a later report changes: differences new minus old, or None when the row stands."""
-    if event.rank <= known.rank:
-        return None
-    old, new = known.usage, event.usage
-    return Correction(
-        revision=known.revision + 1,
-        prompt_tokens=new.prompt_tokens - old.prompt_tokens,
-        cached_tokens=new.cached_tokens - old.cached_tokens,
-        completion_tokens=new.completion_tokens - old.completion_tokens,
-        reasoning_tokens=new.reasoning_tokens - old.reasoning_tokens,
-        cost_nanos=event.cost_nanos - known.cost_nanos,
-    )
+    The gateway owns what a request was (stage, model, status, price): its report replaces a sweeper's row whole.
+    Anybody else's report changes usage only, at the price frozen in the row.
+    """
+    upstream_cost = row.upstream_cost_nanos if row.upstream_cost_nanos is not None else report.upstream_cost_nanos
+    if report.rank > row.rank or (report.source == "gateway" and row.source == "sweeper"):
+        if report.source == "gateway":
+            return replace(report, upstream_cost_nanos=upstream_cost)
+        return replace(
+            row,
+            usage=report.usage,
+            rank=report.rank,
+            cost_nanos=cost_nanos(report.usage, row.rates),
+            upstream_cost_nanos=upstream_cost,
+        )
+    if upstream_cost != row.upstream_cost_nanos:
+        return replace(row, upstream_cost_nanos=upstream_cost)
+    return None

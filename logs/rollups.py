@@ -7,7 +7,6 @@ from uuid import UUID
 
 from logs import histogram
 from logs.events import UsageEvent
-from logs.merge import Correction
 
 EPOCH = date(1970, 1, 1)
 NOBODY = UUID(int=0)
@@ -40,28 +39,20 @@ class Sums:
     latency_histogram: list[int] = field(default_factory=list)
     ttft_histogram: list[int] = field(default_factory=list)
 
-    def add(self, event: UsageEvent) -> None:
-        """Count one more request."""
-        self.requests += 1
-        self.errors += event.status >= 400
-        self.disconnects += event.is_disconnected
-        self.prompt_tokens += event.usage.prompt_tokens
-        self.cached_tokens += event.usage.cached_tokens
-        self.completion_tokens += event.usage.completion_tokens
-        self.reasoning_tokens += event.usage.reasoning_tokens
-        self.cost_nanos += event.cost_nanos
-        self.upstream_cost_nanos += event.upstream_cost_nanos or 0
-        histogram.add(self.latency_histogram, event.latency_ms)
+    def count(self, event: UsageEvent, times: int = 1) -> None:
+        """Count a request once more; with times=-1, take out what was counted of it before."""
+        self.requests += times
+        self.errors += times * (event.status >= 400)
+        self.disconnects += times * event.is_disconnected
+        self.prompt_tokens += times * event.usage.prompt_tokens
+        self.cached_tokens += times * event.usage.cached_tokens
+        self.completion_tokens += times * event.usage.completion_tokens
+        self.reasoning_tokens += times * event.usage.reasoning_tokens
+        self.cost_nanos += times * event.cost_nanos
+        self.upstream_cost_nanos += times * (event.upstream_cost_nanos or 0)
+        histogram.add(self.latency_histogram, event.latency_ms, times)
         if event.ttft_ms is not None:
-            histogram.add(self.ttft_histogram, event.ttft_ms)
-
-    def correct(self, change: Correction) -> None:
-        """Take over the difference that a better report made. The request itself was counted before."""
-        self.prompt_tokens += change.prompt_tokens
-        self.cached_tokens += change.cached_tokens
-        self.completion_tokens += change.completion_tokens
-        self.reasoning_tokens += change.reasoning_tokens
-        self.cost_nanos += change.cost_nanos
+            histogram.add(self.ttft_histogram, event.ttft_ms, times)
 
 
 def day_of(event: UsageEvent) -> date:
@@ -82,24 +73,20 @@ def key_of(event: UsageEvent) -> RollupKey:
 
 @dataclass(slots=True)
 class Folded:
-    """Sums by hour and by day of some events."""
+    """Sums by hour and by day."""
 
     hours: dict[tuple[datetime, RollupKey], Sums] = field(default_factory=dict)
     days: dict[tuple[date, RollupKey], Sums] = field(default_factory=dict)
 
-    def both(self, event: UsageEvent) -> tuple[Sums, Sums]:
-        """The event's hour and its day."""
+    def count(self, event: UsageEvent, times: int = 1) -> None:
         key = key_of(event)
-        return (
-            self.hours.setdefault((hour_of(event), key), Sums()),
-            self.days.setdefault((day_of(event), key), Sums()),
-        )
+        self.hours.setdefault((hour_of(event), key), Sums()).count(event, times)
+        self.days.setdefault((day_of(event), key), Sums()).count(event, times)
 
 
 def fold(events: Iterable[UsageEvent]) -> Folded:
     """Sums of all events; any order, any split into parts gives the same."""
     folded = Folded()
     for event in events:
-        for sums in folded.both(event):
-            sums.add(event)
+        folded.count(event)
     return folded
