@@ -20,13 +20,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 MIN_SECRET_LENGTH = 32
 # Stands in only where nothing is served yet (type checks, `makemigrations`); never accepted in production.
 DEVELOPMENT_SECRET = "codexflow-development-only-secret-0000"  # noqa: S105 - refused outside development
-KNOWN_SECRETS = frozenset(
-    {
-        DEVELOPMENT_SECRET,
-        "cfx-salt-a7b3c9d2e5f8g1h4j6k0m3n5p8q2r4s6",
-        "cfx-auth-b2c4d6e8f0g2h4j6k8l0m2n4p6q8r0s2",
-    }
-)
+KNOWN_SECRETS = frozenset({DEVELOPMENT_SECRET, "cfx-salt-a7b3c9d2e5f8g1h4j6k0m3n5p8q2r4s6", "cfx-auth-b2c4d6e8f0g2h4j6k8l0m2n4p6q8r0s2"})
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 # old name -> the name to use. The old ones work and are reported once.
@@ -38,11 +32,6 @@ DEPRECATED = {
     "NEXT_PUBLIC_API_URL": "PUBLIC_API_URL",
 }
 IGNORED = ("CFX_API_URL",)
-
-
-def home_of(environ: Mapping[str, str]) -> Path:
-    """CFX_HOME, or `.codexflow` beside the code. Needs nothing else to be right."""
-    return Path(environ.get("CFX_HOME", "").strip() or REPOSITORY / ".codexflow").expanduser().absolute()
 
 
 class EnvError(Exception):
@@ -114,7 +103,7 @@ class _Reader:
         self.notices: list[str] = []
 
     def fields(self) -> dict[str, Any]:
-        home = home_of(self.environ)
+        home = Path(self.text("CFX_HOME") or REPOSITORY / ".codexflow").expanduser().absolute()
         services = self.json_file(home / "services.json")
         secrets = self.json_file(home / "secrets.json")
         mode = self.mode(services)
@@ -124,9 +113,7 @@ class _Reader:
             "secret_key": self.secret("AUTH_SECRET", mode, secrets.get("auth_secret")),
             "hash_salt": self.secret("HASH_SALT", mode, secrets.get("hash_salt")),
             "hash_salt_previous": self.text("HASH_SALT_PREVIOUS"),
-            "database_url": self.url(
-                "DATABASE_URL", ("postgres", "postgresql"), services.get("database_url")
-            ),
+            "database_url": self.url("DATABASE_URL", ("postgres", "postgresql"), services.get("database_url")),
             "redis_url": self.url("REDIS_URL", ("redis", "rediss"), services.get("redis_url")),
             "litellm_url": self.upstream_url(services),
             "litellm_api_key": self.text("LITELLM_API_KEY") or services.get("litellm_api_key", ""),
@@ -134,9 +121,7 @@ class _Reader:
             "is_demo_upstream": bool(services.get("is_demo_upstream")) and not self.text("LITELLM_URL"),
             "site_url": self.url("SITE_URL", ("http", "https"), None, "NEXTAUTH_URL"),
             "public_api_url": self.url("PUBLIC_API_URL", ("http", "https"), None, "NEXT_PUBLIC_API_URL"),
-            "allowed_hosts": tuple(
-                host.strip() for host in self.text("ALLOWED_HOSTS").split(",") if host.strip()
-            ),
+            "allowed_hosts": tuple(host.strip() for host in self.text("ALLOWED_HOSTS").split(",") if host.strip()),
             "admin_password": self.text("CFX_ADMIN_PASSWORD"),
             "journal_dir": Path(self.text("CFX_JOURNAL_DIR") or home / "journal"),
         }
@@ -150,20 +135,12 @@ class _Reader:
         for name, low, high in _SECONDS:
             self.optional(found, name, f"CFX_{name.upper()}", _within(float, low, high))
         if mode == "production":
-            for name, key in (
-                ("DATABASE_URL", "database_url"),
-                ("REDIS_URL", "redis_url"),
-                ("LITELLM_URL", "litellm_url"),
-            ):
+            for name, key in (("DATABASE_URL", "database_url"), ("REDIS_URL", "redis_url"), ("LITELLM_URL", "litellm_url")):
                 if not found[key]:
                     self.problems.append(f"{name} is required in production")
             if not found["site_url"] and not found["allowed_hosts"]:
-                self.notices.append(
-                    "neither SITE_URL nor ALLOWED_HOSTS is set: pages answer only to localhost"
-                )
-        self.notices += [
-            f"{name} is ignored: one process serves pages and gateway" for name in IGNORED if self.text(name)
-        ]
+                self.notices.append("neither SITE_URL nor ALLOWED_HOSTS is set: pages answer only to localhost")
+        self.notices += [f"{name} is ignored: one process serves pages and gateway" for name in IGNORED if self.text(name)]
         if self.problems:
             raise EnvError(self.problems)
         found["notices"] = tuple(self.notices)
@@ -204,9 +181,7 @@ class _Reader:
         if not value:
             self.problems.append(f"{name} is missing: set at least {MIN_SECRET_LENGTH} random characters")
         elif len(value) < MIN_SECRET_LENGTH:
-            self.problems.append(
-                f"{name} has {len(value)} characters; at least {MIN_SECRET_LENGTH} are needed"
-            )
+            self.problems.append(f"{name} has {len(value)} characters; at least {MIN_SECRET_LENGTH} are needed")
         elif mode == "production" and value in KNOWN_SECRETS:
             self.problems.append(f"{name} is an example from the documentation; choose random characters")
         return value
@@ -223,13 +198,7 @@ class _Reader:
         return value.rstrip("/")
 
     def upstream_url(self, services: Mapping[str, Any]) -> str:
-        return self.url(
-            "LITELLM_URL",
-            ("http", "https"),
-            services.get("litellm_url"),
-            "LITELLM_PROXY_URL",
-            "LITELLM_BASE_URL",
-        )
+        return self.url("LITELLM_URL", ("http", "https"), services.get("litellm_url"), "LITELLM_PROXY_URL", "LITELLM_BASE_URL")
 
     def json_file(self, path: Path) -> Mapping[str, Any]:
         try:
