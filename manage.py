@@ -8,7 +8,7 @@ from codexflow.dev.errors import DevError
 
 # These talk to no database. Everything else gets its servers: a wrong guess costs half a second, not correctness.
 NEED_NO_SERVICES = frozenset(
-    "help version check compilemessages makemessages collectstatic findstatic diffsettings startapp startproject spectacular".split()
+    {"help", "version", "check", "compilemessages", "makemessages", "collectstatic", "findstatic", "diffsettings"}
 )
 
 

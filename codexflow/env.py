@@ -20,7 +20,13 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 MIN_SECRET_LENGTH = 32
 # Stands in only where nothing is served yet (type checks, `makemigrations`); never accepted in production.
 DEVELOPMENT_SECRET = "codexflow-development-only-secret-0000"  # noqa: S105 - refused outside development
-KNOWN_SECRETS = frozenset({DEVELOPMENT_SECRET, "cfx-salt-a7b3c9d2e5f8g1h4j6k0m3n5p8q2r4s6", "cfx-auth-b2c4d6e8f0g2h4j6k8l0m2n4p6q8r0s2"})
+KNOWN_SECRETS = frozenset(
+    {
+        DEVELOPMENT_SECRET,
+        "cfx-salt-a7b3c9d2e5f8g1h4j6k0m3n5p8q2r4s6",
+        "cfx-auth-b2c4d6e8f0g2h4j6k8l0m2n4p6q8r0s2",
+    }
+)
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 # old name -> the name to use. The old ones work and are reported once.
@@ -135,12 +141,18 @@ class _Reader:
         for name, low, high in _SECONDS:
             self.optional(found, name, f"CFX_{name.upper()}", _within(float, low, high))
         if mode == "production":
-            for name, key in (("DATABASE_URL", "database_url"), ("REDIS_URL", "redis_url"), ("LITELLM_URL", "litellm_url")):
+            for name, key in (
+                ("DATABASE_URL", "database_url"),
+                ("REDIS_URL", "redis_url"),
+                ("LITELLM_URL", "litellm_url"),
+            ):
                 if not found[key]:
                     self.problems.append(f"{name} is required in production")
             if not found["site_url"] and not found["allowed_hosts"]:
                 self.notices.append("neither SITE_URL nor ALLOWED_HOSTS is set: pages answer only to localhost")
-        self.notices += [f"{name} is ignored: one process serves pages and gateway" for name in IGNORED if self.text(name)]
+        self.notices += [
+            f"{name} is ignored: one process serves pages and gateway" for name in IGNORED if self.text(name)
+        ]
         if self.problems:
             raise EnvError(self.problems)
         found["notices"] = tuple(self.notices)
@@ -198,7 +210,13 @@ class _Reader:
         return value.rstrip("/")
 
     def upstream_url(self, services: Mapping[str, Any]) -> str:
-        return self.url("LITELLM_URL", ("http", "https"), services.get("litellm_url"), "LITELLM_PROXY_URL", "LITELLM_BASE_URL")
+        return self.url(
+            "LITELLM_URL",
+            ("http", "https"),
+            services.get("litellm_url"),
+            "LITELLM_PROXY_URL",
+            "LITELLM_BASE_URL",
+        )
 
     def json_file(self, path: Path) -> Mapping[str, Any]:
         try:

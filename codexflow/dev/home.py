@@ -71,9 +71,7 @@ class Home:
     def ensure_secrets(self) -> None:
         """Generate the secrets that are missing. Existing ones never change: they protect stored keys."""
         known = self.read(self.secrets_file)
-        missing = {
-            name: secrets.token_urlsafe(36) for name in ("auth_secret", "hash_salt") if not known.get(name)
-        }
+        missing = {name: secrets.token_urlsafe(36) for name in ("auth_secret", "hash_salt") if not known.get(name)}
         if not missing:
             return
         with Lock(self.path / "secrets.lock") as lock:
@@ -87,9 +85,7 @@ class Home:
         except FileNotFoundError:
             return {}
         except (OSError, ValueError) as exc:
-            raise HomeUnusable(
-                f"{path} cannot be read ({exc.__class__.__name__}); repair or remove it."
-            ) from exc
+            raise HomeUnusable(f"{path} cannot be read ({exc.__class__.__name__}); repair or remove it.") from exc
         if not isinstance(content, dict):
             raise HomeUnusable(f"{path} is not a JSON object; repair or remove it.")
         return content
@@ -154,9 +150,7 @@ class Lock:
     def acquire(self, *, shared: bool, wait: bool = False) -> bool:
         """Whether the lock is ours now."""
         try:
-            fcntl.flock(
-                self._file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB)
-            )
+            fcntl.flock(self._file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             return False
         return True

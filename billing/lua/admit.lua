@@ -1,0 +1,105 @@
+-- Admit one call: every limit and the money hold, all or nothing, in one round trip.
+--
+-- KEYS 1 scope of the organization  2 scope of the key  3 alive  4 intents  5 slots of the organization  6 slots of the key
+-- ARGV 1 request id  2 lease ms  3 takes a stream slot (0/1)  4 hold (nanos)  5 tokens reserved  6 intent
+--      7 forced (0/1: count the call without asking, used to restore a live call that Redis has forgotten)
+--      8.. seven limits of the organization, then seven of the key; -1 = none:
+--         requests a day, requests a minute, tokens a minute, streams, total / day / month budget (nanos)
+-- Returns {verdict, day, now ms, requests today of the organization, of the key, minute, detail...}
+--   verdict: ok | dup | cold (detail: index of the scope that must be loaded first)
+--            | day | rpm | tpm | streams | budget (detail: index of the scope that refused)
+--
+-- A scope is a hash: d day, n requests of it, ds nanos spent on it; mo month, ms nanos spent in it;
+-- m minute, r requests and t tokens of it; spent, held nanos in all. Redis's clock decides day, month and minute.
+-- Limits are compared as numbers; amounts are added by HINCRBY from their text, so they never pass through a double.
+
+local time = redis.call('TIME')
+local seconds = tonumber(time[1])
+local now_ms = seconds * 1000 + math.floor(tonumber(time[2]) / 1000)
+local minute = math.floor(seconds / 60)
+local day = math.floor(seconds / 86400)
+
+-- Month index of a civil day, counted from year 0: the classic days-to-date arithmetic.
+local function month_of(days)
+  local z = days + 719468
+  local era = math.floor(z / 146097)
+  local doe = z - era * 146097
+  local yoe = math.floor((doe - math.floor(doe / 1460) + math.floor(doe / 36524) - math.floor(doe / 146096)) / 365)
+  local doy = doe - (365 * yoe + math.floor(yoe / 4) - math.floor(yoe / 100))
+  local mp = math.floor((5 * doy + 2) / 153)
+  local year = yoe + era * 400
+  if mp < 10 then return year * 12 + mp + 2 end
+  return (year + 1) * 12 + mp - 10
+end
+local month = month_of(day)
+
+local scopes = {}
+for i = 1, 2 do
+  local f = redis.call('HMGET', KEYS[i], 'd', 'n', 'ds', 'mo', 'ms', 'm', 'r', 't', 'spent', 'held')
+  if not f[1] then
+    return {'cold', day, now_ms, 0, 0, minute, i}
+  end
+  local s = {}
+  s.is_today = tonumber(f[1]) == day
+  s.is_this_month = tonumber(f[4]) == month
+  s.is_this_minute = tonumber(f[6]) == minute
+  s.requests = s.is_today and tonumber(f[2]) or 0
+  s.day_spent = s.is_today and tonumber(f[3]) or 0
+  s.month_spent = s.is_this_month and tonumber(f[5]) or 0
+  s.minute_requests = s.is_this_minute and tonumber(f[7]) or 0
+  s.minute_tokens = s.is_this_minute and tonumber(f[8]) or 0
+  s.spent = tonumber(f[9]) or 0
+  s.held = tonumber(f[10]) or 0
+  scopes[i] = s
+end
+
+local function answer(verdict, detail)
+  return {verdict, day, now_ms, scopes[1].requests, scopes[2].requests, minute, detail or 0}
+end
+
+if redis.call('HEXISTS', KEYS[4], ARGV[1]) == 1 then
+  return answer('dup')  -- the reply of an earlier try was lost
+end
+
+local hold = tonumber(ARGV[4])
+local tokens = tonumber(ARGV[5])
+local takes_slot = ARGV[3] == '1'
+
+if ARGV[7] ~= '1' then
+  for i = 1, 2 do
+    local s = scopes[i]
+    local base = 1 + 7 * i
+    local function limit(n) return tonumber(ARGV[base + n]) end
+    if limit(0) >= 0 and s.requests >= limit(0) then return answer('day', i) end
+    if limit(1) >= 0 and s.minute_requests >= limit(1) then return answer('rpm', i) end
+    -- A single call larger than the whole minute may pass alone: otherwise it could never be served.
+    if limit(2) >= 0 and s.minute_tokens > 0 and s.minute_tokens + tokens > limit(2) then return answer('tpm', i) end
+    if limit(2) == 0 then return answer('tpm', i) end
+    if takes_slot and limit(3) >= 0 then
+      redis.call('ZREMRANGEBYSCORE', KEYS[4 + i], '-inf', now_ms)
+      if redis.call('ZCARD', KEYS[4 + i]) >= limit(3) then return answer('streams', i) end
+    end
+    if limit(4) >= 0 and s.spent + s.held + hold > limit(4) then return answer('budget', i) end
+    if limit(5) >= 0 and s.day_spent + s.held + hold > limit(5) then return answer('budget', i) end
+    if limit(6) >= 0 and s.month_spent + s.held + hold > limit(6) then return answer('budget', i) end
+  end
+end
+
+local lease_ends = now_ms + tonumber(ARGV[2])
+for i = 1, 2 do
+  local s = scopes[i]
+  local key = KEYS[i]
+  if not s.is_today then redis.call('HSET', key, 'd', day, 'n', 0, 'ds', 0) end
+  if not s.is_this_month then redis.call('HSET', key, 'mo', month, 'ms', 0) end
+  if not s.is_this_minute then redis.call('HSET', key, 'm', minute, 'r', 0, 't', 0) end
+  redis.call('HINCRBY', key, 'n', 1)
+  redis.call('HINCRBY', key, 'r', 1)
+  redis.call('HINCRBY', key, 't', ARGV[5])
+  redis.call('HINCRBY', key, 'held', ARGV[4])
+  redis.call('EXPIRE', key, 172800)
+  if takes_slot then redis.call('ZADD', KEYS[4 + i], lease_ends, ARGV[1]) end
+  s.requests = s.requests + 1
+end
+redis.call('ZADD', KEYS[3], lease_ends, ARGV[1])
+redis.call('HSET', KEYS[4], ARGV[1], ARGV[6])
+return answer('ok')

@@ -1,0 +1,34 @@
+-- Settle one call: append its usage event and give back what it held.
+--
+-- KEYS 1 scope of the organization  2 scope of the key  3 alive  4 intents  5 slots of the organization  6 slots of the key
+--      7 progress  8 usage stream  9 recent
+-- ARGV 1 request id  2 event  3 cost (nanos)  4 hold (nanos)  5 tokens used  6 tokens reserved  7 day  8 minute of admission
+--      9 organization id  10 seconds to keep `recent`  11 month of admission
+-- Returns 1 when this was the settling that moved the money, 0 when another one had done so before.
+--
+-- The event is always appended and the lease always given back: an event whose intent was lost with the tail of the
+-- append-only file must not be lost with it. Only the money hangs on removing the intent, so it moves once; events
+-- that come twice are the drain's business (one row a request id).
+
+redis.call('XADD', KEYS[8], '*', 'e', ARGV[2])
+redis.call('SET', KEYS[9], ARGV[9], 'EX', ARGV[10])
+redis.call('ZREM', KEYS[3], ARGV[1])
+redis.call('ZREM', KEYS[5], ARGV[1])
+redis.call('ZREM', KEYS[6], ARGV[1])
+redis.call('HDEL', KEYS[7], ARGV[1])
+if redis.call('HDEL', KEYS[4], ARGV[1]) == 0 then
+  return 0
+end
+
+for i = 1, 2 do
+  local key = KEYS[i]
+  local f = redis.call('HMGET', key, 'd', 'mo', 'm')
+  if f[1] then
+    redis.call('HINCRBY', key, 'held', '-' .. ARGV[4])
+    redis.call('HINCRBY', key, 'spent', ARGV[3])
+    if f[1] == ARGV[7] then redis.call('HINCRBY', key, 'ds', ARGV[3]) end
+    if f[2] == ARGV[11] then redis.call('HINCRBY', key, 'ms', ARGV[3]) end
+    if f[3] == ARGV[8] then redis.call('HINCRBY', key, 't', tonumber(ARGV[5]) - tonumber(ARGV[6])) end
+  end
+end
+return 1

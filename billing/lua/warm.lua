@@ -1,0 +1,10 @@
+-- Load a scope that Redis does not know: its truth from PostgreSQL, unless somebody was faster.
+--
+-- KEYS 1 scope   ARGV 1 day  2 requests of the day  3 nanos spent on it  4 month  5 nanos spent in it  6 nanos spent in all
+if redis.call('HEXISTS', KEYS[1], 'd') == 1 then
+  return 0
+end
+redis.call('HSET', KEYS[1], 'd', ARGV[1], 'n', ARGV[2], 'ds', ARGV[3], 'mo', ARGV[4], 'ms', ARGV[5],
+  'spent', ARGV[6], 'held', 0, 'm', 0, 'r', 0, 't', 0)
+redis.call('EXPIRE', KEYS[1], 172800)
+return 1

@@ -1,0 +1,138 @@
+"""Plans, accounts and the append-only ledger. All money is integer nano-USD in columns named `_nanos`."""
+
+from django.contrib.postgres.fields import ArrayField
+from django.db import models
+from django.utils.translation import gettext_lazy as _
+from typing_extensions import override
+
+from accounts.models import Organization
+from codexflow.lib.clock import now
+
+
+class Plan(models.Model):
+    """What an organization may use and what it pays. Editing a plan never rewrites history."""
+
+    slug = models.SlugField(_("short name"), max_length=30, unique=True)
+    name = models.CharField(_("name"), max_length=60)
+    price_month_nanos = models.BigIntegerField(_("price a month (nano-USD)"), default=0)
+    included_credit_nanos = models.BigIntegerField(_("included credit (nano-USD)"), default=0)
+    # None: the value of `rate_limit` in models.yaml, so that editing the file changes it.
+    daily_requests = models.PositiveIntegerField(_("requests a day"), null=True, blank=True)
+    rpm = models.PositiveIntegerField(_("requests a minute"))
+    tpm = models.PositiveIntegerField(_("tokens a minute"))
+    concurrent_streams = models.PositiveIntegerField(_("concurrent streams"), null=True, blank=True)
+    # Empty: every stage, every model.
+    allowed_stages = ArrayField(models.CharField(max_length=20), default=list, blank=True)
+    allowed_models = ArrayField(models.CharField(max_length=100), default=list, blank=True)
+    seats = models.PositiveIntegerField(_("seats"), default=1)
+    max_keys = models.PositiveIntegerField(_("keys"), default=10)
+    log_retention_days = models.PositiveIntegerField(_("log retention (days)"), default=30)
+    # Basis points on top of the price list: 1500 = 15 %.
+    margin_bp = models.PositiveIntegerField(_("margin (basis points)"), default=0)
+    # False: requests are recorded and charged but never refused for lack of credit.
+    has_hard_budget = models.BooleanField(_("refuses without credit"), default=True)
+    is_public = models.BooleanField(_("for sale"), default=True)
+    position = models.PositiveSmallIntegerField(_("position"), default=0)
+
+    class Meta:
+        verbose_name = _("plan")
+        verbose_name_plural = _("plans")
+        ordering = ["position", "slug"]
+
+    @override
+    def __str__(self) -> str:
+        return self.name
+
+
+class Account(models.Model):
+    """An organization's money. `credit_nanos` and `spent_nanos` are sums of its ledger, kept in the same transaction."""
+
+    organization = models.OneToOneField(
+        Organization, on_delete=models.PROTECT, primary_key=True, related_name="account"
+    )
+    plan = models.ForeignKey(Plan, on_delete=models.PROTECT, related_name="accounts")
+    credit_nanos = models.BigIntegerField(_("credit (nano-USD)"), default=0)
+    spent_nanos = models.BigIntegerField(_("spent (nano-USD)"), default=0)
+    opened_at = models.DateTimeField(_("opened"), default=now, editable=False)
+
+    class Meta:
+        verbose_name = _("account")
+        verbose_name_plural = _("accounts")
+
+    @override
+    def __str__(self) -> str:
+        return str(self.organization_id)
+
+    @property
+    def balance_nanos(self) -> int:
+        return self.credit_nanos - self.spent_nanos
+
+
+class LedgerEntry(models.Model):
+    """One line of the money trail. Never changed, never deleted (a trigger refuses): corrections are new lines.
+
+    A request's lines are numbered by `revision`; the database refuses a second line with the same number,
+    so that no replay can charge twice.
+    """
+
+    class Kind(models.TextChoices):
+        SETTLE = "settle", _("Usage")
+        GRANT = "grant", _("Included credit")
+        TOP_UP = "top_up", _("Top-up")
+        PROMO = "promo", _("Promotion")
+        REFUND = "refund", _("Refund")
+        ADJUSTMENT = "adjustment", _("Adjustment")
+
+    organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="ledger")
+    kind = models.CharField(_("kind"), max_length=12, choices=Kind.choices)
+    # Positive adds credit, negative is usage.
+    amount_nanos = models.BigIntegerField(_("amount (nano-USD)"))
+    # What was set aside at admission, for "why was I charged".
+    held_nanos = models.BigIntegerField(_("held (nano-USD)"), default=0)
+    # Not foreign keys: log partitions are dropped long before the ledger may be.
+    request_id = models.UUIDField(_("request"), null=True)
+    revision = models.PositiveSmallIntegerField(_("revision"), default=1)
+    key_id = models.UUIDField(_("key"), null=True)
+    day = models.DateField(_("day (UTC)"))
+    # Natural key of entries that no request made, e.g. "opening": makes them idempotent.
+    reference = models.CharField(_("reference"), max_length=80, blank=True)
+    note = models.CharField(_("note"), max_length=200, blank=True)
+    created_at = models.DateTimeField(_("created"), default=now, editable=False)
+
+    class Meta:
+        verbose_name = _("ledger entry")
+        verbose_name_plural = _("ledger entries")
+        constraints = [
+            models.UniqueConstraint(fields=["request_id", "revision"], name="ledger_request_revision"),
+            models.UniqueConstraint(
+                fields=["organization", "reference"],
+                condition=~models.Q(reference=""),
+                name="ledger_reference",
+            ),
+        ]
+        indexes = [models.Index(fields=["organization", "-created_at"], name="ledger_org_created")]
+
+    @override
+    def __str__(self) -> str:
+        return f"{self.kind} {self.amount_nanos}"
+
+
+class SpendDaily(models.Model):
+    """Requests and cost by key and day of admission, so that limits and billing pages need no log table."""
+
+    pk = models.CompositePrimaryKey("organization_id", "key_id", "day")
+    organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="spend_days")
+    key_id = models.UUIDField()
+    day = models.DateField()
+    requests = models.BigIntegerField(default=0)
+    cost_nanos = models.BigIntegerField(default=0)
+
+    class Meta:
+        verbose_name = _("daily spend")
+        verbose_name_plural = _("daily spends")
+        db_table = "billing_spend_daily"
+        indexes = [models.Index(fields=["key_id", "day"], name="spend_key_day")]
+
+    @override
+    def __str__(self) -> str:
+        return f"{self.key_id} {self.day}"

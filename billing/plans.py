@@ -1,0 +1,41 @@
+"""What an organization and a key may use: limits as plain values. Pure."""
+
+from dataclasses import dataclass
+
+UNLIMITED = -1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Limits of one scope, an organization or a key. -1 means none; budgets are nano-USD."""
+
+    daily_requests: int = UNLIMITED
+    rpm: int = UNLIMITED
+    tpm: int = UNLIMITED
+    concurrent_streams: int = UNLIMITED
+    total_budget_nanos: int = UNLIMITED
+    day_budget_nanos: int = UNLIMITED
+    month_budget_nanos: int = UNLIMITED
+
+    def as_args(self) -> tuple[int, ...]:
+        """In the order of admit.lua."""
+        return (
+            self.daily_requests,
+            self.rpm,
+            self.tpm,
+            self.concurrent_streams,
+            self.total_budget_nanos,
+            self.day_budget_nanos,
+            self.month_budget_nanos,
+        )
+
+    @property
+    def has_budget(self) -> bool:
+        return max(self.total_budget_nanos, self.day_budget_nanos, self.month_budget_nanos) >= 0
+
+
+def tighter(a: int, b: int) -> int:
+    """The stricter of two limits, where -1 is none."""
+    if a < 0:
+        return b
+    return a if b < 0 else min(a, b)

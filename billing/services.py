@@ -1,0 +1,98 @@
+"""Verbs on plans, accounts and the ledger."""
+
+from typing import Any
+
+from django.db import transaction
+from django.db.models import F
+
+from accounts.models import Organization
+from billing.models import Account, LedgerEntry, Plan
+from billing.plans import UNLIMITED, Limits
+from codexflow.catalogue import directory
+from codexflow.lib.clock import now
+from codexflow.lib.money import parse_usd
+
+DEFAULT_PLAN = "free"
+OPENING = "opening"
+
+# USD a month, included credit (USD), requests a day, RPM, TPM, streams, seats, keys, retention (days).
+# A None is the value of `rate_limit` in models.yaml.
+_PLANS: dict[str, dict[str, Any]] = {
+    "free": {"name": "Free", "price": "0", "credit": "0.50", "daily_requests": 50, "rpm": 10, "tpm": 20_000,
+             "concurrent_streams": 1, "seats": 1, "max_keys": 3, "log_retention_days": 7},
+    "starter": {"name": "Starter", "price": "19", "credit": "15", "daily_requests": None, "rpm": 60, "tpm": 100_000,
+                "concurrent_streams": None, "seats": 3, "max_keys": 10, "log_retention_days": 30},
+    "pro": {"name": "Pro", "price": "49", "credit": "45", "daily_requests": 10_000, "rpm": 300, "tpm": 500_000,
+            "concurrent_streams": 10, "seats": 10, "max_keys": 50, "log_retention_days": 90},
+    "team": {"name": "Team", "price": "199", "credit": "190", "daily_requests": 50_000, "rpm": 1_000,
+             "tpm": 2_000_000, "concurrent_streams": 30, "seats": 50, "max_keys": 200, "log_retention_days": 180},
+    "internal": {"name": "Internal", "price": "0", "credit": "1000000", "daily_requests": 1_000_000,
+                 "rpm": 1_000_000, "tpm": 1_000_000_000, "concurrent_streams": 1_000_000, "seats": 1_000_000,
+                 "max_keys": 1_000_000, "log_retention_days": 365, "has_hard_budget": False, "is_public": False},
+}  # fmt: skip
+
+
+def seed_plans() -> list[Plan]:
+    """Make the plans that are missing. Idempotent by slug; a plan that exists is the operator's and stays as it is."""
+    made = []
+    for position, (slug, facts) in enumerate(_PLANS.items()):
+        values = dict(facts)
+        values["price_month_nanos"] = parse_usd(values.pop("price"))
+        values["included_credit_nanos"] = parse_usd(values.pop("credit"))
+        plan, is_new = Plan.objects.get_or_create(slug=slug, defaults={**values, "position": position})
+        if is_new:
+            made.append(plan)
+    return made
+
+
+def open_account(organization: Organization, *, plan: str = DEFAULT_PLAN) -> Account:
+    """The organization's account, opened on first need with the plan's included credit. Idempotent, one transaction."""
+    with transaction.atomic():
+        chosen = Plan.objects.get(slug=plan)
+        account, is_new = Account.objects.get_or_create(organization=organization, defaults={"plan": chosen})
+        if is_new and chosen.included_credit_nanos:
+            add_credit(
+                organization,
+                chosen.included_credit_nanos,
+                kind=LedgerEntry.Kind.GRANT,
+                reference=OPENING,
+                note=f"Included credit of the plan {chosen.name}",
+            )
+            account.refresh_from_db()
+    return account
+
+
+def add_credit(
+    organization: Organization, amount_nanos: int, *, kind: LedgerEntry.Kind, reference: str, note: str = ""
+) -> LedgerEntry:
+    """Write a ledger entry that is not usage and move the account's credit by it, in one transaction.
+
+    `reference` is the entry's natural key within the organization: the same one again raises IntegrityError.
+    """
+    with transaction.atomic():
+        entry = LedgerEntry.objects.create(
+            organization=organization,
+            kind=kind,
+            amount_nanos=amount_nanos,
+            reference=reference,
+            note=note,
+            day=now().date(),
+        )
+        Account.objects.filter(organization=organization).update(credit_nanos=F("credit_nanos") + amount_nanos)
+    return entry
+
+
+def limits_of(account: Account) -> Limits:
+    """What the organization may use: its plan's values, or the catalogue's where the plan has none."""
+    plan, defaults = account.plan, directory.current()
+    return Limits(
+        daily_requests=_or(plan.daily_requests, defaults.daily_requests),
+        rpm=plan.rpm,
+        tpm=plan.tpm,
+        concurrent_streams=_or(plan.concurrent_streams, defaults.concurrent_streams),
+        total_budget_nanos=account.credit_nanos if plan.has_hard_budget else UNLIMITED,
+    )
+
+
+def _or(value: int | None, default: int) -> int:
+    return default if value is None else value

@@ -1,0 +1,298 @@
+"""The catalogue's text: what is accepted, and that every mistake is named."""
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from codexflow.catalogue.schema import SHIPPED_PRICES, STAGES, Catalogue, CatalogueError, Rates, parse
+from codexflow.env import REPOSITORY
+
+SHIPPED = (REPOSITORY / "config" / "models.yaml").read_text()
+
+
+def content() -> dict[str, Any]:
+    """The shipped file as plain values, to be spoilt by a test."""
+    found: dict[str, Any] = yaml.safe_load(SHIPPED)
+    return found
+
+
+def problems_of(text: str) -> list[str]:
+    with pytest.raises(CatalogueError) as caught:
+        parse(text, source="models.yaml")
+    return caught.value.problems
+
+
+def problems_with(path: str, value: Any) -> list[str]:
+    """Problems of the shipped content with one value replaced."""
+    spoilt = content()
+    *parents, last = path.split(".")
+    at = spoilt
+    for parent in parents:
+        at = at[parent]
+    at[last] = value
+    return problems_of(yaml.safe_dump(spoilt))
+
+
+def test_the_shipped_file_says_what_the_deployment_guide_says() -> None:
+    catalogue = parse(SHIPPED, source="models.yaml")
+    rows = [(s.name, s.model, s.max_tokens, s.temperature, s.timeout_s, s.fallback) for s in catalogue.stages.values()]
+    assert rows == [
+        ("plan", "claude-sonnet-4.5", 4096, 0.3, 30, ("gemini-2.5-pro", "gpt-4o")),
+        ("code", "deepseek-v3", 8192, 0.2, 60, ("gemini-2.0-flash", "gpt-4o-mini")),
+        ("review", "gpt-4o-mini", 2048, 0.1, 20, ("gemini-2.0-flash", "claude-haiku-3.5")),
+    ]
+    assert catalogue.direct.max_tokens_cap == 8192
+    assert len(catalogue.direct.allowed_models) == 7
+    assert (catalogue.daily_requests, catalogue.concurrent_streams) == (1000, 3)
+    assert (catalogue.breaker.failure_threshold, catalogue.breaker.recovery_timeout_s) == (5, 30)
+    assert catalogue.models == tuple(sorted(catalogue.direct.allowed_models))
+
+
+def test_prices_are_exact() -> None:
+    prices = parse(SHIPPED, source="models.yaml").prices
+    assert prices["deepseek-v3"] == Rates(input_nanos=270_000_000, cached_nanos=270_000_000, output_nanos=1_100_000_000)
+    assert prices["text-embedding-3-small"].output_nanos == 0
+
+
+def test_cached_input_has_its_own_price_when_given() -> None:
+    text = SHIPPED.replace("{input: 3, output: 15}", "{input: 3, cached_input: 0.30, output: 15}")
+    assert parse(text, source="models.yaml").prices["claude-sonnet-4.5"].cached_nanos == 300_000_000
+
+
+def test_a_file_without_prices_gets_the_shipped_ones() -> None:
+    older = content()
+    del older["prices"]
+    assert parse(yaml.safe_dump(older), source="old").prices == parse(SHIPPED, source="new").prices
+    assert set(SHIPPED_PRICES) == set(content()["prices"])
+
+
+def test_only_stages_and_direct_are_needed() -> None:
+    kept = {key: value for key, value in content().items() if key in ("stages", "direct")}
+    del kept["direct"]["timeout"], kept["direct"]["fallback"], kept["direct"]["default_max_tokens"]
+    catalogue = parse(yaml.safe_dump(kept), source="small")
+    assert (catalogue.model_field, catalogue.total_timeout_s, catalogue.daily_requests) == (
+        "direct",
+        120,
+        1000,
+    )
+    assert (catalogue.direct.timeout_s, catalogue.direct.fallback, catalogue.direct.default_max_tokens) == (
+        60,
+        (),
+        4096,
+    )
+    assert (catalogue.planner, catalogue.aliases) == (None, ())
+
+
+def test_the_planner_section_is_read() -> None:
+    planner = parse(SHIPPED, source="models.yaml").planner
+    assert planner is not None
+    assert (planner.planner_model, planner.deep_execution_model) == ("claude-haiku-3.5", "claude-sonnet-4.5")
+    assert (planner.max_cost_nanos, planner.cost_safety_margin) == (1_000_000_000, Decimal("0.2"))
+
+
+def test_the_planner_may_name_its_models_by_alias() -> None:
+    changed = content()
+    changed["haiku_planner"] |= {"planner_model": "autox", "deep_execution_model": "sonnet-4-x"}
+    planner = parse(yaml.safe_dump(changed, sort_keys=False), source="models.yaml").planner
+    assert planner is not None
+    assert (planner.planner_model, planner.deep_execution_model) == ("claude-haiku-3.5", "claude-sonnet-4.5")
+
+
+def test_the_first_matching_alias_wins() -> None:
+    catalogue = parse(SHIPPED, source="models.yaml")
+    assert catalogue.alias_target("gpt-4o-mini-2024-07-18") == "gpt-4o-mini"
+    assert catalogue.alias_target("gpt-4o-2024-08-06") == "gpt-4o"
+    assert catalogue.alias_target("claude-3-5-haiku-latest") == "claude-haiku-3.5"
+    assert catalogue.alias_target("gpt-5.1-codex-max") == "code"
+    assert catalogue.alias_target("llama-3") is None
+
+
+def test_every_problem_is_named_at_once_with_its_place() -> None:
+    spoilt = content()
+    spoilt["stages"]["plan"] |= {"model": "claude-sonet-4.5", "max_tokens": -1, "fallbak": []}
+    del spoilt["stages"]["review"]
+    spoilt["direct"]["allowed_models"] = []
+    spoilt["prices"]["gpt-4o"] = {"input": "cheap"}
+    assert problems_of(yaml.safe_dump(spoilt, sort_keys=False)) == [
+        "models.yaml: prices.gpt-4o.input: must be an amount of USD from 0 to 1,000,000, not 'cheap'",
+        "models.yaml: prices.gpt-4o.output: is missing",
+        "models.yaml: stages.plan.model: 'claude-sonet-4.5' has no price, and unpriced models cannot be sold"
+        " (did you mean 'claude-sonnet-4.5'?)",
+        "models.yaml: stages.plan.max_tokens: must be a whole number from 1 to 10,000,000, not -1",
+        "models.yaml: stages.plan.fallbak: is not known here (did you mean 'fallback'?)",
+        "models.yaml: stages.review: is missing",
+        "models.yaml: direct.allowed_models: must not be empty",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("stages.code.max_tokens", True),
+        ("stages.code.max_tokens", 1.5),
+        ("stages.code.max_tokens", "8192"),
+        ("stages.code.timeout", float("nan")),
+        ("stages.code.timeout", 0),
+        ("stages.code.temperature", 2.1),
+        ("stages.code.temperature", False),
+        ("stages.code.fallback", "gpt-4o"),
+        ("stages.code.fallback", ["unheard-of"]),
+        ("stages.code.fallback", ["gpt-4o", "gpt-4o"]),
+        ("stages.code.model", 4),
+        ("stages.test", {"model": "gpt-4o"}),
+        ("direct.fallback", ["gpt-4o", None]),
+        ("direct.default_max_tokens", 100_000),
+        ("inference.plan_keywords", []),
+        ("inference.plan_keywords", ["two words"]),
+        ("inference.stems", {"code": ["co"]}),
+        ("rate_limit.daily_requests", 0),
+        ("rate_limit.concurrent_streams", float("inf")),
+        ("circuit_breaker.failure_threshold", -5),
+        ("routing.model_field", "indirect"),
+        ("routing", []),
+        ("total_timeout", "2 minutes"),
+        ("aliases", {"gpt-*": "gpt-9"}),
+        ("prices.gpt-4o", {"input": -1, "output": 1}),
+        ("prices.gpt-4o", {"input": 0.0000000001, "output": 1}),
+        ("haiku_planner.enabled", "perhaps"),
+        ("haiku_planner.cost_safety_margin", 1.0),
+        ("haiku_planner.min_chunk_size", 1800),
+        ("haiku_planner.planner_model", "unheard-of"),
+    ],
+)
+def test_a_wrong_value_is_refused_where_it_stands(path: str, value: Any) -> None:
+    problems = problems_with(path, value)
+    assert len(problems) == 1
+    assert problems[0].startswith(f"models.yaml: {path.split('.')[0]}")
+
+
+def test_a_model_cannot_be_called_like_a_stage() -> None:
+    spoilt = content()
+    spoilt["prices"]["cfx-auto"] = {"input": 1, "output": 1}
+    spoilt["direct"]["allowed_models"].append("cfx-auto")
+    assert ["'cfx-auto' means a stage" in problem for problem in problems_of(yaml.safe_dump(spoilt))] == [True]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", "must be a mapping"),
+        ("- plan", "must be a mapping"),
+        ("stages: {", "line 1: is not valid YAML"),
+        ("a: 1\nb: 2\na: 3", "line 3: the key 'a' appears twice"),
+        ("a: &x [1]\nb: *x", "anchors and aliases"),
+        ("a: !!python/name:os.system x", "is not supported"),
+        ("a: !!int x", "is not of the kind its tag says"),
+        ("? [1]\n: 2", "a key must be text"),
+        ('a: "\\UFFFFFFFF"', "is not valid YAML"),
+        ("a: 1\n---\nb: 2", "is not valid YAML"),
+        ("[" * 5000, "is nested too deeply"),
+        ("a: \x00", "is not valid YAML"),
+        ("#" * 1_000_001, "is larger than 1,000,000 bytes"),
+        ("a: \ud800", "is not valid YAML"),
+    ],
+)
+def test_text_that_is_no_catalogue_is_refused_with_a_reason(text: str, problem: str) -> None:
+    problems = problems_of(text)
+    assert len(problems) == 1
+    assert problem in problems[0]
+
+
+def test_the_version_follows_the_meaning_and_not_the_wording() -> None:
+    version = parse(SHIPPED, source="models.yaml").version
+    assert len(version) == 12
+    assert parse(yaml.safe_dump(content(), sort_keys=False), source="reworded").version == version
+    assert parse(SHIPPED.replace("temperature: 0.3 ", "temperature: 0.30 "), source="x").version == version
+    assert parse(SHIPPED.replace("temperature: 0.3 ", "temperature: 0.4 "), source="x").version != version
+    reordered = content()
+    reordered["aliases"] = dict(reversed(reordered["aliases"].items()))
+    assert parse(yaml.safe_dump(reordered, sort_keys=False), source="x").version != version
+
+
+LINES = SHIPPED.splitlines()
+snippets = st.sampled_from(
+    [
+        "*a",
+        "&a",
+        "[",
+        "{",
+        "- ",
+        ": ",
+        "'",
+        '"',
+        "!!int",
+        "\t",
+        "1e9.",
+        ".nan",
+        "~",
+        "<<: {a: 1}",
+        "%",
+        "\x85",
+        "é",
+    ]
+)
+
+
+@st.composite
+def mutated_files(draw: st.DrawFn) -> str:
+    """The shipped file with lines dropped, doubled, moved or scribbled on."""
+    lines = list(LINES)
+    for _ in range(draw(st.integers(1, 6))):
+        at = draw(st.integers(0, len(lines) - 1))
+        match draw(st.sampled_from(["drop", "double", "swap", "scribble", "indent"])):
+            case "drop":
+                del lines[at]
+            case "double":
+                lines.insert(at, lines[at])
+            case "swap":
+                other = draw(st.integers(0, len(lines) - 1))
+                lines[at], lines[other] = lines[other], lines[at]
+            case "scribble":
+                cut = draw(st.integers(0, len(lines[at])))
+                lines[at] = lines[at][:cut] + draw(snippets | st.text(max_size=8)) + lines[at][cut:]
+            case "indent":
+                lines[at] = " " + lines[at]
+    return "\n".join(lines)
+
+
+plain_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=12),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["model", *STAGES]) | st.text(max_size=6), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+@st.composite
+def mutated_contents(draw: st.DrawFn) -> str:
+    """The shipped content with one value anywhere replaced by something else."""
+    spoilt = at = content()
+    while True:
+        key = draw(st.sampled_from(sorted(at)))
+        if isinstance(at[key], dict) and at[key] and draw(st.booleans()):
+            at = at[key]
+            continue
+        at[key] = draw(plain_values)
+        return yaml.safe_dump(spoilt, allow_unicode=draw(st.booleans()))
+
+
+@settings(max_examples=150, deadline=None)
+@given(text=st.text() | mutated_files() | mutated_contents() | plain_values.map(yaml.safe_dump))
+def test_any_text_is_a_catalogue_or_a_list_of_problems(text: str) -> None:
+    try:
+        found = parse(text, source="fuzz")
+    except CatalogueError as exc:
+        problems = exc.problems
+    else:
+        assert isinstance(found, Catalogue)
+        assert set(found.models) <= set(found.prices)
+        assert {target for _pattern, target in found.aliases} <= {*STAGES, *found.direct.allowed_models}
+        return
+    assert problems
+    assert all(problem.startswith("fuzz: ") for problem in problems)

@@ -1,0 +1,77 @@
+"""API keys. Only a digest of the secret is ever stored."""
+
+from datetime import datetime
+
+from django.contrib.postgres.fields import ArrayField
+from django.db import models
+from django.utils.translation import gettext_lazy as _
+from typing_extensions import override
+
+from accounts.models import Organization, User
+from codexflow.lib.clock import now
+from codexflow.lib.ids import new_id
+
+
+class ApiKey(models.Model):
+    """A developer's key: `cfx_<public_id>_<secret><checksum>`. Limits left empty are the plan's."""
+
+    class State(models.TextChoices):
+        ACTIVE = "active", _("Active")
+        EXPIRED = "expired", _("Expired")
+        REVOKED = "revoked", _("Revoked")
+        ROTATED = "rotated", _("Rotated")
+
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="keys")
+    created_by = models.ForeignKey(User, on_delete=models.PROTECT, related_name="keys")
+    name = models.CharField(_("name"), max_length=100)
+    public_id = models.CharField(_("public id"), max_length=8, unique=True, editable=False)
+    # HMAC-SHA256 of the whole key under HASH_SALT; `salt_version` says which salt (1 = the current one at issue).
+    digest = models.BinaryField(max_length=32, editable=False)
+    last_four = models.CharField(max_length=4, editable=False)
+    created_at = models.DateTimeField(_("created"), default=now, editable=False)
+    expires_at = models.DateTimeField(_("expires"), null=True, blank=True)
+    revoked_at = models.DateTimeField(_("revoked"), null=True, blank=True)
+    # Set when a successor was issued: the key works until its grace ends.
+    rotated_to = models.ForeignKey(
+        "self", on_delete=models.SET_NULL, null=True, blank=True, related_name="rotated_from"
+    )
+    rotation_ends_at = models.DateTimeField(_("grace ends"), null=True, blank=True)
+    last_used_at = models.DateTimeField(_("last used"), null=True, blank=True)
+
+    # What the key may do; empty means everything the plan allows.
+    allowed_networks = ArrayField(models.CharField(max_length=43), default=list, blank=True)
+    allowed_stages = ArrayField(models.CharField(max_length=20), default=list, blank=True)
+    allowed_models = ArrayField(models.CharField(max_length=100), default=list, blank=True)
+    allowed_surfaces = ArrayField(models.CharField(max_length=20), default=list, blank=True)
+    daily_requests = models.PositiveIntegerField(_("requests a day"), null=True, blank=True)
+    rpm = models.PositiveIntegerField(_("requests a minute"), null=True, blank=True)
+    tpm = models.PositiveIntegerField(_("tokens a minute"), null=True, blank=True)
+    concurrent_streams = models.PositiveIntegerField(_("concurrent streams"), null=True, blank=True)
+    budget_month_nanos = models.BigIntegerField(_("budget a month (nano-USD)"), null=True, blank=True)
+
+    litellm_key_id = models.CharField(_("LiteLLM key id"), max_length=128, blank=True, db_index=True)
+
+    class Meta:
+        verbose_name = _("API key")
+        verbose_name_plural = _("API keys")
+        indexes = [models.Index(fields=["organization", "-created_at"], name="key_org_created")]
+
+    @override
+    def __str__(self) -> str:
+        return f"{self.name} ({self.prefix}…{self.last_four})"
+
+    @property
+    def prefix(self) -> str:
+        """What may be shown of the key after it was issued."""
+        return f"cfx_{self.public_id}"
+
+    def state(self, at: datetime) -> "State":
+        """The key's state at a moment. A rotated key still works until its grace ends."""
+        if self.revoked_at is not None and self.revoked_at <= at:
+            return self.State.REVOKED
+        if self.rotation_ends_at is not None:
+            return self.State.ROTATED if at < self.rotation_ends_at else self.State.REVOKED
+        if self.expires_at is not None and self.expires_at <= at:
+            return self.State.EXPIRED
+        return self.State.ACTIVE

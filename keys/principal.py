@@ -1,0 +1,32 @@
+"""Principal: a caller once its key is known."""
+
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network
+from uuid import UUID
+
+from billing.limits import Payer
+from billing.plans import Limits
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Principal:
+    """Everything about a caller that a request needs, in one value that may be cached.
+
+    `limits` are those of the organization and of the key. Empty allow-lists allow everything.
+    """
+
+    key_id: UUID
+    organization_id: UUID
+    user_id: int
+    digest: bytes
+    payer: Payer
+    limits: tuple[Limits, Limits]
+    margin_bp: int = 0
+    allowed_networks: tuple[IPv4Network | IPv6Network, ...] = ()
+    allowed_stages: frozenset[str] = frozenset()
+    allowed_models: frozenset[str] = frozenset()
+    allowed_surfaces: frozenset[str] = frozenset()
+    # Unix seconds after which the key does not work: expiry or end of a rotation's grace.
+    works_until_s: float | None = None
+    is_revoked: bool = False
+    is_suspended: bool = False

@@ -1,0 +1,67 @@
+"""Verbs on API keys."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from django.db import transaction
+
+from accounts import audit
+from accounts.models import Organization, User
+from codexflow.lib.clock import now
+from codexflow.settings import ENV
+from keys import notices, secret
+from keys.models import ApiKey
+
+
+@dataclass(frozen=True, slots=True)
+class IssuedKey:
+    """A key just made. `plain` exists only here: it is shown once and never stored."""
+
+    row: ApiKey
+    plain: str
+
+
+def issue_key(
+    organization: Organization,
+    *,
+    name: str,
+    created_by: User,
+    actor_label: str = "",
+    expires_at: datetime | None = None,
+    daily_requests: int | None = None,
+    rpm: int | None = None,
+    tpm: int | None = None,
+    concurrent_streams: int | None = None,
+    budget_month_nanos: int | None = None,
+) -> IssuedKey:
+    """Make a key of the organization, in one transaction with its audit entry. It works at once."""
+    minted = secret.mint()
+    with transaction.atomic():
+        row = ApiKey.objects.create(
+            organization=organization,
+            created_by=created_by,
+            name=name,
+            public_id=minted.public_id,
+            digest=secret.digest(minted.key, ENV.hash_salt),
+            last_four=minted.key[-4:],
+            expires_at=expires_at,
+            daily_requests=daily_requests,
+            rpm=rpm,
+            tpm=tpm,
+            concurrent_streams=concurrent_streams,
+            budget_month_nanos=budget_month_nanos,
+        )
+        audit.record("key.issued", row, organization=organization, actor=created_by, actor_label=actor_label, name=name)
+    return IssuedKey(row, minted.key)
+
+
+def revoke_key(row: ApiKey, *, actor: User | None = None, actor_label: str = "") -> ApiKey:
+    """Stop a key for good, in one transaction; every gateway process hears of it at once. Idempotent."""
+    if row.revoked_at is not None:
+        return row
+    with transaction.atomic():
+        row.revoked_at = now()
+        row.save(update_fields=["revoked_at"])
+        audit.record("key.revoked", row, organization=row.organization, actor=actor, actor_label=actor_label)
+        transaction.on_commit(lambda: notices.key_changed(row.public_id))
+    return row

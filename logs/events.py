@@ -1,0 +1,123 @@
+"""UsageEvent: the facts of one finished call, from the hot path to the worker. Pure.
+
+The same structure, filled as far as it is known at admission, is the call's intent: whatever dies afterwards, the
+sweeper can still finish it.
+"""
+
+from uuid import UUID
+
+import msgspec
+from msgspec import Struct
+
+from billing.pricing import FrozenRates, Usage, cost_nanos
+
+# How a usage fact is known; a higher rank replaces a lower one.
+RANK_PROVIDER = 40  # the gateway saw the provider's usage
+RANK_LITELLM = 30  # LiteLLM's log says so
+RANK_COUNTED = 20  # the gateway counted what it delivered
+RANK_PROGRESS = 10  # the last heartbeat before its process died
+RANK_NONE = 0
+
+
+class AttemptFact(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One try at one model. Times in ms after the request's start; status 0: no answer."""
+
+    n: int
+    model: str
+    status: int = 0
+    error_code: str = ""
+    started_ms: int = 0
+    first_byte_ms: int | None = None
+    duration_ms: int = 0
+    response_id: str = ""
+
+
+class UsageEvent(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One admitted call, however it ended.
+
+    `day` and `minute` count from 1970 by Redis's clock at admission, `started_ms` is Unix time by the gateway's.
+    `cost_nanos` is always `cost_nanos(usage, rates)`: the worker checks it.
+    """
+
+    request_id: UUID
+    organization_id: UUID
+    key_id: UUID
+    user_id: int | None = None
+    day: int = 0
+    minute: int = 0
+    started_ms: int
+    surface: str
+    endpoint: str
+    stage: str
+    stage_reason: str
+    requested_model: str = ""
+    model: str = ""
+    status: int = 0
+    error_code: str = ""
+    usage: Usage = Usage()
+    rank: int = RANK_NONE
+    rates: FrozenRates
+    cost_nanos: int = 0
+    upstream_cost_nanos: int | None = None
+    hold_nanos: int = 0
+    tokens_reserved: int = 0
+    # A fair guess of the prompt, for calls whose usage nobody reported.
+    prompt_tokens_guess: int = 0
+    catalogue_version: str = ""
+    latency_ms: int = 0
+    ttft_ms: int | None = None
+    is_stream: bool = False
+    is_disconnected: bool = False
+    is_degraded: bool = False
+    attempts: tuple[AttemptFact, ...] = ()
+    source: str = "gateway"
+    client_address: str | None = None
+    user_agent: str = ""
+
+
+class BadEvent(ValueError):
+    """The bytes are no event, or contradict themselves."""
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(UsageEvent)
+
+
+def encode(event: UsageEvent) -> bytes:
+    return _encoder.encode(event)
+
+
+def decode(payload: bytes) -> UsageEvent:
+    """The event in `payload`. Raises BadEvent when it is none, or when its cost does not follow from its usage."""
+    try:
+        event = _decoder.decode(payload)
+    except msgspec.MsgspecError as exc:
+        raise BadEvent(f"not an event: {exc}") from exc
+    expected = cost_nanos(event.usage, event.rates)
+    if event.cost_nanos != expected:
+        raise BadEvent(f"cost {event.cost_nanos} does not follow from usage and rates ({expected})")
+    if min(event.usage.prompt_tokens, event.usage.completion_tokens, event.usage.cached_tokens) < 0:
+        raise BadEvent("negative tokens")
+    return event
+
+
+def orphaned(intent: UsageEvent, *, delivered_tokens: int | None, now_ms: int) -> UsageEvent:
+    """The event of a call whose process died: what was delivered is charged, and marked estimated.
+
+    `delivered_tokens` is None when no byte had reached the caller; then nothing is charged.
+    """
+    if delivered_tokens is None:
+        usage, rank = Usage(), RANK_NONE
+    else:
+        usage = Usage(prompt_tokens=intent.prompt_tokens_guess, completion_tokens=delivered_tokens)
+        rank = RANK_PROGRESS
+    return msgspec.structs.replace(
+        intent,
+        status=500,
+        error_code="gateway_lost",
+        usage=usage,
+        rank=rank,
+        cost_nanos=cost_nanos(usage, intent.rates),
+        latency_ms=max(0, now_ms - intent.started_ms),
+        source="sweeper",
+    )
