@@ -228,7 +228,7 @@ def _is_whole(data: Path, install: Path, account: Account | None) -> bool:
     )
     if version != ours:
         raise HomeUnusable(
-            f"{data} was made by PostgreSQL {version}, this is {ours}: dump it with the old one, or choose another CFX_HOME."
+            f"{data} was made by PostgreSQL {version}, this is {ours}: dump it with that one, or choose another home."
         )
     return True
 

@@ -84,7 +84,7 @@ def holding(home: Home, who: str) -> Iterator[Lock]:
         while not lock.acquire(shared=False):
             if monotonic_s() > deadline_s or lock.holder().startswith("up "):
                 raise HomeBusy(
-                    f"{home.path} is in use by {lock.holder() or 'another process'}: end that, or choose another CFX_HOME."
+                    f"{home.path} is in use by {lock.holder() or 'another process'}: end it, or choose another CFX_HOME."
                 )
             time.sleep(0.05)
         lock.describe(f"{who} (pid {os.getpid()})")
