@@ -48,6 +48,7 @@ class Postgres:
     """A server that is ready to be started."""
 
     spec: ChildSpec
+    data: Path
     socket_folder: Path
 
     @property
@@ -56,7 +57,13 @@ class Postgres:
         return f"postgresql:///{DATABASE}?host={quote(str(self.socket_folder))}&user={ROLE}"
 
     def is_ready(self) -> bool:
-        """Whether it answers; a server that is still recovering refuses."""
+        """Whether it answers. Its status file is looked at first: asking too early fills the log with refusals."""
+        try:
+            status = (self.data / "postmaster.pid").read_text().splitlines()[-1].strip()
+        except (OSError, IndexError):
+            return False
+        if status != "ready":
+            return False
         try:
             psycopg.connect(self.url, connect_timeout=2).close()
         except psycopg.Error:
@@ -84,6 +91,7 @@ def prepare(home: Home, runtime_folder: Path, *, is_ephemeral: bool = False) -> 
 
     argv = [str(install / "bin" / "postgres"), "-D", HERE, "-k", str(socket_folder), "-h", ""]
     return Postgres(
+        data=home.postgres,
         socket_folder=socket_folder,
         spec=ChildSpec(
             name="postgres",

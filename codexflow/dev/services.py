@@ -76,15 +76,15 @@ def publish(home: Home, supervisor: Supervisor, settings: Mapping[str, Any]) -> 
 
 
 @contextlib.contextmanager
-def holding(home: Home, who: str) -> Iterator[Lock]:
+def holding(home: Home, who: str, *, within_s: float = LOCK_WITHIN_S) -> Iterator[Lock]:
     """Be the one supervisor of this folder. Raises HomeBusy, naming the one that is there."""
     home.create()
     with Lock(home.path / "lock") as lock:
-        deadline_s = monotonic_s() + LOCK_WITHIN_S
+        deadline_s = monotonic_s() + within_s
         while not lock.acquire(shared=False):
             if monotonic_s() > deadline_s or lock.holder().startswith("up "):
                 raise HomeBusy(
-                    f"{home.path} is in use by {lock.holder() or 'another process'}: end it, or choose another CFX_HOME."
+                    f"{home.path} is in use by {lock.holder() or 'another process'}: end it, or set another CFX_HOME."
                 )
             time.sleep(0.05)
         lock.describe(f"{who} (pid {os.getpid()})")
