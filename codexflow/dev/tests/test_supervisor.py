@@ -16,8 +16,10 @@ from codexflow.env import REPOSITORY
 from codexflow.lib.clock import monotonic_s
 
 POLITE = """
-    import signal, sys
-    def end(*_): print("ended", flush=True); sys.exit(0)
+    import os, signal
+    def end(*_):  # may interrupt the print below, so it uses no buffers
+        os.write(1, b"ended\\n")
+        os._exit(0)
     signal.signal(signal.SIGTERM, end)
     print("ready", flush=True)
     while True: signal.pause()
