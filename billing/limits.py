@@ -237,6 +237,12 @@ async def heartbeat(redis: Pipeline, pulses: Sequence[Pulse], *, lease_ms: int) 
     return lost
 
 
+def read_intent(stored: bytes) -> tuple[int, int, bytes]:
+    """Day and minute of admission, and the intent as the caller wrote it."""
+    day, minute, intent = stored.split(b":", 2)
+    return int(day), int(minute), intent
+
+
 def month_of(day: int) -> int:
     """Months since year 0 of a day since 1970, as admit.lua counts them."""
     date = datetime.fromtimestamp(day * SECONDS_PER_DAY, UTC)

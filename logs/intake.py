@@ -1,0 +1,178 @@
+"""The journal: every event is on this machine's disk before its caller sees the end of the answer.
+
+Redis may lose the last second of what it acknowledged; the journal may not. Each gateway process appends to segments
+of its own. A closed segment is shipped: events that PostgreSQL lacks are settled again, and the segment is deleted
+only when PostgreSQL has every one of them. Segments of dead processes are adopted: a lock file tells the living
+from the dead.
+
+A record is `length, CRC-32, payload`. A process killed while writing leaves a torn last record, which is skipped.
+"""
+
+import fcntl
+import logging
+import os
+import struct
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from uuid import UUID
+
+from codexflow.lib import clock
+from codexflow.lib.ids import random_id
+
+logger = logging.getLogger(__name__)
+
+_HEADER = struct.Struct("<II")
+MAX_RECORD_BYTES = 1 << 20
+SEGMENT_BYTES = 4 << 20
+
+
+class Journal:
+    """The journal of one process. `append` is a single write(2); `sync` makes it survive the machine, too."""
+
+    def __init__(self, folder: Path, *, segment_s: float) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        self._segment_s = segment_s
+        self._name = f"{clock.now_ms():013d}-{random_id().hex[:12]}"
+        self._lock = _locked(folder / f"{self._name}.lock")
+        self._number = 0
+        self._file = -1
+        self._size = 0
+        self._opened_s = 0.0
+        self._is_dirty = False
+        self._open_segment()
+
+    def _open_segment(self) -> None:
+        self._number += 1
+        path = self._folder / f"{self._name}-{self._number:06d}.open"
+        self._file = os.open(path, os.O_CREAT | os.O_APPEND | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+        self._path = path
+        self._size = 0
+        self._opened_s = clock.monotonic_s()
+
+    def append(self, payload: bytes) -> None:
+        """Write one event. Raises OSError when the disk refuses it."""
+        record = _HEADER.pack(len(payload), zlib.crc32(payload)) + payload
+        os.write(self._file, record)
+        self._size += len(record)
+        self._is_dirty = True
+
+    def sync(self) -> None:
+        """fsync what was appended since the last time. Called every few ms from a thread."""
+        if self._is_dirty:
+            self._is_dirty = False
+            os.fdatasync(self._file)
+
+    def rotate(self) -> None:
+        """Close the segment once it is old or large enough, so that it can be shipped."""
+        is_due = clock.monotonic_s() - self._opened_s >= self._segment_s or self._size >= SEGMENT_BYTES
+        if self._size and is_due:
+            self._close_segment()
+            self._open_segment()
+
+    def _close_segment(self) -> None:
+        os.fdatasync(self._file)
+        os.close(self._file)
+        if self._size:
+            self._path.rename(self._path.with_suffix(".closed"))
+        else:
+            self._path.unlink()
+
+    def close(self) -> None:
+        """End of the process: everything may be shipped, by whoever comes next."""
+        self._close_segment()
+        os.close(self._lock)
+        (self._folder / f"{self._name}.lock").unlink(missing_ok=True)
+
+
+def _locked(path: Path) -> int:
+    """An exclusively locked new file. A sibling that looks for orphans may remove it before it is locked: try again."""
+    while True:
+        descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if path.exists() and path.stat().st_ino == os.fstat(descriptor).st_ino:
+            return descriptor
+        os.close(descriptor)
+
+
+def read_segment(path: Path) -> Iterator[bytes]:
+    """The payloads in a segment, up to the first torn or damaged record."""
+    content = path.read_bytes()
+    at = 0
+    while at + _HEADER.size <= len(content):
+        length, checksum = _HEADER.unpack_from(content, at)
+        at += _HEADER.size
+        payload = content[at : at + length]
+        if length > MAX_RECORD_BYTES or len(payload) < length or zlib.crc32(payload) != checksum:
+            # The one writer died here; nothing can follow.
+            logger.warning("journal.torn_record", extra={"segment": path.name, "at": at})
+            return
+        at += length
+        yield payload
+
+
+def adopt_orphans(folder: Path) -> int:
+    """Close the segments of processes that are gone. Returns how many were adopted."""
+    adopted = 0
+    for segment in sorted(folder.glob("*.open")):
+        lock_path = folder / f"{segment.name.rsplit('-', 1)[0]}.lock"
+        if _is_owner_alive(lock_path):
+            continue
+        try:
+            segment.rename(segment.with_suffix(".closed"))
+        except FileNotFoundError:
+            continue  # a sibling adopted it
+        adopted += 1
+    for lock_path in folder.glob("*.lock"):
+        if not any(folder.glob(f"{lock_path.stem}-*")) and not _is_owner_alive(lock_path):
+            lock_path.unlink(missing_ok=True)
+    return adopted
+
+
+def _is_owner_alive(lock_path: Path) -> bool:
+    try:
+        descriptor = os.open(lock_path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    else:
+        return False
+    finally:
+        os.close(descriptor)
+
+
+def closed_segments(folder: Path) -> list[Path]:
+    """Segments waiting to be shipped, oldest first."""
+    return sorted(folder.glob("*.closed"))
+
+
+def ship_segment(
+    path: Path,
+    *,
+    id_of: Callable[[bytes], UUID],
+    missing: Callable[[Iterable[UUID]], set[UUID]],
+    settle: Callable[[bytes], None],
+) -> bool:
+    """Settle again what PostgreSQL lacks; delete the segment when it lacks nothing. Returns whether it is done.
+
+    `missing` and `settle` raise what their services raise; the segment then stays for the next time.
+    """
+    try:
+        payloads = {id_of(payload): payload for payload in read_segment(path)}
+    except FileNotFoundError:
+        return True  # a sibling was faster
+    except ValueError:
+        logger.exception("journal.unreadable_segment", extra={"segment": path.name})
+        path.rename(path.with_suffix(".bad"))  # kept for the operator
+        return True
+    lacking = missing(payloads)
+    for request_id in lacking:
+        settle(payloads[request_id])
+    if lacking:
+        return False
+    path.unlink(missing_ok=True)
+    return True

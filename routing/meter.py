@@ -1,0 +1,98 @@
+"""Counting what a call used: the provider's numbers, or our own when it gave none. Pure."""
+
+from decimal import Decimal
+
+import msgspec
+from msgspec import Struct
+
+from billing.pricing import Usage
+from codexflow.lib.money import NANOS_PER_USD
+from logs.events import RANK_COUNTED, RANK_NONE, RANK_PROVIDER
+from routing.sse import ProviderUsage
+
+BYTES_PER_TOKEN = 4
+
+
+class _Answer(Struct):
+    id: str | None = None
+    usage: ProviderUsage | None = None
+
+
+_decoder = msgspec.json.Decoder(_Answer)
+
+
+class Meter:
+    """What one call has produced so far."""
+
+    __slots__ = ("_provider", "bytes_out", "events_out", "first_event_bytes", "upstream_cost_nanos")
+
+    def __init__(self) -> None:
+        self._provider: Usage | None = None
+        self.events_out = 0
+        self.bytes_out = 0
+        self.first_event_bytes = 0
+        self.upstream_cost_nanos: int | None = None
+
+    def delivered(self, raw: bytes) -> None:
+        """Content went out to the caller."""
+        self.events_out += raw.count(b"data:")
+        self.bytes_out += len(raw)
+        if not self.first_event_bytes:
+            self.first_event_bytes = len(raw) // max(1, raw.count(b"data:"))
+
+    def reported(self, usage: ProviderUsage) -> None:
+        """The provider said what it counted."""
+        prompt, completion = usage.prompt_tokens or 0, usage.completion_tokens or 0
+        if prompt < 0 or completion < 0 or prompt + completion == 0:
+            return  # LiteLLM writes zeros when the provider gave nothing
+        details, output = usage.prompt_tokens_details, usage.completion_tokens_details
+        self._provider = Usage(
+            prompt_tokens=prompt,
+            completion_tokens=completion,
+            cached_tokens=max(0, details.cached_tokens or 0) if details else 0,
+            reasoning_tokens=max(0, output.reasoning_tokens or 0) if output else 0,
+        )
+        if usage.cost is not None:
+            self.upstream_cost_nanos = nanos_of(usage.cost)
+
+    def answered(self, body: bytes, cost_header: bytes | None) -> bool:
+        """A whole JSON answer arrived. Returns whether it is one."""
+        try:
+            answer = _decoder.decode(body)
+        except (msgspec.MsgspecError, RecursionError):
+            return False
+        self.bytes_out = len(body)
+        self.events_out = 1
+        if answer.usage is not None:
+            self.reported(answer.usage)
+        if cost_header is not None and self.upstream_cost_nanos is None:
+            self.upstream_cost_nanos = nanos_of(cost_header.decode("latin-1"))
+        return True
+
+    def delivered_tokens(self) -> int:
+        """Our own estimate of the output: providers send about one token an event, or more bytes than one fits."""
+        envelope = self.events_out * self.first_event_bytes
+        return max(self.events_out, (self.bytes_out - envelope) // BYTES_PER_TOKEN)
+
+    def usage(self, prompt_tokens_guess: int) -> tuple[Usage, int]:
+        """Usage and its rank: the provider's when it is known, else what was delivered, else nothing."""
+        if self._provider is not None:
+            return self._provider, RANK_PROVIDER
+        if self.events_out == 0:
+            return Usage(), RANK_NONE
+        counted = Usage(prompt_tokens=prompt_tokens_guess, completion_tokens=self.delivered_tokens())
+        return counted, RANK_COUNTED
+
+    @property
+    def progress(self) -> str:
+        """For the heartbeat: tokens delivered, or nothing while no byte is out."""
+        return str(self.delivered_tokens()) if self.events_out else ""
+
+
+def nanos_of(usd: float | str) -> int | None:
+    """LiteLLM's cost, a float in USD, as nanos; None when it is no number."""
+    try:
+        amount = Decimal(str(usd))
+        return int(amount * NANOS_PER_USD) if amount.is_finite() and amount >= 0 else None
+    except ArithmeticError:
+        return None
