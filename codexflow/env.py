@@ -40,6 +40,11 @@ DEPRECATED = {
 IGNORED = ("CFX_API_URL",)
 
 
+def home_of(environ: Mapping[str, str]) -> Path:
+    """CFX_HOME, or `.codexflow` beside the code. Needs nothing else to be right."""
+    return Path(environ.get("CFX_HOME", "").strip() or REPOSITORY / ".codexflow").expanduser().absolute()
+
+
 class EnvError(Exception):
     """Some variables are missing or wrong; the message names every one of them."""
 
@@ -109,7 +114,7 @@ class _Reader:
         self.notices: list[str] = []
 
     def fields(self) -> dict[str, Any]:
-        home = Path(self.text("CFX_HOME") or REPOSITORY / ".codexflow").expanduser().absolute()
+        home = home_of(self.environ)
         services = self.json_file(home / "services.json")
         secrets = self.json_file(home / "secrets.json")
         mode = self.mode(services)

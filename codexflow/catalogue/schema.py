@@ -40,9 +40,9 @@ SHIPPED_PRICES = {
     "text-embedding-3-small": ("0.02", "0"),
 }
 
-_NAME = re.compile(r"[!-~]{1,200}")  # printable ASCII without spaces: what fits a header and a log line
+_NAME = re.compile(r"[!-~]{1,100}")  # printable ASCII without spaces: what fits a header and a log line
 _WORD = re.compile(r"\w{1,60}")
-_MIN_STEM_CHARS = 3  # shorter ones would match half of the dictionary
+MIN_STEM_CHARS = 4  # shorter ones would match half of the dictionary
 _MAX_TOKENS = 10_000_000
 _MAX_SECONDS = 86_400
 _MAX_COUNT = 1_000_000_000
@@ -268,7 +268,7 @@ def _alias_target(aliases: tuple[tuple[str, str], ...], model: str) -> str | Non
 def _inference(section: "_Section") -> InferenceConfig:
     keywords = {stage: section.words(f"{stage}_keywords") for stage in STAGES}
     stems_section = section.section("stems", optional=True)
-    stems = {stage: stems_section.words(stage, min_chars=_MIN_STEM_CHARS) for stage in STAGES}
+    stems = {stage: stems_section.words(stage, min_chars=MIN_STEM_CHARS) for stage in STAGES}
     stems_section.close()
     section.close()
     return InferenceConfig(keywords=MappingProxyType(keywords), stems=MappingProxyType(stems))
@@ -278,7 +278,7 @@ def _prices(section: "_Section") -> Mapping[str, Rates]:
     prices = {}
     for model in section.names():
         if not _NAME.fullmatch(model):
-            section.note(model, "is not a model name: printable ASCII without spaces, at most 200 characters")
+            section.note(model, "is not a model name: printable ASCII without spaces, at most 100 characters")
         rates = section.section(model)
         input_nanos = rates.usd("input")
         prices[model] = Rates(

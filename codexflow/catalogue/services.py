@@ -1,0 +1,67 @@
+"""Verbs on the versions of the configuration. What is written here is in force in every process seconds later."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from difflib import unified_diff
+
+from django.db import connection, transaction
+
+from codexflow.catalogue.models import ConfigVersion
+from codexflow.catalogue.schema import parse
+
+# Any number, as long as nothing else in this database locks it.
+_LOCK = 0x63617461  # "cata"
+
+
+def apply(text: str, *, author: str, note: str = "") -> ConfigVersion:
+    """Put an operator's text in force. One transaction. Raises CatalogueError with every problem of the text."""
+    version = parse(text, source="operator edit").version
+    with _writing():
+        return ConfigVersion.objects.create(
+            text=text, version=version, source=ConfigVersion.Source.OPERATOR, author=author, note=note
+        )
+
+
+def roll_back(to: ConfigVersion, *, author: str) -> ConfigVersion:
+    """Put an earlier version in force again, as a new one. One transaction.
+
+    Raises CatalogueError when its text, good in its day, no longer is.
+    """
+    version = parse(to.text, source=f"version {to.pk}").version
+    with _writing():
+        return ConfigVersion.objects.create(
+            text=to.text,
+            version=version,
+            source=ConfigVersion.Source.OPERATOR,
+            author=author,
+            note=f"Back to version {to.pk}",
+            rollback_of=to,
+        )
+
+
+def record_file(text: str, *, version: str) -> ConfigVersion | None:
+    """Put a changed file in force, once, however many processes saw it change. One transaction.
+
+    None when the file's last recorded text is this one. Two nodes whose files differ record one row at each start;
+    they do not take turns, because a process speaks up only when its own file changes.
+    """
+    with _writing():
+        last = ConfigVersion.objects.filter(source=ConfigVersion.Source.FILE).first()
+        if last is not None and last.text == text:
+            return None
+        return ConfigVersion.objects.create(text=text, version=version, source=ConfigVersion.Source.FILE)
+
+
+def diff(old_text: str, new_text: str) -> str:
+    """What changes from one text to the other, as a unified diff; empty when nothing does."""
+    lines = unified_diff(old_text.splitlines(), new_text.splitlines(), "old", "new", lineterm="")
+    return "\n".join(lines)
+
+
+@contextmanager
+def _writing() -> Iterator[None]:
+    """A transaction in which nobody else adds a version."""
+    with transaction.atomic():
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
+        yield

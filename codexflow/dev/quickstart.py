@@ -1,0 +1,89 @@
+"""What a newcomer needs for the first call: addresses, a login, a demo key. Kept in CFX_HOME, printed by `up`."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from typing import Self
+
+from codexflow.dev.errors import DevError
+from codexflow.dev.home import Home
+from codexflow.env import Env
+
+DEMO_MODEL = "gpt-4o-mini"
+EVERYWHERE = ("", "0.0.0.0", "::")  # noqa: S104 - compared with, not bound to
+
+
+class QuickstartUnavailable(DevError):
+    """This installation cannot issue a login and a key yet."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quickstart:
+    """The content of quickstart.json."""
+
+    base_url: str  # ends in /v1, as SDKs want it
+    dashboard_url: str
+    organization: str  # its slug
+    admin_email: str
+    admin_password: str = field(repr=False)
+    api_key: str = field(repr=False)
+
+    @classmethod
+    def read(cls, home: Home) -> Self | None:
+        """The kept one; None when it is lost or incomplete, so that a new one is issued."""
+        content = home.read(home.quickstart_file)
+        if not all(isinstance(content.get(name), str) and content[name] for name in cls.__dataclass_fields__):
+            return None
+        return cls(**{name: content[name] for name in cls.__dataclass_fields__})
+
+    def write(self, home: Home) -> None:
+        """Keep it, readable by the owner only."""
+        home.write(home.quickstart_file, asdict(self))
+
+    def curl(self) -> str:
+        """A command line that works at once, also when pasted."""
+        body = json.dumps({"model": DEMO_MODEL, "messages": [{"role": "user", "content": "Hello"}]})
+        return (
+            f"curl -sS {self.base_url}/chat/completions -H 'Authorization: Bearer {self.api_key}' "
+            f"-H 'Content-Type: application/json' -d '{body}'"
+        )
+
+    def text(self) -> str:
+        """What `up` prints."""
+        rows = [
+            ("dashboard", self.dashboard_url),
+            ("login", f"{self.admin_email}  {self.admin_password}"),
+            ("organization", self.organization),
+            ("API", self.base_url),
+            ("demo key", self.api_key),
+        ]
+        return "\n".join([*(f"  {name:<13}{value}" for name, value in rows), "", f"  {self.curl()}"])
+
+
+def site_url(env: Env) -> str:
+    """Where a browser on this machine finds the site."""
+    if env.site_url:
+        return env.site_url
+    host = "127.0.0.1" if env.host in EVERYWHERE else env.host
+    return f"http://[{host}]:{env.port}" if ":" in host else f"http://{host}:{env.port}"
+
+
+def api_url(env: Env) -> str:
+    """The base URL that SDKs are given."""
+    base = env.public_api_url or site_url(env)
+    return base if base.endswith("/v1") else f"{base}/v1"
+
+
+def issue(env: Env) -> Quickstart:
+    """A new demo key and admin password; the ones issued before stop working."""
+    raise QuickstartUnavailable(f"No login or demo key can be issued for {site_url(env)} in this version.")
+
+
+def ensure(env: Env, *, issue: Callable[[Env], Quickstart] = issue) -> Quickstart:
+    """The kept quickstart with today's addresses, or a newly issued one when the file is lost."""
+    home = Home(env.home)
+    kept = Quickstart.read(home)
+    current = replace(kept or issue(env), base_url=api_url(env), dashboard_url=site_url(env))
+    if current != kept:
+        current.write(home)
+    return current

@@ -1,0 +1,28 @@
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from codexflow.dev.home import Home
+from codexflow.dev.services import POSTGRES, VALKEY
+
+BOTH = frozenset({POSTGRES, VALKEY})
+
+
+@pytest.fixture
+def home() -> Iterator[Home]:
+    """A folder nobody but us may enter, with a long path: the hard case is the ordinary one here."""
+    closed = Path(tempfile.mkdtemp(prefix="cfx-test-"))
+    made = Home(closed / ("long" * 30) / ("path" * 30))
+    made.create()
+    yield made
+    shutil.rmtree(closed)
+
+
+def environ_for(home: Home, **more: str) -> dict[str, str]:
+    """What a developer's shell would hand to a command of this home."""
+    ours = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "VIRTUAL_ENV")}  # noqa: TID251 - a clean copy
+    return {**ours, "CFX_HOME": str(home.path), "PYTHONWARNINGS": "ignore", **more}

@@ -1,0 +1,59 @@
+"""The command line of every long-running program, in one place: `up` and the container run the same.
+
+`python -m codexflow.programs web` becomes that program (exec), so signals reach it directly.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+
+from codexflow.env import Env, EnvError
+
+# After the gateway's own drain, which answers running streams; uvicorn's timeout merely cuts what is left.
+WEB_STOP_MARGIN_S = 5
+PROGRAMS = ("web", "worker", "beat")
+
+
+def argv_of(name: str, env: Env) -> list[str]:
+    """How to run one of PROGRAMS with the current interpreter."""
+    return [sys.executable, "-m", *{"web": _web, "worker": _worker, "beat": _beat}[name](env)]
+
+
+def _web(env: Env) -> list[str]:
+    argv = ["uvicorn", "codexflow.asgi:application", "--host", env.host, "--port", str(env.port)]
+    # httptools refuses smuggled requests that h11 answers; `auto` would hide a failing lifespan hook.
+    argv += ["--http", "httptools", "--loop", "uvloop", "--lifespan", "on", "--no-access-log", "--no-server-header"]
+    argv += ["--timeout-graceful-shutdown", str(int(env.drain_grace_s) + WEB_STOP_MARGIN_S)]
+    return [*argv, "--workers", str(env.web_processes)] if env.web_processes > 1 else argv
+
+
+def _worker(env: Env) -> list[str]:
+    return _celery("worker", env, "--pool", "prefork", "--concurrency", "2")
+
+
+def _beat(env: Env) -> list[str]:
+    # No pid file: a stale one would keep beat from starting, and the supervisor or container runs one beat anyway.
+    return _celery("beat", env, "--schedule", str(env.home / "beat-schedule"), "--pidfile", "")
+
+
+def _celery(command: str, env: Env, *options: str) -> list[str]:
+    return ["celery", "--app", "codexflow.celery:app", "--quiet", command, "--loglevel", env.log_level, *options]
+
+
+def main(argv: Sequence[str]) -> int:
+    """Become the named program; returns only when that is impossible."""
+    if len(argv) != 1 or argv[0] not in PROGRAMS:
+        sys.stderr.write(f"usage: python -m codexflow.programs {{{'|'.join(PROGRAMS)}}}\n")
+        return 2
+    try:
+        env = Env.read(os.environ)  # noqa: TID251 - the program's own settings are read after the exec
+    except EnvError as exc:
+        sys.stderr.write(f"{exc}\n")
+        return 2
+    env.home.mkdir(mode=0o700, parents=True, exist_ok=True)  # beat keeps its schedule there
+    program = argv_of(argv[0], env)
+    return os.execv(program[0], program)  # noqa: S606 - argv is ours
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

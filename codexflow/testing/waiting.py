@@ -1,0 +1,19 @@
+"""Waiting for a condition with a deadline, for tests of real processes. Never for a span of time."""
+
+from collections.abc import Callable
+from threading import Event
+from typing import TypeVar
+
+from codexflow.lib.clock import monotonic_s
+
+T = TypeVar("T")
+_never = Event()
+
+
+def until(condition: Callable[[], T], *, within_s: float = 20.0, what: str = "") -> T:
+    """The first true value of `condition`. Fails the test when there is none in time."""
+    deadline_s = monotonic_s() + within_s
+    while not (value := condition()):
+        assert monotonic_s() < deadline_s, f"not within {within_s:g} s: {what or condition}"
+        _never.wait(0.02)
+    return value

@@ -1,0 +1,45 @@
+import itertools
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from codexflow.env import REPOSITORY, Env
+from codexflow.programs import PROGRAMS, argv_of
+
+
+def an_env(tmp_path: Path, **variables: str) -> Env:
+    return Env.read({"CFX_HOME": str(tmp_path), "CFX_ENV": "development", **variables})
+
+
+def test_the_web_uses_the_strict_parser_and_outlasts_the_drain(tmp_path: Path) -> None:
+    argv = argv_of("web", an_env(tmp_path, PORT="9000", CFX_DRAIN_GRACE_S="30"))
+    options = dict(itertools.pairwise(argv))
+    assert options["--http"] == "httptools"
+    assert options["--lifespan"] == "on"
+    assert options["--port"] == "9000"
+    assert int(options["--timeout-graceful-shutdown"]) > 30
+    assert "--workers" not in argv
+
+
+def test_several_web_processes_are_passed_on(tmp_path: Path) -> None:
+    argv = argv_of("web", an_env(tmp_path, CFX_WEB_PROCESSES="3"))
+    assert argv[-2:] == ["--workers", "3"]
+
+
+def test_beat_keeps_its_schedule_in_the_home(tmp_path: Path) -> None:
+    argv = argv_of("beat", an_env(tmp_path))
+    assert argv[argv.index("--schedule") + 1] == str(tmp_path / "beat-schedule")
+
+
+@pytest.mark.parametrize("arguments", [[], ["webb"], [*PROGRAMS]])
+def test_an_unknown_program_is_a_usage_error(arguments: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "codexflow.programs", *arguments],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, "usage" in done.stderr, "Traceback" in done.stderr) == (2, True, False)

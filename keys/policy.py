@@ -1,0 +1,47 @@
+"""What a key may do. Empty lists allow everything that the plan allows."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from typing import TypeAlias
+
+Network: TypeAlias = IPv4Network | IPv6Network
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyPolicy:
+    """The allow-lists of one key."""
+
+    allowed_stages: frozenset[str] = frozenset()
+    allowed_models: frozenset[str] = frozenset()
+    allowed_surfaces: frozenset[str] = frozenset()
+    allowed_networks: tuple[Network, ...] = ()
+
+    def permits_stage(self, stage: str) -> bool:
+        """`stage` is plan, code, review or direct."""
+        return not self.allowed_stages or stage in self.allowed_stages
+
+    def permits_model(self, model: str) -> bool:
+        return not self.allowed_models or model in self.allowed_models
+
+    def permits_surface(self, surface: str) -> bool:
+        return not self.allowed_surfaces or surface in self.allowed_surfaces
+
+    def permits_address(self, address: str | None) -> bool:
+        """Whether a client at `address` may use the key. What is no address is inside no network."""
+        return not self.allowed_networks or is_inside(address, self.allowed_networks)
+
+
+def is_inside(address: str | None, networks: Iterable[Network]) -> bool:
+    """Whether `address` lies in one of `networks`. An IPv4 client of a dual-stack socket counts as IPv4."""
+    try:
+        client = ip_address(address or "")
+    except ValueError:
+        return False
+    mapped = getattr(client, "ipv4_mapped", None)
+    return any((mapped or client) in network for network in networks)
+
+
+def parse_networks(texts: Sequence[str]) -> tuple[Network, ...]:
+    """Networks in CIDR notation, or single addresses. Raises ValueError naming the first that is neither."""
+    return tuple(ip_network(text.strip()) for text in texts)

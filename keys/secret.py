@@ -1,0 +1,80 @@
+"""API keys: make, check for typing errors, digest.
+
+A key is `cfx_<8 public id>_<32 secret><6 checksum>`, all base62. The checksum is the CRC-32 of everything before it:
+a mistyped key is refused without a look-up, and secret scanners find real keys without false alarms. It proves
+nothing about who made the key; only the digest does.
+"""
+
+import hmac
+import re
+import secrets
+from binascii import crc32
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+
+PREFIX = "cfx"
+PUBLIC_ID_CHARS = 8
+SECRET_CHARS = 32  # 190 bits
+CHECKSUM_CHARS = 6
+
+_BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_KEY = re.compile(
+    rf"({PREFIX}_([0-9A-Za-z]{{{PUBLIC_ID_CHARS}}})_[0-9A-Za-z]{{{SECRET_CHARS}}})([0-9A-Za-z]{{{CHECKSUM_CHARS}}})"
+)
+
+# Compared when nobody has the public id, so that an unknown key takes as long as a wrong one. No key has this digest.
+DUMMY_DIGEST = bytes(sha256().digest_size)
+
+
+@dataclass(frozen=True, slots=True)
+class MintedKey:
+    """A new key. `key` is shown once and then forgotten."""
+
+    public_id: str
+    key: str = field(repr=False)
+
+
+def mint() -> MintedKey:
+    """A new random key."""
+    public_id = _random_base62(PUBLIC_ID_CHARS)
+    body = f"{PREFIX}_{public_id}_{_random_base62(SECRET_CHARS)}"
+    return MintedKey(public_id, body + _checksum(body))
+
+
+def split(text: str) -> str | None:
+    """The public id of something that is written like a key and has no typing error; otherwise None."""
+    found = _KEY.fullmatch(text)
+    if found is None or _checksum(found[1]) != found[3]:
+        return None
+    return found[2]
+
+
+def digest(key: str, salt: str) -> bytes:
+    """What is stored instead of the key: HMAC-SHA256 of the whole key, keyed by `salt`. 32 bytes."""
+    return hmac.digest(salt.encode(), key.encode(), "sha256")
+
+
+def matches(key: str, stored: bytes, salts: Sequence[str]) -> int | None:
+    """The place in `salts` of the salt under which `key` has the digest `stored`; None when there is none.
+
+    Tries every salt in constant time: how long it takes tells nothing about the digest or about which salt fits.
+    """
+    found = None
+    for index, salt in enumerate(salts):
+        if hmac.compare_digest(digest(key, salt), stored):
+            found = index
+    return found
+
+
+def _random_base62(length: int) -> str:
+    return "".join(secrets.choice(_BASE62) for _ in range(length))
+
+
+def _checksum(body: str) -> str:
+    number = crc32(body.encode())
+    chars = []
+    for _ in range(CHECKSUM_CHARS):
+        number, digit = divmod(number, len(_BASE62))
+        chars.append(_BASE62[digit])
+    return "".join(reversed(chars))

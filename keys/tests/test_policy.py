@@ -1,0 +1,52 @@
+"""What a key may do."""
+
+import pytest
+
+from keys.policy import KeyPolicy, parse_networks
+
+
+def test_an_empty_policy_permits_everything() -> None:
+    policy = KeyPolicy()
+    assert policy.permits_stage("plan")
+    assert policy.permits_model("gpt-4o")
+    assert policy.permits_surface("chat")
+    assert policy.permits_address("203.0.113.9")
+    assert policy.permits_address(None)
+
+
+def test_a_list_permits_only_what_it_names() -> None:
+    policy = KeyPolicy(
+        allowed_stages=frozenset({"code"}),
+        allowed_models=frozenset({"gpt-4o"}),
+        allowed_surfaces=frozenset({"chat"}),
+    )
+    assert (policy.permits_stage("code"), policy.permits_stage("direct")) == (True, False)
+    assert (policy.permits_model("gpt-4o"), policy.permits_model("gpt-4o-mini")) == (True, False)
+    assert (policy.permits_surface("chat"), policy.permits_surface("embeddings")) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("address", "permitted"),
+    [
+        ("10.1.2.3", True),
+        ("::ffff:10.1.2.3", True),
+        ("192.0.2.1", True),
+        ("2001:db8::7", True),
+        ("192.0.2.2", False),
+        ("2001:db9::1", False),
+        ("::1", False),
+        ("10.1.2.3:443", False),
+        ("unix", False),
+        ("", False),
+        (None, False),
+    ],
+)
+def test_addresses_are_held_against_the_networks(address: str | None, permitted: bool) -> None:
+    policy = KeyPolicy(allowed_networks=parse_networks(["10.0.0.0/8", "192.0.2.1", " 2001:db8::/32 "]))
+    assert policy.permits_address(address) is permitted
+
+
+@pytest.mark.parametrize("text", ["10.0.0.1/8", "example.org", "", "10.0.0.0/33"])
+def test_what_is_no_network_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        parse_networks([text])

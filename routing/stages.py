@@ -1,0 +1,83 @@
+"""Which stage serves a call, and why."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from codexflow.catalogue.schema import AUTO_MODELS, DIRECT, STAGES, Catalogue
+from routing.errors import InvalidStage, ModelNotAllowed
+from routing.inference import Prompt, infer
+
+# Names of stages in a body's `model`.
+STAGE_MODELS = {name: stage for stage in STAGES for name in (f"cfx-{stage}", stage)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """Where a call goes. Defaults fill in only what the request leaves out; the cap always holds."""
+
+    stage: str  # plan, code, review or direct
+    reason: str  # header, model, stage-alias, alias, keyword or default
+    models: tuple[str, ...]  # in the order in which they are tried
+    max_tokens_cap: int
+    default_max_tokens: int
+    default_temperature: float | None  # None: the model's own
+    timeout_s: float  # to the first byte
+
+
+def route(*, stage_header: str | None, model: str | None, prompt: Callable[[], Prompt], catalogue: Catalogue) -> Route:
+    """Decide by the header, then the body's model, then the text. The prompt is read only for the last.
+
+    Exact names win over aliases, so an alias can never shadow a model that callers may ask for.
+    Raises InvalidStage and ModelNotAllowed, both saying what is allowed.
+    """
+    header = (stage_header or "").strip().lower()
+    if header in STAGES:
+        return _staged(header, "header", catalogue)
+    if header == DIRECT:
+        if model not in catalogue.direct.allowed_models:
+            raise ModelNotAllowed.named(model, catalogue.direct.allowed_models)
+        return _direct(model, "header", catalogue)
+    if header:
+        raise InvalidStage.named(header, (*STAGES, DIRECT))
+
+    if not model or model in AUTO_MODELS or catalogue.model_field == "ignore":
+        return _staged(*infer(prompt(), catalogue.inference), catalogue)
+    if model in STAGE_MODELS:
+        return _staged(STAGE_MODELS[model], "stage-alias", catalogue)
+    if model in catalogue.direct.allowed_models:
+        return _direct(model, "model", catalogue)
+    target = catalogue.alias_target(model)
+    if target is None:
+        raise ModelNotAllowed.named(model, allowed_names(catalogue))
+    return _staged(target, "alias", catalogue) if target in STAGES else _direct(target, "alias", catalogue)
+
+
+def allowed_names(catalogue: Catalogue) -> tuple[str, ...]:
+    """What a body's `model` may say: stages, inference, and the allow-list."""
+    return (*(f"cfx-{stage}" for stage in STAGES), AUTO_MODELS[0], *catalogue.direct.allowed_models)
+
+
+def _staged(stage: str, reason: str, catalogue: Catalogue) -> Route:
+    config = catalogue.stages[stage]
+    return Route(
+        stage=stage,
+        reason=reason,
+        models=tuple(dict.fromkeys((config.model, *config.fallback))),
+        max_tokens_cap=config.max_tokens,
+        default_max_tokens=config.max_tokens,
+        default_temperature=config.temperature,
+        timeout_s=config.timeout_s,
+    )
+
+
+def _direct(model: str, reason: str, catalogue: Catalogue) -> Route:
+    config = catalogue.direct
+    return Route(
+        stage=DIRECT,
+        reason=reason,
+        models=tuple(dict.fromkeys((model, *config.fallback))),
+        max_tokens_cap=config.max_tokens_cap,
+        default_max_tokens=config.default_max_tokens,
+        default_temperature=None,
+        timeout_s=config.timeout_s,
+    )

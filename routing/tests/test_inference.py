@@ -1,0 +1,137 @@
+"""Guessing the stage from the text, in English and Turkish."""
+
+import re
+import unicodedata
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from codexflow.catalogue.schema import InferenceConfig, parse
+from codexflow.env import REPOSITORY
+from routing.inference import MAX_CHARS, Prompt, fold, infer, words
+
+SHIPPED = parse((REPOSITORY / "config" / "models.yaml").read_text(), source="models.yaml").inference
+
+
+def stage_of(text: str, config: InferenceConfig = SHIPPED) -> str:
+    return infer(Prompt(last_user_text=text), config)[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "stage"),
+    [
+        ("Plan the migration to PostgreSQL", "plan"),
+        ("Design a structure for the cache", "plan"),
+        ("Write a parser and fix the tests", "code"),
+        ("Please review this function", "review"),
+        ("Check the security of this endpoint", "review"),
+        ("REVIEW THIS", "review"),
+        ("I FIX IT", "code"),
+        ("Yeni modülün mimarisini tasarla", "plan"),
+        ("Haydi birlikte planlayalım", "plan"),
+        ("Göç nasıl planlanan sürede biter?", "plan"),
+        ("Bir sınıf oluştur", "code"),
+        ("Testleri oluşturalım", "code"),
+        ("BİR FONKSİYON YAZ", "code"),
+        ("Bu kodu incele", "review"),
+        ("İncele", "review"),
+        ("INCELE", "review"),
+        ("İNCELEYELİM", "review"),
+        ("ıncele", "review"),
+        ("I\u0307ncele", "review"),
+        ("Güvenliğini kontrol et", "review"),
+        ("kontrolünü yap", "review"),
+        ("“incele”…", "review"),
+        ("olus\u0327tur", "code"),
+    ],
+)
+def test_words_of_both_languages_tell_the_stage(text: str, stage: str) -> None:
+    assert infer(Prompt(last_user_text=text), SHIPPED) == (stage, "keyword")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "Hello!", "the airplane landed", "decode", "plan_id", "preview", "yazın gelirim", "🙂"]
+)
+def test_without_a_whole_word_it_is_code_by_default(text: str) -> None:
+    assert infer(Prompt(last_user_text=text), SHIPPED) == ("code", "default")
+
+
+def test_most_hits_win() -> None:
+    assert stage_of("write: review, check and analyze") == "review"
+    assert stage_of("review it, then write, create and fix") == "code"
+
+
+def test_a_tie_goes_to_the_earliest_hit() -> None:
+    assert stage_of("review the plan") == "review"
+    assert stage_of("plan the review") == "plan"
+    assert stage_of("fix what the review says") == "code"
+
+
+def test_a_word_of_several_stages_speaks_for_plan_then_review_then_code() -> None:
+    everywhere = {"plan": ("x",), "code": ("x", "y"), "review": ("x", "y")}
+    config = InferenceConfig(keywords=everywhere, stems={})
+    assert (stage_of("x", config), stage_of("y", config)) == ("plan", "review")
+
+
+def test_a_keyword_beats_a_stem_and_the_longer_stem_the_shorter() -> None:
+    config = InferenceConfig(
+        keywords={"review": ("planners",)}, stems={"plan": ("plan",), "code": ("planner",), "review": ()}
+    )
+    assert [stage_of(text, config) for text in ("planners", "plannersx", "planned")] == ["review", "code", "plan"]
+
+
+def test_only_the_end_of_a_long_message_counts() -> None:
+    filler = "x" * 99 + " "
+    assert stage_of("review " + filler * (MAX_CHARS // 100 + 1)) == "code"
+    assert stage_of(filler * 10_000 + "review") == "review"
+
+
+def test_a_word_that_the_cut_went_through_does_not_count() -> None:
+    assert infer(Prompt(last_user_text="p" + "review" + " " * (MAX_CHARS - 6)), SHIPPED)[1] == "default"
+
+
+def test_another_configuration_takes_effect_at_once() -> None:
+    other = InferenceConfig(keywords={"plan": ("incele",)}, stems={})
+    assert [stage_of("incele", config) for config in (SHIPPED, other, SHIPPED)] == ["review", "plan", "review"]
+
+
+letters = "abIİıiŞşÇçĞğÖöÜüÉßẞ_9"
+texts = (
+    st.text()
+    | st.text(letters + "\u0307\u0327 .,“”—\u00a0\n")
+    | st.lists(st.sampled_from(["plan", "Incele", "YAZ", "kontrolü", "x", "İncele."])).map(" ".join)
+)
+
+
+@given(text=texts)
+@example(text="\ud800 plan \udfff")
+@example(text="".join(chr(code) for code in range(0x100, 0x400)))
+@example(text="".join(chr(code) for code in range(0x2000, 0x2100)) + "ŞEY")
+def test_words_are_what_the_regex_for_words_finds(text: str) -> None:
+    composed = unicodedata.normalize("NFC", text)
+    expected = [fold(word).encode("utf-8", "surrogatepass") for word in re.findall(r"\w+", composed)]
+    assert words(text) == expected
+
+
+@given(text=texts)
+def test_folding_knows_no_case_and_no_dots(text: str) -> None:
+    assert fold(fold(text)) == fold(text)
+    for one, other in (("I", "ı"), ("İ", "i"), ("I", "i")):
+        assert fold(text.replace(one, other)) == fold(text)
+
+
+@given(text=texts)
+def test_inference_is_consistent(text: str) -> None:
+    """Property 6: Stage Inference Consistency.
+
+    The same prompt gives the same stage and reason, whichever configuration was used in between; case does not
+    matter; the stage is one of the three, and without a hit it is code.
+    """
+    prompt = Prompt(last_user_text=text)
+    stage, reason = infer(prompt, SHIPPED)
+    infer(prompt, InferenceConfig(keywords={"plan": ("x",)}, stems={}))
+    assert infer(prompt, SHIPPED) == (stage, reason)
+    assert infer(Prompt(last_user_text=text.replace("İ", "i").lower()), SHIPPED) == (stage, reason)
+    assert stage in ("plan", "code", "review")
+    assert reason == "keyword" or (stage, reason) == ("code", "default")

@@ -1,0 +1,172 @@
+"""Which stage serves a call, and why."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from codexflow.catalogue.schema import STAGES, Catalogue, parse
+from codexflow.env import REPOSITORY
+from codexflow.lib.errors import AppError
+from routing.errors import InvalidStage, ModelNotAllowed
+from routing.inference import Prompt
+from routing.stages import Route, allowed_names, route
+
+CATALOGUE = parse((REPOSITORY / "config" / "models.yaml").read_text(), source="models.yaml")
+IGNORING = replace(CATALOGUE, model_field="ignore")
+ALLOWED = CATALOGUE.direct.allowed_models
+
+
+def decide(
+    header: str | None = None, model: str | None = None, text: str = "", catalogue: Catalogue = CATALOGUE
+) -> Route:
+    return route(stage_header=header, model=model, prompt=lambda: Prompt(last_user_text=text), catalogue=catalogue)
+
+
+def unread() -> Prompt:
+    raise AssertionError("the prompt is read only for inference")
+
+
+def test_a_stage_brings_its_own_values() -> None:
+    assert decide("plan") == Route(
+        stage="plan",
+        reason="header",
+        models=("claude-sonnet-4.5", "gemini-2.5-pro", "gpt-4o"),
+        max_tokens_cap=4096,
+        default_max_tokens=4096,
+        default_temperature=0.3,
+        timeout_s=30,
+    )
+
+
+def test_direct_mode_brings_the_callers_model() -> None:
+    assert decide("direct", "gpt-4o") == Route(
+        stage="direct",
+        reason="header",
+        models=("gpt-4o",),
+        max_tokens_cap=8192,
+        default_max_tokens=4096,
+        default_temperature=None,
+        timeout_s=60,
+    )
+
+
+def test_the_fallback_of_direct_mode_does_not_repeat_the_model() -> None:
+    with_fallback = replace(CATALOGUE, direct=replace(CATALOGUE.direct, fallback=("gpt-4o", "deepseek-v3")))
+    assert decide("direct", "gpt-4o", catalogue=with_fallback).models == ("gpt-4o", "deepseek-v3")
+
+
+@pytest.mark.parametrize("header", ["review", "REVIEW", "  Review\t", "revıew".replace("ı", "i")])
+def test_the_header_is_read_without_case_and_spaces(header: str) -> None:
+    assert decide(header).stage == "review"
+
+
+@pytest.mark.parametrize(
+    ("model", "stage", "reason", "first"),
+    [
+        ("cfx-plan", "plan", "stage-alias", "claude-sonnet-4.5"),
+        ("cfx-code", "code", "stage-alias", "deepseek-v3"),
+        ("review", "review", "stage-alias", "gpt-4o-mini"),
+        ("gpt-4o", "direct", "model", "gpt-4o"),
+        ("gpt-4o-2024-08-06", "direct", "alias", "gpt-4o"),
+        ("claude-sonnet-4-5-20250929", "direct", "alias", "claude-sonnet-4.5"),
+        ("gpt-5.1-codex", "code", "alias", "deepseek-v3"),
+    ],
+)
+def test_a_models_name_decides_without_a_header(model: str, stage: str, reason: str, first: str) -> None:
+    found = route(stage_header=None, model=model, prompt=unread, catalogue=CATALOGUE)
+    assert (found.stage, found.reason, found.models[0]) == (stage, reason, first)
+
+
+@pytest.mark.parametrize("model", [None, "", "auto", "cfx-auto"])
+def test_without_a_name_the_text_decides(model: str | None) -> None:
+    assert (decide(None, model, "review it").stage, decide(None, model, "review it").reason) == ("review", "keyword")
+    assert (decide("", model, "hm").stage, decide(" ", model, "hm").reason) == ("code", "default")
+
+
+def test_an_exact_name_wins_over_an_alias() -> None:
+    greedy = replace(CATALOGUE, aliases=(("*", "plan"),))
+    assert decide(None, "gpt-4o", catalogue=greedy).reason == "model"
+    assert decide(None, "cfx-code", catalogue=greedy).stage == "code"
+    assert decide(None, "auto", "review", catalogue=greedy).stage == "review"
+    assert decide(None, "anything", catalogue=greedy).reason == "alias"
+
+
+@pytest.mark.parametrize("model", ["gpt-4o", "cfx-plan", "gpt-9", "gpt-4o-2024-08-06"])
+def test_the_models_name_can_be_ignored(model: str) -> None:
+    found = decide(None, model, "review", catalogue=IGNORING)
+    assert (found.stage, found.reason) == ("review", "keyword")
+    assert decide("direct", "gpt-4o", catalogue=IGNORING).models == ("gpt-4o",)
+
+
+@pytest.mark.parametrize("header", ["test", "cfx-plan", "auto", "plan,code", "İ"])
+def test_an_unknown_stage_is_refused_and_says_what_is_allowed(header: str) -> None:
+    with pytest.raises(InvalidStage, match="Allowed: plan, code, review, direct") as caught:
+        decide(header, "gpt-4o")
+    assert (caught.value.code, caught.value.status, caught.value.param) == ("invalid_stage", 400, "X-CFX-Stage")
+
+
+def test_an_unknown_model_is_refused_and_says_what_is_allowed() -> None:
+    with pytest.raises(ModelNotAllowed) as caught:
+        decide(None, "x" * 10_000)
+    assert (caught.value.code, caught.value.status, caught.value.param) == ("model_not_allowed", 400, "model")
+    assert all(name in caught.value.message for name in allowed_names(CATALOGUE))
+    assert len(caught.value.message) < 500
+
+
+def test_every_name_that_an_error_offers_works() -> None:
+    assert all(decide(None, name).models for name in allowed_names(CATALOGUE))
+
+
+headers = st.none() | st.sampled_from([*STAGES, "direct", " PLAN ", "", "nonsense"]) | st.text(max_size=8)
+models = (
+    st.none() | st.sampled_from([*ALLOWED, "cfx-plan", "code", "auto", "gpt-4o-2024", "gpt-9"]) | st.text(max_size=8)
+)
+prompts = st.sampled_from(["", "review", "planlayalım", "write and fix"]) | st.text(max_size=20)
+
+
+def outcome(header: str | None, model: str | None, text: str) -> Route | tuple[str, str]:
+    try:
+        return decide(header, model, text)
+    except AppError as exc:
+        return exc.code, exc.message
+
+
+@given(header=headers, model=models, text=prompts)
+def test_routing_is_deterministic(header: str | None, model: str | None, text: str) -> None:
+    """Property 5: Stage Routing Determinism.
+
+    The same call goes the same way, an equal catalogue decides the same, and the prompt matters only for inference.
+    """
+    first = outcome(header, model, text)
+    assert outcome(header, model, text) == first
+    again = parse((REPOSITORY / "config" / "models.yaml").read_text(), source="again")
+    if isinstance(first, Route):
+        assert decide(header, model, text, again) == first
+        assert first.reason in ("keyword", "default") or outcome(header, model, "") == first
+    else:
+        assert first[0] in ("invalid_stage", "model_not_allowed")
+
+
+@given(model=models)
+def test_direct_mode_serves_exactly_the_allow_list(model: str | None) -> None:
+    """Property 7: Direct Mode Allowlist.
+
+    The direct header serves a model if and only if it is on the list, and no other way leads past the list either.
+    """
+    found = outcome("direct", model, "")
+    assert isinstance(found, Route) == (model in ALLOWED)
+    if isinstance(found, Route):
+        assert (found.models[0], found.max_tokens_cap) == (model, CATALOGUE.direct.max_tokens_cap)
+    by_name = outcome(None, model, "")
+    if isinstance(by_name, Route) and by_name.stage == "direct":
+        assert by_name.models[0] in ALLOWED
+
+
+@given(stage=st.sampled_from(STAGES), model=models, text=prompts)
+def test_the_stage_header_replaces_the_bodys_model(stage: str, model: str | None, text: str) -> None:
+    """Property 17: Model Override Behavior."""
+    found = decide(stage, model, text)
+    assert found.models[0] == CATALOGUE.stages[stage].model
+    assert (found.stage, found.reason) == (stage, "header")
