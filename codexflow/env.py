@@ -183,7 +183,7 @@ class _Reader:
             self.problems.append(f"{name}: {exc}")
 
     def mode(self, services: Mapping[str, Any]) -> Mode:
-        """CFX_ENV when given; else production as soon as a database was named by hand, so that forgetting fails safe."""
+        """CFX_ENV when given; else production once a database was named by hand: forgetting fails safe."""
         value = self.text("CFX_ENV")
         if value not in ("", "development", "production"):
             self.problems.append(f"CFX_ENV is {value!r}; it may be development or production")

@@ -76,7 +76,7 @@ class Gateway:
             return  # nobody is there to hear it; the log has it
         except AppError as error:
             await self._refuse(incoming, error)
-        except Exception as exc:  # noqa: BLE001 - the boundary: nothing may reach the server as an exception
+        except Exception as exc:
             logger.exception("gateway.failed", extra={"request_id": str(incoming.request_id)})
             await self._refuse(incoming, AppError(reason=repr(exc)))
 

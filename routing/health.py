@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 from django.db import connection
+from redis import ResponseError
 
 from codexflow import __version__
 from codexflow.catalogue import directory
@@ -17,7 +18,6 @@ from codexflow.lib import clock
 from codexflow.lib.db import in_database
 from codexflow.lib.redis import Pipeline, RedisUnavailable
 from routing.breaker_store import Breakers
-from redis import ResponseError
 
 logger = logging.getLogger(__name__)
 
@@ -135,7 +135,7 @@ async def _works(probe: Callable[[], Awaitable[None]]) -> bool:
     except (OSError, TimeoutError, httpx.HTTPError, RedisUnavailable, ResponseError) as exc:
         logger.info("health.probe_failed", extra={"reason": repr(exc)})
         return False
-    except Exception:  # noqa: BLE001 - the database raises what it likes, and any of it means: no
+    except Exception:
         logger.info("health.probe_failed", exc_info=True)
         return False
     return True

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from uuid import UUID
 
 import msgspec
+from redis import ResponseError
 
 from billing.limits import Admission, Claim, LoadTruth, Pulse, admit, heartbeat, settle
 from billing.pricing import FrozenRates, cost_nanos
@@ -21,7 +22,6 @@ from keys.principal import Principal
 from logs.events import AttemptFact, UsageEvent, encode
 from logs.intake import Journal
 from logs.services import settlement_of
-from redis import ResponseError
 from routing.meter import Meter
 
 logger = logging.getLogger(__name__)

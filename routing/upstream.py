@@ -226,7 +226,8 @@ async def _error_of(connection: Connection, status: int, timeout_s: float) -> Up
 # LiteLLM wraps the provider's words in its own class names and routing notes.
 _LITELLM_PREFIX = re.compile(r"(?:litellm\.)?[A-Z]\w*(?:Error|Exception)\w*:\s*|litellm\.\w+:?\s*|\w*Exception - ")
 _LITELLM_SUFFIX = re.compile(
-    r"(?:\. |\.? ?\n?)(?:Received Model Group=|LiteLLM: |No fallback|Available Model Group|model=.*litellm).*", re.DOTALL
+    r"(?:\. |\.? ?\n?)(?:Received Model Group=|LiteLLM: |No fallback|Available Model Group|model=.*litellm).*",
+    re.DOTALL,
 )
 _ADDRESS = re.compile(r"https?://[^\s\"'<>]+|\b\d{1,3}(?:\.\d{1,3}){3}(?::\d+)?\b")
 MAX_MESSAGE_CHARS = 2_000

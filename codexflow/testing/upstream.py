@@ -75,9 +75,7 @@ class Upstream:
         timeout_s: float = 5.0,
     ) -> list[dict[str, Any]]:
         """What it saw, oldest first. With `wait`: once that many of them are over, or time is up."""
-        return list(
-            self.state(since=since, call_id=call_id, model=model, wait=wait, timeout_s=timeout_s)["entries"]
-        )
+        return list(self.state(since=since, call_id=call_id, model=model, wait=wait, timeout_s=timeout_s)["entries"])
 
     def state(self, **query: Any) -> dict[str, Any]:
         """The ledger with `last_seq`, `open` requests and `connections`."""

@@ -121,9 +121,7 @@ def compose(body: Mapping[str, Any], drill: Drill) -> Answer:
 
 def _pieces(body: Mapping[str, Any], asked: str, drill: Drill) -> list[str]:
     if chunks := drill.get("chunks"):
-        return [LABEL, *(f" {_WORDS[i % len(_WORDS)]}" for i in range(1, chunks.number("n")))][
-            : chunks.number("n")
-        ]
+        return [LABEL, *(f" {_WORDS[i % len(_WORDS)]}" for i in range(1, chunks.number("n")))][: chunks.number("n")]
     if big := drill.get("big_body"):
         size = big.number("bytes")
         return [LABEL + " ", *("x" * min(65_536, size - done) for done in range(0, size, 65_536))]
@@ -134,18 +132,12 @@ def _pieces(body: Mapping[str, Any], asked: str, drill: Drill) -> list[str]:
         schema = (form.get("json_schema") or {}).get("schema") or {}
         return split(json.dumps(_example(schema)))
     echo = " ".join(asked[-_ECHO_CHARS:].split())
-    return split(
-        f"{LABEL} No model was asked: this is a canned answer. Your message ended with: {echo or '(nothing)'}"
-    )
+    return split(f"{LABEL} No model was asked: this is a canned answer. Your message ended with: {echo or '(nothing)'}")
 
 
 def _cut_at_stop(pieces: list[str], stop: object) -> list[str]:
     stops = (
-        [stop]
-        if isinstance(stop, str)
-        else [s for s in stop if isinstance(s, str)]
-        if isinstance(stop, list)
-        else []
+        [stop] if isinstance(stop, str) else [s for s in stop if isinstance(s, str)] if isinstance(stop, list) else []
     )
     text = "".join(pieces) if stops else ""
     places = [text.index(s) for s in stops if s and s in text]

@@ -97,10 +97,7 @@ def events(answer: Answer, identity: Identity, usage: dict[str, Any] | None) -> 
             made += [delta(i, _tool_delta(number, {"function": {"arguments": piece}}), 1) for i in each]
     for i in each:
         made.append(
-            Event(
-                b'%b[{"finish_reason":"%b","index":%d,"delta":{}}]}\n\n'
-                % (prefix, answer.finish_reason.encode(), i)
-            )
+            Event(b'%b[{"finish_reason":"%b","index":%d,"delta":{}}]}\n\n' % (prefix, answer.finish_reason.encode(), i))
         )
     if usage is not None:
         made.append(Event(b'%b[],"usage":%b}\n\n' % (prefix, msgspec.json.encode(usage))))
@@ -115,9 +112,7 @@ def broken(made: Sequence[Event], drill: Drill, error: bytes) -> tuple[list[Even
     """The stream as the drill wants it, and how it ends. `error` is the body of an error event."""
     kept = list(made)
     if fault := drill.get("malformed"):
-        kept.insert(
-            min(fault.after or 0, len(kept)), Event(b'data: {"id":"chatcmpl-broken","choices":[{"delta":\n\n')
-        )
+        kept.insert(min(fault.after or 0, len(kept)), Event(b'data: {"id":"chatcmpl-broken","choices":[{"delta":\n\n'))
     if fault := drill.get("huge_line"):
         line = b'data: {"id":"chatcmpl-huge","choices":[{"index":0,"delta":{"content":"'
         tail = b'"}}]}\n\n'

@@ -32,9 +32,7 @@ def envelope(message: str, kind: str, code: int | str | None, param: str | None 
     ).encode()
 
 
-def provider_failed(
-    status: int, model: str, role: Role, *, says: str = "", param: str | None = None
-) -> bytes:
+def provider_failed(status: int, model: str, role: Role, *, says: str = "", param: str | None = None) -> bytes:
     """The model's provider answered with `status`."""
     usual = _NAMES[400] if status < 500 else _NAMES[500]
     name, litellm_type, openai_type = _NAMES.get(status, ("APIError", usual[1], usual[2]))
@@ -42,16 +40,12 @@ def provider_failed(
     if role == "provider":
         return envelope(says, openai_type, None, param)
     twice = f"{name}: " if status not in (400,) else ""
-    return envelope(
-        f"litellm.{name}: {twice}OpenAIException - {says}{_group(model)}", litellm_type, status, param
-    )
+    return envelope(f"litellm.{name}: {twice}OpenAIException - {says}{_group(model)}", litellm_type, status, param)
 
 
 def unknown_model(model: str, role: Role) -> tuple[int, bytes]:
     if role == "provider":
-        return 404, envelope(
-            f"The model `{model}` does not exist", "invalid_request_error", "model_not_found"
-        )
+        return 404, envelope(f"The model `{model}` does not exist", "invalid_request_error", "model_not_found")
     says = f"You passed in model={model}. There are no healthy deployments for this model"
     message = f"litellm.BadRequestError: {says}{_group(model)}"
     return 400, envelope(message, "invalid_request_error", 400)

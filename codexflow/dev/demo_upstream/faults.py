@@ -199,9 +199,7 @@ class StandingFaults:
     def __init__(self) -> None:
         self.items: list[Standing] = []
 
-    def add(
-        self, words: str, *, model: str | None = None, path: str | None = None, times: int | None = None
-    ) -> None:
+    def add(self, words: str, *, model: str | None = None, path: str | None = None, times: int | None = None) -> None:
         """Raises BadFault."""
         self.items.append(Standing(parse(words), words, model, path, times))
 

@@ -100,9 +100,9 @@ class DemoUpstream:
         """As LiteLLM without a database: no key 401, any other key than its own 400."""
         if not self.options.api_key:
             return
-        given = request.headers.get("authorization", "").removeprefix(
-            "Bearer "
-        ).strip() or request.headers.get("x-api-key", "")
+        given = request.headers.get("authorization", "").removeprefix("Bearer ").strip() or request.headers.get(
+            "x-api-key", ""
+        )
         if not given:
             raise NotServed(Reply(401, errors.NO_KEY))
         if not hmac.compare_digest(given.encode(), self.options.api_key.encode()):
@@ -201,9 +201,7 @@ class DemoUpstream:
             call, Reply(200, msgspec.json.encode(body), self._call_headers(call.request, call.model, cost))
         )
 
-    def _call_headers(
-        self, request: Request, model: Model | None, cost: float | None = None
-    ) -> list[tuple[str, str]]:
+    def _call_headers(self, request: Request, model: Model | None, cost: float | None = None) -> list[tuple[str, str]]:
         """LiteLLM's headers of an answer; a provider sends but its own."""
         if self.options.role == "provider":
             return [("x-request-id", f"req_demo_{request.entry.seq}")]
@@ -326,9 +324,7 @@ class DemoUpstream:
         timeout_s = float(query.get("timeout_s", 5))
 
         async def wait(exchange: Exchange) -> None:
-            found = await self.ledger.wait(
-                count=count, timeout_s=timeout_s, since=since, call_id=call_id, model=model
-            )
+            found = await self.ledger.wait(count=count, timeout_s=timeout_s, since=since, call_id=call_id, model=model)
             reply = self._ledger_page(found)
             await exchange.send(reply.head() + reply.body)
 
@@ -422,9 +418,7 @@ async def _send_bent(reply: Reply, drill: Drill, exchange: Exchange) -> None:
     """The faults of framing: compressed, of another length than said, dribbled, or none of these."""
     if bomb := drill.get("gzip_bomb"):
         packed = await asyncio.to_thread(_bomb, reply.content_type, bomb.number("bytes"))
-        reply = Reply(
-            reply.status, packed, [*reply.headers, ("content-encoding", "gzip")], reply.content_type
-        )
+        reply = Reply(reply.status, packed, [*reply.headers, ("content-encoding", "gzip")], reply.content_type)
     if wrong := drill.get("wrong_length"):
         await exchange.send(reply.head(max(0, len(reply.body) + wrong.number("by"))) + reply.body)
         await exchange.close()
@@ -510,7 +504,5 @@ def _object(raw: bytes) -> dict[str, Any]:
             Reply(400, errors.envelope(f"Invalid JSON payload: {exc}", "invalid_request_error", 400))
         ) from exc
     if not isinstance(value, dict):
-        raise NotServed(
-            Reply(400, errors.envelope("The body must be a JSON object", "invalid_request_error", 400))
-        )
+        raise NotServed(Reply(400, errors.envelope("The body must be a JSON object", "invalid_request_error", 400)))
     return value

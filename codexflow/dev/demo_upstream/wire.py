@@ -49,9 +49,7 @@ class Reply:
     def head(self, length: int | None = None) -> bytes:
         """Status line and headers; `length` stands in for the true Content-Length."""
         size = len(self.body) if length is None else length
-        return head_of(
-            self.status, [("content-length", str(size)), ("content-type", self.content_type), *self.headers]
-        )
+        return head_of(self.status, [("content-length", str(size)), ("content-type", self.content_type), *self.headers])
 
 
 def head_of(status: int, headers: Iterable[tuple[str, str]]) -> bytes:

@@ -116,9 +116,7 @@ def test_usage_and_cost_come_last_and_alone_and_only_when_asked_for(upstream: Up
     assert asked[-1]["choices"] == []
     usage = asked[-1]["usage"]
     # 15 and 60 cents a million tokens.
-    assert usage["cost"] == pytest.approx(
-        (usage["prompt_tokens"] * 15 + usage["completion_tokens"] * 60) / 1e8
-    )
+    assert usage["cost"] == pytest.approx((usage["prompt_tokens"] * 15 + usage["completion_tokens"] * 60) / 1e8)
     for options in ({}, {"stream_options": {"include_usage": False}}):
         assert [c for c in chunks(post(upstream, "hi", stream=True, **options).text) if "usage" in c] == []
 
@@ -211,9 +209,7 @@ def test_health_needs_no_key(upstream: Upstream) -> None:
 
 def test_headers_are_litellms(upstream: Upstream) -> None:
     call_id = str(new_id())
-    answer = upstream.control.post(
-        "/v1/chat/completions", json=ask("hi"), headers={"x-litellm-call-id": call_id}
-    )
+    answer = upstream.control.post("/v1/chat/completions", json=ask("hi"), headers={"x-litellm-call-id": call_id})
     assert answer.headers["x-litellm-call-id"] == call_id
     assert answer.headers["x-litellm-version"] == "demo"
     assert len(answer.headers["x-litellm-model-id"]) == 64
@@ -411,9 +407,7 @@ def test_fault_huge_line(upstream: Upstream) -> None:
 def test_fault_big_body(upstream: Upstream) -> None:
     whole = post(upstream, "[[fault:big_body bytes=1000000]]").json()
     assert len(whole["choices"][0]["message"]["content"]) > 1_000_000
-    assert (
-        len(text_of(chunks(post(upstream, "[[fault:big_body bytes=1000000]]", stream=True).text))) > 1_000_000
-    )
+    assert len(text_of(chunks(post(upstream, "[[fault:big_body bytes=1000000]]", stream=True).text))) > 1_000_000
 
 
 def test_fault_slowloris_dribbles_the_head(upstream: Upstream) -> None:
@@ -445,11 +439,7 @@ def test_fault_gzip_bomb(upstream: Upstream, stream: bool) -> None:
     assert len(packed) < 20_000
     inflated = post(upstream, "[[fault:gzip_bomb bytes=5000000]]", stream=stream).text
     assert len(inflated) > 5_000_000
-    text = (
-        chunks(inflated)[0]["choices"][0]["delta"]
-        if stream
-        else json.loads(inflated)["choices"][0]["message"]
-    )
+    text = chunks(inflated)[0]["choices"][0]["delta"] if stream else json.loads(inflated)["choices"][0]["message"]
     assert text["content"].startswith("xxx")
 
 
@@ -457,9 +447,7 @@ def test_fault_redirect_goes_where_following_shows(upstream: Upstream) -> None:
     answer = post(upstream, "[[fault:redirect]]")
     assert (answer.status_code, answer.headers["location"]) == (307, "/demo/redirected")
     assert [e["path"] for e in upstream.ledger()] == ["/v1/chat/completions"]
-    upstream.control.post(
-        "/v1/chat/completions", json=ask("[[fault:redirect status=308]]"), follow_redirects=True
-    )
+    upstream.control.post("/v1/chat/completions", json=ask("[[fault:redirect status=308]]"), follow_redirects=True)
     assert [e["path"] for e in upstream.ledger()][-1] == "/demo/redirected"
     elsewhere = post(upstream, "[[fault:redirect to=http://127.0.0.1:9/x status=302]]")
     assert (elsewhere.status_code, elsewhere.headers["location"]) == (302, "http://127.0.0.1:9/x")
