@@ -99,6 +99,11 @@ class Env:
     def is_production(self) -> bool:
         return self.mode == "production"
 
+    @property
+    def salts(self) -> tuple[str, ...]:
+        """Salts that a key's digest may have been made with, the current one first."""
+        return tuple(salt for salt in (self.hash_salt, self.hash_salt_previous) if salt)
+
     @classmethod
     def read(cls, environ: Mapping[str, str]) -> Self:
         """Build from a mapping such as os.environ. Raises EnvError naming every bad variable at once."""

@@ -64,32 +64,16 @@ class Directory:
         Raises InvalidApiKey (401) for every reason a key may not work, AccountSuspended (403),
         AuthenticationUnavailable (503) when it is not known here and PostgreSQL is away.
         """
-        public_id = secret.split(presented) if presented else None
-        if presented is None or public_id is None:
-            raise InvalidApiKey
+        public_id = _public_id(presented)
         entry = self._entries.get(public_id)
         if entry is None or clock.monotonic_s() - entry.loaded_s > self._trusted_s(entry):
             entry = await self._refreshed(public_id, entry)
-        principal = entry.principal
-        stored = principal.digest if principal else secret.DUMMY_DIGEST
-        # Always one comparison over the whole key, known or not.
-        if secret.matches(presented, stored, self._salts) is None or principal is None:
-            raise InvalidApiKey
-        self._check(principal, address)
-        return principal
+        return verified(presented or "", entry.principal, address, self._salts)
 
     def _trusted_s(self, entry: _Entry) -> float:
         if entry.principal is None:
             return UNKNOWN_FRESH_S
         return self._fresh_s if self.hears_changes else min(self._fresh_s, UNHEARD_FRESH_S)
-
-    def _check(self, principal: Principal, address: str | None) -> None:
-        if principal.is_revoked or (principal.works_until_s is not None and clock.now_s() >= principal.works_until_s):
-            raise InvalidApiKey
-        if principal.allowed_networks and not _is_inside(address, principal):
-            raise InvalidApiKey
-        if principal.is_suspended:
-            raise AccountSuspended
 
     async def _refreshed(self, public_id: str, known: _Entry | None) -> _Entry:
         """Read the key once, however many calls are waiting for it."""
@@ -120,6 +104,33 @@ class Directory:
         finally:
             if self._loading.get(public_id) is task:
                 del self._loading[public_id]
+
+
+def _public_id(presented: str | None) -> str:
+    public_id = secret.split(presented) if presented else None
+    if public_id is None:
+        raise InvalidApiKey
+    return public_id
+
+
+def verified(presented: str, principal: Principal | None, address: str | None, salts: tuple[str, ...]) -> Principal:
+    """The principal, if this key is its key and works from this address now. Raises as `Directory.authenticate`."""
+    stored = principal.digest if principal else secret.DUMMY_DIGEST
+    # Always one comparison over the whole key, known or not.
+    if secret.matches(presented, stored, salts) is None or principal is None:
+        raise InvalidApiKey
+    if principal.is_revoked or (principal.works_until_s is not None and clock.now_s() >= principal.works_until_s):
+        raise InvalidApiKey
+    if principal.allowed_networks and not _is_inside(address, principal):
+        raise InvalidApiKey
+    if principal.is_suspended:
+        raise AccountSuspended
+    return principal
+
+
+def authenticate_now(presented: str, address: str | None, salts: tuple[str, ...]) -> Principal:
+    """As `Directory.authenticate`, straight from PostgreSQL: for pages and the management API."""
+    return verified(presented, selectors.principal_of(_public_id(presented)), address, salts)
 
 
 def _is_inside(address: str | None, principal: Principal) -> bool:

@@ -65,7 +65,15 @@ class LiveCall:
         self.is_finished = True
         self._desk.leave(self)
         usage, rank = self.meter.usage(self.intent.prompt_tokens_guess)
-        model = self.attempts[-1].model if self.attempts else self.intent.model
+        attempts = list(self.attempts)
+        if attempts and attempts[-1].first_byte_ms is not None:
+            won = attempts[-1]
+            attempts[-1] = msgspec.structs.replace(
+                won,
+                duration_ms=self.elapsed_ms() - won.started_ms,
+                response_id=won.response_id or self.meter.response_id,
+            )
+        model = attempts[-1].model if attempts else self.intent.model
         rates = self._rates.get(model, self.intent.rates)
         event = msgspec.structs.replace(
             self.intent,
@@ -80,7 +88,7 @@ class LiveCall:
             latency_ms=self.elapsed_ms(),
             ttft_ms=self.ttft_ms,
             is_disconnected=is_disconnected,
-            attempts=tuple(self.attempts),
+            attempts=tuple(attempts),
         )
         await self._desk.record(self.principal, event)
 

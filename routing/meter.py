@@ -24,13 +24,14 @@ _decoder = msgspec.json.Decoder(_Answer)
 class Meter:
     """What one call has produced so far."""
 
-    __slots__ = ("_provider", "bytes_out", "events_out", "first_event_bytes", "upstream_cost_nanos")
+    __slots__ = ("_provider", "bytes_out", "events_out", "first_event_bytes", "response_id", "upstream_cost_nanos")
 
     def __init__(self) -> None:
         self._provider: Usage | None = None
         self.events_out = 0
         self.bytes_out = 0
         self.first_event_bytes = 0
+        self.response_id = ""
         self.upstream_cost_nanos: int | None = None
 
     def delivered(self, raw: bytes) -> None:
@@ -62,6 +63,7 @@ class Meter:
         except (msgspec.MsgspecError, RecursionError):
             return False
         self.bytes_out = len(body)
+        self.response_id = answer.id or ""
         self.events_out = 1
         if answer.usage is not None:
             self.reported(answer.usage)

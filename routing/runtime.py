@@ -45,7 +45,7 @@ async def running(gateway: Gateway, env: Env) -> AsyncIterator[None]:
     await pipeline.start()
     journal = Journal(env.journal_dir, segment_s=env.journal_ship_after_s)
     keys = lookup.Directory(
-        salts=tuple(salt for salt in (env.hash_salt, env.hash_salt_previous) if salt),
+        salts=env.salts,
         fresh_s=env.key_cache_fresh_s,
         stale_s=env.key_cache_stale_s,
     )

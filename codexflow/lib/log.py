@@ -59,5 +59,9 @@ def logging_config(level: str) -> dict[str, Any]:
             # One line a request would cost more than the request; usage has its own log.
             "uvicorn.access": {"handlers": [], "propagate": False, "level": "ERROR"},
             "httpx": {"level": "WARNING"},
+            # The doorbells ring every second.
+            "celery.beat": {"level": "WARNING"},
+            "celery.worker.strategy": {"level": "WARNING"},
+            "celery.app.trace": {"level": "WARNING"},
         },
     }

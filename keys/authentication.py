@@ -1,0 +1,25 @@
+"""The REST framework's door for API keys: the same keys, the same rules as on /v1."""
+
+from rest_framework.authentication import BaseAuthentication
+from rest_framework.request import Request
+from typing_extensions import override
+
+from codexflow.settings import ENV
+from keys.lookup import authenticate_now
+from keys.principal import Principal
+
+
+class KeyAuthentication(BaseAuthentication):
+    """`Authorization: Bearer cfx_…`. The principal is `request.auth`; there is no user behind a key."""
+
+    @override
+    def authenticate(self, request: Request) -> tuple[None, Principal] | None:
+        """None when no key is presented. Raises InvalidApiKey, AccountSuspended."""
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() != "bearer":
+            return None
+        return None, authenticate_now(token.strip(), request.META.get("REMOTE_ADDR"), ENV.salts)
+
+    @override
+    def authenticate_header(self, request: Request) -> str:
+        return "Bearer"
