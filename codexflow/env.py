@@ -148,8 +148,8 @@ class _Reader:
         self.optional(found, "log_level", "LOG_LEVEL", self.log_level)
         for name, low, high in _INTEGERS:
             self.optional(found, name, f"CFX_{name.upper()}", _within(int, low, high))
-        for name, low, high in _SECONDS:
-            self.optional(found, name, f"CFX_{name.upper()}", _within(float, low, high))
+        for name, least, most in _SECONDS:
+            self.optional(found, name, f"CFX_{name.upper()}", _within(float, least, most))
         if mode == "production":
             for name, key in (
                 ("DATABASE_URL", "database_url"),
