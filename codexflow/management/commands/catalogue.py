@@ -52,7 +52,9 @@ class Command(BaseCommand):
 
     def check_file(self, file: Path) -> str:
         found = parse(self.read(file), source=file.name)
-        return f"{file.name} is good: version {found.version}, {len(found.models)} models, {len(found.aliases)} aliases."
+        return (
+            f"{file.name} is good: version {found.version}, {len(found.models)} models, {len(found.aliases)} aliases."
+        )
 
     def show(self, version: ConfigVersion) -> str:
         self.stdout.write(version.text)
