@@ -4,16 +4,16 @@ from typing import Literal
 
 import pytest
 import redis
+from django.conf import settings
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from codexflow.catalogue.schema import BreakerConfig
 from codexflow.env import REPOSITORY
 from codexflow.lib.redis import Script, sync_client
-from codexflow.settings import ENV
 from routing.breaker import CLOSED, Breaker, may_try, record_failure, record_success
 
-KEY = f"{ENV.redis_prefix}:breaker".encode()
+KEY = f"{settings.ENV.redis_prefix}:breaker".encode()
 SCRIPT = Script(REPOSITORY / "routing" / "lua" / "breaker.lua")
 CONFIG = BreakerConfig(failure_threshold=3, recovery_timeout_s=30)
 # In 2026; 125 ms are exact as a float of seconds, so that both machines compare the same numbers.
@@ -31,7 +31,7 @@ configs = st.builds(
 
 @pytest.fixture(scope="module")
 def valkey() -> "redis.Redis":
-    return sync_client(ENV.redis_url)
+    return sync_client(settings.ENV.redis_url)
 
 
 def step(breaker: Breaker, config: BreakerConfig, verb: Verb, now_s: float) -> tuple[bool, Breaker]:
