@@ -45,7 +45,7 @@ class Plan(models.Model):
 
 
 class Account(models.Model):
-    """An organization's money. `credit_nanos` and `spent_nanos` are sums of its ledger, kept in the same transaction."""
+    """An organization's money. Credit and spent are sums of its ledger, kept in the same transaction."""
 
     organization = models.OneToOneField(
         Organization, on_delete=models.PROTECT, primary_key=True, related_name="account"

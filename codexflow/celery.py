@@ -1,1 +1,70 @@
 """The Celery app and the whole beat schedule in one table."""
+
+import os
+from typing import Any
+
+from celery import Celery
+from celery.signals import setup_logging, worker_process_init
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "codexflow.settings")  # noqa: TID251 - Django reads it there
+
+from codexflow.lib.log import logging_config
+from codexflow.lib.redis import database_url
+from codexflow.settings import ENV
+
+app = Celery("codexflow")
+app.conf.update(
+    # Beside the limiter and the usage stream, never among them.
+    broker_url=database_url(ENV.redis_url, 1) if ENV.redis_url else None,
+    broker_connection_retry_on_startup=True,
+    broker_transport_options={
+        # A worker that died gives its messages back after this; the sweep must be as quick to matter.
+        "visibility_timeout": 120,
+        "unacked_restore_interval": 1,
+        "unacked_restore_throttle": 1,
+        "global_keyprefix": f"{ENV.redis_prefix}:celery:",
+        "socket_keepalive": True,
+        "health_check_interval": 10,
+    },
+    broker_connection_max_retries=None,
+    task_ignore_result=True,
+    task_acks_late=True,
+    task_reject_on_worker_lost=True,
+    task_time_limit=600,
+    worker_prefetch_multiplier=1,
+    worker_send_task_events=False,
+    worker_max_memory_per_child=512_000,
+    timezone="UTC",
+    beat_max_loop_interval=1,
+)
+app.autodiscover_tasks(["logs"])
+
+# Everything here is a doorbell without data: a lost ring costs nothing, because it rings again. `expires` keeps rings
+# from piling up while no worker listens. name: (task, every s, expires s)
+SCHEDULE: dict[str, tuple[str, float, float]] = {
+    "drain": ("logs.tasks.drain_usage", 1, 3),
+    "sweep": ("logs.tasks.sweep_orphans", 10, 30),
+    "reconcile": ("logs.tasks.reconcile_limits", 30, 30),
+    "partitions": ("logs.tasks.make_partitions", 3600, 600),
+    "verify": ("logs.tasks.verify_rollups", 3600, 600),
+}
+app.conf.beat_schedule = {
+    name: {"task": task, "schedule": every_s, "options": {"expires": expires_s}}
+    for name, (task, every_s, expires_s) in SCHEDULE.items()
+}
+
+
+@setup_logging.connect
+def _use_our_logging(**_kwargs: Any) -> None:
+    """Celery would otherwise replace the root logger's handlers."""
+    import logging.config
+
+    logging.config.dictConfig(logging_config(ENV.log_level))
+
+
+@worker_process_init.connect
+def _close_inherited_connections(**_kwargs: Any) -> None:
+    """A connection shared by forked processes would mix their answers."""
+    from django.db import connections
+
+    connections.close_all()

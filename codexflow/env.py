@@ -143,8 +143,8 @@ class _Reader:
         self.optional(found, "log_level", "LOG_LEVEL", self.log_level)
         for name, low, high in _INTEGERS:
             self.optional(found, name, f"CFX_{name.upper()}", _within(int, low, high))
-        for name, low, high in _SECONDS:
-            self.optional(found, name, f"CFX_{name.upper()}", _within(float, low, high))
+        for name, least, most in _SECONDS:
+            self.optional(found, name, f"CFX_{name.upper()}", _within(float, least, most))
         if mode == "production":
             for name, key in (
                 ("DATABASE_URL", "database_url"),
@@ -183,7 +183,7 @@ class _Reader:
             self.problems.append(f"{name}: {exc}")
 
     def mode(self, services: Mapping[str, Any]) -> Mode:
-        """CFX_ENV when given; else production as soon as a database was named by hand, so that forgetting fails safe."""
+        """CFX_ENV when given; else production once a database was named by hand: forgetting fails safe."""
         value = self.text("CFX_ENV")
         if value not in ("", "development", "production"):
             self.problems.append(f"CFX_ENV is {value!r}; it may be development or production")

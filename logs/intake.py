@@ -40,7 +40,7 @@ class Journal:
         self._file = -1
         self._size = 0
         self._opened_s = 0.0
-        self._is_dirty = False
+        self.is_dirty = False
         self._open_segment()
 
     def _open_segment(self) -> None:
@@ -56,34 +56,41 @@ class Journal:
         record = _HEADER.pack(len(payload), zlib.crc32(payload)) + payload
         os.write(self._file, record)
         self._size += len(record)
-        self._is_dirty = True
+        self.is_dirty = True
 
     def sync(self) -> None:
-        """fsync what was appended since the last time. Called every few ms from a thread."""
-        if self._is_dirty:
-            self._is_dirty = False
+        """fsync what was appended since the last time."""
+        if self.is_dirty:
+            self.is_dirty = False
             os.fdatasync(self._file)
 
-    def rotate(self) -> None:
-        """Close the segment once it is old or large enough, so that it can be shipped."""
-        is_due = clock.monotonic_s() - self._opened_s >= self._segment_s or self._size >= SEGMENT_BYTES
-        if self._size and is_due:
-            self._close_segment()
-            self._open_segment()
+    def rotate(self) -> Callable[[], None] | None:
+        """Begin a new segment once this one is old or large enough.
 
-    def _close_segment(self) -> None:
-        os.fdatasync(self._file)
-        os.close(self._file)
-        if self._size:
-            self._path.rename(self._path.with_suffix(".closed"))
-        else:
-            self._path.unlink()
+        Returns the slow part, closing the old one so that it can be shipped: to be run on the thread that syncs.
+        """
+        is_due = clock.monotonic_s() - self._opened_s >= self._segment_s or self._size >= SEGMENT_BYTES
+        if not (self._size and is_due):
+            return None
+        old_file, old_path = self._file, self._path
+        self._open_segment()
+        return lambda: _close_segment(old_file, old_path)
 
     def close(self) -> None:
         """End of the process: everything may be shipped, by whoever comes next."""
-        self._close_segment()
+        if self._size:
+            _close_segment(self._file, self._path)
+        else:
+            os.close(self._file)
+            self._path.unlink(missing_ok=True)
         os.close(self._lock)
         (self._folder / f"{self._name}.lock").unlink(missing_ok=True)
+
+
+def _close_segment(file: int, path: Path) -> None:
+    os.fdatasync(file)
+    os.close(file)
+    path.rename(path.with_suffix(".closed"))
 
 
 def _locked(path: Path) -> int:

@@ -20,21 +20,24 @@ MAX_CHOICES = 128
 
 # LiteLLM obeys these from anyone: they choose servers, keys, prices, callbacks or retries, which is not the caller's
 # business. They are dropped.
-CONTROL_FIELDS = frozenset(
-    """
-    allowed_openai_params api_base api_key api_version base_url cache caching callbacks client content_policy_fallbacks
-    context_window_fallbacks custom_llm_provider custom_prompt_dict default_fallbacks deployment_id
-    disable_add_transform_inline_image_block drop_params additional_drop_params extra_body extra_headers extra_query
-    fallbacks failure_callback force_timeout guardrails guardrail_config headers hf_model_name input_callback
-    input_cost_per_second input_cost_per_token logger_fn max_retries mock_delay mock_response
-    mock_testing_content_policy_fallbacks mock_testing_context_fallbacks mock_testing_fallbacks mock_timeout
-    mock_tool_calls model_config model_id model_info model_list no-log no-proxy num_retries organization
-    output_cost_per_second output_cost_per_token policies preset_cache_key prompt_id prompt_label prompt_variables
-    prompt_version proxy_server_request region_name request_timeout retry_policy retry_strategy rpm secret_fields
-    ssl_verify stream_timeout success_callback tags timeout tpm ttl use_chat_completions_api use_client use_in_pass_through
-    use_litellm_proxy user_config verbose
-    """.split()
-)
+# fmt: off
+CONTROL_FIELDS = frozenset({
+    "allowed_openai_params", "api_base", "api_key", "api_version", "base_url", "cache", "caching", "callbacks",
+    "client", "content_policy_fallbacks", "context_window_fallbacks", "custom_llm_provider",
+    "custom_prompt_dict", "default_fallbacks", "deployment_id", "disable_add_transform_inline_image_block",
+    "drop_params", "additional_drop_params", "extra_body", "extra_headers", "extra_query", "fallbacks",
+    "failure_callback", "force_timeout", "guardrails", "guardrail_config", "headers", "hf_model_name",
+    "input_callback", "input_cost_per_second", "input_cost_per_token", "logger_fn", "max_retries", "mock_delay",
+    "mock_response", "mock_testing_content_policy_fallbacks", "mock_testing_context_fallbacks",
+    "mock_testing_fallbacks", "mock_timeout", "mock_tool_calls", "model_config", "model_id", "model_info",
+    "model_list", "no-log", "no-proxy", "num_retries", "organization", "output_cost_per_second",
+    "output_cost_per_token", "policies", "preset_cache_key", "prompt_id", "prompt_label", "prompt_variables",
+    "prompt_version", "proxy_server_request", "region_name", "request_timeout", "retry_policy",
+    "retry_strategy", "rpm", "secret_fields", "ssl_verify", "stream_timeout", "success_callback", "tags",
+    "timeout", "tpm", "ttl", "use_chat_completions_api", "use_client", "use_in_pass_through",
+    "use_litellm_proxy", "user_config", "verbose",
+})
+# fmt: on
 CONTROL_PREFIXES = ("litellm_", "aws_", "azure_", "vertex_", "watsonx_", "s3_")
 # The same inside `metadata`, which otherwise is the caller's own.
 METADATA_CONTROL_PREFIXES = ("litellm", "user_api_key", "spend_logs", "guardrail", "model_", "hidden_", "proxy_")

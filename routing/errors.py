@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable
 from http import HTTPStatus
-from typing import Self
+from typing import ClassVar, Self
 
-from codexflow.lib.errors import AppError, BadRequest
+from codexflow.lib.errors import AppError, BadRequest, NotFound
 
 
 class InvalidStage(BadRequest):
@@ -76,3 +76,166 @@ class UpstreamTimeout(AppError):
 def _quoted(name: str) -> str:
     """The caller's own word, cut short: it may be as long as a body."""
     return repr(name if len(name) <= 100 else name[:100] + "…")
+
+
+class InvalidJson(BadRequest):
+    """The body is not JSON."""
+
+    code = "invalid_json"
+    default_message = "The body is not valid JSON."
+
+
+class InvalidRequestBody(BadRequest):
+    """The body is JSON, but not a request that this endpoint understands."""
+
+
+class BadHeader(BadRequest):
+    """A header that decides something was given twice or cannot be read."""
+
+    code = "invalid_header"
+
+
+class UnknownRoute(NotFound):
+    """There is nothing at this path."""
+
+    code = "unknown_route"
+    default_message = "There is no such endpoint."
+
+
+class MethodNotAllowed(AppError):
+    """The path exists, the method does not."""
+
+    code = "method_not_allowed"
+    status = HTTPStatus.METHOD_NOT_ALLOWED
+    kind = "invalid_request_error"
+    default_message = "This endpoint does not answer that method."
+
+
+class RequestTooLarge(AppError):
+    """The body is larger than this installation takes."""
+
+    code = "request_too_large"
+    status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+    kind = "invalid_request_error"
+    default_message = "The request body is too large."
+
+
+class HeadersTooLarge(AppError):
+    """Too many headers, or too long ones."""
+
+    code = "headers_too_large"
+    status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+    kind = "invalid_request_error"
+    default_message = "The request headers are too large."
+
+
+class RequestTimeout(AppError):
+    """The body did not arrive in time."""
+
+    code = "request_timeout"
+    status = HTTPStatus.REQUEST_TIMEOUT
+    kind = "invalid_request_error"
+    default_message = "The request body did not arrive in time."
+
+
+class ShuttingDown(AppError):
+    """This process is going away; another one, or its successor, will answer."""
+
+    code = "shutting_down"
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    default_message = "This server is restarting. Try again in a moment."
+    may_retry = True
+
+
+class ClientDisconnected(AppError):
+    """The caller left before the answer was complete. Nobody sees this but the log."""
+
+    code = "client_disconnected"
+    # nginx's convention; HTTPStatus has no name for it.
+    status = 499  # type: ignore[assignment]
+    default_message = "The client disconnected."
+
+
+class StreamBroken(AppError):
+    """The upstream's stream broke after its first byte; it travels inside the stream."""
+
+    code = "upstream_stream_broken"
+    status = HTTPStatus.BAD_GATEWAY
+    default_message = "The model's stream broke off before it was complete."
+    may_retry = True
+
+
+class UpstreamFailure(AppError):
+    """One attempt failed before its first byte.
+
+    `may_retry`: the same model may be tried once more. `trips_breaker`: counts against the model's circuit.
+    """
+
+    code = "upstream_unavailable"
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    trips_breaker: ClassVar[bool] = True
+    # What the upstream's own status was; 0 when it gave none.
+    upstream_status = 0
+
+
+class ConnectFailed(UpstreamFailure):
+    """No connection to the upstream."""
+
+    code = "upstream_connect_failed"
+    may_retry = True
+
+
+class UpstreamBroken(UpstreamFailure):
+    """The connection was lost, or what came over it is not HTTP."""
+
+    code = "upstream_broken"
+    may_retry = True
+
+
+class UpstreamSilent(UpstreamFailure):
+    """No answer in time. Trying the same again would only double the wait."""
+
+    code = "upstream_timeout"
+    status = HTTPStatus.GATEWAY_TIMEOUT
+
+
+class UpstreamInvalid(UpstreamFailure):
+    """A success that is none: HTML, broken JSON, a redirect, packed or empty content."""
+
+    code = "upstream_invalid_answer"
+
+
+class UpstreamFaulty(UpstreamFailure):
+    """A 5xx of the upstream, or a 401: our own key for it is wrong, which is not the caller's fault."""
+
+    code = "upstream_error"
+
+    def __init__(self, upstream_status: int) -> None:
+        super().__init__(upstream_status=upstream_status)
+        self.upstream_status = upstream_status
+        # Per instance: only these three say that trying again soon makes sense.
+        self.may_retry = upstream_status in (502, 503, 504)  # type: ignore[misc]
+
+
+class UpstreamBusy(UpstreamFailure):
+    """The upstream's 429: another model may have room, the same one has not."""
+
+    code = "upstream_rate_limited"
+    status = HTTPStatus.TOO_MANY_REQUESTS
+    kind = "rate_limit_error"
+    default_message = "The model is over its own rate limit. Try again later."
+    trips_breaker = False
+    upstream_status = 429
+
+
+class UpstreamRefused(AppError):
+    """The upstream's 4xx: the request itself is at fault, so its words pass on, scrubbed."""
+
+    code = "upstream_refused"
+    status = HTTPStatus.BAD_REQUEST
+    kind = "invalid_request_error"
+
+    def __init__(self, upstream_status: int, message: str, *, code: str, param: str | None) -> None:
+        super().__init__(message, param=param)
+        self.status = upstream_status  # type: ignore[misc,assignment]
+        self.code = code  # type: ignore[misc]

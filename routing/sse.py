@@ -138,3 +138,27 @@ def _classified(raw: bytes) -> Event:
 def error_event(body: bytes) -> bytes:
     """An error as the last event of a stream: no [DONE] follows, so a cut stream never looks complete."""
     return b"data: " + body + b"\n\n"
+
+
+def is_error(chunk: bytes) -> bool:
+    """Whether a stream's first chunk is an error in place of a first event."""
+    if _ERROR_MARK not in chunk:
+        return False
+    return any(_classified(raw).kind is Kind.ERROR for raw in list(_events_of(chunk))[:1])
+
+
+def response_id(chunk: bytes) -> str:
+    """The provider's id of the answer, from the first event of its stream."""
+    for raw in _events_of(chunk):
+        try:
+            return _decoder.decode(data_of(raw)).id or ""
+        except (msgspec.MsgspecError, RecursionError):
+            return ""
+    return ""
+
+
+def without_cost(raw: bytes) -> bytes:
+    """A usage event without LiteLLM's `cost`: what the upstream charges us is not the caller's price."""
+    payload = msgspec.json.decode(data_of(raw))
+    payload.get("usage", {}).pop("cost", None)
+    return b"data: " + msgspec.json.encode(payload) + b"\n\n"

@@ -1,291 +1,256 @@
-"""The way to LiteLLM: a keep-alive pool over httptools, and attempts in order until one gives a first byte.
-
-The pool is the core of the product and so our own: it costs a tenth of what general clients cost for the same pass
-through. All failures leave here as errors of `routing.errors`.
-"""
+"""Attempts in order until one gives a first byte. All failures of the upstream leave here under our own names."""
 
 import asyncio
-import ssl
-from collections import deque
+import logging
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from urllib.parse import urlsplit
+from random import Random
 
-import httptools
+import msgspec
+from msgspec import Struct
 
+from codexflow.catalogue.schema import BreakerConfig
 from codexflow.lib.clock import monotonic_s
-from routing.errors import ConnectFailed, UpstreamBroken, UpstreamSilent
+from codexflow.lib.log import redact
+from logs.events import AttemptFact
+from routing import sse
+from routing.attempts import Attempt
+from routing.body import upstream_body
+from routing.breaker_store import Breakers
+from routing.errors import (
+    ClientDisconnected,
+    UpstreamBroken,
+    UpstreamBusy,
+    UpstreamFailure,
+    UpstreamFaulty,
+    UpstreamInvalid,
+    UpstreamRefused,
+    UpstreamSilent,
+    UpstreamTimeout,
+    UpstreamUnavailable,
+)
+from routing.live import LiveCall
+from routing.pool import Connection, Pool
 
-# Reading stops above HIGH until the caller has taken enough: a slow reader does not grow memory.
-HIGH_WATER_BYTES = 256 * 1024
-LOW_WATER_BYTES = 64 * 1024
-# LiteLLM's server closes idle connections after 5 s; we leave first, so that no request meets a closing one.
-MAX_IDLE_S = 4.0
-MAX_HEADERS = 200
+logger = logging.getLogger(__name__)
 
-Header = tuple[bytes, bytes]
+ERROR_BODY_LIMIT_BYTES = 64 * 1024
+# Spread, so that callers who failed together do not come back together.
+RETRY_PAUSE_S = (0.05, 0.25)
+_jitter = Random()  # noqa: S311 - spreading load, not keeping secrets
 
 
-class Connection(asyncio.Protocol):
-    """One connection to the upstream, carrying one exchange at a time."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What is sent with every attempt of a call, and how long it may take."""
 
-    def __init__(self, pool: "Pool") -> None:
+    path: str
+    tail: bytes
+    is_stream: bool
+    first_byte_s: float
+    total_s: float
+    answer_limit_bytes: int
+    breaker: BreakerConfig
+
+
+@dataclass(slots=True)
+class Opened:
+    """An attempt that gave its first byte: the stream's first chunk, or the whole body."""
+
+    attempt: Attempt
+    connection: Connection
+    first: bytes
+
+
+class Upstream:
+    """The door to the upstream for one call; `abort` may be called at any moment from outside."""
+
+    def __init__(self, pool: Pool, breakers: Breakers, call: LiveCall, order: Order) -> None:
         self._pool = pool
-        self._loop = asyncio.get_running_loop()
-        self._transport: asyncio.Transport | None = None
-        self._parser: httptools.HttpResponseParser = httptools.HttpResponseParser(self)
-        self._timer: asyncio.TimerHandle | None = None
-        self._deadline_s = 0.0
-        self._reset()
-        self.idle_since_s = 0.0
-
-    def _reset(self) -> None:
-        self.status = 0
-        self.headers: dict[bytes, bytes] = {}
-        self._chunks: deque[bytes] = deque()
-        self._buffered_bytes = 0
-        self._is_paused = False
-        self._has_head = False
-        self._is_complete = False
-        self._error: UpstreamBroken | UpstreamSilent | None = None
-        self._waiter: asyncio.Future[None] | None = None
-
-    # What the exchange looks like from outside
-
-    def send(self, head: bytes, body: bytes) -> None:
-        """Begin an exchange."""
-        assert self._transport is not None  # noqa: S101 - the pool hands out connected ones only
-        self._reset()
-        self._parser = httptools.HttpResponseParser(self)
-        self._transport.write(head + body)
-
-    async def head(self, timeout_s: float) -> int:
-        """Wait for status and headers. Raises UpstreamSilent after `timeout_s`, UpstreamBroken."""
-        self._allow(timeout_s)
-        while not self._has_head:
-            await self._wait()
-        return self.status
-
-    async def chunk(self, timeout_s: float) -> bytes | None:
-        """The next piece of the body as it came, or None at its end. Raises as `head`."""
-        if not self._chunks and not self._is_complete:
-            self._allow(timeout_s)
-            while not self._chunks and not self._is_complete:
-                await self._wait()
-        if self._chunks:
-            piece = self._chunks.popleft()
-            self._buffered_bytes -= len(piece)
-            if self._is_paused and self._buffered_bytes < LOW_WATER_BYTES:
-                self._is_paused = False
-                if self._transport is not None:
-                    self._transport.resume_reading()
-            return piece
-        self._finish()
-        return None
-
-    async def body(self, timeout_s: float, *, limit_bytes: int) -> bytes:
-        """The whole body, within `timeout_s` in all. Raises UpstreamBroken when it is larger than `limit_bytes`."""
-        ends_s = monotonic_s() + timeout_s
-        pieces: list[bytes] = []
-        size = 0
-        while (piece := await self.chunk(max(0.0, ends_s - monotonic_s()))) is not None:
-            size += len(piece)
-            if size > limit_bytes:
-                self.abort()
-                raise UpstreamBroken("The upstream's answer is too large.", reason="answer too large")
-            pieces.append(piece)
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        self._breakers = breakers
+        self._call = call
+        self._order = order
+        self._ends_s = monotonic_s() + order.total_s
+        self._connection: Connection | None = None
+        self._is_aborted = False
 
     def abort(self) -> None:
-        """Drop the connection and with it the upstream's work on the exchange."""
-        self._disarm()
-        if self._transport is not None:
-            self._transport.abort()
-            self._transport = None
+        """Stop whatever is going on: the caller has left, or the process must go."""
+        self._is_aborted = True
+        if self._connection is not None:
+            self._connection.abort()
 
     @property
-    def is_open(self) -> bool:
-        return self._transport is not None
+    def left_s(self) -> float:
+        return max(0.0, self._ends_s - monotonic_s())
 
-    # Waiting and deadlines: one lazy timer a connection instead of one a wait
+    async def open_first(self, attempts: Sequence[Attempt]) -> Opened:
+        """The first attempt that succeeds.
 
-    async def _wait(self) -> None:
-        if self._error is not None:
-            raise self._error
-        self._waiter = self._loop.create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
-        if self._error is not None and not self._chunks:
-            raise self._error
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    def _allow(self, timeout_s: float) -> None:
-        self._deadline_s = monotonic_s() + timeout_s
-        if self._timer is None or self._timer.when() > self._loop.time() + timeout_s:
-            self._disarm()
-            self._timer = self._loop.call_later(timeout_s, self._check_deadline)
-
-    def _check_deadline(self) -> None:
-        self._timer = None
-        if self._waiter is None:
-            return  # nobody is waiting: the caller is the slow one
-        left_s = self._deadline_s - monotonic_s()
-        if left_s > 0:
-            self._timer = self._loop.call_later(left_s, self._check_deadline)
-            return
-        self._fail(UpstreamSilent(reason="timeout"))
-
-    def _disarm(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _fail(self, error: UpstreamBroken | UpstreamSilent) -> None:
-        if self._error is None and not self._is_complete:
-            self._error = error
-        self.abort()
-        self._wake()
-
-    def _finish(self) -> None:
-        """The exchange is read to its end: the connection may serve another."""
-        self._disarm()
-        if self._transport is not None and self._parser.should_keep_alive():
-            self._pool.give_back(self)
-        else:
-            self.abort()
-
-    # asyncio.Protocol
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport  # type: ignore[assignment] # uvloop's transport is no subclass of asyncio's
-
-    def data_received(self, data: bytes) -> None:
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserError as exc:
-            self._fail(UpstreamBroken(reason=f"not HTTP: {exc.__class__.__name__}"))
-            return
-        if self._buffered_bytes > HIGH_WATER_BYTES and not self._is_paused and self._transport is not None:
-            self._is_paused = True
-            self._transport.pause_reading()
-
-    def eof_received(self) -> bool:
-        return False
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._transport = None
-        self._pool.forget(self)
-        if self._has_head and not self._is_complete and self._ends_with_connection() and exc is None:
-            self._is_complete = True
-        self._fail(UpstreamBroken(reason="connection lost"))
-
-    def _ends_with_connection(self) -> bool:
-        return b"content-length" not in self.headers and b"transfer-encoding" not in self.headers
-
-    # httptools
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if len(self.headers) < MAX_HEADERS:
-            self.headers[name.lower()] = value
-
-    def on_headers_complete(self) -> None:
-        self.status = self._parser.get_status_code()
-        if self.status >= 200:
-            self._has_head = True
-            self._wake()
-        else:
-            self.headers.clear()
-
-    def on_body(self, body: bytes) -> None:
-        self._chunks.append(body)
-        self._buffered_bytes += len(body)
-        self._wake()
-
-    def on_message_complete(self) -> None:
-        if self._has_head:
-            self._is_complete = True
-            self._wake()
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Where the upstream is."""
-
-    host: str
-    port: int
-    is_tls: bool
-    base_path: str
-
-    @classmethod
-    def of(cls, url: str) -> "Target":
-        parts = urlsplit(url)
-        is_tls = parts.scheme == "https"
-        return cls(parts.hostname or "localhost", parts.port or (443 if is_tls else 80), is_tls, parts.path.rstrip("/"))
-
-    @property
-    def authority(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if self.port == (443 if self.is_tls else 80) else f"{host}:{self.port}"
-
-
-class Pool:
-    """Keep-alive connections to one upstream. The one that was used last is used next."""
-
-    def __init__(self, url: str, *, api_key: str, connect_s: float) -> None:
-        self._target = Target.of(url)
-        self._connect_s = connect_s
-        self._idle: list[Connection] = []
-        self._tls = ssl.create_default_context() if self._target.is_tls else None
-        # The gateway retries; LiteLLM must not. Answers must come as they are: nothing here unpacks them.
-        fixed = {
-            "Host": self._target.authority,
-            "Authorization": f"Bearer {api_key}",
-            "Content-Type": "application/json",
-            "Accept-Encoding": "identity",
-            "User-Agent": "CodexFlow",
-            "x-litellm-num-retries": "0",
-        }
-        self._fixed_headers = "".join(f"{name}: {value}\r\n" for name, value in fixed.items()).encode("latin-1")
-
-    async def post(self, path: str, body: bytes, *, headers: Sequence[Header] = ()) -> Connection:
-        """Send a request; the answer is read from the connection. Raises ConnectFailed."""
-        connection = await self._connection()
-        own = b"".join(b"%b: %b\r\n" % header for header in headers)
-        line = f"POST {self._target.base_path}{path} HTTP/1.1\r\n".encode("latin-1")
-        connection.send(b"%b%b%bContent-Length: %d\r\n\r\n" % (line, self._fixed_headers, own, len(body)), body)
-        return connection
-
-    async def _connection(self) -> Connection:
-        oldest_s = monotonic_s() - MAX_IDLE_S
-        while self._idle:
-            connection = self._idle.pop()
-            if connection.is_open and connection.idle_since_s >= oldest_s:
-                return connection
-            connection.abort()
-        loop = asyncio.get_running_loop()
-        try:
-            async with asyncio.timeout(self._connect_s):
-                _, connection = await loop.create_connection(
-                    lambda: Connection(self), self._target.host, self._target.port, ssl=self._tls
+        A retry of the same model is taken only when its failure says that it may help. Raises UpstreamRefused when the
+        request itself is at fault; when all failed, UpstreamTimeout, UpstreamBusy or UpstreamUnavailable.
+        """
+        failure: UpstreamFailure | None = None
+        for attempt in attempts:
+            if attempt.is_retry:
+                if failure is None or not failure.may_retry:
+                    continue
+                await asyncio.sleep(min(_jitter.uniform(*RETRY_PAUSE_S), self.left_s))
+            if self._is_aborted:
+                raise ClientDisconnected
+            if self.left_s <= 0:
+                break
+            try:
+                return await self._try(attempt)
+            except UpstreamFailure as exc:
+                if self._is_aborted:
+                    raise ClientDisconnected from exc
+                failure = exc
+                logger.warning(
+                    "upstream.attempt_failed",
+                    extra={
+                        "request_id": str(self._call.request_id),
+                        "n": attempt.n,
+                        "model": attempt.model,
+                        "code": exc.code,
+                        "status": exc.upstream_status,
+                        **exc.facts,
+                    },
                 )
-        except (OSError, TimeoutError) as exc:
-            raise ConnectFailed(reason=exc.__class__.__name__) from exc
-        return connection
+                if exc.trips_breaker:
+                    await self._breakers.failed(attempt.model, self._order.breaker)
+        raise _final(failure)
 
-    def give_back(self, connection: Connection) -> None:
-        connection.idle_since_s = monotonic_s()
-        self._idle.append(connection)
+    async def _try(self, attempt: Attempt) -> Opened:
+        """One attempt, recorded however it ends."""
+        call = self._call
+        started_ms = call.elapsed_ms()
+        fact = AttemptFact(n=attempt.n, model=attempt.model, started_ms=started_ms)
+        try:
+            opened = await self._open(attempt)
+        except (UpstreamFailure, UpstreamRefused) as exc:
+            status = exc.upstream_status if isinstance(exc, UpstreamFailure) else int(exc.status)
+            duration_ms = call.elapsed_ms() - started_ms
+            call.attempts.append(
+                msgspec.structs.replace(fact, status=status, error_code=exc.code, duration_ms=duration_ms)
+            )
+            if self._connection is not None:
+                self._connection.abort()
+            if isinstance(exc, UpstreamRefused):
+                # It answered, and sensibly: the model is well.
+                await self._breakers.succeeded(attempt.model, self._order.breaker)
+            raise
+        call.ttft_ms = call.elapsed_ms()
+        response_id = sse.response_id(opened.first) if self._order.is_stream else ""
+        first_byte_ms = call.ttft_ms - started_ms
+        call.attempts.append(
+            msgspec.structs.replace(
+                fact, status=200, first_byte_ms=first_byte_ms, duration_ms=first_byte_ms, response_id=response_id
+            )
+        )
+        await self._breakers.succeeded(attempt.model, self._order.breaker)
+        return opened
 
-    def forget(self, connection: Connection) -> None:
-        if connection in self._idle:
-            self._idle.remove(connection)
+    async def _open(self, attempt: Attempt) -> Opened:
+        order = self._order
+        call_id = f"{self._call.request_id}.{attempt.n}".encode()
+        body = upstream_body(attempt.model, order.tail)
+        connection = await self._pool.post(order.path, body, headers=[(b"x-litellm-call-id", call_id)])
+        self._connection = connection
+        ends_s = monotonic_s() + min(order.first_byte_s if order.is_stream else order.total_s, self.left_s)
+        status = await connection.head(max(0.0, ends_s - monotonic_s()))
+        if status != 200:
+            raise await _error_of(connection, status, max(0.0, ends_s - monotonic_s()))
+        content_type = connection.headers.get(b"content-type", b"")
+        if connection.headers.get(b"content-encoding", b"identity") != b"identity":
+            raise UpstreamInvalid(reason="packed content")
+        if order.is_stream:
+            if not content_type.startswith(b"text/event-stream"):
+                raise UpstreamInvalid(reason="not an event stream")
+            first = await connection.chunk(max(0.0, ends_s - monotonic_s()))
+            if first is None:
+                raise UpstreamInvalid(reason="empty stream")
+            if sse.is_error(first):
+                raise UpstreamBroken(reason="error instead of a first event")
+            return Opened(attempt, connection, first)
+        if not content_type.startswith(b"application/json"):
+            raise UpstreamInvalid(reason="not JSON")
+        answer = await connection.body(max(0.0, ends_s - monotonic_s()), limit_bytes=order.answer_limit_bytes)
+        if not self._call.meter.answered(answer, connection.headers.get(b"x-litellm-response-cost")):
+            raise UpstreamInvalid(reason="broken JSON")
+        return Opened(attempt, connection, answer)
 
-    def close(self) -> None:
-        for connection in self._idle[:]:
-            connection.abort()
-        self._idle.clear()
+
+def _final(failure: UpstreamFailure | None) -> Exception:
+    """What the caller hears when everything failed."""
+    if isinstance(failure, UpstreamBusy):
+        return failure
+    if isinstance(failure, UpstreamSilent):
+        return UpstreamTimeout(retry_after_s=1)
+    return UpstreamUnavailable(retry_after_s=1)
+
+
+class _ErrorFields(Struct):
+    message: str | None = None
+    code: str | int | None = None
+    param: str | None = None
+
+
+class _ErrorBody(Struct):
+    error: _ErrorFields | None = None
+
+
+_error_decoder = msgspec.json.Decoder(_ErrorBody)
+
+
+async def _error_of(connection: Connection, status: int, timeout_s: float) -> UpstreamFailure | UpstreamRefused:
+    """The upstream's error answer under our own name."""
+    if status == 429:
+        headers = connection.headers
+        after = headers.get(b"retry-after") or headers.get(b"llm_provider-retry-after") or b""
+        return UpstreamBusy(retry_after_s=int(after) if after.isdigit() else 1)
+    if status >= 500 or status == 401:
+        return UpstreamFaulty(status)
+    if status < 400:
+        return UpstreamInvalid(reason=f"unexpected status {status}")
+    try:
+        body = await connection.body(timeout_s, limit_bytes=ERROR_BODY_LIMIT_BYTES)
+        fields = _error_decoder.decode(body).error or _ErrorFields()
+    except (msgspec.MsgspecError, RecursionError, UpstreamFailure):
+        fields = _ErrorFields()
+    message = scrub(fields.message or "The model refused this request.")
+    return UpstreamRefused(status, message, code=_code_of(fields, message), param=fields.param)
+
+
+# LiteLLM wraps the provider's words in its own class names and routing notes.
+_LITELLM_PREFIX = re.compile(r"(?:litellm\.)?[A-Z]\w*(?:Error|Exception)\w*:\s*|litellm\.\w+:?\s*|\w*Exception - ")
+_LITELLM_SUFFIX = re.compile(
+    r"(?:\. |\.? ?\n?)(?:Received Model Group=|LiteLLM: |No fallback|Available Model Group|model=.*litellm).*",
+    re.DOTALL,
+)
+_ADDRESS = re.compile(r"https?://[^\s\"'<>]+|\b\d{1,3}(?:\.\d{1,3}){3}(?::\d+)?\b")
+MAX_MESSAGE_CHARS = 2_000
+
+
+def scrub(message: str) -> str:
+    """An upstream's message without its keys, hosts and wrappings."""
+    text = _LITELLM_SUFFIX.sub("", message)
+    text = _LITELLM_PREFIX.sub("", text)
+    text = _ADDRESS.sub("[upstream]", redact(text)).strip()
+    return text[:MAX_MESSAGE_CHARS] or "The model refused this request."
+
+
+_KNOWN_CODES = (
+    ("context_length_exceeded", re.compile(r"context_length_exceeded|maximum context length|context window", re.I)),
+    ("model_not_found", re.compile(r"model_not_found|does not exist", re.I)),
+    ("content_policy_violation", re.compile(r"content_policy|content management policy", re.I)),
+)
+
+
+def _code_of(fields: _ErrorFields, message: str) -> str:
+    """OpenAI's own code. LiteLLM replaces it by the status as text, so it is found again in the message."""
+    code = str(fields.code or "")
+    if code and not code.isdigit() and re.fullmatch(r"[a-z0-9_]{1,64}", code):
+        return code
+    return next((name for name, pattern in _KNOWN_CODES if pattern.search(message)), UpstreamRefused.code)

@@ -84,6 +84,8 @@ class Home:
             content = json.loads(path.read_text())
         except FileNotFoundError:
             return {}
+        except PermissionError as exc:
+            raise HomeUnusable(f"{path} belongs to another user: run as that user, or set another CFX_HOME.") from exc
         except (OSError, ValueError) as exc:
             raise HomeUnusable(f"{path} cannot be read ({exc.__class__.__name__}); repair or remove it.") from exc
         if not isinstance(content, dict):

@@ -5,16 +5,11 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Self
 
-from codexflow.dev.errors import DevError
 from codexflow.dev.home import Home
 from codexflow.env import Env
 
 DEMO_MODEL = "gpt-4o-mini"
 EVERYWHERE = ("", "0.0.0.0", "::")  # noqa: S104 - compared with, not bound to
-
-
-class QuickstartUnavailable(DevError):
-    """This installation cannot issue a login and a key yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,12 +69,7 @@ def api_url(env: Env) -> str:
     return base if base.endswith("/v1") else f"{base}/v1"
 
 
-def issue(env: Env) -> Quickstart:
-    """A new demo key and admin password; the ones issued before stop working."""
-    raise QuickstartUnavailable(f"No login or demo key can be issued for {site_url(env)} in this version.")
-
-
-def ensure(env: Env, *, issue: Callable[[Env], Quickstart] = issue) -> Quickstart:
+def ensure(env: Env, *, issue: Callable[[Env], Quickstart]) -> Quickstart:
     """The kept quickstart with today's addresses, or a newly issued one when the file is lost."""
     home = Home(env.home)
     kept = Quickstart.read(home)

@@ -1,6 +1,7 @@
 """Structured JSON logs: one object a line, with a request id where there is one, and never a secret.
 
-Modules use the standard `logging.getLogger(__name__)` and name events: `logger.warning("upstream.attempt_failed", extra={...})`.
+Modules use the standard `logging.getLogger(__name__)` and name events:
+`logger.warning("upstream.attempt_failed", extra={...})`.
 """
 
 import re

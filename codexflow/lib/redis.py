@@ -27,6 +27,8 @@ from codexflow.lib.errors import AppError
 logger = logging.getLogger(__name__)
 
 SHARDS = 16
+# What a late reply gets once the timer has fired.
+GRACE_S = 0.01
 
 
 class RedisUnavailable(AppError):
@@ -104,6 +106,7 @@ class Pipeline(asyncio.Protocol):
         self._is_closed = False
         self._watchdog: asyncio.TimerHandle | None = None
         self._connecting: asyncio.Task[None] | None = None
+        self._suspect: asyncio.Future[Reply] | None = None
 
     @property
     def is_up(self) -> bool:
@@ -160,11 +163,16 @@ class Pipeline(asyncio.Protocol):
         self._watchdog = None
         if not self._pending:
             return
-        left_s = self._pending[0][1] - monotonic_s()
+        oldest, deadline_s = self._pending[0]
+        left_s = deadline_s - monotonic_s()
         if left_s > 0:
             self._watchdog = self._loop.call_later(left_s, self._watch)
-            return
-        self._drop("timeout")
+        elif oldest is not self._suspect:
+            # This loop itself may have stood still, with the reply waiting to be read: look once more after reading.
+            self._suspect = oldest
+            self._watchdog = self._loop.call_later(GRACE_S, self._watch)
+        else:
+            self._drop("timeout")
 
     def _drop(self, reason: str) -> None:
         """Give the connection up: its replies could no longer be told apart from a late answer."""

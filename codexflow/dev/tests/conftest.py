@@ -19,6 +19,7 @@ def home() -> Iterator[Home]:
     made = Home(closed / ("long" * 30) / ("path" * 30))
     made.create()
     yield made
+    made.remove_runtime_folder()
     shutil.rmtree(closed)
 
 

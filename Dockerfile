@@ -1,0 +1,33 @@
+# Production image: web, worker, beat and commands from one build. No servers, no tests, no tools inside.
+FROM python:3.11.13-slim-bookworm AS build
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
+COPY requirements/base.txt /build/base.txt
+RUN python -m venv /venv && /venv/bin/pip install --require-hashes -r /build/base.txt
+
+FROM python:3.11.13-slim-bookworm
+ENV PATH=/venv/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    CFX_ENV=production \
+    CFX_HOME=/var/lib/codexflow \
+    DJANGO_SETTINGS_MODULE=codexflow.settings \
+    HOST=0.0.0.0 \
+    PORT=8000
+# A fixed number, so that volumes keep their owner across builds.
+RUN groupadd --system --gid 10001 codexflow \
+    && useradd --system --uid 10001 --gid codexflow --home-dir /var/lib/codexflow --shell /usr/sbin/nologin codexflow \
+    && install -d -o codexflow -g codexflow -m 0700 /var/lib/codexflow
+COPY --from=build /venv /venv
+WORKDIR /app
+COPY . .
+# Static files belong to the image, not to a start. The values exist for this one command only.
+RUN CFX_ENV=development CFX_HOME=/tmp/build python manage.py collectstatic --noinput --verbosity 0 \
+    && rm -rf /tmp/build
+USER codexflow
+# The journal: the only state outside PostgreSQL and Valkey.
+VOLUME /var/lib/codexflow
+EXPOSE 8000
+# Longer than the gateway's drain (CFX_DRAIN_GRACE_S) must be what the platform waits after SIGTERM.
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["/app/docker/entrypoint.sh"]
+CMD ["web"]

@@ -1,0 +1,102 @@
+# Everything a developer runs. `make run` needs Python 3.11 or newer and make; the rest it installs into .venv.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := run
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+VENV := .venv
+LITELLM_VENV := .venv-litellm
+BIN := $(VENV)/bin
+PY := $(BIN)/python
+REQUIREMENTS := base embedded dev
+# Further words for pytest: make test ARGS="-k chat -x"
+ARGS ?=
+LITELLM_PORT ?= 4000
+
+# Install pinned, hashed requirements into an environment: $(call install,environment,files...)
+# uv takes seconds; pip, which also knows the machine's own index settings, is there for when uv cannot reach its index.
+define install
+	$(BIN)/uv pip install --quiet --python $(1)/bin/python --require-hashes $(foreach file,$(2),-r $(file)) \
+	|| { echo "uv could not install; trying pip" >&2; \
+	     $(1)/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes $(foreach file,$(2),-r $(file)); }
+endef
+
+.PHONY: run check test format lock litellm litellm-env clean versions
+
+# Start everything on this machine; Ctrl-C ends it. PORT, CFX_HOME, DATABASE_URL, REDIS_URL, LITELLM_URL are honoured.
+run: $(VENV)/.run
+	exec $(PY) manage.py up
+
+# Style, types, import directions, migrations and settings.
+check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy .
+	PYTHONPATH=. $(BIN)/lint-imports
+	$(PY) manage.py makemigrations --check --dry-run
+	$(PY) manage.py check
+
+# Every test, on real PostgreSQL and Valkey. Without the LiteLLM environment its suite is left out, and named;
+# with CI=true it is installed first and nothing is left out.
+test: $(VENV)/.dev $(if $(filter true,$(CI)),litellm-env)
+	if [ -x $(LITELLM_VENV)/bin/litellm ]; then \
+	    $(PY) -m pytest -n 2 $(ARGS); \
+	else \
+	    $(PY) -m pytest -n 2 -m "not litellm" $(ARGS); \
+	    echo "Left out: the suite against a real LiteLLM. \`make litellm-env\` installs what it needs."; \
+	fi
+
+# Put imports and layout in order.
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix --quiet . || true
+	$(BIN)/ruff format .
+
+# Compile requirements/*.in to pinned, hashed files. Commit the result.
+lock: $(VENV)/.tools
+	for name in tools base embedded dev litellm; do \
+	    $(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header \
+	        --python-version 3.11 requirements/$$name.in -o requirements/$$name.txt; \
+	done
+
+# Run the LiteLLM proxy with config/litellm.yaml; then `LITELLM_URL=http://127.0.0.1:4000 make run`.
+litellm: litellm-env
+	exec $(LITELLM_VENV)/bin/litellm --config config/litellm.yaml --host 127.0.0.1 --port $(LITELLM_PORT)
+
+# The LiteLLM proxy in an environment of its own: its pins must never hold ours back.
+litellm-env: $(LITELLM_VENV)/.installed
+
+# Remove what can be made again. The data under .codexflow stays.
+clean:
+	rm -rf $(VENV) $(LITELLM_VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache staticfiles build
+	find . -name __pycache__ -type d -not -path './.codexflow/*' -prune -exec rm -rf {} +
+
+# What runs here, for reports.
+versions: $(VENV)/.dev
+	$(PY) --version
+	$(BIN)/uv --version
+	$(PY) -m django --version
+	$(BIN)/ruff --version
+	$(BIN)/mypy --version
+
+# The stamps below make later runs instant; a changed requirements file renews its environment.
+$(VENV)/.tools: requirements/tools.txt
+	@command -v $(PYTHON) >/dev/null || { echo "CodexFlow needs Python 3.11 or newer; $(PYTHON) was not found. Set PYTHON." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("CodexFlow needs Python 3.11 or newer; $(PYTHON) is " + sys.version.split()[0] + ". Set PYTHON, as in: make run PYTHON=python3.12")'
+	@$(PYTHON) -c 'import ensurepip, venv' || { echo "$(PYTHON) comes without venv: install its venv package (Debian, Ubuntu: apt install python3-venv)." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip --disable-pip-version-check install --quiet --require-hashes -r requirements/tools.txt
+	touch $@
+
+$(VENV)/.run: $(VENV)/.tools requirements/base.txt requirements/embedded.txt
+	$(call install,$(VENV),requirements/base.txt requirements/embedded.txt)
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.run requirements/dev.txt
+	$(call install,$(VENV),$(foreach name,$(REQUIREMENTS),requirements/$(name).txt))
+	touch $@
+
+$(LITELLM_VENV)/.installed: $(VENV)/.tools requirements/litellm.txt
+	$(PYTHON) -m venv $(LITELLM_VENV)
+	$(call install,$(LITELLM_VENV),requirements/litellm.txt)
+	touch $@

@@ -1,0 +1,6 @@
+"""The built-in demo upstream: answers like a LiteLLM proxy, asks no model, and breaks on request.
+
+A process of its own (`python -m codexflow.dev.demo_upstream`). It lets a fresh installation answer its first
+request without an account anywhere, and lets operators and tests drill every failure an upstream can have.
+See `faults.py` for the failures and `server.py` for the routes.
+"""

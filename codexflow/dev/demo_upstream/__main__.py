@@ -1,0 +1,49 @@
+"""`python -m codexflow.dev.demo_upstream --port 4010`: serve until SIGTERM."""
+
+import argparse
+import asyncio
+import signal
+import sys
+
+import uvloop
+
+from codexflow.dev.demo_upstream.server import DemoUpstream, Options
+
+
+async def serve(host: str, port: int, options: Options) -> None:
+    """Answer until SIGTERM or SIGINT, then drop everything at once."""
+    upstream = DemoUpstream(options)
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(upstream.connection, host, port, backlog=1024)
+    stop = asyncio.Event()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(name, stop.set)
+    address = server.sockets[0].getsockname()
+    sys.stdout.write(f"Demo upstream listening on http://{host}:{address[1]} (canned answers, no model is asked)\n")
+    sys.stdout.flush()
+    await stop.wait()
+    server.close()
+    for connection in tuple(upstream.connections):
+        connection.transport.abort()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m codexflow.dev.demo_upstream", description=__doc__)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=4010, help="0 takes a free one and prints it")
+    parser.add_argument("--api-key", default="", help="the only key accepted; without it nobody is asked for one")
+    parser.add_argument("--gap-ms", type=int, default=15, help="pause between the events of a stream")
+    parser.add_argument("--record-bodies", action="store_true", help="keep whole request bodies in the ledger")
+    parser.add_argument("--as-provider", action="store_true", help="speak as a provider behind LiteLLM, not as LiteLLM")
+    args = parser.parse_args()
+    options = Options(
+        api_key=args.api_key,
+        role="provider" if args.as_provider else "proxy",
+        records_bodies=args.record_bodies,
+        gap_ms=args.gap_ms,
+    )
+    uvloop.run(serve(args.host, args.port, options))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,242 @@
+"""What a model that is none would say: request in, words and token counts out. Pure.
+
+One piece of text is one token is one streamed event, so a test can count tokens by counting events.
+"""
+
+import hashlib
+import json
+import math
+import re
+from array import array
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from codexflow.dev.demo_upstream.faults import Drill, directives, without_directives
+from codexflow.dev.demo_upstream.models import Model
+
+LABEL = "[demo upstream]"
+_PIECE = re.compile(r"\s*\w{1,6}|\s*[^\w\s]|\s+")
+_ASKS_FOR_TOOL = re.compile(r"\b(tool|function|call)\b", re.IGNORECASE)
+_ECHO_CHARS = 160
+_TOKEN_CHARS = 4
+_WORDS = ("this", "is", "one", "of", "many", "words", "that", "nobody", "had", "to", "think", "about")
+_DIMENSIONS = 1536
+
+
+class BadRequest(ValueError):
+    """The provider would refuse this body; `param` names the field."""
+
+    def __init__(self, message: str, param: str | None = None) -> None:
+        self.param = param
+        super().__init__(message)
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A call the model wants made. `arguments` is JSON text."""
+
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What to send back. `pieces` joined is the text; every choice gets the same."""
+
+    pieces: Sequence[str]
+    finish_reason: str
+    prompt_tokens: int
+    choices: int = 1
+    tool_calls: Sequence[ToolCall] = field(default_factory=tuple)
+
+    @property
+    def text(self) -> str:
+        return "".join(self.pieces)
+
+    @property
+    def completion_tokens(self) -> int:
+        """Tokens of all choices; a tool call counts its arguments."""
+        return self.choices * (len(self.pieces) + sum(len(split(call.arguments)) for call in self.tool_calls))
+
+
+def split(text: str) -> list[str]:
+    """`text` in token-like pieces; joined they are the text again."""
+    return _PIECE.findall(text)
+
+
+def text_of(content: object) -> str:
+    """The text of a message's content, which is a string or a list of parts."""
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list):
+        return "\n".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
+    return ""
+
+
+def last_user_text(messages: object) -> str:
+    if not isinstance(messages, list):
+        return ""
+    for message in reversed(messages):
+        if isinstance(message, dict) and message.get("role") == "user":
+            return text_of(message.get("content"))
+    return ""
+
+
+def prompt_tokens_of(body: Mapping[str, Any]) -> int:
+    """A stable estimate: a quarter of the characters, four for each message, tools as they are."""
+    messages = [message for message in body.get("messages") or () if isinstance(message, dict)]
+    chars = sum(len(text_of(message.get("content"))) for message in messages)
+    if body.get("tools"):
+        chars += len(json.dumps(body["tools"]))
+    return 4 * len(messages) + math.ceil(chars / _TOKEN_CHARS)
+
+
+def drill_of(text: str, model: str) -> Drill:
+    """The faults that `text` asks for, as far as they concern `model`. Raises BadFault."""
+    return Drill.of(fault for fault in directives(text) if fault.concerns(model))
+
+
+def compose(body: Mapping[str, Any], drill: Drill) -> Answer:
+    """The answer to a chat request. Raises BadRequest."""
+    messages = body.get("messages")
+    if not isinstance(messages, list) or not messages:
+        raise BadRequest("'messages' must be a list that is not empty", "messages")
+    asked = without_directives(last_user_text(messages))
+    prompt_tokens = prompt_tokens_of(body)
+    choices = _whole(body.get("n"), "n", 1)
+    limit = _whole(body.get("max_completion_tokens"), "max_completion_tokens", 0) or _whole(
+        body.get("max_tokens"), "max_tokens", 0
+    )
+    if drill.get("empty"):
+        return Answer((), "stop", prompt_tokens, choices)
+    tool = _tool_asked_for(body, asked)
+    if tool is not None:
+        return Answer((), "tool_calls", prompt_tokens, choices, (tool,))
+    pieces = _cut_at_stop(_pieces(body, asked, drill), body.get("stop"))
+    if limit and len(pieces) > limit:
+        return Answer(pieces[:limit], "length", prompt_tokens, choices)
+    return Answer(pieces, "stop", prompt_tokens, choices)
+
+
+def _pieces(body: Mapping[str, Any], asked: str, drill: Drill) -> list[str]:
+    if chunks := drill.get("chunks"):
+        return [LABEL, *(f" {_WORDS[i % len(_WORDS)]}" for i in range(1, chunks.number("n")))][: chunks.number("n")]
+    if big := drill.get("big_body"):
+        size = big.number("bytes")
+        return [LABEL + " ", *("x" * min(65_536, size - done) for done in range(0, size, 65_536))]
+    form = body.get("response_format")
+    if isinstance(form, dict) and form.get("type") == "json_object":
+        return split(json.dumps({"demo_upstream": asked[-_ECHO_CHARS:]}))
+    if isinstance(form, dict) and form.get("type") == "json_schema":
+        schema = (form.get("json_schema") or {}).get("schema") or {}
+        return split(json.dumps(_example(schema)))
+    echo = " ".join(asked[-_ECHO_CHARS:].split())
+    return split(f"{LABEL} No model was asked: this is a canned answer. Your message ended with: {echo or '(nothing)'}")
+
+
+def _cut_at_stop(pieces: list[str], stop: object) -> list[str]:
+    stops = (
+        [stop] if isinstance(stop, str) else [s for s in stop if isinstance(s, str)] if isinstance(stop, list) else []
+    )
+    text = "".join(pieces) if stops else ""
+    places = [text.index(s) for s in stops if s and s in text]
+    return split(text[: min(places)]) if places else pieces
+
+
+def _tool_asked_for(body: Mapping[str, Any], asked: str) -> ToolCall | None:
+    """The tool to call: forced by tool_choice, or asked for by the user in the last message."""
+    tools = [
+        tool["function"]
+        for tool in body.get("tools") or ()
+        if isinstance(tool, dict) and isinstance(tool.get("function"), dict) and tool["function"].get("name")
+    ]
+    choice = body.get("tool_choice")
+    last = body["messages"][-1]
+    if not tools or choice == "none" or not isinstance(last, dict) or last.get("role") != "user":
+        return None
+    if isinstance(choice, dict):
+        wanted = (choice.get("function") or {}).get("name")
+        chosen = next((tool for tool in tools if tool["name"] == wanted), None)
+    else:
+        chosen = next((tool for tool in tools if tool["name"] in asked), None)
+        if chosen is None and (choice == "required" or _ASKS_FOR_TOOL.search(asked)):
+            chosen = tools[0]
+    if chosen is None:
+        return None
+    return ToolCall(str(chosen["name"]), json.dumps(_example(chosen.get("parameters") or {})))
+
+
+def _example(schema: Mapping[str, Any], depth: int = 0) -> Any:
+    """Some value that fits a JSON schema well enough."""
+    if schema.get("enum"):
+        return schema["enum"][0]
+    kind = schema.get("type")
+    kind = kind[0] if isinstance(kind, list) and kind else kind
+    if kind == "object" or (kind is None and (depth == 0 or "properties" in schema)):
+        if depth > 8:
+            return {}
+        return {name: _example(part, depth + 1) for name, part in (schema.get("properties") or {}).items()}
+    if kind == "array":
+        return [_example(schema.get("items") or {"type": "string"}, depth + 1)] if depth <= 8 else []
+    return {"integer": 1, "number": 1.5, "boolean": True, "null": None}.get(str(kind), "demo")
+
+
+def _whole(value: object, name: str, usual: int) -> int:
+    if value is None:
+        return usual
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise BadRequest(f"Invalid value for '{name}': {value!r}", name)
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """The counts that the answer claims."""
+
+    prompt_tokens: int
+    completion_tokens: int
+
+    def as_json(self, *, cost: float | None) -> dict[str, Any]:
+        """LiteLLM's usage object; `cost` as `include_cost_in_streaming_usage` adds it."""
+        shown: dict[str, Any] = {
+            "completion_tokens": self.completion_tokens,
+            "prompt_tokens": self.prompt_tokens,
+            "total_tokens": self.prompt_tokens + self.completion_tokens,
+            "completion_tokens_details": {
+                "accepted_prediction_tokens": 0,
+                "audio_tokens": 0,
+                "reasoning_tokens": 0,
+                "rejected_prediction_tokens": 0,
+            },
+            "prompt_tokens_details": {"audio_tokens": 0, "cached_tokens": 0},
+        }
+        if cost is not None:
+            shown["cost"] = cost
+        return shown
+
+
+def usage_of(answer: Answer, drill: Drill) -> Usage:
+    if wrong := drill.get("usage"):
+        return Usage(wrong.number("prompt"), wrong.number("completion"))
+    return Usage(answer.prompt_tokens, answer.completion_tokens)
+
+
+def embedding_inputs(body: Mapping[str, Any]) -> list[str]:
+    """The texts to embed; token lists become text. Raises BadRequest."""
+    value = body.get("input")
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, list) and value:
+        if all(isinstance(item, int) for item in value):
+            return [" ".join(map(str, value))]
+        return [item if isinstance(item, str) else " ".join(map(str, item)) for item in value]
+    raise BadRequest("'input' must be text, a list of texts or a list of tokens", "input")
+
+
+def vector(text: str, model: Model, dimensions: int | None) -> "array[float]":
+    """A unit vector of 32-bit floats that depends on the text and the model alone."""
+    size = dimensions or _DIMENSIONS
+    raw = array("h", hashlib.shake_256(f"{model.name}\0{text}".encode()).digest(2 * size))
+    length = math.sqrt(sum(number * number for number in raw)) or 1.0
+    return array("f", (number / length for number in raw))

@@ -1,0 +1,217 @@
+"""What may go wrong on request: the drill language.
+
+A fault is asked for inside the last user message, `[[fault:cut after=3]]`, or through `POST /demo/faults`
+with the same words. Several may stand together; of each kind the first counts. `models=a,b` in front limits
+one to those models, so that fallbacks can be drilled: `[[fault:models=deepseek-v3 503]]`.
+
+`after` counts the `data:` events of a stream that still arrive. Without it `cut`, `eof` and `hang` strike
+before the first byte of the answer. In an answer that is no stream, any `after` stands for half of the body.
+
+    slow first_ms gap_ms       wait before the first byte, and between events
+    chunks n gap_ms            a normal answer of n tokens, one an event
+    usage prompt completion    usage that does not match what was sent
+    no_usage                   no usage at all
+    429, 500, 503, ... retry_after   any status from 400 to 599
+    cut after                  TCP reset
+    eof after                  the connection closes, the body unfinished
+    truncated after            HTTP ends properly, the text in the middle of an event or of the JSON
+    no_done                    a stream ends properly but without [DONE]
+    hang after                 nothing more ever comes
+    error_event after          an error inside the stream, then [DONE], as LiteLLM does
+    malformed after            an event (or the answer) that is no JSON
+    empty                      200, no text, finish_reason stop
+    html status                an HTML page instead of the answer
+    redirect to status         a redirect
+    huge_line bytes after      one event of that size
+    big_body bytes             an answer with that much text
+    wrong_length by            Content-Length is off by that many bytes
+    slowloris gap_ms bytes     head and body dribble
+    gzip_bomb bytes            small on the wire, that large once inflated
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+_DIRECTIVE = re.compile(r"\[\[fault:([^\]]*)\]\]")
+_MIB = 1024 * 1024
+
+# name -> its parameters and what they are when left out. None: not given.
+KINDS: Mapping[str, Mapping[str, int | str | None]] = {
+    "slow": {"first_ms": 0, "gap_ms": 0},
+    "chunks": {"n": 50, "gap_ms": 0},
+    "usage": {"prompt": 0, "completion": 0},
+    "no_usage": {},
+    "status": {"code": 500, "retry_after": None},
+    "cut": {"after": None},
+    "eof": {"after": None},
+    "truncated": {"after": 2},
+    "no_done": {},
+    "hang": {"after": None},
+    "error_event": {"after": 2},
+    "malformed": {"after": 1},
+    "empty": {},
+    "html": {"status": 200},
+    "redirect": {"to": "/demo/redirected", "status": 307},
+    "huge_line": {"bytes": _MIB, "after": 1},
+    "big_body": {"bytes": 16 * _MIB},
+    "wrong_length": {"by": 10},
+    "slowloris": {"gap_ms": 20, "bytes": 1},
+    "gzip_bomb": {"bytes": 64 * _MIB},
+}
+_LARGEST = 1024 * _MIB
+
+
+class BadFault(ValueError):
+    """The words name no fault; the message says what is allowed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing to do wrong."""
+
+    kind: str
+    numbers: Mapping[str, int] = field(default_factory=dict)
+    to: str = ""  # redirect only
+    models: frozenset[str] = frozenset()  # empty: all
+
+    def number(self, name: str) -> int:
+        return self.numbers[name]
+
+    @property
+    def after(self) -> int | None:
+        return self.numbers.get("after")
+
+    def concerns(self, model: str) -> bool:
+        """Whether it applies to `model`; a provider's prefix ("openai/gpt-4o") does not matter."""
+        return not self.models or model in self.models or model.rpartition("/")[2] in self.models
+
+
+@dataclass(frozen=True, slots=True)
+class Drill:
+    """Everything that is to go wrong in one answer."""
+
+    faults: Mapping[str, Fault] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, faults: Iterable[Fault]) -> "Drill":
+        found: dict[str, Fault] = {}
+        for fault in faults:
+            found.setdefault(fault.kind, fault)
+        return cls(found)
+
+    def get(self, kind: str) -> Fault | None:
+        return self.faults.get(kind)
+
+    def first_of(self, *kinds: str) -> Fault | None:
+        return next((self.faults[kind] for kind in kinds if kind in self.faults), None)
+
+    def gap_ms(self, usual: int) -> int:
+        paced = [fault.number("gap_ms") for fault in (self.get("slow"), self.get("chunks")) if fault]
+        return max(paced, default=usual)
+
+    def __bool__(self) -> bool:
+        return bool(self.faults)
+
+
+NO_DRILL = Drill()
+
+
+def directives(text: str) -> list[Fault]:
+    """The faults that a message asks for. Raises BadFault."""
+    if "[[fault:" not in text:
+        return []
+    return [parse(words) for words in _DIRECTIVE.findall(text)]
+
+
+def without_directives(text: str) -> str:
+    return _DIRECTIVE.sub("", text).strip() if "[[fault:" in text else text
+
+
+def parse(text: str) -> Fault:
+    """One fault from its words, such as `models=gpt-4o 429 retry_after=7`. Raises BadFault."""
+    words = text.split()
+    models: frozenset[str] = frozenset()
+    if words and words[0].startswith("models="):
+        models = frozenset(filter(None, words.pop(0).removeprefix("models=").split(",")))
+    if not words:
+        raise BadFault(f"{text!r} names no fault; there are: a status from 400 to 599, {', '.join(KINDS)}")
+    name, settings = words[0], words[1:]
+    if name.isascii() and name.isdigit():
+        name, settings = "status", [f"code={name}", *settings]
+    if name not in KINDS:
+        raise BadFault(f"{name!r} is no fault; there are: a status from 400 to 599, {', '.join(KINDS)}")
+    numbers = {key: value for key, value in KINDS[name].items() if isinstance(value, int)}
+    to = str(KINDS[name].get("to") or "")
+    for setting in settings:
+        key, _, value = setting.partition("=")
+        if key not in KINDS[name]:
+            raise BadFault(f"{name} has no {key!r}; it has: {', '.join(KINDS[name]) or 'no settings'}")
+        if key == "to":
+            to = value
+        else:
+            numbers[key] = _number(name, key, value)
+    if name == "status" and not 400 <= numbers["code"] <= 599:
+        raise BadFault(f"status {numbers['code']} is not between 400 and 599")
+    return Fault(name, numbers, to, models)
+
+
+def _number(name: str, key: str, value: str) -> int:
+    try:
+        number = int(value)
+    except ValueError:
+        raise BadFault(f"{name}: {key}={value!r} is not a whole number") from None
+    lowest = -_LARGEST if key == "by" else 0
+    if not lowest <= number <= _LARGEST:
+        raise BadFault(f"{name}: {key}={number} is not between {lowest} and {_LARGEST}")
+    return number
+
+
+@dataclass(slots=True)
+class Standing:
+    """A fault set through the control endpoint. `times` counts down; None stands until cleared."""
+
+    fault: Fault
+    words: str
+    model: str | None
+    path: str | None  # None: every call of a model
+    times: int | None
+
+    def concerns(self, path: str, model: str | None) -> bool:
+        if self.times == 0:
+            return False
+        if self.path is not None and self.path != path:
+            return False
+        if self.path is None and model is None:
+            return False
+        if (
+            self.model is not None
+            and model not in (self.model, None)
+            and (model or "").rpartition("/")[2] != self.model
+        ):
+            return False
+        return self.fault.concerns(model or "")
+
+
+class StandingFaults:
+    """What operators have set, in order."""
+
+    def __init__(self) -> None:
+        self.items: list[Standing] = []
+
+    def add(self, words: str, *, model: str | None = None, path: str | None = None, times: int | None = None) -> None:
+        """Raises BadFault."""
+        self.items.append(Standing(parse(words), words, model, path, times))
+
+    def take(self, path: str, model: str | None) -> list[Fault]:
+        """The faults due for this request; each one's count goes down."""
+        due = [item for item in self.items if item.concerns(path, model)]
+        for item in due:
+            if item.times is not None:
+                item.times -= 1
+        if due:
+            self.items = [item for item in self.items if item.times != 0]
+        return [item.fault for item in due]
+
+    def clear(self) -> None:
+        self.items = []

@@ -1,0 +1,508 @@
+"""The routes of the demo upstream, and how a drill bends an answer.
+
+POST /v1/chat/completions, /chat/completions, /v1/embeddings, /embeddings
+GET  /v1/models, /models, /v1/models/{id}, /model/info, /v1/model/info
+GET  /health/liveliness, /health/liveness, /health/readiness
+POST /demo/faults {"fault": "503 retry_after=5", "model": ..., "path": ..., "times": 3}; GET, DELETE
+GET  /demo/ledger?since=0&call_id=&model=&wait=1&timeout_s=5; DELETE
+"""
+
+import asyncio
+import base64
+import functools
+import hmac
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from codexflow.dev.demo_upstream import answers, chat, errors
+from codexflow.dev.demo_upstream.answers import Answer, BadRequest
+from codexflow.dev.demo_upstream.chat import Event, Identity, Role
+from codexflow.dev.demo_upstream.faults import BadFault, Drill, StandingFaults
+from codexflow.dev.demo_upstream.ledger import Entry, Ledger
+from codexflow.dev.demo_upstream.models import MODELS, Model, unpriced
+from codexflow.dev.demo_upstream.wire import Connection, Exchange, Live, Reply, Request, head_of
+from codexflow.lib import clock
+from codexflow.lib.ids import random_id
+
+_SELECTED = (
+    *("max_tokens", "max_completion_tokens", "temperature", "top_p", "n", "stop", "stream_options"),
+    *("tool_choice", "response_format", "user", "metadata", "dimensions", "encoding_format"),
+)
+_CREATED = 1677610602  # what LiteLLM says of every model
+_NEEDS_DATABASE = ("/spend/", "/key/", "/user/", "/team/", "/global/")
+_SSE = "text/event-stream; charset=utf-8"
+_HTML = b"<!doctype html><html><body><h1>502 Bad Gateway</h1><p>[demo upstream]</p></body></html>"
+_GZIP = 31  # zlib's window bits for a gzip container
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the command line may set."""
+
+    api_key: str = ""  # empty: nobody is asked for one
+    role: Role = "proxy"
+    records_bodies: bool = False
+    gap_ms: int = 0  # the usual pause between events
+
+
+class NotServed(Exception):
+    """An answer decided early: wrong key, unknown route, bad body."""
+
+    def __init__(self, reply: Reply) -> None:
+        self.reply = reply
+        super().__init__(reply.status)
+
+
+@dataclass(slots=True)
+class DemoUpstream:
+    """The whole service; `connection` makes the protocol of one TCP connection."""
+
+    options: Options = field(default_factory=Options)
+    ledger: Ledger = field(default_factory=Ledger)
+    faults: StandingFaults = field(default_factory=StandingFaults)
+    connections: set[Connection] = field(default_factory=set)
+
+    def connection(self) -> Connection:
+        return Connection(self.handle, self.ledger, self.connections)
+
+    def handle(self, request: Request) -> Reply | Live:
+        try:
+            return self._route(request)
+        except NotServed as early:
+            return early.reply
+
+    def _route(self, request: Request) -> Reply | Live:
+        path = request.path
+        call = _CALLS.get(path)
+        if call is not None:
+            _only(request, "POST")
+            self._check_key(request)
+            return self._call(request, call)
+        if path.startswith("/health/"):
+            return self._drilled(request, self._health(path))
+        if path == "/demo/redirected":
+            return _json(200, {"demo_upstream": "somebody followed a redirect"})
+        self._check_key(request)
+        if path == "/demo/faults":
+            return self._faults(request)
+        if path == "/demo/ledger":
+            return self._ledger(request)
+        if path.startswith(_NEEDS_DATABASE):
+            return Reply(500, errors.NO_DATABASE)
+        _only(request, "GET")
+        return self._drilled(request, self._about_models(path))
+
+    def _check_key(self, request: Request) -> None:
+        """As LiteLLM without a database: no key 401, any other key than its own 400."""
+        if not self.options.api_key:
+            return
+        given = request.headers.get("authorization", "").removeprefix("Bearer ").strip() or request.headers.get(
+            "x-api-key", ""
+        )
+        if not given:
+            raise NotServed(Reply(401, errors.NO_KEY))
+        if not hmac.compare_digest(given.encode(), self.options.api_key.encode()):
+            raise NotServed(Reply(400, errors.WRONG_KEY))
+
+    # Calls of a model.
+
+    def _call(self, request: Request, kind: "Callable[[DemoUpstream, _Call], Reply | Live]") -> Reply | Live:
+        body = _object(request.body)
+        self._note(request, body)
+        name = body.get("model")
+        model = MODELS.get(name) if isinstance(name, str) else None
+        if model is None and isinstance(name, str) and self.options.role == "provider":
+            model = unpriced(name)
+        if model is None:
+            status, error = errors.unknown_model(str(name), self.options.role)
+            raise NotServed(Reply(status, error, self._call_headers(request, None)))
+        text = answers.last_user_text(body.get("messages")) or str(body.get("input") or "")
+        try:
+            asked = answers.drill_of(text, model.name).faults.values()
+        except BadFault as exc:
+            raise NotServed(self._refusal(request, model, f"[demo upstream] {exc}")) from exc
+        drill = Drill.of([*asked, *self.faults.take(request.path, model.name)])
+        request.entry.faults = list(drill.faults)
+        try:
+            return kind(self, _Call(request, body, model, drill))
+        except BadRequest as exc:
+            raise NotServed(self._refusal(request, model, str(exc), exc.param)) from exc
+
+    def _note(self, request: Request, body: dict[str, Any]) -> None:
+        entry = request.entry
+        entry.body_keys = list(body)
+        entry.model = body["model"] if isinstance(body.get("model"), str) else None
+        entry.stream = body.get("stream") is True
+        entry.selected = {name: body[name] for name in body if name in _SELECTED}
+        if self.options.records_bodies:
+            entry.body = request.body.decode(errors="replace")
+
+    def _refusal(self, request: Request, model: Model, says: str, param: str | None = None) -> Reply:
+        error = errors.provider_failed(400, model.name, self.options.role, says=says, param=param)
+        return Reply(400, error, self._call_headers(request, model))
+
+    def _chat(self, call: "_Call") -> Reply | Live:
+        answer = answers.compose(call.body, call.drill)
+        usage = answers.usage_of(answer, call.drill)
+        cost = call.model.cost(usage.prompt_tokens, usage.completion_tokens)
+        entry = call.request.entry
+        entry.prompt_tokens = answer.prompt_tokens
+        # An id of the provider's kind: another one than the call id, which names the proxy's call.
+        identity = Identity(
+            f"chatcmpl-demo{random_id().hex[:16]}", int(clock.now_s()), call.model.name, self.options.role
+        )
+        if failure := self._failure(call):
+            return self._paced(call, failure)
+        if not entry.stream:
+            shown = chat.usage_json(usage, call.drill, cost=None)
+            entry.completion_tokens = answer.completion_tokens
+            body = msgspec.json.encode(chat.whole(answer, identity, shown))
+            return self._paced(call, Reply(200, body, self._call_headers(call.request, call.model, cost)))
+        options = call.body.get("stream_options")
+        wants_usage = isinstance(options, dict) and options.get("include_usage") is True
+        shown = None
+        if wants_usage:
+            shown = chat.usage_json(usage, call.drill, cost=cost if self.options.role == "proxy" else None)
+        made = chat.events(answer, identity, shown)
+        return self._stream(call, made)
+
+    def _embeddings(self, call: "_Call") -> Reply | Live:
+        texts = answers.embedding_inputs(call.body)
+        dimensions = call.body.get("dimensions")
+        if dimensions is not None and (not isinstance(dimensions, int) or not 1 <= dimensions <= 4096):
+            raise BadRequest(f"Invalid value for 'dimensions': {dimensions!r}", "dimensions")
+        tokens = sum(max(1, len(text) // 4) for text in texts)
+        if failure := self._failure(call):
+            return self._paced(call, failure)
+        vectors = [answers.vector(text, call.model, dimensions) for text in texts]
+        as_text = call.body.get("encoding_format") == "base64"
+        listed = [base64.b64encode(v.tobytes()).decode() if as_text else v.tolist() for v in vectors]
+        usage = answers.usage_of(Answer((), "stop", tokens), call.drill)
+        body: dict[str, Any] = {
+            "model": call.model.name,
+            "data": [{"embedding": v, "index": i, "object": "embedding"} for i, v in enumerate(listed)],
+            "object": "list",
+        }
+        if not call.drill.get("no_usage"):
+            body["usage"] = {
+                "completion_tokens": usage.completion_tokens,
+                "prompt_tokens": usage.prompt_tokens,
+                "total_tokens": usage.prompt_tokens + usage.completion_tokens,
+                "completion_tokens_details": None,
+                "prompt_tokens_details": None,
+            }
+        cost = call.model.cost(usage.prompt_tokens, usage.completion_tokens)
+        call.request.entry.prompt_tokens = tokens
+        return self._paced(
+            call, Reply(200, msgspec.json.encode(body), self._call_headers(call.request, call.model, cost))
+        )
+
+    def _call_headers(self, request: Request, model: Model | None, cost: float | None = None) -> list[tuple[str, str]]:
+        """LiteLLM's headers of an answer; a provider sends but its own."""
+        if self.options.role == "provider":
+            return [("x-request-id", f"req_demo_{request.entry.seq}")]
+        call_id = request.entry.call_id or str(random_id())
+        headers = [("x-litellm-call-id", call_id), ("x-litellm-version", "demo")]
+        if model is not None:
+            headers += [
+                ("x-litellm-model-id", model.id),
+                ("x-litellm-model-name", f"demo/{model.name}"),
+                ("x-litellm-model-api-base", "http://demo-provider.internal/v1"),
+                ("x-litellm-model-group", model.name),
+                ("x-litellm-attempted-retries", "0"),
+                ("x-litellm-attempted-fallbacks", "0"),
+                ("llm_provider-x-request-id", f"req_demo_{request.entry.seq}"),
+            ]
+        if cost is not None:
+            headers += [("x-litellm-response-cost", str(cost)), ("x-litellm-key-spend", str(cost))]
+        return headers
+
+    # Drills.
+
+    def _failure(self, call: "_Call") -> Reply | None:
+        """The answer that replaces the real one, if the drill wants one."""
+        headers = self._call_headers(call.request, call.model)
+        if status := call.drill.get("status"):
+            code = status.number("code")
+            if (seconds := status.numbers.get("retry_after")) is not None:
+                # LiteLLM passes it on under this name only; a provider sends the real one.
+                name = "retry-after" if self.options.role == "provider" else "llm_provider-retry-after"
+                headers.append((name, str(seconds)))
+            return Reply(code, errors.provider_failed(code, call.model.name, self.options.role), headers)
+        if html := call.drill.get("html"):
+            return Reply(html.number("status"), _HTML, headers, content_type="text/html; charset=utf-8")
+        if redirect := call.drill.get("redirect"):
+            return Reply(redirect.number("status"), b"", [*headers, ("location", redirect.to)])
+        if call.drill.get("error_event") and not call.request.entry.stream:
+            return Reply(500, errors.provider_failed(500, call.model.name, self.options.role), headers)
+        return None
+
+    def _drilled(self, request: Request, reply: Reply) -> Reply | Live:
+        """A page that is no model's call, bent by the faults set for its path."""
+        drill = Drill.of(self.faults.take(request.path, None))
+        if not drill:
+            return reply
+        request.entry.faults = list(drill.faults)
+        call = _Call(request, {}, unpriced(""), drill)
+        return self._paced(call, self._failure(call) or reply)
+
+    def _paced(self, call: "_Call", reply: Reply) -> Reply | Live:
+        """`reply` as it is, or as the drill bends it below and around HTTP."""
+        if not call.drill:
+            return reply
+        entry = call.request.entry
+        entry.status = reply.status
+        if call.drill.first_of("cut", "eof", "hang"):
+            entry.completion_tokens = 0
+        return functools.partial(_send_reply, reply, call.drill)
+
+    def _stream(self, call: "_Call", made: list[Event]) -> Live:
+        kept, ending = chat.broken(made, call.drill, errors.mid_stream(call.model.name))
+        headers = [
+            ("content-type", _SSE), ("cache-control", "no-cache"), ("x-accel-buffering", "no"),
+            *self._call_headers(call.request, call.model),
+        ]  # fmt: skip
+        call.request.entry.status = 200
+        return functools.partial(
+            _send_stream, kept, ending, headers, call.drill, call.drill.gap_ms(self.options.gap_ms)
+        )
+
+    # Everything else.
+
+    def _health(self, path: str) -> Reply:
+        if path in ("/health/liveliness", "/health/liveness"):
+            return Reply(200, b'"I\'m alive!"')
+        if path == "/health/readiness":
+            return _json(200, {"status": "healthy", "db": "Not connected"})
+        return _json(404, {"detail": "Not Found"})
+
+    def _about_models(self, path: str) -> Reply:
+        if path in ("/v1/models", "/models"):
+            return _json(200, {"data": [_listed(model) for model in MODELS.values()], "object": "list"})
+        if path in ("/model/info", "/v1/model/info"):
+            return _json(200, {"data": [_model_info(model) for model in MODELS.values()]})
+        name = path.removeprefix("/v1/models/")
+        if name in MODELS:
+            return _json(200, _listed(MODELS[name]))
+        return _json(404, {"detail": "Not Found"})
+
+    def _faults(self, request: Request) -> Reply:
+        _only(request, "GET", "POST", "DELETE")
+        if request.method == "DELETE":
+            self.faults.clear()
+        if request.method == "POST":
+            body = _object(request.body)
+            times = body.get("times")
+            if times is not None and (not isinstance(times, int) or times < 1):
+                raise NotServed(_json(400, {"detail": f"times={times!r} is not a positive whole number"}))
+            try:
+                self.faults.add(
+                    str(body.get("fault") or ""), model=body.get("model"), path=body.get("path"), times=times
+                )
+            except BadFault as exc:
+                raise NotServed(_json(400, {"detail": str(exc)})) from exc
+        standing = [
+            {"fault": item.words, "model": item.model, "path": item.path, "times": item.times}
+            for item in self.faults.items
+        ]
+        return _json(200, {"faults": standing})
+
+    def _ledger(self, request: Request) -> Reply | Live:
+        _only(request, "GET", "DELETE")
+        if request.method == "DELETE":
+            self.ledger.clear()
+            return _json(200, {"entries": []})
+        query = request.query
+        since, count = int(query.get("since", 0)), int(query.get("wait", 0))
+        call_id, model = query.get("call_id"), query.get("model")
+        if not count:
+            return self._ledger_page(self.ledger.select(since=since, call_id=call_id, model=model))
+        timeout_s = float(query.get("timeout_s", 5))
+
+        async def wait(exchange: Exchange) -> None:
+            found = await self.ledger.wait(count=count, timeout_s=timeout_s, since=since, call_id=call_id, model=model)
+            reply = self._ledger_page(found)
+            await exchange.send(reply.head() + reply.body)
+
+        return wait
+
+    def _ledger_page(self, found: list[Entry]) -> Reply:
+        page = {
+            "entries": found,
+            "last_seq": self.ledger.last_seq,
+            "open": self.ledger.open,
+            "connections": len(self.connections),
+        }
+        return Reply(200, msgspec.json.encode(page))
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """One call of a model, parsed."""
+
+    request: Request
+    body: dict[str, Any]
+    model: Model
+    drill: Drill
+
+
+_CALLS: dict[str, Callable[[DemoUpstream, _Call], Reply | Live]] = {
+    "/v1/chat/completions": DemoUpstream._chat,
+    "/chat/completions": DemoUpstream._chat,
+    "/v1/embeddings": DemoUpstream._embeddings,
+    "/embeddings": DemoUpstream._embeddings,
+}
+
+
+async def _send_stream(
+    made: list[Event],
+    ending: chat.Ending,
+    headers: list[tuple[str, str]],
+    drill: Drill,
+    gap_ms: int,
+    exchange: Exchange,
+) -> None:
+    """The events one by one, each its own chunk and its own write, then the ending."""
+    entry = exchange.entry
+    struck = drill.first_of("cut", "eof", "hang")
+    if slow := drill.get("slow"):
+        await asyncio.sleep(slow.number("first_ms") / 1000)
+    if drill.get("gzip_bomb") or drill.get("wrong_length") or drill.get("slowloris"):
+        body = b"".join(event.raw for event in made) + chat.DONE
+        await _send_bent(Reply(200, body, headers[1:], content_type=_SSE), drill, exchange)
+        return
+    if struck is None or struck.after is not None:
+        await exchange.send(head_of(200, [("transfer-encoding", "chunked"), *headers]))
+    for number, event in enumerate(made):
+        if number:
+            await asyncio.sleep(gap_ms / 1000)
+        entry.chunks += 1
+        entry.completion_tokens += event.tokens
+        await exchange.chunk(event.raw)
+    if ending == "reset":
+        await exchange.reset()
+    elif ending == "close":
+        await exchange.close()
+    elif ending == "hang":
+        await exchange.hang()
+    elif ending == "no_done":
+        exchange.finish("broken")
+        await exchange.end_chunks()
+    else:
+        exchange.finish("finished")
+        await exchange.chunk(chat.DONE)
+        await exchange.end_chunks()
+
+
+async def _send_reply(reply: Reply, drill: Drill, exchange: Exchange) -> None:
+    """An answer that is no stream, as the drill bends it."""
+    if slow := drill.get("slow"):
+        await asyncio.sleep(slow.number("first_ms") / 1000)
+    struck = drill.first_of("cut", "eof", "hang")
+    if struck is not None:
+        if struck.after is not None:
+            await exchange.send(reply.head() + reply.body[: len(reply.body) // 2])
+        end = {"cut": exchange.reset, "eof": exchange.close, "hang": exchange.hang}[struck.kind]
+        await end()
+        return
+    if (drill.get("truncated") or drill.get("malformed")) and reply.status == 200:
+        reply = Reply(200, reply.body[: len(reply.body) // 2], reply.headers, reply.content_type)
+    await _send_bent(reply, drill, exchange)
+
+
+async def _send_bent(reply: Reply, drill: Drill, exchange: Exchange) -> None:
+    """The faults of framing: compressed, of another length than said, dribbled, or none of these."""
+    if bomb := drill.get("gzip_bomb"):
+        packed = await asyncio.to_thread(_bomb, reply.content_type, bomb.number("bytes"))
+        reply = Reply(reply.status, packed, [*reply.headers, ("content-encoding", "gzip")], reply.content_type)
+    if wrong := drill.get("wrong_length"):
+        await exchange.send(reply.head(max(0, len(reply.body) + wrong.number("by"))) + reply.body)
+        await exchange.close()
+        return
+    dribble = drill.get("slowloris")
+    if dribble is None:
+        await exchange.send(reply.head() + reply.body)
+        return
+    raw, step = reply.head() + reply.body, max(1, dribble.number("bytes"))
+    for start in range(0, len(raw), step):
+        await exchange.send(raw[start : start + step])
+        await asyncio.sleep(dribble.number("gap_ms") / 1000)
+
+
+@functools.lru_cache(maxsize=4)
+def _bomb(content_type: str, size: int) -> bytes:
+    """A believable answer whose text inflates to `size` bytes."""
+    start, end = (
+        b'{"id":"chatcmpl-bomb","object":"chat.completion","choices":[{"index":0,"message":{"role":"assistant","content":"',
+        b'"}}]}',
+    )
+    if content_type == _SSE:
+        start, end = (
+            b'data: {"id":"chatcmpl-bomb","choices":[{"index":0,"delta":{"content":"',
+            b'"}}]}\n\ndata: [DONE]\n\n',
+        )
+    packer = zlib.compressobj(9, zlib.DEFLATED, _GZIP)
+    parts = [packer.compress(start)]
+    parts += [packer.compress(b"x" * min(1_048_576, size - done)) for done in range(0, size, 1_048_576)]
+    parts += [packer.compress(end), packer.flush()]
+    return b"".join(parts)
+
+
+def _listed(model: Model) -> dict[str, Any]:
+    shown: dict[str, Any] = {
+        "id": model.name,
+        "object": "model",
+        "created": _CREATED,
+        "owned_by": "openai",
+        "mode": model.mode,
+    }
+    shown["max_input_tokens"] = model.max_input_tokens
+    if model.max_output_tokens is not None:
+        shown["max_output_tokens"] = model.max_output_tokens
+    return shown
+
+
+def _model_info(model: Model) -> dict[str, Any]:
+    prices = {
+        "input_cost_per_token": model.input_cost_per_token,
+        "output_cost_per_token": model.output_cost_per_token,
+    }
+    return {
+        "model_name": model.name,
+        "litellm_params": {**prices, "model": f"demo/{model.name}"},
+        "model_info": {
+            **prices,
+            "id": model.id,
+            "db_model": False,
+            "mode": model.mode,
+            "key": f"demo/{model.name}",
+            "max_tokens": model.max_output_tokens,
+            "max_input_tokens": model.max_input_tokens,
+            "max_output_tokens": model.max_output_tokens,
+        },
+    }
+
+
+def _json(status: int, value: object) -> Reply:
+    return Reply(status, msgspec.json.encode(value))
+
+
+def _only(request: Request, *methods: str) -> None:
+    if request.method not in methods:
+        raise NotServed(_json(405, {"detail": "Method Not Allowed"}))
+
+
+def _object(raw: bytes) -> dict[str, Any]:
+    try:
+        value = msgspec.json.decode(raw)
+    except msgspec.DecodeError as exc:
+        raise NotServed(
+            Reply(400, errors.envelope(f"Invalid JSON payload: {exc}", "invalid_request_error", 400))
+        ) from exc
+    if not isinstance(value, dict):
+        raise NotServed(Reply(400, errors.envelope("The body must be a JSON object", "invalid_request_error", 400)))
+    return value

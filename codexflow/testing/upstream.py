@@ -1,0 +1,122 @@
+"""Run the demo upstream as tests need it: a process of its own on a free port.
+
+with running_upstream() as upstream:
+    upstream.set_fault("503", model="deepseek-v3", times=1)
+    ...
+    upstream.ledger(call_id=..., wait=1)
+"""
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+REPOSITORY = Path(__file__).resolve().parent.parent.parent
+DEMO_API_KEY = "sk-demo-upstream-for-tests"
+_LISTENING = re.compile(r"listening on (http://\S+)")
+
+
+class Upstream:
+    """A demo upstream at work."""
+
+    def __init__(
+        self,
+        *,
+        api_key: str = DEMO_API_KEY,
+        as_provider: bool = False,
+        records_bodies: bool = True,
+        gap_ms: int = 0,
+        port: int = 0,
+    ) -> None:
+        """Start it and return once it listens. Streams come without pauses unless `gap_ms` says so."""
+        self.api_key = api_key
+        command = [
+            sys.executable,
+            "-m",
+            "codexflow.dev.demo_upstream",
+            "--port",
+            str(port),
+            "--gap-ms",
+            str(gap_ms),
+        ]
+        command += ["--api-key", api_key] if api_key else []
+        command += ["--as-provider"] if as_provider else []
+        command += ["--record-bodies"] if records_bodies else []
+        self.process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
+        self.url = self._listening()
+        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self.control = httpx.Client(base_url=self.url, headers=headers, timeout=30.0, trust_env=False)
+
+    def _listening(self) -> str:
+        assert self.process.stdout is not None
+        with self.process.stdout as lines:
+            found = _LISTENING.search(lines.readline())
+        if found is None:
+            self.kill()
+            raise RuntimeError("The demo upstream did not start; its standard error says why")
+        return found.group(1)
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
+
+    def ledger(
+        self,
+        *,
+        since: int = 0,
+        call_id: str | None = None,
+        model: str | None = None,
+        wait: int = 0,
+        timeout_s: float = 5.0,
+    ) -> list[dict[str, Any]]:
+        """What it saw, oldest first. With `wait`: once that many of them are over, or time is up."""
+        return list(self.state(since=since, call_id=call_id, model=model, wait=wait, timeout_s=timeout_s)["entries"])
+
+    def state(self, **query: Any) -> dict[str, Any]:
+        """The ledger with `last_seq`, `open` requests and `connections`."""
+        params = {name: value for name, value in query.items() if value is not None}
+        answer = self.control.get("/demo/ledger", params=params)
+        answer.raise_for_status()
+        found: dict[str, Any] = answer.json()
+        return found
+
+    def set_fault(
+        self, words: str, *, model: str | None = None, path: str | None = None, times: int | None = None
+    ) -> None:
+        """Let the next `times` matching requests (all, when left out) go wrong in this way."""
+        body = {"fault": words, "model": model, "path": path, "times": times}
+        answer = self.control.post("/demo/faults", json={k: v for k, v in body.items() if v is not None})
+        assert answer.status_code == httpx.codes.OK, answer.text
+
+    def clear(self) -> None:
+        """Forget faults and ledger."""
+        self.control.delete("/demo/faults").raise_for_status()
+        self.control.delete("/demo/ledger").raise_for_status()
+
+    def stop(self) -> None:
+        """SIGTERM; returns when it is gone."""
+        self.control.close()
+        self.process.terminate()
+        self.process.wait(timeout=5)
+
+    def kill(self) -> None:
+        """SIGKILL: as when the machine dies."""
+        self.process.kill()
+        self.process.wait(timeout=5)
+
+
+@contextmanager
+def running_upstream(**settings: Any) -> Iterator[Upstream]:
+    """An Upstream for the length of a `with` block; settings as for Upstream."""
+    upstream = Upstream(**settings)
+    try:
+        yield upstream
+    finally:
+        if upstream.process.poll() is None:
+            upstream.stop()
+        upstream.control.close()

@@ -1,0 +1,16 @@
+#!/bin/sh
+# web | worker | beat | manage COMMAND...: the programs that `manage.py up` runs, one to a container.
+set -eu
+case "${1:-web}" in
+    web | worker | beat)
+        exec python -m codexflow.programs "${1:-web}"
+        ;;
+    manage)
+        shift
+        exec python manage.py "$@"
+        ;;
+    *)
+        echo "usage: web | worker | beat | manage COMMAND..." >&2
+        exit 2
+        ;;
+esac

@@ -1,0 +1,64 @@
+"""manage.py create_key: make an API key from the shell."""
+
+import argparse
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from typing_extensions import override
+
+from accounts.models import Membership, Organization
+from codexflow.lib.money import BadAmount, parse_usd
+from keys import services
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) > 2**31 - 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
+    return int(text)
+
+
+def _usd(text: str) -> int:
+    try:
+        nanos = parse_usd(text)
+    except BadAmount as exc:
+        raise argparse.ArgumentTypeError(str(exc)) from exc
+    if nanos < 0:
+        raise argparse.ArgumentTypeError("a budget cannot be negative")
+    return nanos
+
+
+class Command(BaseCommand):
+    help = "Make an API key of an organization and print it, once."
+
+    @override
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--organization", required=True, metavar="SLUG")
+        parser.add_argument("--name", required=True)
+        parser.add_argument("--daily-requests", type=_count, metavar="N", help="requests a day (UTC)")
+        parser.add_argument("--rpm", type=_count, metavar="N", help="requests a minute")
+        parser.add_argument("--tpm", type=_count, metavar="N", help="tokens a minute")
+        parser.add_argument("--streams", type=_count, metavar="N", help="streams at once")
+        parser.add_argument("--budget-usd", type=_usd, metavar="X", help="budget of a calendar month (UTC)")
+
+    @override
+    def handle(self, *args: Any, **options: Any) -> None:
+        organization = Organization.objects.filter(slug=options["organization"]).first()
+        if organization is None:
+            raise CommandError(f"There is no organization {options['organization']!r}.")
+        owner = Membership.objects.filter(organization=organization, role=Membership.Role.OWNER).first()
+        if owner is None:
+            raise CommandError(f"The organization {organization.slug!r} has no owner to make keys for.")
+        issued = services.issue_key(
+            organization,
+            name=options["name"],
+            created_by=owner.user,
+            actor_label="command",
+            daily_requests=options["daily_requests"],
+            rpm=options["rpm"],
+            tpm=options["tpm"],
+            concurrent_streams=options["streams"],
+            budget_month_nanos=options["budget_usd"],
+        )
+        # The key alone on standard output, so that scripts can take it; the rest is for people.
+        self.stderr.write(f"Key {issued.row.public_id} of {organization.slug}. It is shown only now:")
+        self.stdout.write(issued.plain)

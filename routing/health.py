@@ -1,0 +1,146 @@
+"""GET /health: what works, probed at most once a second however often it is asked."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+from django.db import connection
+from redis import ResponseError
+
+from codexflow import __version__
+from codexflow.catalogue import directory
+from codexflow.catalogue.schema import CatalogueError
+from codexflow.env import Env
+from codexflow.lib import clock
+from codexflow.lib.db import in_database
+from codexflow.lib.redis import Pipeline, RedisUnavailable
+from routing.breaker_store import Breakers
+
+logger = logging.getLogger(__name__)
+
+PROBE_TIMEOUT_S = 2.0
+MEMORY_S = 1.0
+MODELS_MEMORY_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The body of /health and whether this process can serve."""
+
+    body: dict[str, Any]
+    can_serve: bool
+
+
+class Health:
+    """Probes everything that a call needs."""
+
+    def __init__(self, env: Env, redis: Pipeline, breakers: Breakers) -> None:
+        self._env = env
+        self._redis = redis
+        self._breakers = breakers
+        self._http = httpx.AsyncClient(
+            base_url=env.litellm_url,
+            timeout=PROBE_TIMEOUT_S,
+            headers={"Authorization": f"Bearer {env.litellm_api_key}"},
+        )
+        self._last: tuple[float, dict[str, bool]] | None = None
+        self._probing: asyncio.Task[dict[str, bool]] | None = None
+        self._unknown_models: tuple[float, list[str] | None] = (-MODELS_MEMORY_S, None)
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    async def report(self, *, is_draining: bool) -> Report:
+        """`healthy`: all works. `degraded`: serves, but something is wrong. `unhealthy`: cannot serve."""
+        checks = await self._checks()
+        can_serve = checks["config"] and checks["redis"] and not is_draining
+        open_models = self._breakers.states()
+        unknown = self._unknown_models[1] or []
+        problems = directory.problems()
+        is_well = all(checks.values()) and not open_models and not unknown and not problems
+        status = "unhealthy" if not can_serve else "healthy" if is_well else "degraded"
+        details: dict[str, Any] = {
+            "upstream": "demo" if self._env.is_demo_upstream else "litellm",
+            "circuits": open_models,
+            "models_unknown_to_litellm": unknown,
+            "config_problems": problems,
+            "config_version": directory.current().version if checks["config"] else None,
+            "draining": is_draining,
+        }
+        return Report({"status": status, "version": __version__, "checks": checks, "details": details}, can_serve)
+
+    async def _checks(self) -> dict[str, bool]:
+        if self._last is not None and clock.monotonic_s() - self._last[0] < MEMORY_S:
+            return self._last[1]
+        if self._probing is None or self._probing.done():
+            self._probing = asyncio.get_running_loop().create_task(self._probe())
+        return await asyncio.shield(self._probing)
+
+    async def _probe(self) -> dict[str, bool]:
+        database, redis, litellm = await asyncio.gather(
+            _works(self._database), _works(self._ping), _works(self._liveliness)
+        )
+        if litellm:
+            await self.compare_models()
+        try:
+            directory.current()
+            has_config = True
+        except CatalogueError:
+            has_config = False
+        checks = {
+            "config": has_config,
+            "stage_router": has_config,
+            "litellm_client": True,
+            "database": database,
+            "litellm": litellm,
+            "redis": redis,
+        }
+        self._last = (clock.monotonic_s(), checks)
+        return checks
+
+    async def _database(self) -> None:
+        await in_database(_select_one)
+
+    async def _ping(self) -> None:
+        await self._redis.call(b"PING")
+
+    async def _liveliness(self) -> None:
+        # Never /health: that one calls every model and costs money.
+        (await self._http.get("/health/liveliness")).raise_for_status()
+
+    async def compare_models(self) -> None:
+        """Find models that models.yaml names and LiteLLM does not know, once a minute."""
+        if clock.monotonic_s() - self._unknown_models[0] < MODELS_MEMORY_S:
+            return
+        try:
+            response = await self._http.get("/model/info")
+            response.raise_for_status()
+            known = {each["model_name"] for each in response.json()["data"]}
+            unknown = sorted(set(directory.current().models) - known)
+        except (httpx.HTTPError, ValueError, KeyError, TypeError, CatalogueError) as exc:
+            logger.info("health.models_not_compared", extra={"reason": repr(exc)})
+            return
+        if unknown and unknown != self._unknown_models[1]:
+            logger.error("health.models_unknown_to_litellm", extra={"models": unknown})
+        self._unknown_models = (clock.monotonic_s(), unknown)
+
+
+async def _works(probe: Callable[[], Awaitable[None]]) -> bool:
+    try:
+        async with asyncio.timeout(PROBE_TIMEOUT_S):
+            await probe()
+    except (OSError, TimeoutError, httpx.HTTPError, RedisUnavailable, ResponseError) as exc:
+        logger.info("health.probe_failed", extra={"reason": repr(exc)})
+        return False
+    except Exception:
+        logger.info("health.probe_failed", exc_info=True)
+        return False
+    return True
+
+
+def _select_one() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 1")

@@ -1,0 +1,299 @@
+"""Keep-alive connections to LiteLLM over httptools.
+
+This is the core of the product and so our own: it costs a tenth of what general clients cost for the same pass
+through. All failures leave here as errors of `routing.errors`.
+"""
+
+import asyncio
+import ssl
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import httptools
+
+from codexflow.lib.clock import monotonic_s
+from routing.errors import ConnectFailed, UpstreamBroken, UpstreamSilent
+
+# Reading stops above HIGH until the caller has taken enough: a slow reader does not grow memory.
+HIGH_WATER_BYTES = 256 * 1024
+LOW_WATER_BYTES = 64 * 1024
+# LiteLLM's server closes idle connections after 5 s; we leave first, so that no request meets a closing one.
+MAX_IDLE_S = 4.0
+MAX_HEADERS = 200
+
+Header = tuple[bytes, bytes]
+
+
+class Connection(asyncio.Protocol):
+    """One connection to the upstream, carrying one exchange at a time."""
+
+    def __init__(self, pool: "Pool") -> None:
+        self._pool = pool
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._parser: httptools.HttpResponseParser = httptools.HttpResponseParser(self)
+        self._timer: asyncio.TimerHandle | None = None
+        self._deadline_s = 0.0
+        self._reset()
+        self.idle_since_s = 0.0
+
+    def _reset(self) -> None:
+        self.status = 0
+        self.headers: dict[bytes, bytes] = {}
+        self._chunks: deque[bytes] = deque()
+        self._buffered_bytes = 0
+        self._is_paused = False
+        self._has_head = False
+        self._is_complete = False
+        self._error: UpstreamBroken | UpstreamSilent | None = None
+        self._waiter: asyncio.Future[None] | None = None
+
+    # What the exchange looks like from outside
+
+    def send(self, head: bytes, body: bytes) -> None:
+        """Begin an exchange."""
+        assert self._transport is not None  # noqa: S101 - the pool hands out connected ones only
+        self._reset()
+        self._parser = httptools.HttpResponseParser(self)
+        self._transport.write(head + body)
+
+    async def head(self, timeout_s: float) -> int:
+        """Wait for status and headers. Raises UpstreamSilent after `timeout_s`, UpstreamBroken."""
+        self._allow(timeout_s)
+        while not self._has_head:
+            await self._wait()
+        return self.status
+
+    async def chunk(self, timeout_s: float) -> bytes | None:
+        """The next piece of the body as it came, or None at its end. Raises as `head`."""
+        if not self._chunks and not self._is_complete:
+            self._allow(timeout_s)
+            while not self._chunks and not self._is_complete:
+                await self._wait()
+        if self._chunks:
+            piece = self._chunks.popleft()
+            self._buffered_bytes -= len(piece)
+            if self._is_paused and self._buffered_bytes < LOW_WATER_BYTES:
+                self._is_paused = False
+                if self._transport is not None:
+                    self._transport.resume_reading()
+            return piece
+        self._finish()
+        return None
+
+    async def body(self, timeout_s: float, *, limit_bytes: int) -> bytes:
+        """The whole body, within `timeout_s` in all. Raises UpstreamBroken when it is larger than `limit_bytes`."""
+        ends_s = monotonic_s() + timeout_s
+        pieces: list[bytes] = []
+        size = 0
+        while (piece := await self.chunk(max(0.0, ends_s - monotonic_s()))) is not None:
+            size += len(piece)
+            if size > limit_bytes:
+                self.abort()
+                raise UpstreamBroken("The upstream's answer is too large.", reason="answer too large")
+            pieces.append(piece)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    async def read_to_end(self, timeout_s: float) -> None:
+        """Let the exchange end, so that the connection can serve another; give it up when that takes too long."""
+        try:
+            while await self.chunk(timeout_s) is not None:
+                pass
+        except (UpstreamBroken, UpstreamSilent):
+            self.abort()
+
+    def abort(self) -> None:
+        """Drop the connection and with it the upstream's work on the exchange."""
+        self._disarm()
+        if self._transport is not None:
+            self._transport.abort()
+            self._transport = None
+
+    @property
+    def is_open(self) -> bool:
+        return self._transport is not None
+
+    # Waiting and deadlines: one lazy timer a connection instead of one a wait
+
+    async def _wait(self) -> None:
+        if self._error is not None:
+            raise self._error
+        self._waiter = self._loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+        if self._error is not None and not self._chunks:
+            raise self._error
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _allow(self, timeout_s: float) -> None:
+        self._deadline_s = monotonic_s() + timeout_s
+        if self._timer is None or self._timer.when() > self._loop.time() + timeout_s:
+            self._disarm()
+            self._timer = self._loop.call_later(timeout_s, self._check_deadline)
+
+    def _check_deadline(self) -> None:
+        self._timer = None
+        if self._waiter is None:
+            return  # nobody is waiting: the caller is the slow one
+        left_s = self._deadline_s - monotonic_s()
+        if left_s > 0:
+            self._timer = self._loop.call_later(left_s, self._check_deadline)
+            return
+        self._fail(UpstreamSilent(reason="timeout"))
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _fail(self, error: UpstreamBroken | UpstreamSilent) -> None:
+        if self._error is None and not self._is_complete:
+            self._error = error
+        self.abort()
+        self._wake()
+
+    def _finish(self) -> None:
+        """The exchange is read to its end: the connection may serve another."""
+        self._disarm()
+        if self._transport is not None and self._parser.should_keep_alive():
+            self._pool.give_back(self)
+        else:
+            self.abort()
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment] # uvloop's transport is no subclass of asyncio's
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError as exc:
+            self._fail(UpstreamBroken(reason=f"not HTTP: {exc.__class__.__name__}"))
+            return
+        if self._buffered_bytes > HIGH_WATER_BYTES and not self._is_paused and self._transport is not None:
+            self._is_paused = True
+            self._transport.pause_reading()
+
+    def eof_received(self) -> bool:
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        self._pool.forget(self)
+        if self._has_head and not self._is_complete and self._ends_with_connection() and exc is None:
+            self._is_complete = True
+        self._fail(UpstreamBroken(reason="connection lost"))
+
+    def _ends_with_connection(self) -> bool:
+        return b"content-length" not in self.headers and b"transfer-encoding" not in self.headers
+
+    # httptools
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if len(self.headers) < MAX_HEADERS:
+            self.headers[name.lower()] = value
+
+    def on_headers_complete(self) -> None:
+        self.status = self._parser.get_status_code()
+        if self.status >= 200:
+            self._has_head = True
+            self._wake()
+        else:
+            self.headers.clear()
+
+    def on_body(self, body: bytes) -> None:
+        self._chunks.append(body)
+        self._buffered_bytes += len(body)
+        self._wake()
+
+    def on_message_complete(self) -> None:
+        if self._has_head:
+            self._is_complete = True
+            self._wake()
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where the upstream is."""
+
+    host: str
+    port: int
+    is_tls: bool
+    base_path: str
+
+    @classmethod
+    def of(cls, url: str) -> "Target":
+        parts = urlsplit(url)
+        is_tls = parts.scheme == "https"
+        return cls(parts.hostname or "localhost", parts.port or (443 if is_tls else 80), is_tls, parts.path.rstrip("/"))
+
+    @property
+    def authority(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == (443 if self.is_tls else 80) else f"{host}:{self.port}"
+
+
+class Pool:
+    """Keep-alive connections to one upstream. The one that was used last is used next."""
+
+    def __init__(self, url: str, *, api_key: str, connect_s: float) -> None:
+        self._target = Target.of(url)
+        self._connect_s = connect_s
+        self._idle: list[Connection] = []
+        self._tls = ssl.create_default_context() if self._target.is_tls else None
+        # The gateway retries; LiteLLM must not. Answers must come as they are: nothing here unpacks them.
+        fixed = {
+            "Host": self._target.authority,
+            "Authorization": f"Bearer {api_key}",
+            "Content-Type": "application/json",
+            "Accept-Encoding": "identity",
+            "User-Agent": "CodexFlow",
+            "x-litellm-num-retries": "0",
+        }
+        self._fixed_headers = "".join(f"{name}: {value}\r\n" for name, value in fixed.items()).encode("latin-1")
+
+    async def post(self, path: str, body: bytes, *, headers: Sequence[Header] = ()) -> Connection:
+        """Send a request; the answer is read from the connection. Raises ConnectFailed."""
+        connection = await self._connection()
+        own = b"".join(b"%b: %b\r\n" % header for header in headers)
+        line = f"POST {self._target.base_path}{path} HTTP/1.1\r\n".encode("latin-1")
+        connection.send(b"%b%b%bContent-Length: %d\r\n\r\n" % (line, self._fixed_headers, own, len(body)), body)
+        return connection
+
+    async def _connection(self) -> Connection:
+        oldest_s = monotonic_s() - MAX_IDLE_S
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.is_open and connection.idle_since_s >= oldest_s:
+                return connection
+            connection.abort()
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(self._connect_s):
+                _, connection = await loop.create_connection(
+                    lambda: Connection(self), self._target.host, self._target.port, ssl=self._tls
+                )
+        except (OSError, TimeoutError) as exc:
+            raise ConnectFailed(reason=exc.__class__.__name__) from exc
+        return connection
+
+    def give_back(self, connection: Connection) -> None:
+        connection.idle_since_s = monotonic_s()
+        self._idle.append(connection)
+
+    def forget(self, connection: Connection) -> None:
+        if connection in self._idle:
+            self._idle.remove(connection)
+
+    def close(self) -> None:
+        for connection in self._idle[:]:
+            connection.abort()
+        self._idle.clear()

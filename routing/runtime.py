@@ -1,0 +1,169 @@
+"""A gateway process from startup to shutdown: what it shares, and what runs beside its calls."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import redis
+
+from billing.limits import Payer, ScopeTruth
+from billing.selectors import key_truths, organization_truths
+from codexflow.catalogue import directory
+from codexflow.env import Env, report
+from codexflow.lib.db import in_database
+from codexflow.lib.redis import Pipeline, async_client, sync_client
+from keys import lookup, notices
+from logs.intake import Journal
+from logs.services import ship_journals
+from routing.breaker_store import REFRESH_S, Breakers
+from routing.chat import House
+from routing.drain import DrainManager
+from routing.gateway import Gateway
+from routing.health import Health
+from routing.live import FrontDesk
+from routing.pool import Pool
+
+logger = logging.getLogger(__name__)
+
+CATALOGUE_REFRESH_S = 2.0
+JOURNAL_SYNC_S = 0.02
+JOURNAL_SHIP_S = 2.0
+RESTART_PAUSE_S = 1.0
+
+
+@contextlib.asynccontextmanager
+async def running(gateway: Gateway, env: Env) -> AsyncIterator[None]:
+    """Make the gateway able to serve for the length of the block.
+
+    Raises CatalogueError when there is no usable configuration; everything else it can start without.
+    """
+    report(env, logger)
+    await in_database(directory.load, env.config_path)
+    pipeline = Pipeline(env.redis_url, timeout_s=env.redis_timeout_ms / 1000)
+    await pipeline.start()
+    journal = Journal(env.journal_dir, segment_s=env.journal_ship_after_s)
+    keys = lookup.Directory(
+        salts=tuple(salt for salt in (env.hash_salt, env.hash_salt_previous) if salt),
+        fresh_s=env.key_cache_fresh_s,
+        stale_s=env.key_cache_stale_s,
+    )
+    desk = FrontDesk(
+        redis=pipeline, journal=journal, load_truth=_load_truth, lease_ms=env.lease_ms, heartbeat_s=env.heartbeat_s
+    )
+    breakers = Breakers(pipeline, env.redis_prefix)
+    pool = Pool(env.litellm_url, api_key=env.litellm_api_key, connect_s=env.upstream_connect_s)
+    health = Health(env, pipeline, breakers)
+    disk = ThreadPoolExecutor(1, thread_name_prefix="journal")
+    tasks = [
+        asyncio.get_running_loop().create_task(_forever(job))
+        for job in (
+            desk.beat,
+            lambda: _follow_catalogue(keys),
+            lambda: _follow_keys(env, keys),
+            lambda: _follow_breakers(breakers),
+            lambda: _sync_journal(journal, disk),
+            lambda: _ship_journals(env),
+        )
+    ]
+    gateway.house = House(env=env, keys=keys, desk=desk, breakers=breakers, pool=pool)
+    gateway.health = health
+
+    def begin_draining() -> None:
+        gateway.is_draining = True
+
+    DrainManager(desk, grace_s=env.drain_grace_s, when_draining=begin_draining).install()
+    try:
+        yield
+    finally:
+        gateway.house = None
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        disk.shutdown()
+        journal.close()
+        pool.close()
+        await health.close()
+        await pipeline.close()
+
+
+async def _forever(job: Callable[[], Awaitable[None]]) -> None:
+    """A background job must never end silently."""
+    while True:
+        try:
+            await job()
+        except Exception:
+            logger.exception("runtime.job_failed")
+        await asyncio.sleep(RESTART_PAUSE_S)
+
+
+async def _load_truth(payer: Payer, scope: int, day: int) -> ScopeTruth:
+    """What PostgreSQL knows of a scope that Redis has forgotten."""
+    if scope == 0:
+        known = await in_database(organization_truths, [payer.organization_id], day)
+        return known.get(payer.organization_id, ScopeTruth())
+    known = await in_database(key_truths, [payer.key_id], day)
+    return known.get(payer.key_id, ScopeTruth())
+
+
+async def _follow_catalogue(keys: lookup.Directory) -> None:
+    """Every change within two seconds; limits of plans hang on it, so principals are worked out anew."""
+    while True:
+        version = directory.current().version
+        await in_database(directory.refresh)
+        if directory.current().version != version:
+            keys.forget_all()
+        await asyncio.sleep(CATALOGUE_REFRESH_S)
+
+
+async def _follow_keys(env: Env, keys: lookup.Directory) -> None:
+    """Hear which keys changed. Whatever was said while nobody listened is made up for by forgetting everything."""
+    client = async_client(env.redis_url)
+    try:
+        async with client.pubsub() as subscription:
+            await subscription.subscribe(notices.CHANNEL)
+            keys.forget_all()
+            keys.hears_changes = True
+            async for message in subscription.listen():
+                if message["type"] != "message":
+                    continue
+                public_id = message["data"].decode()
+                if public_id == notices.ALL:
+                    keys.forget_all()
+                else:
+                    keys.forget(public_id)
+    except (redis.RedisError, OSError) as exc:
+        logger.warning("keys.notices_lost", extra={"reason": repr(exc)})
+    finally:
+        keys.hears_changes = False
+        await client.aclose()
+
+
+async def _follow_breakers(breakers: Breakers) -> None:
+    while True:
+        catalogue = directory.current()
+        await breakers.follow(catalogue.models, catalogue.breaker)
+        await asyncio.sleep(REFRESH_S)
+
+
+async def _sync_journal(journal: Journal, disk: ThreadPoolExecutor) -> None:
+    """fsync in groups, beside the hot path."""
+    loop = asyncio.get_running_loop()
+    while True:
+        await asyncio.sleep(JOURNAL_SYNC_S)
+        if close_old := journal.rotate():
+            await loop.run_in_executor(disk, close_old)
+        if journal.is_dirty:
+            await loop.run_in_executor(disk, journal.sync)
+
+
+async def _ship_journals(env: Env) -> None:
+    """Hand over what PostgreSQL lacks: from the first moment on, because a predecessor may have died."""
+    client = sync_client(env.redis_url)
+    while True:
+        try:
+            await in_database(ship_journals, client, env.redis_prefix, env.journal_dir)
+        except Exception as exc:  # noqa: BLE001 - Redis or PostgreSQL is away: the journal waits
+            logger.warning("journal.not_shipped", extra={"reason": repr(exc)})
+        await asyncio.sleep(JOURNAL_SHIP_S)
