@@ -96,7 +96,7 @@ def fold(text: str) -> str:
     So "İNCELE", "INCELE" and "incele" are one word, as are "FIX" and "fix". Turkish words that differ only in the dot
     become one, too; none that we look for do.
     """
-    return _one_i(text).casefold()
+    return one_i(text).casefold()
 
 
 def words(text: str) -> list[bytes]:
@@ -105,7 +105,7 @@ def words(text: str) -> list[bytes]:
     ASCII is folded and cut in one pass over the bytes. Of other characters a text has few different ones, so those
     that are capitals or no letters are replaced one after the other.
     """
-    text = _one_i(text)
+    text = one_i(text)
     encoded = _utf8(text)
     foreign = encoded.translate(None, _ASCII).decode("utf-8", "surrogatepass")
     if foreign and not (foreign.isalnum() and foreign.casefold() == foreign):
@@ -119,11 +119,14 @@ def words(text: str) -> list[bytes]:
     return encoded.translate(_FOLDED).split()
 
 
-def _one_i(text: str) -> str:
-    """`text` with İ and ı as i, before casefold makes two characters of the first and leaves the second."""
+def one_i(text: str) -> str:
+    """`text` with İ and ı as i, before casefold makes two characters of the first and leaves the second alone.
+
+    The dot may also stand apart: that is what JavaScript and Python make of İ when they lower it.
+    """
     if text.isascii():
         return text
-    return unicodedata.normalize("NFC", text).replace("İ", "i").replace("ı", "i")  # NFC: I and a dot may stand apart
+    return unicodedata.normalize("NFC", text).replace("İ", "i").replace("ı", "i").replace("i\u0307", "i")
 
 
 def _utf8(text: str) -> bytes:

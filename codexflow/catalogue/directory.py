@@ -10,7 +10,6 @@ from pathlib import Path
 from threading import Lock
 
 from django.db import Error as DatabaseFailure
-from django.db import close_old_connections
 
 from codexflow.catalogue import services
 from codexflow.catalogue.models import ConfigVersion
@@ -58,12 +57,12 @@ class Directory:
     def refresh(self) -> None:
         """Notice changes of the file and new versions. Blocks for a round trip to PostgreSQL; never raises for it.
 
-        A timer of the process calls it every two seconds. Swapping one reference needs no lock; two refreshes at once
+        A timer of the process calls it every two seconds on a thread whose connection is looked after
+        (`lib.db.in_database`, a Celery task). Swapping one reference needs no lock; two refreshes at once
         would confuse each other, so they take turns.
         """
         with self._lock:
             self._look_at_file()
-            close_old_connections()  # no request does it for the timer's thread
             try:
                 self._look_at_versions()
             except DatabaseFailure:

@@ -4,14 +4,16 @@ from typing import Literal
 
 import pytest
 import redis
+from django.conf import settings
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from codexflow.catalogue.schema import BreakerConfig
 from codexflow.env import REPOSITORY
-from codexflow.lib.redis import Script
+from codexflow.lib.redis import Script, sync_client
 from routing.breaker import CLOSED, Breaker, may_try, record_failure, record_success
 
+KEY = f"{settings.ENV.redis_prefix}:breaker".encode()
 SCRIPT = Script(REPOSITORY / "routing" / "lua" / "breaker.lua")
 CONFIG = BreakerConfig(failure_threshold=3, recovery_timeout_s=30)
 # In 2026; 125 ms are exact as a float of seconds, so that both machines compare the same numbers.
@@ -25,6 +27,11 @@ histories = st.lists(st.tuples(verbs, ticks), max_size=40)
 configs = st.builds(
     BreakerConfig, failure_threshold=st.integers(1, 4), recovery_timeout_s=st.sampled_from([0.125, 10.0, 30.0])
 )
+
+
+@pytest.fixture(scope="module")
+def valkey() -> "redis.Redis":
+    return sync_client(settings.ENV.redis_url)
 
 
 def step(breaker: Breaker, config: BreakerConfig, verb: Verb, now_s: float) -> tuple[bool, Breaker]:
@@ -119,13 +126,13 @@ def test_the_script_is_the_same_machine(
     valkey: "redis.Redis", config: BreakerConfig, history: list[tuple[Verb, int]]
 ) -> None:
     """Property 13: Circuit Breaker State Machine, on the hash that all processes share."""
-    valkey.delete("breaker")
+    valkey.delete(KEY)
     breaker, now_ms = CLOSED, START_MS
     for verb, advance in history:
         now_ms += advance * TICK_MS
         allowed, breaker = step(breaker, config, verb, now_ms / 1000)
         rest_ms = int(config.recovery_timeout_s * 1000)
-        answer = SCRIPT.run(valkey, [b"breaker"], [verb, config.failure_threshold, rest_ms, now_ms])
+        answer = SCRIPT.run(valkey, [KEY], [verb, config.failure_threshold, rest_ms, now_ms])
         assert answer == [
             breaker.state.encode(),
             breaker.failures,
@@ -133,18 +140,18 @@ def test_the_script_is_the_same_machine(
             int(breaker.trial_until_s * 1000),
             int(allowed),
         ]
-        assert valkey.exists("breaker") == (breaker != CLOSED)
+        assert valkey.exists(KEY) == (breaker != CLOSED)
 
 
 def test_the_script_reads_the_servers_clock(valkey: "redis.Redis") -> None:
-    valkey.delete("breaker")
-    _state, _failures, opened_at_ms, _trial, _allowed = SCRIPT.run(valkey, [b"breaker"], ["failure", 1, 30_000])
+    valkey.delete(KEY)
+    _state, _failures, opened_at_ms, _trial, _allowed = SCRIPT.run(valkey, [KEY], ["failure", 1, 30_000])
     seconds, _microseconds = valkey.time()
     assert 0 <= seconds * 1000 + 999 - opened_at_ms < 60_000
-    assert SCRIPT.run(valkey, [b"breaker"], ["try", 1, 30_000])[4] == 0
-    assert 0 < valkey.pttl("breaker") <= 86_400_000
+    assert SCRIPT.run(valkey, [KEY], ["try", 1, 30_000])[4] == 0
+    assert 0 < valkey.pttl(KEY) <= 86_400_000
 
 
 def test_the_script_refuses_an_unknown_verb(valkey: "redis.Redis") -> None:
     with pytest.raises(redis.ResponseError, match="unknown verb"):
-        SCRIPT.run(valkey, [b"breaker"], ["reset", 1, 30_000])
+        SCRIPT.run(valkey, [KEY], ["reset", 1, 30_000])

@@ -57,7 +57,7 @@ def test_the_fallback_of_direct_mode_does_not_repeat_the_model() -> None:
     assert decide("direct", "gpt-4o", catalogue=with_fallback).models == ("gpt-4o", "deepseek-v3")
 
 
-@pytest.mark.parametrize("header", ["review", "REVIEW", "  Review\t", "revıew".replace("ı", "i")])
+@pytest.mark.parametrize("header", ["review", "REVIEW", "  Review\t"])
 def test_the_header_is_read_without_case_and_spaces(header: str) -> None:
     assert decide(header).stage == "review"
 

@@ -1,0 +1,63 @@
+"""manage.py catalogue."""
+
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from django.core.management import CommandError, call_command
+
+from codexflow.catalogue.models import ConfigVersion
+from codexflow.env import REPOSITORY
+
+SHIPPED = REPOSITORY / "config" / "models.yaml"
+
+
+def run(*arguments: object) -> list[str]:
+    """The lines that the command prints."""
+    out = StringIO()
+    call_command("catalogue", *map(str, arguments), stdout=out)
+    return out.getvalue().splitlines()
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Path:
+    path = tmp_path / "other.yaml"
+    path.write_text(SHIPPED.read_text().replace("concurrent_streams: 3", "concurrent_streams: 9"))
+    return path
+
+
+def test_check_needs_no_database_and_says_the_file_is_good() -> None:
+    assert run("check", SHIPPED)[0].startswith("models.yaml is good: version ")
+
+
+def test_check_names_every_problem(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("stages: {}\nlimits: {}")
+    with pytest.raises(CommandError, match=r"(?s)bad\.yaml: stages\.plan: is missing.*bad\.yaml: limits: is not known"):
+        run("check", bad)
+    with pytest.raises(CommandError, match="cannot be read"):
+        run("check", tmp_path / "absent.yaml")
+
+
+@pytest.mark.django_db
+def test_versions_are_applied_compared_and_rolled_back(other: Path) -> None:
+    assert run("apply", SHIPPED)[-1].endswith("is in force.")
+    first = ConfigVersion.objects.get()
+    assert run("apply", other, "--note", "more streams")[-1].endswith("is in force.")
+    assert "+  concurrent_streams: 9" in run("diff", first.pk)
+    assert "  concurrent_streams: 9" in run("show")
+    assert run("rollback", first.pk) == [
+        f"Version {ConfigVersion.objects.first()} is in force: back to version {first.pk}."
+    ]
+    listed = run("versions", "--limit", 2)
+    assert [note in line for note, line in zip(["Back to", "more streams", "3 versions."], listed, strict=True)] == [
+        True
+    ] * 3
+
+
+@pytest.mark.django_db
+def test_what_is_not_there_is_said() -> None:
+    with pytest.raises(CommandError, match="No version has been recorded yet"):
+        run("show")
+    with pytest.raises(CommandError, match="There is no version 99"):
+        run("rollback", 99)

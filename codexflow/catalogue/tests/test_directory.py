@@ -1,0 +1,230 @@
+"""The catalogue in force, as several processes see it. Each Directory here stands for one process."""
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from django.db import connection, connections
+
+from codexflow.catalogue import directory, services
+from codexflow.catalogue.directory import Directory
+from codexflow.catalogue.models import ConfigVersion
+from codexflow.catalogue.schema import CatalogueError
+from codexflow.env import REPOSITORY
+
+SHIPPED = (REPOSITORY / "config" / "models.yaml").read_text()
+
+
+def text_with(daily_requests: int) -> str:
+    """The shipped text, told apart by its daily limit."""
+    return SHIPPED.replace("daily_requests: 1000", f"daily_requests: {daily_requests}")
+
+
+def save(path: Path, text: str) -> None:
+    """As editors and config maps do it: a new file takes the old one's name."""
+    fresh = path.with_suffix(".new")
+    fresh.write_text(text)
+    fresh.replace(path)
+
+
+def limit_of(process: Directory) -> int:
+    process.refresh()
+    return process.current().daily_requests
+
+
+def started(path: Path) -> Directory:
+    process = Directory()
+    process.load(path)
+    return process
+
+
+@contextmanager
+def postgres_away() -> Iterator[None]:
+    """Nothing listens where this thread's connection looks for PostgreSQL."""
+    there = dict(connection.settings_dict)
+    connection.close()
+    connection.settings_dict.update(HOST="127.0.0.1", PORT="1")
+    try:
+        yield
+    finally:
+        connection.close()
+        connection.settings_dict.update(there)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "models.yaml"
+    save(path, SHIPPED)
+    return path
+
+
+def test_nothing_is_in_force_before_the_first_load() -> None:
+    with pytest.raises(CatalogueError, match="no configuration has been loaded yet"):
+        Directory().current()
+
+
+@pytest.mark.django_db
+def test_the_module_speaks_for_its_process(path: Path) -> None:
+    directory.load(path)
+    save(path, text_with(7))
+    directory.refresh()
+    assert directory.current().daily_requests == 7
+    assert directory.problems() == []
+
+
+@pytest.mark.django_db
+def test_the_file_is_recorded_once_however_many_processes_start(path: Path) -> None:
+    processes = [started(path) for _ in range(3)]
+    assert [limit_of(process) for process in processes] == [1000] * 3
+    assert [(row.source, row.text) for row in ConfigVersion.objects.all()] == [("file", SHIPPED)]
+
+
+@pytest.mark.django_db
+def test_the_latest_change_wins_in_every_process(path: Path) -> None:
+    one, two = started(path), started(path)
+    services.apply(text_with(2), author="ada@example.org")
+    assert (limit_of(one), limit_of(two)) == (2, 2)
+    save(path, text_with(3))
+    assert (limit_of(two), limit_of(one)) == (3, 3)
+    services.roll_back(ConfigVersion.objects.get(source="operator"), author="ada@example.org")
+    assert (limit_of(one), limit_of(two)) == (2, 2)
+    assert limit_of(started(path)) == 2
+    assert ConfigVersion.objects.count() == 4
+
+
+@pytest.mark.django_db
+def test_a_file_that_was_only_touched_undoes_no_edit(path: Path) -> None:
+    process = started(path)
+    services.apply(text_with(2), author="ada@example.org")
+    save(path, SHIPPED)
+    os.utime(path)
+    assert limit_of(process) == 2
+    assert ConfigVersion.objects.count() == 2
+
+
+@pytest.mark.django_db
+def test_a_file_that_changed_while_nothing_ran_is_noticed_at_the_start(path: Path) -> None:
+    started(path)
+    services.apply(text_with(2), author="ada@example.org")
+    save(path, text_with(3))
+    assert limit_of(started(path)) == 3
+
+
+@pytest.mark.django_db
+def test_a_bad_file_never_replaces_a_good_one_and_is_reported_once(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    process = started(path)
+    save(path, text_with(-1).replace("failure_threshold: 5", "failure_threshold: many"))
+    assert [limit_of(process) for _ in range(3)] == [1000] * 3
+    assert [problem.split(":")[1].strip() for problem in process.problems()] == [
+        "rate_limit.daily_requests",
+        "circuit_breaker.failure_threshold",
+    ]
+    reported = [record for record in caplog.records if record.message == "catalogue.refused"]
+    assert [record.__dict__["problems"] for record in reported] == [process.problems()]
+    save(path, text_with(5))
+    assert limit_of(process) == 5
+    assert process.problems() == []
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("spoilt", [b"\xff\xfe", None])
+def test_a_file_that_cannot_be_read_changes_nothing_until_it_is_back(path: Path, spoilt: bytes | None) -> None:
+    process = started(path)
+    path.unlink()
+    if spoilt is not None:
+        path.write_bytes(spoilt)
+    assert limit_of(process) == 1000
+    assert len(process.problems()) == 1
+    save(path, SHIPPED)
+    assert limit_of(process) == 1000
+    assert process.problems() == []
+    assert ConfigVersion.objects.count() == 1
+
+
+@pytest.mark.django_db
+def test_without_anything_good_there_is_no_start(path: Path) -> None:
+    save(path, "stages: []")
+    with pytest.raises(CatalogueError, match=r"models\.yaml: stages: must be a mapping"):
+        started(path)
+
+
+@pytest.mark.django_db
+def test_a_bad_file_does_not_keep_a_process_from_starting_with_the_last_good_version(path: Path) -> None:
+    services.apply(text_with(2), author="ada@example.org")
+    save(path, "stages: []")
+    process = started(path)
+    assert limit_of(process) == 2
+    assert process.problems()
+
+
+@pytest.mark.django_db
+def test_a_version_that_is_no_longer_good_leaves_the_one_in_force(path: Path) -> None:
+    process = started(path)
+    ConfigVersion.objects.create(text="stages: []", version="0" * 12, source="operator", author="ada@example.org")
+    assert limit_of(process) == 1000
+    assert limit_of(started(path)) == 1000
+    assert process.problems()[0].startswith("version ")
+    services.apply(text_with(2), author="ada@example.org")
+    assert limit_of(process) == 2
+    assert process.problems() == []
+
+
+@pytest.mark.django_db(transaction=True)
+def test_while_postgres_is_away_the_file_is_followed_and_recorded_later(path: Path) -> None:
+    process = started(path)
+    with postgres_away():
+        assert limit_of(process) == 1000
+        save(path, text_with(3))
+        assert limit_of(process) == 3
+    assert ConfigVersion.objects.count() == 1
+    assert limit_of(process) == 3
+    assert ConfigVersion.objects.count() == 2
+    services.apply(text_with(4), author="ada@example.org")
+    assert limit_of(process) == 4
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_edit_in_force_survives_the_absence_of_postgres(path: Path) -> None:
+    process = started(path)
+    services.apply(text_with(2), author="ada@example.org")
+    assert limit_of(process) == 2
+    with postgres_away():
+        assert limit_of(process) == 2
+        save(path, text_with(3))
+        assert limit_of(process) == 3
+        save(path, SHIPPED)
+        assert limit_of(process) == 1000
+    # The file is what it was when it was last recorded, so the edit is still the latest change.
+    assert limit_of(process) == 2
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_process_that_starts_without_postgres_catches_up_later(path: Path) -> None:
+    started(path)
+    services.apply(text_with(2), author="ada@example.org")
+    with postgres_away():
+        process = started(path)
+        assert limit_of(process) == 1000
+    assert limit_of(process) == 2
+    assert ConfigVersion.objects.count() == 2
+
+
+@pytest.mark.django_db(transaction=True)
+def test_processes_that_see_a_change_at_once_record_it_once(path: Path) -> None:
+    processes = [started(path) for _ in range(8)]
+    save(path, text_with(3))
+
+    def look(process: Directory) -> int:
+        try:
+            return limit_of(process)
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        assert list(pool.map(look, processes)) == [3] * 8
+    assert ConfigVersion.objects.count() == 2
