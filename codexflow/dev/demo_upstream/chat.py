@@ -67,10 +67,13 @@ def whole(answer: Answer, identity: Identity, usage: dict[str, Any] | None) -> d
     return body
 
 
-def events(answer: Answer, identity: Identity, usage: dict[str, Any] | None) -> list[Event]:
+def events(
+    answer: Answer, identity: Identity, usage: dict[str, Any] | None, *, usage_choices: bytes = b"[]"
+) -> list[Event]:
     """The stream of the same answer, without [DONE].
 
-    LiteLLM leaves `finish_reason` out until the last chunk; a provider sends null. `usage` comes last, alone.
+    LiteLLM leaves `finish_reason` out until the last chunk; a provider sends null. `usage` comes last;
+    its event has no choices, or an empty one as LiteLLM 1.106 has it.
     """
     prefix = (
         f'data: {{"id":"{identity.id}","created":{identity.created},"model":{json.dumps(identity.model)},'
@@ -100,7 +103,7 @@ def events(answer: Answer, identity: Identity, usage: dict[str, Any] | None) -> 
             Event(b'%b[{"finish_reason":"%b","index":%d,"delta":{}}]}\n\n' % (prefix, answer.finish_reason.encode(), i))
         )
     if usage is not None:
-        made.append(Event(b'%b[],"usage":%b}\n\n' % (prefix, msgspec.json.encode(usage))))
+        made.append(Event(b'%b%b,"usage":%b}\n\n' % (prefix, usage_choices, msgspec.json.encode(usage))))
     return made
 
 
@@ -123,7 +126,7 @@ def broken(made: Sequence[Event], drill: Drill, error: bytes) -> tuple[list[Even
         return kept, "no_done" if drill.get("no_done") else "done"
     reached = kept[: fault.after or 0]
     if fault.kind == "error_event":
-        return [*reached, Event(b"data: %b\n\n" % error)], "done"
+        return [*reached, Event(b"data: %b\n\n" % error)], "done" if fault.number("done") else "no_done"
     if fault.kind == "truncated":
         rest = kept[len(reached)].raw if len(reached) < len(kept) else DONE
         return [*reached, Event(rest[: len(rest) // 2])], "no_done"

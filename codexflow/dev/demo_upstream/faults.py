@@ -11,13 +11,14 @@ before the first byte of the answer. In an answer that is no stream, any `after`
     chunks n gap_ms            a normal answer of n tokens, one an event
     usage prompt completion    usage that does not match what was sent
     no_usage                   no usage at all
+    usage_beside_choice        a stream's usage event has an empty choice, as in LiteLLM 1.106
     429, 500, 503, ... retry_after   any status from 400 to 599
     cut after                  TCP reset
     eof after                  the connection closes, the body unfinished
     truncated after            HTTP ends properly, the text in the middle of an event or of the JSON
     no_done                    a stream ends properly but without [DONE]
     hang after                 nothing more ever comes
-    error_event after          an error inside the stream, then [DONE], as LiteLLM does
+    error_event after done     an error inside the stream, then [DONE] (LiteLLM 1.109); done=0: none (1.106)
     malformed after            an event (or the answer) that is no JSON
     empty                      200, no text, finish_reason stop
     html status                an HTML page instead of the answer
@@ -42,13 +43,14 @@ KINDS: Mapping[str, Mapping[str, int | str | None]] = {
     "chunks": {"n": 50, "gap_ms": 0},
     "usage": {"prompt": 0, "completion": 0},
     "no_usage": {},
+    "usage_beside_choice": {},
     "status": {"code": 500, "retry_after": None},
     "cut": {"after": None},
     "eof": {"after": None},
     "truncated": {"after": 2},
     "no_done": {},
     "hang": {"after": None},
-    "error_event": {"after": 2},
+    "error_event": {"after": 2, "done": 1},
     "malformed": {"after": 1},
     "empty": {},
     "html": {"status": 200},

@@ -167,7 +167,8 @@ class DemoUpstream:
         shown = None
         if wants_usage:
             shown = chat.usage_json(usage, call.drill, cost=cost if self.options.role == "proxy" else None)
-        made = chat.events(answer, identity, shown)
+        beside = b'[{"index":0,"delta":{}}]' if call.drill.get("usage_beside_choice") else b"[]"
+        made = chat.events(answer, identity, shown, usage_choices=beside)
         return self._stream(call, made)
 
     def _embeddings(self, call: "_Call") -> Reply | Live:

@@ -316,6 +316,7 @@ def test_fault_error_event_is_litellms(upstream: Upstream) -> None:
     error = json.loads(lines[2])["error"]
     assert error["message"].startswith("litellm.APIConnectionError")
     assert (error["type"], error["code"], lines[3]) == ("internal_server_error", "500", "[DONE]")
+    assert "[DONE]" not in post(upstream, "[[fault:error_event done=0]]", stream=True).text
     assert post(upstream, "[[fault:error_event]]").status_code == 500
 
 
@@ -358,6 +359,13 @@ def test_fault_no_usage(upstream: Upstream) -> None:
     body = post(upstream, "[[fault:no_usage]]", stream=True, stream_options={"include_usage": True}).text
     assert [c for c in chunks(body) if "usage" in c] == []
     assert body.endswith("data: [DONE]\n\n")
+
+
+def test_fault_usage_beside_choice(upstream: Upstream) -> None:
+    wants = {"stream": True, "stream_options": {"include_usage": True}}
+    last = chunks(post(upstream, "[[fault:usage_beside_choice]]", **wants).text)[-1]
+    assert last["choices"] == [{"index": 0, "delta": {}}]
+    assert last["usage"]["cost"] > 0
 
 
 def test_fault_malformed(upstream: Upstream) -> None:
