@@ -51,10 +51,10 @@ class ShardKeys:
     @classmethod
     def of(cls, prefix: str, shard: int) -> "ShardKeys":
         base = f"{prefix}:{tag(shard)}:"
-        return cls(
-            *(f"{base}{name}".encode() for name in ("alive", "intents", "progress", "usage")),
-            prefix=base,
+        alive, intents, progress, usage = (
+            f"{base}{name}".encode() for name in ("alive", "intents", "progress", "usage")
         )
+        return cls(alive, intents, progress, usage, base)
 
 
 @dataclass(frozen=True, slots=True)

@@ -278,8 +278,8 @@ _SECONDS = (
 )
 
 
-def _within(kind: Callable[[str], float], low: float, high: float) -> Callable[[str], Any]:
-    def parse(value: str) -> float:
+def _within(kind: Callable[[str], Any], low: float, high: float) -> Callable[[str], Any]:
+    def parse(value: str) -> Any:
         try:
             number = kind(value)
         except ValueError:

@@ -1,10 +1,10 @@
 """The REST framework's door for API keys: the same keys, the same rules as on /v1."""
 
+from django.conf import settings
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.request import Request
 from typing_extensions import override
 
-from codexflow.settings import ENV
 from keys.lookup import authenticate_now
 from keys.principal import Principal
 
@@ -18,7 +18,7 @@ class KeyAuthentication(BaseAuthentication):
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer":
             return None
-        return None, authenticate_now(token.strip(), request.META.get("REMOTE_ADDR"), ENV.salts)
+        return None, authenticate_now(token.strip(), request.META.get("REMOTE_ADDR"), settings.ENV.salts)
 
     @override
     def authenticate_header(self, request: Request) -> str:

@@ -9,7 +9,6 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from ipaddress import ip_address
 
 from django.db import DatabaseError
 
@@ -121,7 +120,7 @@ def verified(presented: str, principal: Principal | None, address: str | None, s
         raise InvalidApiKey
     if principal.is_revoked or (principal.works_until_s is not None and clock.now_s() >= principal.works_until_s):
         raise InvalidApiKey
-    if principal.allowed_networks and not _is_inside(address, principal):
+    if not principal.policy.permits_address(address):
         raise InvalidApiKey
     if principal.is_suspended:
         raise AccountSuspended
@@ -131,11 +130,3 @@ def verified(presented: str, principal: Principal | None, address: str | None, s
 def authenticate_now(presented: str, address: str | None, salts: tuple[str, ...]) -> Principal:
     """As `Directory.authenticate`, straight from PostgreSQL: for pages and the management API."""
     return verified(presented, selectors.principal_of(_public_id(presented)), address, salts)
-
-
-def _is_inside(address: str | None, principal: Principal) -> bool:
-    try:
-        client = ip_address(address or "")
-    except ValueError:
-        return False
-    return any(client in network for network in principal.allowed_networks)

@@ -3,20 +3,20 @@
 import logging
 
 import redis
+from django.conf import settings
 
 from codexflow.lib.redis import sync_client
-from codexflow.settings import ENV
 
 logger = logging.getLogger(__name__)
 
-CHANNEL = f"{ENV.redis_prefix}:keys"
+CHANNEL = f"{settings.ENV.redis_prefix}:keys"
 ALL = "*"
 
 
 def key_changed(public_id: str) -> None:
     """Have all processes forget one key. When Redis is down they distrust their caches by themselves."""
     try:
-        sync_client(ENV.redis_url).publish(CHANNEL, public_id)
+        sync_client(settings.ENV.redis_url).publish(CHANNEL, public_id)
     except redis.RedisError:
         logger.exception("keys.notice_failed", extra={"public_id": public_id})
 

@@ -1,18 +1,18 @@
 """Principal: a caller once its key is known."""
 
-from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network
+from dataclasses import dataclass, field
 from uuid import UUID
 
 from billing.limits import Payer
 from billing.plans import Limits
+from keys.policy import KeyPolicy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Principal:
     """Everything about a caller that a request needs, in one value that may be cached.
 
-    `limits` are those of the organization and of the key. Empty allow-lists allow everything.
+    `limits` are those of the organization and of the key; `policy` is what plan and key allow together.
     """
 
     key_id: UUID
@@ -22,10 +22,7 @@ class Principal:
     payer: Payer
     limits: tuple[Limits, Limits]
     margin_bp: int = 0
-    allowed_networks: tuple[IPv4Network | IPv6Network, ...] = ()
-    allowed_stages: frozenset[str] = frozenset()
-    allowed_models: frozenset[str] = frozenset()
-    allowed_surfaces: frozenset[str] = frozenset()
+    policy: KeyPolicy = field(default_factory=KeyPolicy)
     # Unix seconds after which the key does not work: expiry or end of a rotation's grace.
     works_until_s: float | None = None
     is_revoked: bool = False

@@ -1,15 +1,14 @@
 """Reading keys."""
 
-from ipaddress import ip_network
-
+from django.conf import settings
 from django.db.models import QuerySet
 
 from accounts.models import Organization
 from billing.limits import Payer
 from billing.plans import UNLIMITED, Limits
 from billing.services import limits_of, open_account
-from codexflow.settings import ENV
 from keys.models import ApiKey
+from keys.policy import KeyPolicy, parse_networks
 from keys.principal import Principal
 
 
@@ -35,13 +34,15 @@ def principal_of(public_id: str) -> Principal | None:
         organization_id=organization.id,
         user_id=key.created_by_id,
         digest=bytes(key.digest),
-        payer=Payer.of(ENV.redis_prefix, organization.id, key.id),
+        payer=Payer.of(settings.ENV.redis_prefix, organization.id, key.id),
         limits=(limits_of(account), _limits_of_key(key)),
         margin_bp=plan.margin_bp,
-        allowed_networks=tuple(ip_network(each, strict=False) for each in key.allowed_networks),
-        allowed_stages=_both(plan.allowed_stages, key.allowed_stages),
-        allowed_models=_both(plan.allowed_models, key.allowed_models),
-        allowed_surfaces=frozenset(key.allowed_surfaces),
+        policy=KeyPolicy(
+            allowed_stages=_both(plan.allowed_stages, key.allowed_stages),
+            allowed_models=_both(plan.allowed_models, key.allowed_models),
+            allowed_surfaces=frozenset(key.allowed_surfaces),
+            allowed_networks=parse_networks(key.allowed_networks),
+        ),
         works_until_s=min(ends) if ends else None,
         is_revoked=key.revoked_at is not None,
         is_suspended=not (organization.is_active and key.created_by.is_active),

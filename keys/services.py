@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from datetime import datetime
 
+from django.conf import settings
 from django.db import transaction
 
 from accounts import audit
 from accounts.models import Organization, User
 from codexflow.lib.clock import now
-from codexflow.settings import ENV
 from keys import notices, secret
 from keys.models import ApiKey
 
@@ -42,7 +42,7 @@ def issue_key(
             created_by=created_by,
             name=name,
             public_id=minted.public_id,
-            digest=secret.digest(minted.key, ENV.hash_salt),
+            digest=secret.digest(minted.key, settings.ENV.hash_salt),
             last_four=minted.key[-4:],
             expires_at=expires_at,
             daily_requests=daily_requests,

@@ -2,6 +2,7 @@
 
 from uuid import UUID
 
+from django.conf import settings
 from drf_spectacular.utils import OpenApiResponse, extend_schema
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
@@ -11,7 +12,6 @@ from typing_extensions import override
 
 from codexflow.lib.errors import NotFound
 from codexflow.lib.redis import sync_client
-from codexflow.settings import ENV
 from keys.authentication import KeyAuthentication
 from keys.errors import InvalidApiKey
 from keys.principal import Principal
@@ -19,14 +19,19 @@ from logs.selectors import is_on_its_way, request_of
 from logs.serializers import RequestSerializer
 
 
+def principal_of(request: Request) -> Principal:
+    """Whoever presented the key."""
+    if not isinstance(request.auth, Principal):
+        raise InvalidApiKey
+    return request.auth
+
+
 class HasKey(BasePermission):
     """Somebody with a working key."""
 
     @override
     def has_permission(self, request: Request, view: APIView) -> bool:
-        if not isinstance(request.auth, Principal):
-            raise InvalidApiKey
-        return True
+        return principal_of(request) is not None
 
 
 class RequestView(APIView):
@@ -43,10 +48,10 @@ class RequestView(APIView):
         }
     )
     def get(self, request: Request, request_id: UUID) -> Response:
-        organization_id = request.auth.organization_id
+        organization_id = principal_of(request).organization_id
         detail = request_of(organization_id, request_id)
         if detail is not None:
             return Response(RequestSerializer(detail).data)
-        if is_on_its_way(sync_client(ENV.redis_url), ENV.redis_prefix, organization_id, request_id):
+        if is_on_its_way(sync_client(settings.ENV.redis_url), settings.ENV.redis_prefix, organization_id, request_id):
             return Response({"id": str(request_id), "state": "pending"}, status=202, headers={"Retry-After": "1"})
         raise NotFound

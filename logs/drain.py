@@ -73,7 +73,7 @@ def _read(redis: "Redis", shards: Sequence[ShardKeys], consumer: str) -> Iterato
     pipe = redis.pipeline(transaction=False)
     for shard in shards:
         pipe.xautoclaim(shard.usage, GROUP, consumer, CLAIM_IDLE_MS, count=BATCH)
-        pipe.xreadgroup(GROUP, consumer, {shard.usage: ">"}, count=BATCH)
+        pipe.xreadgroup(GROUP.decode(), consumer, {shard.usage.decode(): ">"}, count=BATCH)
     replies = pipe.execute(raise_on_error=False)
     for shard, claimed, fresh in zip(shards, replies[::2], replies[1::2], strict=True):
         for reply in (claimed, fresh):

@@ -162,7 +162,7 @@ def ship_segment(
     *,
     id_of: Callable[[bytes], UUID],
     missing: Callable[[Iterable[UUID]], set[UUID]],
-    settle: Callable[[bytes], None],
+    settle: Callable[[bytes], object],
 ) -> bool:
     """Settle again what PostgreSQL lacks; delete the segment when it lacks nothing. Returns whether it is done.
 

@@ -1,6 +1,7 @@
 """Reading requests. Every function takes the tenant first."""
 
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 from redis import Redis
@@ -33,7 +34,7 @@ def is_on_its_way(redis: "Redis", prefix: str, organization_id: UUID, request_id
     shard = ShardKeys.of(prefix, shard_of(organization_id))
     if redis.get(recent_key(shard, request_id)) == str(organization_id).encode():
         return True
-    stored = redis.hget(shard.intents, str(request_id))
+    stored: Any = redis.hget(shard.intents, str(request_id))
     if stored is None:
         return False
     try:

@@ -64,5 +64,5 @@ class RequestSerializer(serializers.Serializer[RequestDetail]):
     cost = CostSerializer(source="row")
     latency_ms = serializers.IntegerField(source="row.latency_ms")
     ttft_ms = serializers.IntegerField(source="row.ttft_ms", allow_null=True)
-    source = serializers.CharField(source="row.source")
+    source = serializers.CharField(source="row.source")  # type: ignore[assignment] # a field that is named so
     attempts = AttemptSerializer(many=True)

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -82,9 +83,9 @@ def sweep_orphans(redis: "Redis", prefix: str) -> int:
     for number in range(SHARDS):
         shard = ShardKeys.of(prefix, number)
         latest_ms = clock.now_ms() - ORPHAN_PATIENCE_S * 1000
-        ended = redis.zrangebyscore(shard.alive, "-inf", latest_ms, start=0, num=1000)
+        ended: list[Any] = redis.zrangebyscore(shard.alive, "-inf", latest_ms, start=0, num=1000)
         for raw_id in ended:
-            stored = redis.hget(shard.intents, raw_id)
+            stored: Any = redis.hget(shard.intents, raw_id)
             progress = redis.hget(shard.progress, raw_id)
             if stored is None:
                 redis.zrem(shard.alive, raw_id)  # settled, or lost with Redis and then settled from a journal

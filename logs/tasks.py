@@ -4,9 +4,9 @@ import os
 import socket
 
 from celery import shared_task
+from django.conf import settings
 
 from codexflow.lib.redis import sync_client
-from codexflow.settings import ENV
 from logs import drain, partitions, services
 from logs.reconcile import reconcile
 
@@ -15,20 +15,20 @@ from logs.reconcile import reconcile
 def drain_usage() -> str:
     """Events from the stream to rows, ledger and rollups."""
     consumer = f"{socket.gethostname()}-{os.getpid()}"
-    done = drain.drain(sync_client(ENV.redis_url), prefix=ENV.redis_prefix, consumer=consumer)
+    done = drain.drain(sync_client(settings.ENV.redis_url), prefix=settings.ENV.redis_prefix, consumer=consumer)
     return f"read {done.read}, stored {done.stored}, corrected {done.corrected}, dead {done.dead}"
 
 
 @shared_task
 def sweep_orphans() -> str:
     """Calls whose process died."""
-    return f"settled {services.sweep_orphans(sync_client(ENV.redis_url), ENV.redis_prefix)}"
+    return f"settled {services.sweep_orphans(sync_client(settings.ENV.redis_url), settings.ENV.redis_prefix)}"
 
 
 @shared_task
 def reconcile_limits() -> str:
     """Redis's counters against PostgreSQL."""
-    done = reconcile(sync_client(ENV.redis_url), ENV.redis_prefix)
+    done = reconcile(sync_client(settings.ENV.redis_url), settings.ENV.redis_prefix)
     return f"{done.scopes} scopes, {done.corrected} corrected, {done.busy} busy"
 
 

@@ -97,13 +97,11 @@ async def serve(house: House, incoming: Incoming) -> None:
 
 def _permitted(route: Route, principal: Principal) -> tuple[str, ...]:
     """The models of the route that the key may use. Raises StageNotAllowedForKey, ModelNotAllowedForKey."""
-    if principal.allowed_stages and route.stage not in principal.allowed_stages:
+    if not principal.policy.permits_stage(route.stage):
         raise StageNotAllowedForKey
-    if not principal.allowed_models:
-        return route.models
-    if route.models[0] not in principal.allowed_models:
+    if not principal.policy.permits_model(route.models[0]):
         raise ModelNotAllowedForKey
-    return tuple(model for model in route.models if model in principal.allowed_models)
+    return tuple(model for model in route.models if principal.policy.permits_model(model))
 
 
 def _rates(models: tuple[str, ...], catalogue: Catalogue, margin_bp: int) -> dict[str, FrozenRates]:

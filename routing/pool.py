@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 import httptools
+from typing_extensions import override
 
 from codexflow.lib.clock import monotonic_s
 from routing.errors import ConnectFailed, UpstreamBroken, UpstreamSilent
@@ -169,9 +170,11 @@ class Connection(asyncio.Protocol):
 
     # asyncio.Protocol
 
+    @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment] # uvloop's transport is no subclass of asyncio's
 
+    @override
     def data_received(self, data: bytes) -> None:
         try:
             self._parser.feed_data(data)
@@ -182,9 +185,11 @@ class Connection(asyncio.Protocol):
             self._is_paused = True
             self._transport.pause_reading()
 
+    @override
     def eof_received(self) -> bool:
         return False
 
+    @override
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
         self._pool.forget(self)

@@ -88,9 +88,7 @@ def main() -> None:
         "    make run\n\n"
     )
     if "CODEXFLOW_WEBHOOK_URL" not in made:
-        sys.stdout.write(
-            "LITELLM_WEBHOOK_KEY is not set: LiteLLM reports no usage and logs an error a call.\n\n"
-        )
+        sys.stdout.write("LITELLM_WEBHOOK_KEY is not set: LiteLLM reports no usage and logs an error a call.\n\n")
     sys.stdout.flush()
     arguments = command(args.config, host=args.host, port=args.port)
     os.execve(arguments[0], arguments, made)  # noqa: S606 - the program is ours, no shell

@@ -7,6 +7,8 @@ How an error looks on the wire is decided in `lib/http.py`, by surface.
 from http import HTTPStatus
 from typing import Any, ClassVar
 
+from typing_extensions import override
+
 
 class AppError(Exception):
     """A failure with a public code. Subclasses set `code`, `status`, `kind` and `default_message`."""
@@ -33,6 +35,7 @@ class AppError(Exception):
         self.facts = facts
         super().__init__(self.message)
 
+    @override
     def __repr__(self) -> str:
         return f"{type(self).__name__}(code={self.code!r}, status={int(self.status)}, facts={self.facts!r})"
 

@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import logging
 from collections import deque
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import hiredis
 import redis
 import redis.asyncio
 from redis.connection import parse_url
+from typing_extensions import override
 
 from codexflow.lib.clock import monotonic_s
 from codexflow.lib.errors import AppError
@@ -132,7 +134,7 @@ class Pipeline(asyncio.Protocol):
             raise RedisUnavailable(reason="not connected")
         return self._queue(command)
 
-    async def run(self, script: Script, keys: list[bytes], args: list[Argument]) -> Reply:
+    async def run(self, script: Script, keys: Sequence[bytes], args: Sequence[Argument]) -> Reply:
         """Run a script by its digest, sending its text only when the server has forgotten it."""
         try:
             return await self.call(b"EVALSHA", script.sha, len(keys), *keys, *args)
@@ -143,7 +145,7 @@ class Pipeline(asyncio.Protocol):
 
     def _queue(self, command: tuple[Argument, ...]) -> "asyncio.Future[Reply]":
         future: asyncio.Future[Reply] = self._loop.create_future()
-        self._out.append(hiredis.pack_command(command))
+        self._out.append(hiredis.pack_command(command))  # type: ignore[arg-type] # its stub means a 1-tuple
         self._pending.append((future, monotonic_s() + self._timeout_s))
         if not self._is_flushing:
             self._is_flushing = True
@@ -207,7 +209,7 @@ class Pipeline(asyncio.Protocol):
                 return
 
     async def _connect(self) -> None:
-        options = parse_url(self._url)
+        options = parse_url(self._url)  # type: ignore[no-untyped-call]
         is_tls = self._url.startswith("rediss://")
         self._reader = hiredis.Reader()
         async with asyncio.timeout(self._timeout_s * 5):
@@ -229,10 +231,12 @@ class Pipeline(asyncio.Protocol):
 
     # asyncio.Protocol
 
+    @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport) or hasattr(transport, "write")  # noqa: S101 - narrows the type
         self._transport = transport  # type: ignore[assignment] # uvloop's transport is no subclass of asyncio's
 
+    @override
     def data_received(self, data: bytes) -> None:
         self._reader.feed(data)
         while True:
@@ -247,6 +251,7 @@ class Pipeline(asyncio.Protocol):
             else:
                 future.set_result(reply)
 
+    @override
     def connection_lost(self, exc: Exception | None) -> None:
         if self._transport is not None:
             self._drop("connection lost")

@@ -106,16 +106,12 @@ class WebhookSink:
             if not self._changed.wait_for(lambda: self.begun > seen, timeout_s):
                 raise TimeoutError(f"LiteLLM sent no batch in {timeout_s} s")
 
-    def wait(
-        self, wanted: Callable[[dict[str, Any]], bool], *, count: int, timeout_s: float
-    ) -> list[dict[str, Any]]:
+    def wait(self, wanted: Callable[[dict[str, Any]], bool], *, count: int, timeout_s: float) -> list[dict[str, Any]]:
         """The payloads that are `wanted`, as soon as there are `count`. Raises TimeoutError."""
         with self._changed:
             if not self._changed.wait_for(lambda: sum(map(wanted, self.payloads)) >= count, timeout_s):
                 seen = [payload.get("litellm_call_id") for payload in self.payloads]
-                raise TimeoutError(
-                    f"LiteLLM did not report {count} such calls in {timeout_s} s; it reported {seen}"
-                )
+                raise TimeoutError(f"LiteLLM did not report {count} such calls in {timeout_s} s; it reported {seen}")
             return [payload for payload in self.payloads if wanted(payload)]
 
     def close(self) -> None:

@@ -41,9 +41,7 @@ def events(body: str) -> list[Any]:
 
 
 def text_of(found: list[Any]) -> str:
-    parts = [
-        choice["delta"].get("content") for event in found if "choices" in event for choice in event["choices"]
-    ]
+    parts = [choice["delta"].get("content") for event in found if "choices" in event for choice in event["choices"]]
     return "".join(part or "" for part in parts)
 
 
@@ -70,9 +68,7 @@ def test_the_demo_upstream_has_the_shipped_models_at_the_shipped_prices() -> Non
     from codexflow.dev.demo_upstream.models import MODELS
 
     info = {m["model_name"]: m["model_info"] for m in shipped_config()["model_list"]}
-    assert {
-        name: (m.mode, m.input_cost_per_token, m.output_cost_per_token) for name, m in MODELS.items()
-    } == {
+    assert {name: (m.mode, m.input_cost_per_token, m.output_cost_per_token) for name, m in MODELS.items()} == {
         name: (i["mode"], i["input_cost_per_token"], i["output_cost_per_token"]) for name, i in info.items()
     }
 
@@ -104,9 +100,7 @@ def test_the_shipped_file_works_as_it_is_and_without_a_webhook() -> None:
 def test_the_mock_file_answers_without_a_provider() -> None:
     with running_as_shipped(program.MOCK_CONFIG) as litellm:
         for stream in (False, True):
-            answer = post(
-                litellm, "hi", stream=stream, stream_options={"include_usage": True} if stream else None
-            )
+            answer = post(litellm, "hi", stream=stream, stream_options={"include_usage": True} if stream else None)
             assert answer.status_code == 200
             assert "[mock]" in (text_of(events(answer.text)) if stream else answer.text)
         request = {"model": "text-embedding-3-small", "input": "hi"}
@@ -190,9 +184,7 @@ def test_tools_and_embeddings_pass_through_the_sdk(litellm: LiteLLM) -> None:
 @on_litellm
 @pytest.mark.parametrize("model", [MODEL, SHIPPED_MODEL])
 @pytest.mark.parametrize("stream", [False, True])
-def test_messages_and_responses_are_answered_over_chat_completions(
-    litellm: LiteLLM, model: str, stream: bool
-) -> None:
+def test_messages_and_responses_are_answered_over_chat_completions(litellm: LiteLLM, model: str, stream: bool) -> None:
     """Claude Code and Codex CLI work with providers that know chat completions only."""
     message = {"max_tokens": 50, "messages": [{"role": "user", "content": "marmalade"}]}
     for path, body in (("/v1/messages", message), ("/v1/responses", {"input": "marmalade"})):
@@ -234,9 +226,7 @@ def test_keys_and_unknown_models_without_a_database(litellm: LiteLLM) -> None:
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_call_is_reported_once_with_our_call_id_and_no_text(litellm: LiteLLM, stream: bool) -> None:
     options = {"stream": True, "stream_options": {"include_usage": True}} if stream else {}
-    call_id, payload = litellm.reported(
-        lambda call_id: post(litellm, "a secret of mine", call_id=call_id, **options)
-    )
+    call_id, payload = litellm.reported(lambda call_id: post(litellm, "a secret of mine", call_id=call_id, **options))
     # Batches come in order: a second report would have come before this one.
     litellm.reported(lambda later: post(litellm, "a later one", call_id=later))
     assert litellm.callback_payloads(call_id) == [payload]
@@ -308,9 +298,7 @@ def test_an_aborted_stream_is_cancelled_upstream_and_reported_as_a_success(litel
 @on_litellm
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 429, 500, 502, 503, 504, 529])
-def test_a_providers_status_is_kept_and_nothing_is_retried(
-    litellm: LiteLLM, status: int, stream: bool
-) -> None:
+def test_a_providers_status_is_kept_and_nothing_is_retried(litellm: LiteLLM, status: int, stream: bool) -> None:
     """Retry-After comes back only as llm_provider-retry-after; `code` is the status as text."""
     answer = post(litellm, f"[[fault:{status} retry_after=7]]", stream=stream)
     error = error_of(answer)
@@ -380,9 +368,7 @@ def test_html_instead_of_a_stream_looks_like_an_empty_success(litellm: LiteLLM) 
 
 @on_litellm
 def test_without_usage_a_stream_is_counted_and_an_answer_is_free(litellm: LiteLLM) -> None:
-    streamed = events(
-        post(litellm, "[[fault:no_usage]]", stream=True, stream_options={"include_usage": True}).text
-    )
+    streamed = events(post(litellm, "[[fault:no_usage]]", stream=True, stream_options={"include_usage": True}).text)
     assert streamed[-2]["usage"]["completion_tokens"] > 0
     answer = post(litellm, "[[fault:no_usage]]")
     assert answer.json()["usage"]["total_tokens"] == 0
