@@ -12,6 +12,7 @@ import yaml
 from openai import APIError, OpenAI
 
 from codexflow.dev import litellm as program
+from codexflow.dev.demo_upstream.models import MODELS
 from codexflow.lib.ids import new_id
 from codexflow.testing.litellm import SHIPPED_MODEL, WEBHOOK_KEY, LiteLLM, running_as_shipped, shipped_config
 
@@ -65,8 +66,6 @@ def test_the_shipped_and_the_mock_file_name_the_same_models_at_the_same_prices()
 
 
 def test_the_demo_upstream_has_the_shipped_models_at_the_shipped_prices() -> None:
-    from codexflow.dev.demo_upstream.models import MODELS
-
     info = {m["model_name"]: m["model_info"] for m in shipped_config()["model_list"]}
     assert {name: (m.mode, m.input_cost_per_token, m.output_cost_per_token) for name, m in MODELS.items()} == {
         name: (i["mode"], i["input_cost_per_token"], i["output_cost_per_token"]) for name, i in info.items()
