@@ -6,13 +6,11 @@ SHELL := /bin/bash
 
 PYTHON ?= python3
 VENV := .venv
-LITELLM_VENV := .venv-litellm
 BIN := $(VENV)/bin
 PY := $(BIN)/python
 REQUIREMENTS := base embedded dev
 # Further words for pytest: make test ARGS="-k chat -x"
 ARGS ?=
-LITELLM_PORT ?= 4000
 
 # Install pinned, hashed requirements into an environment: $(call install,environment,files...)
 # uv takes seconds; pip, which also knows the machine's own index settings, is there for when uv cannot reach its index.
@@ -22,7 +20,7 @@ define install
 	     $(1)/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes $(foreach file,$(2),-r $(file)); }
 endef
 
-.PHONY: run check test format lock litellm litellm-env clean versions
+.PHONY: run check test format lock clean versions
 
 # Start everything on this machine; Ctrl-C ends it. PORT, CFX_HOME, DATABASE_URL, REDIS_URL, LITELLM_URL are honoured.
 run: $(VENV)/.run
@@ -40,12 +38,7 @@ check: $(VENV)/.dev
 # Every test, on real PostgreSQL and Valkey. Without the LiteLLM environment its suite is left out, and named;
 # with CI=true it is installed first and nothing is left out.
 test: $(VENV)/.dev $(if $(filter true,$(CI)),litellm-env)
-	if [ -x $(LITELLM_VENV)/bin/litellm ]; then \
-	    $(PY) -m pytest -n 2 $(ARGS); \
-	else \
-	    $(PY) -m pytest -n 2 -m "not litellm" $(ARGS); \
-	    echo "Left out: the suite against a real LiteLLM. \`make litellm-env\` installs what it needs."; \
-	fi
+	$(PY) -m pytest -n 2 --dist loadgroup $(ARGS)
 
 # Put imports and layout in order.
 format: $(VENV)/.dev
@@ -58,13 +51,6 @@ lock: $(VENV)/.tools
 	    $(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header \
 	        --python-version 3.11 requirements/$$name.in -o requirements/$$name.txt; \
 	done
-
-# Run the LiteLLM proxy with config/litellm.yaml; then `LITELLM_URL=http://127.0.0.1:4000 make run`.
-litellm: litellm-env
-	exec $(LITELLM_VENV)/bin/litellm --config config/litellm.yaml --host 127.0.0.1 --port $(LITELLM_PORT)
-
-# The LiteLLM proxy in an environment of its own: its pins must never hold ours back.
-litellm-env: $(LITELLM_VENV)/.installed
 
 # Remove what can be made again. The data under .codexflow stays.
 clean:
@@ -96,7 +82,4 @@ $(VENV)/.dev: $(VENV)/.run requirements/dev.txt
 	$(call install,$(VENV),$(foreach name,$(REQUIREMENTS),requirements/$(name).txt))
 	touch $@
 
-$(LITELLM_VENV)/.installed: $(VENV)/.tools requirements/litellm.txt
-	$(PYTHON) -m venv $(LITELLM_VENV)
-	$(call install,$(LITELLM_VENV),requirements/litellm.txt)
-	touch $@
+include Makefile.litellm

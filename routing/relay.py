@@ -69,19 +69,19 @@ class StreamRelay:
         chunk: bytes | None = self._opened.first
         while chunk is not None:
             for event in splitter.feed(chunk):
-                if event.usage is not None:
-                    meter.reported(event.usage)
+                if event.kind is sse.Kind.DONE:
+                    return
+                if event.kind is sse.Kind.ERROR:
+                    # LiteLLM may close even a broken stream with [DONE]; ours stays without.
+                    raise StreamBroken(reason="error event")
                 if event.kind is sse.Kind.CONTENT:
                     meter.delivered(event.raw)
+                if event.usage is None:
                     await self._incoming.send(event.raw)
-                elif event.kind is sse.Kind.USAGE:
-                    if self._wants_usage:
-                        await self._incoming.send(sse.without_cost(event.raw))
-                elif event.kind is sse.Kind.DONE:
-                    return
-                else:
-                    # LiteLLM closes even a broken stream with [DONE]; ours stays without.
-                    raise StreamBroken(reason="error event")
+                    continue
+                meter.reported(event.usage)
+                if raw := sse.for_caller(event, wants_usage=self._wants_usage):
+                    await self._incoming.send(raw)
             if self._incoming.is_gone:
                 raise ClientDisconnected
             try:

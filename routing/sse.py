@@ -45,10 +45,20 @@ class ProviderUsage(Struct):
     cost: float | None = None
 
 
+class _Choice(Struct):
+    delta: dict[str, msgspec.Raw] | None = None
+    finish_reason: str | None = None
+    text: str | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.delta and not self.finish_reason and not self.text
+
+
 class _Payload(Struct):
     id: str | None = None
     usage: ProviderUsage | None = None
-    choices: list[msgspec.Raw] | None = None
+    choices: list[_Choice] | None = None
     error: msgspec.Raw | None = None
 
 
@@ -132,7 +142,9 @@ def _classified(raw: bytes) -> Event:
         return Event(raw, Kind.ERROR)
     if payload.usage is None:
         return Event(raw)
-    return Event(raw, Kind.USAGE if not payload.choices else Kind.CONTENT, payload.usage)
+    # OpenAI sends usage without choices; LiteLLM beside an empty one.
+    is_usage_only = all(choice.is_empty for choice in payload.choices or ())
+    return Event(raw, Kind.USAGE if is_usage_only else Kind.CONTENT, payload.usage)
 
 
 def error_event(body: bytes) -> bytes:
@@ -157,8 +169,18 @@ def response_id(chunk: bytes) -> str:
     return ""
 
 
-def without_cost(raw: bytes) -> bytes:
-    """A usage event without LiteLLM's `cost`: what the upstream charges us is not the caller's price."""
-    payload = msgspec.json.decode(data_of(raw))
-    payload.get("usage", {}).pop("cost", None)
+def for_caller(event: Event, *, wants_usage: bool) -> bytes:
+    """An event with usage as its caller may see it: without usage that was not asked for, and never with `cost`.
+
+    What the upstream charges us is not the caller's price.
+    """
+    payload = msgspec.json.decode(data_of(event.raw))
+    if not wants_usage:
+        if event.kind is Kind.USAGE:
+            return b""
+        del payload["usage"]
+    elif "cost" in payload["usage"]:
+        payload["usage"] = {name: value for name, value in payload["usage"].items() if not name.startswith("cost")}
+    else:
+        return event.raw
     return b"data: " + msgspec.json.encode(payload) + b"\n\n"

@@ -22,14 +22,6 @@ from codexflow.env import REPOSITORY
 from codexflow.testing.waiting import until
 
 
-def defines(module: str, name: str) -> bool:
-    file = REPOSITORY / "codexflow" / module
-    return file.is_file() and f"\n{name}" in file.read_text()
-
-
-IS_WIRED = defines("asgi.py", "application") and defines("celery.py", "app")
-
-
 def manage(home: Home, *arguments: str, **variables: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         [sys.executable, "manage.py", *arguments],
@@ -156,7 +148,6 @@ def pids(home: Home) -> dict[str, int]:
         return {}
 
 
-@pytest.mark.skipif(not IS_WIRED, reason="the web or worker entry point is not part of this tree")
 def test_the_house_heals_ends_in_order_and_comes_back(home: Home) -> None:
     port = valkey.free_port()
     names = {"postgres", "valkey", "web", "worker", "beat"}
