@@ -73,7 +73,7 @@ class House:
             done = supervisor.run_once(self._spec(argv[0], [sys.executable, "-m", *argv], is_restarted=False))
             if done.returncode != 0:
                 raise RuntimeError(f"{argv[0]} {done.last_words()}")
-        self.callers = [_caller(each) for each in json.loads(tenants.read_text())]
+        self.callers = [caller_of(each) for each in json.loads(tenants.read_text())]
         env = Env.read(self.environ)
         for name in ("web", "worker", "beat"):
             supervisor.start(self._spec(name, argv_of(name, env)))
@@ -157,7 +157,7 @@ class House:
         return before_start
 
 
-def _caller(told: dict[str, Any]) -> Caller:
+def caller_of(told: dict[str, Any]) -> Caller:
     return Caller(**{**told, "key_id": UUID(told["key_id"]), "organization_id": UUID(told["organization_id"])})
 
 

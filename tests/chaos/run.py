@@ -20,7 +20,9 @@ from tests.chaos.house import TARGETS, House, a_house
 from tests.chaos.traffic import Traffic
 
 DOWN_S = (0.0, 0.5, 2.0)
-PAUSE_S = (0.6, 2.4)  # between one process's return and the next kill
+# Every so many kills the process stays away so long that leases and patience with it end.
+LONG_DOWN_S, LONG_DOWN_EVERY = 30.0, 25
+PAUSE_S = (0.8, 3.2)  # between two kills
 WARM_UP_S = 3.0
 # Leases end, patience with dead processes ends, the sweeper and the drain come by.
 QUIET_WITHIN_S = 150.0
@@ -77,6 +79,8 @@ def _kill(house: House, plan: Plan) -> Counter[str]:
         down_s = draw.choice(DOWN_S)
         if plan.empties_once and number == empty_at:
             target, house.empties_next = "valkey", True
+        if number % LONG_DOWN_EVERY == LONG_DOWN_EVERY // 2:
+            down_s = LONG_DOWN_S
         house.kill(target, down_s=down_s)
         killed[target] += 1
         house.pump(draw.uniform(*PAUSE_S))
