@@ -16,7 +16,7 @@ from codexflow.env import Env
 from codexflow.lib.clock import monotonic_s
 from tests.chaos.audit import Report, audit
 from tests.chaos.books import Books, read_database, read_journal, read_redis, read_upstream
-from tests.chaos.house import TARGETS, House, a_house
+from tests.chaos.house import TARGETS, MortalHouse
 from tests.chaos.traffic import Traffic
 
 DOWN_S = (0.0, 0.5, 2.0)
@@ -45,8 +45,7 @@ class Plan:
 
 def run(plan: Plan, log: Path) -> Report:
     """Do it and audit. Raises DevError when the house cannot even be started."""
-    with a_house(log) as house:
-        house.cuts_tail = plan.cuts_tail
+    with MortalHouse(log, cuts_tail=plan.cuts_tail) as house:
         house.start()
         _say(f"seed {plan.seed}: house on port {house.port}, {plan.rate:g} requests/s; log: {log}")
         traffic = Traffic(house.port, house.callers, rate=plan.rate, seed=plan.seed)
@@ -69,7 +68,7 @@ def run(plan: Plan, log: Path) -> Report:
         return report
 
 
-def _kill(house: House, plan: Plan) -> Counter[str]:
+def _kill(house: MortalHouse, plan: Plan) -> Counter[str]:
     draw = Random(plan.seed)  # noqa: S311 - a repeatable plan
     killed: Counter[str] = Counter()
     house.pump(WARM_UP_S)
@@ -87,7 +86,7 @@ def _kill(house: House, plan: Plan) -> Counter[str]:
     return killed
 
 
-def _until_quiet(house: House) -> float:
+def _until_quiet(house: MortalHouse) -> float:
     """Wait until every process is back and nothing is under way; returns how long that took."""
     began_s = monotonic_s()
     while monotonic_s() - began_s < QUIET_WITHIN_S:
@@ -104,7 +103,7 @@ def _until_quiet(house: House) -> float:
     return monotonic_s() - began_s
 
 
-def _audited(house: House, traffic: Traffic, plan: Plan, killed: Counter[str]) -> Report:
+def _audited(house: MortalHouse, traffic: Traffic, plan: Plan, killed: Counter[str]) -> Report:
     """The audit. Until AGREE_WITHIN_S have passed the limiter's counters may still be on their way to agreement."""
     catalogue = parse(Env.read(house.environ).config_path.read_text(), source="models.yaml")
     # What may be admitted above a daily limit for every Valkey whose last second was taken away.
@@ -115,7 +114,7 @@ def _audited(house: House, traffic: Traffic, plan: Plan, killed: Counter[str]) -
         books = Books()
         read_upstream(entries, books)
         _read_passing(house, books)
-        with psycopg.connect(house.database_url) as connection, connection.cursor() as cursor:
+        with psycopg.connect(house.addresses["database_url"]) as connection, connection.cursor() as cursor:
             connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
             read_database(cursor, books)
         report = audit(books, traffic.seen, house.callers, catalogue, quota_slack=slack_s)
@@ -124,13 +123,13 @@ def _audited(house: House, traffic: Traffic, plan: Plan, killed: Counter[str]) -
         house.pump(LOOK_S)
 
 
-def _read_passing(house: House, books: Books) -> None:
-    with Redis.from_url(house.redis_url, socket_timeout=5) as redis:
+def _read_passing(house: MortalHouse, books: Books) -> None:
+    with Redis.from_url(house.addresses["redis_url"], socket_timeout=5) as redis:
         read_redis(redis, "cfx", books)
-    read_journal(house.journal, books)
+    read_journal(house.home.path / "journal", books)
 
 
-def _upstream_ledger(house: House) -> list[dict[str, object]]:
+def _upstream_ledger(house: MortalHouse) -> list[dict[str, object]]:
     request = Request(f"{house.upstream_url}/demo/ledger", headers={"Authorization": f"Bearer {house.upstream_key}"})  # noqa: S310 - loopback
     with urlopen(request, timeout=60) as answer:  # noqa: S310 - loopback
         entries: list[dict[str, object]] = json.load(answer)["entries"]
