@@ -60,7 +60,10 @@ def _house(home: Path) -> Iterator[dict[str, str]]:
 
         found = _until(quickstart, START_WITHIN_S, "the first answer")
         sys.stdout.write(f"smoke: first answer after {monotonic_s() - started_s:.1f} s\n")
-        yield found
+        try:
+            yield found
+        except SmokeFailed as exc:
+            raise SmokeFailed(f"{exc}\n{_tail(log)}") from exc
         if " ended with code " in _tail(log):
             raise SmokeFailed(f"a program died:\n{_tail(log)}")
     finally:
@@ -90,7 +93,7 @@ def _call(quickstart: dict[str, str]) -> str:
         data=json.dumps(body).encode(),
         headers={"Authorization": f"Bearer {quickstart['api_key']}", "Content-Type": "application/json"},
     )
-    with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
+    with _opened(request) as answer:
         if not json.load(answer)["choices"][0]["message"]["content"]:
             raise SmokeFailed("the answer has no content")
         return str(answer.headers["X-CFX-Request-Id"])
@@ -99,8 +102,16 @@ def _call(quickstart: dict[str, str]) -> str:
 def _row(quickstart: dict[str, str], request_id: str) -> dict[str, Any] | None:
     url = f"{quickstart['base_url'].removesuffix('/v1')}/api/v1/requests/{request_id}"
     request = urllib.request.Request(url, headers={"Authorization": f"Bearer {quickstart['api_key']}"})  # noqa: S310
-    with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
+    with _opened(request) as answer:
         return json.load(answer) if answer.status == 200 else None
+
+
+def _opened(request: urllib.request.Request) -> Any:
+    try:
+        return urllib.request.urlopen(request, timeout=30)  # noqa: S310 - our own loopback address
+    except urllib.error.HTTPError as exc:
+        with exc:
+            raise SmokeFailed(f"{request.full_url} answered {exc.code}: {exc.read(2000)!r}") from exc
 
 
 def _until(condition: Callable[[], Any], within_s: float, what: str) -> Any:
