@@ -59,7 +59,8 @@ class _Payload(Struct):
     id: str | None = None
     usage: ProviderUsage | None = None
     choices: list[_Choice] | None = None
-    error: msgspec.Raw | None = None
+    # Not `Raw | None`: msgspec reads that as null only.
+    error: msgspec.Raw = msgspec.Raw(b"null")
 
 
 _decoder = msgspec.json.Decoder(_Payload)
@@ -138,7 +139,7 @@ def _classified(raw: bytes) -> Event:
         payload = _decoder.decode(data)
     except (msgspec.MsgspecError, RecursionError):
         return Event(raw)
-    if payload.error is not None and bytes(payload.error) != b"null":
+    if bytes(payload.error) != b"null":
         return Event(raw, Kind.ERROR)
     if payload.usage is None:
         return Event(raw)
