@@ -20,11 +20,15 @@ define install
 	     $(1)/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes $(foreach file,$(2),-r $(file)); }
 endef
 
-.PHONY: run check test format lock clean versions
+.PHONY: run smoke check test format lock clean versions
 
 # Start everything on this machine; Ctrl-C ends it. PORT, CFX_HOME, DATABASE_URL, REDIS_URL, LITELLM_URL are honoured.
 run: $(VENV)/.run
 	exec $(PY) manage.py up
+
+# The promise of `make run`, tried: start, first call, its row, end. Needs only what `make run` installs.
+smoke: $(VENV)/.run
+	$(PY) -m codexflow.dev.smoke
 
 # Style, types, import directions, migrations and settings.
 check: $(VENV)/.dev

@@ -34,6 +34,7 @@ HEARTBEAT = Script(_LUA / "heartbeat.lua")
 WARM = Script(_LUA / "warm.lua")
 
 SECONDS_PER_DAY = 86_400
+SECOND_CHANCE_S = 0.15
 RECENT_S = 600
 SCOPES = ("organization", "key")
 
@@ -136,7 +137,7 @@ class Settlement:
     minute: int
 
 
-# (payer, index of the scope, day) -> its truth. Raises whatever the database raises.
+# (payer, index of the scope, day) -> its truth. Raises LimiterUnavailable.
 LoadTruth = Callable[[Payer, int, int], Awaitable[ScopeTruth]]
 
 
@@ -169,22 +170,38 @@ async def admit(
         *limits[1].as_args(),
     ]
     try:
-        # Each scope may be cold once.
-        for _ in range(len(SCOPES) + 1):
-            reply = await redis.run(ADMIT, keys, args)
-            verdict, day, now_ms, detail = reply[0], reply[1], reply[2], reply[6]
-            if verdict != b"cold":
-                break
-            truth = await load_truth(payer, detail - 1, day)
-            await redis.run(WARM, [payer.scopes[detail - 1]], _warm_args(day, truth))
-        else:
-            raise LimiterUnavailable(reason="scopes do not stay loaded", retry_after_s=1)
-    except (RedisUnavailable, ResponseError) as exc:
-        raise LimiterUnavailable(reason=repr(exc), retry_after_s=1) from exc
+        reply = await _ask(redis, payer, keys, args, load_truth)
+    except RedisUnavailable as exc:
+        # A stall of a moment should not cost the caller an answer. Asking twice is harmless: the first may have
+        # been counted, and then the second is told so.
+        if not await redis.until_up(SECOND_CHANCE_S):
+            raise LimiterUnavailable(reason=repr(exc), retry_after_s=1) from exc
+        try:
+            reply = await _ask(redis, payer, keys, args, load_truth)
+        except RedisUnavailable as again:
+            raise LimiterUnavailable(reason=repr(again), retry_after_s=1) from again
+    verdict, day, now_ms, detail = reply[0], reply[1], reply[2], reply[6]
     admission = _daily_state(limits, day=day, minute=reply[5], used=(reply[3], reply[4]))
     if verdict in (b"ok", b"dup"):
         return admission
     raise _refusal(verdict.decode(), SCOPES[detail - 1], admission, now_ms)
+
+
+async def _ask(
+    redis: Pipeline, payer: Payer, keys: Sequence[bytes], args: Sequence[Argument], load_truth: LoadTruth
+) -> list[Any]:
+    """The script's answer, after loading the scopes that Redis does not know: each may be cold once."""
+    try:
+        for _ in range(len(SCOPES) + 1):
+            reply: list[Any] = await redis.run(ADMIT, keys, args)
+            verdict, day, scope = reply[0], reply[1], reply[6] - 1
+            if verdict != b"cold":
+                return reply
+            truth = await load_truth(payer, scope, day)
+            await redis.run(WARM, [payer.scopes[scope]], _warm_args(day, truth))
+    except ResponseError as exc:
+        raise LimiterUnavailable(reason=repr(exc), retry_after_s=1) from exc
+    raise LimiterUnavailable(reason="scopes do not stay loaded", retry_after_s=1)
 
 
 async def settle(redis: Pipeline, payer: Payer, settlement: Settlement) -> bool:

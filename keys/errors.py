@@ -31,3 +31,21 @@ class AuthenticationUnavailable(AppError):
     kind = "server_error"
     default_message = "Keys cannot be checked right now. Try again in a moment."
     may_retry = True
+
+
+class ActionNotAllowed(AppError):
+    """The caller belongs here, but its role does not include this."""
+
+    code = "action_not_allowed"
+    status = HTTPStatus.FORBIDDEN
+    kind = "permission_error"
+    default_message = "Your role, or this key's scope, does not allow this."
+
+
+class KeyLimitReached(AppError):
+    """The plan's number of keys is used up."""
+
+    code = "key_limit_reached"
+    status = HTTPStatus.FORBIDDEN
+    kind = "permission_error"
+    default_message = "The plan's number of API keys is used up. Revoke one, or change the plan."

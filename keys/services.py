@@ -1,16 +1,21 @@
 """Verbs on API keys."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
+from typing import Any, TypeVar
 
 from django.conf import settings
 from django.db import transaction
 
 from accounts import audit
 from accounts.models import Organization, User
+from billing.models import Account
+from billing.services import open_account
 from codexflow.lib.clock import now
 from keys import notices, secret
+from keys.errors import KeyLimitReached
 from keys.models import ApiKey
+from keys.selectors import keys_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,22 +26,63 @@ class IssuedKey:
     plain: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyTerms:
+    """What a key may do; None and empty lists leave it to the plan."""
+
+    expires_at: datetime | None = None
+    daily_requests: int | None = None
+    rpm: int | None = None
+    tpm: int | None = None
+    concurrent_streams: int | None = None
+    budget_month_nanos: int | None = None
+    allowed_stages: tuple[str, ...] = ()
+    allowed_models: tuple[str, ...] = ()
+    allowed_surfaces: tuple[str, ...] = ()
+    allowed_networks: tuple[str, ...] = ()
+
+    def within(self, key: ApiKey) -> "KeyTerms":
+        """These terms, and nothing that `key` itself may not do."""
+        return KeyTerms(
+            expires_at=_least(self.expires_at, key.expires_at),
+            daily_requests=_least(self.daily_requests, key.daily_requests),
+            rpm=_least(self.rpm, key.rpm),
+            tpm=_least(self.tpm, key.tpm),
+            concurrent_streams=_least(self.concurrent_streams, key.concurrent_streams),
+            budget_month_nanos=_least(self.budget_month_nanos, key.budget_month_nanos),
+            allowed_stages=tuple(key.allowed_stages),
+            allowed_models=tuple(key.allowed_models),
+            allowed_surfaces=tuple(key.allowed_surfaces),
+            allowed_networks=tuple(key.allowed_networks),
+        )
+
+
+T = TypeVar("T", int, datetime)
+
+
+def _least(a: T | None, b: T | None) -> T | None:
+    return a if b is None else b if a is None else min(a, b)
+
+
 def issue_key(
     organization: Organization,
     *,
     name: str,
     created_by: User,
     actor_label: str = "",
-    expires_at: datetime | None = None,
-    daily_requests: int | None = None,
-    rpm: int | None = None,
-    tpm: int | None = None,
-    concurrent_streams: int | None = None,
-    budget_month_nanos: int | None = None,
+    terms: KeyTerms = KeyTerms(),
 ) -> IssuedKey:
-    """Make a key of the organization, in one transaction with its audit entry. It works at once."""
+    """Make a key of the organization, in one transaction with its audit entry. It works at once.
+
+    Raises KeyLimitReached when the plan allows no more.
+    """
     minted = secret.mint()
     with transaction.atomic():
+        account = open_account(organization)
+        # The account's row is the queue in which simultaneous creations wait for each other.
+        Account.objects.select_for_update().get(pk=account.pk)
+        if keys_of(organization).filter(revoked_at=None).count() >= account.plan.max_keys:
+            raise KeyLimitReached
         row = ApiKey.objects.create(
             organization=organization,
             created_by=created_by,
@@ -44,15 +90,25 @@ def issue_key(
             public_id=minted.public_id,
             digest=secret.digest(minted.key, settings.ENV.hash_salt),
             last_four=minted.key[-4:],
-            expires_at=expires_at,
-            daily_requests=daily_requests,
-            rpm=rpm,
-            tpm=tpm,
-            concurrent_streams=concurrent_streams,
-            budget_month_nanos=budget_month_nanos,
+            **{each.name: _plain(getattr(terms, each.name)) for each in fields(terms)},
         )
         audit.record("key.issued", row, organization=organization, actor=created_by, actor_label=actor_label, name=name)
     return IssuedKey(row, minted.key)
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def rename_key(row: ApiKey, *, name: str, actor: User | None = None, actor_label: str = "") -> ApiKey:
+    """Give a key another name, in one transaction with its audit entry."""
+    with transaction.atomic():
+        old, row.name = row.name, name
+        row.save(update_fields=["name"])
+        audit.record(
+            "key.renamed", row, organization=row.organization, actor=actor, actor_label=actor_label, old=old, new=name
+        )
+    return row
 
 
 def revoke_key(row: ApiKey, *, actor: User | None = None, actor_label: str = "") -> ApiKey:

@@ -84,7 +84,7 @@ class Health:
             _works(self._database), _works(self._ping), _works(self._liveliness)
         )
         if litellm:
-            await self.compare_models()
+            await self._compare_models()
         try:
             directory.current()
             has_config = True
@@ -111,7 +111,13 @@ class Health:
         # Never /health: that one calls every model and costs money.
         (await self._http.get("/health/liveliness")).raise_for_status()
 
-    async def compare_models(self) -> None:
+    async def watch_models(self) -> None:
+        """Compare from the start on, without waiting for somebody to ask for /health."""
+        while True:
+            await self._compare_models()
+            await asyncio.sleep(MODELS_MEMORY_S)
+
+    async def _compare_models(self) -> None:
         """Find models that models.yaml names and LiteLLM does not know, once a minute."""
         if clock.monotonic_s() - self._unknown_models[0] < MODELS_MEMORY_S:
             return

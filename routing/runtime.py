@@ -7,7 +7,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import redis
+from django.db import DatabaseError
 
+from billing.errors import LimiterUnavailable
 from billing.limits import Payer, ScopeTruth
 from billing.selectors import key_truths, organization_truths
 from codexflow.catalogue import directory
@@ -60,6 +62,7 @@ async def running(gateway: Gateway, env: Env) -> AsyncIterator[None]:
         asyncio.get_running_loop().create_task(_forever(job))
         for job in (
             desk.beat,
+            health.watch_models,
             lambda: _follow_catalogue(keys),
             lambda: _follow_keys(env, keys),
             lambda: _follow_breakers(breakers),
@@ -99,12 +102,13 @@ async def _forever(job: Callable[[], Awaitable[None]]) -> None:
 
 
 async def _load_truth(payer: Payer, scope: int, day: int) -> ScopeTruth:
-    """What PostgreSQL knows of a scope that Redis has forgotten."""
-    if scope == 0:
-        known = await in_database(organization_truths, [payer.organization_id], day)
-        return known.get(payer.organization_id, ScopeTruth())
-    known = await in_database(key_truths, [payer.key_id], day)
-    return known.get(payer.key_id, ScopeTruth())
+    """What PostgreSQL knows of a scope that Redis has forgotten. Raises LimiterUnavailable when it cannot be asked."""
+    load, owner = ((organization_truths, payer.organization_id), (key_truths, payer.key_id))[scope]
+    try:
+        known = await in_database(load, [owner], day)
+    except DatabaseError as exc:
+        raise LimiterUnavailable(reason=repr(exc), retry_after_s=1) from exc
+    return known.get(owner, ScopeTruth())
 
 
 async def _follow_catalogue(keys: lookup.Directory) -> None:

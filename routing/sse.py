@@ -59,7 +59,8 @@ class _Payload(Struct):
     id: str | None = None
     usage: ProviderUsage | None = None
     choices: list[_Choice] | None = None
-    error: msgspec.Raw | None = None
+    # Not `Raw | None`: msgspec reads that as null only.
+    error: msgspec.Raw = msgspec.Raw(b"null")
 
 
 _decoder = msgspec.json.Decoder(_Payload)
@@ -82,11 +83,6 @@ class Splitter:
     def __init__(self) -> None:
         self._rest = b""
 
-    @property
-    def rest(self) -> bytes:
-        """An event without its end yet."""
-        return self._rest
-
     def feed(self, chunk: bytes) -> Iterator[Event]:
         """The events that this chunk completes. Runs of plain content come as one piece, uncut."""
         if self._rest:
@@ -103,6 +99,12 @@ class Splitter:
             yield Event(whole)
             return
         yield from map(_classified, _events_of(whole))
+
+    def flush(self) -> Iterator[Event]:
+        """What is left when the stream has ended: some servers leave out the last empty line."""
+        rest, self._rest = self._rest, b""
+        if rest.strip():
+            yield _classified(rest)
 
 
 def _end_of_events(data: bytes) -> int:
@@ -138,7 +140,7 @@ def _classified(raw: bytes) -> Event:
         payload = _decoder.decode(data)
     except (msgspec.MsgspecError, RecursionError):
         return Event(raw)
-    if payload.error is not None and bytes(payload.error) != b"null":
+    if bytes(payload.error) != b"null":
         return Event(raw, Kind.ERROR)
     if payload.usage is None:
         return Event(raw)

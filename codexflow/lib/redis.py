@@ -104,7 +104,7 @@ class Pipeline(asyncio.Protocol):
         self._pending: deque[tuple[asyncio.Future[Reply], float]] = deque()
         self._out: list[bytes] = []
         self._is_flushing = False
-        self._is_up = False
+        self._up = asyncio.Event()
         self._is_closed = False
         self._watchdog: asyncio.TimerHandle | None = None
         self._connecting: asyncio.Task[None] | None = None
@@ -112,7 +112,15 @@ class Pipeline(asyncio.Protocol):
 
     @property
     def is_up(self) -> bool:
-        return self._is_up
+        return self._up.is_set()
+
+    async def until_up(self, timeout_s: float) -> bool:
+        """Wait a moment for the connection to come back. Returns whether it is up."""
+        try:
+            await asyncio.wait_for(self._up.wait(), timeout_s)
+        except TimeoutError:
+            return False
+        return True
 
     async def start(self) -> None:
         """Try once to connect; further tries go on in the background."""
@@ -130,7 +138,7 @@ class Pipeline(asyncio.Protocol):
 
     def call(self, *command: Argument) -> "asyncio.Future[Reply]":
         """Queue one command. The future yields the reply or raises RedisUnavailable or redis.ResponseError."""
-        if not self._is_up:
+        if not self._up.is_set():
             raise RedisUnavailable(reason="not connected")
         return self._queue(command)
 
@@ -178,7 +186,8 @@ class Pipeline(asyncio.Protocol):
 
     def _drop(self, reason: str) -> None:
         """Give the connection up: its replies could no longer be told apart from a late answer."""
-        was_up, self._is_up = self._is_up, False
+        was_up = self._up.is_set()
+        self._up.clear()
         if self._transport is not None:
             self._transport.abort()
             self._transport = None
@@ -205,7 +214,7 @@ class Pipeline(asyncio.Protocol):
                 await asyncio.sleep(pause_s)
                 pause_s = min(pause_s * 2, 1.0)
             else:
-                self._is_up = True
+                self._up.set()
                 return
 
     async def _connect(self) -> None:
