@@ -10,6 +10,7 @@ from redis import Redis
 
 from accounts.models import User
 from accounts.services import create_organization
+from billing.limits import WARM, Payer, month_of
 from billing.models import Account
 from billing.services import open_account, seed_plans
 from codexflow.lib import clock
@@ -19,6 +20,7 @@ from logs.drain import drain
 from logs.events import UsageEvent, encode, orphaned
 from logs.intake import Journal
 from logs.models import RequestLog
+from logs.reconcile import reconcile
 from logs.services import settle_event, ship_journals, verify_rollups
 from logs.tests.factories import an_event
 
@@ -73,3 +75,19 @@ def test_a_journal_that_comes_after_the_sweeper_still_counts(
     assert verify_rollups() == []
     assert ship_journals(redis, PREFIX, tmp_path) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_intent_that_came_back_from_the_dead_counts_once(redis: "Redis", organization_id: UUID) -> None:
+    event = an_event(organization_id, new_id(), hold_nanos=9)
+    payer = Payer.of(PREFIX, organization_id, event.key_id)
+    for scope in payer.scopes:
+        WARM.run(redis, [scope], [event.day, 0, 0, month_of(event.day), 0, 0])
+    settle_event(redis, PREFIX, event)
+    drained(redis)
+    # Valkey restarts without its last second: settled and drained, but the intent is there again.
+    redis.hset(payer.shard.intents, str(event.request_id), b"%d:0:%b" % (event.day, encode(event)))
+
+    reconcile(redis, PREFIX)
+
+    for scope in payer.scopes:
+        assert redis.hmget(scope, "n", "spent", "held") == [b"1", b"%d" % event.cost_nanos, b"9"]
