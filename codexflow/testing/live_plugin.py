@@ -22,7 +22,7 @@ def live_house(
         # pytest-django makes the test database only when a collected test is marked for it; ours commit for real
         # and so must not be.
         is_made = connection.settings_dict["NAME"].startswith("test_")
-        made = [] if is_made else setup_databases(verbosity=0, interactive=False, aliases=["default"])
+        made = [] if is_made else setup_databases(verbosity=0, interactive=False, aliases={"default": False})
         house = Live(tmp_path_factory.mktemp("live"))
         try:
             yield house
