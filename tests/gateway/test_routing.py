@@ -108,7 +108,7 @@ def test_unknown_fields_reach_the_upstream_as_they_were(live: Live, key: str, ex
 
 
 def test_what_litellm_would_obey_never_reaches_it(live: Live, key: str) -> None:
-    orders = {
+    orders: dict[str, Any] = {
         "api_base": "http://127.0.0.1:1", "api_key": "sk-x", "user_config": {}, "fallbacks": ["gpt-4o"],
         "mock_response": "free", "callbacks": ["x"], "litellm_trace_id": "x", "num_retries": 9,
         "metadata": {"tags": ["x"], "user_api_key": "y", "mine": "kept"},
