@@ -117,7 +117,14 @@ def _audited(house: MortalHouse, traffic: Traffic, plan: Plan, killed: Counter[s
         with psycopg.connect(house.addresses["database_url"]) as connection, connection.cursor() as cursor:
             connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
             read_database(cursor, books)
-        report = audit(books, traffic.seen, house.callers, catalogue, quota_slack=slack_s)
+        report = audit(
+            books,
+            traffic.seen,
+            house.callers,
+            catalogue,
+            quota_slack_s=slack_s,
+            may_forget=plan.cuts_tail or plan.empties_once,
+        )
         if report.is_clean or monotonic_s() > ends_s:
             return report
         house.pump(LOOK_S)

@@ -25,7 +25,7 @@ def make() -> list[dict[str, Any]]:
     from codexflow.catalogue import directory
     from codexflow.lib.money import parse_usd
     from codexflow.settings import ENV
-    from keys.services import issue_key
+    from keys.services import KeyTerms, issue_key
 
     directory.load(ENV.config_path)
     made = []
@@ -36,7 +36,7 @@ def make() -> list[dict[str, Any]]:
         if nanos := parse_usd(credit):
             add_credit(organization, nanos, kind=LedgerEntry.Kind.TOP_UP, reference="chaos")
         for key_name, share, limits in keys:
-            issued = issue_key(organization, name=key_name, created_by=owner, **limits)
+            issued = issue_key(organization, name=key_name, created_by=owner, terms=KeyTerms(**limits))
             made.append(
                 {
                     "name": f"{name}/{key_name}",
