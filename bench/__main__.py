@@ -45,7 +45,8 @@ def main() -> int:
 
 
 def _machine() -> str:
-    return f"{os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f}, {platform.platform()}, Python {platform.python_version()}"
+    facts = (f"{os.cpu_count()} cores", f"load average {os.getloadavg()[0]:.1f}", platform.platform())
+    return ", ".join((*facts, f"Python {platform.python_version()}"))
 
 
 def _round(house: House, contenders: list[Contender], seconds: float) -> Figures:

@@ -137,7 +137,7 @@ def _gateway(house: House) -> Contender:
 
 def _answering(port: int, key: str) -> Callable[[], bool]:
     def answers() -> bool:
-        request = Request(  # noqa: S310 - loopback
+        request = Request(
             f"http://{valkey.LOOPBACK}:{port}/v1/chat/completions",
             data=body(is_stream=False),
             headers={"Authorization": f"Bearer {key or 'sk-bench'}", "Content-Type": "application/json"},

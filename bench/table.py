@@ -70,7 +70,10 @@ class Table:
         lines = [
             "| | " + " | ".join(title for title, _, _ in _COLUMNS) + " |",
             "|---|" + "---|" * len(_COLUMNS),
-            *(f"| {name} | " + " | ".join(self._cell(name, *column[1:]) for column in _COLUMNS) + " |" for name in names),
+            *(
+                f"| {name} | " + " | ".join(self._cell(name, *column[1:]) for column in _COLUMNS) + " |"
+                for name in names
+            ),
             "",
             "| goal | median | range | |",
             "|---|---|---|---|",
