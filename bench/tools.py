@@ -1,4 +1,4 @@
-"""The tools of the bench: the load generator and the mock upstream in C, nginx, and CPU time as the kernel counts it."""
+"""The tools of the bench: load generator and mock upstream in C, nginx, and CPU time as the kernel counts it."""
 
 import json
 import os

@@ -43,5 +43,5 @@ class Protocol(HttpToolsProtocol):
     """For `uvicorn --http codexflow.server:Protocol`."""
 
     @override
-    def connection_made(self, transport: asyncio.Transport) -> None:
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as in uvicorn
         super().connection_made(Corked(transport, self.loop))  # type: ignore[arg-type] # it is one in all that matters

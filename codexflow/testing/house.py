@@ -1,4 +1,4 @@
-"""A whole CodexFlow of real processes in a folder of its own: servers, gateway, worker and beat, for chaos and bench."""
+"""A whole CodexFlow of real processes in a folder of its own, for chaos and bench."""
 
 import contextlib
 import os
@@ -29,7 +29,10 @@ class House:
     """
 
     def __init__(self, log: Path, *, settings: Mapping[str, str], upstream_url: str = "") -> None:
-        """`settings` are environment variables of every child. Without an `upstream_url` the demo upstream is started."""
+        """`settings` are environment variables of every child.
+
+        Without an `upstream_url` the demo upstream is started.
+        """
         self.home = Home(Path(tempfile.mkdtemp(prefix=f"{RUNTIME_PREFIX}house-")))
         self.port = valkey.free_port()
         self.upstream_url = upstream_url

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from codexflow.env import REPOSITORY, Env
 from codexflow.programs import PROGRAMS, argv_of

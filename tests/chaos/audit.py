@@ -57,13 +57,13 @@ def audit(
     callers: Sequence[Caller],
     catalogue: Catalogue,
     *,
-    quota_slack_s: float = 0.0,
+    quota_slack: float = 0.0,
     may_forget: bool = False,
 ) -> Report:
     """Every equation, each on its own, so that one failure does not hide another.
 
-    For runs that take Valkey's memory away: `quota_slack_s` is how many seconds of its traffic a key may pass above
-    its daily limit; with `may_forget`, calls whose gateway died together with that memory are only counted: nobody saw
+    For runs that take Valkey's memory away: `quota_slack` is the part of its requests that a key may pass above its
+    daily limit; with `may_forget`, calls whose gateway died together with that memory are only counted: nobody saw
     their end, and nothing in the house knows of them any more.
     """
     forgotten = list(_every_upstream_call_has_a_row(books))
@@ -81,7 +81,7 @@ def audit(
         *_spend(books),
         *_counters(books),
         *_nothing_is_left(books),
-        *_quotas_hold(books.rows, callers, seen, quota_slack_s),
+        *_quotas_hold(books.rows, callers, seen, quota_slack),
     ]
     return Report(findings, {**_facts(books, seen), "calls forgotten": len(forgotten)})
 
@@ -269,15 +269,14 @@ def _nothing_is_left(books: Books) -> Iterator[Finding]:
 
 
 def _quotas_hold(
-    rows: Iterable[Row], callers: Iterable[Caller], seen: Sequence[Seen], slack_s: float
+    rows: Iterable[Row], callers: Iterable[Caller], seen: Sequence[Seen], slack: float
 ) -> Iterator[Finding]:
     used = Counter((row.key_id, row.day) for row in rows)
     asked = Counter(each.caller.key_id for each in seen)
-    seconds = max(1.0, len(seen) / 50)
     for caller in callers:
         if caller.daily_requests is None:
             continue
-        allowed = caller.daily_requests + slack_s * asked[caller.key_id] / seconds
+        allowed = caller.daily_requests + slack * asked[caller.key_id]
         for (key_id, day), count in used.items():
             if key_id == caller.key_id and count > allowed:
                 yield Finding("quotas hold", f"{caller.name} had {count} of {caller.daily_requests} on {day}")
