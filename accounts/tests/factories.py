@@ -2,7 +2,7 @@
 
 from accounts.models import Membership, Organization, User
 from accounts.services import create_organization
-from billing.services import open_account
+from billing.services import open_account, seed_plans
 from codexflow.lib.ids import random_id
 
 
@@ -13,6 +13,7 @@ def a_user(name: str = "ada", **fields: object) -> User:
 
 def an_organization(*, owner: User | None = None, plan: str = "internal") -> Organization:
     """An organization that nobody else has touched, with its account on a plan."""
+    seed_plans()
     organization = create_organization(name=f"Org {random_id().hex[:8]}", owner=owner or a_user())
     open_account(organization, plan=plan)
     return organization
