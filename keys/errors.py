@@ -31,3 +31,12 @@ class AuthenticationUnavailable(AppError):
     kind = "server_error"
     default_message = "Keys cannot be checked right now. Try again in a moment."
     may_retry = True
+
+
+class TooManyKeys(AppError):
+    """The plan allows no more working keys. `facts["limit"]` says how many."""
+
+    code = "too_many_keys"
+    status = HTTPStatus.CONFLICT
+    kind = "invalid_request_error"
+    default_message = "The plan allows no more keys. Revoke one that is not used."
