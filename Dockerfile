@@ -23,7 +23,7 @@ COPY . .
 # Static files belong to the image, not to a start. The values exist for this one command only.
 RUN CFX_ENV=development CFX_HOME=/tmp/build python manage.py collectstatic --noinput --verbosity 0 \
     && rm -rf /tmp/build
-USER codexflow
+USER 10001
 # The journal: the only state outside PostgreSQL and Valkey.
 VOLUME /var/lib/codexflow
 EXPOSE 8000

@@ -13,7 +13,7 @@ from django.utils.http import urlencode
 from django_htmx.middleware import HtmxDetails
 
 from accounts.models import Organization, User
-from accounts.permissions import Action, allows
+from accounts.permissions import Action, may
 from accounts.selectors import membership_of
 
 P = ParamSpec("P")
@@ -30,7 +30,7 @@ class Tenant:
     role: str
 
     def allows(self, action: Action) -> bool:
-        return allows(self.role, action)
+        return may(self.role, action)
 
     @property
     def can(self) -> dict[str, bool]:
@@ -69,8 +69,8 @@ def signed_in(view: View[P]) -> Callable[Concatenate[HttpRequest, P], HttpRespon
     return guarded
 
 
-def organization_page(action: Action) -> Callable[[TenantView[P]], Callable[..., HttpResponseBase]]:
-    """A page of the organization that the URL names, for members who may do `action`.
+def organization_page(action: Action | None = None) -> Callable[[TenantView[P]], Callable[..., HttpResponseBase]]:
+    """A page of the organization that the URL names, for members who may do `action`; without one, for all of them.
 
     To strangers the organization does not exist (404); a member whose role is not enough is told so (403).
     """
@@ -85,7 +85,7 @@ def organization_page(action: Action) -> Callable[[TenantView[P]], Callable[...,
             tenant = request.tenant = Tenant(membership.organization, membership.role)
             if request.session.get(LAST_ORGANIZATION) != slug:
                 request.session[LAST_ORGANIZATION] = slug
-            if not tenant.allows(action):
+            if action is not None and not tenant.allows(action):
                 raise PermissionDenied
             return view(request, tenant, *args, **kwargs)
 

@@ -14,7 +14,7 @@ from codexflow.lib.clock import now
 PAGE = 25
 
 
-@organization_page(Action.VIEW_BILLING)
+@organization_page(Action.SEE_BILLING)
 @require_safe
 def billing(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
     """Plan, balance, this month and the ledger. Billing days and months are UTC's, and the page says so."""

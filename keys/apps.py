@@ -13,6 +13,7 @@ class KeysConfig(AppConfig):
     @override
     def ready(self) -> None:
         from accounts.signals import access_changed
+        from keys import schema  # noqa: F401 - registers itself
 
         access_changed.connect(_forget_principals, dispatch_uid="keys.principals")
 

@@ -33,10 +33,19 @@ class AuthenticationUnavailable(AppError):
     may_retry = True
 
 
-class TooManyKeys(AppError):
-    """The plan allows no more working keys. `facts["limit"]` says how many."""
+class ActionNotAllowed(AppError):
+    """The caller belongs here, but its role does not include this."""
 
-    code = "too_many_keys"
-    status = HTTPStatus.CONFLICT
-    kind = "invalid_request_error"
-    default_message = "The plan allows no more keys. Revoke one that is not used."
+    code = "action_not_allowed"
+    status = HTTPStatus.FORBIDDEN
+    kind = "permission_error"
+    default_message = "Your role, or this key's scope, does not allow this."
+
+
+class KeyLimitReached(AppError):
+    """The plan's number of keys is used up."""
+
+    code = "key_limit_reached"
+    status = HTTPStatus.FORBIDDEN
+    kind = "permission_error"
+    default_message = "The plan's number of API keys is used up. Revoke one, or change the plan."

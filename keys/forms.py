@@ -13,6 +13,7 @@ from billing.plans import UNLIMITED, Limits
 from codexflow.lib.clock import now
 from codexflow.lib.money import parse_usd
 from keys.models import ApiKey
+from keys.services import KeyTerms
 
 # Days until the key stops working, as offered; empty is never.
 EXPIRIES = [
@@ -78,13 +79,12 @@ class KeyForm(NameForm):
                 self.add_error(name, _("Your plan allows at most %(limit)s.") % {"limit": limit})
         return cleaned
 
-    def facts(self) -> dict[str, Any]:
-        """Arguments of `issue_key`."""
+    def terms(self) -> KeyTerms:
+        """What the key may do."""
         days, budget = self.cleaned_data["expires_in_days"], self.cleaned_data["budget_usd"]
         expires_at: datetime | None = now() + timedelta(days=days) if days else None
-        return {
-            "name": self.cleaned_data["name"],
-            "expires_at": expires_at,
-            "budget_month_nanos": None if budget is None else parse_usd(budget),
+        return KeyTerms(
+            expires_at=expires_at,
+            budget_month_nanos=None if budget is None else parse_usd(budget),
             **{name: self.cleaned_data[name] for name in _LIMITED},
-        }
+        )

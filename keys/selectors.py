@@ -1,10 +1,9 @@
 """Reading keys."""
 
-from datetime import datetime
 from uuid import UUID
 
 from django.conf import settings
-from django.db.models import Q, QuerySet
+from django.db.models import QuerySet
 
 from accounts.models import Organization
 from billing.limits import Payer
@@ -18,15 +17,6 @@ from keys.principal import Principal
 def keys_of(organization: Organization) -> QuerySet[ApiKey]:
     """The organization's keys, newest first."""
     return ApiKey.objects.filter(organization=organization).order_by("-created_at")
-
-
-def working_keys_of(organization: Organization, at: datetime) -> QuerySet[ApiKey]:
-    """The organization's keys that work at a moment: neither revoked nor expired, and no grace over."""
-    return keys_of(organization).filter(
-        Q(expires_at=None) | Q(expires_at__gt=at),
-        Q(rotation_ends_at=None) | Q(rotation_ends_at__gt=at),
-        revoked_at=None,
-    )
 
 
 def key_of(organization: Organization, key_id: UUID) -> ApiKey | None:

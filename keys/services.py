@@ -1,7 +1,8 @@
 """Verbs on API keys."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
+from typing import Any, TypeVar
 
 from django.conf import settings
 from django.db import transaction
@@ -12,9 +13,9 @@ from billing.models import Account
 from billing.services import open_account
 from codexflow.lib.clock import now
 from keys import notices, secret
-from keys.errors import TooManyKeys
+from keys.errors import KeyLimitReached
 from keys.models import ApiKey
-from keys.selectors import working_keys_of
+from keys.selectors import keys_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,44 @@ class IssuedKey:
     plain: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyTerms:
+    """What a key may do; None and empty lists leave it to the plan."""
+
+    expires_at: datetime | None = None
+    daily_requests: int | None = None
+    rpm: int | None = None
+    tpm: int | None = None
+    concurrent_streams: int | None = None
+    budget_month_nanos: int | None = None
+    allowed_stages: tuple[str, ...] = ()
+    allowed_models: tuple[str, ...] = ()
+    allowed_surfaces: tuple[str, ...] = ()
+    allowed_networks: tuple[str, ...] = ()
+
+    def within(self, key: ApiKey) -> "KeyTerms":
+        """These terms, and nothing that `key` itself may not do."""
+        return KeyTerms(
+            expires_at=_least(self.expires_at, key.expires_at),
+            daily_requests=_least(self.daily_requests, key.daily_requests),
+            rpm=_least(self.rpm, key.rpm),
+            tpm=_least(self.tpm, key.tpm),
+            concurrent_streams=_least(self.concurrent_streams, key.concurrent_streams),
+            budget_month_nanos=_least(self.budget_month_nanos, key.budget_month_nanos),
+            allowed_stages=tuple(key.allowed_stages),
+            allowed_models=tuple(key.allowed_models),
+            allowed_surfaces=tuple(key.allowed_surfaces),
+            allowed_networks=tuple(key.allowed_networks),
+        )
+
+
+T = TypeVar("T", int, datetime)
+
+
+def _least(a: T | None, b: T | None) -> T | None:
+    return a if b is None else b if a is None else min(a, b)
+
+
 def issue_key(
     organization: Organization,
     *,
@@ -32,20 +71,19 @@ def issue_key(
     created_by: User,
     actor_label: str = "",
     address: str | None = None,
-    expires_at: datetime | None = None,
-    daily_requests: int | None = None,
-    rpm: int | None = None,
-    tpm: int | None = None,
-    concurrent_streams: int | None = None,
-    budget_month_nanos: int | None = None,
+    terms: KeyTerms = KeyTerms(),
 ) -> IssuedKey:
     """Make a key of the organization, in one transaction with its audit entry. It works at once.
 
-    Raises TooManyKeys when the plan allows no more.
+    Raises KeyLimitReached when the plan allows no more.
     """
     minted = secret.mint()
     with transaction.atomic():
-        _check_room(organization)
+        account = open_account(organization)
+        # The account's row is the queue in which simultaneous creations wait for each other.
+        Account.objects.select_for_update().get(pk=account.pk)
+        if keys_of(organization).filter(revoked_at=None).count() >= account.plan.max_keys:
+            raise KeyLimitReached
         row = ApiKey.objects.create(
             organization=organization,
             created_by=created_by,
@@ -53,12 +91,7 @@ def issue_key(
             public_id=minted.public_id,
             digest=secret.digest(minted.key, settings.ENV.hash_salt),
             last_four=minted.key[-4:],
-            expires_at=expires_at,
-            daily_requests=daily_requests,
-            rpm=rpm,
-            tpm=tpm,
-            concurrent_streams=concurrent_streams,
-            budget_month_nanos=budget_month_nanos,
+            **{each.name: _plain(getattr(terms, each.name)) for each in fields(terms)},
         )
         audit.record(
             "key.issued",
@@ -72,29 +105,26 @@ def issue_key(
     return IssuedKey(row, minted.key)
 
 
-def _check_room(organization: Organization) -> None:
-    """One more key may be made. Holds the account, so that two who ask at once do not both pass."""
-    open_account(organization)
-    account = Account.objects.select_related("plan").select_for_update(of=("self",)).get(organization=organization)
-    working = working_keys_of(organization, now()).count()
-    if working >= account.plan.max_keys:
-        raise TooManyKeys(limit=account.plan.max_keys)
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
-def rename_key(row: ApiKey, *, name: str, actor: User, address: str | None = None) -> ApiKey:
+def rename_key(
+    row: ApiKey, *, name: str, actor: User | None = None, actor_label: str = "", address: str | None = None
+) -> ApiKey:
     """Give a key another name, in one transaction with its audit entry."""
-    old_name = ApiKey.objects.values_list("name", flat=True).get(pk=row.pk)
     with transaction.atomic():
-        row.name = name
+        old, row.name = row.name, name
         row.save(update_fields=["name"])
         audit.record(
             "key.renamed",
             row,
             organization=row.organization,
             actor=actor,
+            actor_label=actor_label,
             address=address,
-            old_name=old_name,
-            name=name,
+            old=old,
+            new=name,
         )
     return row
 

@@ -18,7 +18,7 @@ from billing.selectors import KeySpend, account_of, spend_by_key
 from billing.services import limits_of
 from codexflow.lib.clock import now
 from keys import services
-from keys.errors import TooManyKeys
+from keys.errors import KeyLimitReached
 from keys.forms import KeyForm, NameForm
 from keys.models import ApiKey
 from keys.selectors import key_of, keys_of
@@ -51,7 +51,7 @@ def rows_of(organization: Organization, at: datetime) -> list[KeyRow]:
     return sorted(rows, key=lambda row: not row.is_working)
 
 
-@organization_page(Action.VIEW_KEYS)
+@organization_page()
 @require_safe
 def key_list(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
     """All keys, working ones first."""
@@ -62,7 +62,7 @@ def key_list(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
         "keys/list.html",
         {
             "rows": rows,
-            "working": sum(row.is_working for row in rows),
+            "working": sum(row.key.revoked_at is None for row in rows),
             "max_keys": account.plan.max_keys,
             "form": KeyForm(plan_limits=limits_of(account)),
         },
@@ -79,12 +79,16 @@ def create(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
     if request.method == "POST" and form.is_valid():
         try:
             issued = services.issue_key(
-                tenant.organization, created_by=request.user, address=_address(request), **form.facts()
+                tenant.organization,
+                name=form.cleaned_data["name"],
+                created_by=request.user,
+                address=_address(request),
+                terms=form.terms(),
             )
-        except TooManyKeys as exc:
+        except KeyLimitReached:
             form.add_error(
                 None,
-                _("Your plan allows %(limit)s working keys. Revoke one that is not used.") % {"limit": exc.facts["limit"]},
+                _("Your plan's number of keys is used up. Revoke one that is not used."),
             )
         else:
             response = render(

@@ -4,41 +4,18 @@ from uuid import UUID
 
 from django.conf import settings
 from drf_spectacular.utils import OpenApiResponse, extend_schema
-from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.views import APIView
-from typing_extensions import override
 
 from codexflow.lib.errors import NotFound
 from codexflow.lib.redis import sync_client
-from keys.authentication import KeyAuthentication
-from keys.errors import InvalidApiKey
-from keys.principal import Principal
+from keys.api_access import ManagementView, caller_of
 from logs.selectors import is_on_its_way, request_of
 from logs.serializers import RequestSerializer
 
 
-def principal_of(request: Request) -> Principal:
-    """Whoever presented the key."""
-    if not isinstance(request.auth, Principal):
-        raise InvalidApiKey
-    return request.auth
-
-
-class HasKey(BasePermission):
-    """Somebody with a working key."""
-
-    @override
-    def has_permission(self, request: Request, view: APIView) -> bool:
-        return principal_of(request) is not None
-
-
-class RequestView(APIView):
+class RequestView(ManagementView):
     """One request of the caller's organization."""
-
-    authentication_classes = (KeyAuthentication,)
-    permission_classes = (HasKey,)
 
     @extend_schema(
         responses={
@@ -48,7 +25,7 @@ class RequestView(APIView):
         }
     )
     def get(self, request: Request, request_id: UUID) -> Response:
-        organization_id = principal_of(request).organization_id
+        organization_id = caller_of(request).organization.id
         detail = request_of(organization_id, request_id)
         if detail is not None:
             return Response(RequestSerializer(detail).data)

@@ -12,7 +12,7 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
-from django.db import connection, transaction
+from django.db import DataError, connection, transaction
 from redis import Redis, ResponseError
 
 from billing.limits import ShardKeys
@@ -63,7 +63,7 @@ def drain(redis: "Redis", *, prefix: str, consumer: str, max_batches: int = 200)
         entries = list(_read(redis, shards, consumer))
         if not entries:
             break
-        total.add(store(entries))
+        total.add(_stored_somehow(entries))
         _acknowledge(redis, entries)
     return total
 
@@ -117,6 +117,21 @@ def _acknowledge(redis: "Redis", entries: Iterable[Entry]) -> None:
         pipe.xack(stream, GROUP, *batch)
         pipe.xdel(stream, *batch)
     pipe.execute()
+
+
+def _stored_somehow(entries: Sequence[Entry]) -> Drained:
+    """Store a batch. One entry that PostgreSQL refuses must not stop the others: it is searched for and buried."""
+    try:
+        return store(entries)
+    except DataError as exc:
+        if len(entries) == 1:
+            with transaction.atomic():
+                _bury(entries[0], str(exc))
+            return Drained(read=1, dead=1)
+    middle = len(entries) // 2
+    total = _stored_somehow(entries[:middle])
+    total.add(_stored_somehow(entries[middle:]))
+    return total
 
 
 def store(entries: Sequence[Entry]) -> Drained:

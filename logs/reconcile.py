@@ -158,8 +158,9 @@ def _truths(snapshot: Snapshot) -> list[tuple[Scope, _Flight]]:
             ids = [scope.id for scope in snapshot.scopes if scope.kind == kind]
             known = load(ids, today)
             flights.update({(kind, each): _Flight(known.get(each, ScopeTruth())) for each in ids})
-        missing = missing_requests(event.request_id for event in snapshot.waiting)
-    for event in {event.request_id: event for event in snapshot.waiting}.values():
+        missing = missing_requests(event.request_id for event in (*snapshot.waiting, *snapshot.live))
+    waiting = {event.request_id: event for event in snapshot.waiting}
+    for event in waiting.values():
         if event.request_id in missing:
             for flight in _flights_of(event, flights):
                 old = flight.truth
@@ -173,7 +174,12 @@ def _truths(snapshot: Snapshot) -> list[tuple[Scope, _Flight]]:
     for event in snapshot.live:
         for flight in _flights_of(event, flights):
             flight.held_nanos += event.hold_nanos
-            flight.truth = replace(flight.truth, requests_today=flight.truth.requests_today + (event.day == today))
+            # A Redis that lost its last second may still hold the intent of a call that has been settled since.
+            is_uncounted = event.request_id in missing and event.request_id not in waiting
+            flight.truth = replace(
+                flight.truth,
+                requests_today=flight.truth.requests_today + (is_uncounted and event.day == today),
+            )
     return [(scope, flights[scope.kind, scope.id]) for scope in snapshot.scopes]
 
 

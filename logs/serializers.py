@@ -48,7 +48,7 @@ class RequestSerializer(serializers.Serializer[RequestDetail]):
     """One request, however it ended."""
 
     id = serializers.UUIDField(source="row.request_id")
-    state = serializers.ReadOnlyField(default="complete")
+    state = serializers.CharField(default="complete", read_only=True)
     started_at = serializers.DateTimeField(source="row.started_at")
     endpoint = serializers.CharField(source="row.endpoint")
     key_id = serializers.UUIDField(source="row.key_id", allow_null=True)

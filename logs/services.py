@@ -63,6 +63,19 @@ def missing_requests(ids: Iterable[UUID]) -> set[UUID]:
     return wanted - set(known)
 
 
+def unreported_requests(ids: Iterable[UUID]) -> set[UUID]:
+    """Those of `ids` of which PostgreSQL does not have the gateway's own word: no row, or a sweeper's estimate."""
+    wanted = set(ids)
+    if not wanted:
+        return wanted
+    known = (
+        RequestLog.objects.filter(request_id__in=wanted, request_id__gte=min(wanted), request_id__lte=max(wanted))
+        .exclude(source=RequestLog.Source.SWEEPER)
+        .values_list("request_id", flat=True)
+    )
+    return wanted - set(known)
+
+
 def ship_journals(redis: "Redis", prefix: str, folder: Path) -> int:
     """Adopt what dead processes left and ship every closed segment. Returns how many are done."""
     intake.adopt_orphans(folder)
@@ -71,7 +84,7 @@ def ship_journals(redis: "Redis", prefix: str, folder: Path) -> int:
         done += intake.ship_segment(
             path,
             id_of=lambda payload: decode(payload).request_id,
-            missing=missing_requests,
+            missing=unreported_requests,
             settle=lambda payload: settle_event(redis, prefix, decode(payload)),
         )
     return done

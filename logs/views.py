@@ -12,7 +12,6 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_safe
 
-from accounts.permissions import Action
 from accounts.tenancy import PageRequest, Tenant, organization_page
 from billing.pricing import FrozenRates, Usage
 from billing.selectors import account_of, ledger_of_request
@@ -51,7 +50,7 @@ class Row:
     key_name: str
 
 
-@organization_page(Action.VIEW_USAGE)
+@organization_page()
 @require_safe
 def overview(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
     """Today's numbers and a chart; before the first request, how to make it."""
@@ -91,7 +90,7 @@ def overview(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
     return render(request, "logs/overview.html", context)
 
 
-@organization_page(Action.VIEW_USAGE)
+@organization_page()
 @require_safe
 def log(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
     """The request log. Filters, the page and the open request all stand in the URL."""
@@ -135,7 +134,7 @@ def log(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
     return render(request, "logs/log.html", context)
 
 
-@organization_page(Action.VIEW_USAGE)
+@organization_page()
 @require_safe
 def detail(request: PageRequest, tenant: Tenant, request_id: UUID) -> HttpResponseBase:
     """One request: its attempts, tokens, price and ledger lines. Into the drawer, or a page of its own."""

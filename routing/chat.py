@@ -10,7 +10,6 @@ from codexflow.catalogue import directory
 from codexflow.catalogue.schema import Catalogue
 from codexflow.env import Env
 from codexflow.lib import clock
-from codexflow.lib.errors import AppError
 from codexflow.lib.http import Header
 from keys.lookup import Directory
 from keys.principal import Principal
@@ -32,6 +31,7 @@ from routing.upstream import Order, Upstream
 SURFACE = "chat"
 PATH = "/v1/chat/completions"
 MAX_USER_AGENT_CHARS = 200
+MAX_NAME_CHARS = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,20 +79,17 @@ async def serve(house: House, incoming: Incoming) -> None:
     upstream = Upstream(house.pool, house.breakers, live, order)
     incoming.watch(upstream.abort)
     incoming.admission = live.admission
-    try:
+    async with live:  # settled and recorded once, whatever happens
         attempts = plan_attempts(models, await house.breakers.resting(models, catalogue.breaker))
         opened = await upstream.open_first(attempts)  # 4xx of the upstream, 429, 503, 504
-    except AppError as error:
-        await live.finish(status=int(error.status), error=error, is_disconnected=incoming.is_gone)
-        raise
-    headers = [*_headers(route, opened.attempt.model), *_limit_headers(live.admission)]
-    if not call.is_stream:
-        await relay.send_body(incoming, live, opened, headers)
-        return
-    stream = relay.StreamRelay(
-        incoming, live, upstream, opened, wants_usage=call.wants_usage, idle_s=env.upstream_idle_s
-    )
-    await stream.send(headers)
+        headers = [*_headers(route, opened.attempt.model), *_limit_headers(live.admission)]
+        if not call.is_stream:
+            await relay.send_body(incoming, live, opened, headers)
+            return
+        stream = relay.StreamRelay(
+            incoming, live, upstream, opened, wants_usage=call.wants_usage, idle_s=env.upstream_idle_s
+        )
+        await stream.send(headers)
 
 
 def _permitted(route: Route, principal: Principal) -> tuple[str, ...]:
@@ -142,7 +139,7 @@ def _intent(
         endpoint=incoming.scope["path"],
         stage=route.stage,
         stage_reason=route.reason,
-        requested_model=(call.model or "")[:200],
+        requested_model=_storable(call.model)[:MAX_NAME_CHARS],
         model=model,
         rates=rates[model],
         hold_nanos=worst_nanos(size, rates.values()),
@@ -151,8 +148,13 @@ def _intent(
         catalogue_version=catalogue.version,
         is_stream=call.is_stream,
         client_address=incoming.address,
-        user_agent=(incoming.header(b"user-agent") or "")[:MAX_USER_AGENT_CHARS],
+        user_agent=_storable(incoming.header(b"user-agent"))[:MAX_USER_AGENT_CHARS],
     )
+
+
+def _storable(text: str | None) -> str:
+    """The caller's words as PostgreSQL takes them: it knows no NUL."""
+    return (text or "").replace("\0", "")
 
 
 def _headers(route: Route, model: str) -> list[Header]:

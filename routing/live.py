@@ -8,6 +8,7 @@ found by the sweeper, through the intent that admission wrote.
 import asyncio
 import logging
 from collections.abc import Callable
+from typing import Self
 from uuid import UUID
 
 import msgspec
@@ -22,6 +23,7 @@ from keys.principal import Principal
 from logs.events import AttemptFact, UsageEvent, encode
 from logs.intake import Journal
 from logs.services import settlement_of
+from routing.errors import ClientDisconnected
 from routing.meter import Meter
 
 logger = logging.getLogger(__name__)
@@ -57,6 +59,17 @@ class LiveCall:
 
     def elapsed_ms(self) -> int:
         return int((clock.monotonic_s() - self.started_s) * 1000)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, _kind: object, exc: BaseException | None, _traceback: object) -> None:
+        """Whoever leaves without having finished the call has failed; even a cancellation must not lose it."""
+        if self.is_finished:
+            return
+        error = exc if isinstance(exc, AppError) else AppError(reason=repr(exc))
+        is_gone = isinstance(exc, ClientDisconnected)
+        await asyncio.shield(self.finish(status=int(error.status), error=error, is_disconnected=is_gone))
 
     async def finish(self, *, status: int, error: AppError | None = None, is_disconnected: bool = False) -> None:
         """Record and settle the call. The first time counts; every later one does nothing."""

@@ -11,6 +11,9 @@ from logs.events import RANK_COUNTED, RANK_NONE, RANK_PROVIDER
 from routing.sse import ProviderUsage
 
 BYTES_PER_TOKEN = 4
+# More is a mistake of the provider, and would not fit the columns.
+MAX_TOKENS = 1_000_000_000
+MAX_COST_USD = 1_000_000
 
 
 class _Answer(Struct):
@@ -44,14 +47,14 @@ class Meter:
     def reported(self, usage: ProviderUsage) -> None:
         """The provider said what it counted."""
         prompt, completion = usage.prompt_tokens or 0, usage.completion_tokens or 0
-        if prompt < 0 or completion < 0 or prompt + completion == 0:
+        if min(prompt, completion) < 0 or not 0 < prompt + completion <= MAX_TOKENS:
             return  # LiteLLM writes zeros when the provider gave nothing
         details, output = usage.prompt_tokens_details, usage.completion_tokens_details
         self._provider = Usage(
             prompt_tokens=prompt,
             completion_tokens=completion,
-            cached_tokens=max(0, details.cached_tokens or 0) if details else 0,
-            reasoning_tokens=max(0, output.reasoning_tokens or 0) if output else 0,
+            cached_tokens=_part(details.cached_tokens, prompt) if details else 0,
+            reasoning_tokens=_part(output.reasoning_tokens, completion) if output else 0,
         )
         if usage.cost is not None:
             self.upstream_cost_nanos = nanos_of(usage.cost)
@@ -91,10 +94,14 @@ class Meter:
         return str(self.delivered_tokens()) if self.events_out else ""
 
 
+def _part(tokens: int | None, whole: int) -> int:
+    return min(max(0, tokens or 0), whole)
+
+
 def nanos_of(usd: float | str) -> int | None:
     """LiteLLM's cost, a float in USD, as nanos; None when it is no number."""
     try:
         amount = Decimal(str(usd))
-        return int(amount * NANOS_PER_USD) if amount.is_finite() and amount >= 0 else None
+        return int(amount * NANOS_PER_USD) if amount.is_finite() and 0 <= amount <= MAX_COST_USD else None
     except ArithmeticError:
         return None

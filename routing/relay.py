@@ -67,8 +67,8 @@ class StreamRelay:
         """Pass events until [DONE]. Raises ClientDisconnected, ShuttingDown or StreamBroken."""
         connection, splitter, meter = self._opened.connection, sse.Splitter(), self._call.meter
         chunk: bytes | None = self._opened.first
-        while chunk is not None:
-            for event in splitter.feed(chunk):
+        while True:
+            for event in splitter.feed(chunk) if chunk is not None else splitter.flush():
                 if event.kind is sse.Kind.DONE:
                     return
                 if event.kind is sse.Kind.ERROR:
@@ -84,6 +84,8 @@ class StreamRelay:
                     await self._incoming.send(raw)
             if self._incoming.is_gone:
                 raise ClientDisconnected
+            if chunk is None:
+                raise StreamBroken(reason="no [DONE]")
             try:
                 chunk = await connection.chunk(min(self._idle_s, self._upstream.left_s))
             except UpstreamFailure as exc:
@@ -92,7 +94,6 @@ class StreamRelay:
                 if self._must_go:
                     raise ShuttingDown from exc
                 raise StreamBroken(reason=exc.code) from exc
-        raise StreamBroken(reason="no [DONE]")
 
     def _shut_down(self) -> None:
         self._must_go = True

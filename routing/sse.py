@@ -83,11 +83,6 @@ class Splitter:
     def __init__(self) -> None:
         self._rest = b""
 
-    @property
-    def rest(self) -> bytes:
-        """An event without its end yet."""
-        return self._rest
-
     def feed(self, chunk: bytes) -> Iterator[Event]:
         """The events that this chunk completes. Runs of plain content come as one piece, uncut."""
         if self._rest:
@@ -104,6 +99,12 @@ class Splitter:
             yield Event(whole)
             return
         yield from map(_classified, _events_of(whole))
+
+    def flush(self) -> Iterator[Event]:
+        """What is left when the stream has ended: some servers leave out the last empty line."""
+        rest, self._rest = self._rest, b""
+        if rest.strip():
+            yield _classified(rest)
 
 
 def _end_of_events(data: bytes) -> int:

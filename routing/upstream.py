@@ -158,6 +158,9 @@ class Upstream:
         body = upstream_body(attempt.model, order.tail)
         connection = await self._pool.post(order.path, body, headers=[(b"x-litellm-call-id", call_id)])
         self._connection = connection
+        if self._is_aborted:
+            connection.abort()
+            raise ClientDisconnected
         ends_s = monotonic_s() + min(order.first_byte_s if order.is_stream else order.total_s, self.left_s)
         status = await connection.head(max(0.0, ends_s - monotonic_s()))
         if status != 200:

@@ -4,7 +4,8 @@ import logging
 from typing import Any
 
 import msgspec
-from rest_framework.exceptions import APIException
+from django.http import Http404
+from rest_framework.exceptions import APIException, ValidationError
 from rest_framework.response import Response
 
 from codexflow.lib.errors import AppError, BadRequest, NotFound
@@ -35,22 +36,13 @@ def headers_of(error: AppError) -> list[Header]:
     return headers
 
 
-class _Foreign(AppError):
-    """An error of the REST framework in our own shape."""
-
-    def __init__(self, exc: APIException) -> None:
-        super().__init__(str(exc.detail) if not isinstance(exc.detail, dict | list) else "The request is not valid.")
-
-
 def drf_exception_handler(exc: Exception, _context: dict[str, Any]) -> Response | None:
     """Every failure of the management API in the one envelope. None lets Django show its 500."""
     if isinstance(exc, AppError):
         error: AppError = exc
         status = int(exc.status)
-    elif isinstance(exc, APIException):
-        status = exc.status_code
-        known: type[AppError] = NotFound if status == 404 else BadRequest
-        error = known(_Foreign(exc).message)
+    elif isinstance(exc, APIException | Http404):
+        error, status = _renamed(exc)
     else:
         return None
     response = Response(envelope(error), status=status)
@@ -58,3 +50,15 @@ def drf_exception_handler(exc: Exception, _context: dict[str, Any]) -> Response 
         if name != b"content-type":
             response[name.decode()] = value.decode()
     return response
+
+
+def _renamed(exc: APIException | Http404) -> tuple[AppError, int]:
+    """The REST framework's own errors: bad input names its fields, the rest keeps its words."""
+    if isinstance(exc, Http404):
+        return NotFound(), 404
+    if isinstance(exc, ValidationError) and isinstance(exc.detail, dict):
+        fields = {name: " ".join(map(str, found)) for name, found in exc.detail.items()}
+        message = " ".join(f"{name}: {text}" for name, text in fields.items())
+        return BadRequest(message, param=next(iter(fields), None)), exc.status_code
+    words = exc.detail if isinstance(exc.detail, str) else "The request is not valid."
+    return (NotFound() if exc.status_code == 404 else BadRequest(str(words))), exc.status_code

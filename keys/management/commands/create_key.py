@@ -53,11 +53,13 @@ class Command(BaseCommand):
             name=options["name"],
             created_by=owner.user,
             actor_label="command",
-            daily_requests=options["daily_requests"],
-            rpm=options["rpm"],
-            tpm=options["tpm"],
-            concurrent_streams=options["streams"],
-            budget_month_nanos=options["budget_usd"],
+            terms=services.KeyTerms(
+                daily_requests=options["daily_requests"],
+                rpm=options["rpm"],
+                tpm=options["tpm"],
+                concurrent_streams=options["streams"],
+                budget_month_nanos=options["budget_usd"],
+            ),
         )
         # The key alone on standard output, so that scripts can take it; the rest is for people.
         self.stderr.write(f"Key {issued.row.public_id} of {organization.slug}. It is shown only now:")

@@ -1,0 +1,118 @@
+"""A whole CodexFlow of real processes in a folder of its own: servers, gateway, worker and beat, for chaos and bench."""
+
+import os
+import secrets
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any, Self
+from urllib.error import URLError
+from urllib.request import urlopen
+
+from codexflow.dev import services, valkey
+from codexflow.dev.home import RUNTIME_PREFIX, Home
+from codexflow.dev.supervisor import Child, ChildSpec, Supervisor
+from codexflow.env import REPOSITORY, Env
+from codexflow.programs import argv_of
+
+READY_WITHIN_S = 60.0
+_INHERITED = ("PATH", "HOME", "LANG", "VIRTUAL_ENV")
+
+
+class House:
+    """Use as a context manager; everything in it ends and vanishes with the block.
+
+    The children are looked after in `supervisor.pump`, on the main thread, which must also be the one that made this.
+    """
+
+    def __init__(self, log: Path, *, settings: Mapping[str, str], upstream_url: str = "") -> None:
+        """`settings` are environment variables of every child. Without an `upstream_url` the demo upstream is started."""
+        self.home = Home(Path(tempfile.mkdtemp(prefix=f"{RUNTIME_PREFIX}house-")))
+        self.port = valkey.free_port()
+        self.upstream_url = upstream_url
+        self.upstream_key = secrets.token_urlsafe(24)
+        self.addresses: dict[str, Any] = {}
+        self.supervisor = Supervisor(self._note)
+        self._settings = settings
+        self._log_path = log
+        self._log: IO[str] | None = None
+        self._held: Any = None
+
+    def __enter__(self) -> Self:
+        self.home.create()
+        self.home.ensure_secrets()
+        self._log = self._log_path.open("w")
+        self._held = services.holding(self.home, "house")
+        self._held.__enter__()
+        self.supervisor.__enter__()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        try:
+            self.supervisor.__exit__(*exc)
+            self._held.__exit__(None, None, None)
+        finally:
+            assert self._log is not None
+            self._log.close()
+            shutil.rmtree(self.home.path, ignore_errors=True)
+
+    def _note(self, name: str, line: str) -> None:
+        if self._log is not None:
+            self._log.write(f"{name:<8} | {line}\n")
+            self._log.flush()
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """What every child gets: nothing of ours but the path to programs."""
+        inherited = {name: value for name, value in os.environ.items() if name in _INHERITED}  # noqa: TID251 - a clean copy
+        own = {"CFX_HOME": str(self.home.path), "PORT": str(self.port), "CFX_ENV": "development"}
+        return {**inherited, **own, **self._settings, "DJANGO_SETTINGS_MODULE": "codexflow.settings"}
+
+    @property
+    def children(self) -> dict[str, Child]:
+        """By name: demo, valkey, postgres, web, worker, beat."""
+        return {child.spec.name: child for child in self.supervisor.children}
+
+    def start_servers(self) -> None:
+        """PostgreSQL and Valkey, migrated and seeded, and an upstream."""
+        home, supervisor = self.home, self.supervisor
+        if not self.upstream_url:
+            self._start_demo_upstream()
+        self.addresses = {"litellm_url": self.upstream_url, "litellm_api_key": self.upstream_key}
+        self.addresses |= services.start(supervisor, home, frozenset({services.POSTGRES, services.VALKEY}))
+        supervisor.on_change = lambda: services.publish(home, supervisor, self.addresses)
+        supervisor.on_change()
+        self.run_module("codexflow.dev.prepare")
+
+    def _start_demo_upstream(self) -> None:
+        port = valkey.free_port()
+        self.upstream_url = f"http://{valkey.LOOPBACK}:{port}"
+        argv = [sys.executable, "-m", "codexflow.dev.demo_upstream", "--port", str(port), "--gap-ms", "0"]
+        self.supervisor.start(self._spec("demo", [*argv, "--api-key", self.upstream_key]))
+
+    def start_programs(self) -> None:
+        """Gateway, worker and beat; returns once the gateway answers."""
+        env = Env.read(self.environ)
+        for name in ("web", "worker", "beat"):
+            self.supervisor.start(self._spec(name, argv_of(name, env)))
+        self.supervisor.wait_until(self.answers, self.children["web"], within_s=READY_WITHIN_S)
+
+    def run_module(self, *words: str) -> None:
+        """Run `python -m ...` among the servers. Raises RuntimeError with its last words when it fails."""
+        argv = [sys.executable, "-m", *words]
+        done = self.supervisor.run_once(self._spec(words[0], argv, is_restarted=False))
+        if done.returncode != 0:
+            raise RuntimeError(f"{words[0]} {done.last_words()}")
+
+    def _spec(self, name: str, argv: Sequence[str], *, is_restarted: bool = True) -> ChildSpec:
+        return ChildSpec(name=name, argv=argv, environ=self.environ, cwd=REPOSITORY, is_restarted=is_restarted)
+
+    def answers(self) -> bool:
+        """Whether the gateway is there."""
+        try:
+            with urlopen(f"http://{valkey.LOOPBACK}:{self.port}/health/live", timeout=1) as answer:
+                return bool(answer.status == 200)
+        except (URLError, OSError):
+            return False

@@ -1,0 +1,92 @@
+"""Who calls the management API, and for which organization: a key's bearer, or a person with a session."""
+
+from dataclasses import dataclass
+
+from django.contrib.auth.models import AnonymousUser
+from rest_framework.authentication import SessionAuthentication
+from rest_framework.permissions import BasePermission
+from rest_framework.request import Request
+from rest_framework.views import APIView
+from typing_extensions import override
+
+from accounts.models import Organization, User
+from accounts.permissions import Action, may
+from accounts.selectors import membership_of, memberships_of
+from codexflow.lib.errors import NotFound
+from keys.authentication import KeyAuthentication
+from keys.errors import ActionNotAllowed, InvalidApiKey
+from keys.models import ApiKey
+from keys.principal import Principal
+
+MANAGEMENT = "management"  # the surface a restricted key needs for writing here
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """A caller of the management API. `key` is set for a bearer, `user` for a session; exactly one of them."""
+
+    organization: Organization
+    role: str
+    user: User | None = None
+    key: ApiKey | None = None
+
+    @property
+    def responsible(self) -> User:
+        """The person behind it: things made through a key belong to whoever made the key."""
+        if self.user is not None:
+            return self.user
+        assert self.key is not None  # noqa: S101 - one of both is set
+        return self.key.created_by
+
+    @property
+    def label(self) -> str:
+        """For the audit trail."""
+        return f"key {self.key.public_id}" if self.key else ""
+
+    def require(self, action: Action) -> None:
+        """Raises ActionNotAllowed (403) when the caller's role does not include it."""
+        if not may(self.role, action):
+            raise ActionNotAllowed
+
+
+def caller_of(request: Request) -> Caller:
+    """The caller. A session names the organization by `?organization=slug`, or means its first.
+
+    Raises InvalidApiKey (401) for nobody, NotFound (404) for an organization that is not the caller's.
+    """
+    if isinstance(request.auth, Principal):
+        return _bearer(request.auth)
+    if isinstance(request.user, AnonymousUser):
+        raise InvalidApiKey
+    slug = request.query_params.get("organization")
+    membership = membership_of(request.user, slug) if slug else memberships_of(request.user).first()
+    if membership is None:
+        raise NotFound
+    return Caller(organization=membership.organization, role=membership.role, user=request.user)
+
+
+def _bearer(principal: Principal) -> Caller:
+    key = ApiKey.objects.select_related("organization", "created_by").get(pk=principal.key_id)
+    membership = membership_of(key.created_by, key.organization.slug)
+    # The maker's rights are asked at use, not copied at creation: they may have shrunk since.
+    role = membership.role if membership else ""
+    if not principal.policy.permits_surface(MANAGEMENT):
+        role = ""
+    return Caller(organization=key.organization, role=role, key=key)
+
+
+class IsCaller(BasePermission):
+    """Somebody with a working key or a session."""
+
+    @override
+    def has_permission(self, request: Request, view: APIView) -> bool:
+        if not isinstance(request.auth, Principal) and isinstance(request.user, AnonymousUser):
+            raise InvalidApiKey
+        return True
+
+
+class ManagementView(APIView):
+    """Base of all management endpoints."""
+
+    authentication_classes = (KeyAuthentication, SessionAuthentication)
+    permission_classes = (IsCaller,)

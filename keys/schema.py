@@ -1,0 +1,13 @@
+"""How drf-spectacular describes our door for keys."""
+
+from drf_spectacular.extensions import OpenApiAuthenticationExtension
+from typing_extensions import override
+
+
+class KeyAuthenticationScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call] # registers itself
+    target_class = "keys.authentication.KeyAuthentication"
+    name = "ApiKey"
+
+    @override
+    def get_security_definition(self, auto_schema: object) -> dict[str, str]:
+        return {"type": "http", "scheme": "bearer", "bearerFormat": "cfx_…"}

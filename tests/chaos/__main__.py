@@ -1,0 +1,37 @@
+"""`python -m tests.chaos --kills 500 --seed 7`: exit code 0 when the audit finds nothing, 1 when it does."""
+
+import argparse
+import secrets
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.chaos.house import TARGETS
+from tests.chaos.run import Plan, run
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
+    parser.add_argument("--kills", type=int, default=40)
+    parser.add_argument("--seed", type=int, default=secrets.randbelow(1_000_000), help="default: random, and printed")
+    parser.add_argument("--rate", type=float, default=60.0, help="requests a second")
+    parser.add_argument("--targets", default=",".join(TARGETS), help="comma-separated")
+    parser.add_argument("--cut-tail", action="store_true", help="take the last second off Valkey's file at each kill")
+    parser.add_argument("--empty-once", action="store_true", help="at one kill take all of Valkey's data away")
+    parser.add_argument("--log", type=Path, default=Path(tempfile.gettempdir()) / "codexflow-chaos.log")
+    options = parser.parse_args()
+    plan = Plan(
+        kills=options.kills,
+        seed=options.seed,
+        rate=options.rate,
+        targets=tuple(options.targets.split(",")),
+        cuts_tail=options.cut_tail,
+        empties_once=options.empty_once,
+    )
+    report = run(plan, options.log)
+    sys.stdout.write(report.text() + "\n")
+    return 0 if report.is_clean else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,275 @@
+"""The ledger audit: what callers saw, what the upstream did, and what the house wrote down must be one story. Pure."""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from fractions import Fraction
+from uuid import UUID
+
+from codexflow.catalogue.schema import Catalogue
+from tests.chaos.books import Books, RollupKey, RollupSums, Row
+from tests.chaos.traffic import Caller, Seen
+
+EPOCH = date(1970, 1, 1)
+MOST_SHOWN = 4
+RANK_PROVIDER = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One disagreement. `kind` names the equation that does not hold."""
+
+    kind: str
+    what: str
+
+
+@dataclass(slots=True)
+class Report:
+    """The audit's result."""
+
+    findings: list[Finding]
+    facts: dict[str, object] = field(default_factory=dict)
+
+    @property
+    def is_clean(self) -> bool:
+        return not self.findings
+
+    @property
+    def kinds(self) -> set[str]:
+        return {finding.kind for finding in self.findings}
+
+    def text(self) -> str:
+        lines = [f"  {name:<22}{value}" for name, value in self.facts.items()]
+        by_kind: dict[str, list[str]] = defaultdict(list)
+        for finding in self.findings:
+            by_kind[finding.kind].append(finding.what)
+        for kind, found in sorted(by_kind.items()):
+            lines.append(f"  FAILED {kind}: {len(found)}")
+            lines += [f"      {what}" for what in found[:MOST_SHOWN]]
+        lines.append("  audit: clean" if self.is_clean else f"  audit: {len(self.findings)} findings")
+        return "\n".join(lines)
+
+
+def audit(
+    books: Books, seen: Sequence[Seen], callers: Sequence[Caller], catalogue: Catalogue, *, quota_slack: float = 0.0
+) -> Report:
+    """Every equation, each on its own, so that one failure does not hide another.
+
+    `quota_slack`: how many seconds of its traffic a key may pass above its daily limit, for runs that take Redis's
+    memory away.
+    """
+    margins = {caller.key_id: caller.margin_bp for caller in callers}
+    findings = [
+        *_rows_are_unique(books.rows),
+        *_complete_answers_are_recorded(books, seen),
+        *_usage_is_the_upstreams(books),
+        *_costs_follow_from_usage(books.rows, catalogue, margins),
+        *_every_upstream_call_has_a_row(books),
+        *_rollups("daily rollup", books.days, books.rows, lambda row: row.day),
+        *_rollups("hourly rollup", books.hours, books.rows, _hour_of),
+        *_ledger(books),
+        *_accounts(books),
+        *_spend(books),
+        *_counters(books),
+        *_nothing_is_left(books),
+        *_quotas_hold(books.rows, callers, seen, quota_slack),
+    ]
+    return Report(findings, _facts(books, seen))
+
+
+def _facts(books: Books, seen: Sequence[Seen]) -> dict[str, object]:
+    complete = [each for each in seen if each.is_complete and each.status == 200]
+    return {
+        "requests sent": len(seen),
+        "complete": f"{len(complete)} ({sum(each.is_stream for each in complete)} streams)",
+        "rows": len(books.rows),
+        "rows by source": dict(Counter(row.source for row in books.rows)),
+        "rows by rank": dict(Counter(row.usage_rank for row in books.rows)),
+        "corrected rows": sum(row.revision > 1 for row in books.rows),
+        "charged (nano-USD)": sum(row.cost_nanos for row in books.rows),
+    }
+
+
+def _rows_are_unique(rows: Sequence[Row]) -> Iterator[Finding]:
+    for request_id, times in Counter(row.request_id for row in rows).items():
+        if times > 1:
+            yield Finding("one row a request", f"{request_id} has {times}")
+
+
+def _complete_answers_are_recorded(books: Books, seen: Iterable[Seen]) -> Iterator[Finding]:
+    rows = {row.request_id: row for row in books.rows}
+    for each in seen:
+        if not (each.is_complete and each.status == 200):
+            continue
+        row = rows.get(each.request_id) if each.request_id else None
+        if row is None:
+            yield Finding("a complete answer has its row", f"{each.request_id} of {each.caller.name} is missing")
+        elif (row.key_id, row.organization_id) != (each.caller.key_id, each.caller.organization_id):
+            yield Finding("a complete answer has its row", f"{each.request_id} is booked to somebody else")
+        elif (row.status, row.source, row.usage_rank) != (200, "gateway", RANK_PROVIDER):
+            yield Finding("a complete answer is billed as seen", f"{row}")
+        elif each.usage is not None and each.usage != (row.prompt_tokens, row.completion_tokens):
+            yield Finding("a complete answer is billed as seen", f"its caller read {each.usage}: {row}")
+
+
+def _usage_is_the_upstreams(books: Books) -> Iterator[Finding]:
+    """What is billed on the provider's word is what the provider has in its own ledger."""
+    for row in books.rows:
+        if row.usage_rank < RANK_PROVIDER:
+            continue
+        call = books.upstream.get(f"{row.request_id}.{books.won_attempts.get(row.request_id, 0)}")
+        if call is None:
+            yield Finding("usage is the upstream's", f"the upstream knows no such call: {row}")
+        elif (call.model, call.prompt_tokens, call.completion_tokens) != (
+            row.model,
+            row.prompt_tokens,
+            row.completion_tokens,
+        ):
+            yield Finding("usage is the upstream's", f"{call} against {row}")
+
+
+def _costs_follow_from_usage(rows: Iterable[Row], catalogue: Catalogue, margins: dict[UUID, int]) -> Iterator[Finding]:
+    for row in rows:
+        price = catalogue.prices[row.model]
+        millionths = (
+            (row.prompt_tokens - row.cached_tokens) * price.input_nanos
+            + row.cached_tokens * price.cached_nanos
+            + row.completion_tokens * price.output_nanos
+        )
+        # Fractions round half to even, as money does here; no code of the house is asked.
+        expected = round(Fraction(millionths * (10_000 + margins[row.key_id]), 10_000_000_000))
+        if row.cost_nanos != expected:
+            yield Finding("cost is usage times price", f"expected {expected}: {row}")
+
+
+def _every_upstream_call_has_a_row(books: Books) -> Iterator[Finding]:
+    known = {row.request_id for row in books.rows}
+    for call_id, call in books.upstream.items():
+        if UUID(call_id.partition(".")[0]) not in known:
+            yield Finding("no call is forgotten", f"{call_id}: {call}")
+
+
+def _hour_of(row: Row) -> datetime:
+    """The hour the request began, kept inside its day of admission."""
+    midnight = datetime.combine(row.day, datetime.min.time(), UTC)
+    began = row.started_at.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+    return min(max(began, midnight), midnight + timedelta(hours=23))
+
+
+def _rollups(
+    kind: str,
+    found: dict[RollupKey, RollupSums],
+    rows: Iterable[Row],
+    bucket_of: Callable[[Row], date | datetime],
+) -> Iterator[Finding]:
+    expected: dict[RollupKey, RollupSums] = {}
+    for row in rows:
+        key = RollupKey(bucket_of(row), row.organization_id, row.key_id, row.user_id or 0, row.model, row.stage)
+        one = RollupSums(
+            1,
+            row.status >= 400,
+            row.is_disconnected,
+            row.prompt_tokens,
+            row.completion_tokens,
+            row.cost_nanos,
+            1,
+        )
+        old = expected.get(key, RollupSums(0, 0, 0, 0, 0, 0, 0))
+        expected[key] = RollupSums(*(a + b for a, b in zip(old, one, strict=True)))
+    nothing = RollupSums(0, 0, 0, 0, 0, 0, 0)
+    for key in expected.keys() | found.keys():
+        wanted, has = expected.get(key, nothing), found.get(key, nothing)
+        if wanted != has:
+            yield Finding(f"{kind} equals its rows", f"{key.bucket} {key.model} {key.stage}: {has}, rows say {wanted}")
+
+
+def _ledger(books: Books) -> Iterator[Finding]:
+    lines = defaultdict(list)
+    for line in books.ledger:
+        if line.request_id is not None:
+            lines[line.request_id].append(line)
+    costs = {row.request_id: row.cost_nanos for row in books.rows}
+    for request_id in costs.keys() | lines.keys():
+        entries = lines.get(request_id, [])
+        charged = -sum(each.amount_nanos for each in entries)
+        if request_id not in costs:
+            yield Finding("ledger equals its row", f"{request_id} is charged {charged} and has no row")
+        elif charged != costs[request_id]:
+            yield Finding("ledger equals its row", f"{request_id} is charged {charged}, costs {costs[request_id]}")
+        if sum(each.kind == "settle" for each in entries) != 1 or len({each.revision for each in entries}) != len(
+            entries
+        ):
+            yield Finding("one settlement a request", f"{request_id}: {entries}")
+
+
+def _accounts(books: Books) -> Iterator[Finding]:
+    spent: Counter[UUID] = Counter()
+    credit: Counter[UUID] = Counter()
+    for line in books.ledger:
+        if line.request_id is None:
+            credit[line.organization_id] += line.amount_nanos
+        else:
+            spent[line.organization_id] -= line.amount_nanos
+    for organization_id in {*books.accounts, *spent, *credit}:
+        account = books.accounts.get(organization_id)
+        if account is None or account != (credit[organization_id], spent[organization_id]):
+            yield Finding(
+                "account equals its ledger",
+                f"{organization_id}: {account}, ledger says {credit[organization_id]}, {spent[organization_id]}",
+            )
+
+
+def _spend(books: Books) -> Iterator[Finding]:
+    requests: Counter[tuple[UUID, UUID, date]] = Counter()
+    costs: Counter[tuple[UUID, UUID, date]] = Counter()
+    for row in books.rows:
+        requests[row.organization_id, row.key_id, row.day] += 1
+        costs[row.organization_id, row.key_id, row.day] += row.cost_nanos
+    for key in requests.keys() | books.spend.keys():
+        has = books.spend.get(key)
+        if has != (requests[key], costs[key]):
+            yield Finding("daily spend equals its rows", f"{key}: {has}, rows say {(requests[key], costs[key])}")
+
+
+def _counters(books: Books) -> Iterator[Finding]:
+    """The limiter's counters of organizations and keys against the rows."""
+    today = EPOCH + timedelta(days=books.redis_day)
+    month = today.year * 12 + today.month - 1
+    for (kind, owner), scope in books.scopes.items():
+        rows = [row for row in books.rows if owner == (row.organization_id if kind == "o" else row.key_id)]
+        wanted = {"spent": sum(row.cost_nanos for row in rows)}
+        has = {"spent": scope.spent_nanos}
+        if scope.day == books.redis_day:
+            of_today = [row for row in rows if row.day == today]
+            wanted |= {"requests": len(of_today), "day": sum(row.cost_nanos for row in of_today)}
+            has |= {"requests": scope.requests, "day": scope.day_nanos}
+        if scope.month == month:
+            of_month = [row for row in rows if (row.day.year, row.day.month) == (today.year, today.month)]
+            wanted |= {"month": sum(row.cost_nanos for row in of_month)}
+            has |= {"month": scope.month_nanos}
+        if wanted != has:
+            yield Finding("limiter equals PostgreSQL", f"{kind}:{owner}: {has}, rows say {wanted}")
+
+
+def _nothing_is_left(books: Books) -> Iterator[Finding]:
+    for name, count in books.leftovers.items():
+        if count:
+            yield Finding("nothing is left behind", f"{name}: {count}")
+    if books.dead_letters:
+        yield Finding("nothing is left behind", f"dead letters: {books.dead_letters}")
+
+
+def _quotas_hold(
+    rows: Iterable[Row], callers: Iterable[Caller], seen: Sequence[Seen], slack_s: float
+) -> Iterator[Finding]:
+    used = Counter((row.key_id, row.day) for row in rows)
+    asked = Counter(each.caller.key_id for each in seen)
+    seconds = max(1.0, len(seen) / 50)
+    for caller in callers:
+        if caller.daily_requests is None:
+            continue
+        allowed = caller.daily_requests + slack_s * asked[caller.key_id] / seconds
+        for (key_id, day), count in used.items():
+            if key_id == caller.key_id and count > allowed:
+                yield Finding("quotas hold", f"{caller.name} had {count} of {caller.daily_requests} on {day}")

@@ -1,0 +1,207 @@
+"""Reading what every part of the house has written down, as plain values. SQL and Redis only: no code of the house."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+from uuid import UUID
+
+from redis import Redis
+
+
+class Row(NamedTuple):
+    """A line of request_log."""
+
+    request_id: UUID
+    organization_id: UUID
+    key_id: UUID
+    user_id: int | None
+    day: date
+    started_at: datetime
+    model: str
+    stage: str
+    status: int
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    cost_nanos: int
+    usage_rank: int
+    source: str
+    is_disconnected: bool
+    revision: int
+
+
+class RollupKey(NamedTuple):
+    """What a rollup adds up by."""
+
+    bucket: date | datetime
+    organization_id: UUID
+    key_id: UUID
+    user_id: int
+    model: str
+    stage: str
+
+
+class RollupSums(NamedTuple):
+    """What a rollup adds up; `seen` is what its histogram of latencies adds up to."""
+
+    requests: int
+    errors: int
+    disconnects: int
+    prompt_tokens: int
+    completion_tokens: int
+    cost_nanos: int
+    seen: int
+
+
+class LedgerLine(NamedTuple):
+    """A ledger entry; request_id is None for credit."""
+
+    organization_id: UUID
+    request_id: UUID | None
+    revision: int
+    kind: str
+    amount_nanos: int
+
+
+class AccountSums(NamedTuple):
+    """An account's running sums."""
+
+    credit_nanos: int
+    spent_nanos: int
+
+
+class Spend(NamedTuple):
+    """A key's day."""
+
+    requests: int
+    cost_nanos: int
+
+
+@dataclass(slots=True)
+class Counters:
+    """A scope of the limiter; `day` says which day `requests` counts, `month` is counted from year 0."""
+
+    day: int
+    requests: int
+    day_nanos: int
+    month: int
+    month_nanos: int
+    spent_nanos: int
+    held_nanos: int
+
+
+@dataclass(slots=True)
+class UpstreamCall:
+    """A call as the upstream has it."""
+
+    model: str
+    prompt_tokens: int
+    completion_tokens: int
+    outcome: str
+    status: int | None
+
+
+@dataclass(slots=True)
+class Books:
+    """Everything that was written down."""
+
+    rows: list[Row] = field(default_factory=list)
+    hours: dict[RollupKey, RollupSums] = field(default_factory=dict)
+    days: dict[RollupKey, RollupSums] = field(default_factory=dict)
+    ledger: list[LedgerLine] = field(default_factory=list)
+    accounts: dict[UUID, AccountSums] = field(default_factory=dict)
+    spend: dict[tuple[UUID, UUID, date], Spend] = field(default_factory=dict)
+    won_attempts: dict[UUID, int] = field(default_factory=dict)  # request -> the attempt that answered
+    dead_letters: int = 0
+    redis_day: int = 0
+    scopes: dict[tuple[str, UUID], Counters] = field(default_factory=dict)  # ("o" or "k", id)
+    leftovers: dict[str, int] = field(default_factory=dict)  # what should be empty when all is quiet
+    upstream: dict[str, UpstreamCall] = field(default_factory=dict)  # by call id
+
+
+class Cursor(Protocol):
+    """As much of a database cursor as is needed: psycopg's and Django's have it."""
+
+    def execute(self, sql: str) -> Any: ...
+    def fetchall(self) -> list[Any]: ...
+
+
+_ROLLUP_SQL = """
+SELECT {bucket}, organization_id, key_id, user_id, model, stage, requests, errors, disconnects, prompt_tokens,
+       completion_tokens, cost_nanos, (SELECT coalesce(sum(n), 0) FROM unnest(latency_histogram) AS n)
+FROM {table}
+"""
+
+
+def read_database(cursor: Cursor, books: Books) -> None:
+    """Rows, rollups, ledger, accounts and spend. In one snapshot, if the caller's transaction gives one."""
+    cursor.execute(f"SELECT {', '.join(Row._fields)} FROM request_log")  # noqa: S608 - our own field names
+    books.rows = [Row(*each) for each in cursor.fetchall()]
+    books.hours = dict(_rollup(cursor, "usage_hourly", "hour"))
+    books.days = dict(_rollup(cursor, "usage_daily", "day"))
+    cursor.execute("SELECT organization_id, request_id, revision, kind, amount_nanos FROM billing_ledgerentry")
+    books.ledger = [LedgerLine(*each) for each in cursor.fetchall()]
+    cursor.execute("SELECT organization_id, credit_nanos, spent_nanos FROM billing_account")
+    books.accounts = {each[0]: AccountSums(*each[1:]) for each in cursor.fetchall()}
+    cursor.execute("SELECT organization_id, key_id, day, requests, cost_nanos FROM billing_spend_daily")
+    books.spend = {each[:3]: Spend(*each[3:]) for each in map(tuple, cursor.fetchall())}
+    cursor.execute("SELECT request_id, n FROM upstream_attempt WHERE status = 200")
+    books.won_attempts = dict(cursor.fetchall())
+    cursor.execute("SELECT count(*) FROM usage_dead_letter")
+    books.dead_letters = cursor.fetchall()[0][0]
+
+
+def _rollup(cursor: Cursor, table: str, bucket: str) -> Iterator[tuple[RollupKey, RollupSums]]:
+    cursor.execute(_ROLLUP_SQL.format(table=table, bucket=bucket))
+    width = len(RollupKey._fields)
+    for each in cursor.fetchall():
+        yield RollupKey(*each[:width]), RollupSums(*map(int, each[width:]))
+
+
+def read_redis(redis: "Redis", prefix: str, books: Books) -> None:
+    """The limiter's counters, and how much of everything passing is still there."""
+    client: Any = redis  # its stubs know no difference between one client and an asynchronous one
+    books.redis_day = client.time()[0] // 86_400
+    counts = dict.fromkeys(("stream", "pending", "leases", "slots", "intents", "progress", "held"), 0)
+    for key in client.scan_iter(match=f"{prefix}:{{s*", count=1000):
+        name = key.decode().split("}:", 1)[1]
+        if name.startswith("scope:"):
+            scope = _counters(client.hgetall(key))
+            _, kind, owner = name.split(":")
+            books.scopes[kind, UUID(owner)] = scope
+            counts["held"] += scope.held_nanos != 0
+        elif name == "usage":
+            counts["stream"] += client.xlen(key)
+            counts["pending"] += sum(group["pending"] for group in client.xinfo_groups(key))
+        elif name in ("intents", "progress"):
+            counts[name] += client.hlen(key)
+        elif name == "alive":
+            counts["leases"] += client.zcard(key)
+        elif name.startswith("slots:"):
+            counts["slots"] += client.zcard(key)
+    books.leftovers |= counts
+
+
+def _counters(fields: dict[bytes, bytes]) -> Counters:
+    day, requests, day_nanos, month, month_nanos, spent, held = (
+        int(fields.get(name, b"0")) for name in (b"d", b"n", b"ds", b"mo", b"ms", b"spent", b"held")
+    )
+    return Counters(day, requests, day_nanos, month, month_nanos, spent, held)
+
+
+def read_journal(folder: Path, books: Books) -> None:
+    """Segments that nobody has shipped. A living process keeps one open, and empty once it is quiet."""
+    waiting = [*folder.glob("*.closed"), *(each for each in folder.glob("*.open") if each.stat().st_size)]
+    books.leftovers["journal"] = len(waiting)
+    books.leftovers["unreadable journal"] = len([*folder.glob("*.bad")])
+
+
+def read_upstream(entries: Iterable[dict[str, Any]], books: Books) -> None:
+    """The upstream's own ledger."""
+    for each in entries:
+        if each["call_id"]:
+            books.upstream[each["call_id"]] = UpstreamCall(
+                each["model"], each["prompt_tokens"], each["completion_tokens"], each["outcome"], each["status"]
+            )

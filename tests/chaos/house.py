@@ -1,0 +1,101 @@
+"""The house whose processes are killed: `kill`, and what a power cut does to Valkey's file."""
+
+import json
+import os
+import shutil
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from codexflow.dev.supervisor import ChildSpec
+from codexflow.lib.clock import monotonic_s
+from codexflow.testing.house import House
+from tests.chaos.traffic import Caller
+
+TARGETS = ("web", "worker", "beat", "valkey", "postgres")
+# Shorter than in production by the same factor, so that a run settles within a minute.
+_SETTINGS = {"CFX_LEASE_MS": "5000", "CFX_HEARTBEAT_S": "1", "CFX_JOURNAL_SHIP_AFTER_S": "2"}
+# A power cut takes what is younger than this: Valkey syncs its file every second.
+CUT_S = 1.0
+
+
+class MortalHouse(House):
+    """A house for killing in."""
+
+    def __init__(self, log: Path, *, cuts_tail: bool = False) -> None:
+        super().__init__(log, settings=_SETTINGS)
+        self.callers: list[Caller] = []
+        self.cuts_tail = cuts_tail
+        self.empties_next = False
+        self.bytes_cut = 0
+        self._lengths: list[tuple[float, Path, int]] = []
+
+    def start(self) -> None:
+        """Everything, ready to serve."""
+        self.start_servers()
+        tenants = self.home.path / "tenants.json"
+        self.run_module("tests.chaos.tenants", str(tenants))
+        self.callers = [caller_of(each) for each in json.loads(tenants.read_text())]
+        cache = self.children["valkey"]
+        cache.spec = replace(cache.spec, before_start=self._before_valkey(cache.spec))
+        self.start_programs()
+
+    def pump(self, seconds: float) -> None:
+        """Look after the children for so long."""
+        ends_s = monotonic_s() + seconds
+        while True:
+            self._remember_length()
+            left_s = ends_s - monotonic_s()
+            self.supervisor.pump(min(max(left_s, 0.0), 0.1))
+            if left_s <= 0:
+                return
+
+    def kill(self, name: str, *, down_s: float) -> None:
+        """kill -9 the whole process group, and start it again after `down_s`. Waits first until there is one."""
+        child = self.children[name]
+        while child.identity is None:
+            self.pump(0.05)
+        os.killpg(child.identity.pid, signal.SIGKILL)
+        while child.is_running:
+            self.supervisor.pump(0.05)
+        # Dying is what it is here for: no back-off.
+        child.quick_deaths, child.backoff_s = 0, 0.2
+        child.restart_at_s = monotonic_s() + down_s
+
+    def is_whole(self) -> bool:
+        """Whether every process runs and the gateway answers."""
+        return all(child.is_running for child in self.supervisor.children) and self.answers()
+
+    def _remember_length(self) -> None:
+        if not self.cuts_tail:
+            return
+        newest = max(self.home.valkey.glob("appendonlydir/*.incr.aof"), default=None, key=lambda each: each.name)
+        if newest is not None:
+            now_s = monotonic_s()
+            self._lengths.append((now_s, newest, newest.stat().st_size))
+            # Keep the youngest that is old enough, and everything younger.
+            while len(self._lengths) > 1 and self._lengths[1][0] <= now_s - CUT_S:
+                del self._lengths[0]
+
+    def _before_valkey(self, spec: ChildSpec) -> Callable[[], None]:
+        def before_start() -> None:
+            spec.before_start()
+            if self.empties_next:
+                self.empties_next = False
+                shutil.rmtree(self.home.valkey / "appendonlydir", ignore_errors=True)
+            elif self.cuts_tail and self._lengths:
+                _, path, length = self._lengths[0]
+                if path.exists() and path.stat().st_size > length:
+                    self.bytes_cut += path.stat().st_size - length
+                    os.truncate(path, length)
+            self._lengths.clear()
+
+        return before_start
+
+
+def caller_of(told: dict[str, Any]) -> Caller:
+    """A caller as tenants.py wrote it down."""
+    return Caller(**{**told, "key_id": UUID(told["key_id"]), "organization_id": UUID(told["organization_id"])})
