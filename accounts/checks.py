@@ -3,15 +3,15 @@
 from typing import Any
 
 from django.conf import settings
-from django.core.checks import CheckMessage, Warning, register
+from django.core import checks
 
 
-@register()
-def check_mail(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+@checks.register()
+def check_mail(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessage]:
     """Without mail nobody can prove an address or get a new password."""
     if settings.ENV.is_production and settings.ENV.mail is None:
         return [
-            Warning(
+            checks.Warning(
                 "EMAIL_URL is not set: e-mail addresses are not verified and forgotten passwords cannot be reset.",
                 hint="Set EMAIL_URL, for example smtps://user:password@mail.example.org?from=codexflow@example.org",
                 id="accounts.W001",

@@ -32,9 +32,7 @@ def create_user_with_organization(*, email: str, password: str | None, name: str
 def create_personal_organization(user: User) -> Organization:
     """The organization that every person starts with. Writes its audit entry in the same transaction."""
     with transaction.atomic():
-        organization = create_organization(
-            name=user.name or user.email.partition("@")[0], owner=user, is_personal=True
-        )
+        organization = create_organization(name=user.name or user.email.partition("@")[0], owner=user, is_personal=True)
         audit.record("organization.created", organization, organization=organization, actor=user)
     return organization
 

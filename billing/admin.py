@@ -18,7 +18,17 @@ from codexflow.lib.money import format_usd
 class PlanAdmin(AuditedAdmin):
     """A changed plan changes what is allowed from now on; what was charged stays."""
 
-    list_display = ("name", "slug", "price", "credit", "daily_requests", "rpm", "tpm", "concurrent_streams", "is_public")
+    list_display = (
+        "name",
+        "slug",
+        "price",
+        "credit",
+        "daily_requests",
+        "rpm",
+        "tpm",
+        "concurrent_streams",
+        "is_public",
+    )
     ordering = ("position", "slug")
 
     @admin.display(description=_("price a month (USD)"))

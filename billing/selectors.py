@@ -88,9 +88,7 @@ def balance_of(account: Account) -> Balance:
     return Balance(
         credit_nanos=account.credit_nanos,
         spent_nanos=account.spent_nanos,
-        held_nanos=held_nanos(
-            sync_client(settings.ENV.redis_url), settings.ENV.redis_prefix, account.organization_id
-        ),
+        held_nanos=held_nanos(sync_client(settings.ENV.redis_url), settings.ENV.redis_prefix, account.organization_id),
     )
 
 

@@ -129,9 +129,7 @@ def rename_key(
     return row
 
 
-def revoke_key(
-    row: ApiKey, *, actor: User | None = None, actor_label: str = "", address: str | None = None
-) -> ApiKey:
+def revoke_key(row: ApiKey, *, actor: User | None = None, actor_label: str = "", address: str | None = None) -> ApiKey:
     """Stop a key for good, in one transaction; every gateway process hears of it at once. Idempotent."""
     if row.revoked_at is not None:
         return row

@@ -91,8 +91,7 @@ def create(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
                 _("Your plan's number of keys is used up. Revoke one that is not used."),
             )
         else:
-            response = render(
-                request, _part(request, "keys/created.html"), {"key": issued.row, "secret": issued.plain})
+            response = render(request, _part(request, "keys/created.html"), {"key": issued.row, "secret": issued.plain})
             response["Cache-Control"] = "no-store"
             return response
     return render(request, template, {"form": form}, status=422 if form.errors else 200)
@@ -108,7 +107,9 @@ def rename(request: PageRequest, tenant: Tenant, key_id: UUID) -> HttpResponseBa
         services.rename_key(key, name=form.cleaned_data["name"], actor=request.user, address=_address(request))
         messages.success(request, _("The key is renamed."))
         return redirect("keys", slug=tenant.organization.slug)
-    return render(request, _part(request, "keys/rename.html"), {"form": form, "key": key}, status=422 if form.errors else 200)
+    return render(
+        request, _part(request, "keys/rename.html"), {"form": form, "key": key}, status=422 if form.errors else 200
+    )
 
 
 @organization_page(Action.MANAGE_KEYS)
@@ -121,7 +122,9 @@ def revoke(request: PageRequest, tenant: Tenant, key_id: UUID) -> HttpResponseBa
         messages.success(request, _("The key %(name)s is revoked.") % {"name": key.name})
         return redirect("keys", slug=tenant.organization.slug)
     spend = spend_by_key(tenant.organization, now().date()).get(key.pk)
-    return render(request, _part(request, "keys/revoke.html"), {"key": key, "last_day": spend.last_day if spend else None})
+    return render(
+        request, _part(request, "keys/revoke.html"), {"key": key, "last_day": spend.last_day if spend else None}
+    )
 
 
 def _part(request: PageRequest, template: str) -> str:

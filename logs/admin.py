@@ -16,7 +16,17 @@ from logs.models import DeadLetter, RequestLog
 class RequestLogAdmin(ReadOnlyAdmin):
     """Found by the id of a request, an organization or a key: what an index answers."""
 
-    list_display = ("request_id", "started_at", "organization_id", "stage", "model", "status", "error_code", "cost", "latency_ms")
+    list_display = (
+        "request_id",
+        "started_at",
+        "organization_id",
+        "stage",
+        "model",
+        "status",
+        "error_code",
+        "cost",
+        "latency_ms",
+    )
     search_fields = ("=request_id",)
     search_help_text = _("The id of a request, an organization or a key")
     ordering = ("-request_id",)

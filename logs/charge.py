@@ -41,7 +41,5 @@ def charge_of(usage: Usage, rates: FrozenRates) -> Charge:
         ("cached", cached, rates.cached_nanos),
         ("output", usage.completion_tokens, rates.output_nanos),
     )
-    lines = tuple(
-        Line(kind, tokens, rate, tokens * rate) for kind, tokens, rate in parts if tokens or kind != "cached"
-    )
+    lines = tuple(Line(kind, tokens, rate, tokens * rate) for kind, tokens, rate in parts if tokens or kind != "cached")
     return Charge(lines, rates.margin_bp, cost_nanos(usage, rates))

@@ -85,9 +85,7 @@ def today_of(organization_id: UUID, now: datetime, zone: tzinfo) -> Today:
 
 def chart_of(organization_id: UUID, period: Period, *, metric: str, group: str) -> Chart:
     """One query, whatever the period: sums by bucket and group. `group` is one of GROUPS."""
-    rows = UsageHourly.objects.filter(
-        organization_id=organization_id, hour__gte=period.start, hour__lt=period.end
-    )
+    rows = UsageHourly.objects.filter(organization_id=organization_id, hour__gte=period.start, hour__lt=period.end)
     if period.is_hourly:
         cells = rows.values_list("hour", group)
     else:
@@ -132,7 +130,7 @@ _SUMS: dict[str, Any] = {
 
 
 def _sums(organization_id: UUID, start: datetime, end: datetime) -> Sums:
-    found = UsageHourly.objects.filter(
-        organization_id=organization_id, hour__gte=start, hour__lt=end
-    ).aggregate(**_SUMS)
+    found = UsageHourly.objects.filter(organization_id=organization_id, hour__gte=start, hour__lt=end).aggregate(
+        **_SUMS
+    )
     return Sums(*(int(found[name]) for name in _SUMS))

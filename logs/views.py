@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from django.http import Http404, HttpResponseBase
+from django.http import Http404, HttpResponse, HttpResponseBase
 from django.shortcuts import render
 from django.utils import timezone
 from django.utils.http import urlencode
@@ -59,7 +59,7 @@ def overview(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
         return _first_run(request, tenant)
     if request.htmx and "waiting" in request.GET:
         # The first request has arrived: the whole page is another one now.
-        return render(request, "logs/partials/_arrived.html", headers={"HX-Refresh": "true"})
+        return HttpResponse(headers={"HX-Refresh": "true"})
     zone = timezone.get_current_timezone()
     moment = now()
     range_name = _choice(request, "range", RANGE_NAMES, DEFAULT_CHART_RANGE)
@@ -105,17 +105,15 @@ def log(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
     retention_days = account.plan.log_retention_days
     before = parse_id(request.GET.get("before", ""))
     rows = (
-        requests_of(
-            organization.pk, form.filters(now(), retention_days=retention_days), before=before, limit=PAGE + 1
-        )
+        requests_of(organization.pk, form.filters(now(), retention_days=retention_days), before=before, limit=PAGE + 1)
         if form.is_valid()
         else []
     )
     chosen = form.chosen
-    older = urlencode({**chosen, "before": rows[PAGE - 1].request_id}) if len(rows) > PAGE else ""
+    older = urlencode({**chosen, "before": str(rows[PAGE - 1].request_id)}) if len(rows) > PAGE else ""
     context: dict[str, Any] = {
         "form": form,
-        "rows": [Row(row, key_names.get(row.key_id, "")) for row in rows[:PAGE]],
+        "rows": [Row(row, _name(key_names, row.key_id)) for row in rows[:PAGE]],
         "older": older,
         "is_first_page": before is None,
         "query": urlencode(chosen),
@@ -194,7 +192,11 @@ def _with_keys(tenant: Tenant, rows: list[RequestLog]) -> list[Row]:
     names = dict(
         keys_of(tenant.organization).filter(pk__in={row.key_id for row in rows if row.key_id}).values_list("pk", "name")
     )
-    return [Row(row, names.get(row.key_id, "")) for row in rows]
+    return [Row(row, _name(names, row.key_id)) for row in rows]
+
+
+def _name(names: dict[UUID, str], key_id: UUID | None) -> str:
+    return names.get(key_id, "") if key_id else ""
 
 
 def _kpi(name: str, today: usage.Today, chart: usage.Chart, state: dict[str, str]) -> dict[str, Any]:
@@ -217,7 +219,9 @@ def sparkline(values: list[int]) -> str:
     if top == 0 or len(values) < 2:
         return ""
     step = 1000 / (len(values) - 1)
-    return " ".join(f"{round(i * step) / 10:g},{round((1 - value / top) * 260 + 10) / 10:g}" for i, value in enumerate(values))
+    return " ".join(
+        f"{round(i * step) / 10:g},{round((1 - value / top) * 260 + 10) / 10:g}" for i, value in enumerate(values)
+    )
 
 
 def _chart(chart: usage.Chart, metric: str, group: str) -> dict[str, Any]:

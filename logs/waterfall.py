@@ -52,8 +52,6 @@ def bars(attempts: Sequence[AttemptLike], latency_ms: int) -> list[Bar]:
         x = min(scaled(each.started_ms), FULL - width)
         wait = 0 if each.first_byte_ms is None else min(width, scaled(each.first_byte_ms))
         found.append(
-            Bar(
-                each.n, each.model, each.status, each.error_code, each.duration_ms, each.first_byte_ms, x, width, wait
-            )
+            Bar(each.n, each.model, each.status, each.error_code, each.duration_ms, each.first_byte_ms, x, width, wait)
         )
     return found

@@ -41,7 +41,8 @@ class EmailBackend(BaseEmailBackend):
             path.touch(mode=0o600)
             path.write_bytes(message.message().as_bytes())
             logger.info(
-                "mail.kept", extra={"to": message.to, "subject": message.subject, "text": str(message.body), "see": "/dev/mail"}
+                "mail.kept",
+                extra={"to": message.to, "subject": message.subject, "text": str(message.body), "see": "/dev/mail"},
             )
         for path in sorted(place.glob("*.eml"))[:-KEPT]:
             path.unlink(missing_ok=True)

@@ -75,5 +75,3 @@ class ReadOnlyAdmin(StaffAdmin):
     @override
     def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return False
-
-

@@ -73,7 +73,7 @@ def shell_of(request: HttpRequest) -> Shell | None:
     user = getattr(request, "user", None)
     if user is None or not isinstance(user, User):
         return None
-    memberships = memberships_of(user)
+    memberships = list(memberships_of(user))
     if not memberships:
         return None
     tenant: Tenant = getattr(request, "tenant", None) or _last(request, memberships)

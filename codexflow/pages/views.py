@@ -11,7 +11,7 @@ from django.views.decorators.http import require_safe
 from billing.models import Plan
 from billing.selectors import public_plans
 from codexflow.catalogue import directory
-from codexflow.catalogue.schema import Catalogue
+from codexflow.catalogue.schema import Catalogue, CatalogueError
 from codexflow.settings import ENV
 
 RECOMMENDED = "pro"
@@ -31,7 +31,7 @@ def catalogue() -> Catalogue:
     """The catalogue in force. The web loads it at its start; a shell or a test may not have."""
     try:
         return directory.current()
-    except directory.CatalogueError:
+    except CatalogueError:
         directory.load(ENV.config_path)
         return directory.current()
 
