@@ -112,11 +112,11 @@ def ago(moment: datetime | None) -> str:
         return _("never")
     seconds = max(0, int((now() - moment).total_seconds()))
     if seconds < 60:
-        return _("%(count)s sec. ago") % {"count": seconds}
+        return _("{n} sec. ago").format(n=seconds)
     if seconds < 3600:
-        return _("%(count)s min. ago") % {"count": seconds // 60}
+        return _("{n} min. ago").format(n=seconds // 60)
     if seconds < 86_400:
-        return _("%(count)s hr. ago") % {"count": seconds // 3600}
+        return _("{n} hr. ago").format(n=seconds // 3600)
     days = seconds // 86_400
     return ngettext("%(count)s day ago", "%(count)s days ago", days) % {"count": days}
 
@@ -167,7 +167,25 @@ def percent_of(part: int, whole: int) -> int:
 @register.filter
 def margin(basis_points: int) -> str:
     """1500 -> 15 %, in the reader's language."""
-    shown = formats.number_format(Decimal(basis_points) / 100, use_l10n=True)
+    return _percent(Decimal(basis_points) / 100)
+
+
+@register.filter
+def percent(value: int) -> str:
+    """47 -> 47%, or %47."""
+    return _percent(value)
+
+
+@register.filter
+def change(value: int) -> str:
+    """As `percent`, with its sign."""
+    sign = "+" if value > 0 else "\N{MINUS SIGN}" if value < 0 else ""
+    return f"{sign}{_percent(abs(value))}"
+
+
+def _percent(value: int | Decimal) -> str:
+    shown = formats.number_format(value, use_l10n=True, force_grouping=True)
+    # Translators: how your language writes per cent
     return _("%(number)s%%") % {"number": shown}
 
 

@@ -191,7 +191,7 @@
       const seconds = Math.max(0, Math.floor((now - Date.parse(element.dateTime)) / 1000));
       if (seconds >= 86400) continue;
       const [name, amount] = seconds < 60 ? ["saySec", seconds] : seconds < 3600 ? ["sayMin", Math.floor(seconds / 60)] : ["sayHr", Math.floor(seconds / 3600)];
-      element.textContent = say(name).replace("%(count)s", String(amount));
+      element.textContent = say(name).replace("{n}", String(amount));
     }
   }
 
