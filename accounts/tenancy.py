@@ -78,7 +78,7 @@ def organization_page(action: Action | None = None) -> Callable[[TenantView[P]],
     def decorate(view: TenantView[P]) -> Callable[..., HttpResponseBase]:
         @signed_in
         @wraps(view)
-        def guarded(request: PageRequest, slug: str, /, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        def guarded(request: PageRequest, slug: str, *args: Any, **kwargs: Any) -> HttpResponseBase:
             membership = membership_of(request.user, slug)
             if membership is None:
                 raise Http404

@@ -168,6 +168,7 @@ def _detail(tenant: Tenant, found: RequestDetail) -> dict[str, Any]:
     )
     key = ApiKey.objects.filter(organization=tenant.organization, pk=row.key_id).first() if row.key_id else None
     return {
+        "zone": timezone.get_current_timezone(),
         "opened": row,
         "opened_key": key,
         "bars": bars(found.attempts, row.latency_ms),

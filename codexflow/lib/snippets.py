@@ -16,7 +16,10 @@ class Snippet:
 _CURL = """curl {api_url}/chat/completions \\
   -H "Authorization: Bearer $CODEXFLOW_API_KEY" \\
   -H "Content-Type: application/json" \\
-  -d '{{"model": "cfx-code", "messages": [{{"role": "user", "content": "Write a haiku about tests"}}]}}'"""
+  -d '{{
+    "model": "cfx-code",
+    "messages": [{{"role": "user", "content": "Write a haiku about tests"}}]
+  }}'"""
 
 _PYTHON = """import os
 from openai import OpenAI

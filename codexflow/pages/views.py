@@ -12,6 +12,8 @@ from billing.models import Plan
 from billing.selectors import public_plans
 from codexflow.catalogue import directory
 from codexflow.catalogue.schema import Catalogue, CatalogueError
+from codexflow.dev.quickstart import api_url
+from codexflow.lib.snippets import snippets
 from codexflow.settings import ENV
 
 RECOMMENDED = "pro"
@@ -69,6 +71,8 @@ def landing(request: HttpRequest) -> HttpResponse:
                 for plan in public_plans()
             ],
             "prices": prices,
+            # The longest first: it shows the most.
+            "snippets": sorted(snippets(api_url(ENV)), key=lambda snippet: snippet.slug != "python"),
             "stages": [
                 {"name": name, "config": current.stages[name], "words": words} for name, words in STAGES.items()
             ],

@@ -80,6 +80,12 @@ def usd_cents(nanos: int) -> str:
 
 
 @register.filter
+def usd_row(nanos: int) -> str:
+    """Six decimals, for columns of requests: the same in every row, and a token of a cheap model still shows."""
+    return _usd(nanos, 6)
+
+
+@register.filter
 def usd_exact(nanos: int | None) -> str:
     """Every decimal that matters, at least six: for receipts."""
     if nanos is None:
@@ -89,8 +95,8 @@ def usd_exact(nanos: int | None) -> str:
 
 @register.filter
 def usd_signed(nanos: int) -> str:
-    """As `usd_exact`, with a plus in front of what comes in."""
-    return f"+{usd_exact(nanos)}" if nanos > 0 else usd_exact(nanos)
+    """To the last nano, with a plus in front of what comes in."""
+    return f"{'+' if nanos > 0 else ''}{_usd(nanos, 9)}"
 
 
 @register.filter

@@ -28,12 +28,9 @@
   function draw() {
     const style = getComputedStyle(document.documentElement);
     // Chart.js mixes colours itself and does not know oklch: let the browser turn them into rgb first.
-    const probe = document.createElement("span");
-    canvas.parentElement.append(probe);
     const rgb = (name) => {
-      probe.style.color = style.getPropertyValue(name);
       const pixel = document.createElement("canvas").getContext("2d");
-      pixel.fillStyle = getComputedStyle(probe).color;
+      pixel.fillStyle = style.getPropertyValue(name).trim();
       pixel.fillRect(0, 0, 1, 1);
       const [r, g, b] = pixel.getImageData(0, 0, 1, 1).data;
       return `rgb(${r},${g},${b})`;
@@ -43,7 +40,6 @@
     const panel = rgb("--color-base-100");
     const strong = rgb("--color-base-content");
     const colours = [0, 1, 2, 3, 4].map((i) => rgb(`--series-${i}`));
-    probe.remove();
     if (chart) chart.destroy();
     const font = { family: getComputedStyle(document.body).fontFamily, size: 11 };
     chart = new window.Chart(canvas, {
