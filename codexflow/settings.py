@@ -5,6 +5,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import django_stubs_ext
+from django.utils.translation import gettext_lazy as _
 from psycopg.conninfo import conninfo_to_dict
 
 from codexflow.env import REPOSITORY, Env
@@ -159,6 +160,8 @@ ACCOUNT_EMAIL_NOTIFICATIONS = True
 MFA_SUPPORTED_TYPES = ["totp", "webauthn", "recovery_codes"]
 MFA_PASSKEY_LOGIN_ENABLED = True
 MFA_TOTP_ISSUER = "CodexFlow"
+# Where no mail can be sent, no address is ever verified; a second factor is better than none.
+MFA_ALLOW_UNVERIFIED_EMAIL = ENV.mail is None
 MFA_WEBAUTHN_ALLOW_INSECURE_ORIGIN = not ENV.is_production
 MFA_ADAPTER = "accounts.adapters.MfaAdapter"
 USERSESSIONS_TRACK_ACTIVITY = False
@@ -233,6 +236,7 @@ SECURE_CONTENT_TYPE_NOSNIFF = True
 X_FRAME_OPTIONS = "DENY"
 SILENCED_SYSTEM_CHECKS: list[str] = []
 SESSION_COOKIE_HTTPONLY = True
+CSRF_TRUSTED_ORIGINS = [ENV.site_url] if ENV.site_url else []
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = ENV.is_production and ENV.site_url.startswith("https://")
 
 LOGGING = logging_config(ENV.log_level)
@@ -248,7 +252,7 @@ SPECTACULAR_SETTINGS = {"TITLE": "CodexFlow management API", "VERSION": "1"}
 UNFOLD = {
     "SITE_TITLE": "CodexFlow",
     "SITE_HEADER": "CodexFlow",
-    "SITE_SUBHEADER": "Operations",
+    "SITE_SUBHEADER": _("Operations"),
     "SITE_URL": "/",
     "SITE_SYMBOL": "route",
     "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": "/static/img/favicon.svg"}],
