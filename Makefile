@@ -11,6 +11,10 @@ PY := $(BIN)/python
 REQUIREMENTS := base embedded dev
 # Further words for pytest: make test ARGS="-k chat -x"
 ARGS ?=
+KILLS ?= 40
+SEED ?=
+CHAOS_ARGS ?=
+BENCH_ARGS ?=
 
 # Install pinned, hashed requirements into an environment: $(call install,environment,files...)
 # uv takes seconds; pip, which also knows the machine's own index settings, is there for when uv cannot reach its index.
@@ -20,7 +24,7 @@ define install
 	     $(1)/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes $(foreach file,$(2),-r $(file)); }
 endef
 
-.PHONY: run smoke check test format lock clean versions
+.PHONY: run smoke check test chaos bench format lock clean versions
 
 # Start everything on this machine; Ctrl-C ends it. PORT, CFX_HOME, DATABASE_URL, REDIS_URL, LITELLM_URL are honoured.
 run: $(VENV)/.run
@@ -43,6 +47,14 @@ check: $(VENV)/.dev
 # with CI=true it is installed first and nothing is left out.
 test: $(VENV)/.dev $(if $(filter true,$(CI)),litellm-env)
 	$(PY) -m pytest -n 2 --dist loadgroup $(ARGS)
+
+# Kill processes of a whole house at random, then audit every ledger: make chaos KILLS=500 SEED=7
+chaos: $(VENV)/.dev
+	$(PY) -m tests.chaos --kills $(KILLS) $(if $(SEED),--seed $(SEED)) $(CHAOS_ARGS)
+
+# Cost and latency against nginx and LiteLLM on one upstream (minutes); see bench/README.md. A look: BENCH_ARGS=--quick
+bench: $(VENV)/.dev litellm-env
+	$(PY) -m bench $(BENCH_ARGS)
 
 # Put imports and layout in order.
 format: $(VENV)/.dev

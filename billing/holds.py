@@ -1,7 +1,8 @@
 """The most a call can cost, before it runs. Pure."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from billing.pricing import FrozenRates, Usage, cost_nanos
 
@@ -9,8 +10,7 @@ TOKENS_PER_MESSAGE = 16
 TOKENS_PER_IMAGE = 2_000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallSize:
+class CallSize(Struct, frozen=True, kw_only=True):
     """What bounds a call's tokens before they are counted."""
 
     text_bytes: int

@@ -10,11 +10,17 @@ The gateway calls the async functions on its Pipeline; sweeper and shipper call 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+<<<<<<< HEAD
 from redis import Redis, RedisError, ResponseError
+=======
+from msgspec import Struct
+from redis import Redis, ResponseError
+>>>>>>> main
 
 from billing.errors import (
     ConcurrencyExceeded,
@@ -63,6 +69,7 @@ class Payer:
     """Whom a call counts against: an organization and one of its keys, with the Redis keys of both."""
 
     organization_id: UUID
+    organization: bytes  # its id as text
     key_id: UUID
     shard: ShardKeys
     scopes: tuple[bytes, bytes]
@@ -74,6 +81,7 @@ class Payer:
         names = (f"o:{organization_id}", f"k:{key_id}")
         return cls(
             organization_id,
+            str(organization_id).encode(),
             key_id,
             shard,
             tuple(f"{shard.prefix}scope:{name}".encode() for name in names),  # type: ignore[arg-type] # two of each
@@ -81,8 +89,7 @@ class Payer:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
+class Claim(Struct, frozen=True, kw_only=True):
     """What a call asks for."""
 
     request_id: UUID
@@ -92,8 +99,7 @@ class Claim:
     intent: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Admission:
+class Admission(Struct, frozen=True, kw_only=True):
     """A call that passed every limit, or the state of the daily limit when it did not."""
 
     day: int  # days since 1970, by Redis's clock
@@ -123,8 +129,7 @@ class ScopeTruth:
     total_nanos: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settlement:
+class Settlement(Struct, frozen=True, kw_only=True):
     """How a call ended, for the counters, and its event for the log."""
 
     request_id: UUID
@@ -270,6 +275,7 @@ def read_intent(stored: bytes) -> tuple[int, int, bytes]:
     return int(day), int(minute), intent
 
 
+@lru_cache(maxsize=64)
 def month_of(day: int) -> int:
     """Months since year 0 of a day since 1970, as admit.lua counts them."""
     date = datetime.fromtimestamp(day * SECONDS_PER_DAY, UTC)
@@ -281,7 +287,7 @@ def _warm_args(day: int, truth: ScopeTruth) -> list[Argument]:
 
 
 def _settle_command(payer: Payer, settlement: Settlement) -> tuple[list[bytes], list[Any]]:
-    shard = payer.shard
+    shard, request_id = payer.shard, str(settlement.request_id)
     keys = [
         *payer.scopes,
         shard.alive,
@@ -289,10 +295,10 @@ def _settle_command(payer: Payer, settlement: Settlement) -> tuple[list[bytes], 
         *payer.slots,
         shard.progress,
         shard.usage,
-        recent_key(shard, settlement.request_id),
+        recent_key(shard, request_id),
     ]
     args = [
-        str(settlement.request_id),
+        request_id,
         settlement.event,
         settlement.cost_nanos,
         settlement.hold_nanos,
@@ -300,14 +306,14 @@ def _settle_command(payer: Payer, settlement: Settlement) -> tuple[list[bytes], 
         settlement.tokens_reserved,
         settlement.day,
         settlement.minute,
-        str(payer.organization_id),
+        payer.organization,
         RECENT_S,
         month_of(settlement.day),
     ]
     return keys, args
 
 
-def recent_key(shard: ShardKeys, request_id: UUID) -> bytes:
+def recent_key(shard: ShardKeys, request_id: UUID | str) -> bytes:
     """Says for ten minutes whose request it was, so that a row on its way is not reported missing."""
     return f"{shard.prefix}recent:{request_id}".encode()
 

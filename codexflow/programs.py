@@ -21,8 +21,9 @@ def argv_of(name: str, env: Env) -> list[str]:
 
 def _web(env: Env) -> list[str]:
     argv = ["uvicorn", "codexflow.asgi:application", "--host", env.host, "--port", str(env.port)]
-    # httptools refuses smuggled requests that h11 answers; `auto` would hide a failing lifespan hook.
-    argv += ["--http", "httptools", "--loop", "uvloop", "--lifespan", "on", "--no-access-log", "--no-server-header"]
+    # Ours is httptools, which refuses smuggled requests that h11 answers; `auto` would hide a failing lifespan hook.
+    argv += ["--http", "codexflow.server:Protocol", "--loop", "uvloop", "--lifespan", "on"]
+    argv += ["--no-access-log", "--no-server-header"]
     argv += ["--timeout-graceful-shutdown", str(int(env.drain_grace_s) + WEB_STOP_MARGIN_S)]
     return [*argv, "--workers", str(env.web_processes)] if env.web_processes > 1 else argv
 

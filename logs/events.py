@@ -101,6 +101,21 @@ def decode(payload: bytes) -> UsageEvent:
     return event
 
 
+class _Id(Struct, frozen=True):
+    request_id: UUID
+
+
+_id_decoder = msgspec.msgpack.Decoder(_Id)
+
+
+def request_id_of(payload: bytes) -> UUID:
+    """Whose event it is, without reading the rest. Raises BadEvent."""
+    try:
+        return _id_decoder.decode(payload).request_id
+    except msgspec.MsgspecError as exc:
+        raise BadEvent(f"not an event: {exc}") from exc
+
+
 def orphaned(intent: UsageEvent, *, delivered_tokens: int | None, now_ms: int) -> UsageEvent:
     """The event of a call whose process died: what was delivered is charged, and marked estimated.
 

@@ -41,6 +41,8 @@ class Journal:
         self._size = 0
         self._opened_s = 0.0
         self.is_dirty = False
+        # Called by the first append after a sync.
+        self.when_dirty: Callable[[], None] = lambda: None
         self._open_segment()
 
     def _open_segment(self) -> None:
@@ -56,7 +58,9 @@ class Journal:
         record = _HEADER.pack(len(payload), zlib.crc32(payload)) + payload
         os.write(self._file, record)
         self._size += len(record)
-        self.is_dirty = True
+        if not self.is_dirty:
+            self.is_dirty = True
+            self.when_dirty()
 
     def sync(self) -> None:
         """fsync what was appended since the last time."""

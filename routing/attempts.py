@@ -1,11 +1,11 @@
 """The order in which models are tried."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(Struct, frozen=True):
     """One try at one model. `n` counts from 1 over the plan."""
 
     n: int

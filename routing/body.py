@@ -5,7 +5,6 @@ invents tomorrow works today.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -90,8 +89,7 @@ _objects = msgspec.json.Decoder(dict[str, Any])
 _encode = msgspec.json.encode
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
+class Call(Struct, frozen=True, kw_only=True):
     """A chat request as the gateway understands it. `fields` holds every field of the body as it was written."""
 
     fields: Mapping[str, Raw]

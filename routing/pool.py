@@ -48,6 +48,7 @@ class Connection(asyncio.Protocol):
         self._is_paused = False
         self._has_head = False
         self._is_complete = False
+        self._may_serve_again = False
         self._error: UpstreamBroken | UpstreamSilent | None = None
         self._waiter: asyncio.Future[None] | None = None
 
@@ -163,7 +164,7 @@ class Connection(asyncio.Protocol):
     def _finish(self) -> None:
         """The exchange is read to its end: the connection may serve another."""
         self._disarm()
-        if self._transport is not None and self._parser.should_keep_alive():
+        if self._transport is not None and self._may_serve_again:
             self._pool.give_back(self)
         else:
             self.abort()
@@ -222,6 +223,8 @@ class Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         if self._has_head:
             self._is_complete = True
+            # Only here: once the callback has returned the parser has forgotten the message, and says no to all.
+            self._may_serve_again = self._parser.should_keep_alive()
             self._wake()
 
 

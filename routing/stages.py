@@ -1,7 +1,8 @@
 """Which stage serves a call, and why."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from codexflow.catalogue.schema import AUTO_MODELS, DIRECT, STAGES, Catalogue
 from routing.errors import InvalidStage, ModelNotAllowed
@@ -11,8 +12,7 @@ from routing.inference import Prompt, infer
 STAGE_MODELS = {name: stage for stage in STAGES for name in (f"cfx-{stage}", stage)}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Route:
+class Route(Struct, frozen=True, kw_only=True):
     """Where a call goes. Defaults fill in only what the request leaves out; the cap always holds."""
 
     stage: str  # plan, code, review or direct

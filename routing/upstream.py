@@ -41,8 +41,7 @@ RETRY_PAUSE_S = (0.05, 0.25)
 _jitter = Random()  # noqa: S311 - spreading load, not keeping secrets
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
+class Order(Struct, frozen=True, kw_only=True):
     """What is sent with every attempt of a call, and how long it may take."""
 
     path: str

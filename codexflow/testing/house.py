@@ -1,5 +1,6 @@
-"""A whole CodexFlow of real processes in a folder of its own: servers, gateway, worker and beat, for chaos and bench."""
+"""A whole CodexFlow of real processes in a folder of its own, for chaos and bench."""
 
+import contextlib
 import os
 import secrets
 import shutil
@@ -28,7 +29,10 @@ class House:
     """
 
     def __init__(self, log: Path, *, settings: Mapping[str, str], upstream_url: str = "") -> None:
-        """`settings` are environment variables of every child. Without an `upstream_url` the demo upstream is started."""
+        """`settings` are environment variables of every child.
+
+        Without an `upstream_url` the demo upstream is started.
+        """
         self.home = Home(Path(tempfile.mkdtemp(prefix=f"{RUNTIME_PREFIX}house-")))
         self.port = valkey.free_port()
         self.upstream_url = upstream_url
@@ -38,25 +42,21 @@ class House:
         self._settings = settings
         self._log_path = log
         self._log: IO[str] | None = None
-        self._held: Any = None
+        self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
-        self.home.create()
-        self.home.ensure_secrets()
-        self._log = self._log_path.open("w")
-        self._held = services.holding(self.home, "house")
-        self._held.__enter__()
-        self.supervisor.__enter__()
+        with contextlib.ExitStack() as stack:
+            stack.callback(shutil.rmtree, self.home.path, ignore_errors=True)
+            self.home.create()
+            self.home.ensure_secrets()
+            self._log = stack.enter_context(self._log_path.open("w"))
+            stack.enter_context(services.holding(self.home, "house"))
+            stack.enter_context(self.supervisor)
+            self._stack = stack.pop_all()
         return self
 
-    def __exit__(self, *exc: object) -> None:
-        try:
-            self.supervisor.__exit__(*exc)
-            self._held.__exit__(None, None, None)
-        finally:
-            assert self._log is not None
-            self._log.close()
-            shutil.rmtree(self.home.path, ignore_errors=True)
+    def __exit__(self, *_exc: object) -> None:
+        self._stack.close()
 
     def _note(self, name: str, line: str) -> None:
         if self._log is not None:

@@ -4,9 +4,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from codexflow.env import REPOSITORY, Env
 from codexflow.programs import PROGRAMS, argv_of
+from codexflow.server import Protocol
 
 
 def an_env(tmp_path: Path, **variables: str) -> Env:
@@ -16,7 +18,8 @@ def an_env(tmp_path: Path, **variables: str) -> Env:
 def test_the_web_uses_the_strict_parser_and_outlasts_the_drain(tmp_path: Path) -> None:
     argv = argv_of("web", an_env(tmp_path, PORT="9000", CFX_DRAIN_GRACE_S="30"))
     options = dict(itertools.pairwise(argv))
-    assert options["--http"] == "httptools"
+    assert options["--http"] == "codexflow.server:Protocol"
+    assert issubclass(Protocol, HttpToolsProtocol)
     assert options["--lifespan"] == "on"
     assert options["--port"] == "9000"
     assert int(options["--timeout-graceful-shutdown"]) > 30

@@ -106,8 +106,9 @@ def _until_quiet(house: MortalHouse) -> float:
 def _audited(house: MortalHouse, traffic: Traffic, plan: Plan, killed: Counter[str]) -> Report:
     """The audit. Until AGREE_WITHIN_S have passed the limiter's counters may still be on their way to agreement."""
     catalogue = parse(Env.read(house.environ).config_path.read_text(), source="models.yaml")
-    # What may be admitted above a daily limit for every Valkey whose last second was taken away.
-    slack_s = 2.0 * killed["valkey"] + (15.0 if plan.empties_once else 0.0)
+    # What may be admitted above a daily limit: what a Valkey had counted that was taken from it. Without a cut that
+    # is what it had answered and not yet written, a moment.
+    lost_s = (1.0 if plan.cuts_tail else 0.25) * killed["valkey"] + (3.0 if plan.empties_once else 0.0)
     entries = _upstream_ledger(house)
     ends_s = monotonic_s() + AGREE_WITHIN_S
     while True:
@@ -117,7 +118,14 @@ def _audited(house: MortalHouse, traffic: Traffic, plan: Plan, killed: Counter[s
         with psycopg.connect(house.addresses["database_url"]) as connection, connection.cursor() as cursor:
             connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
             read_database(cursor, books)
-        report = audit(books, traffic.seen, house.callers, catalogue, quota_slack=slack_s)
+        report = audit(
+            books,
+            traffic.seen,
+            house.callers,
+            catalogue,
+            quota_slack=lost_s / traffic.seconds,
+            may_forget=plan.cuts_tail or plan.empties_once,
+        )
         if report.is_clean or monotonic_s() > ends_s:
             return report
         house.pump(LOOK_S)

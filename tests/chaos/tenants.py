@@ -9,7 +9,7 @@ import django
 
 # name, plan, credit on top (USD), keys: (name, share of the traffic, limits)
 _ORGANIZATIONS: tuple[tuple[str, str, str, tuple[tuple[str, int, dict[str, Any]], ...]], ...] = (
-    ("Ada", "internal", "0", (("free", 8, {}), ("daily", 4, {"daily_requests": 500}))),
+    ("Ada", "internal", "0", (("free", 8, {}), ("daily", 2, {"daily_requests": 60}))),
     ("Ben", "team", "100", (("busy", 6, {}), ("narrow", 3, {"concurrent_streams": 2, "rpm": 120}))),
     ("Eve", "internal", "0", (("tokens", 3, {"tpm": 600_000}), ("budget", 2, {"budget_month_nanos": 400_000_000}))),
 )

@@ -1,10 +1,11 @@
-"""A pytest plugin: the fixtures of browser tests, and what becomes of them where Chromium is not installed.
+"""A pytest plugin: the fixtures of page and browser tests, and what becomes of the latter without Chromium.
 
 Without Chromium, tests marked `browser` are left out, which is said at the end; in CI that is an error.
 """
 
 import os
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 from playwright.sync_api import Browser
@@ -12,8 +13,19 @@ from playwright.sync_api import Browser
 from codexflow.testing.browser import CHROMIUM, INSTALL, chromium
 from codexflow.testing.site import Site, running_site
 
+if TYPE_CHECKING:
+    from codexflow.testing.cast import Cast
+
 _MISSING = f"Chromium is not installed here: `{INSTALL}` brings it"
 _left_out = pytest.StashKey[int]()
+
+
+@pytest.fixture
+def cast(db: None) -> "Cast":
+    """Ada, Ben, Vic and Eve."""
+    from codexflow.testing.cast import gather  # models: only once Django is set up
+
+    return gather()
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,151 @@
+"""Who is measured: the mock itself, nginx, LiteLLM and the gateway, all as children of one supervisor."""
+
+import secrets
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import Request, urlopen
+
+import yaml
+
+from bench import tools
+from codexflow.dev import litellm, valkey
+from codexflow.dev.quickstart import Quickstart
+from codexflow.dev.supervisor import Child, ChildSpec
+from codexflow.env import REPOSITORY
+from codexflow.testing.house import House
+
+MODEL = "gpt-4o-mini"
+STREAM_CHUNKS, STREAM_GAP_US = 100, 5_000
+READY_WITHIN_S = 120.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contender:
+    """Something that answers chat completions on a port. `parts` are the processes whose CPU counts, by name."""
+
+    name: str
+    port: int
+    key: str
+    parts: dict[str, Child]
+
+    def cpu_s(self) -> dict[str, float]:
+        return {name: tools.cpu_s(child.identity.pid) for name, child in self.parts.items() if child.identity}
+
+
+def all_of(house: House, folder: Path) -> list[Contender]:
+    """Everybody who can be measured here, ready. The house must not have been started; who is missing is said."""
+    mock = _mock(house)
+    found = [mock]
+    house.upstream_url = f"http://{valkey.LOOPBACK}:{mock.port}"
+    if program := tools.nginx():
+        found.append(_nginx(house, program, mock.port, folder))
+    else:
+        sys.stdout.write("nginx is left out: it is neither installed nor to be had from apt-get\n")
+    if litellm.PROGRAM.exists():
+        found.append(_litellm(house, mock.port, folder))
+    else:
+        sys.stdout.write("LiteLLM is left out: `make litellm-env` installs it\n")
+    found.append(_gateway(house))
+    return found
+
+
+def body(*, is_stream: bool) -> bytes:
+    """About a kilobyte of an ordinary request."""
+    words = " ".join(f"word{n:03d}" for n in range(75))
+    text = f'{{"model":"{MODEL}","messages":[{{"role":"system","content":"You are a helpful assistant."}},'
+    text += f'{{"role":"user","content":"{words}"}}],"temperature":0.2,"max_tokens":256'
+    text += ',"stream":true,"stream_options":{"include_usage":true}}' if is_stream else "}"
+    return text.encode()
+
+
+def _started(house: House, name: str, argv: list[str], environ: dict[str, str], cwd: Path) -> Child:
+    return house.supervisor.start(ChildSpec(name=name, argv=argv, environ=environ, cwd=cwd, is_restarted=False))
+
+
+def _mock(house: House) -> Contender:
+    port = valkey.free_port()
+    argv = [str(tools.compiled("mock")), str(port), str(STREAM_CHUNKS), str(STREAM_GAP_US)]
+    child = _started(house, "mock", argv, {}, REPOSITORY)
+    house.supervisor.wait_until(_answering(port, ""), child, within_s=READY_WITHIN_S)
+    return Contender(name="direct", port=port, key="sk-bench", parts={"mock": child})
+
+
+_NGINX_CONF = """
+daemon off; worker_processes 1; pid {folder}/nginx.pid; error_log {folder}/nginx.log;
+events {{ worker_connections 4096; }}
+http {{
+    access_log off; keepalive_requests 1000000;
+    client_body_temp_path {folder}; proxy_temp_path {folder}; fastcgi_temp_path {folder};
+    uwsgi_temp_path {folder}; scgi_temp_path {folder};
+    upstream mock {{ server 127.0.0.1:{upstream}; keepalive 256; keepalive_requests 1000000; }}
+    server {{
+        listen 127.0.0.1:{port};
+        location / {{ proxy_pass http://mock; proxy_http_version 1.1; proxy_set_header Connection "";
+                      proxy_buffering off; }}
+    }}
+}}
+"""
+
+
+def _nginx(house: House, program: Path, upstream: int, folder: Path) -> Contender:
+    port = valkey.free_port()
+    configuration = folder / "nginx.conf"
+    configuration.write_text(_NGINX_CONF.format(folder=folder, port=port, upstream=upstream))
+    argv = [str(program), "-p", str(folder), "-e", str(folder / "nginx.log"), "-c", str(configuration)]
+    child = _started(house, "nginx", argv, {"PATH": "/usr/bin:/bin"}, folder)
+    house.supervisor.wait_until(_answering(port, ""), child, within_s=READY_WITHIN_S)
+    return Contender(name="nginx", port=port, key="sk-bench", parts={"nginx": child})
+
+
+def _litellm(house: House, upstream: int, folder: Path) -> Contender:
+    """The proxy as we ship it, but for its provider, and without reporting usage to anybody."""
+    port, key = valkey.free_port(), f"sk-{secrets.token_hex(16)}"
+    shipped = yaml.safe_load(litellm.CONFIG.read_text())
+    shipped["model_list"] = [
+        {
+            "model_name": MODEL,
+            "litellm_params": {
+                "model": f"openai/{MODEL}",
+                "api_base": f"http://{valkey.LOOPBACK}:{upstream}/v1",
+                "api_key": "sk-bench",
+            },
+        }
+    ]
+    del shipped["litellm_settings"]["callbacks"], shipped["callback_settings"]
+    configuration = folder / "litellm.yaml"
+    configuration.write_text(yaml.safe_dump(shipped))
+    environ = litellm.environment(house.environ, master_key=key)
+    argv = litellm.command(configuration, host=valkey.LOOPBACK, port=port)
+    child = _started(house, "litellm", argv, environ, folder)
+    house.supervisor.wait_until(_answering(port, key), child, within_s=READY_WITHIN_S)
+    return Contender(name="litellm", port=port, key=key, parts={"litellm": child})
+
+
+def _gateway(house: House) -> Contender:
+    """One web process with everything on, and worker and beat behind it as always."""
+    house.start_servers()
+    house.start_programs()
+    known = Quickstart.read(house.home)
+    assert known is not None  # noqa: S101 - start_servers has written it
+    children = house.children
+    parts = {"gateway": children["web"], "valkey": children["valkey"], "worker": children["worker"]}
+    return Contender(name="gateway", port=house.port, key=known.api_key, parts=parts)
+
+
+def _answering(port: int, key: str) -> Callable[[], bool]:
+    def answers() -> bool:
+        request = Request(
+            f"http://{valkey.LOOPBACK}:{port}/v1/chat/completions",
+            data=body(is_stream=False),
+            headers={"Authorization": f"Bearer {key or 'sk-bench'}", "Content-Type": "application/json"},
+        )
+        try:
+            with urlopen(request, timeout=10) as answer:  # noqa: S310 - loopback
+                return bool(answer.status == 200)
+        except (URLError, OSError):
+            return False
+
+    return answers
