@@ -15,12 +15,8 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-<<<<<<< HEAD
-from redis import Redis, RedisError, ResponseError
-=======
 from msgspec import Struct
-from redis import Redis, ResponseError
->>>>>>> main
+from redis import Redis, RedisError, ResponseError
 
 from billing.errors import (
     ConcurrencyExceeded,
