@@ -99,7 +99,9 @@ class Visitor:
 
 
 @contextmanager
-def visitor(browser: Browser, site_url: str, *, size: dict[str, int], zone: str = "Europe/Istanbul") -> Iterator[Visitor]:
+def visitor(
+    browser: Browser, site_url: str, *, size: dict[str, int], zone: str = "Europe/Istanbul"
+) -> Iterator[Visitor]:
     """A window without a past."""
     context = browser.new_context(
         viewport={"width": size["width"], "height": size["height"]},

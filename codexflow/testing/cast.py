@@ -42,7 +42,8 @@ def gather() -> Cast:
     directory.load(settings.ENV.config_path)
     make_ahead()
     ada, ben, vic, eve = (
-        User.objects.create_user(f"{name}@example.org", PASSWORD, name=name.title()) for name in ("ada", "ben", "vic", "eve")
+        User.objects.create_user(f"{name}@example.org", PASSWORD, name=name.title())
+        for name in ("ada", "ben", "vic", "eve")
     )
     organization = create_organization(name="Analytical Engines", owner=ada)
     create_organization(name="Elsewhere", owner=eve)

@@ -11,10 +11,10 @@ from django.db import IntegrityError, connection, transaction
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from accounts.tests.factories import an_organization
 from billing.limits import ShardKeys
 from billing.models import Account, LedgerEntry, SpendDaily
 from billing.pricing import Usage, cost_nanos
+from billing.tests.factories import an_organization
 from codexflow.lib.clock import now
 from codexflow.lib.ids import random_id
 from logs import partitions
@@ -51,7 +51,9 @@ def books(organization_id: Any) -> dict[str, Any]:
     return {
         "rows": [{name: value for name, value in row.items() if name != "revision"} for row in rows],
         "ledger": sums,
-        "hours": list(UsageHourly.objects.filter(**mine).exclude(requests=0).order_by("hour", "model", "key_id").values()),
+        "hours": list(
+            UsageHourly.objects.filter(**mine).exclude(requests=0).order_by("hour", "model", "key_id").values()
+        ),
         "days": list(UsageDaily.objects.filter(**mine).exclude(requests=0).order_by("day", "model", "key_id").values()),
         "spend": list(SpendDaily.objects.filter(**mine).order_by("key_id").values()),
         "spent": Account.objects.get(**mine).spent_nanos,
