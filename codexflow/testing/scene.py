@@ -70,13 +70,13 @@ def _events(organization_id: UUID, keys: list[UUID], user_id: int) -> Iterator[o
             )
             first_ms = draw.randint(160, 900)
             latency_ms = first_ms + usage.completion_tokens * draw.randint(2, 6) // 3
-            attempts = (
-                AttemptFact(n=1, model=model, status=200, first_byte_ms=first_ms, duration_ms=latency_ms),
-            )
+            attempts = (AttemptFact(n=1, model=model, status=200, first_byte_ms=first_ms, duration_ms=latency_ms),)
             status, error = 200, ""
             if fate < 0.04:
                 status, error, usage = 503, "upstream_unavailable", Usage()
-                attempts = (AttemptFact(n=1, model=model, status=503, error_code="upstream_busy", duration_ms=latency_ms),)
+                attempts = (
+                    AttemptFact(n=1, model=model, status=503, error_code="upstream_busy", duration_ms=latency_ms),
+                )
             elif fate < 0.12 and stage != "direct":
                 second = catalogue.stages[stage].fallback[0]
                 price = catalogue.prices[second]
@@ -93,7 +93,9 @@ def _events(organization_id: UUID, keys: list[UUID], user_id: int) -> Iterator[o
                 model, latency_ms = second, half + latency_ms
             cost = cost_nanos(usage, rates)
             yield UsageEvent(
-                request_id=UUID(int=started_ms << 80 | 7 << 76 | draw.getrandbits(12) << 64 | 1 << 63 | draw.getrandbits(62)),
+                request_id=UUID(
+                    int=started_ms << 80 | 7 << 76 | draw.getrandbits(12) << 64 | 1 << 63 | draw.getrandbits(62)
+                ),
                 organization_id=organization_id,
                 key_id=draw.choices(keys, (6, 3, 1))[0],
                 user_id=user_id,

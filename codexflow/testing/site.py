@@ -45,7 +45,7 @@ class Site:
 
     def run(self, *words: str) -> str:
         """Run `python -m ...` among its servers; what it printed. Fails the test when it fails."""
-        done = subprocess.run(  # noqa: S603 - our own modules
+        done = subprocess.run(
             [sys.executable, "-m", *words],
             cwd=REPOSITORY,
             env=self.environ,
@@ -78,7 +78,7 @@ def running_site() -> Iterator[Site]:
     log = home.path.with_suffix(".log")
     with log.open("w") as output:
         argv: Sequence[str] = [sys.executable, "manage.py", "up"]
-        process = subprocess.Popen(argv, cwd=REPOSITORY, env=_environ(home, port), stdout=output, stderr=output)  # noqa: S603
+        process = subprocess.Popen(argv, cwd=REPOSITORY, env=_environ(home, port), stdout=output, stderr=output)
         site = Site(f"http://{valkey.LOOPBACK}:{port}", home, log)
         try:
 
