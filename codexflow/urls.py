@@ -12,7 +12,7 @@ from codexflow.lib.admin import site
 from codexflow.pages import views
 from codexflow.settings import ENV
 from keys.api import KeysView, KeyView
-from logs.api import RequestView
+from logs.api import RequestsView, RequestView, UsageView
 
 # Only the web needs the operators' pages; workers and commands do without.
 admin.autodiscover()
@@ -22,6 +22,8 @@ api: list[URLPattern | URLResolver] = [
     path("api/v1/schema", SpectacularJSONAPIView.as_view(), name="api-schema"),
     path("api/v1/keys", KeysView.as_view(), name="api-keys"),
     path("api/v1/keys/<uuid:key_id>", KeyView.as_view(), name="api-key"),
+    path("api/v1/requests", RequestsView.as_view(), name="api-requests"),
+    path("api/v1/usage", UsageView.as_view(), name="api-usage"),
     path("api/v1/requests/<uuid:request_id>", RequestView.as_view(), name="api-request"),
 ]
 

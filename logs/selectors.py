@@ -1,17 +1,18 @@
 """Reading requests. Every function takes the tenant first."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 from uuid import UUID
 
+from django.db.models import Sum
 from redis import Redis
 
 from billing.limits import ShardKeys, recent_key
 from codexflow.lib.ids import uuid7_floor
 from codexflow.lib.redis import shard_of
 from logs.events import BadEvent
-from logs.models import RequestLog, UpstreamAttempt
+from logs.models import RequestLog, UpstreamAttempt, UsageDaily
 from logs.services import intent_of
 
 
@@ -70,6 +71,26 @@ def requests_of(organization_id: UUID, filters: Filters, *, before: UUID | None,
     elif filters.status:
         rows = rows.filter(status=int(filters.status))
     return list(rows.order_by("-request_id")[:limit])
+
+
+_GROUPS = {"stage": "stage", "model": "model", "key": "key_id"}
+_SUMS = ("requests", "errors", "prompt_tokens", "completion_tokens", "cost_nanos")
+
+
+def usage_by_day(organization_id: UUID, start: date, end: date, *, group: str | None) -> list[dict[str, Any]]:
+    """Sums by day (UTC) of both days and those between, oldest first; by stage, model or key when asked for."""
+    column = _GROUPS[group] if group else None
+    rows = (
+        UsageDaily.objects.filter(organization_id=organization_id, day__gte=start, day__lte=end)
+        .values("day", *([column] if column else []))
+        .annotate(**{f"sum_{name}": Sum(name) for name in _SUMS})
+        .order_by("day", *([column] if column else []))
+    )
+    return [
+        {"day": row["day"], "group": str(row[column]) if column else None}
+        | {name: int(row[f"sum_{name}"]) for name in _SUMS}
+        for row in rows
+    ]
 
 
 def id_range(prefix: str) -> tuple[UUID, UUID]:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from accounts.models import Organization
-from accounts.tests.factories import an_organization
+from billing.tests.factories import an_organization
 from keys.services import IssuedKey, KeyTerms, issue_key
 
 

@@ -1,6 +1,5 @@
 """axe on the main pages: both themes, both languages, a desk and a phone. And nothing that the browser complains about."""
 
-from collections.abc import Iterator
 from itertools import product
 
 import pytest
@@ -31,10 +30,10 @@ LOOKS = list(product(("light", "dark"), ("en", "tr"), (("desktop", DESKTOP), ("p
 
 
 @pytest.fixture(scope="module")
-def busy_site(site: Site) -> Iterator[Site]:
+def busy_site(site: Site) -> Site:
     """The site with two weeks of usage."""
     site.run("codexflow.testing.scene", SLUG)
-    yield site
+    return site
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from accounts.tests.factories import a_user, an_organization
+from accounts.tests.factories import a_user
+from billing.tests.factories import an_organization
 from codexflow.lib.clock import now
 from codexflow.testing.live import Live
 from codexflow.testing.waiting import until

@@ -6,9 +6,9 @@ from typing import Any
 
 import httpx
 
-from accounts.tests.factories import an_organization
 from billing.models import Account, LedgerEntry
 from billing.services import add_credit
+from billing.tests.factories import an_organization
 from codexflow.lib.clock import now_s
 from codexflow.testing.live import Live
 from codexflow.testing.waiting import until
