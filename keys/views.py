@@ -91,9 +91,7 @@ def create(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
                 _("Your plan's number of keys is used up. Revoke one that is not used."),
             )
         else:
-            response = render(request, _part(request, "keys/created.html"), {"key": issued.row, "secret": issued.plain})
-            response["Cache-Control"] = "no-store"
-            return response
+            return render(request, _part(request, "keys/created.html"), {"key": issued.row, "secret": issued.plain})
     return render(request, template, {"form": form}, status=422 if form.errors else 200)
 
 

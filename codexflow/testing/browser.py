@@ -92,20 +92,18 @@ class Visitor:
         """Serious findings on the page as it is now, each in one line."""
         found: Any = self.page.evaluate("axe.run(document, {resultTypes: ['violations']})")
         return [
-            f"{self.page.url}: {each['id']}: {json.dumps([node['target'] for node in each['nodes'][:3]])} {each['help']}"
+            f"{self.page.url}: {each['id']}: {json.dumps([node['target'] for node in each['nodes']])} {each['help']}"
             for each in found["violations"]
             if each["impact"] in _SERIOUS
         ]
 
 
 @contextmanager
-def visitor(
-    browser: Browser, site_url: str, *, size: dict[str, int], zone: str = "Europe/Istanbul"
-) -> Iterator[Visitor]:
+def visitor(browser: Browser, site_url: str, *, size: dict[str, int]) -> Iterator[Visitor]:
     """A window without a past."""
     context = browser.new_context(
         viewport={"width": size["width"], "height": size["height"]},
-        timezone_id=zone,
+        timezone_id="Europe/Istanbul",
         locale="en-US",
         reduced_motion="reduce",
         permissions=["clipboard-read", "clipboard-write"],

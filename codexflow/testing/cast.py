@@ -17,8 +17,6 @@ from logs.events import UsageEvent, encode
 from logs.partitions import make_ahead
 from logs.tests.factories import an_event
 
-PASSWORD = "correct horse battery"
-
 
 @dataclass(frozen=True, slots=True)
 class Cast:
@@ -42,8 +40,7 @@ def gather() -> Cast:
     directory.load(settings.ENV.config_path)
     make_ahead()
     ada, ben, vic, eve = (
-        User.objects.create_user(f"{name}@example.org", PASSWORD, name=name.title())
-        for name in ("ada", "ben", "vic", "eve")
+        User.objects.create_user(f"{name}@example.org", name=name.title()) for name in ("ada", "ben", "vic", "eve")
     )
     organization = create_organization(name="Analytical Engines", owner=ada)
     create_organization(name="Elsewhere", owner=eve)

@@ -5,7 +5,7 @@ Without Chromium, tests marked `browser` are left out, which is said at the end;
 
 import os
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from playwright.sync_api import Browser
@@ -21,8 +21,9 @@ _left_out = pytest.StashKey[int]()
 
 
 @pytest.fixture
-def cast(db: None) -> "Cast":
-    """Ada, Ben, Vic and Eve."""
+def cast(db: None, settings: Any) -> "Cast":
+    """Ada, Ben, Vic and Eve. Nobody counts how often they try: tests share one counter."""
+    settings.ACCOUNT_RATE_LIMITS = False
     from codexflow.testing.cast import gather  # models: only once Django is set up
 
     return gather()

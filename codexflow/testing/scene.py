@@ -6,9 +6,13 @@ The events go the way of real ones, from the drain on. The numbers come from a f
 import random
 import sys
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 import django
+
+if TYPE_CHECKING:
+    from logs.events import UsageEvent
 
 DAYS = 14
 SHARES = (("plan", 0.22), ("code", 0.46), ("review", 0.2), ("direct", 0.12))
@@ -39,7 +43,7 @@ def main(slug: str) -> int:
     return 0
 
 
-def _events(organization_id: UUID, keys: list[UUID], user_id: int) -> Iterator[object]:
+def _events(organization_id: UUID, keys: list[UUID], user_id: int) -> "Iterator[UsageEvent]":
     from billing.pricing import FrozenRates, Usage, cost_nanos
     from codexflow.catalogue import directory
     from codexflow.lib import clock
@@ -70,7 +74,7 @@ def _events(organization_id: UUID, keys: list[UUID], user_id: int) -> Iterator[o
             )
             first_ms = draw.randint(160, 900)
             latency_ms = first_ms + usage.completion_tokens * draw.randint(2, 6) // 3
-            attempts = (AttemptFact(n=1, model=model, status=200, first_byte_ms=first_ms, duration_ms=latency_ms),)
+            attempts: tuple[AttemptFact, ...] = (AttemptFact(n=1, model=model, status=200, first_byte_ms=first_ms, duration_ms=latency_ms),)
             status, error = 200, ""
             if fate < 0.04:
                 status, error, usage = 503, "upstream_unavailable", Usage()

@@ -24,7 +24,7 @@ def page(client: Client, cast: Cast) -> Client:
 def test_the_secret_is_shown_once_and_never_again(page: Client, cast: Cast) -> None:
     answer = page.post(reverse("key-create", args=[cast.slug]), {"name": "laptop"}, headers=HTMX)
     assert answer.status_code == 200
-    assert answer["Cache-Control"] == "no-store"
+    assert "no-store" in answer["Cache-Control"]
     secret = answer.context["secret"]
     assert secret.startswith("cfx_")
     assert secret in answer.content.decode()
@@ -36,7 +36,7 @@ def test_the_secret_is_shown_once_and_never_again(page: Client, cast: Cast) -> N
 
 def test_without_scripts_the_secret_is_a_page(page: Client, cast: Cast) -> None:
     answer = page.post(reverse("key-create", args=[cast.slug]), {"name": "laptop"})
-    assert answer["Cache-Control"] == "no-store"
+    assert "no-store" in answer["Cache-Control"]
     assert answer.context["secret"] in answer.content.decode()
     assert "<html" in answer.content.decode()
 

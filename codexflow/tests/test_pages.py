@@ -1,0 +1,92 @@
+"""Public pages, error pages and what every answer carries."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from django.http import HttpRequest
+from django.template.loader import render_to_string
+from django.test import Client
+from django.urls import reverse
+from django.utils import translation
+from django.views.defaults import server_error
+
+from accounts.models import User
+from billing.models import Plan
+from codexflow.testing.cast import Cast
+
+STRICT = (
+    "default-src 'self'", "script-src 'self'", "style-src 'self'", "object-src 'none'", "base-uri 'none'",
+    "frame-ancestors 'none'", "form-action 'self'",
+)  # fmt: skip
+
+
+def policy(answer: Any) -> list[str]:
+    header: str = answer["Content-Security-Policy"]
+    return [part.strip() for part in header.split(";")]
+
+
+def test_the_landing_page_has_the_plans_and_prices_of_this_installation(client: Client, cast: Cast) -> None:
+    Plan.objects.filter(slug="pro").update(price_month_nanos=77_500_000_000)
+    text = client.get("/").content.decode()
+    for shown in (
+        "$77.50",
+        "$0.50 of credit to start with",
+        "claude-sonnet-4.5",
+        "$15.00",
+        "deepseek-v3",
+        "1,000 requests a day",
+    ):
+        assert shown in text, shown
+    assert 'data-plan="free"' in text
+    assert "Internal" not in text
+
+
+def test_the_landing_page_speaks_turkish(client: Client, cast: Cast) -> None:
+    text = client.get("/", headers={"accept-language": "tr-TR,tr;q=0.9"}).content.decode()
+    assert '<html lang="tr"' in text
+    assert "günde 10.000 istek" in text
+    assert "$0,50" in text
+
+
+def test_every_page_has_the_strict_policy(client: Client, cast: Cast) -> None:
+    client.force_login(cast.ada)
+    for where in ("/", "/accounts/login/", "/nowhere", "/settings/", f"/o/{cast.slug}/", f"/o/{cast.slug}/keys/"):
+        parts = policy(client.get(where))
+        assert set(STRICT) <= set(parts), where
+        assert "unsafe" not in " ".join(parts), where
+
+
+def test_the_operators_pages_alone_are_looser(client: Client, cast: Cast) -> None:
+    client.force_login(User.objects.create_superuser("root@example.org"))
+    parts = " ".join(policy(client.get("/ops/")))
+    assert "script-src 'self' 'unsafe-eval'" in parts
+    assert "style-src 'self' 'unsafe-inline'" in parts
+    assert "'unsafe-inline' 'unsafe-eval'" not in parts
+
+
+def test_what_is_not_there_says_so_in_the_design(client: Client, cast: Cast) -> None:
+    answer = client.get("/nowhere")
+    assert answer.status_code == 404
+    assert "There is nothing here" in answer.content.decode()
+
+
+def test_the_500_page_needs_no_database() -> None:
+    with translation.override("en"):
+        answer = server_error(HttpRequest())
+    assert answer.status_code == 500
+    assert "Something went wrong on our side" in answer.content.decode()
+    assert "css/app.css" in render_to_string("500.html")
+
+
+def test_a_form_without_its_token_is_refused_in_the_design(cast: Cast) -> None:
+    answer = Client(enforce_csrf_checks=True).post(reverse("language"), {"language": "tr"})
+    assert answer.status_code == 403
+    assert "out of date" in answer.content.decode()
+
+
+@pytest.mark.parametrize(("is_demo", "shown"), [(True, True), (False, False)])
+def test_the_demo_upstream_is_told(client: Client, cast: Cast, settings: Any, is_demo: bool, shown: bool) -> None:
+    settings.ENV = replace(settings.ENV, is_demo_upstream=is_demo)
+    client.force_login(cast.ada)
+    assert ("Demo upstream" in client.get(f"/o/{cast.slug}/keys/").content.decode()) is shown

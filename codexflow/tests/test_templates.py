@@ -1,0 +1,118 @@
+"""What templates, styles and translations promise."""
+
+import hashlib
+import re
+import tomllib
+from pathlib import Path
+
+import polib
+import pytest
+from django.apps import apps
+from django.conf import settings
+from django.contrib.staticfiles import finders
+from django.core.management import call_command
+from django.template.loader import get_template
+from django.test import override_settings
+
+from codexflow.env import REPOSITORY
+
+TEMPLATES = sorted((REPOSITORY / "templates").rglob("*.html"))
+CATALOGUE = REPOSITORY / "locale" / "tr" / "LC_MESSAGES" / "django.po"
+VENDOR = REPOSITORY / "static" / "vendor" / "VENDOR.toml"
+
+
+@pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: str(path.relative_to(REPOSITORY)))
+def test_templates_compile_and_bring_nothing_that_the_policy_forbids(path: Path) -> None:
+    get_template(str(path.relative_to(REPOSITORY / "templates")))
+    text = path.read_text()
+    assert not re.search(r"\sstyle\s*=", text)
+    assert not re.search(r"\son[a-z]+\s*=\s*[\"']", text)
+    assert not re.search(r"<style|hx-on|javascript:", text)
+    for script in re.findall(r"<script[^>]*>", text):
+        assert "src=" in script, script
+    assert not re.search(r"https?://", re.sub(r"\{#.*?#\}", "", text)), "another host"
+
+
+def test_turkish_is_complete() -> None:
+    catalogue = polib.pofile(str(CATALOGUE))
+    assert not catalogue.untranslated_entries()
+    assert not catalogue.fuzzy_entries()
+    assert not catalogue.obsolete_entries()
+    for entry in catalogue:
+        names = set(re.findall(r"%\(\w+\)s|\{\w+\}", entry.msgid))
+        for text in [entry.msgstr, *entry.msgstr_plural.values()]:
+            if text:
+                assert set(re.findall(r"%\(\w+\)s|\{\w+\}", text)) >= names, entry.msgid
+
+
+def test_the_compiled_catalogue_is_that_of_the_text() -> None:
+    compiled = polib.mofile(str(CATALOGUE.with_suffix(".mo")))
+    told = {entry.msgid: entry.msgstr or entry.msgstr_plural for entry in compiled}
+    assert told == {entry.msgid: entry.msgstr or entry.msgstr_plural for entry in polib.pofile(str(CATALOGUE))}
+
+
+def test_every_text_of_the_pages_is_in_the_catalogue() -> None:
+    known = {entry.msgid for entry in polib.pofile(str(CATALOGUE))}
+    for path in TEMPLATES:
+        for quoted in re.findall(r"\{% translate (\"[^\"]+\"|'[^']+')", path.read_text()):
+            assert quoted[1:-1] in known, f"{path.name}: {quoted}"
+
+
+def test_turkish_names_survive_a_capital_letter() -> None:
+    """Django capitalizes names of models in Python, which makes I of i."""
+    for entry in polib.pofile(str(CATALOGUE)):
+        assert not (entry.msgid[:1].islower() and entry.msgstr.startswith("i")) or entry.msgid in NEVER_CAPITALIZED
+
+
+NEVER_CAPITALIZED = {
+    "the request named the model",
+    "asked for %(model)s",
+    "client disconnected",
+    "first token after %(ttft)s",
+}
+
+
+def test_allauth_speaks_turkish_where_we_show_it() -> None:
+    assert apps.is_installed("allauth")
+    path = Path(apps.get_app_config("allauth").path) / "locale" / "tr" / "LC_MESSAGES" / "django.po"
+    theirs = {entry.msgid for entry in polib.pofile(str(path)) if entry.translated()}
+    ours = {entry.msgid for entry in polib.pofile(str(CATALOGUE))}
+    for needed in ("Sign In", "Sign Up", "Sessions", "Two-Factor Authentication", "Enter Email Verification Code"):
+        assert needed in theirs | ours, needed
+
+
+def test_vendored_files_are_what_they_say() -> None:
+    listed = tomllib.loads(VENDOR.read_text())["file"]
+    for each in listed:
+        path = REPOSITORY / each["path"]
+        assert hashlib.sha256(path.read_bytes()).hexdigest() == each["sha256"], each["path"]
+        assert (REPOSITORY / each["licence_file"]).is_file()
+    folders = (
+        REPOSITORY / "static" / "vendor",
+        REPOSITORY / "static" / "fonts",
+        REPOSITORY / "codexflow" / "testing" / "vendor",
+    )
+    there = {
+        path for folder in folders for path in folder.rglob("*") if path.is_file() and path.suffix in (".js", ".woff2")
+    }
+    assert there == {REPOSITORY / each["path"] for each in listed}
+
+
+def test_production_finds_every_static_file_under_its_hashed_name(tmp_path: Path) -> None:
+    storage = "whitenoise.storage.CompressedManifestStaticFilesStorage"
+    changed = {**settings.STORAGES, "staticfiles": {"BACKEND": storage}}
+    with override_settings(STATIC_ROOT=str(tmp_path), STORAGES=changed):
+        call_command("collectstatic", "--noinput", verbosity=0)
+    hashed = {path.name for path in tmp_path.rglob("app.*.css")}
+    assert hashed
+    names = {name for path in TEMPLATES for name in re.findall(r"\{% static '([^']+)' %\}", path.read_text())}
+    assert names
+    for name in names:
+        assert finders.find(name), name
+
+
+def test_colours_of_the_themes_are_in_the_built_style() -> None:
+    built = (REPOSITORY / "static" / "css" / "app.css").read_text()
+    for word in ("[data-theme=dark]", "prefers-color-scheme:dark", "--series-1", ".kpi", ".drawer", "inter-turkish"):
+        assert word in built, word
+    assert len(built) < 80_000

@@ -1,0 +1,92 @@
+"""A newcomer's way, through a real browser and real processes: sign up, make a key, call, see the call and its cost."""
+
+import json
+import urllib.request
+
+import pytest
+from playwright.sync_api import Browser
+
+from codexflow.testing.browser import DESKTOP, visitor
+from codexflow.testing.site import Site
+
+pytestmark = pytest.mark.browser
+COLOUR = "getComputedStyle(document.documentElement).getPropertyValue('--color-base-200')"
+
+
+def call(url: str, key: str) -> str:
+    """One request to the gateway; the id it was given."""
+    body = {"model": "cfx-plan", "messages": [{"role": "user", "content": "Plan a URL shortener"}], "max_tokens": 50}
+    request = urllib.request.Request(  # noqa: S310 - our own address
+        f"{url}/v1/chat/completions",
+        data=json.dumps(body).encode(),
+        headers={"Authorization": f"Bearer {key}", "Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310 - our own address
+        assert json.load(answer)["choices"]
+        return str(answer.headers["X-CFX-Request-Id"])
+
+
+def test_from_sign_up_to_the_first_number(site: Site, browser: Browser) -> None:
+    with visitor(browser, site.url, size=DESKTOP) as person:
+        page = person.go("/")
+        page.get_by_role("link", name="Get an API key").click()
+        page.fill("input[name=email]", "grace@example.org")
+        page.fill("input[name=password1]", "correct horse battery")
+        page.get_by_role("button", name="Sign Up").click()
+        page.get_by_text("Waiting for your first request").wait_for()
+        assert "/o/grace/" in page.url
+
+        page.get_by_role("link", name="Create a key").click()
+        page.get_by_label("Name").fill("laptop")
+        page.get_by_role("button", name="Create", exact=True).click()
+        secret = page.locator("[data-secret]").inner_text()
+        assert secret.startswith("cfx_")
+        done = page.get_by_role("button", name="Done")
+        assert done.is_disabled()
+        page.keyboard.press("Escape")
+        page.mouse.click(5, 5)
+        assert page.locator("[data-secret]").is_visible(), "neither Escape nor the backdrop takes the secret away"
+        page.get_by_role("button", name="Copy the key").click()
+        page.get_by_text("Copied").wait_for()
+        assert page.evaluate("navigator.clipboard.readText()") == secret
+        page.get_by_label("I have stored this key").check()
+        done.click()
+        page.get_by_text("laptop was created").wait_for()
+        assert secret not in page.content()
+
+        request_id = call(site.url, secret)
+        # The page was waiting and turns itself into the overview.
+        page.locator('[data-kpi="requests"] .kpi-value').wait_for()
+        assert page.locator('[data-kpi="requests"] .kpi-value').inner_text() == "1"
+        assert page.locator('[data-kpi="cost"] .kpi-value').inner_text() != "$0.00"
+        page.get_by_role("link", name="ago").click()
+        drawer = page.locator("#drawer")
+        drawer.get_by_text("Why this cost").wait_for()
+        assert request_id in drawer.inner_text()
+        assert request_id in page.url
+        page.keyboard.press("Escape")
+        page.wait_for_function("!location.search.includes('request=')")
+        assert page.evaluate("document.activeElement.getAttribute('href')").endswith(f"/logs/{request_id}/")
+
+        page.goto(f"{site.url}/o/grace/logs/?request={request_id}")
+        drawer.get_by_text("Why this cost").wait_for()
+        page.keyboard.press("Escape")
+        page.select_option("select[name=status]", "errors")
+        page.get_by_text("No request matches these filters").wait_for()
+        assert "status=errors" in page.url
+        page.go_back()
+        page.locator(f"a[href$='/logs/{request_id}/']").wait_for()
+        assert person.complaints == []
+
+
+def test_the_theme_changes_at_once_and_stays(site: Site, browser: Browser) -> None:
+    with visitor(browser, site.url, size=DESKTOP) as person:
+        page = person.go("/")
+        light = page.evaluate(COLOUR)
+        page.get_by_role("button", name="Switch between light and dark").click()
+        dark = page.evaluate(COLOUR)
+        assert light != dark
+        page.reload()
+        assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+        assert page.evaluate(COLOUR) == dark
+        assert person.complaints == []
