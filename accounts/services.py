@@ -5,6 +5,7 @@ import secrets
 from django.db import transaction
 from django.utils.text import slugify
 
+from accounts import audit
 from accounts.models import Membership, Organization, SiteSettings, User
 
 
@@ -24,8 +25,33 @@ def create_user_with_organization(*, email: str, password: str | None, name: str
     """Sign-up: a user and a personal organization, in one transaction."""
     with transaction.atomic():
         user = User.objects.create_user(email, password, name=name, **fields)
-        create_organization(name=name or email.partition("@")[0], owner=user, is_personal=True)
+        create_personal_organization(user)
     return user
+
+
+def create_personal_organization(user: User) -> Organization:
+    """The organization that every person starts with. Writes its audit entry in the same transaction."""
+    with transaction.atomic():
+        organization = create_organization(name=user.name or user.email.partition("@")[0], owner=user, is_personal=True)
+        audit.record("organization.created", organization, organization=organization, actor=user)
+    return organization
+
+
+def rename_organization(organization: Organization, *, name: str, actor: User, address: str | None) -> None:
+    """Give the organization another name, in one transaction with its audit entry. The slug stays."""
+    old_name = Organization.objects.values_list("name", flat=True).get(pk=organization.pk)
+    with transaction.atomic():
+        organization.name = name
+        organization.save(update_fields=["name"])
+        audit.record(
+            "organization.renamed",
+            organization,
+            organization=organization,
+            actor=actor,
+            address=address,
+            old_name=old_name,
+            name=name,
+        )
 
 
 def ensure_site_settings() -> SiteSettings:

@@ -16,7 +16,7 @@ from typing import Any
 from uuid import UUID
 
 from msgspec import Struct
-from redis import Redis, ResponseError
+from redis import Redis, RedisError, ResponseError
 
 from billing.errors import (
     ConcurrencyExceeded,
@@ -253,6 +253,16 @@ async def heartbeat(redis: Pipeline, pulses: Sequence[Pulse], *, lease_ms: int) 
             args.append(pulse.progress)
         lost.update(UUID(each.decode()) for each in await redis.run(HEARTBEAT, keys, args))
     return lost
+
+
+def held_nanos(redis: "Redis", prefix: str, organization_id: UUID) -> int | None:
+    """What the organization's running calls hold now; None while Redis is away. For pages, not for decisions."""
+    shard = ShardKeys.of(prefix, shard_of(organization_id))
+    try:
+        stored: Any = redis.hget(f"{shard.prefix}scope:o:{organization_id}", "held")
+    except RedisError:
+        return None
+    return max(0, int(stored or 0))
 
 
 def read_intent(stored: bytes) -> tuple[int, int, bytes]:

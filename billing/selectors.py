@@ -1,14 +1,19 @@
 """What PostgreSQL knows about money and counts."""
 
 from collections.abc import Collection
+from dataclasses import dataclass
 from datetime import date, timedelta
 from uuid import UUID
 
-from django.db.models import Q, QuerySet, Sum
+from django.conf import settings
+from django.db.models import Max, Q, QuerySet, Sum
 from django.db.models.functions import Coalesce
 
-from billing.limits import ScopeTruth
-from billing.models import Account, SpendDaily
+from accounts.models import Organization
+from billing.limits import ScopeTruth, held_nanos
+from billing.models import Account, LedgerEntry, Plan, SpendDaily
+from billing.services import open_account
+from codexflow.lib.redis import sync_client
 
 _EPOCH = date(1970, 1, 1)
 
@@ -46,3 +51,86 @@ def _truths(column: str, ids: Collection[UUID], day: int, totals: dict[UUID, int
             total_nanos=totals.get(each, 0),
         )
     return truths
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Balance:
+    """An organization's money in nano-USD. `held` is set aside for running calls; None while Redis is away."""
+
+    credit_nanos: int
+    spent_nanos: int
+    held_nanos: int | None
+
+    @property
+    def available_nanos(self) -> int:
+        return self.credit_nanos - self.spent_nanos - (self.held_nanos or 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Period:
+    """Requests and cost of some days."""
+
+    requests: int
+    cost_nanos: int
+
+
+def account_of(organization: Organization) -> Account:
+    """The organization's account with its plan; opened when this is the first need of it."""
+    account = Account.objects.select_related("plan").filter(organization=organization).first()
+    if account is None:
+        open_account(organization)
+        account = Account.objects.select_related("plan").get(organization=organization)
+    return account
+
+
+def balance_of(account: Account) -> Balance:
+    """Credit and spent from PostgreSQL, what running calls hold from Redis."""
+    return Balance(
+        credit_nanos=account.credit_nanos,
+        spent_nanos=account.spent_nanos,
+        held_nanos=held_nanos(sync_client(settings.ENV.redis_url), settings.ENV.redis_prefix, account.organization_id),
+    )
+
+
+def spend_of(organization: Organization, first: date, last: date) -> Period:
+    """Sums of the UTC days from `first` to `last`, both included."""
+    sums = SpendDaily.objects.filter(organization=organization, day__gte=first, day__lte=last).aggregate(
+        requests=Coalesce(Sum("requests"), 0), cost_nanos=Coalesce(Sum("cost_nanos"), 0)
+    )
+    return Period(requests=int(sums["requests"]), cost_nanos=int(sums["cost_nanos"]))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeySpend:
+    """What one key did this month, and the last day (UTC) on which it did anything."""
+
+    month_nanos: int
+    last_day: date
+
+
+def spend_by_key(organization: Organization, month: date) -> dict[UUID, KeySpend]:
+    """Of the organization's keys that were ever used."""
+    rows = (
+        SpendDaily.objects.filter(organization=organization)
+        .values_list("key_id")
+        .annotate(month_nanos=Coalesce(Sum("cost_nanos", filter=Q(day__gte=month.replace(day=1))), 0), last=Max("day"))
+    )
+    return {key: KeySpend(month_nanos=int(nanos), last_day=last) for key, nanos, last in rows}
+
+
+def ledger_of(organization: Organization, *, before: int | None, limit: int) -> list[LedgerEntry]:
+    """The newest entries older than entry `before`."""
+    entries = LedgerEntry.objects.filter(organization=organization)
+    if before is not None:
+        entries = entries.filter(pk__lt=before)
+    return list(entries.order_by("-pk")[:limit])
+
+
+def ledger_of_request(organization: Organization, request_id: UUID) -> list[LedgerEntry]:
+    """Why a request was charged: its entries, the first one first."""
+    return list(LedgerEntry.objects.filter(organization=organization, request_id=request_id).order_by("revision"))
+
+
+def public_plans() -> list[Plan]:
+    """The plans for sale, cheapest first."""
+    return list(Plan.objects.filter(is_public=True).order_by("position", "price_month_nanos"))

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
+from codexflow.lib.mail import MailServer, parse_email_url
+
 Mode = Literal["development", "production"]
 T = TypeVar("T")
 
@@ -76,6 +78,7 @@ class Env:
     site_url: str = ""
     public_api_url: str = ""
     allowed_hosts: tuple[str, ...] = ()
+    mail: MailServer | None = None  # EMAIL_URL
     log_level: str = "INFO"
     journal_dir: Path = Path()
     admin_password: str = field(repr=False, default="")
@@ -146,6 +149,7 @@ class _Reader:
         self.optional(found, "host", "HOST", str)
         self.optional(found, "port", "PORT", self.port)
         self.optional(found, "log_level", "LOG_LEVEL", self.log_level)
+        self.optional(found, "mail", "EMAIL_URL", parse_email_url)
         for name, low, high in _INTEGERS:
             self.optional(found, name, f"CFX_{name.upper()}", _within(int, low, high))
         for name, least, most in _SECONDS:

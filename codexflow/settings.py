@@ -5,10 +5,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import django_stubs_ext
+from django.utils.translation import gettext_lazy as _
 from psycopg.conninfo import conninfo_to_dict
 
 from codexflow.env import REPOSITORY, Env
 from codexflow.lib.log import logging_config
+from codexflow.lib.redis import database_url
 
 django_stubs_ext.monkeypatch()
 
@@ -25,10 +27,23 @@ ALLOWED_HOSTS = [
 ]
 
 INSTALLED_APPS = [
+    "unfold.apps.BasicAppConfig",
+    "django.contrib.admin.apps.SimpleAdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
     "django.contrib.messages",
+    "django.contrib.humanize",
+    "django.contrib.staticfiles",
+    "allauth",
+    "allauth.account",
+    "allauth.mfa",
+    "allauth.usersessions",
+    "csp",
+    "django_cotton.apps.SimpleAppConfig",
+    "django_htmx",
+    "lucide",
+    "template_partials.apps.SimpleAppConfig",
     "rest_framework",
     "drf_spectacular",
     "codexflow",
@@ -39,14 +54,25 @@ INSTALLED_APPS = [
     "routing",
     "adminpanel",
 ]
+# `/v1/*` meets none of them (asgi.py).
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.middleware.gzip.GZipMiddleware",
+    "csp.middleware.CSPMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.locale.LocaleMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "accounts.middleware.PreferencesMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "django_htmx.middleware.HtmxMiddleware",
+    "allauth.account.middleware.AccountMiddleware",
+    "allauth.usersessions.middleware.UserSessionsMiddleware",
+    "accounts.middleware.PasswordChangeMiddleware",
+    "codexflow.pages.middleware.OperatorPagesMiddleware",
 ]
 ROOT_URLCONF = "codexflow.urls"
 ASGI_APPLICATION = "codexflow.asgi.application"
@@ -54,13 +80,35 @@ TEMPLATES: list[dict[str, Any]] = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
         "DIRS": [REPOSITORY / "templates"],
-        "APP_DIRS": True,
         "OPTIONS": {
+            "loaders": [
+                (
+                    "template_partials.loader.Loader",
+                    [
+                        (
+                            "django.template.loaders.cached.Loader",
+                            [
+                                "django_cotton.cotton_loader.Loader",
+                                "django.template.loaders.filesystem.Loader",
+                                "django.template.loaders.app_directories.Loader",
+                            ],
+                        )
+                    ],
+                )
+            ],
+            "builtins": [
+                "django_cotton.templatetags.cotton",
+                "django.templatetags.i18n",
+                "django.templatetags.static",
+                "template_partials.templatetags.partials",
+                "codexflow.templatetags.show",
+            ],
             "context_processors": [
                 "django.template.context_processors.request",
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
-            ]
+                "codexflow.pages.context.page",
+            ],
         },
     }
 ]
@@ -93,17 +141,102 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.NumericPasswordValidator"},
 ]
 
+# Signing in: e-mail and one password. A code proves the address, where mail can be sent at all.
+AUTHENTICATION_BACKENDS = ["allauth.account.auth_backends.AuthenticationBackend"]
+LOGIN_URL = "account_login"
+LOGIN_REDIRECT_URL = "home"
+ACCOUNT_ADAPTER = "accounts.adapters.AccountAdapter"
+ACCOUNT_USER_MODEL_USERNAME_FIELD = None
+ACCOUNT_LOGIN_METHODS = {"email"}
+ACCOUNT_SIGNUP_FIELDS = ["email*", "password1*"]
+ACCOUNT_EMAIL_VERIFICATION = "mandatory" if ENV.mail else "none"
+ACCOUNT_EMAIL_VERIFICATION_BY_CODE_ENABLED = ENV.mail is not None
+ACCOUNT_PASSWORD_RESET_BY_CODE_ENABLED = True
+ACCOUNT_PREVENT_ENUMERATION = True
+ACCOUNT_LOGOUT_ON_PASSWORD_CHANGE = False
+ACCOUNT_SESSION_REMEMBER = True
+ACCOUNT_EMAIL_SUBJECT_PREFIX = ""
+ACCOUNT_EMAIL_NOTIFICATIONS = True
+MFA_SUPPORTED_TYPES = ["totp", "webauthn", "recovery_codes"]
+MFA_PASSKEY_LOGIN_ENABLED = True
+MFA_TOTP_ISSUER = "CodexFlow"
+# Where no mail can be sent, no address is ever verified; a second factor is better than none.
+MFA_ALLOW_UNVERIFIED_EMAIL = ENV.mail is None
+MFA_WEBAUTHN_ALLOW_INSECURE_ORIGIN = not ENV.is_production
+MFA_ADAPTER = "accounts.adapters.MfaAdapter"
+USERSESSIONS_TRACK_ACTIVITY = False
+
+if ENV.mail:
+    EMAIL_HOST, EMAIL_PORT = ENV.mail.host, ENV.mail.port
+    EMAIL_HOST_USER, EMAIL_HOST_PASSWORD = ENV.mail.user, ENV.mail.password
+    EMAIL_USE_SSL, EMAIL_USE_TLS = ENV.mail.is_tls, ENV.mail.is_starttls
+    EMAIL_TIMEOUT = 10
+    DEFAULT_FROM_EMAIL = SERVER_EMAIL = ENV.mail.sender
+elif ENV.is_production:
+    # Nobody would read it; the system check says so.
+    EMAIL_BACKEND = "django.core.mail.backends.dummy.EmailBackend"
+else:
+    EMAIL_BACKEND = "codexflow.dev.mail.EmailBackend"
+    DEFAULT_FROM_EMAIL = "CodexFlow <codexflow@localhost>"
+
+# allauth counts attempts here, for all processes together.
+CACHES: dict[str, dict[str, Any]] = {
+    "default": {
+        "BACKEND": "django.core.cache.backends.redis.RedisCache",
+        "LOCATION": database_url(ENV.redis_url, 2),
+        "KEY_PREFIX": f"{ENV.redis_prefix}:cache",
+        "OPTIONS": {"socket_timeout": 2, "socket_connect_timeout": 2},
+    }
+    if ENV.redis_url
+    else {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}
+}
+
 LANGUAGE_CODE = "en"
 LANGUAGES = [("en", "English"), ("tr", "Türkçe")]
 LOCALE_PATHS = [REPOSITORY / "locale"]
+LANGUAGE_COOKIE_SAMESITE = "Lax"
+LANGUAGE_COOKIE_AGE = 365 * 24 * 3600
 USE_I18N = True
 USE_TZ = True
 TIME_ZONE = "UTC"
+
 STATIC_URL = "/static/"
 STATIC_ROOT = REPOSITORY / "staticfiles"
+STATICFILES_DIRS = [REPOSITORY / "static"]
+# Production serves what collectstatic gathered, under names that hold their hash. Development needs no such step.
+WHITENOISE_USE_FINDERS = WHITENOISE_AUTOREFRESH = not ENV.is_production
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {
+        "BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"
+        if ENV.is_production
+        else "django.contrib.staticfiles.storage.StaticFilesStorage"
+    },
+}
+
+_SELF = "'self'"
+_NONE = "'none'"
+# data: is the QR code of the authenticator app and the arrow of a select.
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": [_SELF],
+        "script-src": [_SELF],
+        "style-src": [_SELF],
+        "font-src": [_SELF],
+        "connect-src": [_SELF],
+        "form-action": [_SELF],
+        "img-src": [_SELF, "data:"],
+        "object-src": [_NONE],
+        "base-uri": [_NONE],
+        "frame-ancestors": [_NONE],
+    }
+}
 
 SECURE_CONTENT_TYPE_NOSNIFF = True
+X_FRAME_OPTIONS = "DENY"
+SILENCED_SYSTEM_CHECKS: list[str] = []
 SESSION_COOKIE_HTTPONLY = True
+CSRF_TRUSTED_ORIGINS = [ENV.site_url] if ENV.site_url else []
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = ENV.is_production and ENV.site_url.startswith("https://")
 
 LOGGING = logging_config(ENV.log_level)
@@ -115,3 +248,22 @@ REST_FRAMEWORK = {
     "EXCEPTION_HANDLER": "codexflow.lib.http.drf_exception_handler",
 }
 SPECTACULAR_SETTINGS = {"TITLE": "CodexFlow management API", "VERSION": "1"}
+
+UNFOLD = {
+    "SITE_TITLE": "CodexFlow",
+    "SITE_HEADER": "CodexFlow",
+    "SITE_SUBHEADER": _("Operations"),
+    "SITE_URL": "/",
+    "SITE_SYMBOL": "route",
+    "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": "/static/img/favicon.svg"}],
+    "SHOW_BACK_BUTTON": True,
+    "BORDER_RADIUS": "8px",
+    "COLORS": {
+        "primary": {
+            "50": "oklch(97% .02 192)", "100": "oklch(94% .04 192)", "200": "oklch(90% .07 192)",
+            "300": "oklch(86% .10 190)", "400": "oklch(80% .12 187)", "500": "oklch(62% .10 190)",
+            "600": "oklch(47% .088 195)", "700": "oklch(41% .076 196)", "800": "oklch(35% .065 197)",
+            "900": "oklch(29% .052 198)", "950": "oklch(22% .04 199)",
+        }
+    },
+}  # fmt: skip

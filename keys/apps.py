@@ -1,11 +1,24 @@
+from typing import Any
+
 from django.apps import AppConfig
+from django.utils.translation import gettext_lazy as _
 from typing_extensions import override
 
 
 class KeysConfig(AppConfig):
     name = "keys"
+    verbose_name = _("API keys")
     default_auto_field = "django.db.models.BigAutoField"
 
     @override
     def ready(self) -> None:
+        from accounts.signals import access_changed
         from keys import schema  # noqa: F401 - registers itself
+
+        access_changed.connect(_forget_principals, dispatch_uid="keys.principals")
+
+
+def _forget_principals(sender: Any, **kwargs: Any) -> None:
+    from keys.notices import all_changed
+
+    all_changed()

@@ -1,5 +1,7 @@
 """Reading keys."""
 
+from uuid import UUID
+
 from django.conf import settings
 from django.db.models import QuerySet
 
@@ -15,6 +17,11 @@ from keys.principal import Principal
 def keys_of(organization: Organization) -> QuerySet[ApiKey]:
     """The organization's keys, newest first."""
     return ApiKey.objects.filter(organization=organization).order_by("-created_at")
+
+
+def key_of(organization: Organization, key_id: UUID) -> ApiKey | None:
+    """One key of the organization; None when there is none, or it is somebody else's."""
+    return keys_of(organization).select_related("organization").filter(pk=key_id).first()
 
 
 def principal_of(public_id: str) -> Principal | None:

@@ -70,6 +70,7 @@ def issue_key(
     name: str,
     created_by: User,
     actor_label: str = "",
+    address: str | None = None,
     terms: KeyTerms = KeyTerms(),
 ) -> IssuedKey:
     """Make a key of the organization, in one transaction with its audit entry. It works at once.
@@ -92,7 +93,15 @@ def issue_key(
             last_four=minted.key[-4:],
             **{each.name: _plain(getattr(terms, each.name)) for each in fields(terms)},
         )
-        audit.record("key.issued", row, organization=organization, actor=created_by, actor_label=actor_label, name=name)
+        audit.record(
+            "key.issued",
+            row,
+            organization=organization,
+            actor=created_by,
+            actor_label=actor_label,
+            address=address,
+            name=name,
+        )
     return IssuedKey(row, minted.key)
 
 
@@ -100,24 +109,35 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def rename_key(row: ApiKey, *, name: str, actor: User | None = None, actor_label: str = "") -> ApiKey:
+def rename_key(
+    row: ApiKey, *, name: str, actor: User | None = None, actor_label: str = "", address: str | None = None
+) -> ApiKey:
     """Give a key another name, in one transaction with its audit entry."""
     with transaction.atomic():
         old, row.name = row.name, name
         row.save(update_fields=["name"])
         audit.record(
-            "key.renamed", row, organization=row.organization, actor=actor, actor_label=actor_label, old=old, new=name
+            "key.renamed",
+            row,
+            organization=row.organization,
+            actor=actor,
+            actor_label=actor_label,
+            address=address,
+            old=old,
+            new=name,
         )
     return row
 
 
-def revoke_key(row: ApiKey, *, actor: User | None = None, actor_label: str = "") -> ApiKey:
+def revoke_key(row: ApiKey, *, actor: User | None = None, actor_label: str = "", address: str | None = None) -> ApiKey:
     """Stop a key for good, in one transaction; every gateway process hears of it at once. Idempotent."""
     if row.revoked_at is not None:
         return row
     with transaction.atomic():
         row.revoked_at = now()
         row.save(update_fields=["revoked_at"])
-        audit.record("key.revoked", row, organization=row.organization, actor=actor, actor_label=actor_label)
+        audit.record(
+            "key.revoked", row, organization=row.organization, actor=actor, actor_label=actor_label, address=address
+        )
         transaction.on_commit(lambda: notices.key_changed(row.public_id))
     return row

@@ -1,5 +1,7 @@
 """What the management API says of a request."""
 
+from typing import Any
+
 from rest_framework import serializers
 
 from codexflow.lib.money import format_usd
@@ -66,3 +68,45 @@ class RequestSerializer(serializers.Serializer[RequestDetail]):
     ttft_ms = serializers.IntegerField(source="row.ttft_ms", allow_null=True)
     source = serializers.CharField(source="row.source")  # type: ignore[assignment] # a field that is named so
     attempts = AttemptSerializer(many=True)
+
+
+class RequestRowSerializer(serializers.Serializer[Any]):
+    """A request in a list."""
+
+    id = serializers.UUIDField(source="request_id")
+    started_at = serializers.DateTimeField()
+    key_id = serializers.UUIDField(allow_null=True)
+    stage = serializers.CharField()
+    model = serializers.CharField()
+    status = serializers.IntegerField()
+    error_code = serializers.CharField()
+    is_stream = serializers.BooleanField()
+    tokens = TokensSerializer(source="*")
+    cost = CostSerializer(source="*")
+    latency_ms = serializers.IntegerField()
+    ttft_ms = serializers.IntegerField(allow_null=True)
+
+
+class RequestPageSerializer(serializers.Serializer[Any]):
+    """A page of requests. `next` is the `before` of the page that follows; null at the end."""
+
+    data = RequestRowSerializer(many=True)  # type: ignore[assignment] # a field that is named so
+    next = serializers.CharField(allow_null=True)
+
+
+class UsageDaySerializer(serializers.Serializer[Any]):
+    """A day's sums, of everything or of one group."""
+
+    day = serializers.DateField()
+    group = serializers.CharField(allow_null=True)
+    requests = serializers.IntegerField()
+    errors = serializers.IntegerField()  # type: ignore[assignment] # a field that is named so
+    prompt_tokens = serializers.IntegerField()
+    completion_tokens = serializers.IntegerField()
+    cost_nanos = serializers.IntegerField()
+
+
+class UsagePageSerializer(serializers.Serializer[Any]):
+    """Sums by day, oldest first."""
+
+    data = UsageDaySerializer(many=True)  # type: ignore[assignment] # a field that is named so

@@ -24,7 +24,8 @@ for i = 1, 2 do
   local key = KEYS[i]
   local f = redis.call('HMGET', key, 'd', 'mo', 'm')
   if f[1] then
-    redis.call('HINCRBY', key, 'held', '-' .. ARGV[4])
+    -- Redis takes '-0' for no integer.
+    if ARGV[4] ~= '0' then redis.call('HINCRBY', key, 'held', '-' .. ARGV[4]) end
     redis.call('HINCRBY', key, 'spent', ARGV[3])
     if f[1] == ARGV[7] then redis.call('HINCRBY', key, 'ds', ARGV[3]) end
     if f[2] == ARGV[11] then redis.call('HINCRBY', key, 'ms', ARGV[3]) end

@@ -32,4 +32,5 @@ def round_div(numerator: int, denominator: int) -> int:
 def format_usd(nanos: int, *, decimals: int = 6) -> str:
     """Nanos as plain USD digits without a sign for the currency: 1_500_000 -> '0.001500'."""
     unit = Decimal(1).scaleb(-decimals)
-    return str((Decimal(nanos) / NANOS_PER_USD).quantize(unit, rounding=ROUND_HALF_EVEN))
+    # Not str(): it writes zero as 0E-9.
+    return format((Decimal(nanos) / NANOS_PER_USD).quantize(unit, rounding=ROUND_HALF_EVEN), "f")

@@ -1,0 +1,77 @@
+"""Operators' pages of people and organizations."""
+
+from typing import Any
+
+from django.contrib import admin
+from django.http import HttpRequest
+from typing_extensions import override
+
+from accounts.models import AuditEntry, Membership, Organization, SiteSettings, User
+from accounts.staff import AuditedAdmin
+from codexflow.lib.admin import ReadOnlyAdmin, site
+
+
+@admin.register(User, site=site)
+class UserAdmin(AuditedAdmin):
+    """People sign up by themselves; passwords are theirs."""
+
+    list_display = ("email", "name", "role", "is_active", "created_at")
+    list_filter = ("role", "is_active")
+    search_fields = ("email", "name")
+    ordering = ("-created_at",)
+    fields = ("email", "name", "role", "is_active", "must_change_password", "language", "timezone", "created_at")
+    readonly_fields = ("created_at",)
+
+    @override
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+
+@admin.register(Organization, site=site)
+class OrganizationAdmin(AuditedAdmin):
+    list_display = ("name", "slug", "is_personal", "is_active", "created_at")
+    list_filter = ("is_active", "is_personal")
+    search_fields = ("name", "slug", "id")
+    ordering = ("-created_at",)
+    fields = ("id", "name", "slug", "is_active", "is_personal", "created_at")
+    readonly_fields = ("id", "slug", "is_personal", "created_at")
+
+    @override
+    def organization_of(self, obj: Any) -> Organization | None:
+        return obj if isinstance(obj, Organization) else None
+
+    @override
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+
+@admin.register(Membership, site=site)
+class MembershipAdmin(AuditedAdmin):
+    list_display = ("user", "organization", "role", "created_at")
+    list_filter = ("role",)
+    list_select_related = ("user", "organization")
+    search_fields = ("user__email", "organization__name", "organization__slug")
+    autocomplete_fields = ("user", "organization")
+    ordering = ("-created_at",)
+
+    @override
+    def organization_of(self, obj: Any) -> Organization | None:
+        return obj.organization if isinstance(obj, Membership) else None
+
+
+@admin.register(SiteSettings, site=site)
+class SiteSettingsAdmin(AuditedAdmin):
+    list_display = ("site_name", "support_email", "is_signup_open")
+
+    @override
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+
+@admin.register(AuditEntry, site=site)
+class AuditEntryAdmin(ReadOnlyAdmin):
+    list_display = ("at", "action", "actor", "actor_label", "organization", "object_kind", "object_id", "address")
+    list_filter = ("object_kind",)
+    list_select_related = ("actor", "organization")
+    search_fields = ("object_id", "actor__email", "organization__slug", "action")
+    ordering = ("-pk",)

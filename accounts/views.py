@@ -1,0 +1,105 @@
+"""Pages about the person and the organization itself."""
+
+from django.conf import settings
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.shortcuts import redirect, render
+from django.utils import translation
+from django.utils.http import url_has_allowed_host_and_scheme
+from django.utils.translation import check_for_language
+from django.utils.translation import gettext as _
+from django.views.decorators.http import require_http_methods, require_POST
+
+from accounts import services
+from accounts.forms import OrganizationForm, ProfileForm
+from accounts.models import User
+from accounts.permissions import Action
+from accounts.selectors import memberships_of
+from accounts.tenancy import LAST_ORGANIZATION, PageRequest, Tenant, organization_page, signed_in
+
+THEME_COOKIE = "theme"
+THEMES = ("light", "dark")
+YEAR_S = 365 * 24 * 3600
+
+
+@signed_in
+def home(request: PageRequest) -> HttpResponseBase:
+    """The overview of the organization that the person worked with last."""
+    slugs = [membership.organization.slug for membership in memberships_of(request.user)]
+    if not slugs:
+        slugs = [services.create_personal_organization(request.user).slug]
+    last = request.session.get(LAST_ORGANIZATION)
+    return redirect("overview", slug=last if last in slugs else slugs[0])
+
+
+@signed_in
+@require_http_methods(["GET", "POST"])
+def profile(request: PageRequest) -> HttpResponseBase:
+    """Name, language, time zone; the theme is the browser's affair and changes there."""
+    form = ProfileForm(request.POST or None, instance=User.objects.get(pk=request.user.pk))
+    if request.method == "POST" and form.is_valid():
+        person = form.save()
+        translation.activate(person.language)
+        messages.success(request, _("Your settings are saved."))
+        response = redirect("profile")
+        _remember_language(response, person.language)
+        return response
+    return render(request, "accounts/profile.html", {"form": form}, status=422 if form.errors else 200)
+
+
+@organization_page(Action.MANAGE_ORGANIZATION)
+@require_http_methods(["GET", "POST"])
+def organization_settings(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
+    """The organization's name."""
+    form = OrganizationForm(request.POST or None, instance=tenant.organization)
+    if request.method == "POST" and form.is_valid():
+        services.rename_organization(
+            tenant.organization,
+            name=form.cleaned_data["name"],
+            actor=request.user,
+            address=request.META.get("REMOTE_ADDR") or None,
+        )
+        messages.success(request, _("The organization is renamed."))
+        return redirect("organization-settings", slug=tenant.organization.slug)
+    return render(request, "accounts/organization.html", {"form": form}, status=422 if form.errors else 200)
+
+
+@require_POST
+def language(request: HttpRequest) -> HttpResponse:
+    """Switch the language: for good for those who are signed in, in this browser for all."""
+    code = request.POST.get("language", "")
+    response = redirect(_back(request))
+    if code in dict(settings.LANGUAGES) and check_for_language(code):
+        if request.user.is_authenticated:
+            User.objects.filter(pk=request.user.pk).update(language=code)
+        _remember_language(response, code)
+    return response
+
+
+@require_POST
+def theme(request: HttpRequest) -> HttpResponse:
+    """Switch the theme where scripts do not run; with them it switches without a request."""
+    chosen = request.POST.get("theme", "")
+    response = redirect(_back(request))
+    if chosen in THEMES:
+        response.set_cookie(THEME_COOKIE, chosen, max_age=YEAR_S, samesite="Lax")
+    else:
+        response.delete_cookie(THEME_COOKIE, samesite="Lax")
+    return response
+
+
+def _remember_language(response: HttpResponse, code: str) -> None:
+    response.set_cookie(
+        settings.LANGUAGE_COOKIE_NAME,
+        code,
+        max_age=settings.LANGUAGE_COOKIE_AGE,
+        samesite="Lax",
+        secure=settings.SESSION_COOKIE_SECURE,
+    )
+
+
+def _back(request: HttpRequest) -> str:
+    """The page that the form stood on, when it is one of ours."""
+    target = request.POST.get("next", "")
+    is_ours = url_has_allowed_host_and_scheme(target, allowed_hosts=None) and target.startswith("/")
+    return target if is_ours else "/"

@@ -1,0 +1,7 @@
+"""Pages of billing."""
+
+from django.urls import path
+
+from billing import views
+
+urlpatterns = [path("o/<slug:slug>/billing/", views.billing, name="billing")]

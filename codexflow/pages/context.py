@@ -1,0 +1,95 @@
+"""What every page shows around its content."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from django.conf import settings
+from django.http import HttpRequest
+from django.utils.functional import SimpleLazyObject
+
+from accounts.models import Membership, Organization, User
+from accounts.selectors import memberships_of
+from accounts.tenancy import LAST_ORGANIZATION, Tenant
+from accounts.views import THEME_COOKIE, THEMES
+from billing.plans import UNLIMITED
+from billing.selectors import account_of, spend_of
+from billing.services import limits_of
+from codexflow.dev.quickstart import api_url, site_url
+from codexflow.lib.clock import now
+from codexflow.lib.snippets import snippets
+
+
+@dataclass(frozen=True, slots=True)
+class Shell:
+    """The frame of the signed-in pages: where one is, where one may go, and what is left of the plan today."""
+
+    tenant: Tenant
+    memberships: list[Membership]
+    plan_name: str
+    requests_today: int
+    daily_requests: int | None
+
+    @property
+    def organization(self) -> Organization:
+        return self.tenant.organization
+
+
+def page(request: HttpRequest) -> dict[str, Any]:
+    """Theme, addresses and, for who is signed in, the shell: asked for only by pages that show it."""
+    theme = request.COOKIES.get(THEME_COOKIE, "")
+    return {
+        "theme": theme if theme in THEMES else "",
+        "is_demo_upstream": settings.ENV.is_demo_upstream,
+        "api_url": api_url(settings.ENV),
+        "snippets": snippets(api_url(settings.ENV)),
+        "site_url": site_url(settings.ENV),
+        "sends_mail": settings.ENV.mail is not None,
+        "is_production": settings.ENV.is_production,
+        "nav": section_of(request),
+        "shell": SimpleLazyObject(lambda: shell_of(request)),
+    }
+
+
+_SECTIONS = {
+    "overview": "overview",
+    "log": "log",
+    "request": "log",
+    "keys": "keys",
+    "key-create": "keys",
+    "key-rename": "keys",
+    "key-revoke": "keys",
+    "billing": "billing",
+}
+
+
+def section_of(request: HttpRequest) -> str:
+    """Which entry of the navigation the page belongs to."""
+    name = request.resolver_match.url_name if request.resolver_match else None
+    return _SECTIONS.get(name or "", "settings")
+
+
+def shell_of(request: HttpRequest) -> Shell | None:
+    """The shell around the organization of the URL, or the one the person worked with last."""
+    user = getattr(request, "user", None)
+    if user is None or not isinstance(user, User):
+        return None
+    memberships = list(memberships_of(user))
+    if not memberships:
+        return None
+    tenant: Tenant = getattr(request, "tenant", None) or _last(request, memberships)
+    account = account_of(tenant.organization)
+    today = now().date()
+    limit = limits_of(account).daily_requests
+    return Shell(
+        tenant=tenant,
+        memberships=memberships,
+        plan_name=account.plan.name,
+        requests_today=spend_of(tenant.organization, today, today).requests,
+        daily_requests=None if limit == UNLIMITED else limit,
+    )
+
+
+def _last(request: HttpRequest, memberships: list[Membership]) -> Tenant:
+    slug = request.session.get(LAST_ORGANIZATION)
+    chosen = next((each for each in memberships if each.organization.slug == slug), memberships[0])
+    return Tenant(chosen.organization, chosen.role)

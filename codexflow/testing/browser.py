@@ -1,0 +1,117 @@
+"""A real Chromium on our pages: what it complains about, and what axe finds."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
+
+CHROMIUM = Path("/usr/bin/chromium")
+INSTALL = "apt-get update && apt-get install -y --no-install-recommends chromium"
+DESKTOP, PHONE = {"width": 1440, "height": 900}, {"width": 390, "height": 844}
+_ARGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--no-first-run",
+    "--disable-sync",
+]
+_AXE = Path(__file__).parent / "vendor" / "axe-4.14.1.min.js"
+_SERIOUS = ("serious", "critical")
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """Debian's browser, driven by Playwright."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=_ARGS)
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+@dataclass
+class Visitor:
+    """One person's browser window. Remembers everything it complained about."""
+
+    context: BrowserContext
+    site_url: str
+    complaints: list[str] = field(default_factory=list)
+    page: Page = field(init=False)
+
+    def __post_init__(self) -> None:
+        # Init scripts come from outside the page, so its content policy does not concern them.
+        self.context.add_init_script(path=str(_AXE))
+        self.page = self.context.new_page()
+        self.page.on("console", self._hear)
+        self.page.on("pageerror", lambda error: self.complaints.append(f"{self.page.url}: {error}"))
+
+    def _hear(self, message: ConsoleMessage) -> None:
+        # A form that is refused (422) and a page that is not there are answers, not faults.
+        is_answer = "status of 422" in message.text or "status of 404" in message.text
+        if message.type == "error" and not is_answer:
+            self.complaints.append(f"{self.page.url}: {message.text}")
+
+    def go(self, path: str) -> Page:
+        """Open a page of the site and wait until it stands still."""
+        self.page.goto(f"{self.site_url}{path}")
+        self.settle()
+        return self.page
+
+    def settle(self) -> None:
+        """Fonts are there, the chart is drawn, nothing is on its way."""
+        self.page.wait_for_load_state("load")
+        self.page.evaluate("document.fonts.ready")
+
+    def sign_in(self, email: str, password: str) -> None:
+        page = self.go("/accounts/login/")
+        page.fill("input[name=login]", email)
+        page.fill("input[name=password]", password)
+        page.press("input[name=password]", "Enter")
+        page.wait_for_url("**/o/*/")
+        self.settle()
+
+    def prefer(self, *, theme: str, language: str) -> None:
+        """Set what the page remembers in cookies."""
+        host = urlsplit(self.site_url).hostname or ""
+        self.context.add_cookies(
+            [
+                {"name": "theme", "value": theme, "domain": host, "path": "/"},
+                {"name": "django_language", "value": language, "domain": host, "path": "/"},
+            ]
+        )
+
+    def axe(self) -> list[str]:
+        """Serious findings on the page as it is now, each in one line."""
+        found: Any = self.page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+        return [
+            f"{self.page.url}: {each['id']}: {json.dumps([node['target'] for node in each['nodes'][:3]])} {each['help']}"
+            for each in found["violations"]
+            if each["impact"] in _SERIOUS
+        ]
+
+
+@contextmanager
+def visitor(
+    browser: Browser, site_url: str, *, size: dict[str, int], zone: str = "Europe/Istanbul"
+) -> Iterator[Visitor]:
+    """A window without a past."""
+    context = browser.new_context(
+        viewport={"width": size["width"], "height": size["height"]},
+        timezone_id=zone,
+        locale="en-US",
+        reduced_motion="reduce",
+        permissions=["clipboard-read", "clipboard-write"],
+    )
+    context.set_default_timeout(20_000)
+    try:
+        yield Visitor(context, site_url)
+    finally:
+        context.close()

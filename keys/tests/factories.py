@@ -1,0 +1,14 @@
+"""Keys that work."""
+
+from typing import Any
+
+from accounts.models import Organization
+from billing.tests.factories import an_organization
+from keys.services import IssuedKey, KeyTerms, issue_key
+
+
+def a_key(organization: Organization | None = None, **terms: Any) -> IssuedKey:
+    """A key of an organization, by default of a new one; `terms` as for KeyTerms."""
+    organization = organization or an_organization()
+    owner = organization.memberships.get(role="owner").user
+    return issue_key(organization, name="test", created_by=owner, terms=KeyTerms(**terms))

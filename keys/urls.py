@@ -1,0 +1,12 @@
+"""Pages of API keys."""
+
+from django.urls import path
+
+from keys import views
+
+urlpatterns = [
+    path("o/<slug:slug>/keys/", views.key_list, name="keys"),
+    path("o/<slug:slug>/keys/create/", views.create, name="key-create"),
+    path("o/<slug:slug>/keys/<uuid:key_id>/rename/", views.rename, name="key-rename"),
+    path("o/<slug:slug>/keys/<uuid:key_id>/revoke/", views.revoke, name="key-revoke"),
+]

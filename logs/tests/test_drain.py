@@ -1,0 +1,170 @@
+"""The drain: whatever comes how often in whatever order, the books end the same."""
+
+import random
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+import msgspec
+import pytest
+from django.db import IntegrityError, connection, transaction
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from billing.limits import ShardKeys
+from billing.models import Account, LedgerEntry, SpendDaily
+from billing.pricing import Usage, cost_nanos
+from billing.tests.factories import an_organization
+from codexflow.lib.clock import now
+from codexflow.lib.ids import random_id
+from logs import partitions
+from logs.drain import Drained, Entry, _stored_somehow, store
+from logs.events import RANK_COUNTED, RANK_LITELLM, RANK_PROGRESS, RANK_PROVIDER, UsageEvent, encode
+from logs.models import DeadLetter, RequestLog, UpstreamAttempt, UsageDaily, UsageHourly
+from logs.services import verify_rollups
+from logs.tests.factories import an_event
+
+SHARD = ShardKeys.of("test", 0)
+
+
+def entries(events: Sequence[UsageEvent]) -> list[Entry]:
+    return [Entry(SHARD, f"{number}-0".encode(), encode(event)) for number, event in enumerate(events, start=1)]
+
+
+def better(event: UsageEvent, rank: int, **tokens: int) -> UsageEvent:
+    """Another report about the same request."""
+    usage = Usage(**tokens)
+    source = "sweeper" if rank == RANK_PROGRESS else "webhook" if rank == RANK_LITELLM else "gateway"
+    return msgspec.structs.replace(
+        event, usage=usage, rank=rank, cost_nanos=cost_nanos(usage, event.rates), source=source
+    )
+
+
+def books(organization_id: Any) -> dict[str, Any]:
+    """Everything that the drain writes, without what only says when or in how many steps."""
+    mine = {"organization_id": organization_id}
+    rows = RequestLog.objects.filter(**mine).order_by("request_id").values()
+    ledger = LedgerEntry.objects.filter(**mine).exclude(request_id=None).values_list("request_id", "amount_nanos")
+    sums: dict[Any, int] = {}
+    for request_id, amount in ledger:
+        sums[request_id] = sums.get(request_id, 0) + amount
+    return {
+        "rows": [{name: value for name, value in row.items() if name != "revision"} for row in rows],
+        "ledger": sums,
+        "hours": list(
+            UsageHourly.objects.filter(**mine).exclude(requests=0).order_by("hour", "model", "key_id").values()
+        ),
+        "days": list(UsageDaily.objects.filter(**mine).exclude(requests=0).order_by("day", "model", "key_id").values()),
+        "spend": list(SpendDaily.objects.filter(**mine).order_by("key_id").values()),
+        "spent": Account.objects.get(**mine).spent_nanos,
+    }
+
+
+@pytest.mark.django_db(transaction=True)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 2**32), cuts=st.lists(st.integers(1, 30), max_size=4))
+def test_any_order_any_number_of_times_ends_in_the_same_books(seed: int, cuts: list[int]) -> None:
+    dice = random.Random(seed)  # noqa: S311 - shuffling
+    organization = an_organization()
+    events = [an_event(organization.id, random_id(), model=dice.choice(["a", "b"])) for _ in range(4)]
+    counted = [better(event, RANK_COUNTED, prompt_tokens=5, completion_tokens=dice.randrange(9)) for event in events]
+    store(entries(events))
+    expected = books(organization.id)
+    for model in (RequestLog, UsageHourly, UsageDaily, SpendDaily, UpstreamAttempt):
+        model.objects.all().delete()
+    with connection.cursor() as cursor:
+        cursor.execute("TRUNCATE billing_ledgerentry")
+    Account.objects.update(spent_nanos=0)
+
+    delivered = (events + counted) * 3
+    dice.shuffle(delivered)
+    start = 0
+    for cut in [*cuts, len(delivered)]:
+        store(entries(delivered[start : start + cut]))
+        start += cut
+    assert books(organization.id) == expected
+    assert verify_rollups() == []
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_better_report_writes_the_difference_to_ledger_and_rollups() -> None:
+    organization = an_organization()
+    event = an_event(organization.id, random_id())
+    store(entries([better(event, RANK_PROGRESS, prompt_tokens=10, completion_tokens=2)]))
+    done = store(entries([event]))
+    assert (done.corrected, done.stored) == (1, 0)
+    row = RequestLog.objects.get(request_id=event.request_id)
+    assert (row.usage_rank, row.cost_nanos, row.source, row.revision) == (RANK_PROVIDER, event.cost_nanos, "gateway", 2)
+    lines = LedgerEntry.objects.filter(request_id=event.request_id).order_by("revision")
+    assert [line.kind for line in lines] == ["settle", "adjustment"]
+    assert -sum(line.amount_nanos for line in lines) == event.cost_nanos
+    assert Account.objects.get(organization=organization).spent_nanos == event.cost_nanos
+    assert SpendDaily.objects.get(organization=organization).requests == 1
+    assert verify_rollups() == []
+
+
+@pytest.mark.django_db
+def test_a_worse_report_changes_nothing() -> None:
+    organization = an_organization()
+    event = an_event(organization.id, random_id())
+    store(entries([event]))
+    before = books(organization.id)
+    done = store(entries([better(event, RANK_COUNTED, prompt_tokens=999, completion_tokens=999)]))
+    assert done.repeated == 1
+    assert books(organization.id) == before
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_is_no_event_is_kept_as_a_dead_letter_and_stops_nobody() -> None:
+    organization = an_organization()
+    good = an_event(organization.id, random_id())
+    lying = msgspec.structs.replace(an_event(organization.id, random_id()), cost_nanos=1)
+    # PostgreSQL, not the decoder, refuses this one.
+    unstorable = an_event(organization.id, random_id(), requested_model="a\0b")
+    done = _stored_somehow(
+        [*entries([lying, unstorable, good]), Entry(SHARD, b"9-0", b"\xff nonsense")],
+    )
+    assert (done.stored, done.dead, done.read) == (1, 3, 4)
+    assert RequestLog.objects.filter(organization_id=organization.id).count() == 1
+    assert DeadLetter.objects.count() == 3
+    assert isinstance(done, Drained)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_rollups_that_were_tampered_with_are_noticed() -> None:
+    organization = an_organization()
+    store(entries([an_event(organization.id, random_id())]))
+    assert verify_rollups() == []
+    UsageHourly.objects.update(cost_nanos=1)
+    (drift,) = verify_rollups()
+    assert (drift.table, drift.days) == ("usage_hourly", 1)
+
+
+@pytest.mark.django_db
+def test_the_ledger_refuses_changes_and_second_charges() -> None:
+    organization = an_organization()
+    event = an_event(organization.id, random_id())
+    store(entries([event]))
+    line = LedgerEntry.objects.get(request_id=event.request_id)
+    with pytest.raises(Exception, match="append-only"), transaction.atomic():
+        LedgerEntry.objects.filter(pk=line.pk).update(amount_nanos=0)
+    with pytest.raises(Exception, match="append-only"), transaction.atomic():
+        line.delete()
+    line.pk = None
+    with pytest.raises(IntegrityError), transaction.atomic():
+        line.save()
+
+
+@pytest.mark.django_db
+def test_partitions_are_made_ahead_and_strangers_are_seen() -> None:
+    partitions.make_ahead()
+    assert partitions.make_ahead() == 0
+    for days in (-35, 0, 7):
+        name = f"request_log_{now().date() + timedelta(days=days):%Y%m%d}"
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT to_regclass(%s)", [name])
+            assert cursor.fetchone()[0] == name
+    assert partitions.strays() == 0
+    organization = an_organization()
+    store(entries([an_event(organization.id, random_id(), request_id=random_id())]))
+    assert partitions.strays() == 2  # the row and its attempt: a random id has no day

@@ -1,0 +1,57 @@
+"""Attempts of one request as bars over its time. Pure: values in, per mille of the width out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+FULL = 1000
+LEAST = 6  # so that a very short attempt can be seen
+
+
+class AttemptLike(Protocol):
+    """What a bar needs to know of an attempt."""
+
+    n: int
+    model: str
+    status: int
+    error_code: str
+    started_ms: int
+    first_byte_ms: int | None
+    duration_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One attempt: where its bar begins, how long it is, and how much of it was waiting for the first byte."""
+
+    n: int
+    model: str
+    status: int
+    error_code: str
+    duration_ms: int
+    first_byte_ms: int | None
+    x: int
+    width: int
+    wait_width: int
+
+    @property
+    def is_ok(self) -> bool:
+        return 200 <= self.status < 400 and not self.error_code
+
+
+def bars(attempts: Sequence[AttemptLike], latency_ms: int) -> list[Bar]:
+    """A bar for each attempt, on one scale."""
+    span = max([latency_ms, 1, *(each.started_ms + each.duration_ms for each in attempts)])
+
+    def scaled(ms: int) -> int:
+        return ms * FULL // span
+
+    found = []
+    for each in attempts:
+        width = max(LEAST, scaled(each.duration_ms))
+        x = min(scaled(each.started_ms), FULL - width)
+        wait = 0 if each.first_byte_ms is None else min(width, scaled(each.first_byte_ms))
+        found.append(
+            Bar(each.n, each.model, each.status, each.error_code, each.duration_ms, each.first_byte_ms, x, width, wait)
+        )
+    return found

@@ -1,0 +1,104 @@
+"""Who is let in."""
+
+from datetime import timedelta
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from accounts.tests.factories import a_user
+from billing.tests.factories import an_organization
+from codexflow.lib.clock import now
+from codexflow.testing.live import Live
+from codexflow.testing.waiting import until
+from keys import notices
+from keys.services import revoke_key
+from keys.tests.factories import a_key
+
+REFUSAL = {
+    "error": {"message": "Invalid API key", "type": "invalid_request_error", "param": None, "code": "invalid_api_key"}
+}
+
+
+def is_refused(response: httpx.Response) -> bool:
+    return (
+        response.status_code == 401
+        and response.json() == REFUSAL
+        and response.headers["www-authenticate"] == "Bearer"
+        and len(response.headers["x-cfx-request-id"]) == 36
+    )
+
+
+def call(live: Live, headers: dict[str, str]) -> httpx.Response:
+    body = {"messages": [{"role": "user", "content": "Hello"}]}
+    return httpx.post(f"{live.url}/v1/chat/completions", json=body, headers=headers, timeout=30)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    presented=st.one_of(st.none(), st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=80))
+)
+def test_only_a_key_that_was_issued_is_valid(live: Live, presented: str | None) -> None:
+    """Property 1: Authentication Validation. Whatever else is presented, the one answer is 401."""
+    assert is_refused(call(live, {} if presented is None else {"Authorization": f"Bearer {presented}"}))
+
+
+def test_an_issued_key_is_valid_in_both_headers(live: Live) -> None:
+    """Property 1: Authentication Validation."""
+    key = a_key().plain
+    assert call(live, {"Authorization": f"Bearer {key}"}).status_code == 200
+    assert call(live, {"x-api-key": key}).status_code == 200
+
+
+def test_every_key_that_does_not_work_gets_the_same_answer(live: Live) -> None:
+    """Property 1: Authentication Validation. Nobody can tell a wrong secret from a revoked key."""
+    good = a_key()
+    wrong_secret = good.plain[:13] + ("A" if good.plain[13] != "A" else "B") + good.plain[14:]
+    revoked = a_key()
+    revoke_key(revoked.row)
+    expired = a_key(expires_at=now() - timedelta(seconds=1))
+    elsewhere = a_key(allowed_networks=("10.0.0.0/8",))
+    unknown = a_key()
+    unknown.row.delete()
+    notices.key_changed(unknown.row.public_id)
+    for key in (wrong_secret, revoked.plain, expired.plain, elsewhere.plain, unknown.plain):
+        assert is_refused(call(live, {"Authorization": f"Bearer {key}"}))
+
+
+def test_a_revoked_key_is_refused_within_a_second(live: Live) -> None:
+    key = a_key()
+    assert live.post(key.plain).status_code == 200
+    revoke_key(key.row)
+    until(lambda: is_refused(live.post(key.plain)), within_s=1, what="refusal")
+
+
+def test_a_suspended_account_is_told_so(live: Live) -> None:
+    organization = an_organization(owner=a_user())
+    key = a_key(organization)
+    organization.is_active = False
+    organization.save()
+    response = live.post(key.plain)
+    assert (response.status_code, response.json()["error"]["code"]) == (403, "account_suspended")
+
+
+@pytest.mark.parametrize(
+    ("terms", "headers", "code"),
+    [
+        ({"allowed_stages": ("review",)}, {"X-CFX-Stage": "code"}, "stage_not_allowed"),
+        ({"allowed_models": ("gpt-4o",)}, {"X-CFX-Stage": "code"}, "model_not_allowed_for_key"),
+    ],
+)
+def test_a_key_may_only_do_what_it_was_made_for(
+    live: Live, terms: dict[str, Any], headers: dict[str, str], code: str
+) -> None:
+    response = live.post(a_key(**terms).plain, headers=headers)
+    assert (response.status_code, response.json()["error"]["code"]) == (403, code)
+
+
+def test_a_fallback_that_the_key_may_not_use_is_left_out(live: Live) -> None:
+    live.upstream.set_fault("503", model="deepseek-v3")
+    allowed = live.post(a_key(allowed_models=("deepseek-v3", "gpt-4o-mini")).plain, model="cfx-code")
+    assert allowed.headers["x-cfx-model"] == "gpt-4o-mini"
+    assert live.post(a_key(allowed_models=("deepseek-v3",)).plain, model="cfx-code").status_code == 503

@@ -1,0 +1,100 @@
+"""The real OpenAI SDK against the gateway."""
+
+from typing import Any
+
+import openai
+import pytest
+
+from codexflow.testing.live import Live
+from keys.services import revoke_key
+from keys.tests.factories import a_key
+
+HELLO = [{"role": "user", "content": "Hello"}]
+TOOL = {
+    "type": "function",
+    "function": {"name": "get_weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}},
+}
+
+
+def client(live: Live, key: str) -> Any:
+    """Untyped: plain dictionaries are what people pass."""
+    return openai.OpenAI(base_url=f"{live.url}/v1", api_key=key, max_retries=0)
+
+
+def test_answers_streams_and_raw_responses(live: Live) -> None:
+    """Property 16: OpenAI API Compatibility."""
+    with client(live, a_key().plain) as sdk:
+        answer = sdk.chat.completions.create(model="cfx-code", messages=HELLO)
+        assert "demo upstream" in answer.choices[0].message.content
+        assert answer.usage.total_tokens > 0
+        raw = sdk.chat.completions.with_raw_response.create(model="cfx-code", messages=HELLO)
+        assert raw.headers["x-cfx-stage"] == "code"
+        assert raw.parse().model == "deepseek-v3"
+        assert raw.request_id == raw.headers["x-cfx-request-id"]
+        stream = sdk.chat.completions.create(
+            model="cfx-code", messages=HELLO, stream=True, stream_options={"include_usage": True}
+        )
+        chunks = list(stream)
+        text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+        assert text == answer.choices[0].message.content
+        assert chunks[-1].usage.total_tokens == answer.usage.total_tokens
+        assert "cfx-plan" in [model.id for model in sdk.models.list()]
+
+
+def test_tools_come_through(live: Live) -> None:
+    """Property 16: OpenAI API Compatibility."""
+    with client(live, a_key().plain) as sdk:
+        messages = [{"role": "user", "content": "call the tool get_weather"}]
+        answer = sdk.chat.completions.create(model="cfx-code", messages=messages, tools=[TOOL], tool_choice="required")
+        assert answer.choices[0].finish_reason == "tool_calls"
+        assert answer.choices[0].message.tool_calls[0].function.name == "get_weather"
+
+
+@pytest.fixture
+def key(live: Live) -> str:
+    return a_key().plain
+
+
+async def test_the_async_client_too(live: Live, key: str) -> None:
+    """Property 16: OpenAI API Compatibility."""
+    made: Any = openai.AsyncOpenAI(base_url=f"{live.url}/v1", api_key=key, max_retries=0)
+    async with made as sdk:
+        stream = await sdk.chat.completions.create(model="cfx-review", messages=HELLO, stream=True)
+        assert [chunk async for chunk in stream][-1].choices[0].finish_reason == "stop"
+
+
+@pytest.mark.parametrize(
+    ("text", "model", "error", "status", "code"),
+    [
+        ("x", "gpt-99", openai.BadRequestError, 400, "model_not_allowed"),
+        ("[[fault:429 retry_after=9]]", "gpt-4o-mini", openai.RateLimitError, 429, "upstream_rate_limited"),
+        ("[[fault:503]]", "gpt-4o-mini", openai.InternalServerError, 503, "upstream_unavailable"),
+    ],
+)
+def test_typed_errors(
+    live: Live, text: str, model: str, error: type[openai.APIStatusError], status: int, code: str
+) -> None:
+    """Property 16: OpenAI API Compatibility."""
+    with client(live, a_key().plain) as sdk, pytest.raises(error) as caught:
+        sdk.chat.completions.create(model=model, messages=[{"role": "user", "content": text}])
+    assert (caught.value.status_code, caught.value.code) == (status, code)
+    if status == 429:
+        assert caught.value.response.headers["retry-after"] == "9"
+
+
+def test_typed_errors_of_keys_and_limits(live: Live) -> None:
+    revoked = a_key()
+    revoke_key(revoked.row)
+    with client(live, revoked.plain) as sdk, pytest.raises(openai.AuthenticationError):
+        sdk.models.list()
+    with client(live, a_key(allowed_stages=("plan",)).plain) as sdk, pytest.raises(openai.PermissionDeniedError):
+        sdk.chat.completions.create(model="cfx-code", messages=HELLO)
+    with client(live, a_key(daily_requests=0).plain) as sdk, pytest.raises(openai.RateLimitError) as caught:
+        sdk.chat.completions.create(model="cfx-code", messages=HELLO)
+    assert int(caught.value.response.headers["retry-after"]) > 0
+
+
+def test_a_broken_stream_raises(live: Live) -> None:
+    messages = [{"role": "user", "content": "[[fault:cut after=3]]"}]
+    with client(live, a_key().plain) as sdk, pytest.raises(openai.APIError):
+        list(sdk.chat.completions.create(model="gpt-4o-mini", messages=messages, stream=True))

@@ -1,0 +1,166 @@
+"""What the upstream does wrong, and what becomes of it: never our 500, always one row, nothing held afterwards."""
+
+import httpx
+import pytest
+
+from codexflow.testing.live import Live
+from codexflow.testing.waiting import until
+from keys.tests.factories import a_key
+from logs.models import RequestLog, UpstreamAttempt
+from logs.selectors import request_of
+
+
+@pytest.fixture
+def key(live: Live) -> str:
+    return a_key().plain
+
+
+def attempts_of(row: RequestLog) -> list[tuple[int, str, int]]:
+    detail = request_of(row.organization_id, row.request_id)
+    assert detail is not None
+    return [(each.n, each.model, each.status) for each in detail.attempts]
+
+
+@pytest.mark.parametrize("status", [502, 503, 504])
+def test_a_transient_error_is_retried_once_on_the_same_model(live: Live, key: str, status: int) -> None:
+    """Property 9: Transient Error Retry."""
+    live.upstream.set_fault(str(status), model="deepseek-v3", times=1)
+    response = live.post(key, model="cfx-code")
+    row = live.row_of(response)
+    assert (response.status_code, response.headers["x-cfx-model"]) == (200, "deepseek-v3")
+    assert attempts_of(row) == [(1, "deepseek-v3", status), (2, "deepseek-v3", 200)]
+    seen = live.upstream.ledger(model="deepseek-v3")
+    assert [entry["call_id"] for entry in seen] == [f"{row.request_id}.1", f"{row.request_id}.2"]
+
+
+def test_a_lost_connection_is_retried_once(live: Live, key: str) -> None:
+    """Property 9: Transient Error Retry."""
+    live.upstream.set_fault("cut", model="deepseek-v3", times=1)
+    response = live.post(key, model="cfx-code")
+    assert attempts_of(live.row_of(response)) == [(1, "deepseek-v3", 0), (2, "deepseek-v3", 200)]
+
+
+@pytest.mark.parametrize("status", [400, 403, 404, 422])
+def test_the_requests_own_fault_is_told_and_never_retried(live: Live, key: str, status: int) -> None:
+    """Property 9: Transient Error Retry. Only transient errors are."""
+    response = live.say(key, f"[[fault:{status}]]", model="cfx-code")
+    assert response.status_code == status
+    assert set(response.json()["error"]) == {"message", "type", "param", "code"}
+    assert attempts_of(live.row_of(response)) == [(1, "deepseek-v3", status)]
+
+
+def test_a_busy_model_is_not_retried_but_replaced(live: Live, key: str) -> None:
+    live.upstream.set_fault("429 retry_after=7", model="deepseek-v3")
+    response = live.post(key, model="cfx-code")
+    assert response.headers["x-cfx-model"] == "gemini-2.0-flash"
+    assert [status for _, _, status in attempts_of(live.row_of(response))] == [429, 200]
+
+
+def test_when_all_are_busy_the_caller_hears_when_to_come_back(live: Live, key: str) -> None:
+    response = live.say(key, "[[fault:429 retry_after=7]]", model="cfx-code")
+    assert (response.status_code, response.headers["retry-after"]) == (429, "7")
+    assert response.json()["error"]["code"] == "upstream_rate_limited"
+
+
+def test_fallbacks_are_tried_in_their_order(live: Live, key: str) -> None:
+    live.upstream.set_fault("500", model="deepseek-v3")
+    live.upstream.set_fault("503", model="gemini-2.0-flash")
+    response = live.post(key, model="cfx-code")
+    row = live.row_of(response)
+    assert (row.model, row.stage, row.status) == ("gpt-4o-mini", "code", 200)
+    assert [model for _, model, _ in attempts_of(row)] == ["deepseek-v3", "gemini-2.0-flash", "gpt-4o-mini"]
+    # The customer pays the price of the model that answered.
+    assert row.rate_output_nanos == 600_000_000
+
+
+def test_when_everything_fails_it_is_a_503_with_retry_after(live: Live, key: str) -> None:
+    response = live.say(key, "[[fault:503]]", model="cfx-code")
+    assert (response.status_code, response.json()["error"]["code"]) == (503, "upstream_unavailable")
+    assert int(response.headers["retry-after"]) >= 1
+    row = live.row_of(response)
+    assert (row.status, row.cost_nanos, len(attempts_of(row))) == (503, 0, 4)
+
+
+def test_silence_is_a_504(live: Live, key: str) -> None:
+    response = live.say(key, "[[fault:hang]]", model="gpt-4o-mini")
+    assert (response.status_code, response.json()["error"]["code"]) == (504, "upstream_timeout")
+
+
+def test_an_upstreams_401_is_not_the_callers(live: Live, key: str) -> None:
+    response = live.say(key, "[[fault:401]]", model="gpt-4o-mini")
+    assert (response.status_code, response.json()["error"]["code"]) == (503, "upstream_unavailable")
+
+
+# fault -> statuses that a caller may see without and with streaming
+_FAULTS = [
+    "500", "503", "429", "529", "401", "malformed", "html", "empty", "hang", "hang after=2", "cut", "cut after=3",
+    "eof after=3", "error_event after=2", "truncated", "wrong_length", "gzip_bomb", "redirect", "slowloris",
+    "huge_line bytes=2000000", "big_body bytes=3000000", "no_usage", "no_done", "usage prompt=0 completion=0",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("is_stream", [False, True], ids=["whole", "stream"])
+@pytest.mark.parametrize("fault", _FAULTS)
+def test_no_fault_of_the_upstream_becomes_our_500_or_leaves_anything_behind(
+    live: Live, key: str, fault: str, is_stream: bool
+) -> None:
+    response = live.say(key, f"[[fault:{fault}]] tell me a story", model="gpt-4o-mini", stream=is_stream)
+    assert response.status_code in (200, 400, 429, 502, 503, 504)
+    if response.status_code != 200:
+        assert set(response.json()["error"]) == {"message", "type", "param", "code"}
+    elif is_stream:
+        is_whole = response.text.endswith("data: [DONE]\n\n")
+        assert is_whole or '"error"' in response.text.strip().rsplit("data: ", 1)[-1]
+        assert is_whole == (live.row_of(response).status == 200)
+    request_id = response.headers["x-cfx-request-id"]
+    live.row(request_id)
+    assert RequestLog.objects.filter(request_id=request_id).count() == 1
+    until(lambda: live.open_leases(request_id) == [], what="no lease")
+    organization_id = live.row(request_id).organization_id
+    assert live.scope("o", organization_id)["held"] == 0
+
+
+def test_an_open_circuit_is_shared_and_closes_after_one_good_trial(live: Live, key: str) -> None:
+    """Property 13: Circuit Breaker State Machine, over two processes."""
+    second = live.new_gateway()
+    live.upstream.set_fault("500", model="claude-haiku-3.5")
+    for _ in range(5):
+        live.post(key, model="claude-haiku-3.5")
+    until(lambda: live.health(second.url)["details"]["circuits"] == {"claude-haiku-3.5": "open"}, what="open circuit")
+    before = len(live.upstream.ledger(model="claude-haiku-3.5"))
+    refused = live.post(key, model="claude-haiku-3.5", url=second.url)
+    assert (refused.status_code, int(refused.headers["retry-after"])) == (503, 1)
+    assert len(live.upstream.ledger(model="claude-haiku-3.5")) == before
+    live.upstream.clear()
+    until(lambda: live.post(key, model="claude-haiku-3.5", url=second.url).status_code == 200, what="a trial")
+    until(lambda: live.health()["details"]["circuits"] == {}, what="closed circuit")
+    second.stop()
+
+
+def test_a_model_that_rests_is_skipped_in_the_chain(live: Live, key: str) -> None:
+    live.upstream.set_fault("500", model="deepseek-v3")
+    for _ in range(5):
+        live.post(key, model="cfx-code")
+    response = live.post(key, model="cfx-code")
+    assert response.headers["x-cfx-model"] == "gemini-2.0-flash"
+    assert attempts_of(live.row_of(response))[0][1] in ("deepseek-v3", "gemini-2.0-flash")
+    assert UpstreamAttempt.objects.filter(request_id=response.headers["x-cfx-request-id"]).count() <= 2
+
+
+def test_errors_are_scrubbed_of_litellm_and_its_hosts(live: Live, key: str) -> None:
+    text = live.say(key, "[[fault:400]]", model="gpt-4o-mini").text
+    assert "litellm" not in text.lower()
+    assert live.upstream.url not in text
+
+
+def test_health_tells_what_works(live: Live) -> None:
+    report = live.health()
+    assert report["checks"] == {
+        "config": True, "stage_router": True, "litellm_client": True, "database": True, "litellm": True, "redis": True,
+    }  # fmt: skip
+    assert (report["status"], report["version"]) == ("healthy", "0.1.0")
+    live.upstream.set_fault("503", path="/health/liveliness")
+    until(lambda: live.health()["status"] == "degraded", what="degraded")
+    assert httpx.get(f"{live.url}/health").status_code == 200
+    assert httpx.get(f"{live.url}/health/ready").status_code == 200
+    assert httpx.get(f"{live.url}/health/live").json() == {"status": "alive"}
