@@ -74,7 +74,9 @@ def _events(organization_id: UUID, keys: list[UUID], user_id: int) -> "Iterator[
             )
             first_ms = draw.randint(160, 900)
             latency_ms = first_ms + usage.completion_tokens * draw.randint(2, 6) // 3
-            attempts: tuple[AttemptFact, ...] = (AttemptFact(n=1, model=model, status=200, first_byte_ms=first_ms, duration_ms=latency_ms),)
+            attempts: tuple[AttemptFact, ...] = (
+                AttemptFact(n=1, model=model, status=200, first_byte_ms=first_ms, duration_ms=latency_ms),
+            )
             status, error = 200, ""
             if fate < 0.04:
                 status, error, usage = 503, "upstream_unavailable", Usage()
