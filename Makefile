@@ -24,7 +24,7 @@ define install
 	     $(1)/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes $(foreach file,$(2),-r $(file)); }
 endef
 
-.PHONY: run smoke check test chaos bench format lock clean versions
+.PHONY: run smoke check test chaos bench format lock clean versions css check-css messages chromium screenshots
 
 # Start everything on this machine; Ctrl-C ends it. PORT, CFX_HOME, DATABASE_URL, REDIS_URL, LITELLM_URL are honoured.
 run: $(VENV)/.run
@@ -43,9 +43,9 @@ check: $(VENV)/.dev
 	$(PY) manage.py makemigrations --check --dry-run
 	$(PY) manage.py check
 
-# Every test, on real PostgreSQL and Valkey. Without the LiteLLM environment its suite is left out, and named;
-# with CI=true it is installed first and nothing is left out.
-test: $(VENV)/.dev $(if $(filter true,$(CI)),litellm-env)
+# Every test, on real PostgreSQL and Valkey. Without the LiteLLM environment or Chromium their suites are left out, and
+# named; with CI=true both are installed first and nothing is left out.
+test: $(VENV)/.dev $(if $(filter true,$(CI)),litellm-env chromium)
 	$(PY) -m pytest -n 2 --dist loadgroup $(ARGS)
 
 # Kill processes of a whole house at random, then audit every ledger: make chaos KILLS=500 SEED=7
@@ -55,6 +55,36 @@ chaos: $(VENV)/.dev
 # Cost and latency against nginx and LiteLLM on one upstream (minutes); see bench/README.md. A look: BENCH_ARGS=--quick
 bench: $(VENV)/.dev litellm-env
 	$(PY) -m bench $(BENCH_ARGS)
+
+# Build static/css/app.css, which is committed. Needs Node; nothing else here does.
+css: frontend/node_modules
+	cd frontend && npm run --silent css
+
+# The committed style is what a build gives. Where npm is missing this cannot be told.
+check-css:
+	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory check-css-with-npm; \
+	else echo "npm is not installed: static/css/app.css was not compared with a build"; fi
+
+check-css-with-npm: frontend/node_modules
+	cd frontend && npx --no-install tailwindcss --input app.css --output /tmp/cfx-app.css --minify 2>/dev/null
+	cmp /tmp/cfx-app.css static/css/app.css && rm /tmp/cfx-app.css
+
+frontend/node_modules: frontend/package-lock.json
+	cd frontend && npm ci --silent
+	touch $@
+
+# Collect the texts of pages for translation. Needs gettext. Then edit locale/tr and run it again to compile.
+messages: $(VENV)/.dev
+	$(PY) manage.py makemessages --locale tr --no-location --no-wrap --no-obsolete --ignore 'frontend/*' --ignore staticfiles --ignore '.venv*'
+	$(PY) -c "import polib; path = 'locale/tr/LC_MESSAGES/django'; polib.pofile(path + '.po').save_as_mofile(path + '.mo')"
+
+# The browser of the browser tests, where it is missing.
+chromium:
+	@test -x /usr/bin/chromium || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null; }
+
+# Pictures of the main pages into artifacts/: light and dark, large and small, both languages. ARGS=--readme renews docs/images.
+screenshots: $(VENV)/.dev
+	$(PY) -m codexflow.testing.pictures $(ARGS)
 
 # Put imports and layout in order.
 format: $(VENV)/.dev

@@ -33,6 +33,7 @@ class NameForm(forms.ModelForm[ApiKey]):
         model = ApiKey
         fields = ["name"]
         labels = {"name": _("Name")}
+        widgets = {"name": forms.TextInput(attrs={"autofocus": True, "autocomplete": "off"})}
 
 
 class KeyForm(NameForm):

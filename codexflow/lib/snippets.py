@@ -30,7 +30,7 @@ client = OpenAI(
 )
 stream = client.chat.completions.create(
     model="cfx-plan",  # cfx-code, cfx-review, cfx-auto
-    messages=[{{"role": "user", "content": "Plan a URL shortener"}}],
+    messages=[{{"role": "user", "content": "Plan a to-do app"}}],
     stream=True,
 )
 for chunk in stream:

@@ -120,6 +120,7 @@ def renew_readme(browser: Browser, site: Site) -> None:
     ]
     for name, look, path in shots:
         with looking(browser, site, *look) as person:
+            person.page.set_viewport_size({"width": 1200, "height": 720})
             person.sign_in(site.quickstart.admin_email, site.quickstart.admin_password)
             set_language(person, "en")
             page = person.go(path)
