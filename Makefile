@@ -69,8 +69,9 @@ check-css-with-npm: frontend/node_modules
 	cd frontend && npx --no-install tailwindcss --input app.css --output /tmp/cfx-app.css --minify 2>/dev/null
 	cmp /tmp/cfx-app.css static/css/app.css && rm /tmp/cfx-app.css
 
+# Not `npm ci`: it insists on packages of other platforms, which not every registry has. Versions and hashes are the lock's.
 frontend/node_modules: frontend/package-lock.json
-	cd frontend && npm ci --silent
+	cd frontend && npm install --silent --no-save
 	touch $@
 
 # Collect the texts of pages for translation. Needs gettext. Then edit locale/tr and run it again to compile.
