@@ -16,6 +16,7 @@ from billing.selectors import key_truths, organization_truths
 from codexflow.catalogue import directory
 from codexflow.env import Env, report
 from codexflow.lib.db import in_database
+from codexflow.lib.memory import use_one_arena
 from codexflow.lib.redis import Pipeline, async_client, sync_client
 from keys import lookup, notices
 from logs.intake import Journal
@@ -45,6 +46,7 @@ async def running(gateway: Gateway, env: Env) -> AsyncIterator[None]:
 
     Raises CatalogueError when there is no usable configuration; everything else it can start without.
     """
+    use_one_arena()
     report(env, logger)
     await in_database(directory.load, env.config_path)
     pipeline = Pipeline(env.redis_url, timeout_s=env.redis_timeout_ms / 1000)

@@ -129,13 +129,11 @@ def ago(moment: datetime | None) -> str:
 
 @register.filter
 def offset(zone: tzinfo) -> str:
-    """UTC+3, UTC-3:30, UTC."""
+    """UTC+3, UTC-3:30, UTC+0."""
     delta = now().astimezone(zone).utcoffset()
     minutes = int(delta.total_seconds() // 60) if delta else 0
-    if minutes == 0:
-        return "UTC"
     hours, rest = divmod(abs(minutes), 60)
-    return f"UTC{'+' if minutes > 0 else '-'}{hours}{f':{rest:02}' if rest else ''}"
+    return f"UTC{'-' if minutes < 0 else '+'}{hours}{f':{rest:02}' if rest else ''}"
 
 
 @register.filter

@@ -36,8 +36,9 @@ def site() -> Iterator[Site]:
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    """Chromium, for one file of tests: while it runs, Django takes the thread for an event loop's and refuses the ORM."""
     with chromium() as running:
         yield running
 

@@ -55,7 +55,7 @@ def test_how_long_ago(seconds: int, shown: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("zone", "shown"), [("UTC", "UTC"), ("Europe/Istanbul", "UTC+3"), ("Asia/Kathmandu", "UTC+5:45")]
+    ("zone", "shown"), [("UTC", "UTC+0"), ("Europe/Istanbul", "UTC+3"), ("Asia/Kathmandu", "UTC+5:45")]
 )
 def test_offsets(zone: str, shown: str) -> None:
     assert show.offset(ZoneInfo(zone)) == shown

@@ -1,4 +1,4 @@
-"""axe on the main pages: themes, languages, a desk and a phone; and nothing that the browser complains about."""
+"""axe on the main pages: both themes, both languages, a desk and a phone; and nothing the browser complains about."""
 
 from itertools import product
 

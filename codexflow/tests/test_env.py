@@ -1,0 +1,113 @@
+"""What the operator may set, and how mistakes are told."""
+
+import contextlib
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from typing_extensions import override
+
+from codexflow.env import DEPRECATED, DEVELOPMENT_SECRET, IGNORED, REPOSITORY, Env, EnvError
+
+GOOD = {
+    "CFX_ENV": "production",
+    "DATABASE_URL": "postgresql://u:p@db/cfx",
+    "REDIS_URL": "redis://r:6379/0",
+    "LITELLM_URL": "http://litellm:4000/",
+    "AUTH_SECRET": "a" * 40,
+    "HASH_SALT": "b" * 40,
+    "SITE_URL": "https://cfx.example.com",
+}
+
+
+class Recorder(Mapping[str, str]):
+    """An environment that remembers what was asked for."""
+
+    def __init__(self, values: Mapping[str, str]) -> None:
+        self.values_given, self.asked = values, set[str]()
+
+    @override
+    def __getitem__(self, name: str) -> str:
+        self.asked.add(name)
+        return self.values_given[name]
+
+    @override
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.values_given)
+
+    @override
+    def __len__(self) -> int:
+        return len(self.values_given)
+
+
+def problems(**changes: str) -> list[str]:
+    with pytest.raises(EnvError) as caught:
+        Env.read({**GOOD, **changes})
+    return caught.value.problems
+
+
+def test_a_good_environment_is_read(tmp_path: Path) -> None:
+    env = Env.read({**GOOD, "PORT": "9000", "CFX_LEASE_MS": "5000", "CFX_HOME": str(tmp_path)})
+    assert (env.port, env.lease_ms, env.litellm_url, env.is_production) == (9000, 5000, "http://litellm:4000", True)
+
+
+def test_every_problem_is_named_at_once() -> None:
+    wrong = {"HASH_SALT": "short", "AUTH_SECRET": "", "PORT": "no", "LOG_LEVEL": "loud", "LITELLM_URL": "ftp://x"}
+    found = problems(**wrong, CFX_LEASE_MS="1")
+    for name in (*wrong, "CFX_LEASE_MS"):
+        assert sum(line.startswith(name) for line in found) == 1, name
+
+
+def test_known_secrets_are_refused_in_production_and_short_ones_everywhere() -> None:
+    assert problems(HASH_SALT=DEVELOPMENT_SECRET)
+    assert problems(HASH_SALT="cfx-salt-a7b3c9d2e5f8g1h4j6k0m3n5p8q2r4s6")
+    with pytest.raises(EnvError):
+        Env.read({"CFX_ENV": "development", "HASH_SALT": "short"})
+
+
+@pytest.mark.parametrize("name", ["DATABASE_URL", "REDIS_URL", "LITELLM_URL", "AUTH_SECRET", "HASH_SALT"])
+def test_production_needs_them(name: str) -> None:
+    assert [line for line in problems(**{name: ""}) if line.startswith(name)]
+
+
+def test_naming_a_database_by_hand_means_production(tmp_path: Path) -> None:
+    environ = {name: value for name, value in GOOD.items() if name != "CFX_ENV"} | {"CFX_HOME": str(tmp_path)}
+    assert Env.read(environ).is_production
+    assert not Env.read({"CFX_HOME": str(tmp_path)}).is_production
+
+
+@pytest.mark.parametrize(("old", "new"), DEPRECATED.items())
+def test_old_names_work_and_are_reported(old: str, new: str, tmp_path: Path) -> None:
+    value = "http://old:1" if new.endswith("URL") else "sk-old"
+    environ = {**GOOD, "CFX_HOME": str(tmp_path), old: value}
+    environ.pop(new, None)
+    env = Env.read(environ)
+    assert any(old in notice and new in notice for notice in env.notices)
+    assert value in (env.litellm_url, env.litellm_admin_key, env.site_url, env.public_api_url)
+
+
+def test_secrets_are_not_in_the_repr() -> None:
+    shown = repr(Env.read(GOOD))
+    assert "a" * 40 not in shown
+    assert "b" * 40 not in shown
+    assert "u:p@" not in shown
+
+
+@given(st.dictionaries(st.sampled_from([*GOOD, "PORT", "CFX_LEASE_MS", "EMAIL_URL", "CFX_ENV"]), st.text(max_size=30)))
+def test_any_values_are_read_or_refused(changes: dict[str, str]) -> None:
+    with contextlib.suppress(EnvError):
+        assert Env.read({**GOOD, **changes}).port > 0
+
+
+def test_every_variable_is_documented_and_nothing_else_is() -> None:
+    recorder = Recorder(GOOD)
+    Env.read(recorder)
+    text = (REPOSITORY / "docs" / "settings.md").read_text()
+    documented = set(re.findall(r"`([A-Z][A-Z_]+)`", text)) - {"DEBUG", "INFO", "WARNING", "ERROR"}
+    assert documented == recorder.asked | set(IGNORED) | set(DEPRECATED)
+    example = (REPOSITORY / ".env.example").read_text()
+    for name in recorder.asked - set(DEPRECATED) - set(IGNORED):
+        assert re.search(rf"^#? ?{name}=", example, re.MULTILINE), f"{name} is missing in .env.example"
