@@ -21,7 +21,9 @@ COPY --from=build /venv /venv
 WORKDIR /app
 COPY . .
 # Static files belong to the image, not to a start. The values exist for this one command only.
-RUN CFX_ENV=development CFX_HOME=/tmp/build python manage.py collectstatic --noinput --verbosity 0 \
+RUN CFX_HOME=/tmp/build DATABASE_URL=postgres://build REDIS_URL=redis://build LITELLM_URL=http://build \
+    AUTH_SECRET=used-for-nothing-but-this-one-command HASH_SALT=used-for-nothing-but-this-one-command \
+    python manage.py collectstatic --noinput --verbosity 0 \
     && rm -rf /tmp/build
 USER 10001
 # The journal: the only state outside PostgreSQL and Valkey.

@@ -18,6 +18,7 @@ from billing.selectors import account_of, ledger_of_request
 from codexflow.catalogue import directory
 from codexflow.lib.clock import now
 from codexflow.lib.ids import parse_id
+from codexflow.templatetags import show
 from keys.models import ApiKey
 from keys.selectors import keys_of
 from logs import overview as usage
@@ -38,6 +39,12 @@ METRIC_NAMES = {
     "requests": gettext_lazy("Requests"),
     "tokens": gettext_lazy("Tokens"),
     "errors": gettext_lazy("Errors"),
+}
+TODAY = {
+    "cost": ("coins", gettext_lazy("Cost today")),
+    "requests": ("activity", gettext_lazy("Requests today")),
+    "tokens": ("layers", gettext_lazy("Tokens today")),
+    "errors": ("circle-alert", gettext_lazy("Errors today")),
 }
 GROUP_NAMES = {"model": gettext_lazy("By model"), "stage": gettext_lazy("By stage")}
 
@@ -200,13 +207,15 @@ def _name(names: dict[UUID, str], key_id: UUID | None) -> str:
 
 def _kpi(name: str, today: usage.Today, chart: usage.Chart, state: dict[str, str]) -> dict[str, Any]:
     value, earlier = today.today.of(name), today.yesterday.of(name)
+    icon, label = TODAY[name]
     values = [sums.of(name) for sums in chart.totals]
     return {
         "name": name,
-        "label": METRIC_NAMES[name],
-        "value": value,
+        "icon": icon,
+        "label": label,
+        "value": show.usd(value) if name == "cost" else show.compact(value),
         "change": round((value - earlier) * 100 / earlier) if earlier else None,
-        "query": urlencode({**state, "metric": name}),
+        "url": f"?{urlencode({**state, 'metric': name})}",
         "is_chosen": state["metric"] == name,
         "points": sparkline(values),
     }

@@ -202,4 +202,4 @@ def percent_of_text(part: str, whole: str) -> int:
 @register.filter
 def id_short(value: object) -> str:
     """The end of an id, which tells neighbours apart: the beginning of a UUIDv7 is only the time."""
-    return f"…{str(value)[-12:]}"
+    return f"…{str(value)[-8:]}"

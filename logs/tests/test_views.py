@@ -13,6 +13,7 @@ from django.urls import reverse
 from billing.models import Plan
 from billing.pricing import Usage
 from codexflow.lib.ids import uuid7_floor
+from codexflow.templatetags import show
 from codexflow.testing.cast import Cast, an_event_of, happened
 from logs.events import AttemptFact, UsageEvent
 
@@ -57,7 +58,7 @@ def test_today_s_numbers(page: Client, cast: Cast) -> None:
     happened(cast, good, bad)
     answer = page.get(reverse("overview", args=[cast.slug]))
     values = {kpi["name"]: kpi["value"] for kpi in answer.context["kpis"]}
-    assert values == {"cost": good.cost_nanos, "requests": 2, "tokens": 150, "errors": 1}
+    assert values == {"cost": show.usd(good.cost_nanos), "requests": "2", "tokens": "150", "errors": "1"}
     assert 'id="chart-data"' in answer.content.decode()
 
 
