@@ -3,7 +3,6 @@
 Without Chromium, tests marked `browser` are left out, which is said at the end; in CI that is an error.
 """
 
-import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -11,13 +10,13 @@ import pytest
 from playwright.sync_api import Browser
 
 from codexflow.testing.browser import CHROMIUM, INSTALL, chromium
+from codexflow.testing.left_out import Suite
 from codexflow.testing.site import Site, running_site
 
 if TYPE_CHECKING:
     from codexflow.testing.cast import Cast
 
-_MISSING = f"Chromium is not installed here: `{INSTALL}` brings it"
-_left_out = pytest.StashKey[int]()
+SUITE = Suite("browser", CHROMIUM, f"Chromium is not installed here: `{INSTALL}` brings it")
 
 
 @pytest.fixture
@@ -44,24 +43,12 @@ def browser() -> Iterator[Browser]:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    needing = [item for item in items if item.get_closest_marker("browser")]
-    for item in needing:
-        # One site and one browser serve them all.
-        item.add_marker(pytest.mark.xdist_group("browser"))
-    if CHROMIUM.exists() or not needing:
-        return
-    if os.environ.get("CI"):  # noqa: TID251 - the runner's own variable, no setting of ours
-        raise pytest.UsageError(_MISSING)
-    config.stash[_left_out] = len(needing)
-    items[:] = [item for item in items if item not in needing]
-    config.hook.pytest_deselected(items=needing)
+    for item in items:
+        if item.get_closest_marker("browser"):
+            # One site and one browser serve them all.
+            item.add_marker(pytest.mark.xdist_group("browser"))
+    SUITE.leave_out(config, items)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Under xdist the workers collect and this process does not know how many were left out."""
-    if CHROMIUM.exists():
-        return
-    number = config.stash.get(_left_out, None)
-    if number or config.pluginmanager.has_plugin("dsession"):
-        counted = f"{number} tests" if number else "The tests marked browser"
-        terminalreporter.write_line(f"{counted} were left out. {_MISSING}", yellow=True)
+    SUITE.say_so(terminalreporter, config)
