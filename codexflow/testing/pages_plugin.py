@@ -38,7 +38,7 @@ def site() -> Iterator[Site]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Chromium, for one file of tests: while it runs, Django takes the thread for an event loop's and refuses the ORM."""
+    """Chromium, for one file: while it runs, Django takes the thread for an event loop's and refuses the ORM."""
     with chromium() as running:
         yield running
 
