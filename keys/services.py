@@ -1,11 +1,14 @@
 """Verbs on API keys."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, fields
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
+from uuid import UUID
 
 from django.conf import settings
 from django.db import transaction
+from django.db.models import Q
 
 from accounts import audit
 from accounts.models import Organization, User
@@ -107,6 +110,27 @@ def issue_key(
 
 def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
+
+
+# "Last used" is for people: once an hour is fine enough, and costs a busy key next to nothing.
+USED_EVERY = timedelta(hours=1)
+
+
+def mark_used(ids: Collection[UUID]) -> int:
+    """Note that these keys were used just now, unless that was noted lately. Returns how many were marked.
+
+    One statement; rows that somebody else is changing are left for the next time.
+    """
+    lately = now() - USED_EVERY
+    due = (
+        ApiKey.objects.filter(pk__in=ids)
+        .filter(Q(last_used_at=None) | Q(last_used_at__lt=lately))
+        .select_for_update(skip_locked=True, no_key=True)
+        .order_by("pk")
+    )
+    with transaction.atomic():
+        found = list(due.values_list("pk", flat=True))
+        return ApiKey.objects.filter(pk__in=found).update(last_used_at=now()) if found else 0
 
 
 def rename_key(

@@ -18,6 +18,7 @@ from redis import Redis, ResponseError
 from billing.limits import ShardKeys
 from billing.pricing import FrozenRates, Usage
 from codexflow.lib.redis import SHARDS
+from keys.services import mark_used
 from logs.events import BadEvent, UsageEvent, decode
 from logs.merge import merge
 from logs.models import DeadLetter
@@ -146,6 +147,7 @@ def store(entries: Sequence[Entry]) -> Drained:
                 result.dead += 1
                 _bury(entry, str(exc))
         _store_events(events, result)
+    mark_used({event.key_id for event in events})
     return result
 
 

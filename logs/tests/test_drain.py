@@ -17,6 +17,8 @@ from billing.pricing import Usage, cost_nanos
 from billing.tests.factories import an_organization
 from codexflow.lib.clock import now
 from codexflow.lib.ids import random_id
+from keys.models import ApiKey
+from keys.tests.factories import a_key
 from logs import partitions
 from logs.drain import Drained, Entry, _stored_somehow, store
 from logs.events import RANK_COUNTED, RANK_LITELLM, RANK_PROGRESS, RANK_PROVIDER, UsageEvent, encode
@@ -101,6 +103,24 @@ def test_a_better_report_writes_the_difference_to_ledger_and_rollups() -> None:
     assert Account.objects.get(organization=organization).spent_nanos == event.cost_nanos
     assert SpendDaily.objects.get(organization=organization).requests == 1
     assert verify_rollups() == []
+
+
+@pytest.mark.django_db
+def test_a_key_that_was_used_says_so_once_an_hour() -> None:
+    key = a_key().row
+    assert key.last_used_at is None
+    store(entries([an_event(key.organization_id, key.id)]))
+    key.refresh_from_db()
+    first = key.last_used_at
+    assert first is not None
+    store(entries([an_event(key.organization_id, key.id)]))
+    key.refresh_from_db()
+    assert key.last_used_at == first
+    ApiKey.objects.update(last_used_at=first - timedelta(hours=2))
+    store(entries([an_event(key.organization_id, key.id)]))
+    key.refresh_from_db()
+    assert key.last_used_at is not None
+    assert key.last_used_at >= first
 
 
 @pytest.mark.django_db
