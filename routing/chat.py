@@ -66,16 +66,17 @@ async def serve(house: House, incoming: Incoming) -> None:
     max_tokens = call.max_tokens(default=route.default_max_tokens, cap=route.max_tokens_cap)
     size = call.size(max_tokens)
     intent = _intent(incoming, principal, route, call, catalogue, rates, size)
-    live = await house.desk.admit(principal, intent, rates)  # 402, 429, 503
+    # Before admission: what is wrong with the body must not be found once the call is counted.
     order = Order(
         path=PATH,
-        tail=body.upstream_tail(call, max_tokens=max_tokens, temperature=route.default_temperature),
+        tail=body.upstream_tail(call, max_tokens=max_tokens, temperature=route.default_temperature),  # 400
         is_stream=call.is_stream,
         first_byte_s=route.timeout_s,
         total_s=env.upstream_total_s if call.is_stream else catalogue.total_timeout_s,
         answer_limit_bytes=env.answer_limit_bytes,
         breaker=catalogue.breaker,
     )
+    live = await house.desk.admit(principal, intent, rates)  # 402, 429, 503
     upstream = Upstream(house.pool, house.breakers, live, order)
     incoming.watch(upstream.abort)
     incoming.admission = live.admission

@@ -180,3 +180,13 @@ def test_a_killed_gateway_gives_its_slots_back_and_its_calls_are_settled(live: L
     assert (row.source, row.error_code, row.is_estimated) == ("sweeper", "gateway_lost", True)
     assert row.cost_nanos > 0
     assert live.open_leases(request_id) == []
+
+
+def test_what_is_wrong_with_the_body_is_found_before_the_call_is_counted(live: Live) -> None:
+    key = a_key(concurrent_streams=1)
+    for metadata in ("text", [1], 7):
+        response = live.post(key.plain, model="gpt-4o-mini", stream=True, metadata=metadata)
+        assert (response.status_code, response.json()["error"]["param"]) == (400, "metadata")
+        assert live.open_leases(response.headers["x-cfx-request-id"]) == []
+    assert live.scope("k", key.row.id).get("held", 0) == 0
+    assert live.post(key.plain, model="gpt-4o-mini", stream=True).status_code == 200
