@@ -179,6 +179,8 @@ class Upstream:
         if not content_type.startswith(b"application/json"):
             raise UpstreamInvalid(reason="not JSON")
         answer = await connection.body(max(0.0, ends_s - monotonic_s()), limit_bytes=order.answer_limit_bytes)
+        # It is back in the pool and may be another call's by now: leaving must not cut that one off.
+        self._connection = None
         if not self._call.meter.answered(answer, connection.headers.get(b"x-litellm-response-cost")):
             raise UpstreamInvalid(reason="broken JSON")
         return Opened(attempt, connection, answer)

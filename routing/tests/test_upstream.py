@@ -1,8 +1,16 @@
 """An upstream's words, made fit for a caller."""
 
+import asyncio
+
 import pytest
 
-from routing.upstream import scrub
+from codexflow.catalogue.schema import BreakerConfig
+from codexflow.lib.ids import random_id
+from codexflow.testing.upstream import DEMO_API_KEY, running_upstream
+from routing.attempts import Attempt
+from routing.meter import Meter
+from routing.pool import Pool
+from routing.upstream import Order, Upstream, scrub
 
 
 @pytest.mark.parametrize(
@@ -19,3 +27,52 @@ from routing.upstream import scrub
 )
 def test_names_keys_and_hosts_of_the_upstream_are_taken_out(raw: str, clean: str) -> None:
     assert scrub(raw) == clean
+
+
+class _Well:
+    """Circuits that are closed."""
+
+    async def succeeded(self, *_facts: object) -> None: ...
+
+    async def failed(self, *_facts: object) -> None: ...
+
+
+class _Call:
+    """As much of a live call as an attempt needs."""
+
+    def __init__(self) -> None:
+        self.request_id = random_id()
+        self.meter = Meter()
+        self.attempts: list[object] = []
+        self.ttft_ms: int | None = None
+
+    def elapsed_ms(self) -> int:
+        return 0
+
+
+def door(pool: Pool, text: bytes) -> Upstream:
+    order = Order(
+        path="/v1/chat/completions",
+        tail=b'"messages":[{"role":"user","content":"%b"}]}' % text,
+        is_stream=False,
+        first_byte_s=5,
+        total_s=5,
+        answer_limit_bytes=1_000_000,
+        breaker=BreakerConfig(failure_threshold=5, recovery_timeout_s=1),
+    )
+    return Upstream(pool, _Well(), _Call(), order)  # type: ignore[arg-type] # stand-ins
+
+
+async def test_a_caller_who_leaves_late_does_not_cut_off_the_next_one() -> None:
+    attempts = [Attempt(1, "gpt-4o-mini", is_retry=False)]
+    with running_upstream() as upstream:
+        pool = Pool(upstream.url, api_key=DEMO_API_KEY, connect_s=5)
+        first, second = door(pool, b"Hello"), door(pool, b"[[fault:slow first_ms=300]]")
+        await first.open_first(attempts)
+        running = asyncio.create_task(second.open_first(attempts))
+        while not upstream.state()["open"]:  # noqa: ASYNC110 - the other process tells nobody
+            await asyncio.sleep(0)
+        assert upstream.state()["last_seq"] == 2
+        first.abort()
+        assert (await running).first
+        pool.close()
