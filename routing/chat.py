@@ -79,6 +79,7 @@ async def serve(house: House, incoming: Incoming) -> None:
     live = await house.desk.admit(principal, intent, rates)  # 402, 429, 503
     upstream = Upstream(house.pool, house.breakers, live, order)
     incoming.watch(upstream.abort)
+    live.on_shutdown = upstream.shut_down
     incoming.admission = live.admission
     async with live:  # settled and recorded once, whatever happens
         attempts = plan_attempts(models, await house.breakers.resting(models, catalogue.breaker))

@@ -20,6 +20,7 @@ from routing.body import upstream_body
 from routing.breaker_store import Breakers
 from routing.errors import (
     ClientDisconnected,
+    ShuttingDown,
     UpstreamBroken,
     UpstreamBusy,
     UpstreamFailure,
@@ -73,12 +74,21 @@ class Upstream:
         self._ends_s = monotonic_s() + order.total_s
         self._connection: Connection | None = None
         self._is_aborted = False
+        self._must_go = False
 
     def abort(self) -> None:
         """Stop whatever is going on: the caller has left, or the process must go."""
         self._is_aborted = True
         if self._connection is not None:
             self._connection.abort()
+
+    def shut_down(self) -> None:
+        """Stop because the process must go: the caller is still there and is told so."""
+        self._must_go = True
+        self.abort()
+
+    def _stopped(self) -> ClientDisconnected | ShuttingDown:
+        return ShuttingDown(retry_after_s=1) if self._must_go else ClientDisconnected()
 
     @property
     def left_s(self) -> float:
@@ -97,14 +107,14 @@ class Upstream:
                     continue
                 await asyncio.sleep(min(_jitter.uniform(*RETRY_PAUSE_S), self.left_s))
             if self._is_aborted:
-                raise ClientDisconnected
+                raise self._stopped()
             if self.left_s <= 0:
                 break
             try:
                 return await self._try(attempt)
             except UpstreamFailure as exc:
                 if self._is_aborted:
-                    raise ClientDisconnected from exc
+                    raise self._stopped() from exc
                 failure = exc
                 logger.warning(
                     "upstream.attempt_failed",
@@ -159,7 +169,7 @@ class Upstream:
         self._connection = connection
         if self._is_aborted:
             connection.abort()
-            raise ClientDisconnected
+            raise self._stopped()
         ends_s = monotonic_s() + min(order.first_byte_s if order.is_stream else order.total_s, self.left_s)
         status = await connection.head(max(0.0, ends_s - monotonic_s()))
         if status != 200:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -145,6 +146,24 @@ def test_beyond_the_grace_streams_end_honestly_and_are_on_record(live: Live, key
     rows = [live.row(call_id.rpartition(".")[0]) for call_id in calls]
     assert {row.error_code for row in rows} == {"shutting_down"}
     assert all(row.cost_nanos > 0 for row in rows)
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_beyond_the_grace_who_waits_for_a_first_byte_is_told(live: Live, key: str, is_stream: bool) -> None:
+    gateway = live.new_gateway(CFX_DRAIN_GRACE_S="0.2")
+    since = live.upstream.state()["last_seq"]
+    with ThreadPoolExecutor(1) as callers:
+        waiting = callers.submit(
+            live.say, key, "[[fault:hang]]", url=gateway.url, model="gpt-4o-mini", stream=is_stream
+        )
+        until(lambda: live.upstream.state()["last_seq"] > since, what="the call upstream")
+        gateway.terminate()
+        response = waiting.result()
+    assert (response.status_code, response.json()["error"]["code"]) == (503, "shutting_down")
+    assert response.headers["retry-after"] == "1"
+    row = live.row_of(response)
+    assert (row.status, row.error_code, row.is_disconnected, row.cost_nanos) == (503, "shutting_down", False, 0)
+    assert gateway.process.wait(timeout=20) == 0
 
 
 def test_a_slow_reader_does_not_grow_memory(live: Live, key: str) -> None:
