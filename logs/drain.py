@@ -325,9 +325,11 @@ def _merge_reports(events: Sequence[UsageEvent], folded: Folded, ledger: "_Ledge
 def _update_rows(rows: dict[UUID, tuple[UsageEvent, int]]) -> None:
     if not rows:
         return
-    columns = [name for name in _STORED_COLUMNS if name not in ("request_id", "organization_id", "day")] + ["attempts"]
+    columns = [name for name in _STORED_COLUMNS if name not in ("request_id", "organization_id", "day")]
     values = msgspec.json.encode([_row(event, revision) for event, revision in rows.values()]).decode()
     assignments = ", ".join(f"{name} = new.{name}" for name in columns)
+    # Only the gateway reports attempts; whoever corrects its usage knows of none.
+    assignments += ", attempts = greatest(request_log.attempts, new.attempts)"
     with connection.cursor() as cursor:
         cursor.execute(
             f"UPDATE request_log SET {assignments}"  # noqa: S608 - constants

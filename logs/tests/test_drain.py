@@ -188,3 +188,12 @@ def test_partitions_are_made_ahead_and_strangers_are_seen() -> None:
     organization = an_organization()
     store(entries([an_event(organization.id, random_id(), request_id=random_id())]))
     assert partitions.strays() == 2  # the row and its attempt: a random id has no day
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_correction_by_somebody_else_keeps_the_number_of_attempts() -> None:
+    event = an_event(an_organization().id, random_id())
+    store(entries([better(event, RANK_COUNTED, prompt_tokens=5, completion_tokens=2)]))
+    report = msgspec.structs.replace(better(event, RANK_LITELLM, prompt_tokens=9, completion_tokens=3), attempts=())
+    assert store(entries([report])).corrected == 1
+    assert RequestLog.objects.get(request_id=event.request_id).attempts == 1
