@@ -8,6 +8,7 @@ from the dead.
 A record is `length, CRC-32, payload`. A process killed while writing leaves a torn last record, which is skipped.
 """
 
+import errno
 import fcntl
 import logging
 import os
@@ -56,7 +57,11 @@ class Journal:
     def append(self, payload: bytes) -> None:
         """Write one event. Raises OSError when the disk refuses it."""
         record = _HEADER.pack(len(payload), zlib.crc32(payload)) + payload
-        os.write(self._file, record)
+        written = os.write(self._file, record)
+        if written != len(record):
+            # Half a record would hide everything after it from the reader.
+            os.ftruncate(self._file, self._size)
+            raise OSError(errno.ENOSPC, "The journal took only a part of the record")
         self._size += len(record)
         if not self.is_dirty:
             self.is_dirty = True

@@ -1,8 +1,10 @@
 """The journal."""
 
+import os
 from pathlib import Path
 from uuid import UUID
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -83,4 +85,18 @@ def test_segments_rotate_when_they_are_due(tmp_path: Path) -> None:
     journal.append(b"two")
     close_old()
     assert [list(read_segment(path)) for path in segments(tmp_path)] == [[b"one"], [b"two"]]
+    journal.close()
+
+
+def test_a_record_that_was_written_by_half_hides_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = Journal(tmp_path, segment_s=0)
+    journal.append(b"before")
+    whole_write = os.write
+    with monkeypatch.context() as full_disk:
+        full_disk.setattr(os, "write", lambda file, record: whole_write(file, record[: len(record) // 2]))
+        with pytest.raises(OSError, match="part of the record"):
+            journal.append(b"lost on a full disk")
+    journal.append(b"after")
+    (segment,) = segments(tmp_path)
+    assert list(read_segment(segment)) == [b"before", b"after"]
     journal.close()
