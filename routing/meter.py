@@ -24,6 +24,19 @@ class _Answer(Struct):
 _decoder = msgspec.json.Decoder(_Answer)
 
 
+class _Written(Struct):
+    message: dict[str, msgspec.Raw]
+
+
+class _Content(Struct):
+    choices: list[_Written]
+
+
+_content_decoder = msgspec.json.Decoder(_Content)
+# What of a message the model wrote.
+_WRITTEN = ("content", "reasoning_content", "tool_calls")
+
+
 class Meter:
     """What one call has produced so far."""
 
@@ -39,10 +52,11 @@ class Meter:
 
     def delivered(self, raw: bytes) -> None:
         """Content went out to the caller."""
-        self.events_out += raw.count(b"data:")
+        events = _events_in(raw)
+        self.events_out += events
         self.bytes_out += len(raw)
         if not self.first_event_bytes:
-            self.first_event_bytes = len(raw) // max(1, raw.count(b"data:"))
+            self.first_event_bytes = len(raw) // max(1, events)
 
     def reported(self, usage: ProviderUsage) -> None:
         """The provider said what it counted."""
@@ -70,6 +84,8 @@ class Meter:
         self.events_out = 1
         if answer.usage is not None:
             self.reported(answer.usage)
+        if self._provider is None:
+            self.bytes_out = _text_bytes(body)
         if cost_header is not None and self.upstream_cost_nanos is None:
             self.upstream_cost_nanos = nanos_of(cost_header.decode("latin-1"))
         return True
@@ -92,6 +108,21 @@ class Meter:
     def progress(self) -> str:
         """For the heartbeat: tokens delivered, or nothing while no byte is out."""
         return str(self.delivered_tokens()) if self.events_out else ""
+
+
+def _events_in(raw: bytes) -> int:
+    """Events begin a line; inside JSON a line break is escaped, so a text that says "data:" is no event."""
+    return raw.count(b"\ndata:") + raw.startswith(b"data:")
+
+
+def _text_bytes(body: bytes) -> int:
+    """Bytes of what the model wrote, without the envelope; of all when the answer has another form."""
+    try:
+        messages = [choice.message for choice in _content_decoder.decode(body).choices]
+    except (msgspec.MsgspecError, RecursionError):
+        return len(body)
+    texts = [bytes(message[name]) for message in messages for name in _WRITTEN if name in message]
+    return sum(len(text) for text in texts if text != b"null")
 
 
 def _part(tokens: int | None, whole: int) -> int:
