@@ -136,4 +136,7 @@ class Incoming:
 
     async def refuse(self, error: AppError, headers: list[Header]) -> None:
         """An error as a complete answer."""
+        if isinstance(error, RequestTooLarge | RequestTimeout):
+            # The rest of the body would otherwise be read to its end and thrown away.
+            headers = [*headers, (b"connection", b"close")]
         await self.respond(int(error.status), [*headers_of(error), *headers], body_of(error))

@@ -132,3 +132,12 @@ def test_no_body_is_answered_with_a_500(live: Live, key: str, body: bytes) -> No
     assert response.status_code < 500
     if response.status_code != 200:
         assert set(response.json()["error"]) == {"message", "type", "param", "code"}
+
+
+def test_the_rest_of_a_body_over_the_limit_is_not_taken(live: Live, key: str) -> None:
+    parts = urlsplit(live.url)
+    with socket.create_connection((parts.hostname, parts.port), timeout=5) as connection:
+        connection.sendall(head(key, "Content-Length: 2000000000"))
+        assert b" 413 " in connection.recv(65536)
+        with pytest.raises((ConnectionResetError, BrokenPipeError)):
+            connection.sendall(bytes(64 * 1024 * 1024))
