@@ -70,7 +70,10 @@ def drain(redis: "Redis", *, prefix: str, consumer: str, max_batches: int = 200)
 
 
 def _read(redis: "Redis", shards: Sequence[ShardKeys], consumer: str) -> Iterator[Entry]:
-    """Up to about BATCH entries: first those that a dead worker left behind, then new ones."""
+    """Up to about BATCH entries: first those that a dead worker left behind, then new ones.
+
+    An entry without our field becomes an empty payload, which is no event and is buried like any other nonsense.
+    """
     pipe = redis.pipeline(transaction=False)
     for shard in shards:
         pipe.xautoclaim(shard.usage, GROUP, consumer, CLAIM_IDLE_MS, count=BATCH)
@@ -83,10 +86,10 @@ def _read(redis: "Redis", shards: Sequence[ShardKeys], consumer: str) -> Iterato
             elif isinstance(reply, Exception):
                 raise reply
         if not isinstance(claimed, Exception):
-            yield from (Entry(shard, each[0], each[1][b"e"]) for each in claimed[1] if each[1])
+            yield from (Entry(shard, each[0], each[1].get(b"e", b"")) for each in claimed[1] if each[1])
         if not isinstance(fresh, Exception):
             for entries in _streams(fresh):
-                yield from (Entry(shard, each[0], each[1][b"e"]) for each in entries)
+                yield from (Entry(shard, each[0], each[1].get(b"e", b"")) for each in entries)
 
 
 def _streams(reply: Any) -> Iterator[list[Any]]:

@@ -84,7 +84,8 @@ class LiveCall:
             attempts[-1] = msgspec.structs.replace(
                 won,
                 duration_ms=self.elapsed_ms() - won.started_ms,
-                response_id=won.response_id or self.meter.response_id,
+                # PostgreSQL knows no NUL; a provider might.
+                response_id=(won.response_id or self.meter.response_id).replace("\0", ""),
             )
         model = attempts[-1].model if attempts else self.intent.model
         rates = self._rates.get(model, self.intent.rates)

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from django.conf import settings as django_settings
 from django.db import IntegrityError, connection, transaction
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -17,10 +18,11 @@ from billing.pricing import Usage, cost_nanos
 from billing.tests.factories import an_organization
 from codexflow.lib.clock import now
 from codexflow.lib.ids import random_id
+from codexflow.lib.redis import sync_client
 from keys.models import ApiKey
 from keys.tests.factories import a_key
 from logs import partitions
-from logs.drain import Drained, Entry, _stored_somehow, store
+from logs.drain import Drained, Entry, _stored_somehow, drain, store
 from logs.events import RANK_COUNTED, RANK_LITELLM, RANK_PROGRESS, RANK_PROVIDER, UsageEvent, encode
 from logs.models import DeadLetter, RequestLog, UpstreamAttempt, UsageDaily, UsageHourly
 from logs.services import verify_rollups
@@ -148,6 +150,21 @@ def test_what_is_no_event_is_kept_as_a_dead_letter_and_stops_nobody() -> None:
     assert RequestLog.objects.filter(organization_id=organization.id).count() == 1
     assert DeadLetter.objects.count() == 3
     assert isinstance(done, Drained)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_entry_that_is_none_of_ours_is_buried_and_the_next_one_stored() -> None:
+    redis, prefix = sync_client(django_settings.ENV.redis_url), f"foreign_{random_id().hex}"
+    event = an_event(an_organization().id, random_id())
+    stream = ShardKeys.of(prefix, 0).usage
+    redis.xadd(stream.decode(), {"x": "y"})
+    redis.xadd(stream.decode(), {"e": encode(event)})
+    # The first ring finds no group yet and makes it.
+    drain(redis, prefix=prefix, consumer="test")
+    drain(redis, prefix=prefix, consumer="test")
+    assert RequestLog.objects.filter(request_id=event.request_id).exists()
+    assert DeadLetter.objects.count() == 1
+    assert redis.xlen(stream.decode()) == 0
 
 
 @pytest.mark.django_db(transaction=True)
