@@ -12,9 +12,12 @@ REQUIREMENTS := base embedded dev
 # Further words for pytest: make test ARGS="-k chat -x"
 ARGS ?=
 KILLS ?= 40
+BODIES ?= 10000
+MINUTES ?= 20
 SEED ?=
 CHAOS_ARGS ?=
 BENCH_ARGS ?=
+CLIENTS_ARGS ?=
 
 # Install pinned, hashed requirements into an environment: $(call install,environment,files...)
 # uv takes seconds; pip, which also knows the machine's own index settings, is there for when uv cannot reach its index.
@@ -24,7 +27,7 @@ define install
 	     $(1)/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes $(foreach file,$(2),-r $(file)); }
 endef
 
-.PHONY: run smoke check test chaos bench format lock clean versions css check-css messages chromium screenshots
+.PHONY: run smoke check test chaos chaos-nightly fuzz soak timing clients bench format lock clean versions css check-css messages chromium screenshots
 
 # Start everything on this machine; Ctrl-C ends it. PORT, CFX_HOME, DATABASE_URL, REDIS_URL, LITELLM_URL are honoured.
 run: $(VENV)/.run
@@ -51,6 +54,31 @@ test: $(VENV)/.dev $(if $(filter true,$(CI)),litellm-env chromium)
 # Kill processes of a whole house at random, then audit every ledger: make chaos KILLS=500 SEED=7
 chaos: $(VENV)/.dev
 	$(PY) -m tests.chaos --kills $(KILLS) $(if $(SEED),--seed $(SEED)) $(CHAOS_ARGS)
+
+# The long form, for the night (about an hour): 500 kills; the same losses with the end of Valkey's file and with all of
+# it taken away; PostgreSQL away for ten simulated minutes; and each guard of the books taken away once.
+chaos-nightly: $(VENV)/.dev
+	$(PY) -m tests.chaos --kills 500 $(if $(SEED),--seed $(SEED)) $(CHAOS_ARGS)
+	$(PY) -m tests.chaos --kills 60 --cut-tail --empty-once $(if $(SEED),--seed $(SEED)) $(CHAOS_ARGS)
+	$(PY) -m tests.chaos --kills 10 --postgres-down-s 600 $(if $(SEED),--seed $(SEED)) $(CHAOS_ARGS)
+	$(PY) -m tests.chaos.guards
+
+# Broken bodies on every surface (minutes): make fuzz BODIES=10000 SEED=7
+fuzz: $(VENV)/.dev
+	$(PY) -m tests.fuzz --bodies $(BODIES) $(if $(SEED),--seed $(SEED))
+
+# A steady mixed load, and the gateway's memory and files over time: make soak MINUTES=20
+soak: $(VENV)/.dev
+	$(PY) -m tests.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+
+# Whether the time of a refusal tells which keys exist. Wants a quiet machine.
+timing: $(VENV)/.dev
+	$(PY) -m tests.timing
+
+# Real SDKs and coding agents against a whole house, each streaming and running a tool (minutes; needs npm; about 2 GB
+# in .clients/). One of them: make clients CLIENTS_ARGS='--only codex'
+clients: $(VENV)/.dev
+	$(PY) -m tests.clients $(CLIENTS_ARGS)
 
 # Cost and latency against nginx and LiteLLM on one upstream (minutes); see bench/README.md. A look: BENCH_ARGS=--quick
 bench: $(VENV)/.dev litellm-env
@@ -94,14 +122,14 @@ format: $(VENV)/.dev
 
 # Compile requirements/*.in to pinned, hashed files. Commit the result.
 lock: $(VENV)/.tools
-	for name in tools base embedded dev litellm; do \
+	for name in tools base embedded dev litellm clients aider; do \
 	    $(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header \
 	        --python-version 3.11 requirements/$$name.in -o requirements/$$name.txt; \
 	done
 
 # Remove what can be made again. The data under .codexflow stays.
 clean:
-	rm -rf $(VENV) $(LITELLM_VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache staticfiles build
+	rm -rf $(VENV) $(LITELLM_VENV) .clients .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache staticfiles build
 	find . -name __pycache__ -type d -not -path './.codexflow/*' -prune -exec rm -rf {} +
 
 # What runs here, for reports.
