@@ -9,17 +9,22 @@ import json
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from ipaddress import ip_network
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar, cast, get_args
 from urllib.parse import urlsplit
 
 from codexflow.lib.mail import MailServer, parse_email_url
+from codexflow.lib.money import NANOS_PER_USD, parse_usd
 
 Mode = Literal["development", "production"]
+LimiterFail = Literal["bounded", "closed"]
+LitellmSync = Literal["spend_logs", "documented", "off"]
 T = TypeVar("T")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 MIN_SECRET_LENGTH = 32
+MIN_TOKEN_LENGTH = 16
 # Stands in only where nothing is served yet (type checks, `makemigrations`); never accepted in production.
 DEVELOPMENT_SECRET = "codexflow-development-only-secret-0000"  # noqa: S105 - refused outside development
 KNOWN_SECRETS = frozenset(
@@ -72,17 +77,31 @@ class Env:
     litellm_api_key: str = field(repr=False, default="")
     litellm_admin_key: str = field(repr=False, default="")
     is_demo_upstream: bool = False
+    litellm_sync: LitellmSync = "spend_logs"  # CFX_LITELLM_SYNC
+    # LITELLM_WEBHOOK_KEY: comma-separated, so that a new one works before the old one is gone. None: no webhook.
+    webhook_keys: tuple[str, ...] = field(repr=False, default=())
+    webhook_allow: tuple[str, ...] = ()  # CFX_WEBHOOK_ALLOW: addresses and networks; empty: from anywhere
+    webhook_body_limit_bytes: int = 5 * 1024 * 1024
+    webhook_rpm: int = 600  # deliveries a minute from one address
+    unmatched_days: int = 90  # how long a report that nobody knows is kept
+    metrics_token: str = field(repr=False, default="")  # CFX_METRICS_TOKEN; empty: no /metrics
     host: str = "127.0.0.1"
     port: int = 8000
     web_processes: int = 1
     site_url: str = ""
     public_api_url: str = ""
     allowed_hosts: tuple[str, ...] = ()
+    # CFX_TRUSTED_PROXIES: addresses and networks whose X-Forwarded-For and -Proto are believed
+    trusted_proxies: tuple[str, ...] = ("127.0.0.1", "::1")
     mail: MailServer | None = None  # EMAIL_URL
     log_level: str = "INFO"
     journal_dir: Path = Path()
+    export_dir: Path = Path()
+    static_root: Path | None = None  # CFX_STATIC_ROOT; None: `staticfiles` in production, no gathered files elsewhere
     admin_password: str = field(repr=False, default="")
     # The gateway.
+    max_connections: int = 10_000  # of a process, kept-alive ones included
+    header_timeout_s: float = 10.0
     request_body_limit_bytes: int = 10 * 1024 * 1024
     request_body_timeout_s: float = 60.0
     answer_limit_bytes: int = 64 * 1024 * 1024
@@ -93,9 +112,13 @@ class Env:
     key_cache_fresh_s: float = 60.0
     key_cache_stale_s: float = 900.0
     lease_ms: int = 15_000
+    limiter_fail: LimiterFail = "bounded"  # LIMITER_FAIL
+    limiter_processes: int = 0  # CFX_LIMITER_PROCESSES; 0 is replaced by web_processes
+    outage_allowance_nanos: int = NANOS_PER_USD  # CFX_OUTAGE_ALLOWANCE_USD
     heartbeat_s: float = 5.0
     drain_grace_s: float = 120.0
     journal_ship_after_s: float = 10.0
+    live_heartbeat_s: float = 15.0
     notices: tuple[str, ...] = ()  # deprecated and ignored variables, for the log
 
     @property
@@ -111,6 +134,14 @@ class Env:
     def read(cls, environ: Mapping[str, str]) -> Self:
         """Build from a mapping such as os.environ. Raises EnvError naming every bad variable at once."""
         return cls(**_Reader(environ).fields())
+
+
+def _networks(text: str) -> tuple[str, ...]:
+    """Comma-separated addresses and networks. Raises ValueError for what is neither."""
+    found = tuple(each.strip() for each in text.split(",") if each.strip())
+    for each in found:
+        ip_network(each)
+    return found
 
 
 class _Reader:
@@ -137,23 +168,33 @@ class _Reader:
             "litellm_url": self.upstream_url(services),
             "litellm_api_key": self.text("LITELLM_API_KEY") or services.get("litellm_api_key", ""),
             "litellm_admin_key": self.text("LITELLM_ADMIN_KEY", "LITELLM_MASTER_KEY"),
+            "webhook_keys": tuple(key.strip() for key in self.text("LITELLM_WEBHOOK_KEY").split(",") if key.strip()),
             "is_demo_upstream": bool(services.get("is_demo_upstream")) and not self.text("LITELLM_URL"),
             "site_url": self.url("SITE_URL", ("http", "https"), None, "NEXTAUTH_URL"),
             "public_api_url": self.url("PUBLIC_API_URL", ("http", "https"), None, "NEXT_PUBLIC_API_URL"),
             "allowed_hosts": tuple(host.strip() for host in self.text("ALLOWED_HOSTS").split(",") if host.strip()),
             "admin_password": self.text("CFX_ADMIN_PASSWORD"),
             "journal_dir": Path(self.text("CFX_JOURNAL_DIR") or home / "journal"),
+            "export_dir": Path(self.text("CFX_EXPORT_DIR") or home / "exports"),
+            "static_root": Path(root) if (root := self.text("CFX_STATIC_ROOT")) else None,
         }
         self.optional(found, "redis_prefix", "CFX_REDIS_PREFIX", self.prefix)
         self.optional(found, "config_path", "CFX_CONFIG_PATH", Path)
         self.optional(found, "host", "HOST", str)
         self.optional(found, "port", "PORT", self.port)
         self.optional(found, "log_level", "LOG_LEVEL", self.log_level)
+        self.optional(found, "trusted_proxies", "CFX_TRUSTED_PROXIES", _networks)
+        self.optional(found, "webhook_allow", "CFX_WEBHOOK_ALLOW", _networks)
+        self.optional(found, "metrics_token", "CFX_METRICS_TOKEN", self.metrics_token)
+        self.optional(found, "litellm_sync", "CFX_LITELLM_SYNC", self.litellm_sync)
         self.optional(found, "mail", "EMAIL_URL", parse_email_url)
+        self.optional(found, "limiter_fail", "LIMITER_FAIL", self.limiter_fail)
+        self.optional(found, "outage_allowance_nanos", "CFX_OUTAGE_ALLOWANCE_USD", self.allowance)
         for name, low, high in _INTEGERS:
             self.optional(found, name, f"CFX_{name.upper()}", _within(int, low, high))
         for name, least, most in _SECONDS:
             self.optional(found, name, f"CFX_{name.upper()}", _within(float, least, most))
+        found["limiter_processes"] = found.get("limiter_processes") or found.get("web_processes", 1)
         if mode == "production":
             for name, key in (
                 ("DATABASE_URL", "database_url"),
@@ -255,6 +296,31 @@ class _Reader:
         return value.upper()
 
     @staticmethod
+    def limiter_fail(value: str) -> LimiterFail:
+        if value not in ("bounded", "closed"):
+            raise ValueError(f"{value!r} is neither bounded nor closed")
+        return "closed" if value == "closed" else "bounded"
+
+    @staticmethod
+    def litellm_sync(value: str) -> LitellmSync:
+        if value not in get_args(LitellmSync):
+            raise ValueError(f"{value!r} is none of {', '.join(get_args(LitellmSync))}")
+        return cast(LitellmSync, value)
+
+    @staticmethod
+    def metrics_token(value: str) -> str:
+        if len(value) < MIN_TOKEN_LENGTH:
+            raise ValueError(f"it has {len(value)} characters; at least {MIN_TOKEN_LENGTH} are needed")
+        return value
+
+    @staticmethod
+    def allowance(value: str) -> int:
+        nanos = parse_usd(value)
+        if not 0 <= nanos < 2**53:
+            raise ValueError(f"{value!r} is not an amount that an allowance can have")
+        return nanos
+
+    @staticmethod
     def prefix(value: str) -> str:
         if not value.isidentifier():
             raise ValueError(f"{value!r} may have letters, digits and underscores only")
@@ -264,12 +330,18 @@ class _Reader:
 # Tunables with their accepted range; the variable is CFX_ and the name in capitals.
 _INTEGERS = (
     ("web_processes", 1, 64),
+    ("limiter_processes", 1, 10_000),
+    ("max_connections", 10, 1_000_000),
     ("request_body_limit_bytes", 1024, 1 << 30),
     ("answer_limit_bytes", 1024, 1 << 30),
     ("redis_timeout_ms", 10, 10_000),
+    ("webhook_body_limit_bytes", 1024, 1 << 28),
+    ("webhook_rpm", 1, 1_000_000),
+    ("unmatched_days", 1, 3_650),
     ("lease_ms", 1_000, 300_000),
 )
 _SECONDS = (
+    ("header_timeout_s", 0.1, 3600),
     ("request_body_timeout_s", 0.1, 3600),
     ("upstream_connect_s", 0.1, 60),
     ("upstream_idle_s", 0.1, 3600),
@@ -279,6 +351,7 @@ _SECONDS = (
     ("heartbeat_s", 0.1, 60),
     ("drain_grace_s", 0, 3600),
     ("journal_ship_after_s", 0.1, 600),
+    ("live_heartbeat_s", 0.1, 30),
 )
 
 

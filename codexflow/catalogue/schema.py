@@ -42,6 +42,7 @@ SHIPPED_PRICES = {
 
 _NAME = re.compile(r"[!-~]{1,100}")  # printable ASCII without spaces: what fits a header and a log line
 _WORD = re.compile(r"\w{1,60}")
+_PHRASE = re.compile(r"\w{1,60}(?: \w{1,60}){0,3}-?")
 MIN_STEM_CHARS = 4  # shorter ones would match half of the dictionary
 _MAX_TOKENS = 10_000_000
 _MAX_SECONDS = 86_400
@@ -90,11 +91,37 @@ class DirectConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EmbeddingsConfig:
+    """The models of /v1/embeddings, which no other endpoint takes. `timeout_s` is for the whole answer."""
+
+    allowed_models: tuple[str, ...] = ()
+    timeout_s: float = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IntentConfig:
+    """What requests are made of: `verbs` ask for a stage, and a maker asks for the stage of its `nouns`.
+
+    Entries are words or short phrases; one that ends with a dash is a Turkish stem. Stages map to entries.
+    """
+
+    verbs: Mapping[str, tuple[str, ...]]
+    makers: tuple[str, ...]
+    nouns: Mapping[str, tuple[str, ...]]
+    questions: Mapping[str, tuple[str, ...]]
+
+
+NO_INTENT = IntentConfig(verbs={}, makers=(), nouns={}, questions={})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class InferenceConfig:
-    """Words that tell a stage: `keywords` match whole words, `stems` also longer words."""
+    """Words that tell a stage: `keywords` match whole words, `stems` also longer words but for `not_stems`."""
 
     keywords: Mapping[str, tuple[str, ...]]
     stems: Mapping[str, tuple[str, ...]]
+    not_stems: tuple[str, ...] = ()
+    intent: IntentConfig = NO_INTENT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,6 +162,7 @@ class Catalogue:
     version: str
     stages: Mapping[str, StageConfig]
     direct: DirectConfig
+    embeddings: EmbeddingsConfig
     inference: InferenceConfig
     aliases: tuple[tuple[str, str], ...]  # (glob pattern, stage or allowed model); the first match wins
     prices: Mapping[str, Rates]
@@ -148,7 +176,7 @@ class Catalogue:
     @property
     def models(self) -> tuple[str, ...]:
         """Every upstream model that a request can reach, sorted; not those with only a price."""
-        found = {*self.direct.allowed_models, *self.direct.fallback}
+        found = {*self.direct.allowed_models, *self.direct.fallback, *self.embeddings.allowed_models}
         for stage in self.stages.values():
             found |= {stage.model, *stage.fallback}
         if self.planner is not None:
@@ -189,6 +217,7 @@ def _catalogue(root: "_Section") -> Catalogue:
     configs = MappingProxyType({name: _stage(stages.section(name), name, prices) for name in STAGES})
     stages.close()
     direct = _direct(root.section("direct"), prices)
+    embeddings = _embeddings(root.section("embeddings"), prices, direct) if "embeddings" in root else EmbeddingsConfig()
     aliases = _aliases(root.section("aliases"), direct) if "aliases" in root else ()
     limits = root.section("rate_limit", optional=True)
     breaker = root.section("circuit_breaker", optional=True)
@@ -197,6 +226,7 @@ def _catalogue(root: "_Section") -> Catalogue:
         version="",
         stages=configs,
         direct=direct,
+        embeddings=embeddings,
         inference=_inference(root.section("inference", optional=True)),
         aliases=aliases,
         prices=prices,
@@ -246,6 +276,18 @@ def _direct(section: "_Section", prices: Mapping[str, Rates]) -> DirectConfig:
     return direct
 
 
+def _embeddings(section: "_Section", prices: Mapping[str, Rates], direct: DirectConfig) -> EmbeddingsConfig:
+    embeddings = EmbeddingsConfig(
+        allowed_models=section.models("allowed_models", prices, may_be_empty=True),
+        timeout_s=section.seconds("timeout", default=60),
+    )
+    for model in embeddings.allowed_models:
+        if model in direct.allowed_models or model in RESERVED_MODELS:
+            section.note("allowed_models", f"{model!r} already means something to the other endpoints")
+    section.close()
+    return embeddings
+
+
 def _aliases(section: "_Section", direct: DirectConfig) -> tuple[tuple[str, str], ...]:
     """Aliases in the file's order. They lead only to what callers may ask for anyway."""
     targets = (*STAGES, *direct.allowed_models)
@@ -270,8 +312,31 @@ def _inference(section: "_Section") -> InferenceConfig:
     stems_section = section.section("stems", optional=True)
     stems = {stage: stems_section.words(stage, min_chars=MIN_STEM_CHARS) for stage in STAGES}
     stems_section.close()
+    config = InferenceConfig(
+        keywords=MappingProxyType(keywords),
+        stems=MappingProxyType(stems),
+        not_stems=section.words("not_stems", min_chars=MIN_STEM_CHARS),
+        intent=_intent(section.section("intent")) if "intent" in section else NO_INTENT,
+    )
     section.close()
-    return InferenceConfig(keywords=MappingProxyType(keywords), stems=MappingProxyType(stems))
+    return config
+
+
+def _intent(section: "_Section") -> IntentConfig:
+    intent = IntentConfig(
+        verbs=_phrases_by_stage(section.section("verbs", optional=True)),
+        makers=section.phrases("makers"),
+        nouns=_phrases_by_stage(section.section("nouns", optional=True)),
+        questions=_phrases_by_stage(section.section("questions", optional=True)),
+    )
+    section.close()
+    return intent
+
+
+def _phrases_by_stage(section: "_Section") -> Mapping[str, tuple[str, ...]]:
+    phrases = {stage: section.phrases(stage) for stage in STAGES}
+    section.close()
+    return MappingProxyType(phrases)
 
 
 def _prices(section: "_Section") -> Mapping[str, Rates]:
@@ -489,6 +554,20 @@ class _Section:
                     f"must be one word of {min_chars} to 60 letters or digits, not {_shown(word)}",
                 )
         return tuple(word for _index, word in words)
+
+    def phrases(self, key: str) -> tuple[str, ...]:
+        """Words or short phrases; a dash after the last word makes a stem of it."""
+        if key not in self:
+            return ()
+        phrases = self.texts(key, may_be_empty=False)
+        for index, phrase in phrases:
+            if not _PHRASE.fullmatch(phrase):
+                self.note(
+                    f"{key}[{index}]",
+                    f"must be one to four words of letters or digits, a stem with a dash at its end,"
+                    f" not {_shown(phrase)}",
+                )
+        return tuple(phrase for _index, phrase in phrases)
 
     def texts(self, key: str, *, may_be_empty: bool) -> list[tuple[int, str]]:
         """The texts of a list with their places; what is not text or appears again has been noted."""

@@ -7,6 +7,7 @@ looks after connections at the start and end of a *request*; these threads have 
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import ParamSpec, TypeVar
 
 from django.db import close_old_connections
@@ -20,12 +21,14 @@ _threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="database")
 
 async def in_database(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Run a blocking function that uses the ORM, on a thread with a healthy connection. Raises what it raises."""
+    work = partial(function, *args, **kwargs)
+    return await asyncio.get_running_loop().run_in_executor(_threads, on_healthy_connection, work)
 
-    def run() -> T:
+
+def on_healthy_connection(function: Callable[[], T]) -> T:
+    """Run it on this thread's connection, which is looked after before and after."""
+    close_old_connections()
+    try:
+        return function()
+    finally:
         close_old_connections()
-        try:
-            return function(*args, **kwargs)
-        finally:
-            close_old_connections()
-
-    return await asyncio.get_running_loop().run_in_executor(_threads, run)

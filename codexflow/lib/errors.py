@@ -20,6 +20,8 @@ class AppError(Exception):
     default_message: ClassVar[str] = "Something went wrong on our side."
     # Whether another attempt at the same call can help, and how long to wait before it.
     may_retry: ClassVar[bool] = False
+    # Features that the request asks for and nobody here has: what Anthropic's SDKs read to go on without them.
+    unsupported: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self,

@@ -1,29 +1,20 @@
-"""AppError -> what the caller sees: OpenAI's envelope, as SDKs need it."""
+"""AppError -> headers, and the management API's answers."""
 
 import logging
 from typing import Any
 
-import msgspec
 from django.http import Http404
 from rest_framework.exceptions import APIException, ValidationError
 from rest_framework.response import Response
 
+from codexflow.lib.envelope import envelope
 from codexflow.lib.errors import AppError, BadRequest, NotFound
 
 logger = logging.getLogger(__name__)
 
 Header = tuple[bytes, bytes]
-
-
-def envelope(error: AppError) -> dict[str, Any]:
-    """`{"error": {...}}` as OpenAI writes it."""
-    return {
-        "error": {"message": error.message, "type": error.kind, "param": error.param, "code": error.code},
-    }
-
-
-def body_of(error: AppError) -> bytes:
-    return msgspec.json.encode(envelope(error))
+# Where the scope of a request has our server's exchange without ASGI's messages, if it is our server.
+DIRECT_EXTENSION = "codexflow.direct"
 
 
 def headers_of(error: AppError) -> list[Header]:
@@ -57,8 +48,15 @@ def _renamed(exc: APIException | Http404) -> tuple[AppError, int]:
     if isinstance(exc, Http404):
         return NotFound(), 404
     if isinstance(exc, ValidationError) and isinstance(exc.detail, dict):
-        fields = {name: " ".join(map(str, found)) for name, found in exc.detail.items()}
+        fields = {name: _words(found) for name, found in exc.detail.items()}
         message = " ".join(f"{name}: {text}" for name, text in fields.items())
         return BadRequest(message, param=next(iter(fields), None)), exc.status_code
     words = exc.detail if isinstance(exc.detail, str) else "The request is not valid."
     return (NotFound() if exc.status_code == 404 else BadRequest(str(words))), exc.status_code
+
+
+def _words(detail: Any) -> str:
+    """What the framework says of one field, of a list's items too, in one line."""
+    if isinstance(detail, dict):
+        return " ".join(map(_words, detail.values()))
+    return " ".join(map(_words, detail)) if isinstance(detail, list) else str(detail)

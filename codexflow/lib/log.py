@@ -12,7 +12,7 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 
 # API keys, provider keys, bearer tokens, webhook secrets, passwords inside URLs.
 _SECRET = re.compile(
-    r"cfx_[0-9A-Za-z]{8}_[0-9A-Za-z]{8,}|\bsk-[0-9A-Za-z_-]{8,}|whsec_[0-9A-Za-z]+|(?i:bearer)\s+[^\s\"']+|(?<=://)[^\s/@\"']*:[^\s/@\"']+(?=@)"
+    r"cfx_[0-9A-Za-z]{8}_[0-9A-Za-z]{8,}|\bsk-[0-9A-Za-z_-]{8,}|whsec_[0-9A-Za-z]+|(?i:bearer)\s+[^\s\"']+|(?<=://)[^\s/@:\"']*:[^\s/@\"']+(?=@)"
 )
 REDACTED = "[redacted]"
 

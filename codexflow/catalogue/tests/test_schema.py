@@ -49,7 +49,8 @@ def test_the_shipped_file_says_what_the_deployment_guide_says() -> None:
     assert len(catalogue.direct.allowed_models) == 7
     assert (catalogue.daily_requests, catalogue.concurrent_streams) == (1000, 3)
     assert (catalogue.breaker.failure_threshold, catalogue.breaker.recovery_timeout_s) == (5, 30)
-    assert catalogue.models == tuple(sorted(catalogue.direct.allowed_models))
+    assert catalogue.embeddings.allowed_models == ("text-embedding-3-small",)
+    assert catalogue.models == tuple(sorted((*catalogue.direct.allowed_models, "text-embedding-3-small")))
 
 
 def test_prices_are_exact() -> None:
@@ -108,6 +109,9 @@ def test_the_first_matching_alias_wins() -> None:
     assert catalogue.alias_target("gpt-4o-2024-08-06") == "gpt-4o"
     assert catalogue.alias_target("claude-3-5-haiku-latest") == "claude-haiku-3.5"
     assert catalogue.alias_target("gpt-5.1-codex-max") == "code"
+    # What Claude Code 2.1.329 and Codex CLI 0.169.0 ask for when nobody names a model.
+    assert catalogue.alias_target("claude-opus-5-5") == "claude-sonnet-4.5"
+    assert catalogue.alias_target("gpt-6.1-sol") == "code"
     assert catalogue.alias_target("llama-3") is None
 
 
@@ -149,6 +153,15 @@ def test_every_problem_is_named_at_once_with_its_place() -> None:
         ("inference.plan_keywords", []),
         ("inference.plan_keywords", ["two words"]),
         ("inference.stems", {"code": ["co"]}),
+        ("inference.not_stems", ["co"]),
+        ("inference.intent", ["plan"]),
+        ("inference.intent", {"verb": {"plan": ["plan"]}}),
+        ("inference.intent.verbs", {"build": ["make"]}),
+        ("inference.intent.verbs", {"plan": []}),
+        ("inference.intent.verbs", {"plan": ["plan-la"]}),
+        ("inference.intent.nouns", {"plan": ["a plan that has too many words"]}),
+        ("inference.intent.makers", ["write", "write"]),
+        ("inference.intent.questions", {"review": "safe"}),
         ("rate_limit.daily_requests", 0),
         ("rate_limit.concurrent_streams", float("inf")),
         ("circuit_breaker.failure_threshold", -5),
