@@ -27,8 +27,9 @@ HERE = "/proc/self/cwd"
 ROLE = DATABASE = "codexflow"
 SUPERUSER = "postgres"
 INITDB_TIMEOUT_S = 120
-# The role owns its database and may make others (the tests do), but bypasses no permission and no row policy.
-BOOTSTRAP_SQL = f"CREATE ROLE {ROLE} LOGIN CREATEDB\nCREATE DATABASE {DATABASE} OWNER {ROLE}\n"
+# The role owns its database and may make others (the tests do) and the role that pages run as, but bypasses no
+# permission and no row policy.
+BOOTSTRAP_SQL = f"CREATE ROLE {ROLE} LOGIN CREATEDB CREATEROLE\nCREATE DATABASE {DATABASE} OWNER {ROLE}\n"
 # Modest: this shares a laptop with an editor and a browser.
 SETTINGS = {
     "shared_buffers": "64MB",

@@ -7,9 +7,10 @@ from typing import Self
 
 from codexflow.dev.home import Home
 from codexflow.env import Env
+from codexflow.lib.addresses import api_url as api_url  # part of what a newcomer needs
+from codexflow.lib.addresses import site_url as site_url
 
 DEMO_MODEL = "gpt-4o-mini"
-EVERYWHERE = ("", "0.0.0.0", "::")  # noqa: S104 - compared with, not bound to
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,20 +54,6 @@ class Quickstart:
             ("demo key", self.api_key),
         ]
         return "\n".join([*(f"  {name:<13}{value}" for name, value in rows), "", f"  {self.curl()}"])
-
-
-def site_url(env: Env) -> str:
-    """Where a browser on this machine finds the site."""
-    if env.site_url:
-        return env.site_url
-    host = "127.0.0.1" if env.host in EVERYWHERE else env.host
-    return f"http://[{host}]:{env.port}" if ":" in host else f"http://{host}:{env.port}"
-
-
-def api_url(env: Env) -> str:
-    """The base URL that SDKs are given."""
-    base = env.public_api_url or site_url(env)
-    return base if base.endswith("/v1") else f"{base}/v1"
 
 
 def ensure(env: Env, *, issue: Callable[[Env], Quickstart]) -> Quickstart:

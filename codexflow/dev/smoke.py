@@ -32,7 +32,7 @@ class SmokeFailed(Exception):
 
 def main() -> int:
     try:
-        with tempfile.TemporaryDirectory(prefix="cfx-smoke-") as home, _house(Path(home)) as quickstart:
+        with tempfile.TemporaryDirectory(prefix="cfx-smoke-") as home, house(Path(home)) as quickstart:
             request_id = _call(quickstart)
             cost = _until(lambda: _row(quickstart, request_id), ROW_WITHIN_S, "the request's row")["cost"]["usd"]
     except SmokeFailed as exc:
@@ -43,10 +43,15 @@ def main() -> int:
 
 
 @contextlib.contextmanager
-def _house(home: Path) -> Iterator[dict[str, str]]:
+def house(home: Path, **settings: str) -> Iterator[dict[str, str]]:
+    """A whole CodexFlow in `home` for the length of a `with` block: its quickstart.json.
+
+    On the demo upstream, unless `settings` name another.
+    """
     environ = {**os.environ, "CFX_HOME": str(home), "PORT": str(free_port())}  # noqa: TID251 - for the child
     for name in ("DATABASE_URL", "REDIS_URL", "LITELLM_URL", "CFX_ENV"):
         environ.pop(name, None)
+    environ.update(settings)
     started_s = monotonic_s()
     log = (home.parent / f"{home.name}.log").open("w+")
     process = subprocess.Popen([sys.executable, "manage.py", "up"], cwd=REPOSITORY, env=environ, stdout=log, stderr=log)

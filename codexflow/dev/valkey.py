@@ -22,6 +22,8 @@ from codexflow.dev.supervisor import ChildSpec
 
 LOOPBACK = "127.0.0.1"
 PROBE_TIMEOUT_S = 1.0
+# Below the ports that systems give to outgoing connections (Linux: from 32768).
+SERVER_PORTS = (20_000, 32_000)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,10 +98,16 @@ def is_free(port: int, host: str = LOOPBACK) -> bool:
 
 
 def free_port() -> int:
-    """A loopback port nobody uses now."""
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        return int(probe.getsockname()[1])
+    """A loopback port nobody uses now, from a range that outgoing connections are not given.
+
+    In their range a connection may take the port before the server does, or while it restarts; somebody who connects
+    to a server that is down may even meet himself.
+    """
+    draw = secrets.SystemRandom()
+    while True:
+        port = draw.randrange(*SERVER_PORTS)
+        if is_free(port):
+            return port
 
 
 def _port_of(kept: dict[str, Any]) -> int | None:

@@ -35,12 +35,16 @@ def main() -> None:
     parser.add_argument("--gap-ms", type=int, default=15, help="pause between the events of a stream")
     parser.add_argument("--record-bodies", action="store_true", help="keep whole request bodies in the ledger")
     parser.add_argument("--as-provider", action="store_true", help="speak as a provider behind LiteLLM, not as LiteLLM")
+    parser.add_argument(
+        "--counts-tokens", action="store_true", help="answer /v1/messages/count_tokens, as LiteLLM 1.106"
+    )
     args = parser.parse_args()
     options = Options(
         api_key=args.api_key,
         role="provider" if args.as_provider else "proxy",
         records_bodies=args.record_bodies,
         gap_ms=args.gap_ms,
+        counts_tokens=args.counts_tokens,
     )
     uvloop.run(serve(args.host, args.port, options))
 

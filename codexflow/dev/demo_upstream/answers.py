@@ -1,6 +1,7 @@
 """What a model that is none would say: request in, words and token counts out. Pure.
 
-One piece of text is one token is one streamed event, so a test can count tokens by counting events.
+One piece of text is one token is one streamed event, so a test can count tokens by counting events. The last user
+message may dictate the answer, `[[say:these words]]`; calls of tools it dictates as `tools.py` says.
 """
 
 import hashlib
@@ -14,10 +15,12 @@ from typing import Any
 
 from codexflow.dev.demo_upstream.faults import Drill, directives, without_directives
 from codexflow.dev.demo_upstream.models import Model
+from codexflow.dev.demo_upstream.tools import ToolCall, calls_asked_for, example, result_in, spoken
 
 LABEL = "[demo upstream]"
 _PIECE = re.compile(r"\s*\w{1,6}|\s*[^\w\s]|\s+")
-_ASKS_FOR_TOOL = re.compile(r"\b(tool|function|call)\b", re.IGNORECASE)
+_AGENTS_NOTE = re.compile(r"<(system-reminder|environment_context)>.*?</\1>", re.DOTALL)
+_DICTATED = re.compile(r"\[\[say:(.*?)\]\]", re.DOTALL)
 _ECHO_CHARS = 160
 _TOKEN_CHARS = 4
 _WORDS = ("this", "is", "one", "of", "many", "words", "that", "nobody", "had", "to", "think", "about")
@@ -32,12 +35,11 @@ class BadRequest(ValueError):
         super().__init__(message)
 
 
-@dataclass(frozen=True, slots=True)
-class ToolCall:
-    """A call the model wants made. `arguments` is JSON text."""
+class Missing(BadRequest):
+    """LiteLLM itself would refuse this body: it lacks `param`."""
 
-    name: str
-    arguments: str
+    def __init__(self, param: str) -> None:
+        super().__init__(f"Missing required parameter: {param!r}.", param)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +79,8 @@ def text_of(content: object) -> str:
 def last_user_text(messages: object) -> str:
     if not isinstance(messages, list):
         return ""
-    for message in reversed(messages):
-        if isinstance(message, dict) and message.get("role") == "user":
+    for message in reversed(spoken(messages)):
+        if message.get("role") == "user":
             return text_of(message.get("content"))
     return ""
 
@@ -110,9 +112,8 @@ def compose(body: Mapping[str, Any], drill: Drill) -> Answer:
     )
     if drill.get("empty"):
         return Answer((), "stop", prompt_tokens, choices)
-    tool = _tool_asked_for(body, asked)
-    if tool is not None:
-        return Answer((), "tool_calls", prompt_tokens, choices, (tool,))
+    if calls := calls_asked_for(body, _without_notes(asked)):
+        return Answer((), "tool_calls", prompt_tokens, choices, calls)
     pieces = _cut_at_stop(_pieces(body, asked, drill), body.get("stop"))
     if limit and len(pieces) > limit:
         return Answer(pieces[:limit], "length", prompt_tokens, choices)
@@ -125,14 +126,23 @@ def _pieces(body: Mapping[str, Any], asked: str, drill: Drill) -> list[str]:
     if big := drill.get("big_body"):
         size = big.number("bytes")
         return [LABEL + " ", *("x" * min(65_536, size - done) for done in range(0, size, 65_536))]
+    if dictated := _DICTATED.search(asked):
+        return split(dictated[1])
     form = body.get("response_format")
     if isinstance(form, dict) and form.get("type") == "json_object":
         return split(json.dumps({"demo_upstream": asked[-_ECHO_CHARS:]}))
     if isinstance(form, dict) and form.get("type") == "json_schema":
         schema = (form.get("json_schema") or {}).get("schema") or {}
-        return split(json.dumps(_example(schema)))
-    echo = " ".join(asked[-_ECHO_CHARS:].split())
-    return split(f"{LABEL} No model was asked: this is a canned answer. Your message ended with: {echo or '(nothing)'}")
+        return split(json.dumps(example(schema)))
+    result = result_in(body["messages"])
+    whose, said = ("Your message", asked) if result is None else ("The tool's result", text_of(result))
+    echo = " ".join(_without_notes(said)[-_ECHO_CHARS:].split())
+    return split(f"{LABEL} No model was asked: this is a canned answer. {whose} ended with: {echo or '(nothing)'}")
+
+
+def _without_notes(text: str) -> str:
+    """`text` as the user typed it: coding agents add notes of their own to the user's message."""
+    return _AGENTS_NOTE.sub("", text).strip()
 
 
 def _cut_at_stop(pieces: list[str], stop: object) -> list[str]:
@@ -142,44 +152,6 @@ def _cut_at_stop(pieces: list[str], stop: object) -> list[str]:
     text = "".join(pieces) if stops else ""
     places = [text.index(s) for s in stops if s and s in text]
     return split(text[: min(places)]) if places else pieces
-
-
-def _tool_asked_for(body: Mapping[str, Any], asked: str) -> ToolCall | None:
-    """The tool to call: forced by tool_choice, or asked for by the user in the last message."""
-    tools = [
-        tool["function"]
-        for tool in body.get("tools") or ()
-        if isinstance(tool, dict) and isinstance(tool.get("function"), dict) and tool["function"].get("name")
-    ]
-    choice = body.get("tool_choice")
-    last = body["messages"][-1]
-    if not tools or choice == "none" or not isinstance(last, dict) or last.get("role") != "user":
-        return None
-    if isinstance(choice, dict):
-        wanted = (choice.get("function") or {}).get("name")
-        chosen = next((tool for tool in tools if tool["name"] == wanted), None)
-    else:
-        chosen = next((tool for tool in tools if tool["name"] in asked), None)
-        if chosen is None and (choice == "required" or _ASKS_FOR_TOOL.search(asked)):
-            chosen = tools[0]
-    if chosen is None:
-        return None
-    return ToolCall(str(chosen["name"]), json.dumps(_example(chosen.get("parameters") or {})))
-
-
-def _example(schema: Mapping[str, Any], depth: int = 0) -> Any:
-    """Some value that fits a JSON schema well enough."""
-    if schema.get("enum"):
-        return schema["enum"][0]
-    kind = schema.get("type")
-    kind = kind[0] if isinstance(kind, list) and kind else kind
-    if kind == "object" or (kind is None and (depth == 0 or "properties" in schema)):
-        if depth > 8:
-            return {}
-        return {name: _example(part, depth + 1) for name, part in (schema.get("properties") or {}).items()}
-    if kind == "array":
-        return [_example(schema.get("items") or {"type": "string"}, depth + 1)] if depth <= 8 else []
-    return {"integer": 1, "number": 1.5, "boolean": True, "null": None}.get(str(kind), "demo")
 
 
 def _whole(value: object, name: str, usual: int) -> int:

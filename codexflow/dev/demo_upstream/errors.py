@@ -2,7 +2,7 @@
 
 import json
 
-from codexflow.dev.demo_upstream.chat import Role
+from codexflow.dev.demo_upstream.streams import Role
 
 # status -> the exception LiteLLM names, the `type` it gives, the `type` OpenAI gives
 _NAMES = {
@@ -18,10 +18,33 @@ _NAMES = {
     503: ("ServiceUnavailableError", "internal_server_error", "server_error"),
     504: ("Timeout", "timeout_error", "server_error"),
 }
+_ANTHROPIC_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    529: "overloaded_error",
+}
 _SAYS = {
     401: "Incorrect API key provided: sk-demo",
     403: "Project does not have access",
     429: "Rate limit reached for the demo upstream",
+}
+
+# What a provider may say with any status: `says` of a fault. {caller} is what the caller said last.
+PROVIDERS_WORDS = {
+    "context": "This model's maximum context length is 8192 tokens. However, your messages resulted in 9001 tokens.",
+    "too_long": "prompt is too long: 208310 tokens > 200000 maximum",
+    "model": "The model `gpt-9` does not exist or you do not have access to it.",
+    "policy": "Your request was rejected as a result of our safety system (content_policy_violation).",
+    "filter": "The response was filtered (code: content_filter).",
+    "key": "Incorrect API key provided: sk-proj-0123456789abcdef. You can find your API key at https://example.org/keys.",
+    "credit": "Your credit balance is too low to access this API. Please go to Plans & Billing.",
+    "echo": "Invalid value: '{caller}'.",
+    "secrets": "Bad call to http://demo-provider.internal:8080/v1 with Bearer sk-provider-0123456789abcdef at "
+    "10.1.2.3:4000: value not supported",
 }
 
 
@@ -30,6 +53,16 @@ def envelope(message: str, kind: str, code: int | str | None, param: str | None 
     return json.dumps(
         {"error": {"message": message, "type": kind, "param": param, "code": shown}}, separators=(",", ":")
     ).encode()
+
+
+def anthropic(message: str, status: int) -> bytes:
+    kind = _ANTHROPIC_TYPES.get(status, "api_error")
+    return json.dumps({"type": "error", "error": {"type": kind, "message": message}}, separators=(",", ":")).encode()
+
+
+def as_anthropics(openai: bytes, status: int) -> bytes:
+    """The same failure in the envelope of /v1/messages."""
+    return anthropic(json.loads(openai)["error"]["message"], status)
 
 
 def provider_failed(status: int, model: str, role: Role, *, says: str = "", param: str | None = None) -> bytes:
@@ -51,11 +84,10 @@ def unknown_model(model: str, role: Role) -> tuple[int, bytes]:
     return 400, envelope(message, "invalid_request_error", 400)
 
 
-def mid_stream(model: str) -> bytes:
-    """What LiteLLM puts into a stream whose provider broke off."""
+def mid_stream(model: str) -> str:
+    """What LiteLLM says in a stream whose provider broke off."""
     says = "APIConnectionError: OpenAIException - [demo upstream] error inside the stream"
-    message = f"litellm.APIConnectionError: {says}{_group(model)}"
-    return envelope(message, "internal_server_error", 500)
+    return f"litellm.APIConnectionError: {says}{_group(model)}"
 
 
 def _group(model: str) -> str:

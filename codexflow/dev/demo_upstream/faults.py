@@ -2,7 +2,7 @@
 
 A fault is asked for inside the last user message, `[[fault:cut after=3]]`, or through `POST /demo/faults`
 with the same words. Several may stand together; of each kind the first counts. `models=a,b` in front limits
-one to those models, so that fallbacks can be drilled: `[[fault:models=deepseek-v3 503]]`.
+one to those models, so that fallbacks can be drilled: `[[fault:models=deepseek-v3 503]]`. All surfaces obey.
 
 `after` counts the `data:` events of a stream that still arrive. Without it `cut`, `eof` and `hang` strike
 before the first byte of the answer. In an answer that is no stream, any `after` stands for half of the body.
@@ -12,13 +12,14 @@ before the first byte of the answer. In an answer that is no stream, any `after`
     usage prompt completion    usage that does not match what was sent
     no_usage                   no usage at all
     usage_beside_choice        a stream's usage event has an empty choice, as in LiteLLM 1.106
-    429, 500, 503, ... retry_after   any status from 400 to 599
+    429, 500, 503, ... retry_after says   any status from 400 to 599; `says` names a provider's words in errors.py
     cut after                  TCP reset
     eof after                  the connection closes, the body unfinished
     truncated after            HTTP ends properly, the text in the middle of an event or of the JSON
-    no_done                    a stream ends properly but without [DONE]
+    no_done                    a stream ends properly but without its last event: [DONE], or message_stop
     hang after                 nothing more ever comes
-    error_event after done     an error inside the stream, then [DONE] (LiteLLM 1.109); done=0: none (1.106)
+    error_event after done     an error inside the stream, then [DONE] (LiteLLM 1.109); done=0: none (1.106).
+                               /v1/messages never goes on after it
     malformed after            an event (or the answer) that is no JSON
     empty                      200, no text, finish_reason stop
     html status                an HTML page instead of the answer
@@ -44,7 +45,7 @@ KINDS: Mapping[str, Mapping[str, int | str | None]] = {
     "usage": {"prompt": 0, "completion": 0},
     "no_usage": {},
     "usage_beside_choice": {},
-    "status": {"code": 500, "retry_after": None},
+    "status": {"code": 500, "retry_after": None, "says": ""},
     "cut": {"after": None},
     "eof": {"after": None},
     "truncated": {"after": 2},
@@ -75,6 +76,7 @@ class Fault:
     kind: str
     numbers: Mapping[str, int] = field(default_factory=dict)
     to: str = ""  # redirect only
+    says: str = ""  # status only
     models: frozenset[str] = frozenset()  # empty: all
 
     def number(self, name: str) -> int:
@@ -132,30 +134,30 @@ def without_directives(text: str) -> str:
 
 def parse(text: str) -> Fault:
     """One fault from its words, such as `models=gpt-4o 429 retry_after=7`. Raises BadFault."""
-    words = text.split()
+    said = text.split()
     models: frozenset[str] = frozenset()
-    if words and words[0].startswith("models="):
-        models = frozenset(filter(None, words.pop(0).removeprefix("models=").split(",")))
-    if not words:
+    if said and said[0].startswith("models="):
+        models = frozenset(filter(None, said.pop(0).removeprefix("models=").split(",")))
+    if not said:
         raise BadFault(f"{text!r} names no fault; there are: a status from 400 to 599, {', '.join(KINDS)}")
-    name, settings = words[0], words[1:]
+    name, settings = said[0], said[1:]
     if name.isascii() and name.isdigit():
         name, settings = "status", [f"code={name}", *settings]
     if name not in KINDS:
         raise BadFault(f"{name!r} is no fault; there are: a status from 400 to 599, {', '.join(KINDS)}")
     numbers = {key: value for key, value in KINDS[name].items() if isinstance(value, int)}
-    to = str(KINDS[name].get("to") or "")
+    words = {key: str(KINDS[name].get(key) or "") for key in ("to", "says")}
     for setting in settings:
         key, _, value = setting.partition("=")
         if key not in KINDS[name]:
             raise BadFault(f"{name} has no {key!r}; it has: {', '.join(KINDS[name]) or 'no settings'}")
-        if key == "to":
-            to = value
+        if key in words:
+            words[key] = value
         else:
             numbers[key] = _number(name, key, value)
     if name == "status" and not 400 <= numbers["code"] <= 599:
         raise BadFault(f"status {numbers['code']} is not between 400 and 599")
-    return Fault(name, numbers, to, models)
+    return Fault(name, numbers, models=models, **words)
 
 
 def _number(name: str, key: str, value: str) -> int:

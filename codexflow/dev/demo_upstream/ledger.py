@@ -28,7 +28,7 @@ class Entry(msgspec.Struct):
     status: int | None = None
     prompt_tokens: int = 0
     completion_tokens: int = 0  # handed to the socket, whatever the usage said
-    chunks: int = 0  # data events handed to the socket, [DONE] not counted
+    chunks: int = 0  # data events handed to the socket, [DONE] or message_stop not counted
     outcome: str = "open"
     duration_ms: float | None = None
 

@@ -1,6 +1,7 @@
 """The routes of the demo upstream, and how a drill bends an answer.
 
-POST /v1/chat/completions, /chat/completions, /v1/embeddings, /embeddings
+POST /v1/chat/completions, /v1/completions, /v1/responses, /v1/embeddings (all also without /v1), /v1/messages
+POST /v1/messages/count_tokens (404 like LiteLLM 1.109; with --counts-tokens an estimate like 1.106)
 GET  /v1/models, /models, /v1/models/{id}, /model/info, /v1/model/info
 GET  /health/liveliness, /health/liveness, /health/readiness
 POST /demo/faults {"fault": "503 retry_after=5", "model": ..., "path": ..., "times": 3}; GET, DELETE
@@ -12,18 +13,18 @@ import base64
 import functools
 import hmac
 import zlib
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
-from codexflow.dev.demo_upstream import answers, chat, errors
-from codexflow.dev.demo_upstream.answers import Answer, BadRequest
-from codexflow.dev.demo_upstream.chat import Event, Identity, Role
+from codexflow.dev.demo_upstream import answers, bridge, errors, streams, surfaces
+from codexflow.dev.demo_upstream.answers import Answer, BadRequest, Missing
 from codexflow.dev.demo_upstream.faults import BadFault, Drill, StandingFaults
 from codexflow.dev.demo_upstream.ledger import Entry, Ledger
 from codexflow.dev.demo_upstream.models import MODELS, Model, unpriced
+from codexflow.dev.demo_upstream.streams import Identity, Role, Script, Turn
+from codexflow.dev.demo_upstream.surfaces import Surface
 from codexflow.dev.demo_upstream.wire import Connection, Exchange, Live, Reply, Request, head_of
 from codexflow.lib import clock
 from codexflow.lib.ids import random_id
@@ -31,6 +32,7 @@ from codexflow.lib.ids import random_id
 _SELECTED = (
     *("max_tokens", "max_completion_tokens", "temperature", "top_p", "n", "stop", "stream_options"),
     *("tool_choice", "response_format", "user", "metadata", "dimensions", "encoding_format"),
+    *("max_output_tokens", "previous_response_id", "reasoning", "stop_sequences", "store", "suffix", "thinking"),
 )
 _CREATED = 1677610602  # what LiteLLM says of every model
 _NEEDS_DATABASE = ("/spend/", "/key/", "/user/", "/team/", "/global/")
@@ -47,6 +49,7 @@ class Options:
     role: Role = "proxy"
     records_bodies: bool = False
     gap_ms: int = 0  # the usual pause between events
+    counts_tokens: bool = False  # whether /v1/messages/count_tokens is there
 
 
 class NotServed(Exception):
@@ -77,11 +80,15 @@ class DemoUpstream:
 
     def _route(self, request: Request) -> Reply | Live:
         path = request.path
-        call = _CALLS.get(path)
-        if call is not None:
+        surface = self._surface(path)
+        if surface is not None or path in _EMBEDDINGS:
             _only(request, "POST")
             self._check_key(request)
-            return self._call(request, call)
+            return self._call(request, surface)
+        if path == _COUNT_TOKENS and self.options.role == "proxy":
+            _only(request, "POST")
+            self._check_key(request)
+            return self._drilled(request, self._count_tokens(request))
         if path.startswith("/health/"):
             return self._drilled(request, self._health(path))
         if path == "/demo/redirected":
@@ -108,9 +115,14 @@ class DemoUpstream:
         if not hmac.compare_digest(given.encode(), self.options.api_key.encode()):
             raise NotServed(Reply(400, errors.WRONG_KEY))
 
+    def _surface(self, path: str) -> Surface | None:
+        found = _SURFACES.get(path)
+        return found if found is surfaces.CHAT or self.options.role == "proxy" else None
+
     # Calls of a model.
 
-    def _call(self, request: Request, kind: "Callable[[DemoUpstream, _Call], Reply | Live]") -> Reply | Live:
+    def _call(self, request: Request, surface: Surface | None) -> Reply | Live:
+        """`surface` is None for embeddings."""
         body = _object(request.body)
         self._note(request, body)
         name = body.get("model")
@@ -119,18 +131,26 @@ class DemoUpstream:
             model = unpriced(name)
         if model is None:
             status, error = errors.unknown_model(str(name), self.options.role)
-            raise NotServed(Reply(status, error, self._call_headers(request, None)))
-        text = answers.last_user_text(body.get("messages")) or str(body.get("input") or "")
+            raise NotServed(_dressed(Reply(status, error, self._call_headers(request, None)), surface))
         try:
+            chat = surface.to_chat(body) if surface else body
+            text = answers.last_user_text(chat.get("messages")) if surface else str(body.get("input") or "")
             asked = answers.drill_of(text, model.name).faults.values()
+            drill = Drill.of([*asked, *self.faults.take(request.path, model.name)])
+            request.entry.faults = list(drill.faults)
+            call = _Call(request, body, model, drill, surface, chat, text)
+            return self._words(call, surface) if surface else self._embeddings(call)
+        except Missing as exc:
+            where = surface.name if surface else request.path
+            error = errors.envelope(f"{where}: {exc}", "invalid_request_error", 400, exc.param)
+            refusal = Reply(400, error, self._call_headers(request, None))
+            raise NotServed(_dressed(refusal, surface)) from exc
         except BadFault as exc:
-            raise NotServed(self._refusal(request, model, f"[demo upstream] {exc}")) from exc
-        drill = Drill.of([*asked, *self.faults.take(request.path, model.name)])
-        request.entry.faults = list(drill.faults)
-        try:
-            return kind(self, _Call(request, body, model, drill))
+            refusal = self._refusal(request, model, f"[demo upstream] {exc}")
+            raise NotServed(_dressed(refusal, surface)) from exc
         except BadRequest as exc:
-            raise NotServed(self._refusal(request, model, str(exc), exc.param)) from exc
+            refusal = self._refusal(request, model, str(exc), exc.param)
+            raise NotServed(_dressed(refusal, surface)) from exc
 
     def _note(self, request: Request, body: dict[str, Any]) -> None:
         entry = request.entry
@@ -145,31 +165,43 @@ class DemoUpstream:
         error = errors.provider_failed(400, model.name, self.options.role, says=says, param=param)
         return Reply(400, error, self._call_headers(request, model))
 
-    def _chat(self, call: "_Call") -> Reply | Live:
-        answer = answers.compose(call.body, call.drill)
+    def _words(self, call: "_Call", surface: Surface) -> Reply | Live:
+        answer = answers.compose(call.chat, call.drill)
         usage = answers.usage_of(answer, call.drill)
         cost = call.model.cost(usage.prompt_tokens, usage.completion_tokens)
         entry = call.request.entry
         entry.prompt_tokens = answer.prompt_tokens
-        # An id of the provider's kind: another one than the call id, which names the proxy's call.
-        identity = Identity(
-            f"chatcmpl-demo{random_id().hex[:16]}", int(clock.now_s()), call.model.name, self.options.role
+        turn = Turn(
+            asked=call.body,
+            answer=answer,
+            # An id of the provider's kind: another one than the call id, which names the proxy's call.
+            identity=Identity(
+                f"chatcmpl-demo{random_id().hex[:16]}", int(clock.now_s()), call.model.name, self.options.role
+            ),
+            usage=None if call.drill.get("no_usage") else usage,
+            cost=cost if self.options.role == "proxy" else None,
+            drill=call.drill,
         )
         if failure := self._failure(call):
             return self._paced(call, failure)
-        if not entry.stream:
-            shown = chat.usage_json(usage, call.drill, cost=None)
-            entry.completion_tokens = answer.completion_tokens
-            body = msgspec.json.encode(chat.whole(answer, identity, shown))
-            return self._paced(call, Reply(200, body, self._call_headers(call.request, call.model, cost)))
-        options = call.body.get("stream_options")
-        wants_usage = isinstance(options, dict) and options.get("include_usage") is True
-        shown = None
-        if wants_usage:
-            shown = chat.usage_json(usage, call.drill, cost=cost if self.options.role == "proxy" else None)
-        beside = b'[{"index":0,"delta":{}}]' if call.drill.get("usage_beside_choice") else b"[]"
-        made = chat.events(answer, identity, shown, usage_choices=beside)
-        return self._stream(call, made)
+        if entry.stream:
+            failed = functools.partial(surface.failed, turn)
+            return self._stream(call, streams.scripted(surface.events(turn), call.drill, surface.dress, failed))
+        entry.completion_tokens = answer.completion_tokens
+        body = msgspec.json.encode(surface.whole(turn))
+        return self._paced(call, Reply(200, body, self._call_headers(call.request, call.model, cost)))
+
+    def _count_tokens(self, request: Request) -> Reply:
+        if not self.options.counts_tokens:
+            return Reply(404, errors.anthropic("404: Not Found", 404))
+        body = _object(request.body)
+        self._note(request, body)
+        try:
+            chat = bridge.from_messages({"max_tokens": 1, **body})
+        except BadRequest as exc:
+            return Reply(400, errors.anthropic(str(exc), 400))
+        counted = answers.prompt_tokens_of(chat)
+        return _json(200, {"input_tokens": counted, "litellm_count_source": "local_estimate"})
 
     def _embeddings(self, call: "_Call") -> Reply | Live:
         texts = answers.embedding_inputs(call.body)
@@ -233,13 +265,16 @@ class DemoUpstream:
                 # LiteLLM passes it on under this name only; a provider sends the real one.
                 name = "retry-after" if self.options.role == "provider" else "llm_provider-retry-after"
                 headers.append((name, str(seconds)))
-            return Reply(code, errors.provider_failed(code, call.model.name, self.options.role), headers)
+            says = errors.PROVIDERS_WORDS.get(status.says, status.says).replace("{caller}", call.said)
+            failed = Reply(code, errors.provider_failed(code, call.model.name, self.options.role, says=says), headers)
+            return _dressed(failed, call.surface)
         if html := call.drill.get("html"):
             return Reply(html.number("status"), _HTML, headers, content_type="text/html; charset=utf-8")
         if redirect := call.drill.get("redirect"):
             return Reply(redirect.number("status"), b"", [*headers, ("location", redirect.to)])
         if call.drill.get("error_event") and not call.request.entry.stream:
-            return Reply(500, errors.provider_failed(500, call.model.name, self.options.role), headers)
+            failed = Reply(500, errors.provider_failed(500, call.model.name, self.options.role), headers)
+            return _dressed(failed, call.surface)
         return None
 
     def _drilled(self, request: Request, reply: Reply) -> Reply | Live:
@@ -261,16 +296,13 @@ class DemoUpstream:
             entry.completion_tokens = 0
         return functools.partial(_send_reply, reply, call.drill)
 
-    def _stream(self, call: "_Call", made: list[Event]) -> Live:
-        kept, ending = chat.broken(made, call.drill, errors.mid_stream(call.model.name))
+    def _stream(self, call: "_Call", script: Script) -> Live:
         headers = [
             ("content-type", _SSE), ("cache-control", "no-cache"), ("x-accel-buffering", "no"),
             *self._call_headers(call.request, call.model),
         ]  # fmt: skip
         call.request.entry.status = 200
-        return functools.partial(
-            _send_stream, kept, ending, headers, call.drill, call.drill.gap_ms(self.options.gap_ms)
-        )
+        return functools.partial(_send_stream, script, headers, call.drill, call.drill.gap_ms(self.options.gap_ms))
 
     # Everything else.
 
@@ -349,23 +381,33 @@ class _Call:
     body: dict[str, Any]
     model: Model
     drill: Drill
+    surface: Surface | None = None  # None: embeddings, or a page that is no model's call
+    chat: dict[str, Any] = field(default_factory=dict)  # the body as a chat body
+    said: str = ""  # by the caller, last
 
 
-_CALLS: dict[str, Callable[[DemoUpstream, _Call], Reply | Live]] = {
-    "/v1/chat/completions": DemoUpstream._chat,
-    "/chat/completions": DemoUpstream._chat,
-    "/v1/embeddings": DemoUpstream._embeddings,
-    "/embeddings": DemoUpstream._embeddings,
+_SURFACES = {
+    "/v1/chat/completions": surfaces.CHAT,
+    "/chat/completions": surfaces.CHAT,
+    "/v1/completions": surfaces.COMPLETIONS,
+    "/completions": surfaces.COMPLETIONS,
+    "/v1/responses": surfaces.RESPONSES,
+    "/responses": surfaces.RESPONSES,
+    "/v1/messages": surfaces.MESSAGES,
 }
+_EMBEDDINGS = ("/v1/embeddings", "/embeddings")
+_COUNT_TOKENS = "/v1/messages/count_tokens"
+
+
+def _dressed(failure: Reply, surface: Surface | None) -> Reply:
+    """A failure in the envelope of its surface."""
+    if surface is not None and surface.is_anthropics:
+        failure.body = errors.as_anthropics(failure.body, failure.status)
+    return failure
 
 
 async def _send_stream(
-    made: list[Event],
-    ending: chat.Ending,
-    headers: list[tuple[str, str]],
-    drill: Drill,
-    gap_ms: int,
-    exchange: Exchange,
+    script: Script, headers: list[tuple[str, str]], drill: Drill, gap_ms: int, exchange: Exchange
 ) -> None:
     """The events one by one, each its own chunk and its own write, then the ending."""
     entry = exchange.entry
@@ -373,29 +415,29 @@ async def _send_stream(
     if slow := drill.get("slow"):
         await asyncio.sleep(slow.number("first_ms") / 1000)
     if drill.get("gzip_bomb") or drill.get("wrong_length") or drill.get("slowloris"):
-        body = b"".join(event.raw for event in made) + chat.DONE
+        body = b"".join(event.raw for event in script.events) + script.closing
         await _send_bent(Reply(200, body, headers[1:], content_type=_SSE), drill, exchange)
         return
     if struck is None or struck.after is not None:
         await exchange.send(head_of(200, [("transfer-encoding", "chunked"), *headers]))
-    for number, event in enumerate(made):
+    for number, event in enumerate(script.events):
         if number:
             await asyncio.sleep(gap_ms / 1000)
         entry.chunks += 1
         entry.completion_tokens += event.tokens
         await exchange.chunk(event.raw)
-    if ending == "reset":
+    if script.ending == "reset":
         await exchange.reset()
-    elif ending == "close":
+    elif script.ending == "close":
         await exchange.close()
-    elif ending == "hang":
+    elif script.ending == "hang":
         await exchange.hang()
-    elif ending == "no_done":
+    elif script.ending == "unclosed":
         exchange.finish("broken")
         await exchange.end_chunks()
     else:
         exchange.finish("finished")
-        await exchange.chunk(chat.DONE)
+        await exchange.chunk(script.closing)
         await exchange.end_chunks()
 
 

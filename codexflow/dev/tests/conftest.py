@@ -8,6 +8,7 @@ import pytest
 
 from codexflow.dev.home import Home
 from codexflow.dev.services import POSTGRES, VALKEY
+from codexflow.testing.upstream import Upstream, running_upstream
 
 BOTH = frozenset({POSTGRES, VALKEY})
 
@@ -27,3 +28,17 @@ def environ_for(home: Home, **more: str) -> dict[str, str]:
     """What a developer's shell would hand to a command of this home."""
     ours = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "VIRTUAL_ENV")}  # noqa: TID251 - a clean copy
     return {**ours, "CFX_HOME": str(home.path), "PYTHONWARNINGS": "ignore", **more}
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[Upstream]:
+    """One demo upstream for all tests of a module."""
+    with running_upstream() as upstream:
+        yield upstream
+
+
+@pytest.fixture
+def upstream(service: Upstream) -> Upstream:
+    """It, without faults and without a past."""
+    service.clear()
+    return service

@@ -34,18 +34,6 @@ WEATHER: dict[str, Any] = {
 }
 
 
-@pytest.fixture(scope="module")
-def service() -> Iterator[Upstream]:
-    with running_upstream() as upstream:
-        yield upstream
-
-
-@pytest.fixture
-def upstream(service: Upstream) -> Upstream:
-    service.clear()
-    return service
-
-
 @pytest.fixture
 def client(upstream: Upstream) -> Iterator[Any]:
     # Any: every test would otherwise narrow the SDK's unions before it may look.

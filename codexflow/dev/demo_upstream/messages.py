@@ -1,0 +1,100 @@
+"""An answer to Anthropic's messages in the bytes of LiteLLM, which makes it of a chat answer. Pure.
+
+LiteLLM knows the usage only at the end: `message_start` says zero, `message_delta` says it all.
+"""
+
+import json
+from typing import Any
+
+from codexflow.dev.demo_upstream.answers import split
+from codexflow.dev.demo_upstream.chat import call_id
+from codexflow.dev.demo_upstream.streams import Dress, Event, Turn
+
+_REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
+
+
+def _event(value: dict[str, Any], tokens: int = 0) -> Event:
+    return Event(f"event: {value['type']}\ndata: {json.dumps(value)}\n\n".encode(), tokens)
+
+
+DRESS = Dress(
+    closing=_event({"type": "message_stop"}).raw,
+    malformed=b'event: content_block_delta\ndata: {"type": "content_block_delta", "delta":\n\n',
+    text_event=(
+        b'event: content_block_delta\ndata: {"type": "content_block_delta", "index": 0, '
+        b'"delta": {"type": "text_delta", "text": "',
+        b'"}}\n\n',
+    ),
+    error_closes=False,
+)
+
+
+def whole(turn: Turn) -> dict[str, Any]:
+    """The answer of a request that wants no stream. Its id is that of the chat answer."""
+    answer, identity = turn.answer, turn.identity
+    content: list[dict[str, Any]] = [
+        {"type": "tool_use", "id": call_id(turn, i), "name": call.name, "input": json.loads(call.arguments)}
+        for i, call in enumerate(answer.tool_calls)
+    ]
+    body: dict[str, Any] = {
+        "id": identity.id,
+        "type": "message",
+        "role": "assistant",
+        "model": identity.model,
+        "stop_sequence": None,
+        "usage": _usage(turn, cost=None),
+        "content": content or [{"type": "text", "text": answer.text}],
+        "stop_reason": _REASONS[answer.finish_reason],
+        "stop_details": None,
+    }
+    if turn.usage is None:
+        del body["usage"]
+    return body
+
+
+def events(turn: Turn) -> list[Event]:
+    """The stream of the same answer, without message_stop."""
+    answer, identity = turn.answer, turn.identity
+    nothing = {"input_tokens": 0, "output_tokens": 0, "cache_creation_input_tokens": 0, "cache_read_input_tokens": 0}
+    message: dict[str, Any] = {
+        "id": f"msg_{identity.id.removeprefix('chatcmpl-')}",
+        "type": "message",
+        "role": "assistant",
+        "content": [],
+        "model": identity.model,
+        "stop_reason": None,
+        "stop_sequence": None,
+        "usage": nothing,
+    }
+    made = [_event({"type": "message_start", "message": message})]
+    for index, call in enumerate(answer.tool_calls):
+        block = {"type": "tool_use", "id": call_id(turn, index), "name": call.name, "input": {}}
+        pieces = [{"type": "input_json_delta", "partial_json": piece} for piece in split(call.arguments)]
+        made += _block(index, block, pieces)
+    if not answer.tool_calls:
+        made += _block(0, {"type": "text", "text": ""}, [{"type": "text_delta", "text": p} for p in answer.pieces])
+    end: dict[str, Any] = {"type": "message_delta", "delta": {"stop_reason": _REASONS[answer.finish_reason]}}
+    if turn.usage is not None:
+        end["usage"] = _usage(turn, cost=turn.cost)
+    made.append(_event(end))
+    return made
+
+
+def _block(index: int, block: dict[str, Any], deltas: list[dict[str, str]]) -> list[Event]:
+    return [
+        _event({"type": "content_block_start", "index": index, "content_block": block}),
+        *(_event({"type": "content_block_delta", "index": index, "delta": delta}, 1) for delta in deltas),
+        _event({"type": "content_block_stop", "index": index}),
+    ]
+
+
+def _usage(turn: Turn, *, cost: float | None) -> dict[str, Any] | None:
+    if turn.usage is None:
+        return None
+    shown: dict[str, Any] = {
+        "input_tokens": turn.usage.prompt_tokens,
+        "output_tokens": turn.usage.completion_tokens,
+    }
+    if cost is not None:
+        shown["cost"] = cost
+    return shown

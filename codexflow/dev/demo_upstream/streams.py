@@ -1,0 +1,84 @@
+"""A stream as a list of events, how its surface dresses it, and what a drill makes of it. Pure."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from codexflow.dev.demo_upstream.answers import Answer, Usage
+from codexflow.dev.demo_upstream.faults import Drill
+
+DONE = b"data: [DONE]\n\n"
+Role = Literal["proxy", "provider"]
+Ending = Literal["closed", "unclosed", "reset", "close", "hang"]
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One `data:` event and the tokens it carries."""
+
+    raw: bytes
+    tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What every part of one answer repeats."""
+
+    id: str
+    created: int
+    model: str
+    role: Role
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What was asked, in the words of its surface, and what is to be answered."""
+
+    asked: Mapping[str, Any]
+    answer: Answer
+    identity: Identity
+    usage: Usage | None  # None: the drill wants none
+    cost: float | None  # None: a provider does not tell
+    drill: Drill
+
+
+@dataclass(frozen=True, slots=True)
+class Dress:
+    """What the streams of one surface have in common."""
+
+    closing: bytes  # the event that says: this was all
+    malformed: bytes  # an event that is no JSON
+    text_event: tuple[bytes, bytes]  # a piece of text goes between
+    error_closes: bool = True  # whether the closing event may follow an error
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """The events to send and what comes after them."""
+
+    events: Sequence[Event]
+    ending: Ending
+    closing: bytes
+
+
+def scripted(made: Sequence[Event], drill: Drill, dress: Dress, error: Callable[[Sequence[Event]], bytes]) -> Script:
+    """The stream as the drill wants it. `error` makes the event of a failure after those events."""
+    kept = list(made)
+    if fault := drill.get("malformed"):
+        kept.insert(min(fault.after or 0, len(kept)), Event(dress.malformed))
+    if fault := drill.get("huge_line"):
+        head, tail = dress.text_event
+        filler = b"x" * max(0, fault.number("bytes") - len(head) - len(tail))
+        kept.insert(min(fault.after or 0, len(kept)), Event(head + filler + tail, 1))
+    fault = drill.first_of("cut", "eof", "hang", "error_event", "truncated")
+    if fault is None:
+        return Script(kept, "unclosed" if drill.get("no_done") else "closed", dress.closing)
+    reached = kept[: fault.after or 0]
+    if fault.kind == "error_event":
+        closes = dress.error_closes and fault.number("done")
+        return Script([*reached, Event(error(reached))], "closed" if closes else "unclosed", dress.closing)
+    if fault.kind == "truncated":
+        rest = kept[len(reached)].raw if len(reached) < len(kept) else dress.closing
+        return Script([*reached, Event(rest[: len(rest) // 2])], "unclosed", dress.closing)
+    endings: dict[str, Ending] = {"cut": "reset", "eof": "close", "hang": "hang"}
+    return Script(reached, endings[fault.kind], dress.closing)
