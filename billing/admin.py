@@ -42,13 +42,22 @@ class PlanAdmin(AuditedAdmin):
 
 @admin.register(Account, site=site)
 class AccountAdmin(AuditedAdmin):
-    """The plan may be changed; the money is the sum of the ledger."""
+    """Plan and budgets may be changed; the money is the sum of the ledger."""
 
     list_display = ("organization", "plan", "credit", "spent", "opened_at")
     list_filter = ("plan",)
     list_select_related = ("organization", "plan")
     search_fields = ("organization__name", "organization__slug")
-    fields = ("organization", "plan", "credit", "spent", "opened_at")
+    fields = (
+        "organization",
+        "plan",
+        "credit",
+        "spent",
+        "budget_day_nanos",
+        "budget_month_nanos",
+        "charges_direct_traffic",
+        "opened_at",
+    )
     readonly_fields = ("organization", "credit", "spent", "opened_at")
     ordering = ("-opened_at",)
 

@@ -52,3 +52,7 @@ class LimiterUnavailable(AppError):
     kind = "server_error"
     default_message = "Limits cannot be checked right now. Try again in a moment."
     may_retry = True
+
+
+class LimiterAway(LimiterUnavailable):
+    """Redis itself does not answer: what has no hard budget may go on within bounds (billing.degraded)."""

@@ -1,6 +1,6 @@
 """The most a call can cost, before it runs. Pure."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from msgspec import Struct
 
@@ -45,3 +45,13 @@ def worst_nanos(size: CallSize, rates: Iterable[FrozenRates]) -> int:
     """
     usage = Usage(prompt_tokens=size.prompt_tokens, completion_tokens=size.completion_tokens)
     return max(cost_nanos(usage, each) for each in rates)
+
+
+def no_dearer_than_first(size: CallSize, rates: Mapping[str, FrozenRates]) -> tuple[dict[str, FrozenRates], int]:
+    """The models of a chain that cost at most what its first one does, in their order, and the hold for them.
+
+    A dearer fallback must not refuse a call that the first model could serve: without the dearer ones it may fit.
+    """
+    holds = {model: worst_nanos(size, [each]) for model, each in rates.items()}
+    first = next(iter(holds.values()))
+    return {model: rates[model] for model, hold in holds.items() if hold <= first}, first

@@ -7,8 +7,9 @@ not know is loaded from PostgreSQL before anything is admitted by it, so an empt
 The gateway calls the async functions on its Pipeline; sweeper and shipper call the sync ones on redis-py.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
@@ -18,15 +19,10 @@ from uuid import UUID
 from msgspec import Struct
 from redis import Redis, RedisError, ResponseError
 
-from billing.errors import (
-    ConcurrencyExceeded,
-    DailyQuotaExceeded,
-    InsufficientQuota,
-    LimiterUnavailable,
-    RateLimitExceeded,
-    TokenRateExceeded,
-)
-from billing.plans import Limits, tighter
+from billing.admission import SCOPES, SECONDS_PER_DAY, refusal
+from billing.admission import Admission as Admission  # part of this face
+from billing.errors import LimiterAway
+from billing.plans import Limits
 from codexflow.lib.redis import Argument, Pipeline, RedisUnavailable, Script, shard_of, tag
 
 _LUA = Path(__file__).parent / "lua"
@@ -34,11 +30,13 @@ ADMIT = Script(_LUA / "admit.lua")
 SETTLE = Script(_LUA / "settle.lua")
 HEARTBEAT = Script(_LUA / "heartbeat.lua")
 WARM = Script(_LUA / "warm.lua")
+COUNT = Script(_LUA / "count.lua")
 
-SECONDS_PER_DAY = 86_400
+# What a stall of the connection is given to end, and what it and the second answer get together: with the first
+# try's timeout of 100 ms no call waits longer than 300 ms for Redis.
 SECOND_CHANCE_S = 0.15
+SECOND_ANSWER_S = 0.18
 RECENT_S = 600
-SCOPES = ("organization", "key")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,18 +68,22 @@ class Payer:
     shard: ShardKeys
     scopes: tuple[bytes, bytes]
     slots: tuple[bytes, bytes]
+    admit_keys: tuple[bytes, ...]  # of admit.lua, and the first of settle.lua
 
     @classmethod
     def of(cls, prefix: str, organization_id: UUID, key_id: UUID) -> "Payer":
         shard = ShardKeys.of(prefix, shard_of(organization_id))
-        names = (f"o:{organization_id}", f"k:{key_id}")
+        organization, key = f"o:{organization_id}", f"k:{key_id}"
+        scopes = (f"{shard.prefix}scope:{organization}".encode(), f"{shard.prefix}scope:{key}".encode())
+        slots = (f"{shard.prefix}slots:{organization}".encode(), f"{shard.prefix}slots:{key}".encode())
         return cls(
             organization_id,
             str(organization_id).encode(),
             key_id,
             shard,
-            tuple(f"{shard.prefix}scope:{name}".encode() for name in names),  # type: ignore[arg-type] # two of each
-            tuple(f"{shard.prefix}slots:{name}".encode() for name in names),  # type: ignore[arg-type]
+            scopes,
+            slots,
+            (*scopes, shard.alive, shard.intents, *slots),
         )
 
 
@@ -93,26 +95,6 @@ class Claim(Struct, frozen=True, kw_only=True):
     hold_nanos: int
     tokens: int
     intent: bytes
-
-
-class Admission(Struct, frozen=True, kw_only=True):
-    """A call that passed every limit, or the state of the daily limit when it did not."""
-
-    day: int  # days since 1970, by Redis's clock
-    minute: int
-    limit: int  # daily requests of the tighter scope; -1 = none
-    remaining: int
-    reset_s: int  # epoch seconds
-
-    def headers(self) -> list[tuple[bytes, bytes]]:
-        """X-RateLimit-* of the daily requests."""
-        if self.limit < 0:
-            return []
-        return [
-            (b"x-ratelimit-limit", b"%d" % self.limit),
-            (b"x-ratelimit-remaining", b"%d" % self.remaining),
-            (b"x-ratelimit-reset", b"%d" % self.reset_s),
-        ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,54 +137,75 @@ async def admit(
     """Check every limit, count the call, take its hold and its lease, and write its intent; or change nothing.
 
     Raises DailyQuotaExceeded, RateLimitExceeded, TokenRateExceeded, ConcurrencyExceeded (429), InsufficientQuota (402),
-    each with the state of the daily limit in `facts["admission"]`; LimiterUnavailable (503) when Redis or, for a
-    scope it does not know, PostgreSQL cannot answer.
+    each with the state of the limits in `facts["admission"]`; LimiterAway (503) when Redis cannot answer,
+    LimiterUnavailable when PostgreSQL cannot for a scope that Redis does not know.
     """
-    keys = [*payer.scopes, payer.shard.alive, payer.shard.intents, *payer.slots]
+    organization, key = limits
     args: list[Argument] = [
         str(claim.request_id),
         lease_ms,
-        int(claim.takes_slot),
+        b"1" if claim.takes_slot else b"0",
         claim.hold_nanos,
         claim.tokens,
         claim.intent,
-        int(is_forced),
-        *limits[0].as_args(),
-        *limits[1].as_args(),
+        b"1" if is_forced else b"0",
+        *organization.args,
+        *key.args,
     ]
     try:
-        reply = await _ask(redis, payer, keys, args, load_truth)
+        reply = await redis.run(ADMIT, payer.admit_keys, args)
+        if reply[0] == b"cold":
+            reply = await _warmed(redis, payer, args, load_truth, reply)
     except RedisUnavailable as exc:
-        # A stall of a moment should not cost the caller an answer. Asking twice is harmless: the first may have
-        # been counted, and then the second is told so.
-        if not await redis.until_up(SECOND_CHANCE_S):
-            raise LimiterUnavailable(reason=repr(exc), retry_after_s=1) from exc
-        try:
-            reply = await _ask(redis, payer, keys, args, load_truth)
-        except RedisUnavailable as again:
-            raise LimiterUnavailable(reason=repr(again), retry_after_s=1) from again
-    verdict, day, now_ms, detail = reply[0], reply[1], reply[2], reply[6]
-    admission = _daily_state(limits, day=day, minute=reply[5], used=(reply[3], reply[4]))
+        reply = await _ask_again(redis, payer, args, load_truth, exc)
+    except ResponseError as exc:
+        raise LimiterAway(reason=repr(exc), retry_after_s=1) from exc
+    verdict, day, now_ms, minute, scope, day_o, day_k, requests_o, requests_k, tokens_o, tokens_k, slot_in_ms = reply
+    admission = Admission(
+        day=day,
+        minute=minute,
+        now_ms=now_ms,
+        limits=limits,
+        requests_today=(day_o, day_k),
+        minute_requests=(requests_o, requests_k),
+        minute_tokens=(tokens_o, tokens_k),
+    )
     if verdict in (b"ok", b"dup"):
         return admission
-    raise _refusal(verdict.decode(), SCOPES[detail - 1], admission, now_ms)
+    raise refusal(verdict.decode(), scope - 1, admission, slot_free_in_ms=slot_in_ms)
 
 
-async def _ask(
-    redis: Pipeline, payer: Payer, keys: Sequence[bytes], args: Sequence[Argument], load_truth: LoadTruth
+async def _warmed(
+    redis: Pipeline, payer: Payer, args: Sequence[Argument], load_truth: LoadTruth, reply: list[Any]
 ) -> list[Any]:
-    """The script's answer, after loading the scopes that Redis does not know: each may be cold once."""
+    """The script's answer once it knows the scopes. `reply` is its first; each scope may be cold once."""
+    for _ in range(len(SCOPES)):
+        if reply[0] != b"cold":
+            return reply
+        day, scope = reply[1], reply[4] - 1
+        truth = await load_truth(payer, scope, day)
+        await redis.run(WARM, [payer.scopes[scope]], _warm_args(day, truth))
+        reply = await redis.run(ADMIT, payer.admit_keys, args)
+    if reply[0] == b"cold":
+        raise LimiterAway(reason="scopes do not stay loaded", retry_after_s=1)
+    return reply
+
+
+async def _ask_again(
+    redis: Pipeline, payer: Payer, args: Sequence[Argument], load_truth: LoadTruth, first: RedisUnavailable
+) -> list[Any]:
+    """A stall of a moment should not cost the caller an answer; a longer one should not cost it time.
+
+    Asking twice is harmless: the first may have been counted, and then the second is told so.
+    """
     try:
-        for _ in range(len(SCOPES) + 1):
-            reply: list[Any] = await redis.run(ADMIT, keys, args)
-            verdict, day, scope = reply[0], reply[1], reply[6] - 1
-            if verdict != b"cold":
-                return reply
-            truth = await load_truth(payer, scope, day)
-            await redis.run(WARM, [payer.scopes[scope]], _warm_args(day, truth))
-    except ResponseError as exc:
-        raise LimiterUnavailable(reason=repr(exc), retry_after_s=1) from exc
-    raise LimiterUnavailable(reason="scopes do not stay loaded", retry_after_s=1)
+        async with asyncio.timeout(SECOND_ANSWER_S):
+            if not await redis.until_up(SECOND_CHANCE_S):
+                raise LimiterAway(reason=repr(first), retry_after_s=1) from first
+            reply = await redis.run(ADMIT, payer.admit_keys, args)
+            return await _warmed(redis, payer, args, load_truth, reply)
+    except (RedisUnavailable, ResponseError, TimeoutError) as again:
+        raise LimiterAway(reason=repr(again), retry_after_s=1) from again
 
 
 async def settle(redis: Pipeline, payer: Payer, settlement: Settlement) -> bool:
@@ -217,6 +220,11 @@ async def settle(redis: Pipeline, payer: Payer, settlement: Settlement) -> bool:
 def settle_sync(redis: "Redis", payer: Payer, settlement: Settlement) -> bool:
     """As `settle`, for tasks. Raises redis.RedisError."""
     return bool(SETTLE.run(redis, *_settle_command(payer, settlement)))
+
+
+def count_sync(redis: "Redis", payer: Payer, *, day: int, requests: int, cost_nanos: int) -> None:
+    """Count calls that nobody admitted, once PostgreSQL has them. Raises redis.RedisError: it will be made up for."""
+    COUNT.run(redis, list(payer.scopes), [day, month_of(day), requests, cost_nanos])
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,15 +292,7 @@ def _warm_args(day: int, truth: ScopeTruth) -> list[Argument]:
 
 def _settle_command(payer: Payer, settlement: Settlement) -> tuple[list[bytes], list[Any]]:
     shard, request_id = payer.shard, str(settlement.request_id)
-    keys = [
-        *payer.scopes,
-        shard.alive,
-        shard.intents,
-        *payer.slots,
-        shard.progress,
-        shard.usage,
-        recent_key(shard, request_id),
-    ]
+    keys = [*payer.admit_keys, shard.progress, shard.usage, recent_key(shard, request_id)]
     args = [
         request_id,
         settlement.event,
@@ -312,43 +312,3 @@ def _settle_command(payer: Payer, settlement: Settlement) -> tuple[list[bytes], 
 def recent_key(shard: ShardKeys, request_id: UUID | str) -> bytes:
     """Says for ten minutes whose request it was, so that a row on its way is not reported missing."""
     return f"{shard.prefix}recent:{request_id}".encode()
-
-
-def _daily_state(limits: tuple[Limits, Limits], *, day: int, minute: int, used: tuple[int, int]) -> Admission:
-    """The daily limit with the least left."""
-    left = [
-        (max(0, scope.daily_requests - count), scope.daily_requests)
-        for scope, count in zip(limits, used, strict=True)
-        if scope.daily_requests >= 0
-    ]
-    remaining, limit = min(left) if left else (0, tighter(-1, -1))
-    return Admission(day=day, minute=minute, limit=limit, remaining=remaining, reset_s=(day + 1) * SECONDS_PER_DAY)
-
-
-@dataclass(frozen=True, slots=True)
-class _Verdict:
-    error: type[RateLimitExceeded | InsufficientQuota]
-    what: str = field(default="")
-
-
-_VERDICTS = {
-    "day": _Verdict(DailyQuotaExceeded, "requests a day"),
-    "rpm": _Verdict(RateLimitExceeded, "requests a minute"),
-    "tpm": _Verdict(TokenRateExceeded, "tokens a minute"),
-    "streams": _Verdict(ConcurrencyExceeded, "concurrent streams"),
-    "budget": _Verdict(InsufficientQuota, "budget"),
-}
-
-
-def _refusal(verdict: str, scope: str, admission: Admission, now_ms: int) -> Exception:
-    """The error for a verdict, with the whole seconds after which the same call may pass."""
-    known = _VERDICTS[verdict]
-    now_s = now_ms // 1000
-    retry_after_s: int | None = {
-        "day": admission.reset_s - now_s,
-        "rpm": 60 - now_s % 60,
-        "tpm": 60 - now_s % 60,
-        "streams": 1,
-    }.get(verdict)
-    message = f"{known.error.default_message} (limit of the {scope}: {known.what})"
-    return known.error(message, retry_after_s=retry_after_s, scope=scope, admission=admission)

@@ -12,6 +12,12 @@ from codexflow.lib.clock import now
 class Plan(models.Model):
     """What an organization may use and what it pays. Editing a plan never rewrites history."""
 
+    class LimiterFail(models.TextChoices):
+        """What happens to calls without a hard budget while Redis is away; those with one are always refused."""
+
+        BOUNDED = "bounded", _("Goes on within bounds")
+        CLOSED = "closed", _("Refuses")
+
     slug = models.SlugField(_("short name"), max_length=30, unique=True)
     name = models.CharField(_("name"), max_length=60)
     price_month_nanos = models.BigIntegerField(_("price a month (nano-USD)"), default=0)
@@ -31,6 +37,13 @@ class Plan(models.Model):
     margin_bp = models.PositiveIntegerField(_("margin (basis points)"), default=0)
     # False: requests are recorded and charged but never refused for lack of credit.
     has_hard_budget = models.BooleanField(_("refuses without credit"), default=True)
+    limiter_fail = models.CharField(
+        _("while limits cannot be checked"),
+        max_length=8,
+        choices=LimiterFail.choices,
+        default=LimiterFail.BOUNDED,
+        db_default=LimiterFail.BOUNDED.value,
+    )
     is_public = models.BooleanField(_("for sale"), default=True)
     position = models.PositiveSmallIntegerField(_("position"), default=0)
 
@@ -53,6 +66,11 @@ class Account(models.Model):
     plan = models.ForeignKey(Plan, on_delete=models.PROTECT, related_name="accounts")
     credit_nanos = models.BigIntegerField(_("credit (nano-USD)"), default=0)
     spent_nanos = models.BigIntegerField(_("spent (nano-USD)"), default=0)
+    # Hard stops the organization sets itself, beside its credit; None: none.
+    budget_day_nanos = models.PositiveBigIntegerField(_("budget a day (nano-USD)"), null=True, blank=True)
+    budget_month_nanos = models.PositiveBigIntegerField(_("budget a month (nano-USD)"), null=True, blank=True)
+    # Calls made straight at LiteLLM with a mapped key are logged and counted; whether they cost is decided here.
+    charges_direct_traffic = models.BooleanField(_("charges traffic past the gateway"), default=False, db_default=False)
     opened_at = models.DateTimeField(_("opened"), default=now, editable=False)
 
     class Meta:

@@ -83,6 +83,11 @@ def account_of(organization: Organization) -> Account:
     return account
 
 
+def seats_of(organization: Organization) -> int:
+    """How many people its plan allows."""
+    return account_of(organization).plan.seats
+
+
 def balance_of(account: Account) -> Balance:
     """Credit and spent from PostgreSQL, what running calls hold from Redis."""
     return Balance(

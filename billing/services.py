@@ -5,7 +5,9 @@ from typing import Any
 from django.db import transaction
 from django.db.models import F
 
-from accounts.models import Organization
+from accounts import audit
+from accounts.models import Organization, User
+from accounts.signals import access_changed
 from billing.models import Account, LedgerEntry, Plan
 from billing.plans import UNLIMITED, Limits
 from codexflow.catalogue import directory
@@ -46,11 +48,15 @@ def seed_plans() -> list[Plan]:
 
 
 def open_account(organization: Organization, *, plan: str = DEFAULT_PLAN) -> Account:
-    """The organization's account, opened on first need with the plan's included credit. Idempotent, one transaction."""
+    """The organization's account, opened on first need with the plan's included credit. Idempotent, one transaction.
+
+    What a plan gives away without a price is given once to a person, however many organizations they make.
+    """
     with transaction.atomic():
         chosen = Plan.objects.get(slug=plan)
         account, is_new = Account.objects.get_or_create(organization=organization, defaults={"plan": chosen})
-        if is_new and chosen.included_credit_nanos:
+        is_gift = chosen.price_month_nanos == 0 and chosen.is_public
+        if is_new and chosen.included_credit_nanos and not (is_gift and _had_gift(organization)):
             add_credit(
                 organization,
                 chosen.included_credit_nanos,
@@ -60,6 +66,15 @@ def open_account(organization: Organization, *, plan: str = DEFAULT_PLAN) -> Acc
             )
             account.refresh_from_db()
     return account
+
+
+def _had_gift(organization: Organization) -> bool:
+    """Whether whoever made the organization was given credit before. Waits for others of theirs being opened."""
+    if organization.created_by_id is None:
+        return False
+    User.objects.select_for_update(no_key=True).get(pk=organization.created_by_id)
+    theirs = LedgerEntry.objects.filter(organization__created_by=organization.created_by_id, reference=OPENING)
+    return theirs.exclude(organization=organization).exists()
 
 
 def add_credit(
@@ -82,6 +97,37 @@ def add_credit(
     return entry
 
 
+def set_budgets(
+    organization: Organization,
+    *,
+    day_nanos: int | None,
+    month_nanos: int | None,
+    actor: User | None = None,
+    actor_label: str = "",
+    address: str | None = None,
+) -> Account:
+    """Give the organization budgets of the UTC day and month, or none, in one transaction with the audit entry.
+
+    They hold from the next call on: every gateway process hears of them.
+    """
+    with transaction.atomic():
+        account = open_account(organization)
+        account.budget_day_nanos, account.budget_month_nanos = day_nanos, month_nanos
+        account.save(update_fields=["budget_day_nanos", "budget_month_nanos"])
+        audit.record(
+            "account.budgets_set",
+            account,
+            organization=organization,
+            actor=actor,
+            actor_label=actor_label,
+            address=address,
+            day_nanos=day_nanos,
+            month_nanos=month_nanos,
+        )
+        transaction.on_commit(lambda: access_changed.send(Account))
+    return account
+
+
 def limits_of(account: Account) -> Limits:
     """What the organization may use: its plan's values, or the catalogue's where the plan has none."""
     plan, defaults = account.plan, directory.current()
@@ -91,6 +137,8 @@ def limits_of(account: Account) -> Limits:
         tpm=plan.tpm,
         concurrent_streams=_or(plan.concurrent_streams, defaults.concurrent_streams),
         total_budget_nanos=account.credit_nanos if plan.has_hard_budget else UNLIMITED,
+        day_budget_nanos=_or(account.budget_day_nanos, UNLIMITED),
+        month_budget_nanos=_or(account.budget_month_nanos, UNLIMITED),
     )
 
 

@@ -1,14 +1,17 @@
 """The page of an organization's money."""
 
+from django.contrib import messages
 from django.http import HttpResponseBase
-from django.shortcuts import render
-from django.views.decorators.http import require_safe
+from django.shortcuts import redirect, render
+from django.utils.translation import gettext as _
+from django.views.decorators.http import require_http_methods, require_safe
 
 from accounts.permissions import Action
 from accounts.tenancy import PageRequest, Tenant, organization_page
 from billing import selectors
+from billing.forms import BudgetsForm
 from billing.models import LedgerEntry
-from billing.services import limits_of
+from billing.services import limits_of, set_budgets
 from codexflow.lib.clock import now
 
 PAGE = 25
@@ -44,6 +47,25 @@ def billing(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
             **ledger,
         },
     )
+
+
+@organization_page(Action.MANAGE_BILLING)
+@require_http_methods(["GET", "POST"])
+def budgets(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
+    """The organization's own budgets, beside its credit."""
+    form = BudgetsForm(request.POST or None, account=selectors.account_of(tenant.organization))
+    if request.method == "POST" and form.is_valid():
+        set_budgets(
+            tenant.organization,
+            day_nanos=form.nanos("day_usd"),
+            month_nanos=form.nanos("month_usd"),
+            actor=request.user,
+            address=request.META.get("REMOTE_ADDR") or None,
+        )
+        messages.success(request, _("The budgets are set."))
+        return redirect("billing", slug=tenant.organization.slug)
+    template = "billing/budgets.html#body" if request.htmx else "billing/budgets.html"
+    return render(request, template, {"form": form}, status=422 if form.errors else 200)
 
 
 def _percent(part: int, whole: int) -> int:

@@ -5,9 +5,10 @@
 --      7 forced (0/1: count the call without asking, used to restore a live call that Redis has forgotten)
 --      8.. seven limits of the organization, then seven of the key; -1 = none:
 --         requests a day, requests a minute, tokens a minute, streams, total / day / month budget (nanos)
--- Returns {verdict, day, now ms, requests today of the organization, of the key, minute, detail...}
---   verdict: ok | dup | cold (detail: index of the scope that must be loaded first)
---            | day | rpm | tpm | streams | budget (detail: index of the scope that refused)
+-- Returns {verdict, day, now ms, minute, scope, then of the organization and of the key: requests today,
+--          requests this minute, tokens this minute, ms until the first slot is free at the latest}
+--   verdict: ok | dup | cold (scope: which must be loaded first; nothing follows)
+--            | day | rpm | tpm | streams | budget (scope: which refused)
 --
 -- A scope is a hash: d day, n requests of it, ds nanos spent on it; mo month, ms nanos spent in it;
 -- m minute, r requests and t tokens of it; spent, held nanos in all. Redis's clock decides day, month and minute.
@@ -37,7 +38,7 @@ local scopes = {}
 for i = 1, 2 do
   local f = redis.call('HMGET', KEYS[i], 'd', 'n', 'ds', 'mo', 'ms', 'm', 'r', 't', 'spent', 'held')
   if not f[1] then
-    return {'cold', day, now_ms, 0, 0, minute, i}
+    return {'cold', day, now_ms, minute, i}
   end
   local s = {}
   s.is_today = tonumber(f[1]) == day
@@ -53,8 +54,10 @@ for i = 1, 2 do
   scopes[i] = s
 end
 
-local function answer(verdict, detail)
-  return {verdict, day, now_ms, scopes[1].requests, scopes[2].requests, minute, detail or 0}
+local function answer(verdict, scope, slot_free_in_ms)
+  local o, k = scopes[1], scopes[2]
+  return {verdict, day, now_ms, minute, scope or 0, o.requests, k.requests, o.minute_requests, k.minute_requests,
+    o.minute_tokens, k.minute_tokens, slot_free_in_ms or 0}
 end
 
 if redis.call('HEXISTS', KEYS[4], ARGV[1]) == 1 then
@@ -77,7 +80,10 @@ if ARGV[7] ~= '1' then
     if limit(2) == 0 then return answer('tpm', i) end
     if takes_slot and limit(3) >= 0 then
       redis.call('ZREMRANGEBYSCORE', KEYS[4 + i], '-inf', now_ms)
-      if redis.call('ZCARD', KEYS[4 + i]) >= limit(3) then return answer('streams', i) end
+      if redis.call('ZCARD', KEYS[4 + i]) >= limit(3) then
+        local first = redis.call('ZRANGE', KEYS[4 + i], 0, 0, 'WITHSCORES')
+        return answer('streams', i, first[2] and tonumber(first[2]) - now_ms)
+      end
     end
     if limit(4) >= 0 and s.spent + s.held + hold > limit(4) then return answer('budget', i) end
     if limit(5) >= 0 and s.day_spent + s.held + hold > limit(5) then return answer('budget', i) end
@@ -99,6 +105,8 @@ for i = 1, 2 do
   redis.call('EXPIRE', key, 172800)
   if takes_slot then redis.call('ZADD', KEYS[4 + i], lease_ends, ARGV[1]) end
   s.requests = s.requests + 1
+  s.minute_requests = s.minute_requests + 1
+  s.minute_tokens = s.minute_tokens + tokens
 end
 redis.call('ZADD', KEYS[3], lease_ends, ARGV[1])
 -- Day and minute are decided here, so they stand in front of the intent. Small numbers: `..` keeps them whole.

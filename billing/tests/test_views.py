@@ -6,8 +6,10 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
+from accounts.models import AuditEntry
 from billing.models import LedgerEntry
-from billing.services import add_credit
+from billing.selectors import account_of
+from billing.services import add_credit, limits_of
 from codexflow.testing.cast import Cast, an_event_of, happened
 
 
@@ -56,3 +58,32 @@ def test_the_number_of_queries_does_not_grow_with_the_ledger(page: Client, cast:
     with CaptureQueriesContext(connection) as many:
         page.get(where)
     assert len(many) == len(few)
+
+
+def test_budgets_are_set_shown_and_taken_back(page: Client, cast: Cast) -> None:
+    where = reverse("billing-budgets", args=[cast.slug])
+    assert page.post(where, {"day_usd": "1.50", "month_usd": ""}).status_code == 302
+    account = account_of(cast.organization)
+    assert (account.budget_day_nanos, account.budget_month_nanos) == (1_500_000_000, None)
+    assert limits_of(account).day_budget_nanos == 1_500_000_000
+    assert "$1.5" in page.get(reverse("billing", args=[cast.slug])).content.decode()
+    assert 'value="1.5"' in page.get(where, headers={"hx-request": "true"}).content.decode()
+    entry = AuditEntry.objects.get(action="account.budgets_set")
+    assert (entry.actor, entry.facts["day_nanos"]) == (cast.ada, 1_500_000_000)
+    assert page.post(where, {"day_usd": "", "month_usd": "20"}).status_code == 302
+    account.refresh_from_db()
+    assert (account.budget_day_nanos, account.budget_month_nanos) == (None, 20_000_000_000)
+
+
+@pytest.mark.parametrize("wrong", ["-1", "0", "much", "1e30"])
+def test_a_budget_that_is_none_comes_back_with_its_error(page: Client, cast: Cast, wrong: str) -> None:
+    answer = page.post(reverse("billing-budgets", args=[cast.slug]), {"day_usd": wrong})
+    assert answer.status_code == 422
+    assert account_of(cast.organization).budget_day_nanos is None
+
+
+def test_who_only_makes_keys_sets_no_budgets(client: Client, cast: Cast) -> None:
+    client.force_login(cast.ben)
+    where = reverse("billing-budgets", args=[cast.slug])
+    assert [client.get(where).status_code, client.post(where, {"day_usd": "1"}).status_code] == [403, 403]
+    assert where not in client.get(reverse("billing", args=[cast.slug])).content.decode()

@@ -1,0 +1,154 @@
+"""The state of a caller's limits after a call was let in or refused, and how it is told in headers. Pure."""
+
+from http import HTTPStatus
+
+from msgspec import Struct
+
+from billing.errors import (
+    ConcurrencyExceeded,
+    DailyQuotaExceeded,
+    InsufficientQuota,
+    RateLimitExceeded,
+    TokenRateExceeded,
+)
+from billing.plans import Limits
+
+Header = tuple[bytes, bytes]
+
+SECONDS_PER_DAY = 86_400
+SECONDS_PER_MINUTE = 60
+SCOPES = ("organization", "key")
+DEGRADED = (b"x-cfx-degraded", b"limiter")
+
+
+def duration(seconds: int) -> str:
+    """Seconds as OpenAI's reset headers have them: 12s, 1m0s."""
+    minutes, rest = divmod(seconds, SECONDS_PER_MINUTE)
+    return f"{minutes}m{rest}s" if minutes else f"{rest}s"
+
+
+# Every reset that a minute can have, made once.
+_RESETS = tuple(
+    (
+        (b"x-ratelimit-reset-requests", duration(left_s).encode()),
+        (b"x-ratelimit-reset-tokens", duration(left_s).encode()),
+    )
+    for left_s in range(SECONDS_PER_MINUTE + 1)
+)
+
+
+class Admission(Struct, frozen=True, kw_only=True, gc=False):
+    """Counts right after a call was let in, or as they were when it was refused. Pairs are organization and key."""
+
+    day: int  # days since 1970, by Redis's clock
+    minute: int  # minutes since 1970
+    now_ms: int
+    limits: tuple[Limits, Limits]
+    requests_today: tuple[int, int]
+    minute_requests: tuple[int, int] = (0, 0)
+    minute_tokens: tuple[int, int] = (0, 0)
+    # Redis was away: the counts are what this process knew last, and those of the minute are not known.
+    is_degraded: bool = False
+
+    @property
+    def limit(self) -> int:
+        """Daily requests of the scope with the least left; -1 = none."""
+        return self._daily()[0]
+
+    @property
+    def remaining(self) -> int:
+        return self._daily()[1]
+
+    @property
+    def reset_s(self) -> int:
+        """Midnight, in epoch seconds."""
+        return (self.day + 1) * SECONDS_PER_DAY
+
+    @property
+    def minute_ends_in_s(self) -> int:
+        return SECONDS_PER_MINUTE - self.now_ms // 1000 % SECONDS_PER_MINUTE
+
+    def _daily(self) -> tuple[int, int]:
+        organization, key = self.limits
+        return least_left(organization.daily_requests, key.daily_requests, self.requests_today)
+
+    def headers(self) -> list[Header]:
+        """X-RateLimit-* of the day, and OpenAI's of the minute. Limits that are not set are left out."""
+        organization, key = self.limits
+        headers: list[Header] = []
+        limit, left = least_left(organization.daily_requests, key.daily_requests, self.requests_today)
+        if limit >= 0:
+            headers += (
+                (b"x-ratelimit-limit", b"%d" % limit),
+                (b"x-ratelimit-remaining", b"%d" % left),
+                (b"x-ratelimit-reset", b"%d" % self.reset_s),
+            )
+        if self.is_degraded:
+            headers.append(DEGRADED)
+            return headers
+        resets = _RESETS[self.minute_ends_in_s]
+        limit, left = least_left(organization.rpm, key.rpm, self.minute_requests)
+        if limit >= 0:
+            headers += (
+                (b"x-ratelimit-limit-requests", b"%d" % limit),
+                (b"x-ratelimit-remaining-requests", b"%d" % left),
+                resets[0],
+            )
+        limit, left = least_left(organization.tpm, key.tpm, self.minute_tokens)
+        if limit >= 0:
+            headers += (
+                (b"x-ratelimit-limit-tokens", b"%d" % limit),
+                (b"x-ratelimit-remaining-tokens", b"%d" % left),
+                resets[1],
+            )
+        return headers
+
+
+def least_left(organization: int, key: int, used: tuple[int, int]) -> tuple[int, int]:
+    """Of two limits the one with less left, and how much; (-1, 0) when neither is set."""
+    if key < 0:
+        return (organization, max(0, organization - used[0])) if organization >= 0 else (-1, 0)
+    key_left = max(0, key - used[1])
+    if organization < 0:
+        return key, key_left
+    organization_left = max(0, organization - used[0])
+    if (organization_left, organization) < (key_left, key):
+        return organization, organization_left
+    return key, key_left
+
+
+# Verdict of admit.lua -> the error, and what the message calls the limit.
+_REFUSALS: dict[str, tuple[type[RateLimitExceeded | InsufficientQuota], str]] = {
+    "day": (DailyQuotaExceeded, "requests a day"),
+    "rpm": (RateLimitExceeded, "requests a minute"),
+    "tpm": (TokenRateExceeded, "tokens a minute"),
+    "streams": (ConcurrencyExceeded, "concurrent streams"),
+    "budget": (InsufficientQuota, "budget"),
+}
+
+
+def refusal(
+    verdict: str, scope: int, admission: Admission, *, slot_free_in_ms: int = 0
+) -> RateLimitExceeded | InsufficientQuota:
+    """The error for a verdict about one of SCOPES, with the whole seconds after which the same call may pass.
+
+    A stream's slot is free at the latest when its lease ends unrenewed. No time makes up for missing money.
+    """
+    error, what = _REFUSALS[verdict]
+    name = SCOPES[scope]
+    return error(
+        f"{error.default_message} (limit of the {name}: {what})",
+        retry_after_s=_retry_after_s(verdict, admission, slot_free_in_ms)
+        if error.status == HTTPStatus.TOO_MANY_REQUESTS
+        else None,
+        scope=name,
+        admission=admission,
+    )
+
+
+def _retry_after_s(verdict: str, admission: Admission, slot_free_in_ms: int) -> int:
+    if verdict == "day":
+        return admission.reset_s - admission.now_ms // 1000
+    if verdict == "streams":
+        return max(1, -(-slot_free_in_ms // 1000))
+    return admission.minute_ends_in_s
