@@ -6,7 +6,7 @@ from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 
-from accounts.staff import acting
+from accounts.audit import acting
 from codexflow.lib.admin import ReadOnlyAdmin, site
 from codexflow.lib.clock import now
 from keys.models import ApiKey

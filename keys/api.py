@@ -1,19 +1,33 @@
 """Management API of keys. The same services as the pages."""
 
+from dataclasses import replace
+from typing import Any
 from uuid import UUID
 
+from django.db.models import QuerySet
 from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from accounts.permissions import Action
+from billing.selectors import account_of, spend_by_key
+from billing.services import set_budgets
+from codexflow.lib.clock import now
 from codexflow.lib.errors import NotFound
 from keys import services
 from keys.api_access import Caller, ManagementView, caller_of
+from keys.errors import ActionNotAllowed
 from keys.models import ApiKey
 from keys.selectors import keys_of
-from keys.serializers import IssuedKeySerializer, KeySerializer, NewKeySerializer, RenameSerializer
-from keys.services import KeyTerms
+from keys.serializers import (
+    BudgetsSerializer,
+    IssuedKeySerializer,
+    KeyChangesSerializer,
+    KeySerializer,
+    NewKeySerializer,
+    RotationSerializer,
+)
+from keys.services import IssuedKey, KeyTerms
 
 
 class KeysView(ManagementView):
@@ -22,7 +36,7 @@ class KeysView(ManagementView):
     @extend_schema(operation_id="keys_list", responses=KeySerializer(many=True))
     def get(self, request: Request) -> Response:
         caller = caller_of(request)
-        return Response({"data": KeySerializer(keys_of(caller.organization), many=True).data})
+        return Response({"data": _shown(caller, keys_of(caller.organization), many=True)})
 
     @extend_schema(operation_id="keys_create", request=NewKeySerializer, responses={201: IssuedKeySerializer})
     def post(self, request: Request) -> Response:
@@ -39,8 +53,7 @@ class KeysView(ManagementView):
         issued = services.issue_key(
             caller.organization, name=name, created_by=caller.responsible, actor_label=caller.label, terms=terms
         )
-        issued.row.key = issued.plain  # type: ignore[attr-defined] # for this one answer
-        return Response(IssuedKeySerializer(issued.row).data, status=201, headers={"Cache-Control": "no-store"})
+        return _issued(issued)
 
 
 class KeyView(ManagementView):
@@ -48,18 +61,25 @@ class KeyView(ManagementView):
 
     @extend_schema(operation_id="keys_show", responses=KeySerializer)
     def get(self, request: Request, key_id: UUID) -> Response:
-        return Response(KeySerializer(_key(caller_of(request), key_id)).data)
+        caller = caller_of(request)
+        return Response(_shown(caller, _key(caller, key_id)))
 
-    @extend_schema(operation_id="keys_rename", request=RenameSerializer, responses=KeySerializer)
+    @extend_schema(operation_id="keys_change", request=KeyChangesSerializer, responses=KeySerializer)
     def patch(self, request: Request, key_id: UUID) -> Response:
+        """Changes name, expiry, limits or lists, for calls that begin from now on. What is left out stays."""
         caller = caller_of(request)
         key = _key(caller, key_id)
         caller.require(Action.MANAGE_KEYS)
-        wanted = RenameSerializer(data=request.data)
+        wanted = KeyChangesSerializer(data=request.data, partial=True)
         wanted.is_valid(raise_exception=True)
-        name = wanted.validated_data["name"]
-        services.rename_key(key, name=name, actor=caller.user, actor_label=caller.label)
-        return Response(KeySerializer(key).data)
+        changes = dict(wanted.validated_data)
+        if caller.key is not None:
+            # A key gives no other more than it may do itself, and itself no more than it may do now.
+            asked = {name: value for name, value in changes.items() if name != "name"}
+            most = replace(KeyTerms.of(key), **asked).within(caller.key)
+            changes |= {name: getattr(most, name) for name in asked}
+        services.change_key(key, changes, actor=caller.user, actor_label=caller.label)
+        return Response(_shown(caller, key))
 
     @extend_schema(operation_id="keys_revoke", request=None, responses=KeySerializer)
     def delete(self, request: Request, key_id: UUID) -> Response:
@@ -68,7 +88,73 @@ class KeyView(ManagementView):
         key = _key(caller, key_id)
         caller.require(Action.MANAGE_KEYS)
         services.revoke_key(key, actor=caller.user, actor_label=caller.label)
-        return Response(KeySerializer(key).data)
+        return Response(_shown(caller, key))
+
+
+class KeyRotationView(ManagementView):
+    """A key's successor."""
+
+    @extend_schema(operation_id="keys_rotate", request=RotationSerializer, responses={201: IssuedKeySerializer})
+    def post(self, request: Request, key_id: UUID) -> Response:
+        """A new key with the same name and terms. The old one works until the overlap is over: both do."""
+        caller = caller_of(request)
+        key = _key(caller, key_id)
+        caller.require(Action.MANAGE_KEYS)
+        wanted = RotationSerializer(data=request.data)
+        wanted.is_valid(raise_exception=True)
+        if caller.key is not None and KeyTerms.of(key).within(caller.key) != KeyTerms.of(key):
+            # Its secret would be a way to more than the caller may do.
+            raise ActionNotAllowed
+        return _issued(
+            services.rotate_key(
+                key,
+                overlap_s=wanted.validated_data["overlap_s"],
+                created_by=caller.responsible,
+                actor=caller.user,
+                actor_label=caller.label,
+            )
+        )
+
+
+class BudgetsView(ManagementView):
+    """The organization's own budgets, beside its credit."""
+
+    @extend_schema(operation_id="budgets_show", responses=BudgetsSerializer)
+    def get(self, request: Request) -> Response:
+        caller = caller_of(request)
+        caller.require(Action.SEE_BILLING)
+        return Response(BudgetsSerializer(account_of(caller.organization)).data)
+
+    @extend_schema(operation_id="budgets_set", request=BudgetsSerializer, responses=BudgetsSerializer)
+    def put(self, request: Request) -> Response:
+        """For people only: a budget is there for keys that leak, and such a key must not lift it.
+
+        It holds from the next call on: a call whose worst case does not fit gets 402.
+        """
+        caller = caller_of(request)
+        caller.require(Action.MANAGE_BILLING)
+        if caller.user is None:
+            raise ActionNotAllowed
+        wanted = BudgetsSerializer(data=request.data)
+        wanted.is_valid(raise_exception=True)
+        account = set_budgets(
+            caller.organization,
+            day_nanos=wanted.validated_data["budget_day_nanos"],
+            month_nanos=wanted.validated_data["budget_month_nanos"],
+            actor=caller.user,
+        )
+        return Response(BudgetsSerializer(account).data)
+
+
+def _issued(issued: IssuedKey) -> Response:
+    """With the secret, in this one answer."""
+    issued.row.key = issued.plain  # type: ignore[attr-defined] # for this one answer
+    return Response(IssuedKeySerializer(issued.row).data, status=201, headers={"Cache-Control": "no-store"})
+
+
+def _shown(caller: Caller, keys: ApiKey | QuerySet[ApiKey], *, many: bool = False) -> Any:
+    spends = spend_by_key(caller.organization, now().date())
+    return KeySerializer(keys, many=many, context={"spends": spends}).data
 
 
 def _key(caller: Caller, key_id: UUID) -> ApiKey:

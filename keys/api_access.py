@@ -1,8 +1,10 @@
 """Who calls the management API, and for which organization: a key's bearer, or a person with a session."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from django.contrib.auth.models import AnonymousUser
+from django.http import HttpRequest, HttpResponseBase
 from rest_framework.authentication import SessionAuthentication
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
@@ -12,13 +14,13 @@ from typing_extensions import override
 from accounts.models import Organization, User
 from accounts.permissions import Action, may
 from accounts.selectors import membership_of, memberships_of
+from codexflow.lib import isolation
 from codexflow.lib.errors import NotFound
 from keys.authentication import KeyAuthentication
 from keys.errors import ActionNotAllowed, InvalidApiKey
 from keys.models import ApiKey
+from keys.policy import MANAGEMENT
 from keys.principal import Principal
-
-MANAGEMENT = "management"  # the surface a restricted key needs for writing here
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,8 +54,15 @@ class Caller:
 def caller_of(request: Request) -> Caller:
     """The caller. A session names the organization by `?organization=slug`, or means its first.
 
-    Raises InvalidApiKey (401) for nobody, NotFound (404) for an organization that is not the caller's.
+    From here on the endpoint sees rows of that organization only. Raises InvalidApiKey (401) for nobody, NotFound (404)
+    for an organization that is not the caller's.
     """
+    caller = _caller_of(request)
+    isolation.enter(caller.organization.pk, person_id=caller.responsible.pk)
+    return caller
+
+
+def _caller_of(request: Request) -> Caller:
     if isinstance(request.auth, Principal):
         return _bearer(request.auth)
     if isinstance(request.user, AnonymousUser):
@@ -90,3 +99,10 @@ class ManagementView(APIView):
 
     authentication_classes = (KeyAuthentication, SessionAuthentication)
     permission_classes = (IsCaller,)
+
+    @override
+    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        try:
+            return super().dispatch(request, *args, **kwargs)
+        finally:
+            isolation.leave()

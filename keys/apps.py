@@ -12,13 +12,20 @@ class KeysConfig(AppConfig):
 
     @override
     def ready(self) -> None:
-        from accounts.signals import access_changed
+        from accounts.signals import access_changed, access_ended
         from keys import schema  # noqa: F401 - registers itself
 
         access_changed.connect(_forget_principals, dispatch_uid="keys.principals")
+        access_ended.connect(_revoke, dispatch_uid="keys.revocation")
 
 
 def _forget_principals(sender: Any, **kwargs: Any) -> None:
     from keys.notices import all_changed
 
     all_changed()
+
+
+def _revoke(sender: Any, *, organization: Any, user: Any, actor: Any, address: str | None, **kwargs: Any) -> None:
+    from keys.services import revoke_keys
+
+    revoke_keys(organization, made_by=user, actor=actor, address=address)

@@ -49,3 +49,30 @@ class KeyLimitReached(AppError):
     status = HTTPStatus.FORBIDDEN
     kind = "permission_error"
     default_message = "The plan's number of API keys is used up. Revoke one, or change the plan."
+
+
+class LimitAbovePlan(AppError):
+    """A key may narrow what the plan allows, never widen it."""
+
+    code = "limit_above_plan"
+    status = HTTPStatus.BAD_REQUEST
+    kind = "invalid_request_error"
+    default_message = "The plan does not allow that much."
+
+
+class KeyNotRotatable(AppError):
+    """Only a key that works, and is not being rotated, can have a successor."""
+
+    code = "key_not_rotatable"
+    status = HTTPStatus.CONFLICT
+    kind = "invalid_request_error"
+    default_message = "Only a key that works, and is not being rotated, can be rotated."
+
+
+class KeyNotChangeable(AppError):
+    """A key that was revoked stays as it was."""
+
+    code = "key_not_changeable"
+    status = HTTPStatus.CONFLICT
+    kind = "invalid_request_error"
+    default_message = "The key was revoked and cannot be changed."

@@ -1,20 +1,28 @@
 """What a person decides about a key."""
 
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
 from django import forms
 from django.core.validators import MinValueValidator
+from django.utils import formats
 from django.utils.translation import gettext_lazy as _
 from typing_extensions import override
 
-from billing.plans import UNLIMITED, Limits
+from billing.models import Account
+from billing.services import limits_of
+from codexflow.catalogue import directory
+from codexflow.catalogue.schema import DIRECT, STAGES
 from codexflow.lib.clock import now
-from codexflow.lib.money import parse_usd
+from codexflow.lib.money import format_usd, parse_usd
+from codexflow.templatetags import show
 from keys.models import ApiKey
-from keys.services import KeyTerms
+from keys.policy import MANAGEMENT, SURFACES, parse_networks
+from keys.services import LIMITS, OVERLAPS_S, KeyTerms, most_of
 
+KEEP = "keep"
 # Days until the key stops working, as offered; empty is never.
 EXPIRIES = [
     ("", _("Never")),
@@ -23,35 +31,52 @@ EXPIRIES = [
     ("90", _("In 90 days")),
     ("365", _("In a year")),
 ]
-_LIMITED = ("daily_requests", "rpm", "tpm", "concurrent_streams")
+OVERLAP_NAMES = [_("Not at all: the old key stops at once"), _("1 hour"), _("24 hours"), _("7 days")]
+_BUDGET_FIELDS = {"day_budget_usd": "budget_day_nanos", "budget_usd": "budget_month_nanos"}
+MAX_NETWORKS = 50
 
 
-class NameForm(forms.ModelForm[ApiKey]):
-    """A key's name."""
+class BudgetField(forms.DecimalField):
+    """US dollars, more than none."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(
+            required=False,
+            max_digits=15,
+            decimal_places=6,
+            validators=[MinValueValidator(Decimal("0.000001"))],
+            widget=forms.NumberInput(attrs={"step": "any", "min": "0"}),
+            **kwargs,
+        )
+
+
+class ScopeField(forms.MultipleChoiceField):
+    """Some of the names there are; none chosen means all."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(required=False, widget=forms.CheckboxSelectMultiple, **kwargs)
+
+
+class KeyForm(forms.ModelForm[ApiKey]):
+    """A new key, or with `key` one that is changed. No limit may be above the plan's."""
+
+    expires_in_days = forms.ChoiceField(label=_("Expires"), choices=EXPIRIES, required=False)
+    day_budget_usd = BudgetField(label=_("Budget a day (USD)"))
+    budget_usd = BudgetField(label=_("Budget a month (USD)"))
+    allowed_stages = ScopeField(label=_("Stages"))
+    allowed_models = ScopeField(label=_("Models"))
+    allowed_surfaces = ScopeField(label=_("APIs"))
+    networks = forms.CharField(
+        label=_("Only from these addresses"),
+        required=False,
+        max_length=2000,
+        widget=forms.Textarea(attrs={"rows": 2, "spellcheck": "false", "placeholder": "203.0.113.0/24"}),
+        help_text=_("Addresses or networks in CIDR notation, one a line. Empty: from everywhere."),
+    )
 
     class Meta:
         model = ApiKey
-        fields = ["name"]
-        labels = {"name": _("Name")}
-        widgets = {"name": forms.TextInput(attrs={"autofocus": True, "autocomplete": "off"})}
-
-
-class KeyForm(NameForm):
-    """A new key. No limit may be above the plan's."""
-
-    expires_in_days = forms.TypedChoiceField(
-        label=_("Expires"), choices=EXPIRIES, coerce=int, empty_value=None, required=False
-    )
-    budget_usd = forms.DecimalField(
-        label=_("Budget a month (USD)"),
-        required=False,
-        max_digits=12,
-        decimal_places=2,
-        validators=[MinValueValidator(Decimal("0.01"))],
-    )
-
-    class Meta(NameForm.Meta):
-        fields = ["name", *_LIMITED]
+        fields = ["name", *LIMITS]
         labels = {
             "name": _("Name"),
             "daily_requests": _("Requests a day"),
@@ -59,33 +84,118 @@ class KeyForm(NameForm):
             "tpm": _("Tokens a minute"),
             "concurrent_streams": _("Streams at once"),
         }
+        widgets = {"name": forms.TextInput(attrs={"autofocus": True, "autocomplete": "off"})}
 
-    def __init__(self, *args: Any, plan_limits: Limits, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, account: Account, key: ApiKey | None = None, **kwargs: Any) -> None:
+        # Not as the form's instance: that would be changed before anybody could compare.
+        kwargs["initial"] = _initial(key) if key else None
         super().__init__(*args, **kwargs)
-        self._plan_limits = plan_limits
-        for name in _LIMITED:
-            limit = getattr(plan_limits, name)
+        self._key = key
+        self._most = most_of(limits_of(account))
+        for name in LIMITS:
             self.fields[name].widget.attrs["min"] = 1
-            if limit != UNLIMITED:
+            if (limit := self._most[name]) is not None:
                 self.fields[name].widget.attrs |= {"max": limit, "placeholder": limit}
+        for name, term in _BUDGET_FIELDS.items():
+            if (limit := self._most[term]) is not None:
+                self.fields[name].widget.attrs["placeholder"] = format_usd(limit, decimals=2)
+        plan = account.plan
+        offered = {
+            "allowed_stages": plan.allowed_stages or [*STAGES, DIRECT],
+            "allowed_models": plan.allowed_models or sorted(directory.current().prices),
+            "allowed_surfaces": SURFACES,
+        }
+        for name, names in offered.items():
+            self._choices(name, [(each, _("management API") if each == MANAGEMENT else each) for each in names])
+        if key is not None and key.expires_at is not None:
+            when = formats.date_format(key.expires_at, "j M Y")
+            self._choices("expires_in_days", [(KEEP, _("Unchanged: %(date)s") % {"date": when}), *EXPIRIES])
+
+    def _choices(self, name: str, choices: Any) -> None:
+        field = self.fields[name]
+        assert isinstance(field, forms.ChoiceField)  # noqa: S101 - for the type checker
+        field.choices = choices
 
     @override
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean() or {}
-        for name in _LIMITED:
-            value, limit = cleaned.get(name), getattr(self._plan_limits, name)
+        for name in LIMITS:
+            value, limit = cleaned.get(name), self._most[name]
             if value is not None and value < 1:
                 self.add_error(name, _("At least 1."))
-            elif value is not None and limit != UNLIMITED and value > limit:
-                self.add_error(name, _("Your plan allows at most %(limit)s.") % {"limit": limit})
+            elif value is not None and limit is not None and value > limit:
+                self.add_error(name, _("Your plan allows at most %(limit)s.") % {"limit": show.count(limit)})
+        for name, term in _BUDGET_FIELDS.items():
+            value, limit = cleaned.get(name), self._most[term]
+            if value is not None and limit is not None and parse_usd(value) > limit:
+                self.add_error(
+                    name, _("The organization's own budget is %(limit)s.") % {"limit": show.usd_cents(limit)}
+                )
         return cleaned
+
+    def clean_networks(self) -> tuple[str, ...]:
+        lines = str(self.cleaned_data["networks"]).replace(",", "\n").split()
+        if len(lines) > MAX_NETWORKS:
+            raise forms.ValidationError(_("At most %(most)s addresses.") % {"most": MAX_NETWORKS})
+        found = []
+        for line in lines:
+            try:
+                found += [str(network) for network in parse_networks([line])]
+            except ValueError:
+                raise forms.ValidationError(
+                    _("%(text)s is neither an address nor a network.") % {"text": line}
+                ) from None
+        return tuple(found)
 
     def terms(self) -> KeyTerms:
         """What the key may do."""
-        days, budget = self.cleaned_data["expires_in_days"], self.cleaned_data["budget_usd"]
-        expires_at: datetime | None = now() + timedelta(days=days) if days else None
+        cleaned = self.cleaned_data
         return KeyTerms(
-            expires_at=expires_at,
-            budget_month_nanos=None if budget is None else parse_usd(budget),
-            **{name: self.cleaned_data[name] for name in _LIMITED},
+            expires_at=self._expires_at(),
+            **{name: cleaned[name] for name in LIMITS},
+            **{term: _nanos(cleaned[name]) for name, term in _BUDGET_FIELDS.items()},
+            allowed_stages=tuple(cleaned["allowed_stages"]),
+            allowed_models=tuple(cleaned["allowed_models"]),
+            allowed_surfaces=tuple(cleaned["allowed_surfaces"]),
+            allowed_networks=cleaned["networks"],
         )
+
+    def changes(self) -> dict[str, Any]:
+        """For `change_key`: the name and all terms."""
+        return {"name": self.cleaned_data["name"], **asdict(self.terms())}
+
+    def _expires_at(self) -> datetime | None:
+        chosen = self.cleaned_data["expires_in_days"]
+        if chosen == KEEP:
+            return self._key.expires_at if self._key else None
+        return now() + timedelta(days=int(chosen)) if chosen else None
+
+
+class RotateForm(forms.Form):
+    """How long the old key goes on working."""
+
+    overlap_s = forms.TypedChoiceField(
+        label=_("How long both keys work"),
+        choices=[(str(seconds), name) for seconds, name in zip(OVERLAPS_S, OVERLAP_NAMES, strict=True)],
+        coerce=int,
+        initial=str(OVERLAPS_S[2]),
+    )
+
+
+def _initial(key: ApiKey) -> dict[str, Any]:
+    facts = asdict(KeyTerms.of(key))
+    budgets = {
+        name: None if facts[term] is None else f"{Decimal(format_usd(facts[term])).normalize():f}"
+        for name, term in _BUDGET_FIELDS.items()
+    }
+    return {
+        **facts,
+        **budgets,
+        "name": key.name,
+        "networks": "\n".join(key.allowed_networks),
+        "expires_in_days": KEEP if key.expires_at else "",
+    }
+
+
+def _nanos(usd: Decimal | None) -> int | None:
+    return None if usd is None else parse_usd(usd)

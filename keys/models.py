@@ -21,7 +21,15 @@ class ApiKey(models.Model):
         REVOKED = "revoked", _("Revoked")
         ROTATED = "rotated", _("Rotated")
 
+    class Kind(models.TextChoices):
+        STANDARD = "standard", _("Standard")
+        # Of the playground page: nobody ever sees its secret, the session stands for it.
+        PLAYGROUND = "playground", _("Playground")
+
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    kind = models.CharField(
+        _("kind"), max_length=10, choices=Kind.choices, default=Kind.STANDARD, db_default=Kind.STANDARD.value
+    )
     organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="keys")
     created_by = models.ForeignKey(User, on_delete=models.PROTECT, related_name="keys")
     name = models.CharField(_("name"), max_length=100)
@@ -48,6 +56,7 @@ class ApiKey(models.Model):
     rpm = models.PositiveIntegerField(_("requests a minute"), null=True, blank=True)
     tpm = models.PositiveIntegerField(_("tokens a minute"), null=True, blank=True)
     concurrent_streams = models.PositiveIntegerField(_("concurrent streams"), null=True, blank=True)
+    budget_day_nanos = models.BigIntegerField(_("budget a day (nano-USD)"), null=True, blank=True)
     budget_month_nanos = models.BigIntegerField(_("budget a month (nano-USD)"), null=True, blank=True)
 
     litellm_key_id = models.CharField(_("LiteLLM key id"), max_length=128, blank=True, db_index=True)
@@ -56,6 +65,14 @@ class ApiKey(models.Model):
         verbose_name = _("API key")
         verbose_name_plural = _("API keys")
         indexes = [models.Index(fields=["organization", "-created_at"], name="key_org_created")]
+        constraints = [
+            # Pages that ask at the same time share one.
+            models.UniqueConstraint(
+                fields=["organization", "created_by"],
+                condition=models.Q(kind="playground", revoked_at=None),
+                name="key_one_playground",
+            )
+        ]
 
     @override
     def __str__(self) -> str:
@@ -70,8 +87,8 @@ class ApiKey(models.Model):
         """The key's state at a moment. A rotated key still works until its grace ends."""
         if self.revoked_at is not None and self.revoked_at <= at:
             return self.State.REVOKED
-        if self.rotation_ends_at is not None:
-            return self.State.ROTATED if at < self.rotation_ends_at else self.State.REVOKED
+        if self.rotation_ends_at is not None and self.rotation_ends_at <= at:
+            return self.State.REVOKED
         if self.expires_at is not None and self.expires_at <= at:
             return self.State.EXPIRED
-        return self.State.ACTIVE
+        return self.State.ACTIVE if self.rotation_ends_at is None else self.State.ROTATED

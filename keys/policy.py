@@ -7,6 +7,10 @@ from typing import TypeAlias
 
 Network: TypeAlias = IPv4Network | IPv6Network
 
+# What a key may be restricted to: the gateway's APIs, and changing things through the management API.
+MANAGEMENT = "management"
+SURFACES = ("chat", "completions", "responses", "messages", "embeddings", MANAGEMENT)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyPolicy:
@@ -45,3 +49,11 @@ def is_inside(address: str | None, networks: Iterable[Network]) -> bool:
 def parse_networks(texts: Sequence[str]) -> tuple[Network, ...]:
     """Networks in CIDR notation, or single addresses. Raises ValueError naming the first that is neither."""
     return tuple(ip_network(text.strip()) for text in texts)
+
+
+def is_within(network: Network, around: Iterable[Network]) -> bool:
+    """Whether all of `network` lies in one of the others."""
+    return any(
+        network.version == other.version and network.subnet_of(other)  # type: ignore[arg-type] # of one version
+        for other in around
+    )

@@ -22,6 +22,8 @@ class Principal:
     payer: Payer
     limits: tuple[Limits, Limits]
     margin_bp: int = 0
+    # The plan refuses while limits cannot be checked, hard budget or not.
+    fails_closed: bool = False
     policy: KeyPolicy = field(default_factory=KeyPolicy)
     # Unix seconds after which the key does not work: expiry or end of a rotation's grace.
     works_until_s: float | None = None

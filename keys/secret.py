@@ -39,7 +39,12 @@ def mint() -> MintedKey:
     """A new random key."""
     public_id = _random_base62(PUBLIC_ID_CHARS)
     body = f"{PREFIX}_{public_id}_{_random_base62(SECRET_CHARS)}"
-    return MintedKey(public_id, body + _checksum(body))
+    return MintedKey(public_id, with_checksum(body))
+
+
+def with_checksum(body: str) -> str:
+    """A key without typing errors from all of it but its checksum."""
+    return body + _checksum(body)
 
 
 def split(text: str) -> str | None:

@@ -1,12 +1,14 @@
 """Reading keys."""
 
+from collections.abc import Collection, Mapping, Sequence
 from uuid import UUID
 
 from django.conf import settings
-from django.db.models import QuerySet
+from django.db.models import CharField, Func, Q, QuerySet
 
 from accounts.models import Organization
 from billing.limits import Payer
+from billing.models import Plan
 from billing.plans import UNLIMITED, Limits
 from billing.services import limits_of, open_account
 from keys.models import ApiKey
@@ -15,13 +17,53 @@ from keys.principal import Principal
 
 
 def keys_of(organization: Organization) -> QuerySet[ApiKey]:
-    """The organization's keys, newest first."""
-    return ApiKey.objects.filter(organization=organization).order_by("-created_at")
+    """The organization's keys, newest first; without those of playground pages, which nobody holds."""
+    return ApiKey.objects.filter(organization=organization, kind=ApiKey.Kind.STANDARD).order_by("-created_at")
+
+
+def held_keys_of(organization: Organization) -> QuerySet[ApiKey]:
+    """Those that count against the plan's number: neither revoked nor replaced by a successor."""
+    return keys_of(organization).filter(revoked_at=None, rotation_ends_at=None)
+
+
+def key_names_of(organization: Organization, ids: Collection[UUID] | None = None) -> dict[UUID, str]:
+    """What the organization's keys are called, all of them or those of `ids`; the newest 500 at most."""
+    rows = ApiKey.objects.filter(organization=organization).order_by("-created_at")
+    if ids is not None:
+        rows = rows.filter(pk__in=ids)
+    return dict(rows.values_list("pk", "name")[:500])
 
 
 def key_of(organization: Organization, key_id: UUID) -> ApiKey | None:
     """One key of the organization; None when there is none, or it is somebody else's."""
-    return keys_of(organization).select_related("organization").filter(pk=key_id).first()
+    return keys_of(organization).select_related("organization", "created_by", "rotated_to").filter(pk=key_id).first()
+
+
+class _Hashed(Func):
+    """SHA-256 of a text in hexadecimal digits. Django's own asks for an extension that PostgreSQL no longer needs."""
+
+    template = "encode(sha256(convert_to(%(expressions)s, 'UTF8')), 'hex')"
+    output_field = CharField()
+
+
+def keys_by_litellm_name(names: Collection[str]) -> dict[str, ApiKey]:
+    """Keys that LiteLLM knows by one of `names`: by their `litellm_key_id`, or by its SHA-256 in hexadecimal digits.
+
+    Where several keys claim a name, the oldest has it.
+    """
+    rows = (
+        ApiKey.objects.exclude(litellm_key_id="")
+        .annotate(hashed=_Hashed("litellm_key_id"))
+        .filter(Q(litellm_key_id__in=names) | Q(hashed__in=names))
+        .order_by("-created_at", "-pk")
+    )
+    return {name: row for row in rows for name in (row.litellm_key_id, row.hashed)}
+
+
+def keys_by_digest(digests: Mapping[str, Sequence[bytes]]) -> dict[str, ApiKey]:
+    """Keys of these public ids whose digest is among those given with it."""
+    rows = ApiKey.objects.filter(public_id__in=digests)
+    return {row.public_id: row for row in rows if bytes(row.digest) in digests[row.public_id]}
 
 
 def principal_of(public_id: str) -> Principal | None:
@@ -44,6 +86,7 @@ def principal_of(public_id: str) -> Principal | None:
         payer=Payer.of(settings.ENV.redis_prefix, organization.id, key.id),
         limits=(limits_of(account), _limits_of_key(key)),
         margin_bp=plan.margin_bp,
+        fails_closed=plan.limiter_fail == Plan.LimiterFail.CLOSED,
         policy=KeyPolicy(
             allowed_stages=_both(plan.allowed_stages, key.allowed_stages),
             allowed_models=_both(plan.allowed_models, key.allowed_models),
@@ -65,6 +108,7 @@ def _limits_of_key(key: ApiKey) -> Limits:
         rpm=own(key.rpm),
         tpm=own(key.tpm),
         concurrent_streams=own(key.concurrent_streams),
+        day_budget_nanos=own(key.budget_day_nanos),
         month_budget_nanos=own(key.budget_month_nanos),
     )
 

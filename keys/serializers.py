@@ -7,9 +7,14 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 from typing_extensions import override
 
+from billing.selectors import KeySpend
+from codexflow.catalogue import directory
+from codexflow.catalogue.schema import DIRECT, STAGES
 from codexflow.lib.clock import now
 from codexflow.lib.money import BadAmount, format_usd, parse_usd
 from keys.models import ApiKey
+from keys.policy import SURFACES, parse_networks
+from keys.services import OVERLAPS_S
 
 
 @extend_schema_field(OpenApiTypes.STR)
@@ -32,22 +37,32 @@ class UsdField(serializers.Field[int, str, str, Any]):
 
 
 class KeySerializer(serializers.ModelSerializer[ApiKey]):
-    """A key without its secret."""
+    """A key without its secret. `spends` in the context: what keys did this month, by their ids."""
 
     prefix = serializers.CharField(read_only=True)
     state = serializers.SerializerMethodField()
+    budget_day_usd = UsdField(source="budget_day_nanos", read_only=True, allow_null=True)
     budget_month_usd = UsdField(source="budget_month_nanos", read_only=True, allow_null=True)
+    spend_month_usd = serializers.SerializerMethodField()
+    rotated_to = serializers.UUIDField(source="rotated_to_id", read_only=True, allow_null=True)
 
     class Meta:
         model = ApiKey
         fields = [
-            "id", "name", "prefix", "last_four", "state", "created_at", "expires_at", "revoked_at", "last_used_at",
-            "daily_requests", "rpm", "tpm", "concurrent_streams", "budget_month_usd",
+            "id", "name", "prefix", "last_four", "state", "created_at", "expires_at", "revoked_at", "rotated_to",
+            "rotation_ends_at", "last_used_at", "spend_month_usd",
+            "daily_requests", "rpm", "tpm", "concurrent_streams", "budget_day_usd", "budget_month_usd",
             "allowed_stages", "allowed_models", "allowed_surfaces", "allowed_networks",
         ]  # fmt: skip
 
     def get_state(self, key: ApiKey) -> str:
         return str(key.state(now()))
+
+    def get_spend_month_usd(self, key: ApiKey) -> str:
+        """In the present calendar month (UTC)."""
+        spends: dict[Any, KeySpend] = self.context.get("spends", {})
+        found = spends.get(key.pk)
+        return format_usd(found.month_nanos if found else 0)
 
 
 class IssuedKeySerializer(KeySerializer):
@@ -63,7 +78,7 @@ _MOST = 2**31 - 1
 
 
 class NewKeySerializer(serializers.Serializer[Any]):
-    """What a new key may be given. Limits left out are the plan's."""
+    """What a new key may be given. Limits and lists left out, null or empty are the plan's."""
 
     name = serializers.CharField(max_length=100)
     expires_at = serializers.DateTimeField(required=False, allow_null=True)
@@ -71,15 +86,57 @@ class NewKeySerializer(serializers.Serializer[Any]):
     rpm = serializers.IntegerField(required=False, allow_null=True, min_value=0, max_value=_MOST)
     tpm = serializers.IntegerField(required=False, allow_null=True, min_value=0, max_value=_MOST)
     concurrent_streams = serializers.IntegerField(required=False, allow_null=True, min_value=0, max_value=_MOST)
+    budget_day_usd = UsdField(source="budget_day_nanos", required=False, allow_null=True)
     budget_month_usd = UsdField(source="budget_month_nanos", required=False, allow_null=True)
+
+    allowed_stages = serializers.ListField(child=serializers.ChoiceField([*STAGES, DIRECT]), required=False)
+    allowed_models = serializers.ListField(child=serializers.CharField(max_length=100), required=False, max_length=100)
+    allowed_surfaces = serializers.ListField(child=serializers.ChoiceField(SURFACES), required=False)
+    allowed_networks = serializers.ListField(
+        child=serializers.CharField(max_length=43),
+        required=False,
+        max_length=50,
+        help_text="CIDR, or single addresses.",
+    )
 
     def validate_expires_at(self, value: Any) -> Any:
         if value is not None and value <= now():
             raise serializers.ValidationError("The moment of expiry is over.")
         return value
 
+    def validate_allowed_stages(self, value: list[str]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(value))
 
-class RenameSerializer(serializers.Serializer[Any]):
-    """A key's new name."""
+    def validate_allowed_surfaces(self, value: list[str]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(value))
 
-    name = serializers.CharField(max_length=100)
+    def validate_allowed_models(self, value: list[str]) -> tuple[str, ...]:
+        known = directory.current().prices
+        if unknown := [name for name in value if name not in known]:
+            raise serializers.ValidationError(f"There is no model {', '.join(unknown)}. There are: {', '.join(known)}.")
+        return tuple(dict.fromkeys(value))
+
+    def validate_allowed_networks(self, value: list[str]) -> tuple[str, ...]:
+        try:
+            return tuple(str(network) for network in parse_networks(value))
+        except ValueError as exc:
+            raise serializers.ValidationError(str(exc)) from exc
+
+
+class BudgetsSerializer(serializers.Serializer[Any]):
+    """What the organization may spend in a UTC day and month; null is no budget."""
+
+    budget_day_usd = UsdField(source="budget_day_nanos", allow_null=True)
+    budget_month_usd = UsdField(source="budget_month_nanos", allow_null=True)
+
+
+class KeyChangesSerializer(NewKeySerializer):
+    """What shall be different; everything left out stays as it is."""
+
+    name = serializers.CharField(max_length=100, required=False)
+
+
+class RotationSerializer(serializers.Serializer[Any]):
+    """How long both keys work."""
+
+    overlap_s = serializers.ChoiceField(OVERLAPS_S, help_text="Seconds that the old key goes on working.")

@@ -1,7 +1,7 @@
 """The page of an organization's API keys."""
 
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import datetime
 from uuid import UUID
 
 from django.contrib import messages
@@ -11,22 +11,22 @@ from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_safe
 
+from accounts.freshness import freshly_proved
 from accounts.models import Organization
 from accounts.permissions import Action
 from accounts.tenancy import PageRequest, Tenant, organization_page
 from billing.selectors import KeySpend, account_of, spend_by_key
-from billing.services import limits_of
 from codexflow.lib.clock import now
 from keys import services
-from keys.errors import KeyLimitReached
-from keys.forms import KeyForm, NameForm
+from keys.errors import KeyLimitReached, KeyNotChangeable, KeyNotRotatable
+from keys.forms import KeyForm, RotateForm
 from keys.models import ApiKey
-from keys.selectors import key_of, keys_of
+from keys.selectors import held_keys_of, key_of, keys_of
 
 
 @dataclass(frozen=True, slots=True)
 class KeyRow:
-    """A key as the table shows it."""
+    """A key as pages show it."""
 
     key: ApiKey
     state: ApiKey.State
@@ -35,10 +35,6 @@ class KeyRow:
     @property
     def is_working(self) -> bool:
         return self.state in (ApiKey.State.ACTIVE, ApiKey.State.ROTATED)
-
-    @property
-    def last_day(self) -> date | None:
-        return self.spend.last_day if self.spend else None
 
     @property
     def month_nanos(self) -> int:
@@ -55,26 +51,37 @@ def rows_of(organization: Organization, at: datetime) -> list[KeyRow]:
 @require_safe
 def key_list(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
     """All keys, working ones first."""
-    account = account_of(tenant.organization)
-    rows = rows_of(tenant.organization, now())
     return render(
         request,
         "keys/list.html",
         {
-            "rows": rows,
-            "working": sum(row.key.revoked_at is None for row in rows),
-            "max_keys": account.plan.max_keys,
-            "form": KeyForm(plan_limits=limits_of(account)),
+            "rows": rows_of(tenant.organization, now()),
+            "held": held_keys_of(tenant.organization).count(),
+            "max_keys": account_of(tenant.organization).plan.max_keys,
         },
     )
 
 
+@organization_page()
+@require_safe
+def detail(request: PageRequest, tenant: Tenant, key_id: UUID) -> HttpResponseBase:
+    """One key: what it may do and what it did. Into the drawer, or a page of its own."""
+    key, moment = _key_or_404(tenant, key_id), now()
+    context = {
+        "row": KeyRow(key, key.state(moment), spend_by_key(tenant.organization, moment.date()).get(key.pk)),
+        "maker": key.created_by,
+        "predecessor": key.rotated_from.first(),
+    }
+    return render(request, _part(request, "keys/detail.html"), context)
+
+
 @organization_page(Action.MANAGE_KEYS)
+@freshly_proved
 @require_http_methods(["GET", "POST"])
 @never_cache
 def create(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
     """The form, and after it the secret: in this answer only, never in a message, a log or a history."""
-    form = KeyForm(request.POST or None, plan_limits=limits_of(account_of(tenant.organization)))
+    form = KeyForm(request.POST or None, account=account_of(tenant.organization))
     template = _part(request, "keys/create.html")
     if request.method == "POST" and form.is_valid():
         try:
@@ -97,16 +104,51 @@ def create(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
 
 @organization_page(Action.MANAGE_KEYS)
 @require_http_methods(["GET", "POST"])
-def rename(request: PageRequest, tenant: Tenant, key_id: UUID) -> HttpResponseBase:
-    """Another name for a key."""
+def edit(request: PageRequest, tenant: Tenant, key_id: UUID) -> HttpResponseBase:
+    """Another name, other limits; in force everywhere at once."""
     key = _key_or_404(tenant, key_id)
-    form = NameForm(request.POST or None, instance=key)
+    form = KeyForm(request.POST or None, account=account_of(tenant.organization), key=key)
     if request.method == "POST" and form.is_valid():
-        services.rename_key(key, name=form.cleaned_data["name"], actor=request.user, address=_address(request))
-        messages.success(request, _("The key is renamed."))
-        return redirect("keys", slug=tenant.organization.slug)
+        try:
+            services.change_key(key, form.changes(), actor=request.user, address=_address(request))
+        except KeyNotChangeable:
+            form.add_error(None, _("The key was revoked and cannot be changed."))
+        else:
+            messages.success(request, _("The key is changed."))
+            return redirect("keys", slug=tenant.organization.slug)
     return render(
-        request, _part(request, "keys/rename.html"), {"form": form, "key": key}, status=422 if form.errors else 200
+        request, _part(request, "keys/edit.html"), {"form": form, "key": key}, status=422 if form.errors else 200
+    )
+
+
+@organization_page(Action.MANAGE_KEYS)
+@freshly_proved
+@require_http_methods(["GET", "POST"])
+@never_cache
+def rotate(request: PageRequest, tenant: Tenant, key_id: UUID) -> HttpResponseBase:
+    """Ask how long both keys shall work, then show the new secret: in this answer only."""
+    key = _key_or_404(tenant, key_id)
+    form = RotateForm(request.POST or None)
+    if request.method == "POST" and form.is_valid():
+        try:
+            issued = services.rotate_key(
+                key,
+                overlap_s=form.cleaned_data["overlap_s"],
+                created_by=request.user,
+                actor=request.user,
+                address=_address(request),
+            )
+        except KeyNotRotatable:
+            form.add_error(
+                None,
+                _("Only a key that works can be rotated, and only once the key before it has stopped working."),
+            )
+        else:
+            old = _key_or_404(tenant, key_id)
+            context = {"key": issued.row, "secret": issued.plain, "old": old, "old_state": old.state(now())}
+            return render(request, _part(request, "keys/created.html"), context)
+    return render(
+        request, _part(request, "keys/rotate.html"), {"form": form, "key": key}, status=422 if form.errors else 200
     )
 
 
@@ -119,10 +161,7 @@ def revoke(request: PageRequest, tenant: Tenant, key_id: UUID) -> HttpResponseBa
         services.revoke_key(key, actor=request.user, address=_address(request))
         messages.success(request, _("The key %(name)s is revoked.") % {"name": key.name})
         return redirect("keys", slug=tenant.organization.slug)
-    spend = spend_by_key(tenant.organization, now().date()).get(key.pk)
-    return render(
-        request, _part(request, "keys/revoke.html"), {"key": key, "last_day": spend.last_day if spend else None}
-    )
+    return render(request, _part(request, "keys/revoke.html"), {"key": key})
 
 
 def _part(request: PageRequest, template: str) -> str:

@@ -1,13 +1,18 @@
 """The page of API keys."""
 
+from datetime import timedelta
+from typing import Any
+
 import pytest
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
-from accounts.models import AuditEntry
+from accounts.models import AuditEntry, User
 from billing.models import Plan
+from billing.services import set_budgets
+from codexflow.lib.clock import now
 from codexflow.testing.cast import Cast
 from keys.models import ApiKey
 from keys.services import issue_key
@@ -44,10 +49,11 @@ def test_without_scripts_the_secret_is_a_page(page: Client, cast: Cast) -> None:
 def test_a_key_gets_its_limits_and_its_end(page: Client, cast: Cast) -> None:
     page.post(
         reverse("key-create", args=[cast.slug]),
-        {"name": "ci", "rpm": "5", "budget_usd": "1.50", "expires_in_days": "30"},
+        {"name": "ci", "rpm": "5", "budget_usd": "1.50", "day_budget_usd": "0.25", "expires_in_days": "30"},
     )
     key = ApiKey.objects.get(name="ci")
     assert (key.rpm, key.budget_month_nanos, key.daily_requests) == (5, 1_500_000_000, None)
+    assert key.budget_day_nanos == 250_000_000
     assert key.expires_at is not None
     assert (key.expires_at - key.created_at).days in (29, 30)
 
@@ -81,9 +87,144 @@ def test_revoking_asks_first_and_is_written_down(page: Client, cast: Cast) -> No
     assert (entry.actor, entry.organization, entry.address) == (cast.ben, cast.organization, "127.0.0.1")
 
 
-def test_renaming(page: Client, cast: Cast) -> None:
-    page.post(reverse("key-rename", args=[cast.slug, cast.key.pk]), {"name": "prod-api"})
-    assert ApiKey.objects.get().name == "prod-api"
+def edited(cast: Cast, **fields: Any) -> dict[str, Any]:
+    """What the form of the key `prod-web` would send, with other values in some fields."""
+    return {"name": cast.key.name, "expires_in_days": "", **fields}
+
+
+def test_a_key_gets_another_name_and_other_terms(page: Client, cast: Cast) -> None:
+    where = reverse("key-edit", args=[cast.slug, cast.key.pk])
+    page.post(
+        where,
+        edited(
+            cast,
+            name="prod-api",
+            rpm="4",
+            budget_usd="2.5",
+            allowed_stages=["plan", "review"],
+            allowed_models=["gpt-4o"],
+            allowed_surfaces=["chat"],
+            networks="10.0.0.0/8\n2001:db8::1",
+            expires_in_days="30",
+        ),
+    )
+    key = ApiKey.objects.get()
+    assert (key.name, key.rpm, key.budget_month_nanos) == ("prod-api", 4, 2_500_000_000)
+    assert (key.allowed_stages, key.allowed_models, key.allowed_surfaces) == (["plan", "review"], ["gpt-4o"], ["chat"])
+    assert key.allowed_networks == ["10.0.0.0/8", "2001:db8::1/128"]
+    assert key.expires_at is not None
+    assert set(AuditEntry.objects.filter(action__startswith="key.").values_list("action", flat=True)) == {
+        "key.issued", "key.renamed", "key.changed",
+    }  # fmt: skip
+    # The form shows what is, and sent as it is it changes nothing.
+    form = page.get(where).context["form"]
+    shown = {name: form[name].value() for name in form.fields}
+    assert (shown["budget_usd"], shown["networks"]) == ("2.5", "10.0.0.0/8\n2001:db8::1/128")
+    entries = AuditEntry.objects.count()
+    page.post(where, {name: "" if value is None else value for name, value in shown.items()})
+    assert AuditEntry.objects.count() == entries
+    unchanged = ApiKey.objects.get()
+    assert (unchanged.expires_at, unchanged.rpm) == (key.expires_at, 4)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"rpm": "11"}, "at most 10"),
+        ({"daily_requests": "51"}, "at most 50"),
+        ({"tpm": "20001"}, "at most 20,000"),
+        ({"concurrent_streams": "2"}, "at most 1"),
+        ({"networks": "10.0.0.0/33"}, "neither an address nor a network"),
+        ({"allowed_stages": "nonsense"}, "nonsense"),
+    ],
+)
+def test_no_key_gets_more_than_the_plan_allows(page: Client, cast: Cast, wrong: dict[str, str], told: str) -> None:
+    answer = page.post(reverse("key-edit", args=[cast.slug, cast.key.pk]), edited(cast, **wrong))
+    assert answer.status_code == 422
+    assert told in answer.content.decode()
+    assert not AuditEntry.objects.filter(action="key.changed").exists()
+
+
+def test_a_key_s_budget_stays_within_the_organization_s(page: Client, cast: Cast) -> None:
+    set_budgets(cast.organization, day_nanos=None, month_nanos=3_000_000_000)
+    where = reverse("key-edit", args=[cast.slug, cast.key.pk])
+    assert "own budget is $3.00" in page.post(where, edited(cast, budget_usd="3.01")).content.decode()
+    assert page.post(where, edited(cast, budget_usd="3")).status_code == 302
+
+
+def test_rotating_shows_the_new_secret_once_and_leaves_both_working(page: Client, cast: Cast) -> None:
+    ApiKey.objects.update(rpm=3, allowed_stages=["plan"])
+    where = reverse("key-rotate", args=[cast.slug, cast.key.pk])
+    assert "24 hours" in page.get(where).content.decode()
+    answer = page.post(where, {"overlap_s": "3600"}, headers=HTMX)
+    assert "no-store" in answer["Cache-Control"]
+    secret = answer.context["secret"]
+    assert secret in answer.content.decode()
+    old, new = ApiKey.objects.get(pk=cast.key.pk), ApiKey.objects.exclude(pk=cast.key.pk).get()
+    assert (old.state(now()), old.rotated_to) == (ApiKey.State.ROTATED, new)
+    assert old.state(now() + timedelta(hours=1)) == ApiKey.State.REVOKED
+    assert (new.name, new.rpm, new.allowed_stages, new.created_by) == ("prod-web", 3, ["plan"], cast.ben)
+    text = page.get(reverse("keys", args=[cast.slug])).content.decode()
+    assert "Rotated" in text
+    assert "until" in text
+    assert secret not in text
+    # Neither the old one nor, while that works, the new one has another successor.
+    for key in (old, new):
+        answer = page.post(reverse("key-rotate", args=[cast.slug, key.pk]), {"overlap_s": "0"})
+        assert answer.status_code == 422
+    assert ApiKey.objects.count() == 2
+
+
+def test_rotating_without_overlap_stops_the_old_key_at_once(page: Client, cast: Cast) -> None:
+    answer = page.post(reverse("key-rotate", args=[cast.slug, cast.key.pk]), {"overlap_s": "0"})
+    assert "has stopped working" in answer.content.decode()
+    assert ApiKey.objects.get(pk=cast.key.pk).state(now()) == ApiKey.State.REVOKED
+    assert page.post(reverse("key-rotate", args=[cast.slug, cast.key.pk]), {"overlap_s": "1"}).status_code == 422
+
+
+def test_a_key_being_rotated_leaves_its_place_in_the_plan_to_its_successor(page: Client, cast: Cast) -> None:
+    Plan.objects.filter(slug="free").update(max_keys=1)
+    assert page.post(reverse("key-rotate", args=[cast.slug, cast.key.pk]), {"overlap_s": "3600"}).status_code == 200
+    answer = page.post(reverse("key-create", args=[cast.slug]), {"name": "one too many"})
+    assert answer.status_code == 422
+
+
+def test_one_key_shows_what_it_may_do(page: Client, cast: Cast) -> None:
+    ApiKey.objects.update(rpm=7, allowed_networks=["10.0.0.0/8"], budget_month_nanos=5_000_000_000)
+    where = reverse("key", args=[cast.slug, cast.key.pk])
+    for headers in ({}, HTMX):
+        text = page.get(where, headers=headers).content.decode()
+        for shown in ("10.0.0.0/8", "of $5.00", cast.key.prefix, "Rotate", "Ada"):
+            assert shown in text, shown
+    assert "<html" not in text
+
+
+def test_a_viewer_reads_a_key_and_is_offered_nothing(client: Client, cast: Cast) -> None:
+    client.force_login(cast.vic)
+    text = client.get(reverse("key", args=[cast.slug, cast.key.pk])).content.decode()
+    assert cast.key.prefix in text
+    assert reverse("key-rotate", args=[cast.slug, cast.key.pk]) not in text
+
+
+@pytest.mark.parametrize("name", ["key-create", "key-rotate"])
+def test_after_a_while_one_is_asked_who_one_is(client: Client, cast: Cast, name: str) -> None:
+    cast.ben.set_password("correct horse battery")
+    cast.ben.created_at -= timedelta(hours=1)
+    cast.ben.save()
+    client.post(reverse("account_login"), {"login": cast.ben.email, "password": "correct horse battery"})
+    where = reverse(name, args=[cast.slug] if name == "key-create" else [cast.slug, cast.key.pk])
+    assert client.get(where).status_code == 200
+    session = client.session
+    for record in session["account_authentication_methods"]:
+        record["at"] -= 31 * 60
+    session.save()
+    assert client.get(where)["Location"].startswith(reverse("account_reauthenticate"))
+    User.objects.filter(pk=cast.ben.pk).update(created_at=now())
+    assert client.get(where).status_code == 200, "who signed up a moment ago is not asked"
+    User.objects.filter(pk=cast.ben.pk).update(created_at=now() - timedelta(hours=1))
+    assert client.post(where, {"name": "x"}, headers=HTMX)["HX-Redirect"].startswith(reverse("account_reauthenticate"))
+    client.post(reverse("account_reauthenticate"), {"password": "correct horse battery"})
+    assert client.get(where).status_code == 200
 
 
 def test_a_name_is_text_wherever_it_stands(page: Client, cast: Cast) -> None:
@@ -92,7 +233,9 @@ def test_a_name_is_text_wherever_it_stands(page: Client, cast: Cast) -> None:
     for where in (
         reverse("keys", args=[cast.slug]),
         reverse("key-revoke", args=[cast.slug, cast.key.pk]),
-        reverse("key-rename", args=[cast.slug, cast.key.pk]),
+        reverse("key", args=[cast.slug, cast.key.pk]),
+        reverse("key-edit", args=[cast.slug, cast.key.pk]),
+        reverse("key-rotate", args=[cast.slug, cast.key.pk]),
         reverse("log", args=[cast.slug]),
         reverse("overview", args=[cast.slug]),
     ):

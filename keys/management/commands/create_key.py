@@ -9,6 +9,7 @@ from typing_extensions import override
 from accounts.models import Membership, Organization
 from codexflow.lib.money import BadAmount, parse_usd
 from keys import services
+from keys.errors import KeyLimitReached, LimitAbovePlan
 
 
 def _count(text: str) -> int:
@@ -38,6 +39,7 @@ class Command(BaseCommand):
         parser.add_argument("--rpm", type=_count, metavar="N", help="requests a minute")
         parser.add_argument("--tpm", type=_count, metavar="N", help="tokens a minute")
         parser.add_argument("--streams", type=_count, metavar="N", help="streams at once")
+        parser.add_argument("--day-budget-usd", type=_usd, metavar="X", help="budget of a day (UTC)")
         parser.add_argument("--budget-usd", type=_usd, metavar="X", help="budget of a calendar month (UTC)")
 
     @override
@@ -48,19 +50,23 @@ class Command(BaseCommand):
         owner = Membership.objects.filter(organization=organization, role=Membership.Role.OWNER).first()
         if owner is None:
             raise CommandError(f"The organization {organization.slug!r} has no owner to make keys for.")
-        issued = services.issue_key(
-            organization,
-            name=options["name"],
-            created_by=owner.user,
-            actor_label="command",
-            terms=services.KeyTerms(
-                daily_requests=options["daily_requests"],
-                rpm=options["rpm"],
-                tpm=options["tpm"],
-                concurrent_streams=options["streams"],
-                budget_month_nanos=options["budget_usd"],
-            ),
-        )
+        try:
+            issued = services.issue_key(
+                organization,
+                name=options["name"],
+                created_by=owner.user,
+                actor_label="command",
+                terms=services.KeyTerms(
+                    daily_requests=options["daily_requests"],
+                    rpm=options["rpm"],
+                    tpm=options["tpm"],
+                    concurrent_streams=options["streams"],
+                    budget_day_nanos=options["day_budget_usd"],
+                    budget_month_nanos=options["budget_usd"],
+                ),
+            )
+        except (KeyLimitReached, LimitAbovePlan) as exc:
+            raise CommandError(exc.message) from exc
         # The key alone on standard output, so that scripts can take it; the rest is for people.
         self.stderr.write(f"Key {issued.row.public_id} of {organization.slug}. It is shown only now:")
         self.stdout.write(issued.plain)
