@@ -24,3 +24,34 @@ def plan_attempts(models: Sequence[str], open_models: Collection[str]) -> tuple[
     tries = [(model, False) for model in awake]
     tries[1:1] = [(model, True) for model in awake[:1]]
     return tuple(Attempt(n, model, is_retry) for n, (model, is_retry) in enumerate(tries, start=1))
+
+
+class RetryBudget:
+    """Retries as a share of calls: when everything fails, trying everything twice only makes it worse.
+
+    Every call earns a tenth of a retry and every second a whole one, up to a few in store, so that a process with
+    little to do may always retry.
+    """
+
+    PER_CALL = 0.1
+    PER_SECOND = 1.0
+    MOST_IN_STORE = 20.0
+
+    __slots__ = ("_at_s", "_store")
+
+    def __init__(self) -> None:
+        self._store = self.MOST_IN_STORE
+        self._at_s = 0.0
+
+    def earn(self) -> None:
+        """A call begins."""
+        self._store = min(self._store + self.PER_CALL, self.MOST_IN_STORE)
+
+    def spend(self, now_s: float) -> bool:
+        """Whether a retry may be made; if so, it is paid for. `now_s` never goes back."""
+        self._store = min(self._store + (now_s - self._at_s) * self.PER_SECOND, self.MOST_IN_STORE)
+        self._at_s = now_s
+        if self._store < 1:
+            return False
+        self._store -= 1
+        return True

@@ -1,21 +1,19 @@
-"""A chat request's bytes -> Call, and back to bytes for the upstream. Pure.
+"""A request's bytes -> Call, and back to bytes for the upstream. Pure.
 
 The body is parsed once. What the gateway does not change goes on byte for byte, so that every parameter a provider
 invents tomorrow works today.
 """
 
-from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import msgspec
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import Raw, Struct
 
 from billing.holds import CallSize
 from routing.errors import InvalidJson, InvalidRequestBody
 from routing.inference import Prompt
-
-MAX_OUTPUT_TOKENS = 10_000_000
-MAX_CHOICES = 128
+from routing.shapes import MAX_OUTPUT_TOKENS, Fields, Shape
 
 # LiteLLM obeys these from anyone: they choose servers, keys, prices, callbacks or retries, which is not the caller's
 # business. They are dropped.
@@ -42,144 +40,105 @@ CONTROL_PREFIXES = ("litellm_", "aws_", "azure_", "vertex_", "watsonx_", "s3_")
 METADATA_CONTROL_PREFIXES = ("litellm", "user_api_key", "spend_logs", "guardrail", "model_", "hidden_", "proxy_")
 
 # Written by the gateway itself, from the parsed values.
-_REWRITTEN = frozenset({"model", "max_tokens", "max_completion_tokens", "stream_options", "metadata"})
+_REWRITTEN = frozenset({"model", "stream_options", "metadata"})
 
-
-class _ContentPart(Struct):
-    type: str = ""
-    text: str = ""
-    image_url: Raw | UnsetType = UNSET
-    input_audio: Raw | UnsetType = UNSET
-    file: Raw | UnsetType = UNSET
-
-    @property
-    def attachments(self) -> tuple[Raw, ...]:
-        return tuple(each for each in (self.image_url, self.input_audio, self.file) if each is not UNSET)
-
-
-class _Message(Struct):
-    role: str
-    content: str | list[_ContentPart] | None = None
-
-    def text(self) -> str:
-        if isinstance(self.content, list):
-            return "\n".join(part.text for part in self.content)
-        return self.content or ""
-
-
-class _StreamOptions(Struct):
-    include_usage: bool | None = None
-
-
-class _Known(Struct):
-    """The fields that the gateway reads; everything else only passes through."""
-
-    messages: list[_Message]
-    model: str | None = None
-    stream: bool | None = None
-    stream_options: _StreamOptions | None = None
-    n: int | None = None
-    max_tokens: int | None = None
-    max_completion_tokens: int | None = None
-
+# Anthropic's least thinking.
+MIN_THINKING_TOKENS = 1_024
 
 _fields = msgspec.json.Decoder(dict[str, Raw])
-_known = msgspec.json.Decoder(_Known)
 _objects = msgspec.json.Decoder(dict[str, Any])
 _encode = msgspec.json.encode
 
 
 class Call(Struct, frozen=True, kw_only=True):
-    """A chat request as the gateway understands it. `fields` holds every field of the body as it was written."""
+    """A request as the gateway understands it. `fields` holds every field of the body as it was written."""
 
-    fields: Mapping[str, Raw]
-    known: _Known
+    fields: Fields
+    shape: Shape
+    limits: dict[str, int]  # the bounds of the output that were given, by field
     text_bytes: int
     images: int
 
     @property
     def model(self) -> str | None:
-        return self.known.model
+        return self.shape.model
 
     @property
     def is_stream(self) -> bool:
-        return bool(self.known.stream)
-
-    @property
-    def wants_usage(self) -> bool:
-        """Whether the caller asked for the usage chunk at the end of its stream."""
-        options = self.known.stream_options
-        return options is not None and bool(options.include_usage)
+        return bool(self.shape.stream)
 
     def max_tokens(self, *, default: int, cap: int) -> int:
         """What is sent upstream as the most to produce: asked for or the default, never above the cap."""
-        asked = [value for value in (self.known.max_completion_tokens, self.known.max_tokens) if value is not None]
-        return min([*asked, cap] if asked else [default, cap])
+        if not self.shape.limit_fields:
+            return 0
+        return min(cap, *self.limits.values()) if self.limits else min(default, cap)
 
     def size(self, max_output_tokens: int) -> CallSize:
         return CallSize(
             text_bytes=self.text_bytes,
-            messages=len(self.known.messages),
+            messages=self.shape.parts,
             images=self.images,
             max_output_tokens=max_output_tokens,
-            choices=self.known.n or 1,
+            choices=self.shape.choices,
         )
 
     def prompt(self) -> Prompt:
         """What stage inference looks at."""
-        last_user = next((each for each in reversed(self.known.messages) if each.role == "user"), None)
-        system = "\n".join(each.text() for each in self.known.messages if each.role in ("system", "developer"))
-        return Prompt(last_user_text=last_user.text() if last_user else "", system_text=system)
+        return self.shape.prompt(self.fields)
 
 
-def parse(body: bytes) -> Call:
-    """Understand a chat request. Raises InvalidJson or InvalidRequestBody (400), naming the field where it can."""
+@cache
+def _decoder(shape: type[Shape]) -> msgspec.json.Decoder[Shape]:
+    return msgspec.json.Decoder(shape)
+
+
+def parse(body: bytes, shape: type[Shape]) -> Call:
+    """Understand a request. Raises InvalidJson or InvalidRequestBody (400), naming the field where it can."""
     try:
+        if not body.isascii():
+            body.decode()  # what is not looked into would otherwise not be looked at
         fields = _fields.decode(body)
-        known = _known.decode(body)
+        known = _decoder(shape).decode(body)
     except msgspec.ValidationError as exc:
         raise _invalid(str(exc)) from exc
     except (msgspec.DecodeError, RecursionError, UnicodeError) as exc:
         raise InvalidJson from exc
-    if not known.messages:
-        raise InvalidRequestBody("`messages` must have at least one message.", param="messages")
-    if known.n is not None and not 1 <= known.n <= MAX_CHOICES:
-        raise InvalidRequestBody(f"`n` must be between 1 and {MAX_CHOICES}.", param="n")
-    for name in ("max_tokens", "max_completion_tokens"):
-        value = getattr(known, name)
-        if value is not None and not 1 <= value <= MAX_OUTPUT_TOKENS:
+    known.check()
+    limits = known.limits()
+    for name, value in limits.items():
+        if not 1 <= value <= MAX_OUTPUT_TOKENS:
             raise InvalidRequestBody(f"`{name}` must be between 1 and {MAX_OUTPUT_TOKENS}.", param=name)
-    attachments = [
-        attachment
-        for message in known.messages
-        if isinstance(message.content, list)
-        for part in message.content
-        for attachment in part.attachments
-    ]
-    text_bytes = len(body) - sum(len(bytes(each)) for each in attachments)
-    return Call(fields=fields, known=known, text_bytes=text_bytes, images=len(attachments))
+    attachments = known.attachments()
+    text_bytes = len(body) - (sum(len(bytes(each)) for each in attachments) if attachments else 0)
+    return Call(fields=fields, shape=known, limits=limits, text_bytes=text_bytes, images=len(attachments))
 
 
 def upstream_tail(call: Call, *, max_tokens: int, temperature: float | None) -> bytes:
     """The upstream body of every attempt but for the model, which `upstream_body` puts in front."""
-    fields = call.fields
-    parts = [
-        b"%b:%b" % (_encode(name), bytes(raw))
-        for name, raw in fields.items()
-        if name not in _REWRITTEN and name not in CONTROL_FIELDS and not name.startswith(CONTROL_PREFIXES)
-    ]
-    # Clamp each spelling that was used; when none was, the older one is understood everywhere.
-    names = [name for name in ("max_tokens", "max_completion_tokens") if getattr(call.known, name) is not None] or [
-        "max_tokens"
-    ]
-    parts += [b'"%b":%d' % (name.encode(), max_tokens) for name in names]
-    if temperature is not None and _is_absent(fields.get("temperature")):
-        parts = [part for part in parts if not part.startswith(b'"temperature":')]
-        parts.append(b'"temperature":%b' % _encode(temperature))
-    if call.is_stream:
-        parts.append(b'"stream_options":%b' % _with_usage(fields.get("stream_options")))
+    fields, shape = call.fields, call.shape
+    # Clamp each spelling that was used; when none was, the first is understood everywhere.
+    own = dict.fromkeys(call.limits or shape.limit_fields[:1], b"%d" % max_tokens)
+    thinks = _thinking(fields.get("thinking"), max_tokens)
+    if thinks is not None:
+        own["thinking"] = thinks
+    if temperature is not None and shape.takes_temperature and not thinks and _is_absent(fields.get("temperature")):
+        own["temperature"] = _encode(temperature)
+    if call.is_stream and shape.asks_for_usage:
+        own["stream_options"] = _with_usage(fields.get("stream_options"))
+    if shape.is_kept or "store" in fields:
+        own["store"] = b"false"
     if metadata := _own_metadata(fields.get("metadata")):
-        parts.append(b'"metadata":%b' % _encode(metadata))
+        own["metadata"] = _encode(metadata)
+    parts = [
+        b"%b:%b" % (_encode(name), raw)
+        for name, raw in fields.items()
+        if name not in own
+        and name not in _REWRITTEN
+        and name not in CONTROL_FIELDS
+        and name not in shape.limit_fields
+        and not name.startswith(CONTROL_PREFIXES)
+    ]
+    parts += [b'"%b":%b' % (name.encode(), value) for name, value in own.items() if value]
     return b",".join(parts) + b"}"
 
 
@@ -192,9 +151,30 @@ def _is_absent(raw: Raw | None) -> bool:
     return raw is None or bytes(raw) == b"null"
 
 
+def _object(name: str, raw: Raw | None) -> dict[str, Any]:
+    """A field that is looked into. Raises InvalidRequestBody, also for numbers and depths that only pass unread."""
+    try:
+        return _objects.decode(raw or b"{}")
+    except (msgspec.MsgspecError, RecursionError):
+        raise InvalidRequestBody(f"`{name}` must be an object of sensible values.", param=name) from None
+
+
+def _thinking(raw: Raw | None, max_tokens: int) -> bytes | None:
+    """`thinking` so that it fits below the clamped max_tokens; empty when it cannot, None when it is not asked for."""
+    if _is_absent(raw):
+        return None
+    thinking = _object("thinking", raw)
+    budget = thinking.get("budget_tokens")
+    if not isinstance(budget, int) or budget < max_tokens:
+        return None if thinking.get("type") == "disabled" else bytes(raw or b"")
+    if max_tokens <= MIN_THINKING_TOKENS:
+        return b""
+    return _encode({**thinking, "budget_tokens": max(MIN_THINKING_TOKENS, max_tokens // 2)})
+
+
 def _with_usage(raw: Raw | None) -> bytes:
     """The caller's stream options, and the usage that the gateway needs in any case."""
-    options = {} if _is_absent(raw) else _objects.decode(raw or b"{}")
+    options = {} if _is_absent(raw) else _object("stream_options", raw)
     return _encode({**options, "include_usage": True})
 
 
@@ -202,10 +182,7 @@ def _own_metadata(raw: Raw | None) -> dict[str, str]:
     """The caller's metadata in OpenAI's form (texts), without what LiteLLM would take for instructions."""
     if _is_absent(raw):
         return {}
-    try:
-        metadata = _objects.decode(raw or b"{}")
-    except msgspec.ValidationError:
-        raise InvalidRequestBody("`metadata` must be an object.", param="metadata") from None
+    metadata = _object("metadata", raw)
     return {
         name: value
         for name, value in metadata.items()

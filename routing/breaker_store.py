@@ -18,6 +18,11 @@ SCRIPT = Script(Path(__file__).parent / "lua" / "breaker.lua")
 REFRESH_S = 0.5
 
 
+def key_of(prefix: str, model: str) -> bytes:
+    """The hash of a model's circuit."""
+    return f"{prefix}:breaker:{{{model}}}".encode()
+
+
 class Breakers:
     """What this process knows of every model's circuit.
 
@@ -32,7 +37,7 @@ class Breakers:
         self._known: dict[str, tuple[str, int, int]] = {}
 
     def key(self, model: str) -> bytes:
-        return f"{self._prefix}:breaker:{{{model}}}".encode()
+        return key_of(self._prefix, model)
 
     def state(self, model: str) -> str:
         return self._known.get(model, ("closed", 0, 0))[0]
@@ -41,22 +46,23 @@ class Breakers:
         """Every model that is not simply well, for /health and the operators' page."""
         return {model: state for model, (state, failures, _) in self._known.items() if state != "closed" or failures}
 
-    async def resting(self, models: Collection[str], config: BreakerConfig) -> set[str]:
-        """Those of `models` that must be left out now. Claims the trial of a model whose rest is over."""
-        closed_out = set()
-        for model in models:
-            if self.state(model) == "closed":
-                continue
-            if not await self._run(model, "try", config):
-                closed_out.add(model)
-        return closed_out
+    def resting(self, models: Collection[str]) -> set[str]:
+        """Those of `models` that must be left out now, as far as this process knows."""
+        if not self._known:
+            return set()  # as nearly always
+        now_ms = clock.now_ms()
+        return {model for model in models if self.state(model) == "open" and self._known[model][2] > now_ms}
 
     def refuse_if_all_rest(self, models: Collection[str]) -> None:
         """Raise UpstreamUnavailable (503) when no model may be tried yet: then nothing need be admitted for it."""
-        now_ms = clock.now_ms()
-        wait_ms = min(self._known[model][2] - now_ms if self.state(model) == "open" else 0 for model in models)
-        if wait_ms > 0:
-            raise UpstreamUnavailable(retry_after_s=-(-wait_ms // 1000), reason="all circuits are open")
+        resting = self.resting(models)
+        if resting and len(resting) == len(set(models)):
+            wait_ms = min(self._known[model][2] for model in resting) - clock.now_ms()
+            raise UpstreamUnavailable(retry_after_s=max(1, -(-wait_ms // 1000)), reason="all circuits are open")
+
+    async def may_try(self, model: str, config: BreakerConfig) -> bool:
+        """Whether a call may go to the model now. Asked just before it goes: it claims the trial after a rest."""
+        return self.state(model) == "closed" or await self._run(model, "try", config)
 
     async def succeeded(self, model: str, config: BreakerConfig) -> None:
         if model in self._known and self._known[model][:2] != ("closed", 0):

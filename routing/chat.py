@@ -1,7 +1,8 @@
-"""One call on /v1/chat/completions, start to end. Read this first."""
+"""One call on any metered surface, start to end. Read this first."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from billing.holds import CallSize, worst_nanos
 from billing.limits import Admission
@@ -11,87 +12,109 @@ from codexflow.catalogue.schema import Catalogue
 from codexflow.env import Env
 from codexflow.lib import clock
 from codexflow.lib.http import Header
-from keys.lookup import Directory
 from keys.principal import Principal
 from logs.events import UsageEvent
-from routing import body, relay, stages
+from routing import body, relay
 from routing.attempts import plan_attempts
-from routing.breaker_store import Breakers
 from routing.errors import (
     ModelNotAllowedForKey,
     ModelNotPriced,
     StageNotAllowedForKey,
+    SurfaceNotAllowedForKey,
 )
+from routing.house import House
 from routing.incoming import Incoming
-from routing.live import FrontDesk
-from routing.pool import Pool
 from routing.stages import Route
+from routing.surfaces import Surface
 from routing.upstream import Order, Upstream
 
-SURFACE = "chat"
-PATH = "/v1/chat/completions"
 MAX_USER_AGENT_CHARS = 200
 MAX_NAME_CHARS = 200
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class House:
-    """What every call of this process shares."""
-
-    env: Env
-    keys: Directory
-    desk: FrontDesk
-    breakers: Breakers
-    pool: Pool
-
-
-async def serve(house: House, incoming: Incoming) -> None:
-    """Answer one call.
+async def serve(house: House, incoming: Incoming, surface: Surface) -> None:
+    """Answer one call on any metered surface.
 
     Up to the first upstream byte a failure is an ordinary HTTP error and the next attempt may run; after it the
     failure travels inside the stream. Every admitted call ends in exactly one usage event.
     """
-    env = house.env
-    principal = await house.keys.authenticate(incoming.bearer(), incoming.address)  # 401, 403
-    raw = await incoming.read(limit_bytes=env.request_body_limit_bytes, timeout_s=env.request_body_timeout_s)
-    call = body.parse(raw)  # 400
-    catalogue = directory.current()
-    route = stages.route(
-        stage_header=incoming.header(b"x-cfx-stage"), model=call.model, prompt=call.prompt, catalogue=catalogue
-    )  # 400
-    models = _permitted(route, principal)  # 403
-    rates = _rates(models, catalogue, principal.margin_bp)
-    house.breakers.refuse_if_all_rest(models)  # 503
+    accepted = await accept(house, incoming, surface)  # 400, 401, 403, 413
+    call = accepted.call
+    house.breakers.refuse_if_all_rest(accepted.rates)  # 503
+    # Before admission: what is wrong with the body must not be found once the call is counted.
+    order = _order(house.env, incoming, accepted)  # 400
+    live = await house.desk.admit(
+        accepted.principal, accepted.intent, accepted.rates, size=accepted.size
+    )  # 402, 429, 503
+    upstream = Upstream(house.pool, house.breakers, house.retries, live, order)
+    incoming.watch(upstream.abort)
+    live.on_shutdown = upstream.shut_down
+    incoming.admission = live.admission
+    async with live:  # settled and recorded once, whatever happens
+        models = tuple(live.rates)  # those that the hold covers
+        attempts = plan_attempts(models, house.breakers.resting(models))
+        opened = await upstream.open_first(attempts)  # 4xx of the upstream, 429, 503, 504
+        headers = answer_headers(accepted.route, opened.attempt.model, live.admission)
+        if not call.is_stream:
+            await relay.send_body(incoming, live, opened, headers)
+            return
+        stream = relay.StreamRelay(
+            incoming,
+            live,
+            upstream,
+            opened,
+            dialect=surface.dialect,
+            wants_usage=call.shape.wants_usage,
+            idle_s=house.env.upstream_idle_s,
+        )
+        await stream.send(headers)
 
+
+class Accepted(Struct, frozen=True):
+    """A call that is understood and allowed, before any limit is asked."""
+
+    principal: Principal
+    surface: Surface
+    call: body.Call
+    catalogue: Catalogue
+    route: Route
+    max_tokens: int
+    size: CallSize
+    rates: dict[str, FrozenRates]  # of every model that may answer, in the order in which they are tried
+    intent: UsageEvent
+
+
+async def accept(house: House, incoming: Incoming, surface: Surface) -> Accepted:
+    """Who asks for what, and who may answer. Raises what the caller hears as 400, 401, 403, 408, 413."""
+    env = house.env
+    principal = await incoming.principal(house.keys)
+    if not principal.policy.permits_surface(surface.name):
+        raise SurfaceNotAllowedForKey
+    raw = await incoming.read(limit_bytes=env.request_body_limit_bytes, timeout_s=env.request_body_timeout_s)
+    call = body.parse(raw, surface.shape)
+    catalogue = directory.current()
+    route = surface.route(call, incoming.header(b"x-cfx-stage"), catalogue)
+    rates = _rates(_permitted(route, principal), catalogue, principal.margin_bp)
     max_tokens = call.max_tokens(default=route.default_max_tokens, cap=route.max_tokens_cap)
     size = call.size(max_tokens)
-    intent = _intent(incoming, principal, route, call, catalogue, rates, size)
-    # Before admission: what is wrong with the body must not be found once the call is counted.
-    order = Order(
-        path=PATH,
-        tail=body.upstream_tail(call, max_tokens=max_tokens, temperature=route.default_temperature),  # 400
+    intent = _intent(incoming, principal, surface, route, call, catalogue, rates, size)
+    return Accepted(principal, surface, call, catalogue, route, max_tokens, size, rates, intent)
+
+
+def _order(env: Env, incoming: Incoming, accepted: Accepted) -> Order:
+    """What goes upstream with every attempt. Raises InvalidRequestBody."""
+    call, route, catalogue = accepted.call, accepted.route, accepted.catalogue
+    return Order(
+        path=accepted.surface.path,
+        headers=accepted.surface.headers(incoming),
+        tail=body.upstream_tail(call, max_tokens=accepted.max_tokens, temperature=route.default_temperature),
+        dialect=accepted.surface.dialect,
         is_stream=call.is_stream,
         first_byte_s=route.timeout_s,
         total_s=env.upstream_total_s if call.is_stream else catalogue.total_timeout_s,
         answer_limit_bytes=env.answer_limit_bytes,
         breaker=catalogue.breaker,
     )
-    live = await house.desk.admit(principal, intent, rates)  # 402, 429, 503
-    upstream = Upstream(house.pool, house.breakers, live, order)
-    incoming.watch(upstream.abort)
-    live.on_shutdown = upstream.shut_down
-    incoming.admission = live.admission
-    async with live:  # settled and recorded once, whatever happens
-        attempts = plan_attempts(models, await house.breakers.resting(models, catalogue.breaker))
-        opened = await upstream.open_first(attempts)  # 4xx of the upstream, 429, 503, 504
-        headers = [*_headers(route, opened.attempt.model), *_limit_headers(live.admission)]
-        if not call.is_stream:
-            await relay.send_body(incoming, live, opened, headers)
-            return
-        stream = relay.StreamRelay(
-            incoming, live, upstream, opened, wants_usage=call.wants_usage, idle_s=env.upstream_idle_s
-        )
-        await stream.send(headers)
 
 
 def _permitted(route: Route, principal: Principal) -> tuple[str, ...]:
@@ -123,6 +146,7 @@ def _rates(models: tuple[str, ...], catalogue: Catalogue, margin_bp: int) -> dic
 def _intent(
     incoming: Incoming,
     principal: Principal,
+    surface: Surface,
     route: Route,
     call: body.Call,
     catalogue: Catalogue,
@@ -137,7 +161,7 @@ def _intent(
         key_id=principal.key_id,
         user_id=principal.user_id,
         started_ms=clock.now_ms(),
-        surface=SURFACE,
+        surface=surface.name,
         endpoint=incoming.scope["path"],
         stage=route.stage,
         stage_reason=route.reason,
@@ -159,13 +183,11 @@ def _storable(text: str | None) -> str:
     return (text or "").replace("\0", "")
 
 
-def _headers(route: Route, model: str) -> list[Header]:
-    return [
+def answer_headers(route: Route, model: str, admission: Admission | None) -> list[Header]:
+    """What every answer tells of its routing and of the daily limit."""
+    headers: list[Header] = [
         (b"x-cfx-stage", route.stage.encode()),
         (b"x-cfx-stage-reason", route.reason.encode()),
         (b"x-cfx-model", model.encode("latin-1", "replace")),
     ]
-
-
-def _limit_headers(admission: Admission | None) -> list[Header]:
-    return admission.headers() if admission else []
+    return headers + admission.headers() if admission else headers

@@ -55,6 +55,15 @@ class ModelNotAllowedForKey(AppError):
     default_message = "This key may not use this model."
 
 
+class SurfaceNotAllowedForKey(AppError):
+    """The endpoint exists, but this key is for others."""
+
+    code = "surface_not_allowed"
+    status = HTTPStatus.FORBIDDEN
+    kind = "permission_error"
+    default_message = "This key may not use this endpoint."
+
+
 class UpstreamUnavailable(AppError):
     """Every attempt failed, or every model of the chain is resting."""
 
@@ -89,6 +98,14 @@ class InvalidRequestBody(BadRequest):
     """The body is JSON, but not a request that this endpoint understands."""
 
 
+class ThreadsUnsupported(BadRequest):
+    """The request names a conversation for us to keep. Anthropic's SDKs know this code and go on without."""
+
+    code = "thread_unsupported_request"
+    default_message = "No conversations are kept here: send all messages, without `thread`."
+    unsupported = ("thread",)
+
+
 class BadHeader(BadRequest):
     """A header that decides something was given twice or cannot be read."""
 
@@ -109,6 +126,15 @@ class MethodNotAllowed(AppError):
     status = HTTPStatus.METHOD_NOT_ALLOWED
     kind = "invalid_request_error"
     default_message = "This endpoint does not answer that method."
+
+
+class UpgradeRefused(AppError):
+    """Somebody wants a WebSocket. 426 is what makes Codex use HTTP at once; after a 405 it tries five times more."""
+
+    code = "websockets_unsupported"
+    status = HTTPStatus.UPGRADE_REQUIRED
+    kind = "invalid_request_error"
+    default_message = "There are no WebSockets here: send the request over HTTP."
 
 
 class RequestTooLarge(AppError):
@@ -206,12 +232,13 @@ class UpstreamInvalid(UpstreamFailure):
 
 
 class UpstreamFaulty(UpstreamFailure):
-    """A 5xx of the upstream, or a 401: our own key for it is wrong, which is not the caller's fault."""
+    """A 5xx of the upstream, or a 4xx about our own key or account with it, which is not the caller's fault."""
 
     code = "upstream_error"
 
-    def __init__(self, upstream_status: int) -> None:
+    def __init__(self, upstream_status: int, *, trips_breaker: bool = True) -> None:
         super().__init__(upstream_status=upstream_status)
+        self.trips_breaker = trips_breaker  # type: ignore[misc]
         self.upstream_status = upstream_status
         # Per instance: only these three say that trying again soon makes sense.
         self.may_retry = upstream_status in (502, 503, 504)  # type: ignore[misc]

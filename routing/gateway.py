@@ -10,53 +10,31 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from billing.limits import Admission
-from codexflow.catalogue import directory
 from codexflow.lib.errors import AppError
 from codexflow.lib.http import Header
 from keys.errors import InvalidApiKey
-from routing import chat, health, stages
-from routing.chat import House
-from routing.errors import ClientDisconnected, MethodNotAllowed, ShuttingDown, UnknownRoute
+from routing import chat, count_tokens, health, listing
+from routing.errors import ClientDisconnected, MethodNotAllowed, ShuttingDown, UnknownRoute, UpgradeRefused
+from routing.house import House
 from routing.incoming import Incoming, Receive, Scope, Send
+from routing.surfaces import BY_PATH, COUNT_TOKENS, Surface, dialect_of
 
 logger = logging.getLogger(__name__)
 
 Handler = Callable[[House, Incoming], Awaitable[None]]
 PREFIXES = ("/v1/", "/chat/completions", "/health")
-# Seconds since 1970 that /v1/models gives as every model's age: nobody knows the real one.
-MODELS_CREATED_S = 1_735_689_600
 
 
-async def list_models(house: House, incoming: Incoming) -> None:
-    """GET /v1/models: stages and allowed models in OpenAI's shape."""
-    await house.keys.authenticate(incoming.bearer(), incoming.address)
-    names = stages.allowed_names(directory.current())
-    await _json(incoming, {"object": "list", "data": [_model(name) for name in names]})
-
-
-async def show_model(house: House, incoming: Incoming) -> None:
-    """GET /v1/models/{id}."""
-    await house.keys.authenticate(incoming.bearer(), incoming.address)
-    name = incoming.scope["path"].removeprefix("/v1/models/")
-    if name not in stages.allowed_names(directory.current()):
-        raise UnknownRoute(f"There is no model {name[:100]!r}.", param="model")
-    await _json(incoming, _model(name))
-
-
-def _model(name: str) -> dict[str, object]:
-    return {"id": name, "object": "model", "created": MODELS_CREATED_S, "owned_by": "codexflow"}
-
-
-async def _json(incoming: Incoming, content: object) -> None:
-    await incoming.respond(200, [(b"content-type", b"application/json")], msgspec.json.encode(content))
+def _metered(surface: Surface) -> dict[str, Handler]:
+    return {"POST": lambda house, incoming: chat.serve(house, incoming, surface)}
 
 
 ROUTES: dict[str, dict[str, Handler]] = {
-    "/v1/chat/completions": {"POST": chat.serve},
-    "/chat/completions": {"POST": chat.serve},
-    "/v1/models": {"GET": list_models},
+    **{path: _metered(surface) for path, surface in BY_PATH.items()},
+    COUNT_TOKENS.path: {"POST": count_tokens.serve},
+    listing.PATH: {"GET": listing.list_models},
 }
-MODEL_ROUTE: dict[str, Handler] = {"GET": show_model}
+MODEL_ROUTE: dict[str, Handler] = {"GET": listing.show_model}
 
 
 class Gateway:
@@ -67,8 +45,11 @@ class Gateway:
         self.health: health.Health | None = None
         self.is_draining = False
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        incoming = Incoming(scope, receive, send)
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        return self.serve(Incoming(scope, receive, send))
+
+    async def serve(self, incoming: Incoming) -> None:
+        """Answer a request, whatever goes wrong; also for doors that know their callers by other means than a key."""
         try:
             incoming.check_headers()
             await self._answer(incoming)
@@ -90,6 +71,8 @@ class Gateway:
             raise UnknownRoute
         handler = methods.get(incoming.scope["method"])
         if handler is None:
+            if incoming.headers.get(b"upgrade", b"").lower() == b"websocket":
+                raise UpgradeRefused
             raise MethodNotAllowed(f"Allowed: {', '.join(methods)}.")
         if self.house is None or self.is_draining:
             raise ShuttingDown(retry_after_s=1)
@@ -99,14 +82,12 @@ class Gateway:
         if incoming.scope["method"] not in ("GET", "HEAD"):
             raise MethodNotAllowed("Allowed: GET.")
         if path.rstrip("/") == "/health/live":
-            await _json(incoming, {"status": "alive"})
+            await incoming.respond(200, [listing.JSON], b'{"status":"alive"}')
             return
         if self.health is None or path.rstrip("/") not in ("/health", "/health/ready"):
             raise UnknownRoute
         report = await self.health.report(is_draining=self.is_draining)
-        await incoming.respond(
-            200 if report.can_serve else 503, [(b"content-type", b"application/json")], msgspec.json.encode(report.body)
-        )
+        await incoming.respond(200 if report.can_serve else 503, [listing.JSON], msgspec.json.encode(report.body))
 
     @staticmethod
     async def _refuse(incoming: Incoming, error: AppError) -> None:
@@ -120,4 +101,9 @@ class Gateway:
             )
         admission = incoming.admission or error.facts.get("admission")
         headers: list[Header] = admission.headers() if isinstance(admission, Admission) else []
-        await incoming.refuse(error, headers)
+        body = dialect_of(incoming.scope["path"]).error_body(error)
+        await incoming.refuse(error, body, headers)
+
+
+# This process's own. The status page asks it, too.
+gateway = Gateway()

@@ -18,6 +18,7 @@ from codexflow.lib import clock
 from codexflow.lib.db import in_database
 from codexflow.lib.redis import Pipeline, RedisUnavailable
 from routing.breaker_store import Breakers
+from routing.live import FrontDesk
 
 logger = logging.getLogger(__name__)
 
@@ -37,10 +38,11 @@ class Report:
 class Health:
     """Probes everything that a call needs."""
 
-    def __init__(self, env: Env, redis: Pipeline, breakers: Breakers) -> None:
+    def __init__(self, env: Env, redis: Pipeline, breakers: Breakers, desk: FrontDesk) -> None:
         self._env = env
         self._redis = redis
         self._breakers = breakers
+        self._desk = desk
         self._http = httpx.AsyncClient(
             base_url=env.litellm_url,
             timeout=PROBE_TIMEOUT_S,
@@ -56,14 +58,17 @@ class Health:
     async def report(self, *, is_draining: bool) -> Report:
         """`healthy`: all works. `degraded`: serves, but something is wrong. `unhealthy`: cannot serve."""
         checks = await self._checks()
-        can_serve = checks["config"] and checks["redis"] and not is_draining
+        # Without Redis some calls are still served, and those that are not get a better answer than none.
+        can_serve = checks["config"] and not is_draining
+        is_limiter_well = checks["redis"] and not self._desk.is_degraded
         open_models = self._breakers.states()
         unknown = self._unknown_models[1] or []
         problems = directory.problems()
-        is_well = all(checks.values()) and not open_models and not unknown and not problems
+        is_well = all(checks.values()) and is_limiter_well and not open_models and not unknown and not problems
         status = "unhealthy" if not can_serve else "healthy" if is_well else "degraded"
         details: dict[str, Any] = {
             "upstream": "demo" if self._env.is_demo_upstream else "litellm",
+            "limiter": "shared" if is_limiter_well else "degraded",
             "circuits": open_models,
             "models_unknown_to_litellm": unknown,
             "config_problems": problems,

@@ -1,15 +1,25 @@
 """One HTTP request as the gateway sees it: ASGI's callables behind a few words, guarded while reading."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from itertools import chain
+from typing import Any, Protocol
 from uuid import UUID
 
 from billing.limits import Admission
 from codexflow.lib.errors import AppError
-from codexflow.lib.http import Header, body_of, headers_of
+from codexflow.lib.http import DIRECT_EXTENSION, Header, headers_of
 from codexflow.lib.ids import new_id
-from routing.errors import BadHeader, ClientDisconnected, HeadersTooLarge, RequestTimeout, RequestTooLarge
+from keys.lookup import Directory
+from keys.principal import Principal
+from routing.errors import (
+    BadHeader,
+    ClientDisconnected,
+    HeadersTooLarge,
+    RequestTimeout,
+    RequestTooLarge,
+    UpgradeRefused,
+)
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -17,13 +27,25 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 MAX_HEADERS = 100
 MAX_HEADER_BYTES = 32 * 1024
+_SINGLE = (b"authorization", b"x-api-key", b"content-length", b"transfer-encoding", b"x-cfx-stage", b"host")
+
+
+class Direct(Protocol):
+    """What `codexflow.server` offers besides ASGI."""
+
+    def whole_body(self) -> bytes | None: ...
+    def watch(self, when_gone: Callable[[], None]) -> None: ...
+    def respond(self, status: int, headers: Iterable[Header], body: bytes, *, closes: bool = False) -> None: ...
+    def start(self, status: int, headers: Iterable[Header]) -> None: ...
+    def send_at_once(self, chunk: bytes) -> bool: ...
+    async def send(self, chunk: bytes, *, is_last: bool) -> None: ...
 
 
 class Incoming:
     """A request and its answer. Every answer carries X-CFX-Request-Id."""
 
     __slots__ = (
-        "_gone_callback", "_receive", "_send", "_watcher", "admission", "headers", "is_gone", "is_started",
+        "_direct", "_gone_callback", "_receive", "_send", "_watcher", "admission", "headers", "is_gone", "is_started",
         "request_id", "scope",
     )  # fmt: skip
 
@@ -31,6 +53,10 @@ class Incoming:
         self.scope = scope
         self._receive = receive
         self._send = send
+        # ASGI knows best how to answer HEAD.
+        # Taken out of the scope: it knows the scope, and such a ring would be left to the garbage collector.
+        offered = scope.get("extensions", {}).pop(DIRECT_EXTENSION, None)
+        self._direct: Direct | None = offered if scope["method"] != "HEAD" else None
         self.request_id: UUID = new_id()
         self.headers: dict[bytes, bytes] = {}
         self.is_started = False
@@ -43,14 +69,16 @@ class Incoming:
     def check_headers(self) -> None:
         """Take the headers in. Raises HeadersTooLarge (431), and BadHeader (400) for a doubled one that decides."""
         raw: list[Header] = self.scope["headers"]
-        if len(raw) > MAX_HEADERS or sum(len(name) + len(value) for name, value in raw) > MAX_HEADER_BYTES:
+        if len(raw) > MAX_HEADERS or len(b"".join(chain.from_iterable(raw))) > MAX_HEADER_BYTES:
             raise HeadersTooLarge
         headers = dict(raw)
         if len(headers) != len(raw):
             names = [name for name, _ in raw]
-            for name in (b"authorization", b"x-api-key", b"content-length", b"x-cfx-stage", b"host"):
+            for name in _SINGLE:
                 if names.count(name) > 1:
                     raise BadHeader(f"The header {name.decode()} may be given only once.")
+        if headers.get(b"transfer-encoding", b"chunked").strip().lower() != b"chunked":
+            raise BadHeader("The only transfer coding is chunked.")  # others are read differently along the way
         self.headers = headers
 
     @property
@@ -60,7 +88,7 @@ class Incoming:
 
     def header(self, name: bytes) -> str | None:
         value = self.headers.get(name)
-        return value.decode("latin-1") if value is not None else None
+        return value.decode("latin-1").strip() if value is not None else None
 
     def bearer(self) -> str | None:
         """The presented key: `Authorization: Bearer …`, or `x-api-key` as Anthropic's clients send it."""
@@ -69,11 +97,25 @@ class Incoming:
             return token.strip()
         return self.header(b"x-api-key")
 
+    def principal(self, keys: Directory) -> Awaitable[Principal]:
+        """Who calls: whoever presents the key. Raises as `Directory.authenticate`."""
+        return keys.authenticate(self.bearer(), self.address)
+
     async def read(self, *, limit_bytes: int, timeout_s: float) -> bytes:
-        """The body. Raises RequestTooLarge before reading past the limit, RequestTimeout, ClientDisconnected."""
-        declared = self.headers.get(b"content-length", b"0")
+        """The body.
+
+        Raises RequestTooLarge before reading past the limit, RequestTimeout, UpgradeRefused, ClientDisconnected.
+        """
+        if b"upgrade" in self.headers and b"upgrade" in self.headers.get(b"connection", b"").lower():
+            # The parser has taken the body for the other protocol.
+            raise UpgradeRefused("Nothing can be upgraded to here: send the request without `Upgrade`.")
+        declared = self.headers.get(b"content-length", b"0").strip()
         if not declared.isdigit() or int(declared) > limit_bytes:
             raise RequestTooLarge(f"The request body may have at most {limit_bytes} bytes.")
+        if self._direct is not None and (body := self._direct.whole_body()) is not None:
+            if len(body) > limit_bytes:
+                raise RequestTooLarge(f"The request body may have at most {limit_bytes} bytes.")
+            return body
         try:
             async with asyncio.timeout(timeout_s):
                 return await self._read_pieces(limit_bytes)
@@ -102,12 +144,18 @@ class Incoming:
     def watch(self, when_gone: Callable[[], None]) -> None:
         """Call `when_gone` once should the caller leave before its answer is complete. After `read`."""
         self._gone_callback = when_gone
-        self._watcher = asyncio.get_running_loop().create_task(self._watch())
+        if self._direct is not None:
+            self._direct.watch(self._gone)
+        else:
+            self._watcher = asyncio.get_running_loop().create_task(self._watch())
 
     async def _watch(self) -> None:
         # The server answers this only when the caller has left or the answer is complete.
         while (await self._receive())["type"] != "http.disconnect":
             pass
+        self._gone()
+
+    def _gone(self) -> None:
         callback, self._gone_callback = self._gone_callback, None
         if callback is not None:
             self.is_gone = True
@@ -118,25 +166,46 @@ class Incoming:
         self._gone_callback = None
 
     async def start(self, status: int, headers: list[Header]) -> None:
-        self.is_started = True
-        request_id = str(self.request_id).encode()
-        own = [(b"x-cfx-request-id", request_id), (b"x-request-id", request_id)]
-        await self._send({"type": "http.response.start", "status": status, "headers": [*headers, *own]})
+        """The head of an answer whose length is not known."""
+        headers = self._with_id(headers)
+        if self._direct is not None:
+            self._direct.start(status, headers)
+        else:
+            await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
     async def send(self, chunk: bytes, *, is_last: bool = False) -> None:
         """Send a piece of the body; waits while the caller is slow."""
         if is_last:
             self.unwatch()
-        await self._send({"type": "http.response.body", "body": chunk, "more_body": not is_last})
+        if self._direct is not None:
+            await self._direct.send(chunk, is_last=is_last)
+        else:
+            await self._send({"type": "http.response.body", "body": chunk, "more_body": not is_last})
 
-    async def respond(self, status: int, headers: list[Header], body: bytes) -> None:
-        """A complete answer in one piece."""
-        await self.start(status, [*headers, (b"content-length", b"%d" % len(body))])
+    def send_at_once(self, chunk: bytes) -> bool:
+        """Send a piece of the body if that needs no waiting; returns whether it did."""
+        return self._direct is not None and self._direct.send_at_once(chunk)
+
+    async def respond(self, status: int, headers: list[Header], body: bytes, *, closes: bool = False) -> None:
+        """A complete answer in one piece; with `closes` the connection serves nothing else."""
+        if self._direct is not None:
+            self.unwatch()
+            self._direct.respond(status, self._with_id(headers), body, closes=closes)
+            return
+        ending = [(b"content-length", b"%d" % len(body)), *([(b"connection", b"close")] if closes else [])]
+        await self.start(status, [*headers, *ending])
         await self.send(body, is_last=True)
 
-    async def refuse(self, error: AppError, headers: list[Header]) -> None:
-        """An error as a complete answer."""
-        if isinstance(error, RequestTooLarge | RequestTimeout):
-            # The rest of the body would otherwise be read to its end and thrown away.
-            headers = [*headers, (b"connection", b"close")]
-        await self.respond(int(error.status), [*headers_of(error), *headers], body_of(error))
+    def _with_id(self, headers: list[Header]) -> list[Header]:
+        self.is_started = True
+        request_id = str(self.request_id).encode()
+        own = [(b"x-cfx-request-id", request_id), (b"x-request-id", request_id)]
+        if self.scope["path"].startswith("/v1/messages"):
+            own.append((b"request-id", request_id))  # where Anthropic's clients look
+        return headers + own
+
+    async def refuse(self, error: AppError, body: bytes, headers: list[Header]) -> None:
+        """An error as a complete answer, written as `body`."""
+        # The rest of a body that is too large or too slow would otherwise be read to its end and thrown away.
+        closes = isinstance(error, RequestTooLarge | RequestTimeout | BadHeader)
+        await self.respond(int(error.status), [*headers_of(error), *headers], body, closes=closes)

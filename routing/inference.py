@@ -1,31 +1,33 @@
 """Guess the stage of a request from its text. Deterministic: the same prompt and words give the same stage.
 
-A whole word that is a keyword is a hit, and so is a word that begins with a stem ("planlayalım"). The stage with most
-hits wins; among equals the one that was hit first. Without a hit it is code.
+The surest sign decides: what a coding agent announces (plan mode, a reviewer's role), a pasted diff, the tools of an
+agent at work, what the message plainly asks for, and at last a count of configured words. There the stage with most
+hits wins, among equals the one that was hit first. Without a hit it is code.
 """
 
-import re
-import unicodedata
-from collections.abc import Mapping
 from dataclasses import dataclass
 
-from codexflow.catalogue.schema import MIN_STEM_CHARS, InferenceConfig
+from codexflow.catalogue.schema import InferenceConfig
+from routing import agents
+from routing.intent import asked
+from routing.lexicon import Lexicon
+from routing.words import END, clauses
+from routing.words import fold as fold
+from routing.words import one_i as one_i
+from routing.words import words as words
 
-_TIE_ORDER = ("plan", "review", "code")
 DEFAULT_STAGE = "code"
+# Reasons.
+AGENT = {"plan": "agent-plan", "review": "agent-review", "code": "agent-code"}
+DIFF = "diff"
+INTENT = "intent"
 KEYWORD = "keyword"
 DEFAULT = "default"
 
 # Longer messages are pasted files with the question at their end.
 MAX_CHARS = 16 * 1024
-
-_HEAD = MIN_STEM_CHARS
-_WORD = re.compile(r"\w+")
-_ASCII = bytes(range(128))
-# ASCII: letters become small, all but letters, digits and underscore a space. The bytes of other characters stay.
-_FOLDED = bytes(c if c > 127 else ord(chr(c).lower()) if chr(c).isalnum() or chr(c) == "_" else 32 for c in range(256))
-# So many different characters are replaced one by one; with more of them that would no longer be linear.
-_FEW_SWAPS = 32
+# So much is searched for boilerplate before the cut, so that a question above a long block of code is found, too.
+_MAX_RAW_CHARS = 4 * MAX_CHARS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,107 +39,72 @@ class Prompt:
     tool_names: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class _Index:
-    """The words of a configuration, folded, in UTF-8, and arranged for one look-up a word."""
-
-    keywords: Mapping[bytes, str]  # word -> stage
-    stems: Mapping[bytes, tuple[tuple[bytes, str], ...]]  # head -> (stem, stage), longest stem first
-    heads: frozenset[bytes]  # the first bytes of all of them: few words of a text get past this
-
-    @classmethod
-    def of(cls, config: InferenceConfig) -> "_Index":
-        keywords: dict[bytes, str] = {}
-        stems: dict[bytes, str] = {}
-        for stage in _TIE_ORDER:  # what is listed twice belongs to the first
-            keywords = {fold(word).encode(): stage for word in config.keywords.get(stage, ())} | keywords
-            stems = {fold(stem).encode(): stage for stem in config.stems.get(stage, ())} | stems
-        by_head: dict[bytes, tuple[tuple[bytes, str], ...]] = {}
-        for stem in sorted(stems, key=len, reverse=True):
-            by_head[stem[:_HEAD]] = (*by_head.get(stem[:_HEAD], ()), (stem, stems[stem]))
-        heads = frozenset(word[:_HEAD] for word in (*keywords, *stems))
-        return cls(keywords, by_head, heads)
-
-    def stage_of(self, word: bytes) -> str | None:
-        """The stage that a word speaks for: as a keyword, else by its longest stem."""
-        if word in self.keywords:
-            return self.keywords[word]
-        for stem, stage in self.stems.get(word[:_HEAD], ()):
-            if word.startswith(stem):
-                return stage
-        return None
-
-
-# The index of the configuration last seen. One is in force at a time, and a dict inside it keeps it from being a
-# key of a real cache. A thread that loses the race builds the same index again.
-_latest: tuple[InferenceConfig | None, _Index] = (None, _Index({}, {}, frozenset()))
+# The lexicon of the configuration last seen. One is in force at a time, and a dict inside it keeps it from being a
+# key of a real cache. A thread that loses the race builds the same lexicon again.
+_latest: tuple[InferenceConfig | None, Lexicon] = (None, Lexicon.of(InferenceConfig(keywords={}, stems={})))
 
 
 def infer(prompt: Prompt, config: InferenceConfig) -> tuple[str, str]:
-    """The stage of a prompt, and the reason: `keyword`, or `default` when no word tells anything.
+    """The stage of a prompt, and the reason: agent-plan, agent-review, agent-code, diff, intent, keyword or default.
 
-    Looks at the last 16 K characters of the last user message, in time linear in their number.
+    Of the user's message it looks at the last 16 K characters that are neither boilerplate nor quoted code, in time
+    linear in their number.
     """
-    index = _index(config)
-    text = prompt.last_user_text
-    # A cut may have gone through the first word, so that one does not count.
-    found = words(text) if len(text) <= MAX_CHARS else words(text[-MAX_CHARS:])[1:]
-    heads = index.heads
-    hits = [stage for word in found if word[:_HEAD] in heads and (stage := index.stage_of(word))]
-    if not hits:
-        return DEFAULT_STAGE, DEFAULT
+    raw = _end_of(prompt.last_user_text, _MAX_RAW_CHARS)
+    said, added = agents.without_boilerplate(raw)
+    announced = agents.announced(system_text=prompt.system_text, added=added, said=said, tool_names=prompt.tool_names)
+    if announced is not None:
+        return announced, AGENT[announced]
+
+    lexicon = _lexicon(config)
+    has_diff = agents.has_diff(raw)
+    text = _folded_end(agents.without_diff(said) if has_diff else said)
+    places = lexicon.find(text)
+    intent = asked(text, places, lexicon)
+    if has_diff:
+        # A patch is there to be looked at, unless something else is to be done with it.
+        return (intent, INTENT) if intent in ("plan", "code") else ("review", DIFF)
+    if agents.edits_files(prompt.tool_names):
+        return (intent, INTENT) if intent in ("plan", "review") else ("code", AGENT["code"])
+    counted = _most_hit([text[place] for place in places], lexicon)
+    if intent is not None and intent != counted and _is_sentence(text, places):
+        return intent, INTENT
+    return (counted, KEYWORD) if counted else (DEFAULT_STAGE, DEFAULT)
+
+
+def _is_sentence(text: list[bytes], places: list[int]) -> bool:
+    """Whether a text is more than a list of the words that are looked for: those are only counted."""
+    return any(
+        place not in places and (len(word) > 1 or word == b"a") and word != END for place, word in enumerate(text)
+    )
+
+
+def _most_hit(found: list[bytes], lexicon: Lexicon) -> str | None:
+    hits = [stage for word in found if (stage := lexicon.stage_of(word))]
     # Stages in the order of their first hit; max keeps the first of equals.
-    return max(dict.fromkeys(hits), key=hits.count), KEYWORD
+    return max(dict.fromkeys(hits), key=hits.count) if hits else None
 
 
-def fold(text: str) -> str:
-    """`text` without differences of case, the same for Turkish and English: İ, I, ı and i all become i.
-
-    So "İNCELE", "INCELE" and "incele" are one word, as are "FIX" and "fix". Turkish words that differ only in the dot
-    become one, too; none that we look for do.
-    """
-    return one_i(text).casefold()
-
-
-def words(text: str) -> list[bytes]:
-    r"""The folded words of a text, in order and in UTF-8: what `\w+` finds, at a third of its cost.
-
-    ASCII is folded and cut in one pass over the bytes. Of other characters a text has few different ones, so those
-    that are capitals or no letters are replaced one after the other.
-    """
-    text = one_i(text)
-    encoded = _utf8(text)
-    foreign = encoded.translate(None, _ASCII).decode("utf-8", "surrogatepass")
-    if foreign and not (foreign.isalnum() and foreign.casefold() == foreign):
-        others = set(foreign)
-        swaps = [(char, " ") for char in others if not char.isalnum()]
-        swaps += [(char, char.casefold()) for char in others if char.isalnum() and char.casefold() != char]
-        if len(swaps) > _FEW_SWAPS:
-            return [_utf8(word.casefold()) for word in _WORD.findall(text)]
-        for char, other in swaps:
-            encoded = encoded.replace(_utf8(char), _utf8(other))
-    return encoded.translate(_FOLDED).split()
-
-
-def one_i(text: str) -> str:
-    """`text` with İ and ı as i, before casefold makes two characters of the first and leaves the second alone.
-
-    The dot may also stand apart: that is what JavaScript and Python make of İ when they lower it.
-    """
-    if text.isascii():
+def _end_of(text: str, chars: int) -> str:
+    """The end of a text; when a block of code was cut in two, the rest of it is fenced again."""
+    if len(text) <= chars:
         return text
-    return unicodedata.normalize("NFC", text).replace("İ", "i").replace("ı", "i").replace("i\u0307", "i")
+    is_inside = text.count("```", 0, len(text) - chars) % 2
+    return f"```{text[-chars:]}" if is_inside else text[-chars:]
 
 
-def _utf8(text: str) -> bytes:
-    """JSON can smuggle in a lone surrogate; that must not fail a request."""
-    return text.encode("utf-8", "surrogatepass")
+def _folded_end(said: str) -> list[bytes]:
+    if len(said) <= MAX_CHARS:
+        return clauses(said)
+    text = clauses(said[-MAX_CHARS:])
+    text[1] = END  # the cut may have gone through the first word, so that one does not count
+    return text
 
 
-def _index(config: InferenceConfig) -> _Index:
+def _lexicon(config: InferenceConfig) -> Lexicon:
     global _latest
-    known, index = _latest
+    known, lexicon = _latest
     if known is not config:
-        index = _Index.of(config)
-        _latest = (config, index)
-    return index
+        lexicon = lexicon if known == config else Lexicon.of(config)
+        _latest = (config, lexicon)
+    return lexicon

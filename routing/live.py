@@ -7,13 +7,16 @@ found by the sweeper, through the intent that admission wrote.
 
 import asyncio
 import logging
-from collections.abc import Callable
-from typing import Self
+from collections.abc import Callable, Coroutine
+from typing import Any, Self
 from uuid import UUID
 
 import msgspec
 from redis import ResponseError
 
+from billing.degraded import Breaker, Rations, Terms, Wish
+from billing.errors import InsufficientQuota, LimiterAway, RateLimitExceeded
+from billing.holds import CallSize, no_dearer_than_first
 from billing.limits import Admission, Claim, LoadTruth, Pulse, admit, heartbeat, settle
 from billing.pricing import FrozenRates, cost_nanos
 from codexflow.lib import clock
@@ -33,7 +36,7 @@ class LiveCall:
     """One admitted call until it is settled."""
 
     __slots__ = (
-        "_desk", "_rates", "admission", "attempts", "intent", "is_finished", "meter", "on_shutdown", "principal",
+        "_desk", "admission", "attempts", "intent", "is_finished", "meter", "on_shutdown", "principal", "rates",
         "started_s", "ttft_ms",
     )  # fmt: skip
 
@@ -41,7 +44,8 @@ class LiveCall:
         self, desk: "FrontDesk", principal: Principal, intent: UsageEvent, rates: dict[str, FrozenRates]
     ) -> None:
         self._desk = desk
-        self._rates = rates
+        # The models that may be tried, with their prices: what was held covers each of them.
+        self.rates = rates
         self.principal = principal
         self.intent = intent
         self.admission: Admission | None = None
@@ -76,6 +80,7 @@ class LiveCall:
         if self.is_finished:
             return
         self.is_finished = True
+        self.on_shutdown = None  # whoever would be called knows this call: no ring for the garbage collector
         self._desk.leave(self)
         usage, rank = self.meter.usage(self.intent.prompt_tokens_guess)
         attempts = list(self.attempts)
@@ -88,7 +93,7 @@ class LiveCall:
                 response_id=(won.response_id or self.meter.response_id).replace("\0", ""),
             )
         model = attempts[-1].model if attempts else self.intent.model
-        rates = self._rates.get(model, self.intent.rates)
+        rates = self.rates.get(model, self.intent.rates)
         event = msgspec.structs.replace(
             self.intent,
             model=model,
@@ -111,7 +116,15 @@ class FrontDesk:
     """Lets calls in and sees them out. One a process."""
 
     def __init__(
-        self, *, redis: Pipeline, journal: Journal, load_truth: LoadTruth, lease_ms: int, heartbeat_s: float
+        self,
+        *,
+        redis: Pipeline,
+        journal: Journal,
+        load_truth: LoadTruth,
+        lease_ms: int,
+        heartbeat_s: float,
+        terms: Terms,
+        fails_closed: bool = False,
     ) -> None:
         self._redis = redis
         self._journal = journal
@@ -119,21 +132,118 @@ class FrontDesk:
         self._lease_ms = lease_ms
         self._heartbeat_s = heartbeat_s
         self._live: dict[UUID, LiveCall] = {}
+        self._fails_closed = fails_closed
+        self._breaker = Breaker()
+        self._rations = Rations(terms)
+        # Redis's clock (ms) as it was told last, and when that was on ours: the day goes on without Redis.
+        self._redis_clock: tuple[int, float] | None = None
 
     @property
     def live(self) -> list[LiveCall]:
         return list(self._live.values())
 
-    async def admit(self, principal: Principal, intent: UsageEvent, rates: dict[str, FrozenRates]) -> LiveCall:
-        """Pass every limit or raise what `billing.limits.admit` raises, having changed nothing."""
+    @property
+    def is_degraded(self) -> bool:
+        """Whether this process answers for the limits alone."""
+        return self._breaker.is_resting(clock.monotonic_s(), is_up=self._redis.is_up)
+
+    async def admit(
+        self,
+        principal: Principal,
+        intent: UsageEvent,
+        rates: dict[str, FrozenRates],
+        *,
+        size: CallSize | None = None,
+    ) -> LiveCall:
+        """Pass every limit or raise what `billing.limits.admit` raises, having changed nothing.
+
+        With `size`, a call for which the money does not suffice is asked for once more without the models that are
+        dearer than the first: `LiveCall.rates` are those that may be tried.
+        """
+        try:
+            return await self._let_in(principal, intent, rates)
+        except InsufficientQuota:
+            if size is None:
+                raise
+            fewer, hold_nanos = no_dearer_than_first(size, rates)
+            if hold_nanos >= intent.hold_nanos:
+                raise
+        return await self._let_in(principal, msgspec.structs.replace(intent, hold_nanos=hold_nanos), fewer)
+
+    async def _let_in(self, principal: Principal, intent: UsageEvent, rates: dict[str, FrozenRates]) -> LiveCall:
         call = LiveCall(self, principal, intent, rates)
-        admission = await self._admitted(call, is_forced=False)
+        admission = await self._admission(call)
         call.admission = admission
-        call.intent = msgspec.structs.replace(intent, day=admission.day, minute=admission.minute)
+        call.intent = msgspec.structs.replace(
+            intent, day=admission.day, minute=admission.minute, is_degraded=admission.is_degraded
+        )
         self._live[intent.request_id] = call
+        if admission.is_degraded:
+            self._write_down(encode(call.intent), call.request_id)
         return call
 
-    async def _admitted(self, call: LiveCall, *, is_forced: bool) -> Admission:
+    async def _admission(self, call: LiveCall) -> Admission:
+        """From Redis; from this process alone while Redis is away."""
+        breaker = self._breaker
+        if breaker.failures and not breaker.asks(clock.monotonic_s(), is_up=self._redis.is_up):
+            return self._admitted_alone(call)
+        try:
+            admission = await self._admitted(call, is_forced=False)
+        except LimiterAway as exc:
+            self._missed(exc)
+            return self._admitted_alone(call)
+        except (RateLimitExceeded, InsufficientQuota) as exc:
+            self._heard(call, exc.facts["admission"])
+            raise
+        self._heard(call, admission)
+        return admission
+
+    def _heard(self, call: LiveCall, admission: Admission) -> None:
+        """Redis answered: whatever it said is the last that is known, should it go away."""
+        self._rations.remember(call.principal.payer.scopes, admission)
+        self._redis_clock = (admission.now_ms, call.started_s)
+        if self._breaker.failures:
+            self._breaker.succeeded()
+        if self._rations.is_on:
+            self._rations.end(clock.monotonic_s())
+            logger.warning("limiter.back", extra={"admitted": self._rations.admitted, "refused": self._rations.refused})
+
+    def _missed(self, exc: LimiterAway) -> None:
+        now_s = clock.monotonic_s()
+        self._breaker.failed(now_s, is_up=self._redis.is_up)
+        if not self._rations.is_on:
+            self._rations.begin(now_s)
+            logger.error("limiter.away", extra={"reason": exc.facts.get("reason")})
+
+    def _admitted_alone(self, call: LiveCall) -> Admission:
+        """Raises LimiterUnavailable for whatever must not be guessed at."""
+        principal, intent = call.principal, call.intent
+        scopes = principal.payer.scopes
+        streams = [each.principal.payer.scopes for each in self._live.values() if each.intent.is_stream]
+        wish = Wish(
+            tokens=intent.tokens_reserved,
+            hold_nanos=intent.hold_nanos,
+            takes_slot=intent.is_stream,
+            open_streams=(
+                sum(each[0] == scopes[0] for each in streams),
+                sum(each[1] == scopes[1] for each in streams),
+            ),
+        )
+        return self._rations.admit(
+            scopes,
+            principal.limits,
+            wish,
+            now_ms=self._redis_now_ms(),
+            is_closed=self._fails_closed or principal.fails_closed,
+        )
+
+    def _redis_now_ms(self) -> int:
+        if self._redis_clock is None:
+            return clock.now_ms()
+        heard_ms, at_s = self._redis_clock
+        return heard_ms + int((clock.monotonic_s() - at_s) * 1000)
+
+    def _admitted(self, call: LiveCall, *, is_forced: bool) -> Coroutine[Any, Any, Admission]:
         intent = call.intent
         claim = Claim(
             request_id=intent.request_id,
@@ -142,7 +252,7 @@ class FrontDesk:
             tokens=intent.tokens_reserved,
             intent=encode(intent),
         )
-        return await admit(
+        return admit(
             self._redis,
             call.principal.payer,
             call.principal.limits,
@@ -159,11 +269,9 @@ class FrontDesk:
     async def record(self, principal: Principal, event: UsageEvent) -> None:
         """Journal first, then settle. Redis may be away: the journal's shipper settles later."""
         settlement = settlement_of(event)
-        try:
-            self._journal.append(settlement.event)
-        except OSError:
-            # The disk is full or gone: Redis alone then carries the event.
-            logger.exception("journal.append_failed", extra={"request_id": str(event.request_id)})
+        if event.is_degraded:
+            self._rations.settle(principal.payer.scopes, hold_nanos=event.hold_nanos, cost_nanos=event.cost_nanos)
+        self._write_down(settlement.event, event.request_id)
         try:
             await settle(self._redis, principal.payer, settlement)
         except (RedisUnavailable, ResponseError) as exc:
@@ -173,6 +281,13 @@ class FrontDesk:
                 "settle.above_hold",
                 extra={"request_id": str(event.request_id), "cost": event.cost_nanos, "hold": event.hold_nanos},
             )
+
+    def _write_down(self, payload: bytes, request_id: UUID) -> None:
+        """Into the journal, unless the disk is full or gone: Redis alone then carries it."""
+        try:
+            self._journal.append(payload)
+        except OSError:
+            logger.exception("journal.append_failed", extra={"request_id": str(request_id)})
 
     async def beat(self) -> None:
         """Keep all live calls alive, forever."""

@@ -7,7 +7,7 @@ through. All failures leave here as errors of `routing.errors`.
 import asyncio
 import ssl
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -25,6 +25,8 @@ MAX_IDLE_S = 4.0
 MAX_HEADERS = 200
 
 Header = tuple[bytes, bytes]
+# Takes a piece of a body at once, or returns False and leaves it to whoever waits.
+Sink = Callable[[bytes], bool]
 
 
 class Connection(asyncio.Protocol):
@@ -51,6 +53,9 @@ class Connection(asyncio.Protocol):
         self._may_serve_again = False
         self._error: UpstreamBroken | UpstreamSilent | None = None
         self._waiter: asyncio.Future[None] | None = None
+        self._sink: Sink | None = None
+        self._idle_s = 0.0
+        self._ends_s = 0.0
 
     # What the exchange looks like from outside
 
@@ -85,6 +90,18 @@ class Connection(asyncio.Protocol):
         self._finish()
         return None
 
+    async def chunk_past(self, sink: Sink, *, idle_s: float, left_s: float) -> bytes | None:
+        """As `chunk`, for the first piece that `sink` does not take; what it takes wakes nobody.
+
+        Pieces may be `idle_s` apart, and all of them may take `left_s`.
+        """
+        if not self._chunks and not self._is_complete:
+            self._sink, self._idle_s, self._ends_s = sink, idle_s, monotonic_s() + left_s
+        try:
+            return await self.chunk(min(idle_s, left_s))
+        finally:
+            self._sink = None
+
     async def body(self, timeout_s: float, *, limit_bytes: int) -> bytes:
         """The whole body, within `timeout_s` in all. Raises UpstreamBroken when it is larger than `limit_bytes`."""
         ends_s = monotonic_s() + timeout_s
@@ -112,6 +129,11 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
             self._transport = None
+
+    @property
+    def host(self) -> str:
+        """The upstream's name."""
+        return self._pool.host
 
     @property
     def is_open(self) -> bool:
@@ -163,7 +185,6 @@ class Connection(asyncio.Protocol):
 
     def _finish(self) -> None:
         """The exchange is read to its end: the connection may serve another."""
-        self._disarm()
         if self._transport is not None and self._may_serve_again:
             self._pool.give_back(self)
         else:
@@ -216,6 +237,10 @@ class Connection(asyncio.Protocol):
             self.headers.clear()
 
     def on_body(self, body: bytes) -> None:
+        if self._sink is not None and self._sink(body):
+            self._deadline_s = min(monotonic_s() + self._idle_s, self._ends_s)
+            return
+        self._sink = None  # what follows comes after this piece
         self._chunks.append(body)
         self._buffered_bytes += len(body)
         self._wake()
@@ -267,6 +292,10 @@ class Pool:
             "x-litellm-num-retries": "0",
         }
         self._fixed_headers = "".join(f"{name}: {value}\r\n" for name, value in fixed.items()).encode("latin-1")
+
+    @property
+    def host(self) -> str:
+        return self._target.host
 
     async def post(self, path: str, body: bytes, *, headers: Sequence[Header] = ()) -> Connection:
         """Send a request; the answer is read from the connection. Raises ConnectFailed."""

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import redis
 from django.db import DatabaseError
 
+from billing.degraded import Terms
 from billing.errors import LimiterUnavailable
 from billing.limits import Payer, ScopeTruth
 from billing.selectors import key_truths, organization_truths
@@ -20,12 +21,13 @@ from codexflow.lib.memory import use_one_arena
 from codexflow.lib.redis import Pipeline, async_client, sync_client
 from keys import lookup, notices
 from logs.intake import Journal
-from logs.services import ship_journals
+from logs.services import Shipper
+from routing.attempts import RetryBudget
 from routing.breaker_store import REFRESH_S, Breakers
-from routing.chat import House
 from routing.drain import DrainManager
 from routing.gateway import Gateway
 from routing.health import Health
+from routing.house import House
 from routing.live import FrontDesk
 from routing.pool import Pool
 
@@ -58,11 +60,17 @@ async def running(gateway: Gateway, env: Env) -> AsyncIterator[None]:
         stale_s=env.key_cache_stale_s,
     )
     desk = FrontDesk(
-        redis=pipeline, journal=journal, load_truth=_load_truth, lease_ms=env.lease_ms, heartbeat_s=env.heartbeat_s
+        redis=pipeline,
+        journal=journal,
+        load_truth=_load_truth,
+        lease_ms=env.lease_ms,
+        heartbeat_s=env.heartbeat_s,
+        terms=Terms(processes=env.limiter_processes, allowance_nanos=env.outage_allowance_nanos),
+        fails_closed=env.limiter_fail == "closed",
     )
     breakers = Breakers(pipeline, env.redis_prefix)
     pool = Pool(env.litellm_url, api_key=env.litellm_api_key, connect_s=env.upstream_connect_s)
-    health = Health(env, pipeline, breakers)
+    health = Health(env, pipeline, breakers, desk)
     disk = ThreadPoolExecutor(1, thread_name_prefix="journal")
     tasks = [
         asyncio.get_running_loop().create_task(_forever(job))
@@ -76,7 +84,7 @@ async def running(gateway: Gateway, env: Env) -> AsyncIterator[None]:
             lambda: _ship_journals(env),
         )
     ]
-    gateway.house = House(env=env, keys=keys, desk=desk, breakers=breakers, pool=pool)
+    gateway.house = House(env=env, keys=keys, desk=desk, breakers=breakers, retries=RetryBudget(), pool=pool)
     gateway.health = health
 
     def begin_draining() -> None:
@@ -183,10 +191,10 @@ async def _sync_journal(journal: Journal, disk: ThreadPoolExecutor) -> None:
 
 async def _ship_journals(env: Env) -> None:
     """Hand over what PostgreSQL lacks: from the first moment on, because a predecessor may have died."""
-    client = sync_client(env.redis_url)
+    shipper = Shipper(sync_client(env.redis_url), env.redis_prefix, env.journal_dir)
     while True:
         try:
-            await in_database(ship_journals, client, env.redis_prefix, env.journal_dir)
+            await in_database(shipper.ship)
         except Exception as exc:  # noqa: BLE001 - Redis or PostgreSQL is away: the journal waits
             logger.warning("journal.not_shipped", extra={"reason": repr(exc)})
         await asyncio.sleep(JOURNAL_SHIP_S)

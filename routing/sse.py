@@ -1,24 +1,19 @@
-"""Cutting a stream of server-sent events, and building our own. Pure.
+"""Cutting a stream of server-sent events into what passes untouched and what must be looked at. Pure.
 
-Bytes pass untouched. Only three kinds of event are looked into: those with usage, those with an error, and the
-closing `[DONE]`. All of them are recognised by bytes that cannot stand inside a JSON string, where the quote would be
-escaped.
+Only events that carry usage, an error or the end are looked into; a surface's dialect knows them by bytes that cannot
+stand inside a JSON string, where the quote would be escaped.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
+from typing import Protocol
 
-import msgspec
-from msgspec import Struct
+from routing.usage import ProviderUsage
 
 DONE = b"data: [DONE]\n\n"
-# An event longer than this is passed on in pieces: it is content, not one of the small events we look for.
-MAX_HELD_BYTES = 256 * 1024
-
-_USAGE_MARK = b'"usage":'
-_ERROR_MARK = b'"error":'
-_DONE_MARK = b"[DONE]"
+# The longest mark of an event's end is a byte longer.
+_SEAM_BYTES = 3
 
 
 class Kind(Enum):
@@ -27,43 +22,7 @@ class Kind(Enum):
     CONTENT = 0
     USAGE = 1  # usage and nothing else: only those who asked for it get it
     ERROR = 2
-    DONE = 3
-
-
-class _TokenDetails(Struct):
-    cached_tokens: int | None = None
-    reasoning_tokens: int | None = None
-
-
-class ProviderUsage(Struct):
-    """`usage` as OpenAI and LiteLLM write it."""
-
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    prompt_tokens_details: _TokenDetails | None = None
-    completion_tokens_details: _TokenDetails | None = None
-    cost: float | None = None
-
-
-class _Choice(Struct):
-    delta: dict[str, msgspec.Raw] | None = None
-    finish_reason: str | None = None
-    text: str | None = None
-
-    @property
-    def is_empty(self) -> bool:
-        return not self.delta and not self.finish_reason and not self.text
-
-
-class _Payload(Struct):
-    id: str | None = None
-    usage: ProviderUsage | None = None
-    choices: list[_Choice] | None = None
-    # Not `Raw | None`: msgspec reads that as null only.
-    error: msgspec.Raw = msgspec.Raw(b"null")
-
-
-_decoder = msgspec.json.Decoder(_Payload)
+    END = 3  # the last one of a complete stream
 
 
 @dataclass(slots=True)
@@ -75,36 +34,69 @@ class Event:
     usage: ProviderUsage | None = None
 
 
+class Classifier(Protocol):
+    """What cutting needs to know of a dialect."""
+
+    max_held_bytes: int
+
+    def may_matter(self, events: bytes) -> bool:
+        """Whether any of these events could be more than content. May be wrong only by saying yes."""
+
+    def classify(self, raw: bytes) -> Event:
+        """What one event is."""
+
+
 class Splitter:
     """Feeds on chunks of any size, yields whole events. Chunk edges make no difference."""
 
-    __slots__ = ("_rest",)
+    __slots__ = ("_dialect", "_rest", "_rest_bytes", "_seam")
 
-    def __init__(self) -> None:
-        self._rest = b""
+    def __init__(self, dialect: Classifier) -> None:
+        self._dialect = dialect
+        # The pieces of an event that has not ended yet, and their last bytes, in which its end may have begun.
+        self._rest: list[bytes] = []
+        self._rest_bytes = 0
+        self._seam = b""
+
+    def is_plain(self, chunk: bytes) -> bool:
+        """Whether a chunk is whole events of content, as nearly every one is: then it need not be cut at all."""
+        return not self._rest and chunk.endswith(b"\n\n") and not self._dialect.may_matter(chunk)
 
     def feed(self, chunk: bytes) -> Iterator[Event]:
         """The events that this chunk completes. Runs of plain content come as one piece, uncut."""
+        if not _end_of_events(self._seam + chunk if self._seam else chunk):
+            self._keep(chunk)
+            if self._rest_bytes > self._dialect.max_held_bytes:
+                yield Event(self._take())
+            return
         if self._rest:
-            chunk, self._rest = self._rest + chunk, b""
+            self._keep(chunk)
+            chunk = self._take()
         end = _end_of_events(chunk)
-        if end == 0:
-            if len(chunk) > MAX_HELD_BYTES:
-                yield Event(chunk)
-            else:
-                self._rest = chunk
-            return
-        whole, self._rest = (chunk, b"") if end == len(chunk) else (chunk[:end], chunk[end:])
-        if _USAGE_MARK not in whole and _DONE_MARK not in whole and _ERROR_MARK not in whole:
-            yield Event(whole)
-            return
-        yield from map(_classified, _events_of(whole))
+        if end < len(chunk):
+            self._keep(chunk[end:])
+            chunk = chunk[:end]
+        if self._dialect.may_matter(chunk):
+            yield from map(self._dialect.classify, events_of(chunk))
+        else:
+            yield Event(chunk)
 
     def flush(self) -> Iterator[Event]:
         """What is left when the stream has ended: some servers leave out the last empty line."""
-        rest, self._rest = self._rest, b""
+        rest = self._take()
         if rest.strip():
-            yield _classified(rest)
+            yield self._dialect.classify(rest)
+
+    def _keep(self, piece: bytes) -> None:
+        # Not one growing text: copying and searching it with every piece takes a second for 8 MB.
+        self._rest.append(piece)
+        self._rest_bytes += len(piece)
+        self._seam = (self._seam + piece)[-_SEAM_BYTES:]
+
+    def _take(self) -> bytes:
+        rest = self._rest[0] if len(self._rest) == 1 else b"".join(self._rest)
+        self._rest, self._rest_bytes, self._seam = [], 0, b""
+        return rest
 
 
 def _end_of_events(data: bytes) -> int:
@@ -115,7 +107,8 @@ def _end_of_events(data: bytes) -> int:
     return max(end, windows_end + 4) if windows_end >= 0 else end
 
 
-def _events_of(whole: bytes) -> Iterator[bytes]:
+def events_of(whole: bytes) -> Iterator[bytes]:
+    """One piece after the other, each with the empty line that ends it."""
     start = 0
     while start < len(whole):
         ends = [at + len(mark) for mark in (b"\n\n", b"\r\n\r\n") if (at := whole.find(mark, start)) >= 0]
@@ -130,59 +123,6 @@ def data_of(event: bytes) -> bytes:
     return b"\n".join(lines)
 
 
-def _classified(raw: bytes) -> Event:
-    data = data_of(raw)
-    if data == _DONE_MARK:
-        return Event(raw, Kind.DONE)
-    if _USAGE_MARK not in raw and _ERROR_MARK not in raw:
-        return Event(raw)
-    try:
-        payload = _decoder.decode(data)
-    except (msgspec.MsgspecError, RecursionError):
-        return Event(raw)
-    if bytes(payload.error) != b"null":
-        return Event(raw, Kind.ERROR)
-    if payload.usage is None:
-        return Event(raw)
-    # OpenAI sends usage without choices; LiteLLM beside an empty one.
-    is_usage_only = all(choice.is_empty for choice in payload.choices or ())
-    return Event(raw, Kind.USAGE if is_usage_only else Kind.CONTENT, payload.usage)
-
-
-def error_event(body: bytes) -> bytes:
-    """An error as the last event of a stream: no [DONE] follows, so a cut stream never looks complete."""
-    return b"data: " + body + b"\n\n"
-
-
-def is_error(chunk: bytes) -> bool:
-    """Whether a stream's first chunk is an error in place of a first event."""
-    if _ERROR_MARK not in chunk:
-        return False
-    return any(_classified(raw).kind is Kind.ERROR for raw in list(_events_of(chunk))[:1])
-
-
-def response_id(chunk: bytes) -> str:
-    """The provider's id of the answer, from the first event of its stream."""
-    for raw in _events_of(chunk):
-        try:
-            return _decoder.decode(data_of(raw)).id or ""
-        except (msgspec.MsgspecError, RecursionError):
-            return ""
-    return ""
-
-
-def for_caller(event: Event, *, wants_usage: bool) -> bytes:
-    """An event with usage as its caller may see it: without usage that was not asked for, and never with `cost`.
-
-    What the upstream charges us is not the caller's price.
-    """
-    payload = msgspec.json.decode(data_of(event.raw))
-    if not wants_usage:
-        if event.kind is Kind.USAGE:
-            return b""
-        del payload["usage"]
-    elif "cost" in payload["usage"]:
-        payload["usage"] = {name: value for name, value in payload["usage"].items() if not name.startswith("cost")}
-    else:
-        return event.raw
-    return b"data: " + msgspec.json.encode(payload) + b"\n\n"
+def count_of(events: bytes) -> int:
+    """Events begin a line; inside JSON a line break is escaped, so a text that says "data:" is no event."""
+    return events.count(b"\ndata:") + events.startswith(b"data:")

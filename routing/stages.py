@@ -16,7 +16,7 @@ class Route(Struct, frozen=True, kw_only=True):
     """Where a call goes. Defaults fill in only what the request leaves out; the cap always holds."""
 
     stage: str  # plan, code, review or direct
-    reason: str  # header, model, stage-alias, alias, keyword or default
+    reason: str  # header, model, stage-alias, alias, or what inference went by
     models: tuple[str, ...]  # in the order in which they are tried
     max_tokens_cap: int
     default_max_tokens: int
@@ -50,6 +50,24 @@ def route(*, stage_header: str | None, model: str | None, prompt: Callable[[], P
     if target is None:
         raise ModelNotAllowed.named(model, allowed_names(catalogue))
     return _staged(target, "alias", catalogue) if target in STAGES else _direct(target, "alias", catalogue)
+
+
+def route_embeddings(*, stage_header: str | None, model: str | None, catalogue: Catalogue) -> Route:
+    """Embeddings have no stages: the model must be on their own allow-list. Raises as `route`."""
+    header = (stage_header or "").strip().lower()
+    if header not in ("", DIRECT):
+        raise InvalidStage.named(header, (DIRECT,))
+    if model not in catalogue.embeddings.allowed_models:
+        raise ModelNotAllowed.named(model, catalogue.embeddings.allowed_models)
+    return Route(
+        stage=DIRECT,
+        reason="header" if header else "model",
+        models=(model,),
+        max_tokens_cap=0,
+        default_max_tokens=0,
+        default_temperature=None,
+        timeout_s=catalogue.embeddings.timeout_s,
+    )
 
 
 def allowed_names(catalogue: Catalogue) -> tuple[str, ...]:

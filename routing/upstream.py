@@ -14,10 +14,10 @@ from codexflow.catalogue.schema import BreakerConfig
 from codexflow.lib.clock import monotonic_s
 from codexflow.lib.log import redact
 from logs.events import AttemptFact
-from routing import sse
-from routing.attempts import Attempt
+from routing.attempts import Attempt, RetryBudget
 from routing.body import upstream_body
 from routing.breaker_store import Breakers
+from routing.dialects import Dialect, Opening
 from routing.errors import (
     ClientDisconnected,
     ShuttingDown,
@@ -32,7 +32,7 @@ from routing.errors import (
     UpstreamUnavailable,
 )
 from routing.live import LiveCall
-from routing.pool import Connection, Pool
+from routing.pool import Connection, Header, Pool
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +46,9 @@ class Order(Struct, frozen=True, kw_only=True):
     """What is sent with every attempt of a call, and how long it may take."""
 
     path: str
+    headers: tuple[Header, ...] = ()  # the caller's own that a provider should see
     tail: bytes
+    dialect: Dialect
     is_stream: bool
     first_byte_s: float
     total_s: float
@@ -56,19 +58,21 @@ class Order(Struct, frozen=True, kw_only=True):
 
 @dataclass(slots=True)
 class Opened:
-    """An attempt that gave its first byte: the stream's first chunk, or the whole body."""
+    """An attempt that gave its first byte: the stream's first chunk, or the whole body as the caller may see it."""
 
     attempt: Attempt
-    connection: Connection
+    connection: Connection | None  # None: `first` is everything
     first: bytes
+    response_id: str = ""
 
 
 class Upstream:
     """The door to the upstream for one call; `abort` may be called at any moment from outside."""
 
-    def __init__(self, pool: Pool, breakers: Breakers, call: LiveCall, order: Order) -> None:
+    def __init__(self, pool: Pool, breakers: Breakers, retries: RetryBudget, call: LiveCall, order: Order) -> None:
         self._pool = pool
         self._breakers = breakers
+        self._retries = retries
         self._call = call
         self._order = order
         self._ends_s = monotonic_s() + order.total_s
@@ -101,15 +105,18 @@ class Upstream:
         request itself is at fault; when all failed, UpstreamTimeout, UpstreamBusy or UpstreamUnavailable.
         """
         failure: UpstreamFailure | None = None
+        self._retries.earn()
         for attempt in attempts:
             if attempt.is_retry:
-                if failure is None or not failure.may_retry:
+                if failure is None or not failure.may_retry or not self._retries.spend(monotonic_s()):
                     continue
                 await asyncio.sleep(min(_jitter.uniform(*RETRY_PAUSE_S), self.left_s))
             if self._is_aborted:
                 raise self._stopped()
             if self.left_s <= 0:
                 break
+            if not await self._breakers.may_try(attempt.model, self._order.breaker):
+                continue
             try:
                 return await self._try(attempt)
             except UpstreamFailure as exc:
@@ -151,11 +158,14 @@ class Upstream:
                 await self._breakers.succeeded(attempt.model, self._order.breaker)
             raise
         call.ttft_ms = call.elapsed_ms()
-        response_id = sse.response_id(opened.first) if self._order.is_stream else ""
         first_byte_ms = call.ttft_ms - started_ms
         call.attempts.append(
             msgspec.structs.replace(
-                fact, status=200, first_byte_ms=first_byte_ms, duration_ms=first_byte_ms, response_id=response_id
+                fact,
+                status=200,
+                first_byte_ms=first_byte_ms,
+                duration_ms=first_byte_ms,
+                response_id=opened.response_id,
             )
         )
         await self._breakers.succeeded(attempt.model, self._order.breaker)
@@ -165,7 +175,8 @@ class Upstream:
         order = self._order
         call_id = f"{self._call.request_id}.{attempt.n}".encode()
         body = upstream_body(attempt.model, order.tail)
-        connection = await self._pool.post(order.path, body, headers=[(b"x-litellm-call-id", call_id)])
+        headers = [(b"x-litellm-call-id", call_id), *order.headers]
+        connection = await self._pool.post(order.path, body, headers=headers)
         self._connection = connection
         if self._is_aborted:
             connection.abort()
@@ -174,26 +185,46 @@ class Upstream:
         status = await connection.head(max(0.0, ends_s - monotonic_s()))
         if status != 200:
             raise await _error_of(connection, status, max(0.0, ends_s - monotonic_s()))
-        content_type = connection.headers.get(b"content-type", b"")
         if connection.headers.get(b"content-encoding", b"identity") != b"identity":
             raise UpstreamInvalid(reason="packed content")
         if order.is_stream:
-            if not content_type.startswith(b"text/event-stream"):
-                raise UpstreamInvalid(reason="not an event stream")
-            first = await connection.chunk(max(0.0, ends_s - monotonic_s()))
-            if first is None:
-                raise UpstreamInvalid(reason="empty stream")
-            if sse.is_error(first):
-                raise UpstreamBroken(reason="error instead of a first event")
-            return Opened(attempt, connection, first)
-        if not content_type.startswith(b"application/json"):
+            return await self._opened_stream(attempt, connection, ends_s)
+        return await self._opened_body(attempt, connection, ends_s)
+
+    async def _opened_stream(self, attempt: Attempt, connection: Connection, ends_s: float) -> Opened:
+        dialect = self._order.dialect
+        if not connection.headers.get(b"content-type", b"").startswith(b"text/event-stream"):
+            raise UpstreamInvalid(reason="not an event stream")
+        first = await connection.chunk(max(0.0, ends_s - monotonic_s()))
+        if first is None:
+            raise UpstreamInvalid(reason="empty stream")
+        opening: Opening = dialect.opening(first)
+        if opening.is_error:
+            raise UpstreamBroken(reason="error instead of a first event")
+        if opening.may_be_empty:
+            # It is over already, so reading it whole keeps nobody waiting, and another model may still be asked.
+            rest = [first]
+            while (chunk := await connection.chunk(max(0.0, ends_s - monotonic_s()))) is not None:
+                rest.append(chunk)
+            self._connection = None  # back in the pool
+            first = b"".join(rest)
+            if dialect.is_empty(first):
+                raise UpstreamInvalid(reason="empty success")
+            return Opened(attempt, None, first, opening.response_id)
+        return Opened(attempt, connection, first, opening.response_id)
+
+    async def _opened_body(self, attempt: Attempt, connection: Connection, ends_s: float) -> Opened:
+        order, call = self._order, self._call
+        if not connection.headers.get(b"content-type", b"").startswith(b"application/json"):
             raise UpstreamInvalid(reason="not JSON")
-        answer = await connection.body(max(0.0, ends_s - monotonic_s()), limit_bytes=order.answer_limit_bytes)
+        body = await connection.body(max(0.0, ends_s - monotonic_s()), limit_bytes=order.answer_limit_bytes)
         # It is back in the pool and may be another call's by now: leaving must not cut that one off.
         self._connection = None
-        if not self._call.meter.answered(answer, connection.headers.get(b"x-litellm-response-cost")):
+        answer = order.dialect.answer(body)
+        if answer is None:
             raise UpstreamInvalid(reason="broken JSON")
-        return Opened(attempt, connection, answer)
+        call.meter.answered(answer, connection.headers.get(b"x-litellm-response-cost"))
+        return Opened(attempt, None, order.dialect.whole_for_caller(body, answer))
 
 
 def _final(failure: UpstreamFailure | None) -> Exception:
@@ -209,6 +240,7 @@ class _ErrorFields(Struct):
     message: str | None = None
     code: str | int | None = None
     param: str | None = None
+    type: str | int | None = None
 
 
 class _ErrorBody(Struct):
@@ -224,41 +256,74 @@ async def _error_of(connection: Connection, status: int, timeout_s: float) -> Up
         headers = connection.headers
         after = headers.get(b"retry-after") or headers.get(b"llm_provider-retry-after") or b""
         return UpstreamBusy(retry_after_s=int(after) if after.isdigit() else 1)
-    if status >= 500 or status == 401:
+    if status == 408:
+        return UpstreamSilent(reason="status 408")
+    if status >= 500 or status in (401, 402):
         return UpstreamFaulty(status)
     if status < 400:
         return UpstreamInvalid(reason=f"unexpected status {status}")
     try:
         body = await connection.body(timeout_s, limit_bytes=ERROR_BODY_LIMIT_BYTES)
         fields = _error_decoder.decode(body).error or _ErrorFields()
-    except (msgspec.MsgspecError, RecursionError, UpstreamFailure):
+    except (msgspec.MsgspecError, UnicodeError, RecursionError, UpstreamFailure):
         fields = _ErrorFields()
-    message = scrub(fields.message or "The model refused this request.")
-    return UpstreamRefused(status, message, code=_code_of(fields, message), param=fields.param)
+    said = (fields.message or "")[:MAX_READ_CHARS]
+    if {fields.type, str(fields.code)} & _ABOUT_US or _SAID_OF_US.search(said):
+        # The caller may have put these words into the provider's mouth: no reason to let a model rest.
+        return UpstreamFaulty(status, trips_breaker=False)
+    param = fields.param if fields.param and _PARAM.fullmatch(fields.param) else None
+    return UpstreamRefused(status, scrub(said, host=connection.host), code=_code_of(fields, said), param=param)
 
 
+# What is about our own key or account, with LiteLLM or with the provider: their types and codes, and their words.
+_ABOUT_US = frozenset({
+    "account_deactivated", "auth_error", "authentication_error", "billing_hard_limit_reached", "billing_not_active",
+    "budget_exceeded", "expired_key", "insufficient_quota", "invalid_api_key", "key_model_access_denied",
+    "no_db_connection", "team_model_access_denied", "token_not_found_in_db",
+})  # fmt: skip
+_SAID_OF_US = re.compile(
+    r"incorrect api key|invalid_api_key|api key not valid|invalid x-api-key|credit balance is too low", re.IGNORECASE
+)
+_PARAM = re.compile(r"[\w.\[\]-]{1,100}")
+
+# The message may hold the caller's own words, so each of these patterns takes time in proportion to its length only:
+# they begin at a border of a word, and what repeats inside of them has a bound.
 # LiteLLM wraps the provider's words in its own class names and routing notes.
-_LITELLM_PREFIX = re.compile(r"(?:litellm\.)?[A-Z]\w*(?:Error|Exception)\w*:\s*|litellm\.\w+:?\s*|\w*Exception - ")
+_LITELLM_PREFIX = re.compile(
+    r"\b(?:litellm\.)?[A-Z]\w{0,60}(?:Error|Exception)(?::\s{0,2}| - )"
+    r"|\blitellm\.\w{1,60}:?\s{0,2}|\b\w{0,60}Exception - "
+)
 _LITELLM_SUFFIX = re.compile(
-    r"(?:\. |\.? ?\n?)(?:Received Model Group=|LiteLLM: |No fallback|Available Model Group|model=.*litellm).*",
+    r"(?:\. |\.? ?\n{0,2})"
+    r"(?:Received Model Group=|LiteLLM: |No fallback|Available Model Group|model=[^\n]{0,200}litellm).*",
     re.DOTALL,
 )
 _ADDRESS = re.compile(r"https?://[^\s\"'<>]+|\b\d{1,3}(?:\.\d{1,3}){3}(?::\d+)?\b")
+MAX_READ_CHARS = 8_000
 MAX_MESSAGE_CHARS = 2_000
 
 
-def scrub(message: str) -> str:
-    """An upstream's message without its keys, hosts and wrappings."""
-    text = _LITELLM_SUFFIX.sub("", message)
+def scrub(message: str, *, host: str = "") -> str:
+    """An upstream's message without its keys, hosts and wrappings; `host` is the upstream's own."""
+    text = _LITELLM_SUFFIX.sub("", message[:MAX_READ_CHARS])
     text = _LITELLM_PREFIX.sub("", text)
-    text = _ADDRESS.sub("[upstream]", redact(text)).strip()
-    return text[:MAX_MESSAGE_CHARS] or "The model refused this request."
+    text = _ADDRESS.sub("[upstream]", redact(text))
+    if host:
+        text = text.replace(host, "[upstream]")
+    return text.strip()[:MAX_MESSAGE_CHARS] or "The model refused this request."
 
 
 _KNOWN_CODES = (
-    ("context_length_exceeded", re.compile(r"context_length_exceeded|maximum context length|context window", re.I)),
-    ("model_not_found", re.compile(r"model_not_found|does not exist", re.I)),
-    ("content_policy_violation", re.compile(r"content_policy|content management policy", re.I)),
+    (
+        "context_length_exceeded",
+        re.compile(r"context_length_exceeded|maximum context length|context ?window|prompt is too long", re.IGNORECASE),
+    ),
+    ("model_not_found", re.compile(r"model_not_found|does not exist", re.IGNORECASE)),
+    ("content_filter", re.compile(r"content_filter", re.IGNORECASE)),
+    (
+        "content_policy_violation",
+        re.compile(r"content_?policy|content management policy", re.IGNORECASE),
+    ),
 )
 
 

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from routing.attempts import Attempt, plan_attempts
+from routing.attempts import Attempt, RetryBudget, plan_attempts
 
 names = st.sampled_from(["a", "b", "c", "d"])
 
@@ -36,3 +36,29 @@ def test_a_plan_never_repeats_nor_wakes_a_resting_model(models: list[str], open_
     assert tried == [model for model in dict.fromkeys(models) if model not in open_models]
     assert [attempt.model for attempt in plan if attempt.is_retry] == tried[:1]
     assert [attempt.n for attempt in plan] == list(range(1, len(plan) + 1))
+
+
+@given(calls=st.lists(st.tuples(st.booleans(), st.floats(0, 5)), max_size=400))
+def test_retries_stay_a_tenth_of_calls_and_one_a_second_beyond_what_was_in_store(
+    calls: list[tuple[bool, float]],
+) -> None:
+    """Whatever fails: of each call, whether it wants a retry, and how long after the one before it came."""
+    budget, retries, now_s = RetryBudget(), 0, 0.0
+    for wants, pause_s in calls:
+        now_s += pause_s
+        budget.earn()
+        retries += wants and budget.spend(now_s)
+    most = RetryBudget.MOST_IN_STORE + len(calls) * RetryBudget.PER_CALL + now_s * RetryBudget.PER_SECOND
+    assert retries <= most + 1e-6
+
+
+def test_a_storm_of_failures_is_not_doubled() -> None:
+    budget, retries = RetryBudget(), 0
+    for _ in range(1_000):
+        budget.earn()
+        retries += budget.spend(7.0)
+    assert retries <= 20 + 100
+
+
+def test_a_quiet_process_may_retry_at_once() -> None:
+    assert RetryBudget().spend(0.0)

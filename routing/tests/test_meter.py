@@ -1,10 +1,21 @@
 """What a call is taken to have used when its provider does not say."""
 
+from billing.pricing import Usage
+from logs.events import RANK_COUNTED, RANK_NONE, RANK_PROVIDER
+from routing.dialects import Completions
 from routing.meter import Meter
+from routing.usage import ProviderUsage
 
 
 def event(text: str) -> bytes:
     return b'data: {"choices":[{"delta":{"content":"%b"}}]}\n\n' % text.encode()
+
+
+def answered(body: str) -> Meter:
+    meter, answer = Meter(), Completions().answer(body.encode())
+    assert answer is not None
+    meter.answered(answer, None)
+    return meter
 
 
 def test_a_text_that_speaks_of_data_is_no_further_event() -> None:
@@ -22,15 +33,24 @@ def test_several_events_in_one_piece_are_counted() -> None:
 
 
 def test_the_envelope_of_an_answer_is_not_taken_for_text() -> None:
-    short, long = Meter(), Meter()
     body = '{"id":"x","object":"chat.completion","system_fingerprint":"%s","choices":[{"message":{"content":"%s"}}]}'
-    assert short.answered((body % ("f" * 400, "12345678")).encode(), None)
-    assert long.answered((body % ("f", "word " * 100)).encode(), None)
-    assert short.delivered_tokens() <= 3
-    assert 100 <= long.delivered_tokens() <= 130
+    assert answered(body % ("f" * 400, "12345678")).delivered_tokens() <= 3
+    assert 100 <= answered(body % ("f", "word " * 100)).delivered_tokens() <= 130
 
 
-def test_an_answer_of_another_form_counts_whole() -> None:
+def test_input_told_at_the_beginning_is_kept_and_never_taken_for_the_end() -> None:
     meter = Meter()
-    assert meter.answered(b'{"choices":[{"message":"a text where an object should be"}]}', None)
-    assert meter.delivered_tokens() == 15
+    meter.reported(ProviderUsage(input_tokens=25, output_tokens=1, is_only_input=True))
+    assert meter.usage(999) == (Usage(), RANK_NONE)
+    meter.has_begun = True
+    meter.delivered(event("a") * 4)
+    assert meter.usage(999) == (Usage(prompt_tokens=25, completion_tokens=4), RANK_COUNTED)
+    meter.reported(ProviderUsage(output_tokens=7))
+    assert meter.usage(999) == (Usage(prompt_tokens=25, completion_tokens=7), RANK_PROVIDER)
+
+
+def test_numbers_that_cannot_be_are_no_report() -> None:
+    meter = Meter()
+    for prompt, completion in ((0, 0), (-1, 5), (5, -1), (2_000_000_000, 1)):
+        meter.reported(ProviderUsage(prompt_tokens=prompt, completion_tokens=completion))
+    assert meter.usage(1) == (Usage(), RANK_NONE)

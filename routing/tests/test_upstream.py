@@ -7,9 +7,10 @@ import pytest
 from codexflow.catalogue.schema import BreakerConfig
 from codexflow.lib.ids import random_id
 from codexflow.testing.upstream import DEMO_API_KEY, running_upstream
-from routing.attempts import Attempt
+from routing.attempts import Attempt, RetryBudget
 from routing.meter import Meter
 from routing.pool import Pool
+from routing.surfaces import CHAT
 from routing.upstream import Order, Upstream, scrub
 
 
@@ -29,8 +30,21 @@ def test_names_keys_and_hosts_of_the_upstream_are_taken_out(raw: str, clean: str
     assert scrub(raw) == clean
 
 
+@pytest.mark.parametrize("piece", ["x", "A", "AError", "LException:", "litellm.A", "cfx_", "model=", "a:", ".\n", " "])
+def test_a_long_message_of_the_callers_making_is_read_in_no_time(piece: str) -> None:
+    """These took minutes, in which the process served nobody, when the patterns could begin anywhere."""
+    assert scrub("://" + piece * 10_000)
+
+
+def test_the_upstreams_own_name_is_taken_out() -> None:
+    assert scrub("Cannot connect to litellm-7:4000", host="litellm-7") == "Cannot connect to [upstream]:4000"
+
+
 class _Well:
     """Circuits that are closed."""
+
+    async def may_try(self, *_facts: object) -> bool:
+        return True
 
     async def succeeded(self, *_facts: object) -> None: ...
 
@@ -53,6 +67,7 @@ class _Call:
 def door(pool: Pool, text: bytes) -> Upstream:
     order = Order(
         path="/v1/chat/completions",
+        dialect=CHAT.dialect,
         tail=b'"messages":[{"role":"user","content":"%b"}]}' % text,
         is_stream=False,
         first_byte_s=5,
@@ -60,7 +75,7 @@ def door(pool: Pool, text: bytes) -> Upstream:
         answer_limit_bytes=1_000_000,
         breaker=BreakerConfig(failure_threshold=5, recovery_timeout_s=1),
     )
-    return Upstream(pool, _Well(), _Call(), order)  # type: ignore[arg-type] # stand-ins
+    return Upstream(pool, _Well(), RetryBudget(), _Call(), order)  # type: ignore[arg-type] # stand-ins
 
 
 async def test_a_caller_who_leaves_late_does_not_cut_off_the_next_one() -> None:

@@ -1,0 +1,109 @@
+"""The playground's door: whoever is signed in may call, without ever holding a key.
+
+The browser sends what an SDK would, to an address of the organization, with its session's cookie. From here the call
+goes the gateway's way like any other (limits, holds, metering, log), as a key of its own kind: one for each person and
+organization, restricted to chat, its secret thrown away when it is made. So there is nothing in a page that could
+leak or outlive the session, any process can serve any call, and the numbers are exact because nothing is counted twice
+or elsewhere. Session, membership and role are asked anew for each call.
+"""
+
+import re
+from collections.abc import Awaitable
+from http.cookies import CookieError, SimpleCookie
+from importlib import import_module
+
+from django.conf import settings
+from django.contrib import auth
+from django.http import HttpRequest
+from typing_extensions import override
+
+from accounts.models import User
+from accounts.permissions import Action, may
+from accounts.selectors import membership_of
+from codexflow.lib.db import in_database
+from codexflow.lib.errors import NotFound
+from codexflow.lib.origin import is_own_origin
+from keys.errors import AccountSuspended, ActionNotAllowed, InvalidApiKey
+from keys.lookup import Directory, permitted
+from keys.principal import Principal
+from keys.selectors import principal_of
+from keys.services import playground_key
+from routing.gateway import Gateway
+from routing.incoming import Incoming, Receive, Scope, Send
+from routing.surfaces import CHAT
+
+_PATH = re.compile(r"/o/([-\w]+)/playground/chat", re.ASCII)
+
+
+def is_playground(path: str) -> bool:
+    return path.startswith("/o/") and _PATH.fullmatch(path) is not None
+
+
+class Playground:
+    """`POST /o/<slug>/playground/chat`, with the body of a chat completion."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._gateway.serve(SessionIncoming(scope, receive, send))
+
+
+class SessionIncoming(Incoming):
+    """A request whose caller is told by the session. To the gateway it is one to the chat surface."""
+
+    __slots__ = ("_slug",)
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        found = _PATH.fullmatch(scope["path"])
+        self._slug = found[1] if found else ""
+        super().__init__({**scope, "path": CHAT.path}, receive, send)
+
+    @override
+    def principal(self, keys: Directory) -> Awaitable[Principal]:
+        return self._principal()
+
+    async def _principal(self) -> Principal:
+        # Browsers name the origin of every POST. Without one it is no page of ours, whatever cookie comes along.
+        if b"origin" not in self.headers or not is_own_origin(self.scope):
+            raise NotFound
+        session_key = _session_key(self.headers.get(b"cookie", b""))
+        return await in_database(player_of, self._slug, session_key, self.address)
+
+
+def _session_key(cookies: bytes) -> str:
+    try:
+        found = SimpleCookie(cookies.decode("latin-1")).get(settings.SESSION_COOKIE_NAME)
+    except CookieError:
+        return ""
+    return found.value if found else ""
+
+
+def player_of(slug: str, session_key: str, address: str | None) -> Principal:
+    """As whom a session's calls count. Blocks: not for the event loop.
+
+    Raises InvalidApiKey (401) without a session, NotFound (404) for strangers, ActionNotAllowed (403) for members
+    who may not spend, AccountSuspended (403).
+    """
+    user = _user_of(session_key)
+    if user is None:
+        raise InvalidApiKey("Sign in again.")
+    membership = membership_of(user, slug)
+    if membership is None:
+        raise NotFound
+    if user.must_change_password or not may(membership.role, Action.USE_PLAYGROUND):
+        raise ActionNotAllowed
+    principal = principal_of(playground_key(membership.organization, user).public_id)
+    if principal is None:
+        raise AccountSuspended
+    return permitted(principal, address)
+
+
+def _user_of(session_key: str) -> User | None:
+    """Whose session it is, by Django's own rules: it ends with the password it was begun with."""
+    if not session_key:
+        return None
+    request = HttpRequest()
+    request.session = import_module(settings.SESSION_ENGINE).SessionStore(session_key)
+    user = auth.get_user(request)
+    return user if isinstance(user, User) and user.is_active else None

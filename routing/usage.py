@@ -1,0 +1,68 @@
+"""A provider's own count of tokens, in the words of any surface. Pure."""
+
+from msgspec import Struct
+
+from billing.pricing import Usage
+
+# More is a mistake of the provider, and would not fit the columns.
+MAX_TOKENS = 1_000_000_000
+
+
+class _Details(Struct):
+    cached_tokens: int | None = None
+    reasoning_tokens: int | None = None
+
+
+class ProviderUsage(Struct):
+    """`usage` as OpenAI, Anthropic and LiteLLM write it.
+
+    Chat, completions and embeddings say prompt and completion; responses and messages say input and output. On
+    messages alone, what a cache served or took in is not part of the input.
+    """
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    prompt_tokens_details: _Details | None = None
+    completion_tokens_details: _Details | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    input_tokens_details: _Details | None = None
+    output_tokens_details: _Details | None = None
+    cache_read_input_tokens: int | None = None
+    cache_creation_input_tokens: int | None = None
+    cost: float | None = None
+    # Set by a dialect whose streams tell of the input first: there is more to come.
+    is_only_input: bool = False
+
+    @property
+    def produced(self) -> int:
+        return self.completion_tokens or self.output_tokens or 0
+
+    def tokens(self, prompt_known: int = 0) -> Usage | None:
+        """The classes of tokens; None when it says nothing: LiteLLM writes zeros when the provider gave nothing.
+
+        `prompt_known` counts where the input was told earlier in the stream and is not repeated.
+        """
+        details = self.prompt_tokens_details or self.input_tokens_details
+        output = self.completion_tokens_details or self.output_tokens_details
+        cached = details.cached_tokens if details else 0
+        prompt = self.prompt_tokens
+        if prompt is None:
+            prompt = self.input_tokens or 0
+            if details is None:
+                cached = self.cache_read_input_tokens
+                prompt += (cached or 0) + (self.cache_creation_input_tokens or 0)
+        prompt = prompt or prompt_known
+        completion = self.produced
+        if min(prompt, completion) < 0 or not 0 < prompt + completion <= MAX_TOKENS:
+            return None
+        return Usage(
+            prompt_tokens=prompt,
+            completion_tokens=completion,
+            cached_tokens=_part(cached, prompt),
+            reasoning_tokens=_part(output.reasoning_tokens if output else 0, completion),
+        )
+
+
+def _part(tokens: int | None, whole: int) -> int:
+    return min(max(0, tokens or 0), whole)
