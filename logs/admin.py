@@ -1,15 +1,24 @@
 """Operators' pages of requests. Read-only, and never counted."""
 
-from django.contrib import admin
+from typing import Any
+
+from django import forms
+from django.contrib import admin, messages
 from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+from django.utils.translation import gettext as translated
 from django.utils.translation import gettext_lazy as _
 from typing_extensions import override
+from unfold.widgets import UnfoldAdminTextInputWidget
 
+from accounts.audit import acting
 from codexflow.lib.admin import ReadOnlyAdmin, site
 from codexflow.lib.ids import parse_id
 from codexflow.lib.money import format_usd
-from logs.models import DeadLetter, RequestLog
+from keys.models import ApiKey
+from logs.litellm.services import map_to_key
+from logs.models import DeadLetter, RequestLog, SyncRun, UnmatchedReport
 
 
 @admin.register(RequestLog, site=site)
@@ -58,3 +67,86 @@ class DeadLetterAdmin(ReadOnlyAdmin):
     list_display = ("received_at", "stream_id", "reason")
     ordering = ("-pk",)
     exclude = ("payload",)
+
+
+class MapForm(forms.Form):
+    """Whose calls the chosen reports tell of."""
+
+    key = forms.CharField(
+        label=_("API key"),
+        max_length=64,
+        help_text=_("The public id of the key, as in its list: the eight characters after cfx_"),
+        widget=UnfoldAdminTextInputWidget(),
+    )
+
+    def clean_key(self) -> ApiKey:
+        public_id = self.cleaned_data["key"].strip().removeprefix("cfx_").partition("_")[0]
+        key = ApiKey.objects.select_related("organization").filter(public_id=public_id).first()
+        if key is None:
+            raise forms.ValidationError(translated("There is no such key."))
+        return key
+
+
+@admin.register(UnmatchedReport, site=site)
+class UnmatchedReportAdmin(ReadOnlyAdmin):
+    """Calls that LiteLLM saw and nobody here knows."""
+
+    list_display = (
+        "received_at",
+        "state",
+        "reason",
+        "source",
+        "model",
+        "prompt_tokens",
+        "completion_tokens",
+        "cost",
+        "litellm_key",
+        "call",
+    )
+    list_filter = ("state", "reason", "source")
+    search_fields = ("=litellm_key", "=call")
+    ordering = ("-pk",)
+    exclude = ("report",)
+    actions = ("map_to_key",)
+
+    @admin.display(description=_("upstream cost (USD)"))
+    def cost(self, row: UnmatchedReport) -> str:
+        return "" if row.upstream_cost_nanos is None else format_usd(row.upstream_cost_nanos, decimals=9)
+
+    def has_map_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("keys.change_apikey")
+
+    @admin.action(description=_("Map the chosen reports to a key"), permissions=["map"])
+    def map_to_key(self, request: HttpRequest, chosen: QuerySet[UnmatchedReport]) -> HttpResponse | None:
+        form = MapForm(request.POST if "key" in request.POST else None)
+        if form.is_valid():
+            taken = map_to_key(list(chosen), form.cleaned_data["key"], **acting(request))
+            text = _("%(count)s reports have found their place.") % {"count": taken.new + taken.duplicate}
+            messages.success(request, text)
+            return None
+        context: dict[str, Any] = {
+            **self.admin_site.each_context(request),
+            "title": _("Map the chosen reports to a key"),
+            "form": form,
+            "chosen": chosen,
+            "opts": self.model._meta,
+        }
+        return TemplateResponse(request, "logs/ops/map_to_key.html", context)
+
+
+@admin.register(SyncRun, site=site)
+class SyncRunAdmin(ReadOnlyAdmin):
+    """What was read from LiteLLM's own log, and what stopped it."""
+
+    list_display = (
+        "started_at",
+        "window_start",
+        "window_end",
+        "pages",
+        "seen",
+        "new",
+        "duplicate",
+        "unmatched",
+        "error",
+    )
+    ordering = ("-pk",)

@@ -5,24 +5,26 @@ what is new reaches ledger and rollups. Entries leave the stream after the commi
 """
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from typing import Any
 from uuid import UUID
 
 import msgspec
-from django.db import DataError, connection, transaction
+from django.db import DataError, IntegrityError, connection, transaction
 from redis import Redis, ResponseError
 
 from billing.limits import ShardKeys
 from billing.pricing import FrozenRates, Usage
+from codexflow.lib import clock
 from codexflow.lib.redis import SHARDS
 from keys.services import mark_used
-from logs.events import BadEvent, UsageEvent, decode
-from logs.merge import merge
+from logs.events import BadEvent, UsageEvent, decode, request_id_of
+from logs.live import Announcer
+from logs.merge import Told, merge, winner_of
 from logs.models import DeadLetter
-from logs.rollups import Folded, RollupKey, Sums, day_of
+from logs.rollups import NOBODY, Folded, RollupKey, Sums, day_of, first_open_day
 
 logger = logging.getLogger(__name__)
 
@@ -50,22 +52,30 @@ class Drained:
     corrected: int = 0
     repeated: int = 0
     dead: int = 0
+    # The new and the corrected rows of a batch, for whoever watches; not of a whole drain.
+    fresh: list[UsageEvent] = field(default_factory=list)
+    changed: list[UsageEvent] = field(default_factory=list)
 
     def add(self, other: "Drained") -> None:
         for name in ("read", "stored", "corrected", "repeated", "dead"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.fresh += other.fresh
+        self.changed += other.changed
 
 
 def drain(redis: "Redis", *, prefix: str, consumer: str, max_batches: int = 200) -> Drained:
     """Take in everything that waits, at most `max_batches` batches. Raises what Redis and PostgreSQL raise."""
     shards = [ShardKeys.of(prefix, shard) for shard in range(SHARDS)]
-    total = Drained()
+    total, announcer = Drained(), Announcer(redis, prefix)
     for _ in range(max_batches):
         entries = list(_read(redis, shards, consumer))
         if not entries:
             break
-        total.add(_stored_somehow(entries))
+        stored = _stored_somehow(entries)
         _acknowledge(redis, entries)
+        announcer.announce(stored.fresh, stored.changed)
+        stored.fresh, stored.changed = [], []
+        total.add(stored)
     return total
 
 
@@ -88,11 +98,11 @@ def _read(redis: "Redis", shards: Sequence[ShardKeys], consumer: str) -> Iterato
         if not isinstance(claimed, Exception):
             yield from (Entry(shard, each[0], each[1].get(b"e", b"")) for each in claimed[1] if each[1])
         if not isinstance(fresh, Exception):
-            for entries in _streams(fresh):
+            for entries in streams_in(fresh):
                 yield from (Entry(shard, each[0], each[1].get(b"e", b"")) for each in entries)
 
 
-def _streams(reply: Any) -> Iterator[list[Any]]:
+def streams_in(reply: Any) -> Iterator[list[Any]]:
     """The entries in XREADGROUP's answer, which is a list of pairs in RESP2 and a mapping in RESP3."""
     if not reply:
         return
@@ -127,7 +137,7 @@ def _stored_somehow(entries: Sequence[Entry]) -> Drained:
     """Store a batch. One entry that PostgreSQL refuses must not stop the others: it is searched for and buried."""
     try:
         return store(entries)
-    except DataError as exc:
+    except (DataError, IntegrityError) as exc:
         if len(entries) == 1:
             with transaction.atomic():
                 _bury(entries[0], str(exc))
@@ -157,7 +167,12 @@ def store(entries: Sequence[Entry]) -> Drained:
 def _bury(entry: Entry, reason: str) -> None:
     logger.error("drain.dead_letter", extra={"stream_id": entry.stream_id.decode(), "reason": reason})
     name = f"{entry.shard.usage.decode()}/{entry.stream_id.decode()}"
-    DeadLetter.objects.get_or_create(stream_id=name, defaults={"payload": entry.payload, "reason": reason})
+    try:
+        request_id = request_id_of(entry.payload)
+    except BadEvent:
+        request_id = None
+    about = {"request_id": request_id, "payload": entry.payload, "reason": reason}
+    DeadLetter.objects.get_or_create(stream_id=name, defaults=about)
 
 
 def _store_events(events: Sequence[UsageEvent], result: Drained) -> None:
@@ -165,19 +180,18 @@ def _store_events(events: Sequence[UsageEvent], result: Drained) -> None:
     by_rank = sorted(events, key=lambda event: (event.request_id.int, -event.rank))
     best = {event.request_id: event for event in reversed(by_rank)}
     ordered = sorted(best.values(), key=lambda event: event.request_id.int)
-    folded, ledger = Folded(), _Ledger()
-    new_ids = _insert_rows(ordered)
-    for event in ordered:
-        if event.request_id in new_ids:
-            folded.count(event)
-            ledger.charge(event, revision=1, amount_nanos=event.cost_nanos, requests=1)
+    books = Books()
+    new_ids = insert_rows(ordered)
+    new = [event for event in ordered if event.request_id in new_ids]
+    for event in new:
+        books.add(event)
     later = [event for event in events if not (event.request_id in new_ids and event is best[event.request_id])]
-    corrections = _merge_reports(later, folded, ledger) if later else []
-    _insert_attempts([event for event in ordered if event.request_id in new_ids] + corrections)
-    _add_to_rollups("usage_hourly", "hour", folded.hours)
-    _add_to_rollups("usage_daily", "day", folded.days)
-    ledger.write()
+    corrections = _merge_reports(later, {event.request_id: event for event in new}, books) if later else []
+    _insert_attempts(new + corrections)
+    books.write()
     result.stored += len(new_ids)
+    result.fresh = [event for event in ordered if event.request_id in new_ids]
+    result.changed = corrections
     result.corrected += len(corrections)
     result.repeated += len(events) - len(new_ids) - len(corrections)
 
@@ -187,7 +201,7 @@ def _row(event: UsageEvent, revision: int) -> dict[str, Any]:
     return {
         "request_id": event.request_id,
         "organization_id": event.organization_id,
-        "key_id": event.key_id,
+        "key_id": event.key_id if event.key_id != NOBODY else None,
         "user_id": event.user_id,
         "day": day_of(event),
         "started_at": datetime.fromtimestamp(event.started_ms / 1000, UTC),
@@ -225,7 +239,7 @@ def _row(event: UsageEvent, revision: int) -> dict[str, Any]:
     }
 
 
-def _insert_rows(events: Sequence[UsageEvent]) -> set[UUID]:
+def insert_rows(events: Sequence[UsageEvent]) -> set[UUID]:
     """Insert what is new. ON CONFLICT with RETURNING is the one statement that tells what was."""
     if not events:
         return set()
@@ -248,7 +262,7 @@ _STORED_COLUMNS = (
 )  # fmt: skip
 
 
-def _stored(ids: Sequence[UUID]) -> dict[UUID, tuple[UsageEvent, int]]:
+def stored_rows(ids: Sequence[UUID]) -> dict[UUID, tuple[UsageEvent, int]]:
     """The rows of some requests as events with their revision, locked until the transaction ends."""
     with connection.cursor() as cursor:
         cursor.execute(
@@ -266,7 +280,7 @@ def _event_of(row: dict[str, Any]) -> UsageEvent:
     return UsageEvent(
         request_id=row["request_id"],
         organization_id=row["organization_id"],
-        key_id=row["key_id"],
+        key_id=row["key_id"] or NOBODY,
         user_id=row["user_id"],
         day=(day - date(1970, 1, 1)).days,
         started_ms=round(row["started_at"].timestamp() * 1000),
@@ -306,26 +320,59 @@ def _event_of(row: dict[str, Any]) -> UsageEvent:
     )
 
 
-def _merge_reports(events: Sequence[UsageEvent], folded: Folded, ledger: "_Ledger") -> list[UsageEvent]:
+def _merge_reports(events: Sequence[UsageEvent], new: Mapping[UUID, UsageEvent], books: "Books") -> list[UsageEvent]:
     """Further reports about requests that have a row: what they change is counted as a difference."""
-    known = _stored(sorted({event.request_id for event in events}, key=lambda each: each.int))
+    ids = sorted({event.request_id for event in events}, key=lambda each: each.int)
+    known, attempts = stored_rows(ids), attempts_told(ids)
     changed: dict[UUID, UsageEvent] = {}
     for report in sorted(events, key=lambda event: (event.request_id.int, event.rank)):
-        row, revision = known[report.request_id]
-        merged = merge(row, report)
+        request_id = report.request_id
+        row, revision = known[request_id]
+        heard = attempts.get(request_id, AttemptsTold())
+        # The attempts of a row made a moment ago are not stored yet.
+        winner = heard.winner if request_id not in new else winner_of(new[request_id].attempts)
+        merged = merge(row, report, heard.told, winner)
         if merged is None:
             continue
-        folded.count(row, -1)
-        folded.count(merged)
-        difference = merged.cost_nanos - row.cost_nanos
-        ledger.charge(merged, revision=revision + 1, amount_nanos=difference, requests=0)
-        known[report.request_id] = (merged, revision + 1)
-        changed[report.request_id] = merged
-    _update_rows({request_id: (known[request_id]) for request_id in changed})
+        books.change(row, merged, revision=revision + 1)
+        known[request_id] = (msgspec.structs.replace(merged, attempts=()), revision + 1)
+        changed[request_id] = merged
+    update_rows({request_id: known[request_id] for request_id in changed})
     return list(changed.values())
 
 
-def _update_rows(rows: dict[UUID, tuple[UsageEvent, int]]) -> None:
+@dataclass(slots=True)
+class AttemptsTold:
+    """A request's attempts: which one answered, and what LiteLLM told of each."""
+
+    winner: int | None = None
+    told: dict[int, Told] = field(default_factory=dict)
+
+
+def attempts_told(ids: Sequence[UUID]) -> dict[UUID, AttemptsTold]:
+    """Of the requests that have any; to be asked while their rows are locked."""
+    found: dict[UUID, AttemptsTold] = {}
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT request_id, n, first_byte_ms, told_prompt_tokens, told_cached_tokens, told_completion_tokens,"
+            " told_reasoning_tokens, told_cost_nanos, told_is_success, told_ended_ms FROM upstream_attempt"
+            " WHERE request_id = ANY(%s) AND request_id BETWEEN %s AND %s ORDER BY request_id, n",
+            [list(ids), min(ids), max(ids)],
+        )
+        for request_id, n, first_byte_ms, prompt, cached, completion, reasoning, cost, is_success, ended_ms in cursor:
+            attempts = found.setdefault(request_id, AttemptsTold())
+            if first_byte_ms is not None:
+                attempts.winner = n
+            if ended_ms is None:
+                continue
+            usage = Usage(
+                prompt_tokens=prompt, cached_tokens=cached, completion_tokens=completion, reasoning_tokens=reasoning
+            )
+            attempts.told[n] = Told(usage=usage, cost_nanos=cost, is_success=is_success, ended_ms=ended_ms)
+    return found
+
+
+def update_rows(rows: dict[UUID, tuple[UsageEvent, int]]) -> None:
     if not rows:
         return
     columns = [name for name in _STORED_COLUMNS if name not in ("request_id", "organization_id", "day")]
@@ -363,7 +410,11 @@ def _insert_attempts(events: Iterable[UsageEvent]) -> None:
     with connection.cursor() as cursor:
         cursor.execute(
             "INSERT INTO upstream_attempt SELECT * FROM json_populate_recordset(NULL::upstream_attempt, %s::json)"
-            " ON CONFLICT (request_id, n) DO NOTHING",
+            # LiteLLM may have told of an attempt before the gateway's own word came.
+            " ON CONFLICT (request_id, n) DO UPDATE SET model = excluded.model, status = excluded.status,"
+            " error_code = excluded.error_code, started_ms = excluded.started_ms,"
+            " first_byte_ms = excluded.first_byte_ms, duration_ms = excluded.duration_ms,"
+            " response_id = excluded.response_id",
             [msgspec.json.encode(attempts).decode()],
         )
 
@@ -401,10 +452,40 @@ def _add_to_rollups(table: str, bucket: str, sums: dict[tuple[Any, RollupKey], S
         )
 
 
-class _Ledger:
-    """Ledger lines, spend by key and day, and account sums of one batch."""
+class Books:
+    """What one transaction adds to rollups, ledger, spend and accounts."""
 
     def __init__(self) -> None:
+        self._folded = Folded()
+        self._ledger = _Ledger()
+
+    def add(self, event: UsageEvent) -> None:
+        """A request that is new."""
+        self._folded.count(event)
+        self._ledger.charge(event, revision=1, amount_nanos=event.cost_nanos, requests=1)
+
+    def change(self, row: UsageEvent, merged: UsageEvent, *, revision: int) -> None:
+        """A request that a better report changes: the difference."""
+        self._folded.count(row, -1)
+        self._folded.count(merged)
+        self._ledger.charge(merged, revision=revision, amount_nanos=merged.cost_nanos - row.cost_nanos, requests=0)
+
+    def write(self) -> None:
+        _add_to_rollups("usage_hourly", "hour", self._folded.hours)
+        _add_to_rollups("usage_daily", "day", self._folded.days)
+        self._ledger.write()
+
+
+class _Ledger:
+    """Ledger lines, spend by key and day, and account sums of one batch.
+
+    Money is booked on the day of admission, until that day's month is closed: what a closed month cost stands, and
+    what comes later is booked today, with the request and its day in the line. Requests stay on their day.
+    """
+
+    def __init__(self) -> None:
+        now = clock.now()
+        self._today, self._first_open_day = now.date(), first_open_day(now)
         self._lines: list[dict[str, Any]] = []
         self._days: dict[tuple[UUID, UUID, date], list[int]] = {}
         self._accounts: dict[UUID, int] = {}
@@ -412,6 +493,7 @@ class _Ledger:
     def charge(self, event: UsageEvent, *, revision: int, amount_nanos: int, requests: int) -> None:
         """A request's cost, or the difference that a better report makes."""
         day = day_of(event)
+        booked = day if day >= self._first_open_day else self._today
         if amount_nanos or requests:
             self._lines.append(
                 {
@@ -422,13 +504,16 @@ class _Ledger:
                     "request_id": event.request_id,
                     "revision": revision,
                     "key_id": event.key_id,
-                    "day": day,
+                    "day": booked,
+                    "note": "" if booked == day else f"Usage of {day}, whose month is closed",
                 }
             )
-        spend = self._days.setdefault((event.organization_id, event.key_id, day), [0, 0])
-        spend[0] += requests
-        spend[1] += amount_nanos
+        self._spend(event, day)[0] += requests
+        self._spend(event, booked)[1] += amount_nanos
         self._accounts[event.organization_id] = self._accounts.get(event.organization_id, 0) + amount_nanos
+
+    def _spend(self, event: UsageEvent, day: date) -> list[int]:
+        return self._days.setdefault((event.organization_id, event.key_id, day), [0, 0])
 
     def write(self) -> None:
         """Accounts last: their row locks are the ones that others wait for."""
@@ -445,7 +530,7 @@ class _Ledger:
                     "INSERT INTO billing_ledgerentry (organization_id, kind, amount_nanos, held_nanos, request_id,"
                     " revision, key_id, day, reference, note, created_at)"
                     " SELECT organization_id, kind, amount_nanos, held_nanos, request_id, revision, key_id, day,"
-                    " '', '', clock_timestamp()"
+                    " '', note, clock_timestamp()"
                     " FROM json_populate_recordset(NULL::billing_ledgerentry, %s::json)",
                     [msgspec.json.encode(self._lines).decode()],
                 )

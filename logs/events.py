@@ -101,17 +101,27 @@ def decode(payload: bytes) -> UsageEvent:
     return event
 
 
-class _Id(Struct, frozen=True):
+class _Head(Struct, frozen=True):
     request_id: UUID
+    status: int = 0
 
 
-_id_decoder = msgspec.msgpack.Decoder(_Id)
+_head_decoder = msgspec.msgpack.Decoder(_Head)
 
 
 def request_id_of(payload: bytes) -> UUID:
     """Whose event it is, without reading the rest. Raises BadEvent."""
+    return _head_of(payload).request_id
+
+
+def is_intent(payload: bytes) -> bool:
+    """Whether the call had not ended when this was written. Raises BadEvent."""
+    return _head_of(payload).status == 0
+
+
+def _head_of(payload: bytes) -> _Head:
     try:
-        return _id_decoder.decode(payload).request_id
+        return _head_decoder.decode(payload)
     except msgspec.MsgspecError as exc:
         raise BadEvent(f"not an event: {exc}") from exc
 

@@ -41,12 +41,21 @@ def add(counts: list[int], value_ms: float, times: int = 1) -> None:
     if bucket >= len(counts):
         counts.extend([0] * (bucket + 1 - len(counts)))
     counts[bucket] += times
+    _trim(counts)
 
 
 def merged(a: Sequence[int], b: Sequence[int]) -> list[int]:
     """Both together. The SQL function cfx_add_histograms does the same."""
     longer, shorter = (a, b) if len(a) >= len(b) else (b, a)
-    return [count + (shorter[i] if i < len(shorter) else 0) for i, count in enumerate(longer)]
+    counts = [count + (shorter[i] if i < len(shorter) else 0) for i, count in enumerate(longer)]
+    _trim(counts)
+    return counts
+
+
+def _trim(counts: list[int]) -> None:
+    """A correction empties buckets; sums of the same durations are the same list all the same."""
+    while counts and counts[-1] == 0:
+        counts.pop()
 
 
 def quantile(counts: Sequence[int], q: float) -> float | None:

@@ -5,6 +5,9 @@ of its own. A closed segment is shipped: events that PostgreSQL lacks are settle
 only when PostgreSQL has every one of them. Segments of dead processes are adopted: a lock file tells the living
 from the dead.
 
+Calls that are let in while Redis is away leave their intent here as well: should their process die, nothing else knows
+of them. A call's last record holds.
+
 A record is `length, CRC-32, payload`. A process killed while writing leaves a torn last record, which is skipped.
 """
 
@@ -14,7 +17,7 @@ import logging
 import os
 import struct
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from uuid import UUID
 
@@ -132,8 +135,7 @@ def adopt_orphans(folder: Path) -> int:
     """Close the segments of processes that are gone. Returns how many were adopted."""
     adopted = 0
     for segment in sorted(folder.glob("*.open")):
-        lock_path = folder / f"{segment.name.rsplit('-', 1)[0]}.lock"
-        if _is_owner_alive(lock_path):
+        if is_owner_alive(segment):
             continue
         try:
             segment.rename(segment.with_suffix(".closed"))
@@ -141,12 +143,21 @@ def adopt_orphans(folder: Path) -> int:
             continue  # a sibling adopted it
         adopted += 1
     for lock_path in folder.glob("*.lock"):
-        if not any(folder.glob(f"{lock_path.stem}-*")) and not _is_owner_alive(lock_path):
+        if not any(folder.glob(f"{lock_path.stem}-*")) and not _is_locked(lock_path):
             lock_path.unlink(missing_ok=True)
     return adopted
 
 
-def _is_owner_alive(lock_path: Path) -> bool:
+def is_owner_alive(segment: Path) -> bool:
+    """Whether the process that wrote the segment runs."""
+    return _is_locked(_lock_of(segment))
+
+
+def _lock_of(segment: Path) -> Path:
+    return segment.parent / f"{segment.name.rsplit('-', 1)[0]}.lock"
+
+
+def _is_locked(lock_path: Path) -> bool:
     try:
         descriptor = os.open(lock_path, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -170,7 +181,7 @@ def ship_segment(
     path: Path,
     *,
     id_of: Callable[[bytes], UUID],
-    missing: Callable[[Iterable[UUID]], set[UUID]],
+    missing: Callable[[Mapping[UUID, bytes]], set[UUID]],
     settle: Callable[[bytes], object],
 ) -> bool:
     """Settle again what PostgreSQL lacks; delete the segment when it lacks nothing. Returns whether it is done.

@@ -11,7 +11,9 @@ from django.db import models
 from django.utils.translation import gettext_lazy as _
 from typing_extensions import override
 
+from accounts.models import Organization, User
 from codexflow.lib.clock import now
+from codexflow.lib.ids import new_id
 
 # Stands for "none" in rollup keys: NULL could not be part of a primary key.
 NOBODY = "00000000-0000-0000-0000-000000000000"
@@ -104,6 +106,15 @@ class UpstreamAttempt(models.Model):
     first_byte_ms = models.IntegerField(null=True)
     duration_ms = models.IntegerField()
     response_id = models.TextField(default="")
+    # What LiteLLM told of it, by webhook or sync; without `told_ended_ms` it has told nothing.
+    told_model = models.TextField(null=True)  # noqa: DJ001 - NULL is "nothing told"
+    told_prompt_tokens = models.IntegerField(null=True)
+    told_cached_tokens = models.IntegerField(null=True)
+    told_completion_tokens = models.IntegerField(null=True)
+    told_reasoning_tokens = models.IntegerField(null=True)
+    told_cost_nanos = models.BigIntegerField(null=True)
+    told_is_success = models.BooleanField(null=True)
+    told_ended_ms = models.BigIntegerField(null=True)
 
     class Meta:
         db_table = "upstream_attempt"
@@ -177,10 +188,120 @@ class UsageDaily(Rollup):
         return f"{self.organization_id} {self.day}"
 
 
+class ReportIdentity(models.Model):
+    """By which request a call that LiteLLM reported, and our gateway did not name, is known here.
+
+    The same call comes again from other sources and days later; its digest finds what was made of it.
+    """
+
+    digest = models.UUIDField(primary_key=True)
+    request_id = models.UUIDField()
+
+    class Meta:
+        db_table = "litellm_identity"
+        verbose_name = _("report identity")
+        verbose_name_plural = _("report identities")
+
+    @override
+    def __str__(self) -> str:
+        return f"{self.digest} is {self.request_id}"
+
+
+class UnmatchedReport(models.Model):
+    """A call that LiteLLM reported and nobody here knows, or not yet. Never charged, never counted, never dropped."""
+
+    class State(models.TextChoices):
+        WAITING = "waiting", _("Waiting for its request")
+        UNMATCHED = "unmatched", _("Unmatched")
+
+    class Reason(models.TextChoices):
+        NO_REQUEST = "no_request", _("A request that is not known here")
+        OWN_KEY = "own_key", _("The gateway's own key, but no such request")
+        NO_OWNER = "no_owner", _("A key that is nobody's here")
+        TOO_OLD = "too_old", _("Older than the log reaches")
+
+    digest = models.UUIDField(unique=True)
+    state = models.CharField(_("state"), max_length=10, choices=State.choices, db_index=True)
+    reason = models.CharField(_("reason"), max_length=10, choices=Reason.choices)
+    source = models.CharField(_("source"), max_length=10, choices=RequestLog.Source.choices)
+    received_at = models.DateTimeField(_("received"), default=now)
+    started_at = models.DateTimeField(_("started"), db_index=True)
+    # What LiteLLM knows the call and its key by: ids and digests, never a key.
+    call = models.CharField(_("call"), max_length=220)
+    litellm_key = models.CharField(_("LiteLLM key id"), max_length=128, blank=True)
+    model = models.CharField(_("model"), max_length=200, blank=True)
+    prompt_tokens = models.IntegerField(_("prompt tokens"), default=0)
+    completion_tokens = models.IntegerField(_("completion tokens"), default=0)
+    upstream_cost_nanos = models.BigIntegerField(_("upstream cost (nano-USD)"), null=True)
+    report = models.BinaryField()
+
+    class Meta:
+        db_table = "litellm_unmatched"
+        verbose_name = _("unmatched report")
+        verbose_name_plural = _("unmatched reports")
+
+    @override
+    def __str__(self) -> str:
+        return f"{self.call} ({self.model})"
+
+
+class SyncRun(models.Model):
+    """One reading of LiteLLM's own log."""
+
+    started_at = models.DateTimeField(_("started"), default=now)
+    ended_at = models.DateTimeField(_("ended"), null=True)
+    window_start = models.DateTimeField(_("from"))
+    window_end = models.DateTimeField(_("to"))
+    pages = models.IntegerField(_("pages"), default=0)
+    seen = models.IntegerField(_("rows seen"), default=0)
+    new = models.IntegerField(_("new"), default=0)
+    duplicate = models.IntegerField(_("known before"), default=0)
+    unmatched = models.IntegerField(_("unmatched"), default=0)
+    # What LiteLLM says it had in the window, where it says so.
+    told_requests = models.BigIntegerField(_("requests by LiteLLM's count"), null=True)
+    told_cost_nanos = models.BigIntegerField(_("cost by LiteLLM's count (nano-USD)"), null=True)
+    error = models.TextField(_("error"), blank=True)
+
+    class Meta:
+        db_table = "litellm_sync_run"
+        verbose_name = _("LiteLLM sync")
+        verbose_name_plural = _("LiteLLM syncs")
+
+    @override
+    def __str__(self) -> str:
+        return f"{self.window_start:%F %T} to {self.window_end:%F %T}"
+
+
+class DayReconciled(models.Model):
+    """A day's rows against LiteLLM's reports, as the daily comparison found them."""
+
+    day = models.DateField(primary_key=True)
+    compared_at = models.DateTimeField()
+    matched = models.BigIntegerField()
+    missing_here = models.BigIntegerField()
+    missing_there = models.BigIntegerField()
+    past_gateway = models.BigIntegerField()
+    differing = models.BigIntegerField()
+    # Sums over models of what differs, without signs: differences do not cancel.
+    token_drift = models.BigIntegerField()
+    cost_drift_nanos = models.BigIntegerField()
+
+    class Meta:
+        db_table = "litellm_reconciled"
+        verbose_name = _("reconciliation")
+        verbose_name_plural = _("reconciliations")
+
+    @override
+    def __str__(self) -> str:
+        return f"{self.day}"
+
+
 class DeadLetter(models.Model):
     """An event that could not be taken in. Kept for the operator; never dropped."""
 
     stream_id = models.TextField(unique=True)
+    # Of a usage event that can be read: journals need not hand it in again.
+    request_id = models.UUIDField(null=True, db_index=True)
     received_at = models.DateTimeField(default=now)
     payload = models.BinaryField()
     reason = models.TextField()
@@ -193,3 +314,84 @@ class DeadLetter(models.Model):
     @override
     def __str__(self) -> str:
         return f"{self.stream_id}: {self.reason}"
+
+
+class ExportJob(models.Model):
+    """A file of requests in the making, or made. The file stands below CFX_EXPORT_DIR under the job's id."""
+
+    class State(models.TextChoices):
+        QUEUED = "queued", _("Queued")
+        RUNNING = "running", _("Running")
+        DONE = "done", _("Done")
+        FAILED = "failed", _("Failed")
+        CANCELLED = "cancelled", _("Cancelled")
+        EXPIRED = "expired", _("Expired")
+
+    class Format(models.TextChoices):
+        CSV = "csv", "CSV"
+        JSONL = "jsonl", "JSON Lines"
+
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="exports")
+    created_by = models.ForeignKey(User, on_delete=models.SET_NULL, null=True, related_name="+")
+    format = models.CharField(max_length=8, choices=Format.choices)
+    # As asked, for reading; and the Filters they mean, with times that no longer move.
+    query = models.JSONField(default=dict)
+    filters = models.JSONField(default=dict)
+    state = models.CharField(max_length=10, choices=State.choices, default=State.QUEUED)
+    created_at = models.DateTimeField(default=now, editable=False)
+    finished_at = models.DateTimeField(null=True)
+    expires_at = models.DateTimeField(null=True)
+    # Where the file stands: everything up to `size_bytes` is whole and ends with the request `cursor`.
+    rows = models.BigIntegerField(default=0)
+    size_bytes = models.BigIntegerField(default=0)
+    cursor = models.UUIDField(null=True)
+    # Who works at it and until when that is believed; a worker that died is followed by another.
+    lease = models.UUIDField(null=True)
+    leased_until = models.DateTimeField(null=True)
+    worked_at = models.DateTimeField(null=True)
+    attempts = models.PositiveSmallIntegerField(default=0)  # since the last progress
+    error = models.CharField(max_length=200, blank=True)
+
+    class Meta:
+        db_table = "export_job"
+        verbose_name = _("export")
+        verbose_name_plural = _("exports")
+        indexes = [
+            models.Index(fields=["organization", "-created_at"], name="export_org_created"),
+            models.Index(fields=["state", "worked_at"], name="export_state_worked"),
+        ]
+
+    @override
+    def __str__(self) -> str:
+        return f"{self.id} {self.format} {self.state}"
+
+    @property
+    def file_name(self) -> str:
+        """What a browser saves it as."""
+        return f"requests-{self.created_at:%Y%m%d-%H%M%S}.{self.format}.gz"
+
+
+class StageVerdict(models.Model):
+    """What somebody who made a request says its stage should have been: labels for inference, without the text."""
+
+    request_id = models.UUIDField(primary_key=True)
+    organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="+")
+    created_by = models.ForeignKey(User, on_delete=models.SET_NULL, null=True, related_name="+")
+    created_at = models.DateTimeField(default=now)
+    # As it was told; the request's own row will not be kept for as long.
+    stage = models.CharField(max_length=20)
+    reason = models.CharField(max_length=40)
+    surface = models.CharField(max_length=40)
+    requested_model = models.CharField(max_length=200, blank=True)
+    right_stage = models.CharField(max_length=20)
+
+    class Meta:
+        db_table = "stage_verdict"
+        verbose_name = _("stage verdict")
+        verbose_name_plural = _("stage verdicts")
+        indexes = [models.Index(fields=["created_at"], name="stage_verdict_created")]
+
+    @override
+    def __str__(self) -> str:
+        return f"{self.request_id}: {self.stage}, should be {self.right_stage}"

@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
+from typing import Literal
 
 HOUR = timedelta(hours=1)
+Interval = Literal["hour", "day", "month"]
 # name in the URL -> days; a single day is cut into hours.
 RANGES = {"24h": 1, "7d": 7, "14d": 14, "30d": 30}
 
@@ -23,17 +25,79 @@ def midnight(day: date, zone: tzinfo) -> datetime:
     return datetime.combine(day, time.min, zone).astimezone(UTC).astimezone(zone)
 
 
+MONTH = "month"  # the calendar's, beside the names of RANGES
+
+
 def period_of(name: str, now: datetime, zone: tzinfo) -> Period:
     """The span named in the URL, up to and with the present hour or day."""
-    days = RANGES[name]
     here = now.astimezone(zone)
+    days = here.day if name == MONTH else RANGES[name]
+    if name == MONTH:
+        return _days(here.date(), days, zone)
     if days == 1:
         end = now.replace(minute=0, second=0, microsecond=0) + HOUR
         hours = tuple((end - HOUR * left).astimezone(zone) for left in range(24, 0, -1))
         return Period(hours[0], end.astimezone(zone), hours, is_hourly=True)
+    return _days(here.date(), days, zone)
+
+
+def _days(today: date, days: int, zone: tzinfo) -> Period:
     # Days are counted on the calendar: a day may have 23 or 25 hours.
-    starts = tuple(midnight(here.date() - timedelta(days=left), zone) for left in range(days - 1, -1, -1))
-    return Period(starts[0], midnight(here.date() + timedelta(days=1), zone), starts, is_hourly=False)
+    starts = tuple(midnight(today - timedelta(days=left), zone) for left in range(days - 1, -1, -1))
+    return Period(starts[0], midnight(today + timedelta(days=1), zone), starts, is_hourly=False)
+
+
+def before(name: str, period: Period, now: datetime, zone: tzinfo) -> tuple[datetime, datetime]:
+    """What to compare the period named `name` with: as much of the time before it as is over of itself."""
+    if period.is_hourly:
+        return period.start - HOUR * 24, now - HOUR * 24
+    first = period.start.astimezone(zone).date()
+    earlier = (first - timedelta(days=1)).replace(day=1) if name == MONTH else first - timedelta(days=RANGES[name])
+    start = midnight(earlier, zone)
+    return start, min(start + (now - period.start), period.start)
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """One piece of a span: its first moment and the calendar day on which that lies."""
+
+    start: datetime
+    day: date
+
+
+def buckets_of(first: date, last: date, interval: Interval, zone: tzinfo) -> tuple[list[Bucket], datetime]:
+    """The days from `first` to `last`, both included, in hours, days or months of the zone; and where they end.
+
+    What is counted is counted by the hour (UTC), and such an hour belongs to the bucket in which it begins. Hours
+    therefore begin at UTC's full hours (10:30 in Kolkata), and where midnight is no full hour of UTC, the hour that
+    runs across it belongs to the day before. So every hour is in one bucket and in no other, whatever the clocks do:
+    an hour that they repeat is two buckets, one that they skip is none.
+    """
+    end = midnight(last + timedelta(days=1), zone)
+    if interval == "hour":
+        return _hours(midnight(first, zone), end, zone), end
+    days = (first + timedelta(days=n) for n in range((last - first).days + 1))
+    starts = [day for day in days if interval == "day" or day == first or day.day == 1]
+    found: list[Bucket] = []
+    for day in starts:
+        start = midnight(day, zone)
+        # A zone that moved over the date line has a day that never was.
+        if found and start.astimezone(UTC) <= found[-1].start.astimezone(UTC):
+            found.pop()
+        found.append(Bucket(start, day))
+    return found, end
+
+
+def _hours(start: datetime, end: datetime, zone: tzinfo) -> list[Bucket]:
+    moment, until = start.astimezone(UTC), end.astimezone(UTC)
+    full = moment.replace(minute=0, second=0, microsecond=0)
+    moment = full if full == moment else full + HOUR
+    found = []
+    while moment < until:
+        here = moment.astimezone(zone)
+        found.append(Bucket(here, here.date()))
+        moment += HOUR
+    return found
 
 
 def day_of(now: datetime, zone: tzinfo) -> tuple[datetime, datetime]:

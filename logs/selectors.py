@@ -1,18 +1,22 @@
 """Reading requests. Every function takes the tenant first."""
 
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from django.db.models import Sum
+from django.db.models import QuerySet, Sum
+from django.db.models.functions import Coalesce
 from redis import Redis
 
 from billing.limits import ShardKeys, recent_key
+from billing.pricing import FrozenRates, Usage
+from codexflow.lib.clock import now
 from codexflow.lib.ids import uuid7_floor
 from codexflow.lib.redis import shard_of
+from logs.charge import Charge, charge_of
 from logs.events import BadEvent
-from logs.models import RequestLog, UpstreamAttempt, UsageDaily
+from logs.models import RequestLog, UpstreamAttempt, UsageHourly
 from logs.services import intent_of
 
 
@@ -23,11 +27,33 @@ class RequestDetail:
     row: RequestLog
     attempts: list[UpstreamAttempt]
 
+    @property
+    def charge(self) -> Charge:
+        """Why it cost what it did."""
+        row = self.row
+        return charge_of(
+            Usage(
+                prompt_tokens=row.prompt_tokens,
+                cached_tokens=row.cached_tokens,
+                completion_tokens=row.completion_tokens,
+                reasoning_tokens=row.reasoning_tokens,
+            ),
+            FrozenRates(
+                input_nanos=row.rate_input_nanos,
+                cached_nanos=row.rate_cached_nanos,
+                output_nanos=row.rate_output_nanos,
+                margin_bp=row.margin_bp,
+            ),
+        )
 
-def request_of(organization_id: UUID, request_id: UUID) -> RequestDetail | None:
-    """One request of the organization; None when there is none, or it is somebody else's."""
+
+def request_of(organization_id: UUID, request_id: UUID, *, retention_days: int) -> RequestDetail | None:
+    """One request of the organization.
+
+    None when there is none, it is somebody else's, or it began longer ago than the plan shows, as in lists.
+    """
     row = RequestLog.objects.filter(request_id=request_id, organization_id=organization_id).first()
-    if row is None:
+    if row is None or row.request_id < uuid7_floor(now() - timedelta(days=retention_days)):
         return None
     return RequestDetail(row, list(UpstreamAttempt.objects.filter(request_id=request_id).order_by("n")))
 
@@ -43,13 +69,23 @@ class Filters:
     # "ok", "errors", or one status code
     status: str = ""
     key_id: UUID | None = None
+    user_id: int | None = None
+    surface: str = ""
+    error_code: str = ""
+    source: str = ""
+    is_stream: bool | None = None
     # The first characters of a request id.
     id_prefix: str = ""
 
 
 def requests_of(organization_id: UUID, filters: Filters, *, before: UUID | None, limit: int) -> list[RequestLog]:
-    """The newest requests older than `before`, newest first. Bounded on both sides, so that few partitions are read."""
-    low, high = uuid7_floor(filters.start), uuid7_floor(filters.end)
+    """The newest requests older than `before`, newest first."""
+    return list(requests_before(organization_id, filters, before=before)[:limit])
+
+
+def requests_before(organization_id: UUID, filters: Filters, *, before: UUID | None) -> QuerySet[RequestLog]:
+    """All requests older than `before`, newest first. Bounded on both sides, so that few partitions are read."""
+    low, high = uuid7_floor(filters.start), uuid7_floor(max(filters.end, filters.start))
     if filters.id_prefix:
         first, last = id_range(filters.id_prefix)
         low, high = max(low, first), min(high, last)
@@ -58,39 +94,21 @@ def requests_of(organization_id: UUID, filters: Filters, *, before: UUID | None,
     )
     if before is not None:
         rows = rows.exclude(request_id=before)
-    if filters.stage:
-        rows = rows.filter(stage=filters.stage)
-    if filters.model:
-        rows = rows.filter(model=filters.model)
-    if filters.key_id:
-        rows = rows.filter(key_id=filters.key_id)
+    exact = {
+        name: value
+        for name in ("stage", "model", "key_id", "user_id", "surface", "error_code", "source", "is_stream")
+        if (value := getattr(filters, name)) not in ("", None)
+    }
+    rows = rows.filter(**exact)
+    if filters.error_code:
+        rows = rows.filter(status__gte=400)  # follows from it, and there is an index of failures
     if filters.status == "ok":
         rows = rows.filter(status__lt=400)
     elif filters.status == "errors":
         rows = rows.filter(status__gte=400)
     elif filters.status:
         rows = rows.filter(status=int(filters.status))
-    return list(rows.order_by("-request_id")[:limit])
-
-
-_GROUPS = {"stage": "stage", "model": "model", "key": "key_id"}
-_SUMS = ("requests", "errors", "prompt_tokens", "completion_tokens", "cost_nanos")
-
-
-def usage_by_day(organization_id: UUID, start: date, end: date, *, group: str | None) -> list[dict[str, Any]]:
-    """Sums by day (UTC) of both days and those between, oldest first; by stage, model or key when asked for."""
-    column = _GROUPS[group] if group else None
-    rows = (
-        UsageDaily.objects.filter(organization_id=organization_id, day__gte=start, day__lte=end)
-        .values("day", *([column] if column else []))
-        .annotate(**{f"sum_{name}": Sum(name) for name in _SUMS})
-        .order_by("day", *([column] if column else []))
-    )
-    return [
-        {"day": row["day"], "group": str(row[column]) if column else None}
-        | {name: int(row[f"sum_{name}"]) for name in _SUMS}
-        for row in rows
-    ]
+    return rows.order_by("-request_id")
 
 
 def id_range(prefix: str) -> tuple[UUID, UUID]:
@@ -111,3 +129,25 @@ def is_on_its_way(redis: "Redis", prefix: str, organization_id: UUID, request_id
         return intent_of(stored).organization_id == organization_id
     except BadEvent:
         return False
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """How many requests filters match, by the rollups; `is_upper` when there may be fewer."""
+
+    rows: int
+    is_upper: bool
+
+
+def estimate_of(organization_id: UUID, filters: Filters) -> Estimate:
+    """About how many requests there are, without counting them: hours at either end are taken whole."""
+    known = {name: value for name in ("stage", "model", "key_id", "user_id") if (value := getattr(filters, name))}
+    sums = UsageHourly.objects.filter(
+        organization_id=organization_id, hour__gte=filters.start, hour__lte=filters.end, **known
+    ).aggregate(requests=Coalesce(Sum("requests"), 0), errors=Coalesce(Sum("errors"), 0))
+    requests, errors = int(sums["requests"]), int(sums["errors"])
+    is_failure = bool(filters.error_code) or filters.status not in ("", "ok", "200")
+    rows = errors if is_failure else requests - errors if filters.status else requests
+    others = (filters.surface, filters.error_code, filters.source, filters.id_prefix)
+    is_upper = any(others) or filters.is_stream is not None or filters.status not in ("", "ok", "errors")
+    return Estimate(rows, is_upper)

@@ -1,9 +1,10 @@
 """Keeping the usage pipeline whole: shipping journals, finishing orphans, reconciling counters, checking rollups."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -16,7 +17,7 @@ from billing.limits import Payer, Settlement, ShardKeys, read_intent, settle_syn
 from codexflow.lib import clock
 from codexflow.lib.redis import SHARDS
 from logs import intake
-from logs.events import BadEvent, UsageEvent, decode, encode, orphaned, request_id_of
+from logs.events import BadEvent, UsageEvent, decode, encode, is_intent, orphaned, request_id_of
 
 logger = logging.getLogger(__name__)
 
@@ -55,17 +56,17 @@ SELECT wanted.id FROM unnest(%s::uuid[]) AS wanted (id)
 WHERE NOT EXISTS (
     SELECT FROM request_log
     WHERE request_id = wanted.id AND request_id BETWEEN %s AND %s AND (source <> 'sweeper' OR %s)
-)
+) AND NOT EXISTS (SELECT FROM usage_dead_letter WHERE request_id = wanted.id)
 """
 
 
 def missing_requests(ids: Iterable[UUID]) -> set[UUID]:
-    """Those of `ids` that have no row yet."""
+    """Those of `ids` that have neither a row yet nor a dead letter."""
     return _missing(set(ids), counts_estimates=True)
 
 
 def unreported_requests(ids: Iterable[UUID]) -> set[UUID]:
-    """Those of `ids` of which PostgreSQL does not have the gateway's own word: no row, or a sweeper's estimate."""
+    """Those of `ids` without the gateway's own word in PostgreSQL: no row and no dead letter, or only an estimate."""
     return _missing(set(ids), counts_estimates=False)
 
 
@@ -80,18 +81,75 @@ def _missing(wanted: set[UUID], *, counts_estimates: bool) -> set[UUID]:
         return {row[0] for row in cursor.fetchall()}
 
 
-def ship_journals(redis: "Redis", prefix: str, folder: Path) -> int:
-    """Adopt what dead processes left and ship every closed segment. Returns how many are done."""
-    intake.adopt_orphans(folder)
-    done = 0
-    for path in intake.closed_segments(folder):
-        done += intake.ship_segment(
-            path,
-            id_of=request_id_of,
-            missing=unreported_requests,
-            settle=lambda payload: settle_event(redis, prefix, decode(payload)),
+class Shipper:
+    """Hands the closed segments of a journal's folder over, look by look. One a process."""
+
+    def __init__(self, redis: "Redis", prefix: str, folder: Path) -> None:
+        self._redis = redis
+        self._prefix = prefix
+        self._folder = folder
+        # When each segment was seen first, in Redis's time (ms).
+        self._seen_ms: dict[Path, int] = {}
+
+    def ship(self) -> int:
+        """Adopt what dead processes left, and ship every segment whose events have had their turn.
+
+        While the drain is behind, a segment's events may only wait in the stream: to settle them again would put it
+        further behind. So a segment waits until the stream holds nothing older than the first look at it. Returns how
+        many are done. Raises what Redis and PostgreSQL raise.
+        """
+        intake.adopt_orphans(self._folder)
+        segments = intake.closed_segments(self._folder)
+        if not segments:
+            self._seen_ms = {}
+            return 0
+        now_ms, drained_ms = self._progress()
+        self._seen_ms = {path: self._seen_ms.get(path, now_ms) for path in segments}
+        return sum(self._ship(path) for path in segments if self._seen_ms[path] < drained_ms)
+
+    def _ship(self, path: Path) -> bool:
+        settle = _settle_again if intake.is_owner_alive(path) else _settle_of_the_dead
+        return intake.ship_segment(
+            path, id_of=request_id_of, missing=_lacking, settle=partial(settle, self._redis, self._prefix)
         )
-    return done
+
+    def _progress(self) -> tuple[int, int]:
+        """Redis's time, and the time until which nothing waits in the usage streams. Both in ms."""
+        pipe = self._redis.pipeline(transaction=False)
+        pipe.time()
+        for number in range(SHARDS):
+            pipe.xrange(ShardKeys.of(self._prefix, number).usage, count=1)
+        (seconds, micros), *oldest = pipe.execute()
+        now_ms = seconds * 1000 + micros // 1000
+        waiting_ms = [int(entries[0][0].partition(b"-")[0]) for entries in oldest if entries]
+        return now_ms, min(waiting_ms, default=now_ms)
+
+
+def _lacking(payloads: Mapping[UUID, bytes]) -> set[UUID]:
+    """An intent has nothing to add to whatever row there is; an event has, to a sweeper's estimate."""
+    intents = {request_id for request_id, payload in payloads.items() if is_intent(payload)}
+    return missing_requests(intents) | unreported_requests(payloads.keys() - intents)
+
+
+def _settle_again(redis: "Redis", prefix: str, payload: bytes) -> None:
+    """What a living process wrote: its event again; whatever has not ended, it will end itself."""
+    if not is_intent(payload):
+        settle_event(redis, prefix, decode(payload))
+
+
+def _settle_of_the_dead(redis: "Redis", prefix: str, payload: bytes) -> None:
+    """What a dead process wrote: its event again, or the end of a call that it let in while Redis was away.
+
+    How much of that call was delivered nobody knows: it is recorded and charges nothing. Where Redis was back in time
+    to hear of it, the sweeper knows more.
+    """
+    event = decode(payload)
+    if is_intent(payload):
+        shard = Payer.of(prefix, event.organization_id, event.key_id).shard
+        if redis.hexists(shard.intents.decode(), str(event.request_id)):
+            return
+        event = orphaned(event, delivered_tokens=None, now_ms=clock.now_ms())
+    settle_event(redis, prefix, event)
 
 
 def sweep_orphans(redis: "Redis", prefix: str) -> int:

@@ -7,16 +7,46 @@ from celery import shared_task
 from django.conf import settings
 
 from codexflow.lib.redis import sync_client
-from logs import drain, partitions, services
+from logs import drain, exports, partitions, services
+from logs.litellm import daily, ingest, stream, sync
 from logs.reconcile import reconcile
 
 
 @shared_task
 def drain_usage() -> str:
     """Events from the stream to rows, ledger and rollups."""
-    consumer = f"{socket.gethostname()}-{os.getpid()}"
-    done = drain.drain(sync_client(settings.ENV.redis_url), prefix=settings.ENV.redis_prefix, consumer=consumer)
+    done = drain.drain(sync_client(settings.ENV.redis_url), prefix=settings.ENV.redis_prefix, consumer=_consumer())
     return f"read {done.read}, stored {done.stored}, corrected {done.corrected}, dead {done.dead}"
+
+
+def _consumer() -> str:
+    return f"{socket.gethostname()}-{os.getpid()}"
+
+
+@shared_task
+def take_reports() -> str:
+    """LiteLLM's reports from the stream to the books."""
+    redis, prefix = sync_client(settings.ENV.redis_url), settings.ENV.redis_prefix
+    return str(stream.take_waiting(redis, prefix, consumer=_consumer()))
+
+
+@shared_task
+def retry_reports() -> str:
+    """Reports that came before their request."""
+    return str(ingest.retry(sync_client(settings.ENV.redis_url), settings.ENV.redis_prefix))
+
+
+@shared_task
+def retry_unmatched() -> str:
+    """Reports that nobody knew: keys are mapped later, and journals come back."""
+    redis, prefix = sync_client(settings.ENV.redis_url), settings.ENV.redis_prefix
+    return str(ingest.retry(redis, prefix, also_unmatched=True, limit=5_000))
+
+
+@shared_task
+def forget_unmatched() -> str:
+    """Reports that nobody has known for too long."""
+    return f"forgot {ingest.forget_unmatched(days=settings.ENV.unmatched_days)}"
 
 
 @shared_task
@@ -33,12 +63,38 @@ def reconcile_limits() -> str:
 
 
 @shared_task
+def reconcile_litellm() -> str:
+    """Past days against LiteLLM's reports."""
+    days = daily.reconcile_days(settings.ENV)
+    return f"compared {', '.join(map(str, days)) or 'nothing: done, too early, or nobody reports'}"
+
+
+@shared_task
 def make_partitions() -> str:
-    """Partitions of the days ahead."""
-    return f"made {partitions.make_ahead()}, strays {partitions.strays()}"
+    """Partitions of the days ahead made, those of days that nobody may see any longer dropped."""
+    made, dropped = partitions.make_ahead(), partitions.drop_expired()
+    return f"made {made}, dropped {len(dropped)}, strays {partitions.strays()}"
 
 
 @shared_task
 def verify_rollups() -> str:
     """Rollups against rows."""
     return f"{len(services.verify_rollups())} tables drift"
+
+
+@shared_task
+def run_exports() -> str:
+    """Exports that wait or were left."""
+    return f"{exports.run_exports(within_s=20)} slices"
+
+
+@shared_task
+def expire_exports() -> str:
+    """Files whose time is over."""
+    return f"removed {exports.expire_exports()}"
+
+
+@shared_task
+def sync_litellm() -> str:
+    """LiteLLM's own log."""
+    return sync.sync(sync_client(settings.ENV.redis_url), settings.ENV.redis_prefix)

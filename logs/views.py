@@ -1,52 +1,66 @@
 """Pages of usage: the overview, the request log and one request."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from django.http import Http404, HttpResponse, HttpResponseBase
-from django.shortcuts import render
+from django.conf import settings
+from django.http import Http404, HttpResponse, HttpResponseBase, QueryDict
+from django.shortcuts import redirect, render
 from django.utils import timezone
 from django.utils.http import urlencode
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
-from django.views.decorators.http import require_safe
+from django.views.decorators.http import require_POST, require_safe
 
+from accounts.permissions import Action
 from accounts.tenancy import PageRequest, Tenant, organization_page
-from billing.pricing import FrozenRates, Usage
-from billing.selectors import account_of, ledger_of_request
+from billing.forecast import forecast
+from billing.models import Account
+from billing.selectors import account_of, balance_of, ledger_of_request, spend_of
 from codexflow.catalogue import directory
+from codexflow.lib.addresses import api_url
 from codexflow.lib.clock import now
 from codexflow.lib.ids import parse_id
 from codexflow.templatetags import show
 from keys.models import ApiKey
-from keys.selectors import keys_of
+from keys.selectors import key_names_of, keys_of
 from logs import overview as usage
-from logs.charge import charge_of
-from logs.forms import DEFAULT_RANGE, RANGE_NAMES, LogFilterForm
-from logs.models import RequestLog
-from logs.periods import period_of
+from logs import reasons, verdicts
+from logs.forms import DEFAULT_RANGE, LogFilterForm
+from logs.models import NOBODY, RequestLog
+from logs.periods import MONTH, before, period_of
+from logs.repeat import curl_of
+from logs.search import Found, find_requests
 from logs.selectors import RequestDetail, request_of, requests_of
 from logs.waterfall import bars
 
 PAGE = 50
 RECENT = 8
-DEFAULT_CHART_RANGE = "14d"
+DEFAULT_CHART_RANGE = "7d"
+CHART_RANGES = {
+    "24h": gettext_lazy("24 hours"),
+    "7d": gettext_lazy("7 days"),
+    "30d": gettext_lazy("30 days"),
+    MONTH: gettext_lazy("This month"),
+}
 # A model keeps its colour wherever it is drawn: by the position of its name among all names.
 SERIES_COLOURS = 4
-METRIC_NAMES = {
-    "cost": gettext_lazy("Cost"),
-    "requests": gettext_lazy("Requests"),
-    "tokens": gettext_lazy("Tokens"),
-    "errors": gettext_lazy("Errors"),
+METRICS = {
+    "cost": ("coins", gettext_lazy("Cost")),
+    "requests": ("activity", gettext_lazy("Requests")),
+    "tokens": ("layers", gettext_lazy("Tokens")),
+    "errors": ("circle-alert", gettext_lazy("Errors")),
 }
-TODAY = {
-    "cost": ("coins", gettext_lazy("Cost today")),
-    "requests": ("activity", gettext_lazy("Requests today")),
-    "tokens": ("layers", gettext_lazy("Tokens today")),
-    "errors": ("circle-alert", gettext_lazy("Errors today")),
+GROUP_NAMES = {
+    "model": gettext_lazy("By model"),
+    "stage": gettext_lazy("By stage"),
+    "key": gettext_lazy("By key"),
+    "member": gettext_lazy("By member"),
 }
-GROUP_NAMES = {"model": gettext_lazy("By model"), "stage": gettext_lazy("By stage")}
+BREAKDOWN = 12  # rows; what is smaller is added up
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,31 +83,41 @@ def overview(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
         return HttpResponse(headers={"HX-Refresh": "true"})
     zone = timezone.get_current_timezone()
     moment = now()
-    range_name = _choice(request, "range", RANGE_NAMES, DEFAULT_CHART_RANGE)
-    metric = _choice(request, "metric", METRIC_NAMES, "cost")
+    range_name = _choice(request, "range", CHART_RANGES, DEFAULT_CHART_RANGE)
+    metric = _choice(request, "metric", METRICS, "cost")
     group = _choice(request, "group", GROUP_NAMES, "model")
     period = period_of(range_name, moment, zone)
+    earlier = before(range_name, period, moment, zone)
     chart = usage.chart_of(organization.pk, period, metric=metric, group=group)
+    latency = usage.latency_of(organization.pk, period, earlier)
+    earlier_sums = usage.sums_before(organization.pk, *earlier)
+    account = account_of(organization)
     rows = requests_of(
         organization.pk,
-        LogFilterForm({"range": "30d"}, models=[], keys=[]).filters(
-            moment, retention_days=account_of(organization).plan.log_retention_days
+        LogFilterForm({"range": "30d"}, models=[], keys=[], members=[]).filters(
+            moment, retention_days=account.plan.log_retention_days
         ),
         before=None,
         limit=RECENT,
     )
-    today = usage.today_of(organization.pk, moment, zone)
     state = {"range": range_name, "metric": metric, "group": group}
+    names = _names_of_groups(tenant, group, chart.groups)
     context = {
-        "kpis": [_kpi(name, today, chart, state) for name in usage.METRICS],
-        "chart": _chart(chart, metric, group),
-        "metric_name": METRIC_NAMES[metric],
-        "ranges": _links(RANGE_NAMES, "range", state),
+        "kpis": [_kpi(name, chart, earlier_sums, state) for name in usage.METRICS],
+        "latency": latency,
+        "latency_kpi": _latency_kpi(latency),
+        "chart": _chart(chart, metric, group, names),
+        "breakdown": _breakdown(chart, metric, group, names, range_name),
+        "metric_name": METRICS[metric][1],
+        "group_name": GROUP_NAMES[group],
+        "ranges": _links(CHART_RANGES, "range", state),
         "groups": _links(GROUP_NAMES, "group", state),
         "recent": _with_keys(tenant, rows),
         "zone": zone,
         "moment": moment,
     }
+    if tenant.allows(Action.SEE_BILLING):
+        context["money"] = _money(tenant, account, moment)
     return render(request, "logs/overview.html", context)
 
 
@@ -102,36 +126,35 @@ def overview(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
 def log(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
     """The request log. Filters, the page and the open request all stand in the URL."""
     organization = tenant.organization
-    account = account_of(organization)
-    key_names = dict(keys_of(organization).values_list("pk", "name")[:500])
-    form = LogFilterForm(
-        request.GET,
-        models=sorted(directory.current().prices),
-        keys=[(str(pk), name) for pk, name in key_names.items()],
-    )
-    retention_days = account.plan.log_retention_days
+    form = filter_form(tenant, request.GET)
+    key_names = {UUID(pk): name for pk, name in form.keys}
+    retention_days = retention_days_of(tenant)
     before = parse_id(request.GET.get("before", ""))
     filters = form.filters(now(), retention_days=retention_days)
     # A mistyped filter is left out; a mistyped id means nothing that exists.
-    rows = [] if form.errors.get("id") else requests_of(organization.pk, filters, before=before, limit=PAGE + 1)
+    found = Found([], None)
+    if not form.errors.get("id"):
+        found = find_requests(organization.pk, filters, before=before, limit=PAGE)
     chosen = form.chosen
-    older = urlencode({**chosen, "before": str(rows[PAGE - 1].request_id)}) if len(rows) > PAGE else ""
+    older = urlencode({**chosen, "before": str(found.next_before)}) if found.next_before else ""
     context: dict[str, Any] = {
         "form": form,
-        "rows": [Row(row, _name(key_names, row.key_id)) for row in rows[:PAGE]],
+        "rows": [Row(row, _name(key_names, row.key_id)) for row in found.rows],
         "older": older,
         "is_first_page": before is None,
         "query": urlencode(chosen),
         "has_filters": bool(set(chosen) - {"range"}),
         "range": chosen.get("range", DEFAULT_RANGE),
         "retention_days": retention_days,
+        "is_live": request.GET.get("live") == "1",
+        "nobody": NOBODY,
         "zone": timezone.get_current_timezone(),
     }
     if request.htmx and not request.htmx.history_restore_request:
         part = "rows" if before else "results"
         return render(request, f"logs/log.html#{part}", context)
     opened = parse_id(request.GET.get("request", ""))
-    detail = request_of(organization.pk, opened) if opened else None
+    detail = request_of(organization.pk, opened, retention_days=retention_days) if opened else None
     if detail is not None:
         context |= _detail(tenant, detail)
     return render(request, "logs/log.html", context)
@@ -141,11 +164,41 @@ def log(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
 @require_safe
 def detail(request: PageRequest, tenant: Tenant, request_id: UUID) -> HttpResponseBase:
     """One request: its attempts, tokens, price and ledger lines. Into the drawer, or a page of its own."""
-    found = request_of(tenant.organization.pk, request_id)
+    found = request_of(tenant.organization.pk, request_id, retention_days=retention_days_of(tenant))
     if found is None:
         raise Http404
     template = "logs/request.html#body" if request.htmx else "logs/request.html"
     return render(request, template, _detail(tenant, found))
+
+
+@organization_page(Action.JUDGE_STAGES)
+@require_POST
+def judge(request: PageRequest, tenant: Tenant, request_id: UUID) -> HttpResponseBase:
+    """Keep what the stage should have been; choosing the told one takes it back."""
+    found = request_of(tenant.organization.pk, request_id, retention_days=retention_days_of(tenant))
+    right_stage = request.POST.get("right_stage", "")
+    if found is None or right_stage not in verdicts.ALL_STAGES:
+        raise Http404
+    verdict = verdicts.judge_stage(tenant.organization, found.row, right_stage=right_stage, by=request.user)
+    if not request.htmx:
+        return redirect("request", slug=tenant.organization.slug, request_id=request_id)
+    return render(request, "logs/partials/_verdict.html", {**_stage_of(found), "verdict": verdict})
+
+
+def filter_form(tenant: Tenant, query: QueryDict) -> LogFilterForm:
+    """The log's filters, with what the organization can choose from."""
+    names = key_names_of(tenant.organization)
+    people = tenant.organization.memberships.select_related("user").order_by("user__email")[:500]
+    return LogFilterForm(
+        query,
+        models=sorted(directory.current().prices),
+        keys=[(str(pk), name) for pk, name in names.items()],
+        members=[(str(each.user_id), each.user.name or each.user.email) for each in people],
+    )
+
+
+def retention_days_of(tenant: Tenant) -> int:
+    return account_of(tenant.organization).plan.log_retention_days
 
 
 def _first_run(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
@@ -157,47 +210,33 @@ def _first_run(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
 
 def _detail(tenant: Tenant, found: RequestDetail) -> dict[str, Any]:
     row = found.row
-    charge = charge_of(
-        Usage(
-            prompt_tokens=row.prompt_tokens,
-            cached_tokens=row.cached_tokens,
-            completion_tokens=row.completion_tokens,
-            reasoning_tokens=row.reasoning_tokens,
-        ),
-        FrozenRates(
-            input_nanos=row.rate_input_nanos,
-            cached_nanos=row.rate_cached_nanos,
-            output_nanos=row.rate_output_nanos,
-            margin_bp=row.margin_bp,
-        ),
-    )
     key = ApiKey.objects.filter(organization=tenant.organization, pk=row.key_id).first() if row.key_id else None
     return {
         "zone": timezone.get_current_timezone(),
         "opened": row,
         "opened_key": key,
         "bars": bars(found.attempts, row.latency_ms),
-        "charge": charge,
+        "charge": found.charge,
         "ledger": ledger_of_request(tenant.organization, row.request_id),
-        "reason": _REASONS.get(row.stage_reason, row.stage_reason),
+        **_stage_of(found),
+        "verdict": verdicts.verdict_of(tenant.organization, row),
+        "curl": curl_of(
+            api_url=api_url(settings.ENV),
+            surface=row.surface,
+            model=row.requested_model or row.model,
+            stage=row.stage,
+            is_stream=row.is_stream,
+        ),
     }
 
 
-_REASONS = {
-    "header": gettext_lazy("the X-CFX-Stage header named it"),
-    "model": gettext_lazy("the request named the model"),
-    "stage-alias": gettext_lazy("the model name is a stage's alias"),
-    "alias": gettext_lazy("the model name matches an alias"),
-    "keyword": gettext_lazy("words of the last message"),
-    "agent": gettext_lazy("signs of a coding agent"),
-    "default": gettext_lazy("nothing said otherwise"),
-}
+def _stage_of(found: RequestDetail) -> dict[str, Any]:
+    row = found.row
+    return {"opened": row, "reason": reasons.in_words(row.stage_reason), "all_stages": verdicts.ALL_STAGES}
 
 
 def _with_keys(tenant: Tenant, rows: list[RequestLog]) -> list[Row]:
-    names = dict(
-        keys_of(tenant.organization).filter(pk__in={row.key_id for row in rows if row.key_id}).values_list("pk", "name")
-    )
+    names = key_names_of(tenant.organization, {row.key_id for row in rows if row.key_id})
     return [Row(row, _name(names, row.key_id)) for row in rows]
 
 
@@ -205,19 +244,93 @@ def _name(names: dict[UUID, str], key_id: UUID | None) -> str:
     return names.get(key_id, "") if key_id else ""
 
 
-def _kpi(name: str, today: usage.Today, chart: usage.Chart, state: dict[str, str]) -> dict[str, Any]:
-    value, earlier = today.today.of(name), today.yesterday.of(name)
-    icon, label = TODAY[name]
-    values = [sums.of(name) for sums in chart.totals]
+def _kpi(name: str, chart: usage.Chart, earlier: usage.Sums, state: dict[str, str]) -> dict[str, Any]:
+    value = chart.total.of(name)
+    icon, label = METRICS[name]
     return {
         "name": name,
         "icon": icon,
         "label": label,
         "value": show.usd(value) if name == "cost" else show.compact(value),
-        "change": round((value - earlier) * 100 / earlier) if earlier else None,
+        "change": _change(value, earlier.of(name)),
         "url": f"?{urlencode({**state, 'metric': name})}",
         "is_chosen": state["metric"] == name,
-        "points": sparkline(values),
+        "points": sparkline([sums.of(name) for sums in chart.totals]),
+    }
+
+
+def _latency_kpi(latency: usage.Latency) -> dict[str, Any]:
+    p95, earlier = latency.latency["p95"], latency.earlier["p95"]
+    return {
+        "value": show.ms(None if p95 is None else round(p95)),
+        "change": None if p95 is None or earlier is None else _change(round(p95), round(earlier)),
+        "points": sparkline(latency.p95_by_bucket),
+    }
+
+
+def _change(value: int, earlier: int) -> int | None:
+    return round((value - earlier) * 100 / earlier) if earlier else None
+
+
+def _names_of_groups(tenant: Tenant, group: str, groups: Collection[str]) -> dict[str, str]:
+    """What the groups are called. Keys and members that are gone keep the end of their id."""
+    if group == "key":
+        known = {str(pk): name for pk, name in key_names_of(tenant.organization).items()}
+    elif group == "member":
+        people = tenant.organization.memberships.select_related("user")[:500]
+        known = {str(each.user_id): each.user.name or each.user.email for each in people}
+    else:
+        return {name: name for name in groups}
+    nobody = {NOBODY: "—", "0": "—"}
+    return {name: known.get(name) or nobody.get(name) or show.id_short(name) for name in groups}
+
+
+def _breakdown(
+    chart: usage.Chart, metric: str, group: str, names: dict[str, str], range_name: str
+) -> list[dict[str, Any]]:
+    """The groups, largest first, each number with the requests behind it; the smaller ones together."""
+    whole = chart.total.of(metric)
+    ranked = sorted(chart.groups, key=lambda name: (-chart.groups[name].of(metric), name))
+    colours = {series.name: colour for series, colour in _coloured(chart, group)}
+    range_name = "30d" if range_name == MONTH else range_name
+    found = []
+    for name in ranked[:BREAKDOWN]:
+        sums = chart.groups[name]
+        is_someone = name not in (NOBODY, "0")
+        found.append(
+            {
+                "name": names[name],
+                "sums": sums,
+                "share": round(sums.of(metric) * 100 / whole) if whole else 0,
+                "colour": colours.get(name, 0),
+                "query": urlencode({group: name, "range": range_name}) if is_someone else "",
+            }
+        )
+    rest = usage.Sums()
+    for name in ranked[BREAKDOWN:]:
+        rest.add(chart.groups[name])
+    if rest.requests:
+        share = round(rest.of(metric) * 100 / whole) if whole else 0
+        found.append({"name": _("Other"), "sums": rest, "share": share, "colour": 0, "query": ""})
+    return found
+
+
+def _money(tenant: Tenant, account: Account, moment: datetime) -> dict[str, Any]:
+    """The month so far, how it will end, and the credit."""
+    balance = balance_of(account)
+    today = moment.date()
+    spent = spend_of(tenant.organization, today.replace(day=1), today).cost_nanos
+    limit = account.budget_month_nanos
+    return {
+        "plan": account.plan,
+        "spent_nanos": spent,
+        "limit_nanos": limit,
+        "credit_nanos": balance.credit_nanos,
+        "credit_spent_nanos": balance.spent_nanos,
+        "available_nanos": balance.available_nanos,
+        "forecast": forecast(spent_nanos=spent, available_nanos=balance.available_nanos, now=moment),
+        "percent": show.percent_of(spent, limit) if limit else None,
+        "credit_percent": show.percent_of(balance.spent_nanos, balance.credit_nanos),
     }
 
 
@@ -232,30 +345,28 @@ def sparkline(values: list[int]) -> str:
     )
 
 
-def _chart(chart: usage.Chart, metric: str, group: str) -> dict[str, Any]:
-    names = sorted(directory.current().prices) if group == "model" else ["plan", "code", "review", "direct"]
-    total = sum(series.total for series in chart.series)
+def _coloured(chart: usage.Chart, group: str) -> list[tuple[usage.Series, int]]:
+    known = {"model": sorted(directory.current().prices), "stage": list(verdicts.ALL_STAGES)}.get(group, [])
     taken: set[int] = set()
-    legend = []
-    for series in chart.series:
-        colour = _colour(series.name, names, taken)
-        share = round(series.total * 100 / total) if total else 0
-        legend.append({"name": series.name or _("Other"), "colour": colour, "total": series.total, "share": share})
+    return [(series, _colour(series.name, known, taken)) for series in chart.series]
+
+
+def _chart(chart: usage.Chart, metric: str, group: str, names: dict[str, str]) -> dict[str, Any]:
+    series = [
+        {"name": names.get(each.name) or _("Other"), "colour": colour, "values": each.values}
+        for each, colour in _coloured(chart, group)
+    ]
     return {
         "metric": metric,
         "is_hourly": chart.period.is_hourly,
-        "legend": legend,
+        "is_empty": not series,
         "table": list(zip(chart.period.buckets, chart.totals, strict=True)),
-        "column": [sums.of(metric) for sums in chart.totals],
         "spec": {
             "metric": metric,
             "isHourly": chart.period.is_hourly,
             "zone": str(chart.period.start.tzinfo),
             "buckets": [bucket.isoformat() for bucket in chart.period.buckets],
-            "series": [
-                {"name": line["name"], "colour": line["colour"], "values": series.values}
-                for line, series in zip(legend, chart.series, strict=True)
-            ],
+            "series": series,
         },
     }
 

@@ -2,8 +2,10 @@
 
 import random
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
+from unittest.mock import patch
+from uuid import UUID
 
 import msgspec
 import pytest
@@ -15,9 +17,11 @@ from hypothesis import strategies as st
 from billing.limits import ShardKeys
 from billing.models import Account, LedgerEntry, SpendDaily
 from billing.pricing import Usage, cost_nanos
+from billing.selectors import key_truths
 from billing.tests.factories import an_organization
+from codexflow.lib import clock
 from codexflow.lib.clock import now
-from codexflow.lib.ids import random_id
+from codexflow.lib.ids import random_id, uuid7_floor
 from codexflow.lib.redis import sync_client
 from keys.models import ApiKey
 from keys.tests.factories import a_key
@@ -25,7 +29,8 @@ from logs import partitions
 from logs.drain import Drained, Entry, _stored_somehow, drain, store
 from logs.events import RANK_COUNTED, RANK_LITELLM, RANK_PROGRESS, RANK_PROVIDER, UsageEvent, encode
 from logs.models import DeadLetter, RequestLog, UpstreamAttempt, UsageDaily, UsageHourly
-from logs.services import verify_rollups
+from logs.rollups import first_open_day
+from logs.services import unreported_requests, verify_rollups
 from logs.tests.factories import an_event
 
 SHARD = ShardKeys.of("test", 0)
@@ -107,6 +112,51 @@ def test_a_better_report_writes_the_difference_to_ledger_and_rollups() -> None:
     assert verify_rollups() == []
 
 
+@pytest.mark.parametrize(
+    ("at", "first"),
+    [
+        ("2026-11-30T23:59:59", "2026-11-01"), ("2026-12-01T23:59:59", "2026-11-01"),
+        ("2026-12-02T00:00:00", "2026-12-01"), ("2027-01-01T12:00:00", "2026-12-01"),
+    ],
+)  # fmt: skip
+def test_a_month_closes_a_day_after_its_end(at: str, first: str) -> None:
+    assert first_open_day(datetime.fromisoformat(f"{at}+00:00")).isoformat() == first
+
+
+@pytest.mark.django_db
+def test_a_correction_of_a_closed_month_is_booked_today_and_leaves_that_months_money_alone() -> None:
+    organization, key_id = an_organization(), random_id()
+    today = now().date()
+    past = (today.replace(day=1) - timedelta(days=1)).replace(day=1) - timedelta(days=1)  # closed also on a first
+    noon = datetime.combine(past, time(12), UTC)
+    number = (past - date(1970, 1, 1)).days
+    event = an_event(organization.id, key_id, day=number, request_id=UUID(int=uuid7_floor(noon).int + 1))
+    estimate = better(event, RANK_PROGRESS, prompt_tokens=10, completion_tokens=2)
+    with patch.object(clock, "now", lambda: noon):
+        store(entries([estimate]))  # while the month was open
+
+    store(entries([event]))
+
+    difference = event.cost_nanos - estimate.cost_nanos
+    first, second = LedgerEntry.objects.filter(request_id=event.request_id).order_by("revision")
+    assert (first.day, first.note, -first.amount_nanos) == (past, "", estimate.cost_nanos)
+    assert (second.day, second.kind, -second.amount_nanos) == (today, "adjustment", difference)
+    assert str(past) in second.note
+    days = SpendDaily.objects.filter(organization=organization).order_by("day")
+    assert list(days.values_list("day", "requests", "cost_nanos")) == [
+        (past, 1, estimate.cost_nanos),
+        (today, 0, difference),
+    ]
+    # What was used stays where it was used: row, rollups, and the day it began.
+    assert RequestLog.objects.get(request_id=event.request_id).day == past
+    assert UsageDaily.objects.get(organization_id=organization.id).day == past
+    assert UsageDaily.objects.get(organization_id=organization.id).cost_nanos == event.cost_nanos
+    assert Account.objects.get(organization=organization).spent_nanos == event.cost_nanos
+    # The limiter's counters follow: the month that runs pays, and today's count of requests does not.
+    (truth,) = key_truths([key_id], (today - date(1970, 1, 1)).days).values()
+    assert (truth.requests_today, truth.month_nanos) == (0, difference)
+
+
 @pytest.mark.django_db
 def test_a_key_that_was_used_says_so_once_an_hour() -> None:
     key = a_key().row
@@ -143,12 +193,15 @@ def test_what_is_no_event_is_kept_as_a_dead_letter_and_stops_nobody() -> None:
     lying = msgspec.structs.replace(an_event(organization.id, random_id()), cost_nanos=1)
     # PostgreSQL, not the decoder, refuses this one.
     unstorable = an_event(organization.id, random_id(), requested_model="a\0b")
+    of_nobody = an_event(random_id(), random_id())
     done = _stored_somehow(
-        [*entries([lying, unstorable, good]), Entry(SHARD, b"9-0", b"\xff nonsense")],
+        [*entries([lying, unstorable, of_nobody, good]), Entry(SHARD, b"9-0", b"\xff nonsense")],
     )
-    assert (done.stored, done.dead, done.read) == (1, 3, 4)
-    assert RequestLog.objects.filter(organization_id=organization.id).count() == 1
-    assert DeadLetter.objects.count() == 3
+    assert (done.stored, done.dead, done.read) == (1, 4, 5)
+    assert RequestLog.objects.get().request_id == good.request_id
+    buried = {unstorable.request_id, of_nobody.request_id, lying.request_id}
+    assert {*DeadLetter.objects.values_list("request_id", flat=True)} == {*buried, None}
+    assert unreported_requests(buried) == set()  # no journal hands them in again
     assert isinstance(done, Drained)
 
 

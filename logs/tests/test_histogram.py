@@ -7,7 +7,7 @@ from django.db import connection
 from hypothesis import given
 from hypothesis import strategies as st
 
-from logs.histogram import BUCKETS, bucket_of, merged, middle_ms, of, quantile
+from logs.histogram import BUCKETS, add, bucket_of, merged, middle_ms, of, quantile
 
 durations = st.lists(st.integers(1, 1_700_000), min_size=1, max_size=200)
 
@@ -41,3 +41,17 @@ def test_the_database_adds_as_we_do() -> None:
     with connection.cursor() as cursor:
         cursor.execute("SELECT cfx_add_histograms(%s, %s)", [a, b])
         assert cursor.fetchone()[0] == merged(a, b)
+
+
+@pytest.mark.django_db
+def test_what_is_taken_out_again_leaves_no_trace() -> None:
+    counts = of([5])
+    add(counts, 70_000)
+    add(counts, 70_000, -1)
+    assert counts == of([5])
+    out: list[int] = []
+    add(out, 70_000, -1)
+    assert merged(of([5, 70_000]), out) == of([5])
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT cfx_add_histograms(%s, %s)", [of([5, 70_000]), out])
+        assert cursor.fetchone()[0] == of([5])

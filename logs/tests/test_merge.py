@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from billing.pricing import Usage, cost_nanos
 from logs.events import RANK_COUNTED, RANK_LITELLM, RANK_PROVIDER, UsageEvent, orphaned
-from logs.merge import merge
+from logs.merge import Told, better, merge
 from logs.tests.factories import RATES, an_event
 
 IDS = UUID(int=1), UUID(int=2)
@@ -45,3 +45,9 @@ def test_the_better_usage_is_charged_at_the_gateways_price() -> None:
     assert (row.status, row.source, row.rank) == (200, "gateway", RANK_LITELLM)
     assert row.usage == log.usage
     assert row.cost_nanos == cost_nanos(log.usage, gateway.rates)
+
+
+def test_a_success_that_tells_no_usage_takes_the_place_of_nothing_that_does() -> None:
+    telling = Told(usage=Usage(completion_tokens=1), ended_ms=1)
+    mute = Told(is_success=True, cost_nanos=5, ended_ms=9)
+    assert better(telling, mute) == better(mute, telling) == replace(telling, cost_nanos=5)

@@ -1,0 +1,98 @@
+"""Requests as lines of CSV and JSON. Pure.
+
+Times are UTC in ISO 8601, money is nano-USD and once more in USD; nothing depends on anybody's language.
+"""
+
+import csv
+import io
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from codexflow.lib.money import format_usd
+
+# Name in the file -> column of the log.
+COLUMNS = {
+    "id": "request_id",
+    "started_at": "started_at",
+    "endpoint": "endpoint",
+    "surface": "surface",
+    "key_id": "key_id",
+    "user_id": "user_id",
+    "stage": "stage",
+    "stage_reason": "stage_reason",
+    "requested_model": "requested_model",
+    "model": "model",
+    "status": "status",
+    "error_code": "error_code",
+    "is_stream": "is_stream",
+    "client_disconnected": "is_disconnected",
+    "prompt_tokens": "prompt_tokens",
+    "cached_tokens": "cached_tokens",
+    "completion_tokens": "completion_tokens",
+    "reasoning_tokens": "reasoning_tokens",
+    "held_nanos": "held_nanos",
+    "cost_nanos": "cost_nanos",
+    "latency_ms": "latency_ms",
+    "ttft_ms": "ttft_ms",
+    "attempts": "attempts",
+    "source": "source",
+    "client_address": "client_address",
+    "user_agent": "user_agent",
+}
+NAMES = (*COLUMNS, "cost_usd")
+_COST = list(COLUMNS).index("cost_nanos")
+
+# What a spreadsheet takes for the beginning of a formula, also in full width, and what it skips before one.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+
+Row = Sequence[Any]
+
+
+def harmless(text: str) -> str:
+    """Text that no spreadsheet runs: an apostrophe goes before what could begin a formula (CWE-1236).
+
+    User agents and model names are chosen by callers, and those who open the file trust it.
+    """
+    return f"'{text}" if text.lstrip(" ").startswith(_FORMULA) else text
+
+
+def csv_head() -> bytes:
+    """The first line."""
+    return _csv([NAMES])
+
+
+def csv_lines(rows: Iterable[Row]) -> bytes:
+    """Rows in the order of COLUMNS as lines of RFC 4180."""
+    return _csv([_cell(value) for value in _whole(row)] for row in rows)
+
+
+def json_lines(rows: Iterable[Row]) -> bytes:
+    """Rows in the order of COLUMNS, one JSON object a line."""
+    return b"".join(_encode(dict(zip(NAMES, _whole(row), strict=True))) + b"\n" for row in rows)
+
+
+LINES: dict[str, tuple[Callable[[], bytes], Callable[[Iterable[Row]], bytes]]] = {
+    "csv": (csv_head, csv_lines),
+    "jsonl": (lambda: b"", json_lines),
+}
+_encode = msgspec.json.Encoder().encode
+
+
+def _whole(row: Row) -> Row:
+    return (*row, format_usd(row[_COST], decimals=9))
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return harmless(value)
+    return value.isoformat() if hasattr(value, "isoformat") else value
+
+
+def _csv(rows: Iterable[Iterable[Any]]) -> bytes:
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows(rows)
+    return text.getvalue().encode()

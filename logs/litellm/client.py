@@ -1,0 +1,195 @@
+"""LiteLLM's management API, over httpx: its spend logs, and the documented log, usage and key endpoints.
+
+Versions differ: pages hold 1,000 rows or 100, totals stop at 10,000 while pages go on, old ones know no order. So pages
+are asked for until one is empty, and rows are taken as they come (mapping.py knows all their shapes).
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from datetime import date, datetime, timedelta
+from http import HTTPStatus
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+logger = logging.getLogger(__name__)
+
+TIMEOUT = httpx.Timeout(60, connect=5)
+TRIES = 4
+PAGE_SIZES = (1000, 100)
+MAX_PAGES = 10_000
+DOCUMENTED_LIMIT = 10_000
+KEYS_A_PAGE = 100
+_MANY_KEYS = 200  # pages of keys
+
+
+class LitellmError(Exception):
+    """LiteLLM cannot be read. `code` is for programs, the text for operators."""
+
+    code = "litellm_failed"
+    # Whether trying again in five minutes would only say the same.
+    is_lasting = False
+
+
+class KeyRefused(LitellmError):
+    code = "key_refused"
+    is_lasting = True
+
+
+class NoDatabase(LitellmError):
+    """Without a database LiteLLM keeps no log."""
+
+    code = "no_database"
+    is_lasting = True
+
+
+class NoSuchEndpoint(LitellmError):
+    code = "no_such_endpoint"
+    is_lasting = True
+
+
+class TooManyRows(LitellmError):
+    code = "too_many_rows"
+
+
+class LitellmClient:
+    """A client for one run. Use it in a `with` block."""
+
+    def __init__(self, url: str, admin_key: str, *, pause: Callable[[float], None] = time.sleep) -> None:
+        self._http = httpx.Client(
+            base_url=url, headers={"Authorization": f"Bearer {admin_key}"}, timeout=TIMEOUT, trust_env=False
+        )
+        self._pause = pause
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._http.close()
+
+    def spend_rows(self, start: datetime, end: datetime) -> Iterator[list[Any]]:
+        """Pages of `/spend/logs/v2` of calls that began in the window, the oldest first. Raises LitellmError."""
+        sizes = list(PAGE_SIZES)
+        page = 1
+        while page <= MAX_PAGES:
+            query = {
+                "start_date": f"{start:%Y-%m-%d %H:%M:%S}",
+                # To the second, both included.
+                "end_date": f"{end + timedelta(seconds=1):%Y-%m-%d %H:%M:%S}",
+                "page": page,
+                "page_size": sizes[0],
+                # Old versions do not know these two and leave them out.
+                "sort_by": "startTime",
+                "sort_order": "asc",
+            }
+            response = self._get("/spend/logs/v2", query)
+            if response.status_code in (HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.BAD_REQUEST) and len(sizes) > 1:
+                sizes.pop(0)
+                continue
+            found = _checked(response)
+            rows = found.get("data") if isinstance(found, Mapping) else found
+            if not isinstance(rows, list):
+                raise LitellmError("The answer of /spend/logs/v2 is no page of rows.")
+            if not rows:
+                return
+            yield rows
+            page += 1
+        raise TooManyRows(f"More than {MAX_PAGES} pages in one window.")
+
+    def documented_rows(self, start: datetime, end: datetime) -> Iterator[list[Any]]:
+        """Rows of `/v1/logs`, a day at a time, because it has no pages. Raises LitellmError."""
+        day = start.date()
+        while day <= end.date():
+            query = {**_days(day, day + timedelta(days=1)), "limit": DOCUMENTED_LIMIT}
+            rows = _checked(self._get("/v1/logs", query))
+            if isinstance(rows, Mapping):
+                rows = rows.get("data") or rows.get("logs")
+            if not isinstance(rows, list):
+                raise LitellmError("The answer of /v1/logs is no list of rows.")
+            yield rows
+            if len(rows) >= DOCUMENTED_LIMIT:
+                raise TooManyRows(f"/v1/logs gave {len(rows)} rows of {day}, its most: the rest of the day is missing.")
+            day += timedelta(days=1)
+
+    def usage(self, start: datetime, end: datetime) -> tuple[Any, Any]:
+        """Requests and spend as `/v1/usage/global` and `/v1/usage/spend` sum them up. Raises LitellmError."""
+        query = _days(start.date(), end.date())
+        requests = _checked(self._get("/v1/usage/global", query))
+        spend = _checked(self._get("/v1/usage/spend", query))
+        return (
+            _first(requests, "total_requests", "requests"),
+            _first(spend, "total_spend", "spend", "cost"),
+        )
+
+    def keys(self, *, is_documented: bool) -> list[Mapping[str, Any]]:
+        """LiteLLM's keys: `/v1/key/list` as documented, or `/key/list` page by page. Raises LitellmError."""
+        if is_documented:
+            return _objects(_checked(self._get("/v1/key/list", {})))
+        found: list[Mapping[str, Any]] = []
+        for page in range(1, _MANY_KEYS + 1):
+            query = {"page": page, "size": KEYS_A_PAGE, "return_full_object": "true"}
+            keys = _objects(_checked(self._get("/key/list", query)))
+            if not keys:
+                break
+            found += keys
+        return found
+
+    def _get(self, path: str, query: Mapping[str, Any]) -> httpx.Response:
+        """The answer, tried again after failures that may pass. Raises LitellmError."""
+        for number in range(1, TRIES + 1):
+            is_last = number == TRIES
+            try:
+                response = self._http.get(path, params=dict(query))
+            except httpx.HTTPError as exc:
+                if is_last:
+                    raise LitellmError(f"LiteLLM does not answer: {exc.__class__.__name__}.") from exc
+            else:
+                _refuse_lasting(response, path)
+                if response.status_code < 500 and response.status_code != HTTPStatus.TOO_MANY_REQUESTS:
+                    return response
+                if is_last:
+                    raise LitellmError(f"LiteLLM answers {path} with status {response.status_code}.")
+            self._pause(2.0 ** (number - 1))
+        raise AssertionError("unreachable")
+
+
+def _refuse_lasting(response: httpx.Response, path: str) -> None:
+    """Rename what no repetition helps. Texts differ by version and route; what they say does not."""
+    status, text = response.status_code, response.text[:2000].lower()
+    if status < 400:
+        return
+    if "no_db_connection" in text or "no connected db" in text or "database not connected" in text or "no db" in text:
+        raise NoDatabase(
+            "LiteLLM has no database, or refuses LITELLM_ADMIN_KEY while it has none: it keeps no log to read. "
+            "Set its DATABASE_URL; until then only the webhook reports."
+        )
+    if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+        raise KeyRefused("LiteLLM refuses LITELLM_ADMIN_KEY: it must be its master key, or a key of an administrator.")
+    if status == HTTPStatus.NOT_FOUND:
+        raise NoSuchEndpoint(f"This LiteLLM has no {path}. See CFX_LITELLM_SYNC; versions below 1.80.8 cannot be read.")
+
+
+def _checked(response: httpx.Response) -> Any:
+    if response.status_code >= 400:
+        raise LitellmError(f"LiteLLM answers {response.url.path} with status {response.status_code}.")
+    try:
+        return response.json()
+    except ValueError as exc:
+        raise LitellmError(f"LiteLLM's answer to {response.url.path} is no JSON.") from exc
+
+
+def _objects(found: Any) -> list[Mapping[str, Any]]:
+    rows = found.get("keys") if isinstance(found, Mapping) else found
+    return [row for row in rows if isinstance(row, Mapping)] if isinstance(rows, list) else []
+
+
+def _first(found: Any, *names: str) -> Any:
+    return next((found[name] for name in names if name in found), None) if isinstance(found, Mapping) else None
+
+
+def _days(start: date, end: date) -> dict[str, str]:
+    return {"start_date": f"{start:%Y-%m-%d}", "end_date": f"{end:%Y-%m-%d}"}

@@ -1,0 +1,363 @@
+"""LiteLLM's words -> Report. Pure.
+
+Understood are StandardLoggingPayload (what the generic_api callback posts), rows of `/spend/logs/v2` of all versions,
+rows of the documented `/v1/logs`, and the simple documented webhook object. They differ in names, not in meaning, so
+one reader knows all names; what is missing or of another type counts as unknown and never stops anything.
+"""
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
+from ipaddress import ip_address
+from typing import Any
+
+import msgspec
+
+from billing.pricing import Usage
+from codexflow.lib.money import NANOS_PER_USD
+from keys import secret
+from logs.litellm.report import Owner, Report, Source, attempt_of
+
+# More is a mistake of whoever counted, and would not fit the columns.
+MAX_TOKENS = 1_000_000_000
+MAX_NANOS = 10**15  # a million dollars for one call
+MAX_MS = 2**31 - 1
+TEXT_CHARS = 200
+# Between 2001 and 2100; anything else is no time of a call.
+_FIRST_MS, _LAST_MS = 978_307_200_000, 4_102_444_800_000
+# Presented as a bearer somewhere: never kept as it is.
+_KEY = re.compile(r"(?:sk-|cf_|cfx_|pk-)\S{4,}|\S{40,}")
+_HASH = re.compile(r"[0-9a-f]{64}")
+MASTER_KEY = "litellm_proxy_master_key"
+# What LiteLLM calls whoever has no name.
+_NOBODY = (MASTER_KEY, "default_user_id")
+
+_SURFACES = {
+    "acompletion": ("chat", "/v1/chat/completions"),
+    "completion": ("chat", "/v1/chat/completions"),
+    "atext_completion": ("completions", "/v1/completions"),
+    "text_completion": ("completions", "/v1/completions"),
+    "aembedding": ("embeddings", "/v1/embeddings"),
+    "embedding": ("embeddings", "/v1/embeddings"),
+    "anthropic_messages": ("messages", "/v1/messages"),
+    "aresponses": ("responses", "/v1/responses"),
+    "responses": ("responses", "/v1/responses"),
+}
+_SURFACE_OF_PATH = {path: surface for surface, path in _SURFACES.values()}
+Fields = Mapping[str, Any]
+
+
+_lines = msgspec.json.Decoder()
+
+
+class NotReports(ValueError):
+    """The body is neither JSON nor lines of it."""
+
+
+def elements(body: bytes) -> list[Any]:
+    """What a body holds: the elements of an array, one object, or the lines of NDJSON. Raises NotReports."""
+    if not body.strip():
+        raise NotReports("The body is empty.")
+    try:
+        found = msgspec.json.decode(body)
+    except (msgspec.MsgspecError, RecursionError):
+        try:
+            found = _lines.decode_lines(body)
+        except (msgspec.MsgspecError, RecursionError) as exc:
+            raise NotReports("The body is neither JSON nor lines of JSON.") from exc
+    rows = found if isinstance(found, list) else [found]
+    return [each for row in rows for each in (row if isinstance(row, list) else [row])]
+
+
+def reports_of(
+    rows: Sequence[Any], *, source: Source, now_ms: int, delivery: str, salts: Sequence[str], given_id: str = ""
+) -> tuple[Report, ...]:
+    """The reports among `rows`. Nulls and what tells of no call are left out.
+
+    `delivery` names this delivery: an object without any identity counts once for it. `given_id` is the caller's
+    Idempotency-Key; it names an object that has no id of its own.
+    """
+    found = (
+        _report(row, source=source, now_ms=now_ms, nameless=_nameless(given_id or delivery, number), salts=salts)
+        for number, row in enumerate(rows)
+        if isinstance(row, Mapping)
+    )
+    return tuple(report for report in found if report is not None)
+
+
+def _nameless(delivery: str, number: int) -> str:
+    return f"once:{delivery}:{number}"
+
+
+def _report(row: Fields, *, source: Source, now_ms: int, nameless: str, salts: Sequence[str]) -> Report | None:
+    metadata = _object(row.get("metadata"))
+    response = _object(row.get("response"))
+    call_id = _text(row.get("litellm_call_id")) or _text(metadata.get("litellm_call_id"))
+    row_id = _first_text(row.get("id"), row.get("request_id"))
+    if not call_id and attempt_of(row_id):
+        call_id = row_id  # a failed call has no other id
+    usage = usage_of(row, metadata, response)
+    model = _first_text(row.get("model_group"), row.get("model"), response.get("model"))
+    if not (call_id or model or usage.total_tokens):
+        return None  # an alert, or nothing of ours
+    started_ms = _ms(row.get("startTime")) or _ms(row.get("created_at")) or _ms(row.get("timestamp"))
+    ended_ms = _ms(row.get("endTime"))
+    latency_ms = _latency_ms(row, response, started_ms, ended_ms)
+    begun_ms = started_ms if started_ms is not None else (ended_ms or now_ms) - latency_ms
+    status, error_code = _outcome(row, metadata)
+    surface, endpoint = _where(row, metadata)
+    first_ms = _ms(row.get("completionStartTime"))
+    is_stream = row.get("stream") is True
+    return Report(
+        identities=_identities(row, call_id) or (nameless,),
+        source=source,
+        call_id=call_id,
+        response_id=row_id,
+        model=model,
+        usage=usage,
+        cost_nanos=_cost_nanos(row, response),
+        started_ms=begun_ms,
+        ended_ms=ended_ms or min(begun_ms + latency_ms, _LAST_MS),
+        ttft_ms=_between(first_ms, started_ms) if is_stream and first_ms else None,
+        latency_ms=latency_ms,
+        status=status,
+        error_code=error_code,
+        is_stream=is_stream,
+        surface=surface,
+        endpoint=endpoint,
+        owner=owner_of(row, metadata, salts),
+        client_address=_address(row.get("requester_ip_address") or metadata.get("requester_ip_address")),
+        user_agent=_text(row.get("user_agent")) or _text(metadata.get("user_agent")),
+    )
+
+
+def _identities(row: Fields, call_id: str) -> tuple[str, ...]:
+    """Names of the call. Every source tells the row's id, only newer ones the call id: the row's id comes first."""
+    row_id = _whole_text(row.get("id")) or _whole_text(row.get("request_id"))
+    if len(row_id) > TEXT_CHARS:
+        row_id = hashlib.sha256(row_id.encode(errors="replace")).hexdigest()
+    return tuple(f"{kind}:{name}" for kind, name in (("row", row_id), ("call", call_id)) if name)
+
+
+# Tokens
+
+
+def usage_of(row: Fields, metadata: Fields, response: Fields) -> Usage:
+    """Tokens by class, from wherever the row tells them; the numbers of the row itself hold."""
+    told = _object(metadata.get("usage_object")) or _object(row.get("usage")) or _object(response.get("usage"))
+    own = any(_count(row.get(name)) for name in ("prompt_tokens", "completion_tokens", "total_tokens"))
+    numbers = row if own else told
+    into = _object(told.get("prompt_tokens_details")) or _object(told.get("input_tokens_details"))
+    out = _object(told.get("completion_tokens_details")) or _object(told.get("output_tokens_details"))
+    cached = _count(into.get("cached_tokens")) or _count(told.get("cache_read_input_tokens"))
+    prompt, completion = _count(numbers.get("prompt_tokens")), _count(numbers.get("completion_tokens"))
+    if not prompt and not completion and not own:
+        # As Anthropic counts: what a cache served or took in is not part of the input.
+        prompt, completion = _count(numbers.get("input_tokens")), _count(numbers.get("output_tokens"))
+        if not into:
+            prompt += cached + _count(told.get("cache_creation_input_tokens"))
+    total = _count(numbers.get("total_tokens"))
+    if not prompt and total > completion:
+        prompt = total - completion
+    if prompt + completion > MAX_TOKENS:
+        return Usage()
+    return Usage(
+        prompt_tokens=prompt,
+        completion_tokens=completion,
+        cached_tokens=min(cached, prompt),
+        reasoning_tokens=min(_count(out.get("reasoning_tokens")), completion),
+    )
+
+
+def _count(value: Any) -> int:
+    """A number of tokens; anything else counts as none."""
+    number = _number(value)
+    return int(number) if number is not None and 0 <= number <= MAX_TOKENS else 0
+
+
+def _cost_nanos(row: Fields, response: Fields) -> int | None:
+    for value in (row.get("response_cost"), row.get("spend"), row.get("cost"), response.get("cost")):
+        nanos = nanos_of(value)
+        if nanos is not None:
+            return nanos
+    return None
+
+
+def nanos_of(value: Any) -> int | None:
+    """USD as LiteLLM writes them (1.2e-07, "0.001") in nanos; None for what is no amount."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        nanos = Decimal(str(value)) * NANOS_PER_USD
+        if not nanos.is_finite() or not 0 <= nanos <= MAX_NANOS:
+            return None
+        return int(nanos.to_integral_value(rounding=ROUND_HALF_EVEN))
+    except InvalidOperation:
+        return None
+
+
+# Times
+
+
+def _ms(value: Any) -> int | None:
+    """Unix milliseconds of epoch seconds, epoch milliseconds or ISO 8601 (without a zone: UTC)."""
+    ms: float | None = None
+    number = None if isinstance(value, str) and "-" in value else _number(value)
+    if number is not None:
+        ms = number if number > _FIRST_MS / 10 else number * 1000
+    elif isinstance(value, str):
+        try:
+            moment = datetime.fromisoformat(value.strip())
+        except ValueError:
+            return None
+        ms = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000
+    return math.floor(ms) if ms is not None and _FIRST_MS <= ms <= _LAST_MS else None
+
+
+def _latency_ms(row: Fields, response: Fields, started_ms: int | None, ended_ms: int | None) -> int:
+    told = _between(ended_ms, started_ms) if started_ms and ended_ms else None
+    if told is None:
+        told = _within(_number(row.get("request_duration_ms")))
+    for value in (row.get("response_time"), response.get("response_time")):
+        seconds = _number(value)
+        if told is None and seconds is not None:
+            told = _within(seconds * 1000)
+    return told or 0
+
+
+def _between(later_ms: int | None, earlier_ms: int | None) -> int | None:
+    if later_ms is None or earlier_ms is None:
+        return None
+    return min(max(0, later_ms - earlier_ms), MAX_MS)
+
+
+def _within(ms: float | None) -> int | None:
+    return round(ms) if ms is not None and 0 <= ms <= MAX_MS else None
+
+
+# How it ended, and where
+
+
+def _outcome(row: Fields, metadata: Fields) -> tuple[int, str]:
+    """HTTP status and error code. A call whose caller left is 499, though LiteLLM calls it a success."""
+    error = _object(row.get("error_information")) or _object(metadata.get("error_information"))
+    code = _number(error.get("error_code"))
+    words = _first_text(row.get("status"), metadata.get("status")).lower()
+    status_code = _number(row.get("status_code"))
+    failed = words in ("failure", "failed", "error") or bool(_text(row.get("error_str")) and words != "success")
+    if code == 499:
+        return 499, "client_disconnected"
+    if status_code is not None and 100 <= status_code <= 599:
+        status = int(status_code)
+    elif failed:
+        status = int(code) if code is not None and 400 <= code <= 599 else 500
+    else:
+        status = 200
+    return status, ("litellm_failure" if status >= 400 else "")
+
+
+def _where(row: Fields, metadata: Fields) -> tuple[str, str]:
+    surface, endpoint = _SURFACES.get(_text(row.get("call_type")), ("chat", "/v1/chat/completions"))
+    told = _first_text(row.get("path"), metadata.get("user_api_key_request_route"))
+    if not told.startswith("/"):
+        return surface, endpoint
+    path = told.partition("?")[0]
+    return _SURFACE_OF_PATH.get(path if path.startswith("/v1") else f"/v1{path}", surface), path
+
+
+# Whose
+
+
+def owner_of(row: Fields, metadata: Fields, salts: Sequence[str]) -> Owner:
+    """Whose call it may have been: LiteLLM's key, the names it goes by, a key of ours, a user."""
+    litellm_key = _named_key(
+        _first_text(row.get("api_key"), metadata.get("user_api_key_hash"), row.get("user_api_key"))
+    )
+    told = [row.get("user_id"), row.get("user_api_key"), metadata.get("user_api_key_user_id"), row.get("user")]
+    told += [metadata.get("user_api_key_alias"), metadata.get("user_id")]
+    texts = [text for text in (_whole_text(value) for value in told) if text and text not in _NOBODY]
+    public_id = next((found for text in texts if (found := secret.split(text))), "")
+    ours = next((text for text in texts if secret.split(text)), "")
+    names = {name for text in texts for name in _names(text)} | ({litellm_key} - {"", MASTER_KEY})
+    return Owner(
+        litellm_key=litellm_key,
+        names=tuple(sorted(names)),
+        public_id=public_id,
+        digests=tuple(secret.digest(ours, salt) for salt in salts) if ours else (),
+        user_id=_laravel_user(row, metadata),
+    )
+
+
+def _names(text: str) -> Iterator[str]:
+    """What a text may be known by: itself unless it could be a key, and its digest."""
+    if _HASH.fullmatch(text):
+        yield text
+        return
+    yield hashlib.sha256(text.encode()).hexdigest()
+    if not _KEY.search(text) and len(text) <= TEXT_CHARS:
+        yield text
+
+
+def _named_key(text: str) -> str:
+    """LiteLLM's id of a key. Where it tells the key itself, the id is its hash."""
+    if not text or text == MASTER_KEY or _HASH.fullmatch(text):
+        return text
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _laravel_user(row: Fields, metadata: Fields) -> int | None:
+    places = (metadata, _object(metadata.get("requester_metadata")), _object(metadata.get("spend_logs_metadata")), row)
+    for place in places:
+        number = _number(place.get("laravel_user_id"))
+        if number is not None and number == int(number) and 0 < number < 2**53:
+            return int(number)
+    return None
+
+
+# Reading without trust
+
+
+def _object(value: Any) -> Fields:
+    """A JSON object; some versions write it as text."""
+    if isinstance(value, str) and value[:1] == "{":
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            return {}
+    return value if isinstance(value, Mapping) else {}
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _whole_text(value: Any) -> str:
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value) if abs(value) < 2**63 else ""
+    return value.replace("\0", "").encode(errors="replace").decode().strip() if isinstance(value, str) else ""
+
+
+def _text(value: Any) -> str:
+    """A text that fits a column. PostgreSQL knows no NUL, and UTF-8 no lone surrogates."""
+    return _whole_text(value)[:TEXT_CHARS]
+
+
+def _first_text(*values: Any) -> str:
+    return next((text for text in map(_text, values) if text), "")
+
+
+def _address(value: Any) -> str | None:
+    try:
+        return str(ip_address(_text(value)))
+    except ValueError:
+        return None

@@ -1,0 +1,134 @@
+"""Our rows against LiteLLM's reports, by day and model: what both have, what one lacks, and where numbers drift.
+
+A LiteLLM report lands beside the attempt it tells of (`told_*`), as a row of its own (a call past the gateway), or
+among the unmatched. So the comparison reads only what is here, and costs LiteLLM nothing.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import Any
+
+from django.db import connection
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DayModel:
+    """One day (UTC) and one model. Drifts are LiteLLM's sum less ours, over what both have."""
+
+    day: date
+    model: str
+    # Attempts that got an answer and that LiteLLM told of.
+    matched: int = 0
+    # Reports of calls that nobody here knows: unmatched, or waiting for their request.
+    missing_here: int = 0
+    # Attempts that got an answer and that LiteLLM has not told of.
+    missing_there: int = 0
+    # Calls past the gateway: known from LiteLLM alone.
+    past_gateway: int = 0
+    # Matched answers whose tokens differ, and by how much in all.
+    differing: int = 0
+    token_drift: int = 0
+    # Cost by our price list, and as LiteLLM told of the same attempts.
+    expected_cost_nanos: int = 0
+    told_cost_nanos: int = 0
+    cost_drift_nanos: int = 0
+    missing_cost_nanos: int = 0  # of `missing_here`
+
+    @property
+    def is_clean(self) -> bool:
+        return not (self.missing_here or self.missing_there or self.differing or self.cost_drift_nanos)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Totals:
+    """Sums of several, for a metric."""
+
+    matched: int
+    missing_here: int
+    missing_there: int
+    past_gateway: int
+    differing: int
+    token_drift: int
+    cost_drift_nanos: int
+
+
+# What the gateway saw of an upstream cost is LiteLLM's own word again. So cost is compared with what our price list
+# expects of the row's tokens, without the plan's margin.
+_COMPARED_SQL = """
+WITH bounds AS (SELECT cfx_uuid7_floor(%(day)s) AS low, cfx_uuid7_floor(%(day)s + 1) AS high),
+attempts AS (
+    SELECT a.*, r.prompt_tokens, r.completion_tokens, r.usage_rank, r.cached_tokens, r.rate_input_nanos,
+           r.rate_cached_nanos, r.rate_output_nanos
+    FROM upstream_attempt a JOIN request_log r USING (request_id)
+    WHERE a.request_id >= (SELECT low FROM bounds) AND a.request_id < (SELECT high FROM bounds)
+      AND r.request_id >= (SELECT low FROM bounds) AND r.request_id < (SELECT high FROM bounds)
+      AND r.source IN ('gateway', 'sweeper')
+), compared AS (
+    SELECT model,
+           told_ended_ms IS NOT NULL AS is_told,
+           status > 0 AS is_answered,
+           told_ended_ms IS NOT NULL AND first_byte_ms IS NOT NULL AND usage_rank > 0
+               AND told_prompt_tokens + told_completion_tokens > 0 AS is_compared,
+           told_prompt_tokens + told_completion_tokens - prompt_tokens - completion_tokens AS drift,
+           told_cost_nanos,
+           round(((prompt_tokens - cached_tokens) * rate_input_nanos::numeric
+               + cached_tokens * rate_cached_nanos::numeric
+               + completion_tokens * rate_output_nanos::numeric) / 1000000)::bigint AS expected_nanos
+    FROM attempts
+)
+SELECT model,
+       count(*) FILTER (WHERE is_told) AS matched,
+       count(*) FILTER (WHERE NOT is_told AND is_answered) AS missing_there,
+       count(*) FILTER (WHERE is_compared AND drift <> 0) AS differing,
+       coalesce(sum(drift) FILTER (WHERE is_compared), 0)::bigint AS token_drift,
+       coalesce(sum(expected_nanos) FILTER (WHERE is_compared AND told_cost_nanos IS NOT NULL), 0)::bigint
+           AS expected_cost_nanos,
+       coalesce(sum(told_cost_nanos) FILTER (WHERE is_compared), 0)::bigint AS told_cost_nanos
+FROM compared GROUP BY model
+"""
+_PAST_SQL = """
+SELECT model, count(*) FROM request_log
+WHERE request_id >= cfx_uuid7_floor(%(day)s) AND request_id < cfx_uuid7_floor(%(day)s + 1)
+  AND source IN ('webhook', 'sync')
+GROUP BY model
+"""
+_UNMATCHED_SQL = """
+SELECT model, count(*), coalesce(sum(upstream_cost_nanos), 0)::bigint FROM litellm_unmatched
+WHERE started_at >= %(day)s AND started_at < %(next)s
+GROUP BY model
+"""
+
+
+def compare(day: date) -> list[DayModel]:
+    """One day (UTC), by model in alphabetical order."""
+    found: dict[str, dict[str, Any]] = {}
+    values = {"day": day, "next": day + timedelta(days=1)}
+    with connection.cursor() as cursor:
+        cursor.execute(_COMPARED_SQL, values)
+        for model, matched, missing_there, differing, drift, expected, told in cursor.fetchall():
+            found[model] = {
+                "matched": matched, "missing_there": missing_there, "differing": differing, "token_drift": drift,
+                "expected_cost_nanos": expected, "told_cost_nanos": told, "cost_drift_nanos": told - expected,
+            }  # fmt: skip
+        cursor.execute(_PAST_SQL, values)
+        for model, count in cursor.fetchall():
+            found.setdefault(model, {})["past_gateway"] = count
+        cursor.execute(_UNMATCHED_SQL, values)
+        for model, count, cost in cursor.fetchall():
+            found.setdefault(model, {}).update(missing_here=count, missing_cost_nanos=cost)
+    return [DayModel(day=day, model=model, **numbers) for model, numbers in sorted(found.items())]
+
+
+def totals(days: Iterable[date]) -> Totals:
+    """Sums over days and models: the numbers of a metric. Differences of different signs do not cancel."""
+    rows = [row for day in days for row in compare(day)]
+    return Totals(
+        matched=sum(row.matched for row in rows),
+        missing_here=sum(row.missing_here for row in rows),
+        missing_there=sum(row.missing_there for row in rows),
+        past_gateway=sum(row.past_gateway for row in rows),
+        differing=sum(row.differing for row in rows),
+        token_drift=sum(abs(row.token_drift) for row in rows),
+        cost_drift_nanos=sum(abs(row.cost_drift_nanos) for row in rows),
+    )

@@ -1,0 +1,254 @@
+"""Whatever LiteLLM sends becomes the same Report, or none; nothing makes the reader fail, no secret comes through."""
+
+import hashlib
+import json
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from billing.pricing import Usage
+from codexflow.lib.ids import new_id, started_at
+from keys import secret
+from logs.litellm.mapping import MASTER_KEY, NotReports, elements, nanos_of
+from logs.litellm.report import (
+    Delivery,
+    Report,
+    attempt_of,
+    decode_delivery,
+    distinct,
+    encode,
+    id_of,
+)
+from logs.litellm.tests.factories import CAPTURED, SALTS, a_payload, a_spend_row, mapped
+
+SIMPLE = {
+    "user_id": "cf_abc123def456",
+    "model": "gpt-4",
+    "usage": {"prompt_tokens": 100, "completion_tokens": 50},
+    "cost": 0.0015,
+    "response_time": 1.25,
+    "status": "success",
+}
+# name -> (status, prompt, completion, cost in nanos, surface)
+EXPECTED = {
+    "aborted": (499, 88, 5, 16_200, "chat"),
+    "badmodel": (400, 0, 0, 0, "chat"),
+    "chat": (200, 5, 11, 7_350, "chat"),
+    "chat_nousage": (200, 0, 0, 0, "chat"),
+    "embeddings": (200, 6, 0, 120, "embeddings"),
+    "messages": (200, 6, 14, 228_000, "messages"),
+    "messages_stream": (200, 7, 16, 261_000, "messages"),
+    "midfail": (500, 34, 4, 7_500, "chat"),
+    "responses": (200, 6, 11, 125_000, "responses"),
+    "responses_stream": (200, 8, 13, 150_000, "responses"),
+    "stream": (200, 5, 12, 7_950, "chat"),
+    "stream_nousage": (200, 24, 31, 22_200, "chat"),
+    "stream_usage": (200, 7, 13, 8_850, "chat"),
+    "tools": (200, 42, 2, 7_500, "chat"),
+    "up429": (429, 0, 0, 0, "chat"),
+    "up500": (500, 0, 0, 0, "chat"),
+}
+
+
+def test_every_captured_payload_has_an_expectation() -> None:
+    assert set(EXPECTED) == set(CAPTURED)
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_what_litellm_really_posts_is_understood(name: str) -> None:
+    (report,) = mapped(*CAPTURED[name])
+    found = (
+        report.status, report.usage.prompt_tokens, report.usage.completion_tokens, report.cost_nanos, report.surface
+    )  # fmt: skip
+    assert found == EXPECTED[name]
+    payload = CAPTURED[name][0]
+    assert report.call_id == payload["litellm_call_id"]
+    assert report.model == payload["model_group"]
+    assert report.owner.litellm_key == MASTER_KEY
+    assert report.owner.names == ()
+    assert abs(report.started_ms - payload["startTime"] * 1000) < 1
+
+
+def test_no_prompt_and_no_answer_comes_through() -> None:
+    reports = mapped(*(row for rows in CAPTURED.values() for row in rows))
+    payload = encode(Delivery(reports=reports))
+    for word in (b"prompt-words", b"MOCK(", b"messages\xa4"):
+        assert word not in payload
+
+
+def test_the_simple_object_is_understood_at_the_top_and_inside_response() -> None:
+    inside = {
+        "user_id": SIMPLE["user_id"],
+        "model": "gpt-4",
+        "messages": [{"role": "user", "content": "prompt-words"}],
+        "response": {name: SIMPLE[name] for name in ("model", "usage", "cost", "response_time")},
+        "status": "success",
+    }
+    for row in (SIMPLE, inside):
+        (report,) = mapped(row, now_ms=1_800_000_000_000)
+        assert report.usage == Usage(prompt_tokens=100, completion_tokens=50)
+        assert (report.model, report.cost_nanos, report.latency_ms, report.status) == ("gpt-4", 1_500_000, 1250, 200)
+        assert report.started_ms == 1_800_000_000_000 - 1250
+
+
+def test_an_object_without_identity_is_named_by_its_delivery_and_one_with_an_id_by_that() -> None:
+    first, second = mapped(SIMPLE, SIMPLE, delivery="d")
+    assert first.identities != second.identities
+    assert mapped(SIMPLE, delivery="d")[0].identities == first.identities
+    assert mapped(SIMPLE, delivery="e")[0].identities != first.identities
+    assert mapped({**SIMPLE, "id": "x"}, delivery="d")[0].identities == ("row:x",)
+    assert mapped({**SIMPLE, "request_id": "x"}, delivery="e")[0].identities == ("row:x",)
+
+
+def test_a_documented_log_row_is_understood() -> None:
+    row = {
+        "id": "log_123", "created_at": "2026-10-30T10:00:00Z", "model": "gpt-4o-mini", "prompt_tokens": 100,
+        "completion_tokens": 50, "total_tokens": 150, "spend": 0.001, "response_time": 1.5, "status_code": 200,
+        "user_api_key": "sk-customer-key-0001", "path": "/v1/messages",
+    }  # fmt: skip
+    (report,) = mapped(row, source="sync")
+    assert report.identities == ("row:log_123",)
+    assert (report.latency_ms, report.cost_nanos, report.status) == (1500, 1_000_000, 200)
+    assert (report.surface, report.endpoint) == ("messages", "/v1/messages")
+    assert report.started_ms == 1793354400000
+    assert report.owner.litellm_key == hashlib.sha256(b"sk-customer-key-0001").hexdigest()
+    assert mapped({**row, "status_code": 429}, source="sync")[0].status == 429
+
+
+@pytest.mark.parametrize("version", ["1.80.8", "1.90.0", "1.109.1"])
+def test_webhook_and_spend_row_of_one_call_share_their_first_identity(version: str) -> None:
+    payload = a_payload(f"{new_id()}.1")
+    (told,), (read,) = mapped(payload), mapped(a_spend_row(payload, version=version), source="sync")
+    assert told.digest == read.digest
+    assert (told.usage, told.cost_nanos, told.status) == (read.usage, read.cost_nanos, read.status)
+    assert distinct([told, read, told]) == distinct([read, told]) == (told, read)
+
+
+def test_a_full_key_never_comes_through() -> None:
+    minted = secret.mint()
+    for key in (minted.key, "sk-1234567890abcdef1234", "cf_" + "0a" * 32, "x" * 50):
+        rows = (
+            {**SIMPLE, "user_id": key},
+            {**SIMPLE, "user_api_key": key},
+            a_payload("c", metadata={"user_api_key_user_id": key, "user_api_key_alias": key}, user_id=key),
+        )
+        for row in rows:
+            (report,) = mapped(row)
+            assert key.encode() not in encode(Delivery(reports=(report,)))
+            assert hashlib.sha256(key.encode()).hexdigest() in report.owner.names
+    (report,) = mapped({**SIMPLE, "user_id": minted.key})
+    assert report.owner.public_id == minted.public_id
+    assert report.owner.digests == tuple(secret.digest(minted.key, salt) for salt in SALTS)
+
+
+def test_the_laravel_user_is_found_wherever_litellm_puts_it() -> None:
+    for metadata in (
+        {"laravel_user_id": 7}, {"laravel_user_id": "7"}, {"requester_metadata": {"laravel_user_id": 7}},
+        {"spend_logs_metadata": {"laravel_user_id": 7}}, '{"laravel_user_id": 7}',
+    ):  # fmt: skip
+        assert mapped({**SIMPLE, "metadata": metadata})[0].owner.user_id == 7
+    for wrong in (0, -1, "x", None, True, 1.5, 2**60):
+        assert mapped({**SIMPLE, "metadata": {"laravel_user_id": wrong}})[0].owner.user_id is None
+
+
+def test_anthropic_tokens_count_what_the_cache_served() -> None:
+    usage = {
+        "input_tokens": 10, "output_tokens": 5, "cache_read_input_tokens": 100, "cache_creation_input_tokens": 20,
+    }  # fmt: skip
+    (report,) = mapped({"model": "m", "usage": usage})
+    assert report.usage == Usage(prompt_tokens=130, cached_tokens=100, completion_tokens=5)
+
+
+def test_classes_of_tokens_are_taken_from_the_usage_object() -> None:
+    usage_object = {
+        "prompt_tokens_details": {"cached_tokens": 64}, "completion_tokens_details": {"reasoning_tokens": 9},
+    }  # fmt: skip
+    (report,) = mapped(a_payload("c", metadata={"usage_object": usage_object}))
+    assert (report.usage.cached_tokens, report.usage.reasoning_tokens) == (64, 9)
+
+
+def test_bodies_of_every_form_are_taken_apart() -> None:
+    one = json.dumps({"a": 1})
+    assert elements(one.encode()) == [{"a": 1}]
+    assert elements(f"[{one},null,{one}]".encode()) == [{"a": 1}, None, {"a": 1}]
+    assert elements(f"{one}\n{one}\n".encode()) == [{"a": 1}, {"a": 1}]
+    for nonsense in (b"", b"{", b"a b", b"\xff\xfe"):
+        with pytest.raises(NotReports):
+            elements(nonsense)
+
+
+def test_alerts_and_empty_objects_are_no_reports() -> None:
+    alert = {"event": "budget_crossed", "event_message": "…", "spend": 3, "token": "x", "user_id": "u"}
+    assert mapped(alert, {}, None, 1, "x", [], {"model": ""}) == ()
+
+
+def test_money_is_exact() -> None:
+    assert nanos_of(7.349999999999999e-06) == 7350
+    assert nanos_of("0.0015") == 1_500_000
+    wrong: Any
+    for wrong in (True, None, "x", float("nan"), float("inf"), -1, "1e400", 10**12, []):
+        assert nanos_of(wrong) is None
+
+
+def test_a_call_id_of_ours_is_told_from_others() -> None:
+    request_id = new_id()
+    assert attempt_of(f"{request_id}.2") == (request_id, 2)
+    for number in ("", ".", ".0", ".x", ".12345", ".²"):
+        assert attempt_of(f"{request_id}{number}") is None
+    assert attempt_of("a.1") is None
+
+
+@given(identity=st.text(min_size=1), started_ms=st.integers(0, 4_102_444_800_000))
+def test_ids_are_version_7_of_their_time(identity: str, started_ms: int) -> None:
+    made = id_of(identity, started_ms)
+    assert (made.version, made.variant) == (7, new_id().variant)
+    assert made == id_of(identity, started_ms)
+    assert round(started_at(made).timestamp() * 1000) == started_ms
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+names = st.sampled_from(
+    sorted({*a_payload("c"), *SIMPLE, *a_spend_row(a_payload("c")), "created_at", "status_code", "path"})
+)
+
+
+@settings(max_examples=500, deadline=None)
+@given(rows=st.lists(st.dictionaries(names, anything, max_size=8) | anything, max_size=3), base=st.booleans())
+def test_nothing_makes_the_reader_fail_and_all_it_makes_fits(rows: list[Any], base: bool) -> None:
+    given_rows = [{**a_payload("c"), **row} if base and isinstance(row, dict) else row for row in rows]
+    for report in mapped(*given_rows):
+        assert decode_delivery(encode(Delivery(reports=(report,)))).reports == (report,)
+        assert 0 <= report.usage.cached_tokens <= report.usage.prompt_tokens
+        assert 0 <= report.usage.reasoning_tokens <= report.usage.completion_tokens
+        assert report.usage.total_tokens <= 10**9
+        assert 0 <= report.latency_ms < 2**31
+        assert 100 <= report.status <= 599
+        assert 0 < report.started_ms < 2**48
+        assert 0 < report.ended_ms < 2**48
+        assert report.cost_nanos is None or 0 <= report.cost_nanos < 2**62
+        assert all(report.identities)
+        text = repr(report)
+        assert "\\x00" not in text
+
+
+@given(body=st.binary(max_size=40))
+def test_any_bytes_are_reports_or_refused(body: bytes) -> None:
+    try:
+        found = elements(body)
+    except NotReports:
+        return
+    assert isinstance(mapped(*found), tuple)
+
+
+def test_a_delivery_survives_its_encoding() -> None:
+    reports = mapped(*(row for rows in CAPTURED.values() for row in rows))
+    assert decode_delivery(encode(Delivery(reports=reports))).reports == reports
+    assert isinstance(reports[0], Report)
+    assert msgspec.msgpack.decode(encode(Delivery(reports=reports)))

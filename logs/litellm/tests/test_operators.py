@@ -1,0 +1,62 @@
+"""What operators do about reports that nobody knew."""
+
+import hashlib
+
+import pytest
+from django.test import Client
+
+from accounts.models import AuditEntry, User
+from keys.models import ApiKey
+from keys.tests.factories import a_key
+from logs.litellm.ingest import take
+from logs.litellm.tests.factories import a_payload, mapped
+from logs.models import RequestLog, UnmatchedReport
+
+pytestmark = pytest.mark.django_db(transaction=True)
+LIST = "/ops/logs/unmatchedreport/"
+HASH = hashlib.sha256(b"sk-nobody-yet").hexdigest()
+
+
+@pytest.fixture
+def root(client: Client) -> User:
+    user = User.objects.create_superuser("root@example.org")
+    client.force_login(user)
+    return user
+
+
+def test_reports_are_mapped_to_a_key_and_later_ones_find_it(client: Client, root: User) -> None:
+    take(mapped(*(a_payload(f"c{n}", key_hash=HASH) for n in range(3))))
+    key = a_key().row
+    chosen = {"action": "map_to_key", "_selected_action": [str(UnmatchedReport.objects.values_list("pk")[0][0])]}
+    asked = client.post(LIST, chosen)
+    assert b'name="key"' in asked.content
+    assert b"There is no such key." in client.post(LIST, {**chosen, "key": "nonsense"}).content
+    done = client.post(LIST, {**chosen, "key": key.public_id}, follow=True)
+    assert "3 reports have found their place." in done.content.decode()
+    assert UnmatchedReport.objects.count() == 0
+    assert ApiKey.objects.get(pk=key.pk).litellm_key_id == HASH
+    assert AuditEntry.objects.get(action="reports.mapped").facts["count"] == 3
+    take(mapped(a_payload("later", key_hash=HASH)))
+    assert RequestLog.objects.filter(organization_id=key.organization_id, cost_nanos=0).count() == 4
+
+
+def test_a_key_that_is_mapped_elsewhere_takes_only_what_was_chosen(client: Client, root: User) -> None:
+    take(mapped(a_payload("a", key_hash=HASH), a_payload("b", key_hash=HASH)))
+    key = a_key().row
+    ApiKey.objects.filter(pk=key.pk).update(litellm_key_id="another")
+    first = UnmatchedReport.objects.order_by("pk").values_list("pk", flat=True)[0]
+    client.post(LIST, {"action": "map_to_key", "_selected_action": [str(first)], "key": f"cfx_{key.public_id}"})
+    assert UnmatchedReport.objects.count() == 1
+    assert ApiKey.objects.get(pk=key.pk).litellm_key_id == "another"
+
+
+def test_an_administrator_looks_and_maps_nothing(client: Client) -> None:
+    client.force_login(User.objects.create_user("admin@example.org", role=User.Role.ADMIN))
+    take(mapped(a_payload("a", key_hash=HASH)))
+    first = UnmatchedReport.objects.get()
+    assert client.get(LIST).status_code == 200
+    key = a_key().row
+    client.post(LIST, {"action": "map_to_key", "_selected_action": [str(first.pk)], "key": key.public_id})
+    assert UnmatchedReport.objects.count() == 1
+    page = client.get(f"{LIST}{first.pk}/change/").content.decode()
+    assert "prompt-words" not in page

@@ -1,0 +1,247 @@
+"""Reading LiteLLM's own log, from a stand-in that behaves like three versions of it."""
+
+import dataclasses
+import hashlib
+import io
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+from redis import Redis
+
+from billing.models import SpendDaily
+from billing.tests.factories import an_organization
+from codexflow.lib import clock
+from codexflow.lib.ids import random_id
+from codexflow.lib.redis import sync_client
+from codexflow.testing.litellm_admin import ADMIN_KEY, LitellmAdmin
+from keys.models import ApiKey
+from keys.tests.factories import a_key
+from logs.drain import store
+from logs.events import RANK_COUNTED, AttemptFact, UsageEvent
+from logs.litellm import sync as syncing
+from logs.litellm.client import KeyRefused, LitellmClient, LitellmError, NoDatabase
+from logs.litellm.sync import alone, days_back, read_window
+from logs.litellm.tests.factories import a_payload, a_spend_row
+from logs.models import RequestLog, SyncRun, UnmatchedReport
+from logs.services import verify_rollups
+from logs.tests.factories import an_event
+from logs.tests.test_drain import entries
+
+pytestmark = pytest.mark.django_db(transaction=True)
+VERSIONS = ["1.80.8", "1.90.0", "1.109.1"]
+CUSTOMER = hashlib.sha256(b"sk-customer").hexdigest()
+
+
+@pytest.fixture(params=VERSIONS)
+def versions(request: pytest.FixtureRequest) -> Iterator[LitellmAdmin]:
+    with LitellmAdmin(request.param) as litellm:
+        yield litellm
+
+
+@pytest.fixture
+def litellm(settings: Any) -> Iterator[LitellmAdmin]:
+    with LitellmAdmin() as made:
+        settings.ENV = dataclasses.replace(
+            settings.ENV,
+            litellm_url=made.url,
+            litellm_admin_key=ADMIN_KEY,
+            litellm_sync="spend_logs",
+            is_demo_upstream=False,
+            redis_prefix=f"sync_{random_id().hex}",
+        )
+        yield made
+
+
+@pytest.fixture
+def redis(settings: Any) -> Redis:
+    return sync_client(settings.ENV.redis_url)
+
+
+def client_of(litellm: LitellmAdmin, key: str = ADMIN_KEY) -> LitellmClient:
+    return LitellmClient(litellm.url, key, pause=lambda _s: None)
+
+
+def read(litellm: LitellmAdmin) -> SyncRun:
+    now = clock.now()
+    with client_of(litellm) as client:
+        return read_window(client, now - timedelta(hours=1), now + timedelta(minutes=1), redis=None, prefix="")
+
+
+def a_request(number: int = 0) -> UsageEvent:
+    won = AttemptFact(n=1, model="gpt-4o-mini", status=200, first_byte_ms=1, response_id=f"chatcmpl-{number}")
+    return an_event(an_organization().id, random_id(), rank=RANK_COUNTED, attempts=(won,))
+
+
+def a_mapped_key(name: str) -> ApiKey:
+    row = a_key().row
+    row.litellm_key_id = name
+    row.save(update_fields=["litellm_key_id"])
+    return row
+
+
+def spend_row(call_id: str, **fields: Any) -> dict[str, Any]:
+    return a_spend_row(a_payload(call_id, **fields))
+
+
+def test_every_versions_rows_find_their_requests_once(versions: LitellmAdmin) -> None:
+    events = [a_request(number) for number in range(5)]
+    store(entries(events))
+    versions.rows = [spend_row(f"{event.request_id}.1", id=f"chatcmpl-{n}") for n, event in enumerate(events)]
+    first, second = read(versions), read(versions)
+    assert (first.error, first.seen, first.new, first.duplicate, first.unmatched) == ("", 5, 5, 0, 0)
+    assert (second.error, second.seen, second.new, second.duplicate) == ("", 5, 0, 5)
+    assert set(RequestLog.objects.values_list("usage_rank", "completion_tokens")) == {(30, 60)}
+    assert RequestLog.objects.count() == 5
+    assert verify_rollups() == []
+
+
+def test_pages_are_read_until_one_is_empty(versions: LitellmAdmin) -> None:
+    key = a_mapped_key(CUSTOMER)
+    count = 250
+    now_s = clock.now_s()
+    versions.rows = [
+        spend_row(f"c{n}", key_hash=CUSTOMER, started_s=now_s - n, response_cost=0.001) for n in range(count)
+    ]
+    run = read(versions)
+    assert (run.error, run.seen, run.new) == ("", count, count)
+    asked = [query for path, query in versions.asked if path == "/spend/logs/v2"]
+    sizes = {int(query["page_size"]) for query in asked}
+    assert sizes == ({1000} if versions.version == "1.109.1" else {1000, 100})
+    assert SpendDaily.objects.get(organization_id=key.organization_id, key_id=key.pk).requests == count
+    assert RequestLog.objects.filter(source="sync", cost_nanos=0, upstream_cost_nanos=1_000_000).count() == count
+    assert read(versions).new == 0
+
+
+def test_rows_beyond_the_capped_total_are_read(litellm: LitellmAdmin, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("codexflow.testing.litellm_admin.CAP", 100)
+    monkeypatch.setattr("logs.litellm.client.PAGE_SIZES", (100,))
+    litellm.rows = [spend_row(f"c{n}", key_hash=CUSTOMER, started_s=clock.now_s() - n) for n in range(250)]
+    run = read(litellm)
+    assert (run.seen, run.pages, run.unmatched) == (250, 3, 250)
+
+
+def test_rows_written_while_pages_are_read_are_found_at_the_latest_by_the_next_run(litellm: LitellmAdmin) -> None:
+    a_mapped_key(CUSTOMER)
+    litellm.rows = [spend_row(f"c{n}", key_hash=CUSTOMER, started_s=clock.now_s() - 60 - n) for n in range(30)]
+    read(litellm)
+    # Long calls are written late and dated by their start.
+    litellm.rows += [spend_row(f"late{n}", key_hash=CUSTOMER, started_s=clock.now_s() - 1800) for n in range(3)]
+    assert read(litellm).new == 3
+    assert RequestLog.objects.count() == 33
+
+
+def test_a_wrong_key_and_a_missing_database_are_said_plainly(litellm: LitellmAdmin) -> None:
+    now = clock.now()
+    with client_of(litellm, "sk-wrong") as client, pytest.raises(KeyRefused, match="LITELLM_ADMIN_KEY"):
+        next(client.spend_rows(now, now))
+    litellm.has_database = False
+    for key in (ADMIN_KEY, "sk-wrong"):
+        with client_of(litellm, key) as client, pytest.raises(NoDatabase, match="DATABASE_URL"):
+            next(client.spend_rows(now, now))
+
+
+def test_failures_that_pass_are_tried_again_and_others_end_the_run(litellm: LitellmAdmin) -> None:
+    litellm.rows = [spend_row("c", key_hash=CUSTOMER)]
+    litellm.fail_next = 3
+    assert (read(litellm).error, read(litellm).seen) == ("", 1)
+    litellm.fail_next = 99
+    run = read(litellm)
+    assert run.error.startswith("litellm_failed:")
+    assert run.ended_at is not None
+    with LitellmClient("http://127.0.0.1:1", "k", pause=lambda _s: None) as client, pytest.raises(LitellmError):
+        next(client.spend_rows(clock.now(), clock.now()))
+
+
+def test_the_regular_sync_pauses_while_only_an_operator_can_help(
+    litellm: LitellmAdmin, redis: Redis, settings: Any
+) -> None:
+    prefix = settings.ENV.redis_prefix
+    litellm.has_database = False
+    assert "no_database" in syncing.sync(redis, prefix)
+    asked = len(litellm.asked)
+    assert syncing.sync(redis, prefix).startswith("paused: no_database")
+    assert len(litellm.asked) == asked
+    litellm.has_database = True
+    SyncRun.objects.update(started_at=clock.now() - timedelta(hours=2))
+    assert syncing.sync(redis, prefix).startswith("seen 0")
+    assert SyncRun.objects.filter(error="").count() == 1
+
+
+def test_the_first_window_of_a_day_is_wide_and_others_overlap(
+    litellm: LitellmAdmin, redis: Redis, settings: Any
+) -> None:
+    for _ in range(3):
+        syncing.sync(redis, settings.ENV.redis_prefix)
+    spans = [run.window_end - run.window_start for run in SyncRun.objects.order_by("pk")]
+    assert spans == [timedelta(hours=48), timedelta(minutes=60), timedelta(minutes=60)]
+
+
+def test_nothing_is_read_unless_it_is_configured(litellm: LitellmAdmin, redis: Redis, settings: Any) -> None:
+    for change in ({"litellm_sync": "off"}, {"litellm_admin_key": ""}, {"is_demo_upstream": True}):
+        before = settings.ENV
+        settings.ENV = dataclasses.replace(before, **change)
+        assert syncing.sync(redis, before.redis_prefix).startswith("off")
+        settings.ENV = before
+    assert litellm.asked == []
+
+
+def test_two_readings_do_not_run_at_once(litellm: LitellmAdmin, redis: Redis, settings: Any) -> None:
+    with alone() as got:
+        assert got
+
+
+def test_a_key_is_found_by_any_name_that_litellm_gives_it(litellm: LitellmAdmin) -> None:
+    key = a_mapped_key("team-alias")
+    litellm.keys = [{"token": CUSTOMER, "key_alias": "team-alias", "key_name": "sk-...ab"}]
+    litellm.rows = [spend_row("c", key_hash=CUSTOMER)]
+    assert read(litellm).new == 1
+    assert RequestLog.objects.get().key_id == key.pk
+
+
+def test_the_documented_endpoints_are_read_when_so_configured(litellm: LitellmAdmin, settings: Any) -> None:
+    settings.ENV = dataclasses.replace(settings.ENV, litellm_sync="documented")
+    key = a_mapped_key("key_id_1")
+    litellm.keys = [{"key_id": "key_id_1", "token": "sk-customer", "metadata": {"user_email": "a@example.org"}}]
+    litellm.logs = [
+        {
+            "id": f"log_{n}", "created_at": (clock.now() - timedelta(seconds=n)).isoformat(), "model": "gpt-4o-mini",
+            "prompt_tokens": 100, "completion_tokens": 50, "total_tokens": 150, "spend": 0.001, "response_time": 1.5,
+            "status_code": 200, "user_api_key": "sk-customer", "path": "/v1/chat/completions",
+        }
+        for n in range(3)
+    ]  # fmt: skip
+    first, second = read(litellm), read(litellm)
+    assert (first.error, first.new, first.told_requests, first.told_cost_nanos) == ("", 3, 3, 3_000_000)
+    assert (second.new, second.duplicate) == (0, 3)
+    row = RequestLog.objects.first()
+    assert row is not None
+    assert (row.key_id, row.latency_ms, row.endpoint, row.source) == (key.pk, 1500, "/v1/chat/completions", "sync")
+    assert "sk-customer" not in str(list(RequestLog.objects.values())) + str(list(UnmatchedReport.objects.values()))
+
+
+def test_the_import_reads_a_month_day_by_day_and_shows_how_far_it_is(litellm: LitellmAdmin) -> None:
+    a_mapped_key(CUSTOMER)
+    now_s = clock.now_s()
+    litellm.rows = [spend_row(f"c{n}", key_hash=CUSTOMER, started_s=now_s - n * 86_400) for n in range(30)]
+    out = io.StringIO()
+    call_command("import_litellm", "--days", "30", stdout=out)
+    lines = out.getvalue().splitlines()
+    assert lines[0] == f"[{'.' * 30}] 0/30 days, 0 rows, 0 new"
+    assert lines[-1] == "30 rows of 30 days: 30 new, 0 unmatched."
+    assert f"[{'#' * 30}] 30/30 days, 30 rows, 30 new" in lines
+    assert RequestLog.objects.count() == 30
+    call_command("import_litellm", "--days", "30", stdout=out)
+    assert out.getvalue().splitlines()[-1] == "30 rows of 30 days: 0 new, 0 unmatched."
+    assert len(days_back(30)) == 30
+
+
+def test_the_import_ends_with_what_is_wrong(litellm: LitellmAdmin) -> None:
+    litellm.has_database = False
+    with pytest.raises(CommandError, match="no_database"):
+        call_command("import_litellm", stdout=io.StringIO())
+    for days in ("0", "35"):
+        with pytest.raises(CommandError, match="--days"):
+            call_command("import_litellm", "--days", days, stdout=io.StringIO())

@@ -1,0 +1,35 @@
+"""A request again, as a command for the terminal. Prompts are not kept, so one stands in. Pure."""
+
+import json
+
+_PROMPT = "Your prompt"
+
+
+def curl_of(*, api_url: str, surface: str, model: str, stage: str, is_stream: bool) -> str:
+    """`api_url` ends in /v1. Ready to run once CODEXFLOW_API_KEY is set and the prompt is filled in."""
+    path, body = _BODIES.get(surface, _BODIES["chat"])
+    sent = {"model": model, **body, **({"stream": True} if is_stream else {})}
+    lines = [
+        f"curl {'-N ' if is_stream else ''}{api_url}/{path}",
+        '-H "Authorization: Bearer $CODEXFLOW_API_KEY"',
+        '-H "Content-Type: application/json"',
+    ]
+    if stage != "direct":
+        # The stage it had, whatever inference would say today; without one the model alone decides.
+        lines.append(f"-H {_quoted(f'X-CFX-Stage: {stage}')}")
+    return " \\\n  ".join([*lines, f"-d {_quoted(json.dumps(sent, ensure_ascii=False))}"])
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("'", "'\\''")
+    return f"'{escaped}'"
+
+
+_MESSAGES: dict[str, object] = {"messages": [{"role": "user", "content": _PROMPT}]}
+_BODIES: dict[str, tuple[str, dict[str, object]]] = {
+    "chat": ("chat/completions", _MESSAGES),
+    "completions": ("completions", {"prompt": _PROMPT}),
+    "responses": ("responses", {"input": _PROMPT}),
+    "messages": ("messages", {"max_tokens": 1024, **_MESSAGES}),
+    "embeddings": ("embeddings", {"input": _PROMPT}),
+}
