@@ -1,0 +1,262 @@
+"""GET /metrics: the state of the house in Prometheus' text format, for whoever has the token. A raw ASGI application.
+
+Everything is read when it is asked for, from PostgreSQL, Redis and the journal's folder, or was stored before by a
+worker; no call of the gateway counts anything for it. What does not answer in time is left out, and the metric that
+says so (`codexflow_postgres_up`, `codexflow_redis_up`) is 0. docs/metrics.md tells what each is for.
+"""
+
+import asyncio
+import hmac
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import redis.asyncio
+from django.db import DatabaseError, connection, connections, transaction
+from django.db.models import Count
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+from redis import RedisError
+from typing_extensions import override
+
+from billing.limits import ShardKeys
+from codexflow.catalogue import directory
+from codexflow.catalogue.schema import CatalogueError
+from codexflow.env import Env
+from codexflow.lib import clock
+from codexflow.lib.db import on_healthy_connection
+from codexflow.lib.envelope import envelope
+from codexflow.lib.errors import NotFound
+from codexflow.lib.redis import SHARDS, async_client
+from logs import partitions
+from logs.litellm import stream
+from logs.litellm.daily import kept_totals
+from logs.models import DayReconciled, DeadLetter, SyncRun, UnmatchedReport
+from routing.breaker_store import key_of
+
+logger = logging.getLogger(__name__)
+
+PATH = "/metrics"
+# A scrape ends by itself: whoever has not answered by then counts as away.
+WITHIN_S = 3.0
+STATEMENT_MS = 2_000
+WINDOWS_DAYS = (1, 7)
+BREAKER_STATES = {"closed": 0, "half_open": 1, "open": 2}
+TEXT = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
+
+# name without its prefix: (what it says, labels)
+METRICS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "postgres_up": ("Whether PostgreSQL answered this scrape", ()),
+    "redis_up": ("Whether Redis answered this scrape", ()),
+    "requests_in_flight": ("Calls that hold a lease, over all processes", ()),
+    "usage_events_waiting": ("Events that no worker has stored yet", ()),
+    "usage_oldest_event_seconds": ("Age of the oldest event that waits; 0 when none does", ()),
+    "report_deliveries_waiting": ("Deliveries of LiteLLM's webhook that no worker has taken in yet", ()),
+    "breaker_state": ("A model's circuit: 0 closed, 1 on trial, 2 open", ("model",)),
+    "journal_segments": ("Files of this machine's journal", ("state",)),
+    "journal_oldest_seconds": ("Age of the oldest segment that waits to be shipped; 0 when none does", ()),
+    "dead_letters": ("Events and reports that could not be taken in", ()),
+    "unmatched_reports": ("LiteLLM's reports of calls that nobody here knows, or not yet", ("state",)),
+    "sync_age_seconds": ("Time since the last reading of LiteLLM's log ended", ()),
+    "sync_success": ("Whether that reading went well", ()),
+    "reconciliation_age_seconds": ("Time since the last daily comparison with LiteLLM", ()),
+    "reconciliation_calls": ("Calls of the last days compared with LiteLLM's reports", ("days", "result")),
+    "reconciliation_token_drift": ("Tokens by which both sides differ", ("days",)),
+    "reconciliation_cost_drift_nano_usd": ("Cost by which both sides differ", ("days",)),
+    "partition_stray_rows": ("Rows of no known day, counted up to 1,000", ()),
+    "partition_days_ahead": ("Days after today that have their partition", ()),
+}
+PREFIX = "codexflow_"
+
+Scope = MutableMapping[str, Any]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+
+class Sample(NamedTuple):
+    """A value of a metric, with the values of its labels."""
+
+    name: str
+    value: float
+    labels: tuple[str, ...] = ()
+
+
+class Metrics:
+    """The endpoint. One a process."""
+
+    def __init__(self, env: Env) -> None:
+        self._env = env
+        self._redis: redis.asyncio.Redis | None = None
+        # A thread of its own: a PostgreSQL that hangs keeps at most this one, and no call of the gateway waits for it.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="metrics")
+        self._asking: asyncio.Future[list[Sample]] | None = None
+
+    async def __call__(self, scope: Scope, _receive: Any, send: Send) -> None:
+        if not self._may_ask(scope):
+            body = msgspec.json.encode(envelope(NotFound()))
+            await _answer(send, 404, body, (b"content-type", b"application/json"))
+            return
+        await _answer(send, 200, text_of(await self.samples()), TEXT)
+
+    def _may_ask(self, scope: Scope) -> bool:
+        """To anybody else there is nothing here. Compared in constant time."""
+        token = self._env.metrics_token
+        given = dict(scope["headers"]).get(b"authorization", b"")
+        is_right = hmac.compare_digest(given, f"Bearer {token}".encode())
+        return bool(token) and is_right and scope["method"] in ("GET", "HEAD")
+
+    async def close(self) -> None:
+        self._thread.submit(connections.close_all)
+        await asyncio.to_thread(self._thread.shutdown)
+        if self._redis is not None:
+            await self._redis.aclose()
+
+    async def samples(self) -> list[Sample]:
+        """Everything that can be said within WITHIN_S."""
+        found = await asyncio.gather(
+            _within_time("postgres", self._from_postgres()),
+            _within_time("redis", self._from_redis()),
+            asyncio.to_thread(lambda: list(_of_journal(self._env.journal_dir))),
+        )
+        return [sample for part in found for sample in part]
+
+    async def _from_postgres(self) -> list[Sample]:
+        if self._asking is None or self._asking.done():
+            loop = asyncio.get_running_loop()
+            self._asking = loop.run_in_executor(self._thread, on_healthy_connection, _of_postgres)
+            self._asking.add_done_callback(lambda asked: asked.cancelled() or asked.exception())
+        return await asyncio.shield(self._asking)
+
+    async def _from_redis(self) -> list[Sample]:
+        if self._redis is None:
+            self._redis = async_client(self._env.redis_url)
+        return await _of_redis(self._redis, self._env.redis_prefix)
+
+
+async def _within_time(name: str, asked: Awaitable[list[Sample]]) -> list[Sample]:
+    """What was found, and whether anything was."""
+    try:
+        async with asyncio.timeout(WITHIN_S):
+            return [Sample(f"{name}_up", 1), *await asked]
+    except (OSError, TimeoutError, DatabaseError, RedisError) as exc:
+        logger.warning("metrics.incomplete", extra={"missing": name, "reason": repr(exc)})
+        return [Sample(f"{name}_up", 0)]
+
+
+def text_of(samples: Iterable[Sample]) -> bytes:
+    """Prometheus' text format. Every metric is described, also one without a value."""
+    families = {
+        name: GaugeMetricFamily(f"{PREFIX}{name}", text, labels=labels) for name, (text, labels) in METRICS.items()
+    }
+    for name, value, labels in samples:
+        families[name].add_metric(labels, value)
+
+    class Families(Collector):
+        @override
+        def collect(self) -> Iterable[GaugeMetricFamily]:
+            return families.values()
+
+    registry = CollectorRegistry()
+    registry.register(Families())
+    return generate_latest(registry)
+
+
+async def _of_redis(client: "redis.asyncio.Redis", prefix: str) -> list[Sample]:
+    shards = [ShardKeys.of(prefix, number) for number in range(SHARDS)]
+    models = _models()
+    pipe: Any = client.pipeline(transaction=False)  # typed as if every command had to be awaited
+    pipe.time()
+    pipe.xlen(stream.name_of(prefix))
+    for shard in shards:
+        pipe.xlen(shard.usage)
+        pipe.xrange(shard.usage, count=1)
+        pipe.zcard(shard.alive.decode())
+    for model in models:
+        pipe.hget(key_of(prefix, model).decode(), "state")
+    (seconds, micros), deliveries, *rest = await pipe.execute()
+    of_shards, states = rest[: 3 * SHARDS], rest[3 * SHARDS :]
+    oldest = [int(entries[0][0].partition(b"-")[0]) / 1000 for entries in of_shards[1::3] if entries]
+    now_s = seconds + micros / 1e6  # Redis dates its entries by its own clock
+    return [
+        Sample("requests_in_flight", sum(of_shards[2::3])),
+        Sample("usage_events_waiting", sum(of_shards[0::3])),
+        Sample("usage_oldest_event_seconds", max(0.0, now_s - min(oldest, default=now_s))),
+        Sample("report_deliveries_waiting", deliveries),
+        *(
+            Sample("breaker_state", BREAKER_STATES[(state or b"closed").decode()], (model,))
+            for model, state in zip(models, states, strict=True)
+        ),
+    ]
+
+
+def _models() -> list[str]:
+    try:
+        return sorted(directory.current().models)
+    except CatalogueError:
+        return []
+
+
+def _of_journal(folder: Path) -> Iterator[Sample]:
+    """`open`: being written; `closed`: waiting; `bad`: unreadable, kept for the operator."""
+    found = {state: list(folder.glob(f"*.{state}")) for state in ("open", "closed", "bad")}
+    for state, paths in found.items():
+        yield Sample("journal_segments", len(paths), (state,))
+    written_s = []
+    for path in found["closed"]:
+        try:
+            written_s.append(path.stat().st_mtime)
+        except FileNotFoundError:  # shipped meanwhile
+            continue
+    now_s = clock.now_s()
+    yield Sample("journal_oldest_seconds", max(0.0, now_s - min(written_s, default=now_s)))
+
+
+def _of_postgres() -> list[Sample]:
+    with transaction.atomic():
+        with connection.cursor() as cursor:
+            cursor.execute(f"SET LOCAL statement_timeout = {STATEMENT_MS}")
+        return [
+            Sample("dead_letters", DeadLetter.objects.count()),
+            *_of_unmatched(),
+            *_of_sync(),
+            *_of_reconciliation(),
+            Sample("partition_stray_rows", partitions.strays()),
+            Sample("partition_days_ahead", partitions.days_ahead()),
+        ]
+
+
+def _of_unmatched() -> Iterator[Sample]:
+    counts = dict(UnmatchedReport.objects.values_list("state").annotate(Count("pk")))
+    for state in UnmatchedReport.State.values:
+        yield Sample("unmatched_reports", counts.get(state, 0), (state,))
+
+
+def _of_sync() -> Iterator[Sample]:
+    last = SyncRun.objects.filter(ended_at__isnull=False).order_by("-pk").first()
+    if last is not None and last.ended_at is not None:
+        yield Sample("sync_age_seconds", (clock.now() - last.ended_at).total_seconds())
+        yield Sample("sync_success", not last.error)
+
+
+def _of_reconciliation() -> Iterator[Sample]:
+    last = DayReconciled.objects.order_by("-compared_at").first()
+    if last is None:
+        return
+    yield Sample("reconciliation_age_seconds", (clock.now() - last.compared_at).total_seconds())
+    for days in WINDOWS_DAYS:
+        totals = kept_totals(days=days)
+        if totals is None:
+            continue
+        for result in ("matched", "missing_here", "missing_there", "past_gateway", "differing"):
+            yield Sample("reconciliation_calls", getattr(totals, result), (str(days), result))
+        yield Sample("reconciliation_token_drift", totals.token_drift, (str(days),))
+        yield Sample("reconciliation_cost_drift_nano_usd", totals.cost_drift_nanos, (str(days),))
+
+
+async def _answer(send: Send, status: int, body: bytes, content_type: tuple[bytes, bytes]) -> None:
+    headers = [content_type, (b"content-length", b"%d" % len(body)), (b"cache-control", b"no-store")]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
