@@ -15,6 +15,7 @@ from django.urls import reverse
 from django.utils import translation
 
 from accounts.models import User, validate_timezone
+from accounts.selectors import INVITED, invitation_by_token
 from accounts.services import create_personal_organization, ensure_site_settings
 
 
@@ -22,7 +23,16 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc] # allauth has
     """Sign-up makes a person with a personal organization; a new password ends the duty to choose one."""
 
     def is_open_for_signup(self, request: HttpRequest) -> bool:
-        return ensure_site_settings().is_signup_open
+        if ensure_site_settings().is_signup_open:
+            return True
+        # Whoever came by an invitation may.
+        return invitation_by_token(request.session.get(INVITED, "")) is not None
+
+    def send_mail(self, template_prefix: str, email: str, context: dict[str, Any]) -> None:
+        """In the language of the person it goes to, whoever caused it; of a stranger, in the page's."""
+        known = context.get("user") or User.objects.filter(email=email.lower()).first()
+        with translation.override(known.language if isinstance(known, User) else translation.get_language()):
+            super().send_mail(template_prefix, email, context)
 
     def clean_email(self, email: str) -> str:
         return str(super().clean_email(email)).lower()

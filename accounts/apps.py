@@ -1,4 +1,5 @@
 from django.apps import AppConfig
+from django.db.models.signals import post_migrate
 from django.utils.translation import gettext_lazy as _
 from typing_extensions import override
 
@@ -11,3 +12,7 @@ class AccountsConfig(AppConfig):
     @override
     def ready(self) -> None:
         from accounts import checks  # noqa: F401 - registers itself
+        from codexflow.lib import isolation
+
+        # Sent once for each app when all migrations are done; one of them is enough.
+        post_migrate.connect(isolation.build, sender=self, dispatch_uid="codexflow.isolation")

@@ -1,8 +1,59 @@
 """The append-only trail of who did what."""
 
+from collections.abc import Sequence
 from typing import Any
 
-from accounts.models import AuditEntry, Organization, User
+from django.http import HttpRequest
+from django.utils.functional import Promise
+from django.utils.translation import gettext_lazy as _
+
+from accounts.models import AuditEntry, Invitation, Organization, User
+
+# What pages say for an action; one that is missing here is shown as it is written.
+LABELS: dict[str, str | Promise] = {
+    "account.budgets_set": _("Budgets set"),
+    "account.deleted": _("Account deleted"),
+    "account.exported": _("Account data exported"),
+    "export.cancelled": _("Export cancelled"),
+    "export.deleted": _("Export deleted"),
+    "export.downloaded": _("Export downloaded"),
+    "export.requested": _("Export requested"),
+    "invitation.accepted": _("Invitation accepted"),
+    "invitation.created": _("Invitation sent"),
+    "invitation.resent": _("Invitation sent again"),
+    "invitation.withdrawn": _("Invitation withdrawn"),
+    "key.changed": _("Key changed"),
+    "key.issued": _("Key created"),
+    "key.renamed": _("Key renamed"),
+    "key.revoked": _("Key revoked"),
+    "key.rotated": _("Key rotated"),
+    "member.left": _("Left the organization"),
+    "member.removed": _("Member removed"),
+    "member.role_changed": _("Role changed"),
+    "organization.created": _("Organization created"),
+    "organization.deleted": _("Organization deleted"),
+    "organization.renamed": _("Organization renamed"),
+    "ownership.transferred": _("Ownership transferred"),
+    "reports.mapped": _("Reports mapped to a key"),
+}
+# Beginnings of actions that the trail can be filtered by.
+AREAS: dict[str, str | Promise] = {
+    "key": _("API keys"),
+    "member": _("Members"),
+    "invitation": _("Invitations"),
+    "ownership": _("Ownership"),
+    "organization": _("Organization"),
+    "export": _("Exports"),
+    "account": _("Billing and accounts"),
+}
+
+
+def acting(request: HttpRequest) -> dict[str, Any]:
+    """Who acts, for an entry: `actor` and `address`."""
+    return {
+        "actor": request.user if isinstance(request.user, User) else None,
+        "address": request.META.get("REMOTE_ADDR") or None,
+    }
 
 
 def record(
@@ -15,7 +66,10 @@ def record(
     address: str | None = None,
     **facts: Any,
 ) -> AuditEntry:
-    """Write one entry, in the transaction of the deed itself. `facts` never hold secrets or prompts."""
+    """Write one entry, in the transaction of the deed itself.
+
+    `facts` never hold secrets, prompts or people's names and addresses: those stand in rows that can be emptied.
+    """
     return AuditEntry.objects.create(
         action=action,
         object_kind=target._meta.model_name,
@@ -26,3 +80,34 @@ def record(
         address=address,
         facts=facts,
     )
+
+
+def trail_of(
+    organization: Organization, *, area: str = "", actor_id: int | None = None, before: int | None = None, limit: int
+) -> list[AuditEntry]:
+    """The newest entries of an organization's trail that are older than entry `before`."""
+    entries = AuditEntry.objects.filter(organization=organization).select_related("actor")
+    if area:
+        entries = entries.filter(action__startswith=f"{area}.")
+    if actor_id is not None:
+        entries = entries.filter(actor_id=actor_id)
+    if before is not None:
+        entries = entries.filter(pk__lt=before)
+    return list(entries.order_by("-pk")[:limit])
+
+
+def names_of(entries: Sequence[AuditEntry]) -> dict[tuple[str, str], str]:
+    """What the people and invitations among the objects are called now, by kind and id. Two queries at most."""
+    ids: dict[str, set[str]] = {"user": set(), "invitation": set()}
+    for entry in entries:
+        if entry.object_kind in ids:
+            ids[entry.object_kind].add(entry.object_id)
+    names: dict[tuple[str, str], str] = {}
+    if ids["user"]:
+        names |= {
+            ("user", str(pk)): email for pk, email in User.objects.filter(pk__in=ids["user"]).values_list("pk", "email")
+        }
+    if ids["invitation"]:
+        rows = Invitation.objects.filter(pk__in=ids["invitation"]).values_list("pk", "email")
+        names |= {("invitation", str(pk)): email for pk, email in rows}
+    return names

@@ -2,11 +2,14 @@
 
 import zoneinfo
 from functools import cache
+from typing import Any
 
 from django import forms
 from django.utils.translation import gettext_lazy as _
+from typing_extensions import override
 
-from accounts.models import Organization, User
+from accounts.models import Membership, Organization, User
+from accounts.permissions import roles_given_by
 
 
 @cache
@@ -15,6 +18,84 @@ def zone_choices() -> list[tuple[str, str]]:
     areas = ("Africa/", "America/", "Antarctica/", "Asia/", "Atlantic/", "Australia/", "Europe/", "Indian/", "Pacific/")
     names = sorted(name for name in zoneinfo.available_timezones() if name.startswith(areas))
     return [(name, name.replace("_", " ")) for name in ("UTC", *names)]
+
+
+# What each role may do, in a sentence for those who choose one.
+ROLE_WORDS = {
+    "owner": _("Everything, the organization itself included."),
+    "admin": _("Everything but the organization's name, ownership and deletion."),
+    "developer": _("Keys, logs and exports; sees what things cost."),
+    "billing": _("Billing and budgets; looks at usage."),
+    "viewer": _("Looks at usage, changes nothing."),
+}
+
+
+class RoleForm(forms.Form):
+    """A role that the acting member may give."""
+
+    def __init__(self, *args: Any, by_role: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        labels = dict(Membership.Role.choices)
+        self.fields["role"] = forms.ChoiceField(
+            label=_("Role"),
+            widget=forms.RadioSelect,
+            choices=[(name, labels[name]) for name in roles_given_by(by_role)],
+            initial=self.initial.get("role", "developer"),
+        )
+
+    def choices(self) -> list[dict[str, Any]]:
+        """For the page: each role with its sentence."""
+        chosen = self["role"].value()
+        fields: Any = self.fields["role"]
+        return [
+            {"value": value, "label": label, "words": ROLE_WORDS[value], "is_chosen": value == chosen}
+            for value, label in fields.choices
+        ]
+
+
+class InvitationForm(RoleForm):
+    """Whom to invite, as what."""
+
+    email = forms.EmailField(
+        label=_("E-mail address"), max_length=254, widget=forms.EmailInput(attrs={"autocomplete": "off"})
+    )
+    field_order = ["email", "role"]
+
+
+class TypedForm(forms.Form):
+    """The word that must be typed before something that cannot be undone."""
+
+    typed = forms.CharField(
+        label="", max_length=254, widget=forms.TextInput(attrs={"autocomplete": "off", "spellcheck": "false"})
+    )
+
+    def __init__(self, *args: Any, word: str, label: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.word = word
+        self.fields["typed"].label = label
+
+    def clean_typed(self) -> str:
+        typed = str(self.cleaned_data["typed"]).strip()
+        if typed != self.word:
+            raise forms.ValidationError(_("This is not the same."))
+        return typed
+
+
+class HeirForm(TypedForm):
+    """The member who becomes the owner."""
+
+    field_order = ["heir", "typed"]
+
+    def __init__(self, *args: Any, organization: Organization, owner: User, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        others = organization.memberships.exclude(user=owner).select_related("user").order_by("user__email")
+        self.fields["heir"] = _MemberField(label=_("New owner"), queryset=others, empty_label=None)
+
+
+class _MemberField(forms.ModelChoiceField):  # type: ignore[type-arg] # of memberships
+    @override
+    def label_from_instance(self, obj: Any) -> str:
+        return f"{obj.user.name} ({obj.user.email})" if obj.user.name else str(obj.user.email)
 
 
 class ProfileForm(forms.ModelForm[User]):

@@ -58,6 +58,8 @@ class User(AbstractBaseUser):
     is_active = models.BooleanField(_("active"), default=True)
     must_change_password = models.BooleanField(_("must change password"), default=False)
     created_at = models.DateTimeField(_("created"), default=now, editable=False)
+    # Set when the person deleted the account. The row stays, without name and address, because the past points at it.
+    deleted_at = models.DateTimeField(_("deleted"), null=True, blank=True, editable=False)
 
     objects: ClassVar[UserManager] = UserManager()
 
@@ -105,6 +107,9 @@ class Organization(models.Model):
     slug = models.SlugField(_("short name"), max_length=60, unique=True)
     is_active = models.BooleanField(_("active"), default=True)
     is_personal = models.BooleanField(_("personal"), default=False)
+    # Set when its owner deleted it; never active again. Its money rows and logs live as long as they must.
+    deleted_at = models.DateTimeField(_("deleted"), null=True, blank=True, editable=False)
+    created_by = models.ForeignKey(User, on_delete=models.PROTECT, null=True, editable=False, related_name="+")
     members: models.ManyToManyField["User", "Membership"] = models.ManyToManyField(
         User, through="Membership", related_name="organizations"
     )
@@ -156,6 +161,7 @@ class Invitation(models.Model):
     invited_by = models.ForeignKey(User, on_delete=models.SET_NULL, null=True, related_name="+")
     created_at = models.DateTimeField(_("created"), default=now, editable=False)
     expires_at = models.DateTimeField(_("expires"))
+    sent_at = models.DateTimeField(_("sent"), default=now)
     accepted_at = models.DateTimeField(_("accepted"), null=True, blank=True)
     revoked_at = models.DateTimeField(_("revoked"), null=True, blank=True)
 
@@ -163,6 +169,13 @@ class Invitation(models.Model):
         verbose_name = _("invitation")
         verbose_name_plural = _("invitations")
         indexes = [models.Index(fields=["organization", "email"], name="invitation_org_email")]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["organization", "email"],
+                condition=models.Q(accepted_at=None, revoked_at=None),
+                name="invitation_open_once",
+            )
+        ]
 
     @override
     def __str__(self) -> str:
@@ -186,7 +199,11 @@ class AuditEntry(models.Model):
     class Meta:
         verbose_name = _("audit entry")
         verbose_name_plural = _("audit entries")
-        indexes = [models.Index(fields=["organization", "-at"], name="audit_org_at")]
+        indexes = [
+            models.Index(fields=["organization", "-at"], name="audit_org_at"),
+            models.Index(fields=["organization", "-id"], name="audit_org_id"),
+            models.Index(fields=["actor", "-id"], name="audit_actor_id"),
+        ]
 
     @override
     def __str__(self) -> str:
@@ -200,6 +217,9 @@ class SiteSettings(models.Model):
     site_name = models.CharField(_("site name"), max_length=60, default="CodexFlow")
     support_email = models.EmailField(_("support address"), blank=True)
     is_signup_open = models.BooleanField(_("sign-up open"), default=True)
+    # Markdown; empty: the template that comes with the product.
+    terms_text = models.TextField(_("terms of service (Markdown)"), blank=True, default="")
+    privacy_text = models.TextField(_("privacy notice (Markdown)"), blank=True, default="")
 
     class Meta:
         verbose_name = _("site settings")

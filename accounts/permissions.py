@@ -12,13 +12,24 @@ class Action(StrEnum):
     SEE_BILLING = "see_billing"
     SEE_AUDIT = "see_audit"
     MANAGE_ORGANIZATION = "manage_organization"
+    EXPORT_USAGE = "export_usage"
+    JUDGE_STAGES = "judge_stages"
+    USE_PLAYGROUND = "use_playground"
 
 
 _ALL = frozenset(Action)
 _ALLOWED: dict[str, frozenset[Action]] = {
     "owner": _ALL,
     "admin": _ALL - {Action.MANAGE_ORGANIZATION},
-    "developer": frozenset({Action.MANAGE_KEYS, Action.SEE_BILLING}),
+    "developer": frozenset(
+        {
+            Action.MANAGE_KEYS,
+            Action.SEE_BILLING,
+            Action.EXPORT_USAGE,
+            Action.JUDGE_STAGES,
+            Action.USE_PLAYGROUND,
+        }
+    ),
     "billing": frozenset({Action.MANAGE_BILLING, Action.SEE_BILLING}),
     "viewer": frozenset(),
 }
@@ -27,3 +38,19 @@ _ALLOWED: dict[str, frozenset[Action]] = {
 def may(role: str, action: Action) -> bool:
     """Whether a member with this role may do this. An unknown role may do nothing."""
     return action in _ALLOWED.get(role, frozenset())
+
+
+# From most to least, as pages list them.
+ROLES = ("owner", "admin", "developer", "billing", "viewer")
+
+
+def roles_given_by(role: str) -> tuple[str, ...]:
+    """The roles that a member with this role may give to others. Only owners make owners."""
+    if not may(role, Action.MANAGE_MEMBERS):
+        return ()
+    return ROLES if role == "owner" else ROLES[1:]
+
+
+def may_manage(role: str, other: str) -> bool:
+    """Whether a member with this role may change or remove a member with the role `other`."""
+    return other in roles_given_by(role)

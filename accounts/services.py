@@ -4,9 +4,13 @@ import secrets
 
 from django.db import transaction
 from django.utils.text import slugify
+from django.utils.translation import gettext
 
 from accounts import audit
+from accounts.errors import Refused
 from accounts.models import Membership, Organization, SiteSettings, User
+
+ORGANIZATIONS_A_PERSON = 10
 
 
 def create_organization(*, name: str, owner: User, is_personal: bool = False, slug: str = "") -> Organization:
@@ -16,8 +20,20 @@ def create_organization(*, name: str, owner: User, is_personal: bool = False, sl
         candidate = base
         while not slug and Organization.objects.filter(slug=candidate).exists():
             candidate = f"{base}-{secrets.token_hex(3)}"
-        organization = Organization.objects.create(name=name, slug=candidate, is_personal=is_personal)
+        organization = Organization.objects.create(name=name, slug=candidate, is_personal=is_personal, created_by=owner)
         Membership.objects.create(organization=organization, user=owner, role=Membership.Role.OWNER)
+    return organization
+
+
+def found_organization(*, name: str, owner: User, address: str | None = None) -> Organization:
+    """One more organization for somebody, in one transaction with its audit entry. Raises Refused."""
+    with transaction.atomic():
+        # The person's row is the queue for those who press twice.
+        User.objects.select_for_update(no_key=True).get(pk=owner.pk)
+        if Organization.objects.filter(created_by=owner, is_active=True).count() >= ORGANIZATIONS_A_PERSON:
+            raise Refused(gettext("You have made as many organizations as one person may."))
+        organization = create_organization(name=name, owner=owner)
+        audit.record("organization.created", organization, organization=organization, actor=owner, address=address)
     return organization
 
 

@@ -4,3 +4,7 @@ from django.dispatch import Signal
 
 # A person, an organization or its plan changed in a way that decides what keys may do. Whoever caches that forgets it.
 access_changed = Signal()
+
+# The means of access that somebody made in an organization end: who issues such takes them back. Sent inside the
+# transaction with `organization`, `user` (None: everybody's), `actor` and `address`.
+access_ended = Signal()

@@ -8,17 +8,10 @@ from django.http import HttpRequest
 from typing_extensions import override
 
 from accounts import audit
-from accounts.models import Organization, User
+from accounts.audit import acting
+from accounts.models import Organization
 from accounts.signals import access_changed
 from codexflow.lib.admin import StaffAdmin
-
-
-def acting(request: HttpRequest) -> dict[str, Any]:
-    """Who acts, for an audit entry."""
-    return {
-        "actor": request.user if isinstance(request.user, User) else None,
-        "address": request.META.get("REMOTE_ADDR") or None,
-    }
 
 
 class AuditedAdmin(StaffAdmin):

@@ -15,6 +15,7 @@ from django_htmx.middleware import HtmxDetails
 from accounts.models import Organization, User
 from accounts.permissions import Action, may
 from accounts.selectors import membership_of
+from codexflow.lib import isolation
 
 P = ParamSpec("P")
 
@@ -87,7 +88,8 @@ def organization_page(action: Action | None = None) -> Callable[[TenantView[P]],
                 request.session[LAST_ORGANIZATION] = slug
             if action is not None and not tenant.allows(action):
                 raise PermissionDenied
-            return view(request, tenant, *args, **kwargs)
+            with isolation.within(tenant.organization.pk, person_id=request.user.pk):
+                return view(request, tenant, *args, **kwargs)
 
         return guarded
 

@@ -2,12 +2,33 @@
 
 from django.urls import path
 
-from accounts import views
+from accounts import team_views, views
 
 urlpatterns = [
     path("home/", views.home, name="home"),
     path("settings/", views.profile, name="profile"),
+    path("settings/delete/", views.account_delete, name="account-delete"),
     path("preferences/language/", views.language, name="language"),
     path("preferences/theme/", views.theme, name="theme"),
+    path("organizations/create/", views.organization_create, name="organization-create"),
+    path("invitations/<str:token>/", team_views.invitation, name="invitation"),
     path("o/<slug:slug>/settings/", views.organization_settings, name="organization-settings"),
+    path("o/<slug:slug>/settings/delete/", views.organization_delete, name="organization-delete"),
+    path("o/<slug:slug>/settings/transfer/", team_views.transfer, name="ownership-transfer"),
+    path("o/<slug:slug>/members/", team_views.people, name="members"),
+    path("o/<slug:slug>/members/invite/", team_views.invite, name="invite"),
+    path("o/<slug:slug>/members/leave/", team_views.leave, name="leave"),
+    path("o/<slug:slug>/members/<int:membership_id>/role/", team_views.role, name="member-role"),
+    path("o/<slug:slug>/members/<int:membership_id>/remove/", team_views.remove, name="member-remove"),
+    path(
+        "o/<slug:slug>/invitations/<uuid:invitation_id>/resend/",
+        team_views.invitation_resend,
+        name="invitation-resend",
+    ),
+    path(
+        "o/<slug:slug>/invitations/<uuid:invitation_id>/withdraw/",
+        team_views.invitation_withdraw,
+        name="invitation-withdraw",
+    ),
+    path("o/<slug:slug>/audit/", team_views.trail, name="audit"),
 ]

@@ -2,6 +2,7 @@
 
 from django.conf import settings
 from django.contrib import messages
+from django.contrib.auth import logout
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect, render
 from django.utils import translation
@@ -10,8 +11,11 @@ from django.utils.translation import check_for_language
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_POST
 
-from accounts import services
-from accounts.forms import OrganizationForm, ProfileForm
+from accounts import farewell, mails, services
+from accounts.audit import acting
+from accounts.errors import Refused
+from accounts.forms import OrganizationForm, ProfileForm, TypedForm
+from accounts.freshness import freshly_proved
 from accounts.models import User
 from accounts.permissions import Action
 from accounts.selectors import memberships_of
@@ -56,12 +60,64 @@ def organization_settings(request: PageRequest, tenant: Tenant) -> HttpResponseB
         services.rename_organization(
             tenant.organization,
             name=form.cleaned_data["name"],
-            actor=request.user,
-            address=request.META.get("REMOTE_ADDR") or None,
+            **acting(request),
         )
         messages.success(request, _("The organization is renamed."))
         return redirect("organization-settings", slug=tenant.organization.slug)
     return render(request, "accounts/organization.html", {"form": form}, status=422 if form.errors else 200)
+
+
+@signed_in
+@require_http_methods(["GET", "POST"])
+def organization_create(request: PageRequest) -> HttpResponseBase:
+    """One more organization."""
+    form = OrganizationForm(request.POST or None)
+    if request.method == "POST" and form.is_valid():
+        try:
+            made = services.found_organization(
+                name=form.cleaned_data["name"], owner=request.user, address=acting(request)["address"]
+            )
+        except Refused as exc:
+            form.add_error(None, str(exc))
+        else:
+            messages.success(request, _("The organization is made."))
+            return redirect("overview", slug=made.slug)
+    return render(request, "accounts/organization_create.html", {"form": form}, status=422 if form.errors else 200)
+
+
+@organization_page(Action.MANAGE_ORGANIZATION)
+@require_http_methods(["GET", "POST"])
+@freshly_proved
+def organization_delete(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
+    """Close the organization for good, once its name is typed."""
+    form = TypedForm(request.POST or None, word=tenant.organization.name, label=_("The organization's name"))
+    if request.method == "POST" and form.is_valid():
+        farewell.delete_organization(tenant.organization, **acting(request))
+        messages.success(request, _("%(name)s is deleted.") % {"name": tenant.organization.name})
+        return redirect("home")
+    return render(request, "accounts/organization_delete.html", {"form": form}, status=422 if form.errors else 200)
+
+
+@signed_in
+@require_http_methods(["GET", "POST"])
+@freshly_proved
+def account_delete(request: PageRequest) -> HttpResponseBase:
+    """Delete the account, once its address is typed."""
+    person = User.objects.get(pk=request.user.pk)
+    form = TypedForm(request.POST or None, word=person.email, label=_("Your e-mail address"))
+    if request.method == "POST" and form.is_valid():
+        email, language = person.email, person.language
+        try:
+            farewell.delete_account(person, address=acting(request)["address"])
+        except Refused as exc:
+            form.add_error(None, str(exc))
+        else:
+            mails.send("account_deleted", email, language=language)
+            logout(request)
+            messages.success(request, _("Your account is deleted."))
+            return redirect("landing")
+    facts = {"form": form, "in_the_way": farewell.organizations_in_the_way(person), "word": person.email}
+    return render(request, "accounts/account_delete.html", facts, status=422 if form.errors else 200)
 
 
 @require_POST

@@ -1,0 +1,25 @@
+"""Mail to people, in their language. Times in it are UTC, and it says so."""
+
+import logging
+from datetime import UTC
+from smtplib import SMTPException
+from typing import Any
+
+from django.core.mail import send_mail
+from django.template.loader import render_to_string
+from django.utils import timezone, translation
+
+logger = logging.getLogger(__name__)
+
+
+def send(name: str, to: str, *, language: str, **facts: Any) -> bool:
+    """Send the mail `templates/emails/<name>`. Whether the server took it; what failed is in the log."""
+    with translation.override(language), timezone.override(UTC):
+        subject = " ".join(render_to_string(f"emails/{name}-subject.txt", facts).split())
+        text = render_to_string(f"emails/{name}-body.txt", facts)
+        try:
+            send_mail(subject, text.strip() + "\n", None, [to])
+        except (SMTPException, OSError):
+            logger.exception("mail.failed", extra={"mail": name})
+            return False
+    return True

@@ -1,0 +1,308 @@
+"""Pages about the people of an organization: members, invitations, and what everybody did."""
+
+from uuid import UUID
+
+from django.contrib import messages
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
+from django.shortcuts import redirect, render
+from django.urls import reverse
+from django.utils.translation import gettext as _
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
+
+from accounts import audit, mails, members
+from accounts.audit import acting
+from accounts.errors import Refused
+from accounts.forms import HeirForm, InvitationForm, RoleForm
+from accounts.freshness import freshly_proved
+from accounts.invitations import token_of
+from accounts.models import Invitation, Membership, User
+from accounts.permissions import Action, may_manage
+from accounts.seats import seats_of
+from accounts.selectors import (
+    INVITED,
+    addresses_of,
+    invitation_by_token,
+    invitation_of,
+    member_of,
+    members_of,
+    open_invitations,
+)
+from accounts.tenancy import PageRequest, Tenant, organization_page
+
+PAGE = 50
+
+
+@organization_page()
+@require_safe
+def people(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
+    """Who belongs to it, and, for those who may invite, who is asked to."""
+    after = _number(request.GET.get("after", ""))
+    found = members_of(tenant.organization, after=after, limit=PAGE + 1)
+    rows = [(each, may_manage(tenant.role, each.role)) for each in found[:PAGE]]
+    page = {"rows": rows, "more": found[PAGE - 1].pk if len(found) > PAGE else None}
+    if request.htmx and not request.htmx.history_restore_request:
+        return render(request, "accounts/members.html#rows", page)
+    is_manager = tenant.allows(Action.MANAGE_MEMBERS)
+    invited = list(open_invitations(tenant.organization)[: 2 * PAGE]) if is_manager else []
+    return render(
+        request,
+        "accounts/members.html",
+        {
+            **page,
+            "invited": [(each, _link(request, each), may_manage(tenant.role, each.role)) for each in invited],
+            "seats": seats_of(tenant.organization),
+            "taken": tenant.organization.memberships.count() + len(invited),
+            "is_first_page": after is None,
+        },
+    )
+
+
+@organization_page(Action.MANAGE_MEMBERS)
+@require_http_methods(["GET", "POST"])
+def invite(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
+    """Ask somebody to join."""
+    form = InvitationForm(request.POST or None, by_role=tenant.role)
+    if request.method == "POST" and form.is_valid():
+        try:
+            invitation = members.invite(
+                tenant.organization,
+                email=form.cleaned_data["email"],
+                role=form.cleaned_data["role"],
+                by_role=tenant.role,
+                **acting(request),
+            )
+        except Refused as exc:
+            form.add_error("email", str(exc))
+        else:
+            _send(request, invitation)
+            return _to_members(request, tenant)
+    return _dialog(request, "accounts/invite.html", {"form": form}, is_wrong=bool(form.errors))
+
+
+@organization_page(Action.MANAGE_MEMBERS)
+@require_POST
+def invitation_resend(request: PageRequest, tenant: Tenant, invitation_id: UUID) -> HttpResponseBase:
+    """The mail once more, with a link that lives another week."""
+    invitation = _invitation_or_404(tenant, invitation_id)
+    try:
+        _send(request, members.resend(invitation, by_role=tenant.role, **acting(request)))
+    except Refused as exc:
+        messages.error(request, str(exc))
+    return redirect("members", slug=tenant.organization.slug)
+
+
+@organization_page(Action.MANAGE_MEMBERS)
+@require_POST
+def invitation_withdraw(request: PageRequest, tenant: Tenant, invitation_id: UUID) -> HttpResponseBase:
+    """The link leads nowhere from now on."""
+    invitation = _invitation_or_404(tenant, invitation_id)
+    try:
+        members.withdraw(invitation, by_role=tenant.role, **acting(request))
+    except Refused as exc:
+        messages.error(request, str(exc))
+    else:
+        messages.success(request, _("The invitation is withdrawn."))
+    return redirect("members", slug=tenant.organization.slug)
+
+
+@never_cache
+@require_http_methods(["GET", "POST"])
+def invitation(request: HttpRequest, token: str) -> HttpResponseBase:
+    """Where an invitation's link leads: sign in or sign up, then accept."""
+    row = invitation_by_token(token)
+    if row is None:
+        return render(request, "accounts/invitation_over.html", status=404)
+    user = request.user if isinstance(request.user, User) else None
+    if user is None:
+        # Lets them sign up even where sign-up is closed.
+        request.session[INVITED] = token
+    is_theirs = user is not None and row.email in addresses_of(user)
+    if request.method == "POST" and user is not None:
+        try:
+            membership = members.accept(row, **acting(request))
+        except Refused as exc:
+            messages.error(request, str(exc))
+        else:
+            messages.success(request, _("Welcome to %(name)s.") % {"name": row.organization.name})
+            return redirect("overview", slug=membership.organization.slug)
+    return render(
+        request,
+        "accounts/invitation.html",
+        {"invitation": row, "is_theirs": is_theirs, "has_account": User.objects.filter(email=row.email).exists()},
+    )
+
+
+@organization_page(Action.MANAGE_MEMBERS)
+@require_http_methods(["GET", "POST"])
+def role(request: PageRequest, tenant: Tenant, membership_id: int) -> HttpResponseBase:
+    """Another role for a member."""
+    member = _member_or_404(tenant, membership_id)
+    form = RoleForm(request.POST or None, by_role=tenant.role, initial={"role": member.role})
+    if request.method == "POST" and form.is_valid():
+        chosen = form.cleaned_data["role"]
+        try:
+            members.change_role(member, role=chosen, by_role=tenant.role, **acting(request))
+        except Refused as exc:
+            form.add_error("role", str(exc))
+        else:
+            messages.success(request, _("The role is changed."))
+            return _to_members(request, tenant)
+    return _dialog(request, "accounts/role.html", {"form": form, "member": member}, is_wrong=bool(form.errors))
+
+
+@organization_page(Action.MANAGE_MEMBERS)
+@require_http_methods(["GET", "POST"])
+def remove(request: PageRequest, tenant: Tenant, membership_id: int) -> HttpResponseBase:
+    """Take somebody's place away."""
+    member = _member_or_404(tenant, membership_id)
+    if request.method == "POST":
+        try:
+            members.remove(member, by_role=tenant.role, keeps_keys="keeps_keys" in request.POST, **acting(request))
+        except Refused as exc:
+            messages.error(request, str(exc))
+        else:
+            messages.success(request, _("%(email)s is no longer a member.") % {"email": member.user.email})
+        return redirect("members", slug=tenant.organization.slug)
+    return _dialog(request, "accounts/remove.html", {"member": member})
+
+
+@organization_page()
+@require_http_methods(["GET", "POST"])
+def leave(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
+    """Go by oneself."""
+    if request.method == "POST":
+        member = tenant.organization.memberships.select_related("organization").get(user=request.user)
+        try:
+            members.leave(member, address=acting(request)["address"])
+        except Refused as exc:
+            messages.error(request, str(exc))
+            return redirect("members", slug=tenant.organization.slug)
+        messages.success(request, _("You have left %(name)s.") % {"name": tenant.organization.name})
+        return redirect("home")
+    return _dialog(request, "accounts/leave.html", {})
+
+
+@organization_page(Action.MANAGE_ORGANIZATION)
+@require_http_methods(["GET", "POST"])
+@freshly_proved
+def transfer(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
+    """Hand the organization over to another member."""
+    form = HeirForm(
+        request.POST or None,
+        organization=tenant.organization,
+        owner=request.user,
+        word=tenant.organization.name,
+        label=_("The organization's name"),
+    )
+    if request.method == "POST" and form.is_valid():
+        heir: Membership = form.cleaned_data["heir"]
+        try:
+            members.transfer_ownership(tenant.organization, to=heir, **acting(request))
+        except Refused as exc:
+            form.add_error("heir", str(exc))
+        else:
+            facts = {"organization": tenant.organization.name, "by": request.user.name or request.user.email}
+            mails.send("ownership", heir.user.email, language=heir.user.language, **facts)
+            messages.success(request, _("%(email)s is the owner now.") % {"email": heir.user.email})
+            return redirect("members", slug=tenant.organization.slug)
+    return render(request, "accounts/transfer.html", {"form": form}, status=422 if form.errors else 200)
+
+
+@organization_page(Action.SEE_AUDIT)
+@require_safe
+def trail(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
+    """Who did what, the newest first."""
+    area = request.GET.get("area", "")
+    area = area if area in audit.AREAS else ""
+    actor_id, before = _number(request.GET.get("member", "")), _number(request.GET.get("before", ""))
+    found = audit.trail_of(tenant.organization, area=area, actor_id=actor_id, before=before, limit=PAGE + 1)
+    entries = found[:PAGE]
+    names = audit.names_of(entries)
+    query = request.GET.copy()
+    query.pop("before", None)
+    newest = query.urlencode()
+    if len(found) > PAGE:
+        query["before"] = str(entries[-1].pk)
+    page = {
+        "rows": [
+            {
+                "entry": entry,
+                "label": audit.LABELS.get(entry.action, entry.action),
+                "object": names.get((entry.object_kind, entry.object_id)) or entry.facts.get("name", ""),
+                "facts": [(name, value) for name, value in entry.facts.items() if value not in ("", None)],
+            }
+            for entry in entries
+        ],
+        "older": query.urlencode() if len(found) > PAGE else "",
+    }
+    if request.htmx and not request.htmx.history_restore_request:
+        part = "rows" if before is not None else "results"
+        return render(request, f"accounts/audit.html#{part}", {**page, "has_filters": bool(area or actor_id)})
+    return render(
+        request,
+        "accounts/audit.html",
+        {
+            **page,
+            "area": area,
+            "areas": audit.AREAS.items(),
+            "member": actor_id,
+            "members": members_of(tenant.organization, limit=2 * PAGE),
+            "has_filters": bool(area or actor_id),
+            "is_first_page": before is None,
+            "newest": newest,
+        },
+    )
+
+
+def _send(request: PageRequest, row: Invitation) -> None:
+    """The mail, in the language of the invited person's account; without one, in the inviter's."""
+    known = User.objects.filter(email=row.email).first()
+    is_sent = mails.send(
+        "invitation",
+        row.email,
+        language=known.language if known else request.user.language,
+        organization=row.organization.name,
+        by=request.user.name or request.user.email,
+        link=_link(request, row),
+        ends_at=row.expires_at,
+    )
+    if is_sent:
+        messages.success(request, _("%(email)s is invited.") % {"email": row.email})
+    else:
+        messages.error(request, _("The mail could not be sent. Give them the link yourself, or try again."))
+
+
+def _link(request: PageRequest, row: Invitation) -> str:
+    return request.build_absolute_uri(reverse("invitation", args=[token_of(row)]))
+
+
+def _dialog(
+    request: PageRequest, template: str, facts: dict[str, object], *, is_wrong: bool = False
+) -> HttpResponseBase:
+    """Only what goes into the dialog when a script asks, else the whole page."""
+    return render(request, f"{template}#body" if request.htmx else template, facts, status=422 if is_wrong else 200)
+
+
+def _to_members(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
+    """To the list as a whole: a script would follow a redirect and put the page into the dialog."""
+    where = reverse("members", args=[tenant.organization.slug])
+    return HttpResponse(status=204, headers={"HX-Redirect": where}) if request.htmx else redirect(where)
+
+
+def _member_or_404(tenant: Tenant, membership_id: int) -> Membership:
+    member = member_of(tenant.organization, membership_id)
+    if member is None:
+        raise Http404
+    return member
+
+
+def _invitation_or_404(tenant: Tenant, invitation_id: UUID) -> Invitation:
+    row = invitation_of(tenant.organization, invitation_id)
+    if row is None:
+        raise Http404
+    return row
+
+
+def _number(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 19 else None
