@@ -1,4 +1,6 @@
-"""HTTP entrances: `/v1/*` and `/health*` go straight to the gateway, everything else to Django."""
+"""Entrances: `/v1/*`, `/health*` and the playground's calls go straight to the gateway, LiteLLM's reports to the
+webhook, Prometheus to the metrics, WebSockets to their consumers, the rest to Django.
+"""
 
 import contextlib
 import os
@@ -10,31 +12,67 @@ from django.core.asgi import get_asgi_application
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "codexflow.settings")  # noqa: TID251 - Django reads it there
 django_application = get_asgi_application()
 
-from codexflow.settings import ENV  # noqa: E402 - Django must be set up first
-from routing.gateway import PREFIXES, Gateway  # noqa: E402
+from channels.auth import AuthMiddlewareStack  # noqa: E402
+from channels.routing import URLRouter  # noqa: E402
+from django.urls import path, re_path  # noqa: E402
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware  # noqa: E402
+
+from adminpanel import metrics as operators_metrics  # noqa: E402 - Django must be set up first
+from codexflow.settings import ENV  # noqa: E402
+from logs.consumers import LiveTail, Nowhere  # noqa: E402
+from logs.litellm import webhook as litellm_webhook  # noqa: E402
+from routing.gateway import PREFIXES, gateway  # noqa: E402
+from routing.playground import Playground, is_playground  # noqa: E402
 from routing.runtime import running  # noqa: E402
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
-gateway = Gateway()
+playground = Playground(gateway)
+# The session says who it is; the consumer asks whether they may.
+websockets: Any = AuthMiddlewareStack(
+    URLRouter([path("ws/o/<slug:slug>/logs/", LiveTail.as_asgi()), re_path(r"", Nowhere.as_asgi())])
+)
+webhook = litellm_webhook.Webhook(ENV)
+metrics = operators_metrics.Metrics(ENV)
 
 
 async def application(scope: Scope, receive: Receive, send: Send) -> None:
     """The one ASGI application."""
+    if scope["type"] != "lifespan" and any(name.startswith(b"x-forwarded-") for name, _ in scope["headers"]):
+        await _behind_proxy(scope, receive, send)
+    else:
+        await _served(scope, receive, send)
+
+
+async def _served(scope: Scope, receive: Receive, send: Send) -> None:
     if scope["type"] == "http":
         if scope["path"].startswith(PREFIXES):
             await gateway(scope, receive, send)
+        elif scope["path"] == litellm_webhook.PATH:
+            await webhook(scope, receive, send)
+        elif scope["path"] == operators_metrics.PATH:
+            await metrics(scope, receive, send)
+        elif is_playground(scope["path"]):
+            await playground(scope, receive, send)
         else:
             await django_application(scope, receive, send)  # type: ignore[arg-type] # Django types scopes narrower
+    elif scope["type"] == "websocket":
+        await websockets(scope, receive, send)
     elif scope["type"] == "lifespan":
         await _lifespan(receive, send)
+
+
+# Only requests that say they were forwarded are worth a look at who may say so.
+_behind_proxy: Any = ProxyHeadersMiddleware(_served, trusted_hosts=list(ENV.trusted_proxies))  # type: ignore[arg-type]
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:
     """Start the gateway before the first request and end it after the last."""
     async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(webhook.close)
+        stack.push_async_callback(metrics.close)
         await receive()
         try:
             await stack.enter_async_context(running(gateway, ENV))

@@ -43,9 +43,18 @@ app.autodiscover_tasks(["logs"])
 # from piling up while no worker listens. name: (task, every s, expires s)
 SCHEDULE: dict[str, tuple[str, float, float]] = {
     "drain": ("logs.tasks.drain_usage", 1, 3),
+    "reports": ("logs.tasks.take_reports", 1, 3),
+    "retry": ("logs.tasks.retry_reports", 10, 30),
+    "unmatched": ("logs.tasks.retry_unmatched", 3600, 600),
+    "unmatched-forget": ("logs.tasks.forget_unmatched", 3600, 600),
+    "sync": ("logs.tasks.sync_litellm", 300, 240),
     "sweep": ("logs.tasks.sweep_orphans", 10, 30),
     "reconcile": ("logs.tasks.reconcile_limits", 30, 30),
     "partitions": ("logs.tasks.make_partitions", 3600, 600),
+    "exports": ("logs.tasks.run_exports", 2, 3),
+    "exports-expire": ("logs.tasks.expire_exports", 600, 600),
+    # Rings every hour and works once a day, so that a beat that is restarted daily does not keep it from ever running.
+    "reconcile-litellm": ("logs.tasks.reconcile_litellm", 3600, 600),
     "verify": ("logs.tasks.verify_rollups", 3600, 600),
 }
 app.conf.beat_schedule = {

@@ -22,8 +22,11 @@ def argv_of(name: str, env: Env) -> list[str]:
 def _web(env: Env) -> list[str]:
     argv = ["uvicorn", "codexflow.asgi:application", "--host", env.host, "--port", str(env.port)]
     # Ours is httptools, which refuses smuggled requests that h11 answers; `auto` would hide a failing lifespan hook.
-    argv += ["--http", "codexflow.server:Protocol", "--loop", "uvloop", "--lifespan", "on"]
-    argv += ["--no-access-log", "--no-server-header"]
+    argv += ["--http", "codexflow.server:Protocol", "--ws", "none", "--loop", "uvloop", "--lifespan", "on"]
+    # Whose X-Forwarded-For is believed is decided in asgi.py, and only looked at when there is one.
+    # Clients only send a few words; compressing would keep a window for each of them.
+    argv += ["--ws", "websockets-sansio", "--ws-max-size", "16384", "--ws-per-message-deflate", "false"]
+    argv += ["--no-access-log", "--no-server-header", "--no-proxy-headers"]
     argv += ["--timeout-graceful-shutdown", str(int(env.drain_grace_s) + WEB_STOP_MARGIN_S)]
     return [*argv, "--workers", str(env.web_processes)] if env.web_processes > 1 else argv
 
@@ -31,7 +34,8 @@ def _web(env: Env) -> list[str]:
 def _worker(env: Env) -> list[str]:
     # Mingle and gossip would let workers exchange revokes, which we do not use; mingling costs a second of every start.
     quiet = ("--without-mingle", "--without-gossip")
-    return _celery("worker", env, "--pool", "prefork", "--concurrency", "2", *quiet)
+    # Exports and the sync may take one process each for a while; the drain must find another.
+    return _celery("worker", env, "--pool", "prefork", "--concurrency", "4", *quiet)
 
 
 def _beat(env: Env) -> list[str]:

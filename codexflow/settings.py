@@ -56,6 +56,7 @@ INSTALLED_APPS = [
 ]
 # `/v1/*` meets none of them (asgi.py).
 MIDDLEWARE = [
+    "codexflow.pages.middleware.RequestIdMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.middleware.gzip.GZipMiddleware",
@@ -191,6 +192,14 @@ CACHES: dict[str, dict[str, Any]] = {
     else {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}
 }
 
+# The live tail. Publishing and subscribing know no database numbers, so the prefix keeps installations apart.
+CHANNEL_LAYERS: dict[str, dict[str, Any]] = {
+    "default": {
+        "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
+        "CONFIG": {"hosts": [ENV.redis_url], "prefix": f"{ENV.redis_prefix}:live"},
+    }
+}
+
 LANGUAGE_CODE = "en"
 LANGUAGES = [("en", "English"), ("tr", "Türkçe")]
 LOCALE_PATHS = [REPOSITORY / "locale"]
@@ -201,15 +210,16 @@ USE_TZ = True
 TIME_ZONE = "UTC"
 
 STATIC_URL = "/static/"
-STATIC_ROOT = REPOSITORY / "staticfiles"
+STATIC_ROOT = ENV.static_root or REPOSITORY / "staticfiles"
 STATICFILES_DIRS = [REPOSITORY / "static"]
 # Production serves what collectstatic gathered, under names that hold their hash. Development needs no such step.
-WHITENOISE_USE_FINDERS = WHITENOISE_AUTOREFRESH = not ENV.is_production
+_is_gathered = ENV.is_production or ENV.static_root is not None
+WHITENOISE_USE_FINDERS = WHITENOISE_AUTOREFRESH = not _is_gathered
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
     "staticfiles": {
         "BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"
-        if ENV.is_production
+        if _is_gathered
         else "django.contrib.staticfiles.storage.StaticFilesStorage"
     },
 }
@@ -247,7 +257,12 @@ REST_FRAMEWORK = {
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "EXCEPTION_HANDLER": "codexflow.lib.http.drf_exception_handler",
 }
-SPECTACULAR_SETTINGS = {"TITLE": "CodexFlow management API", "VERSION": "1"}
+SPECTACULAR_SETTINGS: dict[str, Any] = {
+    "TITLE": "CodexFlow management API",
+    "VERSION": "1",
+    "DESCRIPTION": "Keys, requests, usage and exports of an organization. New requests come live over a WebSocket at"
+    " `/ws/o/{slug}/logs/` (docs/api.md), which OpenAPI has no words for.",
+}
 
 UNFOLD = {
     "SITE_TITLE": "CodexFlow",

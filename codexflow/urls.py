@@ -7,12 +7,13 @@ from django.contrib import admin
 from django.urls import URLPattern, URLResolver, include, path
 from drf_spectacular.views import SpectacularJSONAPIView
 
-from codexflow.dev import mail
+from codexflow.dev import components, mail
 from codexflow.lib.admin import site
-from codexflow.pages import views
+from codexflow.pages import account, docs, doctor, legal, reference, status, views
 from codexflow.settings import ENV
-from keys.api import KeysView, KeyView
-from logs.api import RequestsView, RequestView, UsageView
+from keys.api import BudgetsView, KeyRotationView, KeysView, KeyView
+from logs.api import ReconciliationView, RequestsView, RequestView, UsageView
+from logs.export_api import ExportCancelView, ExportDownloadView, ExportsView, ExportView
 
 # Only the web needs the operators' pages; workers and commands do without.
 admin.autodiscover()
@@ -22,20 +23,46 @@ api: list[URLPattern | URLResolver] = [
     path("api/v1/schema", SpectacularJSONAPIView.as_view(), name="api-schema"),
     path("api/v1/keys", KeysView.as_view(), name="api-keys"),
     path("api/v1/keys/<uuid:key_id>", KeyView.as_view(), name="api-key"),
+    path("api/v1/keys/<uuid:key_id>/rotate", KeyRotationView.as_view(), name="api-key-rotate"),
+    path("api/v1/budgets", BudgetsView.as_view(), name="api-budgets"),
     path("api/v1/requests", RequestsView.as_view(), name="api-requests"),
+    path("api/v1/reconciliation", ReconciliationView.as_view(), name="api-reconciliation"),
     path("api/v1/usage", UsageView.as_view(), name="api-usage"),
     path("api/v1/requests/<uuid:request_id>", RequestView.as_view(), name="api-request"),
+    path("api/v1/exports", ExportsView.as_view(), name="api-exports"),
+    path("api/v1/exports/<uuid:export_id>", ExportView.as_view(), name="api-export"),
+    path("api/v1/exports/<uuid:export_id>/cancel", ExportCancelView.as_view(), name="api-export-cancel"),
+    path("api/v1/exports/<uuid:export_id>/download", ExportDownloadView.as_view(), name="api-export-download"),
+]
+
+dev: list[URLPattern | URLResolver] = [
+    path("dev/mail/", mail.page, name="dev-mail"),
+    path("dev/components/", components.page, name="dev-components"),
 ]
 
 pages: list[URLPattern | URLResolver] = [
     path("", views.landing, name="landing"),
+    path("pricing/", views.pricing, name="pricing"),
+    path("docs/", docs.quickstart, name="docs"),
+    path("docs/reference/", reference.reference, name="docs-reference"),
+    path("docs/<path:address>/", docs.page, name="docs-page"),
+    path("doctor/", doctor.page, name="doctor"),
+    path("doctor.sh", doctor.script, name="doctor-script"),
+    path("status/", status.status, name="status"),
+    path("terms/", legal.terms, name="terms"),
+    path("privacy/", legal.privacy, name="privacy"),
+    path("settings/export/", account.export, name="account-export"),
     path("", include("accounts.urls")),
     path("", include("logs.urls")),
     path("", include("keys.urls")),
     path("", include("billing.urls")),
+    path("", include("routing.urls")),
     path("accounts/", include("allauth.urls")),
     path("ops/", site.urls),
-    *([] if ENV.is_production else [path("dev/mail/", mail.page, name="dev-mail")]),
+    *([] if ENV.is_production else dev),
 ]
 
 urlpatterns = [*api, *pages]
+
+handler429 = "codexflow.pages.errors.too_many"  # asked for by allauth
+handler500 = "codexflow.pages.errors.failed"

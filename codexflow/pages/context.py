@@ -17,6 +17,7 @@ from billing.services import limits_of
 from codexflow.dev.quickstart import api_url, site_url
 from codexflow.lib.clock import now
 from codexflow.lib.snippets import snippets
+from codexflow.pages.middleware import request_id_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,7 @@ def page(request: HttpRequest) -> dict[str, Any]:
         "sends_mail": settings.ENV.mail is not None,
         "is_production": settings.ENV.is_production,
         "nav": section_of(request),
+        "request_id": request_id_of(request),
         "shell": SimpleLazyObject(lambda: shell_of(request)),
     }
 
@@ -54,11 +56,28 @@ _SECTIONS = {
     "overview": "overview",
     "log": "log",
     "request": "log",
+    "exports": "log",
+    "export": "log",
+    "export-new": "log",
     "keys": "keys",
+    "playground": "playground",
+    "playground-code": "playground",
+    "key": "keys",
     "key-create": "keys",
-    "key-rename": "keys",
+    "key-edit": "keys",
+    "key-rotate": "keys",
     "key-revoke": "keys",
     "billing": "billing",
+    "billing-budgets": "billing",
+    "members": "team",
+    "invite": "team",
+    "leave": "team",
+    "member-role": "team",
+    "member-remove": "team",
+    "audit": "team",
+    "organization-settings": "team",
+    "organization-delete": "team",
+    "ownership-transfer": "team",
 }
 
 

@@ -1,14 +1,35 @@
-"""The operators' pages come from a library whose scripts need a weaker policy than ours."""
+"""What every page has: an id of its own; and what the operators' pages need."""
 
 from collections.abc import Callable
 
+import structlog
 from django.http import HttpRequest, HttpResponse
+
+from codexflow.lib.ids import new_id
 
 OPERATORS = "/ops/"
 
 
+class RequestIdMiddleware:
+    """An id for the answer, its error page and its lines in the log."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        with structlog.contextvars.bound_contextvars(request_id=request_id_of(request)):
+            response = self.get_response(request)
+        response.headers.setdefault("X-CFX-Request-Id", request_id_of(request))
+        return response
+
+
+def request_id_of(request: HttpRequest) -> str:
+    """The request's id, made when first asked for."""
+    return str(vars(request).setdefault("cfx_request_id", str(new_id())))
+
+
 class OperatorPagesMiddleware:
-    """Allow there, and only there, evaluated scripts and inline styles."""
+    """Allow there, and only there, evaluated scripts and inline styles: their library needs them."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self.get_response = get_response

@@ -1,20 +1,24 @@
-"""The public pages: landing with prices."""
+"""The public pages: landing and prices."""
 
 from dataclasses import dataclass
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
+from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.http import require_safe
 
 from billing.models import Plan
+from billing.pricing import FrozenRates, Usage, cost_nanos
 from billing.selectors import public_plans
 from codexflow.catalogue import directory
 from codexflow.catalogue.schema import Catalogue, CatalogueError
 from codexflow.dev.quickstart import api_url
 from codexflow.lib.snippets import snippets
 from codexflow.settings import ENV
+from logs.models import UpstreamAttempt
+from logs.waterfall import Bar, bars
 
 RECOMMENDED = "pro"
 
@@ -45,11 +49,22 @@ STAGES = {
 }
 
 
-@require_safe
-def landing(request: HttpRequest) -> HttpResponse:
-    """What it is, real code, what it costs."""
-    current = catalogue()
-    prices: list[dict[str, Any]] = [
+def offers(current: Catalogue) -> list[Offer]:
+    """The plans for sale, cheapest first."""
+    return [
+        Offer(
+            plan,
+            current.daily_requests if plan.daily_requests is None else plan.daily_requests,
+            current.concurrent_streams if plan.concurrent_streams is None else plan.concurrent_streams,
+            plan.slug == RECOMMENDED,
+        )
+        for plan in public_plans()
+    ]
+
+
+def prices(current: Catalogue) -> list[dict[str, Any]]:
+    """Every model for sale with its rates and the stages that it serves first."""
+    return [
         {
             "model": model,
             "rates": current.prices[model],
@@ -57,24 +72,63 @@ def landing(request: HttpRequest) -> HttpResponse:
         }
         for model in sorted(current.models)
     ]
-    return render(
-        request,
-        "pages/landing.html",
-        {
-            "offers": [
-                Offer(
-                    plan,
-                    current.daily_requests if plan.daily_requests is None else plan.daily_requests,
-                    current.concurrent_streams if plan.concurrent_streams is None else plan.concurrent_streams,
-                    plan.slug == RECOMMENDED,
-                )
-                for plan in public_plans()
-            ],
-            "prices": prices,
-            # The longest first: it shows the most.
-            "snippets": sorted(snippets(api_url(ENV)), key=lambda snippet: snippet.slug != "python"),
-            "stages": [
-                {"name": name, "config": current.stages[name], "words": words} for name, words in STAGES.items()
-            ],
-        },
-    )
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A request of a stage, drawn as the log draws it: made up, but with this installation's models and prices."""
+
+    stage: str
+    words: str | Promise
+    bars: list[Bar]
+    latency_ms: int
+    usage: Usage
+    model: str
+    cost_nanos: int
+
+
+def picture(current: Catalogue, name: str) -> Picture:
+    """Where there is a fallback, the plan's first model is out of order and the review's is slow."""
+    stage = current.stages[name]
+    first = UpstreamAttempt(n=1, model=stage.model, status=200, started_ms=0, first_byte_ms=420, duration_ms=2_600)
+    attempts = [first]
+    if stage.fallback and name != "code":
+        code, lost_ms = ("upstream_error", 310) if name == "plan" else ("upstream_timeout", 1_100)
+        failed = UpstreamAttempt(n=1, model=stage.model, status=502, error_code=code, started_ms=0, duration_ms=lost_ms)
+        rescued = UpstreamAttempt(
+            n=2, model=stage.fallback[0], status=200, started_ms=lost_ms, first_byte_ms=380, duration_ms=2_300
+        )
+        attempts = [failed, rescued]
+    last = attempts[-1]
+    usage = Usage(prompt_tokens=3_180, cached_tokens=1_024, completion_tokens=764)
+    price = current.prices[last.model]
+    rates = FrozenRates(input_nanos=price.input_nanos, cached_nanos=price.cached_nanos, output_nanos=price.output_nanos)
+    latency_ms = last.started_ms + last.duration_ms
+    drawn = bars(attempts, latency_ms)
+    return Picture(name, STAGES[name], drawn, latency_ms, usage, last.model, cost_nanos(usage, rates))
+
+
+@require_safe
+def landing(request: HttpRequest) -> HttpResponse:
+    """What it is, real code, a request drawn, what it costs."""
+    current = catalogue()
+    chosen = request.GET.get("stage", "")
+    shown = picture(current, chosen if chosen in STAGES else "plan")
+    facts: dict[str, Any] = {"picture": shown, "stage_names": list(STAGES)}
+    if request.headers.get("HX-Request") and not request.headers.get("HX-History-Restore-Request"):
+        return render(request, "pages/landing.html#picture", facts)
+    facts |= {
+        "offers": offers(current),
+        "prices": prices(current),
+        # The longest first: it shows the most.
+        "snippets": sorted(snippets(api_url(ENV)), key=lambda snippet: snippet.slug != "python"),
+        "stages": [{"name": name, "config": current.stages[name], "words": words} for name, words in STAGES.items()],
+    }
+    return render(request, "pages/landing.html", facts)
+
+
+@require_safe
+def pricing(request: HttpRequest) -> HttpResponse:
+    """Plans, every limit of each, model prices, and what people ask."""
+    current = catalogue()
+    return render(request, "pages/pricing.html", {"offers": offers(current), "prices": prices(current)})

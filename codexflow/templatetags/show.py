@@ -106,6 +106,12 @@ def ms(value: int | None) -> str:
 
 
 @register.filter
+def rounded(value: float | None) -> int | None:
+    """To a whole number; nothing stays nothing."""
+    return None if value is None else round(value)
+
+
+@register.filter
 def zoned(moment: datetime) -> str:
     """21 Nov 2026 02:10:42 in the reader's zone."""
     return formats.date_format(timezone.localtime(moment), "j M Y H:i:s")

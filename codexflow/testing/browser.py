@@ -88,11 +88,13 @@ class Visitor:
             ]
         )
 
-    def axe(self) -> list[str]:
-        """Serious findings on the page as it is now, each in one line."""
-        found: Any = self.page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+    def axe(self, *, colours_only: bool = False) -> list[str]:
+        """Serious findings on the page as it is now, each in one line; of all rules, or of those about colour."""
+        rules = ", runOnly: ['color-contrast', 'link-in-text-block']" if colours_only else ""
+        found: Any = self.page.evaluate(f"axe.run(document, {{resultTypes: ['violations']{rules}}})")
         return [
-            f"{self.page.url}: {each['id']}: {json.dumps([node['target'] for node in each['nodes']])} {each['help']}"
+            f"{self.page.url}: {each['id']}: {json.dumps([node['target'] for node in each['nodes']])} {each['help']}:"
+            f" {each['nodes'][0]['failureSummary']}"
             for each in found["violations"]
             if each["impact"] in _SERIOUS
         ]

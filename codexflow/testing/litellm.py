@@ -8,7 +8,6 @@ Faults asked for in a message therefore pass through the real LiteLLM. Starting 
 
 import json
 import os
-import socket
 import subprocess
 import tempfile
 import threading
@@ -24,6 +23,7 @@ import yaml
 from typing_extensions import override
 
 from codexflow.dev import litellm as program
+from codexflow.dev.valkey import free_port
 from codexflow.lib.ids import new_id
 from codexflow.testing.upstream import Upstream, running_upstream
 
@@ -123,18 +123,19 @@ class WebhookSink:
 class LiteLLM:
     """A running LiteLLM proxy. `provider` is the demo upstream behind it."""
 
-    def __init__(self, config: Path, provider: Upstream, sink: WebhookSink | None) -> None:
-        """Start it and return once it listens. Without a sink the webhook's variables are not set."""
+    def __init__(self, config: Path, provider: Upstream, sink: WebhookSink | None, *, webhook_url: str = "") -> None:
+        """Start it and return once it listens. It reports to the sink, or to `webhook_url`, or to nobody."""
+        webhook_url = sink.url if sink else webhook_url
         self.api_key = MASTER_KEY
         self.provider = provider
         self._sink = sink
-        port = _free_port()
+        port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         given = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG")}  # noqa: TID251 - handed on
         environment = program.environment(
             {
                 **given,
-                **({"CODEXFLOW_WEBHOOK_URL": sink.url, "LITELLM_WEBHOOK_KEY": WEBHOOK_KEY} if sink else {}),
+                **({"CODEXFLOW_WEBHOOK_URL": webhook_url, "LITELLM_WEBHOOK_KEY": WEBHOOK_KEY} if webhook_url else {}),
                 "OPENROUTER_API_KEY": provider.api_key,
                 "OPENROUTER_API_BASE": f"{provider.url}/v1",
                 "DEFAULT_FLUSH_INTERVAL_SECONDS": "1",  # five as shipped: tests would wait for nothing
@@ -252,6 +253,16 @@ def running_litellm() -> Iterator[LiteLLM]:
 
 
 @contextmanager
+def running_over(webhook_url: str) -> Iterator[LiteLLM]:
+    """LiteLLM with its provider, reporting to a webhook of somebody else's."""
+    with running_upstream(as_provider=True) as provider, tempfile.TemporaryDirectory() as folder:
+        config = Path(folder) / "litellm.yaml"
+        config.write_text(yaml.safe_dump(config_over(provider)))
+        with _stopping(LiteLLM(config, provider, sink=None, webhook_url=webhook_url)) as litellm:
+            yield litellm
+
+
+@contextmanager
 def running_as_shipped(config: Path) -> Iterator[LiteLLM]:
     """LiteLLM with a configuration file just as it is, OpenRouter replaced by a demo upstream, no webhook."""
     with (
@@ -268,10 +279,3 @@ def _stopping(litellm: LiteLLM) -> Iterator[LiteLLM]:
     finally:
         litellm.stop()
         litellm.client.close()
-
-
-def _free_port() -> int:
-    """A port free a moment ago: LiteLLM cannot pick one and tell."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port

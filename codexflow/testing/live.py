@@ -10,6 +10,7 @@ import os
 import re
 import signal
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -21,10 +22,13 @@ from django.core.management import call_command
 from django.db import close_old_connections, connection
 
 from codexflow.catalogue import directory
+from codexflow.catalogue import services as catalogue_services
+from codexflow.catalogue.models import ConfigVersion
 from codexflow.dev.valkey import free_port
 from codexflow.env import REPOSITORY, Env
 from codexflow.lib.redis import sync_client
 from codexflow.programs import argv_of
+from codexflow.testing import skewed
 from codexflow.testing.upstream import Upstream
 from codexflow.testing.waiting import until
 from logs.drain import drain
@@ -36,10 +40,13 @@ _SHORTER = {
     r"total_timeout: \d+": "total_timeout: 3",
     r"recovery_timeout: \d+": "recovery_timeout: 1",
 }
+# For gateways over a real LiteLLM.
+PATIENT = {r"\btimeout: \d+": "timeout: 30", r"total_timeout: \d+": "total_timeout: 30"}
 _SETTINGS = {
     "CFX_UPSTREAM_IDLE_S": "2",
     "CFX_UPSTREAM_TOTAL_S": "20",
     "CFX_REQUEST_BODY_TIMEOUT_S": "1",
+    "CFX_HEADER_TIMEOUT_S": "3",
     "CFX_LEASE_MS": "2000",
     "CFX_HEARTBEAT_S": "0.5",
     "CFX_JOURNAL_SHIP_AFTER_S": "0.5",
@@ -49,26 +56,25 @@ _SETTINGS = {
 }
 
 
-def models_file(folder: Path, **changes: str) -> Path:
-    """The shipped models.yaml with short times; `changes` replace further patterns, dots for spaces."""
+def models_text(**changes: str) -> str:
+    """The shipped models.yaml with short times; `changes` replace further patterns."""
     text = (REPOSITORY / "config" / "models.yaml").read_text()
     for pattern, value in {**_SHORTER, **changes}.items():
         text = re.sub(pattern, value, text)
-    path = folder / "models.yaml"
-    path.write_text(text)
-    return path
+    return text
 
 
 class Program:
     """A process of the house, started with the test session's servers."""
 
-    def __init__(self, name: str, environ: dict[str, str], log: Path) -> None:
+    def __init__(self, name: str, environ: dict[str, str], log: Path, *, clock_off_s: int = 0) -> None:
         self.log = log
         self.environ = environ
+        argv = argv_of(name, Env.read(environ))
+        if clock_off_s:
+            argv = skewed.argv_with(clock_off_s, argv)
         with log.open("a") as output:
-            self.process = subprocess.Popen(
-                argv_of(name, Env.read(environ)), cwd=REPOSITORY, env=environ, stdout=output, stderr=output
-            )
+            self.process = subprocess.Popen(argv, cwd=REPOSITORY, env=environ, stdout=output, stderr=output)
 
     def kill(self) -> None:
         """SIGKILL: as when the machine dies."""
@@ -90,9 +96,9 @@ class Program:
 class Gateway(Program):
     """A gateway process; `url` ends without a slash."""
 
-    def __init__(self, environ: dict[str, str], log: Path) -> None:
+    def __init__(self, environ: dict[str, str], log: Path, *, clock_off_s: int = 0) -> None:
         port = str(free_port())
-        super().__init__("web", {**environ, "PORT": port}, log)
+        super().__init__("web", {**environ, "PORT": port}, log, clock_off_s=clock_off_s)
         self.url = f"http://127.0.0.1:{port}"
         until(self.is_ready, within_s=40, what=f"gateway ready, see {log}")
 
@@ -113,6 +119,7 @@ class Live:
         self.prefix: str = settings.ENV.redis_prefix
         self.upstream = Upstream()
         self._programs: list[Program] = []
+        self._configuration = models_text()
         self.environ = self._environ()
         directory.load(Path(self.environ["CFX_CONFIG_PATH"]))
         call_command("seed", stdout=io.StringIO())
@@ -131,7 +138,7 @@ class Live:
             "CFX_ENV": "development",
             "CFX_HOME": str(self.folder / "home"),
             "CFX_JOURNAL_DIR": str(self.folder / "journal"),
-            "CFX_CONFIG_PATH": str(models_file(self.folder)),
+            "CFX_CONFIG_PATH": str(self._models_file()),
             "CFX_REDIS_PREFIX": self.prefix,
             "DATABASE_URL": f"postgresql:///{found['NAME']}?{given}",
             "REDIS_URL": settings.ENV.redis_url,
@@ -145,11 +152,12 @@ class Live:
     def url(self) -> str:
         return self.gateway.url
 
-    def new_gateway(self, **changes: str) -> Gateway:
+    def new_gateway(self, *, clock_off_s: int = 0, **changes: str) -> Gateway:
         """One more gateway process; it ends with the session unless a test ends it."""
         (self.folder / "home").mkdir(exist_ok=True)
         number = len(self._programs)
-        gateway = Gateway({**self.environ, **changes}, self.folder / f"gateway{number}.log")
+        log = self.folder / f"gateway{number}.log"
+        gateway = Gateway({**self.environ, **changes}, log, clock_off_s=clock_off_s)
         self._programs.append(gateway)
         return gateway
 
@@ -165,7 +173,42 @@ class Live:
         self.upstream.clear()
         if circuits := self.keys("breaker:*"):
             self.redis.delete(*circuits)
-            until(lambda: not self.health()["details"]["circuits"], what="closed circuits")
+            # Each gateway keeps its own copy of the circuits, and would refuse by it without a call.
+            until(lambda: not any(map(self._has_open_circuits, self._gateways())), what="closed circuits")
+        self._put_in_force()
+
+    @contextlib.contextmanager
+    def configured(self, **changes: str) -> Iterator[None]:
+        """Another models.yaml for all: its versions are shared, so no process can have one of its own."""
+        before, self._configuration = self._configuration, models_text(**changes)
+        self._put_in_force()
+        try:
+            yield
+        finally:
+            self._configuration = before
+            self._put_in_force()
+
+    def _put_in_force(self) -> None:
+        newest = ConfigVersion.objects.first()
+        if newest is not None and newest.text == self._configuration:
+            return
+        version = catalogue_services.apply(self._configuration, author="test").version
+        until(
+            lambda: all(self.health(each.url)["details"]["config_version"] == version for each in self._gateways()),
+            what=f"configuration {version}",
+        )
+
+    def _models_file(self) -> Path:
+        path = self.folder / "models.yaml"
+        path.write_text(self._configuration)
+        return path
+
+    def _gateways(self) -> list[Gateway]:
+        return [each for each in self._programs if isinstance(each, Gateway) and each.process.poll() is None]
+
+    def _has_open_circuits(self, gateway: Gateway) -> bool:
+        report = self.health(gateway.url)
+        return report["checks"]["redis"] and bool(report["details"]["circuits"])
 
     def health(self, url: str = "") -> Any:
         return httpx.get(f"{url or self.url}/health", timeout=5).json()
@@ -177,6 +220,13 @@ class Live:
         content = {"messages": [{"role": "user", "content": "Hello"}], **body}
         own = {"Authorization": f"Bearer {key}", **(headers or {})}
         return httpx.post(f"{url or self.url}/v1/chat/completions", json=content, headers=own, timeout=30)
+
+    def ask(
+        self, key: str, path: str, *, url: str = "", headers: dict[str, str] | None = None, **body: Any
+    ) -> httpx.Response:
+        """A call on any surface; `path` begins with a slash."""
+        own = {"Authorization": f"Bearer {key}", **(headers or {})}
+        return httpx.post(f"{url or self.url}{path}", json=body, headers=own, timeout=30)
 
     def say(self, key: str, text: str, **more: Any) -> httpx.Response:
         """A chat call with this user message: where faults are asked for."""
@@ -190,8 +240,10 @@ class Live:
         close_old_connections()
         return RequestLog.objects.filter(request_id=request_id).first()
 
-    def row_of(self, response: httpx.Response) -> RequestLog:
-        return self.row(response.headers["x-cfx-request-id"])
+    def row_of(self, response: httpx.Response, about: object = "") -> RequestLog:
+        request_id = response.headers["x-cfx-request-id"]
+        told = f"row of {request_id}: {response.status_code} {response.text[:200]} {about}"
+        return until(lambda: self.row_now(request_id), what=told)
 
     def drain_now(self) -> None:
         """The drain, here and now, when waiting for the worker is not the subject."""

@@ -1,4 +1,4 @@
-"""A pytest plugin: the `live` fixture. Models are imported only when it is used, after Django is set up."""
+"""A pytest plugin: the `live` and `unbreakable` fixtures. Models are imported only once Django is set up, when used."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from codexflow.testing.live import Live
+    from codexflow.testing.live import Gateway, Live
 
 
 @pytest.fixture(scope="session")
@@ -38,3 +38,13 @@ def live(live_house: "Live", django_db_blocker: Any) -> "Iterator[Live]":
     with django_db_blocker.unblock():
         live_house.calm_down()
         yield live_house
+
+
+@pytest.fixture(scope="module")
+def unbreakable(live_house: "Live", django_db_blocker: Any) -> "Iterator[Gateway]":
+    """The gateway while circuits stay closed, for tests in which much fails on purpose."""
+    with (
+        django_db_blocker.unblock(),
+        live_house.configured(**{r"failure_threshold: \d+": "failure_threshold: 1000000"}),
+    ):
+        yield live_house.gateway

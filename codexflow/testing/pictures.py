@@ -23,14 +23,31 @@ LOOKS = [
     ("dark", "en", "phone"),
     ("light", "tr", "phone"),
 ]
-PUBLIC = [("landing", "/"), ("login", "/accounts/login/"), ("signup", "/accounts/signup/"), ("not-found", "/nowhere/")]
+PUBLIC = [
+    ("landing", "/"),
+    ("pricing", "/pricing/"),
+    ("docs", "/docs/"),
+    ("docs-client", "/docs/clients/claude-code/"),
+    ("reference", "/docs/reference/"),
+    ("doctor", "/doctor/"),
+    ("status", "/status/"),
+    ("terms", "/terms/"),
+    ("components", "/dev/components/"),
+    ("login", "/accounts/login/"),
+    ("signup", "/accounts/signup/"),
+    ("not-found", "/nowhere/"),
+]
 INSIDE = [
-    ("overview", f"/o/{SLUG}/?range=14d&metric=cost"),
-    ("overview-24h", f"/o/{SLUG}/?range=24h&metric=tokens&group=stage"),
+    ("overview", f"/o/{SLUG}/?range=30d&metric=cost"),
+    ("overview-24h", f"/o/{SLUG}/?range=24h&metric=tokens&group=key"),
     ("logs", f"/o/{SLUG}/logs/?range=14d"),
     ("logs-empty", f"/o/{SLUG}/logs/?id=00000000"),
+    ("playground", f"/o/{SLUG}/playground/"),
+    ("exports", f"/o/{SLUG}/logs/exports/"),
     ("keys", f"/o/{SLUG}/keys/"),
     ("billing", f"/o/{SLUG}/billing/"),
+    ("members", f"/o/{SLUG}/members/"),
+    ("audit", f"/o/{SLUG}/audit/"),
     ("organization", f"/o/{SLUG}/settings/"),
     ("settings", "/settings/"),
     ("email", "/accounts/email/"),
@@ -97,7 +114,14 @@ def take_all(browser: Browser, site: Site, look: tuple[str, str, str], number: i
         page.locator("#drawer [data-request]").wait_for()
         take(person, "drawer", look)
         page = person.go(f"/o/{SLUG}/keys/")
-        page.locator("a[hx-get$='/revoke/']").first.click()
+        page.locator("td a[title]").nth(1).click()
+        page.locator("#drawer a[hx-get$='/edit/']").wait_for()
+        take(person, "drawer-key", look)
+        page.locator("#drawer a[hx-get$='/rotate/']").click()
+        page.locator("#dialog form").wait_for()
+        take(person, "dialog-rotate", look)
+        page.keyboard.press("Escape")
+        page.locator("#drawer a[hx-get$='/revoke/']").click()
         page.locator("#dialog form").wait_for()
         take(person, "dialog-revoke", look)
         page = person.go("/accounts/2fa/totp/activate/")
@@ -114,7 +138,7 @@ def take_all(browser: Browser, site: Site, look: tuple[str, str, str], number: i
 def renew_readme(browser: Browser, site: Site) -> None:
     README.mkdir(parents=True, exist_ok=True)
     shots = [
-        ("overview", ("light", "en", "desktop"), f"/o/{SLUG}/?range=14d&metric=cost"),
+        ("overview", ("light", "en", "desktop"), f"/o/{SLUG}/?range=30d&metric=cost"),
         ("request", ("dark", "en", "desktop"), f"/o/{SLUG}/logs/?range=14d"),
         ("keys", ("light", "en", "desktop"), f"/o/{SLUG}/keys/"),
     ]

@@ -1,4 +1,5 @@
-"""`python -m codexflow.testing.scene SLUG`: two weeks of plausible usage for an organization, to look at pages with.
+"""`python -m codexflow.testing.scene SLUG`: two weeks of plausible usage for an organization, to look at pages with; a
+colleague, an invitation and an export, too.
 
 The events go the way of real ones, from the drain on. The numbers come from a fixed seed.
 """
@@ -12,6 +13,7 @@ from uuid import UUID
 import django
 
 if TYPE_CHECKING:
+    from accounts.models import User
     from logs.events import UsageEvent
 
 DAYS = 14
@@ -21,6 +23,7 @@ HOURS = (8, 9, 10, 10, 11, 11, 12, 13, 14, 14, 15, 15, 16, 17, 18, 20)
 
 def main(slug: str) -> int:
     django.setup()
+    from accounts import members
     from accounts.models import Organization
     from billing.limits import ShardKeys
     from codexflow.catalogue import directory
@@ -28,19 +31,34 @@ def main(slug: str) -> int:
     from keys.services import issue_key
     from logs.drain import Entry, store
     from logs.events import encode
+    from logs.models import ExportJob
 
     directory.load(ENV.config_path)
     organization = Organization.objects.get(slug=slug)
-    owner = organization.members.get()
+    owner = organization.members.get(memberships__role="owner")
     keys = [issue_key(organization, name=name, created_by=owner).row.pk for name in ("prod-web", "ci-agent", "laptop")]
+    asked = [
+        members.invite(organization, email=f"{name}@example.org", role=role, by_role="owner", actor=owner)
+        for name, role in (("ben", "developer"), ("nina", "viewer"))
+    ]
+    members.accept(asked[0], actor=_colleague())
     shard = ShardKeys.of(ENV.redis_prefix, 0)
     entries = [
         Entry(shard, b"scene-%d" % n, encode(event)) for n, event in enumerate(_events(organization.pk, keys, owner.pk))
     ]
     for start in range(0, len(entries), 200):
         store(entries[start : start + 200])
+    ExportJob.objects.create(
+        organization=organization, created_by=owner, format=ExportJob.Format.CSV, state=ExportJob.State.EXPIRED
+    )
     sys.stdout.write(f"{len(entries)} requests\n")
     return 0
+
+
+def _colleague() -> "User":
+    from accounts.services import create_user_with_organization
+
+    return create_user_with_organization(email="ben@example.org", password=None, name="Ben")
 
 
 def _events(organization_id: UUID, keys: list[UUID], user_id: int) -> "Iterator[UsageEvent]":

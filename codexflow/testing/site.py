@@ -67,6 +67,8 @@ def _environ(home: Home, port: int) -> dict[str, str]:
         "PORT": str(port),
         "LOG_LEVEL": "WARNING",
         "DJANGO_SETTINGS_MODULE": "codexflow.settings",
+        # Files are served as in production: packed, under names that hold their hash.
+        "CFX_STATIC_ROOT": str(home.path / "static"),
     }
 
 
@@ -77,6 +79,8 @@ def running_site() -> Iterator[Site]:
     port = valkey.free_port()
     log = home.path.with_suffix(".log")
     with log.open("w") as output:
+        gather = [sys.executable, "manage.py", "collectstatic", "--noinput", "--verbosity", "0"]
+        subprocess.run(gather, cwd=REPOSITORY, env=_environ(home, port), stdout=output, stderr=output, check=True)
         argv: Sequence[str] = [sys.executable, "manage.py", "up"]
         process = subprocess.Popen(argv, cwd=REPOSITORY, env=_environ(home, port), stdout=output, stderr=output)
         site = Site(f"http://{valkey.LOOPBACK}:{port}", home, log)

@@ -31,6 +31,7 @@ class Upstream:
         as_provider: bool = False,
         records_bodies: bool = True,
         gap_ms: int = 0,
+        counts_tokens: bool = False,
         port: int = 0,
     ) -> None:
         """Start it and return once it listens. Streams come without pauses unless `gap_ms` says so."""
@@ -47,6 +48,7 @@ class Upstream:
         command += ["--api-key", api_key] if api_key else []
         command += ["--as-provider"] if as_provider else []
         command += ["--record-bodies"] if records_bodies else []
+        command += ["--counts-tokens"] if counts_tokens else []
         self.process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
         self.url = self._listening()
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}

@@ -61,6 +61,20 @@ def test_every_problem_is_named_at_once() -> None:
         assert sum(line.startswith(name) for line in found) == 1, name
 
 
+def test_the_processes_that_share_limits_are_those_behind_the_port_unless_said_otherwise() -> None:
+    assert Env.read(GOOD).limiter_processes == 1
+    assert Env.read({**GOOD, "CFX_WEB_PROCESSES": "3"}).limiter_processes == 3
+    assert Env.read({**GOOD, "CFX_WEB_PROCESSES": "3", "CFX_LIMITER_PROCESSES": "12"}).limiter_processes == 12
+
+
+def test_what_happens_without_redis_is_read() -> None:
+    assert (Env.read(GOOD).limiter_fail, Env.read(GOOD).outage_allowance_nanos) == ("bounded", 1_000_000_000)
+    env = Env.read({**GOOD, "LIMITER_FAIL": "closed", "CFX_OUTAGE_ALLOWANCE_USD": "0.25"})
+    assert (env.limiter_fail, env.outage_allowance_nanos) == ("closed", 250_000_000)
+    wrong = {"LIMITER_FAIL": "open", "CFX_OUTAGE_ALLOWANCE_USD": "-1", "CFX_LIMITER_PROCESSES": "0"}
+    assert {line.split(":")[0] for line in problems(**wrong)} == set(wrong)
+
+
 def test_known_secrets_are_refused_in_production_and_short_ones_everywhere() -> None:
     assert problems(HASH_SALT=DEVELOPMENT_SECRET)
     assert problems(HASH_SALT="cfx-salt-a7b3c9d2e5f8g1h4j6k0m3n5p8q2r4s6")

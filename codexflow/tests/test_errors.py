@@ -1,6 +1,5 @@
 """Every error: its code is unique, documented and permanent."""
 
-import json
 import re
 import sys
 from collections.abc import Iterator
@@ -10,21 +9,29 @@ import pytest
 
 from billing import errors as billing_errors
 from codexflow.env import REPOSITORY
+from codexflow.lib.envelope import envelope
 from codexflow.lib.errors import AppError
-from codexflow.lib.http import body_of, headers_of
+from codexflow.lib.http import headers_of
 from keys import errors as key_errors
+from logs import errors as log_errors
+from logs.litellm import errors as litellm_errors
 from routing import errors as routing_errors
 
 # Permanent: a client somewhere relies on every line. code -> status
 TABLE = {
     "account_suspended": 403, "action_not_allowed": 403, "authentication_unavailable": 503, "client_disconnected": 499,
     "concurrency_limit_exceeded": 429, "daily_quota_exceeded": 429, "headers_too_large": 431, "insufficient_quota": 402,
-    "internal_error": 500, "invalid_api_key": 401, "invalid_header": 400, "invalid_json": 400, "invalid_request": 400,
-    "invalid_stage": 400, "key_limit_reached": 403, "limiter_unavailable": 503, "method_not_allowed": 405,
+    "internal_error": 500, "invalid_api_key": 401, "invalid_header": 400, "invalid_json": 400, "invalid_report": 400,
+    "invalid_request": 400, "invalid_stage": 400, "invalid_webhook_key": 401, "key_limit_reached": 403,
+    "key_not_changeable": 409, "key_not_rotatable": 409, "limit_above_plan": 400,
+    "limiter_unavailable": 503, "method_not_allowed": 405,
     "model_not_allowed": 400, "model_not_allowed_for_key": 403, "model_not_priced": 400, "not_found": 404,
     "rate_limit_exceeded": 429, "request_timeout": 408, "request_too_large": 413, "shutting_down": 503,
-    "stage_not_allowed": 403, "token_rate_exceeded": 429, "unknown_route": 404, "upstream_rate_limited": 429,
+    "stage_not_allowed": 403, "surface_not_allowed": 403,
+    "thread_unsupported_request": 400, "token_rate_exceeded": 429, "unknown_route": 404, "upstream_rate_limited": 429,
     "upstream_refused": 400, "upstream_stream_broken": 502, "upstream_timeout": 504, "upstream_unavailable": 503,
+    "webhook_address_refused": 403, "webhook_rate_limited": 429, "webhook_too_large": 413, "webhook_unavailable": 503,
+    "websockets_unsupported": 426, "too_many_exports": 429, "export_not_ready": 409, "export_expired": 410,
 }  # fmt: skip
 # Never seen by a caller as such: attempts that failed, in the log of a request, and Redis inside the house.
 INTERNAL = {
@@ -42,7 +49,8 @@ def kinds(base: type[AppError] = AppError) -> Iterator[type[AppError]]:
 
 def every_error() -> dict[str, type[AppError]]:
     # Importing the modules is what makes their classes known; bases share the code of the root.
-    assert {billing_errors.__name__, key_errors.__name__, routing_errors.__name__} <= set(sys.modules)
+    modules = (billing_errors, key_errors, litellm_errors, log_errors, routing_errors)
+    assert {each.__name__ for each in modules} <= set(sys.modules)
     return {each.code: each for each in kinds() if each.__module__.split(".")[-2] != "tests"}
 
 
@@ -55,7 +63,7 @@ def test_what_an_error_looks_like(code: str, status: int) -> None:
     kind = every_error()[code]
     error = kind(404, "words", code=code, param=None) if kind is routing_errors.UpstreamRefused else kind()
     assert int(kind.status) == status
-    found = json.loads(body_of(error))["error"]
+    found = envelope(error)["error"]
     assert set(found) == {"message", "type", "param", "code"}
     assert (found["code"], found["param"]) == (code, None)
     assert found["message"]
@@ -64,7 +72,7 @@ def test_what_an_error_looks_like(code: str, status: int) -> None:
 
 
 def test_facts_never_reach_the_caller() -> None:
-    assert b"secret" not in body_of(AppError(password="secret"))
+    assert "secret" not in str(envelope(AppError(password="secret")))
 
 
 def test_every_code_is_documented_with_its_status() -> None:

@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from allauth.account.models import EmailAddress
 from django.core import mail
 from django.core.checks import run_checks
 from django.test import Client
@@ -75,6 +76,15 @@ def test_an_address_that_is_taken_is_not_told(visitor: Client, settings: Any) ->
     taken = visitor.post(reverse("account_signup"), {**FORM, "email": "ada@example.org"})
     new = Client().post(reverse("account_signup"), FORM)
     assert (taken.status_code, taken["Location"]) == (new.status_code, new["Location"])
+
+
+def test_mail_is_in_the_language_of_its_reader_whoever_asked_for_it(visitor: Client, cast: Cast) -> None:
+    User.objects.filter(pk=cast.ben.pk).update(language="tr")
+    cast.ben.refresh_from_db()
+    EmailAddress.objects.create(user=cast.ben, email=cast.ben.email, verified=True, primary=True)
+    page = visitor.post(reverse("account_reset_password"), {"email": cast.ben.email}, follow=True)
+    assert '<html lang="en"' in page.content.decode()
+    assert mail.outbox[0].subject == "Şifre Sıfırlama Kodu"
 
 
 def test_guessing_is_slowed_down(visitor: Client, settings: Any) -> None:

@@ -3,18 +3,22 @@
 import hashlib
 import re
 import tomllib
+from datetime import UTC, datetime
 from pathlib import Path
 
+import allauth
 import polib
 import pytest
 from django.apps import apps
 from django.conf import settings
 from django.contrib.staticfiles import finders
 from django.core.management import call_command
-from django.template.loader import get_template
+from django.template.loader import get_template, render_to_string
 from django.test import override_settings
+from django.utils import translation
 
 from codexflow.env import REPOSITORY
+from codexflow.testing.texts import texts
 
 TEMPLATES = sorted((REPOSITORY / "templates").rglob("*.html"))
 CATALOGUE = REPOSITORY / "locale" / "tr" / "LC_MESSAGES" / "django.po"
@@ -31,6 +35,12 @@ def test_templates_compile_and_bring_nothing_that_the_policy_forbids(path: Path)
     for script in re.findall(r"<script[^>]*>", text):
         assert "src=" in script, script
     assert not re.search(r"https?://", re.sub(r"\{#.*?#\}", "", text)), "another host"
+
+
+def test_every_component_is_on_the_page_of_components() -> None:
+    text = (REPOSITORY / "templates" / "dev" / "components.html").read_text()
+    for path in (REPOSITORY / "templates" / "cotton").glob("*.html"):
+        assert f"<c-{path.stem}" in text, path.stem
 
 
 def test_turkish_is_complete() -> None:
@@ -51,11 +61,53 @@ def test_the_compiled_catalogue_is_that_of_the_text() -> None:
     assert told == {entry.msgid: entry.msgstr or entry.msgstr_plural for entry in polib.pofile(str(CATALOGUE))}
 
 
-def test_every_text_of_the_pages_is_in_the_catalogue() -> None:
-    known = {entry.msgid for entry in polib.pofile(str(CATALOGUE))}
-    for path in TEMPLATES:
-        for quoted in re.findall(r"\{% translate (\"[^\"]+\"|'[^']+')", path.read_text()):
-            assert quoted[1:-1] in known, f"{path.name}: {quoted}"
+def test_the_catalogue_has_every_text_of_the_program_and_no_other() -> None:
+    catalogue = {entry.msgid for entry in polib.pofile(str(CATALOGUE))}
+    used = texts()
+    missing = [f"{path.relative_to(REPOSITORY)}: {text!r}" for text, path in used.items() if text not in catalogue]
+    assert not missing, "not translated (make messages):\n" + "\n".join(missing)
+    unused = sorted(catalogue - set(used))
+    assert not unused, "translated, but used nowhere (make messages):\n" + "\n".join(unused)
+
+
+def test_nothing_is_capitalized_by_rules_of_another_language() -> None:
+    """`i` and `I` are two letters in Turkish, and neither CSS nor Python's str knows."""
+    for path in [*TEMPLATES, REPOSITORY / "frontend" / "app.css"]:
+        assert not re.search(r"\|(upper|lower|title|capfirst)\b|\buppercase\b|\bcapitalize\b", path.read_text()), (
+            path.name
+        )
+
+
+MAILS = sorted(
+    {str(path.relative_to(folder)).removesuffix("_subject.txt")
+     for folder in (Path(allauth.__file__).parent / "templates", REPOSITORY / "templates")
+     for path in folder.glob("*/email/*_subject.txt") if path.parts[-3] != "socialaccount"}
+)  # fmt: skip
+FACTS = {
+    "organization": "Analytical Engines", "by": "ada@example.org", "email": "ben@example.org", "user": None,
+    "link": "https://x.example/y", "ends_at": datetime(2026, 11, 28, tzinfo=UTC), "code": "ABC-DEF", "ip": "192.0.2.1",
+    "current_site": {"name": "x.example", "domain": "x.example"}, "from_email": "a@x.example", "timestamp": "now",
+    "to_email": "b@x.example", "deleted_email": "c@x.example",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [*MAILS, "emails/invitation", "emails/ownership", "emails/account_deleted"])
+def test_every_mail_is_written_in_both_languages(name: str) -> None:
+    subject, body = ("-subject.txt", "-body.txt") if name.startswith("emails/") else ("_subject.txt", "_message.txt")
+    for part in (subject, body):
+        with translation.override("en"):
+            english = render_to_string(f"{name}{part}", FACTS)
+        with translation.override("tr"):
+            turkish = render_to_string(f"{name}{part}", FACTS)
+        assert english.strip()
+        same = set(sentences(english)) & set(sentences(turkish))
+        assert not same, same
+
+
+def sentences(text: str) -> list[str]:
+    """Lines of more than a word or two that are no addresses and no facts."""
+    lines = [line.strip() for line in text.splitlines()]
+    return [line for line in lines if len(line.split()) > 2 and "://" not in line and not line.startswith("- ")]
 
 
 def test_turkish_names_survive_a_capital_letter() -> None:

@@ -1,0 +1,181 @@
+"""Who may open what: one line for each route of the house, read by test_matrix.py.
+
+A new route fails there by its name until it has its line here. What stands in a line are statuses of a bare request
+(GET, or POST of an empty form); a method that is not named must be closed to everybody.
+"""
+
+from dataclasses import dataclass
+
+ROLES = ("viewer", "billing", "developer", "admin", "owner")
+# A stranger belongs to another organization; an operator is a super administrator of the site and belongs to none.
+EVERYBODY = ("anonymous", "stranger", *ROLES, "operator")
+
+SIGN_IN = 1  # a redirect to the sign-in page
+CLOSED = 0  # refused, not found, no such method, or the sign-in page
+
+Statuses = dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Status by method and person."""
+
+    methods: dict[str, Statuses]
+    query: str = ""
+
+    def of(self, method: str, person: str) -> int:
+        return self.methods.get(method, {}).get(person, CLOSED)
+
+
+ALL = " ".join(ROLES)
+MANAGERS = "admin owner"
+DEVELOPERS = "developer admin owner"
+OWNER = "owner"
+PAYERS = "billing admin owner"
+SEE_BILLING = "billing developer admin owner"
+
+
+def _tenant(allowed: str, status: int) -> Statuses:
+    outside = {"anonymous": SIGN_IN, "stranger": 404, "operator": 404}
+    return outside | {role: status if role in allowed.split() else 403 for role in ROLES}
+
+
+def tenant(allowed: str, **methods: int) -> Access:
+    """A page of an organization: strangers and operators 404, members with another role 403."""
+    return Access({method: _tenant(allowed, status) for method, status in methods.items()})
+
+
+def personal(**methods: int) -> Access:
+    """A page about oneself: everybody who is signed in."""
+    return Access({m: dict.fromkeys(EVERYBODY, status) | {"anonymous": SIGN_IN} for m, status in methods.items()})
+
+
+def public(**methods: int) -> Access:
+    """For everybody alike."""
+    return Access({method: dict.fromkeys(EVERYBODY, status) for method, status in methods.items()})
+
+
+def entrance(get: int, post: int = 200) -> Access:
+    """For visitors; who is signed in is sent on."""
+    return Access({m: dict.fromkeys(EVERYBODY, 302) | {"anonymous": s} for m, s in {"get": get, "post": post}.items()})
+
+
+def signing_out() -> Access:
+    """A question for who is signed in; to others there is nothing to end."""
+    return Access({m: dict.fromkeys(EVERYBODY, s) | {"anonymous": 302} for m, s in {"get": 200, "post": 302}.items()})
+
+
+def api(**methods: tuple[str, int]) -> Access:
+    """The management API with a session: nobody 401, strangers and operators 404, members with another role 403."""
+    outside = {"anonymous": 401, "stranger": 404, "operator": 404}
+    found = {}
+    for method, (allowed, status) in methods.items():
+        found[method] = outside | {role: status if role in allowed.split() else 403 for role in ROLES}
+    return Access(found, query="?organization=analytical-engines")
+
+
+def operators(**methods: int) -> Access:
+    """The API for super administrators; to all others, members of any organization included, it does not exist."""
+    others = dict.fromkeys(EVERYBODY, 404) | {"anonymous": 401}
+    return Access({m: others | {"operator": status} for m, status in methods.items()})
+
+
+EXPECTED: dict[str, Access] = {
+    # The management API
+    "api-schema": public(get=200),
+    "api-keys": api(get=(ALL, 200), post=(DEVELOPERS, 400)),
+    "api-key": api(get=(ALL, 200), patch=(DEVELOPERS, 200), delete=(DEVELOPERS, 200)),
+    "api-key-rotate": api(post=(DEVELOPERS, 400)),
+    "api-budgets": api(get=(SEE_BILLING, 200), put=(PAYERS, 400)),
+    "api-requests": api(get=(ALL, 200)),
+    "api-request": api(get=(ALL, 200)),
+    "api-usage": api(get=(ALL, 200)),
+    "api-exports": api(get=(DEVELOPERS, 200), post=(DEVELOPERS, 400)),
+    "api-export": api(get=(DEVELOPERS, 200), delete=(DEVELOPERS, 204)),
+    "api-export-cancel": api(post=(DEVELOPERS, 200)),
+    "api-export-download": api(get=(DEVELOPERS, 409)),
+    "api-reconciliation": operators(get=200),
+    # Public pages
+    "landing": public(get=200),
+    "pricing": public(get=200),
+    "docs": public(get=200),
+    "docs-page": public(get=200),
+    "docs-reference": public(get=200),
+    "doctor": public(get=200),
+    "doctor-script": public(get=200),
+    "status": public(get=200),
+    "terms": public(get=200),
+    "privacy": public(get=200),
+    "invitation": public(get=200, post=200),
+    "language": public(post=302),
+    "theme": public(post=302),
+    "dev-mail": public(get=200, post=200),
+    "dev-components": public(get=200),
+    # About oneself
+    "home": personal(get=302, post=302),
+    "profile": personal(get=200, post=422),
+    "account-export": personal(post=200),
+    "account-delete": personal(get=200, post=422),
+    "organization-create": personal(get=200, post=422),
+    # An organization
+    "overview": tenant(ALL, get=200),
+    "log": tenant(ALL, get=200),
+    "request": tenant(ALL, get=200),
+    "request-stage": tenant(DEVELOPERS, post=404),  # without a stage there is nothing to judge
+    "exports": tenant(DEVELOPERS, get=200),
+    "export-new": tenant(DEVELOPERS, get=200, post=302),
+    "export": tenant(DEVELOPERS, get=200),
+    "export-cancel": tenant(DEVELOPERS, post=302),
+    "playground": tenant(DEVELOPERS, get=200),
+    "playground-code": tenant(DEVELOPERS, post=422),
+    "keys": tenant(ALL, get=200),
+    "key-create": tenant(DEVELOPERS, get=200, post=422),
+    "key": tenant(ALL, get=200),
+    "key-edit": tenant(DEVELOPERS, get=200, post=422),
+    "key-rotate": tenant(DEVELOPERS, get=200, post=422),
+    "key-revoke": tenant(DEVELOPERS, get=200, post=302),
+    "billing": tenant(SEE_BILLING, get=200),
+    "billing-budgets": tenant(PAYERS, get=200, post=302),
+    "members": tenant(ALL, get=200),
+    "invite": tenant(MANAGERS, get=200, post=422),
+    "leave": tenant(ALL, get=200, post=302),
+    "member-role": tenant(MANAGERS, get=200, post=422),
+    "member-remove": tenant(MANAGERS, get=200, post=302),
+    "invitation-resend": tenant(MANAGERS, post=302),
+    "invitation-withdraw": tenant(MANAGERS, post=302),
+    "audit": tenant(MANAGERS, get=200),
+    "organization-settings": tenant(OWNER, get=200, post=422),
+    "organization-delete": tenant(OWNER, get=200, post=422),
+    "ownership-transfer": tenant(OWNER, get=200, post=422),
+    # Signing in and what belongs to it (allauth). The people of the test have no password to give again: 403.
+    "account_login": entrance(200),
+    "account_signup": entrance(200),
+    "account_logout": signing_out(),
+    "account_inactive": public(get=200),
+    "account_reauthenticate": personal(get=403, post=403),
+    "account_email": personal(get=200, post=302),
+    "account_email_verification_sent": public(get=200),
+    "account_change_password": personal(get=302, post=302),
+    "account_set_password": personal(get=200, post=200),
+    "account_reset_password": public(get=200, post=200),
+    "account_confirm_login_code": public(get=302, post=302),
+    "account_confirm_email": public(get=200, post=404),
+    "account_confirm_password_reset_code": public(get=302, post=302),
+    "account_complete_password_reset": public(get=302, post=302),
+    "account_password_reset_completed": public(get=200),
+    "mfa_index": personal(get=200),
+    "mfa_authenticate": public(get=302, post=302),
+    "mfa_reauthenticate": personal(get=403, post=403),
+    "mfa_activate_totp": personal(get=200, post=200),
+    "mfa_deactivate_totp": personal(get=404, post=404),
+    "mfa_view_recovery_codes": personal(get=404),
+    "mfa_generate_recovery_codes": personal(get=200, post=200),
+    "mfa_download_recovery_codes": personal(get=404),
+    "mfa_list_webauthn": personal(get=200),
+    "mfa_add_webauthn": personal(get=200, post=200),
+    "mfa_reauthenticate_webauthn": personal(get=403, post=403),
+    "mfa_remove_webauthn": personal(get=404, post=404),
+    "mfa_edit_webauthn": personal(get=404, post=404),
+    "mfa_login_webauthn": public(get=302, post=302),
+    "usersessions_list": personal(get=200, post=302),
+}

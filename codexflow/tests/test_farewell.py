@@ -1,0 +1,135 @@
+"""New organizations, and the end of organizations and accounts."""
+
+import json
+from typing import Any
+
+import pytest
+from allauth.account.models import EmailAddress
+from django.core import mail
+from django.test import Client
+from django.urls import reverse
+
+from accounts import farewell, services
+from accounts.errors import Refused
+from accounts.models import AuditEntry, Membership, Organization, User
+from billing.models import Account, LedgerEntry
+from billing.selectors import account_of
+from codexflow.testing.cast import Cast
+from keys import notices
+from keys.models import ApiKey
+
+
+@pytest.fixture
+def page(client: Client, cast: Cast) -> Client:
+    client.force_login(cast.ada)
+    return client
+
+
+def test_one_more_organization(page: Client, cast: Cast) -> None:
+    answer = page.post(reverse("organization-create"), {"name": "Second House"})
+    made = Organization.objects.get(name="Second House")
+    assert answer["Location"] == reverse("overview", args=[made.slug])
+    assert made.memberships.get().role == "owner"
+    assert AuditEntry.objects.filter(action="organization.created", organization=made, actor=cast.ada).exists()
+
+
+def test_free_credit_is_given_once_to_a_person(cast: Cast) -> None:
+    assert account_of(cast.organization).credit_nanos == 500_000_000
+    second = services.found_organization(name="Second", owner=cast.ada)
+    assert account_of(second).credit_nanos == 0
+    farewell.delete_organization(cast.organization, actor=cast.ada)
+    third = services.found_organization(name="Third", owner=cast.ada)
+    assert account_of(third).credit_nanos == 0
+    other = services.found_organization(name="Eve's", owner=User.objects.create_user("new@example.org"))
+    assert account_of(other).credit_nanos == 500_000_000
+
+
+def test_organizations_of_a_person_have_a_bound(cast: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(services, "ORGANIZATIONS_A_PERSON", 2)
+    services.found_organization(name="Second", owner=cast.ada)
+    with pytest.raises(Refused):
+        services.found_organization(name="Third", owner=cast.ada)
+
+
+def test_deleting_an_organization_ends_access_and_keeps_the_books(page: Client, cast: Cast) -> None:
+    account_of(cast.organization)
+    where = reverse("organization-delete", args=[cast.slug])
+    assert page.post(where, {"typed": "analytical engines"}).status_code == 422
+    assert page.post(where, {"typed": "Analytical Engines"})["Location"] == reverse("home")
+    cast.organization.refresh_from_db()
+    cast.key.refresh_from_db()
+    assert cast.organization.deleted_at is not None
+    assert cast.key.revoked_at is not None
+    assert page.get(reverse("overview", args=[cast.slug])).status_code == 404
+    assert LedgerEntry.objects.filter(organization=cast.organization).exists()
+    assert Account.objects.filter(organization=cast.organization).exists()
+    actions = set(AuditEntry.objects.filter(organization=cast.organization).values_list("action", flat=True))
+    assert {"organization.deleted", "key.revoked"} <= actions
+    # Nobody is left without a place to be.
+    assert page.get(reverse("home")).status_code == 302
+    assert cast.ada.organizations.filter(is_active=True).count() == 1
+
+
+def test_every_gateway_hears_that_the_keys_ended(
+    cast: Cast, monkeypatch: pytest.MonkeyPatch, django_capture_on_commit_callbacks: Any
+) -> None:
+    heard: list[str] = []
+    monkeypatch.setattr(notices, "key_changed", heard.append)
+    with django_capture_on_commit_callbacks(execute=True):
+        farewell.delete_organization(cast.organization, actor=cast.ada)
+    assert heard == [cast.key.public_id]
+
+
+def test_an_account_is_emptied_and_what_it_opened_is_shut(client: Client, cast: Cast) -> None:
+    EmailAddress.objects.create(user=cast.eve, email=cast.eve.email, verified=True, primary=True)
+    own = cast.eve.organizations.get()
+    client.force_login(cast.eve)
+    where = reverse("account-delete")
+    assert client.post(where, {"typed": "EVE@example.org"}).status_code == 422
+    assert client.post(where, {"typed": "eve@example.org"})["Location"] == reverse("landing")
+    row = User.objects.get(pk=cast.eve.pk)
+    assert (row.email, row.name, row.is_active) == (f"deleted-{row.pk}@invalid", "", False)
+    assert not row.has_usable_password()
+    assert not EmailAddress.objects.filter(user=row).exists()
+    own.refresh_from_db()
+    assert own.deleted_at is not None
+    assert client.get(reverse("profile")).status_code == 302
+    assert mail.outbox[-1].to == ["eve@example.org"]
+    # The address is free again.
+    User.objects.create_user("eve@example.org")
+
+
+def test_other_sessions_of_a_deleted_account_end(cast: Cast) -> None:
+    other = Client()
+    other.force_login(cast.ben)
+    assert other.get(reverse("profile")).status_code == 200
+    farewell.delete_account(cast.ben)
+    assert other.get(reverse("profile")).status_code == 302
+
+
+def test_the_only_owner_of_others_cannot_go(page: Client, cast: Cast) -> None:
+    text = page.get(reverse("account-delete")).content.decode()
+    assert "Analytical Engines" in text
+    assert "Type" not in text.partition("<main")[2]
+    assert page.post(reverse("account-delete"), {"typed": cast.ada.email}).status_code == 422
+    Membership.objects.filter(organization=cast.organization, user=cast.ben).update(role="owner")
+    page.post(reverse("account-delete"), {"typed": cast.ada.email})
+    cast.organization.refresh_from_db()
+    assert cast.organization.is_active
+    assert not ApiKey.objects.filter(organization=cast.organization, revoked_at=None).exists()
+    assert list(cast.organization.memberships.filter(role="owner").values_list("user", flat=True)) == [cast.ben.pk]
+
+
+def test_a_person_gets_what_the_house_knows_of_them(page: Client, cast: Cast) -> None:
+    page.post(reverse("organization-settings", args=[cast.slug]), {"name": "Difference Engines"})
+    answer = page.post(reverse("account-export"))
+    assert answer["Content-Disposition"].startswith("attachment")
+    assert "no-store" in answer["Cache-Control"]
+    told = json.loads(answer.content)
+    assert told["profile"]["email"] == "ada@example.org"
+    assert told["memberships"][0]["role"] == "owner"
+    assert [key["name"] for key in told["keys"]] == ["prod-web"]
+    assert {"key.issued", "organization.renamed"} <= {entry["action"] for entry in told["audit_entries"]}
+    assert bytes(cast.key.digest).hex() not in answer.content.decode()
+    assert AuditEntry.objects.filter(action="account.exported", actor=cast.ada).exists()
+    assert page.get(reverse("account-export")).status_code == 405
