@@ -50,16 +50,23 @@
     document.dispatchEvent(new Event("themechange"));
   }
 
-  let opener = null;
+  // A dialog may be opened from within the drawer: each gives the focus back to where it came from.
+  const openers = new WeakMap();
 
   function open(dialog) {
     if (dialog.open) return;
-    opener = document.activeElement;
+    openers.set(dialog, document.activeElement);
     dialog.showModal();
   }
 
   function close(dialog) {
     dialog.close();
+  }
+
+  // What a <template> of the page holds, in a dialog.
+  function show(dialog, template) {
+    dialog.firstElementChild.replaceChildren(template.content.cloneNode(true));
+    open(dialog);
   }
 
   const isSticky = (dialog) => dialog.querySelector("[data-sticky]") !== null;
@@ -109,8 +116,8 @@
     body.replaceChildren();
     if (dialog.id === "drawer") setParameter("request", "");
     if (mustReload) location.reload();
-    else if (opener && opener.isConnected) opener.focus();
-    opener = null;
+    else if (openers.get(dialog)?.isConnected) openers.get(dialog).focus();
+    openers.delete(dialog);
   }, true);
 
   // "I have stored this key" unlocks Done.
@@ -147,6 +154,9 @@
         event.preventDefault();
         search.focus();
       }
+    } else if (event.key === "?") {
+      const list = document.getElementById("shortcuts");
+      if (list) show(document.getElementById("dialog"), list);
     } else if (event.key === "g") went = event.timeStamp;
     else if (event.timeStamp - went < 1500) {
       const link = document.querySelector(`[data-go="${CSS.escape(event.key)}"]`);
@@ -171,8 +181,20 @@
     running = Math.max(0, running + step);
     document.documentElement.classList.toggle("is-loading", running > 0);
   };
-  document.addEventListener("htmx:before:request", () => count(1));
-  document.addEventListener("htmx:finally:request", () => count(-1));
+  // A drawer that takes longer than a blink opens with its outline.
+  let outline = 0;
+  document.addEventListener("htmx:before:request", (event) => {
+    count(1);
+    const drawer = document.getElementById("drawer");
+    if (!drawer || drawer.open || event.detail.ctx.target !== drawer.firstElementChild) return;
+    outline = setTimeout(() => show(drawer, document.getElementById("outline")), 150);
+  });
+  document.addEventListener("htmx:finally:request", () => {
+    count(-1);
+    clearTimeout(outline);
+    const drawer = document.getElementById("drawer");
+    if (drawer?.querySelector("[data-outline]")) close(drawer);
+  });
   document.addEventListener("htmx:error", () => toast(say("sayFailed"), true));
   document.addEventListener("htmx:after:swap", () => {
     for (const id of ["dialog", "drawer"]) {
