@@ -1,76 +1,117 @@
-"""axe on the main pages: both themes, both languages, a desk and a phone; and nothing the browser complains about."""
+"""axe on every page: both themes, both languages, a desk and a phone; and nothing the browser complains about."""
 
-from itertools import product
+from collections.abc import Iterator
 
 import pytest
 from playwright.sync_api import Browser
 
-from codexflow.testing.browser import DESKTOP, PHONE, visitor
+from codexflow.testing.browser import DESKTOP, PHONE, Visitor, visitor
 from codexflow.testing.pictures import SLUG, set_language
 from codexflow.testing.site import Site
+from codexflow.tests.access import EXPECTED
+from tests.browser.pages import BELOW, INSIDE, LINKED, NOT_LOOKED_AT, PUBLIC, linked
 
 pytestmark = pytest.mark.browser
 
-PUBLIC = ("/", "/accounts/login/", "/accounts/signup/", "/accounts/password/reset/", "/nowhere/")
-INSIDE = (
-    f"/o/{SLUG}/",
-    f"/o/{SLUG}/logs/?range=14d",
-    f"/o/{SLUG}/logs/?id=00000000",
-    f"/o/{SLUG}/keys/",
-    f"/o/{SLUG}/keys/create/",
-    f"/o/{SLUG}/billing/",
-    f"/o/{SLUG}/settings/",
-    "/settings/",
-    "/accounts/email/",
-    "/accounts/password/change/",
-    "/accounts/2fa/",
-    "/accounts/sessions/",
-)
-LOOKS = list(product(("light", "dark"), ("en", "tr"), (("desktop", DESKTOP), ("phone", PHONE))))
+# A theme changes colours and a window changes the layout, neither changes the page: it is loaded once and looked at
+# four times, by all rules on the diagonal and by those about colour on the rest.
+LOOKS = [("light", DESKTOP, True), ("dark", DESKTOP, False), ("dark", PHONE, True), ("light", PHONE, False)]
 
 
 @pytest.fixture(scope="module")
 def busy_site(site: Site) -> Site:
-    """The site with two weeks of usage."""
+    """The site with two weeks of usage, a colleague and an invitation."""
     site.run("codexflow.testing.scene", SLUG)
     return site
 
 
-@pytest.mark.parametrize(
-    ("theme", "language", "size"), LOOKS, ids=[f"{theme}-{language}-{size[0]}" for theme, language, size in LOOKS]
-)
-def test_no_serious_findings(
-    busy_site: Site, browser: Browser, theme: str, language: str, size: tuple[str, dict[str, int]]
-) -> None:
+def test_every_page_is_looked_at() -> None:
+    pages = {
+        name
+        for name, access in EXPECTED.items()
+        if not name.startswith("api-") and 200 in (access.of("get", "owner"), access.of("get", "anonymous"))
+    }
+    visited = {*PUBLIC, *INSIDE, *LINKED, *BELOW} - {""}
+    assert sorted(pages - visited - NOT_LOOKED_AT) == [], "pages that tests/browser/pages.py does not know"
+    assert sorted(visited - pages - {"account_set_password"}) == []
+
+
+def findings(person: Visitor) -> Iterator[str]:
+    """What is wrong with the page as it stands there."""
+    for theme, size, is_full in LOOKS:
+        person.page.set_viewport_size({"width": size["width"], "height": size["height"]})
+        person.page.evaluate(
+            """async theme => {
+                document.documentElement.dataset.theme = theme;
+                document.dispatchEvent(new Event("themechange"));
+                // Transitions of colours that are inherited start one after the other.
+                const isMoving = () => document.getAnimations().some((each) => each instanceof CSSTransition);
+                let quiet = 0;
+                for (let tries = 0; quiet < 3 && tries < 50; tries++) {
+                    await new Promise((resolve) => setTimeout(resolve, 16));
+                    quiet = isMoving() ? 0 : quiet + 1;
+                }
+            }""",
+            theme,
+        )
+        yield from (f"{theme}, {size['width']}: {found}" for found in person.axe(colours_only=not is_full))
+        wide = person.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        if wide > 0:
+            yield f"{person.page.url}: {wide} px wider than a window of {size['width']}"
+
+
+@pytest.mark.parametrize("language", ["en", "tr"])
+def test_no_serious_findings_outside(busy_site: Site, browser: Browser, language: str) -> None:
+    wrong: list[str] = []
+    with visitor(browser, busy_site.url, size=DESKTOP) as person:
+        person.prefer(theme="light", language=language)
+        for paths in PUBLIC.values():
+            for path in paths:
+                person.go(path)
+                assert person.page.locator(f"html[lang={language}]").count() == 1, path
+                wrong += findings(person)
+        wrong += person.complaints
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("language", ["en", "tr"])
+def test_no_serious_findings_inside(busy_site: Site, browser: Browser, language: str) -> None:
     known = busy_site.quickstart
-    findings: list[str] = []
-    with visitor(browser, busy_site.url, size=size[1]) as person:
-        person.prefer(theme=theme, language=language)
-
-        def look() -> None:
-            findings.extend(person.axe())
-            wide = person.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
-            if wide > 0:
-                findings.append(f"{person.page.url}: {wide} px wider than the window")
-
-        for path in PUBLIC:
-            person.go(path)
-            look()
+    wrong: list[str] = []
+    with visitor(browser, busy_site.url, size=DESKTOP) as person:
         person.sign_in(known.admin_email, known.admin_password)
         set_language(person, language)
-        for path in INSIDE:
-            person.go(path)
-            look()
+        addresses = [path for paths in INSIDE.values() for path in paths]
+        addresses += [linked(person.page, name) for name in (*LINKED, *BELOW)]
+        for path in addresses:
+            page = person.go(path)
+            if page.locator("#id_password").count():
+                wrong += findings(person)  # asked for the password again: a page as well
+                page.fill("#id_password", known.admin_password)
+                page.press("#id_password", "Enter")
+                page.wait_for_url(f"**{path}")
+                person.settle()
+            assert page.locator(f"html[lang={language}]").count() == 1, path
+            wrong += findings(person)
+        person.page.set_viewport_size({"width": DESKTOP["width"], "height": DESKTOP["height"]})
         page = person.go(f"/o/{SLUG}/logs/?range=14d")
         page.locator("td a[hx-get]").first.click()
         page.locator("#drawer [data-request]").wait_for()
-        look()
-        page = person.go(f"/o/{SLUG}/keys/")
-        page.locator("a[hx-get$='/revoke/']").first.click()
+        wrong += findings(person)
+        person.page.set_viewport_size({"width": DESKTOP["width"], "height": DESKTOP["height"]})
+        page = person.go(f"/o/{SLUG}/members/")
+        page.locator("a[hx-get$='/invite/']").first.click()
         page.locator("#dialog form").wait_for()
-        look()
+        wrong += findings(person)
+        person.page.set_viewport_size({"width": DESKTOP["width"], "height": DESKTOP["height"]})
+        page = person.go(f"/o/{SLUG}/keys/")
+        page.locator("td a[title]").first.click()
+        page.locator("#drawer a[hx-get$='/edit/']").click()
+        page.locator("#dialog form").wait_for()
+        wrong += findings(person)
         # The operators' pages are another's: only that they work under their own policy is ours to see.
+        set_language(person, "en")  # as other tests expect the pages
         person.go("/ops/")
         person.go("/ops/logs/requestlog/")
-        findings += person.complaints
-    assert findings == []
+        wrong += person.complaints
+    assert not wrong, "\n".join(wrong)

@@ -1,29 +1,14 @@
 """A newcomer's way, through a real browser and real processes: sign up, make a key, call, see the call and its cost."""
 
-import json
-import urllib.request
-
 import pytest
 from playwright.sync_api import Browser
 
 from codexflow.testing.browser import DESKTOP, visitor
 from codexflow.testing.site import Site
+from tests.browser.calls import call
 
 pytestmark = pytest.mark.browser
 COLOUR = "getComputedStyle(document.documentElement).getPropertyValue('--color-base-200')"
-
-
-def call(url: str, key: str) -> str:
-    """One request to the gateway; the id it was given."""
-    body = {"model": "cfx-plan", "messages": [{"role": "user", "content": "Plan a URL shortener"}], "max_tokens": 50}
-    request = urllib.request.Request(  # noqa: S310 - our own address
-        f"{url}/v1/chat/completions",
-        data=json.dumps(body).encode(),
-        headers={"Authorization": f"Bearer {key}", "Content-Type": "application/json"},
-    )
-    with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310 - our own address
-        assert json.load(answer)["choices"]
-        return str(answer.headers["X-CFX-Request-Id"])
 
 
 def test_from_sign_up_to_the_first_number(site: Site, browser: Browser) -> None:

@@ -7,7 +7,8 @@ import tempfile
 from pathlib import Path
 
 from tests.chaos.house import TARGETS
-from tests.chaos.run import Plan, run
+from tests.chaos.provocations import PROVOCATIONS
+from tests.chaos.run import QUIET_WITHIN_S, Plan, run
 
 
 def main() -> int:
@@ -18,6 +19,11 @@ def main() -> int:
     parser.add_argument("--targets", default=",".join(TARGETS), help="comma-separated")
     parser.add_argument("--cut-tail", action="store_true", help="take the last second off Valkey's file at each kill")
     parser.add_argument("--empty-once", action="store_true", help="at one kill take all of Valkey's data away")
+    parser.add_argument(
+        "--postgres-down-s", type=float, default=0.0, help="PostgreSQL is away for so long, in production's time"
+    )
+    parser.add_argument("--provoke", default="", help=f"comma-separated, of {', '.join(PROVOCATIONS)}")
+    parser.add_argument("--quiet-within-s", type=float, default=QUIET_WITHIN_S, help="patience before the audit")
     parser.add_argument("--log", type=Path, default=Path(tempfile.gettempdir()) / "codexflow-chaos.log")
     options = parser.parse_args()
     plan = Plan(
@@ -27,6 +33,9 @@ def main() -> int:
         targets=tuple(options.targets.split(",")),
         cuts_tail=options.cut_tail,
         empties_once=options.empty_once,
+        postgres_down_s=options.postgres_down_s,
+        provocations=tuple(filter(None, options.provoke.split(","))),
+        quiet_within_s=options.quiet_within_s,
     )
     report = run(plan, options.log)
     sys.stdout.write(report.text() + "\n")

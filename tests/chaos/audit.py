@@ -22,6 +22,7 @@ class Finding:
 
     kind: str
     what: str
+    at_ms: int = 0  # when the call began, where that matters
 
 
 @dataclass(slots=True)
@@ -57,23 +58,28 @@ def audit(
     callers: Sequence[Caller],
     catalogue: Catalogue,
     *,
+    outages: int = 0,
     quota_slack: float = 0.0,
-    may_forget: bool = False,
+    forgettable_ms: Sequence[tuple[int, int]] = (),
 ) -> Report:
     """Every equation, each on its own, so that one failure does not hide another.
 
-    For runs that take Valkey's memory away: `quota_slack` is the part of its requests that a key may pass above its
-    daily limit; with `may_forget`, calls whose gateway died together with that memory are only counted: nobody saw
-    their end, and nothing in the house knows of them any more.
+    `outages` is how often a gateway can have been without Valkey: each time a key may get 5 % of its day beyond its
+    limit.
+
+    `quota_slack` is the part of its requests that a key may pass above its daily limit, because Valkey lost the count.
+    Calls that began inside `forgettable_ms` (Unix, in pairs) are only counted when nothing knows of them: their gateway
+    died together with what Valkey remembered, and nobody saw their end.
     """
-    forgotten = list(_every_upstream_call_has_a_row(books))
+    unknown = list(_every_upstream_call_has_a_row(books))
+    forgotten = [each for each in unknown if not any(since <= each.at_ms <= until for since, until in forgettable_ms)]
     margins = {caller.key_id: caller.margin_bp for caller in callers}
     findings = [
         *_rows_are_unique(books.rows),
         *_complete_answers_are_recorded(books, seen),
         *_usage_is_the_upstreams(books),
         *_costs_follow_from_usage(books.rows, catalogue, margins),
-        *([] if may_forget else forgotten),
+        *forgotten,
         *_rollups("daily rollup", books.days, books.rows, lambda row: row.day),
         *_rollups("hourly rollup", books.hours, books.rows, _hour_of),
         *_ledger(books),
@@ -82,8 +88,9 @@ def audit(
         *_counters(books),
         *_nothing_is_left(books),
         *_quotas_hold(books.rows, callers, seen, quota_slack),
+        *_outages_are_bounded(books.rows, callers, outages),
     ]
-    return Report(findings, {**_facts(books, seen), "calls forgotten": len(forgotten)})
+    return Report(findings, {**_facts(books, seen), "calls forgotten": len(unknown)})
 
 
 def _facts(books: Books, seen: Sequence[Seen]) -> dict[str, object]:
@@ -154,8 +161,9 @@ def _costs_follow_from_usage(rows: Iterable[Row], catalogue: Catalogue, margins:
 def _every_upstream_call_has_a_row(books: Books) -> Iterator[Finding]:
     known = {row.request_id for row in books.rows}
     for call_id, call in books.upstream.items():
-        if UUID(call_id.partition(".")[0]) not in known:
-            yield Finding("no call is forgotten", f"{call_id}: {call}")
+        request_id = UUID(call_id.partition(".")[0])
+        if request_id not in known:
+            yield Finding("no call is forgotten", f"{call_id}: {call}", request_id.int >> 80)
 
 
 def _hour_of(row: Row) -> datetime:
@@ -271,7 +279,7 @@ def _nothing_is_left(books: Books) -> Iterator[Finding]:
 def _quotas_hold(
     rows: Iterable[Row], callers: Iterable[Caller], seen: Sequence[Seen], slack: float
 ) -> Iterator[Finding]:
-    used = Counter((row.key_id, row.day) for row in rows)
+    used = Counter((row.key_id, row.day) for row in rows if not row.is_degraded)
     asked = Counter(each.caller.key_id for each in seen)
     for caller in callers:
         if caller.daily_requests is None:
@@ -280,3 +288,14 @@ def _quotas_hold(
         for (key_id, day), count in used.items():
             if key_id == caller.key_id and count > allowed:
                 yield Finding("quotas hold", f"{caller.name} had {count} of {caller.daily_requests} on {day}")
+
+
+def _outages_are_bounded(rows: Iterable[Row], callers: Iterable[Caller], outages: int) -> Iterator[Finding]:
+    """Without Valkey a key gets a twentieth of its day, at least one call, and a hard budget nothing."""
+    alone = Counter(row.key_id for row in rows if row.is_degraded)
+    for caller in callers:
+        count = alone[caller.key_id]
+        if caller.has_budget and count:
+            yield Finding("outages are bounded", f"{caller.name} has a budget and got {count} calls without Valkey")
+        elif caller.daily_requests is not None and count > outages * max(1, caller.daily_requests // 20):
+            yield Finding("outages are bounded", f"{caller.name} got {count} calls in {outages} outages")

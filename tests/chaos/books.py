@@ -29,6 +29,7 @@ class Row(NamedTuple):
     usage_rank: int
     source: str
     is_disconnected: bool
+    is_degraded: bool
     revision: int
 
 
@@ -164,7 +165,8 @@ def read_redis(redis: "Redis", prefix: str, books: Books) -> None:
     """The limiter's counters, and how much of everything passing is still there."""
     client: Any = redis  # its stubs know no difference between one client and an asynchronous one
     books.redis_day = client.time()[0] // 86_400
-    counts = dict.fromkeys(("stream", "pending", "leases", "slots", "intents", "progress", "held"), 0)
+    names = ("stream", "pending", "leases", "slots", "intents", "progress", "held", "reports")
+    counts = dict.fromkeys(names, 0)
     for key in client.scan_iter(match=f"{prefix}:{{s*", count=1000):
         name = key.decode().split("}:", 1)[1]
         if name.startswith("scope:"):
@@ -175,6 +177,8 @@ def read_redis(redis: "Redis", prefix: str, books: Books) -> None:
         elif name == "usage":
             counts["stream"] += client.xlen(key)
             counts["pending"] += sum(group["pending"] for group in client.xinfo_groups(key))
+        elif name == "reports":
+            counts["reports"] += client.xlen(key)
         elif name in ("intents", "progress"):
             counts[name] += client.hlen(key)
         elif name == "alive":

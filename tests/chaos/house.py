@@ -2,32 +2,51 @@
 
 import json
 import os
+import secrets
 import shutil
 import signal
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 from codexflow.dev.supervisor import ChildSpec
-from codexflow.lib.clock import monotonic_s
+from codexflow.env import Env
+from codexflow.lib.clock import monotonic_s, now_ms
 from codexflow.testing.house import House
 from tests.chaos.traffic import Caller
 
 TARGETS = ("web", "worker", "beat", "valkey", "postgres")
-# Shorter than in production by the same factor, so that a run settles within a minute.
-_SETTINGS = {"CFX_LEASE_MS": "5000", "CFX_HEARTBEAT_S": "1", "CFX_JOURNAL_SHIP_AFTER_S": "2"}
+# Time passes so much faster than in production: what waits for a time waits for a part of it, so that a run settles
+# within a minute and an outage of ten minutes takes two.
+FASTER = 5
+_SCALED = ("lease_ms", "heartbeat_s", "journal_ship_after_s", "key_cache_fresh_s", "key_cache_stale_s")
+_DEFAULTS: dict[str, Any] = {each.name: each.default for each in fields(Env)}
+_SETTINGS = {f"CFX_{name.upper()}": f"{_DEFAULTS[name] / FASTER:g}" for name in _SCALED}
 # A power cut takes what is younger than this: Valkey syncs its file every second.
 CUT_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """A kill: who, when (Unix), and for how long it was to stay away."""
+
+    name: str
+    at_ms: int
+    down_s: float
+    is_emptied: bool = False
 
 
 class MortalHouse(House):
     """A house for killing in."""
 
     def __init__(self, log: Path, *, cuts_tail: bool = False) -> None:
-        super().__init__(log, settings=_SETTINGS)
+        self.webhook_key = secrets.token_urlsafe(32)
+        super().__init__(log, settings={**_SETTINGS, "LITELLM_WEBHOOK_KEY": self.webhook_key})
         self.callers: list[Caller] = []
+        self.deaths: list[Death] = []
         self.cuts_tail = cuts_tail
         self.empties_next = False
         self.bytes_cut = 0
@@ -58,12 +77,18 @@ class MortalHouse(House):
         child = self.children[name]
         while child.identity is None:
             self.pump(0.05)
+        self.deaths.append(Death(name, now_ms(), down_s, is_emptied=self.empties_next and name == "valkey"))
         os.killpg(child.identity.pid, signal.SIGKILL)
         while child.is_running:
             self.supervisor.pump(0.05)
         # Dying is what it is here for: no back-off.
         child.quick_deaths, child.backoff_s = 0, 0.2
         child.restart_at_s = monotonic_s() + down_s
+
+    @property
+    def killed(self) -> Counter[str]:
+        """How often each was."""
+        return Counter(death.name for death in self.deaths)
 
     def is_whole(self) -> bool:
         """Whether every process runs and the gateway answers."""

@@ -1,9 +1,17 @@
-"""One run: start the house, let the callers call, kill, wait until all is quiet, audit."""
+"""One run: start the house, let the callers call, kill, wait until all is quiet, audit.
+
+An outage of PostgreSQL is simulated in the house's time: leases, heartbeats, the journal and the patience with cached
+keys are FASTER than in production by one factor (house.py), so PostgreSQL is killed and stays away for as much less.
+Ten minutes are 120 s: as many segments of the journal close, as many heartbeats pass and cached keys are as far from
+their end as in production. Calls come as fast as in any run, so the backlog is that of a slow hour, not of a busy one;
+bench/logs.py measures a long one. During an outage every call must be served as before.
+"""
 
 import json
 import sys
-from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from random import Random
 from urllib.request import Request, urlopen
@@ -13,11 +21,12 @@ from redis import Redis, RedisError
 
 from codexflow.catalogue.schema import parse
 from codexflow.env import Env
-from codexflow.lib.clock import monotonic_s
-from tests.chaos.audit import Report, audit
-from tests.chaos.books import Books, read_database, read_journal, read_redis, read_upstream
-from tests.chaos.house import TARGETS, MortalHouse
-from tests.chaos.traffic import Traffic
+from codexflow.lib.clock import monotonic_s, now_ms
+from tests.chaos.audit import Finding, Report, audit
+from tests.chaos.books import Books, Row, read_database, read_journal, read_redis, read_upstream
+from tests.chaos.house import CUT_S, FASTER, TARGETS, Death, MortalHouse
+from tests.chaos.provocations import PROVOCATIONS
+from tests.chaos.traffic import Seen, Traffic
 
 DOWN_S = (0.0, 0.5, 2.0)
 # Every so many kills the process stays away so long that leases and patience with it end.
@@ -28,7 +37,15 @@ WARM_UP_S = 3.0
 QUIET_WITHIN_S = 150.0
 # After that: the limiter's counters are reconciled every 30 s.
 AGREE_WITHIN_S = 60.0
+PASSING = {"limiter equals PostgreSQL", "nothing is left behind"}
+# Everything else stands once all is quiet, but for what a caller who has gone still has running.
+STANDS_AFTER_S = 5.0
 LOOK_S = 1.0
+# Valkey writes its file at once, except while the disk still syncs: then up to two seconds later, and it looks at its
+# clock once a second.
+LATE_S = 3.0
+# Until a Valkey that is back has heard from a living gateway what it lost: its start, a heartbeat, and patience.
+TOLD_AGAIN_S = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +58,9 @@ class Plan:
     targets: tuple[str, ...] = TARGETS
     cuts_tail: bool = False
     empties_once: bool = False
+    postgres_down_s: float = 0.0  # in production's time, after the kills
+    provocations: tuple[str, ...] = ()  # names in PROVOCATIONS, after all that
+    quiet_within_s: float = QUIET_WITHIN_S
 
 
 def run(plan: Plan, log: Path) -> Report:
@@ -51,16 +71,20 @@ def run(plan: Plan, log: Path) -> Report:
         traffic = Traffic(house.port, house.callers, rate=plan.rate, seed=plan.seed)
         traffic.start()
         began_s = monotonic_s()
-        killed = _kill(house, plan)
+        house.pump(WARM_UP_S)
+        _kill(house, plan)
+        outage_ms = _without_postgres(house, plan.postgres_down_s / FASTER)
+        for name in plan.provocations:
+            PROVOCATIONS[name](house, traffic)
         house.pump(WARM_UP_S)
         traffic.stop()
         took_s = monotonic_s() - began_s
-        _say(f"{dict(killed)} killed in {took_s:.0f} s; callers saw {traffic.statuses()}")
-        quiet_s = _until_quiet(house)
-        report = _audited(house, traffic, plan, killed)
+        _say(f"{dict(house.killed)} killed in {took_s:.0f} s; callers saw {traffic.statuses()}")
+        quiet_s = _until_quiet(house, plan.quiet_within_s)
+        report = _audited(house, traffic, plan, outage_ms, is_quiet=quiet_s <= plan.quiet_within_s)
         report.facts |= {
             "seed": plan.seed,
-            "kills": dict(killed),
+            "kills": dict(house.killed),
             "requests a second": round(len(traffic.seen) / max(traffic.seconds, 0.1), 1),
             "bytes cut from the AOF": house.bytes_cut,
             "quiet after (s)": round(quiet_s, 1),
@@ -68,10 +92,8 @@ def run(plan: Plan, log: Path) -> Report:
         return report
 
 
-def _kill(house: MortalHouse, plan: Plan) -> Counter[str]:
+def _kill(house: MortalHouse, plan: Plan) -> None:
     draw = Random(plan.seed)  # noqa: S311 - a repeatable plan
-    killed: Counter[str] = Counter()
-    house.pump(WARM_UP_S)
     empty_at = plan.kills * 2 // 3
     for number in range(plan.kills):
         target = draw.choice(plan.targets)
@@ -81,15 +103,26 @@ def _kill(house: MortalHouse, plan: Plan) -> Counter[str]:
         if number % LONG_DOWN_EVERY == LONG_DOWN_EVERY // 2:
             down_s = LONG_DOWN_S
         house.kill(target, down_s=down_s)
-        killed[target] += 1
         house.pump(draw.uniform(*PAUSE_S))
-    return killed
 
 
-def _until_quiet(house: MortalHouse) -> float:
+def _without_postgres(house: MortalHouse, down_s: float) -> range:
+    """PostgreSQL away for so long, with everything else as it should be. Returns when (Unix, ms)."""
+    if not down_s:
+        return range(0)
+    while not house.is_whole():
+        house.pump(LOOK_S)
+    house.pump(WARM_UP_S)
+    since_ms = now_ms()
+    house.kill("postgres", down_s=down_s)
+    house.pump(down_s)
+    return range(since_ms, now_ms())
+
+
+def _until_quiet(house: MortalHouse, within_s: float) -> float:
     """Wait until every process is back and nothing is under way; returns how long that took."""
     began_s = monotonic_s()
-    while monotonic_s() - began_s < QUIET_WITHIN_S:
+    while monotonic_s() - began_s < within_s:
         house.pump(LOOK_S)
         if not house.is_whole():
             continue
@@ -99,18 +132,19 @@ def _until_quiet(house: MortalHouse) -> float:
         except RedisError:
             continue
         if not any(books.leftovers.values()):
-            break
-    return monotonic_s() - began_s
+            return monotonic_s() - began_s
+    return inf
 
 
-def _audited(house: MortalHouse, traffic: Traffic, plan: Plan, killed: Counter[str]) -> Report:
-    """The audit. Until AGREE_WITHIN_S have passed the limiter's counters may still be on their way to agreement."""
+def _audited(house: MortalHouse, traffic: Traffic, plan: Plan, outage_ms: range, *, is_quiet: bool) -> Report:
+    """The audit. Once all is quiet only the limiter's counters may still be on their way to agreement."""
     catalogue = parse(Env.read(house.environ).config_path.read_text(), source="models.yaml")
+    killed = house.killed
     # What may be admitted above a daily limit: what a Valkey had counted that was taken from it. Without a cut that
     # is what it had answered and not yet written, a moment.
-    lost_s = (1.0 if plan.cuts_tail else 0.25) * killed["valkey"] + (3.0 if plan.empties_once else 0.0)
+    lost_s = (1.0 if plan.cuts_tail else 0.25) * killed["valkey"] + 3.0 * sum(each.is_emptied for each in house.deaths)
     entries = _upstream_ledger(house)
-    ends_s = monotonic_s() + AGREE_WITHIN_S
+    began_s = monotonic_s()
     while True:
         books = Books()
         read_upstream(entries, books)
@@ -123,12 +157,50 @@ def _audited(house: MortalHouse, traffic: Traffic, plan: Plan, killed: Counter[s
             traffic.seen,
             house.callers,
             catalogue,
+            # A gateway that begins anew during an outage knows nothing of what its predecessor let in.
+            outages=1 + killed["valkey"] + killed["web"],
             quota_slack=lost_s / traffic.seconds,
-            may_forget=plan.cuts_tail or plan.empties_once,
+            forgettable_ms=forgettable_ms(house.deaths, LATE_S + (CUT_S if plan.cuts_tail else 0.0)),
         )
-        if report.is_clean or monotonic_s() > ends_s:
+        report.findings += calls_refused(traffic.seen, books.rows, outage_ms)
+        patience_s = AGREE_WITHIN_S if report.kinds <= PASSING else STANDS_AFTER_S
+        if report.is_clean or not is_quiet or monotonic_s() > began_s + patience_s:
             return report
         house.pump(LOOK_S)
+
+
+def calls_refused(seen: Iterable[Seen], rows: Iterable[Row], outage_ms: range) -> list[Finding]:
+    """Calls that were not let in for want of PostgreSQL while it was away: keys in use are known without it.
+
+    What has a row was let in, and the upstream failed it, as it does to one in a hundred.
+    """
+    let_in = {row.request_id for row in rows}
+    return [
+        Finding("an outage is not noticed", f"{each.request_id} of {each.caller.name} got {each.status}")
+        for each in seen
+        if each.request_id is not None
+        and each.request_id.int >> 80 in outage_ms
+        and each.status >= 500
+        and each.request_id not in let_in
+    ]
+
+
+def forgettable_ms(deaths: Sequence[Death], late_s: float) -> list[tuple[int, int]]:
+    """When a call must have begun to be known to nobody.
+
+    Valkey dies with what it had not written yet, up to `late_s` of it (all, where it comes back empty). A gateway that
+    lives tells it again; not one that died at about the same time. Calls that began while Valkey was away before that
+    are not among them: their intents stand in the journal.
+    """
+    gateways = [death for death in deaths if death.name == "web"]
+    back_ms = 0
+    found = []
+    for valkey in (death for death in deaths if death.name == "valkey"):
+        since_ms = 0 if valkey.is_emptied else max(back_ms, valkey.at_ms - round(late_s * 1000))
+        back_ms = valkey.at_ms + round(valkey.down_s * 1000)
+        if any(-late_s <= (each.at_ms - valkey.at_ms) / 1000 <= valkey.down_s + TOLD_AGAIN_S for each in gateways):
+            found.append((since_ms, valkey.at_ms))
+    return found
 
 
 def _read_passing(house: MortalHouse, books: Books) -> None:

@@ -46,6 +46,7 @@ def make() -> list[dict[str, Any]]:
                     "margin_bp": account.plan.margin_bp,
                     "share": share,
                     "daily_requests": limits.get("daily_requests"),
+                    "has_budget": account.plan.has_hard_budget or "budget_month_nanos" in limits,
                 }
             )
     return made

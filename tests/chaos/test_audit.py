@@ -24,7 +24,8 @@ from logs.reconcile import reconcile
 from logs.services import settle_event
 from tests.chaos.audit import Report, audit
 from tests.chaos.books import Books, UpstreamCall, read_database, read_journal, read_redis
-from tests.chaos.house import caller_of
+from tests.chaos.house import Death, caller_of
+from tests.chaos.run import calls_refused, forgettable_ms
 from tests.chaos.tenants import make
 from tests.chaos.traffic import Caller, Seen
 
@@ -220,6 +221,16 @@ def pass_a_quota(story: Story) -> None:
     story.callers[0] = replace(story.callers[0], daily_requests=1)
 
 
+def serve_beyond_the_part_of_an_outage(story: Story) -> None:
+    story.sql("UPDATE request_log SET is_degraded = true WHERE key_id = %s", story.callers[1].key_id)
+    story.callers[1] = replace(story.callers[1], daily_requests=10)
+
+
+def serve_a_hard_budget_alone(story: Story) -> None:
+    budgeted = next(caller for caller in story.callers if caller.has_budget)
+    story.sql("UPDATE request_log SET is_degraded = true WHERE key_id = %s", budgeted.key_id)
+
+
 @pytest.mark.parametrize(
     ("falsify", "kind"),
     [
@@ -245,6 +256,8 @@ def pass_a_quota(story: Story) -> None:
         (keep_a_segment, "nothing is left behind"),
         (bury_an_event, "nothing is left behind"),
         (pass_a_quota, "quotas hold"),
+        (serve_beyond_the_part_of_an_outage, "outages are bounded"),
+        (serve_a_hard_budget_alone, "outages are bounded"),
     ],
 )
 def test_a_falsified_story_is_noticed(story: Story, falsify: Callable[[Story], None], kind: str) -> None:
@@ -252,6 +265,45 @@ def test_a_falsified_story_is_noticed(story: Story, falsify: Callable[[Story], N
     report = story.audited()
     assert kind in report.kinds, report.text()
     assert f"FAILED {kind}" in report.text()
+
+
+def test_a_call_is_forgotten_only_when_it_began_in_time(story: Story) -> None:
+    forget_a_call(story)
+    began_ms = max(UUID(call.partition(".")[0]).int >> 80 for call in story.upstream)
+
+    def audited(*forgettable_ms: tuple[int, int]) -> Report:
+        return audit(story.read(), story.seen, story.callers, directory.current(), forgettable_ms=forgettable_ms)
+
+    assert audited((0, 1), (began_ms - 5, began_ms)).is_clean
+    assert audited((0, began_ms - 1), (began_ms + 1, began_ms + 2)).kinds == {"no call is forgotten"}
+
+
+def test_a_call_may_be_forgotten_only_where_gateway_and_valkey_died_together() -> None:
+    valkey, late_s = Death("valkey", 100_000, down_s=2.0), 3.0
+    for web_ms, expected in (
+        (96_999, []),
+        (97_000, [(97_000, 100_000)]),
+        (107_000, [(97_000, 100_000)]),
+        (107_001, []),
+    ):
+        assert forgettable_ms([valkey, Death("web", web_ms, 0.0)], late_s) == expected
+    assert forgettable_ms([valkey, Death("worker", 100_000, 0.0)], late_s) == []
+    before = Death("valkey", 97_000, down_s=1.5)
+    assert forgettable_ms([before, valkey, Death("web", 100_000, 0.0)], late_s)[-1] == (98_500, 100_000)
+    emptied = replace(valkey, is_emptied=True)
+    assert forgettable_ms([emptied, Death("web", 100_000, 0.0)], late_s) == [(0, 100_000)]
+
+
+def test_an_outage_is_noticed_when_a_call_is_not_let_in(story: Story) -> None:
+    began_ms = story.first.int >> 80
+    story.seen[0].status = 503
+    rows = story.read().rows
+    assert calls_refused(story.seen, rows, range(began_ms, began_ms + 1)) == []  # it has a row
+    lose_a_row(story)
+    rows = story.read().rows
+    (found,) = calls_refused(story.seen, rows, range(began_ms, began_ms + 1))
+    assert (found.kind, str(story.first) in found.what) == ("an outage is not noticed", True)
+    assert calls_refused(story.seen, rows, range(began_ms + 10_000, began_ms + 10_001)) == []
 
 
 def test_a_row_that_is_there_twice_is_noticed(story: Story) -> None:

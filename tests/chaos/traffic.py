@@ -27,6 +27,7 @@ class Caller:
     margin_bp: int
     share: int
     daily_requests: int | None
+    has_budget: bool = False
 
 
 @dataclass(slots=True)

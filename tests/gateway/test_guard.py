@@ -1,15 +1,19 @@
 """What never gets in: oversized, slow, smuggled or garbled requests."""
 
+import asyncio
+import json
+import re
 import socket
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from codexflow.testing.live import Live
 from keys.tests.factories import a_key
+from routing.surfaces import COUNT_TOKENS, SURFACES
+from tests.gateway.test_surfaces import STREAMING, WAYS, Way
+from tests.wire import Wire, request
 
 
 @pytest.fixture
@@ -17,8 +21,8 @@ def key(live: Live) -> str:
     return a_key().plain
 
 
-def raw(live: Live, request: bytes, *, limit: int = 65536, timeout_s: float = 10) -> bytes:
-    """What comes back on a bare socket until the gateway closes it or says no more."""
+def raw(live: Live, request: bytes, *, limit: int = 65536, timeout_s: float = 10, until_closed: bool = False) -> bytes:
+    """What comes back on a bare socket until the gateway closes it, or until an error unless `until_closed`."""
     parts = urlsplit(live.url)
     with socket.create_connection((parts.hostname, parts.port), timeout=timeout_s) as connection:
         connection.sendall(request)
@@ -27,11 +31,14 @@ def raw(live: Live, request: bytes, *, limit: int = 65536, timeout_s: float = 10
             try:
                 piece = connection.recv(65536)
             except TimeoutError:
+                assert not until_closed, answer
+                break
+            except ConnectionResetError:
                 break
             if not piece:
                 break
             answer += piece
-            if b"\r\n\r\n" in answer and b'"error"' in answer:
+            if not until_closed and b"\r\n\r\n" in answer and b'"error"' in answer:
                 break
         return answer
 
@@ -56,6 +63,13 @@ def test_unknown_paths_and_methods_are_told_in_the_envelope(live: Live, key: str
         assert response.headers["x-cfx-request-id"]
 
 
+def test_websockets_are_refused_so_that_codex_goes_on_over_http(live: Live, key: str) -> None:
+    wanted = ("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: eA==")
+    answer = raw(live, head(key, *wanted, method="GET", path="/v1/responses"))
+    assert answer.startswith(b"HTTP/1.1 426 ")
+    assert b"websockets_unsupported" in answer
+
+
 def test_too_many_or_too_long_headers_are_refused(live: Live, key: str) -> None:
     many = [f"X-Filler-{i}: x" for i in range(120)]
     assert b"headers_too_large" in raw(live, head(key, *many, "Content-Length: 2") + b"{}")
@@ -78,6 +92,25 @@ def test_a_chunked_body_is_counted_as_it_comes(live: Live, key: str) -> None:
     assert (response.status_code, response.json()["error"]["code"]) == (413, "request_too_large")
 
 
+@pytest.mark.parametrize("sent", [b"", b"POST /v1/chat/comp", b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\nGET /he"])
+def test_a_head_that_does_not_come_is_not_waited_for(live: Live, sent: bytes) -> None:
+    """Neither the first one of a connection nor a later one: such sockets cost nothing to keep open."""
+    address = urlsplit(live.url)
+    with socket.create_connection((address.hostname or "", address.port or 0), timeout=10) as connection:
+        connection.sendall(sent)
+        received = b""
+        while chunk := _received(connection):
+            received += chunk
+    assert received.startswith(b"HTTP/1.1 200") == (b"live" in sent)
+
+
+def _received(connection: socket.socket) -> bytes:
+    try:
+        return connection.recv(65_536)
+    except ConnectionResetError:
+        return b""
+
+
 def test_a_body_that_does_not_come_is_not_waited_for(live: Live, key: str) -> None:
     assert b"request_timeout" in raw(live, head(key, "Content-Length: 100") + b'{"messages"')
 
@@ -88,50 +121,187 @@ def test_a_header_that_decides_may_be_given_once(live: Live, key: str, name: str
     assert b"invalid_header" in raw(live, head(key, *twice, "Content-Length: 2") + b"{}")
 
 
-@pytest.mark.parametrize(
-    "smuggled",
-    [
-        ("Content-Length: 6", "Transfer-Encoding: chunked"),
-        ("Content-Length: 6", "Content-Length: 7"),
-        ("Transfer-Encoding: chunked, identity",),
-        ("Transfer-Encoding : chunked",),
-    ],
+PATHS = [surface.path for surface in (*SURFACES, COUNT_TOKENS)]
+# Heads that a proxy before us might read in another way, each before a body that hides a second request.
+SMUGGLED: tuple[tuple[str, ...], ...] = (
+    ("Content-Length: 5", "Transfer-Encoding: chunked"),
+    ("Transfer-Encoding: chunked", "Content-Length: 5"),
+    ("Content-Length: 5", "Content-Length: 7"),
+    ("Content-Length: 5", "Content-Length: 5"),
+    ("Transfer-Encoding: chunked, identity",),
+    ("Transfer-Encoding: identity, chunked",),
+    ("Transfer-Encoding: identity", "Transfer-Encoding: chunked"),
+    ("Transfer-Encoding: chunked", "Transfer-Encoding: chunked"),
+    ("Transfer-Encoding: identity",),
+    ("Transfer-Encoding: xchunked",),
+    ('Transfer-Encoding: "chunked"',),
+    ("Transfer-Encoding: chunked;q=1",),
+    ("Transfer-Encoding: chunked\x0b",),
+    ("Transfer-Encoding : chunked",),
+    (" Transfer-Encoding: chunked",),
+    ("Transfer-Encoding:\n chunked",),
+    ("Transfer-Encoding:\r\n chunked",),
+    ("X: y\nTransfer-Encoding: chunked",),
+    ("X: y\rTransfer-Encoding: chunked",),
+    ("transfer_encoding: chunked",),
+    ("Content_Length: 5",),
+    ("Content-Length: +5",),
+    ("Content-Length: -5",),
+    ("Content-Length: 0x5",),
+    ("Content-Length: 1_0",),
+    ("Content-Length: 5,5",),
+    ("Content-Length: 5 5",),
+    ("Content-Length: ",),
+    ("Content-Length: " + "9" * 25,),
+    ("Content-Length : 5",),
+    ("Content-Length\0: 5",),
+    ("Content-Length: 5\0",),
+    ("Content-Length: 5\r\n 6",),
 )
-def test_smuggled_requests_are_refused(live: Live, key: str, smuggled: tuple[str, ...]) -> None:
-    answer = raw(live, head(key, *smuggled) + b"0\r\n\r\nGET /v1/models HTTP/1.1\r\nHost: x\r\n\r\n", timeout_s=3)
-    assert b" 200 " not in answer.split(b"\r\n", 1)[0]
-    assert answer.count(b"HTTP/1.1") <= 1
 
 
-_bodies = st.one_of(
-    st.binary(max_size=200),
-    st.text(max_size=200).map(str.encode),
-    st.sampled_from(
-        [
-            b"", b"null", b"[]", b"{}", b'{"messages":null}', b'{"messages":[null]}', b'{"messages":[{}]}',
-            b'{"messages":[{"role":1}]}', b'{"messages":[{"role":"user","content":5}]}', b"\xff\xfe", b"\x00",
-            b'{"messages":[{"role":"user","content":"\\ud800"}]}', b"[" * 100_000, b'{"a":' * 50_000,
-            b'{"messages":[{"role":"user","content":"x"}],"max_tokens":1e400}',
-            b'{"messages":[{"role":"user","content":"x"}],"max_tokens":' + b"9" * 400 + b"}",
-            b'{"messages":[{"role":"user","content":"x"}],"temperature":NaN}',
-            b'{"messages":[{"role":"user","content":"x"}],"n":0}',
-            b'{"messages":[{"role":"user","content":"x"}],"stream":"yes"}',
-            b'{"messages":[{"role":"user","content":"x"}],"metadata":[1]}',
-            b'{"messages":[{"role":"user","content":"x"}],"stream":true,"stream_options":7}',
-            b'{"messages":[{"role":"user","content":"x"}],"tools":7}',
-            b'{"model":"a","model":"b","messages":[{"role":"user","content":"x"}]}',
-        ]
-    ),
+@pytest.mark.parametrize("path", PATHS)
+def test_smuggled_requests_are_refused(live: Live, key: str, path: str) -> None:
+    before = live.upstream.state()["last_seq"]
+    second = head(key, method="GET", path="/v1/models")
+    for smuggled in SMUGGLED:
+        answer = raw(live, head(key, *smuggled, path=path) + b"0\r\n\r\n" + second, until_closed=True)
+        # Nothing, where the first was sound by itself and what came after it was none.
+        assert re.findall(rb"HTTP/1.1 (\d+)", answer) in ([b"400"], []), smuggled
+    assert live.upstream.state()["last_seq"] == before
+
+
+# Chunks that are none.
+CHUNKS = (
+    b"0x5\r\nhello\r\n0\r\n\r\n", b"-5\r\nhello\r\n0\r\n\r\n", b"5 \r\nhello\r\n0\r\n\r\n", b"5\nhello\n0\n\n",
+    b"5\r\nhello0\r\n\r\n", b"5;a=\nb\r\nhello\r\n0\r\n\r\n", b"f" * 17 + b"\r\nhello", b"5\r\nhel",
+    b"5\r\nhello\r\n0\r\nContent-Length: 9\r\nX\r\n\r\n",
 )  # fmt: skip
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(body=_bodies)
-def test_no_body_is_answered_with_a_500(live: Live, key: str, body: bytes) -> None:
-    response = httpx.post(f"{live.url}/v1/chat/completions", content=body, headers={"Authorization": f"Bearer {key}"})
-    assert response.status_code < 500
-    if response.status_code != 200:
-        assert set(response.json()["error"]) == {"message", "type", "param", "code"}
+@pytest.mark.parametrize("path", PATHS)
+def test_broken_chunks_are_refused(live: Live, key: str, path: str) -> None:
+    second = head(key, method="GET", path="/v1/models")
+    for chunks in CHUNKS:
+        sent = head(key, "Transfer-Encoding: chunked", path=path) + chunks + second
+        answer = raw(live, sent, until_closed=True)
+        assert b" 200 " not in answer, chunks
+        assert answer.count(b"HTTP/1.1") <= 1, chunks
+
+
+BAD_HEADERS = (
+    "X-A: b\r\n c", "X-A: b\r\n\tc", "X-A : b", "X\0A: b", "X-A: b\0c", "X-A: b\nc", "X-A: b\rc", ": b", "X-A",
+    "X (y): b", "X-\xdc: b", "Host: other",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_garbled_headers_are_refused(live: Live, key: str, path: str) -> None:
+    for line in BAD_HEADERS:
+        answer = raw(live, head(key, "Content-Length: 2", line, path=path) + b"{}", until_closed=True)
+        assert answer.startswith(b"HTTP/1.1 400 "), line
+
+
+def test_white_space_around_values_is_no_part_of_them(live: Live, key: str) -> None:
+    body = json.dumps({"messages": [{"role": "user", "content": "x"}]}).encode()
+    lines = (f"Content-Length:\t {len(body)} ", "X-CFX-Stage: plan \t", f"x-api-key:  {key} ", "Connection: close")
+    sent = "\r\n".join(["POST /v1/chat/completions HTTP/1.1", "Host: x", *lines, "", ""]).encode() + body
+    answer = raw(live, sent, until_closed=True)
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert b"x-cfx-stage: plan\r\n" in answer
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("upgrade", ["websocket", "h2c"])
+def test_upgrades_of_a_call_are_refused_and_end_the_connection(live: Live, key: str, path: str, upgrade: str) -> None:
+    lines = (f"Upgrade: {upgrade}", "Connection: Upgrade, HTTP2-Settings", "Content-Length: 2")
+    answer = raw(
+        live, head(key, *lines, path=path) + b"{}" + head(key, method="GET", path="/v1/models"), until_closed=True
+    )
+    assert re.findall(rb"HTTP/1.1 (\d+)", answer) == [b"426"]
+    assert b"websockets_unsupported" in answer
+
+
+def test_a_header_more_or_a_byte_more_is_too_much(live: Live, key: str) -> None:
+    with httpx.Client(base_url=live.url, headers={"Authorization": f"Bearer {key}"}) as client:
+        usual = client.build_request("GET", "/v1/models")
+        room = 100 - len(usual.headers.raw)
+        for more, status in ((room, 200), (room + 1, 431)):
+            found = client.get("/v1/models", headers={f"X-{n}": "x" for n in range(more)})
+            assert found.status_code == status
+        left = 32 * 1024 - sum(len(name) + len(value) for name, value in usual.headers.raw) - len("X-Long")
+        for more, status in ((left, 200), (left + 1, 431)):
+            assert client.get("/v1/models", headers={"X-Long": "x" * more}).status_code == status
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("path", PATHS)
+def test_an_older_http_is_served_and_closed(live: Live, key: str, path: str, stream: bool) -> None:
+    way = next((way for way in WAYS if way.path == path), WAYS[4])
+    body = json.dumps(way.body("x", **({"stream": True} if stream and way.streams else {}))).encode()
+    lines = (
+        f"POST {path} HTTP/1.0",
+        f"x-api-key: {key}",
+        "Connection: keep-alive",
+        f"Content-Length: {len(body)}",
+        "",
+        "",
+    )
+    answer = raw(live, "\r\n".join(lines).encode() + body, until_closed=True)
+    headers, _, content = answer.partition(b"\r\n\r\n")
+    assert headers.startswith(b"HTTP/1.1 200 ")
+    assert b"connection: close" in headers
+    assert b"chunked" not in headers
+    assert content.endswith(b"}" if not stream or not way.streams or path.endswith("count_tokens") else b"\n\n")
+
+
+async def test_requests_sent_at_once_are_answered_in_order(live: Live, key: str) -> None:
+    """Also when one of them is refused, a stream, or unauthenticated."""
+    sound, broken = {"model": "gpt-4o-mini"}, b"{"
+    calls: list[tuple[bytes, int]] = []
+    for way in WAYS:
+        calls += [
+            (request(way.path, key, json.dumps(way.body("x")).encode()), 200),
+            (request(way.path, key, broken), 400),
+            (request(way.path, "cfx_nobody", broken), 401),
+            (request(way.path, key, json.dumps(sound).encode()), 400),
+            (request("/v1/nothing", key, b""), 404),
+        ]
+        if way.streams:
+            calls.append((request(way.path, key, json.dumps(way.body("x", stream=True)).encode()), 200))
+    wire = await Wire.to(live.url)
+    wire.write(b"".join(sent for sent, _ in calls))
+    async with asyncio.timeout(30):
+        answers = [await wire.answer() for _ in calls]
+    assert [answer.status for answer in answers] == [status for _, status in calls]
+    assert len({answer.header("x-cfx-request-id") for answer in answers}) == len(calls)
+    await wire.close()
+
+
+async def test_nothing_is_answered_after_a_refusal_that_closes(live: Live, key: str) -> None:
+    good = request("/v1/models", key, b"", method="GET")
+    for first in (head(key, "Content-Length: 99999999"), head(key, "Content-Length: 5", "Host: y") + b"hello"):
+        answer = await asyncio.to_thread(raw, live, first + good, until_closed=True)
+        assert len(re.findall(rb"HTTP/1.1 (\d+)", answer)) == 1
+
+
+@pytest.mark.parametrize("way", [pytest.param(way, id=way.path) for way in STREAMING if "?" not in way.path])
+def test_who_leaves_pays_for_the_call_that_ran_and_the_others_never_begin(live: Live, key: str, way: Way) -> None:
+    body = json.dumps(way.body("[[fault:chunks n=500 gap_ms=20]]", stream=True)).encode()
+    since = live.upstream.state()["last_seq"]
+
+    async def leave() -> str:
+        wire = await Wire.to(live.url)
+        wire.write(request(way.path, key, body) * 3)
+        _, headers = await wire.head()
+        await wire.reader.readuntil(b"\n\n")
+        wire.abort()
+        return dict(headers)["x-cfx-request-id"]
+
+    row = live.row(asyncio.run(leave()))
+    assert (row.status, row.is_disconnected) == (499, True)
+    assert [seen["outcome"] for seen in live.upstream.ledger(since=since, wait=1)] == ["aborted"]
+    assert live.open_leases(row.request_id) == []
 
 
 def test_the_rest_of_a_body_over_the_limit_is_not_taken(live: Live, key: str) -> None:

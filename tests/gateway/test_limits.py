@@ -2,14 +2,19 @@
 
 import asyncio
 from collections import Counter
+from datetime import date
 from typing import Any
 
 import httpx
+import pytest
 
-from billing.models import Account, LedgerEntry
-from billing.services import add_credit
+from accounts.models import Organization
+from billing.limits import month_of
+from billing.models import Account, LedgerEntry, Plan
+from billing.services import add_credit, set_budgets
 from billing.tests.factories import an_organization
 from codexflow.lib.clock import now_s
+from codexflow.lib.ids import random_id
 from codexflow.testing.live import Live
 from codexflow.testing.waiting import until
 from keys.tests.factories import a_key
@@ -60,6 +65,89 @@ def test_success_and_refusal_tell_what_is_left_of_the_day(live: Live) -> None:
     assert live.scope("k", key.row.id)["n"] == 2  # the refused one was not counted
 
 
+def early_in_a_minute() -> None:
+    """A test about one minute must not begin at its end, nor in its first second, when a minute is left: 1m0s."""
+    until(lambda: 2 <= now_s() % 60 < 50, what="another minute")
+
+
+def test_openais_headers_tell_of_the_minute_on_success_and_refusal(live: Live) -> None:
+    early_in_a_minute()
+    key = a_key(rpm=2, tpm=50_000)
+    seen = [live.post(key.plain, model="gpt-4o-mini", max_tokens=1_000) for _ in range(3)]
+    assert [r.status_code for r in seen] == [200, 200, 429]
+    for response, left in zip(seen, ("1", "0", "0"), strict=True):
+        assert response.headers["x-ratelimit-limit-requests"] == "2"
+        assert response.headers["x-ratelimit-remaining-requests"] == left
+        assert response.headers["x-ratelimit-limit-tokens"] == "50000"
+        for name in ("requests", "tokens"):
+            reset = response.headers[f"x-ratelimit-reset-{name}"]
+            assert abs(int(reset.removesuffix("s")) - (60 - now_s() % 60)) <= 2
+    assert seen[2].headers["retry-after"] == seen[2].headers["x-ratelimit-reset-requests"].removesuffix("s")
+    # The first call left its reservation for its true usage before the second asked.
+    reserved = 50_000 - int(seen[0].headers["x-ratelimit-remaining-tokens"])
+    used = live.row_of(seen[0]).prompt_tokens + live.row_of(seen[0]).completion_tokens
+    assert reserved > 1_000 > used
+    assert int(seen[1].headers["x-ratelimit-remaining-tokens"]) == 50_000 - used - reserved
+
+
+def an_organization_with(**limits: int) -> Organization:
+    """An organization on a plan of its own, without a hard budget."""
+    an_organization()  # makes the plans
+    name = random_id().hex[:8]
+    values = {"rpm": 10**6, "tpm": 10**9, "daily_requests": 10**6, "concurrent_streams": 10**6, **limits}
+    Plan.objects.create(slug=name, name=name, has_hard_budget=False, is_public=False, max_keys=100, **values)
+    return an_organization(plan=name)
+
+
+REFUSED_BY: dict[str, tuple[dict[str, int], dict[str, Any], str]] = {
+    "requests a day": ({"daily_requests": 1}, {}, "daily_quota_exceeded"),
+    "requests a minute": ({"rpm": 1}, {}, "rate_limit_exceeded"),
+    "tokens a minute": ({"tpm": 100}, {"max_tokens": 1_000}, "token_rate_exceeded"),
+    "concurrent streams": ({"concurrent_streams": 0}, {"stream": True}, "concurrency_limit_exceeded"),
+    "budget a day": ({"budget_day_nanos": 700_000}, {"max_tokens": 3_000}, "insufficient_quota"),
+    "budget a month": ({"budget_month_nanos": 700_000}, {"max_tokens": 3_000}, "insufficient_quota"),
+}
+
+
+@pytest.mark.parametrize("scope", ["organization", "key"])
+@pytest.mark.parametrize(("limits", "body", "code"), REFUSED_BY.values(), ids=REFUSED_BY)
+def test_each_limit_holds_for_organization_and_key(
+    live: Live, scope: str, limits: dict[str, int], body: dict[str, Any], code: str
+) -> None:
+    """One call passes, the next one does not; another key shares the organization's limits and no other."""
+    if not {"rpm", "tpm"}.isdisjoint(limits):
+        early_in_a_minute()
+    budgets = {name: value for name, value in limits.items() if name.startswith("budget")}
+    if scope == "key":
+        organization = an_organization()
+        first, other = a_key(organization, **limits), a_key(organization)
+    else:
+        organization = an_organization_with(**{each: limits[each] for each in limits if each not in budgets})
+        first, other = a_key(organization), a_key(organization)
+        if budgets:
+            day, month = budgets.get("budget_day_nanos"), budgets.get("budget_month_nanos")
+            set_budgets(organization, day_nanos=day, month_nanos=month)
+    small = {**BODY, "max_tokens": 50}
+    assert live.post(first.plain, **small).status_code == 200
+    refused = live.post(first.plain, **{**small, **body})
+    assert refused.json()["error"]["code"] == code
+    assert f"limit of the {scope}" in refused.json()["error"]["message"]
+    assert refused.status_code == (402 if code == "insufficient_quota" else 429)
+    assert ("retry-after" in refused.headers) == (refused.status_code == 429)
+    others = live.post(other.plain, **{**small, **body})
+    assert others.status_code == (200 if scope == "key" else refused.status_code)
+
+
+def test_a_new_budget_holds_at_once_and_its_end_too(live: Live) -> None:
+    organization = an_organization()
+    key = a_key(organization)
+    assert live.post(key.plain, **BODY).status_code == 200
+    set_budgets(organization, day_nanos=1, month_nanos=None)
+    until(lambda: live.post(key.plain, **BODY).status_code == 402, within_s=2, what="the budget")
+    set_budgets(organization, day_nanos=None, month_nanos=None)
+    until(lambda: live.post(key.plain, **BODY).status_code == 200, within_s=2, what="its end")
+
+
 def test_requests_a_minute_are_limited(live: Live) -> None:
     """Property 3: Rate Limit Enforcement."""
     key = a_key(rpm=3)
@@ -83,10 +171,11 @@ def test_tokens_a_minute_are_limited_by_the_estimate_and_settled_by_the_truth(li
 
 
 def test_plan_and_key_limits_combine_by_the_tighter(live: Live) -> None:
-    organization = an_organization(plan="free")  # 50 a day, 10 a minute
-    assert live.post(a_key(organization).plain).headers["x-ratelimit-limit"] == "50"
-    assert live.post(a_key(organization, daily_requests=5).plain).headers["x-ratelimit-limit"] == "5"
-    assert live.post(a_key(organization, daily_requests=500).plain).headers["x-ratelimit-limit"] == "50"
+    organization = an_organization(plan="pro")
+    keys = [a_key(organization, daily_requests=limit).plain for limit in (None, 5, 500)]
+    # Made when the plan allowed more: 50 a day, 10 a minute.
+    Account.objects.filter(organization=organization).update(plan=Plan.objects.get(slug="free"))
+    assert [live.post(key).headers["x-ratelimit-limit"] for key in keys] == ["50", "5", "50"]
 
 
 async def hold_streams(live: Live, key: str, number: int) -> list[int]:
@@ -106,6 +195,19 @@ def test_streams_at_once_are_limited_and_their_slots_come_back(live: Live) -> No
     key = a_key(concurrent_streams=3)
     assert Counter(asyncio.run(hold_streams(live, key.plain, 10))) == {200: 3, 429: 7}
     assert live.post(key.plain, stream=True).status_code == 200
+
+
+def test_a_refused_stream_is_told_when_a_slot_is_free_at_the_latest(live: Live) -> None:
+    key = a_key(concurrent_streams=1)
+    body = {**BODY, "stream": True, "messages": [{"role": "user", "content": "[[fault:chunks n=100 gap_ms=50]]"}]}
+    headers = {"Authorization": f"Bearer {key.plain}"}
+    with httpx.stream("POST", f"{live.url}/v1/chat/completions", json=body, headers=headers, timeout=30) as stream:
+        assert stream.status_code == 200
+        (slots,) = live.keys(f"*slots:k:{key.row.id}")
+        live.redis.zadd(slots, {stream.headers["x-cfx-request-id"]: int((now_s() + 7) * 1000)})
+        refused = live.post(key.plain, **BODY, stream=True)
+        assert refused.status_code == 429
+        assert refused.headers["retry-after"] in ("6", "7")
 
 
 def test_answers_in_one_piece_take_no_stream_slot(live: Live) -> None:
@@ -132,6 +234,19 @@ def test_what_the_credit_does_not_cover_is_refused_before_it_costs_anything(live
     assert live.post(key.plain, model="gpt-4o-mini", max_tokens=100).status_code == 200
 
 
+def test_a_small_balance_is_held_for_the_models_that_it_covers(live: Live) -> None:
+    """A fallback that is too dear is left out; it must not keep the first model from answering."""
+    organization = an_organization(plan="free")
+    key = a_key(organization).plain
+    account = Account.objects.get(pk=organization.pk)
+    add_credit(organization, 2_000_000 - account.credit_nanos, kind=LedgerEntry.Kind.ADJUSTMENT, reference="little")
+    response = live.post(key, model="cfx-review")
+    assert (response.status_code, response.headers["x-cfx-model"]) == (200, "gpt-4o-mini")
+    live.upstream.set_fault("500", model="gpt-4o-mini")
+    live.post(key, model="cfx-review")
+    assert "claude-haiku-3.5" not in [entry["model"] for entry in live.upstream.ledger()]
+
+
 def test_holds_of_calls_in_flight_count(live: Live) -> None:
     """Many calls at once never spend more than a budget that covers a few of them."""
     key = a_key(budget_month_nanos=3_000_000)
@@ -139,6 +254,61 @@ def test_holds_of_calls_in_flight_count(live: Live) -> None:
     responses = asyncio.run(all_at_once([live.url], key.plain, 30, messages=text, max_tokens=1_000))
     hold = next(live.row_of(r).held_nanos for r in responses if r.status_code == 200)
     assert Counter(r.status_code for r in responses) == {200: 3_000_000 // hold, 402: 30 - 3_000_000 // hold}
+
+
+def test_a_day_that_is_over_no_longer_counts(live: Live) -> None:
+    """Midnight as Redis sees it: its counts are those of yesterday, and of last month."""
+    key = a_key(daily_requests=2, budget_day_nanos=1_000_000, budget_month_nanos=1_000_000)
+    assert live.post(key.plain, **BODY, max_tokens=50).status_code == 200
+    (name,) = live.keys(f"*scope:k:{key.row.id}")
+    today = live.scope("k", key.row.id)["d"]
+    spent: dict[Any, Any] = {"n": 2, "ds": 990_000, "ms": 990_000}
+    live.redis.hset(name, mapping={**spent, "d": today, "mo": month_of(today)})
+    assert live.post(key.plain, **BODY, max_tokens=50).status_code == 429
+    live.redis.hset(name, "n", 1)
+    assert live.post(key.plain, **BODY, max_tokens=50).status_code == 402
+    live.redis.hset(name, mapping={**spent, "d": today - 1, "mo": month_of(today) - 1})
+    response = live.post(key.plain, **BODY, max_tokens=50)
+    assert (response.status_code, response.headers["x-ratelimit-remaining"]) == (200, "1")
+    found, cost = live.scope("k", key.row.id), live.row_of(response).cost_nanos
+    assert (found["d"], found["n"], found["ds"], found["ms"]) == (today, 1, cost, cost)
+
+
+def test_a_call_over_midnight_is_charged_to_the_day_of_its_admission(live: Live) -> None:
+    key = a_key()
+    text = [{"role": "user", "content": "[[fault:chunks n=40 gap_ms=50]]"}]
+    body = {**BODY, "stream": True, "messages": text}
+    headers = {"Authorization": f"Bearer {key.plain}"}
+    with httpx.stream("POST", f"{live.url}/v1/chat/completions", json=body, headers=headers, timeout=30) as stream:
+        request_id = stream.headers["x-cfx-request-id"]
+        (name,) = live.keys(f"*scope:k:{key.row.id}")
+        day = live.scope("k", key.row.id)["d"]
+        # It strikes midnight: the next call of the key has begun another day, month and minute.
+        live.redis.hset(name, mapping={"d": day + 1, "n": 1, "ds": 5, "mo": month_of(day) + 1, "ms": 5, "m": 1, "t": 7})
+        assert "[DONE]" in stream.read().decode()
+    row = live.row(request_id)
+    found = live.scope("k", key.row.id)
+    assert (found["n"], found["ds"], found["ms"], found["t"]) == (1, 5, 5, 7)
+    assert (found["spent"], found["held"]) == (row.cost_nanos, 0)
+    assert (row.day - date(1970, 1, 1)).days == day
+
+
+def test_a_gateway_whose_clock_is_wrong_counts_by_redis_s_day(live: Live) -> None:
+    """A day ahead, or 90 seconds behind: day, minute and what is told of them are Redis's."""
+    early_in_a_minute()
+    for off_s in (86_400, -90):
+        key = a_key(daily_requests=10, rpm=5)
+        gateway = live.new_gateway(clock_off_s=off_s)
+        own, wrong = (live.post(key.plain, url=url, **BODY) for url in (live.url, gateway.url))
+        gateway.stop()
+        assert (own.status_code, wrong.status_code) == (200, 200)
+        assert wrong.headers["x-ratelimit-remaining"] == "8"
+        assert wrong.headers["x-ratelimit-reset"] == own.headers["x-ratelimit-reset"]
+        assert abs(int(own.headers["x-ratelimit-reset"]) - now_s()) <= 86_400
+        rows = [live.row_of(each) for each in (own, wrong)]
+        assert rows[0].day == rows[1].day
+        assert round((rows[1].started_at - rows[0].started_at).total_seconds(), -1) == off_s
+        assert live.scope("k", key.row.id)["n"] == 2
 
 
 def test_an_emptied_redis_gives_nothing_away(live: Live) -> None:

@@ -47,6 +47,83 @@ def test_a_key_makes_none_that_may_do_more_than_itself(live: Live) -> None:
     assert made["expires_at"] is not None
 
 
+def test_both_keys_work_until_the_overlap_is_over(live: Live) -> None:
+    old = a_key(rpm=100)
+    answer = api(live, old.plain, "POST", f"keys/{old.row.id}/rotate", json={"overlap_s": 3600})
+    assert (answer.status_code, answer.headers["cache-control"]) == (201, "no-store")
+    new = answer.json()
+    assert (new["name"], new["rpm"], new["state"]) == ("test", 100, "active")
+    assert live.post(old.plain).status_code == live.post(new["key"]).status_code == 200
+    shown = api(live, new["key"], "GET", f"keys/{old.row.id}").json()
+    assert (shown["state"], shown["rotated_to"]) == ("rotated", new["id"])
+    again = api(live, new["key"], "POST", f"keys/{new['id']}/rotate", json={"overlap_s": 0})
+    assert (again.status_code, again.json()["error"]["code"]) == (409, "key_not_rotatable")
+    # The hour is over: what every process has cached of the key ends by itself, without an announcement.
+    ApiKey.objects.filter(pk=old.row.id).update(rotation_ends_at=now())
+    assert api(live, old.plain, "GET", "keys").status_code == 401
+    assert api(live, new["key"], "GET", f"keys/{old.row.id}").json()["state"] == "revoked"
+
+
+def test_a_key_rotated_without_overlap_is_refused_within_a_second(live: Live) -> None:
+    old = a_key()
+    assert live.post(old.plain).status_code == 200
+    new = api(live, old.plain, "POST", f"keys/{old.row.id}/rotate", json={"overlap_s": 0}).json()["key"]
+    until(lambda: live.post(old.plain).status_code == 401, within_s=1, what="refusal")
+    assert live.post(new).status_code == 200
+
+
+def test_changed_terms_hold_within_a_second(live: Live) -> None:
+    key = a_key()
+    boss = a_key(key.row.organization)
+    assert live.post(key.plain).status_code == 200
+    changes = {
+        "daily_requests": 3, "allowed_stages": ["review"], "allowed_networks": ["127.0.0.0/8"],
+        "budget_day_usd": "1.25", "expires_at": (now() + timedelta(hours=1)).isoformat(),
+    }  # fmt: skip
+    answer = api(live, boss.plain, "PATCH", f"keys/{key.row.id}", json=changes)
+    assert answer.status_code == 200, answer.text
+    assert (answer.json()["daily_requests"], answer.json()["budget_day_usd"]) == (3, "1.250000")
+    until(lambda: live.post(key.plain, model="cfx-plan").status_code == 403, within_s=1, what="the stage's refusal")
+    assert live.post(key.plain, model="cfx-review").headers["x-ratelimit-limit"] == "3"
+    api(live, boss.plain, "PATCH", f"keys/{key.row.id}", json={"allowed_networks": ["10.0.0.0/8"]})
+    until(lambda: live.post(key.plain, model="cfx-review").status_code == 401, within_s=1, what="the address's refusal")
+    api(live, boss.plain, "PATCH", f"keys/{key.row.id}", json={"allowed_networks": [], "allowed_stages": []})
+    until(lambda: live.post(key.plain, model="cfx-plan").status_code == 200, within_s=1, what="the end of both")
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ({"rpm": 11}, "at most 10"),
+        ({"allowed_models": ["nonsense"]}, "There is no model nonsense"),
+        ({"allowed_surfaces": ["nonsense"]}, "nonsense"),
+        ({"allowed_networks": ["10.0.0.0/33"]}, "10.0.0.0/33"),
+    ],
+)
+def test_a_key_gets_no_more_than_the_plan_allows(live: Live, asked: dict[str, Any], told: str) -> None:
+    key = a_key(an_organization(plan="free"))
+    for method, path, body in (("POST", "keys", {"name": "x", **asked}), ("PATCH", f"keys/{key.row.id}", asked)):
+        answer = api(live, key.plain, method, path, json=body)
+        assert answer.status_code == 400
+        assert told in answer.json()["error"]["message"]
+
+
+def test_a_restricted_key_gets_nothing_more_by_changing_or_rotating_keys(live: Live) -> None:
+    small = a_key(daily_requests=10, allowed_stages=("review",), allowed_networks=("127.0.0.0/8",))
+    large = a_key(small.row.organization)
+    for key in (small, large):
+        greedy: dict[str, Any] = {"daily_requests": None, "allowed_stages": [], "allowed_networks": []}
+        changed = api(live, small.plain, "PATCH", f"keys/{key.row.id}", json=greedy).json()
+        assert (changed["daily_requests"], changed["allowed_stages"]) == (10, ["review"])
+        assert changed["allowed_networks"] == ["127.0.0.0/8"]
+    disjoint = api(live, small.plain, "PATCH", f"keys/{small.row.id}", json={"allowed_stages": ["plan"]})
+    assert disjoint.status_code == 403
+    other = a_key(small.row.organization)
+    refused = api(live, small.plain, "POST", f"keys/{other.row.id}/rotate", json={"overlap_s": 0})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (403, "action_not_allowed")
+    assert api(live, small.plain, "POST", f"keys/{small.row.id}/rotate", json={"overlap_s": 0}).status_code == 201
+
+
 def test_bad_input_names_its_field(live: Live) -> None:
     key = a_key().plain
     for body, param in (
@@ -65,6 +142,7 @@ def test_strangers_see_nothing(live: Live) -> None:
     request_id = live.row_of(live.post(ada.plain)).request_id
     for method, path in (
         ("GET", f"keys/{ada.row.id}"), ("PATCH", f"keys/{ada.row.id}"), ("DELETE", f"keys/{ada.row.id}"),
+        ("POST", f"keys/{ada.row.id}/rotate"),
         ("GET", f"requests/{request_id}"), ("GET", f"keys/{new_id()}"),
     ):  # fmt: skip
         assert api(live, eve.plain, method, path, json={"name": "mine"}).status_code == 404, path
@@ -114,6 +192,28 @@ def test_a_session_may_what_its_role_may(live: Live, role: str, status: int) -> 
     assert response.status_code == status
     assert client.get(url).status_code == 200
     assert ApiKey.objects.filter(organization=organization).count() == (status == 201)
+
+
+@pytest.mark.parametrize(("role", "status"), [("owner", 200), ("billing", 200), ("developer", 403), ("viewer", 403)])
+def test_budgets_are_set_by_who_manages_billing(live: Live, role: str, status: int) -> None:
+    organization = an_organization()
+    user = organization.members.get() if role == "owner" else a_member(organization, role)
+    client, url = session_of(user), f"/api/v1/budgets?organization={organization.slug}"
+    wanted = {"budget_day_usd": "0.50", "budget_month_usd": None}
+    found = client.put(url, wanted, content_type="application/json")
+    assert found.status_code == status
+    if status == 200:
+        assert client.get(url).json() == found.json() == {"budget_day_usd": "0.500000", "budget_month_usd": None}
+        entry = AuditEntry.objects.get(action="account.budgets_set", organization=organization)
+        assert (entry.actor, entry.facts["day_nanos"]) == (user, 500_000_000)
+        assert client.put(url, {"budget_day_usd": "-1"}, content_type="application/json").status_code == 400
+
+
+def test_no_key_lifts_a_budget(live: Live) -> None:
+    key = a_key()
+    assert api(live, key.plain, "GET", "budgets").json() == {"budget_day_usd": None, "budget_month_usd": None}
+    answer = api(live, key.plain, "PUT", "budgets", json={"budget_day_usd": "5", "budget_month_usd": None})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (403, "action_not_allowed")
 
 
 def test_a_session_of_somebody_else_finds_no_such_organization(live: Live) -> None:

@@ -98,3 +98,16 @@ def test_a_broken_stream_raises(live: Live) -> None:
     messages = [{"role": "user", "content": "[[fault:cut after=3]]"}]
     with client(live, a_key().plain) as sdk, pytest.raises(openai.APIError):
         list(sdk.chat.completions.create(model="gpt-4o-mini", messages=messages, stream=True))
+
+
+def test_responses_stream_and_raise_when_they_break_off(live: Live) -> None:
+    """Property 16: OpenAI API Compatibility."""
+    with client(live, a_key().plain) as sdk:
+        with sdk.responses.stream(model="cfx-code", input="Hello") as stream:
+            text = "".join(event.delta for event in stream if event.type == "response.output_text.delta")
+            assert stream.get_final_response().output_text == text
+        broken = {"model": "gpt-4o-mini", "input": "[[fault:cut after=6]]"}
+        with pytest.raises(openai.APIError, match="broke off"):
+            list(sdk.responses.create(**broken, stream=True))
+        with pytest.raises(openai.APIError, match="broke off"), sdk.responses.stream(**broken) as stream:
+            stream.until_done()

@@ -16,7 +16,7 @@ def key(live: Live) -> str:
 
 
 def attempts_of(row: RequestLog) -> list[tuple[int, str, int]]:
-    detail = request_of(row.organization_id, row.request_id)
+    detail = request_of(row.organization_id, row.request_id, retention_days=1)
     assert detail is not None
     return [(each.n, each.model, each.status) for each in detail.attempts]
 
@@ -92,34 +92,6 @@ def test_an_upstreams_401_is_not_the_callers(live: Live, key: str) -> None:
 
 
 # fault -> statuses that a caller may see without and with streaming
-_FAULTS = [
-    "500", "503", "429", "529", "401", "malformed", "html", "empty", "hang", "hang after=2", "cut", "cut after=3",
-    "eof after=3", "error_event after=2", "truncated", "wrong_length", "gzip_bomb", "redirect", "slowloris",
-    "huge_line bytes=2000000", "big_body bytes=3000000", "no_usage", "no_done", "usage prompt=0 completion=0",
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("is_stream", [False, True], ids=["whole", "stream"])
-@pytest.mark.parametrize("fault", _FAULTS)
-def test_no_fault_of_the_upstream_becomes_our_500_or_leaves_anything_behind(
-    live: Live, key: str, fault: str, is_stream: bool
-) -> None:
-    response = live.say(key, f"[[fault:{fault}]] tell me a story", model="gpt-4o-mini", stream=is_stream)
-    assert response.status_code in (200, 400, 429, 502, 503, 504)
-    if response.status_code != 200:
-        assert set(response.json()["error"]) == {"message", "type", "param", "code"}
-    elif is_stream:
-        is_whole = response.text.endswith("data: [DONE]\n\n")
-        assert is_whole or '"error"' in response.text.strip().rsplit("data: ", 1)[-1]
-        assert is_whole == (live.row_of(response).status == 200)
-    request_id = response.headers["x-cfx-request-id"]
-    live.row(request_id)
-    assert RequestLog.objects.filter(request_id=request_id).count() == 1
-    until(lambda: live.open_leases(request_id) == [], what="no lease")
-    organization_id = live.row(request_id).organization_id
-    assert live.scope("o", organization_id)["held"] == 0
-
-
 def test_an_open_circuit_is_shared_and_closes_after_one_good_trial(live: Live, key: str) -> None:
     """Property 13: Circuit Breaker State Machine, over two processes."""
     second = live.new_gateway()

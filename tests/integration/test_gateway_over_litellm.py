@@ -3,25 +3,52 @@
 import contextlib
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import httpx
 import pytest
 
-from codexflow.testing.litellm import LiteLLM
-from codexflow.testing.live import Gateway, Live
+from codexflow.dev import litellm as program
+from codexflow.testing.litellm import LiteLLM, running_as_shipped
+from codexflow.testing.live import PATIENT, Gateway, Live
 from codexflow.testing.waiting import until
 from keys.tests.factories import a_key
 from routing.meter import nanos_of
+from tests.gateway.test_surfaces import last_event
 
 pytestmark = [pytest.mark.litellm, pytest.mark.xdist_group("litellm")]
 
 
+@contextmanager
+def gateway_over(live: Live, proxy: LiteLLM, blocker: Any) -> Iterator[Gateway]:
+    """A gateway with patience: LiteLLM is slow to answer at first, most of all beside other tests."""
+    with blocker.unblock(), live.configured(**PATIENT):
+        made = live.new_gateway(LITELLM_URL=proxy.url, LITELLM_API_KEY=proxy.api_key)
+        yield made
+        made.stop()
+
+
 @pytest.fixture(scope="module")
-def gateway(live_house: Live, running_proxy: LiteLLM) -> Iterator[Gateway]:
-    made = live_house.new_gateway(LITELLM_URL=running_proxy.url, LITELLM_API_KEY=running_proxy.api_key)
-    yield made
-    made.stop()
+def gateway(live_house: Live, running_proxy: LiteLLM, django_db_blocker: Any) -> Iterator[Gateway]:
+    with gateway_over(live_house, running_proxy, django_db_blocker) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def as_shipped(live_house: Live, django_db_blocker: Any) -> Iterator[tuple[Gateway, LiteLLM]]:
+    """A gateway over LiteLLM with the shipped file just as it is: every model through its OpenRouter code."""
+    with (
+        running_as_shipped(program.CONFIG) as proxy,
+        gateway_over(live_house, proxy, django_db_blocker) as made,
+    ):
+        yield made, proxy
+
+
+@pytest.fixture
+def shipped(as_shipped: tuple[Gateway, LiteLLM]) -> tuple[Gateway, LiteLLM]:
+    as_shipped[1].provider.clear()
+    return as_shipped
 
 
 def test_an_answer_comes_through_with_our_call_id_and_its_cost(live: Live, litellm: LiteLLM, gateway: Gateway) -> None:
@@ -89,3 +116,81 @@ def test_health_compares_models_with_litellms(live: Live, gateway: Gateway) -> N
     assert report["checks"]["litellm"]
     assert report["details"]["upstream"] == "litellm"
     assert report["details"]["models_unknown_to_litellm"] == []
+
+
+TOOL = {"name": "get_weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}}
+# path -> (what says "hello", the type of the last event)
+SURFACES: dict[str, tuple[dict[str, Any], str]] = {
+    "/v1/chat/completions": ({"messages": [{"role": "user", "content": "hello"}]}, "[DONE]"),
+    "/v1/completions": ({"prompt": "hello"}, "[DONE]"),
+    "/v1/responses": ({"input": "hello", "store": False}, "response.completed"),
+    "/v1/messages": ({"messages": [{"role": "user", "content": "hello"}], "max_tokens": 100}, "message_stop"),
+}
+
+
+@pytest.mark.parametrize("path", SURFACES)
+@pytest.mark.parametrize("stream", [False, True])
+def test_every_surface_is_answered_and_counted_as_the_provider_counts(
+    live: Live, shipped: tuple[Gateway, LiteLLM], path: str, *, stream: bool
+) -> None:
+    body, end = SURFACES[path]
+    response = live.ask(a_key().plain, path, url=shipped[0].url, **body, model="cfx-code", stream=stream)
+    assert response.status_code == 200, response.text
+    row = live.row_of(response)
+    (seen,) = shipped[1].provider.ledger(wait=1)
+    assert (row.status, row.usage_rank) == (200, 40)
+    assert (row.prompt_tokens, row.completion_tokens) == (seen["prompt_tokens"], seen["completion_tokens"])
+    assert '"cost' not in response.text
+    if stream:
+        found = last_event(response.text)
+        assert (found if found == "[DONE]" else found["type"]) == end
+
+
+@pytest.mark.parametrize("path", SURFACES)
+# Not "malformed": LiteLLM's OpenRouter code leaves out an event that is no JSON, and nobody can tell.
+@pytest.mark.parametrize("fault", ["cut after=3", "eof after=3", "error_event after=3", "html"])
+def test_no_surface_makes_a_broken_stream_look_complete(
+    live: Live, shipped: tuple[Gateway, LiteLLM], path: str, fault: str
+) -> None:
+    body, end = SURFACES[path]
+    shipped[1].provider.set_fault(fault)
+    response = live.ask(a_key().plain, path, url=shipped[0].url, **body, model="gpt-4o-mini", stream=True)
+    if response.status_code == 200:
+        assert end not in response.text
+        assert last_event(response.text)["error"]["code"] == "upstream_stream_broken"
+    row = live.row_of(response)
+    assert row.status in (502, 503)
+    assert live.open_leases(row.request_id) == []
+
+
+def test_embeddings_are_answered_and_counted(live: Live, shipped: tuple[Gateway, LiteLLM]) -> None:
+    response = live.ask(
+        a_key().plain, "/v1/embeddings", url=shipped[0].url, model="text-embedding-3-small", input=["a", "b"]
+    )
+    assert len(response.json()["data"]) == 2
+    row = live.row_of(response)
+    assert (row.surface, row.usage_rank, row.completion_tokens) == ("embeddings", 40, 0)
+    assert row.prompt_tokens > 0
+
+
+def test_thinking_and_tools_as_claude_code_sends_them(live: Live, shipped: tuple[Gateway, LiteLLM]) -> None:
+    body: dict[str, Any] = {
+        "model": "claude-sonnet-4-5-20250929",
+        "max_tokens": 32_000,
+        "thinking": {"type": "enabled", "budget_tokens": 31_999},
+        "system": [{"type": "text", "text": "You are an agent.", "cache_control": {"type": "ephemeral"}}],
+        "tools": [{"name": "get_weather", "input_schema": TOOL["parameters"]}],
+        "messages": [{"role": "user", "content": "call the tool get_weather"}],
+        "metadata": {"user_id": "someone"},
+    }
+    response = live.ask(a_key().plain, "/v1/messages?beta=true", url=shipped[0].url, **body)
+    assert response.status_code == 200, response.text
+    assert response.json()["stop_reason"] == "tool_use"
+    assert response.headers["x-cfx-model"] == "claude-sonnet-4.5"
+
+
+def test_tokens_are_counted_by_litellm_where_it_can(live: Live, shipped: tuple[Gateway, LiteLLM]) -> None:
+    body: dict[str, Any] = {"model": "claude-haiku-3.5", "messages": [{"role": "user", "content": "word " * 100}]}
+    response = live.ask(a_key().plain, "/v1/messages/count_tokens", url=shipped[0].url, **body)
+    assert response.status_code == 200
+    assert 90 <= response.json()["input_tokens"] <= 200

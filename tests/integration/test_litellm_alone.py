@@ -343,7 +343,7 @@ def test_a_stream_that_merely_stops_is_completed_by_litellm(litellm: LiteLLM) ->
 @on_litellm
 def test_the_sdk_raises_on_a_broken_stream(litellm: LiteLLM) -> None:
     with OpenAI(base_url=f"{litellm.url}/v1", api_key=litellm.api_key, max_retries=0) as client:
-        broken = ask("[[fault:cut after=3]] [[fault:slow gap_ms=50]]")
+        broken = ask("[[fault:cut after=3]] [[fault:slow gap_ms=400]]")  # LiteLLM must have begun to answer
         stream: Any = client.chat.completions.create(**broken, stream=True)
         with pytest.raises(APIError):
             list(stream)

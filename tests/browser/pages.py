@@ -1,0 +1,96 @@
+"""Every page that a browser can open, by the name of its route. A new route fails a test until it stands here."""
+
+import re
+
+from playwright.sync_api import Page
+
+from codexflow.testing.pictures import SLUG
+
+# For visitors.
+PUBLIC = {
+    "landing": ["/", "/?stage=review"],
+    "pricing": ["/pricing/"],
+    "docs": ["/docs/"],
+    "docs-page": ["/docs/clients/", "/docs/clients/claude-code/", "/docs/errors/"],
+    "docs-reference": ["/docs/reference/"],
+    "doctor": ["/doctor/"],
+    "status": ["/status/"],
+    "terms": ["/terms/"],
+    "privacy": ["/privacy/"],
+    "dev-components": ["/dev/components/"],
+    "account_login": ["/accounts/login/"],
+    "account_signup": ["/accounts/signup/"],
+    "account_reset_password": ["/accounts/password/reset/"],
+    "account_password_reset_completed": ["/accounts/password/reset/done/"],
+    "account_inactive": ["/accounts/inactive/"],
+    "account_confirm_email": ["/accounts/confirm-email/nobodys/"],
+    "account_email_verification_sent": ["/accounts/confirm-email/"],
+    "": ["/nowhere/"],
+}
+
+# For who is signed in and owns the organization.
+INSIDE = {
+    "overview": [f"/o/{SLUG}/", f"/o/{SLUG}/?range=14d"],
+    "log": [f"/o/{SLUG}/logs/?range=14d", f"/o/{SLUG}/logs/?id=00000000"],
+    "exports": [f"/o/{SLUG}/logs/exports/"],
+    "export-new": [f"/o/{SLUG}/logs/exports/new/"],
+    "playground": [f"/o/{SLUG}/playground/"],
+    "keys": [f"/o/{SLUG}/keys/"],
+    "key-create": [f"/o/{SLUG}/keys/create/"],
+    "billing": [f"/o/{SLUG}/billing/"],
+    "billing-budgets": [f"/o/{SLUG}/billing/budgets/"],
+    "members": [f"/o/{SLUG}/members/"],
+    "invite": [f"/o/{SLUG}/members/invite/"],
+    "leave": [f"/o/{SLUG}/members/leave/"],
+    "audit": [f"/o/{SLUG}/audit/", f"/o/{SLUG}/audit/?area=export"],
+    "organization-settings": [f"/o/{SLUG}/settings/"],
+    "organization-delete": [f"/o/{SLUG}/settings/delete/"],
+    "ownership-transfer": [f"/o/{SLUG}/settings/transfer/"],
+    "organization-create": ["/organizations/create/"],
+    "profile": ["/settings/"],
+    "account-delete": ["/settings/delete/"],
+    "account_logout": ["/accounts/logout/"],
+    "account_email": ["/accounts/email/"],
+    "account_set_password": ["/accounts/password/change/"],
+    "mfa_index": ["/accounts/2fa/"],
+    "mfa_activate_totp": ["/accounts/2fa/totp/activate/"],
+    "mfa_generate_recovery_codes": ["/accounts/2fa/recovery-codes/generate/"],
+    "mfa_list_webauthn": ["/accounts/2fa/webauthn/"],
+    "mfa_add_webauthn": ["/accounts/2fa/webauthn/add/"],
+    "usersessions_list": ["/accounts/sessions/"],
+}
+
+# Pages whose address holds an id -> the page that links to them, and how the link looks.
+LINKED = {
+    "request": (f"/o/{SLUG}/logs/?range=14d", r"/logs/[0-9a-f-]{36}/"),
+    "export": (f"/o/{SLUG}/logs/exports/", r"/logs/exports/[0-9a-f-]{36}/"),
+    "key": (f"/o/{SLUG}/keys/", r"/keys/[0-9a-f-]{36}/"),
+    "member-role": (f"/o/{SLUG}/members/", r"/members/\d+/role/"),
+    "member-remove": (f"/o/{SLUG}/members/", r"/members/\d+/remove/"),
+    "invitation": (f"/o/{SLUG}/members/", r"/invitations/[^/\"]+/"),
+}
+
+# Pages below those.
+BELOW = {
+    "key-edit": ("key", "edit/"),
+    "key-rotate": ("key", "rotate/"),
+    "key-revoke": ("key", "revoke/"),
+}
+
+# Not pages of ours: no HTML, or mails that differ from run to run.
+NOT_LOOKED_AT = {"api-schema", "doctor-script", "dev-mail"}
+
+
+def linked(page: Page, name: str) -> str:
+    """The address of such a page, found where it is linked. Leaves the browser on the page that links."""
+    if name in BELOW:
+        above, rest = BELOW[name]
+        return linked(page, above) + rest
+    where, pattern = LINKED[name]
+    origin = re.match(r"https?://[^/]+", page.url)
+    assert origin
+    page.goto(f"{origin[0]}{where}")
+    prefix = "" if name == "invitation" else f"/o/{SLUG}"
+    found = re.search(f"{prefix}{pattern}", page.content())
+    assert found, f"{name}: no link on {where}"
+    return found[0]

@@ -1,0 +1,109 @@
+"""The main ways through the product, without a mouse."""
+
+import re
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from codexflow.testing.browser import DESKTOP, visitor
+from codexflow.testing.pictures import set_language
+from codexflow.testing.site import Site
+
+pytestmark = pytest.mark.browser
+
+
+def focused(page: Page) -> str:
+    """What the one who types is at: the text, label or name of the element with the focus."""
+    told: str = page.evaluate(
+        "(() => { const e = document.activeElement;"
+        " return e.getAttribute('aria-label') || e.innerText.trim() || e.name || e.id || e.tagName; })()"
+    )
+    return told
+
+
+def tab_to(page: Page, text: str, *, within: int = 40) -> None:
+    """Tab forward until an element that is called so has the focus."""
+    for _ in range(within):
+        page.keyboard.press("Tab")
+        if re.search(text, focused(page)):
+            return
+    pytest.fail(f"{text!r} was not reached; the focus is on {focused(page)!r}")
+
+
+def test_from_signing_in_to_a_key_and_an_invitation(site: Site, browser: Browser) -> None:
+    known = site.quickstart
+    with visitor(browser, site.url, size=DESKTOP) as person:
+        page = person.go("/")
+        page.keyboard.press("Tab")
+        assert focused(page) == "Skip to the content"
+        page.keyboard.press("Enter")
+        assert focused(page) != "Skip to the content"
+        assert page.evaluate("document.activeElement.id") == "main"
+
+        # Examples are tabs: arrows walk them.
+        tab_to(page, "^Python$")
+        page.keyboard.press("ArrowRight")
+        assert focused(page) == "curl"
+        expect(page.get_by_role("tabpanel")).to_contain_text("curl ")
+
+        person.go("/accounts/login/")
+        page.locator("[name=login]").focus()
+        page.keyboard.type(known.admin_email)
+        page.keyboard.press("Tab")
+        page.keyboard.type(known.admin_password)
+        page.keyboard.press("Enter")
+        page.wait_for_url("**/o/*/")
+        person.settle()
+        set_language(person, "en")
+
+        # g and a letter goes.
+        page.keyboard.press("g")
+        page.keyboard.press("k")
+        page.wait_for_url("**/keys/")
+        person.settle()
+        tab_to(page, "Create a key")
+        page.keyboard.press("Enter")
+        page.locator("#dialog form").wait_for()
+        page.locator("#dialog [name=name]").wait_for()
+        page.keyboard.press("Escape")
+        page.wait_for_function("!document.querySelector('#dialog').open")
+        assert focused(page) == "Create a key"
+
+        page.keyboard.press("Enter")
+        page.locator("#dialog [name=name]").wait_for()
+        expect(page.locator("#dialog [name=name]")).to_be_focused()
+        page.keyboard.type("by hand")
+        page.keyboard.press("Enter")
+        page.locator("[data-secret]").wait_for()
+        page.keyboard.press("Escape")  # a secret is not lost by a slip
+        assert page.locator("#dialog[open] [data-secret]").count() == 1
+        page.locator("[data-unlocks]").focus()
+        page.keyboard.press("Space")
+        tab_to(page, "^Done$", within=5)
+        page.keyboard.press("Enter")
+        page.locator("td", has_text="by hand").first.wait_for()
+
+        # "?" tells the keys.
+        page.keyboard.press("?")
+        expect(page.locator("#dialog")).to_contain_text("This list")
+        page.keyboard.press("Escape")
+
+        # "/" searches the log.
+        page.keyboard.press("g")
+        page.keyboard.press("l")
+        page.wait_for_url("**/logs/**")
+        person.settle()
+        page.keyboard.press("/")
+        expect(page.locator("[data-search]")).to_be_focused()
+
+        person.go(page.url.partition("/logs/")[0].removeprefix(site.url) + "/members/")
+        tab_to(page, "Invite somebody")
+        page.keyboard.press("Enter")
+        page.locator("#dialog [name=email]").wait_for()
+        page.locator("#dialog [name=email]").focus()
+        page.keyboard.type("kit@example.org")
+        page.keyboard.press("Tab")
+        page.keyboard.press("ArrowDown")  # one role further
+        page.keyboard.press("Enter")
+        page.get_by_text("kit@example.org is invited.").wait_for()
+        assert person.complaints == []

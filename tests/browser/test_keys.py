@@ -1,0 +1,103 @@
+"""Keys in a real browser: rotation with overlap, and everything from a phone."""
+
+import json
+import urllib.request
+from urllib.error import HTTPError
+
+import pytest
+from playwright.sync_api import Browser, Page
+
+from codexflow.testing.browser import DESKTOP, PHONE, visitor
+from codexflow.testing.pictures import SLUG
+from codexflow.testing.site import Site
+
+pytestmark = pytest.mark.browser
+
+
+def works(site: Site, key: str) -> bool:
+    request = urllib.request.Request(  # noqa: S310 - our own address
+        f"{site.url}/v1/models", headers={"Authorization": f"Bearer {key}"}
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 - our own address
+            return "data" in json.load(answer)
+    except HTTPError as refusal:
+        assert refusal.code == 401  # noqa: PT017 - anything else is a fault
+        return False
+
+
+def make(page: Page, name: str) -> str:
+    page.get_by_role("link", name="Create a key").click()
+    page.get_by_label("Name").fill(name)
+    page.get_by_role("button", name="Create", exact=True).click()
+    return taken(page)
+
+
+def taken(page: Page) -> str:
+    """The secret in the dialog, which is then closed as a person would."""
+    secret = page.locator("[data-secret]").inner_text()
+    page.get_by_label("I have stored this key").check()
+    page.get_by_role("button", name="Done").click()
+    page.locator("#dialog:not([open])").wait_for(state="attached")
+    page.locator("[data-secret]").wait_for(state="detached")
+    return secret
+
+
+def test_rotation_with_and_without_overlap(site: Site, browser: Browser) -> None:
+    known = site.quickstart
+    with visitor(browser, site.url, size=DESKTOP) as person:
+        person.sign_in(known.admin_email, known.admin_password)
+        page = person.go(f"/o/{SLUG}/keys/")
+        first = make(page, "turning")
+        page.get_by_role("link", name="Rotate turning").click()
+        page.get_by_label("How long both keys work").select_option("3600")
+        page.get_by_role("button", name="Rotate").click()
+        page.get_by_text("The old key").wait_for()
+        second = taken(page)
+        assert second not in (first, "")
+        page.get_by_text("Rotated").wait_for()
+        assert works(site, first)
+        assert works(site, second)
+        # While the old one works, the new one is not rotated: the dialog says so.
+        page.get_by_role("link", name="Rotate turning").click()
+        page.get_by_role("button", name="Rotate").click()
+        page.get_by_text("Only a key that works can be rotated").wait_for()
+        page.get_by_role("link", name="Cancel").click()
+
+        third = make(page, "at once")
+        page.get_by_role("link", name="Rotate at once").click()
+        page.get_by_label("How long both keys work").select_option("0")
+        page.get_by_role("button", name="Rotate").click()
+        page.get_by_text("has stopped working").wait_for()
+        fourth = taken(page)
+        assert works(site, fourth)
+        assert not works(site, third)
+        assert person.complaints == []
+
+
+def test_on_a_phone_a_row_leads_to_everything(site: Site, browser: Browser) -> None:
+    known = site.quickstart
+    with visitor(browser, site.url, size=PHONE) as person:
+        person.sign_in(known.admin_email, known.admin_password)
+        page = person.go(f"/o/{SLUG}/keys/")
+        make(page, "pocket")
+        page.locator("td a[title=pocket]").click()
+        drawer = page.locator("#drawer")
+        drawer.get_by_text("Limits of this key").wait_for()
+        drawer.get_by_role("link", name="Edit").click()
+        page.get_by_label("Requests a minute").fill("12")
+        page.locator("#dialog").get_by_text("review", exact=True).click()
+        page.get_by_role("button", name="Save").click()
+        page.get_by_text("The key is changed.").wait_for()
+        page.locator("td a[title=pocket]").click()
+        drawer.get_by_text("12", exact=True).wait_for()
+        drawer.locator("dd", has_text="review").wait_for()
+        # A dialog opened from the drawer gives the focus back to it, and the drawer to its row.
+        drawer.get_by_role("link", name="Revoke").click()
+        page.get_by_text("Revoke this key?").wait_for()
+        page.keyboard.press("Escape")
+        assert page.evaluate("document.activeElement.textContent.trim()") == "Revoke"
+        page.keyboard.press("Escape")
+        assert "pocket" in page.evaluate("document.activeElement.textContent")
+        assert person.axe() == []
+        assert person.complaints == []

@@ -1,0 +1,163 @@
+"""The request log in a real browser: the live tail, and a file of requests."""
+
+import gzip
+import json
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, WebSocketRoute, expect
+
+from codexflow.lib.ids import new_id
+from codexflow.testing.browser import DESKTOP, Visitor, visitor
+from codexflow.testing.pictures import SLUG
+from codexflow.testing.site import Site
+from tests.browser.calls import call
+
+pytestmark = pytest.mark.browser
+
+
+def watching(person: Visitor, site: Site, query: str = "") -> Page:
+    """The log with the live tail on."""
+    known = site.quickstart
+    person.sign_in(known.admin_email, known.admin_password)
+    page = person.go(f"/o/{SLUG}/logs/{query}")
+    page.get_by_role("button", name="Live").click()
+    page.get_by_text("New requests appear by themselves").wait_for()
+    return page
+
+
+def row(page: Page, request_id: str) -> Any:
+    return page.locator(f"tr[data-id='{request_id}']")
+
+
+def test_requests_appear_and_wait_while_somebody_looks(site: Site, browser: Browser) -> None:
+    key = site.quickstart.api_key
+    call(site.url, key)
+    with visitor(browser, site.url, size=DESKTOP) as person:
+        page = watching(person, site)
+        page.locator("[data-search]").focus()
+        first = call(site.url, key, model="cfx-review")
+        row(page, first).wait_for()
+        assert "review" in row(page, first).inner_text()
+        assert page.evaluate("document.activeElement.name") == "id"
+
+        # Under the mouse the table stands still; what came is counted, and shown when asked for.
+        page.locator("#results").hover()
+        second = call(site.url, key)
+        page.get_by_role("button", name="1 new request").wait_for()
+        page.get_by_text("Paused while you look").wait_for()
+        assert row(page, second).count() == 0
+        page.get_by_role("button", name="1 new request").click()
+        row(page, second).wait_for()
+        assert page.locator("#live-new").is_hidden()
+
+        # A row that came by itself opens like any other.
+        row(page, second).get_by_role("link").click()
+        page.locator("#drawer").get_by_text("Why this stage").wait_for()
+        page.keyboard.press("Escape")
+        page.get_by_role("button", name="Live").click()
+        assert page.locator("#live").get_attribute("aria-pressed") == "false"
+        assert "live=" not in page.url
+        assert person.complaints == []
+
+
+def test_the_server_filters_and_a_reload_goes_on(site: Site, browser: Browser) -> None:
+    key = site.quickstart.api_key
+    with visitor(browser, site.url, size=DESKTOP) as person:
+        page = watching(person, site, "?id=0000")
+        page.get_by_text("No request matches these filters").wait_for()
+        page.fill("[data-search]", "")
+        page.select_option("select[name=stage]", "plan")
+        page.wait_for_url("**stage=plan**")
+        assert "live=1" in page.url
+        page.reload()
+        page.get_by_text("New requests appear by themselves").wait_for()
+        other = call(site.url, key, model="cfx-code")
+        wanted = call(site.url, key, model="cfx-plan")
+        row(page, wanted).wait_for()
+        assert row(page, other).count() == 0
+        assert person.complaints == []
+
+
+def test_after_a_break_it_connects_again_and_misses_nothing(site: Site, browser: Browser) -> None:
+    key = site.quickstart.api_key
+    call(site.url, key)
+    with visitor(browser, site.url, size=DESKTOP) as person:
+        sockets: list[WebSocketRoute] = []
+
+        def pass_on(socket: WebSocketRoute) -> None:
+            sockets.append(socket)
+            socket.connect_to_server()
+
+        person.page.route_web_socket("**/ws/**", pass_on)
+        page = watching(person, site)
+        missed = call(site.url, key)
+        row(page, missed).wait_for()
+        sockets[0].close(code=1012)
+        page.get_by_text("Connection lost").wait_for()
+        missed = call(site.url, key)
+        row(page, missed).wait_for()
+        assert len(sockets) == 2
+        page.get_by_text("New requests appear by themselves").wait_for()
+
+
+def test_two_hundred_rows_are_the_most(site: Site, browser: Browser) -> None:
+    call(site.url, site.quickstart.api_key)
+    with visitor(browser, site.url, size=DESKTOP) as person:
+
+        def flood(socket: WebSocketRoute) -> None:
+            def answer(_: Any) -> None:
+                socket.send(json.dumps({"type": "ready", "filter": {}, "rows_per_s": 20, "heartbeat_s": 30}))
+                for _batch in range(15):
+                    socket.send(json.dumps({"type": "rows", "rows": [a_row() for _ in range(20)], "skipped": 3}))
+
+            socket.on_message(answer)
+
+        person.page.route_web_socket("**/ws/**", flood)
+        known = site.quickstart
+        person.sign_in(known.admin_email, known.admin_password)
+        page = person.go(f"/o/{SLUG}/logs/")
+        page.get_by_role("button", name="Live").click()
+        page.get_by_text("3 not shown").wait_for()
+        expect(page.locator("#results tr[data-id]")).to_have_count(200)
+        # Names are text, whatever they look like.
+        assert page.locator("#results b").count() == 0
+        assert person.complaints == []
+
+
+def a_row() -> dict[str, Any]:
+    tokens = {"prompt": 12345, "cached": 0, "completion": 1, "reasoning": 0, "total": 12346, "is_estimated": False}
+    return {
+        "id": str(new_id()), "started_at": "2026-11-21T09:00:00Z", "key_id": None, "user_id": 1, "stage": "code",
+        "model": "<b>gpt</b>", "status": 200, "error_code": "", "latency_ms": 1234, "tokens": tokens,
+        "cost": {"nanos": 1_234_567, "usd": "0.001234567", "held_nanos": 0},
+    }  # fmt: skip
+
+
+def test_requests_become_a_file(site: Site, browser: Browser) -> None:
+    known = site.quickstart
+    made = {call(site.url, known.api_key, model="cfx-review") for _ in range(3)}
+    with visitor(browser, site.url, size=DESKTOP) as person:
+        person.sign_in(known.admin_email, known.admin_password)
+        page = person.go(f"/o/{SLUG}/logs/")
+        page.wait_for_function(
+            "id => !!document.querySelector(`tr[data-id='${id}']`) || location.reload()", arg=max(made)
+        )
+        page.select_option("select[name=stage]", "review")
+        page.wait_for_url("**stage=review**")
+        page.get_by_role("link", name="Export").click()
+        page.locator("[data-estimate]").wait_for()
+        assert "about" in page.locator("[data-estimate]").inner_text()
+        page.get_by_text("JSON Lines").click()
+        page.locator("#dialog").get_by_role("button", name="Export").click()
+        page.locator("#export-progress").wait_for()
+        page.locator("#export-progress").get_by_text("Ready").wait_for(timeout=60_000)
+        with page.expect_download() as download:
+            page.locator("#export-progress").get_by_role("link", name="Download").click()
+        lines = gzip.decompress(download.value.path().read_bytes()).decode().splitlines()
+        exported = [json.loads(line) for line in lines]
+        assert made <= {line["id"] for line in exported}
+        assert {line["stage"] for line in exported} == {"review"}
+        page.get_by_role("link", name="All exports").click()
+        page.get_by_role("link", name="Download").first.wait_for()
+        assert person.complaints == []

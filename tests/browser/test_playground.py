@@ -1,0 +1,87 @@
+"""The playground in a real browser: stream, stop, cost, code; and no key anywhere."""
+
+import json
+
+import pytest
+from playwright.sync_api import Browser, Page, Request
+
+from codexflow.testing.browser import DESKTOP, PHONE, Visitor, visitor
+from codexflow.testing.pictures import SLUG
+from codexflow.testing.site import Site
+
+pytestmark = pytest.mark.browser
+
+
+def opened(person: Visitor, site: Site) -> Page:
+    known = site.quickstart
+    person.sign_in(known.admin_email, known.admin_password)
+    return person.go(f"/o/{SLUG}/playground/")
+
+
+def ask(page: Page, text: str) -> None:
+    page.get_by_label("Your message").fill(text)
+    page.get_by_label("Your message").press("Enter")
+
+
+def test_a_conversation_with_its_cost(site: Site, browser: Browser) -> None:
+    with visitor(browser, site.url, size=DESKTOP) as person:
+        sent: list[Request] = []
+        person.page.on("request", lambda request: sent.append(request))
+        page = opened(person, site)
+        page.get_by_label("Stage").select_option("review")
+        ask(page, "Is this right?")
+        answer = page.locator(".turn-model").first
+        answer.locator("[data-cost]").wait_for()
+        assert int(answer.locator("[data-cost]").get_attribute("data-cost") or "0") > 0
+        facts = answer.inner_text()
+        for told in ("review", "first token after", "tokens in"):
+            assert told in facts
+        assert page.get_by_label("Your message").evaluate("element => element === document.activeElement")
+
+        # The second question brings the first along.
+        page.get_by_label("Stage").select_option("direct")
+        page.get_by_label("Model", exact=True).select_option("gpt-4o")
+        ask(page, "And this?")
+        page.locator(".turn-model").nth(1).locator("[data-cost]").wait_for()
+        assert "gpt-4o" in page.locator(".turn-model").nth(1).inner_text()
+        calls = [each for each in sent if each.url.endswith("/playground/chat")]
+        assert [message["role"] for message in json.loads(calls[1].post_data or "")["messages"]] == [
+            "user",
+            "assistant",
+            "user",
+        ]
+        for each in sent:
+            assert "cfx_" not in str(each.all_headers()) + (each.post_data or "")
+
+        page.get_by_label("Your message").fill("And then?")
+        page.get_by_role("button", name="View code").click()
+        page.get_by_role("tab", name="Python").click()
+        code = page.locator("#panel-python").inner_text()
+        for told in ('model="gpt-4o"', "And then?", "X-CFX-Stage"):
+            assert told in code
+        page.keyboard.press("Escape")
+        answer.get_by_role("link", name="Request").click()
+        page.locator("#drawer").get_by_text("Playground").wait_for()
+        assert person.complaints == []
+
+
+def test_stop_stops_and_what_came_is_charged(site: Site, browser: Browser) -> None:
+    with visitor(browser, site.url, size=PHONE) as person:
+        page = opened(person, site)
+        ask(page, "[[fault:chunks n=600 gap_ms=100]] Tell me a long story")
+        page.locator(".turn-model .turn-text:not(.text-muted)").wait_for()
+        page.get_by_role("button", name="Stop").click()
+        answer = page.locator(".turn-model").first
+        answer.get_by_text("Stopped").wait_for()
+        answer.locator("[data-cost]").wait_for()
+        page.get_by_role("button", name="Send").wait_for()
+        assert person.complaints == []
+
+
+def test_a_refusal_is_told_in_words(site: Site, browser: Browser) -> None:
+    with visitor(browser, site.url, size=DESKTOP) as person:
+        page = opened(person, site)
+        ask(page, "[[fault:400]]")
+        page.locator(".turn-model [role=alert]").wait_for()
+        # The browser itself says that the answer was no success.
+        assert all("400" in each for each in person.complaints)

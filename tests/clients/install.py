@@ -1,0 +1,83 @@
+"""Puts the pinned clients into `.clients/`: two Python environments and one of npm. Later runs change nothing."""
+
+import hashlib
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from codexflow.env import REPOSITORY
+
+CLIENTS = REPOSITORY / ".clients"
+REQUIREMENTS = REPOSITORY / "requirements"
+HERE = Path(__file__).resolve().parent
+NODE_MODULES = CLIENTS / "node" / "node_modules"
+PYTHON = CLIENTS / "python" / "bin" / "python"
+AIDER = CLIENTS / "aider" / "bin" / "aider"
+_INSTALL_S = 900
+
+
+def install() -> None:
+    """Everything. Raises CalledProcessError and FileNotFoundError (npm is missing)."""
+    CLIENTS.mkdir(exist_ok=True)
+    _python("python", REQUIREMENTS / "clients.txt")
+    _python("aider", REQUIREMENTS / "aider.txt")
+    _node()
+
+
+def program(package: str) -> Path:
+    """A program that an npm package brings for this machine, as `*` in `package` fits: `@openai/codex-*/…/codex`."""
+    found = sorted(path for path in NODE_MODULES.glob(package) if path.is_file())
+    if not found:
+        raise FileNotFoundError(f"npm has no {package} for this machine")
+    return found[0]
+
+
+def _python(name: str, requirements: Path) -> None:
+    folder = CLIENTS / name
+    if _is_current(folder, [requirements]):
+        return
+    sys.stdout.write(f"installing {requirements.name} into .clients/{name}\n")
+    _run([sys.executable, "-m", "venv", "--clear", folder])
+    uv: list[str | Path] = [
+        Path(sys.executable).with_name("uv"),
+        "pip",
+        "install",
+        "--quiet",
+        "--python",
+        folder / "bin" / "python",
+    ]
+    _run([*uv, "--require-hashes", "-r", requirements])
+    _stamp(folder, [requirements])
+
+
+def _node() -> None:
+    folder, sources = CLIENTS / "node", [HERE / "node" / "package-lock.json"]
+    folder.mkdir(exist_ok=True)
+    # Modules are looked up from where a script lies, so the scripts move in.
+    for path in (HERE / "node").iterdir():
+        shutil.copy(path, folder)
+    if _is_current(folder, sources):
+        return
+    sys.stdout.write("installing npm packages into .clients/node (about 1 GB)\n")
+    # Not `npm ci`: it insists on packages of other platforms. No scripts run, and versions and hashes are the lock's.
+    _run(["npm", "install", "--silent", "--no-save", "--prefix", folder])
+    _stamp(folder, sources)
+
+
+def _run(command: Sequence[str | Path]) -> None:
+    subprocess.run([str(word) for word in command], cwd=CLIENTS, check=True, timeout=_INSTALL_S)
+
+
+def _digest(sources: Sequence[Path]) -> str:
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
+
+
+def _is_current(folder: Path, sources: Sequence[Path]) -> bool:
+    stamp = folder / ".installed"
+    return stamp.exists() and stamp.read_text() == _digest(sources)
+
+
+def _stamp(folder: Path, sources: Sequence[Path]) -> None:
+    (folder / ".installed").write_text(_digest(sources))

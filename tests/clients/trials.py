@@ -1,0 +1,199 @@
+"""Each client at work: a streamed answer and a loop in which it runs what the model asks for.
+
+The demo upstream says what it is told to: a prompt ends in a word that must come back, and dictates a call whose
+result, a sum that the client alone computes, must come back too.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+from urllib.request import Request, urlopen
+
+from tests.clients import install
+from tests.clients.box import Box, ClientFailed
+
+WORD = "marmalade"
+ASK = f"Remember the word {WORD}"
+SUM = "sum=42"
+SHELL = "echo sum=$((40+2))"
+_FEWEST_PIECES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What one client did on one surface."""
+
+    version: str
+    surface: str
+    streamed: str
+    tool_loop: str
+    note: str = ""
+
+
+Trial = Callable[[Box, str, str], Iterator[Result]]
+
+
+def _script(language: str, name: str) -> Trial:
+    """A script that prints `{"version": …, surface: {"pieces": […], "tool": text, "note": …}}`."""
+
+    def run(box: Box, base_url: str, key: str) -> Iterator[Result]:
+        if language == "node":
+            command = [install.program("node-*/bin/node"), install.CLIENTS / "node" / f"{name}.mjs"]
+        else:
+            command = [install.PYTHON, install.HERE / "python" / f"{name}.py"]
+        found: dict[str, Any] = json.loads(box.run(command, CFX_BASE_URL=base_url, CFX_API_KEY=key))
+        version = found.pop("version")
+        for surface, seen in found.items():
+            streamed = _streamed(seen["pieces"])
+            yield Result(version, surface, streamed, _looped(seen["tool"]), seen.get("note", ""))
+
+    return run
+
+
+def _streamed(pieces: list[str]) -> str:
+    pieces = [piece for piece in pieces if piece]
+    if len(pieces) < _FEWEST_PIECES or not "".join(pieces).strip('"').endswith(WORD):
+        raise ClientFailed(f"not the streamed answer: {pieces}")
+    return f"{len(pieces)} pieces"
+
+
+def _looped(text: str) -> str:
+    if SUM not in text:
+        raise ClientFailed(f"the tool's result did not come back: {text}")
+    return "yes"
+
+
+def _events(output: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in output.splitlines() if line.startswith("{")]
+
+
+def aider(box: Box, base_url: str, key: str) -> Iterator[Result]:
+    """It has no tools: it edits files as the text of the answer says."""
+    (box.work / "note.md").write_text("before\n")
+    edit = f"note.md\n```\n<<<<<<< SEARCH\nbefore\n=======\n{WORD}\n>>>>>>> REPLACE\n```\n"
+    flags = (
+        *("--model", "openai/cfx-code", "--edit-format", "diff", "--no-git", "--yes-always", "--no-check-update"),
+        *("--analytics-disable", "--no-show-model-warnings", "--no-show-release-notes", "--no-detect-urls"),
+        "--no-auto-lint",
+    )
+    output = box.run(
+        [install.AIDER, *flags, "--message", f"Please edit [[say:Done:\n\n{edit}]]", "note.md"],
+        OPENAI_API_BASE=base_url,
+        OPENAI_API_KEY=key,
+    )
+    if (box.work / "note.md").read_text() != f"{WORD}\n":
+        raise ClientFailed(f"the file was not edited:\n{output[-1500:]}")
+    version = box.run([install.AIDER, "--version"]).split()[-1]
+    yield Result(version, "chat", "yes", "edit applied", "edits by text, offers no tools")
+
+
+def codex(box: Box, base_url: str, key: str) -> Iterator[Result]:
+    """First as it comes, with the model it names by itself; then with a stage and the list of models from here."""
+    program = install.program("@openai/codex-*/vendor/*/bin/codex")
+    folder = box.home / ".codex"
+    folder.mkdir()
+    provider = (
+        'model_provider = "codexflow"\n[model_providers.codexflow]\nname = "CodexFlow"\n'
+        f'base_url = "{base_url}"\nenv_key = "CODEXFLOW_API_KEY"\nwire_api = "responses"\n'
+    )
+    listed = Request(f"{base_url}/models?client_version=0.0.0", headers={"Authorization": f"Bearer {key}"})  # noqa: S310
+    with urlopen(listed, timeout=30) as models:  # noqa: S310 - our own loopback address
+        (folder / "models.json").write_bytes(models.read())
+
+    def said(prompt: str, settings: str = "") -> list[dict[str, Any]]:
+        (folder / "config.toml").write_text(settings + provider)
+        flags = ("exec", "--json", "--skip-git-repo-check", "--dangerously-bypass-approvals-and-sandbox")
+        events = _events(box.run([program, *flags, prompt], CODEXFLOW_API_KEY=key))
+        return [event["item"] for event in events if event["type"] == "item.completed"]
+
+    def words(items: list[dict[str, Any]]) -> str:
+        return str([item["text"] for item in items if item["type"] == "agent_message"][-1])
+
+    answered = said(ASK)
+    if not words(answered).endswith(WORD):
+        raise ClientFailed(f"not the answer: {answered}")
+    with_stage = f'model = "cfx-code"\nmodel_catalog_json = "{folder / "models.json"}"\n'
+    # The tool's name depends on what is known of the model; a tool that is not offered is not called.
+    calls = [("exec_command", {"cmd": SHELL}), ("shell_command", {"command": SHELL})]
+    worked = said("; ".join(f"call tool {name} with {json.dumps(given)}" for name, given in calls), with_stage)
+    complaints = sorted({item["message"] for item in (*answered, *worked) if item["type"] == "error"})
+    version = box.run([program, "--version"]).split()[-1]
+    yield Result(version, "responses", "yes", _looped(words(worked)), "; ".join(complaints))
+
+
+def claude_code(box: Box, base_url: str, key: str) -> Iterator[Result]:
+    program = install.program("@anthropic-ai/claude-code-*/claude")
+
+    def said(prompt: str, *flags: str) -> list[dict[str, Any]]:
+        common = ("--output-format", "stream-json", "--verbose", "--include-partial-messages", "--allowedTools", "Bash")
+        output = box.run(
+            [program, "-p", prompt, *common, *flags],
+            ANTHROPIC_BASE_URL=base_url.removesuffix("/v1"),
+            ANTHROPIC_AUTH_TOKEN=key,
+            CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC="1",
+            DISABLE_TELEMETRY="1",
+            DISABLE_AUTOUPDATER="1",
+        )
+        return _events(output)
+
+    # The names it sends by itself first, then a stage of ours.
+    events = said(ASK)
+    deltas = [event["event"].get("delta") or {} for event in events if event["type"] == "stream_event"]
+    streamed = _streamed([delta["text"] for delta in deltas if delta.get("type") == "text_delta"])
+    dictated = f"call tool Bash with {json.dumps({'command': SHELL, 'description': 'Adds'})}"
+    final = next(e for e in said(dictated, "--model", "cfx-code") if e["type"] == "result")
+    version = box.run([program, "--version"]).split()[0]
+    yield Result(version, "messages", streamed, _looped(final["result"]))
+
+
+def opencode(box: Box, base_url: str, key: str) -> Iterator[Result]:
+    program = install.program("opencode-*/bin/opencode")
+    limit = {"context": 128_000, "output": 8192}
+    for npm, url, surface in (
+        ("@ai-sdk/openai-compatible", base_url, "chat"),
+        ("@ai-sdk/anthropic", base_url, "messages"),
+    ):
+        provider = {
+            "npm": npm,
+            "name": "CodexFlow",
+            "options": {"baseURL": url, "apiKey": "{env:CODEXFLOW_API_KEY}"},
+            "models": {"cfx-code": {"name": "CodexFlow code", "tool_call": True, "limit": limit}},
+        }
+        settings = {
+            "provider": {"codexflow": provider},
+            "model": "codexflow/cfx-code",
+            "small_model": "codexflow/cfx-code",
+            "permission": {"bash": "allow"},
+        }
+        (box.work / "opencode.json").write_text(json.dumps(settings))
+
+        def said(prompt: str) -> str:
+            output = box.run(
+                [program, "run", "--format", "json", *prompt.split(" ")],  # it puts words with blanks in quotes
+                CODEXFLOW_API_KEY=key,
+                OPENCODE_DISABLE_AUTOUPDATE="1",
+                OPENCODE_DISABLE_MODELS_FETCH="1",
+                OPENCODE_DISABLE_DEFAULT_PLUGINS="1",
+            )
+            return "".join(event["part"]["text"] for event in _events(output) if event["type"] == "text")
+
+        if not said(ASK).strip('"').endswith(WORD):
+            raise ClientFailed("not the answer")
+        dictated = f"call tool bash with {json.dumps({'command': SHELL, 'description': 'Adds'})}"
+        looped = _looped(said(dictated))
+        yield Result(box.run([program, "--version"]).strip(), surface, "yes", looped, f"over {npm}")
+
+
+TRIALS: dict[str, Trial] = {
+    "OpenAI SDK, Python": _script("python", "openai_python"),
+    "OpenAI SDK, Node": _script("node", "openai_node"),
+    "Anthropic SDK, Python": _script("python", "anthropic_python"),
+    "Anthropic SDK, Node": _script("node", "anthropic_node"),
+    "LangChain, Python": _script("python", "langchain_python"),
+    "Vercel AI SDK": _script("node", "vercel_ai"),
+    "aider": aider,
+    "Codex CLI": codex,
+    "Claude Code": claude_code,
+    "opencode": opencode,
+}

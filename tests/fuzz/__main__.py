@@ -1,0 +1,45 @@
+"""`python -m tests.fuzz --bodies 10000 --seed 7`: exit code 0 when nothing was found, 1 when something was."""
+
+import argparse
+import secrets
+import sys
+import tempfile
+from pathlib import Path
+
+from codexflow.lib.clock import monotonic_s
+from tests.fuzz.run import fuzz
+from tests.small_house import beside, small_house, unbreakable_models, web_pid
+
+MOST_GROWN_KB = 50 * 1024
+SHOWN = 40
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
+    parser.add_argument("--bodies", type=int, default=10_000, help="on each surface")
+    parser.add_argument("--seed", type=int, default=secrets.randbelow(1_000_000), help="default: random, and printed")
+    parser.add_argument("--log", type=Path, default=Path(tempfile.gettempdir()) / "codexflow-fuzz.log")
+    options = parser.parse_args()
+    sys.stdout.write(f"fuzz: seed {options.seed}; log: {options.log}\n")
+    with tempfile.TemporaryDirectory() as folder:
+        models = unbreakable_models(Path(folder))
+        with small_house(options.log, CFX_CONFIG_PATH=str(models)) as (house, keys):
+            began_s = monotonic_s()
+            url, pid = f"http://127.0.0.1:{house.port}", web_pid(house)
+            outcome = beside(house, fuzz(url, keys["good"], bodies=options.bodies, seed=options.seed, pid=pid))
+            took_s = monotonic_s() - began_s
+            is_alive = web_pid(house) == pid
+    tracebacks = options.log.read_text(errors="replace").count("Traceback (most recent call last)")
+    shown = outcome.failures[SHOWN:]
+    del outcome.failures[SHOWN:]
+    sys.stdout.write(f"{outcome.text()}\n")
+    if shown:
+        sys.stdout.write(f"... and {len(shown)} more\n")
+    sys.stdout.write(f"{tracebacks} tracebacks in the log; {took_s:.0f} s\n")
+    is_clean = not outcome.failures and not tracebacks and is_alive and outcome.grown_kb <= MOST_GROWN_KB
+    sys.stdout.write(f"fuzz: {'clean' if is_clean else 'NOT clean'}\n")
+    return 0 if is_clean else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,37 @@
+"""A short run of the fuzz on the live house, each time with other bodies; a failure prints their seed."""
+
+import asyncio
+import secrets
+
+from codexflow.testing.live import Gateway, Live
+from keys.tests.factories import a_key
+from tests.fuzz.bodies import SEEDS, body_of
+from tests.fuzz.run import fuzz
+from tests.gateway.test_surfaces import WAYS
+
+BODIES = 1_500
+MOST_GROWN_KB = 50 * 1024
+
+
+def test_every_surface_has_seeds() -> None:
+    assert {way.path.partition("?")[0] for way in WAYS} - {"/chat/completions"} < set(SEEDS)
+
+
+def test_the_same_number_is_the_same_body() -> None:
+    for path in SEEDS:
+        bodies = [body_of(1, path, number) for number in range(20)]
+        assert bodies == [body_of(1, path, number) for number in range(20)]
+        assert len(set(bodies)) > 10
+
+
+def test_no_body_makes_the_gateway_fail_or_grow(live: Live, unbreakable: Gateway) -> None:
+    seed = secrets.randbelow(1_000_000)
+    work = fuzz(unbreakable.url, a_key().plain, bodies=BODIES, seed=seed, pid=unbreakable.process.pid)
+    outcome = asyncio.run(work)
+    assert not outcome.failures, outcome.text()
+    assert outcome.grown_kb < MOST_GROWN_KB, outcome.text()
+    assert "Traceback" not in unbreakable.log.read_text()
+    # Most are refused at once, but the way to the upstream is tried as well.
+    for path, counts in outcome.counts.items():
+        assert counts[400] > BODIES / 2, path
+        assert counts[200] > BODIES / 50, path

@@ -1,0 +1,100 @@
+"""The doctor's script, run as a reader would: piped into a shell, against a running gateway and its demo upstream."""
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from codexflow.pages import doctor
+from codexflow.testing.live import Live
+from keys.tests.factories import a_key, with_another_secret
+
+
+def consult(base_url: str, key: str, *words: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """The script with nothing around it but a path and the key."""
+    assert shutil.which("curl"), "the doctor needs curl"
+    return subprocess.run(
+        ["sh", "-s", "--", *words],
+        input=doctor.text_of(base_url),
+        env={"PATH": "/usr/local/bin:/usr/bin:/bin", "TMPDIR": str(folder), "CODEXFLOW_API_KEY": key},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        # No terminal: nobody is there to be asked.
+        start_new_session=True,
+    )
+
+
+def results(text: str) -> dict[str, str]:
+    """Outcome by test."""
+    lines = [line.split() for line in text.partition("passed,")[0].splitlines()]
+    return {line[1]: line[0] for line in lines if line and line[0] in ("ok", "FAILED")}
+
+
+def test_all_is_well(live: Live, tmp_path: Path) -> None:
+    key = a_key().plain
+    done = consult(f"{live.url}/v1", key, folder=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert results(done.stdout) == dict.fromkeys(("network", "key", "models", "answer", "stream", "tool", "long"), "ok")
+    assert "stage code" in done.stdout
+    assert f"ANTHROPIC_BASE_URL={live.url}\n" in done.stdout
+    assert f'base_url = "{live.url}/v1"' in done.stdout
+    for name in ("Claude Code", "Codex CLI", "opencode", "Continue", "Cursor", "aider"):
+        assert name in done.stdout
+    assert key not in done.stdout + done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_configuration_it_prints_is_whole(live: Live, tmp_path: Path) -> None:
+    text = consult(f"{live.url}/v1", a_key().plain, "--quick", folder=tmp_path).stdout
+    assert "long" not in results(text)
+    opencode = text.partition("in opencode.json\n")[2].partition("\n\n")[0]
+    assert json.loads(opencode)["provider"]["codexflow"]["options"]["baseURL"] == f"{live.url}/v1"
+    assert (
+        "Configuration"
+        not in consult(f"{live.url}/v1", a_key().plain, "--quick", "--no-config", folder=tmp_path).stdout
+    )
+
+
+def test_a_wrong_key_is_told_and_not_shown(live: Live, tmp_path: Path) -> None:
+    key = with_another_secret(a_key().plain)
+    done = consult(f"{live.url}/v1", key, folder=tmp_path)
+    assert done.returncode == 1
+    assert results(done.stdout) == {"network": "ok", "key": "FAILED"}
+    assert "invalid_api_key" in done.stdout
+    assert "revoked" in done.stdout
+    assert key not in done.stdout + done.stderr
+
+
+def test_a_limit_is_named_with_its_end(live: Live, tmp_path: Path) -> None:
+    done = consult(f"{live.url}/v1", a_key(rpm=2).plain, "--quick", folder=tmp_path)
+    assert done.returncode == 1
+    assert "429" in done.stdout
+    assert "it ends in" in done.stdout
+
+
+def test_a_model_that_does_not_exist_is_found_out(live: Live, tmp_path: Path) -> None:
+    done = consult(f"{live.url}/v1", a_key().plain, "--model", "gpt-9", "--quick", folder=tmp_path)
+    assert results(done.stdout)["models"] == "FAILED"
+    assert "model_not_allowed" in done.stdout
+
+
+def test_nobody_at_home(tmp_path: Path) -> None:
+    done = consult("http://127.0.0.1:9/v1", "cfx_x", folder=tmp_path)
+    assert done.returncode == 1
+    assert results(done.stdout) == {"network": "FAILED"}
+    assert "no answer" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("key", "words"), [("", ()), ("cfx with blank", ()), ('a"\nurl = "http://x', ()), ("cfx_x", ("--model", 'a"b'))]
+)
+def test_what_cannot_be_right_is_refused_before_anything_is_sent(
+    tmp_path: Path, key: str, words: tuple[str, ...]
+) -> None:
+    done = consult("http://127.0.0.1:9/v1", key, *words, folder=tmp_path)
+    assert done.returncode == 2
+    assert done.stdout == ""

@@ -1,0 +1,261 @@
+"""The live tail on the running house: members see new requests as they are committed, nobody else sees anything."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+from django.contrib.sessions.models import Session
+from django.test import Client
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection, connect
+
+from accounts.models import Membership, Organization, User
+from accounts.tests.factories import a_member, a_user
+from billing.tests.factories import an_organization
+from codexflow.lib.clock import monotonic_s
+from codexflow.lib.ids import random_id
+from codexflow.testing.live import Live
+from codexflow.testing.waiting import until
+from keys.models import ApiKey
+from keys.tests.factories import a_key
+from logs import live as announcements
+from logs.drain import store
+from logs.events import RANK_COUNTED
+from logs.litellm.ingest import take
+from logs.litellm.tests.factories import a_payload, mapped
+from logs.tests.factories import an_event
+from logs.tests.test_drain import entries
+
+
+def cookie_of(user: User) -> str:
+    client = Client()
+    client.force_login(user)
+    return client.cookies["sessionid"].value
+
+
+@contextmanager
+def tail(
+    live: Live, slug: str, user: User | None, *, query: str = "", origin: str | None = "", path: str = ""
+) -> Iterator[ClientConnection]:
+    where = urlsplit(live.url).netloc
+    headers = {"Cookie": f"sessionid={cookie_of(user)}"} if user else {}
+    with connect(
+        f"ws://{where}{path or f'/ws/o/{slug}/logs/'}{query}",
+        additional_headers=headers,
+        origin=f"http://{where}" if origin == "" else origin,  # type: ignore[arg-type] # a new type of strings
+        open_timeout=10,
+    ) as connection:
+        yield connection
+
+
+def heard(connection: ClientConnection, kind: str, *, within_s: float = 15) -> Any:
+    """The next message of a kind."""
+    deadline_s = monotonic_s() + within_s
+    while True:
+        message = json.loads(connection.recv(timeout=deadline_s - monotonic_s()))
+        if message["type"] == kind:
+            return message
+
+
+def begun(connection: ClientConnection) -> None:
+    heard(connection, "ready")
+
+
+def ids(message: Any) -> list[str]:
+    return [row["id"] for row in message["rows"]]
+
+
+def owner_of(organization: Organization) -> User:
+    return organization.memberships.get(role="owner").user
+
+
+def test_a_member_sees_a_request_as_the_list_has_it(live: Live) -> None:
+    key = a_key()
+    organization = key.row.organization
+    with tail(live, organization.slug, a_member(organization, "viewer")) as connection:
+        begun(connection)
+        response = live.post(key.plain, model="cfx-review")
+        message = heard(connection, "rows")
+    assert ids(message) == [response.headers["x-cfx-request-id"]]
+    headers = {"Authorization": f"Bearer {key.plain}"}
+    (listed,) = httpx.get(f"{live.url}/api/v1/requests", headers=headers).json()["data"]
+    (row,) = message["rows"]
+    assert {**row, "started_at": ""} == {**listed, "started_at": ""}
+
+
+def test_a_row_that_is_corrected_comes_again(live: Live) -> None:
+    key = a_key().row
+    event = an_event(key.organization_id, key.id, rank=RANK_COUNTED)
+    store(entries([event]))
+    name = random_id().hex * 2  # as long as LiteLLM's hash of a key
+    ApiKey.objects.filter(pk=key.pk).update(litellm_key_id=name)
+    with tail(live, key.organization.slug, owner_of(key.organization)) as connection:
+        begun(connection)
+        take(mapped(a_payload(f"{event.request_id}.1")), redis=live.redis, prefix=live.prefix)
+        (row,) = heard(connection, "rows")["rows"]
+        assert (row["id"], row["revision"], row["tokens"]["is_estimated"]) == (str(event.request_id), 2, False)
+        assert (row["tokens"]["completion"], row["attempts"]) == (60, 1)
+        take(mapped(a_payload(str(random_id()), key_hash=name)), redis=live.redis, prefix=live.prefix)
+        (row,) = heard(connection, "rows")["rows"]
+        assert (row["key_id"], row["source"], row["revision"]) == (str(key.pk), "webhook", 1)
+
+
+def refused(live: Live, *args: Any, **kwargs: Any) -> int:
+    with pytest.raises(InvalidStatus) as caught, tail(live, *args, **kwargs):
+        pass
+    body = caught.value.response.body
+    assert body is None or b"not_found" in body
+    return caught.value.response.status_code
+
+
+def test_to_strangers_there_is_no_such_tail(live: Live) -> None:
+    organization, eve = an_organization(), a_user("eve")
+    an_organization(owner=eve)
+    assert refused(live, organization.slug, eve) == 404
+    assert refused(live, organization.slug, None) == 404
+    assert refused(live, "no-such-organization", eve) == 404
+    assert refused(live, "", eve, path="/ws/o/../logs/") == 404
+    assert refused(live, "", eve, path="/ws/nothing") == 404
+
+
+def test_eve_who_watches_her_own_sees_nothing_of_adas(live: Live) -> None:
+    ada, eve = a_key(), a_key()
+    with tail(live, eve.row.organization.slug, owner_of(eve.row.organization)) as connection:
+        begun(connection)
+        live.row_of(live.post(ada.plain))
+        mine = live.post(eve.plain).headers["x-cfx-request-id"]
+        assert ids(heard(connection, "rows")) == [mine]
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example", "http://127.0.0.1:1", "null", "http://[", ""])
+def test_only_our_own_pages_may_connect(live: Live, origin: str) -> None:
+    organization = an_organization()
+    if origin:
+        assert refused(live, organization.slug, owner_of(organization), origin=origin) == 404
+    else:
+        with tail(live, organization.slug, owner_of(organization), origin=None) as connection:
+            begun(connection)
+
+
+def test_filters_are_applied_on_the_server_and_may_change(live: Live) -> None:
+    key = a_key()
+    organization = key.row.organization
+    with tail(live, organization.slug, owner_of(organization), query="?stage=plan") as connection:
+        assert heard(connection, "ready")["filter"]["stage"] == "plan"
+        live.row_of(live.post(key.plain, model="cfx-code"))
+        wanted = live.post(key.plain, model="cfx-plan").headers["x-cfx-request-id"]
+        assert ids(heard(connection, "rows")) == [wanted]
+        connection.send(json.dumps({"type": "filter", "status": "errors"}))
+        assert heard(connection, "ready")["filter"]["status"] == "errors"
+        live.row_of(live.post(key.plain, model="cfx-plan"))
+        failed = live.say(key.plain, "[[fault:400]]", model="cfx-code").headers["x-cfx-request-id"]
+        assert ids(heard(connection, "rows")) == [failed]
+
+
+def test_one_resumes_after_the_last_request_seen(live: Live) -> None:
+    key = a_key()
+    organization = key.row.organization
+    rows = [live.row_of(live.post(key.plain)) for _ in range(4)]
+    with tail(live, organization.slug, owner_of(organization), query=f"?after={rows[1].request_id}") as connection:
+        message = heard(connection, "rows")
+    assert (message["resumed"], message["has_more"]) == (True, False)
+    assert set(ids(message)) >= {str(row.request_id) for row in rows[2:]}
+    assert str(rows[1].request_id) not in ids(message)
+    assert ids(message) == sorted(ids(message))
+
+
+@pytest.mark.parametrize("text", ["no json", '{"type": "delete"}', '{"stage": 5}'])
+def test_nonsense_ends_the_connection(live: Live, text: str) -> None:
+    organization = an_organization()
+    with tail(live, organization.slug, owner_of(organization)) as connection:
+        begun(connection)
+        connection.send(text)
+        with pytest.raises(ConnectionClosed) as caught:
+            heard(connection, "never")
+        assert caught.value.rcvd is not None
+        assert caught.value.rcvd.code == 4400
+
+
+def test_a_flood_of_messages_ends_the_connection(live: Live) -> None:
+    organization = an_organization()
+    with tail(live, organization.slug, owner_of(organization)) as connection:
+        with suppress(ConnectionClosed):  # the server may have had enough before the last
+            for _ in range(100):
+                connection.send("{}")
+        with pytest.raises(ConnectionClosed) as caught:
+            heard(connection, "never")
+        assert caught.value.rcvd is not None
+        assert caught.value.rcvd.code == 1008
+
+
+def test_a_flood_of_rows_is_cut_to_what_one_can_read_and_counted(live: Live) -> None:
+    organization, key_id = an_organization(), random_id()
+    with tail(live, organization.slug, owner_of(organization)) as connection:
+        begun(connection)
+        started_s = monotonic_s()
+        for _ in range(10):
+            events = [an_event(organization.pk, key_id) for _ in range(50)]
+            assert announcements.Announcer(live.redis, live.prefix).announce(events) == 1
+        shown, skipped, messages = 0, 0, 0
+        while shown + skipped < 500:
+            message = heard(connection, "rows")
+            assert len(message["rows"]) <= 20
+            shown, skipped, messages = shown + len(message["rows"]), skipped + message["skipped"], messages + 1
+        assert (shown + skipped, skipped > 0) == (500, True)
+        assert messages - 1 <= (monotonic_s() - started_s) / 0.99
+
+
+def test_nothing_is_published_when_nobody_listens(live: Live) -> None:
+    organization, key_id = an_organization(), random_id()
+    assert announcements.Announcer(live.redis, live.prefix).announce([an_event(organization.pk, key_id)]) == 0
+    with tail(live, organization.slug, owner_of(organization)) as connection:
+        begun(connection)
+        assert announcements.Announcer(live.redis, live.prefix).announce([an_event(organization.pk, key_id)]) == 1
+    key = announcements.listening_key(live.prefix, organization.pk)
+    assert 0 < int(live.redis.ttl(key)) <= announcements.LISTENING_S
+
+
+def test_the_tail_ends_with_the_membership_and_with_the_session(live: Live) -> None:
+    organization = an_organization()
+    ben, vic = a_member(organization), a_member(organization, "viewer")
+    gateway = live.new_gateway(CFX_LIVE_HEARTBEAT_S="0.5")
+    where = urlsplit(gateway.url).netloc
+    for user, end in (
+        (ben, lambda: Membership.objects.filter(user=ben).delete()),
+        (vic, lambda: [each.delete() for each in Session.objects.all() if _is_of(each, vic)]),
+    ):
+        headers = {"Cookie": f"sessionid={cookie_of(user)}"}
+        with connect(f"ws://{where}/ws/o/{organization.slug}/logs/", additional_headers=headers) as connection:
+            begun(connection)
+            end()
+            with pytest.raises(ConnectionClosed) as caught:
+                heard(connection, "never")
+            assert caught.value.rcvd is not None
+            assert caught.value.rcvd.code == 4404
+
+
+def _is_of(session: Session, user: User) -> bool:
+    return session.get_decoded().get("_auth_user_id") == str(user.pk)
+
+
+def test_the_gateway_answers_while_many_watch(live: Live) -> None:
+    key = a_key()
+    organization, user = key.row.organization, owner_of(key.row.organization)
+    with tail(live, organization.slug, user) as one, tail(live, organization.slug, user) as two:
+        begun(one)
+        begun(two)
+        answered = [live.post(key.plain).status_code for _ in range(5)]
+        assert answered == [200] * 5
+        seen: dict[int, set[str]] = {0: set(), 1: set()}
+
+        def both() -> bool:
+            for n, connection in enumerate((one, two)):
+                if len(seen[n]) < 5:
+                    seen[n] |= set(ids(heard(connection, "rows")))
+            return all(len(each) == 5 for each in seen.values())
+
+        until(both, what="five rows each")

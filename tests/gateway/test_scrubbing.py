@@ -1,0 +1,161 @@
+"""What must not come out, keys, prompts and the upstream's ways, and what must: OpenAI's own codes."""
+
+from typing import Any
+
+import httpx
+import pytest
+
+from codexflow.lib.ids import random_id
+from codexflow.testing.live import Gateway, Live
+from keys.tests.factories import a_key
+from tests.gateway.test_surfaces import STREAMING, WAYS, Way, error_of
+
+BY_PATH = [pytest.param(way, id=way.path) for way in WAYS if "?" not in way.path and way.path != "/chat/completions"]
+# As in codexflow/dev/demo_upstream/errors.py, and what callers hear.
+CODES = {
+    "context": "context_length_exceeded",
+    "too_long": "context_length_exceeded",
+    "model": "model_not_found",
+    "policy": "content_policy_violation",
+    "filter": "content_filter",
+    "echo": "upstream_refused",
+}
+ABOUT_US = ("key", "credit")
+# Headers that answers may have, whatever the upstream sends.
+OURS = {
+    "cache-control", "connection", "content-length", "content-type", "date", "request-id", "retry-after",
+    "transfer-encoding", "www-authenticate", "x-accel-buffering", "x-request-id",
+}  # fmt: skip
+# Headers that the upstream may see.
+PASSED = {
+    "host", "authorization", "content-type", "content-length", "accept-encoding", "user-agent",
+    "x-litellm-num-retries", "x-litellm-call-id",
+}  # fmt: skip
+
+
+@pytest.fixture
+def key(live: Live) -> str:
+    return a_key().plain
+
+
+def ask(gateway: Gateway, key: str, way: Way, text: str, **more: Any) -> httpx.Response:
+    url, body = gateway.url + way.path, way.body(text, **more)
+    return httpx.post(url, json=body, headers={"Authorization": f"Bearer {key}"}, timeout=30)
+
+
+@pytest.mark.parametrize("way", BY_PATH)
+def test_openais_codes_are_found_again_on_every_surface(live: Live, unbreakable: Gateway, key: str, way: Way) -> None:
+    for says, code in CODES.items():
+        for stream in (False, True) if way.streams else (False,):
+            response = ask(unbreakable, key, way, f"[[fault:400 says={says}]] hello", stream=stream)
+            error = error_of(way, response.json())
+            assert (response.status_code, error["code"]) == (400, code)
+            assert error["type"] == "invalid_request_error"
+            assert "litellm" not in response.text.lower()
+
+
+@pytest.mark.parametrize("way", BY_PATH)
+def test_what_is_wrong_with_our_own_account_never_looks_like_the_callers(
+    live: Live, unbreakable: Gateway, key: str, way: Way
+) -> None:
+    for fault in ("401", "402", *(f"{status} says={says}" for says in ABOUT_US for status in (400, 403))):
+        response = ask(unbreakable, key, way, f"[[fault:{fault}]]")
+        assert (response.status_code, error_of(way, response.json())["code"]) == (503, "upstream_unavailable"), fault
+        assert "key" not in response.text
+        assert "credit" not in response.text
+
+
+def test_who_makes_a_provider_speak_of_keys_rests_no_model(live: Live, key: str) -> None:
+    """The words of a 400 may be the caller's: what only they say is no reason to shut a model for everybody."""
+    for _ in range(8):
+        response = live.say(key, "incorrect api key [[fault:400 says=echo]]", model="gpt-4o-mini")
+        assert response.status_code == 503
+    assert live.post(key, model="gpt-4o-mini").status_code == 200
+
+
+def test_a_timeout_inside_of_the_upstream_is_a_timeout(live: Live, key: str) -> None:
+    live.upstream.set_fault("408", model="deepseek-v3")
+    assert live.post(key, model="cfx-code").headers["x-cfx-model"] == "gemini-2.0-flash"
+    live.upstream.set_fault("408", model="gpt-4o-mini")
+    response = live.post(key, model="gpt-4o-mini")
+    assert (response.status_code, response.json()["error"]["code"]) == (504, "upstream_timeout")
+
+
+@pytest.mark.parametrize("way", BY_PATH)
+def test_keys_hosts_and_wrappings_are_taken_out_of_a_providers_words(
+    live: Live, unbreakable: Gateway, key: str, way: Way
+) -> None:
+    text = ask(unbreakable, key, way, "[[fault:400 says=secrets]]").text
+    assert "value not supported" in text
+    for secret in ("sk-", "demo-provider", "10.1.2.3", "litellm", "LiteLLM", "OpenAIException", "BadRequestError"):
+        assert secret not in text, secret
+
+
+@pytest.mark.parametrize("way", BY_PATH)
+def test_only_headers_on_the_lists_go_either_way(live: Live, unbreakable: Gateway, key: str, way: Way) -> None:
+    hostile = {
+        "Connection": "keep-alive, X-Api-Key, X-Secret",
+        "X-Secret": "s",
+        "Cookie": "session=1",
+        "Proxy-Authorization": "Basic eA==",
+        "X-Forwarded-For": "10.0.0.1",
+        "X-LiteLLM-Tags": "a",
+        "x-litellm-api-base": "http://elsewhere",
+        "OpenAI-Organization": "org",
+        "TE": "trailers",
+        "X-Api-Key": "cfx_other",
+        "Accept-Encoding": "gzip, br",
+    }
+    for words in ("hello", "[[fault:400 says=context]]", "[[fault:503]]", "[[fault:gzip_bomb bytes=1000]]"):
+        for stream in (False, True) if way.streams else (False,):
+            response = httpx.post(
+                unbreakable.url + way.path,
+                json=way.body(words, stream=stream),
+                headers={**hostile, "Authorization": f"Bearer {key}"},
+                timeout=30,
+            )
+            names = set(response.headers)
+            foreign = {n for n in names - OURS if not n.startswith(("x-cfx-", "x-ratelimit-"))}
+            assert not foreign, (words, stream, foreign)
+            assert not [value for value in response.headers.values() if "litellm" in value.lower()]
+            request_id = response.headers["x-cfx-request-id"]
+            seen = live.upstream.ledger(call_id=f"{request_id}.1", wait=1)
+            assert seen, (words, stream, response.status_code, response.text[:300])
+            for entry in seen:
+                assert set(entry["header_names"]) <= PASSED, entry["header_names"]
+                assert entry["litellm_headers"]["x-litellm-num-retries"] == "0"
+
+
+def test_secrets_and_prompts_are_in_no_log_no_key_and_no_metric(live: Live, unbreakable: Gateway) -> None:
+    """Sound, refused, broken, cut and left calls with planted words; then everything written down is searched."""
+    marker = f"planted{random_id().hex}"
+    issued = a_key()
+    key = issued.plain
+    texts = (
+        "hello", "[[fault:400 says=echo]]", "[[fault:503]]", "[[fault:cut after=3]]", "[[fault:malformed]]",
+        "[[fault:error_event after=2]]", "[[fault:html]]", "[[fault:400 says=secrets]]",
+    )  # fmt: skip
+    with httpx.Client(base_url=unbreakable.url, timeout=30) as client:
+        bearer = {"Authorization": f"Bearer {key}"}
+        for way in STREAMING:
+            for text in texts:
+                for stream in (False, True):
+                    client.post(way.path, json=way.body(f"{marker} {text}", stream=stream), headers=bearer)
+            client.post(way.path, content=f'{{"model": "{marker}", "{marker}": '.encode(), headers=bearer)
+            client.post(way.path, json={**way.body(marker), "model": marker, "max_tokens": marker}, headers=bearer)
+            client.post(way.path, json=way.body(marker), headers={"Authorization": f"Bearer {key}x"})
+            client.post(f"{way.path}?api_key={key}", json=way.body(marker))
+            last = client.post(way.path, json=way.body(marker), headers=bearer)
+    live.row_of(last)
+    planted = [marker, key, key.split("_")[2], live.upstream.api_key, "sk-provider-0123456789"]
+    written = [path for path in live.folder.rglob("*") if path.is_file()]
+    assert unbreakable.log in written
+    assert b"relay.broken" in unbreakable.log.read_bytes()
+    for path in written:
+        found = [secret[:12] for secret in planted if secret.encode() in path.read_bytes()]
+        assert not found, f"{path}: {found}"
+    for name in live.redis.scan_iter(match=f"{live.prefix}*", count=1_000):
+        assert not [secret[:12] for secret in planted if secret.encode() in name], name
+    for url in ("/health", "/health/ready", "/metrics"):
+        text = httpx.get(unbreakable.url + url).text
+        assert not [secret[:12] for secret in planted if secret in text], url

@@ -1,0 +1,283 @@
+"""Every metered surface: answered, streamed, counted, refused and broken in its own words."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import pytest
+
+from codexflow.testing.live import Live
+from keys.tests.factories import a_key
+from routing.surfaces import SURFACES
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a text is said on one surface."""
+
+    name: str
+    path: str
+    model: str
+    streams: bool = True
+
+    def body(self, text: str, **more: Any) -> dict[str, Any]:
+        message = [{"role": "user", "content": text}]
+        by_surface: dict[str, dict[str, Any]] = {
+            "chat": {"messages": message},
+            "messages": {"messages": message, "max_tokens": 500},
+            "completions": {"prompt": text},
+            "responses": {"input": text},
+            "embeddings": {"input": text},
+        }
+        return {"model": self.model, **by_surface[self.name], **more}
+
+
+WAYS = (
+    Way("chat", "/v1/chat/completions", "gpt-4o-mini"),
+    Way("chat", "/chat/completions", "gpt-4o-mini"),
+    Way("completions", "/v1/completions", "gpt-4o-mini"),
+    Way("responses", "/v1/responses", "gpt-4o-mini"),
+    Way("messages", "/v1/messages", "claude-haiku-3.5"),
+    Way("messages", "/v1/messages?beta=true", "claude-haiku-3.5"),
+    Way("embeddings", "/v1/embeddings", "text-embedding-3-small", streams=False),
+)
+STREAMING = tuple(way for way in WAYS if way.streams)
+BY_PATH = [pytest.param(way, id=way.path) for way in WAYS]
+BY_STREAM = [pytest.param(way, id=way.path) for way in STREAMING]
+
+
+@pytest.fixture
+def key(live: Live) -> str:
+    return a_key().plain
+
+
+def ask(live: Live, key: str, way: Way, text: str, **more: Any) -> httpx.Response:
+    return live.ask(key, way.path, **way.body(text, **more))
+
+
+def error_of(way: Way, content: Any) -> dict[str, Any]:
+    if way.name == "messages":
+        assert content["type"] == "error"
+    error: dict[str, Any] = content["error"]
+    return error
+
+
+def last_event(text: str) -> Any:
+    """What a stream ended with. Responses tell of a failure twice; the event that all surfaces have counts."""
+    *before, last = text.rstrip("\n").split("\n\n")
+    if before and '"response.failed"' in last:
+        last = before[-1]
+    said = last.partition("data: ")[2]
+    return said if said == "[DONE]" else json.loads(said)
+
+
+def test_every_surface_is_tried_here() -> None:
+    assert {way.name for way in WAYS} == {surface.name for surface in SURFACES}
+
+
+@pytest.mark.parametrize("way", BY_PATH)
+def test_an_answer_is_passed_on_and_counted_by_the_providers_usage(live: Live, key: str, way: Way) -> None:
+    response = ask(live, key, way, "Hello there")
+    assert response.status_code == 200, response.text
+    assert (response.headers["x-cfx-stage"], response.headers["x-cfx-model"]) == ("direct", way.model)
+    assert response.headers["x-ratelimit-limit"]
+    row = live.row_of(response)
+    assert (row.surface, row.endpoint, row.status) == (way.name, way.path.partition("?")[0], 200)
+    (seen,) = live.upstream.ledger(call_id=f"{row.request_id}.1")
+    assert seen["path"].partition("?")[0] == "/v1/" + way.path.partition("?")[0].removeprefix("/v1").lstrip("/")
+    assert (row.prompt_tokens, row.completion_tokens) == (seen["prompt_tokens"], seen["completion_tokens"])
+    assert row.prompt_tokens > 0
+    assert (row.completion_tokens > 0) == (way.name != "embeddings")
+    assert row.cost_nanos > 0
+    assert row.upstream_cost_nanos == pytest.approx(row.cost_nanos, abs=2)
+    assert not row.is_estimated
+    assert b'"cost"' not in response.content
+
+
+@pytest.mark.parametrize("way", BY_STREAM)
+def test_a_stream_is_passed_on_complete_and_counted(live: Live, key: str, way: Way) -> None:
+    response = ask(live, key, way, "Hello there", stream=True)
+    assert response.headers["content-type"].startswith("text/event-stream")
+    row = live.row_of(response)
+    (seen,) = live.upstream.ledger(call_id=f"{row.request_id}.1", wait=1)
+    assert (row.prompt_tokens, row.completion_tokens) == (seen["prompt_tokens"], seen["completion_tokens"])
+    assert (row.is_stream, row.is_estimated, row.status, row.surface) == (True, False, 200, way.name)
+    end = last_event(response.text)
+    expected = {"messages": "message_stop", "responses": "response.completed"}.get(way.name, "[DONE]")
+    assert (end if end == "[DONE]" else end["type"]) == expected
+    assert '"cost"' not in response.text
+    assert live.open_leases(row.request_id) == []
+
+
+@pytest.mark.parametrize("way", BY_STREAM)
+def test_a_stream_that_breaks_never_looks_complete(live: Live, key: str, way: Way) -> None:
+    """Property 11: Stream Error Handling, on every surface."""
+    response = ask(live, key, way, "[[fault:cut after=6]] and much more to say", stream=True)
+    end = last_event(response.text)
+    assert error_of(way, end)["code"] == "upstream_stream_broken"
+    for mark in ("[DONE]", '"message_stop"', '"response.completed"'):
+        assert mark not in response.text
+    row = live.row_of(response)
+    assert (row.status, row.error_code) == (502, "upstream_stream_broken")
+    assert live.open_leases(row.request_id) == []
+
+
+@pytest.mark.parametrize("way", BY_PATH)
+def test_a_refusal_is_written_as_the_surfaces_clients_expect(live: Live, key: str, way: Way) -> None:
+    refused = live.ask(key, way.path, **{**way.body("x"), "model": "nobody-knows-this"})
+    assert refused.status_code == 400
+    assert error_of(way, refused.json())["code"] == "model_not_allowed"
+    unknown = live.ask("cfx_nonsense", way.path, **way.body("x"))
+    assert (unknown.status_code, unknown.headers["www-authenticate"]) == (401, "Bearer")
+    assert error_of(way, unknown.json())["message"] == "Invalid API key"
+    if way.name == "messages":
+        assert unknown.json()["error"]["type"] == "authentication_error"
+        assert unknown.headers["request-id"] == unknown.headers["x-cfx-request-id"]
+    broken = httpx.post(live.url + way.path, content=b"{", headers={"x-api-key": key})
+    assert error_of(way, broken.json())["code"] == "invalid_json"
+
+
+@pytest.mark.parametrize("way", BY_PATH)
+def test_the_anthropic_header_opens_every_surface(live: Live, key: str, way: Way) -> None:
+    answer = httpx.post(live.url + way.path, json=way.body("x"), headers={"x-api-key": key}, timeout=30)
+    assert answer.status_code == 200
+
+
+@pytest.mark.parametrize("way", BY_PATH)
+def test_a_key_for_other_surfaces_is_refused(live: Live, way: Way) -> None:
+    others = tuple(surface.name for surface in SURFACES if surface.name != way.name)
+    response = ask(live, a_key(allowed_surfaces=others).plain, way, "x")
+    assert response.status_code == 403
+    assert error_of(way, response.json())["code"] == "surface_not_allowed"
+    assert ask(live, a_key(allowed_surfaces=(way.name,)).plain, way, "x").status_code == 200
+
+
+@pytest.mark.parametrize("way", BY_STREAM)
+@pytest.mark.parametrize("stream", [False, True])
+def test_failover_works_on_every_surface(live: Live, key: str, way: Way, *, stream: bool) -> None:
+    live.upstream.set_fault("500", model="deepseek-v3")
+    response = live.ask(key, way.path, **{**way.body("x", stream=stream), "model": "cfx-code"})
+    assert (response.status_code, response.headers["x-cfx-model"]) == (200, "gemini-2.0-flash")
+    assert live.row_of(response).stage == "code"
+
+
+@pytest.mark.parametrize("way", BY_STREAM)
+def test_the_day_counts_calls_of_all_surfaces(live: Live, way: Way) -> None:
+    key = a_key(daily_requests=1).plain
+    assert live.say(key, "x").status_code == 200
+    second = ask(live, key, way, "x")
+    assert second.status_code == 429
+    assert error_of(way, second.json())["code"] == "daily_quota_exceeded"
+    assert int(second.headers["retry-after"]) > 0
+
+
+def test_stages_are_inferred_on_every_surface(live: Live, key: str) -> None:
+    for way in STREAMING:
+        body = way.body("plan the architecture")
+        del body["model"]
+        response = live.ask(key, way.path, **body)
+        assert (response.headers["x-cfx-stage"], response.json()["model"]) == ("plan", "claude-sonnet-4.5")
+
+
+def test_embeddings_take_their_own_models_and_no_stage(live: Live, key: str) -> None:
+    for body, headers, code in (
+        ({"model": "gpt-4o"}, {}, "model_not_allowed"),
+        ({}, {}, "model_not_allowed"),
+        ({"model": "text-embedding-3-small"}, {"X-CFX-Stage": "plan"}, "invalid_stage"),
+    ):
+        response = live.ask(key, "/v1/embeddings", headers=headers, **{"input": "x", **body})
+        assert (response.status_code, response.json()["error"]["code"]) == (400, code)
+    assert live.post(key, model="text-embedding-3-small").json()["error"]["code"] == "model_not_allowed"
+
+
+def test_what_clients_name_by_themselves_is_served(live: Live, key: str) -> None:
+    """Claude Code and Codex work without a model being configured, and hear which one answered."""
+    for way, name, used in (
+        (WAYS[4], "claude-sonnet-4-5-20250929", "claude-sonnet-4.5"),
+        (WAYS[4], "claude-3-5-haiku-latest", "claude-haiku-3.5"),
+        (WAYS[3], "gpt-5.1-codex", "deepseek-v3"),
+        (WAYS[0], "gpt-4o-2024-08-06", "gpt-4o"),
+    ):
+        response = live.ask(key, way.path, **{**way.body("hello"), "model": name})
+        assert (response.headers["x-cfx-stage-reason"], response.json()["model"]) == ("alias", used)
+
+
+def test_anthropics_own_headers_go_on(live: Live, key: str) -> None:
+    headers = {"anthropic-version": "2023-06-01", "anthropic-beta": "a-1,b-2", "x-secret": "no"}
+    response = live.ask(key, "/v1/messages", headers=headers, **WAYS[4].body("x"))
+    (seen,) = live.upstream.ledger(call_id=f"{response.headers['x-cfx-request-id']}.1")
+    assert {"anthropic-version", "anthropic-beta"} <= set(seen["header_names"])
+    assert not {"x-secret", "x-api-key", "cookie"} & set(seen["header_names"])
+
+
+@pytest.mark.parametrize("way", BY_STREAM)
+def test_an_empty_success_never_looks_like_an_answer(live: Live, key: str, way: Way) -> None:
+    """LiteLLM makes a clean, empty stream of a provider's error page."""
+    response = ask(live, key, way, "[[fault:empty]]", stream=True)
+    row = live.row_of(response)
+    if response.status_code == 200:  # what came before its end told nothing: the end does
+        assert error_of(way, last_event(response.text))["code"] == row.error_code == "upstream_stream_broken"
+    else:
+        assert (response.status_code, error_of(way, response.json())["code"]) == (503, "upstream_unavailable")
+    assert (row.completion_tokens, row.cost_nanos) == (0, 0)
+    assert live.open_leases(row.request_id) == []
+
+
+def test_another_model_answers_where_the_first_says_nothing(live: Live, key: str) -> None:
+    live.upstream.set_fault("empty", model="deepseek-v3")
+    response = live.post(key, model="cfx-code", stream=True)
+    assert (response.status_code, response.headers["x-cfx-model"]) == (200, "gemini-2.0-flash")
+    assert live.row_of(response).error_code == ""
+
+
+class TestCountTokens:
+    PATH = "/v1/messages/count_tokens"
+
+    def body(self, **more: Any) -> dict[str, Any]:
+        return {"model": "claude-haiku-3.5", "messages": [{"role": "user", "content": "word " * 400}], **more}
+
+    def test_it_is_answered_though_the_upstream_does_not(self, live: Live, key: str) -> None:
+        response = live.ask(key, self.PATH, **self.body())
+        assert response.status_code == 200
+        assert 300 <= response.json()["input_tokens"] <= 800
+        assert response.headers["x-cfx-model"] == "claude-haiku-3.5"
+        row = live.row_of(response)
+        assert (row.surface, row.endpoint, row.cost_nanos, row.prompt_tokens) == ("messages", self.PATH, 0, 0)
+        assert live.open_leases(row.request_id) == []
+
+    def test_it_is_free_counts_as_a_request_and_needs_a_key_for_messages(self, live: Live) -> None:
+        issued = a_key(daily_requests=1, budget_month_nanos=0)
+        assert live.ask(issued.plain, self.PATH, **self.body()).status_code == 200
+        assert live.ask(issued.plain, self.PATH, **self.body()).status_code == 429
+        other = a_key(allowed_surfaces=("chat",)).plain
+        assert live.ask(other, self.PATH, **self.body()).status_code == 403
+        refused = live.ask(issued.plain, self.PATH, **self.body(model="nobody"))
+        assert (refused.status_code, refused.json()["type"]) == (400, "error")
+
+
+class TestModels:
+    def get(self, live: Live, key: str, path: str = "/v1/models") -> httpx.Response:
+        return httpx.get(live.url + path, headers={"Authorization": f"Bearer {key}"})
+
+    def test_stages_models_and_embeddings_are_listed(self, live: Live, key: str) -> None:
+        listed = self.get(live, key).json()
+        names = [model["id"] for model in listed["data"]]
+        assert {"cfx-plan", "cfx-code", "cfx-review", "cfx-auto", "gpt-4o", "text-embedding-3-small"} <= set(names)
+        assert (listed["object"], listed["first_id"], listed["has_more"]) == ("list", names[0], False)
+        assert self.get(live, key, "/v1/models/gpt-4o").json() in listed["data"]
+        assert self.get(live, key, "/v1/models/nobody").status_code == 404
+        assert self.get(live, "cfx_x").status_code == 401
+
+    def test_a_key_sees_what_it_may_use(self, live: Live) -> None:
+        def names(**terms: Any) -> list[str]:
+            answer = self.get(live, a_key(**terms).plain).json()
+            return [model["id"] for model in answer["data"]]
+
+        assert names(allowed_stages=("review",)) == ["cfx-review", "cfx-auto"]
+        assert names(allowed_models=("gpt-4o",)) == ["gpt-4o"]
+
+    def test_codex_finds_its_own_shape(self, live: Live, key: str) -> None:
+        models = self.get(live, key, "/v1/models?client_version=0.150.0").json()["models"]
+        assert "cfx-code" in [model["slug"] for model in models]
+        assert all(model["base_instructions"] and model["context_window"] for model in models)
