@@ -1,0 +1,62 @@
+"""`python -m bench.logs [--rows 10000000]`: how fast log, reports and drain are with that many rows.
+
+Starts PostgreSQL and Valkey in a temporary folder, fills the log, asks for pages as a browser and the API would, puts
+events into the stream and drains them, and prints one table.
+"""
+
+import argparse
+import importlib
+import os
+import statistics
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import django
+
+from codexflow.testing.house import House
+
+TIMES = 15
+BACKLOG = 120_000
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.logs", description=__doc__)
+    parser.add_argument("--rows", type=int, default=10_000_000)
+    parser.add_argument("--backlog", type=int, default=BACKLOG)
+    options = parser.parse_args()
+    quiet, nobody = {"LOG_LEVEL": "WARNING"}, "http://127.0.0.1:9"  # the upstream is never asked
+    with (
+        tempfile.TemporaryDirectory(prefix="cfx-bench-") as name,
+        House(Path(name) / "logs.log", settings=quiet, upstream_url=nobody) as house,
+    ):
+        house.start_servers()
+        os.environ.update(house.environ)  # noqa: TID251 - this process is one of the house's now
+        django.setup()
+        # Models can be imported only now.
+        measure = importlib.import_module("bench.logs_inside").measure
+        measure(options.rows, options.backlog, told)
+    return 0
+
+
+def told(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+def median_ms(ask: Callable[[], Any]) -> float:
+    """Median of some, after one that warms up."""
+    ask()
+    taken = []
+    for _ in range(TIMES):
+        started = perf_counter()
+        ask()
+        taken.append((perf_counter() - started) * 1000)
+    return statistics.median(taken)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
