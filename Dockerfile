@@ -26,7 +26,7 @@ RUN CFX_HOME=/tmp/build DATABASE_URL=postgres://build REDIS_URL=redis://build LI
     python manage.py collectstatic --noinput --verbosity 0 \
     && rm -rf /tmp/build
 USER 10001
-# The journal: the only state outside PostgreSQL and Valkey.
+# The journal, and exported files for a day: the only state outside PostgreSQL and Valkey.
 VOLUME /var/lib/codexflow
 EXPOSE 8000
 # Longer than the gateway's drain (CFX_DRAIN_GRACE_S) must be what the platform waits after SIGTERM.
