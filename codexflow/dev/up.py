@@ -113,7 +113,7 @@ def _demo_upstream(supervisor: Supervisor, env: Env, environ: Mapping[str, str])
     if importlib.util.find_spec(DEMO_UPSTREAM) is None:
         to_terminal("up", "LITELLM_URL is not set and there is no demo upstream: model calls will fail")
         return {}
-    port, api_key = valkey.free_port(), secrets.token_urlsafe(24)
+    port, api_key = valkey.free_port(), secrets.token_hex(24)  # no "-" at its beginning: it is an argument
     argv = [sys.executable, "-m", DEMO_UPSTREAM, "--host", valkey.LOOPBACK, "--port", str(port), "--api-key", api_key]
     supervisor.start(_spec("demo", argv, environ))
     return {

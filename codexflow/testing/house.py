@@ -36,7 +36,7 @@ class House:
         self.home = Home(Path(tempfile.mkdtemp(prefix=f"{RUNTIME_PREFIX}house-")))
         self.port = valkey.free_port()
         self.upstream_url = upstream_url
-        self.upstream_key = secrets.token_urlsafe(24)
+        self.upstream_key = secrets.token_hex(24)  # no "-" at its beginning: it is an argument
         self.addresses: dict[str, Any] = {}
         self.supervisor = Supervisor(self._note)
         self._settings = settings

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,8 +20,6 @@ from tests.chaos.provocations import PROVOCATIONS
 # Of a run of its own; the control run has the same.
 QUIET_WITHIN_S = 40
 RUN_WITHIN_S = 300
-# Two cores carry two houses; their waits overlap.
-AT_ONCE = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,15 +132,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", help="a guard's name")
     options = parser.parse_args(argv)
     tried = [None, *GUARDS] if options.only is None else [each for each in GUARDS if each.name == options.only]
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        results = list(pool.map(lambda guard: try_guard(guard, seed=options.seed), tried))
-    for guard, (is_right, said) in zip(tried, results, strict=True):
+    is_all_right = True
+    for guard in tried:
+        is_right, said = try_guard(guard, seed=options.seed)
+        is_all_right &= is_right
         name = f"without {guard.name}" if guard else "with every guard"
         verdict = "the audit noticed" if guard else "clean"
         sys.stdout.write(f"{name}: {verdict if is_right else 'NOT AS IT SHOULD BE'}\n")
         if not is_right:
             sys.stdout.write(f"{said}\n")
-    return 0 if all(is_right for is_right, _ in results) else 1
+    return 0 if is_all_right else 1
 
 
 if __name__ == "__main__":

@@ -5,16 +5,20 @@ Each of them brings exactly one guard into play (guards.py); with all guards in 
 
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 from urllib.request import Request, urlopen
 
 from redis import Redis
 
 from codexflow.lib.clock import monotonic_s
 from tests.chaos.house import MortalHouse
-from tests.chaos.traffic import Traffic
+from tests.chaos.traffic import Seen, Traffic
+
+Found = TypeVar("Found")
 
 DRAINED_WITHIN_S = 20.0
+# On a busy machine a house that was killed serves again only after a while.
+READY_WITHIN_S = 60.0
 # As much as LiteLLM sends at once.
 MOST_REPORTS = 500
 
@@ -52,7 +56,7 @@ def die_without_valkey(house: MortalHouse, _traffic: Traffic) -> None:
 def report_late(house: MortalHouse, traffic: Traffic) -> None:
     """LiteLLM tells of calls that have their rows, and counts other tokens than the provider told the gateway."""
     house.pump(3.0)
-    answered = [each for each in traffic.seen if each.is_complete and each.status == 200]
+    answered = _in_time(house, traffic, lambda: _answered(traffic), what="No call was answered")
     reports = [
         {
             "litellm_call_id": f"{each.request_id}.1",
@@ -62,17 +66,35 @@ def report_late(house: MortalHouse, traffic: Traffic) -> None:
         }
         for each in answered[:MOST_REPORTS]
     ]
-    if not reports:
-        raise RuntimeError("No call was answered yet of which LiteLLM could tell")
+    _in_time(house, traffic, lambda: _is_told(house, reports), what="The webhook took no reports")
+
+
+def _answered(traffic: Traffic) -> list[Seen]:
+    return [each for each in traffic.seen if each.is_complete and each.status == 200]
+
+
+def _is_told(house: MortalHouse, reports: list[dict[str, Any]]) -> bool:
+    """Whether the webhook took them all; while Valkey is away it refuses them."""
     request = Request(
         f"http://127.0.0.1:{house.port}/api/webhook/litellm",
         data=json.dumps(reports).encode(),
         headers={"X-API-Key": house.webhook_key, "Content-Type": "application/json"},
     )
-    with urlopen(request, timeout=10) as answer:  # noqa: S310 - loopback
-        taken = json.load(answer)
-    if taken["accepted"] != len(reports):
-        raise RuntimeError(f"The webhook took {taken} of {len(reports)} reports")
+    try:
+        with urlopen(request, timeout=10) as answer:  # noqa: S310 - loopback
+            return bool(json.load(answer)["accepted"] == len(reports))
+    except OSError:
+        return False
+
+
+def _in_time(house: MortalHouse, traffic: Traffic, probe: Callable[[], Found], *, what: str) -> Found:
+    """What the probe finds once it finds something. Raises RuntimeError when that takes too long."""
+    ends_s = monotonic_s() + READY_WITHIN_S
+    while not (found := probe()):
+        if monotonic_s() > ends_s:
+            raise RuntimeError(f"{what}; callers saw {traffic.statuses()}")
+        house.pump(0.2)
+    return found
 
 
 Provocation = Callable[[MortalHouse, Traffic], None]

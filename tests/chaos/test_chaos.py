@@ -10,7 +10,7 @@ from codexflow.env import REPOSITORY
 from tests.chaos.guards import GUARDS, GuardGone, mutate
 
 pytestmark = [pytest.mark.chaos, pytest.mark.xdist_group("chaos")]
-WITHIN_S = 600
+WITHIN_S = 900
 
 
 def chaos(log: Path, *options: str) -> None:
