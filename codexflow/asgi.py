@@ -40,10 +40,12 @@ metrics = operators_metrics.Metrics(ENV)
 
 async def application(scope: Scope, receive: Receive, send: Send) -> None:
     """The one ASGI application."""
-    if scope["type"] != "lifespan" and any(name.startswith(b"x-forwarded-") for name, _ in scope["headers"]):
-        await _behind_proxy(scope, receive, send)
-    else:
-        await _served(scope, receive, send)
+    if scope["type"] != "lifespan":
+        for name, _ in scope["headers"]:
+            if name.startswith(b"x-forwarded-"):
+                await _behind_proxy(scope, receive, send)
+                return
+    await _served(scope, receive, send)
 
 
 async def _served(scope: Scope, receive: Receive, send: Send) -> None:
