@@ -44,7 +44,7 @@ def worst_nanos(size: CallSize, rates: Iterable[FrozenRates]) -> int:
     The dearest counts, since only one attempt is billed.
     """
     usage = Usage(prompt_tokens=size.prompt_tokens, completion_tokens=size.completion_tokens)
-    return max(cost_nanos(usage, each) for each in rates)
+    return max([cost_nanos(usage, each) for each in rates])
 
 
 def no_dearer_than_first(size: CallSize, rates: Mapping[str, FrozenRates]) -> tuple[dict[str, FrozenRates], int]:

@@ -149,8 +149,8 @@ async def admit(
         claim.tokens,
         claim.intent,
         b"1" if is_forced else b"0",
-        *organization.args,
-        *key.args,
+        organization.packed,
+        key.packed,
     ]
     try:
         reply = await redis.run(ADMIT, payer.admit_keys, args)

@@ -1,8 +1,10 @@
 """What an organization and a key may use: limits as plain values. Pure."""
 
 from dataclasses import dataclass, field
+from struct import Struct
 
 UNLIMITED = -1
+_PACKED = Struct("<7q")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,8 +19,8 @@ class Limits:
     day_budget_nanos: int = UNLIMITED
     month_budget_nanos: int = UNLIMITED
 
-    # The same in the order of admit.lua, as Redis takes them: worked out once, copied for every call.
-    args: tuple[bytes, ...] = field(init=False, repr=False, compare=False)
+    # The same in the order of admit.lua and in one piece: worked out once, sent with every call.
+    packed: bytes = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         ordered = (
@@ -30,7 +32,7 @@ class Limits:
             self.day_budget_nanos,
             self.month_budget_nanos,
         )
-        object.__setattr__(self, "args", tuple(b"%d" % limit for limit in ordered))
+        object.__setattr__(self, "packed", _PACKED.pack(*ordered))
 
     @property
     def has_budget(self) -> bool:

@@ -130,7 +130,7 @@ def set_budgets(
 
 def limits_of(account: Account) -> Limits:
     """What the organization may use: its plan's values, or the catalogue's where the plan has none."""
-    plan, defaults = account.plan, directory.current()
+    plan, defaults = account.plan, directory.in_force()
     return Limits(
         daily_requests=_or(plan.daily_requests, defaults.daily_requests),
         rpm=plan.rpm,

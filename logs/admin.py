@@ -17,8 +17,9 @@ from codexflow.lib.admin import ReadOnlyAdmin, site
 from codexflow.lib.ids import parse_id
 from codexflow.lib.money import format_usd
 from keys.models import ApiKey
+from logs.litellm.reconciliation import compare
 from logs.litellm.services import map_to_key
-from logs.models import DeadLetter, RequestLog, SyncRun, UnmatchedReport
+from logs.models import DayReconciled, DeadLetter, RequestLog, SyncRun, UnmatchedReport
 
 
 @admin.register(RequestLog, site=site)
@@ -150,3 +151,44 @@ class SyncRunAdmin(ReadOnlyAdmin):
         "error",
     )
     ordering = ("-pk",)
+
+
+@admin.register(DayReconciled, site=site)
+class DayReconciledAdmin(ReadOnlyAdmin):
+    """Each day's rows against LiteLLM's reports. A day opens with its models, compared anew."""
+
+    list_display = (
+        "day",
+        "is_clean",
+        "matched",
+        "missing_here",
+        "missing_there",
+        "past_gateway",
+        "differing",
+        "token_drift",
+        "cost_drift",
+        "compared_at",
+    )
+    ordering = ("-day",)
+    exclude = ("cost_drift_nanos",)
+    readonly_fields = ("cost_drift",)
+    change_form_after_template = "logs/ops/reconciled_models.html"
+
+    @admin.display(description=_("in agreement"), boolean=True)
+    def is_clean(self, row: DayReconciled) -> bool:
+        return not (row.missing_here or row.missing_there or row.differing or row.cost_drift_nanos)
+
+    @admin.display(description=_("cost drift (USD)"))
+    def cost_drift(self, row: DayReconciled) -> str:
+        return format_usd(row.cost_drift_nanos, decimals=9)
+
+    @override
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        row = self.get_object(request, object_id)
+        models = compare(row.day) if row else []
+        found: HttpResponse = super().change_view(
+            request, object_id, form_url, {**(extra_context or {}), "models": models}
+        )
+        return found

@@ -1,6 +1,6 @@
 """The order in which models are tried."""
 
-from collections.abc import Collection, Sequence
+from functools import lru_cache
 
 from msgspec import Struct
 
@@ -13,7 +13,8 @@ class Attempt(Struct, frozen=True):
     is_retry: bool
 
 
-def plan_attempts(models: Sequence[str], open_models: Collection[str]) -> tuple[Attempt, ...]:
+@lru_cache(maxsize=1024)  # few chains of models, and nearly always all of them are well
+def plan_attempts(models: tuple[str, ...], open_models: frozenset[str]) -> tuple[Attempt, ...]:
     """The tries for one call: the first model, once more the same, then every other model once.
 
     Models whose circuit is open are left out; when the first is, its successor takes its place and gets the retry.

@@ -46,12 +46,12 @@ class Breakers:
         """Every model that is not simply well, for /health and the operators' page."""
         return {model: state for model, (state, failures, _) in self._known.items() if state != "closed" or failures}
 
-    def resting(self, models: Collection[str]) -> set[str]:
+    def resting(self, models: Collection[str]) -> frozenset[str]:
         """Those of `models` that must be left out now, as far as this process knows."""
         if not self._known:
-            return set()  # as nearly always
+            return frozenset()  # as nearly always
         now_ms = clock.now_ms()
-        return {model for model in models if self.state(model) == "open" and self._known[model][2] > now_ms}
+        return frozenset(each for each in models if self.state(each) == "open" and self._known[each][2] > now_ms)
 
     def refuse_if_all_rest(self, models: Collection[str]) -> None:
         """Raise UpstreamUnavailable (503) when no model may be tried yet: then nothing need be admitted for it."""

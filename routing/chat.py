@@ -128,19 +128,18 @@ def _permitted(route: Route, principal: Principal) -> tuple[str, ...]:
 
 def _rates(models: tuple[str, ...], catalogue: Catalogue, margin_bp: int) -> dict[str, FrozenRates]:
     """Today's prices of all models that may answer, frozen. Raises ModelNotPriced."""
-    try:
-        prices = [catalogue.prices[model] for model in models]
-    except KeyError as exc:
-        raise ModelNotPriced(param="model") from exc
-    return {
-        model: FrozenRates(
+    found = {}
+    for model in models:
+        price = catalogue.prices.get(model)
+        if price is None:
+            raise ModelNotPriced(param="model")
+        found[model] = FrozenRates(
             input_nanos=price.input_nanos,
             cached_nanos=price.cached_nanos,
             output_nanos=price.output_nanos,
             margin_bp=margin_bp,
         )
-        for model, price in zip(models, prices, strict=True)
-    }
+    return found
 
 
 def _intent(

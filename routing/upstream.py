@@ -142,14 +142,20 @@ class Upstream:
         """One attempt, recorded however it ends."""
         call = self._call
         started_ms = call.elapsed_ms()
-        fact = AttemptFact(n=attempt.n, model=attempt.model, started_ms=started_ms)
         try:
             opened = await self._open(attempt)
         except (UpstreamFailure, UpstreamRefused) as exc:
             status = exc.upstream_status if isinstance(exc, UpstreamFailure) else int(exc.status)
             duration_ms = call.elapsed_ms() - started_ms
             call.attempts.append(
-                msgspec.structs.replace(fact, status=status, error_code=exc.code, duration_ms=duration_ms)
+                AttemptFact(
+                    n=attempt.n,
+                    model=attempt.model,
+                    status=status,
+                    error_code=exc.code,
+                    started_ms=started_ms,
+                    duration_ms=duration_ms,
+                )
             )
             if self._connection is not None:
                 self._connection.abort()
@@ -160,9 +166,11 @@ class Upstream:
         call.ttft_ms = call.elapsed_ms()
         first_byte_ms = call.ttft_ms - started_ms
         call.attempts.append(
-            msgspec.structs.replace(
-                fact,
+            AttemptFact(
+                n=attempt.n,
+                model=attempt.model,
                 status=200,
+                started_ms=started_ms,
                 first_byte_ms=first_byte_ms,
                 duration_ms=first_byte_ms,
                 response_id=opened.response_id,

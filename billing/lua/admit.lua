@@ -3,7 +3,7 @@
 -- KEYS 1 scope of the organization  2 scope of the key  3 alive  4 intents  5 slots of the organization  6 slots of the key
 -- ARGV 1 request id  2 lease ms  3 takes a stream slot (0/1)  4 hold (nanos)  5 tokens reserved  6 intent
 --      7 forced (0/1: count the call without asking, used to restore a live call that Redis has forgotten)
---      8.. seven limits of the organization, then seven of the key; -1 = none:
+--      8 limits of the organization  9 limits of the key: seven little-endian int64 each, -1 = none:
 --         requests a day, requests a minute, tokens a minute, streams, total / day / month budget (nanos)
 -- Returns {verdict, day, now ms, minute, scope, then of the organization and of the key: requests today,
 --          requests this minute, tokens this minute, ms until the first slot is free at the latest}
@@ -71,23 +71,22 @@ local takes_slot = ARGV[3] == '1'
 if ARGV[7] ~= '1' then
   for i = 1, 2 do
     local s = scopes[i]
-    local base = 1 + 7 * i
-    local function limit(n) return tonumber(ARGV[base + n]) end
-    if limit(0) >= 0 and s.requests >= limit(0) then return answer('day', i) end
-    if limit(1) >= 0 and s.minute_requests >= limit(1) then return answer('rpm', i) end
+    local requests, rpm, tpm, streams, total, of_day, of_month = struct.unpack('<i8i8i8i8i8i8i8', ARGV[7 + i])
+    if requests >= 0 and s.requests >= requests then return answer('day', i) end
+    if rpm >= 0 and s.minute_requests >= rpm then return answer('rpm', i) end
     -- A single call larger than the whole minute may pass alone: otherwise it could never be served.
-    if limit(2) >= 0 and s.minute_tokens > 0 and s.minute_tokens + tokens > limit(2) then return answer('tpm', i) end
-    if limit(2) == 0 then return answer('tpm', i) end
-    if takes_slot and limit(3) >= 0 then
+    if tpm >= 0 and s.minute_tokens > 0 and s.minute_tokens + tokens > tpm then return answer('tpm', i) end
+    if tpm == 0 then return answer('tpm', i) end
+    if takes_slot and streams >= 0 then
       redis.call('ZREMRANGEBYSCORE', KEYS[4 + i], '-inf', now_ms)
-      if redis.call('ZCARD', KEYS[4 + i]) >= limit(3) then
+      if redis.call('ZCARD', KEYS[4 + i]) >= streams then
         local first = redis.call('ZRANGE', KEYS[4 + i], 0, 0, 'WITHSCORES')
         return answer('streams', i, first[2] and tonumber(first[2]) - now_ms)
       end
     end
-    if limit(4) >= 0 and s.spent + s.held + hold > limit(4) then return answer('budget', i) end
-    if limit(5) >= 0 and s.day_spent + s.held + hold > limit(5) then return answer('budget', i) end
-    if limit(6) >= 0 and s.month_spent + s.held + hold > limit(6) then return answer('budget', i) end
+    if total >= 0 and s.spent + s.held + hold > total then return answer('budget', i) end
+    if of_day >= 0 and s.day_spent + s.held + hold > of_day then return answer('budget', i) end
+    if of_month >= 0 and s.month_spent + s.held + hold > of_month then return answer('budget', i) end
   end
 end
 

@@ -9,6 +9,7 @@ import logging
 from pathlib import Path
 from threading import Lock
 
+from django.conf import settings
 from django.db import Error as DatabaseFailure
 
 from codexflow.catalogue import services
@@ -39,6 +40,12 @@ class Directory:
         if self._current is None:
             raise CatalogueError(["no configuration has been loaded yet"])
         return self._current
+
+    def in_force(self, path: Path) -> Catalogue:
+        """As `current`, where nothing may be loaded yet: then the file at `path` is followed. Raises CatalogueError."""
+        if self._current is None:
+            self.load(path)
+        return self.current()
 
     def problems(self) -> list[str]:
         """What is wrong with the file or the newest version now; the catalogue in force is another, good one."""
@@ -128,6 +135,13 @@ class Directory:
 
 
 _directory = Directory()
+
+
+def in_force() -> Catalogue:
+    """The catalogue for whoever may run outside the gateway's process: commands, workers, the shell."""
+    return _directory.in_force(settings.ENV.config_path)
+
+
 current = _directory.current
 problems = _directory.problems
 load = _directory.load

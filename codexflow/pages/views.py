@@ -13,7 +13,7 @@ from billing.models import Plan
 from billing.pricing import FrozenRates, Usage, cost_nanos
 from billing.selectors import public_plans
 from codexflow.catalogue import directory
-from codexflow.catalogue.schema import Catalogue, CatalogueError
+from codexflow.catalogue.schema import Catalogue
 from codexflow.dev.quickstart import api_url
 from codexflow.lib.snippets import snippets
 from codexflow.settings import ENV
@@ -31,15 +31,6 @@ class Offer:
     daily_requests: int
     concurrent_streams: int
     is_recommended: bool
-
-
-def catalogue() -> Catalogue:
-    """The catalogue in force. The web loads it at its start; a shell or a test may not have."""
-    try:
-        return directory.current()
-    except CatalogueError:
-        directory.load(ENV.config_path)
-        return directory.current()
 
 
 STAGES = {
@@ -111,7 +102,7 @@ def picture(current: Catalogue, name: str) -> Picture:
 @require_safe
 def landing(request: HttpRequest) -> HttpResponse:
     """What it is, real code, a request drawn, what it costs."""
-    current = catalogue()
+    current = directory.in_force()
     chosen = request.GET.get("stage", "")
     shown = picture(current, chosen if chosen in STAGES else "plan")
     facts: dict[str, Any] = {"picture": shown, "stage_names": list(STAGES)}
@@ -130,5 +121,5 @@ def landing(request: HttpRequest) -> HttpResponse:
 @require_safe
 def pricing(request: HttpRequest) -> HttpResponse:
     """Plans, every limit of each, model prices, and what people ask."""
-    current = catalogue()
+    current = directory.in_force()
     return render(request, "pages/pricing.html", {"offers": offers(current), "prices": prices(current)})

@@ -146,7 +146,7 @@ def test_a_failure_shows_its_id_without_a_database(cast: Cast, monkeypatch: pyte
     def fails(*_arguments: Any) -> None:
         raise RuntimeError
 
-    monkeypatch.setattr("codexflow.pages.views.catalogue", fails)
+    monkeypatch.setattr("codexflow.catalogue.directory.in_force", fails)
     answer = Client(raise_request_exception=False).get("/")
     assert answer.status_code == 500
     assert answer["X-CFX-Request-Id"] in answer.content.decode()

@@ -472,12 +472,9 @@ def _priced(found: dict[UUID, _Whose]) -> dict[UUID, _Whose]:
 
 def _rates(margin_bp: int) -> dict[str, FrozenRates]:
     try:
+        directory.in_force()
         directory.refresh()
-        try:
-            prices = directory.current().prices
-        except CatalogueError:
-            directory.load(settings.ENV.config_path)
-            prices = directory.current().prices
+        prices = directory.current().prices
     except CatalogueError:
         logger.exception("litellm.no_prices")
         return {}

@@ -67,6 +67,15 @@ def test_nothing_is_in_force_before_the_first_load() -> None:
 
 
 @pytest.mark.django_db
+def test_who_asks_before_the_first_load_gets_what_the_file_says(path: Path) -> None:
+    process = Directory()
+    assert process.in_force(path).daily_requests == 1000
+    save(path, text_with(7))
+    assert process.in_force(path).daily_requests == 1000
+    assert limit_of(process) == 7
+
+
+@pytest.mark.django_db
 def test_the_module_speaks_for_its_process(path: Path) -> None:
     directory.load(path)
     save(path, text_with(7))

@@ -6,11 +6,12 @@ import pytest
 from django.test import Client
 
 from accounts.models import AuditEntry, User
+from codexflow.lib import clock
 from keys.models import ApiKey
 from keys.tests.factories import a_key
 from logs.litellm.ingest import take
 from logs.litellm.tests.factories import a_payload, mapped
-from logs.models import RequestLog, UnmatchedReport
+from logs.models import DayReconciled, RequestLog, UnmatchedReport
 
 pytestmark = pytest.mark.django_db(transaction=True)
 LIST = "/ops/logs/unmatchedreport/"
@@ -60,3 +61,19 @@ def test_an_administrator_looks_and_maps_nothing(client: Client) -> None:
     assert UnmatchedReport.objects.count() == 1
     page = client.get(f"{LIST}{first.pk}/change/").content.decode()
     assert "prompt-words" not in page
+
+
+def test_a_day_opens_with_its_models_compared_anew(client: Client, root: User) -> None:
+    today = clock.now().date()
+    nothing = dict.fromkeys(
+        ("matched", "missing_there", "past_gateway", "differing", "token_drift", "cost_drift_nanos"), 0
+    )
+    DayReconciled.objects.create(day=today, compared_at=clock.now(), missing_here=1, **nothing)
+    take(mapped(a_payload("nobody's", key_hash=HASH, model_group="deepseek-v3")))
+    days = client.get("/ops/logs/dayreconciled/").content.decode()
+    assert f"/ops/logs/dayreconciled/{today}/change/" in days
+    page = client.get(f"/ops/logs/dayreconciled/{today}/change/").content.decode()
+    models = page[page.index("Missing there: ") :]
+    assert "deepseek-v3" in models
+    assert 'name="_save"' not in page
+    assert client.get("/ops/logs/dayreconciled/2020-01-01/change/").status_code == 302
