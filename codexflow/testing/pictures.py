@@ -6,11 +6,13 @@ They go to artifacts/; `--readme` also renews the few that the README shows.
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 
 from playwright.sync_api import Browser
 
 from codexflow.env import REPOSITORY
+from codexflow.lib.clock import now
 from codexflow.testing.browser import DESKTOP, PHONE, Visitor, chromium, visitor
 from codexflow.testing.site import Site, running_site
 
@@ -56,6 +58,7 @@ INSIDE = [
     ("sessions", "/accounts/sessions/"),
     ("ops", "/ops/"),
     ("ops-requests", "/ops/logs/requestlog/"),
+    ("ops-reconciliation", f"/ops/logs/dayreconciled/{now().date() - timedelta(days=1)}/change/"),
 ]
 
 

@@ -1,5 +1,5 @@
 """`python -m codexflow.testing.scene SLUG`: two weeks of plausible usage for an organization, to look at pages with; a
-colleague, an invitation and an export, too.
+colleague, an invitation, an export and a reconciled day, too.
 
 The events go the way of real ones, from the drain on. The numbers come from a fixed seed.
 """
@@ -7,6 +7,8 @@ The events go the way of real ones, from the drain on. The numbers come from a f
 import random
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict
+from datetime import timedelta
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -27,11 +29,13 @@ def main(slug: str) -> int:
     from accounts.models import Organization
     from billing.limits import ShardKeys
     from codexflow.catalogue import directory
+    from codexflow.lib import clock
     from codexflow.settings import ENV
     from keys.services import issue_key
     from logs.drain import Entry, store
     from logs.events import encode
-    from logs.models import ExportJob
+    from logs.litellm.reconciliation import totals
+    from logs.models import DayReconciled, ExportJob
 
     directory.load(ENV.config_path)
     organization = Organization.objects.get(slug=slug)
@@ -51,6 +55,8 @@ def main(slug: str) -> int:
     ExportJob.objects.create(
         organization=organization, created_by=owner, format=ExportJob.Format.CSV, state=ExportJob.State.EXPIRED
     )
+    yesterday = clock.now().date() - timedelta(days=1)
+    DayReconciled.objects.create(day=yesterday, compared_at=clock.now(), **asdict(totals([yesterday])))
     sys.stdout.write(f"{len(entries)} requests\n")
     return 0
 

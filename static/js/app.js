@@ -217,6 +217,12 @@
     }
   }
 
+  // On a phone a row of links may be wider than the screen: begin with the one that is chosen.
+  for (const chosen of document.querySelectorAll("nav.overflow-x-auto [aria-current], .seg [aria-current]")) {
+    const row = chosen.parentElement;
+    row.scrollLeft = chosen.offsetLeft - row.offsetLeft - (row.clientWidth - chosen.clientWidth) / 2;
+  }
+
   const zone = document.querySelector("input[name=timezone][type=hidden]");
   if (zone) zone.value = Intl.DateTimeFormat().resolvedOptions().timeZone || "";
   const drawer = document.querySelector("dialog[data-open]");

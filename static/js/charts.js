@@ -22,7 +22,7 @@
   const tick = (value) => (spec.metric === "cost" ? money(value) : Number.isInteger(value) ? short(value) : "");
   const exact = (value) => (spec.metric === "cost" ? money(value) : number.format(value));
   const label = new Intl.DateTimeFormat(language, spec.isHourly
-    ? { hour: "2-digit", minute: "2-digit", timeZone: spec.zone }
+    ? { hour: "2-digit", minute: "2-digit", hourCycle: "h23", timeZone: spec.zone }
     : { day: "numeric", month: "short", timeZone: spec.zone });
 
   function draw() {
