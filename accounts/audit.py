@@ -8,6 +8,7 @@ from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
 from accounts.models import AuditEntry, Invitation, Organization, User
+from codexflow.lib.addresses import plain_address
 
 # What pages say for an action; one that is missing here is shown as it is written.
 LABELS: dict[str, str | Promise] = {
@@ -77,7 +78,7 @@ def record(
         organization=organization,
         actor=actor,
         actor_label=actor_label,
-        address=address,
+        address=plain_address(address or ""),
         facts=facts,
     )
 

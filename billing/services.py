@@ -136,7 +136,8 @@ def limits_of(account: Account) -> Limits:
         rpm=plan.rpm,
         tpm=plan.tpm,
         concurrent_streams=_or(plan.concurrent_streams, defaults.concurrent_streams),
-        total_budget_nanos=account.credit_nanos if plan.has_hard_budget else UNLIMITED,
+        # Less than nothing is nothing: a negative limit would be none.
+        total_budget_nanos=max(0, account.credit_nanos) if plan.has_hard_budget else UNLIMITED,
         day_budget_nanos=_or(account.budget_day_nanos, UNLIMITED),
         month_budget_nanos=_or(account.budget_month_nanos, UNLIMITED),
     )

@@ -384,8 +384,10 @@ def update_rows(rows: dict[UUID, tuple[UsageEvent, int]]) -> None:
         cursor.execute(
             f"UPDATE request_log SET {assignments}"  # noqa: S608 - constants
             " FROM json_populate_recordset(NULL::request_log, %s::json) AS new"
-            " WHERE request_log.request_id = new.request_id",
-            [values],
+            " WHERE request_log.request_id = new.request_id"
+            # Said once more as a span, so that only the partitions of these days are looked into.
+            " AND request_log.request_id BETWEEN %s AND %s",
+            [values, min(rows), max(rows)],
         )
 
 

@@ -58,7 +58,9 @@ class Journal:
         self._opened_s = clock.monotonic_s()
 
     def append(self, payload: bytes) -> None:
-        """Write one event. Raises OSError when the disk refuses it."""
+        """Write one event. Raises OSError when the disk refuses it, or when no reader would take it."""
+        if len(payload) > MAX_RECORD_BYTES:
+            raise OSError(errno.EFBIG, "The record would hide everything after it from the reader")
         record = _HEADER.pack(len(payload), zlib.crc32(payload)) + payload
         written = os.write(self._file, record)
         if written != len(record):
@@ -197,9 +199,22 @@ def ship_segment(
         path.rename(path.with_suffix(".bad"))  # kept for the operator
         return True
     lacking = missing(payloads)
-    for request_id in lacking:
-        settle(payloads[request_id])
-    if lacking:
+    unreadable = {each for each in lacking if not _is_settled(settle, payloads[each])}
+    if lacking - unreadable:
         return False
+    if unreadable:
+        # Everything else has arrived. Left where it is, it would keep the segments behind it from their turn.
+        logger.error("journal.unreadable_segment", extra={"segment": path.name, "ids": [*map(str, unreadable)]})
+        path.rename(path.with_suffix(".bad"))
+        return True
     path.unlink(missing_ok=True)
+    return True
+
+
+def _is_settled(settle: Callable[[bytes], object], payload: bytes) -> bool:
+    """Whether it could be read, so that it was settled."""
+    try:
+        settle(payload)
+    except ValueError:
+        return False
     return True

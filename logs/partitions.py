@@ -4,19 +4,20 @@ Ledger and rollups are other tables and stay. A plan's shorter retention is appl
 """
 
 import logging
-from datetime import date, timedelta
+from datetime import date
 
 from django.db import OperationalError, connection, transaction
 from django.db.models import Max
 
 from billing.models import Plan
 from codexflow.lib.clock import now
+from logs.periods import kept_since
 
 logger = logging.getLogger(__name__)
 
 DAYS_BACK = 35  # imports reach this far
 DAYS_AHEAD = 7
-# Dropping waits for readers of the whole log, and everybody behind it waits, too: rather come back in an hour.
+# Making and dropping wait for readers of the whole log, and everybody behind waits, too: rather come back in an hour.
 LOCK_TIMEOUT = "2s"
 MOST_STRAYS = 1_000
 
@@ -30,17 +31,25 @@ ORDER BY right(child.relname, 8), child.relname
 
 
 def make_ahead() -> int:
-    """Make the partitions that are missing around today. Idempotent; returns how many were made."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT cfx_make_partitions(current_date - %s, current_date + %s)", [DAYS_BACK, DAYS_AHEAD])
-        return int(cursor.fetchone()[0])
+    """Make the partitions that are missing around today, and move into them what DEFAULT has of their days.
+
+    Idempotent; returns how many were made. While the log is read as a whole none is: there are days in hand.
+    """
+    try:
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
+            cursor.execute("SELECT cfx_make_partitions(current_date - %s, current_date + %s)", [DAYS_BACK, DAYS_AHEAD])
+            return int(cursor.fetchone()[0])
+    except OperationalError as exc:
+        logger.warning("partitions.busy", extra={"table": "request_log", "reason": str(exc).strip()})
+        return 0
 
 
 def first_day_kept() -> date:
     """The oldest day that any plan still shows, or that an import may still write."""
     longest_days: int = Plan.objects.aggregate(longest=Max("log_retention_days"))["longest"] or 0
     # One more: a request of the day's last moments is shown until its own time is over.
-    return now().date() - timedelta(days=max(longest_days + 1, DAYS_BACK))
+    return kept_since(now(), max(longest_days + 1, DAYS_BACK)).date()
 
 
 def drop_expired() -> list[str]:

@@ -10,6 +10,7 @@ from billing.services import open_account
 from codexflow.lib.clock import now
 from codexflow.lib.errors import BadRequest
 from logs.models import RequestLog
+from logs.periods import kept_since
 from logs.selectors import Filters
 
 DEFAULT_DAYS = 7
@@ -36,14 +37,14 @@ class FilterQuery(serializers.Serializer[Any]):
     def filters(self, organization: Organization) -> Filters:
         """What was asked for, no further back than the organization's plan shows. Raises BadRequest."""
         wanted = self.validated_data
-        kept_since = now() - timedelta(days=open_account(organization).plan.log_retention_days)
+        oldest = kept_since(now(), open_account(organization).plan.log_retention_days)
         start = wanted.get("start", now() - timedelta(days=DEFAULT_DAYS))
         end = wanted.get("end", now() + timedelta(minutes=1))
         if "start" in wanted and "end" in wanted and end < start:
             raise BadRequest("The end lies before the start.", param="end")
         return Filters(
-            start=max(start, kept_since),
-            end=end,
+            start=max(start, oldest),
+            end=min(end, now() + timedelta(days=1)),  # whoever looks around the end of the calendar falls off it
             stage=wanted.get("stage", ""),
             model=wanted.get("model", ""),
             status=wanted.get("status", ""),

@@ -62,7 +62,8 @@ def _is_served_by_an_index(filters: Filters) -> bool:
         return True
     given = [name for name in _INDEXED if getattr(filters, name)]
     others = [name for name in _OTHERS if getattr(filters, name) not in ("", None)]
-    return not others and not filters.id_prefix and len(given) <= 1
+    is_odd = filters.status not in ("", "ok", "200") and not filters.is_of_failures  # the index has failures only
+    return not others and not filters.id_prefix and not is_odd and len(given) <= 1
 
 
 def _page(rows: list[RequestLog], limit: int) -> Found:
@@ -79,7 +80,7 @@ def _hours(organization_id: UUID, filters: Filters, before: UUID | None) -> list
         hour__lte=filters.end + SKEW,
         **known,
     )
-    if filters.error_code or filters.status not in ("", "ok", "200"):
+    if filters.is_of_failures:
         hours = hours.filter(errors__gt=0)
     return [hour for hour in hours.values_list("hour", flat=True).distinct().order_by("-hour") if _begins(hour, before)]
 

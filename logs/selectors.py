@@ -1,7 +1,7 @@
 """Reading requests. Every function takes the tenant first."""
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -17,6 +17,7 @@ from codexflow.lib.redis import shard_of
 from logs.charge import Charge, charge_of
 from logs.events import BadEvent
 from logs.models import RequestLog, UpstreamAttempt, UsageHourly
+from logs.periods import kept_since
 from logs.services import intent_of
 
 
@@ -53,7 +54,7 @@ def request_of(organization_id: UUID, request_id: UUID, *, retention_days: int) 
     None when there is none, it is somebody else's, or it began longer ago than the plan shows, as in lists.
     """
     row = RequestLog.objects.filter(request_id=request_id, organization_id=organization_id).first()
-    if row is None or row.request_id < uuid7_floor(now() - timedelta(days=retention_days)):
+    if row is None or row.request_id < uuid7_floor(kept_since(now(), retention_days)):
         return None
     return RequestDetail(row, list(UpstreamAttempt.objects.filter(request_id=request_id).order_by("n")))
 
@@ -76,6 +77,11 @@ class Filters:
     is_stream: bool | None = None
     # The first characters of a request id.
     id_prefix: str = ""
+
+    @property
+    def is_of_failures(self) -> bool:
+        """Whether nothing that succeeded can match."""
+        return bool(self.error_code) or self.status == "errors" or (self.status.isdecimal() and int(self.status) >= 400)
 
 
 def requests_of(organization_id: UUID, filters: Filters, *, before: UUID | None, limit: int) -> list[RequestLog]:
@@ -146,8 +152,7 @@ def estimate_of(organization_id: UUID, filters: Filters) -> Estimate:
         organization_id=organization_id, hour__gte=filters.start, hour__lte=filters.end, **known
     ).aggregate(requests=Coalesce(Sum("requests"), 0), errors=Coalesce(Sum("errors"), 0))
     requests, errors = int(sums["requests"]), int(sums["errors"])
-    is_failure = bool(filters.error_code) or filters.status not in ("", "ok", "200")
-    rows = errors if is_failure else requests - errors if filters.status else requests
+    rows = errors if filters.is_of_failures else requests - errors if filters.status else requests
     others = (filters.surface, filters.error_code, filters.source, filters.id_prefix)
     is_upper = any(others) or filters.is_stream is not None or filters.status not in ("", "ok", "errors")
     return Estimate(rows, is_upper)

@@ -73,6 +73,8 @@ def reconcile_litellm() -> str:
 def make_partitions() -> str:
     """Partitions of the days ahead made, those of days that nobody may see any longer dropped."""
     made, dropped = partitions.make_ahead(), partitions.drop_expired()
+    if dropped:
+        ingest.forget_identities(partitions.first_day_kept())
     return f"made {made}, dropped {len(dropped)}, strays {partitions.strays()}"
 
 

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from billing.limits import Admission
+from codexflow.lib.addresses import plain_address
 from codexflow.lib.errors import AppError
 from codexflow.lib.http import DIRECT_EXTENSION, Header, headers_of
 from codexflow.lib.ids import new_id
@@ -84,7 +85,7 @@ class Incoming:
     @property
     def address(self) -> str | None:
         client = self.scope.get("client")
-        return client[0] if client else None
+        return plain_address(client[0]) if client else None
 
     def header(self, name: bytes) -> str | None:
         value = self.headers.get(name)

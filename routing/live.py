@@ -31,6 +31,9 @@ from routing.meter import Meter
 
 logger = logging.getLogger(__name__)
 
+# As many as are kept of it when LiteLLM tells of the same attempt.
+MAX_RESPONSE_ID_CHARS = 200
+
 
 class LiveCall:
     """One admitted call until it is settled."""
@@ -89,8 +92,8 @@ class LiveCall:
             attempts[-1] = msgspec.structs.replace(
                 won,
                 duration_ms=self.elapsed_ms() - won.started_ms,
-                # PostgreSQL knows no NUL; a provider might.
-                response_id=(won.response_id or self.meter.response_id).replace("\0", ""),
+                # PostgreSQL knows no NUL; a provider might, and might write more than the journal takes.
+                response_id=(won.response_id or self.meter.response_id).replace("\0", "")[:MAX_RESPONSE_ID_CHARS],
             )
         model = attempts[-1].model if attempts else self.intent.model
         rates = self.rates.get(model, self.intent.rates)

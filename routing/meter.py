@@ -7,7 +7,7 @@ from codexflow.lib.money import NANOS_PER_USD
 from logs.events import RANK_COUNTED, RANK_NONE, RANK_PROVIDER
 from routing.dialects import Answer
 from routing.sse import count_of
-from routing.usage import ProviderUsage
+from routing.usage import NOTHING, ProviderUsage
 
 BYTES_PER_TOKEN = 4
 MAX_COST_USD = 1_000_000
@@ -17,14 +17,14 @@ class Meter:
     """What one call has produced so far."""
 
     __slots__ = (
-        "_prompt_told", "_provider", "bytes_out", "events_out", "first_event_bytes", "has_begun",
+        "_begun", "_provider", "bytes_out", "events_out", "first_event_bytes", "has_begun",
         "response_id", "upstream_cost_nanos",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self._provider: Usage | None = None
-        # Input tokens that a stream told of at its beginning.
-        self._prompt_told = 0
+        # What a stream told at its beginning: its input holds until it is told again.
+        self._begun = NOTHING
         # Whether the model has answered at all: then it has read the prompt.
         self.has_begun = False
         self.events_out = 0
@@ -43,10 +43,10 @@ class Meter:
 
     def reported(self, usage: ProviderUsage) -> None:
         """The provider said what it counted."""
-        if (tokens := usage.tokens(self._prompt_told)) is None:
+        if (tokens := usage.tokens(self._begun)) is None:
             return
         if usage.is_only_input:
-            self._prompt_told = tokens.prompt_tokens
+            self._begun = tokens
             return
         self._provider = tokens
         if usage.cost is not None:
@@ -74,8 +74,12 @@ class Meter:
             return self._provider, RANK_PROVIDER
         if not self.has_begun:
             return Usage(), RANK_NONE
-        prompt_tokens = self._prompt_told or prompt_tokens_guess
-        return Usage(prompt_tokens=prompt_tokens, completion_tokens=self.delivered_tokens()), RANK_COUNTED
+        counted = Usage(
+            prompt_tokens=self._begun.prompt_tokens or prompt_tokens_guess,
+            cached_tokens=self._begun.cached_tokens,
+            completion_tokens=self.delivered_tokens(),
+        )
+        return counted, RANK_COUNTED
 
     @property
     def progress(self) -> str:
@@ -83,7 +87,7 @@ class Meter:
         return str(self.delivered_tokens()) if self.has_begun else ""
 
 
-def nanos_of(usd: float | str) -> int | None:
+def nanos_of(usd: object) -> int | None:
     """LiteLLM's cost, a float in USD, as nanos; None when it is no number."""
     try:
         amount = Decimal(str(usd))

@@ -78,12 +78,33 @@ class _Part(Struct):
     content: "str | list[_Part] | None" = None  # messages: what a tool gave back
 
     def attachments(self) -> Iterator[Raw]:
-        for each in (self.image_url, self.input_audio, self.file, self.file_data, self.source):
+        for each in (self.image_url, self.input_audio, self.file, self.file_data):
             if each is not UNSET:
                 yield each
+        if self.source is not UNSET:
+            yield from _attached(self.source)
         if isinstance(self.content, list):
             for part in self.content:
                 yield from part.attachments()
+
+
+class _Source(Struct):
+    type: str = ""
+    content: str | list[_Part] | None = None
+
+
+_source = msgspec.json.Decoder(_Source)
+
+
+def _attached(source: Raw) -> list[Raw]:
+    """The bytes of a source, or where some are found. A plain document is text, and so is a search result's name."""
+    try:
+        found = _source.decode(source)
+    except (msgspec.MsgspecError, RecursionError):
+        return []
+    if isinstance(found.content, list):
+        return [part.source for part in found.content if part.source is not UNSET]
+    return [] if found.type == "text" else [source]
 
 
 _Content = str | list[_Part] | None

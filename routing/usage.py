@@ -1,11 +1,14 @@
 """A provider's own count of tokens, in the words of any surface. Pure."""
 
+from typing import Any
+
 from msgspec import Struct
 
 from billing.pricing import Usage
 
 # More is a mistake of the provider, and would not fit the columns.
 MAX_TOKENS = 1_000_000_000
+NOTHING = Usage()
 
 
 class _Details(Struct):
@@ -30,7 +33,7 @@ class ProviderUsage(Struct):
     output_tokens_details: _Details | None = None
     cache_read_input_tokens: int | None = None
     cache_creation_input_tokens: int | None = None
-    cost: float | None = None
+    cost: Any = None  # LiteLLM's is a number; some providers write an object, and their answer is good all the same
     # Set by a dialect whose streams tell of the input first: there is more to come.
     is_only_input: bool = False
 
@@ -38,10 +41,10 @@ class ProviderUsage(Struct):
     def produced(self) -> int:
         return self.completion_tokens or self.output_tokens or 0
 
-    def tokens(self, prompt_known: int = 0) -> Usage | None:
+    def tokens(self, begun: Usage = NOTHING) -> Usage | None:
         """The classes of tokens; None when it says nothing: LiteLLM writes zeros when the provider gave nothing.
 
-        `prompt_known` counts where the input was told earlier in the stream and is not repeated.
+        The input of `begun` counts where it was told earlier in the stream and is not repeated.
         """
         details = self.prompt_tokens_details or self.input_tokens_details
         output = self.completion_tokens_details or self.output_tokens_details
@@ -52,7 +55,8 @@ class ProviderUsage(Struct):
             if details is None:
                 cached = self.cache_read_input_tokens
                 prompt += (cached or 0) + (self.cache_creation_input_tokens or 0)
-        prompt = prompt or prompt_known
+        if not prompt:
+            prompt, cached = begun.prompt_tokens, begun.cached_tokens
         completion = self.produced
         if min(prompt, completion) < 0 or not 0 < prompt + completion <= MAX_TOKENS:
             return None

@@ -60,6 +60,23 @@ def test_the_number_of_queries_does_not_grow_with_the_ledger(page: Client, cast:
     assert len(many) == len(few)
 
 
+def test_what_a_proxy_passes_on_as_an_address_keeps_nobody_from_acting(page: Client, cast: Cast) -> None:
+    where = reverse("billing-budgets", args=[cast.slug])
+    for told, kept in (("somebody", None), ("fe80::1%eth0", "fe80::1")):
+        assert page.post(where, {"day_usd": "1.50"}, REMOTE_ADDR=told).status_code == 302
+        assert AuditEntry.objects.filter(action="account.budgets_set").latest("pk").address == kept
+
+
+def test_credit_below_nothing_allows_nothing(cast: Cast) -> None:
+    account = account_of(cast.organization)
+    add_credit(
+        cast.organization, -2 * account.credit_nanos, kind=LedgerEntry.Kind.ADJUSTMENT, reference="chargeback"
+    )  # fmt: skip
+    account.refresh_from_db()
+    assert account.credit_nanos < 0
+    assert limits_of(account).total_budget_nanos == 0
+
+
 def test_budgets_are_set_shown_and_taken_back(page: Client, cast: Cast) -> None:
     where = reverse("billing-budgets", args=[cast.slug])
     assert page.post(where, {"day_usd": "1.50", "month_usd": ""}).status_code == 302

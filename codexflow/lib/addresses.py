@@ -1,5 +1,7 @@
 """Where this installation is found from outside."""
 
+from ipaddress import ip_address
+
 from codexflow.env import Env
 
 EVERYWHERE = ("", "0.0.0.0", "::")  # noqa: S104 - compared with, not bound to
@@ -17,3 +19,11 @@ def api_url(env: Env) -> str:
     """The base URL that SDKs are given."""
     base = env.public_api_url or site_url(env)
     return base if base.endswith("/v1") else f"{base}/v1"
+
+
+def plain_address(text: str) -> str | None:
+    """A client's address as PostgreSQL takes it; None for what is none. Proxies pass on whatever they were told."""
+    try:
+        return str(ip_address(text.partition("%")[0]))  # without the zone of a link-local one
+    except ValueError:
+        return None

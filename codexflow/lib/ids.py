@@ -24,7 +24,7 @@ def random_id() -> UUID:
 
 def uuid7_floor(moment: datetime) -> UUID:
     """The smallest id of the UUIDv7 ordering at `moment`: partition bounds and range queries use it."""
-    milliseconds = int(moment.timestamp() * 1000)
+    milliseconds = max(0, int(moment.timestamp() * 1000))  # nothing began before 1970
     return UUID(int=milliseconds << 80)
 
 

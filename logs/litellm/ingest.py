@@ -16,7 +16,7 @@ import hashlib
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from itertools import chain
 from typing import Any, TypeAlias
@@ -165,6 +165,13 @@ def forget_unmatched(*, days: int) -> int:
     deleted, _ = too_old.delete()
     if deleted:
         logger.warning("litellm.unmatched_forgotten", extra={"count": deleted, "days": days})
+    return deleted
+
+
+def forget_identities(before: date) -> int:
+    """Delete the names of calls whose day is no longer kept: what comes of them now is too old for a row."""
+    midnight = datetime(before.year, before.month, before.day, tzinfo=UTC)
+    deleted, _ = ReportIdentity.objects.filter(request_id__lt=uuid7_floor(midnight)).delete()
     return deleted
 
 

@@ -5,19 +5,20 @@ rows of the documented `/v1/logs`, and the simple documented webhook object. The
 one reader knows all names; what is missing or of another type counts as unknown and never stops anything.
 """
 
+import contextlib
 import hashlib
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
-from ipaddress import ip_address
 from typing import Any
 
 import msgspec
 
 from billing.pricing import Usage
+from codexflow.lib.addresses import plain_address
 from codexflow.lib.money import NANOS_PER_USD
 from keys import secret
 from logs.litellm.report import Owner, Report, Source, attempt_of
@@ -62,15 +63,29 @@ def elements(body: bytes) -> list[Any]:
     """What a body holds: the elements of an array, one object, or the lines of NDJSON. Raises NotReports."""
     if not body.strip():
         raise NotReports("The body is empty.")
-    try:
-        found = msgspec.json.decode(body)
-    except (msgspec.MsgspecError, RecursionError):
-        try:
-            found = _lines.decode_lines(body)
-        except (msgspec.MsgspecError, RecursionError) as exc:
-            raise NotReports("The body is neither JSON nor lines of JSON.") from exc
+    found = _read(body)
     rows = found if isinstance(found, list) else [found]
     return [each for row in rows for each in (row if isinstance(row, list) else [row])]
+
+
+def _read(body: bytes) -> Any:
+    readers: tuple[Callable[[bytes], Any], ...] = (msgspec.json.decode, _lines.decode_lines, _leniently)
+    for read in readers:
+        with contextlib.suppress(msgspec.MsgspecError, ValueError, RecursionError):
+            return read(body)
+    raise NotReports("The body is neither JSON nor lines of JSON.")
+
+
+def _leniently(body: bytes) -> Any:
+    """The same as Python's own writer makes it: half a surrogate, NaN. Raises ValueError, RecursionError.
+
+    A caller's word that a report repeats must not cost the other reports of the delivery, which are other callers'.
+    """
+    text = body.decode(errors="replace")
+    try:
+        return json.loads(text)
+    except ValueError:
+        return [json.loads(line) for line in text.split("\n") if line.strip()]
 
 
 def reports_of(
@@ -357,7 +372,4 @@ def _first_text(*values: Any) -> str:
 
 
 def _address(value: Any) -> str | None:
-    try:
-        return str(ip_address(_text(value)))
-    except ValueError:
-        return None
+    return plain_address(_text(value))

@@ -10,11 +10,13 @@ from django.test import Client
 from django.urls import reverse
 
 from billing.limits import ShardKeys
+from billing.models import Plan
 from billing.pricing import Usage, cost_nanos
 from billing.selectors import account_of
 from codexflow.lib.clock import now
 from codexflow.lib.ids import new_id, uuid7_floor
 from codexflow.testing.cast import Cast, an_event_of, happened
+from logs import partitions
 from logs.drain import Entry, store
 from logs.events import RANK_LITELLM, UsageEvent, encode
 
@@ -91,6 +93,17 @@ def test_a_span_of_time_bounds_the_list(api: Client, cast: Cast) -> None:
     assert len(listed(api, start=(moment - timedelta(hours=1)).isoformat())) == 1
     assert listed(api, end=(moment - timedelta(hours=1)).isoformat()) == []
     assert listed(api, end="1960-01-01T00:00:00Z") == []
+    assert len(listed(api, end="9999-12-31T23:59:59Z", surface="chat")) == 1
+
+
+@pytest.mark.parametrize("days", [36_500, 1_000_000])
+def test_a_plan_may_keep_requests_for_ever(api: Client, cast: Cast, days: int) -> None:
+    event = an_event_of(cast)
+    happened(cast, event)
+    Plan.objects.update(log_retention_days=days)
+    assert len(listed(api)) == len(listed(api, start="1800-01-01T00:00:00Z")) == 1
+    assert api.get(reverse("api-request", args=[event.request_id])).status_code == 200
+    assert partitions.drop_expired() == []
 
 
 def test_a_time_without_a_zone_is_utc_whatever_the_readers_zone(api: Client, cast: Cast) -> None:

@@ -1,6 +1,7 @@
 """The drain: whatever comes how often in whatever order, the books end the same."""
 
 import random
+import re
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
@@ -11,6 +12,7 @@ import msgspec
 import pytest
 from django.conf import settings as django_settings
 from django.db import IntegrityError, connection, transaction
+from django.test.utils import CaptureQueriesContext
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -267,3 +269,16 @@ def test_a_correction_by_somebody_else_keeps_the_number_of_attempts() -> None:
     report = msgspec.structs.replace(better(event, RANK_LITELLM, prompt_tokens=9, completion_tokens=3), attempts=())
     assert store(entries([report])).corrected == 1
     assert RequestLog.objects.get(request_id=event.request_id).attempts == 1
+
+
+@pytest.mark.django_db
+def test_a_correction_looks_only_into_the_days_of_its_requests() -> None:
+    event = an_event(an_organization().id, random_id())
+    store(entries([better(event, RANK_COUNTED, prompt_tokens=5, completion_tokens=2)]))
+    with CaptureQueriesContext(connection) as asked:
+        store(entries([better(event, RANK_PROVIDER, prompt_tokens=9, completion_tokens=3)]))
+    (update,) = [each["sql"] for each in asked if each["sql"].startswith("UPDATE request_log")]
+    with connection.cursor() as cursor:
+        cursor.execute(f"EXPLAIN {update}")
+        plan = "\n".join(line for (line,) in cursor.fetchall())
+    assert set(re.findall(r"request_log_[0-9]{8}|request_log_default", plan)) == {f"request_log_{now():%Y%m%d}"}

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from logs.intake import Journal, adopt_orphans, closed_segments, read_segment, ship_segment
+from logs.intake import MAX_RECORD_BYTES, Journal, adopt_orphans, closed_segments, read_segment, ship_segment
 
 
 def segments(folder: Path) -> list[Path]:
@@ -100,3 +100,42 @@ def test_a_record_that_was_written_by_half_hides_nothing(tmp_path: Path, monkeyp
     (segment,) = segments(tmp_path)
     assert list(read_segment(segment)) == [b"before", b"after"]
     journal.close()
+
+
+def test_a_record_that_no_reader_would_take_is_refused_and_hides_nothing(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, segment_s=0)
+    with pytest.raises(OSError, match="hide everything"):
+        journal.append(b"x" * (MAX_RECORD_BYTES + 1))
+    journal.append(b"after")
+    (segment,) = segments(tmp_path)
+    assert list(read_segment(segment)) == [b"after"]
+    journal.close()
+
+
+def test_an_event_that_cannot_be_read_keeps_nobody_waiting(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, segment_s=0)
+    good, bad = (UUID(int=number) for number in range(2))
+    for each in (bad, good):
+        journal.append(each.bytes)
+    journal.close()
+    (segment,) = closed_segments(tmp_path)
+    known: set[UUID] = set()
+
+    def settle(payload: bytes) -> None:
+        if payload == bad.bytes:
+            raise ValueError
+        known.add(UUID(bytes=payload))
+
+    def ship() -> bool:
+        return ship_segment(
+            segment,
+            id_of=lambda payload: UUID(bytes=payload),
+            missing=lambda wanted: set(wanted) - known,
+            settle=settle,
+        )
+
+    assert not ship()
+    assert known == {good}
+    assert ship()  # all the others are there: set aside for the operator
+    assert [list(read_segment(path)) for path in tmp_path.glob("*.bad")] == [[bad.bytes, good.bytes]]
+    assert closed_segments(tmp_path) == []

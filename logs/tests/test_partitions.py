@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 import pytest
-from django.db import connection
+from django.db import connection, connections
 
 from billing.limits import ShardKeys
 from billing.models import Plan
@@ -85,3 +85,41 @@ def test_ids_of_no_known_day_are_kept_and_reported(caplog: pytest.LogCaptureFixt
     stored_on(now() + timedelta(days=400))
     assert partitions.strays() == 2
     assert "partitions.strays" in caplog.text
+
+
+def test_a_day_whose_requests_came_before_its_partition_gets_one() -> None:
+    """Nobody made partitions for a week, or a clock was wrong."""
+    with connection.cursor() as cursor:
+        for table in ("request_log", "upstream_attempt"):
+            cursor.execute(f"DROP TABLE {name_of(-6).replace('request_log', table)}, {table}_{now():%Y%m%d}")
+    early, other = stored_on(now() + timedelta(days=6)), stored_on(now() + timedelta(days=400))
+    assert partitions.strays() == 4
+    assert partitions.make_ahead() == 4
+    assert partitions.strays() == 2  # the other one's day is far away
+    assert RequestLog.objects.filter(request_id__in=[early.request_id, other.request_id]).count() == 2
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT tableoid::regclass::text FROM request_log WHERE request_id = %s", [early.request_id])
+        assert cursor.fetchall() == [(name_of(-6),)]
+        cursor.execute(
+            "SELECT count(*) FROM pg_indexes WHERE tablename = ANY(%s) GROUP BY tablename", [[name_of(-6), name_of(-5)]]
+        )
+        its_indexes, those_of_another = cursor.fetchall()
+    assert its_indexes == those_of_another
+    assert partitions.make_ahead() == 0
+
+
+def test_days_ahead_wait_for_whoever_reads_the_log_as_a_whole(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(partitions, "DAYS_AHEAD", partitions.DAYS_AHEAD + 1)
+    monkeypatch.setattr(partitions, "LOCK_TIMEOUT", "50ms")
+    reader = connections.create_connection("default")
+    try:
+        reader.set_autocommit(False)
+        with reader.cursor() as cursor:
+            cursor.execute("SELECT count(*) FROM request_log_default")
+        assert partitions.make_ahead() == 0
+        assert "partitions.busy" in caplog.text
+    finally:
+        reader.close()
+    assert partitions.make_ahead() == 2

@@ -4,6 +4,8 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -111,3 +113,13 @@ def test_somebody_elses_requests_are_never_found(key: ApiKey) -> None:
     stranger = a_key().row
     for filters in (asked(), asked(stage="plan", model="gpt-4o")):
         assert find_requests(stranger.organization_id, filters, before=None, limit=5).rows == []
+
+
+@pytest.mark.parametrize("more", [{}, {"surface": "chat"}])
+def test_a_status_between_success_and_failure_is_found_hour_by_hour(key: ApiKey, more: dict[str, str]) -> None:
+    """LiteLLM may report any status of a call past the gateway, and no index knows those below 400."""
+    stored(key, [(minutes, "plan", "gpt-4o", 302 if minutes == 600 else 200) for minutes in range(0, 3_000, 300)])
+    with CaptureQueriesContext(connection) as asked_for:
+        found = find_requests(key.organization_id, asked(status="302", **more), before=None, limit=5)
+    assert [row.status for row in found.rows] == [302]
+    assert "usage_hourly" in asked_for[0]["sql"]

@@ -201,3 +201,15 @@ def test_an_intent_that_came_back_from_the_dead_counts_once(redis: "Redis", orga
 
     for scope in payer.scopes:
         assert redis.hmget(scope, "n", "spent", "held") == [b"1", b"%d" % event.cost_nanos, b"9"]
+
+
+def test_the_sweepers_own_clock_ends_no_lease(
+    redis: "Redis", organization_id: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    event = an_event(organization_id, new_id())
+    shard = Payer.of(PREFIX, organization_id, event.key_id).shard
+    lease_ends_ms = clock.now_ms() + 15_000
+    redis.hset(shard.intents.decode(), str(event.request_id), b"0:0:%b" % encode(event))
+    redis.zadd(shard.alive.decode(), {str(event.request_id): lease_ends_ms})
+    monkeypatch.setattr(clock, "now_ms", lambda: lease_ends_ms + 3_600_000)
+    assert sweep_orphans(redis, PREFIX) == 0

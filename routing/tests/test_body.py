@@ -213,6 +213,19 @@ def test_a_call_is_as_large_as_all_that_it_asks_for(
     assert (size.messages, size.choices) == (parts, choices)
 
 
+def test_a_document_that_is_text_is_held_for_as_text() -> None:
+    text = "word " * 20_000
+    image = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "A" * 100_000}}
+    plain = {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": text}}
+    mixed = {"type": "document", "source": {"type": "content", "content": [{"type": "text", "text": text}, image]}}
+    found = {"type": "search_result", "source": "https://example.org", "title": "x", "content": []}
+    for part, images in ((plain, 0), (mixed, 1), (found, 0)):
+        call = parsed(Messages, messages=[{"role": "user", "content": [part]}])
+        assert call.images == images
+        assert (call.text_bytes > len(text)) is (part is not found)
+        assert call.text_bytes < len(text) + 500
+
+
 @pytest.mark.parametrize(
     ("shape", "body"),
     [

@@ -8,6 +8,7 @@ import pytest
 from billing.pricing import Usage
 from codexflow.lib.errors import AppError
 from routing.dialects import Completions, Dialect, Embeddings, Messages, Responses
+from routing.meter import Meter
 from routing.sse import DONE
 from routing.tests.test_sse import CHAT, MESSAGES, RESPONSES
 
@@ -58,7 +59,7 @@ def test_the_start_of_a_message_tells_of_its_input_only() -> None:
     assert found.is_only_input
     later = Messages().classify(event({"type": "message_delta", "usage": {"output_tokens": 4}})).usage
     assert later is not None
-    assert later.tokens(prompt_known=9) == Usage(prompt_tokens=9, completion_tokens=4)
+    assert later.tokens(Usage(prompt_tokens=9)) == Usage(prompt_tokens=9, completion_tokens=4)
 
 
 def test_cost_is_nobodys_business_and_usage_only_theirs_who_ask() -> None:
@@ -186,3 +187,15 @@ def test_errors_are_written_as_each_surfaces_clients_expect() -> None:
     assert (failed["type"], failed["response"]["error"]["code"]) == ("response.failed", "internal_error")
     assert (in_stream["type"], in_stream["error"]["code"]) == ("error", "internal_error")
     assert Messages().error_event(error).startswith(b'event: error\ndata: {"type":"error"')
+
+
+@pytest.mark.parametrize("cost", [{"total_cost": 0.1}, "0.1", [0.1], True, None])
+def test_a_cost_that_is_no_number_is_no_reason_to_withhold_an_answer(cost: Any) -> None:
+    usage = {"prompt_tokens": 1, "completion_tokens": 2, "cost": cost}
+    body = json.dumps({"id": "c1", "choices": [{"message": {"content": "hi"}}], "usage": usage}).encode()
+    answer = Completions().answer(body)
+    assert answer is not None
+    assert "cost" not in json.loads(Completions().whole_for_caller(body, answer))["usage"]
+    meter = Meter()
+    meter.answered(answer, None)
+    assert meter.usage(0)[0] == Usage(prompt_tokens=1, completion_tokens=2)

@@ -16,8 +16,8 @@ from codexflow.lib import clock
 from codexflow.lib.ids import new_id, random_id
 from codexflow.lib.redis import Pipeline, sync_client
 from keys.principal import Principal
-from logs.events import UsageEvent
-from logs.intake import Journal
+from logs.events import AttemptFact, UsageEvent, decode
+from logs.intake import Journal, read_segment
 from routing.live import FrontDesk
 
 SIZE = CallSize(text_bytes=200, messages=1, max_output_tokens=1_000)
@@ -108,3 +108,16 @@ async def test_what_does_not_pay_for_the_first_model_is_refused(
         await desk.admit(principal, an_intent(principal), CHAIN, size=size)
     assert held(principal) == 0
     assert desk.live == []
+
+
+async def test_no_providers_id_is_too_long_for_the_journal(desk: FrontDesk, tmp_path: Path) -> None:
+    principal = a_principal(DEAREST)
+    longwinded, next_one = [
+        await desk.admit(principal, an_intent(principal, hold_nanos=0), CHAIN) for _ in range(2)
+    ]  # fmt: skip
+    longwinded.attempts.append(AttemptFact(n=1, model="middle", first_byte_ms=1, response_id="x" * 2_000_000))
+    await longwinded.finish(status=200)
+    await next_one.finish(status=200)
+    (segment,) = (tmp_path / "journal").glob("*.open")
+    first, second = map(decode, read_segment(segment))
+    assert (first.attempts[0].response_id, second.request_id) == ("x" * 200, next_one.request_id)

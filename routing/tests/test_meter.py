@@ -54,3 +54,15 @@ def test_numbers_that_cannot_be_are_no_report() -> None:
     for prompt, completion in ((0, 0), (-1, 5), (5, -1), (2_000_000_000, 1)):
         meter.reported(ProviderUsage(prompt_tokens=prompt, completion_tokens=completion))
     assert meter.usage(1) == (Usage(), RANK_NONE)
+
+
+def test_what_the_cache_served_stays_cheap_when_only_the_beginning_told_of_it() -> None:
+    meter = Meter()
+    begun = ProviderUsage(input_tokens=20, cache_read_input_tokens=80, output_tokens=1, is_only_input=True)
+    meter.reported(begun)
+    meter.has_begun = True
+    meter.delivered(event("a") * 4)
+    cut = Usage(prompt_tokens=100, cached_tokens=80, completion_tokens=4)
+    assert meter.usage(999) == (cut, RANK_COUNTED)
+    meter.reported(ProviderUsage(output_tokens=7))
+    assert meter.usage(999) == (Usage(prompt_tokens=100, cached_tokens=80, completion_tokens=7), RANK_PROVIDER)

@@ -98,3 +98,11 @@ def test_request_ids_are_unique_and_in_every_answer(live: Live, number: int) -> 
     ids = [UUID(answer.headers["x-cfx-request-id"]) for answer in answers]
     assert len(set(ids)) == len(ids)
     assert {each.version for each in ids} == {7}
+
+
+def test_whatever_a_proxy_passes_on_as_an_address_the_call_is_recorded_and_charged(live: Live) -> None:
+    key = a_key()
+    for told, kept in (("somebody", None), ("fe80::1%eth0", "fe80::1"), ("203.0.113.7", "203.0.113.7")):
+        row = live.row_of(live.post(key.plain, headers={"X-Forwarded-For": told}), told)
+        assert row.client_address == kept
+        assert LedgerEntry.objects.filter(request_id=row.request_id).count() == 1

@@ -26,7 +26,7 @@ from keys.models import ApiKey
 from keys.tests.factories import a_key
 from logs.drain import store
 from logs.events import RANK_COUNTED, RANK_LITELLM, RANK_NONE, RANK_PROVIDER, AttemptFact, UsageEvent, orphaned
-from logs.litellm.ingest import PATIENCE, forget_unmatched, retry, take
+from logs.litellm.ingest import PATIENCE, forget_identities, forget_unmatched, retry, take
 from logs.litellm.tests.factories import a_payload, a_spend_row, mapped
 from logs.models import ReportIdentity, RequestLog, UnmatchedReport, UpstreamAttempt
 from logs.services import verify_rollups
@@ -358,3 +358,15 @@ def test_a_failed_call_past_the_gateway_is_an_error_in_the_rollups() -> None:
     (row,) = direct_rows(key.organization_id)
     assert (row.status, row.error_code) == (429, "litellm_failure")
     assert verify_rollups() == []
+
+
+def test_names_of_calls_go_with_their_day() -> None:
+    digest = hashlib.sha256(b"sk-customers-virtual-key").hexdigest()
+    key = a_mapped_key(digest)
+    take(mapped(a_payload("x1", key_hash=digest)))
+    made = ReportIdentity.objects.count()
+    assert made > 0
+    today = clock.now().date()
+    assert forget_identities(today) == 0
+    assert forget_identities(today + timedelta(days=1)) == made
+    assert len(direct_rows(key.organization_id)) == 1

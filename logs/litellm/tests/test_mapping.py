@@ -252,3 +252,24 @@ def test_a_delivery_survives_its_encoding() -> None:
     assert decode_delivery(encode(Delivery(reports=reports))).reports == reports
     assert isinstance(reports[0], Report)
     assert msgspec.msgpack.decode(encode(Delivery(reports=reports)))
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        json.dumps({**a_payload("odd"), "end_user": "half \ud83d"}).encode(),
+        json.dumps({**a_payload("odd"), "response_cost": float("nan")}).encode(),
+        json.dumps({**a_payload("odd"), "end_user": "?"}).encode().replace(b"?", b"\xff"),
+    ],
+    ids=["half a surrogate", "no number", "no UTF-8"],
+)
+def test_one_callers_word_does_not_cost_the_reports_of_others(odd: bytes) -> None:
+    plain = json.dumps(a_payload("plain")).encode()
+    for body in (b"[" + odd + b"," + plain + b"]", odd + b"\n" + plain + b"\n"):
+        assert [report.call_id for report in mapped(*elements(body))] == ["odd", "plain"]
+
+
+@pytest.mark.parametrize(("told", "kept"), [("fe80::1%eth0", "fe80::1"), ("203.0.113.7", "203.0.113.7"), ("me", None)])
+def test_an_address_is_kept_as_the_column_takes_it(told: str, kept: str | None) -> None:
+    (report,) = mapped(a_payload("c", requester_ip_address=told))
+    assert report.client_address == kept
