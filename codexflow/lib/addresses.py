@@ -1,5 +1,6 @@
 """Where this installation is found from outside."""
 
+from functools import lru_cache
 from ipaddress import ip_address
 
 from codexflow.env import Env
@@ -21,6 +22,7 @@ def api_url(env: Env) -> str:
     return base if base.endswith("/v1") else f"{base}/v1"
 
 
+@lru_cache(maxsize=4096)  # asked for every call
 def plain_address(text: str) -> str | None:
     """A client's address as PostgreSQL takes it; None for what is none. Proxies pass on whatever they were told."""
     try:
