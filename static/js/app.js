@@ -217,8 +217,8 @@
     }
   }
 
-  const zone = document.querySelector("input[name=timezone][type=hidden]");
-  if (zone) zone.value = Intl.DateTimeFormat().resolvedOptions().timeZone || "";
+  for (const zone of document.querySelectorAll("input[name=timezone][type=hidden]"))
+    zone.value = Intl.DateTimeFormat().resolvedOptions().timeZone || "";
   const drawer = document.querySelector("dialog[data-open]");
   if (drawer) open(drawer);
   showToasts();
