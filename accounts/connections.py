@@ -36,7 +36,8 @@ ZONE = "signup_timezone"
 
 def connections_of(user: User) -> QuerySet[SocialAccount]:
     """The accounts elsewhere by which the person can sign in now: providers come and go with the settings."""
-    return SocialAccount.objects.filter(user=user, provider__in=settings.SOCIALACCOUNT_PROVIDERS).order_by("pk")
+    rows: QuerySet[SocialAccount] = SocialAccount.objects.filter(user=user)
+    return rows.filter(provider__in=settings.SOCIALACCOUNT_PROVIDERS).order_by("pk")
 
 
 def proofs_of(user: User) -> list[dict[str, str]]:
