@@ -18,8 +18,9 @@ from accounts.tenancy import signed_in
 
 Patterns = list[URLPattern | URLResolver]
 
-# Pages that add a way in. allauth asks again only those who have a password or a second factor.
-_FRESH = {"account_set_password", "mfa_activate_totp", "mfa_add_webauthn"}
+# Pages that add a way in; an address is one, because passwords are reset by it. allauth asks nobody there, or only
+# those who have a password or a second factor.
+_FRESH = {"account_email", "account_set_password", "mfa_activate_totp", "mfa_add_webauthn"}
 
 
 def _fresh(patterns: Patterns) -> Patterns:

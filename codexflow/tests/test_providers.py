@@ -507,6 +507,20 @@ def test_every_way_to_prove_oneself_is_offered(client: Client, cast: Cast) -> No
         assert text.count(way) == 1, way
 
 
+def test_an_address_is_a_way_in_and_not_added_from_an_old_session(client: Client, cast: Cast) -> None:
+    cast.ada.set_password(PASSWORD)
+    cast.ada.save()
+    client.force_login(cast.ada)
+    long_ago(client, cast.ada)
+    form = {"action_add": "", "email": "mallory@example.org"}
+    assert client.post(reverse("account_email"), form)["Location"].startswith(reverse("account_reauthenticate"))
+    assert not EmailAddress.objects.filter(email="mallory@example.org").exists()
+    assert not mail.outbox
+    client.post(reverse("account_reauthenticate"), {"password": PASSWORD})
+    client.post(reverse("account_email"), form)
+    assert EmailAddress.objects.filter(email="mallory@example.org").exists()
+
+
 def test_connecting_from_an_old_session_is_asked_about(client: Client, cast: Cast, elsewhere: StandIn) -> None:
     cast.ada.set_password(PASSWORD)
     cast.ada.save()
