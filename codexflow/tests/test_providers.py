@@ -4,6 +4,7 @@ import json
 import logging
 import re
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
@@ -15,9 +16,11 @@ from allauth.mfa.totp.internal import auth as totp
 from allauth.socialaccount.models import SocialAccount, SocialToken
 from django.contrib.sessions.models import Session
 from django.core import mail
+from django.db import connection
 from django.test import Client
 from django.urls import reverse
 
+from accounts.adapters import SocialAccountAdapter
 from accounts.invitations import token_of
 from accounts.models import AuditEntry, Invitation, Membership, User
 from accounts.services import ensure_site_settings
@@ -26,6 +29,7 @@ from billing.selectors import account_of
 from codexflow.lib.clock import now
 from codexflow.testing.cast import Cast
 from codexflow.testing.providers import GITHUB, GOOGLE, StandIn, standing_in
+from codexflow.testing.waiting import until
 
 PASSWORD = "correct horse battery"
 CONNECTIONS = "/accounts/3rdparty/"
@@ -436,6 +440,42 @@ def test_the_last_way_in_stays(client: Client, elsewhere: StandIn, settings: Any
     assert client.post(CONNECTIONS, {"account": google.pk}).status_code == 302
     assert not SocialAccount.objects.exists()
     assert "Google" in mail.outbox[-1].body
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_at_once_do_not_take_the_last_way_in(
+    client: Client, elsewhere: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user = a_newcomer(client)
+    github, google = SocialAccount.objects.get(), connected(user, GOOGLE)
+    second = Client()
+    come_by(second)
+    check = SocialAccountAdapter.validate_disconnect
+
+    def other_one() -> int:
+        try:
+            return second.post(CONNECTIONS, {"account": google.pk}).status_code
+        finally:
+            connection.close()
+
+    def is_waiting() -> bool:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)")
+            return bool(cursor.fetchone()[0])
+
+    with ThreadPoolExecutor(1) as threads:
+        started: list[Future[int]] = []
+
+        def checked(adapter: Any, account: Any, accounts: Any) -> None:
+            check(adapter, account, accounts)
+            if not started:  # the first has been allowed to go on, and has not yet
+                started.append(threads.submit(other_one))
+                until(lambda: started[0].done() or is_waiting(), what="the other one waits")
+
+        monkeypatch.setattr(SocialAccountAdapter, "validate_disconnect", checked)
+        assert client.post(CONNECTIONS, {"account": github.pk}).status_code == 302
+        assert started[0].result() == 200
+    assert SocialAccount.objects.get() == google
 
 
 def test_nobody_disconnects_others(client: Client, cast: Cast) -> None:
