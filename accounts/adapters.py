@@ -2,21 +2,32 @@
 
 import base64
 import hashlib
+import logging
 from typing import Any
 
 from allauth.account.adapter import DefaultAccountAdapter
+from allauth.account.utils import filter_users_by_email
+from allauth.core.exceptions import ImmediateHttpResponse
 from allauth.mfa.adapter import DefaultMFAAdapter
+from allauth.socialaccount.adapter import DefaultSocialAccountAdapter
+from allauth.socialaccount.models import SocialAccount, SocialLogin
+from allauth.socialaccount.providers.base import AuthError, AuthProcess
 from cryptography.fernet import Fernet
 from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.http import HttpRequest
+from django.shortcuts import render
 from django.urls import reverse
 from django.utils import translation
+from django.utils.translation import gettext_lazy as _
 
+from accounts.connections import PROVE, ZONE, connections_of, proofs_of, proved
 from accounts.models import User, validate_timezone
 from accounts.selectors import INVITED, invitation_by_token
 from accounts.services import create_personal_organization, ensure_site_settings
+
+logger = logging.getLogger(__name__)
 
 
 class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc] # allauth has no types
@@ -38,8 +49,7 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc] # allauth has
         return str(super().clean_email(email)).lower()
 
     def save_user(self, request: HttpRequest, user: User, form: Any, commit: bool = True) -> User:
-        user.language = translation.get_language() or user.language
-        user.timezone = _zone(request.POST.get("timezone", ""))
+        _prepare(user, zone=request.POST.get("timezone", ""))
         with transaction.atomic():
             super().save_user(request, user, form, commit=commit)
             if commit:
@@ -52,6 +62,71 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc] # allauth has
 
     def get_password_change_redirect_url(self, request: HttpRequest) -> str:
         return reverse("home")
+
+    def get_reauthentication_methods(self, user: Any) -> list[dict[str, Any]]:
+        methods: list[dict[str, Any]] = super().get_reauthentication_methods(user)
+        return [*methods, *proofs_of(user)] if isinstance(user, User) else methods
+
+
+class SocialAccountAdapter(DefaultSocialAccountAdapter):  # type: ignore[misc] # allauth has no types
+    """People who come from a provider, with one rule: what it says of an address never opens an account that is there.
+
+    A new account is made only for an address that the provider has proved. With any other, somebody could have an
+    account wait in another's name, and keep the way in when its owner comes and takes it over by mail.
+    """
+
+    error_messages = {
+        **DefaultSocialAccountAdapter.error_messages,
+        "no_password": _("This is your only way in. Set a password first."),
+    }
+
+    def populate_user(self, request: HttpRequest, sociallogin: SocialLogin, data: dict[str, Any]) -> User:
+        """One address, the one that the provider holds for the first, and a name. No more of the profile is kept."""
+        user: User = sociallogin.user
+        addresses = sociallogin.email_addresses = sociallogin.email_addresses[:1]
+        user.email = addresses[0].email.lower() if addresses else ""
+        name = data.get("name") or " ".join(filter(None, (data.get("first_name"), data.get("last_name"))))
+        user.name = " ".join(str(name).split())[:150]
+        profile = sociallogin.account.extra_data
+        sociallogin.account.extra_data = {each: profile[each] for each in ("login", "email") if profile.get(each)}
+        return user
+
+    def pre_social_login(self, request: HttpRequest, sociallogin: SocialLogin) -> None:
+        # They have done their work, and what later steps need of this goes into the session.
+        sociallogin.token = None
+        sociallogin.state.pop("pkce_code_verifier", None)
+        process = sociallogin.state.get("process")
+        if process == PROVE:
+            raise ImmediateHttpResponse(proved(request, sociallogin))
+        if process == AuthProcess.CONNECT or sociallogin.is_existing:
+            return
+        address = next(iter(sociallogin.email_addresses), None)
+        facts = {"provider": sociallogin.provider}
+        if address is None or not address.verified:
+            raise ImmediateHttpResponse(render(request, "socialaccount/unproved.html", facts, status=403))
+        if filter_users_by_email(address.email):
+            # Said aloud, because whoever reads it has proved the address to be theirs.
+            raise ImmediateHttpResponse(render(request, "socialaccount/known.html", facts, status=409))
+
+    def save_user(self, request: HttpRequest, sociallogin: SocialLogin, form: Any = None) -> User:
+        _prepare(sociallogin.user, zone=request.session.pop(ZONE, ""))
+        with transaction.atomic():
+            user: User = super().save_user(request, sociallogin, form)
+            create_personal_organization(user)
+        return user
+
+    def validate_disconnect(self, account: SocialAccount, accounts: Any) -> None:
+        """allauth counts those of providers that are no longer there, too."""
+        if not account.user.has_usable_password() and not connections_of(account.user).exclude(pk=account.pk).exists():
+            raise self.validation_error("no_password")
+
+    def on_authentication_error(
+        self, request: HttpRequest, provider: Any, error: Any = None, exception: Any = None, extra_context: Any = None
+    ) -> None:
+        if error != AuthError.CANCELLED:
+            # What the provider wrote may hold codes and tokens.
+            kind = type(exception).__name__ if exception else ""
+            logger.warning("sign_in.provider_failed", extra={"provider": provider.id, "exception": kind})
 
 
 class MfaAdapter(DefaultMFAAdapter):  # type: ignore[misc] # allauth has no types
@@ -67,6 +142,12 @@ class MfaAdapter(DefaultMFAAdapter):  # type: ignore[misc] # allauth has no type
 def _fernet() -> Fernet:
     digest = hashlib.sha256(b"accounts.mfa:" + settings.SECRET_KEY.encode()).digest()
     return Fernet(base64.urlsafe_b64encode(digest))
+
+
+def _prepare(user: User, *, zone: str) -> None:
+    """What the browser tells of somebody new."""
+    user.language = translation.get_language() or user.language
+    user.timezone = _zone(zone)
 
 
 def _zone(name: str) -> str:

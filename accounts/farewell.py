@@ -6,6 +6,7 @@ once is access; what goes at once is what names a person.
 
 from allauth.account.models import EmailAddress
 from allauth.mfa.models import Authenticator
+from allauth.socialaccount.models import SocialAccount
 from allauth.usersessions.models import UserSession
 from django.db import transaction
 from django.db.models import Exists, OuterRef
@@ -66,7 +67,7 @@ def delete_account(user: User, *, address: str | None = None) -> None:
 def _empty(row: User) -> None:
     Membership.objects.filter(user=row, organization__is_active=True).delete()
     Invitation.objects.filter(email=row.email).update(email="deleted@invalid", revoked_at=now())
-    for model in (EmailAddress, Authenticator, UserSession):
+    for model in (EmailAddress, Authenticator, SocialAccount, UserSession):
         model.objects.filter(user=row).delete()
     row.email, row.name = f"deleted-{row.pk}@invalid", ""
     row.is_active, row.deleted_at = False, now()

@@ -5,8 +5,8 @@ from datetime import timedelta
 from functools import wraps
 from typing import Any, cast
 
+from allauth.account.adapter import get_adapter
 from allauth.account.authentication import get_authentication_records
-from allauth.mfa.utils import is_mfa_enabled
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect
 from django.urls import reverse
@@ -38,11 +38,12 @@ def freshly_proved(view: Callable[..., HttpResponseBase]) -> Callable[..., HttpR
 
 
 def is_fresh(request: HttpRequest, user: User) -> bool:
-    """Whether the person gave a password, a code or a passkey lately. Who has none of these cannot be asked.
+    """Whether the person gave a password, a code or a passkey lately, or came from a provider. Who has none of these
+    cannot be asked.
 
     Signing up gave one too; the session only does not say so.
     """
     since_s = now_s() - FRESH.total_seconds()
-    if user.created_at.timestamp() >= since_s or not (user.has_usable_password() or is_mfa_enabled(user)):
+    if user.created_at.timestamp() >= since_s or not get_adapter().get_reauthentication_methods(user):
         return True
     return any(record["at"] >= since_s for record in get_authentication_records(request, user))

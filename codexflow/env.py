@@ -60,6 +60,14 @@ class EnvError(Exception):
         super().__init__("The environment is not usable:\n" + "\n".join(f"  - {line}" for line in problems))
 
 
+@dataclass(frozen=True, slots=True)
+class OAuthApp:
+    """What a provider calls this installation, for people who sign in by it."""
+
+    client_id: str
+    secret: str = field(repr=False)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Env:
     """What the operator may set. Units are in the names."""
@@ -94,6 +102,9 @@ class Env:
     # CFX_TRUSTED_PROXIES: addresses and networks whose X-Forwarded-For and -Proto are believed
     trusted_proxies: tuple[str, ...] = ("127.0.0.1", "::1")
     mail: MailServer | None = None  # EMAIL_URL
+    # CFX_GITHUB_*, CFX_GOOGLE_*: signing in by them. None: it is neither offered nor reachable.
+    github: OAuthApp | None = None
+    google: OAuthApp | None = None
     log_level: str = "INFO"
     journal_dir: Path = Path()
     export_dir: Path = Path()
@@ -173,6 +184,8 @@ class _Reader:
             "site_url": self.url("SITE_URL", ("http", "https"), None, "NEXTAUTH_URL"),
             "public_api_url": self.url("PUBLIC_API_URL", ("http", "https"), None, "NEXT_PUBLIC_API_URL"),
             "allowed_hosts": tuple(host.strip() for host in self.text("ALLOWED_HOSTS").split(",") if host.strip()),
+            "github": self.oauth_app("CFX_GITHUB"),
+            "google": self.oauth_app("CFX_GOOGLE"),
             "admin_password": self.text("CFX_ADMIN_PASSWORD"),
             "journal_dir": Path(self.text("CFX_JOURNAL_DIR") or home / "journal"),
             "export_dir": Path(self.text("CFX_EXPORT_DIR") or home / "exports"),
@@ -263,6 +276,16 @@ class _Reader:
             if scheme not in schemes:
                 self.problems.append(f"{name} must begin with {' or '.join(s + '://' for s in schemes)}")
         return value.rstrip("/")
+
+    def oauth_app(self, prefix: str) -> OAuthApp | None:
+        names = f"{prefix}_CLIENT_ID", f"{prefix}_CLIENT_SECRET"
+        client_id, secret = (self.text(name) for name in names)
+        if client_id and secret:
+            return OAuthApp(client_id, secret)
+        if client_id or secret:
+            missing, given = names if secret else reversed(names)
+            self.problems.append(f"{missing} is missing: {given} alone lets nobody sign in")
+        return None
 
     def upstream_url(self, services: Mapping[str, Any]) -> str:
         return self.url(

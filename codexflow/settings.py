@@ -26,6 +26,9 @@ ALLOWED_HOSTS = [
     *(host for url in (ENV.site_url, ENV.public_api_url) if (host := urlsplit(url).hostname)),
 ]
 
+# By whom people may sign in besides a password: those that know this installation.
+_PROVIDERS = {name: app for name, app in (("github", ENV.github), ("google", ENV.google)) if app}
+
 INSTALLED_APPS = [
     "unfold.apps.BasicAppConfig",
     "django.contrib.admin.apps.SimpleAdminConfig",
@@ -39,6 +42,9 @@ INSTALLED_APPS = [
     "allauth.account",
     "allauth.mfa",
     "allauth.usersessions",
+    # Its tables are there whatever is configured: who was connected once is forgotten with the account.
+    "allauth.socialaccount",
+    *(f"allauth.socialaccount.providers.{name}" for name in _PROVIDERS),
     "csp",
     "django_cotton.apps.SimpleAppConfig",
     "django_htmx",
@@ -166,6 +172,17 @@ MFA_ALLOW_UNVERIFIED_EMAIL = ENV.mail is None
 MFA_WEBAUTHN_ALLOW_INSECURE_ORIGIN = not ENV.is_production
 MFA_ADAPTER = "accounts.adapters.MfaAdapter"
 USERSESSIONS_TRACK_ACTIVITY = False
+SOCIALACCOUNT_ADAPTER = "accounts.adapters.SocialAccountAdapter"
+SOCIALACCOUNT_FORMS = {"disconnect": "accounts.connections.DisconnectForm"}
+SOCIALACCOUNT_PROVIDERS: dict[str, dict[str, Any]] = {
+    name: {"APP": {"client_id": app.client_id, "secret": app.secret}, "OAUTH_PKCE_ENABLED": True}
+    for name, app in _PROVIDERS.items()
+}
+# An address never joins two accounts by itself, whatever a provider says of it (accounts/adapters.py).
+SOCIALACCOUNT_EMAIL_AUTHENTICATION = False
+SOCIALACCOUNT_EMAIL_AUTHENTICATION_AUTO_CONNECT = False
+SOCIALACCOUNT_LOGIN_ON_GET = False
+SOCIALACCOUNT_STORE_TOKENS = False
 
 if ENV.mail:
     EMAIL_HOST, EMAIL_PORT = ENV.mail.host, ENV.mail.port
@@ -226,6 +243,8 @@ STORAGES = {
 
 _SELF = "'self'"
 _NONE = "'none'"
+# Where a form that begins signing in by a provider is sent on to.
+_PROVIDER_HOSTS = {"github": "https://github.com", "google": "https://accounts.google.com"}
 # data: is the QR code of the authenticator app and the arrow of a select.
 CONTENT_SECURITY_POLICY = {
     "DIRECTIVES": {
@@ -234,7 +253,7 @@ CONTENT_SECURITY_POLICY = {
         "style-src": [_SELF],
         "font-src": [_SELF],
         "connect-src": [_SELF],
-        "form-action": [_SELF],
+        "form-action": [_SELF, *(_PROVIDER_HOSTS[name] for name in _PROVIDERS)],
         "img-src": [_SELF, "data:"],
         "object-src": [_NONE],
         "base-uri": [_NONE],

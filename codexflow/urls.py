@@ -57,7 +57,7 @@ pages: list[URLPattern | URLResolver] = [
     path("", include("keys.urls")),
     path("", include("billing.urls")),
     path("", include("routing.urls")),
-    path("accounts/", include("allauth.urls")),
+    path("accounts/", include("accounts.allauth_urls")),
     path("ops/", site.urls),
     *([] if ENV.is_production else dev),
 ]

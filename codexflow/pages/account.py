@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from allauth.socialaccount.models import SocialAccount
 from django.db import transaction
 from django.http import HttpResponseBase, JsonResponse
 from django.views.decorators.cache import never_cache
@@ -19,7 +20,7 @@ from keys.models import ApiKey
 @require_POST
 @never_cache
 def export(request: PageRequest) -> HttpResponseBase:
-    """A JSON file: profile, memberships, keys without secrets, audit entries. Times are ISO 8601 in UTC."""
+    """A JSON file: profile, connections, memberships, keys without secrets, audit entries. Times: ISO 8601 in UTC."""
     with transaction.atomic():
         content = data_of(request.user)
         audit.record("account.exported", request.user, organization=None, **acting(request))
@@ -40,6 +41,16 @@ def data_of(user: User) -> dict[str, Any]:
             "created_at": user.created_at,
             "last_login": user.last_login,
         },
+        "connections": [
+            {
+                "provider": each.provider,
+                "id": each.uid,
+                "profile": each.extra_data,
+                "since": each.date_joined,
+                "last_login": each.last_login,
+            }
+            for each in SocialAccount.objects.filter(user=user).order_by("pk")
+        ],
         "memberships": [
             {
                 "organization": each.organization.name,

@@ -55,6 +55,7 @@ INSIDE = [
     ("email", "/accounts/email/"),
     ("password", "/accounts/password/change/"),
     ("mfa", "/accounts/2fa/"),
+    ("connections", "/accounts/3rdparty/"),
     ("sessions", "/accounts/sessions/"),
     ("ops", "/ops/"),
     ("ops-requests", "/ops/logs/requestlog/"),

@@ -11,6 +11,13 @@ from codexflow.dev.services import Services, needed, own
 
 WORKER = "PYTEST_XDIST_WORKER"
 RUN = "CFX_TEST_RUN"
+# Applications at those by whom people may sign in. Nobody is asked: tests put a server of their own in their place.
+PROVIDERS = {
+    "CFX_GITHUB_CLIENT_ID": "test-github-client",
+    "CFX_GITHUB_CLIENT_SECRET": "test-github-secret",
+    "CFX_GOOGLE_CLIENT_ID": "test-google-client",
+    "CFX_GOOGLE_CLIENT_SECRET": "test-google-secret",
+}
 
 
 def start(environ: MutableMapping[str, str]) -> Services | None:
@@ -20,6 +27,7 @@ def start(environ: MutableMapping[str, str]) -> Services | None:
     the addresses. Returns what the caller must close at the end.
     """
     environ["CFX_ENV"] = "development"
+    environ.update(PROVIDERS)
     services = None
     if WORKER not in environ:
         # Servers that were named by hand are shared with other sessions: our keys must not meet theirs.

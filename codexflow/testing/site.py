@@ -17,6 +17,7 @@ from codexflow.dev import valkey
 from codexflow.dev.home import RUNTIME_PREFIX, Home
 from codexflow.dev.quickstart import Quickstart
 from codexflow.env import REPOSITORY
+from codexflow.testing.services import PROVIDERS
 from codexflow.testing.waiting import until
 
 START_WITHIN_S = 90.0
@@ -62,6 +63,8 @@ def _environ(home: Home, port: int) -> dict[str, str]:
     inherited = {name: value for name, value in os.environ.items() if name in _INHERITED}  # noqa: TID251 - a clean copy
     return {
         **inherited,
+        # Their buttons are part of the pages; nobody presses them.
+        **PROVIDERS,
         "CFX_HOME": str(home.path),
         "CFX_ENV": "development",
         "PORT": str(port),

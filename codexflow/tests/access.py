@@ -178,4 +178,11 @@ EXPECTED: dict[str, Access] = {
     "mfa_edit_webauthn": personal(get=404, post=404),
     "mfa_login_webauthn": public(get=302, post=302),
     "usersessions_list": personal(get=200, post=302),
+    # Signing in by a provider: POST leads there, and what comes back without our state is refused.
+    "github_login": public(get=200, post=302),
+    "github_callback": public(get=401, post=401),
+    "google_login": public(get=200, post=302),
+    "google_callback": public(get=401, post=401),
+    "socialaccount_login_cancelled": public(get=200),
+    "socialaccount_connections": personal(get=200, post=200),
 }

@@ -110,6 +110,16 @@ def test_secrets_are_not_in_the_repr() -> None:
     assert "u:p@" not in shown
 
 
+def test_a_provider_needs_both_its_client_and_its_secret() -> None:
+    env = Env.read({**GOOD, "CFX_GITHUB_CLIENT_ID": "id", "CFX_GITHUB_CLIENT_SECRET": "hidden-github-secret"})
+    assert env.github is not None
+    assert (env.github.client_id, env.github.secret, env.google) == ("id", "hidden-github-secret", None)
+    assert "hidden-github-secret" not in repr(env)
+    found = problems(CFX_GITHUB_CLIENT_ID="id", CFX_GOOGLE_CLIENT_SECRET="hidden")
+    assert [line.partition(" ")[0] for line in found] == ["CFX_GITHUB_CLIENT_SECRET", "CFX_GOOGLE_CLIENT_ID"]
+    assert "hidden" not in " ".join(found)
+
+
 @given(st.dictionaries(st.sampled_from([*GOOD, "PORT", "CFX_LEASE_MS", "EMAIL_URL", "CFX_ENV"]), st.text(max_size=30)))
 def test_any_values_are_read_or_refused(changes: dict[str, str]) -> None:
     with contextlib.suppress(EnvError):

@@ -17,7 +17,7 @@ from codexflow.testing.cast import Cast
 
 STRICT = (
     "default-src 'self'", "script-src 'self'", "style-src 'self'", "object-src 'none'", "base-uri 'none'",
-    "frame-ancestors 'none'", "form-action 'self'",
+    "frame-ancestors 'none'", "form-action 'self' https://github.com https://accounts.google.com",
 )  # fmt: skip
 
 

@@ -81,12 +81,13 @@ def test_nothing_is_capitalized_by_rules_of_another_language() -> None:
 MAILS = sorted(
     {str(path.relative_to(folder)).removesuffix("_subject.txt")
      for folder in (Path(allauth.__file__).parent / "templates", REPOSITORY / "templates")
-     for path in folder.glob("*/email/*_subject.txt") if path.parts[-3] != "socialaccount"}
+     for path in folder.glob("*/email/*_subject.txt")}
 )  # fmt: skip
 FACTS = {
     "organization": "Analytical Engines", "by": "ada@example.org", "email": "ben@example.org", "user": None,
     "link": "https://x.example/y", "ends_at": datetime(2026, 11, 28, tzinfo=UTC), "code": "ABC-DEF", "ip": "192.0.2.1",
     "current_site": {"name": "x.example", "domain": "x.example"}, "from_email": "a@x.example", "timestamp": "now",
+    "provider": "GitHub",
     "to_email": "b@x.example", "deleted_email": "c@x.example",
 }  # fmt: skip
 

@@ -223,8 +223,8 @@
     row.scrollLeft = chosen.offsetLeft - row.offsetLeft - (row.clientWidth - chosen.clientWidth) / 2;
   }
 
-  const zone = document.querySelector("input[name=timezone][type=hidden]");
-  if (zone) zone.value = Intl.DateTimeFormat().resolvedOptions().timeZone || "";
+  for (const zone of document.querySelectorAll("input[name=timezone][type=hidden]"))
+    zone.value = Intl.DateTimeFormat().resolvedOptions().timeZone || "";
   const drawer = document.querySelector("dialog[data-open]");
   if (drawer) open(drawer);
   showToasts();

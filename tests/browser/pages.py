@@ -25,7 +25,11 @@ PUBLIC = {
     "account_inactive": ["/accounts/inactive/"],
     "account_confirm_email": ["/accounts/confirm-email/nobodys/"],
     "account_email_verification_sent": ["/accounts/confirm-email/"],
-    "": ["/nowhere/"],
+    "github_login": ["/accounts/github/login/"],
+    "google_login": ["/accounts/google/login/"],
+    "socialaccount_login_cancelled": ["/accounts/3rdparty/login/cancelled/"],
+    # Nothing there, and a sign-in that nobody began here.
+    "": ["/nowhere/", "/accounts/github/login/callback/"],
 }
 
 # For who is signed in and owns the organization.
@@ -58,6 +62,7 @@ INSIDE = {
     "mfa_list_webauthn": ["/accounts/2fa/webauthn/"],
     "mfa_add_webauthn": ["/accounts/2fa/webauthn/add/"],
     "usersessions_list": ["/accounts/sessions/"],
+    "socialaccount_connections": ["/accounts/3rdparty/", "/accounts/github/login/?process=connect"],
 }
 
 # Pages whose address holds an id -> the page that links to them, and how the link looks.
