@@ -43,7 +43,7 @@ class FilterQuery(serializers.Serializer[Any]):
             raise BadRequest("The end lies before the start.", param="end")
         return Filters(
             start=max(start, kept_since),
-            end=end,
+            end=min(end, now() + timedelta(days=1)),  # nothing is newer, and the calendar has an end
             stage=wanted.get("stage", ""),
             model=wanted.get("model", ""),
             status=wanted.get("status", ""),
