@@ -36,7 +36,8 @@ def organizations_in_the_way(user: User) -> list[Organization]:
     """Those that would be left to other members without an owner."""
     others = Membership.objects.filter(organization=OuterRef("pk")).exclude(user=user)
     owned = Organization.objects.filter(is_active=True, memberships__user=user, memberships__role=Membership.Role.OWNER)
-    return list(owned.filter(Exists(others)).exclude(Exists(others.filter(role=Membership.Role.OWNER))))
+    in_charge = others.filter(role=Membership.Role.OWNER, user__is_active=True)
+    return list(owned.filter(Exists(others)).exclude(Exists(in_charge)))
 
 
 def delete_account(user: User, *, address: str | None = None) -> None:

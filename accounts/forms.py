@@ -75,8 +75,9 @@ class TypedForm(forms.Form):
         self.fields["typed"].label = label
 
     def clean_typed(self) -> str:
-        typed = str(self.cleaned_data["typed"]).strip()
-        if typed != self.word:
+        typed = str(self.cleaned_data["typed"])
+        # Pages show any run of spaces as one.
+        if typed.split() != self.word.split():
             raise forms.ValidationError(_("This is not the same."))
         return typed
 
@@ -88,7 +89,8 @@ class HeirForm(TypedForm):
 
     def __init__(self, *args: Any, organization: Organization, owner: User, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        others = organization.memberships.exclude(user=owner).select_related("user").order_by("user__email")
+        others = organization.memberships.filter(user__is_active=True).exclude(user=owner)
+        others = others.select_related("user").order_by("user__email")
         self.fields["heir"] = _MemberField(label=_("New owner"), queryset=others, empty_label=None)
 
 

@@ -28,13 +28,16 @@ def freshly_proved(view: Callable[..., HttpResponseBase]) -> Callable[..., HttpR
     @wraps(view)
     def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         page = cast(PageRequest, request)
-        if is_fresh(request, page.user):
-            return view(request, *args, **kwargs)
-        where = f"{reverse('account_reauthenticate')}?{urlencode({'next': request.get_full_path()})}"
-        # A redirect would be followed silently and put the question into a dialog.
-        return HttpResponse(headers={"HX-Redirect": where}) if page.htmx else redirect(where)
+        return view(request, *args, **kwargs) if is_fresh(request, page.user) else asked_again(page)
 
     return guarded
+
+
+def asked_again(request: PageRequest) -> HttpResponseBase:
+    """To the question who is there, and then back here."""
+    where = f"{reverse('account_reauthenticate')}?{urlencode({'next': request.get_full_path()})}"
+    # A redirect would be followed silently and put the question into a dialog.
+    return HttpResponse(headers={"HX-Redirect": where}) if request.htmx else redirect(where)
 
 
 def is_fresh(request: HttpRequest, user: User) -> bool:

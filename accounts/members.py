@@ -145,7 +145,7 @@ def transfer_ownership(organization: Organization, *, to: Membership, actor: Use
     with transaction.atomic():
         heir = _member(to)
         owner = organization.memberships.filter(user=actor, role=Role.OWNER).first()
-        if owner is None or heir.user_id == actor.pk:
+        if owner is None or heir.user_id == actor.pk or not heir.user.is_active:
             raise Refused(_("Choose another member as the owner."))
         owner.role, heir.role = Role.ADMIN, Role.OWNER
         Membership.objects.bulk_update([owner, heir], ["role"])
@@ -181,7 +181,8 @@ def _require(is_so: bool, text: str) -> None:
 def _require_other_owner(row: Membership) -> None:
     if row.role != Role.OWNER:
         return
-    others = row.organization.memberships.filter(role=Role.OWNER).exclude(pk=row.pk)
+    # Somebody who is suspended cannot be in charge.
+    others = row.organization.memberships.filter(role=Role.OWNER, user__is_active=True).exclude(pk=row.pk)
     _require(others.exists(), _("An organization needs an owner: make somebody else the owner first."))
 
 

@@ -25,6 +25,8 @@ def memberships_of(user: User) -> QuerySet[Membership]:
 
 def membership_of(user: User, slug: str) -> Membership | None:
     """The user's place in one organization; None when there is none or no such organization: the same to them."""
+    if "\0" in slug:
+        return None  # PostgreSQL knows no such text
     return memberships_of(user).filter(organization__slug=slug).first()
 
 

@@ -15,7 +15,8 @@ ORGANIZATIONS_A_PERSON = 10
 
 def create_organization(*, name: str, owner: User, is_personal: bool = False, slug: str = "") -> Organization:
     """A new organization with its owner, in one transaction. The slug is made unique unless it was given."""
-    base = slug or slugify(name)[:50] or "organization"
+    # The dotless i is the one Turkish letter that has no plain one inside.
+    base = slug or slugify(name.replace("ı", "i"))[:50] or "organization"
     with transaction.atomic():
         candidate = base
         while not slug and Organization.objects.filter(slug=candidate).exists():

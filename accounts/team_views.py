@@ -14,7 +14,7 @@ from accounts import audit, mails, members
 from accounts.audit import acting
 from accounts.errors import Refused
 from accounts.forms import HeirForm, InvitationForm, RoleForm
-from accounts.freshness import freshly_proved
+from accounts.freshness import asked_again, freshly_proved, is_fresh
 from accounts.invitations import token_of
 from accounts.models import Invitation, Membership, User
 from accounts.permissions import Action, may_manage
@@ -64,6 +64,8 @@ def invite(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
     """Ask somebody to join."""
     form = InvitationForm(request.POST or None, by_role=tenant.role)
     if request.method == "POST" and form.is_valid():
+        if _must_prove(request, form):
+            return asked_again(request)
         try:
             invitation = members.invite(
                 tenant.organization,
@@ -141,6 +143,8 @@ def role(request: PageRequest, tenant: Tenant, membership_id: int) -> HttpRespon
     form = RoleForm(request.POST or None, by_role=tenant.role, initial={"role": member.role})
     if request.method == "POST" and form.is_valid():
         chosen = form.cleaned_data["role"]
+        if _must_prove(request, form):
+            return asked_again(request)
         try:
             members.change_role(member, role=chosen, by_role=tenant.role, **acting(request))
         except Refused as exc:
@@ -253,6 +257,11 @@ def trail(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
             "newest": newest,
         },
     )
+
+
+def _must_prove(request: PageRequest, form: RoleForm) -> bool:
+    """Whoever makes an owner gives everything away, as whoever transfers the ownership: a session is not enough."""
+    return form.cleaned_data["role"] == Membership.Role.OWNER and not is_fresh(request, request.user)
 
 
 def _send(request: PageRequest, row: Invitation) -> None:

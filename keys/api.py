@@ -9,6 +9,7 @@ from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from accounts.freshness import is_fresh
 from accounts.permissions import Action
 from billing.selectors import account_of, spend_by_key
 from billing.services import set_budgets
@@ -16,7 +17,7 @@ from codexflow.lib.clock import now
 from codexflow.lib.errors import NotFound
 from keys import services
 from keys.api_access import Caller, ManagementView, caller_of
-from keys.errors import ActionNotAllowed
+from keys.errors import ActionNotAllowed, ProofRequired
 from keys.models import ApiKey
 from keys.selectors import keys_of
 from keys.serializers import (
@@ -42,6 +43,7 @@ class KeysView(ManagementView):
     def post(self, request: Request) -> Response:
         caller = caller_of(request)
         caller.require(Action.MANAGE_KEYS)
+        _require_proof(request, caller)
         wanted = NewKeySerializer(data=request.data)
         wanted.is_valid(raise_exception=True)
         fields = dict(wanted.validated_data)
@@ -100,6 +102,7 @@ class KeyRotationView(ManagementView):
         caller = caller_of(request)
         key = _key(caller, key_id)
         caller.require(Action.MANAGE_KEYS)
+        _require_proof(request, caller)
         wanted = RotationSerializer(data=request.data)
         wanted.is_valid(raise_exception=True)
         if caller.key is not None and KeyTerms.of(key).within(caller.key) != KeyTerms.of(key):
@@ -144,6 +147,12 @@ class BudgetsView(ManagementView):
             actor=caller.user,
         )
         return Response(BudgetsSerializer(account).data)
+
+
+def _require_proof(request: Request, caller: Caller) -> None:
+    """What pages ask before they show a secret: a session alone may be somebody else's. Raises ProofRequired."""
+    if caller.user is not None and not is_fresh(request._request, caller.user):
+        raise ProofRequired
 
 
 def _issued(issued: IssuedKey) -> Response:

@@ -42,6 +42,15 @@ class ActionNotAllowed(AppError):
     default_message = "Your role, or this key's scope, does not allow this."
 
 
+class ProofRequired(AppError):
+    """A session that was begun long ago asks for what only its owner may have."""
+
+    code = "reauthentication_required"
+    status = HTTPStatus.FORBIDDEN
+    kind = "permission_error"
+    default_message = "You signed in long ago. Say who you are once more at /accounts/reauthenticate/, then try again."
+
+
 class KeyLimitReached(AppError):
     """The plan's number of keys is used up."""
 

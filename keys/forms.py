@@ -106,7 +106,12 @@ class KeyForm(forms.ModelForm[ApiKey]):
             "allowed_surfaces": SURFACES,
         }
         for name, names in offered.items():
-            self._choices(name, [(each, _("management API") if each == MANAGEMENT else each) for each in names])
+            # Also what the key has of before, when it is offered no more: if saving took it away, and the list with its
+            # last name, the key might do everything.
+            kept = [each for each in getattr(key, name, ()) if each not in names]
+            self._choices(
+                name, [(each, _("management API") if each == MANAGEMENT else each) for each in [*names, *kept]]
+            )
         if key is not None and key.expires_at is not None:
             when = formats.date_format(key.expires_at, "j M Y")
             self._choices("expires_in_days", [(KEEP, _("Unchanged: %(date)s") % {"date": when}), *EXPIRIES])

@@ -48,6 +48,9 @@ def is_inside(address: str | None, networks: Iterable[Network]) -> bool:
 
 def parse_networks(texts: Sequence[str]) -> tuple[Network, ...]:
     """Networks in CIDR notation, or single addresses. Raises ValueError naming the first that is neither."""
+    for text in texts:
+        if "%" in text:  # an interface of one machine, as long as anybody likes
+            raise ValueError(f"{text!r} does not appear to be an IPv4 or IPv6 network")
     return tuple(ip_network(text.strip()) for text in texts)
 
 

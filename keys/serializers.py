@@ -1,5 +1,6 @@
 """Keys as the management API shows and takes them."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 from drf_spectacular.types import OpenApiTypes
@@ -75,6 +76,8 @@ class IssuedKeySerializer(KeySerializer):
 
 
 _MOST = 2**31 - 1
+# Later moments are in no calendar, or in none east of Greenwich: no page could show them.
+_LATEST = datetime(9999, 1, 1, tzinfo=UTC)
 
 
 class NewKeySerializer(serializers.Serializer[Any]):
@@ -102,6 +105,8 @@ class NewKeySerializer(serializers.Serializer[Any]):
     def validate_expires_at(self, value: Any) -> Any:
         if value is not None and value <= now():
             raise serializers.ValidationError("The moment of expiry is over.")
+        if value is not None and value >= _LATEST:
+            raise serializers.ValidationError("Too late for a calendar. For a key without an end, leave it out.")
         return value
 
     def validate_allowed_stages(self, value: list[str]) -> tuple[str, ...]:

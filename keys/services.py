@@ -64,6 +64,8 @@ class KeyTerms:
         """
         limit = KeyTerms.of(key)
         least = {name: _least(getattr(self, name), getattr(limit, name)) for name in ("expires_at", *LIMITS, *BUDGETS)}
+        # A key that has a successor ends with its grace, and so does whatever it makes.
+        least["expires_at"] = _least(least["expires_at"], key.rotation_ends_at)
         common = {name: _common(getattr(self, name), getattr(limit, name)) for name in SCOPES}
         values: dict[str, Any] = {**least, **common}
         return KeyTerms(**values, allowed_networks=_inside(self.allowed_networks, limit.allowed_networks))

@@ -8,6 +8,8 @@ the gateway shares this event loop.
 
 import asyncio
 import contextlib
+import logging
+from collections import Counter
 from dataclasses import dataclass
 from datetime import timedelta
 from importlib import import_module
@@ -19,15 +21,18 @@ import msgspec
 from channels.exceptions import StopConsumer
 from channels.generic.websocket import AsyncWebsocketConsumer
 from django.conf import settings
+from django.contrib import auth
+from django.http import HttpRequest
 from typing_extensions import override
 
-from accounts.models import User
+from accounts.models import Organization, User
 from accounts.selectors import membership_of
+from billing.selectors import account_of
 from codexflow.lib.clock import monotonic_s, now
 from codexflow.lib.db import in_database
 from codexflow.lib.envelope import envelope
 from codexflow.lib.errors import NotFound
-from codexflow.lib.ids import started_at
+from codexflow.lib.ids import started_at, uuid7_floor
 from codexflow.lib.origin import is_own_origin
 from codexflow.lib.redis import sync_client
 from logs.live import group_of, listen
@@ -36,8 +41,11 @@ from logs.selectors import Filters, requests_before
 from logs.serializers import RequestRowSerializer
 from logs.tail import ROWS_PER_S, BadWish, Row, Waiting, Wish, wish_in, wish_of
 
+logger = logging.getLogger(__name__)
+
 PAUSE_S = 1.0
 MAX_CLIENTS = 500  # of one process
+MAX_OF_ONE = 25  # or one person could keep all others out
 MAX_WISHES = 60  # between two heartbeats
 # What a client that comes back is told of the time it was away.
 MAX_RESUMED = 200
@@ -60,7 +68,10 @@ class Resumed:
 class LiveTail(AsyncWebsocketConsumer):  # type: ignore[misc] # channels has no types
     """`/ws/o/<slug>/logs/`. For whoever is not a member it does not exist: refused before it is accepted."""
 
-    clients: ClassVar[int] = 0
+    # How many each person has.
+    clients: ClassVar[Counter[int]] = Counter()
+    # One looks back at a time: the gateway waits for the same few threads when it meets a key.
+    looking_back: ClassVar[asyncio.Semaphore] = asyncio.Semaphore(1)
 
     @override
     async def connect(self) -> None:
@@ -71,7 +82,8 @@ class LiveTail(AsyncWebsocketConsumer):  # type: ignore[misc] # channels has no 
             return
         self.organization_id = organization_id
         await self.accept()
-        if LiveTail.clients >= MAX_CLIENTS:
+        self.person: int = self.scope["user"].pk
+        if self.clients.total() >= MAX_CLIENTS or self.clients[self.person] >= MAX_OF_ONE:
             await self.close(code=TRY_LATER)
             return
         try:
@@ -79,20 +91,22 @@ class LiveTail(AsyncWebsocketConsumer):  # type: ignore[misc] # channels has no 
         except BadWish as exc:
             await self.close(code=BAD_WISH, reason=str(exc)[:100])
             return
-        LiveTail.clients += 1
         self.waiting, self.something = Waiting(), asyncio.Event()
         self.wished: Wish | None = self.wish
         self.something.set()
         self.wishes = 0
         # Listening comes before looking back: nothing falls between the two, and what comes twice is known by its id.
         await self.channel_layer.group_add(group_of(self.organization_id), self.channel_name)
-        self.sender = asyncio.get_running_loop().create_task(self._send_forever())
+        self.clients[self.person] += 1
+        self.sender = asyncio.get_running_loop().create_task(self._send_while_it_goes())
 
     @override
     async def disconnect(self, code: int) -> None:
         if self.sender is None:
             return
-        LiveTail.clients -= 1
+        self.clients[self.person] -= 1
+        if not self.clients[self.person]:
+            del self.clients[self.person]
         self.sender.cancel()
         await asyncio.gather(self.sender, return_exceptions=True)
         await self.channel_layer.group_discard(group_of(self.organization_id), self.channel_name)
@@ -127,6 +141,16 @@ class LiveTail(AsyncWebsocketConsumer):  # type: ignore[misc] # channels has no 
         if self.waiting:
             self.something.set()
 
+    async def _send_while_it_goes(self) -> None:
+        """A client that nobody writes to any more must not believe that nothing happens."""
+        try:
+            await self._send_forever()
+        except OSError:
+            return  # the client has left
+        except Exception:
+            logger.exception("live.failed")
+            await self.close(code=TRY_LATER)
+
     async def _send_forever(self) -> None:
         heartbeat_at_s = monotonic_s()
         told: frozenset[str] = frozenset()
@@ -156,7 +180,8 @@ class LiveTail(AsyncWebsocketConsumer):  # type: ignore[misc] # channels has no 
         await self._say(type="ready", filter=wish, rows_per_s=ROWS_PER_S, heartbeat_s=settings.ENV.live_heartbeat_s)
         if wish.after is None:
             return frozenset()
-        found = await in_database(since, self.organization_id, wish)
+        async with self.looking_back:
+            found = await in_database(since, self.organization_id, wish)
         await self._say(type="rows", rows=found.rows, skipped=0, resumed=True, has_more=found.has_more)
         return frozenset(row["id"] for row in found.rows)
 
@@ -194,9 +219,13 @@ async def refuse(consumer: Any) -> None:
 
 def watched(slug: str, user_id: int, session_key: str) -> UUID | None:
     """The id of the organization, when the session still is one of a member's. Blocks: not for the event loop."""
-    store = import_module(settings.SESSION_ENGINE).SessionStore
-    user = User.objects.filter(pk=user_id, is_active=True).first()
-    membership = membership_of(user, slug) if user is not None and store().exists(session_key) else None
+    request = HttpRequest()
+    request.session = import_module(settings.SESSION_ENGINE).SessionStore(session_key)
+    # By Django's own rules: a session ends in time, and with the password that it was begun with.
+    user = auth.get_user(request)
+    if not isinstance(user, User) or user.pk != user_id or not user.is_active:
+        return None
+    membership = membership_of(user, slug)
     if membership is None:
         return None
     organization_id: UUID = membership.organization_id
@@ -212,10 +241,14 @@ def since(organization_id: UUID, wish: Wish) -> Resumed:
     """
     assert wish.after is not None  # noqa: S101 - asked by the caller
     known = RequestLog.objects.filter(organization_id=organization_id, request_id=wish.after).first()
-    begun = known.started_at if known else started_at(wish.after)
+    # A client may name any id; what is older than the plan shows is not told here either.
+    kept_days = account_of(Organization.objects.get(pk=organization_id)).plan.log_retention_days
+    oldest, newest = now() - timedelta(days=kept_days), now()
+    named = min(max(wish.after, uuid7_floor(oldest)), uuid7_floor(newest))
+    begun = max(known.started_at, oldest) if known else started_at(named)
     ended = begun + timedelta(milliseconds=known.latency_ms if known else 0)
     filters = Filters(
-        start=begun - LONGEST,
+        start=max(begun - LONGEST, oldest),
         end=now() + timedelta(minutes=1),
         stage=wish.stage,
         model=wish.model,

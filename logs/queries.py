@@ -44,7 +44,7 @@ class FilterQuery(serializers.Serializer[Any]):
             raise BadRequest("The end lies before the start.", param="end")
         return Filters(
             start=max(start, oldest),
-            end=min(end, now() + timedelta(days=1)),  # whoever looks around the end of the calendar falls off it
+            end=min(end, now() + timedelta(days=1)),  # nothing is newer, and the calendar has an end
             stage=wanted.get("stage", ""),
             model=wanted.get("model", ""),
             status=wanted.get("status", ""),

@@ -66,3 +66,10 @@ def test_every_page_about_the_person_stands_in_the_design(page: Client) -> None:
         answer = page.get(reverse(name))
         assert answer.status_code == 200, name
         assert "css/app.css" in answer.content.decode(), name
+
+
+@pytest.mark.parametrize(
+    ("name", "slug"), [("Kırıkkale Işık", "kirikkale-isik"), ("ÇĞİÖŞÜ", "cgiosu"), ("日本", "organization")]
+)
+def test_short_names_keep_the_letters_of_turkish_ones(page: Client, name: str, slug: str) -> None:
+    assert page.post(reverse("organization-create"), {"name": name})["Location"] == reverse("overview", args=[slug])

@@ -1,8 +1,11 @@
 """Money is integer nano-USD: 1 USD = 1,000,000,000 nanos. No float ever holds an amount."""
 
-from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
+from decimal import ROUND_HALF_EVEN, Decimal
 
 NANOS_PER_USD = 1_000_000_000
+# Amounts have fewer digits than this before the point. An int of "1e999990" takes half a minute in which nothing else
+# in the process runs.
+_DIGITS = 30
 
 
 class BadAmount(ValueError):
@@ -13,9 +16,9 @@ def parse_usd(text: str | int | Decimal) -> int:
     """USD as written by a person or a YAML file -> nanos. Raises BadAmount; never rounds."""
     try:
         nanos = Decimal(text) * NANOS_PER_USD
-    except (InvalidOperation, TypeError) as exc:
+    except (ArithmeticError, TypeError) as exc:
         raise BadAmount(f"{text!r} is not an amount in USD") from exc
-    if not nanos.is_finite() or nanos != nanos.to_integral_value():
+    if not nanos.is_finite() or nanos.adjusted() > _DIGITS or nanos != nanos.to_integral_value():
         raise BadAmount(f"{text!r} is not an amount in USD with at most nine decimals")
     return int(nanos)
 

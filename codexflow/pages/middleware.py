@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import structlog
 from django.http import HttpRequest, HttpResponse
+from django.utils.cache import patch_vary_headers
 
 from codexflow.lib.ids import new_id
 
@@ -20,6 +21,9 @@ class RequestIdMiddleware:
         with structlog.contextvars.bound_contextvars(request_id=request_id_of(request)):
             response = self.get_response(request)
         response.headers.setdefault("X-CFX-Request-Id", request_id_of(request))
+        if response.headers.get("Content-Type", "").startswith("text/html"):
+            # Pages and their parts have one address: going back must not bring a part out of the browser's cache.
+            patch_vary_headers(response, ["HX-Request"])
         return response
 
 

@@ -90,3 +90,29 @@ def test_the_demo_upstream_is_told(client: Client, cast: Cast, settings: Any, is
     settings.ENV = replace(settings.ENV, is_demo_upstream=is_demo)
     client.force_login(cast.ada)
     assert ("Demo upstream" in client.get(f"/o/{cast.slug}/keys/").content.decode()) is shown
+
+
+def test_a_part_of_a_page_is_never_taken_for_the_page(client: Client, cast: Cast) -> None:
+    """Both have one address: without the header a browser that goes back shows the part that it has kept."""
+    client.force_login(cast.ada)
+    for headers in ({}, {"hx-request": "true"}):
+        for where in ("/", "/status/", f"/o/{cast.slug}/logs/", f"/o/{cast.slug}/members/"):
+            assert "HX-Request" in client.get(where, headers=headers)["Vary"], where
+
+
+def test_what_goes_wrong_in_a_dialog_brings_no_second_page_into_it(client: Client, cast: Cast) -> None:
+    strict = Client(enforce_csrf_checks=True)
+    for person, visitor in ((cast.vic, client), (cast.ada, strict)):
+        visitor.force_login(person)
+    create, htmx = f"/o/{cast.slug}/keys/create/", {"hx-request": "true"}
+    for whole, part, told in (
+        (client.get(create), client.get(create, headers=htmx), "Your role does not allow this"),
+        (client.get("/nowhere"), client.get("/nowhere", headers=htmx), "There is nothing here"),
+        (strict.post(create), strict.post(create, headers=htmx), "This form is out of date"),
+    ):
+        assert part.status_code == whole.status_code
+        assert told in whole.content.decode()
+        assert told in part.content.decode()
+        assert 'id="toasts"' in whole.content.decode()
+        assert "<html" not in part.content.decode()
+        assert 'id="' not in part.content.decode()

@@ -12,7 +12,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
-from accounts import invitations, members
+from accounts import farewell, invitations, members
 from accounts.audit import LABELS
 from accounts.errors import Refused
 from accounts.models import AuditEntry, Invitation, Membership, User
@@ -354,3 +354,43 @@ def test_every_deed_of_ours_has_words() -> None:
     recorded = set(re.findall(r'(?:record|_note|_end)\(\s*(?:row, )?"([a-z]+\.[a-z_]+)"', source))
     assert {"key.issued", "export.requested", "invitation.created", "member.left"} <= recorded
     assert recorded <= set(LABELS)
+
+
+def test_somebody_suspended_is_nobody_in_charge(page: Client, team: Cast) -> None:
+    Membership.objects.filter(user=team.ben).update(role="owner")
+    User.objects.filter(pk=team.ben.pk).update(is_active=False)
+    page.post(where("leave", team))
+    assert place(team, team.ada).role == "owner"
+    assert farewell.organizations_in_the_way(team.ada) == [team.organization]
+    Membership.objects.filter(user=team.ben).update(role="developer")
+    heir = {"heir": place(team, team.ben).pk, "typed": "Analytical Engines"}
+    assert page.post(where("ownership-transfer", team), heir).status_code == 422
+    with pytest.raises(Refused):
+        members.transfer_ownership(team.organization, to=place(team, team.ben), actor=team.ada)
+    assert place(team, team.ada).role == "owner"
+
+
+def test_a_name_is_typed_as_it_is_shown(page: Client, team: Cast) -> None:
+    team.organization.name = "Analytical  Engines"  # one space on the page
+    team.organization.save()
+    assert page.post(where("organization-delete", team), {"typed": "Analytical Engines"}).status_code == 302
+
+
+def test_making_an_owner_asks_for_the_password_again(team: Cast, client: Client) -> None:
+    team.ada.set_password("correct horse battery")
+    team.ada.created_at -= timedelta(hours=1)
+    team.ada.save()
+    client.force_login(team.ada)
+    role, invite = where("member-role", team, place(team, team.ben).pk), where("invite", team)
+    for address, sent in ((role, {}), (invite, {"email": "nina@example.org"})):
+        answer = client.post(address, {**sent, "role": "owner"})
+        assert answer["Location"].startswith(reverse("account_reauthenticate")), address
+        answer = client.post(address, {**sent, "role": "owner"}, headers={"hx-request": "true"})
+        assert answer["HX-Redirect"].startswith(reverse("account_reauthenticate")), address
+    assert (place(team, team.ben).role, Invitation.objects.count()) == ("developer", 0)
+    client.post(role, {"role": "viewer"})
+    assert place(team, team.ben).role == "viewer", "other roles are given without being asked"
+    client.post(reverse("account_reauthenticate"), {"password": "correct horse battery"})
+    client.post(role, {"role": "owner"})
+    client.post(invite, {"email": "nina@example.org", "role": "owner"})
+    assert (place(team, team.ben).role, Invitation.objects.get().role) == ("owner", "owner")

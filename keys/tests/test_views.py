@@ -135,6 +135,7 @@ def test_a_key_gets_another_name_and_other_terms(page: Client, cast: Cast) -> No
         ({"tpm": "20001"}, "at most 20,000"),
         ({"concurrent_streams": "2"}, "at most 1"),
         ({"networks": "10.0.0.0/33"}, "neither an address nor a network"),
+        ({"networks": f"fe80::1%{'x' * 60}"}, "neither an address nor a network"),
         ({"allowed_stages": "nonsense"}, "nonsense"),
     ],
 )
@@ -255,3 +256,57 @@ def test_the_number_of_queries_does_not_grow_with_the_keys(page: Client, cast: C
     with CaptureQueriesContext(connection) as many:
         page.get(where)
     assert len(many) == len(few)
+
+
+def test_editing_a_key_never_lets_it_do_more(page: Client, cast: Cast) -> None:
+    """What a key is restricted to may be offered no more; a new name alone must not make an empty list of it."""
+    ApiKey.objects.update(allowed_models=["withdrawn-model"], allowed_stages=["plan"])
+    Plan.objects.filter(slug="free").update(allowed_stages=["code", "review"])
+    where = reverse("key-edit", args=[cast.slug, cast.key.pk])
+    form = page.get(where).context["form"]
+    shown = {name: form[name].value() for name in form.fields}
+    sent = {name: "" if value is None else value for name, value in shown.items()}
+    for name in ("allowed_models", "allowed_stages"):
+        # A browser sends what is ticked, and only what is offered can be.
+        sent[name] = [value for value in shown[name] if value in dict(form.fields[name].choices)]
+    assert page.post(where, {**sent, "name": "renamed"}).status_code == 302
+    key = ApiKey.objects.get()
+    assert (key.name, key.allowed_models, key.allowed_stages) == ("renamed", ["withdrawn-model"], ["plan"])
+
+
+def api(page: Client, where: str, **wanted: Any) -> Any:
+    return page.post(where, wanted, content_type="application/json")
+
+
+def test_no_key_ends_after_the_calendar(page: Client, cast: Cast) -> None:
+    """East of Greenwich the last hours of 9999 lie in a year that no page can show."""
+    User.objects.filter(pk=cast.ben.pk).update(timezone="Europe/Istanbul")
+    for moment in ("9999-12-31T23:59:59Z", "9999-12-31T23:59:59"):
+        answer = api(page, reverse("api-keys"), name="for ever", expires_at=moment)
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, "expires_at")
+    assert api(page, reverse("api-keys"), name="long", expires_at="9998-12-31T23:59:59Z").status_code == 201
+    assert page.get(reverse("keys", args=[cast.slug])).status_code == 200
+
+
+@pytest.mark.parametrize("amount", ["1e999999", "1e200000", "-1e999999"])
+def test_no_budget_keeps_the_house_busy(page: Client, cast: Cast, amount: str) -> None:
+    answer = api(page, reverse("api-keys"), name="rich", budget_day_usd=amount)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "budget_day_usd")
+
+
+@pytest.mark.parametrize("name", ["api-keys", "api-key-rotate"])
+def test_an_old_session_gets_no_secret_past_the_pages_either(client: Client, cast: Cast, name: str) -> None:
+    cast.ben.set_password("correct horse battery")
+    cast.ben.created_at -= timedelta(hours=1)
+    cast.ben.save()
+    client.force_login(cast.ben)
+    where = reverse(name, args=[] if name == "api-keys" else [cast.key.pk])
+    answer = api(client, where, name="x", overlap_s=0)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (403, "reauthentication_required")
+    assert ApiKey.objects.count() == 1
+    client.post(reverse("account_reauthenticate"), {"password": "correct horse battery"})
+    assert api(client, where, name="x", overlap_s=0).status_code == 201
+
+
+def test_an_organization_that_no_text_can_name_does_not_exist(page: Client) -> None:
+    assert page.get(f"{reverse('api-keys')}?organization=%00").status_code == 404

@@ -12,7 +12,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
+from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Any
 
 import msgspec
@@ -211,7 +211,7 @@ def nanos_of(value: Any) -> int | None:
         if not nanos.is_finite() or not 0 <= nanos <= MAX_NANOS:
             return None
         return int(nanos.to_integral_value(rounding=ROUND_HALF_EVEN))
-    except InvalidOperation:
+    except ArithmeticError:
         return None
 
 

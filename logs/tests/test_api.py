@@ -177,3 +177,11 @@ def test_the_reason_is_told_in_the_readers_language(api: Client, cast: Cast) -> 
     cast.ada.save()
     text = api.get(reverse("api-request", args=[event.request_id])).json()["stage_reason_text"]
     assert text != "nothing said otherwise"
+
+
+@pytest.mark.parametrize("edge", ["end", "start"])
+def test_the_ends_of_the_calendar_can_be_asked_for(api: Client, cast: Cast, edge: str) -> None:
+    happened(cast, an_event_of(cast, stage="plan"))
+    for moment in ("0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z"):
+        answer = api.get(reverse("api-requests"), {edge: moment, "stage": "plan", "model": "gpt-4o-mini"})
+        assert answer.status_code == 200, (moment, answer.content)

@@ -95,3 +95,18 @@ def test_the_number_of_queries_does_not_grow_with_the_exports(page: Client, cast
     with CaptureQueriesContext(connection) as many:
         page.get(where)
     assert len(many) == len(few)
+
+
+def test_what_is_swapped_while_it_runs_keeps_the_focus(page: Client, cast: Cast) -> None:
+    """The script puts the focus back by ids: what can be focused has the same one the next time."""
+    happened(cast, an_event_of(cast))
+    page.post(reverse("export-new", args=[cast.slug]), {"format": "csv"})
+    job = ExportJob.objects.get()
+    for name, args, ids in (
+        ("export", [cast.slug, job.pk], ("export-act", "export-all")),
+        ("exports", [cast.slug], (f"act-{job.pk}", f"export-{job.pk}")),
+    ):
+        for state in ("queued", "running", "done"):
+            ExportJob.objects.update(state=state)
+            text = page.get(reverse(name, args=args), headers=HTMX).content.decode()
+            assert all(text.count(f'id="{each}"') == 1 for each in ids), (name, state)

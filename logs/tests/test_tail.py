@@ -1,15 +1,23 @@
 """What a live tail shows: the same rows as the list, only those wished for, never more than fit."""
 
+import asyncio
 import contextlib
+from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 import msgspec
 import pytest
+from django.db import DatabaseError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from codexflow.lib.ids import new_id, random_id
+from billing.models import Plan
+from codexflow.lib.clock import now
+from codexflow.lib.ids import new_id, random_id, uuid7_floor
 from codexflow.testing.cast import Cast, an_event_of, happened
+from logs import consumers
+from logs.consumers import TRY_LATER, LiveTail, Resumed, since
 from logs.models import RequestLog
 from logs.serializers import RequestRowSerializer
 from logs.tail import BadWish, Waiting, Wish, row_of, wish_in, wish_of
@@ -95,3 +103,63 @@ def test_what_waits_is_bounded_and_nothing_goes_uncounted(steps: list[int | None
     assert len(seen) + skipped == put
     assert [row["n"] for row in seen] == sorted(row["n"] for row in seen)
     assert not waiting
+
+
+def test_who_comes_back_is_told_nothing_that_the_plan_no_longer_shows(cast: Cast) -> None:
+    moment = now() - timedelta(days=3)
+    old = an_event_of(cast, request_id=uuid7_floor(moment), started_ms=int(moment.timestamp() * 1000))
+    fresh = an_event_of(cast)
+    happened(cast, old, fresh)
+    asked = Wish(after=uuid7_floor(moment - timedelta(hours=1)))
+
+    def told() -> list[str]:
+        return [row["id"] for row in since(cast.organization.pk, asked).rows]
+
+    assert told() == [str(old.request_id), str(fresh.request_id)]
+    Plan.objects.update(log_retention_days=2)
+    assert told() == [str(fresh.request_id)]
+
+
+@pytest.mark.parametrize("after", [UUID(int=0), UUID(int=2**128 - 1), UUID(int=7)])
+def test_any_id_may_be_named(cast: Cast, after: UUID) -> None:
+    happened(cast, an_event_of(cast))
+    assert len(since(cast.organization.pk, Wish(after=after)).rows) <= 1
+
+
+async def test_a_tail_that_cannot_go_on_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    consumer, closed = LiveTail(), []
+
+    async def broken() -> None:
+        raise DatabaseError
+
+    async def close(code: int) -> None:
+        closed.append(code)
+
+    monkeypatch.setattr(consumer, "_organization", broken)
+    monkeypatch.setattr(consumer, "close", close)
+    await consumer._send_while_it_goes()
+    assert closed == [TRY_LATER]
+
+
+async def test_only_one_looks_back_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    looking, most = 0, 0
+
+    async def look(*_: Any) -> Resumed:
+        nonlocal looking, most
+        looking += 1
+        most = max(most, looking)
+        await asyncio.sleep(0)
+        looking -= 1
+        return Resumed([], has_more=False)
+
+    async def say(**_: Any) -> None:
+        pass
+
+    monkeypatch.setattr(consumers, "in_database", look)
+    monkeypatch.setattr(LiveTail, "looking_back", asyncio.Semaphore(1), raising=False)
+    tails = [LiveTail() for _ in range(5)]
+    for each in tails:
+        each.organization_id = random_id()
+        monkeypatch.setattr(each, "_say", say)
+    await asyncio.gather(*(each._begin(Wish(after=new_id())) for each in tails))
+    assert most == 1

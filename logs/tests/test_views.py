@@ -291,3 +291,13 @@ def test_live_goes_on_after_a_reload(page: Client, cast: Cast) -> None:
     where = reverse("log", args=[cast.slug])
     assert field in page.get(where).content.decode()
     assert field not in page.get(where, {"live": "1"}).content.decode()
+
+
+def test_the_keyboard_stays_where_older_requests_are_asked_for(page: Client, cast: Cast) -> None:
+    """The script puts the focus on what has the same id as before; without, it goes back to the top of the page."""
+    happened(cast, *(an_event_of(cast) for _ in range(101)))
+    answer = page.get(reverse("log", args=[cast.slug]))
+    for _ in range(2):
+        assert answer.content.decode().count('id="load-older"') == (1 if answer.context["older"] else 0)
+        answer = page.get(f"{reverse('log', args=[cast.slug])}?{answer.context['older']}", headers=HTMX)
+    assert not answer.context["older"]

@@ -195,7 +195,14 @@
     const drawer = document.getElementById("drawer");
     if (drawer?.querySelector("[data-outline]")) close(drawer);
   });
-  document.addEventListener("htmx:error", () => toast(say("sayFailed"), true));
+  // What asks by itself goes on asking; only what a person did is worth a word. No error page takes a part's place.
+  function sayFailed(event) {
+    if (!event.detail.ctx?.sourceElement?.matches("[hx-trigger^=every]")) toast(say("sayFailed"), true);
+  }
+  document.addEventListener("htmx:error", sayFailed);
+  document.addEventListener("htmx:response:error", (event) => {
+    if (event.detail.ctx.response.status >= 500) sayFailed(event);
+  });
   document.addEventListener("htmx:after:swap", () => {
     for (const id of ["dialog", "drawer"]) {
       const dialog = document.getElementById(id);

@@ -92,7 +92,10 @@
     if (!state.text) {
       answer.content.textContent = state.isDone ? say.sayEmpty : "";
       // Nothing was answered: the question is not part of the conversation, and can be asked again.
-      if (!state.isDone) conversation.pop();
+      if (!state.isDone) {
+        conversation.pop();
+        if (conversation === messages && !prompt.value) prompt.value = text;
+      }
     } else conversation.push({ role: "assistant", content: state.text });
     answer.box.removeAttribute("aria-busy");
     running = null;

@@ -2,10 +2,11 @@
 
 import gzip
 import json
+import re
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, WebSocketRoute, expect
+from playwright.sync_api import Browser, Page, Route, WebSocketRoute, expect
 
 from codexflow.lib.ids import new_id
 from codexflow.testing.browser import DESKTOP, Visitor, visitor
@@ -14,6 +15,7 @@ from codexflow.testing.site import Site
 from tests.browser.calls import call
 
 pytestmark = pytest.mark.browser
+_EXPORT = re.compile(r"/logs/exports/[0-9a-f-]{36}/$")
 
 
 def watching(person: Visitor, site: Site, query: str = "") -> Page:
@@ -161,3 +163,35 @@ def test_requests_become_a_file(site: Site, browser: Browser) -> None:
         page.get_by_role("link", name="All exports").click()
         page.get_by_role("link", name="Download").first.wait_for()
         assert person.complaints == []
+
+
+def test_watching_an_export_outlives_a_server_that_is_away_and_keeps_the_focus(site: Site, browser: Browser) -> None:
+    known = site.quickstart
+    shown = ""
+
+    def answer(route: Route) -> None:
+        if shown:
+            route.fulfill(content_type="text/html", body=shown)
+        else:
+            route.fulfill(status=502, content_type="text/html", body="<html><body>Bad gateway</body></html>")
+
+    def looked(page: Page, times: int) -> None:
+        for _ in range(times):
+            with page.expect_response(_EXPORT):
+                pass
+
+    with visitor(browser, site.url, size=DESKTOP) as person:
+        person.sign_in(known.admin_email, known.admin_password)
+        page = person.go(f"/o/{SLUG}/logs/exports/new/")
+        page.route(_EXPORT, answer)
+        page.get_by_role("button", name="Export", exact=True).click()
+        cancel = page.get_by_role("button", name="Cancel the export")
+        cancel.wait_for()
+        looked(page, 3)
+        assert "Bad gateway" not in page.locator("body").inner_text()
+        assert page.locator(".toast-item").count() == 0
+        cancel.focus()
+        shown = page.locator("#export-progress").evaluate("element => element.outerHTML")
+        looked(page, 3)
+        expect(cancel).to_be_focused()
+        assert all("502" in each for each in person.complaints)

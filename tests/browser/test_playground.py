@@ -83,5 +83,6 @@ def test_a_refusal_is_told_in_words(site: Site, browser: Browser) -> None:
         page = opened(person, site)
         ask(page, "[[fault:400]]")
         page.locator(".turn-model [role=alert]").wait_for()
+        assert page.get_by_label("Your message").input_value() == "[[fault:400]]", "what was written is lost"
         # The browser itself says that the answer was no success.
         assert all("400" in each for each in person.complaints)

@@ -311,3 +311,16 @@ def test_the_rest_of_a_body_over_the_limit_is_not_taken(live: Live, key: str) ->
         assert b" 413 " in connection.recv(65536)
         with pytest.raises((ConnectionResetError, BrokenPipeError)):
             connection.sendall(bytes(64 * 1024 * 1024))
+
+
+@pytest.mark.parametrize("path", ["/accounts/login/", "/api/v1/keys", "/nowhere"])
+def test_pages_take_no_body_that_no_form_of_theirs_has(live: Live, path: str) -> None:
+    assert raw(live, head("", "Content-Length: 300000000", path=path)).startswith(b"HTTP/1.1 413 ")
+    # Announced or not: what comes is counted.
+    response = httpx.post(f"{live.url}{path}", content=(bytes(1024 * 1024) for _ in range(4)), timeout=20)
+    assert (response.status_code, response.json()["error"]["code"]) == (413, "request_too_large")
+
+
+def test_pages_do_not_wait_for_a_body_for_ever(live: Live) -> None:
+    answer = raw(live, head("", "Content-Length: 10", path="/accounts/login/") + b"email")
+    assert answer.startswith(b"HTTP/1.1 408 ")

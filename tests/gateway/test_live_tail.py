@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,11 +18,12 @@ from accounts.tests.factories import a_member, a_user
 from billing.tests.factories import an_organization
 from codexflow.lib.clock import monotonic_s
 from codexflow.lib.ids import random_id
-from codexflow.testing.live import Live
+from codexflow.testing.live import Gateway, Live
 from codexflow.testing.waiting import until
 from keys.models import ApiKey
 from keys.tests.factories import a_key
 from logs import live as announcements
+from logs.consumers import MAX_OF_ONE
 from logs.drain import store
 from logs.events import RANK_COUNTED
 from logs.litellm.ingest import take
@@ -39,7 +40,7 @@ def cookie_of(user: User) -> str:
 
 @contextmanager
 def tail(
-    live: Live, slug: str, user: User | None, *, query: str = "", origin: str | None = "", path: str = ""
+    live: Live | Gateway, slug: str, user: User | None, *, query: str = "", origin: str | None = "", path: str = ""
 ) -> Iterator[ClientConnection]:
     where = urlsplit(live.url).netloc
     headers = {"Cookie": f"sessionid={cookie_of(user)}"} if user else {}
@@ -221,12 +222,13 @@ def test_nothing_is_published_when_nobody_listens(live: Live) -> None:
 
 def test_the_tail_ends_with_the_membership_and_with_the_session(live: Live) -> None:
     organization = an_organization()
-    ben, vic = a_member(organization), a_member(organization, "viewer")
+    ben, vic, tom = a_member(organization), a_member(organization, "viewer"), a_member(organization)
     gateway = live.new_gateway(CFX_LIVE_HEARTBEAT_S="0.5")
     where = urlsplit(gateway.url).netloc
     for user, end in (
         (ben, lambda: Membership.objects.filter(user=ben).delete()),
         (vic, lambda: [each.delete() for each in Session.objects.all() if _is_of(each, vic)]),
+        (tom, lambda: _change_password(tom)),
     ):
         headers = {"Cookie": f"sessionid={cookie_of(user)}"}
         with connect(f"ws://{where}/ws/o/{organization.slug}/logs/", additional_headers=headers) as connection:
@@ -240,6 +242,37 @@ def test_the_tail_ends_with_the_membership_and_with_the_session(live: Live) -> N
 
 def _is_of(session: Session, user: User) -> bool:
     return session.get_decoded().get("_auth_user_id") == str(user.pk)
+
+
+def _change_password(user: User) -> None:
+    """As somebody does whose session was stolen; the row of the session stays where it is."""
+    user.set_password("another horse battery")
+    user.save()
+
+
+def test_one_person_does_not_take_every_place(live: Live) -> None:
+    organization = an_organization()
+    ben, vic = a_member(organization), a_member(organization, "viewer")
+    gateway = live.new_gateway()
+    with ExitStack() as stack:
+        for _ in range(MAX_OF_ONE):
+            begun(stack.enter_context(tail(gateway, organization.slug, ben)))
+        with pytest.raises(ConnectionClosed) as caught, tail(gateway, organization.slug, ben) as connection:
+            begun(connection)
+        assert caught.value.rcvd is not None
+        assert caught.value.rcvd.code == 1013
+        begun(stack.enter_context(tail(gateway, organization.slug, vic)))
+    # Who leaves makes room.
+    until(lambda: _may_watch(gateway, organization.slug, ben), what="room")
+
+
+def _may_watch(gateway: Gateway, slug: str, user: User) -> bool:
+    try:
+        with tail(gateway, slug, user) as connection:
+            begun(connection)
+    except ConnectionClosed:
+        return False
+    return True
 
 
 def test_the_gateway_answers_while_many_watch(live: Live) -> None:

@@ -64,6 +64,16 @@ def test_both_keys_work_until_the_overlap_is_over(live: Live) -> None:
     assert api(live, new["key"], "GET", f"keys/{old.row.id}").json()["state"] == "revoked"
 
 
+def test_a_key_in_its_grace_makes_none_that_outlives_it(live: Live) -> None:
+    old = a_key()
+    other = a_key(old.row.organization)
+    assert api(live, old.plain, "POST", f"keys/{old.row.id}/rotate", json={"overlap_s": 3600}).status_code == 201
+    ends = api(live, old.plain, "GET", f"keys/{old.row.id}").json()["rotation_ends_at"]
+    assert api(live, old.plain, "POST", "keys", json={"name": "heir"}).json()["expires_at"] == ends
+    refused = api(live, old.plain, "POST", f"keys/{other.row.id}/rotate", json={"overlap_s": 0})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (403, "action_not_allowed")
+
+
 def test_a_key_rotated_without_overlap_is_refused_within_a_second(live: Live) -> None:
     old = a_key()
     assert live.post(old.plain).status_code == 200

@@ -30,10 +30,17 @@ def cookie_of(user: User) -> str:
 
 
 def play(
-    live: Live, organization: Organization, cookie: str, *, origin: str | None = "", body: Any = BODY, **headers: str
+    live: Live,
+    organization: Organization,
+    cookie: str,
+    *,
+    origin: str | None = "",
+    body: Any = BODY,
+    others: str = "theme=dark",
+    **headers: str,
 ) -> httpx.Response:
     where = f"http://{urlsplit(live.url).netloc}"
-    sent = {"cookie": f"theme=dark; sessionid={cookie}", **headers}
+    sent = {"cookie": f"{others}; sessionid={cookie}", **headers}
     if origin is not None:
         sent["origin"] = origin or where
     return httpx.post(f"{where}/o/{organization.slug}/playground/chat", json=body, headers=sent, timeout=20)
@@ -90,6 +97,12 @@ def test_strangers_and_other_pages_find_nothing(live: Live) -> None:
         assert play(live, organization, cookie, origin=origin).status_code == 404, origin
     assert httpx.get(f"{live.url}/o/{organization.slug}/playground/chat").status_code == 405
     assert not ApiKey.objects.filter(organization=organization, kind="playground").exists()
+
+
+@pytest.mark.parametrize("others", ['g_state={"i_l": 0}', "user@x=1", "path=/", "prefs[a]=b", "alone"])
+def test_cookies_of_others_on_this_host_are_no_matter(live: Live, others: str) -> None:
+    organization = an_organization()
+    assert play(live, organization, cookie_of(a_member(organization)), others=others).status_code == 200
 
 
 def test_a_key_opens_nothing_here(live: Live) -> None:
