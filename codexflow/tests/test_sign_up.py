@@ -142,14 +142,3 @@ def test_secrets_of_authenticator_apps_are_encrypted() -> None:
     stored = get_adapter().encrypt("JBSWY3DPEHPK3PXP")
     assert "JBSWY3DPEHPK3PXP" not in stored
     assert get_adapter().decrypt(stored) == "JBSWY3DPEHPK3PXP"
-
-
-def test_a_session_alone_does_not_change_the_addresses(visitor: Client) -> None:
-    """Passwords are reset by them: whoever found a session open would keep the account."""
-    visitor.post(reverse("account_signup"), FORM)
-    more = {"action_add": "", "email": "mallory@example.org"}
-    assert visitor.post(reverse("account_email"), more)["Location"].startswith(reverse("account_reauthenticate"))
-    assert not EmailAddress.objects.filter(email="mallory@example.org").exists()
-    visitor.post(reverse("account_reauthenticate"), {"password": PASSWORD})
-    visitor.post(reverse("account_email"), more)
-    assert EmailAddress.objects.filter(email="mallory@example.org", primary=False).exists()
