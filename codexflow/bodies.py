@@ -1,0 +1,83 @@
+"""The bodies of requests to pages, bounded on their way to Django.
+
+Django takes a body to disk, whoever sends it, before any view could refuse it.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+import msgspec
+from django.conf import settings
+
+from codexflow.lib.envelope import envelope
+from codexflow.lib.errors import AppError
+from codexflow.lib.http import headers_of
+from codexflow.lib.ids import new_id
+from routing.errors import RequestTimeout, RequestTooLarge
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+# What Django reads of a form or of JSON anyway; nothing here takes files.
+MAX_BODY_BYTES = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
+
+
+class BoundedBodies:
+    """An ASGI application that answers 413 and 408 for the one behind it."""
+
+    def __init__(self, application: Any) -> None:
+        self._application = application
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body = _Body(scope, receive)
+        if body.error is None:
+            await self._application(scope, body.receive, send)
+        if body.error is not None:
+            await _refuse(send, body.error)
+
+
+class _Body:
+    """One that is too large or too slow ends as if its sender had left, and `error` says why."""
+
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        announced = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
+        is_small = announced.isdigit() and len(announced) < 19 and int(announced) <= MAX_BODY_BYTES
+        self.error: AppError | None = None if is_small else _too_large()
+        self._receive = receive
+        self._left = MAX_BODY_BYTES
+        self._until_s = asyncio.get_running_loop().time() + settings.ENV.request_body_timeout_s
+        self._is_whole = False
+
+    async def receive(self) -> MutableMapping[str, Any]:
+        if self._is_whole:
+            return await self._receive()
+        try:
+            async with asyncio.timeout_at(self._until_s):
+                message = await self._receive()
+        except TimeoutError:
+            self.error = RequestTimeout()
+            return {"type": "http.disconnect"}
+        self._left -= len(message.get("body", b""))
+        if self._left < 0:
+            self.error = _too_large()
+            return {"type": "http.disconnect"}
+        self._is_whole = not message.get("more_body", False)
+        return message
+
+
+def _too_large() -> RequestTooLarge:
+    return RequestTooLarge(f"The request body may have at most {MAX_BODY_BYTES} bytes.")
+
+
+async def _refuse(send: Send, error: AppError) -> None:
+    text = msgspec.json.encode(envelope(error))
+    headers = [
+        *headers_of(error),
+        (b"x-cfx-request-id", str(new_id()).encode()),
+        (b"content-length", b"%d" % len(text)),
+        (b"connection", b"close"),  # or the rest would be read to its end and thrown away
+    ]
+    await send({"type": "http.response.start", "status": int(error.status), "headers": headers})
+    await send({"type": "http.response.body", "body": text})
