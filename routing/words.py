@@ -28,6 +28,7 @@ def _folded(char: str) -> int:
 _FOLDED = bytes(code if code > 127 else _folded(chr(code)) for code in range(256))
 # So many different characters are replaced one by one; with more of them that would no longer be linear.
 _FEW_SWAPS = 32
+_STOP, _STOPPED = _DOT + b" ", END + b" "
 _SPACED_END = b" %b " % END
 _TWO_ENDS = END * 2
 # Letters with their marks apart are put together first; other forms of one letter stay different.
@@ -79,11 +80,9 @@ def clauses(text: str) -> list[bytes]:
     encoded = _utf8(text)
     if len(encoded) != len(text):
         encoded = _without_foreign_capitals(encoded)
-    sentences = encoded.translate(_FOLDED).split(_DOT)
-    # Looking for a dot and a space together takes six times as long.
-    rest = [END + part if part[:1] == b" " else b" " + part for part in sentences[1:]]
+    marked = b"%b%b%b" % (END, encoded.translate(_FOLDED).replace(_STOP, _STOPPED).replace(_DOT, b" "), END)
     # Code has one mark after the other; each would be a word.
-    marked = b"".join((END, sentences[0], *rest, END)).replace(_TWO_ENDS, END).replace(_TWO_ENDS, END)
+    marked = marked.replace(_TWO_ENDS, END).replace(_TWO_ENDS, END)
     return marked.replace(END, _SPACED_END).split()
 
 
