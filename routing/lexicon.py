@@ -7,6 +7,7 @@ here once, so that a look-up is exact and "yazın gelirim" never asks for writin
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import compress, count
+from operator import itemgetter
 from typing import Literal
 
 from codexflow.catalogue.schema import MIN_STEM_CHARS, InferenceConfig
@@ -69,9 +70,13 @@ class Lexicon:
         return cls(keywords, by_head, senses, listed._nouns(config), met)
 
     def find(self, words: Sequence[bytes]) -> list[int]:
-        """The places of the words that are looked for: keywords, what begins with a stem, and what has a sense."""
+        """The places of the words that are looked for: keywords, what begins with a stem, and what has a sense.
+
+        `words` are at least two, as `clauses` gives them.
+        """
         try:
-            return [*compress(count(), map(self.met.__getitem__, words))]
+            # One call for all of them takes two thirds of the time of map().
+            return [*compress(count(), itemgetter(*words)(self.met))]
         except KeyError:
             return [*compress(count(), map(self._meet, words))]
 

@@ -9,7 +9,7 @@ import unicodedata
 # Stands between clauses as if it were a word; no word can be it.
 END = b"\x01"
 
-_DOT = b"."  # ends a clause before a space, but not inside models.yaml
+_FULL_STOP = (b". ", b"! ")  # a dot ends a clause before a space, but not inside models.yaml
 _ENDS = '!?;:,()[]{}<>="`\n'
 _FOREIGN_ENDS = "…—\u2013“”„«»•\u2039\u203a"
 _ASCII = bytes(range(128))
@@ -18,8 +18,6 @@ _ASCII = bytes(range(128))
 def _folded(char: str) -> int:
     if char.isalnum() or char == "_":
         return ord(char.lower())
-    if char == ".":
-        return _DOT[0]
     return END[0] if char in _ENDS else ord(" ")
 
 
@@ -28,9 +26,9 @@ def _folded(char: str) -> int:
 _FOLDED = bytes(code if code > 127 else _folded(chr(code)) for code in range(256))
 # So many different characters are replaced one by one; with more of them that would no longer be linear.
 _FEW_SWAPS = 32
-_STOP, _STOPPED = _DOT + b" ", END + b" "
 _SPACED_END = b" %b " % END
 _TWO_ENDS = END * 2
+_SHORT_BYTES = 4 * 1024
 # Letters with their marks apart are put together first; other forms of one letter stay different.
 _MARK = re.compile("[\u0300-\u036f]")
 _MARK_LEADS = (b"\xcc", b"\xcd")  # the first bytes of marks in UTF-8
@@ -80,9 +78,10 @@ def clauses(text: str) -> list[bytes]:
     encoded = _utf8(text)
     if len(encoded) != len(text):
         encoded = _without_foreign_capitals(encoded)
-    marked = b"%b%b%b" % (END, encoded.translate(_FOLDED).replace(_STOP, _STOPPED).replace(_DOT, b" "), END)
-    # Code has one mark after the other; each would be a word.
-    marked = marked.replace(_TWO_ENDS, END).replace(_TWO_ENDS, END)
+    marked = b"%b%b%b" % (END, encoded.replace(*_FULL_STOP).translate(_FOLDED), END)
+    if len(marked) > _SHORT_BYTES:
+        # Code has one mark after the other, and each would be a word. In a short text they cost less than this.
+        marked = marked.replace(_TWO_ENDS, END).replace(_TWO_ENDS, END)
     return marked.replace(END, _SPACED_END).split()
 
 
