@@ -46,6 +46,8 @@ LOOK_S = 1.0
 LATE_S = 3.0
 # Until a Valkey that is back has heard from a living gateway what it lost: its start, a heartbeat, and patience.
 TOLD_AGAIN_S = 5.0
+# Until the sweeper has finished the calls of a dead gateway: leases, its patience, and a worker that is itself away.
+UNSWEPT_S = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,6 +202,10 @@ def forgettable_ms(deaths: Sequence[Death], late_s: float) -> list[tuple[int, in
         back_ms = valkey.at_ms + round(valkey.down_s * 1000)
         if any(-late_s <= (each.at_ms - valkey.at_ms) / 1000 <= valkey.down_s + TOLD_AGAIN_S for each in gateways):
             found.append((since_ms, valkey.at_ms))
+        elif valkey.is_emptied:
+            # What a gateway that died some time before had running, Valkey alone knew until it was swept up.
+            unswept_ms = [each.at_ms for each in gateways if 0 < valkey.at_ms - each.at_ms <= UNSWEPT_S * 1000]
+            found += [(0, at_ms) for at_ms in unswept_ms]
     return found
 
 

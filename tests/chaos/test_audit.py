@@ -292,6 +292,9 @@ def test_a_call_may_be_forgotten_only_where_gateway_and_valkey_died_together() -
     assert forgettable_ms([before, valkey, Death("web", 100_000, 0.0)], late_s)[-1] == (98_500, 100_000)
     emptied = replace(valkey, is_emptied=True)
     assert forgettable_ms([emptied, Death("web", 100_000, 0.0)], late_s) == [(0, 100_000)]
+    # Swept up by then, or not yet: only the calls of the gateway that died.
+    assert forgettable_ms([emptied, Death("web", 39_999, 0.0)], late_s) == []
+    assert forgettable_ms([emptied, Death("web", 90_000, 0.0)], late_s) == [(0, 90_000)]
 
 
 def test_an_outage_is_noticed_when_a_call_is_not_let_in(story: Story) -> None:
