@@ -96,6 +96,12 @@ class _Batch:
     def __post_init__(self) -> None:
         self.reports = {digest: told[0] for digest, told in self.told.items()}
 
+    def correct(self, changed: dict[UUID, tuple[UsageEvent, int]]) -> None:
+        """Write rows that are told otherwise now, each with its new revision."""
+        update_rows(changed)
+        self.changed += [event for event, _ in changed.values()]
+        self.taken.corrected += len(changed)
+
     def park(self, digest: UUID, reason: Reason, state: State) -> None:
         report = self.reports[digest]
         self.parked[digest] = UnmatchedReport(
@@ -259,9 +265,7 @@ def _tell(batch: _Batch, attempts: Mapping[UUID, tuple[UUID, int]]) -> dict[UUID
         if merged != row:
             batch.books.change(row, merged, revision=revision + 1)
             changed[request_id] = (merged, revision + 1)
-    update_rows(changed)
-    batch.changed += [event for event, _ in changed.values()]
-    batch.taken.corrected += len(changed)
+    batch.correct(changed)
     return missing
 
 
@@ -567,9 +571,7 @@ def _change_direct(batch: _Batch, known: Mapping[UUID, UUID]) -> None:
         if merged != row:
             batch.books.change(row, merged, revision=revision + 1)
             changed[request_id] = (merged, revision + 1)
-    update_rows(changed)
-    batch.changed += [event for event, _ in changed.values()]
-    batch.taken.corrected += len(changed)
+    batch.correct(changed)
 
 
 def _count(batch: _Batch, redis: "Redis | None", prefix: str) -> None:
