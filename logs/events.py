@@ -19,6 +19,11 @@ RANK_PROGRESS = 10  # the last heartbeat before its process died
 RANK_NONE = 0
 
 
+def is_estimated(rank: int) -> bool:
+    """Whether usage of this rank was counted here rather than told by a provider or LiteLLM."""
+    return RANK_NONE < rank < RANK_LITELLM
+
+
 class AttemptFact(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One try at one model. Times in ms after the request's start; status 0: no answer."""
 

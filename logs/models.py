@@ -14,6 +14,7 @@ from typing_extensions import override
 from accounts.models import Organization, User
 from codexflow.lib.clock import now
 from codexflow.lib.ids import new_id
+from logs.events import is_estimated
 
 # Stands for "none" in rollup keys: NULL could not be part of a primary key.
 NOBODY = "00000000-0000-0000-0000-000000000000"
@@ -89,7 +90,7 @@ class RequestLog(UsageFacts):
 
     @property
     def is_estimated(self) -> bool:
-        return 0 < self.usage_rank < 30
+        return is_estimated(self.usage_rank)
 
 
 class UpstreamAttempt(models.Model):

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from codexflow.lib.money import format_usd
-from logs.events import UsageEvent
+from logs.events import UsageEvent, is_estimated
 from logs.rollups import NOBODY
 
 # A screen shows no more, and nobody reads faster.
@@ -92,7 +92,7 @@ def row_of(event: UsageEvent) -> Row:
             "completion": usage.completion_tokens,
             "reasoning": usage.reasoning_tokens,
             "total": usage.total_tokens,
-            "is_estimated": 0 < event.rank < 30,
+            "is_estimated": is_estimated(event.rank),
         },
         "cost": {
             "nanos": event.cost_nanos,
