@@ -14,17 +14,16 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import httpx
 import yaml
-from typing_extensions import override
 
 from codexflow.dev import litellm as program
 from codexflow.dev.valkey import free_port
 from codexflow.lib.ids import new_id
+from codexflow.testing.loopback import LoopbackServer, QuietHandler
 from codexflow.testing.upstream import Upstream, running_upstream
 
 MASTER_KEY = "sk-litellm-master-key-for-tests"
@@ -51,24 +50,18 @@ class WebhookSink:
         self._changed = threading.Condition()
         sink = self
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
+        class Handler(QuietHandler):
+            def do_POST(self) -> None:  # noqa: N802 - http.server asks for this name
                 body = self.rfile.read(int(self.headers["content-length"]))
                 self.send_response(sink.receive(self.headers.get("x-api-key"), body))
                 self.send_header("content-length", "0")
                 self.end_headers()
 
-            @override
-            def log_message(self, format: str, *args: Any) -> None:
-                """Nothing: the payloads are the record."""
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
-        self._thread.start()
+        self._server = LoopbackServer(Handler)
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_port}/api/webhook/litellm"
+        return f"{self._server.url}/api/webhook/litellm"
 
     def receive(self, key: str | None, body: bytes) -> int:
         """Keep one batch; the status to answer with."""
@@ -115,9 +108,7 @@ class WebhookSink:
             return [payload for payload in self.payloads if wanted(payload)]
 
     def close(self) -> None:
-        self._server.shutdown()
-        self._thread.join(timeout=5)
-        self._server.server_close()
+        self._server.close()
 
 
 class LiteLLM:

@@ -7,11 +7,10 @@ import json
 import threading
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 from urllib.parse import parse_qs, urlsplit
 
-from typing_extensions import override
+from codexflow.testing.loopback import LoopbackServer, QuietHandler
 
 ADMIN_KEY = "sk-admin-key-for-tests"
 CAP = 10_000
@@ -32,8 +31,8 @@ class LitellmAdmin:
         self._lock = threading.Lock()
         stand_in = self
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
+        class Handler(QuietHandler):
+            def do_GET(self) -> None:  # noqa: N802 - http.server asks for this name
                 url = urlsplit(self.path)
                 query = {name: values[-1] for name, values in parse_qs(url.query).items()}
                 status, content = stand_in.answer(url.path, query, self.headers.get("authorization") or "")
@@ -44,25 +43,17 @@ class LitellmAdmin:
                 self.end_headers()
                 self.wfile.write(body)
 
-            @override
-            def log_message(self, format: str, *args: Any) -> None:
-                """Nothing: `asked` is the record."""
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
-        self._thread.start()
+        self._server = LoopbackServer(Handler)
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_port}"
+        return self._server.url
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._thread.join(timeout=5)
-        self._server.server_close()
+        self._server.close()
 
     def answer(self, path: str, query: dict[str, str], authorization: str) -> tuple[int, Any]:
         with self._lock:

@@ -8,11 +8,10 @@ import base64
 import hashlib
 import json
 import secrets
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
@@ -20,9 +19,9 @@ import jwt
 import pytest
 from allauth.socialaccount.providers.github.views import GitHubOAuth2Adapter
 from allauth.socialaccount.providers.google.views import GoogleOAuth2Adapter
-from typing_extensions import override
 
 from codexflow.lib.clock import now_s
+from codexflow.testing.loopback import LoopbackServer, QuietHandler
 from codexflow.testing.services import PROVIDERS
 
 GITHUB, GOOGLE = "github", "google"
@@ -54,28 +53,18 @@ class StandIn:
         self._tokens: set[str] = set()
         stand_in = self
 
-        class Handler(BaseHTTPRequestHandler):
-            @override
-            def log_message(self, format: str, *args: Any) -> None:
-                """Nobody reads it."""
-
-            def do_GET(self) -> None:
+        class Handler(QuietHandler):
+            def do_GET(self) -> None:  # noqa: N802 - http.server asks for this name
                 stand_in.answer(self, "")
 
-            def do_POST(self) -> None:
+            def do_POST(self) -> None:  # noqa: N802 - http.server asks for this name
                 stand_in.answer(self, self.rfile.read(int(self.headers["Content-Length"])).decode())
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
+        self._server = LoopbackServer(Handler)
+        self.url = self._server.url
 
     def stop(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join(5)
+        self._server.close()
 
     def answer(self, handler: BaseHTTPRequestHandler, body: str) -> None:
         where = urlsplit(handler.path)
@@ -162,7 +151,6 @@ class StandIn:
 def standing_in(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
     """A server in place of both providers. The one place that knows where allauth keeps their addresses."""
     stand_in = StandIn()
-    stand_in.start()
     for adapter, name in ((GitHubOAuth2Adapter, GITHUB), (GoogleOAuth2Adapter, GOOGLE)):
         monkeypatch.setattr(adapter, "authorize_url", f"{stand_in.url}/{name}/authorize")
         monkeypatch.setattr(adapter, "access_token_url", f"{stand_in.url}/{name}/token")
