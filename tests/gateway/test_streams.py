@@ -233,13 +233,13 @@ def test_a_huge_last_event_is_held_and_let_go_again(live: Live, key: str) -> Non
     way = next(way for way in MIXED if way.name == "responses")
     body = way.body("[[fault:big_body bytes=7000000]]", stream=True)
     held = []
-    for _ in range(4):
+    for _ in range(10):
         response = live.ask(key, way.path, url=gateway.url, **body)
         assert last_event(response.text)["type"] == "response.completed"
         assert live.row_of(response).status == 200
         held.append(memory_kb(gateway.process.pid))
-    # What the first took from the system is used again.
-    assert held[-1] - held[0] < 16_000, held
+    # Events kept would add 7 MB a call, 63 in all; the allocator gives back one or two of them late.
+    assert held[-1] - held[0] < 42_000, held
     gateway.stop()
 
 
