@@ -75,7 +75,7 @@ soak: $(VENV)/.dev
 timing: $(VENV)/.dev
 	$(PY) -m tests.timing
 
-# Real SDKs and coding agents against a whole house, each streaming and running a tool (minutes; needs npm; about 2 GB
+# Real SDKs and coding agents against a whole house, each streaming and running a tool (minutes; needs npm; about 3 GB
 # in .clients/). One of them: make clients CLIENTS_ARGS='--only codex'
 clients: $(VENV)/.dev
 	$(PY) -m tests.clients $(CLIENTS_ARGS)

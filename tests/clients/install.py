@@ -60,7 +60,7 @@ def _node() -> None:
         shutil.copy(path, folder)
     if _is_current(folder, sources):
         return
-    sys.stdout.write("installing npm packages into .clients/node (about 1 GB)\n")
+    sys.stdout.write("installing npm packages into .clients/node (about 2 GB)\n")
     # Not `npm ci`: it insists on packages of other platforms. No scripts run, and versions and hashes are the lock's.
     _run(["npm", "install", "--silent", "--no-save", "--prefix", folder])
     _stamp(folder, sources)

@@ -22,6 +22,8 @@ PACKAGES = {
     "codex-cli": ("@openai/codex", "npm"),
     "claude-code": ("@anthropic-ai/claude-code", "npm"),
     "opencode": ("opencode-ai", "npm"),
+    "cline": ("cline", "npm"),
+    "continue": ("@continuedev/cli", "npm"),
 }
 
 

@@ -7,6 +7,7 @@ result, a sum that the client alone computes, must come back too.
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
 
@@ -185,6 +186,48 @@ def opencode(box: Box, base_url: str, key: str) -> Iterator[Result]:
         yield Result(box.run([program, "--version"]).strip(), surface, "yes", looped, f"over {npm}")
 
 
+def cline(box: Box, base_url: str, key: str) -> Iterator[Result]:
+    """Its command line, which shares all but the window with the extension."""
+    program = install.program("@cline/cli-*/bin/cline")
+    for provider, surface in (("openai-compatible", "chat"), ("openai-native", "responses")):
+        account = ("--provider", provider, "--baseurl", base_url, "--modelid", "cfx-code", "--apikey", key)
+        box.run([program, "auth", *account])
+
+        def said(prompt: str) -> list[dict[str, Any]]:
+            # Without a hub, which is a process that would outlive this one.
+            return _events(box.run([program, "--json", prompt], CLINE_SESSION_BACKEND_MODE="local"))
+
+        heard = [event["event"] for event in said(ASK) if event["type"] == "agent_event"]
+        streamed = _streamed([event["text"] for event in heard if event["type"] == "content_start"])
+        worked = said(f"call tool run_commands with {json.dumps({'commands': [SHELL]})}")
+        version = box.run([program, "--version"]).strip()
+        yield Result(version, surface, streamed, _looped(worked[-1]["text"]), f"over {provider}")
+
+
+def continue_cli(box: Box, base_url: str, key: str) -> Iterator[Result]:
+    """Its command line, which reads the extension's configuration."""
+    node, program = install.program("node-*/bin/node"), install.program("@continuedev/cli/dist/cn.js")
+    for provider, surface in (("openai", "chat"), ("anthropic", "messages")):
+        model = {
+            "name": "CodexFlow code",
+            "provider": provider,
+            "model": "cfx-code",
+            "apiBase": base_url,
+            "apiKey": key,
+            "roles": ["chat", "edit", "apply"],
+            "capabilities": ["tool_use"],
+            "defaultCompletionOptions": {"contextLength": 128_000, "maxTokens": 8192},
+        }
+        settings = {"name": "CodexFlow", "version": "1.0.0", "schema": "v1", "models": [model]}
+        (box.home / "config.yaml").write_text(json.dumps(settings))
+        command: list[str | Path] = [node, program, "--config", box.home / "config.yaml", "--auto", "--print"]
+        if not box.run([*command, ASK]).strip().endswith(WORD):
+            raise ClientFailed("not the answer")
+        looped = _looped(box.run([*command, f"call tool Bash with {json.dumps({'command': SHELL})}"]))
+        version = box.run([node, program, "--version"]).strip()
+        yield Result(version, surface, "yes", looped, f"over {provider}")
+
+
 TRIALS: dict[str, Trial] = {
     "OpenAI SDK, Python": _script("python", "openai_python"),
     "OpenAI SDK, Node": _script("node", "openai_node"),
@@ -196,4 +239,6 @@ TRIALS: dict[str, Trial] = {
     "Codex CLI": codex,
     "Claude Code": claude_code,
     "opencode": opencode,
+    "Cline": cline,
+    "Continue": continue_cli,
 }
