@@ -27,7 +27,7 @@ define install
 	     $(1)/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes $(foreach file,$(2),-r $(file)); }
 endef
 
-.PHONY: run smoke check test chaos chaos-nightly fuzz soak timing clients bench format lock clean versions css check-css messages chromium screenshots
+.PHONY: run smoke check test chaos chaos-nightly fuzz soak timing clients bench format lock clean versions css check-css messages chromium curl screenshots
 
 # Start everything on this machine; Ctrl-C ends it. PORT, CFX_HOME, DATABASE_URL, REDIS_URL, LITELLM_URL are honoured.
 run: $(VENV)/.run
@@ -46,9 +46,9 @@ check: $(VENV)/.dev
 	$(PY) manage.py makemigrations --check --dry-run
 	$(PY) manage.py check
 
-# Every test, on real PostgreSQL and Valkey. Without the LiteLLM environment or Chromium their suites are left out, and
-# named; with CI=true both are installed first and nothing is left out.
-test: $(VENV)/.dev $(if $(filter true,$(CI)),litellm-env chromium)
+# Every test, on real PostgreSQL and Valkey. Without the LiteLLM environment, Chromium or curl their suites are left out,
+# and named; with CI=true they are installed first and nothing is left out.
+test: $(VENV)/.dev $(if $(filter true,$(CI)),litellm-env chromium curl)
 	$(PY) -m pytest -n 2 --dist loadgroup $(ARGS)
 
 # Kill processes of a whole house at random, then audit every ledger: make chaos KILLS=500 SEED=7
@@ -106,6 +106,10 @@ frontend/node_modules: frontend/package-lock.json
 messages: $(VENV)/.dev
 	$(PY) manage.py makemessages --locale tr --no-location --no-wrap --no-obsolete --ignore 'frontend/*' --ignore staticfiles --ignore '.venv*'
 	$(PY) -c "import polib; path = 'locale/tr/LC_MESSAGES/django'; polib.pofile(path + '.po').save_as_mofile(path + '.mo')"
+
+# What tests the agent doctor, where it is missing.
+curl:
+	@command -v curl >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends curl >/dev/null; }
 
 # The browser of the browser tests, where it is missing.
 chromium:

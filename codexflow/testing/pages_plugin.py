@@ -1,7 +1,4 @@
-"""A pytest plugin: the fixtures of page and browser tests, and what becomes of the latter without Chromium.
-
-Without Chromium, tests marked `browser` are left out, which is said at the end; in CI that is an error.
-"""
+"""A pytest plugin: the fixtures of page and browser tests."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -9,14 +6,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from playwright.sync_api import Browser
 
-from codexflow.testing.browser import CHROMIUM, INSTALL, chromium
-from codexflow.testing.left_out import Suite
+from codexflow.testing.browser import chromium
 from codexflow.testing.site import Site, running_site
 
 if TYPE_CHECKING:
     from codexflow.testing.cast import Cast
-
-SUITE = Suite("browser", CHROMIUM, f"Chromium is not installed here: `{INSTALL}` brings it")
 
 
 @pytest.fixture
@@ -42,13 +36,8 @@ def browser() -> Iterator[Browser]:
         yield running
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("browser"):
             # One site and one browser serve them all.
             item.add_marker(pytest.mark.xdist_group("browser"))
-    SUITE.leave_out(config, items)
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    SUITE.say_so(terminalreporter, config)

@@ -1,6 +1,6 @@
 """`python -m tests.chaos.guards`: take away each guard of the books once, and see that the audit notices.
 
-For each guard the tracked files are copied, one piece of code is replaced, and a chaos run of the copy must fail for
+For each guard the source is copied, one piece of code is replaced, and a chaos run of the copy must fail for
 the expected reason. Random kills would rarely meet the hole that a guard covers, so each run provokes it; a control run
 with all guards in place and all provocations must be clean.
 """
@@ -20,6 +20,7 @@ from tests.chaos.provocations import PROVOCATIONS
 # Of a run of its own; the control run has the same.
 QUIET_WITHIN_S = 40
 RUN_WITHIN_S = 300
+_NO_SOURCE = (".*", "__pycache__", "artifacts", "build", "node_modules", "staticfiles")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,13 +92,8 @@ def mutate(guard: Guard, tree: Path) -> None:
 
 
 def copy_tree(tree: Path) -> None:
-    """The tracked files as they are now, with those about to be tracked, and the environment."""
-    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    listed = subprocess.run(command, cwd=REPOSITORY, capture_output=True, check=True)
-    for name in filter(None, listed.stdout.decode().split("\0")):
-        if (REPOSITORY / name).is_file():
-            (tree / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(REPOSITORY / name, tree / name)
+    """The source as it is now, and the environment."""
+    shutil.copytree(REPOSITORY, tree, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*_NO_SOURCE))
     (tree / ".venv").symlink_to(sys.prefix)
 
 

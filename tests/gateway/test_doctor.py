@@ -1,7 +1,6 @@
 """The doctor's script, run as a reader would: piped into a shell, against a running gateway and its demo upstream."""
 
 import json
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -11,10 +10,11 @@ from codexflow.pages import doctor
 from codexflow.testing.live import Live
 from keys.tests.factories import a_key, with_another_secret
 
+pytestmark = pytest.mark.curl
+
 
 def consult(base_url: str, key: str, *words: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """The script with nothing around it but a path and the key."""
-    assert shutil.which("curl"), "the doctor needs curl"
     return subprocess.run(
         ["sh", "-s", "--", *words],
         input=doctor.text_of(base_url),
