@@ -7,10 +7,15 @@ import os
 from collections.abc import Generator
 
 import pytest
+from hypothesis import settings as hypothesis
 
 from codexflow.dev.errors import DevError
 from codexflow.dev.services import Services
 from codexflow.testing import services
+
+# How long an example takes says more of the machine than of the code.
+hypothesis.register_profile("codexflow", parent=hypothesis.default, deadline=None)
+hypothesis.load_profile("codexflow")
 
 _running: Services | None = None
 _INFORMS_ONLY = frozenset({"-h", "--help", "-V", "--version", "--markers", "--fixtures"})
