@@ -57,7 +57,7 @@ def test_a_passkey_opens_the_account_without_a_password(site: Site, browser: Bro
         device = devices.send("WebAuthn.addVirtualAuthenticator", {"options": DEVICE})["authenticatorId"]
         page = asked_again(person, "/accounts/2fa/webauthn/add/")
         page.get_by_label("Name").fill("laptop")
-        page.get_by_label("Passwordless").check()
+        assert page.get_by_label("Sign in with this key alone").is_checked()
         page.locator("#mfa_webauthn_add").click()
         page.get_by_role("button", name="Download codes").or_(
             page.get_by_role("link", name="Download codes")
@@ -101,12 +101,12 @@ def test_a_recovery_code_stands_in_for_the_app_once(site: Site, browser: Browser
 
 
 def activate(page: Page, code: str) -> None:
-    page.get_by_label("Authenticator code").fill(code)
-    page.get_by_role("button", name="Activate").click()
+    page.get_by_label("Code from the app").fill(code)
+    page.get_by_role("button", name="Turn on").click()
 
 
 def code_of(secret: str) -> str:
-    return totp.format_hotp_value(totp.hotp_value(secret, clock.now_ms() // 30_000))
+    return str(totp.format_hotp_value(totp.hotp_value(secret, clock.now_ms() // 30_000)))
 
 
 def second_step(page: Page, code: str) -> None:
