@@ -105,7 +105,7 @@ frontend/node_modules: frontend/package-lock.json
 # Collect the texts of pages for translation. Needs gettext. Then edit locale/tr and run it again to compile.
 messages: $(VENV)/.dev
 	$(PY) manage.py makemessages --locale tr --no-location --no-wrap --no-obsolete --ignore 'frontend/*' --ignore staticfiles --ignore '.venv*'
-	$(PY) -c "import polib; path = 'locale/tr/LC_MESSAGES/django'; polib.pofile(path + '.po').save_as_mofile(path + '.mo')"
+	$(PY) -c "import pathlib, polib; [polib.pofile(str(path)).save_as_mofile(str(path.with_suffix('.mo'))) for path in pathlib.Path('locale').rglob('*.po')]"
 
 # What tests the agent doctor, where it is missing.
 curl:

@@ -19,10 +19,11 @@ from django.db import transaction
 from django.http import HttpRequest
 from django.shortcuts import render
 from django.urls import reverse
-from django.utils import translation
+from django.utils import timezone, translation
 from django.utils.translation import gettext_lazy as _
 
 from accounts.connections import PROVE, ZONE, connections_of, proofs_of, proved
+from accounts.middleware import zone_of
 from accounts.models import User, validate_timezone
 from accounts.selectors import INVITED, invitation_by_token
 from accounts.services import create_personal_organization, ensure_site_settings
@@ -40,9 +41,12 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc] # allauth has
         return invitation_by_token(request.session.get(INVITED, "")) is not None
 
     def send_mail(self, template_prefix: str, email: str, context: dict[str, Any]) -> None:
-        """In the language of the person it goes to, whoever caused it; of a stranger, in the page's."""
+        """In the language and time zone of the person it goes to, whoever caused it; of a stranger, in the page's."""
         known = context.get("user") or User.objects.filter(email=email.lower()).first()
-        with translation.override(known.language if isinstance(known, User) else translation.get_language()):
+        if not isinstance(known, User):
+            super().send_mail(template_prefix, email, context)
+            return
+        with translation.override(known.language), timezone.override(zone_of(known)):
             super().send_mail(template_prefix, email, context)
 
     def clean_email(self, email: str) -> str:

@@ -41,7 +41,8 @@ def organizations_in_the_way(user: User) -> list[Organization]:
 
 
 def delete_account(user: User, *, address: str | None = None) -> None:
-    """Empty the person's row and end every way in, in one transaction. Organizations without anybody else close.
+    """Empty the person's row and end every way in, in one transaction. Organizations without anybody else close; in
+    those that go on the keys they made go on, too: keys belong to organizations.
 
     Raises Refused while others would be left without an owner.
     """
@@ -59,8 +60,7 @@ def delete_account(user: User, *, address: str | None = None) -> None:
             if not organization.memberships.exclude(user=row).exists():
                 delete_organization(organization, actor=row, address=address)
             else:
-                access_ended.send(User, organization=organization, user=row, actor=row, address=address)
-                audit.record("member.left", row, organization=organization, actor=row, address=address)
+                audit.record("member.left", row, organization=organization, actor=row, address=address, keeps_keys=True)
         audit.record("account.deleted", row, organization=None, actor=row, address=address)
         _empty(row)
 

@@ -7,6 +7,7 @@ from django.contrib.auth.models import AbstractBaseUser, BaseUserManager
 from django.core.exceptions import ValidationError
 from django.db import models
 from django.db.models.functions import Lower
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 from typing_extensions import override
 
@@ -79,6 +80,16 @@ class User(AbstractBaseUser):
     @property
     def status(self) -> str:
         return "active" if self.is_active else "suspended"
+
+    @property
+    def is_suspended(self) -> bool:
+        """Shut out by an operator. Who deleted the account is not: the keys they leave belong to organizations."""
+        return not self.is_active and self.deleted_at is None
+
+    @property
+    def shown_name(self) -> str:
+        """Who this is to colleagues."""
+        return gettext("deleted account") if self.deleted_at else self.name or self.email
 
     @property
     def is_staff(self) -> bool:

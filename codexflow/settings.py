@@ -158,6 +158,7 @@ ACCOUNT_LOGIN_METHODS = {"email"}
 ACCOUNT_SIGNUP_FIELDS = ["email*", "password1*"]
 ACCOUNT_EMAIL_VERIFICATION = "mandatory" if ENV.mail else "none"
 ACCOUNT_EMAIL_VERIFICATION_BY_CODE_ENABLED = ENV.mail is not None
+ACCOUNT_EMAIL_VERIFICATION_SUPPORTS_RESEND = True
 ACCOUNT_PASSWORD_RESET_BY_CODE_ENABLED = True
 ACCOUNT_PREVENT_ENUMERATION = True
 ACCOUNT_LOGOUT_ON_PASSWORD_CHANGE = False
@@ -167,6 +168,7 @@ ACCOUNT_EMAIL_NOTIFICATIONS = True
 MFA_SUPPORTED_TYPES = ["totp", "webauthn", "recovery_codes"]
 MFA_PASSKEY_LOGIN_ENABLED = True
 MFA_TOTP_ISSUER = "CodexFlow"
+MFA_FORMS = {"add_webauthn": "accounts.passkeys.AddKeyForm", "edit_webauthn": "accounts.passkeys.EditKeyForm"}
 # Where no mail can be sent, no address is ever verified; a second factor is better than none.
 MFA_ALLOW_UNVERIFIED_EMAIL = ENV.mail is None
 MFA_WEBAUTHN_ALLOW_INSECURE_ORIGIN = not ENV.is_production
@@ -219,7 +221,8 @@ CHANNEL_LAYERS: dict[str, dict[str, Any]] = {
 
 LANGUAGE_CODE = "en"
 LANGUAGES = [("en", "English"), ("tr", "Türkçe")]
-LOCALE_PATHS = [REPOSITORY / "locale"]
+# The second says in our words what allauth says.
+LOCALE_PATHS = [REPOSITORY / "locale", REPOSITORY / "locale" / "allauth"]
 LANGUAGE_COOKIE_SAMESITE = "Lax"
 LANGUAGE_COOKIE_AGE = 365 * 24 * 3600
 USE_I18N = True

@@ -89,8 +89,12 @@ class IsCaller(BasePermission):
 
     @override
     def has_permission(self, request: Request, view: APIView) -> bool:
-        if not isinstance(request.auth, Principal) and isinstance(request.user, AnonymousUser):
+        if isinstance(request.auth, Principal):
+            return True
+        if isinstance(request.user, AnonymousUser):
             raise InvalidApiKey
+        if request.user.must_change_password:
+            raise ActionNotAllowed("Choose a password of your own first, at /accounts/password/change/.")
         return True
 
 

@@ -15,7 +15,7 @@ class InvalidApiKey(AppError):
 
 
 class AccountSuspended(AppError):
-    """The key is right, but its organization or its owner is suspended."""
+    """The key is right, but its organization or who made it is suspended."""
 
     code = "account_suspended"
     status = HTTPStatus.FORBIDDEN

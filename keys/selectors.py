@@ -95,7 +95,7 @@ def principal_of(public_id: str) -> Principal | None:
         ),
         works_until_s=min(ends) if ends else None,
         is_revoked=key.revoked_at is not None,
-        is_suspended=not (organization.is_active and key.created_by.is_active),
+        is_suspended=not organization.is_active or key.created_by.is_suspended,
     )
 
 

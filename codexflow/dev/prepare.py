@@ -38,13 +38,14 @@ def prepare(env: Env) -> None:
 def issue(env: Env) -> Quickstart:
     """A new demo key and admin password; the ones issued before stop working. One transaction, after `seed`."""
     # Models can be imported only once Django is set up.
-    from accounts.models import Organization, User
-    from codexflow.management.commands.seed import ADMIN_EMAIL, ADMIN_ORGANIZATION
+    from accounts.models import Organization
+    from codexflow.management.commands.seed import ADMIN_ORGANIZATION, administrator
     from keys.selectors import keys_of
     from keys.services import issue_key, revoke_key
 
     with transaction.atomic():
-        admin = User.objects.get(email=ADMIN_EMAIL)
+        admin = administrator()
+        assert admin is not None  # noqa: S101 - seeded just now
         password = env.admin_password or secrets.token_urlsafe(15)
         admin.set_password(password)
         admin.must_change_password = False  # nobody but the reader of this file knows it

@@ -142,6 +142,21 @@ def offset(zone: tzinfo) -> str:
     return f"UTC{'-' if minutes < 0 else '+'}{hours}{f':{rest:02}' if rest else ''}"
 
 
+# Looked for in this order: most browsers also name those they descend from.
+_BROWSERS = {"Edg": "Edge", "OPR/": "Opera", "Firefox/": "Firefox", "Chrome/": "Chrome", "Safari/": "Safari"}
+_SYSTEMS = {
+    "Android": "Android", "iPhone": "iPhone", "iPad": "iPad", "Windows": "Windows", "Mac OS X": "macOS",
+    "CrOS": "ChromeOS", "Linux": "Linux",
+}  # fmt: skip
+
+
+@register.filter
+def browser(user_agent: str) -> str:
+    """Firefox · Windows; for other programs what they say of themselves, in short."""
+    known = [next((name for mark, name in names.items() if mark in user_agent), "") for names in (_BROWSERS, _SYSTEMS)]
+    return " · ".join(filter(None, known)) if known[0] else user_agent[:40]
+
+
 @register.filter
 def initials(email: str) -> str:
     """Two letters for the round picture. Addresses are no Turkish words: i becomes I."""

@@ -23,7 +23,7 @@ _ARGS = [
     "--disable-sync",
     # Nothing beyond loopback, even when a page leads there.
     "--no-proxy-server",
-    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost",
 ]
 _AXE = Path(__file__).parent / "vendor" / "axe-4.14.1.min.js"
 _SERIOUS = ("serious", "critical")

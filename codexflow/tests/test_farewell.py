@@ -9,7 +9,7 @@ from django.core import mail
 from django.test import Client
 from django.urls import reverse
 
-from accounts import farewell, services
+from accounts import farewell, members, services
 from accounts.errors import Refused
 from accounts.models import AuditEntry, Membership, Organization, User
 from billing.models import Account, LedgerEntry
@@ -17,6 +17,8 @@ from billing.selectors import account_of
 from codexflow.testing.cast import Cast
 from keys import notices
 from keys.models import ApiKey
+from keys.selectors import principal_of
+from keys.services import issue_key
 
 
 @pytest.fixture
@@ -116,8 +118,46 @@ def test_the_only_owner_of_others_cannot_go(page: Client, cast: Cast) -> None:
     page.post(reverse("account-delete"), {"typed": cast.ada.email})
     cast.organization.refresh_from_db()
     assert cast.organization.is_active
-    assert not ApiKey.objects.filter(organization=cast.organization, revoked_at=None).exists()
+    # Keys belong to the organization, whoever made them.
+    assert ApiKey.objects.filter(organization=cast.organization, revoked_at=None).exists()
     assert list(cast.organization.memberships.filter(role="owner").values_list("user", flat=True)) == [cast.ben.pk]
+
+
+def test_keys_stay_with_the_organization_when_their_maker_deletes_the_account(cast: Cast, client: Client) -> None:
+    left = issue_key(cast.organization, name="ci", created_by=cast.ben).row
+    gone = issue_key(cast.eve.organizations.get(), name="alone", created_by=cast.eve).row
+    client.force_login(cast.ben)
+    assert "belong to those and keep working" in client.get(reverse("account-delete")).content.decode()
+    farewell.delete_account(cast.ben)
+    farewell.delete_account(cast.eve)
+    kept, ended = principal_of(left.public_id), principal_of(gone.public_id)
+    assert kept is not None
+    assert ended is not None
+    assert (kept.is_revoked, kept.is_suspended) == (False, False)
+    assert ended.is_revoked
+    told = AuditEntry.objects.get(action="member.left", organization=cast.organization).facts
+    assert told["keeps_keys"] is True
+    client.force_login(cast.ada)
+    text = client.get(reverse("key", args=[cast.slug, left.pk])).content.decode()
+    assert "deleted account" in text
+    assert "@invalid" not in text
+
+
+def test_keys_kept_at_a_removal_outlive_the_account(cast: Cast) -> None:
+    left = issue_key(cast.organization, name="ci", created_by=cast.ben).row
+    place = cast.organization.memberships.get(user=cast.ben)
+    members.remove(place, by_role="owner", keeps_keys=True, actor=cast.ada)
+    farewell.delete_account(cast.ben)
+    principal = principal_of(left.public_id)
+    assert principal is not None
+    assert not principal.is_suspended
+
+
+def test_keys_of_somebody_suspended_stop(cast: Cast) -> None:
+    User.objects.filter(pk=cast.ada.pk).update(is_active=False)
+    principal = principal_of(cast.key.public_id)
+    assert principal is not None
+    assert principal.is_suspended
 
 
 def test_a_person_gets_what_the_house_knows_of_them(page: Client, cast: Cast) -> None:

@@ -1,12 +1,15 @@
 """EMAIL_URL, and mail that is kept instead of sent."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from django.core import mail as sent
 from django.core.mail import EmailMessage
 from django.test import Client
+from django.urls import reverse
 
 from codexflow.dev import mail
 from codexflow.env import Env, EnvError
@@ -59,3 +62,24 @@ def test_only_the_newest_mails_are_kept(settings: Any, tmp_path: Path) -> None:
     kept = mail.kept()
     assert len(kept) == mail.KEPT
     assert kept[0].subject == str(mail.KEPT + 4)
+
+
+def test_a_notice_says_the_time_with_its_zone_and_what_it_came_from(cast: Cast) -> None:
+    cast.ada.timezone, cast.ada.language = "Europe/Istanbul", "tr"
+    cast.ada.set_password("correct horse battery")
+    cast.ada.save()
+    firefox = "Mozilla/5.0 (X11; Linux x86_64; rv:144.0) Gecko/20100101 Firefox/144.0"
+    client = Client(headers={"user-agent": firefox})
+    client.post(reverse("account_reset_password"), {"email": cast.ada.email})
+    code = re.findall(r"^[A-Z0-9]{4}-[A-Z0-9]{4}$", str(sent.outbox[-1].body), re.MULTILINE)[0]
+    client.post(reverse("account_confirm_password_reset_code"), {"code": code})
+    chosen = {"password1": "another horse battery", "password2": "another horse battery"}
+    client.post(reverse("account_complete_password_reset"), chosen)
+    notice = sent.outbox[-1]
+    assert notice.subject == "Parolanız sıfırlandı"
+    assert "Parolanız sıfırlandı." in notice.body
+    assert "(UTC+0300)" in notice.body
+    assert "Firefox · Linux" in notice.body
+    for mail_text in (each.body for each in sent.outbox):
+        assert "CodexFlow\n" in str(mail_text)
+        assert "testserver'" not in str(mail_text), "a suffix on the name of a host"

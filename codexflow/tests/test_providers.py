@@ -543,7 +543,7 @@ def test_every_way_to_prove_oneself_is_offered(client: Client, cast: Cast) -> No
     connected(cast.ada, GOOGLE, 7002)
     client.force_login(cast.ada)
     text = client.get(reverse("account_reauthenticate")).content.decode()
-    for way in ("Sign in with GitHub again", "Sign in with Google again", "Use authenticator app or code"):
+    for way in ("Sign in with GitHub again", "Sign in with Google again", "Use an app or recovery code"):
         assert text.count(way) == 1, way
 
 

@@ -1,5 +1,6 @@
 """Members, invitations and the trail, over the pages."""
 
+import html
 import re
 from datetime import timedelta
 from typing import Any
@@ -99,7 +100,10 @@ def test_a_newcomer_signs_up_and_comes_back_even_where_sign_up_is_closed(team: C
     site.is_signup_open = False
     site.save()
     link, browser = reverse("invitation", args=[invitations.token_of(invited(team))]), Client()
-    assert "Create an account to accept" in browser.get(link).content.decode()
+    text = browser.get(link).content.decode()
+    assert "Create an account to accept" in text
+    there = html.unescape(re.findall(r'href="(/accounts/signup/[^"]+)"', text)[0])
+    assert 'value="nina@example.org"' in browser.get(there).content.decode()
     form = {"email": "nina@example.org", "password1": "correct horse battery", "next": link}
     answer = browser.post(reverse("account_signup"), form, follow=True)
     assert answer.redirect_chain[-1][0] == link
@@ -112,7 +116,7 @@ def test_with_codes_a_newcomer_comes_back_too(team: Cast, settings: Any) -> None
     link, browser = reverse("invitation", args=[invitations.token_of(invited(team))]), Client()
     form = {"email": "nina@example.org", "password1": "correct horse battery", "next": link}
     browser.post(reverse("account_signup"), form)
-    code = next(line for line in str(mail.outbox[0].body).splitlines() if 5 < len(line.strip()) < 12).strip()
+    code = re.findall(r"^[A-Z0-9]{4}-[A-Z0-9]{4}$", str(mail.outbox[0].body), re.MULTILINE)[0]
     answer = browser.post(reverse("account_email_verification_sent"), {"code": code}, follow=True)
     assert answer.redirect_chain[-1][0] == link
 

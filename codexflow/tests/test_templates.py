@@ -22,6 +22,7 @@ from codexflow.testing.texts import texts
 
 TEMPLATES = sorted((REPOSITORY / "templates").rglob("*.html"))
 CATALOGUE = REPOSITORY / "locale" / "tr" / "LC_MESSAGES" / "django.po"
+ALLAUTH_IN_TURKISH = Path(allauth.__file__).parent / "locale" / "tr" / "LC_MESSAGES" / "django.po"
 VENDOR = REPOSITORY / "static" / "vendor" / "VENDOR.toml"
 
 
@@ -55,10 +56,14 @@ def test_turkish_is_complete() -> None:
                 assert set(re.findall(r"%\(\w+\)s|\{\w+\}", text)) >= names, entry.msgid
 
 
-def test_the_compiled_catalogue_is_that_of_the_text() -> None:
-    compiled = polib.mofile(str(CATALOGUE.with_suffix(".mo")))
+CATALOGUES = sorted((REPOSITORY / "locale").rglob("*.po"))
+
+
+@pytest.mark.parametrize("path", CATALOGUES, ids=lambda path: str(path.relative_to(REPOSITORY)))
+def test_the_compiled_catalogue_is_that_of_the_text(path: Path) -> None:
+    compiled = polib.mofile(str(path.with_suffix(".mo")))
     told = {entry.msgid: entry.msgstr or entry.msgstr_plural for entry in compiled}
-    assert told == {entry.msgid: entry.msgstr or entry.msgstr_plural for entry in polib.pofile(str(CATALOGUE))}
+    assert told == {entry.msgid: entry.msgstr or entry.msgstr_plural for entry in polib.pofile(str(path))}
 
 
 def test_the_catalogue_has_every_text_of_the_program_and_no_other() -> None:
@@ -86,7 +91,8 @@ MAILS = sorted(
 FACTS = {
     "organization": "Analytical Engines", "by": "ada@example.org", "email": "ben@example.org", "user": None,
     "link": "https://x.example/y", "ends_at": datetime(2026, 11, 28, tzinfo=UTC), "code": "ABC-DEF", "ip": "192.0.2.1",
-    "current_site": {"name": "x.example", "domain": "x.example"}, "from_email": "a@x.example", "timestamp": "now",
+    "current_site": {"name": "x.example", "domain": "x.example"}, "from_email": "a@x.example",
+    "timestamp": datetime(2026, 11, 28, 9, 30, tzinfo=UTC), "user_agent": "curl/8.5",
     "provider": "GitHub",
     "to_email": "b@x.example", "deleted_email": "c@x.example",
 }  # fmt: skip
@@ -125,10 +131,26 @@ NEVER_CAPITALIZED = {
 }
 
 
+@pytest.mark.parametrize("language", ["en", "tr"])
+def test_what_we_say_for_allauth_is_still_asked_for(language: str) -> None:
+    theirs = {entry.msgid for entry in polib.pofile(str(ALLAUTH_IN_TURKISH))}
+    path = REPOSITORY / "locale" / "allauth" / language / "LC_MESSAGES" / "django.po"
+    for entry in polib.pofile(str(path)):
+        assert entry.msgid in theirs, entry.msgid
+        names = set(re.findall(r"%\(\w+\)s|%d|\{\w+\}", entry.msgid))
+        for text in [entry.msgstr, *entry.msgstr_plural.values()]:
+            assert not text or set(re.findall(r"%\(\w+\)s|%d|\{\w+\}", text)) == names, entry.msgid
+
+
+def test_a_password_has_one_name_in_turkish() -> None:
+    with translation.override("tr"):
+        for entry in polib.pofile(str(ALLAUTH_IN_TURKISH)):
+            assert "ifre" not in translation.gettext(entry.msgid), entry.msgid
+
+
 def test_allauth_speaks_turkish_where_we_show_it() -> None:
     assert apps.is_installed("allauth")
-    path = Path(apps.get_app_config("allauth").path) / "locale" / "tr" / "LC_MESSAGES" / "django.po"
-    theirs = {entry.msgid for entry in polib.pofile(str(path)) if entry.translated()}
+    theirs = {entry.msgid for entry in polib.pofile(str(ALLAUTH_IN_TURKISH)) if entry.translated()}
     ours = {entry.msgid for entry in polib.pofile(str(CATALOGUE))}
     for needed in ("Sign In", "Sign Up", "Sessions", "Two-Factor Authentication", "Enter Email Verification Code"):
         assert needed in theirs | ours, needed

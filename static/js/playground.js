@@ -110,7 +110,8 @@
     state.id = response.headers.get("x-cfx-stage") ? response.headers.get("x-cfx-request-id") : "";
     if (!response.ok) {
       const told = await response.json().catch(() => null);
-      fail(answer, told?.error ? `${told.error.message} (${told.error.code})` : say.sayLost);
+      if (response.status === 401) fail(answer, say.sayOver);
+      else fail(answer, told?.error ? `${told.error.message} (${told.error.code})` : say.sayLost);
       return;
     }
     fact(answer, `${response.headers.get("x-cfx-stage")} · ${response.headers.get("x-cfx-model")}`, "mono");

@@ -17,9 +17,11 @@ def test_from_sign_up_to_the_first_number(site: Site, browser: Browser) -> None:
         page.get_by_role("link", name="Get an API key").click()
         page.fill("input[name=email]", "grace@example.org")
         page.fill("input[name=password1]", "correct horse battery")
-        page.get_by_role("button", name="Sign Up").click()
+        page.get_by_role("button", name="Create an account").click()
         page.get_by_text("Waiting for your first request").wait_for()
         assert "/o/grace/" in page.url
+        # The examples read the key from there.
+        assert "export CODEXFLOW_API_KEY=cfx_" in page.locator("main").inner_text()
 
         page.get_by_role("link", name="Create a key").click()
         page.get_by_label("Name").fill("laptop")

@@ -75,6 +75,33 @@ def test_rotation_with_and_without_overlap(site: Site, browser: Browser) -> None
         assert person.complaints == []
 
 
+def test_a_name_without_a_space_breaks_instead_of_the_page(site: Site, browser: Browser) -> None:
+    known, name = site.quickstart, "k" * 60
+    width = "document.documentElement.scrollWidth"
+    boxes = "[...document.querySelectorAll('#dialog, main .scroller')]"
+    hidden = f"{boxes}.filter((box) => box.scrollWidth > box.clientWidth).length"
+    with visitor(browser, site.url, size=PHONE) as person:
+        person.sign_in(known.admin_email, known.admin_password)
+        page = person.go(f"/o/{SLUG}/keys/create/")
+        page.get_by_label("Name").fill(name)
+        page.get_by_role("button", name="Create", exact=True).click()
+        page.locator("[data-secret]").wait_for()
+        assert page.evaluate(width) == PHONE["width"]
+        page = person.go(f"/o/{SLUG}/keys/")
+        page.locator(f"td a[title={name}]").click()
+        page.locator("#drawer").get_by_role("link", name="Rotate").click()
+        page.get_by_label("How long both keys work").wait_for()
+        assert page.evaluate(hidden) == 0
+        page.get_by_role("button", name="Rotate").click()
+        page.get_by_text("The old key").wait_for()
+        assert page.evaluate(hidden) == 0
+        taken(page)
+        # The row of the old key says until when it works, and every column is still there.
+        page = person.go(f"/o/{SLUG}/keys/")
+        page.get_by_text("Rotated").first.wait_for()
+        assert page.evaluate(hidden) == 0
+
+
 def test_on_a_phone_a_row_leads_to_everything(site: Site, browser: Browser) -> None:
     known = site.quickstart
     with visitor(browser, site.url, size=PHONE) as person:

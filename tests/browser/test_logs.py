@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Browser, Page, Route, WebSocketRoute, expect
 
 from codexflow.lib.ids import new_id
-from codexflow.testing.browser import DESKTOP, Visitor, visitor
+from codexflow.testing.browser import DESKTOP, PHONE, Visitor, visitor
 from codexflow.testing.pictures import SLUG
 from codexflow.testing.site import Site
 from tests.browser.calls import call
@@ -61,6 +61,18 @@ def test_requests_appear_and_wait_while_somebody_looks(site: Site, browser: Brow
         assert page.locator("#live").get_attribute("aria-pressed") == "false"
         assert "live=" not in page.url
         assert person.complaints == []
+
+
+def test_on_a_phone_names_of_models_are_whole(site: Site, browser: Browser) -> None:
+    known = site.quickstart
+    mine = call(site.url, known.api_key)  # by claude-sonnet-4.5, the longest of them
+    with visitor(browser, site.url, size=PHONE) as person:
+        person.sign_in(known.admin_email, known.admin_password)
+        page = person.go(f"/o/{SLUG}/logs/?id={mine}")
+        row(page, mine).wait_for()
+        cut = "(cell) => cell.scrollWidth > cell.clientWidth && getComputedStyle(cell).overflowX === 'hidden'"
+        assert not any(row(page, mine).locator("td").nth(n).evaluate(cut) for n in range(9))
+        assert page.locator("#results .scroller").evaluate("(box) => box.scrollWidth - box.clientWidth") == 0
 
 
 def test_the_server_filters_and_a_reload_goes_on(site: Site, browser: Browser) -> None:

@@ -86,3 +86,14 @@ def test_a_refusal_is_told_in_words(site: Site, browser: Browser) -> None:
         assert page.get_by_label("Your message").input_value() == "[[fault:400]]", "what was written is lost"
         # The browser itself says that the answer was no success.
         assert all("400" in each for each in person.complaints)
+
+
+def test_who_is_signed_out_meanwhile_is_told_and_loses_no_word(site: Site, browser: Browser) -> None:
+    with visitor(browser, site.url, size=PHONE) as person:
+        page = opened(person, site)
+        row = page.locator("#play-send").locator("xpath=../..")
+        assert len({round(button.bounding_box()["y"]) for button in row.get_by_role("button").all()}) == 1  # type: ignore[index]
+        person.context.clear_cookies(name="sessionid")
+        ask(page, "Is anybody there?")
+        page.get_by_text("Your session has ended").wait_for()
+        assert page.get_by_label("Your message").input_value() == "Is anybody there?"

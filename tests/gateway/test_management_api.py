@@ -233,6 +233,21 @@ def test_a_session_of_somebody_else_finds_no_such_organization(live: Live) -> No
     assert client.get("/api/v1/keys?organization=no-such").status_code == 404
 
 
+def test_whoever_must_choose_a_password_may_nothing_before(live: Live) -> None:
+    organization = an_organization()
+    user = organization.members.get()
+    user.must_change_password = True
+    user.save()
+    client = session_of(user)
+    for path in ("keys", "requests", "usage", "budgets"):
+        answer = client.get(f"/api/v1/{path}?organization={organization.slug}")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (403, "action_not_allowed"), path
+        assert "/accounts/password/change/" in answer.json()["error"]["message"]
+    made = client.post(f"/api/v1/keys?organization={organization.slug}", {"name": "x"}, content_type="application/json")
+    assert made.status_code == 403
+    assert not ApiKey.objects.filter(organization=organization).exists()
+
+
 def test_a_session_needs_its_csrf_token_to_write(live: Live) -> None:
     organization = an_organization()
     client = Client(enforce_csrf_checks=True)
