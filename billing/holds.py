@@ -18,6 +18,8 @@ class CallSize(Struct, frozen=True, kw_only=True):
     images: int = 0
     max_output_tokens: int  # already clamped, and sent upstream as such
     choices: int = 1
+    # Whether the provider's cache may be asked to keep the input for an hour, which costs more than for minutes.
+    may_cache_for_an_hour: bool = False
 
     @property
     def prompt_tokens(self) -> int:
@@ -41,10 +43,23 @@ class CallSize(Struct, frozen=True, kw_only=True):
 def worst_nanos(size: CallSize, rates: Iterable[FrozenRates]) -> int:
     """Most that a call can cost, in nanos, over the models that may answer it.
 
-    The dearest counts, since only one attempt is billed.
+    The dearest counts, since only one attempt is billed; and of each the dearest way in which input is counted.
     """
-    usage = Usage(prompt_tokens=size.prompt_tokens, completion_tokens=size.completion_tokens)
-    return max([cost_nanos(usage, each) for each in rates])
+    return max([cost_nanos(_dearest_usage(size, each), each) for each in rates])
+
+
+def _dearest_usage(size: CallSize, rates: FrozenRates) -> Usage:
+    prompt, completion = size.prompt_tokens, size.completion_tokens
+    write_nanos = rates.cache_write_1h_nanos if size.may_cache_for_an_hour else rates.cache_write_nanos
+    if write_nanos is None or write_nanos <= rates.input_nanos:
+        return Usage(prompt_tokens=prompt, completion_tokens=completion)
+    for_an_hour = prompt if size.may_cache_for_an_hour else 0
+    return Usage(
+        prompt_tokens=prompt,
+        cache_write_tokens=prompt,
+        cache_write_1h_tokens=for_an_hour,
+        completion_tokens=completion,
+    )
 
 
 def no_dearer_than_first(size: CallSize, rates: Mapping[str, FrozenRates]) -> tuple[dict[str, FrozenRates], int]:

@@ -58,6 +58,7 @@ class Call(Struct, frozen=True, kw_only=True):
     limits: dict[str, int]  # the bounds of the output that were given, by field
     text_bytes: int
     images: int
+    may_cache_for_an_hour: bool
 
     @property
     def model(self) -> str | None:
@@ -80,6 +81,7 @@ class Call(Struct, frozen=True, kw_only=True):
             images=self.images,
             max_output_tokens=max_output_tokens,
             choices=self.shape.choices,
+            may_cache_for_an_hour=self.may_cache_for_an_hour,
         )
 
     def prompt(self) -> Prompt:
@@ -110,7 +112,15 @@ def parse(body: bytes, shape: type[Shape]) -> Call:
             raise InvalidRequestBody(f"`{name}` must be between 1 and {MAX_OUTPUT_TOKENS}.", param=name)
     attachments = known.attachments()
     text_bytes = len(body) - (sum(len(bytes(each)) for each in attachments) if attachments else 0)
-    return Call(fields=fields, shape=known, limits=limits, text_bytes=text_bytes, images=len(attachments))
+    return Call(
+        fields=fields,
+        shape=known,
+        limits=limits,
+        text_bytes=text_bytes,
+        images=len(attachments),
+        # Somewhere inside `cache_control`, perhaps with letters written as escapes.
+        may_cache_for_an_hour=b'1h"' in body or b"\\u00" in body,
+    )
 
 
 def upstream_tail(call: Call, *, max_tokens: int, temperature: float | None) -> bytes:

@@ -6,7 +6,7 @@ from msgspec import Struct
 
 from billing.holds import CallSize, worst_nanos
 from billing.limits import Admission
-from billing.pricing import FrozenRates
+from billing.pricing import FrozenRates, frozen
 from codexflow.catalogue import directory
 from codexflow.catalogue.schema import Catalogue
 from codexflow.env import Env
@@ -133,12 +133,7 @@ def _rates(models: tuple[str, ...], catalogue: Catalogue, margin_bp: int) -> dic
         price = catalogue.prices.get(model)
         if price is None:
             raise ModelNotPriced(param="model")
-        found[model] = FrozenRates(
-            input_nanos=price.input_nanos,
-            cached_nanos=price.cached_nanos,
-            output_nanos=price.output_nanos,
-            margin_bp=margin_bp,
-        )
+        found[model] = frozen(price, margin_bp=margin_bp)
     return found
 
 

@@ -77,6 +77,8 @@ class Meter:
         counted = Usage(
             prompt_tokens=self._begun.prompt_tokens or prompt_tokens_guess,
             cached_tokens=self._begun.cached_tokens,
+            cache_write_tokens=self._begun.cache_write_tokens,
+            cache_write_1h_tokens=self._begun.cache_write_1h_tokens,
             completion_tokens=self.delivered_tokens(),
         )
         return counted, RANK_COUNTED

@@ -11,9 +11,18 @@ MAX_TOKENS = 1_000_000_000
 NOTHING = Usage()
 
 
+class _CacheWrites(Struct):
+    """What a cache took in, by how long it keeps it. The rest is kept for minutes."""
+
+    ephemeral_1h_input_tokens: int | None = None
+
+
 class _Details(Struct):
     cached_tokens: int | None = None
     reasoning_tokens: int | None = None
+    # LiteLLM's names for what a cache took in.
+    cache_creation_tokens: int | None = None
+    cache_creation_token_details: _CacheWrites | None = None
 
 
 class ProviderUsage(Struct):
@@ -33,6 +42,7 @@ class ProviderUsage(Struct):
     output_tokens_details: _Details | None = None
     cache_read_input_tokens: int | None = None
     cache_creation_input_tokens: int | None = None
+    cache_creation: _CacheWrites | None = None
     cost: Any = None  # LiteLLM's is a number; some providers write an object, and their answer is good all the same
     # Set by a dialect whose streams tell of the input first: there is more to come.
     is_only_input: bool = False
@@ -49,21 +59,29 @@ class ProviderUsage(Struct):
         details = self.prompt_tokens_details or self.input_tokens_details
         output = self.completion_tokens_details or self.output_tokens_details
         cached = details.cached_tokens if details else 0
+        written = (details.cache_creation_tokens if details else None) or self.cache_creation_input_tokens
+        by_life = (details.cache_creation_token_details if details else None) or self.cache_creation
         prompt = self.prompt_tokens
         if prompt is None:
             prompt = self.input_tokens or 0
             if details is None:
                 cached = self.cache_read_input_tokens
-                prompt += (cached or 0) + (self.cache_creation_input_tokens or 0)
+                prompt += (cached or 0) + (written or 0)
         if not prompt:
-            prompt, cached = begun.prompt_tokens, begun.cached_tokens
+            prompt, cached, written = begun.prompt_tokens, begun.cached_tokens, begun.cache_write_tokens
         completion = self.produced
         if min(prompt, completion) < 0 or not 0 < prompt + completion <= MAX_TOKENS:
             return None
+        cached = _part(cached, prompt)
+        written = _part(written, prompt - cached)
+        # The end of a stream repeats how much was written and not for how long.
+        for_an_hour = by_life.ephemeral_1h_input_tokens if by_life else begun.cache_write_1h_tokens
         return Usage(
             prompt_tokens=prompt,
             completion_tokens=completion,
-            cached_tokens=_part(cached, prompt),
+            cached_tokens=cached,
+            cache_write_tokens=written,
+            cache_write_1h_tokens=_part(for_an_hour, written),
             reasoning_tokens=_part(output.reasoning_tokens if output else 0, completion),
         )
 

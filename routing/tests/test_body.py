@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from billing.holds import CallSize
 from codexflow.lib.envelope import anthropic_envelope
 from routing.body import CONTROL_FIELDS, Call, parse, upstream_body, upstream_tail
 from routing.errors import InvalidJson, InvalidRequestBody, ThreadsUnsupported
@@ -251,6 +252,18 @@ def test_pictures_and_documents_are_no_text_on_any_surface() -> None:
         parsed(Responses, input=[{"role": "user", "content": [{"type": "input_image", "image_url": blob}]}]),
     ]  # fmt: skip
     assert [(call.images, call.text_bytes < 300) for call in calls] == [(1, True)] * 3
+
+
+def test_a_cache_that_may_keep_the_input_for_an_hour_is_held_for() -> None:
+    def size(**control: str) -> CallSize:
+        text = {"type": "text", "text": "hi", "cache_control": {"type": "ephemeral", **control}}
+        return parsed(Messages, messages=[{"role": "user", "content": [text]}]).size(10)
+
+    assert not size().may_cache_for_an_hour
+    assert not size(ttl="5m").may_cache_for_an_hour
+    assert size(ttl="1h").may_cache_for_an_hour
+    escaped = b'{"messages":[{"role":"user","content":"hi"}],"cache_control":{"ttl":"1\\u0068"}}'
+    assert parse(escaped, Messages).size(10).may_cache_for_an_hour
 
 
 @pytest.mark.parametrize(

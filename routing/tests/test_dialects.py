@@ -43,13 +43,30 @@ def test_a_cached_prompt_counts_once_on_every_surface() -> None:
     )
     # LiteLLM repeats Anthropic's words beside OpenAI's there: the prompt already holds them.
     mixed = {**details, "cache_read_input_tokens": 80, "cache_creation_input_tokens": 7}
-    assert usage_of(Completions(), event({"usage": mixed})) == usage_of(Completions(), event({"usage": details}))
+    assert usage_of(Completions(), event({"usage": mixed})) == Usage(
+        prompt_tokens=100, cached_tokens=80, cache_write_tokens=7, completion_tokens=5
+    )
     of_messages = {
         "input_tokens": 20, "output_tokens": 5, "cache_read_input_tokens": 80, "cache_creation_input_tokens": 7,
     }  # fmt: skip
     assert usage_of(Messages(), event({"type": "message_delta", "usage": of_messages})) == Usage(
-        prompt_tokens=107, cached_tokens=80, completion_tokens=5
+        prompt_tokens=107, cached_tokens=80, cache_write_tokens=7, completion_tokens=5
     )
+
+
+def test_what_a_cache_took_in_for_an_hour_is_told_apart_on_every_surface() -> None:
+    by_life = {"ephemeral_5m_input_tokens": 20, "ephemeral_1h_input_tokens": 30}
+    expected = Usage(prompt_tokens=100, cache_write_tokens=50, cache_write_1h_tokens=30, completion_tokens=5)
+    details = {"cached_tokens": 0, "cache_creation_tokens": 50, "cache_creation_token_details": by_life}
+    chat = {"prompt_tokens": 100, "completion_tokens": 5, "prompt_tokens_details": details}
+    assert usage_of(Completions(), event({"usage": chat})) == expected
+    messages = {
+        "input_tokens": 50, "output_tokens": 5, "cache_creation_input_tokens": 50, "cache_creation": by_life,
+    }  # fmt: skip
+    assert usage_of(Messages(), event({"type": "message_delta", "usage": messages})) == expected
+    responses = {"input_tokens": 100, "output_tokens": 5, "input_tokens_details": details}
+    completed = {"type": "response.completed", "response": {"usage": responses}}
+    assert usage_of(Responses(), event(completed)) == expected
 
 
 def test_the_start_of_a_message_tells_of_its_input_only() -> None:

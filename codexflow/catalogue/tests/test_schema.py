@@ -55,13 +55,27 @@ def test_the_shipped_file_says_what_the_deployment_guide_says() -> None:
 
 def test_prices_are_exact() -> None:
     prices = parse(SHIPPED, source="models.yaml").prices
-    assert prices["deepseek-v3"] == Rates(input_nanos=270_000_000, cached_nanos=270_000_000, output_nanos=1_100_000_000)
+    assert prices["deepseek-v3"] == Rates(
+        input_nanos=270_000_000,
+        cached_nanos=270_000_000,
+        cache_write_nanos=270_000_000,
+        cache_write_1h_nanos=270_000_000,
+        output_nanos=1_100_000_000,
+    )
     assert prices["text-embedding-3-small"].output_nanos == 0
 
 
 def test_cached_input_has_its_own_price_when_given() -> None:
-    text = SHIPPED.replace("{input: 3, output: 15}", "{input: 3, cached_input: 0.30, output: 15}")
+    text = SHIPPED.replace("{input: 3, ", "{input: 3, cached_input: 0.30, ")
     assert parse(text, source="models.yaml").prices["claude-sonnet-4.5"].cached_nanos == 300_000_000
+
+
+def test_what_a_cache_takes_in_has_its_own_prices_when_given() -> None:
+    prices = parse(SHIPPED, source="models.yaml").prices
+    sonnet = prices["claude-sonnet-4.5"]
+    assert (sonnet.cache_write_nanos, sonnet.cache_write_1h_nanos) == (3_750_000_000, 6_000_000_000)
+    by_minutes = parse(SHIPPED.replace(", cache_write_1h: 6,", ","), source="models.yaml").prices["claude-sonnet-4.5"]
+    assert by_minutes.cache_write_1h_nanos == by_minutes.cache_write_nanos == 3_750_000_000
 
 
 def test_a_file_without_prices_gets_the_shipped_ones() -> None:
