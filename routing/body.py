@@ -36,6 +36,18 @@ CONTROL_FIELDS = frozenset({
 })
 # fmt: on
 CONTROL_PREFIXES = ("litellm_", "aws_", "azure_", "vertex_", "watsonx_", "s3_")
+# How much may come out, in the words of other surfaces and of providers. LiteLLM hands most of them on, and Gemini takes
+# `max_output_tokens` for more than ours: each is dropped where it is not the surface's own.
+# fmt: off
+OUTPUT_FIELDS = frozenset({
+    "best_of", "candidate_count", "candidateCount", "generation_config", "generationConfig", "inferenceConfig",
+    "max_completion_tokens", "max_gen_len", "max_length", "max_new_tokens", "max_output_tokens", "max_tokens",
+    "max_tokens_to_sample", "maxOutputTokens", "maxTokenCount", "maxTokens", "n", "num_generations", "num_predict",
+    "num_return_sequences",
+})
+# fmt: on
+# Faster or nearer service, for which providers charge more than the price that is sold.
+DEARER_FIELDS = frozenset({"inference_geo", "service_tier", "serviceTier", "speed"})
 # The same inside `metadata`, which otherwise is the caller's own.
 METADATA_CONTROL_PREFIXES = ("litellm", "user_api_key", "spend_logs", "guardrail", "model_", "hidden_", "proxy_")
 
@@ -144,7 +156,7 @@ def upstream_tail(call: Call, *, max_tokens: int, temperature: float | None) -> 
         for name, raw in fields.items()
         if name not in own
         and name not in _REWRITTEN
-        and name not in CONTROL_FIELDS
+        and name not in _dropped(type(shape))
         and name not in shape.limit_fields
         and not name.startswith(CONTROL_PREFIXES)
     ]
@@ -155,6 +167,12 @@ def upstream_tail(call: Call, *, max_tokens: int, temperature: float | None) -> 
 def upstream_body(model: str, tail: bytes) -> bytes:
     """A complete upstream body for one attempt."""
     return b'{"model":%b,%b' % (_encode(model), tail)
+
+
+@cache
+def _dropped(shape: type[Shape]) -> frozenset[str]:
+    """The fields that do not go on from a surface."""
+    return CONTROL_FIELDS | DEARER_FIELDS | OUTPUT_FIELDS.difference(shape.__struct_encode_fields__)
 
 
 def _is_absent(raw: Raw | None) -> bool:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from billing.holds import CallSize
 from codexflow.lib.envelope import anthropic_envelope
-from routing.body import CONTROL_FIELDS, Call, parse, upstream_body, upstream_tail
+from routing.body import CONTROL_FIELDS, DEARER_FIELDS, OUTPUT_FIELDS, Call, parse, upstream_body, upstream_tail
 from routing.errors import InvalidJson, InvalidRequestBody, ThreadsUnsupported
 from routing.shapes import Chat, Completions, CountTokens, Embeddings, Messages, Responses, Shape
 
@@ -23,7 +23,7 @@ _values = st.recursive(
 _READ = {"messages", "model", "stream", "stream_options", "tools", "n", "max_tokens", "max_completion_tokens"}
 _names = st.text(min_size=1).filter(
     lambda name: (
-        name not in CONTROL_FIELDS | _READ | {"metadata", "temperature"}
+        name not in CONTROL_FIELDS | DEARER_FIELDS | OUTPUT_FIELDS | _READ | {"metadata", "temperature"}
         and not name.startswith(("litellm_", "aws_", "azure_", "vertex_", "watsonx_", "s3_"))
     )
 )
@@ -252,6 +252,27 @@ def test_pictures_and_documents_are_no_text_on_any_surface() -> None:
         parsed(Responses, input=[{"role": "user", "content": [{"type": "input_image", "image_url": blob}]}]),
     ]  # fmt: skip
     assert [(call.images, call.text_bytes < 300) for call in calls] == [(1, True)] * 3
+
+
+_OTHER_WORDS = ("max_output_tokens", "maxOutputTokens", "max_completion_tokens", "max_tokens", "candidate_count", "n")
+
+
+@pytest.mark.parametrize(
+    ("shape", "body", "own"),
+    [
+        (Chat, {"messages": _MESSAGES}, {"max_tokens": 100, "max_completion_tokens": 100, "n": 7}),
+        (Completions, {"prompt": "x"}, {"max_tokens": 100, "n": 7}),
+        (Responses, {"input": "x"}, {"max_output_tokens": 100}),
+        (Messages, {"messages": _MESSAGES}, {"max_tokens": 100}),
+        (Embeddings, {"input": "x"}, {}),
+    ],
+)
+def test_nobody_asks_for_more_than_is_held_in_other_words(
+    shape: type[Shape], body: dict[str, Any], own: dict[str, int]
+) -> None:
+    call = parsed(shape, **body, **dict.fromkeys(_OTHER_WORDS, 7), service_tier="priority", speed="fast")
+    sent = json.loads(upstream_body("m", upstream_tail(call, max_tokens=100, temperature=None)))
+    assert {name: sent[name] for name in (*_OTHER_WORDS, "service_tier", "speed") if name in sent} == own
 
 
 def test_a_cache_that_may_keep_the_input_for_an_hour_is_held_for() -> None:
