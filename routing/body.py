@@ -36,8 +36,11 @@ CONTROL_FIELDS = frozenset({
 })
 # fmt: on
 CONTROL_PREFIXES = ("litellm_", "aws_", "azure_", "vertex_", "watsonx_", "s3_")
-# How much may come out, in the words of other surfaces and of providers. LiteLLM hands most of them on, and Gemini takes
-# `max_output_tokens` for more than ours: each is dropped where it is not the surface's own.
+# The same inside `metadata`, which otherwise is the caller's own.
+METADATA_CONTROL_PREFIXES = ("litellm", "user_api_key", "spend_logs", "guardrail", "model_", "hidden_", "proxy_")
+
+# How much may come out, in the words of other surfaces and of providers. LiteLLM hands most of them on, and Gemini
+# obeys `max_output_tokens` rather than our bound: each is dropped where it is not the surface's own.
 # fmt: off
 OUTPUT_FIELDS = frozenset({
     "best_of", "candidate_count", "candidateCount", "generation_config", "generationConfig", "inferenceConfig",
@@ -48,8 +51,6 @@ OUTPUT_FIELDS = frozenset({
 # fmt: on
 # Faster or nearer service, for which providers charge more than the price that is sold.
 DEARER_FIELDS = frozenset({"inference_geo", "service_tier", "serviceTier", "speed"})
-# The same inside `metadata`, which otherwise is the caller's own.
-METADATA_CONTROL_PREFIXES = ("litellm", "user_api_key", "spend_logs", "guardrail", "model_", "hidden_", "proxy_")
 
 # Written by the gateway itself, from the parsed values.
 _REWRITTEN = frozenset({"model", "stream_options", "metadata"})
