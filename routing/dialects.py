@@ -51,6 +51,10 @@ class Dialect(ABC):
     # An event longer than this is passed on in pieces: it is content, not one of the small events we look for.
     max_held_bytes: int = 256 * 1024
 
+    def most_held_bytes(self, beginning: bytes) -> int:
+        """How much is held of an event that begins so and is longer than that."""
+        return self.max_held_bytes
+
     def may_matter(self, events: bytes) -> bool:
         """Whether any of these events could be more than content."""
         return b'"usage":' in events or b"[DONE]" in events or b'"error":' in events
@@ -284,6 +288,9 @@ class Responses(Dialect):
     """OpenAI's responses: typed events; the last one repeats the whole answer, with usage."""
 
     max_held_bytes: int = 8 * 1024 * 1024
+    # Pictures are repeated, too. As much as the whole answers of other surfaces may have by default.
+    _MOST_OF_LAST_BYTES = 64 * 1024 * 1024
+    _SAYS_ITS_TYPE_BYTES = 512
     _ENDS = ("response.completed", "response.incomplete")
     _FAILURES = ("response.failed", "error")
 
@@ -295,6 +302,11 @@ class Responses(Dialect):
             or b'"response.incomplete"' in events
             or b'"response.failed"' in events
         )
+
+    @override
+    def most_held_bytes(self, beginning: bytes) -> int:
+        is_last = self.may_matter(beginning[: self._SAYS_ITS_TYPE_BYTES])
+        return self._MOST_OF_LAST_BYTES if is_last else self.max_held_bytes
 
     @override
     def classify(self, raw: bytes) -> Event:

@@ -105,7 +105,6 @@ class StreamRelay:
                 self._has_usage = self._has_usage or event.usage.produced > 0
             if event.kind is sse.Kind.END:
                 if not self._has_content and not self._has_usage:
-                    call.meter = Meter()  # what it counts is LiteLLM's invention
                     raise StreamBroken(reason="empty success")
                 return dialect.for_caller(event, wants_usage=self._wants_usage)
             if event.kind is sse.Kind.CONTENT and (self._has_content or dialect.is_content(event.raw)):
@@ -150,6 +149,9 @@ class StreamRelay:
         logger.warning(
             "relay.broken", extra={"request_id": str(self._call.request_id), "code": error.code, **error.facts}
         )
+        if not self._has_content and not self._has_usage and not is_gone:
+            # Nothing was said, so nothing is charged; what LiteLLM counts of an empty stream is its invention.
+            self._call.meter = Meter()
         await self._call.finish(status=int(error.status), error=error, is_disconnected=is_gone)
         if not is_gone:
             gap = b"\n\n" if self._is_mid_event else b""

@@ -51,6 +51,19 @@ def test_input_told_at_the_beginning_is_kept_and_never_taken_for_the_end() -> No
     assert meter.usage(999) == (Usage(prompt_tokens=25, completion_tokens=7), RANK_PROVIDER)
 
 
+def test_nothing_that_is_counted_here_is_more_than_was_allowed() -> None:
+    """A picture is many bytes, and a response says everything again at its end."""
+    meter = Meter(most_tokens=100)
+    meter.has_begun = True
+    meter.delivered(event("picture" * 10_000))
+    assert meter.usage(7) == (Usage(prompt_tokens=7, completion_tokens=1), RANK_COUNTED)
+    meter.delivered(event("picture" * 1_000_000))
+    assert meter.usage(7) == (Usage(prompt_tokens=7, completion_tokens=100), RANK_COUNTED)
+    assert meter.progress == "100"
+    meter.reported(ProviderUsage(prompt_tokens=7, completion_tokens=101))
+    assert meter.usage(7) == (Usage(prompt_tokens=7, completion_tokens=101), RANK_PROVIDER)
+
+
 def test_numbers_that_cannot_be_are_no_report() -> None:
     meter = Meter()
     for prompt, completion in ((0, 0), (-1, 5), (5, -1), (2_000_000_000, 1)):
