@@ -25,6 +25,9 @@ logger = logging.getLogger(__name__)
 WEBSOCKETS = b"/ws/"
 _STATUS_LINES = {int(each): b"HTTP/1.1 %d %b" % (each, each.phrase.encode()) for each in HTTPStatus}
 
+# What is still taken from a caller who goes on sending after an answer that ends the connection, and for how long.
+LINGER_BYTES = 32 * 1024 * 1024
+LINGER_S = 5.0
 # How long a caller may take nothing of what was sent to it before it counts as gone. Its stream holds a place upstream.
 TAKES_NOTHING_S = 120.0
 
@@ -57,6 +60,11 @@ class Corked:
         self.flush()
         self._transport.close()
 
+    def linger(self) -> None:
+        """As `close`, once the caller has stopped sending."""
+        self.flush()
+        self._transport.set_protocol(Lingering(self._transport, self._loop))
+
     def flush(self) -> None:
         if self._pieces:
             self._transport.write(self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces))
@@ -64,6 +72,30 @@ class Corked:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
+
+
+class Lingering(asyncio.Protocol):
+    """Throws away what still comes, within bounds: closing at once would reset the connection and lose the answer."""
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._before = transport.get_protocol()
+        self._left_bytes = LINGER_BYTES
+        self._timer = loop.call_later(LINGER_S, transport.abort)
+        if transport.can_write_eof():
+            transport.write_eof()
+        transport.resume_reading()
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        self._left_bytes -= len(data)
+        if self._left_bytes < 0:
+            self._transport.abort()
+
+    @override
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._timer.cancel()
+        self._before.connection_lost(exc)
 
 
 class Direct:
@@ -167,6 +199,9 @@ class Direct:
             return
         cycle.response_complete = True
         cycle.message_event.set()
+        if not cycle.keep_alive and cycle.more_body:
+            self._transport.linger()
+            return
         if not cycle.keep_alive:
             self._transport.close()
         cycle.on_response()

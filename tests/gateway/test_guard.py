@@ -304,6 +304,16 @@ def test_who_leaves_pays_for_the_call_that_ran_and_the_others_never_begin(live: 
     assert live.open_leases(row.request_id) == []
 
 
+def test_who_sends_a_body_over_the_limit_to_its_end_hears_that_it_is_too_large(live: Live, key: str) -> None:
+    """As most clients do. A connection that is closed with bytes unread is reset, and the answer with it."""
+    parts, size = urlsplit(live.url), 24 * 1024 * 1024
+    with socket.create_connection((parts.hostname, parts.port), timeout=10) as connection:
+        connection.sendall(head(key, f"Content-Length: {size}"))
+        connection.sendall(bytes(size))
+        pieces = list(iter(lambda: connection.recv(65536), b""))
+    assert b"".join(pieces).startswith(b"HTTP/1.1 413 ")
+
+
 def test_the_rest_of_a_body_over_the_limit_is_not_taken(live: Live, key: str) -> None:
     parts = urlsplit(live.url)
     with socket.create_connection((parts.hostname, parts.port), timeout=5) as connection:
