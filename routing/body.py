@@ -71,6 +71,7 @@ class Call(Struct, frozen=True, kw_only=True):
     limits: dict[str, int]  # the bounds of the output that were given, by field
     text_bytes: int
     images: int
+    file_tokens: int
     may_cache_for_an_hour: bool
 
     @property
@@ -92,6 +93,7 @@ class Call(Struct, frozen=True, kw_only=True):
             text_bytes=self.text_bytes,
             messages=self.shape.parts,
             images=self.images,
+            file_tokens=self.file_tokens,
             max_output_tokens=max_output_tokens,
             choices=self.shape.choices,
             may_cache_for_an_hour=self.may_cache_for_an_hour,
@@ -124,13 +126,14 @@ def parse(body: bytes, shape: type[Shape]) -> Call:
         if not 1 <= value <= MAX_OUTPUT_TOKENS:
             raise InvalidRequestBody(f"`{name}` must be between 1 and {MAX_OUTPUT_TOKENS}.", param=name)
     attachments = known.attachments()
-    text_bytes = len(body) - (sum(len(bytes(each)) for each in attachments) if attachments else 0)
+    images = sum([each.is_image for each in attachments])
     return Call(
         fields=fields,
         shape=known,
         limits=limits,
-        text_bytes=text_bytes,
-        images=len(attachments),
+        text_bytes=len(body) - sum([each.size_bytes for each in attachments]),
+        images=images,
+        file_tokens=sum([each.tokens for each in attachments if not each.is_image]),
         # Somewhere inside `cache_control`, perhaps with letters written as escapes.
         may_cache_for_an_hour=b'1h"' in body or b"\\u00" in body,
     )

@@ -228,6 +228,42 @@ def test_a_document_that_is_text_is_held_for_as_text() -> None:
 
 
 @pytest.mark.parametrize(
+    ("shape", "part"),
+    [
+        (Chat, {"type": "file", "file": {"file_data": "data:application/pdf;base64,%s"}}),
+        (Responses, {"type": "input_file", "file_data": "%s"}),
+        (Messages, {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": "%s"}}),
+        (
+            Messages,
+            {"type": "tool_result", "content": [{"type": "document", "source": {"type": "base64", "data": "%s"}}]},
+        ),
+    ],
+)
+def test_the_longer_a_document_the_more_is_held_for_it(shape: type[Shape], part: dict[str, Any]) -> None:
+    def held_for(length: int) -> int:
+        filled = json.loads(json.dumps(part).replace("%s", "A" * length))
+        messages = [{"role": "user", "content": [filled]}]
+        size = parsed(shape, **{"input" if shape is Responses else "messages": messages}).size(10)
+        assert size.images == 0
+        assert size.expected_prompt_tokens < size.prompt_tokens < size.file_tokens + 300
+        return size.file_tokens
+
+    assert held_for(1_000) == 2_000
+    assert 50_000 <= held_for(800_000) <= 50_100
+    assert held_for(8_000_000) == 200_000  # more than a model reads
+
+
+def test_a_minute_of_sound_is_less_than_its_bytes_in_text() -> None:
+    part = {"type": "input_audio", "input_audio": {"format": "mp3", "data": "A" * 1_000_000}}
+    assert 3_900 <= parsed(Chat, messages=[{"role": "user", "content": [part]}]).size(10).file_tokens <= 4_000
+
+
+@pytest.mark.parametrize("part", [{"video_url": {"url": "https://x"}}, {"file_url": "https://x"}])
+def test_a_file_that_lies_elsewhere_is_held_for(part: dict[str, Any]) -> None:
+    assert parsed(Chat, messages=[{"role": "user", "content": [part]}]).size(10).file_tokens == 2_000
+
+
+@pytest.mark.parametrize(
     ("shape", "body"),
     [
         (Completions, {}), (Completions, {"prompt": ""}), (Completions, {"prompt": "x", "best_of": 1_000}),
