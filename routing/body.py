@@ -126,16 +126,14 @@ def parse(body: bytes, shape: type[Shape]) -> Call:
         if not 1 <= value <= MAX_OUTPUT_TOKENS:
             raise InvalidRequestBody(f"`{name}` must be between 1 and {MAX_OUTPUT_TOKENS}.", param=name)
     attachments = known.attachments()
-    images = sum([each.is_image for each in attachments])
     return Call(
         fields=fields,
         shape=known,
         limits=limits,
         text_bytes=len(body) - sum([each.size_bytes for each in attachments]),
-        images=images,
-        file_tokens=sum([each.tokens for each in attachments if not each.is_image]),
-        # Somewhere inside `cache_control`, perhaps with letters written as escapes.
-        may_cache_for_an_hour=b'1h"' in body or b"\\u00" in body,
+        images=sum([each.is_image for each in attachments]),
+        file_tokens=sum([each.tokens for each in attachments]),
+        may_cache_for_an_hour=b"cache_control" in body and b'1h"' in body,
     )
 
 
@@ -155,12 +153,13 @@ def upstream_tail(call: Call, *, max_tokens: int, temperature: float | None) -> 
         own["store"] = b"false"
     if metadata := _own_metadata(fields.get("metadata")):
         own["metadata"] = _encode(metadata)
+    dropped = _dropped(type(shape))
     parts = [
         b"%b:%b" % (_encode(name), raw)
         for name, raw in fields.items()
         if name not in own
         and name not in _REWRITTEN
-        and name not in _dropped(type(shape))
+        and name not in dropped
         and name not in shape.limit_fields
         and not name.startswith(CONTROL_PREFIXES)
     ]

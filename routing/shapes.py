@@ -67,15 +67,15 @@ class Shape(Struct, kw_only=True):
 
 
 class Attachment(NamedTuple):
-    """A picture or a file: its bytes in the body, and of a file what to hold for it."""
+    """A picture, or a file with what to hold for it; its bytes in the body."""
 
     size_bytes: int
-    tokens: int
+    tokens: int = 0
     is_image: bool = False
 
 
 def _picture(raw: Raw) -> Attachment:
-    return Attachment(len(bytes(raw)), 0, is_image=True)
+    return Attachment(len(bytes(raw)), is_image=True)
 
 
 def _document(raw: Raw) -> Attachment:
