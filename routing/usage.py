@@ -11,18 +11,12 @@ MAX_TOKENS = 1_000_000_000
 NOTHING = Usage()
 
 
-class _CacheWrites(Struct):
-    """What a cache took in, by how long it keeps it. The rest is kept for minutes."""
-
-    ephemeral_1h_input_tokens: int | None = None
-
-
 class _Details(Struct):
     cached_tokens: int | None = None
     reasoning_tokens: int | None = None
     # LiteLLM's names for what a cache took in.
     cache_creation_tokens: int | None = None
-    cache_creation_token_details: _CacheWrites | None = None
+    cache_creation_token_details: Any = None  # as `cache_creation` below
 
 
 class ProviderUsage(Struct):
@@ -42,7 +36,8 @@ class ProviderUsage(Struct):
     output_tokens_details: _Details | None = None
     cache_read_input_tokens: int | None = None
     cache_creation_input_tokens: int | None = None
-    cache_creation: _CacheWrites | None = None
+    # What a cache took in, by how long it keeps it.
+    cache_creation: Any = None
     cost: Any = None  # LiteLLM's is a number; some providers write an object, and their answer is good all the same
     # Set by a dialect whose streams tell of the input first: there is more to come.
     is_only_input: bool = False
@@ -75,16 +70,16 @@ class ProviderUsage(Struct):
         cached = _part(cached, prompt)
         written = _part(written, prompt - cached)
         # The end of a stream repeats how much was written and not for how long.
-        for_an_hour = by_life.ephemeral_1h_input_tokens if by_life else begun.cache_write_1h_tokens
+        for_an_hour = by_life.get("ephemeral_1h_input_tokens") if isinstance(by_life, dict) else None
         return Usage(
             prompt_tokens=prompt,
             completion_tokens=completion,
             cached_tokens=cached,
             cache_write_tokens=written,
-            cache_write_1h_tokens=_part(for_an_hour, written),
+            cache_write_1h_tokens=_part(begun.cache_write_1h_tokens if for_an_hour is None else for_an_hour, written),
             reasoning_tokens=_part(output.reasoning_tokens if output else 0, completion),
         )
 
 
-def _part(tokens: int | None, whole: int) -> int:
-    return min(max(0, tokens or 0), whole)
+def _part(tokens: Any, whole: int) -> int:
+    return min(max(0, tokens), whole) if isinstance(tokens, int) else 0

@@ -6,7 +6,7 @@ from billing.pricing import Usage
 from logs.events import RANK_COUNTED, RANK_NONE, RANK_PROVIDER
 from routing.dialects import Completions
 from routing.meter import Meter
-from routing.usage import ProviderUsage, _CacheWrites
+from routing.usage import ProviderUsage
 
 
 def event(text: str) -> bytes:
@@ -76,7 +76,7 @@ def test_how_long_a_cache_keeps_what_it_took_in_is_told_at_the_beginning_only() 
     begun = ProviderUsage(
         input_tokens=20,
         cache_creation_input_tokens=80,
-        cache_creation=_CacheWrites(ephemeral_1h_input_tokens=50),
+        cache_creation={"ephemeral_1h_input_tokens": 50},
         output_tokens=1,
         is_only_input=True,
     )
