@@ -39,6 +39,9 @@ CONTROL_PREFIXES = ("litellm_", "aws_", "azure_", "vertex_", "watsonx_", "s3_")
 # The same inside `metadata`, which otherwise is the caller's own.
 METADATA_CONTROL_PREFIXES = ("litellm", "user_api_key", "spend_logs", "guardrail", "model_", "hidden_", "proxy_")
 
+# OpenRouter, behind the shipped LiteLLM, obeys these: with `models` it answers by any model, at that one's price, when the
+# first refuses, as it does a prompt that is too long for it.
+ROUTER_FIELDS = frozenset({"models", "preset", "provider", "providerOptions", "route"})
 # How much may come out, in the words of other surfaces and of providers. LiteLLM hands most of them on, and Gemini
 # obeys `max_output_tokens` rather than our bound: each is dropped where it is not the surface's own.
 # fmt: off
@@ -49,8 +52,8 @@ OUTPUT_FIELDS = frozenset({
     "num_return_sequences",
 })
 # fmt: on
-# Faster or nearer service, for which providers charge more than the price that is sold.
-DEARER_FIELDS = frozenset({"inference_geo", "service_tier", "serviceTier", "speed"})
+# Faster or nearer service, and searches, for which providers charge more than the price that is sold.
+DEARER_FIELDS = frozenset({"inference_geo", "plugins", "service_tier", "serviceTier", "speed", "web_search_options"})
 
 # Written by the gateway itself, from the parsed values.
 _REWRITTEN = frozenset({"model", "stream_options", "metadata"})
@@ -175,7 +178,7 @@ def upstream_body(model: str, tail: bytes) -> bytes:
 @cache
 def _dropped(shape: type[Shape]) -> frozenset[str]:
     """The fields that do not go on from a surface."""
-    return CONTROL_FIELDS | DEARER_FIELDS | OUTPUT_FIELDS.difference(shape.__struct_encode_fields__)
+    return CONTROL_FIELDS | ROUTER_FIELDS | DEARER_FIELDS | OUTPUT_FIELDS.difference(shape.__struct_encode_fields__)
 
 
 def _is_absent(raw: Raw | None) -> bool:

@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 
 from billing.holds import CallSize
 from codexflow.lib.envelope import anthropic_envelope
-from routing.body import CONTROL_FIELDS, DEARER_FIELDS, OUTPUT_FIELDS, Call, parse, upstream_body, upstream_tail
+from routing.body import (
+    CONTROL_FIELDS,
+    DEARER_FIELDS,
+    OUTPUT_FIELDS,
+    ROUTER_FIELDS,
+    Call,
+    parse,
+    upstream_body,
+    upstream_tail,
+)
 from routing.errors import InvalidJson, InvalidRequestBody, ThreadsUnsupported
 from routing.shapes import Chat, Completions, CountTokens, Embeddings, Messages, Responses, Shape
 
@@ -23,7 +32,7 @@ _values = st.recursive(
 _READ = {"messages", "model", "stream", "stream_options", "tools", "n", "max_tokens", "max_completion_tokens"}
 _names = st.text(min_size=1).filter(
     lambda name: (
-        name not in CONTROL_FIELDS | DEARER_FIELDS | OUTPUT_FIELDS | _READ | {"metadata", "temperature"}
+        name not in CONTROL_FIELDS | ROUTER_FIELDS | DEARER_FIELDS | OUTPUT_FIELDS | _READ | {"metadata", "temperature"}
         and not name.startswith(("litellm_", "aws_", "azure_", "vertex_", "watsonx_", "s3_"))
     )
 )
@@ -107,6 +116,13 @@ def test_usage_is_always_asked_for_in_streams() -> None:
     found = sent({"messages": _MESSAGES, "stream": True, "stream_options": options})
     assert found["stream_options"] == {"include_usage": True, "x": 1}
     assert "stream_options" not in sent({"messages": _MESSAGES})
+
+
+@pytest.mark.parametrize("name", ["models", "route", "provider", "preset", "plugins", "web_search_options", "speed"])
+@pytest.mark.parametrize("shape", [Chat, Responses, Messages])
+def test_nobody_chooses_another_model_or_dearer_service_behind_the_upstream(shape: type[Shape], name: str) -> None:
+    words = {"input": "hi"} if shape is Responses else {"messages": _MESSAGES}
+    assert name not in sent({**words, name: ["openai/o1-pro"]}, shape=shape)
 
 
 @pytest.mark.parametrize("name", sorted(CONTROL_FIELDS))
