@@ -39,8 +39,8 @@ CONTROL_PREFIXES = ("litellm_", "aws_", "azure_", "vertex_", "watsonx_", "s3_")
 # The same inside `metadata`, which otherwise is the caller's own.
 METADATA_CONTROL_PREFIXES = ("litellm", "user_api_key", "spend_logs", "guardrail", "model_", "hidden_", "proxy_")
 
-# OpenRouter, behind the shipped LiteLLM, obeys these: with `models` it answers by any model, at that one's price, when the
-# first refuses, as it does a prompt that is too long for it.
+# OpenRouter, behind the shipped LiteLLM, obeys these: with `models` it answers by any model, at that one's price, when
+# the first refuses, as it does a prompt that is too long for it.
 ROUTER_FIELDS = frozenset({"models", "preset", "provider", "providerOptions", "route"})
 # How much may come out, in the words of other surfaces and of providers. LiteLLM hands most of them on, and Gemini
 # obeys `max_output_tokens` rather than our bound: each is dropped where it is not the surface's own.

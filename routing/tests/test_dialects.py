@@ -66,7 +66,8 @@ def test_what_a_cache_took_in_for_an_hour_is_told_apart_on_every_surface() -> No
     }  # fmt: skip
     assert usage_of(Messages(), event({"type": "message_delta", "usage": messages})) == expected
     # Whatever a provider makes of it, its answer is good.
-    for odd in ([], "x", {"ephemeral_1h_input_tokens": "x"}, {"ephemeral_1h_input_tokens": None}):
+    odds: tuple[Any, ...] = ([], "x", {"ephemeral_1h_input_tokens": "x"}, {"ephemeral_1h_input_tokens": None})
+    for odd in odds:
         found = usage_of(Messages(), event({"type": "message_delta", "usage": {**messages, "cache_creation": odd}}))
         assert found == msgspec.structs.replace(expected, cache_write_1h_tokens=0)
     responses = {"input_tokens": 100, "output_tokens": 5, "input_tokens_details": details}
