@@ -82,6 +82,10 @@ class Dialect(ABC):
     def for_caller(self, event: Event, *, wants_usage: bool) -> bytes:
         """An event with usage, or the last one, as the caller may see it."""
 
+    def named(self, events: bytes, model: str) -> bytes:
+        """Events of a stream's beginning or end, with the model's name as it is sold. LiteLLM sees to it elsewhere."""
+        return events
+
     @abstractmethod
     def answer(self, body: bytes) -> Answer | None:
         """A whole JSON answer; None when it is none of this surface."""
@@ -284,6 +288,18 @@ _response_event = msgspec.json.Decoder(_ResponseEvent)
 _whole_response = msgspec.json.Decoder(_WholeResponse)
 
 
+def _with_model(raw: bytes, model: bytes) -> bytes:
+    """An event that tells of the response, with another name in it; every other one as it is."""
+    payload = _decoded(_raw_fields, sse.data_of(raw)) if b'"response"' in raw else None
+    response = _decoded(_raw_fields, payload["response"]) if payload and "response" in payload else None
+    if not payload or not response or bytes(response.get("model", model)) == model:
+        return raw
+    payload["response"] = Raw(_encode({**response, "model": Raw(model)}))
+    if "model" in payload:
+        payload["model"] = Raw(model)
+    return _event_like(raw, payload)
+
+
 class Responses(Dialect):
     """OpenAI's responses: typed events; the last one repeats the whole answer, with usage."""
 
@@ -332,6 +348,10 @@ class Responses(Dialect):
     @override
     def is_content(self, events: bytes) -> bool:
         return b'.delta"' in events or b'"function_call"' in events or b'"response.incomplete"' in events
+
+    @override
+    def named(self, events: bytes, model: str) -> bytes:
+        return b"".join([_with_model(raw, _encode(model)) for raw in sse.events_of(events)])
 
     @override
     def for_caller(self, event: Event, *, wants_usage: bool) -> bytes:

@@ -222,3 +222,23 @@ def test_a_cost_that_is_no_number_is_no_reason_to_withhold_an_answer(cost: Any) 
     meter = Meter()
     meter.answered(answer, None)
     assert meter.usage(0)[0] == Usage(prompt_tokens=1, completion_tokens=2)
+
+
+def test_a_response_names_the_model_as_it_is_sold() -> None:
+    """LiteLLM writes the provider's own name into a response's events, and its own prefix."""
+    told = {"id": "r1", "model": "openai/gpt-4o-2024-11-20", "output": []}
+    created = b"event: response.created\n" + event({"type": "response.created", "response": told, "model": "x"})
+    delta = event({"type": "response.output_text.delta", "delta": '"response"', "model": "x"})
+    named = Responses().named(created + delta, "gpt-4o")
+    first, second, _ = named.split(b"\n\n")
+    assert first.startswith(b"event: response.created\ndata: ")
+    payload = json.loads(first.partition(b"data: ")[2])
+    assert payload == {"type": "response.created", "response": {**told, "model": "gpt-4o"}, "model": "gpt-4o"}
+    assert second + b"\n\n" == delta
+
+
+def test_events_that_name_the_right_model_or_none_stay_as_they_are() -> None:
+    odd = b'data: {"type" : "response.created", "response": {"id":"r1", "model":"gpt-4o"}}\r\n\r\n'
+    for events in (odd, odd + b": ping\n\n" + odd, *RESPONSES, b"data: {broken", b"", b'data: {"response":[]}\n\n'):
+        assert Responses().named(events, "gpt-4o") == events
+    assert Completions().named(CHAT[0], "gpt-4o") == CHAT[0]
