@@ -78,6 +78,21 @@ def test_what_a_cache_takes_in_has_its_own_prices_when_given() -> None:
     assert by_minutes.cache_write_1h_nanos == by_minutes.cache_write_nanos == 3_750_000_000
 
 
+def test_litellm_is_told_the_prices_that_are_sold() -> None:
+    """Else every call would look like a difference in cost when the books are compared."""
+    told = yaml.safe_load((REPOSITORY / "config" / "litellm.yaml").read_text())["model_list"]
+    prices = parse(SHIPPED, source="models.yaml").prices
+    for model in told:
+        costs, rates = model["model_info"], prices[model["model_name"]]
+        input_cost, output_cost = costs["input_cost_per_token"], costs["output_cost_per_token"]
+        write_cost = costs.get("cache_creation_input_token_cost", input_cost)
+        write_1h_cost = costs.get("cache_creation_input_token_cost_above_1hr", write_cost)
+        sold = (rates.input_nanos, rates.cache_write_nanos, rates.cache_write_1h_nanos, rates.output_nanos)
+        in_nanos = tuple(round(cost * 10**15) for cost in (input_cost, write_cost, write_1h_cost, output_cost))
+        assert in_nanos == sold, model["model_name"]
+    assert {model["model_name"] for model in told} == set(prices)
+
+
 def test_a_file_without_prices_gets_the_shipped_ones() -> None:
     older = content()
     del older["prices"]
