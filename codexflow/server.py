@@ -14,10 +14,14 @@ from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from typing import Any
 
+import msgspec
 from typing_extensions import override
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from codexflow.lib.envelope import envelope
+from codexflow.lib.errors import BadRequest
 from codexflow.lib.http import DIRECT_EXTENSION, Header
+from codexflow.lib.ids import new_id
 from codexflow.settings import ENV
 
 logger = logging.getLogger(__name__)
@@ -282,8 +286,18 @@ class Protocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         if any(not cycle.response_complete for cycle, _ in self._open):
             self.transport.close()  # a refusal now would be taken for the answer that is still to come
-        else:
-            super().send_400_response(msg)
+            return
+        request_id, body = str(new_id()).encode(), msgspec.json.encode(envelope(BadRequest(msg)))
+        lines = [
+            _STATUS_LINES[400],
+            *(b": ".join(header) for header in self.server_state.default_headers),
+            b"content-type: application/json",
+            b"content-length: %d" % len(body),
+            b"x-cfx-request-id: %b" % request_id,
+            b"connection: close",
+        ]
+        self.transport.write(b"\r\n".join(lines) + b"\r\n\r\n" + body)
+        self.transport.close()
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:
