@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 WEBSOCKETS = b"/ws/"
 _STATUS_LINES = {int(each): b"HTTP/1.1 %d %b" % (each, each.phrase.encode()) for each in HTTPStatus}
 
+# A body that nobody reads is thrown away up to here, so that its connection serves on; a longer one ends it.
+MAX_UNREAD_BYTES = 1024 * 1024
 # What is still taken from a caller who goes on sending after an answer that ends the connection, and for how long.
 LINGER_BYTES = 32 * 1024 * 1024
 LINGER_S = 5.0
@@ -141,13 +143,18 @@ class Direct:
     def respond(self, status: int, headers: Iterable[Header], body: bytes, *, closes: bool = False) -> None:
         """A complete answer, in one write."""
         cycle = self._cycle
-        if closes:
+        if closes or (cycle.more_body and self._may_be_long()):
             cycle.keep_alive = False
         if not cycle.disconnected:
             self._transport.write_now(
                 b"%bcontent-length: %d\r\n\r\n%b" % (self._head(status, headers), len(body), body)
             )
         self._complete()
+
+    def _may_be_long(self) -> bool:
+        """Whether much of the body may still come."""
+        headers = dict(self._cycle.scope["headers"])
+        return b"transfer-encoding" in headers or int(headers.get(b"content-length", 0)) > MAX_UNREAD_BYTES
 
     def start(self, status: int, headers: Iterable[Header]) -> None:
         """The head of an answer of unknown length; it goes out with what follows in this turn."""
