@@ -19,23 +19,48 @@ from routing.shapes import MAX_OUTPUT_TOKENS, Fields, Shape
 # business. They are dropped.
 # fmt: off
 CONTROL_FIELDS = frozenset({
-    "allowed_openai_params", "api_base", "api_key", "api_version", "base_url", "cache", "caching", "callbacks",
-    "client", "content_policy_fallbacks", "context_window_fallbacks", "custom_llm_provider",
-    "custom_prompt_dict", "default_fallbacks", "deployment_id", "disable_add_transform_inline_image_block",
-    "drop_params", "additional_drop_params", "extra_body", "extra_headers", "extra_query", "fallbacks",
-    "failure_callback", "force_timeout", "guardrails", "guardrail_config", "headers", "hf_model_name",
-    "input_callback", "input_cost_per_second", "input_cost_per_token", "logger_fn", "max_retries", "mock_delay",
-    "mock_response", "mock_testing_content_policy_fallbacks", "mock_testing_context_fallbacks",
-    "mock_testing_fallbacks", "mock_timeout", "mock_tool_calls", "model_config", "model_id", "model_info",
-    "model_list", "no-log", "no-proxy", "num_retries", "organization", "output_cost_per_second",
-    "output_cost_per_token", "policies", "preset_cache_key", "prompt_id", "prompt_label", "prompt_variables",
-    "prompt_version", "proxy_server_request", "region_name", "request_timeout", "retry_policy",
-    "retry_strategy", "rpm", "secret_fields", "ssl_verify", "stream_timeout", "success_callback", "tags",
-    "timeout", "tpm", "ttl", "use_chat_completions_api", "use_client", "use_in_pass_through",
-    "use_litellm_proxy", "user_config", "verbose",
+    "additional_drop_params", "allow_client_keepalive_override", "allowed_model_region", "allowed_openai_params",
+    "api_base", "api_key", "api_version", "assistant_continue_message", "base_model", "base_url", "bos_token",
+    "budget_duration", "cache", "caching", "caching_groups", "callbacks", "client", "client_id", "client_secret",
+    "client_side_timeout", "complete_response", "configurable_clientside_auth_params", "content_policy_fallbacks",
+    "context_window_fallback_dict", "context_window_fallbacks", "cooldown_time", "custom_llm_provider",
+    "custom_prompt_dict", "data_residency", "dd_agent_host", "dd_agent_port", "dd_api_key", "dd_site",
+    "default_fallbacks", "deployment_id", "disable_add_transform_inline_image_block", "drop_params",
+    "enable_prompt_caching", "enable_tag_filtering", "ensure_alternating_roles", "eos_token", "extra_body",
+    "extra_headers", "extra_query", "failure_callback", "fallback_depth", "fallbacks", "fastest_response",
+    "final_prompt_value", "force_timeout", "gcs_bucket_name", "gcs_path_service_account", "guardrail_config",
+    "guardrails", "headers", "hf_model_name", "humanloop_api_key", "input_callback", "input_cost_per_second",
+    "input_cost_per_token", "itpm", "keepalive_seconds", "langfuse_environment", "langfuse_host",
+    "langfuse_public_key", "langfuse_secret", "langfuse_secret_key", "langsmith_api_key", "langsmith_base_url",
+    "langsmith_project", "langsmith_tenant_id", "logger_fn", "max_agentic_loops", "max_budget", "max_fallbacks",
+    "max_parallel_requests", "max_retries", "merge_reasoning_content_in_choices", "mock_delay", "mock_response",
+    "mock_testing_content_policy_fallbacks", "mock_testing_context_fallbacks", "mock_testing_fallbacks",
+    "mock_timeout", "mock_tool_calls", "model_alias_map", "model_config", "model_file_id_mapping", "model_id",
+    "model_info", "model_list", "no-log", "no-proxy", "num_retries", "order", "organization", "otpm",
+    "output_cost_per_second", "output_cost_per_token", "policies", "posthog_api_key", "posthog_api_url",
+    "preset_cache_key", "prompt_environment", "prompt_id", "prompt_label", "prompt_variables", "prompt_version",
+    "provider_affinity_header", "provider_specific_header", "proxy_server_request", "region_name",
+    "request_timeout", "retry_policy", "retry_strategy", "roles", "routing_strategy", "rpm", "search_tool_name",
+    "secret_fields", "shared_session", "silent_model", "ssl_verify", "stream_chunk_size", "stream_response",
+    "stream_timeout", "stream_timeout_by_service_tier", "success_callback", "supports_system_message", "tag_regex",
+    "tags", "tenant_id", "text_completion", "tiered_pricing", "timeout", "timeout_by_service_tier", "tpm", "ttl",
+    "turn_off_message_logging", "use_chat_completions_api", "use_client", "use_in_pass_through",
+    "use_litellm_proxy", "use_xai_oauth", "user_config", "user_continue_message", "verbose", "wandb_api_key",
+    "weave_project_id", "weight",
 })
 # fmt: on
-CONTROL_PREFIXES = ("litellm_", "aws_", "azure_", "vertex_", "watsonx_", "s3_")
+CONTROL_PREFIXES = (
+    "litellm_",
+    "aws_",
+    "azure_",
+    "vertex_",
+    "watsonx_",
+    "s3_",
+    "input_cost_",
+    "output_cost_",
+    "cache_creation_",
+    "cache_read_",
+)
 # The same inside `metadata`, which otherwise is the caller's own.
 METADATA_CONTROL_PREFIXES = ("litellm", "user_api_key", "spend_logs", "guardrail", "model_", "hidden_", "proxy_")
 
