@@ -8,6 +8,21 @@ from billing.pricing import FrozenRates, Usage, cost_nanos
 
 TOKENS_PER_MESSAGE = 16
 TOKENS_PER_IMAGE = 2_000
+# Of files the bytes in the body are known, and the tokens can only be estimated from them: a page is a few kilobytes of
+# text or hundreds of a scan, and no model reads more than its context.
+LEAST_TOKENS_PER_FILE, MOST_TOKENS_PER_FILE = 2_000, 200_000
+BYTES_PER_DOCUMENT_TOKEN = 16
+BYTES_PER_SOUND_TOKEN = 256
+
+
+def document_tokens(size_bytes: int) -> int:
+    """What to hold for a document, or anything else that is no picture and no sound."""
+    return min(MOST_TOKENS_PER_FILE, max(LEAST_TOKENS_PER_FILE, size_bytes // BYTES_PER_DOCUMENT_TOKEN))
+
+
+def sound_tokens(size_bytes: int) -> int:
+    """What to hold for a recording."""
+    return min(MOST_TOKENS_PER_FILE, max(LEAST_TOKENS_PER_FILE, size_bytes // BYTES_PER_SOUND_TOKEN))
 
 
 class CallSize(Struct, frozen=True, kw_only=True):
@@ -16,13 +31,21 @@ class CallSize(Struct, frozen=True, kw_only=True):
     text_bytes: int
     messages: int = 0
     images: int = 0
+    file_tokens: int = 0
     max_output_tokens: int  # already clamped, and sent upstream as such
     choices: int = 1
+    # Whether the provider's cache may be asked to keep the input for an hour, which costs more than for minutes.
+    may_cache_for_an_hour: bool = False
 
     @property
     def prompt_tokens(self) -> int:
         """Upper bound of the input. No tokenizer in use makes more than one token of two bytes of ordinary text."""
-        return (self.text_bytes + 1) // 2 + TOKENS_PER_MESSAGE * self.messages + TOKENS_PER_IMAGE * self.images
+        return (self.text_bytes + 1) // 2 + TOKENS_PER_MESSAGE * self.messages + self.attached_tokens
+
+    @property
+    def attached_tokens(self) -> int:
+        """Pictures and files."""
+        return TOKENS_PER_IMAGE * self.images + self.file_tokens
 
     @property
     def completion_tokens(self) -> int:
@@ -35,16 +58,29 @@ class CallSize(Struct, frozen=True, kw_only=True):
     @property
     def expected_prompt_tokens(self) -> int:
         """A fair guess rather than a bound, for calls whose usage nobody reported."""
-        return self.text_bytes // 4 + 4 * self.messages
+        return self.text_bytes // 4 + 4 * self.messages + self.attached_tokens // 2
 
 
 def worst_nanos(size: CallSize, rates: Iterable[FrozenRates]) -> int:
     """Most that a call can cost, in nanos, over the models that may answer it.
 
-    The dearest counts, since only one attempt is billed.
+    The dearest counts, since only one attempt is billed; and of each the dearest way in which input is counted.
     """
-    usage = Usage(prompt_tokens=size.prompt_tokens, completion_tokens=size.completion_tokens)
-    return max([cost_nanos(usage, each) for each in rates])
+    return max([cost_nanos(_dearest_usage(size, each), each) for each in rates])
+
+
+def _dearest_usage(size: CallSize, rates: FrozenRates) -> Usage:
+    prompt, completion = size.prompt_tokens, size.completion_tokens
+    write_nanos = rates.cache_write_1h_nanos if size.may_cache_for_an_hour else rates.cache_write_nanos
+    if write_nanos is None or write_nanos <= rates.input_nanos:
+        return Usage(prompt_tokens=prompt, completion_tokens=completion)
+    for_an_hour = prompt if size.may_cache_for_an_hour else 0
+    return Usage(
+        prompt_tokens=prompt,
+        cache_write_tokens=prompt,
+        cache_write_1h_tokens=for_an_hour,
+        completion_tokens=completion,
+    )
 
 
 def no_dearer_than_first(size: CallSize, rates: Mapping[str, FrozenRates]) -> tuple[dict[str, FrozenRates], int]:

@@ -2,6 +2,7 @@
 
 from msgspec import Struct
 
+from codexflow.catalogue.schema import Rates
 from codexflow.lib.money import round_div
 
 TOKENS_PER_RATE = 1_000_000
@@ -9,10 +10,16 @@ BASIS_POINTS = 10_000
 
 
 class Usage(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Tokens of one call. `cached_tokens` are part of the prompt, `reasoning_tokens` part of the completion."""
+    """Tokens of one call.
+
+    `cached_tokens` and `cache_write_tokens` are parts of the prompt: what the provider's cache served, and what it took
+    in, of which `cache_write_1h_tokens` for an hour. `reasoning_tokens` are part of the completion.
+    """
 
     prompt_tokens: int = 0
     cached_tokens: int = 0
+    cache_write_tokens: int = 0
+    cache_write_1h_tokens: int = 0
     completion_tokens: int = 0
     reasoning_tokens: int = 0
 
@@ -22,20 +29,50 @@ class Usage(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class FrozenRates(Struct, frozen=True, kw_only=True):
-    """A price as it stood at admission: nanos per million tokens, and the plan's margin in basis points."""
+    """A price as it stood at admission: nanos per million tokens, and the plan's margin in basis points.
+
+    Without a price of their own, as in events of before there was one, tokens written to a cache cost as other input.
+    """
 
     input_nanos: int
     cached_nanos: int
     output_nanos: int
+    cache_write_nanos: int | None = None
+    cache_write_1h_nanos: int | None = None
     margin_bp: int = 0
+
+
+def frozen(price: Rates, *, margin_bp: int = 0) -> FrozenRates:
+    """A price of the catalogue as it stands now."""
+    return FrozenRates(
+        input_nanos=price.input_nanos,
+        cached_nanos=price.cached_nanos,
+        output_nanos=price.output_nanos,
+        cache_write_nanos=price.cache_write_nanos,
+        cache_write_1h_nanos=price.cache_write_1h_nanos,
+        margin_bp=margin_bp,
+    )
+
+
+def classes(usage: Usage, rates: FrozenRates) -> tuple[tuple[str, int, int], ...]:
+    """The classes of tokens as (kind, tokens, nanos per million): every token is in exactly one."""
+    cached = min(usage.cached_tokens, usage.prompt_tokens)
+    written = min(usage.cache_write_tokens, usage.prompt_tokens - cached)
+    for_an_hour = min(usage.cache_write_1h_tokens, written)
+    write_nanos, write_1h_nanos = rates.cache_write_nanos, rates.cache_write_1h_nanos
+    return (
+        ("input", usage.prompt_tokens - cached - written, rates.input_nanos),
+        ("cached", cached, rates.cached_nanos),
+        ("cache_write", written - for_an_hour, rates.input_nanos if write_nanos is None else write_nanos),
+        ("cache_write_1h", for_an_hour, rates.input_nanos if write_1h_nanos is None else write_1h_nanos),
+        ("output", usage.completion_tokens, rates.output_nanos),
+    )
 
 
 def cost_nanos(usage: Usage, rates: FrozenRates) -> int:
     """What the customer pays, in nanos. Rounded once, at the end, half to even."""
-    cached = min(usage.cached_tokens, usage.prompt_tokens)
-    millionths = (
-        (usage.prompt_tokens - cached) * rates.input_nanos
-        + cached * rates.cached_nanos
-        + usage.completion_tokens * rates.output_nanos
-    )
+    if usage.cached_tokens or usage.cache_write_tokens:
+        millionths = sum([tokens * rate for _, tokens, rate in classes(usage, rates)])
+    else:  # the same, sooner: every call asks several times
+        millionths = usage.prompt_tokens * rates.input_nanos + usage.completion_tokens * rates.output_nanos
     return round_div(millionths * (BASIS_POINTS + rates.margin_bp), TOKENS_PER_RATE * BASIS_POINTS)

@@ -14,10 +14,14 @@ from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from typing import Any
 
+import msgspec
 from typing_extensions import override
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from codexflow.lib.envelope import envelope
+from codexflow.lib.errors import BadRequest
 from codexflow.lib.http import DIRECT_EXTENSION, Header
+from codexflow.lib.ids import new_id
 from codexflow.settings import ENV
 
 logger = logging.getLogger(__name__)
@@ -25,6 +29,11 @@ logger = logging.getLogger(__name__)
 WEBSOCKETS = b"/ws/"
 _STATUS_LINES = {int(each): b"HTTP/1.1 %d %b" % (each, each.phrase.encode()) for each in HTTPStatus}
 
+# A body that nobody reads is thrown away up to here, so that its connection serves on; a longer one ends it.
+MAX_UNREAD_BYTES = 1024 * 1024
+# What is still taken from a caller who goes on sending after an answer that ends the connection, and for how long.
+LINGER_BYTES = 32 * 1024 * 1024
+LINGER_S = 5.0
 # How long a caller may take nothing of what was sent to it before it counts as gone. Its stream holds a place upstream.
 TAKES_NOTHING_S = 120.0
 
@@ -57,6 +66,11 @@ class Corked:
         self.flush()
         self._transport.close()
 
+    def linger(self) -> None:
+        """As `close`, once the caller has stopped sending."""
+        self.flush()
+        self._transport.set_protocol(Lingering(self._transport, self._loop))
+
     def flush(self) -> None:
         if self._pieces:
             self._transport.write(self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces))
@@ -64,6 +78,30 @@ class Corked:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
+
+
+class Lingering(asyncio.Protocol):
+    """Throws away what still comes, within bounds: closing at once would reset the connection and lose the answer."""
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._before = transport.get_protocol()
+        self._left_bytes = LINGER_BYTES
+        self._timer = loop.call_later(LINGER_S, transport.abort)
+        if transport.can_write_eof():
+            transport.write_eof()
+        transport.resume_reading()
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        self._left_bytes -= len(data)
+        if self._left_bytes < 0:
+            self._transport.abort()
+
+    @override
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._timer.cancel()
+        self._before.connection_lost(exc)
 
 
 class Direct:
@@ -105,13 +143,18 @@ class Direct:
     def respond(self, status: int, headers: Iterable[Header], body: bytes, *, closes: bool = False) -> None:
         """A complete answer, in one write."""
         cycle = self._cycle
-        if closes:
+        if closes or (cycle.more_body and self._may_be_long()):
             cycle.keep_alive = False
         if not cycle.disconnected:
             self._transport.write_now(
                 b"%bcontent-length: %d\r\n\r\n%b" % (self._head(status, headers), len(body), body)
             )
         self._complete()
+
+    def _may_be_long(self) -> bool:
+        """Whether much of the body may still come."""
+        headers = dict(self._cycle.scope["headers"])
+        return b"transfer-encoding" in headers or int(headers.get(b"content-length", 0)) > MAX_UNREAD_BYTES
 
     def start(self, status: int, headers: Iterable[Header]) -> None:
         """The head of an answer of unknown length; it goes out with what follows in this turn."""
@@ -167,6 +210,9 @@ class Direct:
             return
         cycle.response_complete = True
         cycle.message_event.set()
+        if not cycle.keep_alive and cycle.more_body:
+            self._transport.linger()
+            return
         if not cycle.keep_alive:
             self._transport.close()
         cycle.on_response()
@@ -247,8 +293,18 @@ class Protocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         if any(not cycle.response_complete for cycle, _ in self._open):
             self.transport.close()  # a refusal now would be taken for the answer that is still to come
-        else:
-            super().send_400_response(msg)
+            return
+        request_id, body = str(new_id()).encode(), msgspec.json.encode(envelope(BadRequest(msg)))
+        lines = [
+            _STATUS_LINES[400],
+            *(b": ".join(header) for header in self.server_state.default_headers),
+            b"content-type: application/json",
+            b"content-length: %d" % len(body),
+            b"x-cfx-request-id: %b" % request_id,
+            b"connection: close",
+        ]
+        self.transport.write(b"\r\n".join(lines) + b"\r\n\r\n" + body)
+        self.transport.close()
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:

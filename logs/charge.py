@@ -2,14 +2,17 @@
 
 from dataclasses import dataclass
 
-from billing.pricing import FrozenRates, Usage, cost_nanos
+from billing.pricing import FrozenRates, Usage, classes, cost_nanos
+
+# The caches are spoken of where they had a part.
+_ALWAYS_SHOWN = ("input", "output")
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
     """One class of tokens. `exact_millionths` are nanos times a million, before the one rounding at the end."""
 
-    kind: str  # input, cached, output
+    kind: str  # as in `billing.pricing.classes`
     tokens: int
     rate_nanos: int  # per million tokens
     exact_millionths: int
@@ -35,11 +38,9 @@ class Charge:
 
 def charge_of(usage: Usage, rates: FrozenRates) -> Charge:
     """The same sum as `billing.pricing.cost_nanos`, taken apart."""
-    cached = min(usage.cached_tokens, usage.prompt_tokens)
-    parts = (
-        ("input", usage.prompt_tokens - cached, rates.input_nanos),
-        ("cached", cached, rates.cached_nanos),
-        ("output", usage.completion_tokens, rates.output_nanos),
+    lines = tuple(
+        Line(kind, tokens, rate, tokens * rate)
+        for kind, tokens, rate in classes(usage, rates)
+        if tokens or kind in _ALWAYS_SHOWN
     )
-    lines = tuple(Line(kind, tokens, rate, tokens * rate) for kind, tokens, rate in parts if tokens or kind != "cached")
     return Charge(lines, rates.margin_bp, cost_nanos(usage, rates))

@@ -215,6 +215,8 @@ def _row(event: UsageEvent, revision: int) -> dict[str, Any]:
         "error_code": event.error_code,
         "prompt_tokens": event.usage.prompt_tokens,
         "cached_tokens": event.usage.cached_tokens,
+        "cache_write_tokens": event.usage.cache_write_tokens,
+        "cache_write_1h_tokens": event.usage.cache_write_1h_tokens,
         "completion_tokens": event.usage.completion_tokens,
         "reasoning_tokens": event.usage.reasoning_tokens,
         "cost_nanos": event.cost_nanos,
@@ -223,6 +225,8 @@ def _row(event: UsageEvent, revision: int) -> dict[str, Any]:
         "held_nanos": event.hold_nanos,
         "rate_input_nanos": event.rates.input_nanos,
         "rate_cached_nanos": event.rates.cached_nanos,
+        "rate_cache_write_nanos": event.rates.cache_write_nanos,
+        "rate_cache_write_1h_nanos": event.rates.cache_write_1h_nanos,
         "rate_output_nanos": event.rates.output_nanos,
         "margin_bp": event.rates.margin_bp,
         "catalogue_version": event.catalogue_version,
@@ -259,6 +263,7 @@ _STORED_COLUMNS = (
     "completion_tokens", "reasoning_tokens", "cost_nanos", "upstream_cost_nanos", "usage_rank", "held_nanos",
     "rate_input_nanos", "rate_cached_nanos", "rate_output_nanos", "margin_bp", "catalogue_version", "latency_ms",
     "ttft_ms", "is_stream", "is_disconnected", "is_degraded", "source", "client_address", "user_agent", "revision",
+    "cache_write_tokens", "cache_write_1h_tokens", "rate_cache_write_nanos", "rate_cache_write_1h_nanos",
 )  # fmt: skip
 
 
@@ -295,6 +300,8 @@ def _event_of(row: dict[str, Any]) -> UsageEvent:
         usage=Usage(
             prompt_tokens=row["prompt_tokens"],
             cached_tokens=row["cached_tokens"],
+            cache_write_tokens=row["cache_write_tokens"] or 0,
+            cache_write_1h_tokens=row["cache_write_1h_tokens"] or 0,
             completion_tokens=row["completion_tokens"],
             reasoning_tokens=row["reasoning_tokens"],
         ),
@@ -302,6 +309,8 @@ def _event_of(row: dict[str, Any]) -> UsageEvent:
         rates=FrozenRates(
             input_nanos=row["rate_input_nanos"],
             cached_nanos=row["rate_cached_nanos"],
+            cache_write_nanos=row["rate_cache_write_nanos"],
+            cache_write_1h_nanos=row["rate_cache_write_1h_nanos"],
             output_nanos=row["rate_output_nanos"],
             margin_bp=row["margin_bp"],
         ),
@@ -354,19 +363,26 @@ def attempts_told(ids: Sequence[UUID]) -> dict[UUID, AttemptsTold]:
     found: dict[UUID, AttemptsTold] = {}
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT request_id, n, first_byte_ms, told_prompt_tokens, told_cached_tokens, told_completion_tokens,"
-            " told_reasoning_tokens, told_cost_nanos, told_is_success, told_ended_ms FROM upstream_attempt"
+            "SELECT request_id, n, first_byte_ms, told_prompt_tokens, told_cached_tokens, told_cache_write_tokens,"
+            " told_cache_write_1h_tokens, told_completion_tokens, told_reasoning_tokens, told_cost_nanos,"
+            " told_is_success, told_ended_ms FROM upstream_attempt"
             " WHERE request_id = ANY(%s) AND request_id BETWEEN %s AND %s ORDER BY request_id, n",
             [list(ids), min(ids), max(ids)],
         )
-        for request_id, n, first_byte_ms, prompt, cached, completion, reasoning, cost, is_success, ended_ms in cursor:
+        for request_id, n, first_byte_ms, *tokens, cost, is_success, ended_ms in cursor:
             attempts = found.setdefault(request_id, AttemptsTold())
             if first_byte_ms is not None:
                 attempts.winner = n
             if ended_ms is None:
                 continue
+            prompt, cached, written, written_1h, completion, reasoning = tokens
             usage = Usage(
-                prompt_tokens=prompt, cached_tokens=cached, completion_tokens=completion, reasoning_tokens=reasoning
+                prompt_tokens=prompt,
+                cached_tokens=cached,
+                cache_write_tokens=written or 0,
+                cache_write_1h_tokens=written_1h or 0,
+                completion_tokens=completion,
+                reasoning_tokens=reasoning,
             )
             attempts.told[n] = Told(usage=usage, cost_nanos=cost, is_success=is_success, ended_ms=ended_ms)
     return found

@@ -101,7 +101,9 @@ def decode(payload: bytes) -> UsageEvent:
     expected = cost_nanos(event.usage, event.rates)
     if event.cost_nanos != expected:
         raise BadEvent(f"cost {event.cost_nanos} does not follow from usage and rates ({expected})")
-    if min(event.usage.prompt_tokens, event.usage.completion_tokens, event.usage.cached_tokens) < 0:
+    usage = event.usage
+    parts = (usage.cached_tokens, usage.cache_write_tokens, usage.cache_write_1h_tokens)
+    if min(usage.prompt_tokens, usage.completion_tokens, *parts) < 0:
         raise BadEvent("negative tokens")
     return event
 

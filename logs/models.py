@@ -25,6 +25,9 @@ class UsageFacts(models.Model):
 
     prompt_tokens = models.IntegerField(default=0)
     cached_tokens = models.IntegerField(default=0)  # part of prompt_tokens
+    # Parts of it, too: what a cache took in, and of that for an hour. NULL in rows of before they were known.
+    cache_write_tokens = models.IntegerField(null=True)
+    cache_write_1h_tokens = models.IntegerField(null=True)
     completion_tokens = models.IntegerField(default=0)
     reasoning_tokens = models.IntegerField(default=0)  # part of completion_tokens
     cost_nanos = models.BigIntegerField(default=0)
@@ -65,6 +68,8 @@ class RequestLog(UsageFacts):
     # The price frozen at admission, nano-USD per million tokens, and the plan's margin in basis points.
     rate_input_nanos = models.BigIntegerField(default=0)
     rate_cached_nanos = models.BigIntegerField(default=0)
+    rate_cache_write_nanos = models.BigIntegerField(null=True)  # NULL: as input
+    rate_cache_write_1h_nanos = models.BigIntegerField(null=True)
     rate_output_nanos = models.BigIntegerField(default=0)
     margin_bp = models.IntegerField(default=0)
     catalogue_version = models.TextField(default="")
@@ -111,6 +116,8 @@ class UpstreamAttempt(models.Model):
     told_model = models.TextField(null=True)  # noqa: DJ001 - NULL is "nothing told"
     told_prompt_tokens = models.IntegerField(null=True)
     told_cached_tokens = models.IntegerField(null=True)
+    told_cache_write_tokens = models.IntegerField(null=True)
+    told_cache_write_1h_tokens = models.IntegerField(null=True)
     told_completion_tokens = models.IntegerField(null=True)
     told_reasoning_tokens = models.IntegerField(null=True)
     told_cost_nanos = models.BigIntegerField(null=True)

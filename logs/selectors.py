@@ -36,12 +36,16 @@ class RequestDetail:
             Usage(
                 prompt_tokens=row.prompt_tokens,
                 cached_tokens=row.cached_tokens,
+                cache_write_tokens=row.cache_write_tokens or 0,
+                cache_write_1h_tokens=row.cache_write_1h_tokens or 0,
                 completion_tokens=row.completion_tokens,
                 reasoning_tokens=row.reasoning_tokens,
             ),
             FrozenRates(
                 input_nanos=row.rate_input_nanos,
                 cached_nanos=row.rate_cached_nanos,
+                cache_write_nanos=row.rate_cache_write_nanos,
+                cache_write_1h_nanos=row.rate_cache_write_1h_nanos,
                 output_nanos=row.rate_output_nanos,
                 margin_bp=row.margin_bp,
             ),

@@ -16,14 +16,18 @@ from logs.series import Cell
 
 
 class TokensSerializer(serializers.Serializer[RequestLog]):
-    """Tokens by class. Cached ones are part of the prompt, reasoning ones part of the completion."""
+    """Tokens by class. Cached ones and cache writes are part of the prompt, reasoning ones part of the completion."""
 
     prompt = serializers.IntegerField(source="prompt_tokens")
     cached = serializers.IntegerField(source="cached_tokens")
+    cache_write = serializers.SerializerMethodField()
     completion = serializers.IntegerField(source="completion_tokens")
     reasoning = serializers.IntegerField(source="reasoning_tokens")
     total = serializers.SerializerMethodField()
     is_estimated = serializers.BooleanField()
+
+    def get_cache_write(self, row: RequestLog) -> int:
+        return row.cache_write_tokens or 0
 
     def get_total(self, row: RequestLog) -> int:
         return row.prompt_tokens + row.completion_tokens
@@ -55,7 +59,7 @@ class AttemptSerializer(serializers.Serializer[UpstreamAttempt]):
 class ChargeLineSerializer(serializers.Serializer[Line]):
     """One class of tokens at its price. Lines are shown rounded down; the total is rounded once."""
 
-    kind = serializers.ChoiceField(["input", "cached", "output"])
+    kind = serializers.ChoiceField(["input", "cached", "cache_write", "cache_write_1h", "output"])
     tokens = serializers.IntegerField()
     rate_nanos = serializers.IntegerField(help_text="Nano-USD per million tokens, frozen at admission.")
     nanos = serializers.IntegerField()

@@ -89,6 +89,7 @@ def row_of(event: UsageEvent) -> Row:
         "tokens": {
             "prompt": usage.prompt_tokens,
             "cached": usage.cached_tokens,
+            "cache_write": usage.cache_write_tokens,
             "completion": usage.completion_tokens,
             "reasoning": usage.reasoning_tokens,
             "total": usage.total_tokens,

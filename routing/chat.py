@@ -6,7 +6,7 @@ from msgspec import Struct
 
 from billing.holds import CallSize, worst_nanos
 from billing.limits import Admission
-from billing.pricing import FrozenRates
+from billing.pricing import FrozenRates, frozen
 from codexflow.catalogue import directory
 from codexflow.catalogue.schema import Catalogue
 from codexflow.env import Env
@@ -40,9 +40,9 @@ async def serve(house: House, incoming: Incoming, surface: Surface) -> None:
     """
     accepted = await accept(house, incoming, surface)  # 400, 401, 403, 413
     call = accepted.call
-    house.breakers.refuse_if_all_rest(accepted.rates)  # 503
     # Before admission: what is wrong with the body must not be found once the call is counted.
     order = _order(house.env, incoming, accepted)  # 400
+    house.breakers.refuse_if_all_rest(accepted.rates, order.caller)  # 503
     live = await house.desk.admit(
         accepted.principal, accepted.intent, accepted.rates, size=accepted.size
     )  # 402, 429, 503
@@ -52,7 +52,7 @@ async def serve(house: House, incoming: Incoming, surface: Surface) -> None:
     incoming.admission = live.admission
     async with live:  # settled and recorded once, whatever happens
         models = tuple(live.rates)  # those that the hold covers
-        attempts = plan_attempts(models, house.breakers.resting(models))
+        attempts = plan_attempts(models, house.breakers.resting(models, order.caller))
         opened = await upstream.open_first(attempts)  # 4xx of the upstream, 429, 503, 504
         headers = answer_headers(accepted.route, opened.attempt.model, live.admission)
         if not call.is_stream:
@@ -114,6 +114,7 @@ def _order(env: Env, incoming: Incoming, accepted: Accepted) -> Order:
         total_s=env.upstream_total_s if call.is_stream else catalogue.total_timeout_s,
         answer_limit_bytes=env.answer_limit_bytes,
         breaker=catalogue.breaker,
+        caller=accepted.principal.payer.organization,
     )
 
 
@@ -133,12 +134,7 @@ def _rates(models: tuple[str, ...], catalogue: Catalogue, margin_bp: int) -> dic
         price = catalogue.prices.get(model)
         if price is None:
             raise ModelNotPriced(param="model")
-        found[model] = FrozenRates(
-            input_nanos=price.input_nanos,
-            cached_nanos=price.cached_nanos,
-            output_nanos=price.output_nanos,
-            margin_bp=margin_bp,
-        )
+        found[model] = frozen(price, margin_bp=margin_bp)
     return found
 
 

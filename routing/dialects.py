@@ -51,6 +51,10 @@ class Dialect(ABC):
     # An event longer than this is passed on in pieces: it is content, not one of the small events we look for.
     max_held_bytes: int = 256 * 1024
 
+    def most_held_bytes(self, beginning: bytes) -> int:
+        """How much is held of an event that begins so and is longer than that."""
+        return self.max_held_bytes
+
     def may_matter(self, events: bytes) -> bool:
         """Whether any of these events could be more than content."""
         return b'"usage":' in events or b"[DONE]" in events or b'"error":' in events
@@ -77,6 +81,10 @@ class Dialect(ABC):
     @abstractmethod
     def for_caller(self, event: Event, *, wants_usage: bool) -> bytes:
         """An event with usage, or the last one, as the caller may see it."""
+
+    def named(self, events: bytes, model: str) -> bytes:
+        """Events of a stream's beginning or end, with the model's name as it is sold. LiteLLM sees to it elsewhere."""
+        return events
 
     @abstractmethod
     def answer(self, body: bytes) -> Answer | None:
@@ -280,10 +288,25 @@ _response_event = msgspec.json.Decoder(_ResponseEvent)
 _whole_response = msgspec.json.Decoder(_WholeResponse)
 
 
+def _with_model(raw: bytes, model: bytes) -> bytes:
+    """An event that tells of the response, with another name in it; every other one as it is."""
+    payload = _decoded(_raw_fields, sse.data_of(raw)) if b'"response"' in raw else None
+    response = _decoded(_raw_fields, payload["response"]) if payload and "response" in payload else None
+    if not payload or not response or bytes(response.get("model", model)) == model:
+        return raw
+    payload["response"] = Raw(_encode({**response, "model": Raw(model)}))
+    if "model" in payload:
+        payload["model"] = Raw(model)
+    return _event_like(raw, payload)
+
+
 class Responses(Dialect):
     """OpenAI's responses: typed events; the last one repeats the whole answer, with usage."""
 
     max_held_bytes: int = 8 * 1024 * 1024
+    # Pictures are repeated, too. As much as the whole answers of other surfaces may have by default.
+    _MOST_OF_LAST_BYTES = 64 * 1024 * 1024
+    _SAYS_ITS_TYPE_BYTES = 512
     _ENDS = ("response.completed", "response.incomplete")
     _FAILURES = ("response.failed", "error")
 
@@ -295,6 +318,11 @@ class Responses(Dialect):
             or b'"response.incomplete"' in events
             or b'"response.failed"' in events
         )
+
+    @override
+    def most_held_bytes(self, beginning: bytes) -> int:
+        is_last = self.may_matter(beginning[: self._SAYS_ITS_TYPE_BYTES])
+        return self._MOST_OF_LAST_BYTES if is_last else self.max_held_bytes
 
     @override
     def classify(self, raw: bytes) -> Event:
@@ -320,6 +348,10 @@ class Responses(Dialect):
     @override
     def is_content(self, events: bytes) -> bool:
         return b'.delta"' in events or b'"function_call"' in events or b'"response.incomplete"' in events
+
+    @override
+    def named(self, events: bytes, model: str) -> bytes:
+        return b"".join([_with_model(raw, _encode(model)) for raw in sse.events_of(events)])
 
     @override
     def for_caller(self, event: Event, *, wants_usage: bool) -> bytes:

@@ -44,7 +44,12 @@ class LiveCall:
     )  # fmt: skip
 
     def __init__(
-        self, desk: "FrontDesk", principal: Principal, intent: UsageEvent, rates: dict[str, FrozenRates]
+        self,
+        desk: "FrontDesk",
+        principal: Principal,
+        intent: UsageEvent,
+        rates: dict[str, FrozenRates],
+        size: CallSize | None,
     ) -> None:
         self._desk = desk
         # The models that may be tried, with their prices: what was held covers each of them.
@@ -52,7 +57,7 @@ class LiveCall:
         self.principal = principal
         self.intent = intent
         self.admission: Admission | None = None
-        self.meter = Meter()
+        self.meter = Meter(size.completion_tokens) if size else Meter()
         self.attempts: list[AttemptFact] = []
         self.started_s = clock.monotonic_s()
         self.ttft_ms: int | None = None
@@ -164,17 +169,19 @@ class FrontDesk:
         dearer than the first: `LiveCall.rates` are those that may be tried.
         """
         try:
-            return await self._let_in(principal, intent, rates)
+            return await self._let_in(principal, intent, rates, size)
         except InsufficientQuota:
             if size is None:
                 raise
             fewer, hold_nanos = no_dearer_than_first(size, rates)
             if hold_nanos >= intent.hold_nanos:
                 raise
-        return await self._let_in(principal, msgspec.structs.replace(intent, hold_nanos=hold_nanos), fewer)
+        return await self._let_in(principal, msgspec.structs.replace(intent, hold_nanos=hold_nanos), fewer, size)
 
-    async def _let_in(self, principal: Principal, intent: UsageEvent, rates: dict[str, FrozenRates]) -> LiveCall:
-        call = LiveCall(self, principal, intent, rates)
+    async def _let_in(
+        self, principal: Principal, intent: UsageEvent, rates: dict[str, FrozenRates], size: CallSize | None
+    ) -> LiveCall:
+        call = LiveCall(self, principal, intent, rates, size)
         admission = await self._admission(call)
         call.admission = admission
         call.intent = msgspec.structs.replace(

@@ -7,21 +7,22 @@ from codexflow.lib.money import NANOS_PER_USD
 from logs.events import RANK_COUNTED, RANK_NONE, RANK_PROVIDER
 from routing.dialects import Answer
 from routing.sse import count_of
-from routing.usage import NOTHING, ProviderUsage
+from routing.usage import MAX_TOKENS, NOTHING, ProviderUsage
 
 BYTES_PER_TOKEN = 4
 MAX_COST_USD = 1_000_000
 
 
 class Meter:
-    """What one call has produced so far."""
+    """What one call has produced so far; `most_tokens` is what it may produce."""
 
     __slots__ = (
-        "_begun", "_provider", "bytes_out", "events_out", "first_event_bytes", "has_begun",
+        "_begun", "_provider", "bytes_out", "events_out", "first_event_bytes", "has_begun", "most_tokens",
         "response_id", "upstream_cost_nanos",
     )  # fmt: skip
 
-    def __init__(self) -> None:
+    def __init__(self, most_tokens: int = MAX_TOKENS) -> None:
+        self.most_tokens = most_tokens
         self._provider: Usage | None = None
         # What a stream told at its beginning: its input holds until it is told again.
         self._begun = NOTHING
@@ -64,9 +65,12 @@ class Meter:
             self.upstream_cost_nanos = nanos_of(cost_header.decode("latin-1"))
 
     def delivered_tokens(self) -> int:
-        """Our own estimate of the output: providers send about one token an event, or more bytes than one fits."""
+        """Our own estimate of the output: providers send about one token an event, or more bytes than one fits.
+
+        Never more than was allowed: pictures are many bytes, and a response says everything again at its end.
+        """
         envelope = self.events_out * self.first_event_bytes
-        return max(self.events_out, (self.bytes_out - envelope) // BYTES_PER_TOKEN)
+        return min(self.most_tokens, max(self.events_out, (self.bytes_out - envelope) // BYTES_PER_TOKEN))
 
     def usage(self, prompt_tokens_guess: int) -> tuple[Usage, int]:
         """Usage and its rank: the provider's when it is known, else what was delivered, else nothing."""
@@ -77,6 +81,8 @@ class Meter:
         counted = Usage(
             prompt_tokens=self._begun.prompt_tokens or prompt_tokens_guess,
             cached_tokens=self._begun.cached_tokens,
+            cache_write_tokens=self._begun.cache_write_tokens,
+            cache_write_1h_tokens=self._begun.cache_write_1h_tokens,
             completion_tokens=self.delivered_tokens(),
         )
         return counted, RANK_COUNTED

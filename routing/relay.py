@@ -95,7 +95,7 @@ class StreamRelay:
 
     async def _pass(self, events: Iterable[sse.Event]) -> bytes:
         """Send events on as far as the caller may see them; the last one of the stream is returned instead."""
-        call, dialect = self._call, self._dialect
+        call, dialect, model = self._call, self._dialect, self._opened.attempt.model
         for event in events:
             if event.kind is sse.Kind.ERROR:
                 # LiteLLM may close even a broken stream with [DONE]; ours stays without.
@@ -105,13 +105,16 @@ class StreamRelay:
                 self._has_usage = self._has_usage or event.usage.produced > 0
             if event.kind is sse.Kind.END:
                 if not self._has_content and not self._has_usage:
-                    call.meter = Meter()  # what it counts is LiteLLM's invention
                     raise StreamBroken(reason="empty success")
-                return dialect.for_caller(event, wants_usage=self._wants_usage)
+                return dialect.named(dialect.for_caller(event, wants_usage=self._wants_usage), model)
+            is_beginning = not self._has_content
             if event.kind is sse.Kind.CONTENT and (self._has_content or dialect.is_content(event.raw)):
                 self._has_content = True
                 call.meter.delivered(event.raw)
-            if shown := dialect.for_caller(event, wants_usage=self._wants_usage) if event.usage else event.raw:
+            shown = dialect.for_caller(event, wants_usage=self._wants_usage) if event.usage else event.raw
+            if is_beginning:
+                shown = dialect.named(shown, model)
+            if shown:
                 await self._incoming.send(shown)
                 self._is_mid_event = not shown.endswith((b"\n\n", b"\r\n\r\n"))
         return b""
@@ -150,6 +153,9 @@ class StreamRelay:
         logger.warning(
             "relay.broken", extra={"request_id": str(self._call.request_id), "code": error.code, **error.facts}
         )
+        if not self._has_content and not self._has_usage and not is_gone:
+            # Nothing was said, so nothing is charged; what LiteLLM counts of an empty stream is its invention.
+            self._call.meter = Meter()
         await self._call.finish(status=int(error.status), error=error, is_disconnected=is_gone)
         if not is_gone:
             gap = b"\n\n" if self._is_mid_event else b""

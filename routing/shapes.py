@@ -4,12 +4,13 @@ Everything else of a body only passes through, so types are strict where the gat
 """
 
 from collections.abc import Iterator, Mapping
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 from typing_extensions import override
 
+from billing.holds import document_tokens, sound_tokens
 from routing.errors import InvalidRequestBody, ThreadsUnsupported
 from routing.inference import Prompt
 
@@ -53,7 +54,7 @@ class Shape(Struct, kw_only=True):
         given = {name: getattr(self, name) for name in self.limit_fields}
         return {name: value for name, value in given.items() if value is not None}
 
-    def attachments(self) -> list[Raw]:
+    def attachments(self) -> "list[Attachment]":
         """Images and files inside the body: their bytes are no text."""
         return []
 
@@ -65,6 +66,28 @@ class Shape(Struct, kw_only=True):
         """Raise InvalidRequestBody for what types cannot say; bounds of the output are looked at by the caller."""
 
 
+class Attachment(NamedTuple):
+    """A picture, or a file with what to hold for it; its bytes in the body."""
+
+    size_bytes: int
+    tokens: int = 0
+    is_image: bool = False
+
+
+def _picture(raw: Raw) -> Attachment:
+    return Attachment(len(bytes(raw)), is_image=True)
+
+
+def _document(raw: Raw) -> Attachment:
+    size_bytes = len(bytes(raw))
+    return Attachment(size_bytes, document_tokens(size_bytes))
+
+
+def _sound(raw: Raw) -> Attachment:
+    size_bytes = len(bytes(raw))
+    return Attachment(size_bytes, sound_tokens(size_bytes))
+
+
 class _Part(Struct):
     """A piece of a message's content, as any of the surfaces writes it."""
 
@@ -73,16 +96,22 @@ class _Part(Struct):
     image_url: Raw | UnsetType = UNSET  # chat; responses, where it is a text
     input_audio: Raw | UnsetType = UNSET
     file: Raw | UnsetType = UNSET
-    file_data: Raw | UnsetType = UNSET  # responses
+    file_data: Raw | UnsetType = UNSET  # responses, as the next
+    file_url: Raw | UnsetType = UNSET
+    video_url: Raw | UnsetType = UNSET  # chat, for Gemini
     source: Raw | UnsetType = UNSET  # messages: images and documents
     content: "str | list[_Part] | None" = None  # messages: what a tool gave back
 
-    def attachments(self) -> Iterator[Raw]:
-        for each in (self.image_url, self.input_audio, self.file, self.file_data):
+    def attachments(self) -> Iterator[Attachment]:
+        if self.image_url is not UNSET:
+            yield _picture(self.image_url)
+        if self.input_audio is not UNSET:
+            yield _sound(self.input_audio)
+        for each in (self.file, self.file_data, self.file_url, self.video_url):
             if each is not UNSET:
-                yield each
+                yield _document(each)
         if self.source is not UNSET:
-            yield from _attached(self.source)
+            yield from _attached(self.source, is_image=self.type == "image")
         if isinstance(self.content, list):
             for part in self.content:
                 yield from part.attachments()
@@ -96,15 +125,17 @@ class _Source(Struct):
 _source = msgspec.json.Decoder(_Source)
 
 
-def _attached(source: Raw) -> list[Raw]:
+def _attached(source: Raw, *, is_image: bool) -> list[Attachment]:
     """The bytes of a source, or where some are found. A plain document is text, and so is a search result's name."""
     try:
         found = _source.decode(source)
     except (msgspec.MsgspecError, RecursionError):
         return []
     if isinstance(found.content, list):
-        return [part.source for part in found.content if part.source is not UNSET]
-    return [] if found.type == "text" else [source]
+        return [_picture(part.source) for part in found.content if part.source is not UNSET]
+    if found.type == "text":
+        return []
+    return [_picture(source) if is_image else _document(source)]
 
 
 _Content = str | list[_Part] | None
@@ -162,7 +193,7 @@ def _conversation(messages: list[_Message], fields: Fields, *, instructions: str
     )
 
 
-def _attachments(messages: list[_Message]) -> list[Raw]:
+def _attachments(messages: list[_Message]) -> list[Attachment]:
     lists = (each.content for each in messages if isinstance(each.content, list))
     return [attachment for parts in lists for part in parts for attachment in part.attachments()]
 
@@ -206,7 +237,7 @@ class Chat(_OnRequest, kw_only=True):
         return self.n or 1
 
     @override
-    def attachments(self) -> list[Raw]:
+    def attachments(self) -> list[Attachment]:
         return _attachments(self.messages)
 
     @override
@@ -314,7 +345,7 @@ class Responses(Shape, kw_only=True):
         return 1 if isinstance(self.input, str) else len(self.input)
 
     @override
-    def attachments(self) -> list[Raw]:
+    def attachments(self) -> list[Attachment]:
         return _attachments(self._messages())
 
     @override
@@ -352,7 +383,7 @@ class Messages(Shape, kw_only=True):
         return len(self.messages)
 
     @override
-    def attachments(self) -> list[Raw]:
+    def attachments(self) -> list[Attachment]:
         return _attachments(self.messages)
 
     @override

@@ -39,6 +39,9 @@ class Classifier(Protocol):
 
     max_held_bytes: int
 
+    def most_held_bytes(self, beginning: bytes) -> int:
+        """How much is held of an event that begins so and is longer than `max_held_bytes`."""
+
     def may_matter(self, events: bytes) -> bool:
         """Whether any of these events could be more than content. May be wrong only by saying yes."""
 
@@ -49,13 +52,14 @@ class Classifier(Protocol):
 class Splitter:
     """Feeds on chunks of any size, yields whole events. Chunk edges make no difference."""
 
-    __slots__ = ("_dialect", "_rest", "_rest_bytes", "_seam")
+    __slots__ = ("_dialect", "_most_bytes", "_rest", "_rest_bytes", "_seam")
 
     def __init__(self, dialect: Classifier) -> None:
         self._dialect = dialect
         # The pieces of an event that has not ended yet, and their last bytes, in which its end may have begun.
         self._rest: list[bytes] = []
         self._rest_bytes = 0
+        self._most_bytes = dialect.max_held_bytes
         self._seam = b""
 
     def is_plain(self, chunk: bytes) -> bool:
@@ -66,7 +70,7 @@ class Splitter:
         """The events that this chunk completes. Runs of plain content come as one piece, uncut."""
         if not _end_of_events(self._seam + chunk if self._seam else chunk):
             self._keep(chunk)
-            if self._rest_bytes > self._dialect.max_held_bytes:
+            if self._rest_bytes > self._most_bytes and not self._may_hold_more():
                 yield Event(self._take())
             return
         if self._rest:
@@ -87,6 +91,11 @@ class Splitter:
         if rest.strip():
             yield self._dialect.classify(rest)
 
+    def _may_hold_more(self) -> bool:
+        self._rest = [b"".join(self._rest)]
+        before, self._most_bytes = self._most_bytes, self._dialect.most_held_bytes(self._rest[0])
+        return self._most_bytes > before
+
     def _keep(self, piece: bytes) -> None:
         # Not one growing text: copying and searching it with every piece takes a second for 8 MB.
         self._rest.append(piece)
@@ -96,6 +105,7 @@ class Splitter:
     def _take(self) -> bytes:
         rest = self._rest[0] if len(self._rest) == 1 else b"".join(self._rest)
         self._rest, self._rest_bytes, self._seam = [], 0, b""
+        self._most_bytes = self._dialect.max_held_bytes
         return rest
 
 

@@ -54,6 +54,7 @@ class Order(Struct, frozen=True, kw_only=True):
     total_s: float
     answer_limit_bytes: int
     breaker: BreakerConfig
+    caller: bytes = b""  # for whom a circuit may be open alone
 
 
 @dataclass(slots=True)
@@ -115,7 +116,7 @@ class Upstream:
                 raise self._stopped()
             if self.left_s <= 0:
                 break
-            if not await self._breakers.may_try(attempt.model, self._order.breaker):
+            if not await self._breakers.may_try(attempt.model, self._order.breaker, self._order.caller):
                 continue
             try:
                 return await self._try(attempt)
@@ -135,7 +136,7 @@ class Upstream:
                     },
                 )
                 if exc.trips_breaker:
-                    await self._breakers.failed(attempt.model, self._order.breaker)
+                    await self._breakers.failed(attempt.model, self._order.breaker, self._order.caller)
         raise _final(failure)
 
     async def _try(self, attempt: Attempt) -> Opened:
@@ -161,7 +162,7 @@ class Upstream:
                 self._connection.abort()
             if isinstance(exc, UpstreamRefused):
                 # It answered, and sensibly: the model is well.
-                await self._breakers.succeeded(attempt.model, self._order.breaker)
+                await self._breakers.succeeded(attempt.model, self._order.breaker, self._order.caller)
             raise
         call.ttft_ms = call.elapsed_ms()
         first_byte_ms = call.ttft_ms - started_ms
@@ -176,7 +177,7 @@ class Upstream:
                 response_id=opened.response_id,
             )
         )
-        await self._breakers.succeeded(attempt.model, self._order.breaker)
+        await self._breakers.succeeded(attempt.model, self._order.breaker, self._order.caller)
         return opened
 
     async def _open(self, attempt: Attempt) -> Opened:

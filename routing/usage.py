@@ -14,6 +14,9 @@ NOTHING = Usage()
 class _Details(Struct):
     cached_tokens: int | None = None
     reasoning_tokens: int | None = None
+    # LiteLLM's names for what a cache took in.
+    cache_creation_tokens: int | None = None
+    cache_creation_token_details: Any = None  # as `cache_creation` below
 
 
 class ProviderUsage(Struct):
@@ -33,6 +36,8 @@ class ProviderUsage(Struct):
     output_tokens_details: _Details | None = None
     cache_read_input_tokens: int | None = None
     cache_creation_input_tokens: int | None = None
+    # What a cache took in, by how long it keeps it.
+    cache_creation: Any = None
     cost: Any = None  # LiteLLM's is a number; some providers write an object, and their answer is good all the same
     # Set by a dialect whose streams tell of the input first: there is more to come.
     is_only_input: bool = False
@@ -49,24 +54,32 @@ class ProviderUsage(Struct):
         details = self.prompt_tokens_details or self.input_tokens_details
         output = self.completion_tokens_details or self.output_tokens_details
         cached = details.cached_tokens if details else 0
+        written = (details.cache_creation_tokens if details else None) or self.cache_creation_input_tokens
+        by_life = (details.cache_creation_token_details if details else None) or self.cache_creation
         prompt = self.prompt_tokens
         if prompt is None:
             prompt = self.input_tokens or 0
             if details is None:
                 cached = self.cache_read_input_tokens
-                prompt += (cached or 0) + (self.cache_creation_input_tokens or 0)
+                prompt += (cached or 0) + (written or 0)
         if not prompt:
-            prompt, cached = begun.prompt_tokens, begun.cached_tokens
+            prompt, cached, written = begun.prompt_tokens, begun.cached_tokens, begun.cache_write_tokens
         completion = self.produced
         if min(prompt, completion) < 0 or not 0 < prompt + completion <= MAX_TOKENS:
             return None
+        cached = _part(cached, prompt)
+        written = _part(written, prompt - cached)
+        # The end of a stream repeats how much was written and not for how long.
+        for_an_hour = by_life.get("ephemeral_1h_input_tokens") if isinstance(by_life, dict) else None
         return Usage(
             prompt_tokens=prompt,
             completion_tokens=completion,
-            cached_tokens=_part(cached, prompt),
+            cached_tokens=cached,
+            cache_write_tokens=written,
+            cache_write_1h_tokens=_part(begun.cache_write_1h_tokens if for_an_hour is None else for_an_hour, written),
             reasoning_tokens=_part(output.reasoning_tokens if output else 0, completion),
         )
 
 
-def _part(tokens: int | None, whole: int) -> int:
-    return min(max(0, tokens or 0), whole)
+def _part(tokens: Any, whole: int) -> int:
+    return min(max(0, tokens), whole) if isinstance(tokens, int) else 0

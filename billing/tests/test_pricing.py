@@ -1,17 +1,36 @@
-"""Prices and holds."""
+"""Prices and amounts."""
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from billing.holds import CallSize, worst_nanos
-from billing.pricing import FrozenRates, Usage, cost_nanos
+from billing.pricing import FrozenRates, Usage, cost_nanos, frozen
+from codexflow.catalogue.schema import parse
+from codexflow.env import REPOSITORY
 from codexflow.lib.money import BadAmount, format_usd, parse_usd, round_div
 
+SHIPPED = parse((REPOSITORY / "config" / "models.yaml").read_text(), source="models.yaml")
+
 tokens = st.integers(0, 10_000_000)
-usages = st.builds(Usage, prompt_tokens=tokens, cached_tokens=tokens, completion_tokens=tokens)
+usages = st.builds(
+    lambda plain, cached, written, long, output: Usage(
+        prompt_tokens=plain + cached + written + long,
+        cached_tokens=cached,
+        cache_write_tokens=written + long,
+        cache_write_1h_tokens=long,
+        completion_tokens=output,
+    ),
+    *[tokens] * 5,
+)
 prices = st.integers(0, 100_000_000_000)
 rates = st.builds(
-    FrozenRates, input_nanos=prices, cached_nanos=prices, output_nanos=prices, margin_bp=st.integers(0, 10_000)
+    FrozenRates,
+    input_nanos=prices,
+    cached_nanos=prices,
+    cache_write_nanos=st.none() | prices,
+    cache_write_1h_nanos=st.none() | prices,
+    output_nanos=prices,
+    margin_bp=st.integers(0, 10_000),
 )
 
 
@@ -23,36 +42,21 @@ def test_the_shipped_prices_in_nanos() -> None:
     assert cost_nanos(Usage(completion_tokens=10), with_margin) == 1_150
 
 
+def test_what_a_cache_takes_in_costs_its_own_price_and_as_input_where_there_is_none() -> None:
+    sonnet = frozen(SHIPPED.prices["claude-sonnet-4.5"])
+    written = Usage(prompt_tokens=1_000_000, cache_write_tokens=1_000_000)
+    assert cost_nanos(written, sonnet) == parse_usd("3.75")
+    assert cost_nanos(msgspec.structs.replace(written, cache_write_1h_tokens=400_000), sonnet) == parse_usd("4.65")
+    mixed = Usage(prompt_tokens=1_000_000, cached_tokens=500_000, cache_write_tokens=300_000)
+    assert cost_nanos(mixed, sonnet) == parse_usd("0.6") + parse_usd("1.5") + parse_usd("1.125")
+    older = FrozenRates(input_nanos=3_000_000_000, cached_nanos=300_000_000, output_nanos=15_000_000_000)
+    assert cost_nanos(written, older) == parse_usd("3")
+
+
 @given(a=usages, b=usages, price=rates)
 def test_splitting_a_call_saves_at_most_the_rounding(a: Usage, b: Usage, price: FrozenRates) -> None:
-    both = Usage(
-        prompt_tokens=a.prompt_tokens + b.prompt_tokens,
-        cached_tokens=min(a.cached_tokens, a.prompt_tokens) + min(b.cached_tokens, b.prompt_tokens),
-        completion_tokens=a.completion_tokens + b.completion_tokens,
-    )
+    both = Usage(**{name: getattr(a, name) + getattr(b, name) for name in Usage.__struct_fields__})
     assert abs(cost_nanos(a, price) + cost_nanos(b, price) - cost_nanos(both, price)) <= 1
-
-
-@given(
-    size=st.builds(CallSize, text_bytes=tokens, messages=st.integers(0, 99), max_output_tokens=st.integers(1, 99_999)),
-    prices=st.lists(rates, min_size=1),
-    share=st.floats(0, 1),
-)
-def test_no_call_within_its_size_costs_more_than_its_hold(
-    size: CallSize, prices: list[FrozenRates], share: float
-) -> None:
-    dearest_input = [
-        FrozenRates(
-            input_nanos=max(each.input_nanos, each.cached_nanos),
-            cached_nanos=each.cached_nanos,
-            output_nanos=each.output_nanos,
-            margin_bp=each.margin_bp,
-        )
-        for each in prices
-    ]
-    hold = worst_nanos(size, dearest_input)
-    used = Usage(prompt_tokens=int(size.prompt_tokens * share), completion_tokens=int(size.completion_tokens * share))
-    assert all(cost_nanos(used, each) <= hold for each in dearest_input)
 
 
 @given(st.integers(-(10**15), 10**15), st.integers(1, 10**6))

@@ -28,16 +28,16 @@ AUTO_MODELS = ("cfx-auto", "auto")
 # Names that mean something else than an upstream model when a request's body carries them.
 RESERVED_MODELS = frozenset({*STAGES, *(f"cfx-{stage}" for stage in STAGES), *AUTO_MODELS, DIRECT})
 
-# Used by files written before there was a `prices` section: USD per million tokens, input and output.
-SHIPPED_PRICES = {
-    "claude-sonnet-4.5": ("3", "15"),
-    "claude-haiku-3.5": ("0.80", "4"),
-    "deepseek-v3": ("0.27", "1.10"),
-    "gpt-4o-mini": ("0.15", "0.60"),
-    "gpt-4o": ("2.50", "10"),
-    "gemini-2.5-pro": ("1.25", "10"),
-    "gemini-2.0-flash": ("0.10", "0.40"),
-    "text-embedding-3-small": ("0.02", "0"),
+# For files written before there was a `prices` section: as one would be.
+SHIPPED_PRICES: dict[str, Plain] = {
+    "claude-sonnet-4.5": {"input": 3, "cache_write": Decimal("3.75"), "cache_write_1h": 6, "output": 15},
+    "claude-haiku-3.5": {"input": Decimal("0.80"), "cache_write": 1, "cache_write_1h": Decimal("1.60"), "output": 4},
+    "deepseek-v3": {"input": Decimal("0.27"), "output": Decimal("1.10")},
+    "gpt-4o-mini": {"input": Decimal("0.15"), "output": Decimal("0.60")},
+    "gpt-4o": {"input": Decimal("2.50"), "output": 10},
+    "gemini-2.5-pro": {"input": Decimal("1.25"), "output": 10},
+    "gemini-2.0-flash": {"input": Decimal("0.10"), "output": Decimal("0.40")},
+    "text-embedding-3-small": {"input": Decimal("0.02"), "output": 0},
 }
 
 _NAME = re.compile(r"[!-~]{1,100}")  # printable ASCII without spaces: what fits a header and a log line
@@ -64,6 +64,8 @@ class Rates:
 
     input_nanos: int
     cached_nanos: int  # input tokens that the provider's cache served
+    cache_write_nanos: int  # those that it took in
+    cache_write_1h_nanos: int  # those that it took in for an hour
     output_nanos: int
 
 
@@ -212,7 +214,7 @@ def parse(text: str, *, source: str) -> Catalogue:
 
 def _catalogue(root: "_Section") -> Catalogue:
     """Read every section; problems are noted on the way, and then the result is not to be used."""
-    prices = _prices(root.section("prices")) if "prices" in root else _shipped_prices()
+    prices = _prices(root.section("prices") if "prices" in root else _Section(SHIPPED_PRICES, "prices", []))
     stages = root.section("stages")
     configs = MappingProxyType({name: _stage(stages.section(name), name, prices) for name in STAGES})
     stages.close()
@@ -346,22 +348,16 @@ def _prices(section: "_Section") -> Mapping[str, Rates]:
             section.note(model, "is not a model name: printable ASCII without spaces, at most 100 characters")
         rates = section.section(model)
         input_nanos = rates.usd("input")
+        cache_write_nanos = rates.usd("cache_write", default_nanos=input_nanos)
         prices[model] = Rates(
             input_nanos=input_nanos,
             cached_nanos=rates.usd("cached_input", default_nanos=input_nanos),
+            cache_write_nanos=cache_write_nanos,
+            cache_write_1h_nanos=rates.usd("cache_write_1h", default_nanos=cache_write_nanos),
             output_nanos=rates.usd("output"),
         )
         rates.close()
     return MappingProxyType(prices)
-
-
-def _shipped_prices() -> Mapping[str, Rates]:
-    return MappingProxyType(
-        {
-            model: Rates(input_nanos=parse_usd(price), cached_nanos=parse_usd(price), output_nanos=parse_usd(output))
-            for model, (price, output) in SHIPPED_PRICES.items()
-        }
-    )
 
 
 def _planner(section: "_Section", prices: Mapping[str, Rates], aliases: tuple[tuple[str, str], ...]) -> PlannerConfig:

@@ -10,7 +10,7 @@ from django.utils.translation import gettext_lazy as _
 from django.views.decorators.http import require_safe
 
 from billing.models import Plan
-from billing.pricing import FrozenRates, Usage, cost_nanos
+from billing.pricing import Usage, cost_nanos, frozen
 from billing.selectors import public_plans
 from codexflow.catalogue import directory
 from codexflow.catalogue.schema import Catalogue
@@ -92,8 +92,7 @@ def picture(current: Catalogue, name: str) -> Picture:
         attempts = [failed, rescued]
     last = attempts[-1]
     usage = Usage(prompt_tokens=3_180, cached_tokens=1_024, completion_tokens=764)
-    price = current.prices[last.model]
-    rates = FrozenRates(input_nanos=price.input_nanos, cached_nanos=price.cached_nanos, output_nanos=price.output_nanos)
+    rates = frozen(current.prices[last.model])
     latency_ms = last.started_ms + last.duration_ms
     drawn = bars(attempts, latency_ms)
     return Picture(name, STAGES[name], drawn, latency_ms, usage, last.model, cost_nanos(usage, rates))

@@ -68,7 +68,7 @@ def _colleague() -> "User":
 
 
 def _events(organization_id: UUID, keys: list[UUID], user_id: int) -> "Iterator[UsageEvent]":
-    from billing.pricing import FrozenRates, Usage, cost_nanos
+    from billing.pricing import Usage, cost_nanos, frozen
     from codexflow.catalogue import directory
     from codexflow.lib import clock
     from logs.events import AttemptFact, UsageEvent
@@ -85,10 +85,7 @@ def _events(organization_id: UUID, keys: list[UUID], user_id: int) -> "Iterator[
                 started_ms = now_ms - draw.randint(5_000, 2_400_000)
             stage = draw.choices([name for name, _ in SHARES], [share for _, share in SHARES])[0]
             model = draw.choice(("gpt-4o", "claude-haiku-3.5")) if stage == "direct" else catalogue.stages[stage].model
-            price = catalogue.prices[model]
-            rates = FrozenRates(
-                input_nanos=price.input_nanos, cached_nanos=price.cached_nanos, output_nanos=price.output_nanos
-            )
+            rates = frozen(catalogue.prices[model])
             fate = draw.random()
             prompt = draw.randint(400, 9_000)
             usage = Usage(
@@ -109,10 +106,7 @@ def _events(organization_id: UUID, keys: list[UUID], user_id: int) -> "Iterator[
                 )
             elif fate < 0.12 and stage != "direct":
                 second = catalogue.stages[stage].fallback[0]
-                price = catalogue.prices[second]
-                rates = FrozenRates(
-                    input_nanos=price.input_nanos, cached_nanos=price.cached_nanos, output_nanos=price.output_nanos
-                )
+                rates = frozen(catalogue.prices[second])
                 half = latency_ms // 3
                 attempts = (
                     AttemptFact(n=1, model=model, status=502, error_code="upstream_error", duration_ms=half),

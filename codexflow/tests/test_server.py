@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -352,7 +353,10 @@ async def test_garbage_after_a_request_is_no_answer_to_it(streaming: House) -> N
 async def test_garbage_alone_is_refused(streaming: House) -> None:
     async with serving(streaming), caller(streaming) as (reader, writer):
         writer.write(b"\0garbage\r\n\r\n")
-        assert (await reader.read()).startswith(b"HTTP/1.1 400 Bad Request\r\n")
+        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+        assert b"\r\nx-cfx-request-id: " in head
+        assert json.loads(body)["error"]["code"] == "invalid_request"
         assert streaming.began == []
 
 

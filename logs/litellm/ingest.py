@@ -30,7 +30,7 @@ from redis import Redis, RedisError
 from accounts.selectors import personal_organizations_of
 from billing.limits import Payer, ShardKeys, count_sync
 from billing.models import Account
-from billing.pricing import FrozenRates, cost_nanos
+from billing.pricing import FrozenRates, cost_nanos, frozen
 from codexflow.catalogue import directory
 from codexflow.catalogue.schema import CatalogueError
 from codexflow.lib import clock
@@ -295,6 +295,8 @@ def _write_told(told: Mapping[tuple[UUID, int], tuple[Report, Told]]) -> None:
             "request_id": request_id, "n": n, "model": report.model, "status": 0, "error_code": "", "started_ms": 0,
             "duration_ms": 0, "response_id": report.response_id, "told_model": report.model,
             "told_prompt_tokens": each.usage.prompt_tokens, "told_cached_tokens": each.usage.cached_tokens,
+            "told_cache_write_tokens": each.usage.cache_write_tokens,
+            "told_cache_write_1h_tokens": each.usage.cache_write_1h_tokens,
             "told_completion_tokens": each.usage.completion_tokens,
             "told_reasoning_tokens": each.usage.reasoning_tokens, "told_cost_nanos": each.cost_nanos,
             "told_is_success": each.is_success, "told_ended_ms": each.ended_ms,
@@ -489,15 +491,7 @@ def _rates(margin_bp: int) -> dict[str, FrozenRates]:
     except CatalogueError:
         logger.exception("litellm.no_prices")
         return {}
-    return {
-        model: FrozenRates(
-            input_nanos=price.input_nanos,
-            cached_nanos=price.cached_nanos,
-            output_nanos=price.output_nanos,
-            margin_bp=margin_bp,
-        )
-        for model, price in prices.items()
-    }
+    return {model: frozen(price, margin_bp=margin_bp) for model, price in prices.items()}
 
 
 def direct_event(report: Report, request_id: UUID, whose: _Whose) -> UsageEvent:

@@ -169,21 +169,27 @@ def usage_of(row: Fields, metadata: Fields, response: Fields) -> Usage:
     into = _object(told.get("prompt_tokens_details")) or _object(told.get("input_tokens_details"))
     out = _object(told.get("completion_tokens_details")) or _object(told.get("output_tokens_details"))
     cached = _count(into.get("cached_tokens")) or _count(told.get("cache_read_input_tokens"))
+    written = _count(into.get("cache_creation_tokens")) or _count(told.get("cache_creation_input_tokens"))
+    written_by_life = _object(into.get("cache_creation_token_details")) or _object(told.get("cache_creation"))
     prompt, completion = _count(numbers.get("prompt_tokens")), _count(numbers.get("completion_tokens"))
     if not prompt and not completion and not own:
         # As Anthropic counts: what a cache served or took in is not part of the input.
         prompt, completion = _count(numbers.get("input_tokens")), _count(numbers.get("output_tokens"))
         if not into:
-            prompt += cached + _count(told.get("cache_creation_input_tokens"))
+            prompt += cached + written
     total = _count(numbers.get("total_tokens"))
     if not prompt and total > completion:
         prompt = total - completion
     if prompt + completion > MAX_TOKENS:
         return Usage()
+    cached = min(cached, prompt)
+    written = min(written, prompt - cached)
     return Usage(
         prompt_tokens=prompt,
         completion_tokens=completion,
-        cached_tokens=min(cached, prompt),
+        cached_tokens=cached,
+        cache_write_tokens=written,
+        cache_write_1h_tokens=min(_count(written_by_life.get("ephemeral_1h_input_tokens")), written),
         reasoning_tokens=min(_count(out.get("reasoning_tokens")), completion),
     )
 

@@ -59,7 +59,10 @@ _COMPARED_SQL = """
 WITH bounds AS (SELECT cfx_uuid7_floor(%(day)s) AS low, cfx_uuid7_floor(%(day)s + 1) AS high),
 attempts AS (
     SELECT a.*, r.prompt_tokens, r.completion_tokens, r.usage_rank, r.cached_tokens, r.rate_input_nanos,
-           r.rate_cached_nanos, r.rate_output_nanos
+           r.rate_cached_nanos, r.rate_output_nanos, coalesce(r.cache_write_tokens, 0) AS cache_write_tokens,
+           coalesce(r.cache_write_1h_tokens, 0) AS cache_write_1h_tokens,
+           coalesce(r.rate_cache_write_nanos, r.rate_input_nanos) AS rate_cache_write_nanos,
+           coalesce(r.rate_cache_write_1h_nanos, r.rate_input_nanos) AS rate_cache_write_1h_nanos
     FROM upstream_attempt a JOIN request_log r USING (request_id)
     WHERE a.request_id >= (SELECT low FROM bounds) AND a.request_id < (SELECT high FROM bounds)
       AND r.request_id >= (SELECT low FROM bounds) AND r.request_id < (SELECT high FROM bounds)
@@ -72,8 +75,10 @@ attempts AS (
                AND told_prompt_tokens + told_completion_tokens > 0 AS is_compared,
            told_prompt_tokens + told_completion_tokens - prompt_tokens - completion_tokens AS drift,
            told_cost_nanos,
-           round(((prompt_tokens - cached_tokens) * rate_input_nanos::numeric
+           round(((prompt_tokens - cached_tokens - cache_write_tokens) * rate_input_nanos::numeric
                + cached_tokens * rate_cached_nanos::numeric
+               + (cache_write_tokens - cache_write_1h_tokens) * rate_cache_write_nanos::numeric
+               + cache_write_1h_tokens * rate_cache_write_1h_nanos::numeric
                + completion_tokens * rate_output_nanos::numeric) / 1000000)::bigint AS expected_nanos
     FROM attempts
 )

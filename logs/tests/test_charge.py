@@ -10,14 +10,29 @@ tokens = st.integers(0, 10_000_000)
 rates = st.integers(0, 10**11)
 
 
-@given(prompt=tokens, cached=tokens, output=tokens, a=rates, b=rates, c=rates, margin=st.integers(0, 20_000))
-def test_the_lines_add_up_to_what_is_charged(
-    prompt: int, cached: int, output: int, a: int, b: int, c: int, margin: int
-) -> None:
-    usage = Usage(prompt_tokens=prompt, cached_tokens=cached, completion_tokens=output)
-    frozen = FrozenRates(input_nanos=a, cached_nanos=b, output_nanos=c, margin_bp=margin)
-    charge = charge_of(usage, frozen)
-    assert charge.total_nanos == cost_nanos(usage, frozen)
-    assert sum(line.tokens for line in charge.lines) == prompt + output
+usages = st.builds(
+    Usage,
+    prompt_tokens=tokens,
+    cached_tokens=tokens,
+    cache_write_tokens=tokens,
+    cache_write_1h_tokens=tokens,
+    completion_tokens=tokens,
+)
+prices = st.builds(
+    FrozenRates,
+    input_nanos=rates,
+    cached_nanos=rates,
+    cache_write_nanos=st.none() | rates,
+    cache_write_1h_nanos=st.none() | rates,
+    output_nanos=rates,
+    margin_bp=st.integers(0, 20_000),
+)
+
+
+@given(usage=usages, price=prices)
+def test_the_lines_add_up_to_what_is_charged(usage: Usage, price: FrozenRates) -> None:
+    charge = charge_of(usage, price)
+    assert charge.total_nanos == cost_nanos(usage, price)
+    assert sum(line.tokens for line in charge.lines) == usage.total_tokens
     base = sum(line.exact_millionths for line in charge.lines) // 1_000_000
     assert base + charge.margin_nanos == charge.total_nanos

@@ -28,12 +28,12 @@ from codexflow.lib.redis import sync_client
 from keys.models import ApiKey
 from keys.tests.factories import a_key
 from logs import partitions
-from logs.drain import Drained, Entry, _stored_somehow, drain, store
+from logs.drain import Drained, Entry, _stored_somehow, drain, store, stored_rows
 from logs.events import RANK_COUNTED, RANK_LITELLM, RANK_PROGRESS, RANK_PROVIDER, UsageEvent, encode
 from logs.models import DeadLetter, RequestLog, UpstreamAttempt, UsageDaily, UsageHourly
 from logs.rollups import first_open_day
 from logs.services import unreported_requests, verify_rollups
-from logs.tests.factories import an_event
+from logs.tests.factories import RATES, an_event
 
 SHARD = ShardKeys.of("test", 0)
 
@@ -175,6 +175,22 @@ def test_a_key_that_was_used_says_so_once_an_hour() -> None:
     key.refresh_from_db()
     assert key.last_used_at is not None
     assert key.last_used_at >= first
+
+
+@pytest.mark.django_db
+def test_what_a_cache_took_in_is_kept_with_its_price_and_corrected_by_it() -> None:
+    key = a_key().row
+    rates = msgspec.structs.replace(RATES, cache_write_nanos=200_000_000, cache_write_1h_nanos=300_000_000)
+    told = Usage(prompt_tokens=100, cache_write_tokens=80, cache_write_1h_tokens=30, completion_tokens=50)
+    event = msgspec.structs.replace(an_event(key.organization_id, key.id, rank=RANK_COUNTED), rates=rates)
+    event = msgspec.structs.replace(event, cost_nanos=cost_nanos(event.usage, rates))
+    store(entries([event]))
+    report = {name: getattr(told, name) for name in Usage.__struct_fields__}
+    store(entries([better(event, RANK_LITELLM, **report)]))
+    (row, _), *_ = stored_rows([event.request_id]).values()
+    assert (row.usage, row.rates, row.cost_nanos) == (told, rates, cost_nanos(told, rates))
+    ledger = LedgerEntry.objects.filter(request_id=event.request_id).values_list("amount_nanos", flat=True)
+    assert -sum(ledger) == cost_nanos(told, rates)
 
 
 @pytest.mark.django_db

@@ -198,7 +198,7 @@ def test_no_hits_offer_to_clear_the_filters(page: Client, cast: Cast) -> None:
 def test_a_request_says_why_it_was_charged(page: Client, cast: Cast) -> None:
     event = an_event_of(
         cast,
-        usage=Usage(prompt_tokens=1000, cached_tokens=400, completion_tokens=500),
+        usage=Usage(prompt_tokens=1000, cached_tokens=400, cache_write_tokens=300, completion_tokens=500),
         hold_nanos=9_000_000,
         attempts=(
             AttemptFact(n=1, model="gpt-4o", status=502, error_code="upstream_error", duration_ms=100),
@@ -209,7 +209,7 @@ def test_a_request_says_why_it_was_charged(page: Client, cast: Cast) -> None:
     happened(cast, event)
     where = reverse("request", args=[cast.slug, event.request_id])
     text = page.get(where).content.decode()
-    for shown in ("$0.000090", "$0.000060", "$0.000300", "$0.000450", "$0.009000", "upstream_error", "Input, cached"):
+    for shown in ("$0.000045", "$0.000060", "$0.000300", "$0.000450", "$0.009000", "upstream_error", "Input, to cache"):
         assert shown in text, shown
     part = page.get(where, headers=HTMX).content.decode()
     assert "<html" not in part

@@ -8,8 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from billing.holds import CallSize
 from codexflow.lib.envelope import anthropic_envelope
-from routing.body import CONTROL_FIELDS, Call, parse, upstream_body, upstream_tail
+from routing.body import (
+    CONTROL_FIELDS,
+    DEARER_FIELDS,
+    OUTPUT_FIELDS,
+    ROUTER_FIELDS,
+    Call,
+    parse,
+    upstream_body,
+    upstream_tail,
+)
 from routing.errors import InvalidJson, InvalidRequestBody, ThreadsUnsupported
 from routing.shapes import Chat, Completions, CountTokens, Embeddings, Messages, Responses, Shape
 
@@ -22,7 +32,7 @@ _values = st.recursive(
 _READ = {"messages", "model", "stream", "stream_options", "tools", "n", "max_tokens", "max_completion_tokens"}
 _names = st.text(min_size=1).filter(
     lambda name: (
-        name not in CONTROL_FIELDS | _READ | {"metadata", "temperature"}
+        name not in CONTROL_FIELDS | ROUTER_FIELDS | DEARER_FIELDS | OUTPUT_FIELDS | _READ | {"metadata", "temperature"}
         and not name.startswith(("litellm_", "aws_", "azure_", "vertex_", "watsonx_", "s3_"))
     )
 )
@@ -106,6 +116,13 @@ def test_usage_is_always_asked_for_in_streams() -> None:
     found = sent({"messages": _MESSAGES, "stream": True, "stream_options": options})
     assert found["stream_options"] == {"include_usage": True, "x": 1}
     assert "stream_options" not in sent({"messages": _MESSAGES})
+
+
+@pytest.mark.parametrize("name", ["models", "route", "provider", "preset", "plugins", "web_search_options", "speed"])
+@pytest.mark.parametrize("shape", [Chat, Responses, Messages])
+def test_nobody_chooses_another_model_or_dearer_service_behind_the_upstream(shape: type[Shape], name: str) -> None:
+    words = {"input": "hi"} if shape is Responses else {"messages": _MESSAGES}
+    assert name not in sent({**words, name: ["openai/o1-pro"]}, shape=shape)
 
 
 @pytest.mark.parametrize("name", sorted(CONTROL_FIELDS))
@@ -227,6 +244,42 @@ def test_a_document_that_is_text_is_held_for_as_text() -> None:
 
 
 @pytest.mark.parametrize(
+    ("shape", "part"),
+    [
+        (Chat, {"type": "file", "file": {"file_data": "data:application/pdf;base64,%s"}}),
+        (Responses, {"type": "input_file", "file_data": "%s"}),
+        (Messages, {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": "%s"}}),
+        (
+            Messages,
+            {"type": "tool_result", "content": [{"type": "document", "source": {"type": "base64", "data": "%s"}}]},
+        ),
+    ],
+)
+def test_the_longer_a_document_the_more_is_held_for_it(shape: type[Shape], part: dict[str, Any]) -> None:
+    def held_for(length: int) -> int:
+        filled = json.loads(json.dumps(part).replace("%s", "A" * length))
+        messages = [{"role": "user", "content": [filled]}]
+        size = parsed(shape, **{"input" if shape is Responses else "messages": messages}).size(10)
+        assert size.images == 0
+        assert size.expected_prompt_tokens < size.prompt_tokens < size.file_tokens + 300
+        return size.file_tokens
+
+    assert held_for(1_000) == 2_000
+    assert 50_000 <= held_for(800_000) <= 50_100
+    assert held_for(8_000_000) == 200_000  # more than a model reads
+
+
+def test_a_minute_of_sound_is_less_than_its_bytes_in_text() -> None:
+    part = {"type": "input_audio", "input_audio": {"format": "mp3", "data": "A" * 1_000_000}}
+    assert 3_900 <= parsed(Chat, messages=[{"role": "user", "content": [part]}]).size(10).file_tokens <= 4_000
+
+
+@pytest.mark.parametrize("part", [{"video_url": {"url": "https://x"}}, {"file_url": "https://x"}])
+def test_a_file_that_lies_elsewhere_is_held_for(part: dict[str, Any]) -> None:
+    assert parsed(Chat, messages=[{"role": "user", "content": [part]}]).size(10).file_tokens == 2_000
+
+
+@pytest.mark.parametrize(
     ("shape", "body"),
     [
         (Completions, {}), (Completions, {"prompt": ""}), (Completions, {"prompt": "x", "best_of": 1_000}),
@@ -251,6 +304,37 @@ def test_pictures_and_documents_are_no_text_on_any_surface() -> None:
         parsed(Responses, input=[{"role": "user", "content": [{"type": "input_image", "image_url": blob}]}]),
     ]  # fmt: skip
     assert [(call.images, call.text_bytes < 300) for call in calls] == [(1, True)] * 3
+
+
+_OTHER_WORDS = ("max_output_tokens", "maxOutputTokens", "max_completion_tokens", "max_tokens", "candidate_count", "n")
+
+
+@pytest.mark.parametrize(
+    ("shape", "body", "own"),
+    [
+        (Chat, {"messages": _MESSAGES}, {"max_tokens": 100, "max_completion_tokens": 100, "n": 7}),
+        (Completions, {"prompt": "x"}, {"max_tokens": 100, "n": 7}),
+        (Responses, {"input": "x"}, {"max_output_tokens": 100}),
+        (Messages, {"messages": _MESSAGES}, {"max_tokens": 100}),
+        (Embeddings, {"input": "x"}, {}),
+    ],
+)
+def test_nobody_asks_for_more_than_is_held_in_other_words(
+    shape: type[Shape], body: dict[str, Any], own: dict[str, int]
+) -> None:
+    call = parsed(shape, **body, **dict.fromkeys(_OTHER_WORDS, 7), service_tier="priority", speed="fast")
+    sent = json.loads(upstream_body("m", upstream_tail(call, max_tokens=100, temperature=None)))
+    assert {name: sent[name] for name in (*_OTHER_WORDS, "service_tier", "speed") if name in sent} == own
+
+
+def test_a_cache_that_may_keep_the_input_for_an_hour_is_held_for() -> None:
+    def size(**control: str) -> CallSize:
+        text = {"type": "text", "text": "hi", "cache_control": {"type": "ephemeral", **control}}
+        return parsed(Messages, messages=[{"role": "user", "content": [text]}]).size(10)
+
+    assert not size().may_cache_for_an_hour
+    assert not size(ttl="5m").may_cache_for_an_hour
+    assert size(ttl="1h").may_cache_for_an_hour
 
 
 @pytest.mark.parametrize(

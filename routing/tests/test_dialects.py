@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
 from billing.pricing import Usage
@@ -43,13 +44,35 @@ def test_a_cached_prompt_counts_once_on_every_surface() -> None:
     )
     # LiteLLM repeats Anthropic's words beside OpenAI's there: the prompt already holds them.
     mixed = {**details, "cache_read_input_tokens": 80, "cache_creation_input_tokens": 7}
-    assert usage_of(Completions(), event({"usage": mixed})) == usage_of(Completions(), event({"usage": details}))
+    assert usage_of(Completions(), event({"usage": mixed})) == Usage(
+        prompt_tokens=100, cached_tokens=80, cache_write_tokens=7, completion_tokens=5
+    )
     of_messages = {
         "input_tokens": 20, "output_tokens": 5, "cache_read_input_tokens": 80, "cache_creation_input_tokens": 7,
     }  # fmt: skip
     assert usage_of(Messages(), event({"type": "message_delta", "usage": of_messages})) == Usage(
-        prompt_tokens=107, cached_tokens=80, completion_tokens=5
+        prompt_tokens=107, cached_tokens=80, cache_write_tokens=7, completion_tokens=5
     )
+
+
+def test_what_a_cache_took_in_for_an_hour_is_told_apart_on_every_surface() -> None:
+    by_life = {"ephemeral_5m_input_tokens": 20, "ephemeral_1h_input_tokens": 30}
+    expected = Usage(prompt_tokens=100, cache_write_tokens=50, cache_write_1h_tokens=30, completion_tokens=5)
+    details = {"cached_tokens": 0, "cache_creation_tokens": 50, "cache_creation_token_details": by_life}
+    chat = {"prompt_tokens": 100, "completion_tokens": 5, "prompt_tokens_details": details}
+    assert usage_of(Completions(), event({"usage": chat})) == expected
+    messages = {
+        "input_tokens": 50, "output_tokens": 5, "cache_creation_input_tokens": 50, "cache_creation": by_life,
+    }  # fmt: skip
+    assert usage_of(Messages(), event({"type": "message_delta", "usage": messages})) == expected
+    # Whatever a provider makes of it, its answer is good.
+    odds: tuple[Any, ...] = ([], "x", {"ephemeral_1h_input_tokens": "x"}, {"ephemeral_1h_input_tokens": None})
+    for odd in odds:
+        found = usage_of(Messages(), event({"type": "message_delta", "usage": {**messages, "cache_creation": odd}}))
+        assert found == msgspec.structs.replace(expected, cache_write_1h_tokens=0)
+    responses = {"input_tokens": 100, "output_tokens": 5, "input_tokens_details": details}
+    completed = {"type": "response.completed", "response": {"usage": responses}}
+    assert usage_of(Responses(), event(completed)) == expected
 
 
 def test_the_start_of_a_message_tells_of_its_input_only() -> None:
@@ -199,3 +222,23 @@ def test_a_cost_that_is_no_number_is_no_reason_to_withhold_an_answer(cost: Any) 
     meter = Meter()
     meter.answered(answer, None)
     assert meter.usage(0)[0] == Usage(prompt_tokens=1, completion_tokens=2)
+
+
+def test_a_response_names_the_model_as_it_is_sold() -> None:
+    """LiteLLM writes the provider's own name into a response's events, and its own prefix."""
+    told = {"id": "r1", "model": "openai/gpt-4o-2024-11-20", "output": []}
+    created = b"event: response.created\n" + event({"type": "response.created", "response": told, "model": "x"})
+    delta = event({"type": "response.output_text.delta", "delta": '"response"', "model": "x"})
+    named = Responses().named(created + delta, "gpt-4o")
+    first, second, _ = named.split(b"\n\n")
+    assert first.startswith(b"event: response.created\ndata: ")
+    payload = json.loads(first.partition(b"data: ")[2])
+    assert payload == {"type": "response.created", "response": {**told, "model": "gpt-4o"}, "model": "gpt-4o"}
+    assert second + b"\n\n" == delta
+
+
+def test_events_that_name_the_right_model_or_none_stay_as_they_are() -> None:
+    odd = b'data: {"type" : "response.created", "response": {"id":"r1", "model":"gpt-4o"}}\r\n\r\n'
+    for events in (odd, odd + b": ping\n\n" + odd, *RESPONSES, b"data: {broken", b"", b'data: {"response":[]}\n\n'):
+        assert Responses().named(events, "gpt-4o") == events
+    assert Completions().named(CHAT[0], "gpt-4o") == CHAT[0]

@@ -1,5 +1,7 @@
 """What a call is taken to have used when its provider does not say."""
 
+import msgspec
+
 from billing.pricing import Usage
 from logs.events import RANK_COUNTED, RANK_NONE, RANK_PROVIDER
 from routing.dialects import Completions
@@ -49,11 +51,44 @@ def test_input_told_at_the_beginning_is_kept_and_never_taken_for_the_end() -> No
     assert meter.usage(999) == (Usage(prompt_tokens=25, completion_tokens=7), RANK_PROVIDER)
 
 
+def test_nothing_that_is_counted_here_is_more_than_was_allowed() -> None:
+    """A picture is many bytes, and a response says everything again at its end."""
+    meter = Meter(most_tokens=100)
+    meter.has_begun = True
+    meter.delivered(event("picture" * 10_000))
+    assert meter.usage(7) == (Usage(prompt_tokens=7, completion_tokens=1), RANK_COUNTED)
+    meter.delivered(event("picture" * 1_000_000))
+    assert meter.usage(7) == (Usage(prompt_tokens=7, completion_tokens=100), RANK_COUNTED)
+    assert meter.progress == "100"
+    meter.reported(ProviderUsage(prompt_tokens=7, completion_tokens=101))
+    assert meter.usage(7) == (Usage(prompt_tokens=7, completion_tokens=101), RANK_PROVIDER)
+
+
 def test_numbers_that_cannot_be_are_no_report() -> None:
     meter = Meter()
     for prompt, completion in ((0, 0), (-1, 5), (5, -1), (2_000_000_000, 1)):
         meter.reported(ProviderUsage(prompt_tokens=prompt, completion_tokens=completion))
     assert meter.usage(1) == (Usage(), RANK_NONE)
+
+
+def test_how_long_a_cache_keeps_what_it_took_in_is_told_at_the_beginning_only() -> None:
+    meter = Meter()
+    begun = ProviderUsage(
+        input_tokens=20,
+        cache_creation_input_tokens=80,
+        cache_creation={"ephemeral_1h_input_tokens": 50},
+        output_tokens=1,
+        is_only_input=True,
+    )
+    meter.reported(begun)
+    meter.has_begun = True
+    told = Usage(prompt_tokens=100, cache_write_tokens=80, cache_write_1h_tokens=50)
+    assert meter.usage(999) == (told, RANK_COUNTED)
+    # Newer models repeat the input at the end, without the breakdown.
+    meter.reported(ProviderUsage(input_tokens=20, cache_creation_input_tokens=80, output_tokens=7))
+    assert meter.usage(999) == (msgspec.structs.replace(told, completion_tokens=7), RANK_PROVIDER)
+    meter.reported(ProviderUsage(output_tokens=9))
+    assert meter.usage(999) == (msgspec.structs.replace(told, completion_tokens=9), RANK_PROVIDER)
 
 
 def test_what_the_cache_served_stays_cheap_when_only_the_beginning_told_of_it() -> None:

@@ -77,9 +77,10 @@ def test_a_last_event_without_its_empty_line_counts() -> None:
     assert [event.kind for event in split([CHAT[0], b"data: [DONE]\n"], Completions())] == [Kind.CONTENT, Kind.END]
 
 
-def test_an_end_that_repeats_a_long_answer_is_found() -> None:
-    """A response's last event holds the whole of it, and may be longer than what chat would hold back."""
-    text = b"x" * 2_000_000
+@pytest.mark.parametrize("length", [2_000_000, 20_000_000])
+def test_an_end_that_repeats_a_long_answer_is_found(length: int) -> None:
+    """A response's last event holds the whole of it, pictures too, and is longer than anything else that is held."""
+    text = b"x" * length
     last = b'data: {"type":"response.completed","response":{"id":"r1","output":[{"text":"%b"}]}}\n\n' % text
     chunks = [last[at : at + 65_536] for at in range(0, len(last), 65_536)]
     assert [event.kind for event in split(chunks, Responses())] == [Kind.END]

@@ -304,6 +304,38 @@ def test_who_leaves_pays_for_the_call_that_ran_and_the_others_never_begin(live: 
     assert live.open_leases(row.request_id) == []
 
 
+def test_who_sends_a_body_over_the_limit_to_its_end_hears_that_it_is_too_large(live: Live, key: str) -> None:
+    """As most clients do. A connection that is closed with bytes unread is reset, and the answer with it."""
+    parts, size = urlsplit(live.url), 24 * 1024 * 1024
+    with socket.create_connection((parts.hostname, parts.port), timeout=10) as connection:
+        connection.sendall(head(key, f"Content-Length: {size}"))
+        connection.sendall(bytes(size))
+        pieces = list(iter(lambda: connection.recv(65536), b""))
+    assert b"".join(pieces).startswith(b"HTTP/1.1 413 ")
+
+
+@pytest.mark.parametrize(
+    ("path", "status"), [("/v1/chat/completions", 401), ("/v1/nothing", 404), ("/health", 405), ("/v1/models", 405)]
+)
+def test_nobody_sends_long_bodies_that_no_one_reads(live: Live, path: str, status: int) -> None:
+    """Without a key, too: whoever is refused is not listened to for ever."""
+    parts = urlsplit(live.url)
+    with socket.create_connection((parts.hostname, parts.port), timeout=10) as connection:
+        connection.sendall(head("", "Content-Length: 2000000000", path=path))
+        assert f" {status} ".encode() in connection.recv(65536)
+        with pytest.raises((ConnectionResetError, BrokenPipeError)):
+            connection.sendall(bytes(64 * 1024 * 1024))
+
+
+def test_a_short_body_that_no_one_reads_keeps_the_connection(live: Live) -> None:
+    parts = urlsplit(live.url)
+    with socket.create_connection((parts.hostname, parts.port), timeout=10) as connection:
+        for _ in range(2):
+            connection.sendall(head("", "Content-Length: 100000", path="/v1/nothing"))
+            assert b" 404 " in connection.recv(65536)
+            connection.sendall(bytes(100_000))
+
+
 def test_the_rest_of_a_body_over_the_limit_is_not_taken(live: Live, key: str) -> None:
     parts = urlsplit(live.url)
     with socket.create_connection((parts.hostname, parts.port), timeout=5) as connection:

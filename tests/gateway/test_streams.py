@@ -60,6 +60,15 @@ def test_a_broken_stream_ends_in_an_error_event_and_is_charged_for_what_came(liv
     assert row.cost_nanos > 0
 
 
+@pytest.mark.parametrize("fault", ["cut after=1", "error_event after=1"])
+def test_a_stream_that_breaks_before_the_first_word_is_free(live: Live, key: str, fault: str) -> None:
+    """The first event only says whose turn it is."""
+    response = live.say(key, f"[[fault:{fault}]]", model="gpt-4o-mini", stream=True)
+    assert json.loads(events(response.text)[-1])["error"]["code"] == "upstream_stream_broken"
+    row = live.row_of(response)
+    assert (row.status, row.prompt_tokens, row.cost_nanos) == (502, 0, 0)
+
+
 def test_who_leaves_pays_for_what_was_delivered_and_frees_the_upstream(live: Live, key: str) -> None:
     body = {"stream": True, "model": "gpt-4o-mini"}
     text = "[[fault:chunks n=500 gap_ms=20]]"
@@ -221,7 +230,7 @@ LARGE = "[[fault:huge_line bytes=70000000]]"
 def test_slow_readers_of_all_surfaces_do_not_grow_memory(live: Live, key: str) -> None:
     """The upstream offers each of them 70 MB; who reads little of it makes the gateway hold little of it."""
     gateway = live.new_gateway(CFX_UPSTREAM_TOTAL_S="60")
-    # Of a response up to 8 MB are held, because its last event must be seen whole.
+    # Of a response's events up to 8 MB are held, of its last one all: that must be seen whole.
     asyncio.run(trickle(gateway, key, [way for way in MIXED if way.name != "responses"], most_grown_kb=8_000))
     asyncio.run(trickle(gateway, key, [way for way in MIXED if way.name == "responses"], most_grown_kb=32_000))
     gateway.stop()

@@ -109,6 +109,19 @@ def test_an_open_circuit_is_shared_and_closes_after_one_good_trial(live: Live, k
     second.stop()
 
 
+def test_one_organizations_failures_put_a_model_to_rest_for_nobody_else(live: Live, key: str) -> None:
+    """What it sends may be what makes the provider fail."""
+    model, others = "claude-haiku-3.5", a_key().plain
+    for _ in range(5):
+        live.say(key, "[[fault:500]]", model=model)
+    assert live.post(key, model=model).status_code == 503
+    assert live.post(others, model=model).status_code == 200
+    assert live.health()["details"]["circuits"] == {model: "open"}
+    assert live.say(others, "[[fault:500]]", model=model).status_code == 503
+    refused = live.post(a_key().plain, model=model)
+    assert (refused.status_code, int(refused.headers["retry-after"])) == (503, 1)
+
+
 def test_a_model_that_rests_is_skipped_in_the_chain(live: Live, key: str) -> None:
     live.upstream.set_fault("500", model="deepseek-v3")
     for _ in range(5):

@@ -55,13 +55,42 @@ def test_the_shipped_file_says_what_the_deployment_guide_says() -> None:
 
 def test_prices_are_exact() -> None:
     prices = parse(SHIPPED, source="models.yaml").prices
-    assert prices["deepseek-v3"] == Rates(input_nanos=270_000_000, cached_nanos=270_000_000, output_nanos=1_100_000_000)
+    assert prices["deepseek-v3"] == Rates(
+        input_nanos=270_000_000,
+        cached_nanos=270_000_000,
+        cache_write_nanos=270_000_000,
+        cache_write_1h_nanos=270_000_000,
+        output_nanos=1_100_000_000,
+    )
     assert prices["text-embedding-3-small"].output_nanos == 0
 
 
 def test_cached_input_has_its_own_price_when_given() -> None:
-    text = SHIPPED.replace("{input: 3, output: 15}", "{input: 3, cached_input: 0.30, output: 15}")
+    text = SHIPPED.replace("{input: 3, ", "{input: 3, cached_input: 0.30, ")
     assert parse(text, source="models.yaml").prices["claude-sonnet-4.5"].cached_nanos == 300_000_000
+
+
+def test_what_a_cache_takes_in_has_its_own_prices_when_given() -> None:
+    prices = parse(SHIPPED, source="models.yaml").prices
+    sonnet = prices["claude-sonnet-4.5"]
+    assert (sonnet.cache_write_nanos, sonnet.cache_write_1h_nanos) == (3_750_000_000, 6_000_000_000)
+    by_minutes = parse(SHIPPED.replace(", cache_write_1h: 6,", ","), source="models.yaml").prices["claude-sonnet-4.5"]
+    assert by_minutes.cache_write_1h_nanos == by_minutes.cache_write_nanos == 3_750_000_000
+
+
+def test_litellm_is_told_the_prices_that_are_sold() -> None:
+    """Else every call would look like a difference in cost when the books are compared."""
+    told = yaml.safe_load((REPOSITORY / "config" / "litellm.yaml").read_text())["model_list"]
+    prices = parse(SHIPPED, source="models.yaml").prices
+    for model in told:
+        costs, rates = model["model_info"], prices[model["model_name"]]
+        input_cost, output_cost = costs["input_cost_per_token"], costs["output_cost_per_token"]
+        write_cost = costs.get("cache_creation_input_token_cost", input_cost)
+        write_1h_cost = costs.get("cache_creation_input_token_cost_above_1hr", write_cost)
+        sold = (rates.input_nanos, rates.cache_write_nanos, rates.cache_write_1h_nanos, rates.output_nanos)
+        in_nanos = tuple(round(cost * 10**15) for cost in (input_cost, write_cost, write_1h_cost, output_cost))
+        assert in_nanos == sold, model["model_name"]
+    assert {model["model_name"] for model in told} == set(prices)
 
 
 def test_a_file_without_prices_gets_the_shipped_ones() -> None:

@@ -159,7 +159,19 @@ def test_anthropic_tokens_count_what_the_cache_served() -> None:
         "input_tokens": 10, "output_tokens": 5, "cache_read_input_tokens": 100, "cache_creation_input_tokens": 20,
     }  # fmt: skip
     (report,) = mapped({"model": "m", "usage": usage})
-    assert report.usage == Usage(prompt_tokens=130, cached_tokens=100, completion_tokens=5)
+    assert report.usage == Usage(prompt_tokens=130, cached_tokens=100, cache_write_tokens=20, completion_tokens=5)
+
+
+def test_what_a_cache_took_in_for_an_hour_is_told_apart() -> None:
+    by_life = {"ephemeral_5m_input_tokens": 5, "ephemeral_1h_input_tokens": 15}
+    native = {"input_tokens": 10, "output_tokens": 5, "cache_creation_input_tokens": 20, "cache_creation": by_life}
+    (report,) = mapped({"model": "m", "usage": native})
+    written = Usage(prompt_tokens=30, cache_write_tokens=20, cache_write_1h_tokens=15, completion_tokens=5)
+    assert report.usage == written
+    details = {"cache_creation_tokens": 20, "cache_creation_token_details": by_life}
+    usage = {"prompt_tokens": 30, "completion_tokens": 5, "prompt_tokens_details": details}
+    (report,) = mapped({"model": "m", "usage": usage})
+    assert report.usage == written
 
 
 def test_classes_of_tokens_are_taken_from_the_usage_object() -> None:
