@@ -48,7 +48,7 @@ def test_what_a_cache_takes_in_costs_its_own_price_and_as_input_where_there_is_n
     assert cost_nanos(written, sonnet) == parse_usd("3.75")
     assert cost_nanos(msgspec.structs.replace(written, cache_write_1h_tokens=400_000), sonnet) == parse_usd("4.65")
     mixed = Usage(prompt_tokens=1_000_000, cached_tokens=500_000, cache_write_tokens=300_000)
-    assert cost_nanos(mixed, sonnet) == parse_usd("0.6") + parse_usd("1.5") + parse_usd("1.125")
+    assert cost_nanos(mixed, sonnet) == parse_usd("0.6") + parse_usd("0.15") + parse_usd("1.125")
     older = FrozenRates(input_nanos=3_000_000_000, cached_nanos=300_000_000, output_nanos=15_000_000_000)
     assert cost_nanos(written, older) == parse_usd("3")
 

@@ -30,15 +30,20 @@ RESERVED_MODELS = frozenset({*STAGES, *(f"cfx-{stage}" for stage in STAGES), *AU
 
 # For files written before there was a `prices` section: as one would be.
 SHIPPED_PRICES: dict[str, Plain] = {
-    "claude-sonnet-4.5": {"input": 3, "cache_write": Decimal("3.75"), "cache_write_1h": 6, "output": 15},
-    "claude-haiku-3.5": {"input": Decimal("0.80"), "cache_write": 1, "cache_write_1h": Decimal("1.60"), "output": 4},
+    "claude-sonnet-4.5": {
+        "input": 3, "cached_input": Decimal("0.30"), "cache_write": Decimal("3.75"), "cache_write_1h": 6, "output": 15,
+    },
+    "claude-haiku-3.5": {
+        "input": Decimal("0.80"), "cached_input": Decimal("0.08"), "cache_write": 1, "cache_write_1h": Decimal("1.60"),
+        "output": 4,
+    },
     "deepseek-v3": {"input": Decimal("0.27"), "output": Decimal("1.10")},
     "gpt-4o-mini": {"input": Decimal("0.15"), "output": Decimal("0.60")},
     "gpt-4o": {"input": Decimal("2.50"), "output": 10},
     "gemini-2.5-pro": {"input": Decimal("1.25"), "output": 10},
     "gemini-2.0-flash": {"input": Decimal("0.10"), "output": Decimal("0.40")},
     "text-embedding-3-small": {"input": Decimal("0.02"), "output": 0},
-}
+}  # fmt: skip
 
 _NAME = re.compile(r"[!-~]{1,100}")  # printable ASCII without spaces: what fits a header and a log line
 _WORD = re.compile(r"\w{1,60}")

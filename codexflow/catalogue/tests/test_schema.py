@@ -1,5 +1,6 @@
 """The catalogue's text: what is accepted, and that every mistake is named."""
 
+import dataclasses
 from decimal import Decimal
 from typing import Any
 
@@ -66,8 +67,9 @@ def test_prices_are_exact() -> None:
 
 
 def test_cached_input_has_its_own_price_when_given() -> None:
-    text = SHIPPED.replace("{input: 3, ", "{input: 3, cached_input: 0.30, ")
-    assert parse(text, source="models.yaml").prices["claude-sonnet-4.5"].cached_nanos == 300_000_000
+    text = SHIPPED.replace("cached_input: 0.30, ", "")
+    given, without = (parse(each, source="models.yaml").prices["claude-sonnet-4.5"] for each in (SHIPPED, text))
+    assert (given.cached_nanos, without.cached_nanos) == (300_000_000, 3_000_000_000)
 
 
 def test_what_a_cache_takes_in_has_its_own_prices_when_given() -> None:
@@ -84,12 +86,17 @@ def test_litellm_is_told_the_prices_that_are_sold() -> None:
     prices = parse(SHIPPED, source="models.yaml").prices
     for model in told:
         costs, rates = model["model_info"], prices[model["model_name"]]
-        input_cost, output_cost = costs["input_cost_per_token"], costs["output_cost_per_token"]
+        input_cost = costs["input_cost_per_token"]
         write_cost = costs.get("cache_creation_input_token_cost", input_cost)
-        write_1h_cost = costs.get("cache_creation_input_token_cost_above_1hr", write_cost)
-        sold = (rates.input_nanos, rates.cache_write_nanos, rates.cache_write_1h_nanos, rates.output_nanos)
-        in_nanos = tuple(round(cost * 10**15) for cost in (input_cost, write_cost, write_1h_cost, output_cost))
-        assert in_nanos == sold, model["model_name"]
+        costs_by_name = {
+            "input_nanos": input_cost,
+            "cached_nanos": costs.get("cache_read_input_token_cost", input_cost),
+            "cache_write_nanos": write_cost,
+            "cache_write_1h_nanos": costs.get("cache_creation_input_token_cost_above_1hr", write_cost),
+            "output_nanos": costs["output_cost_per_token"],
+        }
+        told_nanos = {name: round(cost * 10**15) for name, cost in costs_by_name.items()}
+        assert told_nanos == dataclasses.asdict(rates), model["model_name"]
     assert {model["model_name"] for model in told} == set(prices)
 
 
