@@ -209,7 +209,10 @@ class ReportIdentity(models.Model):
 
 
 class UnmatchedReport(models.Model):
-    """A call that LiteLLM reported and nobody here knows, or not yet. Never charged, never counted, never dropped."""
+    """A call that LiteLLM reported and nobody here knows, or not yet. Never charged, never counted.
+
+    Forgotten after CFX_UNMATCHED_DAYS.
+    """
 
     class State(models.TextChoices):
         WAITING = "waiting", _("Waiting for its request")
@@ -253,6 +256,8 @@ class SyncRun(models.Model):
     ended_at = models.DateTimeField(_("ended"), null=True)
     window_start = models.DateTimeField(_("from"))
     window_end = models.DateTimeField(_("to"))
+    # All calls that began before are taken in, so that a run that was cut short can be gone on with.
+    reached = models.DateTimeField(_("read up to"), null=True)
     pages = models.IntegerField(_("pages"), default=0)
     seen = models.IntegerField(_("rows seen"), default=0)
     new = models.IntegerField(_("new"), default=0)
@@ -271,6 +276,10 @@ class SyncRun(models.Model):
     @override
     def __str__(self) -> str:
         return f"{self.window_start:%F %T} to {self.window_end:%F %T}"
+
+    @property
+    def is_complete(self) -> bool:
+        return self.reached is not None and self.reached >= self.window_end
 
 
 class DayReconciled(models.Model):
