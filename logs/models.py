@@ -167,6 +167,8 @@ class UsageHourly(Rollup):
         db_table = "usage_hourly"
         verbose_name = _("hourly usage")
         verbose_name_plural = _("hourly usage")
+        # For whoever reads an hour of everybody.
+        indexes = [models.Index(fields=["hour"], name="usage_hourly_hour")]
 
     @override
     def __str__(self) -> str:
@@ -183,6 +185,7 @@ class UsageDaily(Rollup):
         db_table = "usage_daily"
         verbose_name = _("daily usage")
         verbose_name_plural = _("daily usage")
+        indexes = [models.Index(fields=["day"], name="usage_daily_day")]
 
     @override
     def __str__(self) -> str:

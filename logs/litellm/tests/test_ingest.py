@@ -29,9 +29,9 @@ from logs.events import RANK_COUNTED, RANK_LITELLM, RANK_NONE, RANK_PROVIDER, At
 from logs.litellm.ingest import PATIENCE, forget_identities, forget_unmatched, retry, take
 from logs.litellm.tests.factories import a_payload, a_spend_row, mapped
 from logs.models import ReportIdentity, RequestLog, UnmatchedReport, UpstreamAttempt
-from logs.services import verify_rollups
 from logs.tests.factories import RATES, an_event
 from logs.tests.test_drain import entries
+from logs.verify import verify_rollups
 
 pytestmark = pytest.mark.django_db(transaction=True)
 REPORTED = Usage(prompt_tokens=120, completion_tokens=60)

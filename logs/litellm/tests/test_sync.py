@@ -27,9 +27,9 @@ from logs.litellm.ingest import Taken, take
 from logs.litellm.sync import WIDE, alone, days_back, read_window
 from logs.litellm.tests.factories import a_payload, a_spend_row
 from logs.models import RequestLog, SyncRun, UnmatchedReport
-from logs.services import verify_rollups
 from logs.tests.factories import an_event
 from logs.tests.test_drain import entries
+from logs.verify import verify_rollups
 
 pytestmark = pytest.mark.django_db(transaction=True)
 VERSIONS = ["1.80.8", "1.90.0", "1.109.1"]
