@@ -335,7 +335,7 @@ def _merge_reports(events: Sequence[UsageEvent], new: Mapping[UUID, UsageEvent],
         if merged is None:
             continue
         books.change(row, merged, revision=revision + 1)
-        known[request_id] = (msgspec.structs.replace(merged, attempts=()), revision + 1)
+        known[request_id] = (merged, revision + 1)
         changed[request_id] = merged
     update_rows({request_id: known[request_id] for request_id in changed})
     return list(changed.values())

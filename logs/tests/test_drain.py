@@ -29,7 +29,16 @@ from keys.models import ApiKey
 from keys.tests.factories import a_key
 from logs import partitions
 from logs.drain import Drained, Entry, _stored_somehow, drain, store
-from logs.events import RANK_COUNTED, RANK_LITELLM, RANK_PROGRESS, RANK_PROVIDER, UsageEvent, encode
+from logs.events import (
+    RANK_COUNTED,
+    RANK_LITELLM,
+    RANK_NONE,
+    RANK_PROGRESS,
+    RANK_PROVIDER,
+    UsageEvent,
+    encode,
+    orphaned,
+)
 from logs.models import DeadLetter, RequestLog, UpstreamAttempt, UsageDaily, UsageHourly
 from logs.rollups import first_open_day
 from logs.services import unreported_requests
@@ -260,6 +269,16 @@ def test_a_correction_by_somebody_else_keeps_the_number_of_attempts() -> None:
     report = msgspec.structs.replace(better(event, RANK_LITELLM, prompt_tokens=9, completion_tokens=3), attempts=())
     assert store(entries([report])).corrected == 1
     assert RequestLog.objects.get(request_id=event.request_id).attempts == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_gateways_word_after_a_sweepers_brings_its_attempts() -> None:
+    event = an_event(an_organization().id, random_id())
+    intent = msgspec.structs.replace(event, attempts=(), usage=Usage(), cost_nanos=0, rank=RANK_NONE)
+    store(entries([orphaned(intent, delivered_tokens=None, now_ms=event.started_ms)]))
+    assert RequestLog.objects.get().attempts == 0
+    store(entries([event]))
+    assert RequestLog.objects.get().attempts == UpstreamAttempt.objects.count() == 1
 
 
 @pytest.mark.django_db
