@@ -151,8 +151,8 @@ def log(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
         "zone": timezone.get_current_timezone(),
     }
     if request.htmx and not request.htmx.history_restore_request:
-        part = "rows" if before else "results"
-        return render(request, f"logs/log.html#{part}", context)
+        part = "rows" if before else "filtered"
+        return render(request, f"logs/log.html#{part}", {**context, "is_fragment": True})
     opened = parse_id(request.GET.get("request", ""))
     detail = request_of(organization.pk, opened, retention_days=retention_days) if opened else None
     if detail is not None:

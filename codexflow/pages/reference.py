@@ -84,7 +84,7 @@ def _operation(path: str, method: str, told: dict[str, Any], schema: dict[str, A
         responses=[
             (status, answer.get("description", ""), _fields_of(_content(answer), schema) if status < "400" else [])
             for status, answer in told["responses"].items()
-            if status != FAILURE  # the page says it once for all
+            if status != FAILURE  # of any operation; docs/errors.md has them
         ],
     )
 
