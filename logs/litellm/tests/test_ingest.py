@@ -307,6 +307,16 @@ def test_an_object_without_identity_counts_once_per_delivery() -> None:
     assert len(direct_rows(key.organization_id)) == 2
 
 
+def test_an_object_that_tells_no_time_stays_where_it_was_when_it_comes_again() -> None:
+    key = a_mapped_key("cf_abc123")
+    told = {"id": "call-17", "user_id": "cf_abc123", "model": "gpt-4", "usage": {"prompt_tokens": 100}}
+    now_ms = clock.now_ms()
+    for later_ms in (0, 5_000, 86_400_000):
+        take(mapped(told, now_ms=now_ms + later_ms))
+    (row,) = direct_rows(key.organization_id)
+    assert (row.revision, round(row.started_at.timestamp() * 1000)) == (1, now_ms)
+
+
 def test_an_account_may_charge_traffic_past_the_gateway() -> None:
     directory.load(settings.ENV.config_path)
     key = a_mapped_key("cf_charged")
