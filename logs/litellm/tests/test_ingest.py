@@ -343,6 +343,19 @@ def test_what_nobody_knows_is_kept_and_finds_its_place_once_its_key_is_mapped(re
     assert len(direct_rows(key.organization_id)) == 1
 
 
+def test_what_nobody_will_ever_know_does_not_keep_the_older_from_its_turn(redis: Redis, prefix: str) -> None:
+    name = random_id().hex * 2
+    take(mapped(a_payload("ours", key_hash=name)))
+    take(mapped(*(a_payload(f"nobodys{n}", key_hash="0" * 64) for n in range(5))))
+    key = a_mapped_key(name)
+    for _ in range(3):
+        retry(redis, prefix, also_unmatched=True, limit=2)
+    assert [row.key_id for row in direct_rows(key.organization_id)] == [key.pk]
+    assert UnmatchedReport.objects.count() == 5
+    retry(redis, prefix, also_unmatched=True, limit=2)  # from the newest on again
+    assert UnmatchedReport.objects.count() == 5
+
+
 def test_what_is_older_than_the_log_is_kept_for_the_operator() -> None:
     key = a_mapped_key("cf_old")
     old = {"user_id": "cf_old", "id": "o", "model": "m", "usage": {"total_tokens": 5}}
