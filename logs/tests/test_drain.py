@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from billing.limits import ShardKeys
 from billing.models import Account, LedgerEntry, SpendDaily
-from billing.pricing import Usage, cost_nanos
+from billing.pricing import FrozenRates, Usage, cost_nanos
 from billing.selectors import key_truths
 from billing.tests.factories import an_organization
 from codexflow.lib import clock
@@ -230,6 +230,18 @@ def test_an_entry_that_is_none_of_ours_is_buried_and_the_next_one_stored() -> No
     assert RequestLog.objects.filter(request_id=event.request_id).exists()
     assert DeadLetter.objects.count() == 1
     assert redis.xlen(stream.decode()) == 0
+
+
+@pytest.mark.django_db
+def test_tokens_that_cost_nothing_raise_an_alarm(caplog: pytest.LogCaptureFixture) -> None:
+    organization = an_organization()
+    free = FrozenRates(input_nanos=0, cached_nanos=0, output_nanos=0)
+    gift, priced, empty = (an_event(organization.id, random_id()) for _ in range(3))
+    gift = msgspec.structs.replace(gift, rates=free, cost_nanos=0)
+    empty = msgspec.structs.replace(empty, usage=Usage(), cost_nanos=0)
+    store(entries([gift, priced, empty]))
+    (said,) = [each for each in caplog.records if each.getMessage() == "drain.tokens_without_cost"]
+    assert (said.levelname, vars(said)["count"], vars(said)["request_id"]) == ("ERROR", 1, str(gift.request_id))
 
 
 @pytest.mark.django_db
