@@ -73,7 +73,7 @@ _ROLLUPS = (
     },
 )
 # Clocks of gateways and of Redis, which decides the day, differ by less.
-_SKEW = timedelta(hours=1)
+_SKEW = timedelta(hours=12)
 HOURS_A_DAY = 24
 
 

@@ -40,8 +40,10 @@ NIGHT = range(1, 5)
 APART, AT_THE_LATEST = timedelta(hours=20), timedelta(hours=26)
 # A reading ends before the next one is due, and long before Celery would end it.
 WITHIN_S = 240.0
-# What is read again when a reading is cut short. /v1/logs tells whole days only.
-SLICE, DOCUMENTED_SLICE = timedelta(minutes=30), timedelta(days=1)
+# What of a wide reading is read again when it is cut short.
+SLICE = timedelta(minutes=30)
+# /v1/logs tells whole days only.
+DAY = timedelta(days=1)
 BATCH = 200
 _LOCK = 0x6C6C6D  # any number that nobody else locks
 
@@ -70,7 +72,7 @@ def sync(redis: "Redis", prefix: str) -> str:
             run = read_window(client, now - OVERLAP, now, redis=redis, prefix=prefix)
             wide = _wide(now) if run.is_complete else None
             if wide is not None:
-                read_on(wide, client, redis=redis, prefix=prefix, until_s=until_s)
+                read_on(wide, client, redis=redis, prefix=prefix, step=SLICE, until_s=until_s)
     return "; ".join(_summary(each) for each in (run, wide) if each is not None)
 
 
@@ -141,15 +143,19 @@ def read_on(
     redis: "Redis | None",
     prefix: str,
     progress: Progress | None = None,
+    step: timedelta = DAY,
     until_s: float = math.inf,
 ) -> SyncRun:
-    """Go on with a run from where it was left, until its window is read or `until_s` (monotonic) has come."""
+    """Go on with a run from where it was left, until its window is read or `until_s` (monotonic) has come.
+
+    After each `step` it remembers how far it is.
+    """
     is_documented = settings.ENV.litellm_sync == "documented"
     pages = client.documented_rows if is_documented else client.spend_rows
     run.error = ""
     try:
         aliases = _aliases(client, is_documented=is_documented)
-        for start, end in _slices(run, DOCUMENTED_SLICE if is_documented else SLICE):
+        for start, end in _slices(run, DAY if is_documented else step):
             if clock.monotonic_s() >= until_s:
                 break
             try:
