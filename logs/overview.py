@@ -115,18 +115,22 @@ def chart_of(organization_id: UUID, period: Period, *, metric: str, group: str) 
 
 # Start of the bucket, group, and the sums in the order of `Sums`.
 Cell = tuple[datetime, str, int, int, int, int]
-_ADDED = "sum(cost_nanos), sum(requests), sum(prompt_tokens + completion_tokens), sum(errors)"
+# As numbers that need no decimals: a month has thousands of them.
+_ADDED = (
+    "sum(cost_nanos)::bigint, sum(requests)::bigint, sum(prompt_tokens + completion_tokens)::bigint,"
+    " sum(errors)::bigint"
+)
 _HOURS_SQL = """
 SELECT hour, {group}::text, {added} FROM usage_hourly
 WHERE organization_id = %(organization)s AND hour >= %(first)s AND hour < %(end)s
 GROUP BY 1, 2
 """
 _DAYS_SQL = """
-SELECT day, NULL::timestamptz, {group}::text, {added} FROM usage_daily
+SELECT day, NULL::integer, {group}::text, {added} FROM usage_daily
 WHERE organization_id = %(organization)s AND day >= %(first)s AND day < %(end)s
 GROUP BY 1, 3
 UNION ALL
-SELECT NULL, hour, {group}::text, {added} FROM usage_hourly
+SELECT NULL, width_bucket(hour, %(edges)s::timestamptz[]), {group}::text, {added} FROM usage_hourly
 WHERE organization_id = %(organization)s AND hour = ANY(%(hours)s)
 GROUP BY 2, 3
 """
@@ -136,7 +140,7 @@ def _cells_by_hour(organization_id: UUID, starts: Sequence[datetime], end: datet
     values: dict[str, Any] = {"organization": organization_id, "first": starts[0], "end": end}
     with connection.cursor() as cursor:
         cursor.execute(_HOURS_SQL.format(group=column, added=_ADDED), values)
-        return [(hour.astimezone(UTC), name, *map(int, sums)) for hour, name, *sums in cursor.fetchall()]
+        return [(hour.astimezone(UTC), name, *sums) for hour, name, *sums in cursor.fetchall()]
 
 
 def _cells_by_day(organization_id: UUID, starts: Sequence[datetime], end: datetime, column: str) -> list[Cell]:
@@ -152,27 +156,33 @@ def _cells_by_day(organization_id: UUID, starts: Sequence[datetime], end: dateti
         for i, (first, last) in enumerate(pairwise(moment.date() for moment in midnights))
         for n in range((last - first).days)
     }
-    moves: dict[datetime, tuple[int, int]] = {}
+    # Where the two midnights differ: the hours between them, from the bucket that the daily rollups have them in to
+    # that of the zone.
+    edges: list[datetime] = []
+    moves: list[tuple[int, int]] = []
+    hours: list[datetime] = []
     for i, (start, midnight) in enumerate(zip((*starts, end), midnights, strict=True)):
-        # From the bucket that the daily rollups have it in, to the one of the zone.
-        move = (i - 1, i) if start < midnight else (i, i - 1)
-        moves |= dict.fromkeys(_hours_between(*sorted((start, midnight))), move)
+        if start != midnight:
+            edges.append(min(start, midnight))
+            moves.append((i - 1, i) if start < midnight else (i, i - 1))
+            hours += _hours_between(*sorted((start, midnight)))
     values: dict[str, Any] = {
         "organization": organization_id,
         "first": midnights[0].date(),
         "end": midnights[-1].date(),
-        "hours": list(moves),
+        "edges": edges,
+        "hours": hours,
     }
     with connection.cursor() as cursor:
         cursor.execute(_DAYS_SQL.format(group=column, added=_ADDED), values)
         rows = cursor.fetchall()
     cells: dict[tuple[int, str], list[int]] = {}
-    for day, hour, name, *sums in rows:
-        source, target = (None, bucket_of_day[day]) if hour is None else moves[hour.astimezone(UTC)]
+    for day, edge, name, *sums in rows:
+        source, target = (None, bucket_of_day[day]) if edge is None else moves[edge - 1]
         for bucket, sign in ((source, -1), (target, 1)):
             if bucket is not None and 0 <= bucket < len(starts):
-                cell = cells.setdefault((bucket, name), [0] * len(sums))
-                cell[:] = (old + sign * int(new) for old, new in zip(cell, sums, strict=True))
+                known = cells.get((bucket, name)) or [0] * len(sums)
+                cells[bucket, name] = [old + sign * new for old, new in zip(known, sums, strict=True)]
     return [(starts[i], name, *sums) for (i, name), sums in cells.items() if any(sums)]  # type: ignore[misc]
 
 
