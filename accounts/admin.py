@@ -21,6 +21,7 @@ class UserAdmin(AuditedAdmin):
     ordering = ("-created_at",)
     fields = ("email", "name", "role", "is_active", "must_change_password", "language", "timezone", "created_at")
     readonly_fields = ("created_at",)
+    personal_fields = ("email", "name")
 
     @override
     def has_add_permission(self, request: HttpRequest) -> bool:
@@ -35,6 +36,7 @@ class OrganizationAdmin(AuditedAdmin):
     ordering = ("-created_at",)
     fields = ("id", "name", "slug", "is_active", "is_personal", "created_at")
     readonly_fields = ("id", "slug", "is_personal", "created_at")
+    personal_fields = ("name",)  # everybody's own is called after them
 
     @override
     def organization_of(self, obj: Any) -> Organization | None:

@@ -9,13 +9,17 @@ from typing_extensions import override
 
 from accounts import audit
 from accounts.audit import acting
-from accounts.models import Organization
+from accounts.models import Organization, User
 from accounts.signals import access_changed
 from codexflow.lib.admin import StaffAdmin
 
 
 class AuditedAdmin(StaffAdmin):
     """A form whose saving is recorded: which fields, by whom, from where."""
+
+    # What people are called and where they are reached: the trail says that it changed, never what it is now, because
+    # an account that is deleted must be able to take it along.
+    personal_fields: tuple[str, ...] = ()
 
     def organization_of(self, obj: Any) -> Organization | None:
         """The tenant whose trail the entry belongs to."""
@@ -24,7 +28,7 @@ class AuditedAdmin(StaffAdmin):
     @override
     def save_model(self, request: HttpRequest, obj: Model, form: Any, change: bool) -> None:
         super().save_model(request, obj, form, change)
-        changed = {name: str(form.cleaned_data.get(name)) for name in form.changed_data}
+        changed = {name: self._told(name, form.cleaned_data.get(name)) for name in form.changed_data}
         self._record(request, obj, "changed" if change else "created", fields=changed)
 
     @override
@@ -35,6 +39,11 @@ class AuditedAdmin(StaffAdmin):
     @override
     def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return False
+
+    def _told(self, name: str, value: Any) -> str | None:
+        if name in self.personal_fields:
+            return None
+        return str(value.pk) if isinstance(value, (User, Organization)) else str(value)
 
     def _record(self, request: HttpRequest, obj: Model, deed: str, **facts: Any) -> None:
         action = f"{obj._meta.model_name}.{deed}"

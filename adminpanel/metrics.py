@@ -235,7 +235,8 @@ def _of_unmatched() -> Iterator[Sample]:
 
 
 def _of_sync() -> Iterator[Sample]:
-    last = SyncRun.objects.filter(ended_at__isnull=False).order_by("-pk").first()
+    # The last that was worked at: a wide reading may have been begun runs ago.
+    last = SyncRun.objects.filter(ended_at__isnull=False).order_by("-ended_at").first()
     if last is not None and last.ended_at is not None:
         yield Sample("sync_age_seconds", (clock.now() - last.ended_at).total_seconds())
         yield Sample("sync_success", not last.error)

@@ -57,10 +57,11 @@ FROM (
 
 _SUMS_SQL = """
 SELECT date_trunc('hour', started_at, 'UTC'), key_id, user_id, model, stage, latency_ms, ttft_ms, count(*),
-       count(*) FILTER (WHERE status >= 400), sum(prompt_tokens), sum(completion_tokens), sum(cost_nanos)
+       count(*) FILTER (WHERE status >= 400), sum(prompt_tokens), sum(completion_tokens), sum(cost_nanos),
+       sum(upstream_cost_nanos)
 FROM (
     SELECT started_at, key_id, user_id, model, stage, status, prompt_tokens, completion_tokens, cost_nanos,
-           latency_ms / 200 * 200 AS latency_ms, ttft_ms / 50 * 50 AS ttft_ms
+           upstream_cost_nanos, latency_ms / 200 * 200 AS latency_ms, ttft_ms / 50 * 50 AS ttft_ms
     FROM request_log
     WHERE organization_id = %s AND request_id >= cfx_uuid7_floor(%s) AND request_id < cfx_uuid7_floor(%s)
 ) AS rounded
@@ -113,9 +114,9 @@ def _sum_day(organization_id: UUID, day: date) -> None:
             found = hours.setdefault(
                 (hour, key_id, user_id, model, stage),
                 {"requests": 0, "errors": 0, "prompt_tokens": 0, "completion_tokens": 0, "cost_nanos": 0,
-                 "latency_histogram": [], "ttft_histogram": []},
+                 "upstream_cost_nanos": 0, "latency_histogram": [], "ttft_histogram": []},
             )  # fmt: skip
-            for name, value in zip(list(found)[:5], sums, strict=True):
+            for name, value in zip(list(found)[:6], sums, strict=True):
                 found[name] += int(value)
             histogram.add(found["latency_histogram"], latency_ms, int(sums[0]))
             histogram.add(found["ttft_histogram"], ttft_ms, int(sums[0]))

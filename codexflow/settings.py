@@ -284,6 +284,10 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
     "VERSION": "1",
     "DESCRIPTION": "Keys, requests, usage and exports of an organization. New requests come live over a WebSocket at"
     " `/ws/o/{slug}/logs/` (docs/api.md), which OpenAPI has no words for.",
+    "POSTPROCESSING_HOOKS": [
+        "drf_spectacular.hooks.postprocess_schema_enums",
+        "codexflow.lib.openapi.with_failures",
+    ],
 }
 
 UNFOLD = {

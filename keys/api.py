@@ -24,6 +24,7 @@ from keys.serializers import (
     BudgetsSerializer,
     IssuedKeySerializer,
     KeyChangesSerializer,
+    KeyPageSerializer,
     KeySerializer,
     NewKeySerializer,
     RotationSerializer,
@@ -34,7 +35,7 @@ from keys.services import IssuedKey, KeyTerms
 class KeysView(ManagementView):
     """The organization's keys."""
 
-    @extend_schema(operation_id="keys_list", responses=KeySerializer(many=True))
+    @extend_schema(operation_id="keys_list", responses=KeyPageSerializer)
     def get(self, request: Request) -> Response:
         caller = caller_of(request)
         return Response({"data": _shown(caller, keys_of(caller.organization), many=True)})

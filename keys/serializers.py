@@ -66,6 +66,12 @@ class KeySerializer(serializers.ModelSerializer[ApiKey]):
         return format_usd(found.month_nanos if found else 0)
 
 
+class KeyPageSerializer(serializers.Serializer[Any]):
+    """All keys of the organization, those that were revoked as well."""
+
+    data = KeySerializer(many=True)  # type: ignore[assignment] # a field that is named so
+
+
 class IssuedKeySerializer(KeySerializer):
     """A key just made, with its secret: this once."""
 

@@ -143,6 +143,7 @@ class SyncRunAdmin(ReadOnlyAdmin):
         "started_at",
         "window_start",
         "window_end",
+        "reached",
         "pages",
         "seen",
         "new",

@@ -23,6 +23,7 @@ from logs.queries import FilterQuery
 from logs.search import find_requests
 from logs.selectors import is_on_its_way, request_of
 from logs.serializers import (
+    PendingRequestSerializer,
     ReconciliationSerializer,
     RequestPageSerializer,
     RequestRowSerializer,
@@ -39,7 +40,9 @@ class RequestView(ManagementView):
         operation_id="requests_show",
         responses={
             200: RequestSerializer,
-            202: OpenApiResponse(description="Known, but its row is still on its way: ask again in a second."),
+            202: OpenApiResponse(
+                PendingRequestSerializer, description="Known, but its row is still on its way: ask again in a second."
+            ),
             404: OpenApiResponse(description="No such request in this organization."),
         },
     )

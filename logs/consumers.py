@@ -152,7 +152,7 @@ class LiveTail(AsyncWebsocketConsumer):  # type: ignore[misc] # channels has no 
             await self.close(code=TRY_LATER)
 
     async def _send_forever(self) -> None:
-        heartbeat_at_s = monotonic_s()
+        heartbeat_at_s = monotonic_s() + settings.ENV.live_heartbeat_s
         told: frozenset[str] = frozenset()
         while True:
             if monotonic_s() >= heartbeat_at_s:

@@ -161,7 +161,22 @@ def store(entries: Sequence[Entry]) -> Drained:
                 _bury(entry, str(exc))
         _store_events(events, result)
     mark_used({event.key_id for event in events})
+    _alarm_of_gifts([*result.fresh, *result.changed])
     return result
+
+
+def _alarm_of_gifts(events: Sequence[UsageEvent]) -> None:
+    """Tokens that cost nothing are a price that is missing or zero: said once a batch, with one of them to look at."""
+    gifts = [event for event in events if event.usage.total_tokens and not event.cost_nanos]
+    if gifts:
+        logger.error(
+            "drain.tokens_without_cost",
+            extra={
+                "count": len(gifts),
+                "models": sorted({event.model for event in gifts}),
+                "request_id": str(gifts[0].request_id),
+            },
+        )
 
 
 def _bury(entry: Entry, reason: str) -> None:
@@ -344,7 +359,7 @@ def _merge_reports(events: Sequence[UsageEvent], new: Mapping[UUID, UsageEvent],
         if merged is None:
             continue
         books.change(row, merged, revision=revision + 1)
-        known[request_id] = (msgspec.structs.replace(merged, attempts=()), revision + 1)
+        known[request_id] = (merged, revision + 1)
         changed[request_id] = merged
     update_rows({request_id: known[request_id] for request_id in changed})
     return list(changed.values())

@@ -51,7 +51,7 @@ class ExportSerializer(serializers.Serializer[ExportJob]):
         """0 to 1, by the span of time gone through: rows are never counted ahead."""
         return exports.progress_of(job)
 
-    @extend_schema_field(OpenApiTypes.STR)
+    @extend_schema_field(serializers.CharField(allow_null=True))
     def get_download(self, job: ExportJob) -> str | None:
         """A path; it asks who comes, like everything here."""
         return reverse("api-export-download", args=[job.pk]) if job.state == ExportJob.State.DONE else None

@@ -5,6 +5,7 @@ Times are UTC in ISO 8601, money is nano-USD and once more in USD; nothing depen
 
 import csv
 import io
+import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -44,8 +45,9 @@ COLUMNS = {
 NAMES = (*COLUMNS, "cost_usd")
 _COST = list(COLUMNS).index("cost_nanos")
 
-# What a spreadsheet takes for the beginning of a formula, also in full width, and what it skips before one.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+# Where a spreadsheet may see a cell begin (at separators, too: where commas are decimal, files are cut at semicolons),
+# what it skips there, and what it then takes for a formula, also in full width.
+_FORMULA = re.compile(r"(^|[;\t\r\n])( *)(?=[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20])")
 
 Row = Sequence[Any]
 
@@ -55,7 +57,7 @@ def harmless(text: str) -> str:
 
     User agents and model names are chosen by callers, and those who open the file trust it.
     """
-    return f"'{text}" if text.lstrip(" ").startswith(_FORMULA) else text
+    return _FORMULA.sub(r"\1'\2", text)
 
 
 def csv_head() -> bytes:

@@ -144,11 +144,12 @@ def merge_direct(row: UsageEvent, report: UsageEvent) -> UsageEvent | None:
 
 
 def _direct_order(event: UsageEvent) -> tuple[object, ...]:
+    """The earlier start holds: a report that tells no time of its own is dated anew whenever it comes."""
     usage = event.usage
     return (
         event.status < 400, usage.total_tokens > 0, event.source == "webhook", event.latency_ms,
         usage.completion_tokens, usage.prompt_tokens, usage.cached_tokens, usage.cache_write_tokens,
-        usage.cache_write_1h_tokens, usage.reasoning_tokens, event.started_ms, event.status, event.model,
+        usage.cache_write_1h_tokens, usage.reasoning_tokens, -event.started_ms, event.status, event.model,
         event.ttft_ms or -1, event.endpoint, event.surface, event.is_stream, event.client_address or "",
         event.user_agent,
     )  # fmt: skip

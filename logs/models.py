@@ -174,6 +174,8 @@ class UsageHourly(Rollup):
         db_table = "usage_hourly"
         verbose_name = _("hourly usage")
         verbose_name_plural = _("hourly usage")
+        # For whoever reads an hour of everybody.
+        indexes = [models.Index(fields=["hour"], name="usage_hourly_hour")]
 
     @override
     def __str__(self) -> str:
@@ -190,6 +192,7 @@ class UsageDaily(Rollup):
         db_table = "usage_daily"
         verbose_name = _("daily usage")
         verbose_name_plural = _("daily usage")
+        indexes = [models.Index(fields=["day"], name="usage_daily_day")]
 
     @override
     def __str__(self) -> str:
@@ -216,7 +219,10 @@ class ReportIdentity(models.Model):
 
 
 class UnmatchedReport(models.Model):
-    """A call that LiteLLM reported and nobody here knows, or not yet. Never charged, never counted, never dropped."""
+    """A call that LiteLLM reported and nobody here knows, or not yet. Never charged, never counted.
+
+    Forgotten after CFX_UNMATCHED_DAYS.
+    """
 
     class State(models.TextChoices):
         WAITING = "waiting", _("Waiting for its request")
@@ -260,6 +266,8 @@ class SyncRun(models.Model):
     ended_at = models.DateTimeField(_("ended"), null=True)
     window_start = models.DateTimeField(_("from"))
     window_end = models.DateTimeField(_("to"))
+    # All calls that began before are taken in, so that a run that was cut short can be gone on with.
+    reached = models.DateTimeField(_("read up to"), null=True)
     pages = models.IntegerField(_("pages"), default=0)
     seen = models.IntegerField(_("rows seen"), default=0)
     new = models.IntegerField(_("new"), default=0)
@@ -278,6 +286,10 @@ class SyncRun(models.Model):
     @override
     def __str__(self) -> str:
         return f"{self.window_start:%F %T} to {self.window_end:%F %T}"
+
+    @property
+    def is_complete(self) -> bool:
+        return self.reached is not None and self.reached >= self.window_end
 
 
 class DayReconciled(models.Model):

@@ -1,14 +1,14 @@
 """What the overview shows: sums of hourly rollups, in buckets of the reader's time zone."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
+from itertools import pairwise
 from typing import Any
 from uuid import UUID
 
 from django.db import connection
-from django.db.models import Sum
-from django.db.models.functions import Coalesce, TruncDay
 
 from codexflow.lib.keep import kept
 from logs import histogram
@@ -94,34 +94,114 @@ def chart_of(organization_id: UUID, period: Period, *, metric: str, group: str) 
 
     What is over is read once for a while: only corrections still change it.
     """
-    column, zone = GROUPS[group], period.start.tzinfo
-
-    def cells(start: datetime, end: datetime) -> list[tuple[Any, ...]]:
-        rows = UsageHourly.objects.filter(organization_id=organization_id, hour__gte=start, hour__lt=end)
-        if period.is_hourly:
-            named = rows.values_list("hour", column)
-        else:
-            named = rows.annotate(bucket=TruncDay("hour", tzinfo=zone)).values_list("bucket", column)
-        # In UTC: within one zone an hour that the clocks repeat would be taken for the hour before it.
-        found = named.annotate(**_SUMS).order_by()
-        return [(bucket.astimezone(UTC), str(name), *map(int, sums)) for bucket, name, *sums in found]
-
+    cells = _cells_by_hour if period.is_hourly else _cells_by_day
     fresh_from = _fresh_from(period)
-    kept_as = f"overview:cells:{organization_id}:{group}:{zone}:{_span(period.start, fresh_from)}"
-    known = kept(kept_as, lambda: cells(period.start, fresh_from), seconds=KEPT_S)
-    index = {bucket.astimezone(UTC): i for i, bucket in enumerate(period.buckets)}
-    totals = [Sums() for _ in period.buckets]
+    starts = [bucket.astimezone(UTC) for bucket in period.buckets]
+    over = [start for start in starts if start < fresh_from]
+    kept_as = f"overview:cells:{organization_id}:{group}:{period.start.tzinfo}:{_span(period.start, fresh_from)}"
+    known = kept(kept_as, lambda: cells(organization_id, over, fresh_from, GROUPS[group]), seconds=KEPT_S)
+    fresh = cells(organization_id, starts[len(over) :], period.end, GROUPS[group])
+    index = {start: i for i, start in enumerate(starts)}
+    totals = [Sums() for _ in starts]
     groups: dict[str, Sums] = {}
     found: dict[str, list[int]] = {}
-    for bucket, name, *sums in [*known, *cells(fresh_from, period.end)]:
-        place = index.get(bucket)
-        if place is None:
-            continue
-        cell = Sums(*sums)
+    for start, name, *sums in [*known, *fresh]:
+        place, cell = index[start], Sums(*sums)
         totals[place].add(cell)
         groups.setdefault(name, Sums()).add(cell)
         found.setdefault(name, [0] * len(index))[place] += cell.of(metric)
     return Chart(period, totals, groups, _largest(found, len(index)))
+
+
+# Start of the bucket, group, and the sums in the order of `Sums`.
+Cell = tuple[datetime, str, int, int, int, int]
+# As numbers that need no decimals: a month has thousands of them.
+_ADDED = (
+    "sum(cost_nanos)::bigint, sum(requests)::bigint, sum(prompt_tokens + completion_tokens)::bigint,"
+    " sum(errors)::bigint"
+)
+_HOURS_SQL = """
+SELECT hour, {group}::text, {added} FROM usage_hourly
+WHERE organization_id = %(organization)s AND hour >= %(first)s AND hour < %(end)s
+GROUP BY 1, 2
+"""
+_DAYS_SQL = """
+SELECT day, NULL::integer, {group}::text, {added} FROM usage_daily
+WHERE organization_id = %(organization)s AND day >= %(first)s AND day < %(end)s
+GROUP BY 1, 3
+UNION ALL
+SELECT NULL, width_bucket(hour, %(edges)s::timestamptz[]), {group}::text, {added} FROM usage_hourly
+WHERE organization_id = %(organization)s AND hour = ANY(%(hours)s)
+GROUP BY 2, 3
+"""
+
+
+def _cells_by_hour(organization_id: UUID, starts: Sequence[datetime], end: datetime, column: str) -> list[Cell]:
+    values: dict[str, Any] = {"organization": organization_id, "first": starts[0], "end": end}
+    with connection.cursor() as cursor:
+        cursor.execute(_HOURS_SQL.format(group=column, added=_ADDED), values)
+        return [(hour.astimezone(UTC), name, *sums) for hour, name, *sums in cursor.fetchall()]
+
+
+def _cells_by_day(organization_id: UUID, starts: Sequence[datetime], end: datetime, column: str) -> list[Cell]:
+    """Sums of days that begin at `starts`, the last of which ends at `end`.
+
+    Daily rollups are UTC's, and reading hours instead would be up to twenty-four times as much. So each of the zone's
+    days is the UTC day that begins nearest, and only the hours between their midnights are read, to be moved to the
+    day before or after. One statement: what is moved must have been counted.
+    """
+    midnights = [_nearest_midnight(moment) for moment in (*starts, end)]
+    bucket_of_day = {
+        first + timedelta(days=n): i
+        for i, (first, last) in enumerate(pairwise(moment.date() for moment in midnights))
+        for n in range((last - first).days)
+    }
+    # Where the two midnights differ: the hours between them, from the bucket that the daily rollups have them in to
+    # that of the zone.
+    edges: list[datetime] = []
+    moves: list[tuple[int, int]] = []
+    hours: list[datetime] = []
+    for i, (start, midnight) in enumerate(zip((*starts, end), midnights, strict=True)):
+        if start != midnight:
+            edges.append(min(start, midnight))
+            moves.append((i - 1, i) if start < midnight else (i, i - 1))
+            hours += _hours_between(*sorted((start, midnight)))
+    values: dict[str, Any] = {
+        "organization": organization_id,
+        "first": midnights[0].date(),
+        "end": midnights[-1].date(),
+        "edges": edges,
+        "hours": hours,
+    }
+    with connection.cursor() as cursor:
+        cursor.execute(_DAYS_SQL.format(group=column, added=_ADDED), values)
+        rows = cursor.fetchall()
+    cells: dict[tuple[int, str], list[int]] = {}
+    for day, edge, name, *sums in rows:
+        source, target = (None, bucket_of_day[day]) if edge is None else moves[edge - 1]
+        for bucket, sign in ((source, -1), (target, 1)):
+            if bucket is not None and 0 <= bucket < len(starts):
+                known = cells.get((bucket, name)) or [0] * len(sums)
+                cells[bucket, name] = [old + sign * new for old, new in zip(known, sums, strict=True)]
+    return [(starts[i], name, *sums) for (i, name), sums in cells.items() if any(sums)]  # type: ignore[misc]
+
+
+def _nearest_midnight(moment: datetime) -> datetime:
+    return (moment + timedelta(hours=12)).astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+
+
+def _hours_between(start: datetime, end: datetime) -> Iterator[datetime]:
+    """The full hours (UTC) that begin from `start` until before `end`."""
+    hour = _next_full(start)
+    while hour < end:
+        yield hour
+        hour += HOUR
+
+
+def _next_full(moment: datetime) -> datetime:
+    """The moment, if an hour begins then, else the beginning of the next."""
+    full = moment.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+    return full if full == moment else full + HOUR
 
 
 def _fresh_from(period: Period) -> datetime:
@@ -135,26 +215,19 @@ def _span(start: datetime, end: datetime) -> str:
 
 def sums_before(organization_id: UUID, start: datetime, end: datetime) -> Sums:
     """Everything of the hours that begin in a span that is over. Read once for a while, as `chart_of` does."""
-    full = end.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
-    end = full if full == end else full + HOUR  # an hour that began counts whole
-    name = f"overview:sums:{organization_id}:{_span(start, end)}"
-    return kept(name, lambda: _sums(organization_id, start, end), seconds=KEPT_S)
+    end = _next_full(end)  # an hour that began counts whole
+    name = f"overview:before:{organization_id}:{_span(start, end)}"
+    cells = kept(name, lambda: _cells_by_day(organization_id, [start], end, "''"), seconds=KEPT_S)
+    return Sums(*cells[0][2:]) if cells else Sums()
 
 
-def _sums(organization_id: UUID, start: datetime, end: datetime) -> Sums:
-    found = UsageHourly.objects.filter(organization_id=organization_id, hour__gte=start, hour__lt=end).aggregate(
-        **_SUMS
-    )
-    return Sums(*(int(found[name]) for name in _SUMS))
-
-
+_LENGTHS_SQL = """
+SELECT coalesce(max(cardinality(latency_histogram)), 0), coalesce(max(cardinality(ttft_histogram)), 0)
+FROM {table} WHERE organization_id = %s AND {moment} >= %s AND {moment} < %s
+"""
+# A column for each bucket: one pass over the rows, while taking arrays apart makes a row of each of their elements.
 _HISTOGRAMS_SQL = """
-SELECT moment, kind, n, sum(count) FROM (
-    SELECT {moment} AS moment, kind, counts
-    FROM {table}, LATERAL (VALUES ('latency', latency_histogram), ('ttft', ttft_histogram)) AS kinds (kind, counts)
-    WHERE organization_id = %(organization)s AND {moment} >= %(first)s AND {moment} < %(end)s
-) AS cells, unnest(counts) WITH ORDINALITY AS buckets (count, n)
-WHERE count <> 0 GROUP BY 1, 2, 3
+SELECT {moment}{added} FROM {table} WHERE organization_id = %s AND {moment} >= %s AND {moment} < %s GROUP BY 1
 """
 
 
@@ -167,46 +240,68 @@ def latency_of(organization_id: UUID, period: Period, earlier: tuple[datetime, d
     places: dict[Any, int] = {
         (bucket.astimezone(UTC) if is_hourly else bucket.date()): i for i, bucket in enumerate(period.buckets)
     }
-    first, end = _ends(earlier[0], period.end, is_hourly=is_hourly)
-    last_earlier = _ends(earlier[0], earlier[1], is_hourly=is_hourly)[1]
-    fresh_from = _ends(_fresh_from(period), period.end, is_hourly=is_hourly)[0]
-    kept_as = f"overview:latency:{organization_id}:{first}:{fresh_from}".replace(" ", "T")
-    known = kept(kept_as, lambda: _histograms(organization_id, first, fresh_from, is_hourly=is_hourly), seconds=KEPT_S)
+    ends = partial(_ends, is_hourly=is_hourly)
+    earlier_first, earlier_end = ends(*earlier)
+    first, end = ends(period.start, period.end)
+    fresh_from, _ = ends(_fresh_from(period), period.end)
+    kept_as = f"overview:latency:{organization_id}:{earlier_first}:{earlier_end}:{fresh_from}".replace(" ", "T")
+    read = partial(_histograms, organization_id, is_hourly=is_hourly)
+
+    def over() -> tuple[dict[Any, Histograms], dict[Any, Histograms]]:
+        return read(earlier_first, earlier_end, with_ttft=False), read(first, fresh_from)
+
+    before, known = kept(kept_as, over, seconds=KEPT_S)
     by_bucket: list[list[int]] = [[] for _ in period.buckets]
-    ttft: list[int] = []
-    before: list[int] = []
-    for moment, kind, n, count in [*known, *_histograms(organization_id, fresh_from, end, is_hourly=is_hourly)]:
-        place = places.get(moment.astimezone(UTC) if is_hourly else moment)
-        if place is None and kind == "latency" and moment < last_earlier:
-            _put(before, n - 1, count)
-        elif place is not None:
-            _put(by_bucket[place] if kind == "latency" else ttft, n - 1, count)
     total: list[int] = []
-    for counts in by_bucket:
-        total = histogram.merged(total, counts)
-    p95s = [round(histogram.quantile(counts, 0.95) or 0) for counts in by_bucket]
-    return Latency(quantiles(total), quantiles(ttft), quantiles(before), p95s)
+    ttft: list[int] = []
+    for moment, counts in {**known, **read(fresh_from, end)}.items():
+        if moment not in places:
+            continue  # a day that the zone never had
+        by_bucket[places[moment]] = counts.latency
+        total = histogram.merged(total, counts.latency)
+        ttft = histogram.merged(ttft, counts.ttft)
+    earlier_total: list[int] = []
+    for counts in before.values():
+        earlier_total = histogram.merged(earlier_total, counts.latency)
+    p95s = [round(histogram.quantile(latencies, 0.95) or 0) for latencies in by_bucket]
+    return Latency(quantiles(total), quantiles(ttft), quantiles(earlier_total), p95s)
 
 
-def _histograms(organization_id: UUID, first: Any, end: Any, *, is_hourly: bool) -> list[tuple[Any, ...]]:
-    """Moment, kind, place from 1 and count of what is not empty."""
+@dataclass(frozen=True, slots=True)
+class Histograms:
+    """Added up over an hour or a day."""
+
+    latency: list[int]
+    ttft: list[int]
+
+
+def _histograms(
+    organization_id: UUID, first: Any, end: Any, *, is_hourly: bool, with_ttft: bool = True
+) -> dict[Any, Histograms]:
+    """By hour or day."""
     shape = {"table": "usage_hourly" if is_hourly else "usage_daily", "moment": "hour" if is_hourly else "day"}
+    values = [organization_id, first, end]
     with connection.cursor() as cursor:
-        cursor.execute(_HISTOGRAMS_SQL.format(**shape), {"organization": organization_id, "first": first, "end": end})
-        return [(moment, kind, n, int(count)) for moment, kind, n, count in cursor.fetchall()]
+        cursor.execute(_LENGTHS_SQL.format(**shape), values)
+        latency, ttft = cursor.fetchone()
+        ttft *= with_ttft
+        added = [f", sum(latency_histogram[{n}])" for n in range(1, latency + 1)]
+        added += [f", sum(ttft_histogram[{n}])" for n in range(1, ttft + 1)]
+        cursor.execute(_HISTOGRAMS_SQL.format(**shape, added="".join(added)), values)
+        rows = cursor.fetchall()
+    found = {}
+    for moment, *sums in rows:
+        counts = [int(count or 0) for count in sums]
+        found[moment.astimezone(UTC) if is_hourly else moment] = Histograms(counts[:latency], counts[latency:])
+    return found
 
 
 def _ends(start: datetime, end: datetime, *, is_hourly: bool) -> tuple[Any, Any]:
     """The span as the rollups count: hours, or whole days of which the last begins before the end."""
     if is_hourly:
-        return start.astimezone(UTC), end.astimezone(UTC)
+        return _next_full(start), _next_full(end)
     last: date = (end - timedelta(microseconds=1)).date()
     return start.date(), last + timedelta(days=1)
-
-
-def _put(counts: list[int], place: int, count: int) -> None:
-    counts.extend([0] * (place + 1 - len(counts)))
-    counts[place] += count
 
 
 def _largest(found: dict[str, list[int]], buckets: int) -> list[Series]:
@@ -225,11 +320,3 @@ def _added(columns: Iterable[Sequence[int]], length: int) -> list[int]:
         for i, value in enumerate(column):
             added[i] += value
     return added
-
-
-_SUMS: dict[str, Any] = {
-    "sum_cost": Coalesce(Sum("cost_nanos"), 0),
-    "sum_requests": Coalesce(Sum("requests"), 0),
-    "sum_tokens": Coalesce(Sum("prompt_tokens"), 0) + Coalesce(Sum("completion_tokens"), 0),
-    "sum_errors": Coalesce(Sum("errors"), 0),
-}

@@ -72,6 +72,16 @@ def drop_expired() -> list[str]:
     return dropped
 
 
+def first_day_there() -> date:
+    """The oldest day that has a partition; today when none has."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT min(to_date(right(relname, 8), 'YYYYMMDD')) FROM pg_class WHERE relname ~ '^request_log_[0-9]{8}$'"
+        )
+        found: date | None = cursor.fetchone()[0]
+    return found or now().date()
+
+
 def days_ahead() -> int:
     """How many days after today have their partition; without tomorrow's, rows go to DEFAULT at midnight."""
     with connection.cursor() as cursor:

@@ -19,7 +19,9 @@ DEFAULT_DAYS = 7
 class FilterQuery(serializers.Serializer[Any]):
     """Which requests are meant. Times are ISO 8601; without a zone they are UTC."""
 
-    start = serializers.DateTimeField(required=False, default_timezone=UTC, help_text="Default: seven days ago.")
+    start = serializers.DateTimeField(
+        required=False, default_timezone=UTC, help_text="Default: seven days before the end."
+    )
     end = serializers.DateTimeField(required=False, default_timezone=UTC, help_text="Default: now.")
     stage = serializers.CharField(required=False, max_length=20)
     model = serializers.CharField(required=False, max_length=200)
@@ -38,13 +40,14 @@ class FilterQuery(serializers.Serializer[Any]):
         """What was asked for, no further back than the organization's plan shows. Raises BadRequest."""
         wanted = self.validated_data
         oldest = kept_since(now(), open_account(organization).plan.log_retention_days)
-        start = wanted.get("start", now() - timedelta(days=DEFAULT_DAYS))
-        end = wanted.get("end", now() + timedelta(minutes=1))
-        if "start" in wanted and "end" in wanted and end < start:
+        # Nothing is newer, and the calendar has an end.
+        end = min(wanted.get("end", now() + timedelta(minutes=1)), now() + timedelta(days=1))
+        start = wanted.get("start", max(end, oldest) - timedelta(days=DEFAULT_DAYS))
+        if "start" in wanted and "end" in wanted and wanted["end"] < start:
             raise BadRequest("The end lies before the start.", param="end")
         return Filters(
             start=max(start, oldest),
-            end=min(end, now() + timedelta(days=1)),  # nothing is newer, and the calendar has an end
+            end=end,
             stage=wanted.get("stage", ""),
             model=wanted.get("model", ""),
             status=wanted.get("status", ""),

@@ -145,6 +145,13 @@ class RequestSerializer(serializers.Serializer[RequestDetail]):
         return list(LedgerLineSerializer([hold, *lines], many=True).data)
 
 
+class PendingRequestSerializer(serializers.Serializer[Any]):
+    """A request that runs, or whose row is still on its way."""
+
+    id = serializers.UUIDField()
+    state = serializers.ChoiceField(["pending"])
+
+
 class RequestRowSerializer(serializers.Serializer[Any]):
     """A request in a list."""
 

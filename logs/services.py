@@ -1,16 +1,14 @@
-"""Keeping the usage pipeline whole: shipping journals, finishing orphans, reconciling counters, checking rollups."""
+"""Keeping the usage pipeline whole: shipping journals and finishing orphans."""
 
 import logging
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import msgspec
-from django.db import connection, transaction
+from django.db import connection
 from redis import Redis
 
 from billing.limits import Payer, Settlement, ShardKeys, read_intent, settle_sync
@@ -177,50 +175,3 @@ def sweep_orphans(redis: "Redis", prefix: str) -> int:
     if swept:
         logger.warning("sweep.orphans_settled", extra={"count": swept})
     return swept
-
-
-@dataclass(frozen=True, slots=True)
-class RollupDrift:
-    """A rollup table that disagrees with the rows."""
-
-    table: str
-    days: int
-    requests: int
-    cost_nanos: int
-
-
-_DRIFT_SQL = """
-WITH rows AS (
-    SELECT organization_id, day, count(*) AS requests, sum(cost_nanos) AS cost_nanos,
-           sum(prompt_tokens + completion_tokens) AS tokens
-    FROM request_log WHERE day >= %(since)s AND request_id >= cfx_uuid7_floor(%(since)s - 1)
-    GROUP BY 1, 2
-), sums AS (
-    SELECT organization_id, {day} AS day, sum(requests) AS requests, sum(cost_nanos) AS cost_nanos,
-           sum(prompt_tokens + completion_tokens) AS tokens
-    FROM {table} WHERE {day} >= %(since)s
-    GROUP BY 1, 2
-)
-SELECT count(*), coalesce(sum(abs(coalesce(rows.requests, 0) - coalesce(sums.requests, 0))), 0),
-       coalesce(sum(abs(coalesce(rows.cost_nanos, 0) - coalesce(sums.cost_nanos, 0))), 0)
-FROM rows FULL JOIN sums USING (organization_id, day)
-WHERE (rows.requests, rows.cost_nanos, rows.tokens) IS DISTINCT FROM (sums.requests, sums.cost_nanos, sums.tokens)
-"""
-_ROLLUPS = (("usage_daily", "day"), ("usage_hourly", "(hour AT TIME ZONE 'UTC')::date"))
-
-
-def verify_rollups(*, days: int = 2) -> list[RollupDrift]:
-    """Recompute the last days from the rows; what differs is reported, never silently mended."""
-    since = clock.now().date() - timedelta(days=days - 1)
-    drifts = []
-    # One snapshot for all: a drain that commits meanwhile must be seen by both sides or by neither.
-    with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-        for table, day in _ROLLUPS:
-            cursor.execute(_DRIFT_SQL.format(table=table, day=day), {"since": since})
-            count, requests, cost = cursor.fetchone()
-            if count:
-                drifts.append(RollupDrift(table, count, int(requests), int(cost)))
-    for drift in drifts:
-        logger.error("rollups.drift", extra={"table": drift.table, "days": drift.days, "cost_nanos": drift.cost_nanos})
-    return drifts

@@ -7,7 +7,7 @@ from celery import shared_task
 from django.conf import settings
 
 from codexflow.lib.redis import sync_client
-from logs import drain, exports, partitions, services
+from logs import drain, exports, partitions, services, verify
 from logs.litellm import daily, ingest, stream, sync
 from logs.reconcile import reconcile
 
@@ -81,7 +81,7 @@ def make_partitions() -> str:
 @shared_task
 def verify_rollups() -> str:
     """Rollups against rows."""
-    return f"{len(services.verify_rollups())} tables drift"
+    return f"{len(verify.verify_rollups())} tables drift"
 
 
 @shared_task

@@ -10,6 +10,7 @@ from django.views.decorators.http import require_safe
 from drf_spectacular.generators import SchemaGenerator
 
 from codexflow.dev.quickstart import api_url
+from codexflow.lib.openapi import FAILURE
 from codexflow.pages.docs import sections
 from codexflow.settings import ENV
 
@@ -81,8 +82,9 @@ def _operation(path: str, method: str, told: dict[str, Any], schema: dict[str, A
         ],
         body=_fields_of(_content(told.get("requestBody", {})), schema),
         responses=[
-            (status, answer.get("description", ""), _fields_of(_content(answer), schema))
+            (status, answer.get("description", ""), _fields_of(_content(answer), schema) if status < "400" else [])
             for status, answer in told["responses"].items()
+            if status != FAILURE  # of any operation; docs/errors.md has them
         ],
     )
 

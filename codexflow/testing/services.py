@@ -28,6 +28,8 @@ def start(environ: MutableMapping[str, str]) -> Services | None:
     """
     environ["CFX_ENV"] = "development"
     environ.update(PROVIDERS)
+    # Ledger and audit trail refuse to be emptied, as tests do with all tables between each other.
+    environ["PGOPTIONS"] = "-c codexflow.may_empty=on"
     services = None
     if WORKER not in environ:
         # Servers that were named by hand are shared with other sessions: our keys must not meet theirs.

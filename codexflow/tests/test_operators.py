@@ -3,12 +3,12 @@
 from typing import Any
 
 import pytest
-from django.db import connection
+from django.db import DatabaseError, connection, transaction
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from accounts.models import AuditEntry, User
-from billing.models import Plan
+from billing.models import LedgerEntry, Plan
 from codexflow import urls
 from codexflow.lib.admin import site
 from codexflow.testing.cast import Cast, an_event_of, happened
@@ -78,7 +78,28 @@ def test_a_changed_person_is_written_down(client: Client, cast: Cast, root: User
     assert client.post(f"/ops/accounts/user/{cast.ben.pk}/change/", form).status_code == 302
     cast.ben.refresh_from_db()
     assert (cast.ben.name, cast.ben.is_active) == ("Benjamin", False)
-    assert AuditEntry.objects.get(action="user.changed").facts["fields"]["name"] == "Benjamin"
+    # Which fields, but nobody's name or address: the trail cannot be changed when an account is deleted.
+    fields = AuditEntry.objects.get(action="user.changed").facts["fields"]
+    assert (fields["name"], fields["is_active"]) == (None, "False")
+
+
+def test_a_changed_membership_is_written_down_by_ids(client: Client, cast: Cast, root: User) -> None:
+    client.force_login(root)
+    form = {"user": cast.eve.pk, "organization": cast.organization.pk, "role": "viewer"}
+    assert client.post("/ops/accounts/membership/add/", form).status_code == 302
+    entry = AuditEntry.objects.get(action="membership.created")
+    assert entry.facts["fields"]["user"] == str(cast.eve.pk)
+    assert cast.eve.email not in str(entry.facts)
+
+
+@pytest.mark.parametrize("model", [AuditEntry, LedgerEntry])
+@pytest.mark.django_db
+def test_trail_and_ledger_refuse_to_be_emptied(model: Any) -> None:
+    table = model._meta.db_table
+    with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL codexflow.may_empty = off")
+        with pytest.raises(DatabaseError, match=f"{table} is append-only"), transaction.atomic():
+            cursor.execute(f"TRUNCATE {table}")
 
 
 def test_no_secret_is_on_any_page(client: Client, cast: Cast, root: User) -> None:

@@ -51,6 +51,8 @@ class NoSuchEndpoint(LitellmError):
 
 
 class TooManyRows(LitellmError):
+    """LiteLLM has more rows of a time than it tells. Other times can be read all the same."""
+
     code = "too_many_rows"
 
 
@@ -75,11 +77,12 @@ class LitellmClient:
         """Pages of `/spend/logs/v2` of calls that began in the window, the oldest first. Raises LitellmError."""
         sizes = list(PAGE_SIZES)
         page = 1
+        # To the second, both included.
+        until = end if end.microsecond == 0 else end.replace(microsecond=0) + timedelta(seconds=1)
         while page <= MAX_PAGES:
             query = {
                 "start_date": f"{start:%Y-%m-%d %H:%M:%S}",
-                # To the second, both included.
-                "end_date": f"{end + timedelta(seconds=1):%Y-%m-%d %H:%M:%S}",
+                "end_date": f"{until:%Y-%m-%d %H:%M:%S}",
                 "page": page,
                 "page_size": sizes[0],
                 # Old versions do not know these two and leave them out.
@@ -100,20 +103,17 @@ class LitellmClient:
             page += 1
         raise TooManyRows(f"More than {MAX_PAGES} pages in one window.")
 
-    def documented_rows(self, start: datetime, end: datetime) -> Iterator[list[Any]]:
-        """Rows of `/v1/logs`, a day at a time, because it has no pages. Raises LitellmError."""
+    def documented_rows(self, start: datetime, _end: datetime) -> Iterator[list[Any]]:
+        """Rows of `/v1/logs` of the day in which the window begins: it has no pages. Raises LitellmError."""
         day = start.date()
-        while day <= end.date():
-            query = {**_days(day, day + timedelta(days=1)), "limit": DOCUMENTED_LIMIT}
-            rows = _checked(self._get("/v1/logs", query))
-            if isinstance(rows, Mapping):
-                rows = rows.get("data") or rows.get("logs")
-            if not isinstance(rows, list):
-                raise LitellmError("The answer of /v1/logs is no list of rows.")
-            yield rows
-            if len(rows) >= DOCUMENTED_LIMIT:
-                raise TooManyRows(f"/v1/logs gave {len(rows)} rows of {day}, its most: the rest of the day is missing.")
-            day += timedelta(days=1)
+        rows = _checked(self._get("/v1/logs", {**_days(day, day + timedelta(days=1)), "limit": DOCUMENTED_LIMIT}))
+        if isinstance(rows, Mapping):
+            rows = rows.get("data") or rows.get("logs")
+        if not isinstance(rows, list):
+            raise LitellmError("The answer of /v1/logs is no list of rows.")
+        yield rows
+        if len(rows) >= DOCUMENTED_LIMIT:
+            raise TooManyRows(f"/v1/logs gave {len(rows)} rows of {day}, its most: the rest of the day is missing.")
 
     def usage(self, start: datetime, end: datetime) -> tuple[Any, Any]:
         """Requests and spend as `/v1/usage/global` and `/v1/usage/spend` sum them up. Raises LitellmError."""

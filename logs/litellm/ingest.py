@@ -155,14 +155,28 @@ def take(
 
 
 def retry(redis: "Redis", prefix: str, *, also_unmatched: bool = False, limit: int = 500) -> Taken:
-    """Try once more what waits for its request; with `also_unmatched` everything that is kept, the newest first."""
-    states = [State.WAITING, State.UNMATCHED] if also_unmatched else [State.WAITING]
-    rows = UnmatchedReport.objects.filter(state__in=states).order_by("-pk" if also_unmatched else "pk")[:limit]
+    """Try once more what waits for its request; with `also_unmatched` what else is kept, so many each time in turn."""
+    if also_unmatched:
+        rows = _next_unmatched(redis, f"{prefix}:unmatched:retried", limit)
+    else:
+        rows = list(UnmatchedReport.objects.filter(state=State.WAITING).order_by("pk")[:limit])
     total = Taken()
     kept = [decode_delivery(bytes(row.report)).reports for row in rows]
     for start in range(0, len(kept), 100):
         total.add(take(chain.from_iterable(kept[start : start + 100]), redis=redis, prefix=prefix))
     return total
+
+
+def _next_unmatched(redis: "Redis", cursor: str, limit: int) -> list[UnmatchedReport]:
+    """The newest first, then on from where it was left: what stays unknown must not keep the older from its turn."""
+    left_at: Any = redis.get(cursor)
+    rows = UnmatchedReport.objects.order_by("-pk")
+    found = list((rows.filter(pk__lt=int(left_at)) if left_at else rows)[:limit])
+    if len(found) == limit:
+        redis.set(cursor, found[-1].pk)
+    else:
+        redis.delete(cursor)
+    return found
 
 
 def forget_unmatched(*, days: int) -> int:

@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import ROUND_HALF_EVEN, Decimal
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -34,6 +35,8 @@ _FIRST_MS, _LAST_MS = 978_307_200_000, 4_102_444_800_000
 _KEY = re.compile(r"(?:sk-|cf_|cfx_|pk-)\S{4,}|\S{40,}")
 _HASH = re.compile(r"[0-9a-f]{64}")
 MASTER_KEY = "litellm_proxy_master_key"
+# How LiteLLM writes the id of an answer that has none.
+_NO_ID = ("", "None", "null")
 # What LiteLLM calls whoever has no name.
 _NOBODY = (MASTER_KEY, "default_user_id")
 
@@ -94,25 +97,30 @@ def reports_of(
     """The reports among `rows`. Nulls and what tells of no call are left out.
 
     `delivery` names this delivery: an object without any identity counts once for it. `given_id` is the caller's
-    Idempotency-Key; it names an object that has no id of its own.
+    Idempotency-Key; it names an object that has no id of its own. A log is read again and again: there, such a row is
+    named by all it says.
     """
+
+    def nameless(number: int, row: Fields) -> str:
+        if source == "sync":
+            return f"row:{hashlib.sha256(json.dumps(row, sort_keys=True).encode()).hexdigest()}"
+        return f"once:{given_id or delivery}:{number}"
+
     found = (
-        _report(row, source=source, now_ms=now_ms, nameless=_nameless(given_id or delivery, number), salts=salts)
+        _report(row, source=source, now_ms=now_ms, nameless=partial(nameless, number, row), salts=salts)
         for number, row in enumerate(rows)
         if isinstance(row, Mapping)
     )
     return tuple(report for report in found if report is not None)
 
 
-def _nameless(delivery: str, number: int) -> str:
-    return f"once:{delivery}:{number}"
-
-
-def _report(row: Fields, *, source: Source, now_ms: int, nameless: str, salts: Sequence[str]) -> Report | None:
+def _report(
+    row: Fields, *, source: Source, now_ms: int, nameless: Callable[[], str], salts: Sequence[str]
+) -> Report | None:
     metadata = _object(row.get("metadata"))
     response = _object(row.get("response"))
     call_id = _text(row.get("litellm_call_id")) or _text(metadata.get("litellm_call_id"))
-    row_id = _first_text(row.get("id"), row.get("request_id"))
+    row_id = _text(_id_of(row))
     if not call_id and attempt_of(row_id):
         call_id = row_id  # a failed call has no other id
     usage = usage_of(row, metadata, response)
@@ -128,7 +136,7 @@ def _report(row: Fields, *, source: Source, now_ms: int, nameless: str, salts: S
     first_ms = _ms(row.get("completionStartTime"))
     is_stream = row.get("stream") is True
     return Report(
-        identities=_identities(row, call_id) or (nameless,),
+        identities=_identities(row, call_id) or (nameless(),),
         source=source,
         call_id=call_id,
         response_id=row_id,
@@ -152,10 +160,15 @@ def _report(row: Fields, *, source: Source, now_ms: int, nameless: str, salts: S
 
 def _identities(row: Fields, call_id: str) -> tuple[str, ...]:
     """Names of the call. Every source tells the row's id, only newer ones the call id: the row's id comes first."""
-    row_id = _whole_text(row.get("id")) or _whole_text(row.get("request_id"))
+    row_id = _id_of(row)
     if len(row_id) > TEXT_CHARS:
         row_id = hashlib.sha256(row_id.encode(errors="replace")).hexdigest()
     return tuple(f"{kind}:{name}" for kind, name in (("row", row_id), ("call", call_id)) if name)
+
+
+def _id_of(row: Fields) -> str:
+    told = (_whole_text(row.get(name)) for name in ("id", "request_id"))
+    return next((text for text in told if text not in _NO_ID), "")
 
 
 # Tokens

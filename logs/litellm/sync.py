@@ -1,11 +1,13 @@
 """Reading LiteLLM's own log: what the webhook lost, and what was there before the webhook.
 
 Windows overlap, because rows are dated by their start and written after their end; taking a row in again changes
-nothing. Every window leaves a SyncRun that says what was found and what stopped it.
+nothing. Every window leaves a SyncRun that says what was found and what stopped it. A window is read in slices, and the
+run knows how far it has come: a wide one that was cut short, by a worker's end or by its time, is gone on with.
 """
 
 import hashlib
 import logging
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -14,16 +16,18 @@ from typing import Any
 import msgspec
 from django.conf import settings
 from django.db import connection
+from django.db.models import F
 from redis import Redis
 
 from codexflow.env import Env
 from codexflow.lib import clock
 from codexflow.lib.ids import new_id
-from logs.litellm.client import LitellmClient, LitellmError, NoSuchEndpoint
+from logs.litellm.client import LitellmClient, LitellmError, NoSuchEndpoint, TooManyRows
 from logs.litellm.ingest import Taken, take
 from logs.litellm.mapping import nanos_of, reports_of
 from logs.litellm.report import Report
 from logs.models import SyncRun
+from logs.partitions import DAYS_BACK
 
 logger = logging.getLogger(__name__)
 
@@ -31,8 +35,15 @@ OVERLAP = timedelta(minutes=60)
 WIDE = timedelta(hours=48)
 # After a failure that only an operator can end.
 PAUSE = timedelta(hours=1)
-# Hours (UTC) in which the wide window is due; at the latest a day and a bit after the last.
+# Hours (UTC) in which the wide window is due once more; at the latest a day and a bit after the last was begun.
 NIGHT = range(1, 5)
+APART, AT_THE_LATEST = timedelta(hours=20), timedelta(hours=26)
+# A reading ends before the next one is due, and long before Celery would end it.
+WITHIN_S = 240.0
+# What of a wide reading is read again when it is cut short.
+SLICE = timedelta(minutes=30)
+# /v1/logs tells whole days only.
+DAY = timedelta(days=1)
 BATCH = 200
 _LOCK = 0x6C6C6D  # any number that nobody else locks
 
@@ -46,20 +57,28 @@ def is_configured(env: Env) -> bool:
 
 
 def sync(redis: "Redis", prefix: str) -> str:
-    """The regular reading: the last hour, once a night the last two days. Returns a line for the log."""
+    """The regular reading: the last hour; then, once a night, the last two days. Returns a line for the log."""
     env = settings.ENV
     if not is_configured(env):
         return "off: CFX_LITELLM_SYNC says so, or LITELLM_ADMIN_KEY is not set"
     if reason := paused():
         return f"paused: {reason}"
-    now = clock.now()
-    start = now - (WIDE if _is_wide_due(now) else OVERLAP)
+    until_s = clock.monotonic_s() + WITHIN_S
     with alone() as is_alone:
         if not is_alone:
             return "another one is running"
         with LitellmClient(env.litellm_url, env.litellm_admin_key) as client:
-            run = read_window(client, start, now, redis=redis, prefix=prefix)
-    return f"seen {run.seen}, new {run.new}, unmatched {run.unmatched}{', ' + run.error if run.error else ''}"
+            now = clock.now()
+            run = read_window(client, now - OVERLAP, now, redis=redis, prefix=prefix)
+            wide = _wide(now) if run.is_complete else None
+            if wide is not None:
+                read_on(wide, client, redis=redis, prefix=prefix, step=SLICE, until_s=until_s)
+    return "; ".join(_summary(each) for each in (run, wide) if each is not None)
+
+
+def _summary(run: SyncRun) -> str:
+    end = "" if run.is_complete else f", up to {run.reached or run.window_start:%F %T}"
+    return f"seen {run.seen}, new {run.new}, unmatched {run.unmatched}{end}{', ' + run.error if run.error else ''}"
 
 
 def paused() -> str:
@@ -71,12 +90,22 @@ def paused() -> str:
     return last.error
 
 
-def _is_wide_due(now: datetime) -> bool:
-    recent = SyncRun.objects.filter(error="", started_at__gte=now - timedelta(hours=26)).only(
-        "started_at", "window_start", "window_end"
-    )
-    wide = [run.started_at for run in recent if run.window_end - run.window_start >= WIDE]
-    return not wide or (now.hour in NIGHT and max(wide) < now - timedelta(hours=20))
+def _wide(now: datetime) -> SyncRun | None:
+    """The wide reading to go on with or to begin; None while it is not its time.
+
+    It begins where the last one ended, or earlier: time in which nobody could read is made up for.
+    """
+    last = SyncRun.objects.filter(window_end__gte=F("window_start") + WIDE).order_by("-pk").first()
+    if last is None:
+        return SyncRun.objects.create(window_start=now - WIDE, window_end=now)
+    age = now - last.started_at
+    if not last.is_complete and age < APART:
+        return last
+    if age < APART or (now.hour not in NIGHT and age < AT_THE_LATEST):
+        return None
+    oldest = now - timedelta(days=DAYS_BACK - 1)  # the log reaches no further back
+    start = max(min(now - WIDE, last.window_end - OVERLAP), oldest)
+    return SyncRun.objects.create(window_start=start, window_end=now)
 
 
 @contextmanager
@@ -103,23 +132,63 @@ def read_window(
     progress: Progress | None = None,
 ) -> SyncRun:
     """Take in every row of calls that began in the window. What fails is said in the run; what was read is kept."""
-    is_documented = settings.ENV.litellm_sync == "documented"
     run = SyncRun.objects.create(window_start=start, window_end=end)
+    return read_on(run, client, redis=redis, prefix=prefix, progress=progress)
+
+
+def read_on(
+    run: SyncRun,
+    client: LitellmClient,
+    *,
+    redis: "Redis | None",
+    prefix: str,
+    progress: Progress | None = None,
+    step: timedelta = DAY,
+    until_s: float = math.inf,
+) -> SyncRun:
+    """Go on with a run from where it was left, until its window is read or `until_s` (monotonic) has come.
+
+    After each `step` it remembers how far it is.
+    """
+    is_documented = settings.ENV.litellm_sync == "documented"
+    pages = client.documented_rows if is_documented else client.spend_rows
+    run.error = ""
     try:
         aliases = _aliases(client, is_documented=is_documented)
-        pages = client.documented_rows if is_documented else client.spend_rows
-        for rows in pages(start, end):
-            _take_page(run, rows, aliases, redis, prefix)
-            if progress is not None:
-                progress(run)
+        for start, end in _slices(run, DAY if is_documented else step):
+            if clock.monotonic_s() >= until_s:
+                break
+            try:
+                for rows in pages(start, end):
+                    _take_page(run, rows, aliases, redis, prefix)
+                    if progress is not None:
+                        progress(run)
+            except TooManyRows as exc:
+                _note_failure(run, exc)
+            run.reached = end
+            run.save()
         if is_documented:
-            _note_usage(run, client, start, end)
+            _note_usage(run, client, run.window_start, run.window_end)
     except LitellmError as exc:
-        run.error = f"{exc.code}: {exc}"
-        logger.error("litellm.sync_failed", extra={"code": exc.code, "reason": str(exc)})  # noqa: TRY400 - said plainly
+        _note_failure(run, exc)
     run.ended_at = clock.now()
     run.save()
     return run
+
+
+def _note_failure(run: SyncRun, exc: LitellmError) -> None:
+    run.error = f"{exc.code}: {exc}"
+    logger.error("litellm.sync_failed", extra={"code": exc.code, "reason": str(exc)})
+
+
+def _slices(run: SyncRun, step: timedelta) -> Iterator[tuple[datetime, datetime]]:
+    """What of the window is left, the oldest first, cut where the clock (UTC) shows whole steps."""
+    start = run.reached or run.window_start
+    while start < run.window_end:
+        into_step = (start - datetime.min.replace(tzinfo=UTC)) % step
+        end = min(start - into_step + step, run.window_end)
+        yield start, end
+        start = end
 
 
 def _take_page(run: SyncRun, rows: Sequence[Any], aliases: Aliases, redis: "Redis | None", prefix: str) -> None:

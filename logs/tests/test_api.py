@@ -96,6 +96,16 @@ def test_a_span_of_time_bounds_the_list(api: Client, cast: Cast) -> None:
     assert len(listed(api, end="9999-12-31T23:59:59Z", surface="chat")) == 1
 
 
+def test_an_end_alone_means_the_days_before_it(api: Client, cast: Cast) -> None:
+    Plan.objects.update(log_retention_days=60)
+    then = now() - timedelta(days=20)
+    event = an_event_of(cast, request_id=uuid7_floor(then), started_ms=int(then.timestamp() * 1000))
+    happened(cast, event)
+    assert ids(listed(api, end=(then + timedelta(days=6)).isoformat())) == {str(event.request_id)}
+    assert listed(api, end=(then + timedelta(days=8)).isoformat()) == []
+    assert listed(api) == []
+
+
 @pytest.mark.parametrize("days", [36_500, 1_000_000])
 def test_a_plan_may_keep_requests_for_ever(api: Client, cast: Cast, days: int) -> None:
     event = an_event_of(cast)

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from billing.limits import ShardKeys
 from billing.models import Account, LedgerEntry, SpendDaily
-from billing.pricing import Usage, cost_nanos
+from billing.pricing import FrozenRates, Usage, cost_nanos
 from billing.selectors import key_truths
 from billing.tests.factories import an_organization
 from codexflow.lib import clock
@@ -29,11 +29,21 @@ from keys.models import ApiKey
 from keys.tests.factories import a_key
 from logs import partitions
 from logs.drain import Drained, Entry, _stored_somehow, drain, store, stored_rows
-from logs.events import RANK_COUNTED, RANK_LITELLM, RANK_PROGRESS, RANK_PROVIDER, UsageEvent, encode
+from logs.events import (
+    RANK_COUNTED,
+    RANK_LITELLM,
+    RANK_NONE,
+    RANK_PROGRESS,
+    RANK_PROVIDER,
+    UsageEvent,
+    encode,
+    orphaned,
+)
 from logs.models import DeadLetter, RequestLog, UpstreamAttempt, UsageDaily, UsageHourly
 from logs.rollups import first_open_day
-from logs.services import unreported_requests, verify_rollups
+from logs.services import unreported_requests
 from logs.tests.factories import RATES, an_event
+from logs.verify import verify_rollups
 
 SHARD = ShardKeys.of("test", 0)
 
@@ -238,14 +248,16 @@ def test_an_entry_that_is_none_of_ours_is_buried_and_the_next_one_stored() -> No
     assert redis.xlen(stream.decode()) == 0
 
 
-@pytest.mark.django_db(transaction=True)
-def test_rollups_that_were_tampered_with_are_noticed() -> None:
+@pytest.mark.django_db
+def test_tokens_that_cost_nothing_raise_an_alarm(caplog: pytest.LogCaptureFixture) -> None:
     organization = an_organization()
-    store(entries([an_event(organization.id, random_id())]))
-    assert verify_rollups() == []
-    UsageHourly.objects.update(cost_nanos=1)
-    (drift,) = verify_rollups()
-    assert (drift.table, drift.days) == ("usage_hourly", 1)
+    free = FrozenRates(input_nanos=0, cached_nanos=0, output_nanos=0)
+    gift, priced, empty = (an_event(organization.id, random_id()) for _ in range(3))
+    gift = msgspec.structs.replace(gift, rates=free, cost_nanos=0)
+    empty = msgspec.structs.replace(empty, usage=Usage(), cost_nanos=0)
+    store(entries([gift, priced, empty]))
+    (said,) = [each for each in caplog.records if each.getMessage() == "drain.tokens_without_cost"]
+    assert (said.levelname, vars(said)["count"], vars(said)["request_id"]) == ("ERROR", 1, str(gift.request_id))
 
 
 @pytest.mark.django_db
@@ -285,6 +297,16 @@ def test_a_correction_by_somebody_else_keeps_the_number_of_attempts() -> None:
     report = msgspec.structs.replace(better(event, RANK_LITELLM, prompt_tokens=9, completion_tokens=3), attempts=())
     assert store(entries([report])).corrected == 1
     assert RequestLog.objects.get(request_id=event.request_id).attempts == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_gateways_word_after_a_sweepers_brings_its_attempts() -> None:
+    event = an_event(an_organization().id, random_id())
+    intent = msgspec.structs.replace(event, attempts=(), usage=Usage(), cost_nanos=0, rank=RANK_NONE)
+    store(entries([orphaned(intent, delivered_tokens=None, now_ms=event.started_ms)]))
+    assert RequestLog.objects.get().attempts == 0
+    store(entries([event]))
+    assert RequestLog.objects.get().attempts == UpstreamAttempt.objects.count() == 1
 
 
 @pytest.mark.django_db

@@ -28,7 +28,16 @@ def test_a_formula_is_defused(begin: str) -> None:
     assert line["user_agent"] == f"'{text}"
 
 
-@pytest.mark.parametrize("text", ["", "gpt-4o", "a=b", "OpenAI/Python 2.8.1", "'quoted'", " plain"])
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [("agent;=cmd", "agent;'=cmd"), ("agent; @sum", "agent;' @sum"), ("a\tb\t+1", "a\tb\t'+1"), ("a\n-1", "a\n'-1")],
+)
+def test_a_formula_after_another_programs_separator_is_defused(text: str, shown: str) -> None:
+    """Where commas are decimal, a spreadsheet cuts the file at semicolons."""
+    assert harmless(text) == shown
+
+
+@pytest.mark.parametrize("text", ["", "gpt-4o", "a; b=c", "a=b", "OpenAI/Python 2.8.1", "'quoted'", " plain"])
 def test_other_text_stays_as_it_is(text: str) -> None:
     assert harmless(text) == text
 

@@ -23,8 +23,9 @@ from logs.events import UsageEvent, encode, orphaned
 from logs.intake import Journal
 from logs.models import RequestLog
 from logs.reconcile import reconcile
-from logs.services import Shipper, settle_event, sweep_orphans, verify_rollups
+from logs.services import Shipper, settle_event, sweep_orphans
 from logs.tests.factories import an_event
+from logs.verify import verify_rollups
 
 pytestmark = pytest.mark.django_db(transaction=True)
 PREFIX = f"{settings.ENV.redis_prefix}_logs"

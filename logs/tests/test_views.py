@@ -237,7 +237,7 @@ def test_the_number_of_queries_does_not_grow_with_the_requests(page: Client, cas
     happened(cast, *(an_event_of(cast) for _ in range(40)))
     with CaptureQueriesContext(connection) as many:
         page.get(where)
-    assert len(many) == len(few)
+    assert len(many) <= len(few)
     assert not [each for each in many.captured_queries if "COUNT(*)" in each["sql"] and "request_log" in each["sql"]]
 
 

@@ -204,6 +204,9 @@
     if (event.detail.ctx.response.status >= 500) sayFailed(event);
   });
   document.addEventListener("htmx:after:swap", () => {
+    // A field's problem comes beside what was asked for: the field itself stays, with what is typed in it.
+    for (const problem of document.querySelectorAll("[role=alert][id$=_error]"))
+      document.querySelector(`[aria-describedby~="${problem.id}"]`)?.setAttribute("aria-invalid", String(!problem.hidden));
     for (const id of ["dialog", "drawer"]) {
       const dialog = document.getElementById(id);
       if (!dialog || !dialog.firstElementChild.children.length) continue;

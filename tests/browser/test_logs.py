@@ -93,6 +93,25 @@ def test_the_server_filters_and_a_reload_goes_on(site: Site, browser: Browser) -
         assert person.complaints == []
 
 
+def test_a_mistyped_id_is_said_at_its_field(site: Site, browser: Browser) -> None:
+    call(site.url, site.quickstart.api_key)
+    with visitor(browser, site.url, size=DESKTOP) as person:
+        known = site.quickstart
+        person.sign_in(known.admin_email, known.admin_password)
+        page = person.go(f"/o/{SLUG}/logs/")
+        field, problem = page.locator("[data-search]"), page.get_by_text("An id has the digits 0-9 and a-f.")
+        field.fill("order 17")
+        field.press("Enter")
+        problem.wait_for()
+        expect(field).to_have_attribute("aria-invalid", "true")
+        assert field.input_value() == "order 17"
+        field.fill("0")
+        field.press("Enter")
+        problem.wait_for(state="detached")
+        expect(field).to_have_attribute("aria-invalid", "false")
+        assert person.complaints == []
+
+
 def test_after_a_break_it_connects_again_and_misses_nothing(site: Site, browser: Browser) -> None:
     key = site.quickstart.api_key
     call(site.url, key)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 from urllib.parse import urlsplit
+from uuid import UUID
 
 import httpx
 import pytest
@@ -64,6 +65,12 @@ def heard(connection: ClientConnection, kind: str, *, within_s: float = 15) -> A
 
 def begun(connection: ClientConnection) -> None:
     heard(connection, "ready")
+
+
+def test_the_first_message_says_what_is_watched(live: Live) -> None:
+    organization = an_organization()
+    with tail(live, organization.slug, owner_of(organization)) as connection:
+        assert json.loads(connection.recv(timeout=15))["type"] == "ready"
 
 
 def ids(message: Any) -> list[str]:
@@ -169,6 +176,16 @@ def test_one_resumes_after_the_last_request_seen(live: Live) -> None:
     assert ids(message) == sorted(ids(message))
 
 
+@pytest.mark.parametrize("after", [UUID(int=2**128 - 1), UUID(int=0)], ids=str)
+def test_a_request_that_never_was_ends_nothing(live: Live, after: UUID) -> None:
+    key = a_key()
+    organization = key.row.organization
+    with tail(live, organization.slug, owner_of(organization), query=f"?after={after}") as connection:
+        assert ids(heard(connection, "rows")) == []
+        made = live.post(key.plain).headers["x-cfx-request-id"]
+        assert ids(heard(connection, "rows")) == [made]
+
+
 @pytest.mark.parametrize("text", ["no json", '{"type": "delete"}', '{"stage": 5}'])
 def test_nonsense_ends_the_connection(live: Live, text: str) -> None:
     organization = an_organization()
@@ -232,7 +249,7 @@ def test_the_tail_ends_with_the_membership_and_with_the_session(live: Live) -> N
     ):
         headers = {"Cookie": f"sessionid={cookie_of(user)}"}
         with connect(f"ws://{where}/ws/o/{organization.slug}/logs/", additional_headers=headers) as connection:
-            begun(connection)
+            heard(connection, "ping")
             end()
             with pytest.raises(ConnectionClosed) as caught:
                 heard(connection, "never")

@@ -6,6 +6,7 @@ from typing import Any
 import httpx
 import pytest
 from django.test import Client
+from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
 from accounts.models import AuditEntry
 from accounts.tests.factories import a_member, a_user
@@ -260,3 +261,48 @@ def test_a_session_needs_its_csrf_token_to_write(live: Live) -> None:
 def test_the_schema_describes_it_all(live: Live) -> None:
     schema = httpx.get(f"{live.url}/api/v1/schema").json()
     assert set(schema["paths"]) >= {"/api/v1/keys", "/api/v1/keys/{key_id}", "/api/v1/requests", "/api/v1/usage"}
+
+
+def test_answers_are_what_the_schema_says(live: Live) -> None:
+    """Every field told is there, and none that is not told."""
+    schema = httpx.get(f"{live.url}/api/v1/schema").json()
+    components = strict(schema["components"])
+    key = a_key().plain
+    request_id = live.row_of(live.post(key)).request_id
+
+    def ask(method: str, template: str, *, query: str = "", json: Any = None, **ids: Any) -> Any:
+        path = template.format(**ids).removeprefix("/api/v1/")
+        answer = api(live, key, method, f"{path}{query}", json=json)
+        told = schema["paths"][template][method.lower()]["responses"]
+        content = told.get(str(answer.status_code), told["default"])["content"]["application/json"]
+        Draft202012Validator({**strict(content["schema"]), "components": components}).validate(answer.json())
+        return answer.json()
+
+    key_id = ask("GET", "/api/v1/keys")["data"][0]["id"]
+    ask("GET", "/api/v1/keys/{key_id}", key_id=key_id)
+    ask("GET", "/api/v1/budgets")
+    ask("GET", "/api/v1/requests")
+    ask("GET", "/api/v1/requests", query="?limit=0")
+    ask("GET", "/api/v1/requests/{request_id}", request_id=request_id)
+    ask("GET", "/api/v1/requests/{request_id}", request_id=new_id())
+    ask("GET", "/api/v1/reconciliation")
+    for interval, group in (("hour", "none"), ("day", "key"), ("month", "user")):
+        ask("GET", "/api/v1/usage", query=f"?interval={interval}&group={group}&tz=Asia/Kolkata")
+    export_id = ask("POST", "/api/v1/exports", json={"format": "csv"})["id"]
+    ask("GET", "/api/v1/exports")
+    ask("GET", "/api/v1/exports/{export_id}", export_id=export_id)
+    ask("POST", "/api/v1/exports/{export_id}/cancel", export_id=export_id)
+    ask("POST", "/api/v1/exports", json={"format": "xml"})
+
+
+def strict(part: Any) -> Any:
+    """OpenAPI 3.0 as JSON Schema: what may be null, and objects without further fields."""
+    if isinstance(part, list):
+        return [strict(each) for each in part]
+    if not isinstance(part, dict):
+        return part
+    found = {name: strict(each) for name, each in part.items() if name != "nullable"}
+    if part.get("type") == "object" and "properties" in part:
+        found.setdefault("additionalProperties", False)
+        assert set(part["properties"]) >= set(part.get("required", ()))
+    return {"anyOf": [found, {"type": "null"}]} if part.get("nullable") is True else found

@@ -14,7 +14,7 @@ from codexflow.testing.live import PATIENT, Gateway, Live
 from codexflow.testing.waiting import until
 from keys.tests.factories import a_key
 from logs.models import RequestLog, UnmatchedReport, UpstreamAttempt
-from logs.services import verify_rollups
+from logs.verify import verify_rollups
 
 pytestmark = [pytest.mark.litellm, pytest.mark.xdist_group("litellm")]
 PATIENCE_S = 8

@@ -29,9 +29,9 @@ from logs.events import RANK_COUNTED, RANK_LITELLM, RANK_NONE, RANK_PROVIDER, At
 from logs.litellm.ingest import PATIENCE, forget_identities, forget_unmatched, retry, take
 from logs.litellm.tests.factories import a_payload, a_spend_row, mapped
 from logs.models import ReportIdentity, RequestLog, UnmatchedReport, UpstreamAttempt
-from logs.services import verify_rollups
 from logs.tests.factories import RATES, an_event
 from logs.tests.test_drain import entries
+from logs.verify import verify_rollups
 
 pytestmark = pytest.mark.django_db(transaction=True)
 REPORTED = Usage(prompt_tokens=120, completion_tokens=60)
@@ -307,6 +307,16 @@ def test_an_object_without_identity_counts_once_per_delivery() -> None:
     assert len(direct_rows(key.organization_id)) == 2
 
 
+def test_an_object_that_tells_no_time_stays_where_it_was_when_it_comes_again() -> None:
+    key = a_mapped_key("cf_abc123")
+    told = {"id": "call-17", "user_id": "cf_abc123", "model": "gpt-4", "usage": {"prompt_tokens": 100}}
+    now_ms = clock.now_ms()
+    for later_ms in (0, 5_000, 86_400_000):
+        take(mapped(told, now_ms=now_ms + later_ms))
+    (row,) = direct_rows(key.organization_id)
+    assert (row.revision, round(row.started_at.timestamp() * 1000)) == (1, now_ms)
+
+
 def test_an_account_may_charge_traffic_past_the_gateway() -> None:
     directory.load(settings.ENV.config_path)
     key = a_mapped_key("cf_charged")
@@ -331,6 +341,19 @@ def test_what_nobody_knows_is_kept_and_finds_its_place_once_its_key_is_mapped(re
     retry(redis, prefix, also_unmatched=True)
     assert UnmatchedReport.objects.count() == 0
     assert len(direct_rows(key.organization_id)) == 1
+
+
+def test_what_nobody_will_ever_know_does_not_keep_the_older_from_its_turn(redis: Redis, prefix: str) -> None:
+    name = random_id().hex * 2
+    take(mapped(a_payload("ours", key_hash=name)))
+    take(mapped(*(a_payload(f"nobodys{n}", key_hash="0" * 64) for n in range(5))))
+    key = a_mapped_key(name)
+    for _ in range(3):
+        retry(redis, prefix, also_unmatched=True, limit=2)
+    assert [row.key_id for row in direct_rows(key.organization_id)] == [key.pk]
+    assert UnmatchedReport.objects.count() == 5
+    retry(redis, prefix, also_unmatched=True, limit=2)  # from the newest on again
+    assert UnmatchedReport.objects.count() == 5
 
 
 def test_what_is_older_than_the_log_is_kept_for_the_operator() -> None:

@@ -103,6 +103,19 @@ def test_an_object_without_identity_is_named_by_its_delivery_and_one_with_an_id_
     assert mapped({**SIMPLE, "request_id": "x"}, delivery="e")[0].identities == ("row:x",)
 
 
+def test_an_id_that_says_there_is_none_names_nothing() -> None:
+    first, second = mapped({**a_payload("a"), "id": "None"}, {**a_payload("b"), "id": "None"})
+    assert (first.identities, second.identities) == (("call:a",), ("call:b",))
+    assert first.response_id == ""
+
+
+def test_rows_of_a_log_without_any_identity_are_the_same_whenever_they_are_read() -> None:
+    rows = [{**a_spend_row(a_payload("a", started_s=s), version="1.90.0"), "request_id": "None"} for s in (1e9, 2e9)]
+    first, second = mapped(*rows, source="sync", delivery="d")
+    assert first.identities != second.identities
+    assert mapped(rows[1], source="sync", delivery="e")[0].identities == second.identities
+
+
 def test_a_documented_log_row_is_understood() -> None:
     row = {
         "id": "log_123", "created_at": "2026-10-30T10:00:00Z", "model": "gpt-4o-mini", "prompt_tokens": 100,

@@ -23,12 +23,13 @@ from logs.drain import store
 from logs.events import RANK_COUNTED, AttemptFact, UsageEvent
 from logs.litellm import sync as syncing
 from logs.litellm.client import KeyRefused, LitellmClient, LitellmError, NoDatabase
-from logs.litellm.sync import alone, days_back, read_window
+from logs.litellm.ingest import Taken, take
+from logs.litellm.sync import WIDE, alone, days_back, read_window
 from logs.litellm.tests.factories import a_payload, a_spend_row
 from logs.models import RequestLog, SyncRun, UnmatchedReport
-from logs.services import verify_rollups
 from logs.tests.factories import an_event
 from logs.tests.test_drain import entries
+from logs.verify import verify_rollups
 
 pytestmark = pytest.mark.django_db(transaction=True)
 VERSIONS = ["1.80.8", "1.90.0", "1.109.1"]
@@ -167,16 +168,96 @@ def test_the_regular_sync_pauses_while_only_an_operator_can_help(
     litellm.has_database = True
     SyncRun.objects.update(started_at=clock.now() - timedelta(hours=2))
     assert syncing.sync(redis, prefix).startswith("seen 0")
-    assert SyncRun.objects.filter(error="").count() == 1
+    assert SyncRun.objects.filter(error="").count() == 2  # the last hour, and two days
 
 
-def test_the_first_window_of_a_day_is_wide_and_others_overlap(
+def test_the_last_hour_is_always_read_and_once_a_day_two_days(
     litellm: LitellmAdmin, redis: Redis, settings: Any
 ) -> None:
     for _ in range(3):
         syncing.sync(redis, settings.ENV.redis_prefix)
-    spans = [run.window_end - run.window_start for run in SyncRun.objects.order_by("pk")]
-    assert spans == [timedelta(hours=48), timedelta(minutes=60), timedelta(minutes=60)]
+    hours = [(run.window_end - run.window_start) // timedelta(hours=1) for run in SyncRun.objects.order_by("pk")]
+    assert hours == [1, 48, 1, 1]
+    assert all(run.is_complete for run in SyncRun.objects.all())
+
+
+def a_wide_run() -> SyncRun:
+    """The only wide one of the regular readings."""
+    (found,) = [each for each in SyncRun.objects.order_by("pk") if each.window_end - each.window_start >= WIDE]
+    return found
+
+
+def test_a_wide_reading_that_is_killed_goes_on_where_it_was(
+    litellm: LitellmAdmin, redis: Redis, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = a_mapped_key(CUSTOMER)
+    ages_h = (40, 30, 20, 10)
+    litellm.rows = [
+        spend_row(f"c{age}", key_hash=CUSTOMER, started_s=clock.now_s() - age * 3600 - 30) for age in ages_h
+    ]
+    taken: list[Any] = []
+
+    def killed_at_the_third(*args: Any, **kwargs: Any) -> Taken:
+        taken.append(args)
+        if len(taken) == 3:
+            raise SystemExit  # nothing that the reading could note
+        return take(*args, **kwargs)
+
+    monkeypatch.setattr(syncing, "take", killed_at_the_third)
+    with pytest.raises(SystemExit):
+        syncing.sync(redis, settings.ENV.redis_prefix)
+    cut = a_wide_run()
+    assert (cut.seen, cut.ended_at, cut.is_complete) == (2, None, False)
+    assert cut.reached is not None
+    assert timedelta(hours=20) < clock.now() - cut.reached < timedelta(hours=21)
+    litellm.asked.clear()
+    assert syncing.sync(redis, settings.ENV.redis_prefix) == "seen 0, new 0, unmatched 0; seen 4, new 4, unmatched 0"
+    asked = sorted(query["start_date"] for path, query in litellm.asked if path == "/spend/logs/v2")
+    assert asked[0] == f"{cut.reached:%Y-%m-%d %H:%M:%S}"
+    assert a_wide_run().is_complete
+    assert RequestLog.objects.filter(key_id=key.pk).count() == 4
+
+
+def test_a_wide_reading_ends_in_time_and_goes_on_the_next_time(
+    litellm: LitellmAdmin, redis: Redis, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(syncing, "WITHIN_S", -1.0)
+    line = syncing.sync(redis, settings.ENV.redis_prefix)
+    first = a_wide_run()
+    assert line == f"seen 0, new 0, unmatched 0; seen 0, new 0, unmatched 0, up to {first.window_start:%F %T}"
+    monkeypatch.undo()
+    syncing.sync(redis, settings.ENV.redis_prefix)
+    assert (a_wide_run().pk, a_wide_run().is_complete) == (first.pk, True)
+
+
+def test_days_in_which_nobody_could_read_are_read_afterwards(
+    litellm: LitellmAdmin, redis: Redis, settings: Any
+) -> None:
+    now = clock.now()
+    ended = now - timedelta(days=5)
+    SyncRun.objects.create(started_at=ended, window_start=ended - WIDE, window_end=ended, reached=ended)
+    a_mapped_key(CUSTOMER)
+    litellm.rows = [spend_row("c", key_hash=CUSTOMER, started_s=clock.now_s() - 4 * 86_400)]
+    syncing.sync(redis, settings.ENV.redis_prefix)
+    assert RequestLog.objects.count() == 1
+
+
+def test_a_day_with_more_rows_than_are_told_does_not_hide_the_next(
+    litellm: LitellmAdmin, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.ENV = dataclasses.replace(settings.ENV, litellm_sync="documented")
+    monkeypatch.setattr("logs.litellm.client.DOCUMENTED_LIMIT", 2)
+    now = clock.now()
+    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
+    moments = [midnight - timedelta(hours=each) for each in (3, 2, 1)] + [midnight]
+    litellm.logs = [
+        {"id": f"log_{n}", "created_at": moment.isoformat(), "model": "m", "total_tokens": 1, "spend": 0}
+        for n, moment in enumerate(moments)
+    ]
+    with client_of(litellm) as client:
+        run = read_window(client, midnight - timedelta(days=1), now, redis=None, prefix="")
+    assert run.error.startswith("too_many_rows:")
+    assert (run.seen, run.is_complete) == (3, True)
 
 
 def test_nothing_is_read_unless_it_is_configured(litellm: LitellmAdmin, redis: Redis, settings: Any) -> None:

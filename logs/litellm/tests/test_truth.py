@@ -39,9 +39,9 @@ from logs.litellm.tests.test_ingest import a_mapped_key
 from logs.merge import Told, better, corrected, merge, winner_of
 from logs.models import ReportIdentity, RequestLog, UnmatchedReport, UpstreamAttempt, UsageDaily, UsageHourly
 from logs.rollups import Folded
-from logs.services import verify_rollups
 from logs.tests.factories import RATES, an_event
 from logs.tests.test_drain import books, entries
+from logs.verify import verify_rollups
 
 IDS = UUID(int=1), UUID(int=2)
 TIMES = 5

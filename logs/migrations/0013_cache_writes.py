@@ -25,7 +25,7 @@ ALTER TABLE upstream_attempt
 
 
 class Migration(migrations.Migration):
-    dependencies = [("logs", "0010_partitions_around_strays")]
+    dependencies = [("logs", "0012_rollups_by_time")]
 
     operations = [
         migrations.SeparateDatabaseAndState(
