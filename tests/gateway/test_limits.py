@@ -38,9 +38,8 @@ def test_a_thousand_at_once_never_pass_a_daily_limit_of_five_hundred(live: Live)
     """Property 3: Rate Limit Enforcement. Two gateway processes share one limit to the request."""
     key = a_key(daily_requests=500)
     # A thousand callers in one process are slow ones.
-    patience = {f"CFX_{name}_S": "60" for name in ("REQUEST_BODY_TIMEOUT", "HEADER_TIMEOUT")}
     with live.configured(**PATIENT):
-        gateways = [live.new_gateway(**patience) for _ in range(2)]
+        gateways = [live.new_gateway(CFX_REQUEST_BODY_TIMEOUT_S="60", CFX_HEADER_TIMEOUT_S="60") for _ in range(2)]
         responses = asyncio.run(all_at_once([each.url for each in gateways], key.plain, 1000))
     for gateway in gateways:
         gateway.stop()
