@@ -1,7 +1,7 @@
 """What callers are told of their limits."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from billing.admission import Admission, duration, least_left, refusal
@@ -55,7 +55,6 @@ limits = st.integers(-1, 50)
 counts = st.integers(0, 100)
 
 
-@settings(deadline=None)
 @given(organization=limits, key=limits, used=st.tuples(counts, counts))
 def test_of_two_limits_the_one_with_less_left_is_told(organization: int, key: int, used: tuple[int, int]) -> None:
     both = zip((organization, key), used, strict=True)

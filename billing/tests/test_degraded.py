@@ -1,7 +1,7 @@
 """What one process may let in alone, and when it stops asking Redis."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from billing.admission import Admission
@@ -53,7 +53,6 @@ def answers(given: Rations, limits: tuple[Limits, Limits], number: int, wish: Wi
     return found
 
 
-@settings(deadline=None)
 @given(
     limit=st.integers(0, 2_000),
     known=st.none() | st.integers(0, 2_000),
@@ -135,7 +134,6 @@ def test_each_limit_of_each_scope_is_kept_by_half_of_the_processes(
         assert answers(given, limits, 1, wish, NOON_MS + MINUTE_MS) == ["ok"]
 
 
-@settings(deadline=None)
 @given(
     calls=st.lists(st.tuples(st.integers(0, 500), st.integers(0, 500)), max_size=30),
     allowance=st.integers(0, 2_000),

@@ -1,7 +1,7 @@
 """What a call can cost at most, and which models of a chain it may be tried with."""
 
 import msgspec
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from billing.holds import CallSize, no_dearer_than_first, worst_nanos
@@ -41,7 +41,6 @@ sizes = st.builds(
 chains = st.lists(rates, min_size=1, max_size=5).map(lambda each: {f"m{n}": rate for n, rate in enumerate(each)})
 
 
-@settings(deadline=None)
 @given(size=sizes, chain=chains)
 def test_the_models_that_remain_are_exactly_those_that_the_hold_of_the_first_covers(
     size: CallSize, chain: dict[str, FrozenRates]
@@ -53,7 +52,6 @@ def test_the_models_that_remain_are_exactly_those_that_the_hold_of_the_first_cov
     assert all(worst_nanos(size, [chain[model]]) > hold for model in set(chain) - set(remaining))
 
 
-@settings(deadline=None)
 @given(size=sizes, chain=chains, part=st.tuples(*[st.floats(0, 1)] * 5))
 def test_no_call_of_its_size_costs_more_than_its_hold(
     size: CallSize, chain: dict[str, FrozenRates], part: tuple[float, ...]

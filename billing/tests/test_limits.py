@@ -50,7 +50,7 @@ commands = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(steps=commands, truth=st.builds(ScopeTruth, requests_today=st.integers(0, 2), total_nanos=st.integers(0, 300)))
 def test_the_scripts_do_what_the_model_says(steps: list[tuple[str, int, bool, int]], truth: ScopeTruth) -> None:
     """Property 4: Rate Limit Atomicity. All checks or nothing, money moves once, and nothing leaks."""

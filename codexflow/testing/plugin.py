@@ -7,6 +7,7 @@ import os
 from collections.abc import Generator
 
 import pytest
+from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis
 
 from codexflow.dev.errors import DevError
@@ -14,7 +15,9 @@ from codexflow.dev.services import Services
 from codexflow.testing import services
 
 # How long an example takes says more of the machine than of the code.
-hypothesis.register_profile("codexflow", parent=hypothesis.default, deadline=None)
+hypothesis.register_profile(
+    "codexflow", parent=hypothesis.default, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 hypothesis.load_profile("codexflow")
 
 _running: Services | None = None

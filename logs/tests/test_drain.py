@@ -82,7 +82,7 @@ def books(organization_id: Any) -> dict[str, Any]:
 
 
 @pytest.mark.django_db(transaction=True)
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**32), cuts=st.lists(st.integers(1, 30), max_size=4))
 def test_any_order_any_number_of_times_ends_in_the_same_books(seed: int, cuts: list[int]) -> None:
     dice = random.Random(seed)  # noqa: S311 - shuffling

@@ -104,7 +104,7 @@ def test_buckets_follow_each_other(zone: str, first: date, days: int, interval: 
 
 
 @pytest.mark.django_db
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     zone=st.sampled_from(ZONES),
     interval=st.sampled_from(INTERVALS),

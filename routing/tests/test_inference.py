@@ -5,7 +5,7 @@ import timeit
 from dataclasses import replace
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from codexflow.catalogue.schema import NO_INTENT, InferenceConfig, parse
@@ -192,7 +192,6 @@ def test_folding_knows_no_case_and_no_dots(text: str) -> None:
         assert fold(text.replace(one, other)) == fold(text)
 
 
-@settings(deadline=None)
 @given(text=texts)
 def test_inference_is_consistent(text: str) -> None:
     """Property 6: Stage Inference Consistency.
@@ -209,7 +208,6 @@ def test_inference_is_consistent(text: str) -> None:
     assert reason in ("keyword", "intent") or (stage, reason) == ("code", "default")
 
 
-@settings(deadline=None)  # each configuration has its forms spelled out once
 @given(
     text=texts,
     system=st.sampled_from(["", "Plan mode is active.", "You are a code reviewer.", "Write code."]) | st.text(),
