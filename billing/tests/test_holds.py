@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from billing.holds import CallSize, no_dearer_than_first, worst_nanos
 from billing.pricing import FrozenRates, Usage, cost_nanos
+from billing.tests.strategies import rates
 
 
 def priced_sensibly(rates: FrozenRates) -> FrozenRates:
@@ -19,16 +20,7 @@ def priced_sensibly(rates: FrozenRates) -> FrozenRates:
     )
 
 
-prices = st.integers(0, 75_000_000_000)
-rates = st.builds(
-    FrozenRates,
-    input_nanos=prices,
-    cached_nanos=prices,
-    cache_write_nanos=prices,
-    cache_write_1h_nanos=prices,
-    output_nanos=prices,
-    margin_bp=st.integers(0, 5_000),
-).map(priced_sensibly)
+sensible_rates = rates.map(priced_sensibly)
 sizes = st.builds(
     CallSize,
     text_bytes=st.integers(0, 10**7),
@@ -38,7 +30,9 @@ sizes = st.builds(
     choices=st.integers(1, 8),
     may_cache_for_an_hour=st.booleans(),
 )
-chains = st.lists(rates, min_size=1, max_size=5).map(lambda each: {f"m{n}": rate for n, rate in enumerate(each)})
+chains = st.lists(sensible_rates, min_size=1, max_size=5).map(
+    lambda each: {f"m{n}": rate for n, rate in enumerate(each)}
+)
 
 
 @given(size=sizes, chain=chains)

@@ -5,13 +5,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from billing.pricing import FrozenRates, Usage, cost_nanos, frozen
+from billing.tests.strategies import rates, tokens
 from codexflow.catalogue.schema import parse
 from codexflow.env import REPOSITORY
 from codexflow.lib.money import BadAmount, format_usd, parse_usd, round_div
 
 SHIPPED = parse((REPOSITORY / "config" / "models.yaml").read_text(), source="models.yaml")
 
-tokens = st.integers(0, 10_000_000)
 usages = st.builds(
     lambda plain, cached, written, long, output: Usage(
         prompt_tokens=plain + cached + written + long,
@@ -21,16 +21,6 @@ usages = st.builds(
         completion_tokens=output,
     ),
     *[tokens] * 5,
-)
-prices = st.integers(0, 100_000_000_000)
-rates = st.builds(
-    FrozenRates,
-    input_nanos=prices,
-    cached_nanos=prices,
-    cache_write_nanos=st.none() | prices,
-    cache_write_1h_nanos=st.none() | prices,
-    output_nanos=prices,
-    margin_bp=st.integers(0, 10_000),
 )
 
 

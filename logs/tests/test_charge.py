@@ -4,11 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from billing.pricing import FrozenRates, Usage, cost_nanos
+from billing.tests.strategies import rates, tokens
 from logs.charge import charge_of
-
-tokens = st.integers(0, 10_000_000)
-rates = st.integers(0, 10**11)
-
 
 usages = st.builds(
     Usage,
@@ -18,18 +15,9 @@ usages = st.builds(
     cache_write_1h_tokens=tokens,
     completion_tokens=tokens,
 )
-prices = st.builds(
-    FrozenRates,
-    input_nanos=rates,
-    cached_nanos=rates,
-    cache_write_nanos=st.none() | rates,
-    cache_write_1h_nanos=st.none() | rates,
-    output_nanos=rates,
-    margin_bp=st.integers(0, 20_000),
-)
 
 
-@given(usage=usages, price=prices)
+@given(usage=usages, price=rates)
 def test_the_lines_add_up_to_what_is_charged(usage: Usage, price: FrozenRates) -> None:
     charge = charge_of(usage, price)
     assert charge.total_nanos == cost_nanos(usage, price)
