@@ -212,11 +212,9 @@ class Upstream:
             raise UpstreamBroken(reason="error instead of a first event")
         if opening.may_be_empty:
             # It is over already, so reading it whole keeps nobody waiting, and another model may still be asked.
-            rest = [first]
-            while (chunk := await connection.chunk(max(0.0, ends_s - monotonic_s()))) is not None:
-                rest.append(chunk)
+            left_s = max(0.0, ends_s - monotonic_s())
+            first += await connection.body(left_s, limit_bytes=self._order.answer_limit_bytes)
             self._connection = None  # back in the pool
-            first = b"".join(rest)
             if dialect.is_empty(first):
                 raise UpstreamInvalid(reason="empty success")
             return Opened(attempt, None, first, opening.response_id)

@@ -1,6 +1,7 @@
 """An upstream's words, made fit for a caller."""
 
 import asyncio
+import contextlib
 
 import pytest
 
@@ -8,6 +9,7 @@ from codexflow.catalogue.schema import BreakerConfig
 from codexflow.lib.ids import random_id
 from codexflow.testing.upstream import DEMO_API_KEY, running_upstream
 from routing.attempts import Attempt, RetryBudget
+from routing.errors import UpstreamUnavailable
 from routing.meter import Meter
 from routing.pool import Pool
 from routing.surfaces import CHAT
@@ -64,12 +66,12 @@ class _Call:
         return 0
 
 
-def door(pool: Pool, text: bytes) -> Upstream:
+def door(pool: Pool, text: bytes, *, is_stream: bool = False) -> Upstream:
     order = Order(
         path="/v1/chat/completions",
         dialect=CHAT.dialect,
         tail=b'"messages":[{"role":"user","content":"%b"}]}' % text,
-        is_stream=False,
+        is_stream=is_stream,
         first_byte_s=5,
         total_s=5,
         answer_limit_bytes=1_000_000,
@@ -91,3 +93,28 @@ async def test_a_caller_who_leaves_late_does_not_cut_off_the_next_one() -> None:
         first.abort()
         assert (await running).first
         pool.close()
+
+
+async def test_a_stream_that_may_be_empty_is_read_to_a_bound() -> None:
+    """It seems to be over with its first event, and goes on for as long as somebody listens."""
+    sent_bytes = 0
+
+    async def go_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent_bytes
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n")
+        writer.write(b'data: {"id":"x","choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n')
+        with contextlib.suppress(ConnectionError):
+            while sent_bytes < 50_000_000:
+                writer.write(b": " + b"x" * 65_000 + b"\n\n")
+                await writer.drain()
+                sent_bytes += 65_000
+        writer.close()
+
+    server = await asyncio.start_server(go_on, "127.0.0.1", 0)
+    pool = Pool(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", api_key=DEMO_API_KEY, connect_s=5)
+    with pytest.raises(UpstreamUnavailable):
+        await door(pool, b"Hello", is_stream=True).open_first([Attempt(1, "gpt-4o-mini", is_retry=False)])
+    pool.close()
+    server.close()
+    assert sent_bytes < 20_000_000
