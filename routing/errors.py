@@ -127,6 +127,10 @@ class MethodNotAllowed(AppError):
     kind = "invalid_request_error"
     default_message = "This endpoint does not answer that method."
 
+    def __init__(self, *allowed: str) -> None:
+        super().__init__(f"Allowed: {', '.join(allowed)}." if allowed else None)
+        self.allowed = allowed
+
 
 class UpgradeRefused(AppError):
     """Somebody wants a WebSocket. 426 is what makes Codex use HTTP at once; after a 405 it tries five times more."""

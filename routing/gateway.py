@@ -73,14 +73,14 @@ class Gateway:
         if handler is None:
             if incoming.headers.get(b"upgrade", b"").lower() == b"websocket":
                 raise UpgradeRefused
-            raise MethodNotAllowed(f"Allowed: {', '.join(methods)}.")
+            raise MethodNotAllowed(*methods)
         if self.house is None or self.is_draining:
             raise ShuttingDown(retry_after_s=1)
         await handler(self.house, incoming)
 
     async def _answer_health(self, incoming: Incoming, path: str) -> None:
         if incoming.scope["method"] not in ("GET", "HEAD"):
-            raise MethodNotAllowed("Allowed: GET.")
+            raise MethodNotAllowed("GET", "HEAD")
         if path.rstrip("/") == "/health/live":
             await incoming.respond(200, [listing.JSON], b'{"status":"alive"}')
             return

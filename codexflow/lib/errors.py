@@ -22,6 +22,8 @@ class AppError(Exception):
     may_retry: ClassVar[bool] = False
     # Features that the request asks for and nobody here has: what Anthropic's SDKs read to go on without them.
     unsupported: ClassVar[tuple[str, ...]] = ()
+    # The methods that a path has, when another one was used.
+    allowed: tuple[str, ...] = ()
 
     def __init__(
         self,

@@ -24,6 +24,8 @@ def headers_of(error: AppError) -> list[Header]:
         headers.append((b"retry-after", b"%d" % max(0, error.retry_after_s)))
     if error.status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
+    if error.allowed:
+        headers.append((b"allow", ", ".join(error.allowed).encode()))
     return headers
 
 

@@ -50,16 +50,17 @@ def head(key: str, *more: str, method: str = "POST", path: str = "/v1/chat/compl
 
 def test_unknown_paths_and_methods_are_told_in_the_envelope(live: Live, key: str) -> None:
     headers = {"Authorization": f"Bearer {key}"}
-    for method, path, status, code in (
-        ("GET", "/v1/nothing", 404, "unknown_route"),
-        ("POST", "/v1/chat/completions/", 404, "unknown_route"),
-        ("GET", "/v1/chat/completions", 405, "method_not_allowed"),
-        ("DELETE", "/v1/models", 405, "method_not_allowed"),
-        ("POST", "/health", 405, "method_not_allowed"),
-        ("GET", "/health/nothing", 404, "unknown_route"),
+    for method, path, status, code, allowed in (
+        ("GET", "/v1/nothing", 404, "unknown_route", None),
+        ("POST", "/v1/chat/completions/", 404, "unknown_route", None),
+        ("GET", "/v1/chat/completions", 405, "method_not_allowed", "POST"),
+        ("DELETE", "/v1/models", 405, "method_not_allowed", "GET"),
+        ("POST", "/health", 405, "method_not_allowed", "GET, HEAD"),
+        ("GET", "/health/nothing", 404, "unknown_route", None),
     ):
         response = httpx.request(method, f"{live.url}{path}", headers=headers)
         assert (response.status_code, response.json()["error"]["code"]) == (status, code), path
+        assert response.headers.get("allow") == allowed
         assert response.headers["x-cfx-request-id"]
 
 
