@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from django.conf import settings
-from django.db import connection
+from django.db import IntegrityError, connection, transaction
 from django.test import Client
 from django.urls import reverse
 from redis import Redis
@@ -18,6 +18,7 @@ from codexflow.lib.clock import now
 from codexflow.lib.ids import new_id, random_id, uuid7_floor
 from codexflow.lib.redis import sync_client
 from codexflow.testing.cast import Cast, an_event_of, happened, keeps
+from keys.selectors import principal_of
 from logs.content import MAX_BYTES, MAX_PACKED_BYTES, BadContent, Content, decode, encode, pack, text_of
 from logs.content_store import FIELD, content_of, delete_expired, has_content, keep, name_of, take_waiting
 from logs.models import RequestContent
@@ -178,8 +179,6 @@ def test_closing_the_organization_deletes_it_and_leaves_others(cast: Cast, kept:
 
 @pytest.mark.django_db
 def test_no_more_than_thirty_days_are_possible(cast: Cast) -> None:
-    from django.db import IntegrityError, transaction
-
     with pytest.raises(IntegrityError), transaction.atomic():
         Organization.objects.filter(pk=cast.organization.pk).update(content_retention_days=31)
 
@@ -206,8 +205,6 @@ def test_the_owner_turns_it_on_and_off_and_the_trail_tells(cast: Cast, client: C
 
 @pytest.mark.django_db(transaction=True)
 def test_gateways_hear_of_it(cast: Cast, monkeypatch: Any) -> None:
-    from keys.selectors import principal_of
-
     heard: list[bool] = []
     monkeypatch.setattr("keys.notices.all_changed", lambda: heard.append(True))
 
