@@ -8,7 +8,6 @@ import pytest
 from django.conf import settings
 from redis import Redis
 
-from codexflow.dev.valkey import free_port
 from codexflow.lib.http import Header
 from codexflow.lib.ids import new_id, random_id
 from codexflow.lib.redis import sync_client
@@ -108,7 +107,7 @@ async def test_the_stream_forgets_the_oldest(redis: Redis, monkeypatch: pytest.M
 
 
 async def test_without_redis_it_is_lost_and_said_without_a_word_of_it(caplog: pytest.LogCaptureFixture) -> None:
-    keeper = Keeper(f"redis://127.0.0.1:{free_port()}/0", "nowhere")
+    keeper = Keeper("redis://127.0.0.1:1/0", "nowhere")
     request_id = new_id()
     with caplog.at_level(logging.DEBUG):
         keeper.hand_on(request_id, random_id(), Copy(b"the-prompt"))
