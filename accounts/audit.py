@@ -31,6 +31,7 @@ LABELS: dict[str, str | Promise] = {
     "member.left": _("Left the organization"),
     "member.removed": _("Member removed"),
     "member.role_changed": _("Role changed"),
+    "organization.content_retention": _("Keeping of prompts and answers changed"),
     "organization.created": _("Organization created"),
     "organization.deleted": _("Organization deleted"),
     "organization.renamed": _("Organization renamed"),

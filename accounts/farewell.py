@@ -25,8 +25,8 @@ def delete_organization(organization: Organization, *, actor: User, address: str
         row = Organization.objects.select_for_update(no_key=True).get(pk=organization.pk)
         if row.deleted_at is not None:
             return
-        row.is_active, row.deleted_at = False, now()
-        row.save(update_fields=["is_active", "deleted_at"])
+        row.is_active, row.deleted_at, row.content_retention_days = False, now(), 0
+        row.save(update_fields=["is_active", "deleted_at", "content_retention_days"])
         Invitation.objects.filter(organization=row, accepted_at=None, revoked_at=None).update(revoked_at=now())
         access_ended.send(Organization, organization=row, user=None, actor=actor, address=address)
         audit.record("organization.deleted", row, organization=row, actor=actor, address=address)

@@ -111,6 +111,16 @@ class ProfileForm(forms.ModelForm[User]):
         labels = {"name": _("Name"), "language": _("Language")}
 
 
+class ContentForm(forms.Form):
+    """For how long prompts and answers are kept."""
+
+    days = forms.TypedChoiceField(
+        label=_("Keep prompts and answers"),
+        coerce=int,
+        choices=[("0", _("Off")), ("1", _("1 day")), ("7", _("7 days")), ("30", _("30 days"))],
+    )
+
+
 class OrganizationForm(forms.ModelForm[Organization]):
     """The organization's name. Its short name stays: links and scripts use it."""
 

@@ -1,5 +1,6 @@
 """Who uses the house: users, the organizations they belong to, and what was done to either."""
 
+from datetime import datetime, timedelta
 from typing import Any, ClassVar
 from zoneinfo import ZoneInfo
 
@@ -13,6 +14,8 @@ from typing_extensions import override
 
 from codexflow.lib.clock import now
 from codexflow.lib.ids import new_id
+
+MAX_CONTENT_DAYS = 30
 
 
 def validate_timezone(name: str) -> None:
@@ -120,6 +123,15 @@ class Organization(models.Model):
     is_personal = models.BooleanField(_("personal"), default=False)
     # Set when its owner deleted it; never active again. Its money rows and logs live as long as they must.
     deleted_at = models.DateTimeField(_("deleted"), null=True, blank=True, editable=False)
+    # For how many days prompts and answers are kept; 0: not at all.
+    content_retention_days = models.PositiveSmallIntegerField(
+        _("prompts and answers are kept (days)"),
+        default=0,
+        db_default=0,  # a process of the release before makes organizations, too
+        editable=False,
+    )
+    # Nothing of requests from before this is kept or shown: when it was turned on, or what a shorter time cut off.
+    content_kept_since = models.DateTimeField(null=True, editable=False)
     created_by = models.ForeignKey(User, on_delete=models.PROTECT, null=True, editable=False, related_name="+")
     members: models.ManyToManyField["User", "Membership"] = models.ManyToManyField(
         User, through="Membership", related_name="organizations"
@@ -129,10 +141,21 @@ class Organization(models.Model):
     class Meta:
         verbose_name = _("organization")
         verbose_name_plural = _("organizations")
+        constraints = [
+            models.CheckConstraint(
+                condition=models.Q(content_retention_days__lte=MAX_CONTENT_DAYS), name="organization_content_days"
+            )
+        ]
 
     @override
     def __str__(self) -> str:
         return self.name
+
+    def content_from(self, moment: datetime) -> datetime | None:
+        """Prompts and answers of requests that began from here on are kept at this moment; None: of none."""
+        if not self.content_retention_days or self.content_kept_since is None or self.deleted_at is not None:
+            return None
+        return max(self.content_kept_since, moment - timedelta(days=self.content_retention_days))
 
 
 class Membership(models.Model):

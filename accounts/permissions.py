@@ -15,6 +15,7 @@ class Action(StrEnum):
     EXPORT_USAGE = "export_usage"
     JUDGE_STAGES = "judge_stages"
     USE_PLAYGROUND = "use_playground"
+    READ_CONTENT = "read_content"
 
 
 _ALL = frozenset(Action)
@@ -28,6 +29,7 @@ _ALLOWED: dict[str, frozenset[Action]] = {
             Action.EXPORT_USAGE,
             Action.JUDGE_STAGES,
             Action.USE_PLAYGROUND,
+            Action.READ_CONTENT,
         }
     ),
     "billing": frozenset({Action.MANAGE_BILLING, Action.SEE_BILLING}),

@@ -1,6 +1,7 @@
 """Verbs on users and organizations."""
 
 import secrets
+from datetime import timedelta
 
 from django.db import transaction
 from django.utils.text import slugify
@@ -9,6 +10,8 @@ from django.utils.translation import gettext
 from accounts import audit
 from accounts.errors import Refused
 from accounts.models import Membership, Organization, SiteSettings, User
+from accounts.signals import access_changed
+from codexflow.lib.clock import now
 
 ORGANIZATIONS_A_PERSON = 10
 
@@ -69,6 +72,38 @@ def rename_organization(organization: Organization, *, name: str, actor: User, a
             old_name=old_name,
             name=name,
         )
+
+
+def set_content_retention(
+    organization: Organization, *, days: int, actor: User | None = None, address: str | None = None
+) -> None:
+    """Keep prompts and answers for so many days (0: not at all), in one transaction with its audit entry.
+
+    What a shorter time no longer covers cannot be read from now on, also should the time be made longer again; the
+    worker deletes it. Every gateway process hears of it. What was not kept does not come back.
+    """
+    with transaction.atomic():
+        row = Organization.objects.select_for_update(no_key=True).get(pk=organization.pk)
+        before = row.content_retention_days
+        if before == days:
+            return
+        moment = now()
+        kept_from = row.content_from(moment) or moment
+        row.content_kept_since = max(kept_from, moment - timedelta(days=days))
+        row.content_retention_days = days
+        row.save(update_fields=["content_retention_days", "content_kept_since"])
+        audit.record(
+            "organization.content_retention",
+            row,
+            organization=row,
+            actor=actor,
+            address=address,
+            from_days=before,
+            to_days=days,
+        )
+        transaction.on_commit(lambda: access_changed.send(Organization))
+    organization.content_retention_days = row.content_retention_days
+    organization.content_kept_since = row.content_kept_since
 
 
 def ensure_site_settings() -> SiteSettings:

@@ -13,6 +13,7 @@ urlpatterns = [
     path("organizations/create/", views.organization_create, name="organization-create"),
     path("invitations/<str:token>/", team_views.invitation, name="invitation"),
     path("o/<slug:slug>/settings/", views.organization_settings, name="organization-settings"),
+    path("o/<slug:slug>/settings/content/", views.organization_content, name="organization-content"),
     path("o/<slug:slug>/settings/delete/", views.organization_delete, name="organization-delete"),
     path("o/<slug:slug>/settings/transfer/", team_views.transfer, name="ownership-transfer"),
     path("o/<slug:slug>/members/", team_views.people, name="members"),

@@ -14,7 +14,7 @@ from django.views.decorators.http import require_http_methods, require_POST
 from accounts import farewell, mails, services
 from accounts.audit import acting
 from accounts.errors import Refused
-from accounts.forms import OrganizationForm, ProfileForm, TypedForm
+from accounts.forms import ContentForm, OrganizationForm, ProfileForm, TypedForm
 from accounts.freshness import freshly_proved
 from accounts.models import User
 from accounts.permissions import Action
@@ -64,7 +64,40 @@ def organization_settings(request: PageRequest, tenant: Tenant) -> HttpResponseB
         )
         messages.success(request, _("The organization is renamed."))
         return redirect("organization-settings", slug=tenant.organization.slug)
-    return render(request, "accounts/organization.html", {"form": form}, status=422 if form.errors else 200)
+    return _settings_page(request, tenant, form=form)
+
+
+@organization_page(Action.MANAGE_ORGANIZATION)
+@require_POST
+def organization_content(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
+    """For how long prompts and answers are kept."""
+    form = ContentForm(request.POST)
+    if not form.is_valid():
+        return _settings_page(request, tenant, content_form=form)
+    days = form.cleaned_data["days"]
+    services.set_content_retention(tenant.organization, days=days, **acting(request))
+    if days:
+        messages.success(request, _("Prompts and answers are kept from now on."))
+    else:
+        messages.success(request, _("Prompts and answers are not kept. What was kept is being deleted."))
+    return redirect("organization-settings", slug=tenant.organization.slug)
+
+
+def _settings_page(
+    request: PageRequest,
+    tenant: Tenant,
+    *,
+    form: OrganizationForm | None = None,
+    content_form: ContentForm | None = None,
+) -> HttpResponseBase:
+    days = tenant.organization.content_retention_days
+    forms = {
+        "form": form or OrganizationForm(instance=tenant.organization),
+        "content_form": content_form or ContentForm(initial={"days": days}),
+    }
+    is_wrong = any(each.errors for each in forms.values())
+    facts = {**forms, "content_days": days}
+    return render(request, "accounts/organization.html", facts, status=422 if is_wrong else 200)
 
 
 @signed_in

@@ -12,7 +12,7 @@ from codexflow.lib.admin import site
 from codexflow.pages import account, docs, doctor, legal, reference, status, views
 from codexflow.settings import ENV
 from keys.api import BudgetsView, KeyRotationView, KeysView, KeyView
-from logs.api import ReconciliationView, RequestsView, RequestView, UsageView
+from logs.api import ReconciliationView, RequestContentView, RequestsView, RequestView, UsageView
 from logs.export_api import ExportCancelView, ExportDownloadView, ExportsView, ExportView
 
 # Only the web needs the operators' pages; workers and commands do without.
@@ -29,6 +29,7 @@ api: list[URLPattern | URLResolver] = [
     path("api/v1/reconciliation", ReconciliationView.as_view(), name="api-reconciliation"),
     path("api/v1/usage", UsageView.as_view(), name="api-usage"),
     path("api/v1/requests/<uuid:request_id>", RequestView.as_view(), name="api-request"),
+    path("api/v1/requests/<uuid:request_id>/content", RequestContentView.as_view(), name="api-request-content"),
     path("api/v1/exports", ExportsView.as_view(), name="api-exports"),
     path("api/v1/exports/<uuid:export_id>", ExportView.as_view(), name="api-export"),
     path("api/v1/exports/<uuid:export_id>/cancel", ExportCancelView.as_view(), name="api-export-cancel"),

@@ -29,3 +29,5 @@ class Principal:
     works_until_s: float | None = None
     is_revoked: bool = False
     is_suspended: bool = False
+    # The organization wants prompts and answers kept.
+    keeps_content: bool = False

@@ -95,6 +95,7 @@ def principal_of(public_id: str) -> Principal | None:
         ),
         works_until_s=min(ends) if ends else None,
         is_revoked=key.revoked_at is not None,
+        keeps_content=organization.content_retention_days > 0,
         is_suspended=not organization.is_active or key.created_by.is_suspended,
     )
 

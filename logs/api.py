@@ -11,12 +11,15 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from accounts.permissions import Action
 from billing.selectors import account_of, ledger_of_request
 from codexflow.lib import isolation
 from codexflow.lib.clock import now
 from codexflow.lib.errors import BadRequest, NotFound
 from codexflow.lib.redis import sync_client
 from keys.api_access import ManagementView, caller_of
+from logs.content_store import content_of
+from logs.errors import ContentNotKept
 from logs.litellm.reconciliation import compare, totals
 from logs.periods import Interval
 from logs.queries import FilterQuery
@@ -25,6 +28,7 @@ from logs.selectors import is_on_its_way, request_of
 from logs.serializers import (
     PendingRequestSerializer,
     ReconciliationSerializer,
+    RequestContentSerializer,
     RequestPageSerializer,
     RequestRowSerializer,
     RequestSerializer,
@@ -57,6 +61,30 @@ class RequestView(ManagementView):
         if is_on_its_way(sync_client(settings.ENV.redis_url), settings.ENV.redis_prefix, organization_id, request_id):
             return Response({"id": str(request_id), "state": "pending"}, status=202, headers={"Retry-After": "1"})
         raise NotFound
+
+
+class RequestContentView(ManagementView):
+    """Prompt and answer of one request, where the organization wants them kept."""
+
+    @extend_schema(
+        operation_id="requests_content",
+        responses={
+            200: RequestContentSerializer,
+            404: OpenApiResponse(description="No such request, or (`content_not_kept`) nothing is kept of it."),
+        },
+    )
+    def get(self, request: Request, request_id: UUID) -> Response:
+        """Prompt and answer as they went over the wire, for owners, administrators and developers."""
+        caller = caller_of(request)
+        caller.require(Action.READ_CONTENT)
+        organization = caller.organization
+        retention_days = account_of(organization).plan.log_retention_days
+        if request_of(organization.id, request_id, retention_days=retention_days) is None:
+            raise NotFound
+        texts = content_of(organization, request_id)
+        if texts is None:
+            raise ContentNotKept
+        return Response(RequestContentSerializer(texts).data, headers={"Cache-Control": "no-store"})
 
 
 MAX_PAGE = 200

@@ -1,4 +1,4 @@
-"""Why an export is not to be had."""
+"""Why an export, or a prompt and its answer, is not to be had."""
 
 from http import HTTPStatus
 
@@ -22,6 +22,15 @@ class ExportNotReady(AppError):
     status = HTTPStatus.CONFLICT
     kind = "invalid_request_error"
     default_message = "This export has no file: it is not done."
+
+
+class ContentNotKept(AppError):
+    """The request is there, its prompt and answer are not: not wanted, over, or lost on the way."""
+
+    code = "content_not_kept"
+    status = HTTPStatus.NOT_FOUND
+    kind = "invalid_request_error"
+    default_message = "Prompt and answer of this request are not kept."
 
 
 class ExportExpired(AppError):

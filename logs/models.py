@@ -392,6 +392,32 @@ class ExportJob(models.Model):
         return f"requests-{self.created_at:%Y%m%d-%H%M%S}.{self.format}.gz"
 
 
+class RequestContent(models.Model):
+    """Prompt and answer of a request whose organization wants them kept. Nothing else of the house holds either."""
+
+    request_id = models.UUIDField(primary_key=True)
+    organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="+", db_index=False)
+    kept_until = models.DateTimeField()
+    # As they went over the wire, compressed (logs/content.py); cut where they were larger than what is kept.
+    request = models.BinaryField()
+    answer = models.BinaryField()
+    is_request_cut = models.BooleanField()
+    is_answer_cut = models.BooleanField()
+
+    class Meta:
+        db_table = "request_content"
+        verbose_name = _("prompt and answer")
+        verbose_name_plural = _("prompts and answers")
+        indexes = [
+            models.Index(fields=["kept_until"], name="request_content_until"),
+            models.Index(fields=["organization", "request_id"], name="request_content_of"),
+        ]
+
+    @override
+    def __str__(self) -> str:
+        return f"{self.request_id}"
+
+
 class StageVerdict(models.Model):
     """What somebody who made a request says its stage should have been: labels for inference, without the text."""
 

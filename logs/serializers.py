@@ -10,6 +10,7 @@ from billing.models import LedgerEntry
 from codexflow.lib.money import format_usd
 from logs import reasons
 from logs.charge import Charge, Line
+from logs.content import Texts
 from logs.models import RequestLog, UpstreamAttempt
 from logs.selectors import RequestDetail
 from logs.series import Cell
@@ -83,6 +84,17 @@ class LedgerLineSerializer(serializers.Serializer[Any]):
     revision = serializers.IntegerField(help_text="0: the hold at admission; 1: the settlement; later ones correct it.")
     at = serializers.DateTimeField()
     note = serializers.CharField()
+
+
+class RequestContentSerializer(serializers.Serializer[Texts]):
+    """Prompt and answer as they went over the wire; a streamed answer is its events."""
+
+    request_id = serializers.UUIDField()
+    request = serializers.CharField(help_text="The body of the request, as text.")
+    answer = serializers.CharField(help_text="Empty when there was none.")
+    is_request_cut = serializers.BooleanField(help_text="The end is missing: at most 256 KB of each are kept.")
+    is_answer_cut = serializers.BooleanField()
+    kept_until = serializers.DateTimeField()
 
 
 class RequestSerializer(serializers.Serializer[RequestDetail]):

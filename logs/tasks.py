@@ -7,7 +7,7 @@ from celery import shared_task
 from django.conf import settings
 
 from codexflow.lib.redis import sync_client
-from logs import drain, exports, partitions, services, verify
+from logs import content_store, drain, exports, partitions, services, verify
 from logs.litellm import daily, ingest, stream, sync
 from logs.reconcile import reconcile
 
@@ -28,6 +28,19 @@ def take_reports() -> str:
     """LiteLLM's reports from the stream to the books."""
     redis, prefix = sync_client(settings.ENV.redis_url), settings.ENV.redis_prefix
     return str(stream.take_waiting(redis, prefix, consumer=_consumer()))
+
+
+@shared_task
+def take_content() -> str:
+    """Prompts and answers from the stream to the table, for organizations that want them kept."""
+    redis, prefix = sync_client(settings.ENV.redis_url), settings.ENV.redis_prefix
+    return f"kept {content_store.take_waiting(redis, prefix, consumer=_consumer())}"
+
+
+@shared_task
+def delete_content() -> str:
+    """Prompts and answers whose time is over, or which nobody wants kept any longer."""
+    return f"deleted {content_store.delete_expired()}"
 
 
 @shared_task

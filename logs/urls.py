@@ -12,5 +12,6 @@ urlpatterns = [
     path("o/<slug:slug>/logs/exports/<uuid:export_id>/", export_views.export, name="export"),
     path("o/<slug:slug>/logs/exports/<uuid:export_id>/cancel/", export_views.export_cancel, name="export-cancel"),
     path("o/<slug:slug>/logs/<uuid:request_id>/", views.detail, name="request"),
+    path("o/<slug:slug>/logs/<uuid:request_id>/content/", views.content, name="request-content"),
     path("o/<slug:slug>/logs/<uuid:request_id>/stage/", views.judge, name="request-stage"),
 ]

@@ -13,6 +13,7 @@ from django.utils import timezone
 from django.utils.http import urlencode
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
+from django.views.decorators.cache import cache_control
 from django.views.decorators.http import require_POST, require_safe
 
 from accounts.permissions import Action
@@ -29,6 +30,7 @@ from keys.models import ApiKey
 from keys.selectors import key_names_of, keys_of
 from logs import overview as usage
 from logs import reasons, verdicts
+from logs.content_store import content_of, has_content
 from logs.forms import DEFAULT_RANGE, LogFilterForm
 from logs.models import NOBODY, RequestLog
 from logs.periods import MONTH, before, period_of
@@ -176,6 +178,19 @@ def detail(request: PageRequest, tenant: Tenant, request_id: UUID) -> HttpRespon
     return render(request, template, _detail(tenant, found))
 
 
+@organization_page(Action.READ_CONTENT)
+@require_safe
+@cache_control(no_store=True)
+def content(request: PageRequest, tenant: Tenant, request_id: UUID) -> HttpResponseBase:
+    """Prompt and answer of one request, while they are kept. Into the drawer, or a page of its own."""
+    found = request_of(tenant.organization.pk, request_id, retention_days=retention_days_of(tenant))
+    texts = content_of(tenant.organization, request_id) if found else None
+    if texts is None:
+        raise Http404
+    facts = {"texts": texts, "zone": timezone.get_current_timezone()}
+    return render(request, "logs/content.html#body" if request.htmx else "logs/content.html", facts)
+
+
 @organization_page(Action.JUDGE_STAGES)
 @require_POST
 def judge(request: PageRequest, tenant: Tenant, request_id: UUID) -> HttpResponseBase:
@@ -225,6 +240,7 @@ def _detail(tenant: Tenant, found: RequestDetail) -> dict[str, Any]:
         "ledger": ledger_of_request(tenant.organization, row.request_id),
         **_stage_of(found),
         "verdict": verdicts.verdict_of(tenant.organization, row),
+        "has_content": tenant.allows(Action.READ_CONTENT) and has_content(tenant.organization, row.request_id),
         "curl": curl_of(
             api_url=api_url(settings.ENV),
             surface=row.surface,

@@ -24,6 +24,7 @@ from routing.errors import (
 )
 from routing.house import House
 from routing.incoming import Incoming
+from routing.keeping import Copy, Copying, Outgoing
 from routing.stages import Route
 from routing.surfaces import Surface
 from routing.upstream import Order, Upstream
@@ -50,16 +51,20 @@ async def serve(house: House, incoming: Incoming, surface: Surface) -> None:
     incoming.watch(upstream.abort)
     live.on_shutdown = upstream.shut_down
     incoming.admission = live.admission
+    outgoing: Outgoing = incoming
+    if accepted.principal.keeps_content:
+        live.content = Copy(accepted.raw)
+        outgoing = Copying(incoming, live.content)
     async with live:  # settled and recorded once, whatever happens
         models = tuple(live.rates)  # those that the hold covers
         attempts = plan_attempts(models, house.breakers.resting(models, order.caller))
         opened = await upstream.open_first(attempts)  # 4xx of the upstream, 429, 503, 504
         headers = answer_headers(accepted.route, opened.attempt.model, live.admission)
         if not call.is_stream:
-            await relay.send_body(incoming, live, opened, headers)
+            await relay.send_body(outgoing, live, opened, headers)
             return
         stream = relay.StreamRelay(
-            incoming,
+            outgoing,
             live,
             upstream,
             opened,
@@ -75,6 +80,7 @@ class Accepted(Struct, frozen=True):
 
     principal: Principal
     surface: Surface
+    raw: bytes  # the body as received; `call` stands on it
     call: body.Call
     catalogue: Catalogue
     route: Route
@@ -98,7 +104,7 @@ async def accept(house: House, incoming: Incoming, surface: Surface) -> Accepted
     max_tokens = call.max_tokens(default=route.default_max_tokens, cap=route.max_tokens_cap)
     size = call.size(max_tokens)
     intent = _intent(incoming, principal, surface, route, call, catalogue, rates, size)
-    return Accepted(principal, surface, call, catalogue, route, max_tokens, size, rates, intent)
+    return Accepted(principal, surface, raw, call, catalogue, route, max_tokens, size, rates, intent)
 
 
 def _order(env: Env, incoming: Incoming, accepted: Accepted) -> Order:

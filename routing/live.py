@@ -27,6 +27,7 @@ from logs.events import AttemptFact, UsageEvent, encode
 from logs.intake import Journal
 from logs.services import settlement_of
 from routing.errors import ClientDisconnected
+from routing.keeping import Copy, Keeper
 from routing.meter import Meter
 
 logger = logging.getLogger(__name__)
@@ -39,8 +40,8 @@ class LiveCall:
     """One admitted call until it is settled."""
 
     __slots__ = (
-        "_desk", "admission", "attempts", "intent", "is_finished", "meter", "on_shutdown", "principal", "rates",
-        "started_s", "ttft_ms",
+        "_desk", "admission", "attempts", "content", "intent", "is_finished", "meter", "on_shutdown", "principal",
+        "rates", "started_s", "ttft_ms",
     )  # fmt: skip
 
     def __init__(
@@ -56,6 +57,8 @@ class LiveCall:
         self.rates = rates
         self.principal = principal
         self.intent = intent
+        # Prompt and answer, where the organization wants them kept.
+        self.content: Copy | None = None
         self.admission: Admission | None = None
         self.meter = Meter(size.completion_tokens) if size else Meter()
         self.attempts: list[AttemptFact] = []
@@ -77,11 +80,12 @@ class LiveCall:
 
     async def __aexit__(self, _kind: object, exc: BaseException | None, _traceback: object) -> None:
         """Whoever leaves without having finished the call has failed; even a cancellation must not lose it."""
-        if self.is_finished:
-            return
-        error = exc if isinstance(exc, AppError) else AppError(reason=repr(exc))
-        is_gone = isinstance(exc, ClientDisconnected)
-        await asyncio.shield(self.finish(status=int(error.status), error=error, is_disconnected=is_gone))
+        if not self.is_finished:
+            error = exc if isinstance(exc, AppError) else AppError(reason=repr(exc))
+            is_gone = isinstance(exc, ClientDisconnected)
+            await asyncio.shield(self.finish(status=int(error.status), error=error, is_disconnected=is_gone))
+        if self.content is not None:
+            self._desk.keep(self, self.content)
 
     async def finish(self, *, status: int, error: AppError | None = None, is_disconnected: bool = False) -> None:
         """Record and settle the call. The first time counts; every later one does nothing."""
@@ -133,9 +137,11 @@ class FrontDesk:
         heartbeat_s: float,
         terms: Terms,
         fails_closed: bool = False,
+        keeper: Keeper | None = None,
     ) -> None:
         self._redis = redis
         self._journal = journal
+        self._keeper = keeper
         self._load_truth = load_truth
         self._lease_ms = lease_ms
         self._heartbeat_s = heartbeat_s
@@ -275,6 +281,11 @@ class FrontDesk:
     def leave(self, call: LiveCall) -> None:
         """Before settling, so that no heartbeat brings a settled call back to life."""
         self._live.pop(call.request_id, None)
+
+    def keep(self, call: LiveCall, content: Copy) -> None:
+        """After settling: prompt and answer are no part of the books."""
+        if self._keeper is not None:
+            self._keeper.hand_on(call.request_id, call.principal.organization_id, content)
 
     async def record(self, principal: Principal, event: UsageEvent) -> None:
         """Journal first, then settle. Redis may be away: the journal's shipper settles later."""

@@ -8,7 +8,7 @@ from codexflow.lib.http import Header
 from routing import sse
 from routing.dialects import Dialect
 from routing.errors import ClientDisconnected, ShuttingDown, StreamBroken, UpstreamFailure
-from routing.incoming import Incoming
+from routing.keeping import Outgoing
 from routing.live import LiveCall
 from routing.meter import Meter
 from routing.upstream import Opened, Upstream
@@ -25,7 +25,7 @@ SSE_HEADERS: list[Header] = [
 LAST_CHUNK_S = 1.0
 
 
-async def send_body(incoming: Incoming, call: LiveCall, opened: Opened, headers: list[Header]) -> None:
+async def send_body(incoming: Outgoing, call: LiveCall, opened: Opened, headers: list[Header]) -> None:
     """A whole JSON answer: settled first, then sent."""
     await call.finish(status=200)
     await incoming.respond(200, [(b"content-type", b"application/json"), *headers], opened.first)
@@ -36,7 +36,7 @@ class StreamRelay:
 
     def __init__(
         self,
-        incoming: Incoming,
+        incoming: Outgoing,
         call: LiveCall,
         upstream: Upstream,
         opened: Opened,

@@ -28,6 +28,7 @@ from routing.drain import DrainManager
 from routing.gateway import Gateway
 from routing.health import Health
 from routing.house import House
+from routing.keeping import Keeper
 from routing.live import FrontDesk
 from routing.pool import Pool
 
@@ -59,6 +60,7 @@ async def running(gateway: Gateway, env: Env) -> AsyncIterator[None]:
         fresh_s=env.key_cache_fresh_s,
         stale_s=env.key_cache_stale_s,
     )
+    keeper = Keeper(env.redis_url, env.redis_prefix)
     desk = FrontDesk(
         redis=pipeline,
         journal=journal,
@@ -67,6 +69,7 @@ async def running(gateway: Gateway, env: Env) -> AsyncIterator[None]:
         heartbeat_s=env.heartbeat_s,
         terms=Terms(processes=env.limiter_processes, allowance_nanos=env.outage_allowance_nanos),
         fails_closed=env.limiter_fail == "closed",
+        keeper=keeper,
     )
     breakers = Breakers(pipeline, env.redis_prefix)
     pool = Pool(env.litellm_url, api_key=env.litellm_api_key, connect_s=env.upstream_connect_s)
@@ -103,6 +106,7 @@ async def running(gateway: Gateway, env: Env) -> AsyncIterator[None]:
         journal.close()
         pool.close()
         await health.close()
+        await keeper.close()
         await pipeline.close()
 
 

@@ -2,16 +2,20 @@
 
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 from django.conf import settings
 
 from accounts.models import Membership, Organization, User
-from accounts.services import create_organization
+from accounts.services import create_organization, set_content_retention
 from billing.limits import ShardKeys
 from billing.services import seed_plans
 from codexflow.catalogue import directory
+from codexflow.lib.ids import started_at
 from keys.models import ApiKey
 from keys.services import issue_key
+from logs.content import Content, pack
+from logs.content_store import keep
 from logs.drain import Entry, store
 from logs.events import UsageEvent, encode
 from logs.partitions import make_ahead
@@ -54,6 +58,15 @@ def happened(cast: Cast, *events: UsageEvent) -> None:
     shard = ShardKeys.of(settings.ENV.redis_prefix, 0)
     stored = store([Entry(shard, event.request_id.bytes.hex().encode(), encode(event)) for event in events])
     assert stored.stored == len(events), stored
+
+
+def keeps(cast: Cast, request_id: UUID, *, request: str = "a prompt", answer: str = "an answer", days: int = 7) -> None:
+    """Ada's organization keeps prompts and answers, this request's among them."""
+    set_content_retention(cast.organization, days=days)
+    Organization.objects.filter(pk=cast.organization.pk).update(content_kept_since=started_at(request_id))
+    cast.organization.refresh_from_db()
+    sides = (pack(request.encode()), pack(answer.encode()))
+    assert keep([Content(request_id, cast.organization.pk, *sides)]) == 1
 
 
 def an_event_of(cast: Cast, **facts: Any) -> UsageEvent:

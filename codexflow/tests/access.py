@@ -89,6 +89,7 @@ EXPECTED: dict[str, Access] = {
     "api-budgets": api(get=(SEE_BILLING, 200), put=(PAYERS, 400)),
     "api-requests": api(get=(ALL, 200)),
     "api-request": api(get=(ALL, 200)),
+    "api-request-content": api(get=(DEVELOPERS, 200)),
     "api-usage": api(get=(ALL, 200)),
     "api-exports": api(get=(DEVELOPERS, 200), post=(DEVELOPERS, 400)),
     "api-export": api(get=(DEVELOPERS, 200), delete=(DEVELOPERS, 204)),
@@ -121,6 +122,7 @@ EXPECTED: dict[str, Access] = {
     "overview": tenant(ALL, get=200),
     "log": tenant(ALL, get=200),
     "request": tenant(ALL, get=200),
+    "request-content": tenant(DEVELOPERS, get=200),
     "request-stage": tenant(DEVELOPERS, post=404),  # without a stage there is nothing to judge
     "exports": tenant(DEVELOPERS, get=200),
     "export-new": tenant(DEVELOPERS, get=200, post=302),
@@ -145,6 +147,7 @@ EXPECTED: dict[str, Access] = {
     "invitation-withdraw": tenant(MANAGERS, post=302),
     "audit": tenant(MANAGERS, get=200),
     "organization-settings": tenant(OWNER, get=200, post=422),
+    "organization-content": tenant(OWNER, post=422),
     "organization-delete": tenant(OWNER, get=200, post=422),
     "ownership-transfer": tenant(OWNER, get=200, post=422),
     # Signing in and what belongs to it (allauth). The people of the test have no password to give again: 403.

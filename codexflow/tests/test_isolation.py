@@ -10,19 +10,21 @@ from django.urls import reverse
 from accounts.models import Membership, Organization
 from billing.models import Account, LedgerEntry
 from codexflow.lib import isolation
-from codexflow.testing.cast import Cast, an_event_of, happened
+from codexflow.testing.cast import Cast, an_event_of, happened, keeps
 from keys.models import ApiKey
 from keys.tests.factories import a_key
-from logs.models import DeadLetter, ExportJob, RequestLog, UpstreamAttempt
+from logs.models import DeadLetter, ExportJob, RequestContent, RequestLog, UpstreamAttempt
 
 pytestmark = pytest.mark.django_db
-TENANT_ROWS = (ApiKey, RequestLog, UpstreamAttempt, LedgerEntry, Account, ExportJob)
+TENANT_ROWS = (ApiKey, RequestLog, UpstreamAttempt, LedgerEntry, Account, ExportJob, RequestContent)
 
 
 @pytest.fixture
 def theirs(cast: Cast) -> Any:
     """Ada's organization has rows of every kind; Eve's has none but its own."""
-    happened(cast, an_event_of(cast))
+    event = an_event_of(cast)
+    happened(cast, event)
+    keeps(cast, event.request_id)
     ExportJob.objects.create(organization=cast.organization, created_by=cast.ada, format="csv")
     return cast
 
@@ -50,7 +52,7 @@ def test_inside_there_is_one_organization_and_outside_all(theirs: Cast) -> None:
         assert [key.organization_id for key in ApiKey.objects.all()] == [own.pk]
         assert [each.pk for each in Organization.objects.all()] == [own.pk]
         assert not Membership.objects.exclude(user=theirs.eve).exists()
-        assert not any(model.objects.exists() for model in (RequestLog, UpstreamAttempt, ExportJob))
+        assert not any(model.objects.exists() for model in (RequestLog, UpstreamAttempt, ExportJob, RequestContent))
         assert set(LedgerEntry.objects.values_list("organization_id", flat=True)) <= {own.pk}
         assert ApiKey.objects.filter(pk=theirs.key.pk).update(name="taken over") == 0
         assert ApiKey.objects.filter(pk=theirs.key.pk).delete()[0] == 0

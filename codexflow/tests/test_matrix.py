@@ -17,7 +17,7 @@ from accounts.tests.factories import a_member
 from billing.models import Account, Plan
 from billing.selectors import account_of
 from codexflow.lib.clock import now
-from codexflow.testing.cast import Cast, an_event_of, happened
+from codexflow.testing.cast import Cast, an_event_of, happened, keeps
 from codexflow.tests.access import CLOSED, EVERYBODY, EXPECTED, SIGN_IN
 from logs.models import ExportJob
 
@@ -73,6 +73,7 @@ def scene(cast: Cast, settings: Any) -> Scene:
     Account.objects.update(plan=Plan.objects.get(slug="team"))
     event = an_event_of(cast)
     happened(cast, event)
+    keeps(cast, event.request_id)
     invitation = Invitation.objects.create(organization=cast.organization, email="nina@example.org", expires_at=now())
     invitation.expires_at = now().replace(year=now().year + 1)
     invitation.save()

@@ -45,7 +45,7 @@ from logs.litellm.mapping import MASTER_KEY
 from logs.litellm.report import Delivery, Report, attempt_of, decode_delivery, digest_of, distinct, encode, id_of
 from logs.live import Announcer
 from logs.merge import DIRECT, Told, better, corrected, merge_direct
-from logs.models import ReportIdentity, UnmatchedReport
+from logs.models import ReportIdentity, RequestLog, UnmatchedReport
 from logs.partitions import DAYS_BACK
 from logs.rollups import NOBODY
 
@@ -248,13 +248,14 @@ def _is_own(litellm_key: str) -> bool:
 
 
 def _named_attempts(batch: _Batch) -> dict[UUID, tuple[UUID, int]]:
-    """Reports whose call id names an attempt. A customer of LiteLLM may send any call id, so the key must be ours."""
-    found = {}
-    for digest, report in batch.reports.items():
-        attempt = attempt_of(report.call_id)
-        if attempt is not None and (not report.owner.litellm_key or _is_own(report.owner.litellm_key)):
-            found[digest] = attempt
-    return found
+    found = {digest: _named_attempt(report) for digest, report in batch.reports.items()}
+    return {digest: attempt for digest, attempt in found.items() if attempt is not None}
+
+
+def _named_attempt(report: Report) -> tuple[UUID, int] | None:
+    """The attempt that the call id names. A customer of LiteLLM may send any call id, so the key must be ours."""
+    is_ours = not report.owner.litellm_key or _is_own(report.owner.litellm_key)
+    return attempt_of(report.call_id) if is_ours else None
 
 
 def _tell(batch: _Batch, attempts: Mapping[UUID, tuple[UUID, int]]) -> dict[UUID, UUID]:
@@ -347,6 +348,23 @@ def _running(redis: "Redis", prefix: str, ids: set[UUID]) -> set[UUID]:
     return {each for reply in replies for each, intent in zip(ordered, reply, strict=True) if intent is not None}
 
 
+def requests_told_of(reports: Sequence[Report]) -> dict[UUID, tuple[UUID, UUID]]:
+    """The request and the organization that each report tells of, as far as both are known now. Changes nothing."""
+    ours = {report.digest: attempt[0] for report in reports if (attempt := _named_attempt(report)) is not None}
+    logged = dict(
+        RequestLog.objects.filter(request_id__in=set(ours.values())).values_list("request_id", "organization_id")
+    )
+    found = {digest: (request_id, logged[request_id]) for digest, request_id in ours.items() if request_id in logged}
+    past = [each for each in reports if each.digest not in ours and not _is_own(each.owner.litellm_key)]
+    known = _ids_of({digest_of(name): each.digest for each in past for name in each.identities})
+    owned = _owned(past, None)
+    for report in past:
+        if report.digest in owned:
+            request_id = known.get(report.digest) or _new_id_of(report)
+            found[report.digest] = (request_id, owned[report.digest].organization_id)
+    return found
+
+
 # 2. Calls of the gateway that lost their id on the way
 
 
@@ -417,7 +435,11 @@ def _by_tokens(report: Report) -> tuple[UUID, int] | None:
 
 def _known(batch: _Batch, digests: Sequence[UUID]) -> dict[UUID, UUID]:
     """What was made of these calls before: report -> request."""
-    names = {digest_of(name): digest for digest in digests for name in batch.reports[digest].identities}
+    return _ids_of({digest_of(name): digest for digest in digests for name in batch.reports[digest].identities})
+
+
+def _ids_of(names: Mapping[UUID, UUID]) -> dict[UUID, UUID]:
+    """Of reports by the names of their calls: report -> request."""
     rows = ReportIdentity.objects.filter(digest__in=names).order_by("digest").values_list("digest", "request_id")
     return {names[found]: request_id for found, request_id in rows}
 
@@ -446,10 +468,14 @@ def _take_direct(batch: _Batch, known: Mapping[UUID, UUID], nameless: Sequence[U
         elif report.started_ms < oldest_ms:
             batch.park(digest, Reason.TOO_OLD, State.UNMATCHED)
         else:
-            made[digest] = id_of(report.identities[0], min(report.started_ms, clock.now_ms()))
+            made[digest] = _new_id_of(report)
     made = _remember(batch, made)
     _add_direct(batch, made, owned)
     _change_direct(batch, known)
+
+
+def _new_id_of(report: Report) -> UUID:
+    return id_of(report.identities[0], min(report.started_ms, clock.now_ms()))
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from billing.pricing import Usage
 from codexflow.lib.addresses import plain_address
 from codexflow.lib.money import NANOS_PER_USD
 from keys import secret
+from logs.content import REDACTED
 from logs.litellm.report import Owner, Report, Source, attempt_of
 
 # More is a mistake of whoever counted, and would not fit the columns.
@@ -100,6 +101,14 @@ def reports_of(
     Idempotency-Key; it names an object that has no id of its own. A log is read again and again: there, such a row is
     named by all it says.
     """
+    told = told_of(rows, source=source, now_ms=now_ms, delivery=delivery, salts=salts, given_id=given_id)
+    return tuple(report for report, _ in told)
+
+
+def told_of(
+    rows: Sequence[Any], *, source: Source, now_ms: int, delivery: str, salts: Sequence[str], given_id: str = ""
+) -> list[tuple[Report, Fields]]:
+    """As `reports_of`, each with the row that it was made of."""
 
     def nameless(number: int, row: Fields) -> str:
         if source == "sync":
@@ -107,11 +116,27 @@ def reports_of(
         return f"once:{given_id or delivery}:{number}"
 
     found = (
-        _report(row, source=source, now_ms=now_ms, nameless=partial(nameless, number, row), salts=salts)
+        (_report(row, source=source, now_ms=now_ms, nameless=partial(nameless, number, row), salts=salts), row)
         for number, row in enumerate(rows)
         if isinstance(row, Mapping)
     )
-    return tuple(report for report in found if report is not None)
+    return [(report, row) for report, row in found if report is not None]
+
+
+def content_of(row: Fields) -> tuple[bytes, bytes]:
+    """Prompt and answer as the row tells them, in JSON; empty where it does not, or was told to leave them out."""
+    return _written(row.get("messages")), _written(row.get("response"))
+
+
+def _written(value: Any) -> bytes:
+    if not value:
+        return b""
+    try:
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    except RecursionError:
+        return b""
+    is_left_out = text == REDACTED or f'"{REDACTED}"' in text or f"'{REDACTED}'" in text
+    return b"" if is_left_out else text.encode(errors="replace")
 
 
 def _report(

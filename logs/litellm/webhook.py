@@ -3,6 +3,9 @@
 Django would take a stranger's body to disk before any view could refuse it. Here address, rate, key and length are
 looked at before the first byte of the body is read; the body is mapped (which leaves prompts and answers behind) and
 appended to a Redis stream, once a delivery, and that is all: no PostgreSQL. The worker does the rest (stream.py).
+
+Where an organization wants prompts and answers kept (which is looked up every few seconds), theirs go to a stream of
+their own afterwards, best effort: what goes wrong there is no matter of the delivery.
 """
 
 import asyncio
@@ -15,15 +18,19 @@ from typing import Any
 
 import msgspec
 import redis.asyncio
+from django.db import DatabaseError
 from redis import RedisError
 
 from codexflow.env import Env
 from codexflow.lib import clock
+from codexflow.lib.db import in_database
 from codexflow.lib.envelope import envelope
 from codexflow.lib.errors import AppError, NotFound
 from codexflow.lib.http import headers_of
 from codexflow.lib.ids import new_id
 from codexflow.lib.redis import async_client
+from logs import content_store
+from logs.litellm import contents
 from logs.litellm.errors import (
     NotADelivery,
     WebhookAddressRefused,
@@ -32,8 +39,8 @@ from logs.litellm.errors import (
     WebhookTooLarge,
     WebhookUnavailable,
 )
-from logs.litellm.mapping import NotReports, elements, reports_of
-from logs.litellm.report import Delivery, encode
+from logs.litellm.mapping import Fields, NotReports, elements, told_of
+from logs.litellm.report import Delivery, Report, encode
 from logs.litellm.stream import FIELD, name_of
 
 logger = logging.getLogger(__name__)
@@ -45,6 +52,8 @@ REDIS_TIMEOUT_S = 3
 MAX_ADDRESSES = 10_000
 # Longer than the minute they count, also where clocks differ.
 COUNTED_FOR_S = 120
+# How long it is believed that no organization wants prompts kept.
+NOBODY_S = 5.0
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -82,6 +91,8 @@ class Webhook:
         self._keys = [key.encode() for key in env.webhook_keys]
         self._counts = MinuteCount(env.webhook_rpm)
         self._redis: redis.asyncio.Redis | None = None
+        # Nobody wanted prompts kept when it was asked last.
+        self._nobody_until_s = 0.0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -175,16 +186,17 @@ class Webhook:
         """Map the body and append what it reports. Large ones are mapped beside the event loop, which serves calls."""
         given_id = headers.get(b"idempotency-key", b"").decode("latin-1")[:200]
         try:
-            found, payload = await asyncio.to_thread(self._mapped, body, given_id)
+            found, payload, told = await asyncio.to_thread(self._mapped, body, given_id)
         except NotReports as exc:
             raise NotADelivery from exc
         if payload:
             await self._append(payload)
+            await self._hand_on(told)
         return found
 
-    def _mapped(self, body: bytes, given_id: str) -> tuple[dict[str, int], bytes]:
+    def _mapped(self, body: bytes, given_id: str) -> tuple[dict[str, int], bytes, list[tuple[Report, Fields]]]:
         rows = [row for row in elements(body) if row is not None]
-        reports = reports_of(
+        told = told_of(
             rows,
             source="webhook",
             now_ms=clock.now_ms(),
@@ -192,8 +204,25 @@ class Webhook:
             salts=self._env.salts,
             given_id=given_id,
         )
-        counts = {"accepted": len(reports), "ignored": len(rows) - len(reports)}
-        return counts, encode(Delivery(reports=reports)) if reports else b""
+        counts = {"accepted": len(told), "ignored": len(rows) - len(told)}
+        return counts, encode(Delivery(reports=tuple(report for report, _ in told))) if told else b"", told
+
+    async def _hand_on(self, told: list[tuple[Report, Fields]]) -> None:
+        """Prompts and answers, of those who want them kept."""
+        if clock.monotonic_s() < self._nobody_until_s:
+            return
+        try:
+            async with asyncio.timeout(REDIS_TIMEOUT_S):
+                if not await in_database(contents.is_any_kept):
+                    self._nobody_until_s = clock.monotonic_s() + NOBODY_S
+                    return
+                pipe: Any = self._client.pipeline(transaction=False)
+                for payload in await in_database(contents.wanted, told):
+                    stream = content_store.name_of(self._env.redis_prefix)
+                    pipe.xadd(stream, {content_store.FIELD: payload}, maxlen=content_store.MAX_WAITING)
+                await pipe.execute()
+        except (DatabaseError, RedisError, OSError, TimeoutError) as exc:
+            logger.warning("webhook.content_lost", extra={"reason": type(exc).__name__})
 
     async def _append(self, payload: bytes) -> None:
         try:

@@ -34,6 +34,12 @@ def redis() -> Redis:
     return sync_client(settings.ENV.redis_url)
 
 
+@pytest.fixture(autouse=True)
+def nobody_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Most of these have no database."""
+    monkeypatch.setattr("logs.litellm.contents.is_any_kept", lambda: False)
+
+
 def an_env(**changes: Any) -> Env:
     values = {field: getattr(settings.ENV, field) for field in settings.ENV.__slots__}
     return Env(**{**values, "redis_prefix": f"hook_{random_id().hex}", "webhook_keys": KEYS, **changes})

@@ -1,0 +1,289 @@
+"""Prompts and answers over the running house: nowhere by default; where they are wanted, in one table and no other."""
+
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID
+
+import httpx
+import pytest
+from django.db import close_old_connections, connection
+from psycopg import sql
+
+from accounts.services import set_content_retention
+from codexflow.lib.ids import random_id
+from codexflow.testing.live import Gateway, Live
+from codexflow.testing.waiting import until
+from keys.services import IssuedKey
+from keys.tests.factories import a_key
+from logs.content import Texts
+from logs.content_store import content_of, name_of
+from logs.litellm.tests.factories import a_payload
+from logs.models import RequestContent, RequestLog
+from tests.gateway.test_surfaces import STREAMING, Way
+
+HOOK_KEY = "content-hook-key"
+
+
+def a_marker() -> str:
+    return f"planted{random_id().hex}"
+
+
+def wanted(live: Live, key: IssuedKey, *, days: int = 1) -> None:
+    """The organization wants prompts and answers kept, and every gateway has heard of it."""
+    set_content_retention(key.row.organization, days=days)
+    # The announcement is heard within moments; a call tells when.
+    until(lambda: bool(days) == is_kept(live, key), within_s=20, what="gateways that know")
+
+
+def is_kept(live: Live, key: IssuedKey) -> bool:
+    """Whether the gateway hands on what this call says."""
+    before = handed_on(live)
+    live.row_of(live.post(key.plain, model="gpt-4o-mini"))
+    return handed_on(live) > before
+
+
+def handed_on(live: Live) -> int:
+    """How many contents have ever been in the stream: there they are compressed, and not for long."""
+    stream = name_of(live.prefix)
+    told: Any = live.redis.xinfo_stream(stream) if live.redis.exists(stream) else {}
+    return int(told.get("entries-added", 0))
+
+
+def kept(key: IssuedKey, request_id: str) -> Texts:
+    def found() -> Texts | None:
+        close_old_connections()
+        key.row.organization.refresh_from_db()
+        return content_of(key.row.organization, UUID(request_id))
+
+    return until(found, what=f"content of {request_id}")
+
+
+def in_redis(live: Live, word: str) -> list[bytes]:
+    """Keys of the house that hold the word, as it is or packed into a stream's entry."""
+    found = []
+    for key in live.redis.scan_iter(match=f"{live.prefix}*", count=1_000):
+        dumped: Any = live.redis.dump(key)
+        if dumped is not None and word.encode() in _plain(live, key) + dumped:
+            found.append(key)
+    return found
+
+
+def _plain(live: Live, key: bytes) -> bytes:
+    kind: Any = live.redis.type(key)
+    readers: dict[bytes, Callable[[bytes], Any]] = {
+        b"string": live.redis.get,
+        b"hash": live.redis.hgetall,
+        b"stream": live.redis.xrange,
+        b"set": live.redis.smembers,
+        b"zset": lambda name: live.redis.zrange(name, 0, -1),
+        b"list": lambda name: live.redis.lrange(name, 0, -1),
+    }
+    return repr(readers[kind](key)).encode()
+
+
+def in_tables(word: str) -> list[str]:
+    """Tables with the word in any row."""
+    found = []
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace ORDER BY 1"
+        )
+        for (table,) in cursor.fetchall():
+            query = sql.SQL("SELECT EXISTS (SELECT FROM {table} t WHERE t::text LIKE %s)")
+            cursor.execute(query.format(table=sql.Identifier(table)), [f"%{word}%"])
+            if cursor.fetchone()[0]:
+                found.append(table)
+    return found
+
+
+def in_files(live: Live, word: str) -> list[str]:
+    """Logs, journals and whatever else the house has written."""
+    written = [path for path in live.folder.rglob("*") if path.is_file()]
+    assert live.gateway.log in written
+    return [str(path) for path in written if word.encode() in path.read_bytes()]
+
+
+@pytest.mark.parametrize("way", STREAMING, ids=lambda way: way.path)
+def test_by_default_nothing_is_kept_anywhere(live: Live, way: Way) -> None:
+    key, marker, before = a_key(), a_marker(), handed_on(live)
+    for stream in (False, True):
+        body = way.body(f"[[say:{marker}]]", stream=stream)
+        response = live.ask(key.plain, way.path, **body)
+        assert stream or marker in response.text  # events may cut it in two
+        live.row_of(response)
+    assert handed_on(live) == before
+    assert not RequestContent.objects.filter(organization=key.row.organization).exists()
+    assert (in_redis(live, marker), in_tables(marker), in_files(live, marker)) == ([], [], [])
+
+
+@pytest.mark.parametrize("way", STREAMING, ids=lambda way: way.path)
+def test_where_it_is_wanted_both_are_kept_as_they_went_over_the_wire(live: Live, way: Way) -> None:
+    key, marker = a_key(), a_marker()
+    wanted(live, key)
+    for stream in (False, True):
+        response = live.ask(key.plain, way.path, **way.body(f"[[say:{marker}]]", stream=stream))
+        texts = kept(key, response.headers["x-cfx-request-id"])
+        assert texts.request == response.request.content.decode()
+        assert texts.answer == response.text
+        assert marker in texts.request
+        assert stream or marker in texts.answer
+        assert not texts.is_request_cut
+        assert not texts.is_answer_cut
+    # Only in its table, where it is compressed, and on no other way.
+    assert (in_tables(marker), in_files(live, marker)) == ([], [])
+    assert until(lambda: in_redis(live, marker) == [], what="an empty stream")
+
+
+def test_who_may_read_it_by_the_api(live: Live) -> None:
+    ada, eve = a_key(), a_key()
+    wanted(live, ada)
+    response = live.say(ada.plain, "[[say:the-answer]] the-prompt", model="gpt-4o-mini", stream=True)
+    request_id = response.headers["x-cfx-request-id"]
+    kept(ada, request_id)
+    live.row_of(response)
+
+    def ask(key: str) -> httpx.Response:
+        where = f"{live.url}/api/v1/requests/{request_id}/content"
+        return httpx.get(where, headers={"Authorization": f"Bearer {key}"})
+
+    answer = ask(ada.plain)
+    assert answer.headers["cache-control"] == "no-store"
+    assert "the-prompt" in answer.json()["request"]
+    assert answer.json()["answer"] == response.text
+    stranger = ask(eve.plain)
+    assert (stranger.status_code, stranger.json()["error"]["code"]) == (404, "not_found")
+    set_content_retention(ada.row.organization, days=0)
+    gone = ask(ada.plain)
+    assert (gone.status_code, gone.json()["error"]["code"]) == (404, "content_not_kept")
+
+
+def test_what_is_long_is_cut_and_goes_out_whole(live: Live) -> None:
+    key = a_key()
+    wanted(live, key)
+    words = "word " * 70_000
+    response = live.say(key.plain, words, model="gpt-4o-mini")
+    assert response.status_code == 200
+    texts = kept(key, response.headers["x-cfx-request-id"])
+    assert (texts.is_request_cut, texts.is_answer_cut) == (True, False)
+    assert len(texts.request) == 256 * 1024
+    assert response.request.content.decode().startswith(texts.request)
+    answer = live.say(key.plain, f"[[say:{words}]]", model="gpt-4o-mini", stream=True)
+    texts = kept(key, answer.headers["x-cfx-request-id"])
+    assert texts.is_answer_cut
+    assert answer.text.endswith("[DONE]\n\n")
+    assert answer.text.startswith(texts.answer)
+
+
+def test_a_broken_stream_and_a_refused_call_are_kept_as_far_as_they_came(live: Live) -> None:
+    key = a_key()
+    wanted(live, key)
+    cut = live.say(key.plain, "[[fault:cut after=5]]", model="gpt-4o-mini", stream=True)
+    assert kept(key, cut.headers["x-cfx-request-id"]).answer == cut.text
+    refused = live.say(key.plain, "[[fault:400]] the-prompt", model="gpt-4o-mini")
+    texts = kept(key, refused.headers["x-cfx-request-id"])
+    assert ("the-prompt" in texts.request, texts.answer) == (True, "")
+
+
+def test_turned_off_the_gateway_hands_nothing_on(live: Live) -> None:
+    key = a_key()
+    wanted(live, key)
+    wanted(live, key, days=0)
+
+
+# LiteLLM's webhook
+
+
+@pytest.fixture(scope="module")
+def listener(live_house: Live, django_db_blocker: Any) -> Any:
+    with django_db_blocker.unblock():
+        gateway = live_house.new_gateway(LITELLM_WEBHOOK_KEY=HOOK_KEY)
+    yield gateway
+    gateway.stop()
+
+
+def report(gateway: Gateway, *payloads: dict[str, Any]) -> None:
+    where = f"{gateway.url}/api/webhook/litellm"
+    assert httpx.post(where, json=payloads, headers={"X-API-Key": HOOK_KEY}).status_code == 202
+
+
+def past_the_gateway(key: IssuedKey, marker: str, **fields: Any) -> dict[str, Any]:
+    """A call made with a key of LiteLLM's own that belongs to this key's organization."""
+    key.row.litellm_key_id = key.row.litellm_key_id or random_id().hex
+    key.row.save(update_fields=["litellm_key_id"])
+    content = {"messages": [{"role": "user", "content": marker}], "response": {"choices": [{"text": f"{marker}-told"}]}}
+    return a_payload(f"call-{random_id().hex}", key_hash=key.row.litellm_key_id, **{**content, **fields})
+
+
+def rows_of(key: IssuedKey) -> list[RequestLog]:
+    close_old_connections()
+    return list(RequestLog.objects.filter(organization_id=key.row.organization_id, source="webhook"))
+
+
+def test_a_report_of_somebody_who_did_not_ask_leaves_no_word(live: Live, listener: Gateway) -> None:
+    other, key, marker, others = a_key(), a_key(), a_marker(), a_marker()
+    wanted(live, other)  # so that contents are looked at
+    until(lambda: _told(live, listener, other, others), within_s=20, what="a webhook that looks")
+    before = handed_on(live)
+    report(listener, past_the_gateway(key, marker))
+    assert until(lambda: rows_of(key), what="the call's row")
+    assert handed_on(live) == before
+    assert not RequestContent.objects.filter(organization=key.row.organization).exists()
+    assert (in_redis(live, marker), in_tables(marker), in_files(live, marker)) == ([], [], [])
+
+
+def test_a_report_of_a_call_past_the_gateway_is_kept_where_it_is_wanted(live: Live, listener: Gateway) -> None:
+    key, marker = a_key(), a_marker()
+    wanted(live, key)
+    until(lambda: _told(live, listener, key, marker), within_s=20, what="a kept report")
+    assert (in_tables(marker), in_files(live, marker)) == ([], [])
+
+
+def _told(live: Live, listener: Gateway, key: IssuedKey, marker: str) -> bool:
+    """Report a call. The webhook may believe for some seconds that nobody wants it kept."""
+    report(listener, past_the_gateway(key, marker))
+    for row in until(lambda: rows_of(key), what="the call's row"):
+        key.row.organization.refresh_from_db()
+        texts = content_of(key.row.organization, row.request_id)
+        if texts is not None:
+            assert marker in texts.request
+            assert f"{marker}-told" in texts.answer
+            return True
+    return False
+
+
+def test_what_litellm_was_told_to_leave_out_is_no_content(live: Live, listener: Gateway) -> None:
+    key, marker = a_key(), a_marker()
+    wanted(live, key)
+    until(lambda: _told(live, listener, key, marker), within_s=20, what="a webhook that looks")
+    left_out = [{"role": "user", "content": "redacted-by-litellm"}]
+    report(
+        listener,
+        past_the_gateway(key, marker, messages=left_out, response={"text": "redacted-by-litellm"}),
+        past_the_gateway(key, "the-last-one"),
+    )
+    until(lambda: [each for each in _contents(key) if "the-last-one" in each], what="the other report's content")
+    assert not [each for each in _contents(key) if "redacted-by-litellm" in each]
+
+
+def _contents(key: IssuedKey) -> list[str]:
+    close_old_connections()
+    found = RequestContent.objects.filter(organization=key.row.organization).values_list("pk", flat=True)
+    texts = [content_of(key.row.organization, pk) for pk in found]
+    return [each.request for each in texts if each is not None]
+
+
+def test_what_the_gateway_kept_stays_as_it_was(live: Live, listener: Gateway) -> None:
+    key, marker = a_key(), a_marker()
+    wanted(live, key)
+    until(lambda: _told(live, listener, key, marker), within_s=20, what="a webhook that looks")
+    response = live.say(key.plain, "the-prompt", model="gpt-4o-mini")
+    request_id = response.headers["x-cfx-request-id"]
+    live.row_of(response)
+    before = kept(key, request_id)
+    other = a_payload(f"{request_id}.1", response={"text": "other"})
+    report(listener, other, past_the_gateway(key, "the-last-one"))
+    until(lambda: [each for each in _contents(key) if "the-last-one" in each], what="both reports")
+    assert kept(key, request_id) == before
+    RequestContent.objects.filter(pk=request_id).delete()
+    report(listener, other)
+    assert "prompt-words" in kept(key, request_id).request
