@@ -5,7 +5,7 @@ looked at before the first byte of the body is read; the body is mapped (which l
 appended to a Redis stream, once a delivery, and that is all: no PostgreSQL. The worker does the rest (stream.py).
 
 Where an organization wants prompts and answers kept (which is looked up every few seconds), theirs go to a stream of
-their own afterwards, best effort: what goes wrong there is no matter of the delivery.
+their own after the answer, best effort: what goes wrong there is no matter of the delivery.
 """
 
 import asyncio
@@ -58,6 +58,9 @@ NOBODY_S = 5.0
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+# What a delivery came to, and the rows behind its reports.
+Told = list[tuple[Report, Fields]]
+Taken = tuple[dict[str, int], Told]
 
 
 class MinuteCount:
@@ -95,8 +98,9 @@ class Webhook:
         self._nobody_until_s = 0.0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        told: Told = []
         try:
-            taken = await self._take(scope, receive)
+            taken, told = await self._take(scope, receive)
         except AppError as error:
             await _answer(send, int(error.status), envelope(error), headers_of(error))
         except Exception:
@@ -104,13 +108,16 @@ class Webhook:
             await _answer(send, 500, envelope(AppError()), headers_of(AppError()))
         else:
             await _answer(send, HTTPStatus.ACCEPTED, taken, [(b"content-type", b"application/json")])
+        # After the answer, which waits for no PostgreSQL.
+        if told:
+            await self._hand_on(told)
 
     async def close(self) -> None:
         if self._redis is not None:
             await self._redis.aclose()
             self._redis = None
 
-    async def _take(self, scope: Scope, receive: Receive) -> dict[str, int]:
+    async def _take(self, scope: Scope, receive: Receive) -> Taken:
         if not self._keys or scope["method"] != "POST":
             raise NotFound
         headers = dict(scope["headers"])
@@ -182,7 +189,7 @@ class Webhook:
         except TimeoutError as exc:
             raise NotADelivery("The body did not arrive in time.") from exc
 
-    async def _keep(self, body: bytes, headers: dict[bytes, bytes]) -> dict[str, int]:
+    async def _keep(self, body: bytes, headers: dict[bytes, bytes]) -> Taken:
         """Map the body and append what it reports. Large ones are mapped beside the event loop, which serves calls."""
         given_id = headers.get(b"idempotency-key", b"").decode("latin-1")[:200]
         try:
@@ -191,10 +198,9 @@ class Webhook:
             raise NotADelivery from exc
         if payload:
             await self._append(payload)
-            await self._hand_on(told)
-        return found
+        return found, told
 
-    def _mapped(self, body: bytes, given_id: str) -> tuple[dict[str, int], bytes, list[tuple[Report, Fields]]]:
+    def _mapped(self, body: bytes, given_id: str) -> tuple[dict[str, int], bytes, Told]:
         rows = [row for row in elements(body) if row is not None]
         told = told_of(
             rows,
@@ -207,7 +213,7 @@ class Webhook:
         counts = {"accepted": len(told), "ignored": len(rows) - len(told)}
         return counts, encode(Delivery(reports=tuple(report for report, _ in told))) if told else b"", told
 
-    async def _hand_on(self, told: list[tuple[Report, Fields]]) -> None:
+    async def _hand_on(self, told: Told) -> None:
         """Prompts and answers, of those who want them kept."""
         if clock.monotonic_s() < self._nobody_until_s:
             return

@@ -201,6 +201,29 @@ async def test_a_stranger_is_counted_before_anybody_asks_redis(redis: Redis) -> 
     assert not list(redis.scan_iter(match=f"{env.redis_prefix}:*"))
 
 
+async def test_the_answer_waits_for_no_postgresql(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[str] = []
+
+    def is_any_kept() -> bool:
+        sent.append("asked")
+        return False
+
+    monkeypatch.setattr("logs.litellm.contents.is_any_kept", is_any_kept)
+    body = json.dumps([a_payload("a-call")]).encode()
+    scope = {"type": "http", "method": "POST", "headers": [(b"x-api-key", KEYS[0].encode())], "client": ("1.2.3.4", 1)}
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": body}
+
+    async def send(message: Any) -> None:
+        sent.append(message["type"])
+
+    webhook = Webhook(an_env())
+    await webhook(scope, receive, send)
+    await webhook.close()
+    assert sent == ["http.response.start", "http.response.body", "asked"]
+
+
 @pytest.mark.django_db(transaction=True)
 def test_what_is_posted_reaches_the_row_however_often(redis: Redis) -> None:
     env = an_env()
