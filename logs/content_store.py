@@ -12,15 +12,15 @@ from uuid import UUID
 
 from django.db import connection
 from django.db.models import Exists, OuterRef, QuerySet
-from redis import Redis, ResponseError
+from redis import Redis
 
 from accounts.models import Organization
 from codexflow.lib.clock import now
 from codexflow.lib.ids import started_at, uuid7_floor
 from codexflow.lib.redis import tag
 from logs.content import BadContent, Content, Texts, decode, text_of
-from logs.drain import CLAIM_IDLE_MS, streams_in
 from logs.models import RequestContent
+from logs.waiting import read_waiting
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ def take_waiting(redis: "Redis", prefix: str, *, consumer: str, max_rounds: int 
     """Keep what waits. Returns how many were new. Raises what Redis and PostgreSQL raise; then it is read again."""
     stream, kept = name_of(prefix), 0
     for _ in range(max_rounds):
-        entries = _read(redis, stream, consumer)
+        entries = read_waiting(redis, stream, group=GROUP, consumer=consumer, field=FIELD, count=BATCH)
         if not entries:
             break
         kept += keep(_decoded(entries))
@@ -55,31 +55,6 @@ def take_waiting(redis: "Redis", prefix: str, *, consumer: str, max_rounds: int 
         pipe.xdel(stream, *ids)
         pipe.execute()
     return kept
-
-
-def _read(redis: "Redis", stream: str, consumer: str) -> list[tuple[bytes, bytes]]:
-    """What a dead worker left behind, then what is new."""
-    try:
-        claimed: Any = redis.xautoclaim(stream, GROUP, consumer, CLAIM_IDLE_MS, count=BATCH)
-        fresh: Any = redis.xreadgroup(GROUP, consumer, {stream: ">"}, count=BATCH)
-    except ResponseError as exc:
-        if "NOGROUP" not in str(exc):
-            raise
-        if redis.exists(stream):
-            _make_group(redis, stream)
-            return _read(redis, stream, consumer)
-        return []  # nobody has asked for any of this
-    found = [each for each in claimed[1] if each[1]]
-    found += [each for entries in streams_in(fresh) for each in entries]
-    return [(stream_id, fields.get(FIELD, b"")) for stream_id, fields in found]
-
-
-def _make_group(redis: "Redis", stream: str) -> None:
-    try:
-        redis.xgroup_create(stream, GROUP, id="0", mkstream=True)
-    except ResponseError as exc:
-        if "BUSYGROUP" not in str(exc):
-            raise
 
 
 def _decoded(entries: Iterable[tuple[bytes, bytes]]) -> list[Content]:

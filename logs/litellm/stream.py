@@ -1,16 +1,15 @@
 """The stream between webhook and worker: one entry a delivery, taken in once PostgreSQL has it."""
 
 import logging
-from typing import Any
 
 from django.db import DataError, transaction
-from redis import Redis, ResponseError
+from redis import Redis
 
 from codexflow.lib.redis import tag
-from logs.drain import CLAIM_IDLE_MS, streams_in
 from logs.litellm.ingest import Taken, take
 from logs.litellm.report import BadReport, Report, decode_delivery
 from logs.models import DeadLetter
+from logs.waiting import read_waiting
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +29,7 @@ def take_waiting(redis: "Redis", prefix: str, *, consumer: str, max_rounds: int 
     """Take in every delivery that waits. Raises what Redis and PostgreSQL raise; then it is read again."""
     stream, total = name_of(prefix), Taken()
     for _ in range(max_rounds):
-        entries = _read(redis, stream, consumer)
+        entries = read_waiting(redis, stream, group=GROUP, consumer=consumer, field=FIELD, count=DELIVERIES)
         if not entries:
             break
         for stream_id, payload in entries:
@@ -40,26 +39,6 @@ def take_waiting(redis: "Redis", prefix: str, *, consumer: str, max_rounds: int 
             pipe.xdel(stream, stream_id)
             pipe.execute()
     return total
-
-
-def _read(redis: "Redis", stream: str, consumer: str) -> list[tuple[bytes, bytes]]:
-    """What a dead worker left behind, then what is new."""
-    try:
-        claimed: Any = redis.xautoclaim(stream, GROUP, consumer, CLAIM_IDLE_MS, count=DELIVERIES)
-        fresh: Any = redis.xreadgroup(GROUP, consumer, {stream: ">"}, count=DELIVERIES)
-    except ResponseError as exc:
-        if "NOGROUP" not in str(exc):
-            raise
-        try:
-            redis.xgroup_create(stream, GROUP, id="0", mkstream=True)
-        except ResponseError as busy:
-            if "BUSYGROUP" not in str(busy):
-                raise
-        fresh = redis.xreadgroup(GROUP, consumer, {stream: ">"}, count=DELIVERIES)
-        claimed = (b"0-0", [])
-    found = [each for each in claimed[1] if each[1]]
-    found += [each for entries in streams_in(fresh) for each in entries]
-    return [(stream_id, fields.get(FIELD, b"")) for stream_id, fields in found]
 
 
 def _take_delivery(stream: str, stream_id: bytes, payload: bytes, redis: "Redis", prefix: str) -> Taken:

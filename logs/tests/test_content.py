@@ -100,7 +100,7 @@ def test_the_stream_is_taken_in_and_nonsense_in_it_stops_nothing(cast: Cast, red
 
 @pytest.mark.django_db
 def test_what_a_worker_died_with_is_taken_by_the_next(cast: Cast, redis: Redis, monkeypatch: Any) -> None:
-    monkeypatch.setattr("logs.content_store.CLAIM_IDLE_MS", 0)
+    monkeypatch.setattr("logs.waiting.CLAIM_IDLE_MS", 0)
     prefix = f"content_{random_id().hex}"
     set_content_retention(cast.organization, days=1)
     redis.xadd(name_of(prefix), {FIELD: encode(Content(new_id(), cast.organization.pk, *SIDES))})
