@@ -63,7 +63,7 @@ def _decoded(entries: Iterable[tuple[bytes, bytes]]) -> list[Content]:
         try:
             found.append(decode(payload))
         except BadContent:
-            logger.error("content.unreadable", extra={"stream_id": stream_id.decode()})  # noqa: TRY400 - as above
+            logger.error("content.unreadable", extra={"stream_id": stream_id.decode()})  # noqa: TRY400 - the exception says no more
     return found
 
 

@@ -25,13 +25,12 @@ from logs.live import Announcer
 from logs.merge import Told, merge, winner_of
 from logs.models import DeadLetter
 from logs.rollups import NOBODY, Folded, RollupKey, Sums, day_of, first_open_day
+from logs.waiting import CLAIM_IDLE_MS, make_group, streams_in
 
 logger = logging.getLogger(__name__)
 
 GROUP = b"drain"
 BATCH = 500
-# A worker that read a batch this long ago and said nothing is dead.
-CLAIM_IDLE_MS = 30_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +91,7 @@ def _read(redis: "Redis", shards: Sequence[ShardKeys], consumer: str) -> Iterato
     for shard, claimed, fresh in zip(shards, replies[::2], replies[1::2], strict=True):
         for reply in (claimed, fresh):
             if isinstance(reply, ResponseError) and "NOGROUP" in str(reply):
-                _make_group(redis, shard)
+                make_group(redis, shard.usage, GROUP)
             elif isinstance(reply, Exception):
                 raise reply
         if not isinstance(claimed, Exception):
@@ -100,26 +99,6 @@ def _read(redis: "Redis", shards: Sequence[ShardKeys], consumer: str) -> Iterato
         if not isinstance(fresh, Exception):
             for entries in streams_in(fresh):
                 yield from (Entry(shard, each[0], each[1].get(b"e", b"")) for each in entries)
-
-
-def streams_in(reply: Any) -> Iterator[list[Any]]:
-    """The entries in XREADGROUP's answer, which is a list of pairs in RESP2 and a mapping in RESP3."""
-    if not reply:
-        return
-    if isinstance(reply, dict):
-        for batches in reply.values():
-            yield from batches
-    else:
-        for _, entries in reply:
-            yield entries
-
-
-def _make_group(redis: "Redis", shard: ShardKeys) -> None:
-    try:
-        redis.xgroup_create(shard.usage, GROUP, id="0", mkstream=True)
-    except ResponseError as exc:
-        if "BUSYGROUP" not in str(exc):
-            raise
 
 
 def _acknowledge(redis: "Redis", entries: Iterable[Entry]) -> None:

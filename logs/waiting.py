@@ -1,10 +1,12 @@
-"""What waits in a stream that workers share, other than usage events (drain.py reads all shards of these at once)."""
+"""What waits in streams that workers share. The drain reads all shards at once; the others read theirs here."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from redis import Redis, ResponseError
 
-from logs.drain import CLAIM_IDLE_MS, streams_in
+# A worker that read a batch this long ago and said nothing is dead.
+CLAIM_IDLE_MS = 30_000
 
 
 def read_waiting(
@@ -22,14 +24,27 @@ def read_waiting(
             raise
         if not redis.exists(stream):
             return []  # nobody has ever written
-        _make_group(redis, stream, group)
+        make_group(redis, stream, group)
         return read_waiting(redis, stream, group=group, consumer=consumer, field=field, count=count)
     found = [each for each in claimed[1] if each[1]]
     found += [each for entries in streams_in(fresh) for each in entries]
     return [(stream_id, fields.get(field, b"")) for stream_id, fields in found]
 
 
-def _make_group(redis: "Redis", stream: str, group: str) -> None:
+def streams_in(reply: Any) -> Iterator[list[Any]]:
+    """The entries in XREADGROUP's answer, which is a list of pairs in RESP2 and a mapping in RESP3."""
+    if not reply:
+        return
+    if isinstance(reply, dict):
+        for batches in reply.values():
+            yield from batches
+    else:
+        for _, entries in reply:
+            yield entries
+
+
+def make_group(redis: "Redis", stream: bytes | str, group: bytes | str) -> None:
+    """The workers' group, which begins with the first entry. Another worker may have made it meanwhile."""
     try:
         redis.xgroup_create(stream, group, id="0", mkstream=True)
     except ResponseError as exc:
