@@ -10,14 +10,20 @@ from django.utils.translation import gettext
 from accounts import audit
 from accounts.errors import Refused
 from accounts.models import Membership, Organization, SiteSettings, User
-from accounts.signals import access_changed
+from accounts.signals import access_changed, organization_created
 from codexflow.lib.clock import now
 
 ORGANIZATIONS_A_PERSON = 10
 
 
-def create_organization(*, name: str, owner: User, is_personal: bool = False, slug: str = "") -> Organization:
-    """A new organization with its owner, in one transaction. The slug is made unique unless it was given."""
+def create_organization(
+    *, name: str, owner: User, is_personal: bool = False, slug: str = "", plan: str = ""
+) -> Organization:
+    """Create an organization with its owner and its account, in one transaction.
+
+    The slug is made unique unless it is given. `plan` is the slug of the plan that the account begins on; "" is the
+    default plan. The apps above open what belongs to a new organization when they receive `organization_created`.
+    """
     # The dotless i is the one Turkish letter that has no plain one inside.
     base = slug or slugify(name.replace("ı", "i"))[:50] or "organization"
     with transaction.atomic():
@@ -26,6 +32,7 @@ def create_organization(*, name: str, owner: User, is_personal: bool = False, sl
             candidate = f"{base}-{secrets.token_hex(3)}"
         organization = Organization.objects.create(name=name, slug=candidate, is_personal=is_personal, created_by=owner)
         Membership.objects.create(organization=organization, user=owner, role=Membership.Role.OWNER)
+        organization_created.send(Organization, organization=organization, plan=plan)
     return organization
 
 

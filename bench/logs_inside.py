@@ -24,10 +24,10 @@ from logs.pipeline.events import encode
 from logs.tests.factories import an_event
 
 KEYS = 20
-Told = Callable[[str], None]
+ReportedUsage = Callable[[str], None]
 
 
-def measure(rows: int, backlog: int, told: Told) -> None:
+def measure(rows: int, backlog: int, told: ReportedUsage) -> None:
     directory.load(settings.ENV.config_path)
     owner = Membership.objects.select_related("organization", "user").filter(role="owner").earliest("pk")
     organization, user = owner.organization, owner.user
@@ -74,7 +74,7 @@ def _get(browser: Client, url: str) -> None:
     assert response.status_code == 200, (url, response.status_code, response.headers.get("location"))  # noqa: S101 - a page that fails has no speed
 
 
-def _measure_drain(organization: Organization, key: ApiKey, backlog: int, told: Told) -> None:
+def _measure_drain(organization: Organization, key: ApiKey, backlog: int, told: ReportedUsage) -> None:
     """Events as the gateway settles them, all waiting before the drain begins."""
     redis, prefix = sync_client(settings.ENV.redis_url), settings.ENV.redis_prefix
     stream = ShardKeys.of(prefix, shard_of(organization.pk)).usage

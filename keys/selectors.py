@@ -10,7 +10,7 @@ from accounts.models import Organization
 from billing.limiter.limits import Payer
 from billing.models import Plan
 from billing.plans import UNLIMITED, Limits
-from billing.services import limits_of, open_account
+from billing.services import limits_of
 from keys.models import ApiKey
 from keys.policy import KeyPolicy, parse_networks
 from keys.principal import Principal
@@ -75,7 +75,7 @@ def principal_of(public_id: str) -> Principal | None:
     if key is None:
         return None
     organization = key.organization
-    account = getattr(organization, "account", None) or open_account(organization)
+    account = organization.account
     ends = [moment.timestamp() for moment in (key.expires_at, key.rotation_ends_at) if moment is not None]
     plan = account.plan
     return Principal(

@@ -14,7 +14,8 @@ from accounts import audit
 from accounts.models import Organization, User
 from billing.models import Account
 from billing.plans import UNLIMITED, Limits
-from billing.services import limits_of, open_account
+from billing.selectors import account_of
+from billing.services import limits_of
 from codexflow.lib.clock import now
 from codexflow.lib.money import format_usd
 from keys import notices, secret
@@ -139,7 +140,7 @@ def issue_key(
     Raises KeyLimitReached when the plan allows no more keys, LimitAbovePlan when it allows none that may do so much.
     """
     with transaction.atomic():
-        account = open_account(organization)
+        account = account_of(organization)
         # The account's row is the queue in which simultaneous creations wait for each other.
         Account.objects.select_for_update().get(pk=account.pk)
         if held_keys_of(organization).count() >= account.plan.max_keys:
@@ -302,7 +303,7 @@ def change_key(
         return row
     if row.state(now()) == ApiKey.State.REVOKED:
         raise KeyNotChangeable
-    require_within_plan(open_account(row.organization), changes)
+    require_within_plan(account_of(row.organization), changes)
     who: dict[str, Any] = {"actor": actor, "actor_label": actor_label, "address": address}
     with transaction.atomic():
         old = {name: getattr(row, name) for name in changes}

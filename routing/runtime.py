@@ -12,8 +12,8 @@ from django.db import DatabaseError
 
 from billing.errors import LimiterUnavailable
 from billing.limiter.fallback import Terms
-from billing.limiter.limits import Payer, ScopeTruth
-from billing.selectors import key_truths, organization_truths
+from billing.limiter.limits import Payer, ScopeTotals
+from billing.selectors import key_totals, organization_totals
 from codexflow.catalogue import directory
 from codexflow.env import Env, report
 from codexflow.lib.db import in_database
@@ -21,7 +21,7 @@ from codexflow.lib.memory import use_one_arena
 from codexflow.lib.redis import Pipeline, async_client, sync_client
 from keys import lookup, notices
 from logs.pipeline.journal import Journal
-from logs.pipeline.sweeper import Shipper
+from logs.pipeline.shipper import JournalShipper
 from routing.call import FrontDesk
 from routing.content_capture import Keeper
 from routing.context import House
@@ -64,7 +64,7 @@ async def running(gateway: Gateway, env: Env) -> AsyncIterator[None]:
     desk = FrontDesk(
         redis=pipeline,
         journal=journal,
-        load_truth=_load_truth,
+        load_totals=_load_totals,
         lease_ms=env.lease_ms,
         heartbeat_s=env.heartbeat_s,
         terms=Terms(processes=env.limiter_processes, allowance_nanos=env.outage_allowance_nanos),
@@ -127,14 +127,14 @@ async def _forever(job: Callable[[], Awaitable[None]]) -> None:
         await asyncio.sleep(RESTART_PAUSE_S)
 
 
-async def _load_truth(payer: Payer, scope: int, day: int) -> ScopeTruth:
+async def _load_totals(payer: Payer, scope: int, day: int) -> ScopeTotals:
     """What PostgreSQL knows of a scope that Redis has forgotten. Raises LimiterUnavailable when it cannot be asked."""
-    load, owner = ((organization_truths, payer.organization_id), (key_truths, payer.key_id))[scope]
+    load, owner = ((organization_totals, payer.organization_id), (key_totals, payer.key_id))[scope]
     try:
         known = await in_database(load, [owner], day)
     except DatabaseError as exc:
         raise LimiterUnavailable(reason=repr(exc), retry_after_s=1) from exc
-    return known.get(owner, ScopeTruth())
+    return known.get(owner, ScopeTotals())
 
 
 async def _follow_catalogue(keys: lookup.Directory) -> None:
@@ -195,7 +195,7 @@ async def _sync_journal(journal: Journal, disk: ThreadPoolExecutor) -> None:
 
 async def _ship_journals(env: Env) -> None:
     """Hand over what PostgreSQL lacks: from the first moment on, because a predecessor may have died."""
-    shipper = Shipper(sync_client(env.redis_url), env.redis_prefix, env.journal_dir)
+    shipper = JournalShipper(sync_client(env.redis_url), env.redis_prefix, env.journal_dir)
     while True:
         try:
             await in_database(shipper.ship)

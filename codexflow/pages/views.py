@@ -81,19 +81,23 @@ class Picture:
 def picture(current: Catalogue, name: str) -> Picture:
     """Where there is a fallback, the plan's first model is out of order and the review's is slow."""
     stage = current.stages[name]
-    first = UpstreamAttempt(n=1, model=stage.model, status=200, started_ms=0, first_byte_ms=420, duration_ms=2_600)
+    first = UpstreamAttempt(
+        n=1, model=stage.model, status=200, started_offset_ms=0, first_byte_ms=420, duration_ms=2_600
+    )
     attempts = [first]
     if stage.fallback and name != "code":
         code, lost_ms = ("upstream_error", 310) if name == "plan" else ("upstream_timeout", 1_100)
-        failed = UpstreamAttempt(n=1, model=stage.model, status=502, error_code=code, started_ms=0, duration_ms=lost_ms)
+        failed = UpstreamAttempt(
+            n=1, model=stage.model, status=502, error_code=code, started_offset_ms=0, duration_ms=lost_ms
+        )
         rescued = UpstreamAttempt(
-            n=2, model=stage.fallback[0], status=200, started_ms=lost_ms, first_byte_ms=380, duration_ms=2_300
+            n=2, model=stage.fallback[0], status=200, started_offset_ms=lost_ms, first_byte_ms=380, duration_ms=2_300
         )
         attempts = [failed, rescued]
     last = attempts[-1]
     usage = Usage(prompt_tokens=3_180, cached_tokens=1_024, completion_tokens=764)
     rates = frozen(current.prices[last.model])
-    latency_ms = last.started_ms + last.duration_ms
+    latency_ms = last.started_offset_ms + last.duration_ms
     drawn = bars(attempts, latency_ms)
     return Picture(name, STAGES[name], drawn, latency_ms, usage, last.model, cost_nanos(usage, rates))
 
