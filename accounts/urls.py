@@ -1,4 +1,4 @@
-"""Pages about the person and the organization itself."""
+"""URLs of the profile, organizations, members and the audit log."""
 
 from django.urls import path
 

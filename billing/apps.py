@@ -1,16 +1,8 @@
 from django.apps import AppConfig
 from django.utils.translation import gettext_lazy as _
-from typing_extensions import override
 
 
 class BillingConfig(AppConfig):
     name = "billing"
     verbose_name = _("Billing")
     default_auto_field = "django.db.models.BigAutoField"
-
-    @override
-    def ready(self) -> None:
-        from accounts import seats
-        from billing.selectors import seats_of
-
-        seats.told_by(seats_of)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, Self, TypeVar, cast, get_args
 from urllib.parse import urlsplit
 
-from codexflow.lib.mail import MailServer, parse_email_url
+from codexflow.lib.email_url import MailServer, parse_email_url
 from codexflow.lib.money import NANOS_PER_USD, parse_usd
 
 Mode = Literal["development", "production"]

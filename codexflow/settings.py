@@ -60,6 +60,9 @@ INSTALLED_APPS = [
     "routing",
     "adminpanel",
 ]
+# Function from an Organization to its number of seats. Named here, because accounts may not import billing.
+SEAT_LIMIT = "billing.selectors.seats_of"
+
 # `/v1/*` meets none of them (asgi.py).
 MIDDLEWARE = [
     "codexflow.pages.middleware.RequestIdMiddleware",
@@ -286,7 +289,7 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
     " `/ws/o/{slug}/logs/` (docs/api.md), which OpenAPI has no words for.",
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",
-        "codexflow.lib.openapi.with_failures",
+        "codexflow.lib.openapi.add_error_responses",
     ],
 }
 

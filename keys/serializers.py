@@ -1,4 +1,4 @@
-"""Keys as the management API shows and takes them."""
+"""Serializers of the management API for keys and budgets."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -20,7 +20,7 @@ from keys.services import OVERLAPS_S
 
 @extend_schema_field(OpenApiTypes.STR)
 class UsdField(serializers.Field[int, str, str, Any]):
-    """An amount in USD as text; nanos inside."""
+    """Amount in USD as text; nanos internally."""
 
     @override
     def to_representation(self, value: int) -> str:
@@ -38,7 +38,7 @@ class UsdField(serializers.Field[int, str, str, Any]):
 
 
 class KeySerializer(serializers.ModelSerializer[ApiKey]):
-    """A key without its secret. `spends` in the context: what keys did this month, by their ids."""
+    """A key without its secret. Takes `spends` from the context: KeySpend of this month by key id."""
 
     prefix = serializers.CharField(read_only=True)
     state = serializers.SerializerMethodField()
@@ -60,20 +60,20 @@ class KeySerializer(serializers.ModelSerializer[ApiKey]):
         return str(key.state(now()))
 
     def get_spend_month_usd(self, key: ApiKey) -> str:
-        """In the present calendar month (UTC)."""
+        """Cost in the current calendar month (UTC)."""
         spends: dict[Any, KeySpend] = self.context.get("spends", {})
         found = spends.get(key.pk)
         return format_usd(found.month_nanos if found else 0)
 
 
 class KeyPageSerializer(serializers.Serializer[Any]):
-    """All keys of the organization, those that were revoked as well."""
+    """All keys of the organization, revoked ones included."""
 
     data = KeySerializer(many=True)  # type: ignore[assignment] # a field that is named so
 
 
 class IssuedKeySerializer(KeySerializer):
-    """A key just made, with its secret: this once."""
+    """A new key with its secret, which is shown only in this response."""
 
     key = serializers.CharField()
 
@@ -82,12 +82,12 @@ class IssuedKeySerializer(KeySerializer):
 
 
 _MOST = 2**31 - 1
-# Later moments are in no calendar, or in none east of Greenwich: no page could show them.
+# Later moments fall into the year 10000 in zones east of Greenwich, which datetime cannot represent.
 _LATEST = datetime(9999, 1, 1, tzinfo=UTC)
 
 
 class NewKeySerializer(serializers.Serializer[Any]):
-    """What a new key may be given. Limits and lists left out, null or empty are the plan's."""
+    """Name and terms of a new key. Limits and allow-lists left out, null or empty are the plan's."""
 
     name = serializers.CharField(max_length=100)
     expires_at = serializers.DateTimeField(required=False, allow_null=True)
@@ -135,19 +135,19 @@ class NewKeySerializer(serializers.Serializer[Any]):
 
 
 class BudgetsSerializer(serializers.Serializer[Any]):
-    """What the organization may spend in a UTC day and month; null is no budget."""
+    """Budgets of the organization for a UTC day and month; null is no budget."""
 
     budget_day_usd = UsdField(source="budget_day_nanos", allow_null=True)
     budget_month_usd = UsdField(source="budget_month_nanos", allow_null=True)
 
 
 class KeyChangesSerializer(NewKeySerializer):
-    """What shall be different; everything left out stays as it is."""
+    """Changes to a key; fields left out do not change."""
 
     name = serializers.CharField(max_length=100, required=False)
 
 
 class RotationSerializer(serializers.Serializer[Any]):
-    """How long both keys work."""
+    """Overlap of a rotation, during which both keys work."""
 
     overlap_s = serializers.ChoiceField(OVERLAPS_S, help_text="Seconds that the old key goes on working.")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from codexflow.env import Env
-from keys.lookup import Directory
+from keys.lookup import PrincipalCache
 from routing.attempts import RetryBudget
 from routing.breaker_store import Breakers
 from routing.live import FrontDesk
@@ -15,7 +15,7 @@ class House:
     """One a process, from startup to shutdown."""
 
     env: Env
-    keys: Directory
+    keys: PrincipalCache
     desk: FrontDesk
     breakers: Breakers
     retries: RetryBudget

@@ -10,7 +10,7 @@ from django.views.decorators.http import require_safe
 from drf_spectacular.generators import SchemaGenerator
 
 from codexflow.dev.quickstart import api_url
-from codexflow.lib.openapi import FAILURE
+from codexflow.lib.openapi import ERROR_RESPONSE
 from codexflow.pages.docs import sections
 from codexflow.settings import ENV
 
@@ -84,7 +84,7 @@ def _operation(path: str, method: str, told: dict[str, Any], schema: dict[str, A
         responses=[
             (status, answer.get("description", ""), _fields_of(_content(answer), schema) if status < "400" else [])
             for status, answer in told["responses"].items()
-            if status != FAILURE  # of any operation; docs/errors.md has them
+            if status != ERROR_RESPONSE  # of any operation; docs/errors.md has them
         ],
     )
 

@@ -18,9 +18,9 @@ NOT_FOR_CUSTOMERS = {"settings.md", "litellm.md", "metrics.md"}
 
 
 def shown(client: Client, name: str, *args: Any) -> str:
-    answer = client.get(reverse(name, args=args))
-    assert answer.status_code == 200
-    return answer.content.decode()
+    response = client.get(reverse(name, args=args))
+    assert response.status_code == 200
+    return response.content.decode()
 
 
 @pytest.mark.parametrize("address", FILES)
@@ -134,8 +134,8 @@ def test_without_a_gateway_the_status_page_says_so(client: Client, cast: Cast) -
 
 
 def test_every_page_has_an_id_and_error_pages_show_it(client: Client, cast: Cast) -> None:
-    answer = client.get("/nowhere/")
-    assert answer["X-CFX-Request-Id"] in answer.content.decode()
+    response = client.get("/nowhere/")
+    assert response["X-CFX-Request-Id"] in response.content.decode()
     client.force_login(cast.vic)
     refused = client.get(reverse("key-create", args=[cast.slug]))
     assert refused.status_code == 403
@@ -147,26 +147,26 @@ def test_a_failure_shows_its_id_without_a_database(cast: Cast, monkeypatch: pyte
         raise RuntimeError
 
     monkeypatch.setattr("codexflow.catalogue.directory.in_force", fails)
-    answer = Client(raise_request_exception=False).get("/")
-    assert answer.status_code == 500
-    assert answer["X-CFX-Request-Id"] in answer.content.decode()
+    response = Client(raise_request_exception=False).get("/")
+    assert response.status_code == 500
+    assert response["X-CFX-Request-Id"] in response.content.decode()
 
 
 def test_what_is_tried_too_often_has_a_page(client: Client, cast: Cast, settings: Any) -> None:
     settings.ACCOUNT_RATE_LIMITS = {"signup": "1/m/ip"}
     where = reverse("account_signup")
     form = {"email": "x@example.org", "password1": "short"}
-    answers = [client.post(where, form, REMOTE_ADDR="203.0.113.77") for _ in range(3)]
-    assert answers[-1].status_code == 429
-    assert "Too many attempts" in answers[-1].content.decode()
-    assert answers[-1]["Retry-After"] == "60"
+    responses = [client.post(where, form, REMOTE_ADDR="203.0.113.77") for _ in range(3)]
+    assert responses[-1].status_code == 429
+    assert "Too many attempts" in responses[-1].content.decode()
+    assert responses[-1]["Retry-After"] == "60"
 
 
 def test_the_script_is_served_with_the_address_and_no_secret(client: Client, cast: Cast) -> None:
     client.force_login(cast.ada)
-    answer = client.get("/doctor.sh")
-    assert answer["Content-Type"].startswith("text/x-shellscript")
-    text = answer.content.decode()
+    response = client.get("/doctor.sh")
+    assert response["Content-Type"].startswith("text/x-shellscript")
+    text = response.content.decode()
     assert "__BASE_URL__" not in text
     assert "cfx_" not in text.replace("(cfx_...)", "")
     assert "| sh" in shown(client, "doctor")

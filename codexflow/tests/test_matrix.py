@@ -128,12 +128,12 @@ def test_what_a_person_may_open(scene: Scene, person: str) -> None:
         if row is None:
             continue  # the test above names it
         for method in METHODS if route.name.startswith("api-") else METHODS[:2]:
-            answer = asked(client, method, f"{scene.address(route)}{row.query}")
-            if not fits(answer, row.of(method, person)):
-                wrong.append(f"{route.name} {method}: {row.of(method, person)}, was {answer.status_code}")
-            if answer.status_code == 404:
-                assert "prod-web" not in answer.content.decode(), route.name
-                assert "Analytical" not in answer.content.decode(), route.name
+            response = asked(client, method, f"{scene.address(route)}{row.query}")
+            if not fits(response, row.of(method, person)):
+                wrong.append(f"{route.name} {method}: {row.of(method, person)}, was {response.status_code}")
+            if response.status_code == 404:
+                assert "prod-web" not in response.content.decode(), route.name
+                assert "Analytical" not in response.content.decode(), route.name
     assert not wrong, "\n".join(wrong)
 
 
@@ -143,14 +143,14 @@ def test_the_operators_pages_are_theirs_alone(scene: Scene, person: str) -> None
     if user is not None:
         client.force_login(user)
     for route in OPERATORS:
-        answer = asked(client, "get", scene.address(route))
+        response = asked(client, "get", scene.address(route))
         if person == "operator":
-            assert answer.status_code < 500, route.name
+            assert response.status_code < 500, route.name
         elif route.name in ("admin:login", "admin:logout"):
-            assert answer.status_code in (302, 403), route.name
+            assert response.status_code in (302, 403), route.name
         else:
-            assert answer.status_code == 302, route.name
-            assert answer["Location"].startswith(reverse("admin:login")), route.name
+            assert response.status_code == 302, route.name
+            assert response["Location"].startswith(reverse("admin:login")), route.name
 
 
 def asked(client: Client, method: str, where: str) -> Any:
@@ -158,17 +158,17 @@ def asked(client: Client, method: str, where: str) -> Any:
     cookies = SimpleCookie({name: morsel.value for name, morsel in client.cookies.items()})
     with transaction.atomic():
         if where.startswith("/api/"):
-            answer = getattr(client, method)(where, content_type="application/json")
+            response = getattr(client, method)(where, content_type="application/json")
         else:
             # An empty form would not count as one that was sent.
-            answer = getattr(client, method)(where, {"nothing": "1"} if method == "post" else None)
+            response = getattr(client, method)(where, {"nothing": "1"} if method == "post" else None)
         transaction.set_rollback(True)
     client.cookies = cookies
-    return answer
+    return response
 
 
-def fits(answer: Any, status: int) -> bool:
-    asks_to_sign_in = answer.status_code == 302 and answer["Location"].startswith(reverse("account_login"))
+def fits(response: Any, status: int) -> bool:
+    asks_to_sign_in = response.status_code == 302 and response["Location"].startswith(reverse("account_login"))
     if status == CLOSED:
-        return answer.status_code in (401, 403, 404, 405) or asks_to_sign_in
-    return asks_to_sign_in if status == SIGN_IN else bool(answer.status_code == status)
+        return response.status_code in (401, 403, 404, 405) or asks_to_sign_in
+    return asks_to_sign_in if status == SIGN_IN else bool(response.status_code == status)

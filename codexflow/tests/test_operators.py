@@ -49,10 +49,10 @@ def test_every_list_and_form_opens_for_both(client: Client, cast: Cast, root: Us
         assert client.get(changelist(model), {"q": "nothing"}).status_code == 200
         first = model.objects.first()
         if first is not None:
-            answer = client.get(f"{changelist(model)}{first.pk}/change/")
-            assert answer.status_code == 200
-            assert ('name="_save"' in answer.content.decode()) is (
-                person is root and site._registry[model].has_change_permission(answer.wsgi_request)
+            response = client.get(f"{changelist(model)}{first.pk}/change/")
+            assert response.status_code == 200
+            assert ('name="_save"' in response.content.decode()) is (
+                person is root and site._registry[model].has_change_permission(response.wsgi_request)
             )
 
 

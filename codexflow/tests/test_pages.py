@@ -21,8 +21,8 @@ STRICT = (
 )  # fmt: skip
 
 
-def policy(answer: Any) -> list[str]:
-    header: str = answer["Content-Security-Policy"]
+def policy(response: Any) -> list[str]:
+    header: str = response["Content-Security-Policy"]
     return [part.strip() for part in header.split(";")]
 
 
@@ -66,23 +66,23 @@ def test_the_operators_pages_alone_are_looser(client: Client, cast: Cast) -> Non
 
 
 def test_what_is_not_there_says_so_in_the_design(client: Client, cast: Cast) -> None:
-    answer = client.get("/nowhere")
-    assert answer.status_code == 404
-    assert "There is nothing here" in answer.content.decode()
+    response = client.get("/nowhere")
+    assert response.status_code == 404
+    assert "There is nothing here" in response.content.decode()
 
 
 def test_the_500_page_needs_no_database() -> None:
     with translation.override("en"):
-        answer = server_error(HttpRequest())
-    assert answer.status_code == 500
-    assert "Something went wrong on our side" in answer.content.decode()
+        response = server_error(HttpRequest())
+    assert response.status_code == 500
+    assert "Something went wrong on our side" in response.content.decode()
     assert "css/app.css" in render_to_string("500.html")
 
 
 def test_a_form_without_its_token_is_refused_in_the_design(cast: Cast) -> None:
-    answer = Client(enforce_csrf_checks=True).post(reverse("language"), {"language": "tr"})
-    assert answer.status_code == 403
-    assert "out of date" in answer.content.decode()
+    response = Client(enforce_csrf_checks=True).post(reverse("language"), {"language": "tr"})
+    assert response.status_code == 403
+    assert "out of date" in response.content.decode()
 
 
 @pytest.mark.parametrize(("is_demo", "shown"), [(True, True), (False, False)])

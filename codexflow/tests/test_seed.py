@@ -25,8 +25,8 @@ def test_the_first_administrator_needs_no_code_from_a_mailbox_that_is_not_there(
     password = seed().partition("(password: ")[2].partition(";")[0]
     assert EmailAddress.objects.get(user__email=ADMIN_EMAIL).verified
     settings.ACCOUNT_EMAIL_VERIFICATION = "mandatory"
-    answer = client.post(reverse("account_login"), {"login": ADMIN_EMAIL, "password": password})
-    assert answer["Location"] == reverse("home")
+    response = client.post(reverse("account_login"), {"login": ADMIN_EMAIL, "password": password})
+    assert response["Location"] == reverse("home")
 
 
 def test_an_administrator_with_another_address_is_not_replaced() -> None:

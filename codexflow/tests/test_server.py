@@ -118,7 +118,7 @@ def request(path: str = "/", body: bytes = b"", *more: str, version: str = "1.1"
     return "\r\n".join(lines).encode() + body
 
 
-async def answer(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
+async def response(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
     """Head and body of the next answer."""
     head = await reader.readuntil(b"\r\n\r\n")
     length = next(int(line[15:]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:"))
@@ -186,7 +186,7 @@ async def test_a_body_that_came_whole_is_there_at_once_whatever_its_size(echo: H
     async with serving(echo), caller(echo) as (reader, writer):
         for body in (b"", b"small", b"x" * 70_000):
             writer.write(request("/", body))
-            head, found = await answer(reader)
+            head, found = await response(reader)
             assert (head.startswith(b"HTTP/1.1 200 OK\r\n"), found) == (True, b"/ " + body)
         assert echo.bodies[:2] == [b"", b"small"]
 
@@ -197,9 +197,9 @@ async def test_a_body_in_pieces_is_received_as_asgi_has_it(echo: House) -> None:
         writer.write(whole[:200])
         await until(lambda: echo.bodies == [None])
         writer.write(whole[200:])
-        assert (await answer(reader))[1] == b"/ " + b"x" * 300_000
+        assert (await response(reader))[1] == b"/ " + b"x" * 300_000
         writer.write(request("/next", b"y"))
-        assert (await answer(reader))[1] == b"/next y"
+        assert (await response(reader))[1] == b"/next y"
 
 
 async def test_who_waits_for_a_go_ahead_gets_it(echo: House) -> None:
@@ -208,7 +208,7 @@ async def test_who_waits_for_a_go_ahead_gets_it(echo: House) -> None:
         writer.write(whole[:-4])
         assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
         writer.write(b"body")
-        assert (await answer(reader))[1] == b"/ body"
+        assert (await response(reader))[1] == b"/ body"
 
 
 async def test_who_is_refused_before_his_body_is_not_waited_for(waiting: House) -> None:
@@ -218,7 +218,7 @@ async def test_who_is_refused_before_his_body_is_not_waited_for(waiting: House) 
     house = House(refuse)
     async with serving(house), caller(house) as (reader, writer):
         writer.write(request("/", b"body", "Expect: 100-continue")[:-4])
-        head, _ = await answer(reader)
+        head, _ = await response(reader)
         assert b"connection: close" in head
         assert await reader.read() == b""
 
@@ -226,13 +226,13 @@ async def test_who_is_refused_before_his_body_is_not_waited_for(waiting: House) 
 async def test_requests_sent_at_once_are_answered_in_order(echo: House) -> None:
     async with serving(echo), caller(echo) as (reader, writer):
         writer.write(b"".join(request(f"/{n}", b"b") for n in range(20)))
-        assert [(await answer(reader))[1] for _ in range(20)] == [f"/{n} b".encode() for n in range(20)]
+        assert [(await response(reader))[1] for _ in range(20)] == [f"/{n} b".encode() for n in range(20)]
 
 
 async def test_after_an_answer_that_closes_nothing_is_served(echo: House) -> None:
     async with serving(echo), caller(echo) as (reader, writer):
         writer.write(request("/close") + request("/never"))
-        head, found = await answer(reader)
+        head, found = await response(reader)
         assert (b"connection: close" in head, found) == (True, b"/close ")
         assert await reader.read() == b""
         assert echo.began == ["/close"]
@@ -255,8 +255,8 @@ async def test_a_caller_who_leaves_during_a_later_exchange_is_noticed_there(wait
             writer.write(request("/first") + request("/second"))
             await until(lambda: waiting.began)
             waiting.may_go_on.set()
-            await answer(reader)
-            await answer(reader)
+            await response(reader)
+            await response(reader)
             waiting.may_go_on.clear()
             writer.write(request("/third"))
             await until(lambda: len(waiting.began) == 3)
@@ -269,10 +269,10 @@ async def test_leaving_after_the_answer_is_no_news(waiting: House) -> None:
         waiting.may_go_on.set()
         async with caller(waiting) as (reader, writer):
             writer.write(request("/"))
-            await answer(reader)
+            await response(reader)
         async with caller(waiting) as (reader, writer):
             writer.write(request("/again"))
-            await answer(reader)
+            await response(reader)
         assert waiting.gone == []
 
 
@@ -322,7 +322,7 @@ async def test_an_older_http_gets_a_stream_that_ends_with_the_connection(streami
 async def test_an_older_http_is_answered_once_and_closed(echo: House) -> None:
     async with serving(echo), caller(echo) as (reader, writer):
         writer.write(request("/", b"b", "Connection: keep-alive", version="1.0"))
-        head, found = await answer(reader)
+        head, found = await response(reader)
         assert (b"connection: close" in head, found) == (True, b"/ b")
         assert await reader.read() == b""
 
@@ -364,7 +364,7 @@ async def test_an_upgrade_ends_the_connection_after_its_answer(echo: House) -> N
     """The parser takes what follows the head, be it a body, for the other protocol: it is nobody's."""
     async with serving(echo), caller(echo) as (reader, writer):
         writer.write(request("/", b"b", "Connection: Upgrade", "Upgrade: websocket") + request("/never"))
-        head, found = await answer(reader)
+        head, found = await response(reader)
         assert (b"connection: close" in head, found) == (True, b"/ ")
         assert await reader.read() == b""
 
@@ -384,7 +384,7 @@ async def test_who_takes_no_answers_is_not_listened_to() -> None:
         # What fits into the buffers of both systems, and no more.
         assert previous < number / 2
         for _ in range(number):
-            await answer(reader)
+            await response(reader)
         assert len(house.began) == number
 
 
@@ -435,7 +435,7 @@ async def test_an_exchange_leaves_nothing_to_the_garbage_collector() -> None:
         try:
             for _ in range(50):
                 writer.write(request(body=b"{}"))
-                await answer(reader)
+                await response(reader)
             made = [each for each in gc.get_objects() if id(each) not in known]
             left = [each for each in made if isinstance(each, Incoming | Direct | RequestResponseCycle)]
         finally:

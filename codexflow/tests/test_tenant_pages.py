@@ -18,9 +18,9 @@ def request_id(cast: Cast) -> Any:
 
 
 def test_a_fragment_sends_a_visitor_to_the_sign_in_page_as_a_whole(client: Client, cast: Cast, request_id: Any) -> None:
-    answer = client.get(reverse("request", args=[cast.slug, request_id]), headers={"hx-request": "true"})
-    assert answer.status_code == 401
-    assert answer["HX-Redirect"].startswith(reverse("account_login"))
+    response = client.get(reverse("request", args=[cast.slug, request_id]), headers={"hx-request": "true"})
+    assert response.status_code == 401
+    assert response["HX-Redirect"].startswith(reverse("account_login"))
 
 
 def test_one_cannot_read_a_request_through_ones_own_organization(client: Client, cast: Cast, request_id: Any) -> None:
@@ -72,6 +72,6 @@ def test_eve_reaches_nothing_of_adas_through_her_own_organization(
     if name == "api-usage":
         assert client.get(reverse(name)).json()["data"] == []
         return
-    answer = getattr(client, method)(api_address(name, cast, request_id), content_type="application/json")
-    assert answer.status_code in (404, 405)
+    response = getattr(client, method)(api_address(name, cast, request_id), content_type="application/json")
+    assert response.status_code in (404, 405)
     assert ExportJob.objects.filter(organization=cast.organization, state="queued").count() <= 1

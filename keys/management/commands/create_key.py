@@ -67,6 +67,6 @@ class Command(BaseCommand):
             )
         except (KeyLimitReached, LimitAbovePlan) as exc:
             raise CommandError(exc.message) from exc
-        # The key alone on standard output, so that scripts can take it; the rest is for people.
+        # Only the key goes to standard output, so that scripts can read it.
         self.stderr.write(f"Key {issued.row.public_id} of {organization.slug}. It is shown only now:")
         self.stdout.write(issued.plain)
