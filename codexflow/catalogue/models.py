@@ -1,4 +1,4 @@
-"""Every configuration that was ever in force. The newest row is."""
+"""Every configuration that was ever active. The newest row is the active one."""
 
 from django.db import models
 from django.utils.translation import gettext_lazy as _

@@ -25,7 +25,7 @@ T = TypeVar("T")
 STAGES = ("plan", "code", "review")
 DIRECT = "direct"
 AUTO_MODELS = ("cfx-auto", "auto")
-# Names that mean something else than an upstream model when a request's body carries them.
+# Model names in requests that mean something else than an upstream model.
 RESERVED_MODELS = frozenset({*STAGES, *(f"cfx-{stage}" for stage in STAGES), *AUTO_MODELS, DIRECT})
 
 # For files written before there was a `prices` section: as one would be.

@@ -3,8 +3,7 @@
 from decimal import ROUND_HALF_EVEN, Decimal
 
 NANOS_PER_USD = 1_000_000_000
-# Amounts have fewer digits than this before the point. An int of "1e999990" takes half a minute in which nothing else
-# in the process runs.
+# Most digits of an amount in nanos. Converting "1e999990" to an int would block the process for half a minute.
 _DIGITS = 30
 
 
@@ -13,7 +12,7 @@ class BadAmount(ValueError):
 
 
 def parse_usd(text: str | int | Decimal) -> int:
-    """USD as written by a person or a YAML file -> nanos. Raises BadAmount; never rounds."""
+    """Parse an amount in USD from a form or a YAML file into nanos. Raises BadAmount; never rounds."""
     try:
         nanos = Decimal(text) * NANOS_PER_USD
     except (ArithmeticError, TypeError) as exc:
@@ -24,7 +23,7 @@ def parse_usd(text: str | int | Decimal) -> int:
 
 
 def round_div(numerator: int, denominator: int) -> int:
-    """numerator / denominator to the nearest integer, half to even. The denominator is positive."""
+    """Divide and round to the nearest integer, half to even. `denominator` must be positive."""
     quotient, remainder = divmod(numerator, denominator)
     twice = 2 * remainder
     if twice > denominator or (twice == denominator and quotient % 2):
@@ -33,7 +32,7 @@ def round_div(numerator: int, denominator: int) -> int:
 
 
 def format_usd(nanos: int, *, decimals: int = 6) -> str:
-    """Nanos as plain USD digits without a sign for the currency: 1_500_000 -> '0.001500'."""
+    """Format nanos as USD without a currency sign: 1_500_000 -> '0.001500'."""
     unit = Decimal(1).scaleb(-decimals)
     # Not str(): it writes zero as 0E-9.
     return format((Decimal(nanos) / NANOS_PER_USD).quantize(unit, rounding=ROUND_HALF_EVEN), "f")
