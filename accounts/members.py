@@ -1,6 +1,6 @@
 """Verbs on members: invite, accept, change roles, remove, leave, transfer ownership.
 
-Each locks the organization's row first: two at once must not take the last seat or leave no owner.
+All but withdraw lock the organization's row first: two at once must not take the last seat or leave no owner.
 """
 
 from datetime import timedelta

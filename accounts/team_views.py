@@ -35,7 +35,7 @@ PAGE = 50
 
 @organization_page()
 @require_safe
-def people(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
+def member_list(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
     """List members and, for roles that may invite, open invitations."""
     after = _number(request.GET.get("after", ""))
     found = members_of(tenant.organization, after=after, limit=PAGE + 1)
@@ -215,7 +215,7 @@ def transfer(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
 
 @organization_page(Action.SEE_AUDIT)
 @require_safe
-def trail(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
+def audit_log(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
     """Audit log of the organization, newest first."""
     area = request.GET.get("area", "")
     area = area if area in audit.AREAS else ""

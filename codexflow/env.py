@@ -25,7 +25,7 @@ T = TypeVar("T")
 REPOSITORY = Path(__file__).resolve().parent.parent
 MIN_SECRET_LENGTH = 32
 MIN_TOKEN_LENGTH = 16
-# Stands in only where nothing is served yet (type checks, `makemigrations`); never accepted in production.
+# Default for commands that serve nothing (type checks, `makemigrations`); refused in production.
 DEVELOPMENT_SECRET = "codexflow-development-only-secret-0000"  # noqa: S105 - refused outside development
 KNOWN_SECRETS = frozenset(
     {
@@ -36,7 +36,7 @@ KNOWN_SECRETS = frozenset(
 )
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
-# old name -> the name to use. The old ones work and are reported once.
+# Deprecated name -> current name. Deprecated names work and are logged once.
 DEPRECATED = {
     "LITELLM_PROXY_URL": "LITELLM_URL",
     "LITELLM_BASE_URL": "LITELLM_URL",

@@ -312,8 +312,8 @@ def test_a_provider_error_is_reported_without_its_text(
     response = log_in_by(client)
     assert response.status_code == 401
     assert "GitHub" in response.content.decode()
-    told = next(record for record in caplog.records if record.message == "sign_in.provider_failed")
-    assert (vars(told)["provider"], vars(told)["exception"]) == ("github", "OAuth2Error")
+    record = next(each for each in caplog.records if each.message == "sign_in.provider_failed")
+    assert (vars(record)["provider"], vars(record)["exception"]) == ("github", "OAuth2Error")
 
 
 def test_a_cancelled_login_returns_to_the_sign_in_page(client: Client, cast: Cast, stand_in: StandIn) -> None:
@@ -604,8 +604,8 @@ def test_a_password_set_later_signs_in(client: Client, stand_in: StandIn) -> Non
 
 def test_a_deleted_user_can_sign_up_again_by_the_same_provider_account(client: Client, stand_in: StandIn) -> None:
     user = a_newcomer(client)
-    told = json.loads(client.post(reverse("account-export")).content)
-    assert [(each["provider"], each["profile"]) for each in told["connections"]] == [("github", {"login": "grace"})]
+    exported = json.loads(client.post(reverse("account-export")).content)
+    assert [(each["provider"], each["profile"]) for each in exported["connections"]] == [("github", {"login": "grace"})]
     assert client.post(reverse("account-delete"), {"typed": user.email})["Location"] == reverse("landing")
     assert not SocialAccount.objects.exists()
     log_in_by(client)

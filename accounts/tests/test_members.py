@@ -307,8 +307,8 @@ def test_the_audit_log_shows_actors_and_actions(page: Client, team: Cast) -> Non
     keys_only = page.get(where("audit", team), {"area": "key"}).content.decode()
     assert "Key created" in keys_only
     assert "Invitation sent" not in keys_only
-    nobody = page.get(where("audit", team), {"member": team.vic.pk}).content.decode()
-    assert "Nothing matches these filters" in nobody
+    of_vic = page.get(where("audit", team), {"member": team.vic.pk}).content.decode()
+    assert "Nothing matches these filters" in of_vic
 
 
 def test_the_audit_log_is_paginated_with_a_constant_number_of_queries(page: Client, team: Cast) -> None:

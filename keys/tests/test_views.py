@@ -128,7 +128,7 @@ def test_name_and_terms_of_a_key_can_be_changed(page: Client, cast: Cast) -> Non
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("wrong", "message"),
     [
         ({"rpm": "11"}, "at most 10"),
         ({"daily_requests": "51"}, "at most 50"),
@@ -139,10 +139,10 @@ def test_name_and_terms_of_a_key_can_be_changed(page: Client, cast: Cast) -> Non
         ({"allowed_stages": "nonsense"}, "nonsense"),
     ],
 )
-def test_a_key_cannot_exceed_its_plan(page: Client, cast: Cast, wrong: dict[str, str], told: str) -> None:
+def test_a_key_cannot_exceed_its_plan(page: Client, cast: Cast, wrong: dict[str, str], message: str) -> None:
     response = page.post(reverse("key-edit", args=[cast.slug, cast.key.pk]), edited(cast, **wrong))
     assert response.status_code == 422
-    assert told in response.content.decode()
+    assert message in response.content.decode()
     assert not AuditEntry.objects.filter(action="key.changed").exists()
 
 
