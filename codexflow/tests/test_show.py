@@ -35,7 +35,7 @@ def test_money_is_formatted_in_every_language(nanos: int, table: str, exact: str
         assert show.usd(nanos) == table.replace(".", ",")
 
 
-def test_zero_is_shown_as_a_number() -> None:
+def test_zero_is_formatted_without_an_exponent() -> None:
     assert format_usd(0, decimals=9) == "0.000000000"
 
 

@@ -142,7 +142,7 @@ def test_every_allauth_translation_is_still_used_by_allauth(language: str) -> No
             assert not text or set(re.findall(r"%\(\w+\)s|%d|\{\w+\}", text)) == names, entry.msgid
 
 
-def test_password_has_one_translation() -> None:
+def test_password_is_translated_consistently() -> None:
     with translation.override("tr"):
         for entry in polib.pofile(str(ALLAUTH_IN_TURKISH)):
             assert "ifre" not in translation.gettext(entry.msgid), entry.msgid
