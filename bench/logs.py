@@ -17,7 +17,7 @@ from typing import Any
 
 import django
 
-from codexflow.testing.house import House
+from tests.support.stack import House
 
 TIMES = 15
 BACKLOG = 120_000

@@ -37,7 +37,7 @@ app.conf.update(
     timezone="UTC",
     beat_max_loop_interval=1,
 )
-app.autodiscover_tasks(["logs"])
+app.autodiscover_tasks()
 
 # Tasks carry no payload and fetch their own work, so a lost message is harmless: the next one follows. `expires` keeps
 # messages from piling up while no worker runs. name: (task, every s, expires s)

@@ -12,7 +12,7 @@ from django.urls import reverse
 from accounts.models import AuditEntry, User
 from accounts.services import ensure_site_settings
 from billing.models import Account, LedgerEntry
-from codexflow.testing.cast import Cast
+from tests.support.cast import Cast
 
 PASSWORD = "correct horse battery"
 FORM = {"email": "Grace@Example.org", "password1": PASSWORD, "timezone": "Europe/Istanbul"}

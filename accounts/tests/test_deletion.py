@@ -12,11 +12,11 @@ from accounts import deletion, members
 from accounts.models import AuditEntry, Membership, User
 from billing.models import Account, LedgerEntry
 from billing.selectors import account_of
-from codexflow.testing.cast import Cast
 from keys import invalidation
 from keys.models import ApiKey
 from keys.selectors import principal_of
 from keys.services import issue_key
+from tests.support.cast import Cast
 
 
 @pytest.fixture

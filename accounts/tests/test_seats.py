@@ -5,7 +5,7 @@ from typing import Any
 from accounts.models import Organization
 from accounts.seats import seat_limit
 from billing.models import Plan
-from codexflow.testing.cast import Cast
+from tests.support.cast import Cast
 
 
 def test_the_plan_sets_the_seat_limit(cast: Cast) -> None:

@@ -8,7 +8,7 @@ from accounts import deletion, services
 from accounts.errors import Refused
 from accounts.models import AuditEntry, Organization, User
 from billing.selectors import account_of
-from codexflow.testing.cast import Cast
+from tests.support.cast import Cast
 
 
 @pytest.fixture

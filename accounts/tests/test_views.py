@@ -8,7 +8,7 @@ from django.urls import reverse
 
 from accounts.models import AuditEntry, Organization, User
 from billing.services import seed_plans
-from codexflow.testing.cast import Cast
+from tests.support.cast import Cast
 
 
 @pytest.fixture

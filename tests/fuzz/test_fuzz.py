@@ -3,11 +3,11 @@
 import asyncio
 import secrets
 
-from codexflow.testing.live import Gateway, Live
 from keys.tests.factories import a_key
 from tests.fuzz.bodies import SEEDS, body_of
 from tests.fuzz.run import fuzz
 from tests.gateway.test_surfaces import WAYS
+from tests.support.live import Gateway, Live
 
 BODIES = 1_500
 MOST_GROWN_KB = 50 * 1024

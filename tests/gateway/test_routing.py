@@ -8,8 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from codexflow.testing.live import Live
 from keys.tests.factories import a_key
+from tests.support.live import Live
 
 
 @pytest.fixture

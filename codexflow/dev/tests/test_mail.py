@@ -8,7 +8,7 @@ from django.core.mail import EmailMessage
 from django.test import Client
 
 from codexflow.dev import mail
-from codexflow.testing.cast import Cast
+from tests.support.cast import Cast
 
 
 def test_stored_mail_is_shown_on_loopback_only(client: Client, cast: Cast, settings: Any, tmp_path: Path) -> None:
