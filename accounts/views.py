@@ -157,7 +157,7 @@ def account_delete(request: PageRequest) -> HttpResponseBase:
 def language(request: HttpRequest) -> HttpResponse:
     """Switch the language of this browser, and of the profile when signed in."""
     code = request.POST.get("language", "")
-    response = redirect(_back(request))
+    response = redirect(_return_path(request))
     if code in dict(settings.LANGUAGES) and check_for_language(code):
         if request.user.is_authenticated:
             User.objects.filter(pk=request.user.pk).update(language=code)
@@ -169,7 +169,7 @@ def language(request: HttpRequest) -> HttpResponse:
 def theme(request: HttpRequest) -> HttpResponse:
     """Switch the theme without JavaScript; with it no request is needed."""
     chosen = request.POST.get("theme", "")
-    response = redirect(_back(request))
+    response = redirect(_return_path(request))
     if chosen in THEMES:
         response.set_cookie(THEME_COOKIE, chosen, max_age=YEAR_S, samesite="Lax")
     else:
@@ -187,7 +187,7 @@ def _remember_language(response: HttpResponse, code: str) -> None:
     )
 
 
-def _back(request: HttpRequest) -> str:
+def _return_path(request: HttpRequest) -> str:
     """Path to return to, from the form's `next` if it is on this site, otherwise `/`."""
     target = request.POST.get("next", "")
     is_ours = url_has_allowed_host_and_scheme(target, allowed_hosts=None) and target.startswith("/")

@@ -38,7 +38,7 @@ LINGER_S = 5.0
 WRITE_TIMEOUT_S = 120.0
 
 
-class Corked:
+class CorkedTransport:
     """Transport whose writes are sent at the end of the loop iteration. Other attributes are the transport's own."""
 
     __slots__ = ("_loop", "_pieces", "_transport")
@@ -112,7 +112,7 @@ class Direct:
 
     __slots__ = ("_cycle", "_is_chunked", "_on_disconnect", "_transport")
 
-    def __init__(self, cycle: RequestResponseCycle, transport: Corked) -> None:
+    def __init__(self, cycle: RequestResponseCycle, transport: CorkedTransport) -> None:
         self._cycle = cycle
         self._transport = transport
         self._on_disconnect: Callable[[], None] | None = None
@@ -234,7 +234,7 @@ class Protocol(HttpToolsProtocol):
     @override
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as in uvicorn
         self._open = []
-        super().connection_made(Corked(transport, self.loop))  # type: ignore[arg-type] # it implements what uvicorn uses
+        super().connection_made(CorkedTransport(transport, self.loop))  # type: ignore[arg-type] # it implements what uvicorn uses
         if len(self.connections) > ENV.max_connections:
             logger.warning("server.too_many_connections", extra={"connections": len(self.connections)})
             transport.abort()

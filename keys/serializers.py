@@ -12,7 +12,7 @@ from billing.selectors import KeySpend
 from codexflow.catalogue import directory
 from codexflow.catalogue.schema import DIRECT, STAGES
 from codexflow.lib.clock import now
-from codexflow.lib.money import BadAmount, format_usd, parse_usd
+from codexflow.lib.money import InvalidAmount, format_usd, parse_usd
 from keys.models import ApiKey
 from keys.policy import SURFACES, parse_networks
 from keys.services import OVERLAPS_S
@@ -30,7 +30,7 @@ class UsdField(serializers.Field[int, str, str, Any]):
     def to_internal_value(self, data: Any) -> int:
         try:
             nanos = parse_usd(str(data))
-        except BadAmount as exc:
+        except InvalidAmount as exc:
             raise serializers.ValidationError(str(exc)) from exc
         if not 0 <= nanos < 2**53:
             raise serializers.ValidationError("Not an amount that a budget can have.")
@@ -81,9 +81,9 @@ class IssuedKeySerializer(KeySerializer):
         fields = [*KeySerializer.Meta.fields, "key"]
 
 
-_MOST = 2**31 - 1
+_MAX_INTEGER = 2**31 - 1
 # Later moments fall into the year 10000 in zones east of Greenwich, which datetime cannot represent.
-_LATEST = datetime(9999, 1, 1, tzinfo=UTC)
+_EXPIRY_BOUND = datetime(9999, 1, 1, tzinfo=UTC)
 
 
 class NewKeySerializer(serializers.Serializer[Any]):
@@ -91,10 +91,10 @@ class NewKeySerializer(serializers.Serializer[Any]):
 
     name = serializers.CharField(max_length=100)
     expires_at = serializers.DateTimeField(required=False, allow_null=True)
-    daily_requests = serializers.IntegerField(required=False, allow_null=True, min_value=0, max_value=_MOST)
-    rpm = serializers.IntegerField(required=False, allow_null=True, min_value=0, max_value=_MOST)
-    tpm = serializers.IntegerField(required=False, allow_null=True, min_value=0, max_value=_MOST)
-    concurrent_streams = serializers.IntegerField(required=False, allow_null=True, min_value=0, max_value=_MOST)
+    daily_requests = serializers.IntegerField(required=False, allow_null=True, min_value=0, max_value=_MAX_INTEGER)
+    rpm = serializers.IntegerField(required=False, allow_null=True, min_value=0, max_value=_MAX_INTEGER)
+    tpm = serializers.IntegerField(required=False, allow_null=True, min_value=0, max_value=_MAX_INTEGER)
+    concurrent_streams = serializers.IntegerField(required=False, allow_null=True, min_value=0, max_value=_MAX_INTEGER)
     budget_day_usd = UsdField(source="budget_day_nanos", required=False, allow_null=True)
     budget_month_usd = UsdField(source="budget_month_nanos", required=False, allow_null=True)
 
@@ -111,7 +111,7 @@ class NewKeySerializer(serializers.Serializer[Any]):
     def validate_expires_at(self, value: Any) -> Any:
         if value is not None and value <= now():
             raise serializers.ValidationError("The moment of expiry is over.")
-        if value is not None and value >= _LATEST:
+        if value is not None and value >= _EXPIRY_BOUND:
             raise serializers.ValidationError("Too late for a calendar. For a key without an end, leave it out.")
         return value
 

@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeVar, get_args
 
 from codexflow.catalogue import yaml_nodes
 from codexflow.catalogue.yaml_nodes import Plain
-from codexflow.lib.money import BadAmount, parse_usd
+from codexflow.lib.money import InvalidAmount, parse_usd
 
 ModelField = Literal["direct", "ignore"]
 T = TypeVar("T")
@@ -513,7 +513,7 @@ class _Section:
         if number is not None and 0 <= number <= _MAX_USD:
             try:
                 return parse_usd(number)
-            except BadAmount:
+            except InvalidAmount:
                 self.note(key, "has more than nine decimals")
         elif value is not None:
             self.note(key, f"must be an amount of USD from 0 to {_MAX_USD:,}, not {_shown(value)}")

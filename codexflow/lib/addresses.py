@@ -5,14 +5,14 @@ from ipaddress import ip_address
 
 from codexflow.env import Env
 
-EVERYWHERE = ("", "0.0.0.0", "::")  # noqa: S104 - compared with, not bound to
+WILDCARD_HOSTS = ("", "0.0.0.0", "::")  # noqa: S104 - compared with, not bound to
 
 
 def site_url(env: Env) -> str:
     """Base URL of the site: SITE_URL, or the address that a browser on this machine can use."""
     if env.site_url:
         return env.site_url
-    host = "127.0.0.1" if env.host in EVERYWHERE else env.host
+    host = "127.0.0.1" if env.host in WILDCARD_HOSTS else env.host
     return f"http://[{host}]:{env.port}" if ":" in host else f"http://{host}:{env.port}"
 
 

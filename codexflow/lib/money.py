@@ -4,21 +4,21 @@ from decimal import ROUND_HALF_EVEN, Decimal
 
 NANOS_PER_USD = 1_000_000_000
 # Most digits of an amount in nanos. Converting "1e999990" to an int would block the process for half a minute.
-_DIGITS = 30
+_MAX_DIGITS = 30
 
 
-class BadAmount(ValueError):
+class InvalidAmount(ValueError):
     """The text is not an amount of USD with at most nine decimals."""
 
 
 def parse_usd(text: str | int | Decimal) -> int:
-    """Parse an amount in USD from a form or a YAML file into nanos. Raises BadAmount; never rounds."""
+    """Parse an amount in USD from a form or a YAML file into nanos. Raises InvalidAmount; never rounds."""
     try:
         nanos = Decimal(text) * NANOS_PER_USD
     except (ArithmeticError, TypeError) as exc:
-        raise BadAmount(f"{text!r} is not an amount in USD") from exc
-    if not nanos.is_finite() or nanos.adjusted() > _DIGITS or nanos != nanos.to_integral_value():
-        raise BadAmount(f"{text!r} is not an amount in USD with at most nine decimals")
+        raise InvalidAmount(f"{text!r} is not an amount in USD") from exc
+    if not nanos.is_finite() or nanos.adjusted() > _MAX_DIGITS or nanos != nanos.to_integral_value():
+        raise InvalidAmount(f"{text!r} is not an amount in USD with at most nine decimals")
     return int(nanos)
 
 

@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 SHARDS = 16
 # Time in which a received reply can still be read after the timeout has fired.
-GRACE_S = 0.01
+LATE_REPLY_GRACE_S = 0.01
 
 
 class RedisUnavailable(AppError):
@@ -180,7 +180,7 @@ class Pipeline(asyncio.Protocol):
         elif oldest is not self._suspect:
             # The event loop itself may have been blocked with the reply unread: check again after reading.
             self._suspect = oldest
-            self._watchdog = self._loop.call_later(GRACE_S, self._watch)
+            self._watchdog = self._loop.call_later(LATE_REPLY_GRACE_S, self._watch)
         else:
             self._drop("timeout")
 

@@ -78,7 +78,7 @@ class Picture:
     cost_nanos: int
 
 
-def example_request(current: Catalogue, name: str) -> Picture:
+def picture(current: Catalogue, name: str) -> Picture:
     """Example request of a stage. With a fallback, the first model of `plan` fails and that of `review` times out."""
     stage = current.stages[name]
     first = UpstreamAttempt(n=1, model=stage.model, status=200, started_ms=0, first_byte_ms=420, duration_ms=2_600)
@@ -103,7 +103,7 @@ def landing(request: HttpRequest) -> HttpResponse:
     """Landing page: description, code examples, an example request, prices."""
     current = directory.in_force()
     chosen = request.GET.get("stage", "")
-    shown = example_request(current, chosen if chosen in STAGES else "plan")
+    shown = picture(current, chosen if chosen in STAGES else "plan")
     facts: dict[str, Any] = {"picture": shown, "stage_names": list(STAGES)}
     if request.headers.get("HX-Request") and not request.headers.get("HX-History-Restore-Request"):
         return render(request, "pages/landing.html#picture", facts)

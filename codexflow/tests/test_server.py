@@ -14,7 +14,7 @@ from uvicorn.server import ServerState
 
 from codexflow import server
 from codexflow.lib.http import DIRECT_EXTENSION
-from codexflow.server import Corked, Direct, Protocol
+from codexflow.server import CorkedTransport, Direct, Protocol
 from routing.incoming import Incoming
 
 
@@ -34,8 +34,8 @@ class RecordingTransport:
         return False
 
 
-def corked(raw: Any) -> Corked:
-    return Corked(raw, asyncio.get_running_loop())
+def corked(raw: Any) -> CorkedTransport:
+    return CorkedTransport(raw, asyncio.get_running_loop())
 
 
 async def test_writes_of_one_loop_iteration_are_sent_as_one() -> None:
