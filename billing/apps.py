@@ -12,11 +12,8 @@ class BillingConfig(AppConfig):
 
     @override
     def ready(self) -> None:
-        from accounts import seats
         from accounts.signals import organization_created
-        from billing.selectors import seats_of
 
-        seats.told_by(seats_of)
         organization_created.connect(_open_account, dispatch_uid="billing.accounts")
 
 

@@ -8,7 +8,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from accounts.models import Organization
-from accounts.services import create_organization, create_personal_organization, found_organization
+from accounts.services import create_extra_organization, create_organization, create_personal_organization
 from accounts.tests.factories import a_user
 from billing.models import Account, LedgerEntry, Plan
 from billing.selectors import account_of
@@ -41,7 +41,7 @@ def test_an_organization_may_begin_on_another_plan() -> None:
 @pytest.mark.django_db
 def test_included_credit_that_costs_nothing_is_given_once_to_a_person() -> None:
     ada = a_user()
-    first, second = create_personal_organization(ada), found_organization(name="Second", owner=ada)
+    first, second = create_personal_organization(ada), create_extra_organization(name="Second", owner=ada)
     assert opening_of(first) > 0
     assert (opening_of(second), account_of(second).credit_nanos) == (0, 0)
 

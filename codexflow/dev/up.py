@@ -22,7 +22,7 @@ from codexflow.dev.home import Home
 from codexflow.dev.processes import end, marked
 from codexflow.dev.supervisor import ChildSpec, StopRequested, Supervisor, to_terminal
 from codexflow.env import REPOSITORY, Env, EnvError, home_of
-from codexflow.lib.addresses import EVERYWHERE
+from codexflow.lib.addresses import WILDCARD_HOSTS
 from codexflow.programs import WEB_STOP_MARGIN_S, argv_of
 
 # In the environment of every child: how the next start recognises those that outlived a killed supervisor.
@@ -166,7 +166,7 @@ def _first_line(exc: Exception) -> str:
 
 def _answers(env: Env) -> bool:
     """Whether the web answers HTTP at all; what it answers is not our business here."""
-    host = valkey.LOOPBACK if env.host in EVERYWHERE else env.host
+    host = valkey.LOOPBACK if env.host in WILDCARD_HOSTS else env.host
     connection = http.client.HTTPConnection(host, env.port, timeout=PROBE_TIMEOUT_S)
     try:
         connection.request("GET", "/health/live")

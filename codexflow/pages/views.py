@@ -1,4 +1,4 @@
-"""The public pages: landing and prices."""
+"""Public pages: landing and pricing."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +25,7 @@ RECOMMENDED = "pro"
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A plan as the price table shows it."""
+    """Plan as shown in the price table, with defaults of the catalogue filled in."""
 
     plan: Plan
     daily_requests: int
@@ -41,7 +41,7 @@ STAGES = {
 
 
 def offers(current: Catalogue) -> list[Offer]:
-    """The plans for sale, cheapest first."""
+    """Public plans, cheapest first."""
     return [
         Offer(
             plan,
@@ -54,7 +54,7 @@ def offers(current: Catalogue) -> list[Offer]:
 
 
 def prices(current: Catalogue) -> list[dict[str, Any]]:
-    """Every model for sale with its rates and the stages that it serves first."""
+    """Models for sale with their rates and the stages whose first model they are."""
     return [
         {
             "model": model,
@@ -67,7 +67,7 @@ def prices(current: Catalogue) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A request of a stage, drawn as the log draws it: made up, but with this installation's models and prices."""
+    """Example request of a stage, drawn as in the log: invented, with this installation's models and prices."""
 
     stage: str
     words: str | Promise
@@ -79,7 +79,7 @@ class Picture:
 
 
 def picture(current: Catalogue, name: str) -> Picture:
-    """Where there is a fallback, the plan's first model is out of order and the review's is slow."""
+    """Example request of a stage. With a fallback, the first model of `plan` fails and that of `review` times out."""
     stage = current.stages[name]
     first = UpstreamAttempt(
         n=1, model=stage.model, status=200, started_offset_ms=0, first_byte_ms=420, duration_ms=2_600
@@ -104,7 +104,7 @@ def picture(current: Catalogue, name: str) -> Picture:
 
 @require_safe
 def landing(request: HttpRequest) -> HttpResponse:
-    """What it is, real code, a request drawn, what it costs."""
+    """Landing page: description, code examples, an example request, prices."""
     current = directory.in_force()
     chosen = request.GET.get("stage", "")
     shown = picture(current, chosen if chosen in STAGES else "plan")
@@ -114,7 +114,7 @@ def landing(request: HttpRequest) -> HttpResponse:
     facts |= {
         "offers": offers(current),
         "prices": prices(current),
-        # The longest first: it shows the most.
+        # Python first: its example is the longest.
         "snippets": sorted(snippets(api_url(ENV)), key=lambda snippet: snippet.slug != "python"),
         "stages": [{"name": name, "config": current.stages[name], "words": words} for name, words in STAGES.items()],
     }
@@ -123,6 +123,6 @@ def landing(request: HttpRequest) -> HttpResponse:
 
 @require_safe
 def pricing(request: HttpRequest) -> HttpResponse:
-    """Plans, every limit of each, model prices, and what people ask."""
+    """Pricing page: plans with their limits, model prices, questions."""
     current = directory.in_force()
     return render(request, "pages/pricing.html", {"offers": offers(current), "prices": prices(current)})
