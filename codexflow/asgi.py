@@ -6,7 +6,6 @@ to the metrics, WebSockets to their consumers, the rest to Django.
 
 import contextlib
 import os
-from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from django.core.asgi import get_asgi_application
@@ -21,16 +20,13 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware  # noqa: E40
 
 from adminpanel import metrics as operators_metrics  # noqa: E402 - Django must be set up first
 from codexflow.bodies import BoundedBodies  # noqa: E402
+from codexflow.lib.asgi import Receive, Scope, Send  # noqa: E402
 from codexflow.settings import ENV  # noqa: E402
 from logs.litellm import webhook as litellm_webhook  # noqa: E402
 from logs.tail.consumer import LiveTail, Nowhere  # noqa: E402
 from routing.gateway import PREFIXES, gateway  # noqa: E402
 from routing.playground import Playground, is_playground  # noqa: E402
 from routing.runtime import running  # noqa: E402
-
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 pages = BoundedBodies(django_application)
 playground = Playground(gateway)

@@ -11,7 +11,7 @@ from codexflow.catalogue import directory
 from codexflow.catalogue.schema import Catalogue
 from codexflow.env import Env
 from codexflow.lib import clock
-from codexflow.lib.http import Header
+from codexflow.lib.asgi import Header
 from keys.principal import Principal
 from logs.pipeline.events import UsageEvent
 from routing import relay

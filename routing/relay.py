@@ -3,8 +3,8 @@
 import logging
 from collections.abc import Iterable
 
+from codexflow.lib.asgi import Header
 from codexflow.lib.errors import AppError
-from codexflow.lib.http import Header
 from routing.call import LiveCall
 from routing.content_capture import Outgoing
 from routing.errors import ClientDisconnected, ShuttingDown, StreamBroken, UpstreamFailure

@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 
 from codexflow.catalogue.schema import Catalogue
+from codexflow.lib.asgi import Header
 from routing import stages
 from routing.incoming import Incoming
 from routing.stages import Route
 from routing.surfaces import requests, responses
 from routing.surfaces.body import Call
 from routing.surfaces.responses import Dialect
-from routing.upstream.pool import Header
 
 # What an Anthropic provider behind the upstream needs to see of the caller's request.
 _ANTHROPIC_HEADERS = (b"anthropic-version", b"anthropic-beta")
