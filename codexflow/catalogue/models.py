@@ -1,4 +1,4 @@
-"""Every configuration that was ever in force. The newest row is."""
+"""Versions of the configuration: every text that was ever in force. The newest row is in force."""
 
 from django.db import models
 from django.utils.translation import gettext_lazy as _
@@ -21,7 +21,7 @@ class ConfigVersion(models.Model):
     text = models.TextField(_("text"), editable=False)
     version = models.CharField(_("version"), max_length=12, editable=False)  # of the meaning: Catalogue.version
     source = models.CharField(_("source"), max_length=10, choices=Source.choices, editable=False)
-    # Plain text, empty for the file: the ground floor knows no accounts.
+    # Plain text, empty for a file: this layer imports no accounts.
     author = models.CharField(_("author"), max_length=254, blank=True, editable=False)
     note = models.CharField(_("note"), max_length=500, blank=True, editable=False)
     rollback_of = models.ForeignKey("self", on_delete=models.PROTECT, null=True, editable=False, related_name="+")
