@@ -17,6 +17,8 @@ MINUTES ?= 20
 SEED ?=
 CHAOS_ARGS ?=
 BENCH_ARGS ?=
+BASE ?=
+BOUND ?= 1.02
 CLIENTS_ARGS ?=
 
 # Install pinned, hashed requirements into an environment: $(call install,environment,files...)
@@ -27,7 +29,7 @@ define install
 	     $(1)/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes $(foreach file,$(2),-r $(file)); }
 endef
 
-.PHONY: run smoke check test chaos chaos-nightly fuzz soak timing clients bench format lock clean versions css check-css messages chromium curl screenshots
+.PHONY: run smoke check test chaos chaos-nightly fuzz soak timing clients bench bench-compare format lock clean versions css check-css messages chromium curl screenshots
 
 # Start everything on this machine; Ctrl-C ends it. PORT, CFX_HOME, DATABASE_URL, REDIS_URL, LITELLM_URL are honoured.
 run: $(VENV)/.run
@@ -83,6 +85,12 @@ clients: $(VENV)/.dev
 # Cost and latency against nginx and LiteLLM on one upstream (minutes); see bench/README.md. A look: BENCH_ARGS=--quick
 bench: $(VENV)/.dev litellm-env
 	$(PY) -m bench $(BENCH_ARGS)
+
+# CPU of this tree against an older commit, interleaved (about 5 minutes): make bench-compare BASE=main~1 [BOUND=1.02]
+# Fails only when the whole 95 % interval of the ratio lies above BOUND; see bench/README.md.
+bench-compare: $(VENV)/.dev
+	@test -n "$(BASE)" || { echo "Say against which commit: make bench-compare BASE=main~1" >&2; exit 2; }
+	$(PY) -m bench.compare $(BASE) --bound $(BOUND) $(BENCH_ARGS)
 
 # Build static/css/app.css, which is committed. Needs Node; nothing else here does.
 css: frontend/node_modules
