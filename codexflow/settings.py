@@ -59,6 +59,7 @@ INSTALLED_APPS = [
     "logs",
     "routing",
     "adminpanel",
+    *([] if ENV.is_production else ["codexflow.dev"]),
 ]
 # `/v1/*` meets none of them (asgi.py).
 MIDDLEWARE = [
@@ -82,6 +83,8 @@ MIDDLEWARE = [
     "codexflow.pages.middleware.OperatorPagesMiddleware",
 ]
 ROOT_URLCONF = "codexflow.urls"
+# Included below /dev/. Named here and not imported: the production image leaves codexflow/dev out.
+DEVELOPMENT_URLS = [] if ENV.is_production else ["codexflow.dev.urls"]
 ASGI_APPLICATION = "codexflow.asgi.application"
 TEMPLATES: list[dict[str, Any]] = [
     {

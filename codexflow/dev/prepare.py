@@ -14,6 +14,7 @@ from codexflow.dev import quickstart
 from codexflow.dev.errors import DevError
 from codexflow.dev.quickstart import Quickstart
 from codexflow.env import Env
+from codexflow.lib.addresses import api_url, site_url
 
 KEY_NAME = "Quickstart"
 
@@ -55,8 +56,8 @@ def issue(env: Env) -> Quickstart:
             revoke_key(old, actor_label="up")
         issued = issue_key(organization, name=KEY_NAME, created_by=admin, actor_label="up")
     return Quickstart(
-        base_url=quickstart.api_url(env),
-        dashboard_url=quickstart.site_url(env),
+        base_url=api_url(env),
+        dashboard_url=site_url(env),
         organization=organization.slug,
         admin_email=admin.email,
         admin_password=password,

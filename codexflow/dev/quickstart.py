@@ -7,8 +7,7 @@ from typing import Self
 
 from codexflow.dev.home import Home
 from codexflow.env import Env
-from codexflow.lib.addresses import api_url as api_url  # part of what a newcomer needs
-from codexflow.lib.addresses import site_url as site_url
+from codexflow.lib.addresses import api_url, site_url
 
 DEMO_MODEL = "gpt-4o-mini"
 

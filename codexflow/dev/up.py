@@ -6,7 +6,6 @@ command does. Exit codes stand in `codexflow.dev.errors`.
 
 import argparse
 import http.client
-import importlib.util
 import os
 import secrets
 import signal
@@ -22,7 +21,7 @@ from codexflow.dev.home import Home
 from codexflow.dev.processes import end, marked
 from codexflow.dev.supervisor import ChildSpec, StopRequested, Supervisor, to_terminal
 from codexflow.env import REPOSITORY, Env, EnvError, home_of
-from codexflow.lib.addresses import EVERYWHERE
+from codexflow.lib.addresses import EVERYWHERE, site_url
 from codexflow.programs import WEB_STOP_MARGIN_S, argv_of
 
 # In the environment of every child: how the next start recognises those that outlived a killed supervisor.
@@ -110,9 +109,6 @@ def _demo_upstream(supervisor: Supervisor, env: Env, environ: Mapping[str, str])
     """Start the built-in upstream when no proxy is named; the entries of services.json that point to it."""
     if env.litellm_url or env.is_production:
         return {}
-    if importlib.util.find_spec(DEMO_UPSTREAM) is None:
-        to_terminal("up", "LITELLM_URL is not set and there is no demo upstream: model calls will fail")
-        return {}
     port, api_key = valkey.free_port(), secrets.token_hex(24)  # no "-" at its beginning: it is an argument
     argv = [sys.executable, "-m", DEMO_UPSTREAM, "--host", valkey.LOOPBACK, "--port", str(port), "--api-key", api_key]
     supervisor.start(_spec("demo", argv, environ))
@@ -179,7 +175,7 @@ def _answers(env: Env) -> bool:
 
 
 def _greet(home: Home, env: Env, *, is_demo: bool) -> None:
-    lines = [f"CodexFlow answers on {quickstart.site_url(env)}"]
+    lines = [f"CodexFlow answers on {site_url(env)}"]
     if is_demo:
         lines.append("  answers come from the built-in DEMO upstream; set LITELLM_URL for a real one")
     known = quickstart.Quickstart.read(home)
