@@ -25,6 +25,7 @@ from codexflow.lib import clock
 from codexflow.lib.clock import now
 from codexflow.lib.ids import random_id, uuid7_floor
 from codexflow.lib.redis import sync_client
+from codexflow.testing.examples import examples
 from keys.models import ApiKey
 from keys.tests.factories import a_key
 from logs import partitions
@@ -82,7 +83,7 @@ def books(organization_id: Any) -> dict[str, Any]:
 
 
 @pytest.mark.django_db(transaction=True)
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(40), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**32), cuts=st.lists(st.integers(1, 30), max_size=4))
 def test_any_order_any_number_of_times_ends_in_the_same_books(seed: int, cuts: list[int]) -> None:
     dice = random.Random(seed)  # noqa: S311 - shuffling

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from billing.limits import ShardKeys
 from codexflow.lib.clock import now
 from codexflow.lib.ids import uuid7_floor
+from codexflow.testing.examples import examples
 from keys.models import ApiKey
 from keys.tests.factories import a_key
 from logs.drain import Entry, store
@@ -75,7 +76,7 @@ _requests = st.lists(
 )
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(40), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     requests=_requests,
     filters=st.fixed_dictionaries(

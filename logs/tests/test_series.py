@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from codexflow.lib.ids import random_id
 from codexflow.testing.cast import Cast, an_event_of, happened
+from codexflow.testing.examples import examples
 from logs import histogram
 from logs.models import UsageHourly
 from logs.periods import HOUR, Interval, buckets_of
@@ -104,7 +105,7 @@ def test_buckets_follow_each_other(zone: str, first: date, days: int, interval: 
 
 
 @pytest.mark.django_db
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(60), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     zone=st.sampled_from(ZONES),
     interval=st.sampled_from(INTERVALS),

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from accounts.tests.factories import a_user
 from billing.tests.factories import an_organization
 from codexflow.lib.clock import now
+from codexflow.testing.examples import examples
 from codexflow.testing.live import Live
 from codexflow.testing.waiting import until
 from keys import notices
@@ -41,7 +42,7 @@ def call(live: Live, headers: dict[str, str]) -> httpx.Response:
     return httpx.post(f"{live.url}/v1/chat/completions", json=body, headers=headers, timeout=30)
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(60), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     presented=st.one_of(st.none(), st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=80))
 )

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from billing.models import LedgerEntry
 from billing.pricing import FrozenRates, Usage, cost_nanos
 from codexflow.lib.ids import new_id
+from codexflow.testing.examples import examples
 from codexflow.testing.live import Live
 from codexflow.testing.waiting import until
 from keys.tests.factories import a_key
@@ -89,7 +90,7 @@ def test_every_request_is_logged_with_all_its_facts(live: Live) -> None:
         assert (line.amount_nanos, line.held_nanos) == (-row.cost_nanos, row.held_nanos)
 
 
-@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(20), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(number=st.integers(1, 5))
 def test_request_ids_are_unique_and_in_every_answer(live: Live, number: int) -> None:
     """Property 12: Request ID Uniqueness."""

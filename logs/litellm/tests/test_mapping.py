@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from billing.pricing import Usage
 from codexflow.lib.ids import new_id, started_at
+from codexflow.testing.examples import examples
 from keys import secret
 from logs.litellm.mapping import MASTER_KEY, NotReports, elements, nanos_of
 from logs.litellm.report import (
@@ -244,7 +245,7 @@ names = st.sampled_from(
 )
 
 
-@settings(max_examples=500)
+@settings(max_examples=examples(500))
 @given(rows=st.lists(st.dictionaries(names, anything, max_size=8) | anything, max_size=3), base=st.booleans())
 def test_nothing_makes_the_reader_fail_and_all_it_makes_fits(rows: list[Any], base: bool) -> None:
     given_rows = [{**a_payload("c"), **row} if base and isinstance(row, dict) else row for row in rows]
