@@ -109,7 +109,7 @@ def table(ratios: Ratios, *, bound: float) -> str:
 
 
 def is_slower(ratios: Ratios, *, bound: float) -> bool:
-    """Whether the web process's whole interval lies above the bound, for any kind of load."""
+    """Return whether the web process's whole interval lies above the bound, for any kind of load."""
     found = [interval(values) for (_, part), values in ratios.of.items() if part == "web"]
     return any(each is not None and each.low > bound for each in found)
 
@@ -267,7 +267,7 @@ def _started(supervisor: Supervisor, checkout: Checkout, upstream: int) -> Side:
 
     def is_serving() -> bool:
         if not child.is_running:
-            raise CompareError(f"{checkout.name}: `manage.py up` {child.last_words()}")
+            raise CompareError(f"{checkout.name}: `manage.py up` {child.exit_summary()}")
         key = _json(checkout.home / "quickstart.json").get("api_key", "")
         return bool(key) and answers_chat(checkout.port, key)()
 

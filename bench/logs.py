@@ -29,7 +29,7 @@ def main() -> int:
         House(Path(name) / "logs.log", settings=quiet, upstream_url=nobody) as house,
     ):
         house.start_servers()
-        os.environ.update(house.environ)  # noqa: TID251 - this process is one of the house's now
+        os.environ.update(house.environ)  # noqa: TID251 - this process joins the started servers
         django.setup()
         # Models can be imported only now.
         measure = importlib.import_module("bench.logs_inside").measure

@@ -36,7 +36,7 @@ def measure(rows: int, backlog: int, report: Report) -> None:
     type(user).objects.filter(pk=user.pk).update(must_change_password=False)
     keys = [issue_key(organization, name=f"key {n}", created_by=user, terms=KeyTerms()) for n in range(KEYS)]
     started = perf_counter()
-    fill(organization.pk, [key.row.pk for key in keys], user.pk, rows=rows, told=lambda _line: None)
+    fill(organization.pk, [key.row.pk for key in keys], user.pk, rows=rows, report=lambda _line: None)
     report(f"{_rows():,} rows of {KEYS} keys over 30 days, made in {perf_counter() - started:.0f} s, {_size()}\n")
     browser = Client(headers={"host": "localhost"})
     browser.force_login(user)

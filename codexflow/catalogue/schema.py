@@ -76,7 +76,7 @@ class Rates:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageConfig:
-    """How one stage is served. `max_tokens` is the default and the cap."""
+    """Models and limits of one stage. `max_tokens` is the default and the cap."""
 
     name: str
     model: str
@@ -88,7 +88,7 @@ class StageConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DirectConfig:
-    """What callers may ask for by model name."""
+    """Models that callers may request by name."""
 
     allowed_models: tuple[str, ...]
     max_tokens_cap: int
@@ -107,7 +107,7 @@ class EmbeddingsConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IntentConfig:
-    """What requests are made of: `verbs` ask for a stage, and a maker asks for the stage of its `nouns`.
+    """Vocabulary of stage inference: `verbs` ask for a stage, and a maker asks for the stage of its `nouns`.
 
     Entries are words or short phrases; one that ends with a dash is a Turkish stem. Stages map to entries.
     """
@@ -123,7 +123,7 @@ NO_INTENT = IntentConfig(verbs={}, makers=(), nouns={}, questions={})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InferenceConfig:
-    """Words that tell a stage: `keywords` match whole words, `stems` also longer words but for `not_stems`."""
+    """Words that indicate a stage: `keywords` match whole words, `stems` also longer words but for `not_stems`."""
 
     keywords: Mapping[str, tuple[str, ...]]
     stems: Mapping[str, tuple[str, ...]]
@@ -141,7 +141,7 @@ class BreakerConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannerConfig:
-    """How large requests are split. Thresholds and chunk sizes are tokens."""
+    """Limits of the planner, which splits large requests. Thresholds and chunk sizes are tokens."""
 
     enabled: bool
     auto_enable: bool
@@ -431,7 +431,7 @@ class _Section:
         self.problems.append(f"{path}: {problem}")
 
     def close(self) -> None:
-        """Note every key that nobody asked for."""
+        """Report every key that was not read."""
         for key in self.content:
             if key not in self.known:
                 self.note(key, f"is not known here{_hint(key, tuple(self.known))}")

@@ -49,7 +49,7 @@ def issue(env: Env) -> Quickstart:
         assert admin is not None  # noqa: S101 - seeded just now
         password = env.admin_password or secrets.token_urlsafe(15)
         admin.set_password(password)
-        admin.must_change_password = False  # nobody but the reader of this file knows it
+        admin.must_change_password = False  # only readers of quickstart.json know it
         admin.save(update_fields=["password", "must_change_password"])
         organization = Organization.objects.get(slug=ADMIN_ORGANIZATION)
         for old in keys_of(organization).filter(name=KEY_NAME, revoked_at=None):

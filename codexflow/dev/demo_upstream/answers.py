@@ -1,7 +1,7 @@
-"""What a model that is none would say: request in, words and token counts out. Pure.
+"""Generated text of the demo models: request in, text and token counts out. Pure.
 
 One piece of text is one token is one streamed event, so a test can count tokens by counting events. The last user
-message may dictate the answer, `[[say:these words]]`; calls of tools it dictates as `tools.py` says.
+message may dictate the text, `[[say:these words]]`, and tool calls (see `tools.py`).
 """
 
 import hashlib
@@ -44,7 +44,7 @@ class Missing(BadRequest):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What to send back. `pieces` joined is the text; every choice gets the same."""
+    """The generated text and its usage. `pieces` joined is the text; every choice gets the same."""
 
     pieces: Sequence[str]
     finish_reason: str

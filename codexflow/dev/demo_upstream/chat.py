@@ -1,4 +1,4 @@
-"""A chat answer in the bytes of LiteLLM, or of an OpenAI-like provider. Pure."""
+"""A chat response in the bytes of LiteLLM, or of an OpenAI-like provider. Pure."""
 
 import json
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ DRESS = Dress(
 
 
 def whole(turn: Turn) -> dict[str, Any]:
-    """The answer of a request that wants no stream."""
+    """The response to a request without streaming."""
     answer, identity = turn.answer, turn.identity
     message: dict[str, Any] = {
         "content": answer.text,
@@ -52,7 +52,7 @@ def whole(turn: Turn) -> dict[str, Any]:
 
 
 def events(turn: Turn) -> list[Event]:
-    """The stream of the same answer, without [DONE].
+    """The stream of the same response, without [DONE].
 
     LiteLLM leaves `finish_reason` out until the last chunk; a provider sends null. The usage, if it was asked for,
     comes last; its event has no choices, or an empty one as LiteLLM 1.106 has it.

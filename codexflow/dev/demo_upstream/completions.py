@@ -1,4 +1,4 @@
-"""A text completion in the bytes of LiteLLM, which makes it of a chat answer. Pure."""
+"""A text completion in the bytes of LiteLLM, which makes it of a chat response. Pure."""
 
 import json
 from typing import Any
@@ -17,7 +17,7 @@ _NOTHING_YET = b',"usage":{"completion_tokens":0,"prompt_tokens":0,"total_tokens
 
 
 def whole(turn: Turn) -> dict[str, Any]:
-    """The answer of a request that wants no stream."""
+    """The response to a request without streaming."""
     answer, identity = turn.answer, turn.identity
     body: dict[str, Any] = {
         "id": identity.id,
@@ -35,7 +35,7 @@ def whole(turn: Turn) -> dict[str, Any]:
 
 
 def events(turn: Turn) -> list[Event]:
-    """The stream of the same answer, without [DONE].
+    """The stream of the same response, without [DONE].
 
     As LiteLLM has it: each event says that nothing was used unless the usage was asked for, the usage stands beside
     an empty choice, and of several choices only the first one ends.

@@ -1,4 +1,4 @@
-"""What may go wrong on request: the drill language.
+"""Fault injection: the language in which tests and drills ask for faults.
 
 A fault is asked for inside the last user message, `[[fault:cut after=3]]`, or through `POST /demo/faults`
 with the same words. Several may stand together; of each kind the first counts. `models=a,b` in front limits
@@ -66,12 +66,12 @@ _LARGEST = 1024 * _MIB
 
 
 class BadFault(ValueError):
-    """The words name no fault; the message says what is allowed."""
+    """The directive names no fault; the message lists the allowed ones."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing to do wrong."""
+    """One fault."""
 
     kind: str
     numbers: Mapping[str, int] = field(default_factory=dict)
@@ -87,13 +87,13 @@ class Fault:
         return self.numbers.get("after")
 
     def concerns(self, model: str) -> bool:
-        """Whether it applies to `model`; a provider's prefix ("openai/gpt-4o") does not matter."""
+        """Return whether it applies to `model`; a provider's prefix ("openai/gpt-4o") does not matter."""
         return not self.models or model in self.models or model.rpartition("/")[2] in self.models
 
 
 @dataclass(frozen=True, slots=True)
 class Drill:
-    """Everything that is to go wrong in one answer."""
+    """All faults of one response."""
 
     faults: Mapping[str, Fault] = field(default_factory=dict)
 
@@ -198,7 +198,7 @@ class Standing:
 
 
 class StandingFaults:
-    """What operators have set, in order."""
+    """Faults set through the control endpoint, in order."""
 
     def __init__(self) -> None:
         self.items: list[Standing] = []

@@ -1,4 +1,4 @@
-"""An answer to Anthropic's messages in the bytes of LiteLLM, which makes it of a chat answer. Pure.
+"""A response to Anthropic's messages in the bytes of LiteLLM, which makes it of a chat response. Pure.
 
 LiteLLM knows the usage only at the end: `message_start` says zero, `message_delta` says it all.
 """
@@ -30,7 +30,7 @@ DRESS = Dress(
 
 
 def whole(turn: Turn) -> dict[str, Any]:
-    """The answer of a request that wants no stream. Its id is that of the chat answer."""
+    """The response to a request without streaming. Its id is that of the chat response."""
     answer, identity = turn.answer, turn.identity
     content: list[dict[str, Any]] = [
         {"type": "tool_use", "id": call_id(turn, i), "name": call.name, "input": json.loads(call.arguments)}
@@ -53,7 +53,7 @@ def whole(turn: Turn) -> dict[str, Any]:
 
 
 def events(turn: Turn) -> list[Event]:
-    """The stream of the same answer, without message_stop."""
+    """The stream of the same response, without message_stop."""
     answer, identity = turn.answer, turn.identity
     nothing = {"input_tokens": 0, "output_tokens": 0, "cache_creation_input_tokens": 0, "cache_read_input_tokens": 0}
     message: dict[str, Any] = {

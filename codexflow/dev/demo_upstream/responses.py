@@ -1,4 +1,4 @@
-"""An answer to OpenAI's responses in the bytes of LiteLLM, which makes it of a chat answer. Pure.
+"""A response to OpenAI's responses in the bytes of LiteLLM, which makes it of a chat response. Pure.
 
 LiteLLM's stream has no `event:` lines, and `sequence_number` in one event only; the item that ends says so.
 """
@@ -37,7 +37,7 @@ def _item_id(turn: Turn) -> str:
 
 
 def whole(turn: Turn) -> dict[str, Any]:
-    """The answer of a request that wants no stream."""
+    """The response to a request without streaming."""
     asked = turn.asked
     is_cut = turn.answer.finish_reason == "length"
     body: dict[str, Any] = {
@@ -71,7 +71,7 @@ def whole(turn: Turn) -> dict[str, Any]:
 
 
 def events(turn: Turn) -> list[Event]:
-    """The stream of the same answer, without [DONE]."""
+    """The stream of the same response, without [DONE]."""
     begun = _response(turn, output=[], status="in_progress") | {
         "parallel_tool_calls": True, "top_p": 1.0, "reasoning": {"effort": None, "summary": None}, "store": True,
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""The routes of the demo upstream, and how a drill bends an answer.
+"""Routes of the demo upstream, and the faults applied to its responses.
 
 POST /v1/chat/completions, /v1/completions, /v1/responses, /v1/embeddings (all also without /v1), /v1/messages
 POST /v1/messages/count_tokens (404 like LiteLLM 1.109; with --counts-tokens an estimate like 1.106)
@@ -43,9 +43,9 @@ _GZIP = 31  # zlib's window bits for a gzip container
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the command line may set."""
+    """Options of the command line."""
 
-    api_key: str = ""  # empty: nobody is asked for one
+    api_key: str = ""  # empty: no key is required
     role: Role = "proxy"
     records_bodies: bool = False
     gap_ms: int = 0  # the usual pause between events
@@ -53,7 +53,7 @@ class Options:
 
 
 class NotServed(Exception):
-    """An answer decided early: wrong key, unknown route, bad body."""
+    """A response decided early: wrong key, unknown route, bad body."""
 
     def __init__(self, reply: Reply) -> None:
         self.reply = reply
@@ -235,7 +235,7 @@ class DemoUpstream:
         )
 
     def _call_headers(self, request: Request, model: Model | None, cost: float | None = None) -> list[tuple[str, str]]:
-        """LiteLLM's headers of an answer; a provider sends but its own."""
+        """LiteLLM's headers of a response; a provider sends but its own."""
         if self.options.role == "provider":
             return [("x-request-id", f"req_demo_{request.entry.seq}")]
         call_id = request.entry.call_id or str(random_id())
@@ -257,7 +257,7 @@ class DemoUpstream:
     # Drills.
 
     def _failure(self, call: "_Call") -> Reply | None:
-        """The answer that replaces the real one, if the drill wants one."""
+        """The answer that replaces the real one, if a fault asks for one."""
         headers = self._call_headers(call.request, call.model)
         if status := call.drill.get("status"):
             code = status.number("code")
@@ -278,7 +278,7 @@ class DemoUpstream:
         return None
 
     def _drilled(self, request: Request, reply: Reply) -> Reply | Live:
-        """A page that is no model's call, bent by the faults set for its path."""
+        """A page that is no model's call, changed by the faults set for its path."""
         drill = Drill.of(self.faults.take(request.path, None))
         if not drill:
             return reply
@@ -287,7 +287,7 @@ class DemoUpstream:
         return self._paced(call, self._failure(call) or reply)
 
     def _paced(self, call: "_Call", reply: Reply) -> Reply | Live:
-        """`reply` as it is, or as the drill bends it below and around HTTP."""
+        """`reply` as it is, or as its faults change it below and around HTTP."""
         if not call.drill:
             return reply
         entry = call.request.entry
@@ -442,7 +442,7 @@ async def _send_stream(
 
 
 async def _send_reply(reply: Reply, drill: Drill, exchange: Exchange) -> None:
-    """An answer that is no stream, as the drill bends it."""
+    """A response without streaming, with its faults."""
     if slow := drill.get("slow"):
         await asyncio.sleep(slow.number("first_ms") / 1000)
     struck = drill.first_of("cut", "eof", "hang")
