@@ -70,7 +70,7 @@ chaos-nightly: $(VENV)/.dev
 # examples, every page in a browser, timing. Logs and a summary in artifacts/nightly/. Some of them, repeated:
 # make nightly NIGHTLY_ARGS="--only chaos,fuzz --seed 7"
 nightly: $(VENV)/.dev
-	$(PY) -m tests.nightly $(NIGHTLY_ARGS)
+	$(PY) -m tests.nightly $(if $(SEED),--seed $(SEED)) $(NIGHTLY_ARGS)
 
 # Broken bodies on every surface (minutes): make fuzz BODIES=10000 SEED=7
 fuzz: $(VENV)/.dev

@@ -56,7 +56,14 @@ def suites_of(seed: int) -> list[Suite]:
         Suite("clients-litellm", [("make", "litellm-env", "clients", "CLIENTS_ARGS=--litellm")]),
         Suite("fuzz", [("make", "fuzz", "BODIES=30000", f"SEED={seed}")]),
         Suite("soak", [("make", "soak", "MINUTES=30", f"SEED={seed}")]),
-        Suite("properties", [(*pytest, "--hypothesis-profile=nightly", "-m", "hypothesis")]),
+        # Every test is collected before the properties are chosen, so the programs that any test needs must be there.
+        Suite(
+            "properties",
+            [
+                ("make", "chromium", "curl", "litellm-env"),
+                (*pytest, "--hypothesis-profile=nightly", "-m", "hypothesis"),
+            ],
+        ),
         Suite("browser", [("make", "chromium"), (*pytest, "tests/browser"), ("make", "screenshots")]),
         Suite("timing", [("make", "timing")]),
     ]

@@ -43,7 +43,7 @@ def _last_of(log: Path, lines: int = 60) -> str:
 
 
 def test_random_kills_lose_nothing_and_charge_nothing_twice(tmp_path: Path, seed: int) -> None:
-    chaos(tmp_path / "chaos.log", "--kills", "20", "--seed", str(seed))
+    chaos(tmp_path / "chaos.log", "--kills", "15", "--seed", str(seed))
 
 
 def test_valkeys_last_second_and_all_of_its_data_may_be_lost(tmp_path: Path, seed: int) -> None:
