@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from codexflow.dev.demo_upstream.answers import Answer, Usage
 from codexflow.dev.demo_upstream.faults import Drill
+from codexflow.dev.demo_upstream.generation import Generation, Usage
 
 DONE = b"data: [DONE]\n\n"
 Role = Literal["proxy", "provider"]
@@ -35,7 +35,7 @@ class Turn:
     """A request, as its surface spells it, and the response to send."""
 
     asked: Mapping[str, Any]
-    answer: Answer
+    generated: Generation
     identity: Identity
     usage: Usage | None  # None: the drill wants none
     cost: float | None  # None: a provider reports none
