@@ -132,7 +132,7 @@ chromium:
 
 # Pictures of the main pages into artifacts/: light and dark, large and small, both languages. ARGS=--readme renews docs/images.
 screenshots: $(VENV)/.dev
-	$(PY) -m codexflow.testing.pictures $(ARGS)
+	$(PY) -m tests.support.pictures $(ARGS)
 
 # Put imports and layout in order.
 format: $(VENV)/.dev

@@ -23,7 +23,7 @@ from prometheus_client.registry import Collector
 from redis import RedisError
 from typing_extensions import override
 
-from billing.limits import ShardKeys
+from billing.limiter.limits import ShardKeys
 from codexflow.catalogue import directory
 from codexflow.catalogue.schema import CatalogueError
 from codexflow.env import Env
@@ -32,11 +32,11 @@ from codexflow.lib.db import on_healthy_connection
 from codexflow.lib.envelope import envelope
 from codexflow.lib.errors import NotFound
 from codexflow.lib.redis import SHARDS, async_client
-from logs import partitions
 from logs.litellm import stream
 from logs.litellm.daily import kept_totals
 from logs.models import DayReconciled, DeadLetter, SyncRun, UnmatchedReport
-from routing.breaker_store import key_of
+from logs.pipeline import partitions
+from routing.upstream.breaker_store import key_of
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from bench import tools
 from bench.contenders import STREAM_CHUNKS, Contender, all_of, body
 from bench.table import Figures, Table
 from bench.tools import Load, Shape
-from codexflow.testing.house import House
+from tests.support.stack import House
 
 # LiteLLM cannot serve a hundred a second here; its latency is taken where it is not overloaded.
 LITELLM_RATE = 10.0

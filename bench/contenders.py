@@ -15,7 +15,7 @@ from codexflow.dev import litellm, valkey
 from codexflow.dev.quickstart import Quickstart
 from codexflow.dev.supervisor import Child, ChildSpec, Supervisor
 from codexflow.env import REPOSITORY
-from codexflow.testing.house import House
+from tests.support.stack import House
 
 MODEL = "gpt-4o-mini"
 STREAM_CHUNKS, STREAM_GAP_US = 100, 5_000

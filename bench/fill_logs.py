@@ -11,9 +11,9 @@ from uuid import UUID
 
 from django.db import connection
 
-from logs import histogram
 from logs.models import UsageDaily, UsageHourly
-from logs.partitions import make_ahead
+from logs.pipeline import histogram
+from logs.pipeline.partitions import make_ahead
 
 DAYS = 30
 # stage, model, share of a thousand requests

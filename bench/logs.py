@@ -13,7 +13,7 @@ from pathlib import Path
 
 import django
 
-from codexflow.testing.house import House
+from tests.support.stack import House
 
 BACKLOG = 120_000
 

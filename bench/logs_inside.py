@@ -14,14 +14,14 @@ from django.test import Client
 
 from accounts.models import Membership, Organization
 from bench.fill_logs import fill
-from billing.limits import ShardKeys
+from billing.limiter.limits import ShardKeys
 from codexflow.catalogue import directory
 from codexflow.lib.ids import new_id, uuid7_floor
 from codexflow.lib.redis import shard_of, sync_client
 from keys.models import ApiKey
 from keys.services import KeyTerms, issue_key
-from logs.drain import drain
-from logs.events import encode
+from logs.pipeline.drain import drain
+from logs.pipeline.events import encode
 from logs.tests.factories import an_event
 
 KEYS = 20

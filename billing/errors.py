@@ -55,4 +55,4 @@ class LimiterUnavailable(AppError):
 
 
 class LimiterAway(LimiterUnavailable):
-    """Redis itself does not answer: what has no hard budget may go on within bounds (billing.degraded)."""
+    """Redis itself does not answer: what has no hard budget may go on within bounds (billing.limiter.fallback)."""

@@ -10,7 +10,7 @@ from django.db.models import Max, Q, QuerySet, Sum
 from django.db.models.functions import Coalesce
 
 from accounts.models import Organization
-from billing.limits import ScopeTruth, held_nanos
+from billing.limiter.limits import ScopeTruth, held_nanos
 from billing.models import Account, LedgerEntry, Plan, SpendDaily
 from billing.services import open_account
 from codexflow.lib.redis import sync_client

@@ -20,8 +20,8 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware  # noqa: E40
 from adminpanel import metrics as operators_metrics  # noqa: E402 - Django must be set up first
 from codexflow.bodies import BoundedBodies  # noqa: E402
 from codexflow.settings import ENV  # noqa: E402
-from logs.consumers import LiveTail, Nowhere  # noqa: E402
 from logs.litellm import webhook as litellm_webhook  # noqa: E402
+from logs.tail.consumer import LiveTail, Nowhere  # noqa: E402
 from routing.gateway import PREFIXES, gateway  # noqa: E402
 from routing.playground import Playground, is_playground  # noqa: E402
 from routing.runtime import running  # noqa: E402

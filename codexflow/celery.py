@@ -37,7 +37,7 @@ app.conf.update(
     timezone="UTC",
     beat_max_loop_interval=1,
 )
-app.autodiscover_tasks(["logs"])
+app.autodiscover_tasks()
 
 # Everything here is a doorbell without data: a lost ring costs nothing, because it rings again. `expires` keeps rings
 # from piling up while no worker listens. name: (task, every s, expires s)

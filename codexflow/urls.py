@@ -11,8 +11,8 @@ from drf_spectacular.views import SpectacularJSONAPIView
 from codexflow.lib.admin import site
 from codexflow.pages import account, docs, doctor, legal, reference, status, views
 from keys.api import BudgetsView, KeyRotationView, KeysView, KeyView
-from logs.api import ReconciliationView, RequestContentView, RequestsView, RequestView, UsageView
-from logs.export_api import ExportCancelView, ExportDownloadView, ExportsView, ExportView
+from logs.exports.api import ExportCancelView, ExportDownloadView, ExportsView, ExportView
+from logs.requests.api import ReconciliationView, RequestContentView, RequestsView, RequestView, UsageView
 
 # Only the web needs the operators' pages; workers and commands do without.
 admin.autodiscover()

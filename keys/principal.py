@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from billing.limits import Payer
+from billing.limiter.limits import Payer
 from billing.plans import Limits
 from keys.policy import KeyPolicy
 

@@ -7,7 +7,7 @@ from django.conf import settings
 from django.db.models import CharField, Func, Q, QuerySet
 
 from accounts.models import Organization
-from billing.limits import Payer
+from billing.limiter.limits import Payer
 from billing.models import Plan
 from billing.plans import UNLIMITED, Limits
 from billing.services import limits_of, open_account

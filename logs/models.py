@@ -14,7 +14,7 @@ from typing_extensions import override
 from accounts.models import Organization, User
 from codexflow.lib.clock import now
 from codexflow.lib.ids import new_id
-from logs.events import is_estimated
+from logs.pipeline.events import is_estimated
 
 # Stands for "none" in rollup keys: NULL could not be part of a primary key.
 NOBODY = "00000000-0000-0000-0000-000000000000"
@@ -156,7 +156,7 @@ class Rollup(models.Model):
     reasoning_tokens = models.BigIntegerField(default=0)
     cost_nanos = models.BigIntegerField(default=0)
     upstream_cost_nanos = models.BigIntegerField(default=0)
-    # Counts by fixed log-spaced bucket (logs/histogram.py): they add, so percentiles of any period come from sums.
+    # Counts by fixed log-spaced bucket (pipeline/histogram.py): they add, so percentiles of any period come from sums.
     latency_histogram = ArrayField(models.IntegerField(), default=list)
     ttft_histogram = ArrayField(models.IntegerField(), default=list)
 
@@ -398,7 +398,7 @@ class RequestContent(models.Model):
     request_id = models.UUIDField(primary_key=True)
     organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="+", db_index=False)
     kept_until = models.DateTimeField()
-    # As they went over the wire, compressed (logs/content.py); cut where they were larger than what is kept.
+    # As they went over the wire, compressed (logs/content/codec.py); cut where they were larger than what is kept.
     request = models.BinaryField()
     answer = models.BinaryField()
     is_request_cut = models.BooleanField()

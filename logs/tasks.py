@@ -7,9 +7,11 @@ from celery import shared_task
 from django.conf import settings
 
 from codexflow.lib.redis import sync_client
-from logs import content_store, drain, exports, partitions, services, verify
+from logs.content import store
+from logs.exports import jobs
 from logs.litellm import daily, ingest, stream, sync
-from logs.reconcile import reconcile
+from logs.pipeline import drain, partitions, sweeper, verify
+from logs.pipeline.reconcile import reconcile
 
 
 @shared_task
@@ -34,13 +36,13 @@ def take_reports() -> str:
 def take_content() -> str:
     """Prompts and answers from the stream to the table, for organizations that want them kept."""
     redis, prefix = sync_client(settings.ENV.redis_url), settings.ENV.redis_prefix
-    return f"kept {content_store.take_waiting(redis, prefix, consumer=_consumer())}"
+    return f"kept {store.take_waiting(redis, prefix, consumer=_consumer())}"
 
 
 @shared_task
 def delete_content() -> str:
     """Prompts and answers whose time is over, or which nobody wants kept any longer."""
-    return f"deleted {content_store.delete_expired()}"
+    return f"deleted {store.delete_expired()}"
 
 
 @shared_task
@@ -65,7 +67,7 @@ def forget_unmatched() -> str:
 @shared_task
 def sweep_orphans() -> str:
     """Calls whose process died."""
-    return f"settled {services.sweep_orphans(sync_client(settings.ENV.redis_url), settings.ENV.redis_prefix)}"
+    return f"settled {sweeper.sweep_orphans(sync_client(settings.ENV.redis_url), settings.ENV.redis_prefix)}"
 
 
 @shared_task
@@ -100,13 +102,13 @@ def verify_rollups() -> str:
 @shared_task
 def run_exports() -> str:
     """Exports that wait or were left."""
-    return f"{exports.run_exports(within_s=20)} slices"
+    return f"{jobs.run_exports(within_s=20)} slices"
 
 
 @shared_task
 def expire_exports() -> str:
     """Files whose time is over."""
-    return f"removed {exports.expire_exports()}"
+    return f"removed {jobs.expire_exports()}"
 
 
 @shared_task

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 from msgspec import Struct
 
-from billing.holds import CallSize, worst_nanos
-from billing.limits import Admission
+from billing.limiter.holds import CallSize, worst_nanos
+from billing.limiter.limits import Admission
 from billing.pricing import FrozenRates, frozen
 from codexflow.catalogue import directory
 from codexflow.catalogue.schema import Catalogue
@@ -13,21 +13,22 @@ from codexflow.env import Env
 from codexflow.lib import clock
 from codexflow.lib.http import Header
 from keys.principal import Principal
-from logs.events import UsageEvent
-from routing import body, relay
-from routing.attempts import plan_attempts
+from logs.pipeline.events import UsageEvent
+from routing import relay
+from routing.content_capture import Copy, Copying, Outgoing
+from routing.context import House
 from routing.errors import (
     ModelNotAllowedForKey,
     ModelNotPriced,
     StageNotAllowedForKey,
     SurfaceNotAllowedForKey,
 )
-from routing.house import House
 from routing.incoming import Incoming
-from routing.keeping import Copy, Copying, Outgoing
 from routing.stages import Route
-from routing.surfaces import Surface
-from routing.upstream import Order, Upstream
+from routing.surfaces import body
+from routing.surfaces.table import Surface
+from routing.upstream.attempts import plan_attempts
+from routing.upstream.open import Order, Upstream
 
 MAX_USER_AGENT_CHARS = 200
 MAX_NAME_CHARS = 200

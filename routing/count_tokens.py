@@ -9,13 +9,14 @@ import msgspec
 from msgspec import Struct
 
 from codexflow.lib.errors import AppError
-from routing import body, chat
+from routing import chat
+from routing.call import LiveCall
+from routing.context import House
 from routing.errors import ClientDisconnected, ShuttingDown
-from routing.house import House
 from routing.incoming import Incoming
-from routing.live import LiveCall
-from routing.surfaces import COUNT_TOKENS
-from routing.upstream import ERROR_BODY_LIMIT_BYTES
+from routing.surfaces import body
+from routing.surfaces.table import COUNT_TOKENS
+from routing.upstream.open import ERROR_BODY_LIMIT_BYTES
 
 logger = logging.getLogger(__name__)
 

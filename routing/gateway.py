@@ -9,15 +9,15 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
-from billing.limits import Admission
+from billing.limiter.limits import Admission
 from codexflow.lib.errors import AppError
 from codexflow.lib.http import Header
 from keys.errors import InvalidApiKey
-from routing import chat, count_tokens, health, listing
+from routing import chat, count_tokens, health, models_list
+from routing.context import House
 from routing.errors import ClientDisconnected, MethodNotAllowed, ShuttingDown, UnknownRoute, UpgradeRefused
-from routing.house import House
 from routing.incoming import Incoming, Receive, Scope, Send
-from routing.surfaces import BY_PATH, COUNT_TOKENS, Surface, dialect_of
+from routing.surfaces.table import BY_PATH, COUNT_TOKENS, Surface, dialect_of
 
 logger = logging.getLogger(__name__)
 
@@ -32,9 +32,9 @@ def _metered(surface: Surface) -> dict[str, Handler]:
 ROUTES: dict[str, dict[str, Handler]] = {
     **{path: _metered(surface) for path, surface in BY_PATH.items()},
     COUNT_TOKENS.path: {"POST": count_tokens.serve},
-    listing.PATH: {"GET": listing.list_models},
+    models_list.PATH: {"GET": models_list.list_models},
 }
-MODEL_ROUTE: dict[str, Handler] = {"GET": listing.show_model}
+MODEL_ROUTE: dict[str, Handler] = {"GET": models_list.show_model}
 
 
 class Gateway:
@@ -82,12 +82,12 @@ class Gateway:
         if incoming.scope["method"] not in ("GET", "HEAD"):
             raise MethodNotAllowed("GET", "HEAD")
         if path.rstrip("/") == "/health/live":
-            await incoming.respond(200, [listing.JSON], b'{"status":"alive"}')
+            await incoming.respond(200, [models_list.JSON], b'{"status":"alive"}')
             return
         if self.health is None or path.rstrip("/") not in ("/health", "/health/ready"):
             raise UnknownRoute
         report = await self.health.report(is_draining=self.is_draining)
-        await incoming.respond(200 if report.can_serve else 503, [listing.JSON], msgspec.json.encode(report.body))
+        await incoming.respond(200 if report.can_serve else 503, [models_list.JSON], msgspec.json.encode(report.body))
 
     @staticmethod
     async def _refuse(incoming: Incoming, error: AppError) -> None:

@@ -17,8 +17,8 @@ from codexflow.env import Env
 from codexflow.lib import clock
 from codexflow.lib.db import in_database
 from codexflow.lib.redis import Pipeline, RedisUnavailable
-from routing.breaker_store import Breakers
-from routing.live import FrontDesk
+from routing.call import FrontDesk
+from routing.upstream.breaker_store import Breakers
 
 logger = logging.getLogger(__name__)
 

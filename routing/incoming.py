@@ -6,7 +6,7 @@ from itertools import chain
 from typing import Any, Protocol
 from uuid import UUID
 
-from billing.limits import Admission
+from billing.limiter.limits import Admission
 from codexflow.lib.addresses import plain_address
 from codexflow.lib.errors import AppError
 from codexflow.lib.http import DIRECT_EXTENSION, Header, headers_of

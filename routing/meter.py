@@ -4,10 +4,10 @@ from decimal import Decimal
 
 from billing.pricing import Usage
 from codexflow.lib.money import NANOS_PER_USD
-from logs.events import RANK_COUNTED, RANK_NONE, RANK_PROVIDER
-from routing.dialects import Answer
-from routing.sse import count_of
-from routing.usage import MAX_TOKENS, NOTHING, ProviderUsage
+from logs.pipeline.events import RANK_COUNTED, RANK_NONE, RANK_PROVIDER
+from routing.surfaces.responses import Answer
+from routing.surfaces.sse import count_of
+from routing.surfaces.usage import MAX_TOKENS, NOTHING, ProviderUsage
 
 BYTES_PER_TOKEN = 4
 MAX_COST_USD = 1_000_000

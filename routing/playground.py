@@ -29,7 +29,7 @@ from keys.selectors import principal_of
 from keys.services import playground_key
 from routing.gateway import Gateway
 from routing.incoming import Incoming, Receive, Scope, Send
-from routing.surfaces import CHAT
+from routing.surfaces.table import CHAT
 
 _PATH = re.compile(r"/o/([-\w]+)/playground/chat", re.ASCII)
 

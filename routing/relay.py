@@ -5,13 +5,13 @@ from collections.abc import Iterable
 
 from codexflow.lib.errors import AppError
 from codexflow.lib.http import Header
-from routing import sse
-from routing.dialects import Dialect
+from routing.call import LiveCall
+from routing.content_capture import Outgoing
 from routing.errors import ClientDisconnected, ShuttingDown, StreamBroken, UpstreamFailure
-from routing.keeping import Outgoing
-from routing.live import LiveCall
 from routing.meter import Meter
-from routing.upstream import Opened, Upstream
+from routing.surfaces import sse
+from routing.surfaces.responses import Dialect
+from routing.upstream.open import Opened, Upstream
 
 logger = logging.getLogger(__name__)
 

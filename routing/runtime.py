@@ -10,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 import redis
 from django.db import DatabaseError
 
-from billing.degraded import Terms
 from billing.errors import LimiterUnavailable
-from billing.limits import Payer, ScopeTruth
+from billing.limiter.fallback import Terms
+from billing.limiter.limits import Payer, ScopeTruth
 from billing.selectors import key_truths, organization_truths
 from codexflow.catalogue import directory
 from codexflow.env import Env, report
@@ -20,17 +20,17 @@ from codexflow.lib.db import in_database
 from codexflow.lib.memory import use_one_arena
 from codexflow.lib.redis import Pipeline, async_client, sync_client
 from keys import lookup, notices
-from logs.intake import Journal
-from logs.services import Shipper
-from routing.attempts import RetryBudget
-from routing.breaker_store import REFRESH_S, Breakers
-from routing.drain import DrainManager
+from logs.pipeline.journal import Journal
+from logs.pipeline.sweeper import Shipper
+from routing.call import FrontDesk
+from routing.content_capture import Keeper
+from routing.context import House
 from routing.gateway import Gateway
 from routing.health import Health
-from routing.house import House
-from routing.keeping import Keeper
-from routing.live import FrontDesk
-from routing.pool import Pool
+from routing.shutdown import DrainManager
+from routing.upstream.attempts import RetryBudget
+from routing.upstream.breaker_store import REFRESH_S, Breakers
+from routing.upstream.pool import Pool
 
 logger = logging.getLogger(__name__)
 

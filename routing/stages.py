@@ -6,7 +6,7 @@ from msgspec import Struct
 
 from codexflow.catalogue.schema import AUTO_MODELS, DIRECT, STAGES, Catalogue
 from routing.errors import InvalidStage, ModelNotAllowed
-from routing.inference import Prompt, infer
+from routing.inference.infer import Prompt, infer
 
 # Names of stages in a body's `model`.
 STAGE_MODELS = {name: stage for stage in STAGES for name in (f"cfx-{stage}", stage)}

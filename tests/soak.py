@@ -18,7 +18,7 @@ from statistics import fmean
 from typing import Any
 
 from codexflow.lib.clock import monotonic_s
-from tests.small_house import beside, memory_kb, small_house, unbreakable_models, web_pid
+from tests.support.mini_stack import beside, memory_kb, small_house, unbreakable_models, web_pid
 from tests.wire import Wire, request
 
 LOOK_S = 5.0

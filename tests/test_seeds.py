@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 import pytest
 from hypothesis import settings
 
-from codexflow.testing.examples import examples
 from tests.seeds import seed_of
+from tests.support.examples import examples
 
 
 class Config:

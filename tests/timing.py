@@ -12,7 +12,7 @@ from random import Random
 from statistics import median, quantiles
 from time import perf_counter_ns
 
-from tests.small_house import beside, small_house
+from tests.support.mini_stack import beside, small_house
 from tests.wire import Wire, request
 
 KINDS = ("unknown", "wrong", "revoked", "expired")

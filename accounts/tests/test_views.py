@@ -7,7 +7,7 @@ from django.test import Client
 from django.urls import reverse
 
 from accounts.models import AuditEntry
-from codexflow.testing.cast import Cast
+from tests.support.cast import Cast
 
 
 @pytest.fixture

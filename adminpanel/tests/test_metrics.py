@@ -17,19 +17,19 @@ from prometheus_client.parser import text_string_to_metric_families
 from redis import Redis
 
 from adminpanel.metrics import METRICS, PATH, PREFIX, Metrics, text_of
-from billing.limits import ShardKeys
+from billing.limiter.limits import ShardKeys
 from codexflow.catalogue import directory
 from codexflow.env import REPOSITORY, Env
 from codexflow.lib import clock
 from codexflow.lib.ids import random_id
 from codexflow.lib.redis import sync_client
 from keys.tests.factories import a_key
-from logs.drain import Entry, store
-from logs.events import encode
 from logs.litellm.daily import FIELDS
 from logs.models import DayReconciled, DeadLetter, SyncRun, UnmatchedReport
+from logs.pipeline.drain import Entry, store
+from logs.pipeline.events import encode
 from logs.tests.factories import an_event
-from routing.breaker_store import key_of
+from routing.upstream.breaker_store import key_of
 
 pytestmark = pytest.mark.django_db(transaction=True)
 TOKEN = "a-token-of-some-length"

@@ -10,7 +10,7 @@ from accounts.models import AuditEntry
 from billing.models import LedgerEntry
 from billing.selectors import account_of
 from billing.services import add_credit, limits_of
-from codexflow.testing.cast import Cast, an_event_of, happened
+from tests.support.cast import Cast, an_event_of, happened
 
 
 @pytest.fixture

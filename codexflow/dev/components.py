@@ -6,7 +6,7 @@ from django.shortcuts import render
 from django.views.decorators.http import require_safe
 
 from logs.models import UpstreamAttempt
-from logs.waterfall import bars
+from logs.requests.waterfall import bars
 
 
 class _Form(forms.Form):

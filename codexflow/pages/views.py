@@ -18,7 +18,7 @@ from codexflow.lib.addresses import api_url
 from codexflow.lib.snippets import snippets
 from codexflow.settings import ENV
 from logs.models import UpstreamAttempt
-from logs.waterfall import Bar, bars
+from logs.requests.waterfall import Bar, bars
 
 RECOMMENDED = "pro"
 

@@ -11,7 +11,7 @@ from accounts.services import ensure_site_settings
 from codexflow.env import REPOSITORY
 from codexflow.pages import doctor, markdown, status
 from codexflow.pages.docs import FILES
-from codexflow.testing.cast import Cast
+from tests.support.cast import Cast
 
 # What is for operators and contributors, not for customers.
 NOT_FOR_CUSTOMERS = {"settings.md", "litellm.md", "metrics.md"}

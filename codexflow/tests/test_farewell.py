@@ -14,11 +14,11 @@ from accounts.errors import Refused
 from accounts.models import AuditEntry, Membership, Organization, User
 from billing.models import Account, LedgerEntry
 from billing.selectors import account_of
-from codexflow.testing.cast import Cast
 from keys import notices
 from keys.models import ApiKey
 from keys.selectors import principal_of
 from keys.services import issue_key
+from tests.support.cast import Cast
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ from django.urls import reverse
 from accounts.models import Membership, Organization
 from billing.models import Account, LedgerEntry
 from codexflow.lib import isolation
-from codexflow.testing.cast import Cast, an_event_of, happened, keeps
 from keys.models import ApiKey
 from keys.tests.factories import a_key
 from logs.models import DeadLetter, ExportJob, RequestContent, RequestLog, UpstreamAttempt
+from tests.support.cast import Cast, an_event_of, happened, keeps
 
 pytestmark = pytest.mark.django_db
 TENANT_ROWS = (ApiKey, RequestLog, UpstreamAttempt, LedgerEntry, Account, ExportJob, RequestContent)

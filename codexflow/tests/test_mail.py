@@ -14,7 +14,7 @@ from django.urls import reverse
 from codexflow.dev import mail
 from codexflow.env import Env, EnvError
 from codexflow.lib.mail import MailServer, parse_email_url
-from codexflow.testing.cast import Cast
+from tests.support.cast import Cast
 
 
 def test_both_kinds_of_address() -> None:

@@ -17,9 +17,9 @@ from accounts.tests.factories import a_member
 from billing.models import Account, Plan
 from billing.selectors import account_of
 from codexflow.lib.clock import now
-from codexflow.testing.cast import Cast, an_event_of, happened, keeps
 from codexflow.tests.access import CLOSED, EVERYBODY, EXPECTED, SIGN_IN
 from logs.models import ExportJob
+from tests.support.cast import Cast, an_event_of, happened, keeps
 
 METHODS = ("get", "post", "put", "patch", "delete")
 

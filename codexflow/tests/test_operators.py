@@ -11,8 +11,8 @@ from accounts.models import AuditEntry, User
 from billing.models import LedgerEntry, Plan
 from codexflow import urls
 from codexflow.lib.admin import site
-from codexflow.testing.cast import Cast, an_event_of, happened
 from keys.models import ApiKey
+from tests.support.cast import Cast, an_event_of, happened
 
 # The routes register what operators see.
 assert urls.urlpatterns

@@ -13,7 +13,7 @@ from django.views.defaults import server_error
 
 from accounts.models import User
 from billing.models import Plan
-from codexflow.testing.cast import Cast
+from tests.support.cast import Cast
 
 STRICT = (
     "default-src 'self'", "script-src 'self'", "style-src 'self'", "object-src 'none'", "base-uri 'none'",

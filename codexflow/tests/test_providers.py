@@ -27,9 +27,9 @@ from accounts.services import ensure_site_settings
 from billing.models import Account, LedgerEntry, Plan
 from billing.selectors import account_of
 from codexflow.lib.clock import now
-from codexflow.testing.cast import Cast
-from codexflow.testing.providers import GITHUB, GOOGLE, StandIn, standing_in
-from codexflow.testing.waiting import until
+from tests.support.cast import Cast
+from tests.support.providers import GITHUB, GOOGLE, StandIn, standing_in
+from tests.support.waiting import until
 
 PASSWORD = "correct horse battery"
 CONNECTIONS = "/accounts/3rdparty/"

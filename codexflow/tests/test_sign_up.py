@@ -15,7 +15,7 @@ from accounts.models import AuditEntry, Organization, User
 from accounts.services import create_organization, ensure_site_settings
 from billing.models import Account, LedgerEntry
 from billing.services import seed_plans
-from codexflow.testing.cast import Cast
+from tests.support.cast import Cast
 
 PASSWORD = "correct horse battery"
 FORM = {"email": "Grace@Example.org", "password1": PASSWORD, "timezone": "Europe/Istanbul"}

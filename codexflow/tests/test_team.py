@@ -22,8 +22,8 @@ from accounts.tests.factories import a_member, a_user
 from billing.models import Account, Plan
 from billing.selectors import account_of
 from codexflow.lib.clock import now
-from codexflow.testing.cast import Cast
 from keys.services import issue_key
+from tests.support.cast import Cast
 
 Role = Membership.Role
 

@@ -18,7 +18,7 @@ from django.test import override_settings
 from django.utils import translation
 
 from codexflow.env import REPOSITORY
-from codexflow.testing.texts import texts
+from tests.support.texts import texts
 
 TEMPLATES = sorted((REPOSITORY / "templates").rglob("*.html"))
 CATALOGUE = REPOSITORY / "locale" / "tr" / "LC_MESSAGES" / "django.po"
@@ -165,7 +165,7 @@ def test_vendored_files_are_what_they_say() -> None:
     folders = (
         REPOSITORY / "static" / "vendor",
         REPOSITORY / "static" / "fonts",
-        REPOSITORY / "codexflow" / "testing" / "vendor",
+        REPOSITORY / "tests" / "support" / "vendor",
     )
     there = {
         path for folder in folders for path in folder.rglob("*") if path.is_file() and path.suffix in (".js", ".woff2")

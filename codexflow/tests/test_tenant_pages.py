@@ -6,8 +6,8 @@ import pytest
 from django.test import Client
 from django.urls import URLPattern, get_resolver, reverse
 
-from codexflow.testing.cast import Cast, an_event_of, happened
 from logs.models import ExportJob
+from tests.support.cast import Cast, an_event_of, happened
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from billing.limits import Payer
+from billing.limiter.limits import Payer
 from billing.plans import Limits
 from codexflow.lib.ids import new_id
 from keys import lookup, secret

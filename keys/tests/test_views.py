@@ -13,9 +13,9 @@ from accounts.models import AuditEntry, User
 from billing.models import Plan
 from billing.services import set_budgets
 from codexflow.lib.clock import now
-from codexflow.testing.cast import Cast
 from keys.models import ApiKey
 from keys.services import issue_key
+from tests.support.cast import Cast
 
 HTMX = {"hx-request": "true"}
 

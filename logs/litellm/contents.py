@@ -1,13 +1,13 @@
 """Prompts and answers that LiteLLM tells, for organizations that want them kept. All others' are dropped unread.
 
-What the gateway has kept already stays as it is (logs/content_store.py takes the first of a request). Best effort: a
+What the gateway has kept already stays as it is (logs/content/store.py takes the first of a request). Best effort: a
 call whose organization is not known yet when its report comes is left out.
 """
 
 from collections.abc import Sequence
 
 from accounts.models import Organization
-from logs.content import Content, encode, pack
+from logs.content.codec import Content, encode, pack
 from logs.litellm.ingest import requests_told_of
 from logs.litellm.mapping import Fields, content_of
 from logs.litellm.report import Report

@@ -1,7 +1,7 @@
 """Reports into the books: what LiteLLM says about a call meets what we know of it. One transaction a batch.
 
 Each report goes one of four ways.
-1. Its call id names an attempt of ours: what it tells is kept beside the attempt and corrects the row (logs/merge.py).
+1. Its call id names an attempt of ours: what it tells is kept beside the attempt and corrects the row (merge.py).
    A request that has no row yet may still be running or on its way: the report waits for it.
 2. It was made with the gateway's own key but has no call id of ours: an attempt with its response id, or one of the
    same model and tokens in the same minute, is the one it tells of. Otherwise it is kept as unmatched.
@@ -28,7 +28,7 @@ from django.db import connection, transaction
 from redis import Redis, RedisError
 
 from accounts.selectors import personal_organizations_of
-from billing.limits import Payer, ShardKeys, count_sync
+from billing.limiter.limits import Payer, ShardKeys, count_sync
 from billing.models import Account
 from billing.pricing import FrozenRates, cost_nanos, frozen
 from codexflow.catalogue import directory
@@ -39,15 +39,15 @@ from codexflow.lib.redis import SHARDS
 from keys.models import ApiKey
 from keys.selectors import keys_by_digest, keys_by_litellm_name
 from keys.services import mark_used
-from logs.drain import AttemptsTold, Books, attempts_told, insert_rows, stored_rows, update_rows
-from logs.events import RANK_LITELLM, UsageEvent
 from logs.litellm.mapping import MASTER_KEY
 from logs.litellm.report import Delivery, Report, attempt_of, decode_delivery, digest_of, distinct, encode, id_of
-from logs.live import Announcer
-from logs.merge import DIRECT, Told, better, corrected, merge_direct
 from logs.models import ReportIdentity, RequestLog, UnmatchedReport
-from logs.partitions import DAYS_BACK
-from logs.rollups import NOBODY
+from logs.pipeline.drain import AttemptsTold, Books, attempts_told, insert_rows, stored_rows, update_rows
+from logs.pipeline.events import RANK_LITELLM, UsageEvent
+from logs.pipeline.merge import DIRECT, Told, better, corrected, merge_direct
+from logs.pipeline.partitions import DAYS_BACK
+from logs.pipeline.rollups import NOBODY
+from logs.tail.publisher import Announcer
 
 logger = logging.getLogger(__name__)
 

@@ -22,7 +22,7 @@ from billing.pricing import Usage
 from codexflow.lib.addresses import plain_address
 from codexflow.lib.money import NANOS_PER_USD
 from keys import secret
-from logs.content import REDACTED
+from logs.content.codec import REDACTED
 from logs.litellm.report import Owner, Report, Source, attempt_of
 
 # More is a mistake of whoever counted, and would not fit the columns.

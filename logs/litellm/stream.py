@@ -9,7 +9,7 @@ from codexflow.lib.redis import tag
 from logs.litellm.ingest import Taken, take
 from logs.litellm.report import BadReport, Report, decode_delivery
 from logs.models import DeadLetter
-from logs.waiting import read_waiting
+from logs.pipeline.streams import read_waiting
 
 logger = logging.getLogger(__name__)
 

@@ -27,7 +27,7 @@ from logs.litellm.ingest import Taken, take
 from logs.litellm.mapping import nanos_of, reports_of
 from logs.litellm.report import Report
 from logs.models import SyncRun
-from logs.partitions import DAYS_BACK
+from logs.pipeline.partitions import DAYS_BACK
 
 logger = logging.getLogger(__name__)
 

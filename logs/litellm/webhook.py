@@ -29,7 +29,7 @@ from codexflow.lib.errors import AppError, NotFound
 from codexflow.lib.http import headers_of
 from codexflow.lib.ids import new_id
 from codexflow.lib.redis import async_client
-from logs import content_store
+from logs.content import store
 from logs.litellm import contents
 from logs.litellm.errors import (
     NotADelivery,
@@ -224,8 +224,8 @@ class Webhook:
                     return
                 pipe: Any = self._client.pipeline(transaction=False)
                 for payload in await in_database(contents.wanted, told):
-                    stream = content_store.name_of(self._env.redis_prefix)
-                    pipe.xadd(stream, {content_store.FIELD: payload}, maxlen=content_store.MAX_WAITING)
+                    stream = store.name_of(self._env.redis_prefix)
+                    pipe.xadd(stream, {store.FIELD: payload}, maxlen=store.MAX_WAITING)
                 await pipe.execute()
         except (DatabaseError, RedisError, OSError, TimeoutError) as exc:
             logger.warning("webhook.content_lost", extra={"reason": type(exc).__name__})

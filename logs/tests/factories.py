@@ -6,7 +6,7 @@ from uuid import UUID
 from billing.pricing import FrozenRates, Usage, cost_nanos
 from codexflow.lib import clock
 from codexflow.lib.ids import new_id
-from logs.events import RANK_PROVIDER, AttemptFact, UsageEvent
+from logs.pipeline.events import RANK_PROVIDER, AttemptFact, UsageEvent
 
 RATES = FrozenRates(input_nanos=150_000_000, cached_nanos=150_000_000, output_nanos=600_000_000)
 

@@ -3,10 +3,10 @@
 import msgspec
 
 from billing.pricing import Usage
-from logs.events import RANK_COUNTED, RANK_NONE, RANK_PROVIDER
-from routing.dialects import Completions
+from logs.pipeline.events import RANK_COUNTED, RANK_NONE, RANK_PROVIDER
 from routing.meter import Meter
-from routing.usage import ProviderUsage
+from routing.surfaces.responses import Completions
+from routing.surfaces.usage import ProviderUsage
 
 
 def event(text: str) -> bytes:

@@ -10,7 +10,7 @@ from codexflow.catalogue.schema import STAGES, Catalogue, parse
 from codexflow.env import REPOSITORY
 from codexflow.lib.errors import AppError
 from routing.errors import InvalidStage, ModelNotAllowed
-from routing.inference import Prompt
+from routing.inference.infer import Prompt
 from routing.stages import Route, allowed_names, route
 
 CATALOGUE = parse((REPOSITORY / "config" / "models.yaml").read_text(), source="models.yaml")

@@ -11,7 +11,7 @@ from django.urls import reverse
 
 from billing.models import Plan
 from codexflow.lib.snippets import snippets_of
-from codexflow.testing.cast import Cast
+from tests.support.cast import Cast
 
 HTMX = {"hx-request": "true"}
 

@@ -4,7 +4,7 @@ import re
 
 from playwright.sync_api import Page
 
-from codexflow.testing.pictures import SLUG
+from tests.support.pictures import SLUG
 
 # For visitors.
 PUBLIC = {

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser
 
-from codexflow.testing.browser import DESKTOP, PHONE, Visitor, visitor
-from codexflow.testing.pictures import SLUG, set_language
-from codexflow.testing.site import Site
 from codexflow.tests.access import EXPECTED
 from tests.browser.pages import BELOW, INSIDE, LINKED, NOT_LOOKED_AT, PUBLIC, linked
+from tests.support.browser import DESKTOP, PHONE, Visitor, visitor
+from tests.support.pictures import SLUG, set_language
+from tests.support.site import Site
 
 pytestmark = pytest.mark.browser
 
@@ -21,7 +21,7 @@ LOOKS = [("light", DESKTOP, True), ("dark", DESKTOP, False), ("dark", PHONE, Tru
 @pytest.fixture(scope="module")
 def busy_site(site: Site) -> Site:
     """The site with two weeks of usage, a colleague and an invitation."""
-    site.run("codexflow.testing.scene", SLUG)
+    site.run("tests.support.demo_data", SLUG)
     return site
 
 

@@ -3,10 +3,10 @@
 import pytest
 from playwright.sync_api import Browser, expect
 
-from codexflow.testing.browser import DESKTOP, Visitor, visitor
-from codexflow.testing.pictures import SLUG
-from codexflow.testing.site import Site
 from tests.browser.calls import call
+from tests.support.browser import DESKTOP, Visitor, visitor
+from tests.support.pictures import SLUG
+from tests.support.site import Site
 
 pytestmark = pytest.mark.browser
 TRIES = 20

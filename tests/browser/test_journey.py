@@ -3,9 +3,9 @@
 import pytest
 from playwright.sync_api import Browser
 
-from codexflow.testing.browser import DESKTOP, visitor
-from codexflow.testing.site import Site
 from tests.browser.calls import call
+from tests.support.browser import DESKTOP, visitor
+from tests.support.site import Site
 
 pytestmark = pytest.mark.browser
 COLOUR = "getComputedStyle(document.documentElement).getPropertyValue('--color-base-200')"

@@ -5,9 +5,9 @@ import re
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from codexflow.testing.browser import DESKTOP, visitor
-from codexflow.testing.pictures import set_language
-from codexflow.testing.site import Site
+from tests.support.browser import DESKTOP, visitor
+from tests.support.pictures import set_language
+from tests.support.site import Site
 
 pytestmark = pytest.mark.browser
 

@@ -7,9 +7,9 @@ from urllib.error import HTTPError
 import pytest
 from playwright.sync_api import Browser, Page
 
-from codexflow.testing.browser import DESKTOP, PHONE, visitor
-from codexflow.testing.pictures import SLUG
-from codexflow.testing.site import Site
+from tests.support.browser import DESKTOP, PHONE, visitor
+from tests.support.pictures import SLUG
+from tests.support.site import Site
 
 pytestmark = pytest.mark.browser
 

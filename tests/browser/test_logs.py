@@ -9,10 +9,10 @@ import pytest
 from playwright.sync_api import Browser, Page, Route, WebSocketRoute, expect
 
 from codexflow.lib.ids import new_id
-from codexflow.testing.browser import DESKTOP, PHONE, Visitor, visitor
-from codexflow.testing.pictures import SLUG
-from codexflow.testing.site import Site
 from tests.browser.calls import call
+from tests.support.browser import DESKTOP, PHONE, Visitor, visitor
+from tests.support.pictures import SLUG
+from tests.support.site import Site
 
 pytestmark = pytest.mark.browser
 _EXPORT = re.compile(r"/logs/exports/[0-9a-f-]{36}/$")

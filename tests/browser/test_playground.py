@@ -5,9 +5,9 @@ import json
 import pytest
 from playwright.sync_api import Browser, Page, Request
 
-from codexflow.testing.browser import DESKTOP, PHONE, Visitor, visitor
-from codexflow.testing.pictures import SLUG
-from codexflow.testing.site import Site
+from tests.support.browser import DESKTOP, PHONE, Visitor, visitor
+from tests.support.pictures import SLUG
+from tests.support.site import Site
 
 pytestmark = pytest.mark.browser
 

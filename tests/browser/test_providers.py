@@ -5,8 +5,8 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from playwright.sync_api import Browser, Request
 
-from codexflow.testing.browser import PHONE, visitor
-from codexflow.testing.site import Site
+from tests.support.browser import PHONE, visitor
+from tests.support.site import Site
 
 pytestmark = pytest.mark.browser
 

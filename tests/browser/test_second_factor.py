@@ -7,8 +7,8 @@ from allauth.mfa.totp.internal import auth as totp
 from playwright.sync_api import Browser, Page
 
 from codexflow.lib import clock
-from codexflow.testing.browser import DESKTOP, Visitor, visitor
-from codexflow.testing.site import Site
+from tests.support.browser import DESKTOP, Visitor, visitor
+from tests.support.site import Site
 
 pytestmark = pytest.mark.browser
 PASSWORD = "correct horse battery"

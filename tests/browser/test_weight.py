@@ -5,9 +5,9 @@ from urllib.request import Request, urlopen
 import pytest
 from playwright.sync_api import Browser
 
-from codexflow.testing.browser import DESKTOP, visitor
-from codexflow.testing.site import Site
 from tests.browser.pages import INSIDE, PUBLIC
+from tests.support.browser import DESKTOP, visitor
+from tests.support.site import Site
 
 pytestmark = pytest.mark.browser
 MOST_BYTES = 40 * 1024

@@ -38,7 +38,7 @@ class Guard:
 GUARDS = (
     Guard(
         name="ON CONFLICT",
-        file="logs/drain.py",
+        file="logs/pipeline/drain.py",
         old=" ON CONFLICT (request_id) DO NOTHING RETURNING",
         new=" RETURNING",
         provocation="redeliver-events",
@@ -46,14 +46,14 @@ GUARDS = (
     ),
     Guard(
         name="intent removal",
-        file="billing/lua/settle.lua",
+        file="billing/limiter/lua/settle.lua",
         old="if redis.call('HDEL', KEYS[4], ARGV[1]) == 0 then",
         new="if redis.call('HEXISTS', KEYS[4], ARGV[1]) == 0 then",
         finding="intents: ",
     ),
     Guard(
         name="journal",
-        file="routing/live.py",
+        file="routing/call.py",
         old="self._write_down(settlement.event, event.request_id)",
         new="pass",
         provocation="lose-the-stream",
@@ -61,7 +61,7 @@ GUARDS = (
     ),
     Guard(
         name="journal of intents",
-        file="routing/live.py",
+        file="routing/call.py",
         old="self._write_down(encode(call.intent), call.request_id)",
         new="pass",
         provocation="die-without-valkey",
@@ -69,7 +69,7 @@ GUARDS = (
     ),
     Guard(
         name="rank",
-        file="logs/merge.py",
+        file="logs/pipeline/merge.py",
         old="RANK_NONE < row.rank <= RANK_LITELLM",
         new="RANK_NONE < row.rank",
         provocation="report-late",

@@ -15,8 +15,8 @@ from uuid import UUID
 from codexflow.dev.supervisor import ChildSpec
 from codexflow.env import Env
 from codexflow.lib.clock import monotonic_s, now_ms
-from codexflow.testing.house import House
 from tests.chaos.traffic import Caller
+from tests.support.stack import House
 
 TARGETS = ("web", "worker", "beat", "valkey", "postgres")
 # Time passes so much faster than in production: what waits for a time waits for a part of it, so that a run settles

@@ -11,17 +11,17 @@ from django.conf import settings
 from django.db import connection
 from redis import Redis
 
-from billing.limits import WARM, Payer, month_of
+from billing.limiter.limits import WARM, Payer, month_of
 from billing.pricing import FrozenRates, Usage, cost_nanos
 from billing.services import seed_plans
 from codexflow.catalogue import directory
 from codexflow.lib import clock
 from codexflow.lib.ids import new_id
 from codexflow.lib.redis import sync_client
-from logs.drain import drain
-from logs.events import RANK_PROVIDER, AttemptFact, UsageEvent
-from logs.reconcile import reconcile
-from logs.services import settle_event
+from logs.pipeline.drain import drain
+from logs.pipeline.events import RANK_PROVIDER, AttemptFact, UsageEvent
+from logs.pipeline.reconcile import reconcile
+from logs.pipeline.sweeper import settle_event
 from tests.chaos.audit import Report, audit
 from tests.chaos.books import Books, UpstreamCall, read_database, read_journal, read_redis
 from tests.chaos.house import Death, caller_of

@@ -21,10 +21,10 @@ from urllib.parse import urlencode
 from codexflow.dev.litellm import CONFIG as LITELLM_CONFIG
 from codexflow.dev.smoke import SmokeFailed, running_installation
 from codexflow.lib.clock import monotonic_s, now
-from codexflow.testing.litellm import running_as_shipped
 from tests.clients import install
 from tests.clients.box import ClientFailed, boxed
 from tests.clients.trials import TRIALS, Trial
+from tests.support.litellm import running_as_shipped
 
 ROWS_WITHIN_S = 20.0
 HEADINGS = ("client", "version", "surface", "streamed", "tool loop", "recorded", "notes")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from codexflow.lib.clock import monotonic_s
 from tests.fuzz.run import fuzz
-from tests.small_house import beside, small_house, unbreakable_models, web_pid
+from tests.support.mini_stack import beside, small_house, unbreakable_models, web_pid
 
 MOST_GROWN_KB = 50 * 1024
 SHOWN = 40

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from random import Random
 
 from tests.fuzz.bodies import SEEDS, body_of
-from tests.small_house import memory_kb
+from tests.support.mini_stack import memory_kb
 from tests.wire import Wire, request
 
 CONNECTIONS = 12

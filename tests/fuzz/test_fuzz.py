@@ -4,12 +4,12 @@ import asyncio
 
 import pytest
 
-from codexflow.testing.live import Gateway, Live
 from keys.tests.factories import a_key
 from tests.fuzz.bodies import SEEDS, body_of
 from tests.fuzz.run import fuzz
 from tests.gateway.test_surfaces import WAYS
 from tests.seeds import seed_of
+from tests.support.live import Gateway, Live
 
 BODIES = 1_500
 MOST_GROWN_KB = 50 * 1024

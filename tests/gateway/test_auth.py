@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from accounts.tests.factories import a_user
 from billing.tests.factories import an_organization
 from codexflow.lib.clock import now
-from codexflow.testing.examples import examples
-from codexflow.testing.live import Live
-from codexflow.testing.waiting import until
 from keys import notices
 from keys.services import revoke_key
 from keys.tests.factories import a_key, with_another_secret
-from routing.surfaces import COUNT_TOKENS, SURFACES
+from routing.surfaces.table import COUNT_TOKENS, SURFACES
+from tests.support.examples import examples
+from tests.support.live import Live
+from tests.support.waiting import until
 
 REFUSAL = {
     "error": {"message": "Invalid API key", "type": "invalid_request_error", "param": None, "code": "invalid_api_key"}

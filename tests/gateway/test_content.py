@@ -11,15 +11,15 @@ from psycopg import sql
 
 from accounts.services import set_content_retention
 from codexflow.lib.ids import random_id
-from codexflow.testing.live import Gateway, Live
-from codexflow.testing.waiting import until
 from keys.services import IssuedKey
 from keys.tests.factories import a_key
-from logs.content import Texts
-from logs.content_store import content_of, name_of
+from logs.content.codec import Texts
+from logs.content.store import content_of, name_of
 from logs.litellm.tests.factories import a_payload
 from logs.models import RequestContent, RequestLog
 from tests.gateway.test_surfaces import STREAMING, Way
+from tests.support.live import Gateway, Live
+from tests.support.waiting import until
 
 HOOK_KEY = "content-hook-key"
 

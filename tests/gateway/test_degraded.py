@@ -16,13 +16,13 @@ from billing.services import set_budgets
 from billing.tests.factories import an_organization
 from codexflow.dev.valkey import free_port
 from codexflow.lib.clock import monotonic_s, now_s
-from codexflow.testing.fault_proxy import FaultProxy, fault_proxy
-from codexflow.testing.live import Gateway, Live
-from codexflow.testing.waiting import until
 from keys.services import IssuedKey
 from keys.tests.factories import a_key
 from logs.models import RequestLog
-from logs.reconcile import reconcile
+from logs.pipeline.reconcile import reconcile
+from tests.support.fault_proxy import FaultProxy, fault_proxy
+from tests.support.live import Gateway, Live
+from tests.support.waiting import until
 
 # Nobody may wait longer than 0.3 s for Redis; the rest is this machine's, which is busy with other tests.
 NOISE_S = 1.2

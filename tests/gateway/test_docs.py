@@ -9,7 +9,7 @@ from drf_spectacular.generators import SchemaGenerator
 
 from codexflow.env import REPOSITORY
 from routing.gateway import MODEL_ROUTE, ROUTES
-from routing.surfaces import SURFACES
+from routing.surfaces.table import SURFACES
 
 
 def test_every_route_is_documented_and_nothing_else_is() -> None:

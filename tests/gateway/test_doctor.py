@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from codexflow.pages import doctor
-from codexflow.testing.live import Live
 from keys.tests.factories import a_key, with_another_secret
+from tests.support.live import Live
 
 pytestmark = pytest.mark.curl
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import httpx
 
-from codexflow.testing.live import Live
-from codexflow.testing.waiting import until
 from keys.tests.factories import a_key
+from tests.support.live import Live
+from tests.support.waiting import until
 
 
 def api(live: Live, key: str, method: str, path: str, **more: Any) -> httpx.Response:

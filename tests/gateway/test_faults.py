@@ -12,11 +12,11 @@ from typing import Any
 import httpx
 
 from billing.tests.factories import an_organization
-from codexflow.testing.live import Gateway, Live
-from codexflow.testing.waiting import until
 from keys.tests.factories import a_key
 from logs.models import RequestLog
 from tests.gateway.test_surfaces import WAYS, Way, error_of, last_event
+from tests.support.live import Gateway, Live
+from tests.support.waiting import until
 
 FAULTS = (
     "500", "502", "503", "503 retry_after=5", "504", "429", "429 retry_after=7", "529", "401",

@@ -9,10 +9,10 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from codexflow.testing.live import Live
 from keys.tests.factories import a_key
-from routing.surfaces import COUNT_TOKENS, SURFACES
+from routing.surfaces.table import COUNT_TOKENS, SURFACES
 from tests.gateway.test_surfaces import STREAMING, WAYS, Way
+from tests.support.live import Live
 from tests.wire import Wire, request
 
 

@@ -9,17 +9,17 @@ import httpx
 import pytest
 
 from accounts.models import Organization
-from billing.limits import month_of
+from billing.limiter.limits import month_of
 from billing.models import Account, LedgerEntry, Plan
 from billing.services import add_credit, set_budgets
 from billing.tests.factories import an_organization
 from codexflow.lib.clock import now_s
 from codexflow.lib.ids import random_id
-from codexflow.testing.live import PATIENT, Live
-from codexflow.testing.waiting import until
 from keys.tests.factories import a_key
 from logs.models import RequestLog
-from logs.reconcile import reconcile
+from logs.pipeline.reconcile import reconcile
+from tests.support.live import PATIENT, Live
+from tests.support.waiting import until
 
 BODY: dict[str, Any] = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Hello"}]}
 

@@ -19,18 +19,18 @@ from accounts.tests.factories import a_member, a_user
 from billing.tests.factories import an_organization
 from codexflow.lib.clock import monotonic_s
 from codexflow.lib.ids import random_id
-from codexflow.testing.live import Gateway, Live
-from codexflow.testing.waiting import until
 from keys.models import ApiKey
 from keys.tests.factories import a_key
-from logs import live as announcements
-from logs.consumers import MAX_OF_ONE
-from logs.drain import store
-from logs.events import RANK_COUNTED
 from logs.litellm.ingest import take
 from logs.litellm.tests.factories import a_payload, mapped
+from logs.pipeline.drain import store
+from logs.pipeline.events import RANK_COUNTED
+from logs.pipeline.tests.test_drain import entries
+from logs.tail import publisher as announcements
+from logs.tail.consumer import MAX_OF_ONE
 from logs.tests.factories import an_event
-from logs.tests.test_drain import entries
+from tests.support.live import Gateway, Live
+from tests.support.waiting import until
 
 
 def cookie_of(user: User) -> str:

@@ -13,10 +13,10 @@ from accounts.tests.factories import a_member, a_user
 from billing.tests.factories import an_organization
 from codexflow.lib.clock import now
 from codexflow.lib.ids import new_id
-from codexflow.testing.live import Live
-from codexflow.testing.waiting import until
 from keys.models import ApiKey
 from keys.tests.factories import a_key
+from tests.support.live import Live
+from tests.support.waiting import until
 
 
 def api(live: Live, key: str, method: str, path: str, **more: Any) -> httpx.Response:

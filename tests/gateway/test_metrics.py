@@ -2,7 +2,7 @@
 
 import httpx
 
-from codexflow.testing.live import Live
+from tests.support.live import Live
 
 TOKEN = "a-token-of-some-length"
 

@@ -3,7 +3,7 @@
 import httpx
 import pytest
 
-from codexflow.testing.live import Live
+from tests.support.live import Live
 
 PATHS = [
     "3rdparty/", "3rdparty/login/cancelled/", "3rdparty/login/error/", "3rdparty/signup/", "social/connections/",

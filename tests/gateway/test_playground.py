@@ -15,10 +15,10 @@ from accounts.tests.factories import a_member, a_user
 from billing.models import LedgerEntry, Plan
 from billing.tests.factories import an_organization
 from codexflow.lib.clock import now
-from codexflow.testing.live import Live
 from keys.models import ApiKey
 from keys.services import playground_key
 from keys.tests.factories import a_key
+from tests.support.live import Live
 
 BODY = {"model": "cfx-plan", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 30}
 

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from billing.models import LedgerEntry
 from billing.pricing import FrozenRates, Usage, cost_nanos
 from codexflow.lib.ids import new_id
-from codexflow.testing.examples import examples
-from codexflow.testing.live import Live
-from codexflow.testing.waiting import until
 from keys.tests.factories import a_key
 from logs.models import RequestLog
+from tests.support.examples import examples
+from tests.support.live import Live
+from tests.support.waiting import until
 
 
 def ask(live: Live, key: str, request_id: str) -> httpx.Response:

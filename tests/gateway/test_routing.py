@@ -8,9 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from codexflow.testing.examples import examples
-from codexflow.testing.live import Live
 from keys.tests.factories import a_key
+from tests.support.examples import examples
+from tests.support.live import Live
 
 
 @pytest.fixture

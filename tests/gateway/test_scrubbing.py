@@ -6,9 +6,9 @@ import httpx
 import pytest
 
 from codexflow.lib.ids import random_id
-from codexflow.testing.live import Gateway, Live
 from keys.tests.factories import a_key
 from tests.gateway.test_surfaces import STREAMING, WAYS, Way, error_of
+from tests.support.live import Gateway, Live
 
 BY_PATH = [pytest.param(way, id=way.path) for way in WAYS if "?" not in way.path and way.path != "/chat/completions"]
 # As in codexflow/dev/demo_upstream/errors.py, and what callers hear.

@@ -5,9 +5,9 @@ from typing import Any
 import openai
 import pytest
 
-from codexflow.testing.live import Live
 from keys.services import revoke_key
 from keys.tests.factories import a_key
+from tests.support.live import Live
 
 HELLO = [{"role": "user", "content": "Hello"}]
 TOOL = {

@@ -7,8 +7,8 @@ from typing import Any
 import anthropic
 import pytest
 
-from codexflow.testing.live import Live
 from keys.tests.factories import a_key
+from tests.support.live import Live
 
 HELLO: Any = [{"role": "user", "content": "Hello"}]
 ADD = 'call tool add with {"a": 40, "b": 2}'

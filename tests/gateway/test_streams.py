@@ -9,12 +9,12 @@ import httpx
 import pytest
 from django.db import close_old_connections
 
-from codexflow.testing.live import Gateway, Live
-from codexflow.testing.waiting import until
 from keys.tests.factories import a_key
 from logs.models import RequestLog
 from tests.gateway.test_surfaces import STREAMING, WAYS, Way, error_of, last_event
-from tests.small_house import memory_kb
+from tests.support.live import Gateway, Live
+from tests.support.mini_stack import memory_kb
+from tests.support.waiting import until
 from tests.wire import Wire, request
 
 

@@ -7,9 +7,9 @@ from typing import Any
 import httpx
 import pytest
 
-from codexflow.testing.live import Live
 from keys.tests.factories import a_key
-from routing.surfaces import SURFACES
+from routing.surfaces.table import SURFACES
+from tests.support.live import Live
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,11 @@
 import httpx
 import pytest
 
-from codexflow.testing.live import Live
-from codexflow.testing.waiting import until
 from keys.tests.factories import a_key
 from logs.models import RequestLog, UpstreamAttempt
-from logs.selectors import request_of
+from logs.requests.selectors import request_of
+from tests.support.live import Live
+from tests.support.waiting import until
 
 
 @pytest.fixture

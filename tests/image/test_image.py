@@ -16,11 +16,11 @@ from django.db import connection
 
 from codexflow.dev.valkey import LOOPBACK, free_port
 from codexflow.env import REPOSITORY
-from codexflow.testing.waiting import until
 from tests.image.dockerignore import context, rules_of
+from tests.support.waiting import until
 
 # Folders that only development has, and names that no path may have at any depth.
-DEVELOPMENT = {"codexflow/dev", "codexflow/testing", "templates/dev", "bench", "frontend", ".git", ".ci"}
+DEVELOPMENT = {"codexflow/dev", "templates/dev", "bench", "frontend", ".git", ".ci"}
 ANYWHERE = {"tests", "conftest.py", "__pycache__", "node_modules"}
 PROGRAM = [sys.executable, "-m", "codexflow.programs"]
 
@@ -40,7 +40,7 @@ for path in sorted(root.rglob("*.py")):
         importlib.import_module(".".join(parts).removesuffix(".__init__"))
 known = [module.__file__ for name, module in sys.modules.items() if name.split(".")[0] in {"codexflow", "logs"}]
 assert all(pathlib.Path(file).is_relative_to(root) for file in known if file), known
-assert not [name for name in sys.modules if name.startswith(("codexflow.dev", "codexflow.testing", "tests", "bench"))]
+assert not [name for name in sys.modules if name.startswith(("codexflow.dev", "tests", "bench"))]
 """
 
 

@@ -10,12 +10,12 @@ import httpx
 import pytest
 
 from codexflow.dev import litellm as program
-from codexflow.testing.litellm import LiteLLM, running_as_shipped
-from codexflow.testing.live import PATIENT, Gateway, Live
-from codexflow.testing.waiting import until
 from keys.tests.factories import a_key
 from routing.meter import nanos_of
 from tests.gateway.test_surfaces import last_event
+from tests.support.litellm import LiteLLM, running_as_shipped
+from tests.support.live import PATIENT, Gateway, Live
+from tests.support.waiting import until
 
 pytestmark = [pytest.mark.litellm, pytest.mark.xdist_group("litellm")]
 

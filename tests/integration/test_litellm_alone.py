@@ -14,7 +14,7 @@ from openai import APIError, OpenAI
 from codexflow.dev import litellm as program
 from codexflow.dev.demo_upstream.models import MODELS
 from codexflow.lib.ids import new_id
-from codexflow.testing.litellm import SHIPPED_MODEL, WEBHOOK_KEY, LiteLLM, running_as_shipped, shipped_config
+from tests.support.litellm import SHIPPED_MODEL, WEBHOOK_KEY, LiteLLM, running_as_shipped, shipped_config
 
 live = [pytest.mark.litellm, pytest.mark.xdist_group("litellm")]
 MODEL = "gpt-4o-mini"

@@ -9,12 +9,12 @@ import httpx
 import pytest
 from django.db import close_old_connections
 
-from codexflow.testing.litellm import MASTER_KEY, WEBHOOK_KEY, LiteLLM, running_over
-from codexflow.testing.live import PATIENT, Gateway, Live
-from codexflow.testing.waiting import until
 from keys.tests.factories import a_key
 from logs.models import RequestLog, UnmatchedReport, UpstreamAttempt
-from logs.verify import verify_rollups
+from logs.pipeline.verify import verify_rollups
+from tests.support.litellm import MASTER_KEY, WEBHOOK_KEY, LiteLLM, running_over
+from tests.support.live import PATIENT, Gateway, Live
+from tests.support.waiting import until
 
 pytestmark = [pytest.mark.litellm, pytest.mark.xdist_group("litellm")]
 PATIENCE_S = 8

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from codexflow.catalogue.schema import SHIPPED_PRICES, STAGES, Catalogue, CatalogueError, Rates, parse
 from codexflow.env import REPOSITORY
-from codexflow.testing.examples import examples
+from tests.support.examples import examples
 
 SHIPPED = (REPOSITORY / "config" / "models.yaml").read_text()
 

@@ -8,7 +8,7 @@ import pytest
 
 from codexflow.dev.home import Home
 from codexflow.dev.services import POSTGRES, VALKEY
-from codexflow.testing.upstream import Upstream, running_upstream
+from tests.support.upstream import Upstream, running_upstream
 
 BOTH = frozenset({POSTGRES, VALKEY})
 

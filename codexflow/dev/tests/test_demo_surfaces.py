@@ -14,7 +14,7 @@ from openai import APIError, OpenAI
 from codexflow.dev.demo_upstream.bridge import from_messages, from_responses
 from codexflow.dev.demo_upstream.generation import last_user_text
 from codexflow.dev.demo_upstream.tools import calls_asked_for, example, result_in
-from codexflow.testing.upstream import Upstream, running_upstream
+from tests.support.upstream import Upstream, running_upstream
 
 MODEL = "gpt-4o-mini"
 SCHEMA: dict[str, Any] = {

@@ -15,7 +15,7 @@ import pytest
 from openai import AsyncOpenAI, BadRequestError, OpenAI, RateLimitError
 
 from codexflow.lib.ids import new_id
-from codexflow.testing.upstream import Upstream, running_upstream
+from tests.support.upstream import Upstream, running_upstream
 
 MODEL = "gpt-4o-mini"
 WEATHER: dict[str, Any] = {

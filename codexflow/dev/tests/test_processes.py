@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from codexflow.dev.processes import Process, end, is_alive, process, running_in, started_with
-from codexflow.testing.waiting import until
+from tests.support.waiting import until
 
 
 def test_a_zombie_counts_as_dead() -> None:

@@ -22,7 +22,7 @@ from codexflow.dev.processes import Process, is_alive, process, running_in
 from codexflow.dev.services import POSTGRES, VALKEY, Services, own
 from codexflow.dev.tests.conftest import BOTH, environ_for
 from codexflow.env import REPOSITORY
-from codexflow.testing.waiting import until
+from tests.support.waiting import until
 
 
 def ask_database(running: Services, query: str) -> Any:

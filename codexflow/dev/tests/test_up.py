@@ -19,7 +19,7 @@ from codexflow.dev.processes import end, running_in, started_with
 from codexflow.dev.tests.conftest import environ_for
 from codexflow.dev.up import MARK
 from codexflow.env import REPOSITORY
-from codexflow.testing.waiting import until
+from tests.support.waiting import until
 
 
 def manage(home: Home, *arguments: str, **variables: str) -> "subprocess.CompletedProcess[str]":

@@ -13,7 +13,7 @@ from accounts.services import create_organization, ensure_site_settings
 from billing.services import open_account, seed_plans
 from codexflow.catalogue import directory
 from codexflow.settings import ENV
-from logs.partitions import make_ahead
+from logs.pipeline.partitions import make_ahead
 
 ADMIN_EMAIL = "admin@cfx.dev"
 ADMIN_ORGANIZATION = "codexflow"

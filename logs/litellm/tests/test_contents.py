@@ -9,7 +9,7 @@ from codexflow.lib import clock
 from codexflow.lib.ids import random_id
 from keys.services import IssuedKey
 from keys.tests.factories import a_key
-from logs.content import decode, text_of
+from logs.content.codec import decode, text_of
 from logs.litellm import contents
 from logs.litellm.mapping import told_of
 from logs.litellm.tests.factories import a_payload

@@ -12,7 +12,7 @@ from redis import Redis
 
 from accounts.services import create_personal_organization
 from accounts.tests.factories import a_user
-from billing.limits import Payer, ShardKeys
+from billing.limiter.limits import Payer, ShardKeys
 from billing.models import Account, LedgerEntry, SpendDaily
 from billing.pricing import Usage, cost_nanos
 from billing.services import open_account, seed_plans
@@ -24,14 +24,14 @@ from codexflow.lib.redis import sync_client
 from keys import secret
 from keys.models import ApiKey
 from keys.tests.factories import a_key
-from logs.drain import store
-from logs.events import RANK_COUNTED, RANK_LITELLM, RANK_NONE, RANK_PROVIDER, AttemptFact, UsageEvent, orphaned
 from logs.litellm.ingest import PATIENCE, forget_identities, forget_unmatched, retry, take
 from logs.litellm.tests.factories import a_payload, a_spend_row, mapped
 from logs.models import ReportIdentity, RequestLog, UnmatchedReport, UpstreamAttempt
+from logs.pipeline.drain import store
+from logs.pipeline.events import RANK_COUNTED, RANK_LITELLM, RANK_NONE, RANK_PROVIDER, AttemptFact, UsageEvent, orphaned
+from logs.pipeline.tests.test_drain import entries
+from logs.pipeline.verify import verify_rollups
 from logs.tests.factories import RATES, an_event
-from logs.tests.test_drain import entries
-from logs.verify import verify_rollups
 
 pytestmark = pytest.mark.django_db(transaction=True)
 REPORTED = Usage(prompt_tokens=120, completion_tokens=60)

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from billing.pricing import Usage
 from codexflow.lib.ids import new_id, started_at
-from codexflow.testing.examples import examples
 from keys import secret
 from logs.litellm.mapping import MASTER_KEY, NotReports, elements, nanos_of
 from logs.litellm.report import (
@@ -24,6 +23,7 @@ from logs.litellm.report import (
     id_of,
 )
 from logs.litellm.tests.factories import CAPTURED, SALTS, a_payload, a_spend_row, mapped
+from tests.support.examples import examples
 
 SIMPLE = {
     "user_id": "cf_abc123def456",

@@ -17,13 +17,13 @@ from codexflow.catalogue import directory
 from codexflow.lib import clock
 from codexflow.lib.ids import new_id, random_id
 from keys.tests.factories import a_key
-from logs.drain import store
-from logs.events import RANK_PROVIDER, AttemptFact, UsageEvent
 from logs.litellm.ingest import take
 from logs.litellm.reconciliation import DayModel, compare, totals
 from logs.litellm.tests.factories import a_payload, mapped
+from logs.pipeline.drain import store
+from logs.pipeline.events import RANK_PROVIDER, AttemptFact, UsageEvent
+from logs.pipeline.tests.test_drain import entries
 from logs.tests.factories import an_event
-from logs.tests.test_drain import entries
 
 pytestmark = pytest.mark.django_db(transaction=True)
 USAGE = Usage(prompt_tokens=120, completion_tokens=60)

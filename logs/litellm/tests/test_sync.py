@@ -16,20 +16,20 @@ from billing.tests.factories import an_organization
 from codexflow.lib import clock
 from codexflow.lib.ids import random_id
 from codexflow.lib.redis import sync_client
-from codexflow.testing.litellm_admin import ADMIN_KEY, LitellmAdmin
 from keys.models import ApiKey
 from keys.tests.factories import a_key
-from logs.drain import store
-from logs.events import RANK_COUNTED, AttemptFact, UsageEvent
 from logs.litellm import sync as syncing
 from logs.litellm.client import KeyRefused, LitellmClient, LitellmError, NoDatabase
 from logs.litellm.ingest import Taken, take
 from logs.litellm.sync import WIDE, alone, days_back, read_window
 from logs.litellm.tests.factories import a_payload, a_spend_row
 from logs.models import RequestLog, SyncRun, UnmatchedReport
+from logs.pipeline.drain import store
+from logs.pipeline.events import RANK_COUNTED, AttemptFact, UsageEvent
+from logs.pipeline.tests.test_drain import entries
+from logs.pipeline.verify import verify_rollups
 from logs.tests.factories import an_event
-from logs.tests.test_drain import entries
-from logs.verify import verify_rollups
+from tests.support.litellm_admin import ADMIN_KEY, LitellmAdmin
 
 pytestmark = pytest.mark.django_db(transaction=True)
 VERSIONS = ["1.80.8", "1.90.0", "1.109.1"]
@@ -117,7 +117,7 @@ def test_pages_are_read_until_one_is_empty(versions: LitellmAdmin) -> None:
 
 
 def test_rows_beyond_the_capped_total_are_read(litellm: LitellmAdmin, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("codexflow.testing.litellm_admin.CAP", 100)
+    monkeypatch.setattr("tests.support.litellm_admin.CAP", 100)
     monkeypatch.setattr("logs.litellm.client.PAGE_SIZES", (100,))
     litellm.rows = [spend_row(f"c{n}", key_hash=CUSTOMER, started_s=clock.now_s() - n) for n in range(250)]
     run = read(litellm)

@@ -22,9 +22,13 @@ from billing.pricing import Usage, cost_nanos
 from billing.tests.factories import an_organization
 from codexflow.lib import clock
 from codexflow.lib.ids import random_id
-from codexflow.testing.examples import examples
-from logs.drain import store
-from logs.events import (
+from logs.litellm.ingest import retry, take
+from logs.litellm.report import Report
+from logs.litellm.tests.factories import a_payload, a_spend_row, mapped
+from logs.litellm.tests.test_ingest import a_mapped_key
+from logs.models import ReportIdentity, RequestLog, UnmatchedReport, UpstreamAttempt, UsageDaily, UsageHourly
+from logs.pipeline.drain import store
+from logs.pipeline.events import (
     RANK_COUNTED,
     RANK_LITELLM,
     RANK_NONE,
@@ -33,16 +37,12 @@ from logs.events import (
     UsageEvent,
     orphaned,
 )
-from logs.litellm.ingest import retry, take
-from logs.litellm.report import Report
-from logs.litellm.tests.factories import a_payload, a_spend_row, mapped
-from logs.litellm.tests.test_ingest import a_mapped_key
-from logs.merge import Told, better, corrected, merge, winner_of
-from logs.models import ReportIdentity, RequestLog, UnmatchedReport, UpstreamAttempt, UsageDaily, UsageHourly
-from logs.rollups import Folded
+from logs.pipeline.merge import Told, better, corrected, merge, winner_of
+from logs.pipeline.rollups import Folded
+from logs.pipeline.tests.test_drain import books, entries
+from logs.pipeline.verify import verify_rollups
 from logs.tests.factories import RATES, an_event
-from logs.tests.test_drain import books, entries
-from logs.verify import verify_rollups
+from tests.support.examples import examples
 
 IDS = UUID(int=1), UUID(int=2)
 TIMES = 5

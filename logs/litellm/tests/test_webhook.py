@@ -16,15 +16,15 @@ from codexflow.env import Env
 from codexflow.lib.ids import random_id
 from codexflow.lib.redis import sync_client
 from keys.tests.factories import a_key
-from logs.drain import store
-from logs.events import RANK_COUNTED, RANK_LITELLM
 from logs.litellm.report import decode_delivery
 from logs.litellm.stream import FIELD, name_of, take_waiting
 from logs.litellm.tests.factories import CAPTURED, a_payload
 from logs.litellm.webhook import PATH, MinuteCount, Webhook
 from logs.models import DeadLetter, RequestLog
+from logs.pipeline.drain import store
+from logs.pipeline.events import RANK_COUNTED, RANK_LITELLM
+from logs.pipeline.tests.test_drain import entries
 from logs.tests.factories import an_event
-from logs.tests.test_drain import entries
 
 KEYS = ("first-key", "second-key")
 

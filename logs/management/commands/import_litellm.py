@@ -13,7 +13,7 @@ from codexflow.lib.redis import sync_client
 from logs.litellm.client import LitellmClient
 from logs.litellm.sync import alone, days_back, read_window
 from logs.models import SyncRun
-from logs.partitions import DAYS_BACK, make_ahead
+from logs.pipeline.partitions import DAYS_BACK, make_ahead
 
 BAR = 30
 

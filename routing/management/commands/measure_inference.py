@@ -8,7 +8,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from typing_extensions import override
 
 from codexflow.catalogue import schema
-from routing import labelled
+from routing.inference import evaluation
 
 
 class Command(BaseCommand):
@@ -17,29 +17,29 @@ class Command(BaseCommand):
     @override
     def add_arguments(self, parser: CommandParser) -> None:
         which = parser.add_mutually_exclusive_group()
-        which.add_argument("--set", choices=labelled.SETS, default="labelled", help="a set that comes with CodexFlow")
+        which.add_argument("--set", choices=evaluation.SETS, default="labelled", help="a set that comes with CodexFlow")
         which.add_argument(
-            "--file", type=Path, help="prompts of your own, in the form of routing/prompts/labelled.yaml"
+            "--file", type=Path, help="prompts of your own, in the form of routing/inference/prompts/labelled.yaml"
         )
         parser.add_argument("--time", action="store_true", help="also tell what a prompt of 2 KB takes")
         parser.add_argument("--config", type=Path, default=settings.ENV.config_path, help="the models.yaml to measure")
 
     @override
     def handle(self, *args: Any, **options: Any) -> str:
-        file = options["file"] or labelled.SETS[options["set"]]
+        file = options["file"] or evaluation.SETS[options["set"]]
         try:
             config = schema.parse(_read(options["config"]), source=options["config"].name).inference
-            prompts = labelled.parse(_read(file), source=file.name)
-        except (schema.CatalogueError, labelled.LabelledError) as exc:
+            prompts = evaluation.parse(_read(file), source=file.name)
+        except (schema.CatalogueError, evaluation.LabelledError) as exc:
             raise CommandError(str(exc)) from exc
-        found = labelled.guesses(prompts, config)
-        for line in labelled.report(found):
+        found = evaluation.guesses(prompts, config)
+        for line in evaluation.report(found):
             self.stdout.write(line)
         if options["time"]:
-            took_us = labelled.timed_us(prompts, config)
+            took_us = evaluation.timed_us(prompts, config)
             self.stdout.write(f"2 KB: median {took_us[len(took_us) // 2]:.1f} µs, slowest {took_us[-1]:.1f} µs\n")
         return (
-            f"{sum(guess.is_right for guess in found)} of {len(found)} right: {100 * labelled.accuracy(found):.1f} %."
+            f"{sum(guess.is_right for guess in found)} of {len(found)} right: {100 * evaluation.accuracy(found):.1f} %."
         )
 
 

@@ -1,0 +1,314 @@
+"""admit, settle, heartbeat: the only way in and out of every limit. The face of the Lua scripts.
+
+Each script runs in one round trip and one step: a thousand simultaneous calls never pass a limit by one, and a
+refused call changes nothing. Truth is PostgreSQL; Redis holds truth plus what is in flight. A scope that Redis does
+not know is loaded from PostgreSQL before anything is admitted by it, so an emptied Redis gives nothing away.
+
+The gateway calls the async functions on its Pipeline; sweeper and shipper call the sync ones on redis-py.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from msgspec import Struct
+from redis import Redis, RedisError, ResponseError
+
+from billing.errors import LimiterAway
+from billing.limiter.admission import SCOPES, SECONDS_PER_DAY, refusal
+from billing.limiter.admission import Admission as Admission  # part of this face
+from billing.plans import Limits
+from codexflow.lib.redis import Argument, Pipeline, RedisUnavailable, Script, shard_of, tag
+
+_LUA = Path(__file__).parent / "lua"
+ADMIT = Script(_LUA / "admit.lua")
+SETTLE = Script(_LUA / "settle.lua")
+HEARTBEAT = Script(_LUA / "heartbeat.lua")
+WARM = Script(_LUA / "warm.lua")
+COUNT = Script(_LUA / "count.lua")
+
+# What a stall of the connection is given to end, and what it and the second answer get together: with the first
+# try's timeout of 100 ms no call waits longer than 300 ms for Redis.
+SECOND_CHANCE_S = 0.15
+SECOND_ANSWER_S = 0.18
+RECENT_S = 600
+
+
+@dataclass(frozen=True, slots=True)
+class ShardKeys:
+    """Redis keys of one shard."""
+
+    alive: bytes
+    intents: bytes
+    progress: bytes
+    usage: bytes
+    prefix: str
+
+    @classmethod
+    def of(cls, prefix: str, shard: int) -> "ShardKeys":
+        base = f"{prefix}:{tag(shard)}:"
+        alive, intents, progress, usage = (
+            f"{base}{name}".encode() for name in ("alive", "intents", "progress", "usage")
+        )
+        return cls(alive, intents, progress, usage, base)
+
+
+@dataclass(frozen=True, slots=True)
+class Payer:
+    """Whom a call counts against: an organization and one of its keys, with the Redis keys of both."""
+
+    organization_id: UUID
+    organization: bytes  # its id as text
+    key_id: UUID
+    shard: ShardKeys
+    scopes: tuple[bytes, bytes]
+    slots: tuple[bytes, bytes]
+    admit_keys: tuple[bytes, ...]  # of admit.lua, and the first of settle.lua
+
+    @classmethod
+    def of(cls, prefix: str, organization_id: UUID, key_id: UUID) -> "Payer":
+        shard = ShardKeys.of(prefix, shard_of(organization_id))
+        organization, key = f"o:{organization_id}", f"k:{key_id}"
+        scopes = (f"{shard.prefix}scope:{organization}".encode(), f"{shard.prefix}scope:{key}".encode())
+        slots = (f"{shard.prefix}slots:{organization}".encode(), f"{shard.prefix}slots:{key}".encode())
+        return cls(
+            organization_id,
+            str(organization_id).encode(),
+            key_id,
+            shard,
+            scopes,
+            slots,
+            (*scopes, shard.alive, shard.intents, *slots),
+        )
+
+
+class Claim(Struct, frozen=True, kw_only=True):
+    """What a call asks for."""
+
+    request_id: UUID
+    takes_slot: bool
+    hold_nanos: int
+    tokens: int
+    intent: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScopeTruth:
+    """A scope's sums as PostgreSQL has them."""
+
+    requests_today: int = 0
+    day_nanos: int = 0
+    month_nanos: int = 0
+    total_nanos: int = 0
+
+
+class Settlement(Struct, frozen=True, kw_only=True):
+    """How a call ended, for the counters, and its event for the log."""
+
+    request_id: UUID
+    event: bytes
+    cost_nanos: int
+    hold_nanos: int
+    tokens_used: int
+    tokens_reserved: int
+    day: int
+    minute: int
+
+
+# (payer, index of the scope, day) -> its truth. Raises LimiterUnavailable.
+LoadTruth = Callable[[Payer, int, int], Awaitable[ScopeTruth]]
+
+
+async def admit(
+    redis: Pipeline,
+    payer: Payer,
+    limits: tuple[Limits, Limits],
+    claim: Claim,
+    *,
+    lease_ms: int,
+    load_truth: LoadTruth,
+    is_forced: bool = False,
+) -> Admission:
+    """Check every limit, count the call, take its hold and its lease, and write its intent; or change nothing.
+
+    Raises DailyQuotaExceeded, RateLimitExceeded, TokenRateExceeded, ConcurrencyExceeded (429), InsufficientQuota (402),
+    each with the state of the limits in `facts["admission"]`; LimiterAway (503) when Redis cannot answer,
+    LimiterUnavailable when PostgreSQL cannot for a scope that Redis does not know.
+    """
+    organization, key = limits
+    args: list[Argument] = [
+        str(claim.request_id),
+        lease_ms,
+        b"1" if claim.takes_slot else b"0",
+        claim.hold_nanos,
+        claim.tokens,
+        claim.intent,
+        b"1" if is_forced else b"0",
+        organization.packed,
+        key.packed,
+    ]
+    try:
+        reply = await redis.run(ADMIT, payer.admit_keys, args)
+        if reply[0] == b"cold":
+            reply = await _warmed(redis, payer, args, load_truth, reply)
+    except RedisUnavailable as exc:
+        reply = await _ask_again(redis, payer, args, load_truth, exc)
+    except ResponseError as exc:
+        raise LimiterAway(reason=repr(exc), retry_after_s=1) from exc
+    verdict, day, now_ms, minute, scope, day_o, day_k, requests_o, requests_k, tokens_o, tokens_k, slot_in_ms = reply
+    admission = Admission(
+        day=day,
+        minute=minute,
+        now_ms=now_ms,
+        limits=limits,
+        requests_today=(day_o, day_k),
+        minute_requests=(requests_o, requests_k),
+        minute_tokens=(tokens_o, tokens_k),
+    )
+    if verdict in (b"ok", b"dup"):
+        return admission
+    raise refusal(verdict.decode(), scope - 1, admission, slot_free_in_ms=slot_in_ms)
+
+
+async def _warmed(
+    redis: Pipeline, payer: Payer, args: Sequence[Argument], load_truth: LoadTruth, reply: list[Any]
+) -> list[Any]:
+    """The script's answer once it knows the scopes. `reply` is its first; each scope may be cold once."""
+    for _ in range(len(SCOPES)):
+        if reply[0] != b"cold":
+            return reply
+        day, scope = reply[1], reply[4] - 1
+        truth = await load_truth(payer, scope, day)
+        await redis.run(WARM, [payer.scopes[scope]], _warm_args(day, truth))
+        reply = await redis.run(ADMIT, payer.admit_keys, args)
+    if reply[0] == b"cold":
+        raise LimiterAway(reason="scopes do not stay loaded", retry_after_s=1)
+    return reply
+
+
+async def _ask_again(
+    redis: Pipeline, payer: Payer, args: Sequence[Argument], load_truth: LoadTruth, first: RedisUnavailable
+) -> list[Any]:
+    """A stall of a moment should not cost the caller an answer; a longer one should not cost it time.
+
+    Asking twice is harmless: the first may have been counted, and then the second is told so.
+    """
+    try:
+        async with asyncio.timeout(SECOND_ANSWER_S):
+            if not await redis.until_up(SECOND_CHANCE_S):
+                raise LimiterAway(reason=repr(first), retry_after_s=1) from first
+            reply = await redis.run(ADMIT, payer.admit_keys, args)
+            return await _warmed(redis, payer, args, load_truth, reply)
+    except (RedisUnavailable, ResponseError, TimeoutError) as again:
+        raise LimiterAway(reason=repr(again), retry_after_s=1) from again
+
+
+async def settle(redis: Pipeline, payer: Payer, settlement: Settlement) -> bool:
+    """Append the event, give lease and hold back, charge. Returns whether this call moved the money.
+
+    Raises RedisUnavailable; the journal then carries the event.
+    """
+    reply = await redis.run(SETTLE, *_settle_command(payer, settlement))
+    return bool(reply)
+
+
+def settle_sync(redis: "Redis", payer: Payer, settlement: Settlement) -> bool:
+    """As `settle`, for tasks. Raises redis.RedisError."""
+    return bool(SETTLE.run(redis, *_settle_command(payer, settlement)))
+
+
+def count_sync(redis: "Redis", payer: Payer, *, day: int, requests: int, cost_nanos: int) -> None:
+    """Count calls that nobody admitted, once PostgreSQL has them. Raises redis.RedisError: it will be made up for."""
+    COUNT.run(redis, list(payer.scopes), [day, month_of(day), requests, cost_nanos])
+
+
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """A live call as the heartbeat reports it."""
+
+    request_id: UUID
+    payer: Payer
+    takes_slot: bool
+    progress: str
+
+
+async def heartbeat(redis: Pipeline, pulses: Sequence[Pulse], *, lease_ms: int) -> set[UUID]:
+    """Renew the leases of all live calls of this process. Returns the calls that Redis has forgotten.
+
+    Raises RedisUnavailable.
+    """
+    by_shard: dict[bytes, list[Pulse]] = {}
+    for pulse in pulses:
+        by_shard.setdefault(pulse.payer.shard.alive, []).append(pulse)
+    lost: set[UUID] = set()
+    for group in by_shard.values():
+        shard = group[0].payer.shard
+        keys = [shard.alive, shard.intents, shard.progress]
+        index: dict[bytes, int] = {}
+        args: list[Argument] = [lease_ms]
+        for pulse in group:
+            args.append(str(pulse.request_id))
+            for slot in pulse.payer.slots:
+                if pulse.takes_slot and slot not in index:
+                    keys.append(slot)
+                    index[slot] = len(keys)
+                args.append(index[slot] if pulse.takes_slot else 0)
+            args.append(pulse.progress)
+        lost.update(UUID(each.decode()) for each in await redis.run(HEARTBEAT, keys, args))
+    return lost
+
+
+def held_nanos(redis: "Redis", prefix: str, organization_id: UUID) -> int | None:
+    """What the organization's running calls hold now; None while Redis is away. For pages, not for decisions."""
+    shard = ShardKeys.of(prefix, shard_of(organization_id))
+    try:
+        stored: Any = redis.hget(f"{shard.prefix}scope:o:{organization_id}", "held")
+    except RedisError:
+        return None
+    return max(0, int(stored or 0))
+
+
+def read_intent(stored: bytes) -> tuple[int, int, bytes]:
+    """Day and minute of admission, and the intent as the caller wrote it."""
+    day, minute, intent = stored.split(b":", 2)
+    return int(day), int(minute), intent
+
+
+@lru_cache(maxsize=64)
+def month_of(day: int) -> int:
+    """Months since year 0 of a day since 1970, as admit.lua counts them."""
+    date = datetime.fromtimestamp(day * SECONDS_PER_DAY, UTC)
+    return date.year * 12 + date.month - 1
+
+
+def _warm_args(day: int, truth: ScopeTruth) -> list[Argument]:
+    return [day, truth.requests_today, truth.day_nanos, month_of(day), truth.month_nanos, truth.total_nanos]
+
+
+def _settle_command(payer: Payer, settlement: Settlement) -> tuple[list[bytes], list[Any]]:
+    shard, request_id = payer.shard, str(settlement.request_id)
+    keys = [*payer.admit_keys, shard.progress, shard.usage, recent_key(shard, request_id)]
+    args = [
+        request_id,
+        settlement.event,
+        settlement.cost_nanos,
+        settlement.hold_nanos,
+        settlement.tokens_used,
+        settlement.tokens_reserved,
+        settlement.day,
+        settlement.minute,
+        payer.organization,
+        RECENT_S,
+        month_of(settlement.day),
+    ]
+    return keys, args
+
+
+def recent_key(shard: ShardKeys, request_id: UUID | str) -> bytes:
+    """Says for ten minutes whose request it was, so that a row on its way is not reported missing."""
+    return f"{shard.prefix}recent:{request_id}".encode()

@@ -1,0 +1,64 @@
+"""What a call can cost at most, and which models of a chain it may be tried with."""
+
+import msgspec
+from hypothesis import given
+from hypothesis import strategies as st
+
+from billing.limiter.holds import CallSize, no_dearer_than_first, worst_nanos
+from billing.pricing import FrozenRates, Usage, cost_nanos
+from billing.tests.strategies import rates
+
+
+def priced_sensibly(rates: FrozenRates) -> FrozenRates:
+    """No cache serves at more than the price of input; keeping for an hour costs no less than for minutes."""
+    write_nanos, write_1h_nanos = sorted((rates.cache_write_nanos or 0, rates.cache_write_1h_nanos or 0))
+    return msgspec.structs.replace(
+        rates,
+        cached_nanos=min(rates.cached_nanos, rates.input_nanos),
+        cache_write_nanos=write_nanos,
+        cache_write_1h_nanos=write_1h_nanos,
+    )
+
+
+sensible_rates = rates.map(priced_sensibly)
+sizes = st.builds(
+    CallSize,
+    text_bytes=st.integers(0, 10**7),
+    messages=st.integers(0, 100),
+    images=st.integers(0, 20),
+    max_output_tokens=st.integers(1, 100_000),
+    choices=st.integers(1, 8),
+    may_cache_for_an_hour=st.booleans(),
+)
+chains = st.lists(sensible_rates, min_size=1, max_size=5).map(
+    lambda each: {f"m{n}": rate for n, rate in enumerate(each)}
+)
+
+
+@given(size=sizes, chain=chains)
+def test_the_models_that_remain_are_exactly_those_that_the_hold_of_the_first_covers(
+    size: CallSize, chain: dict[str, FrozenRates]
+) -> None:
+    remaining, hold = no_dearer_than_first(size, chain)
+    assert next(iter(remaining)) == "m0"
+    assert list(remaining) == [model for model in chain if model in remaining]
+    assert hold == worst_nanos(size, remaining.values()) == worst_nanos(size, [chain["m0"]])
+    assert all(worst_nanos(size, [chain[model]]) > hold for model in set(chain) - set(remaining))
+
+
+@given(size=sizes, chain=chains, part=st.tuples(*[st.floats(0, 1)] * 5))
+def test_no_call_of_its_size_costs_more_than_its_hold(
+    size: CallSize, chain: dict[str, FrozenRates], part: tuple[float, ...]
+) -> None:
+    prompt = int(size.prompt_tokens * part[0])
+    written = int(prompt * part[2])
+    usage = Usage(
+        prompt_tokens=prompt,
+        cached_tokens=int((prompt - written) * part[3]),
+        cache_write_tokens=written,
+        cache_write_1h_tokens=int(written * part[4]) if size.may_cache_for_an_hour else 0,
+        completion_tokens=int(size.completion_tokens * part[1]),
+    )
+    remaining, hold = no_dearer_than_first(size, chain)
+    assert all(cost_nanos(usage, each) <= hold for each in remaining.values())
+    assert hold <= worst_nanos(size, chain.values())

@@ -1,0 +1,311 @@
+"""Requests as a file, made in the background.
+
+A job is worked at in slices of a few seconds, so that it never keeps a worker from draining for longer. What a slice
+writes is a gzip member of its own, and the job's row remembers up to where the file is whole: whoever goes on, in the
+next slice or after a worker's death, cuts off what is beyond and continues at the row's cursor. Nothing is written
+twice and nothing is lost. Rows are read by keyset a batch at a time, so memory does not grow with the file.
+"""
+
+import contextlib
+import fcntl
+import gzip
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import IO, Any
+from uuid import UUID
+
+import msgspec
+from django.conf import settings
+from django.db import connection, transaction
+from django.db.models import F
+
+from accounts.audit import record
+from accounts.models import Organization, User
+from codexflow.lib.clock import monotonic_s, now, now_s
+from codexflow.lib.ids import random_id, started_at
+from logs.errors import ExportExpired, ExportNotReady, TooManyExports
+from logs.exports.formats import COLUMNS, LINES
+from logs.models import ExportJob
+from logs.requests.selectors import Filters, requests_before
+
+logger = logging.getLogger(__name__)
+
+State = ExportJob.State
+ACTIVE = (State.QUEUED, State.RUNNING)
+MAX_RUNNING = 2  # an organization's
+MAX_ACTIVE = 10  # an organization's, waiting ones included
+BATCH = 1000
+SAVE_EVERY_S = 2.0
+SLICE_S = 5.0
+# A worker that has saved nothing for so long is dead.
+LEASE = timedelta(seconds=30)
+# Slices that ended without progress; then it is the job that kills its workers.
+MAX_ATTEMPTS = 5
+KEPT = timedelta(hours=24)
+# How long the list remembers what was exported; the audit trail does so for good.
+REMEMBERED = timedelta(days=30)
+STRAY_AFTER_S = 3600
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Requester:
+    """Who asks, for the audit trail."""
+
+    user: User | None
+    responsible: User
+    label: str = ""
+    address: str | None = None
+
+
+def request_export(
+    organization: Organization, *, file_format: str, query: dict[str, Any], filters: Filters, by: Requester
+) -> ExportJob:
+    """Queue a job, in a transaction of its own. Raises TooManyExports."""
+    with transaction.atomic():
+        # Two requests at once must not both be the last one allowed.
+        Organization.objects.select_for_update(no_key=True).get(pk=organization.pk)
+        if ExportJob.objects.filter(organization=organization, state__in=ACTIVE).count() >= MAX_ACTIVE:
+            raise TooManyExports(retry_after_s=10)
+        job = ExportJob.objects.create(
+            organization=organization,
+            created_by=by.responsible,
+            format=file_format,
+            query=query,
+            # Requests that begin later are not part of it, or it might never end.
+            filters=msgspec.to_builtins(_until(filters, now())),
+        )
+        _note("export.requested", job, by, format=file_format, query=query)
+    return job
+
+
+def cancel_export(job: ExportJob, *, by: Requester) -> ExportJob:
+    """Stop a job that waits or runs; its worker notices within a batch. One that has ended stays as it is."""
+    with transaction.atomic():
+        stopped = ExportJob.objects.filter(pk=job.pk, state__in=ACTIVE).update(
+            state=State.CANCELLED, finished_at=now(), lease=None, leased_until=None
+        )
+        if stopped:
+            _note("export.cancelled", job, by)
+    if stopped:
+        _remove(job.pk)
+    job.refresh_from_db()
+    return job
+
+
+def delete_export(job: ExportJob, *, by: Requester) -> None:
+    """Forget a job, whatever its state, with its file."""
+    with transaction.atomic():
+        _note("export.deleted", job, by, rows=job.rows)
+        ExportJob.objects.filter(pk=job.pk).delete()
+    _remove(job.pk)
+
+
+def open_export(job: ExportJob, *, by: Requester) -> Path:
+    """The file, for one download. Raises ExportExpired, ExportNotReady."""
+    if job.state == State.EXPIRED or (job.expires_at is not None and job.expires_at <= now()):
+        raise ExportExpired
+    path = path_of(job.pk)
+    if job.state != State.DONE or not path.exists():
+        raise ExportNotReady
+    _note("export.downloaded", job, by, rows=job.rows)
+    return path
+
+
+def progress_of(job: ExportJob) -> float:
+    """How much of its span of time a job has gone through, 0 to 1. Rows are never counted ahead."""
+    if job.state == State.DONE:
+        return 1.0
+    if job.cursor is None:
+        return 0.0
+    wanted = _filters(job)
+    span_s = (wanted.end - wanted.start).total_seconds()
+    gone_s = (wanted.end - started_at(job.cursor)).total_seconds()
+    return round(min(max(gone_s / span_s, 0.0), 0.99), 3) if span_s > 0 else 0.0
+
+
+# The worker's side
+
+
+def run_exports(*, within_s: float) -> int:
+    """Work at whatever waits, in slices, for about so long. Returns how many slices were done.
+
+    One worker at a time does so: the other one is for the drain.
+    """
+    slices = 0
+    until_s = monotonic_s() + within_s
+    while monotonic_s() < until_s and (job := claim()) is not None:
+        slices += 1
+        _run_slice(job, until_s=min(until_s, monotonic_s() + SLICE_S))
+    return slices
+
+
+def claim() -> ExportJob | None:
+    """The job whose turn it is, leased to the caller; None when there is none or another worker is at one."""
+    with transaction.atomic():
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_xact_lock(hashtext('codexflow.exports'))")
+        jobs = list(
+            ExportJob.objects.filter(state__in=ACTIVE).order_by(F("worked_at").asc(nulls_first=True), "created_at")
+        )
+        moment = now()
+        if any(job.leased_until is not None and job.leased_until > moment for job in jobs):
+            return None
+        running: dict[UUID, int] = {}
+        for job in jobs:
+            running[job.organization_id] = running.get(job.organization_id, 0) + (job.state == State.RUNNING)
+        for job in jobs:
+            if job.attempts >= MAX_ATTEMPTS:
+                _fail(job, "It was interrupted too often.")
+            elif job.state == State.RUNNING or running[job.organization_id] < MAX_RUNNING:
+                job.state, job.attempts = State.RUNNING, job.attempts + 1
+                job.lease, job.leased_until, job.worked_at = random_id(), moment + LEASE, moment
+                job.save(update_fields=["state", "attempts", "lease", "leased_until", "worked_at"])
+                return job
+    return None
+
+
+def _run_slice(job: ExportJob, *, until_s: float) -> None:
+    try:
+        with _file_of(job) as file:
+            if file is not None:
+                _write(job, file, until_s=until_s)
+    except OSError as exc:
+        logger.exception("export.storage_failed", extra={"export": str(job.pk)})
+        _fail(job, f"The file could not be written: {exc.strerror or 'storage failed'}.")
+    finally:
+        # Given up by cancelling or deleting: whoever did so may have come before the file.
+        if not ExportJob.objects.filter(pk=job.pk).exclude(state=State.CANCELLED).exists():
+            _remove(job.pk)
+
+
+@contextlib.contextmanager
+def _file_of(job: ExportJob) -> Iterator[IO[bytes] | None]:
+    """The job's file, cut to what is known to be whole; None while a worker that was only paused holds it."""
+    path = path_of(job.pk)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield None
+            return
+        if file.seek(0, os.SEEK_END) < job.size_bytes:
+            # Another machine's disk, or somebody tidied up: what is missing is written again.
+            job.rows, job.size_bytes, job.cursor = 0, 0, None
+        file.truncate(job.size_bytes)
+        file.seek(job.size_bytes)
+        yield file
+
+
+def _write(job: ExportJob, file: IO[bytes], *, until_s: float) -> None:
+    """Go on with the file until it is complete, the slice is over, or the job is no longer ours."""
+    is_complete = False
+    while not is_complete:
+        save_at_s = min(until_s, monotonic_s() + SAVE_EVERY_S)
+        with gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=file, mtime=0) as member:
+            head, lines = LINES[job.format]
+            if job.cursor is None:
+                member.write(head())
+            while not is_complete:
+                rows = _next_rows(job)
+                if not _is_ours(job):
+                    return
+                member.write(lines(rows))
+                job.rows += len(rows)
+                job.cursor = rows[-1][0] if rows else job.cursor
+                is_complete = len(rows) < BATCH
+                if monotonic_s() >= save_at_s:
+                    break
+        file.flush()
+        os.fsync(file.fileno())
+        job.size_bytes = file.tell()
+        is_over = is_complete or monotonic_s() >= until_s
+        if not _save(job, is_complete=is_complete, is_over=is_over) or is_over:
+            return
+
+
+def _next_rows(job: ExportJob) -> list[tuple[Any, ...]]:
+    rows = requests_before(job.organization_id, _filters(job), before=job.cursor)
+    return list(rows.values_list(*COLUMNS.values())[:BATCH])
+
+
+def _is_ours(job: ExportJob) -> bool:
+    return ExportJob.objects.filter(pk=job.pk, lease=job.lease, state=State.RUNNING).exists()
+
+
+def _save(job: ExportJob, *, is_complete: bool, is_over: bool) -> bool:
+    """Remember how far the file is whole. Returns False when the job is no longer ours."""
+    moment = now()
+    facts: dict[str, Any] = {
+        "rows": job.rows,
+        "size_bytes": job.size_bytes,
+        "cursor": job.cursor,
+        "attempts": 0,
+        "worked_at": moment,
+        "leased_until": None if is_over else moment + LEASE,
+    }
+    if is_complete:
+        facts |= {"state": State.DONE, "finished_at": moment, "expires_at": moment + KEPT}
+    return bool(ExportJob.objects.filter(pk=job.pk, lease=job.lease, state=State.RUNNING).update(**facts))
+
+
+def _fail(job: ExportJob, reason: str) -> None:
+    ExportJob.objects.filter(pk=job.pk, state__in=ACTIVE).update(
+        state=State.FAILED, finished_at=now(), error=reason, lease=None, leased_until=None
+    )
+    _remove(job.pk)
+
+
+def expire_exports() -> int:
+    """Remove files whose time is over, files of nobody, and jobs that nobody remembers. Returns how many files."""
+    over = ExportJob.objects.filter(state=State.DONE, expires_at__lte=now())
+    removed = 0
+    for job in over:
+        _remove(job.pk)
+        removed += ExportJob.objects.filter(pk=job.pk).update(state=State.EXPIRED)
+    ExportJob.objects.filter(created_at__lt=now() - REMEMBERED).exclude(state__in=(*ACTIVE, State.DONE)).delete()
+    kept = {str(pk) for pk in ExportJob.objects.filter(state__in=(*ACTIVE, State.DONE)).values_list("pk", flat=True)}
+    for path in folder().glob("*.gz"):
+        if path.stem not in kept and path.stat().st_mtime < now_s() - STRAY_AFTER_S:
+            path.unlink(missing_ok=True)
+            removed += 1
+    return removed
+
+
+def _remove(job_id: UUID) -> None:
+    """Storage that is gone altogether must not keep a job from ending."""
+    with contextlib.suppress(OSError):
+        path_of(job_id).unlink(missing_ok=True)
+
+
+def folder() -> Path:
+    where: Path = settings.ENV.export_dir
+    return where
+
+
+def path_of(job_id: UUID) -> Path:
+    return folder() / f"{job_id}.gz"
+
+
+def _filters(job: ExportJob) -> Filters:
+    return msgspec.convert(job.filters, Filters)
+
+
+def _until(filters: Filters, moment: datetime) -> Filters:
+    return replace(filters, end=min(filters.end, moment))
+
+
+def _note(action: str, job: ExportJob, by: Requester, **facts: Any) -> None:
+    record(
+        action,
+        job,
+        organization=job.organization,
+        actor=by.user,
+        actor_label=by.label,
+        address=by.address,
+        **facts,
+    )

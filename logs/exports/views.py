@@ -1,0 +1,104 @@
+"""Pages of exports: ask for one, watch it, fetch it."""
+
+from typing import Any
+from uuid import UUID
+
+from django.http import Http404, HttpResponseBase
+from django.shortcuts import redirect, render
+from django.utils.translation import gettext as _
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
+
+from accounts.permissions import Action
+from accounts.tenancy import PageRequest, Tenant, organization_page
+from codexflow.lib.clock import now
+from logs.errors import TooManyExports
+from logs.exports import jobs
+from logs.models import ExportJob
+from logs.requests.selectors import estimate_of
+from logs.requests.views import filter_form, retention_days_of
+
+LISTED = 100
+
+
+@organization_page(Action.EXPORT_USAGE)
+@require_safe
+def export_list(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
+    """What the organization exported lately."""
+    jobs = ExportJob.objects.filter(organization=tenant.organization).select_related("created_by")
+    rows = [_shown(job) for job in jobs.order_by("-created_at")[:LISTED]]
+    context = {"rows": rows, "is_any_active": any(row["is_active"] for row in rows)}
+    return render(request, f"logs/exports.html{'#table' if request.htmx else ''}", context)
+
+
+@organization_page(Action.EXPORT_USAGE)
+@require_http_methods(["GET", "POST"])
+def export_new(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
+    """Say what would be exported and about how much, then queue it. The filters are those of the log."""
+    organization = tenant.organization
+    form = filter_form(tenant, request.POST or request.GET)
+    filters = form.filters(now(), retention_days=retention_days_of(tenant))
+    error = _("A mistyped request id matches nothing.") if form.errors.get("id") else ""
+    if request.method == "POST" and not error:
+        chosen = request.POST.get("format", "")
+        try:
+            job = jobs.request_export(
+                organization,
+                file_format=chosen if chosen in ExportJob.Format.values else ExportJob.Format.CSV,
+                query=form.chosen,
+                filters=filters,
+                by=_requester(request),
+            )
+        except TooManyExports:
+            error = _("Ten exports wait or run already. Wait until one is done, or cancel one.")
+        else:
+            if not request.htmx:
+                return redirect("exports", slug=organization.slug)
+            return render(request, "logs/export.html#body", _shown(job))
+    context = {
+        "chosen": form.chosen,
+        "named": form.named,
+        "estimate": estimate_of(organization.pk, filters),
+        "formats": ExportJob.Format.choices,
+        "error": error,
+    }
+    template = "logs/export_new.html#body" if request.htmx else "logs/export_new.html"
+    return render(request, template, context, status=422 if error and request.method == "POST" else 200)
+
+
+@organization_page(Action.EXPORT_USAGE)
+@require_safe
+def export(request: PageRequest, tenant: Tenant, export_id: UUID) -> HttpResponseBase:
+    """How far one is; the dialog asks again while it runs."""
+    template = "logs/export.html#progress" if request.htmx else "logs/export.html"
+    return render(request, template, _shown(_job_or_404(tenant, export_id)))
+
+
+@organization_page(Action.EXPORT_USAGE)
+@require_POST
+def export_cancel(request: PageRequest, tenant: Tenant, export_id: UUID) -> HttpResponseBase:
+    """Stop one that waits or runs."""
+    job = jobs.cancel_export(_job_or_404(tenant, export_id), by=_requester(request))
+    if request.htmx and request.htmx.target == "export-progress":
+        return render(request, "logs/export.html#progress", _shown(job))
+    return redirect("exports", slug=tenant.organization.slug)
+
+
+def _shown(job: ExportJob) -> dict[str, Any]:
+    return {
+        "job": job,
+        "percent": int(jobs.progress_of(job) * 100),
+        "is_active": job.state in jobs.ACTIVE,
+        "is_ready": job.state == ExportJob.State.DONE and (job.expires_at is None or job.expires_at > now()),
+    }
+
+
+def _job_or_404(tenant: Tenant, export_id: UUID) -> ExportJob:
+    jobs = ExportJob.objects.select_related("organization", "created_by").filter(organization=tenant.organization)
+    found = jobs.filter(pk=export_id).first()
+    if found is None:
+        raise Http404
+    return found
+
+
+def _requester(request: PageRequest) -> jobs.Requester:
+    return jobs.Requester(user=request.user, responsible=request.user, address=request.META.get("REMOTE_ADDR") or None)

@@ -1,0 +1,99 @@
+"""Folding events into hours and days. Pure."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from uuid import UUID
+
+from logs.pipeline import histogram
+from logs.pipeline.events import UsageEvent
+
+EPOCH = date(1970, 1, 1)
+NOBODY = UUID(int=0)
+# For reports that are late; the last word on a day comes with the next nights.
+MONTH_STAYS_OPEN = timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class RollupKey:
+    """Whose sums, and which: everything but the bucket of time."""
+
+    organization_id: UUID
+    key_id: UUID
+    user_id: int
+    model: str
+    stage: str
+
+
+@dataclass(slots=True)
+class Sums:
+    """What a rollup row adds up."""
+
+    requests: int = 0
+    errors: int = 0
+    disconnects: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    reasoning_tokens: int = 0
+    cost_nanos: int = 0
+    upstream_cost_nanos: int = 0
+    latency_histogram: list[int] = field(default_factory=list)
+    ttft_histogram: list[int] = field(default_factory=list)
+
+    def count(self, event: UsageEvent, times: int = 1) -> None:
+        """Count a request once more; with times=-1, take out what was counted of it before."""
+        self.requests += times
+        self.errors += times * (event.status >= 400)
+        self.disconnects += times * event.is_disconnected
+        self.prompt_tokens += times * event.usage.prompt_tokens
+        self.cached_tokens += times * event.usage.cached_tokens
+        self.completion_tokens += times * event.usage.completion_tokens
+        self.reasoning_tokens += times * event.usage.reasoning_tokens
+        self.cost_nanos += times * event.cost_nanos
+        self.upstream_cost_nanos += times * (event.upstream_cost_nanos or 0)
+        histogram.add(self.latency_histogram, event.latency_ms, times)
+        if event.ttft_ms is not None:
+            histogram.add(self.ttft_histogram, event.ttft_ms, times)
+
+
+def day_of(event: UsageEvent) -> date:
+    """The day of admission, by Redis's clock."""
+    return EPOCH + timedelta(days=event.day)
+
+
+def first_open_day(now: datetime) -> date:
+    """The first day whose month is not closed. A month closes a day after its end (UTC)."""
+    return (now - MONTH_STAYS_OPEN).date().replace(day=1)
+
+
+def hour_of(event: UsageEvent) -> datetime:
+    """The hour the request began, kept inside its day of admission: the hours of a day add up to the day."""
+    started = datetime.fromtimestamp(event.started_ms / 1000, UTC).replace(minute=0, second=0, microsecond=0)
+    midnight = datetime.combine(day_of(event), datetime.min.time(), UTC)
+    return min(max(started, midnight), midnight + timedelta(hours=23))
+
+
+def key_of(event: UsageEvent) -> RollupKey:
+    return RollupKey(event.organization_id, event.key_id, event.user_id or 0, event.model, event.stage)
+
+
+@dataclass(slots=True)
+class Folded:
+    """Sums by hour and by day."""
+
+    hours: dict[tuple[datetime, RollupKey], Sums] = field(default_factory=dict)
+    days: dict[tuple[date, RollupKey], Sums] = field(default_factory=dict)
+
+    def count(self, event: UsageEvent, times: int = 1) -> None:
+        key = key_of(event)
+        self.hours.setdefault((hour_of(event), key), Sums()).count(event, times)
+        self.days.setdefault((day_of(event), key), Sums()).count(event, times)
+
+
+def fold(events: Iterable[UsageEvent]) -> Folded:
+    """Sums of all events; any order, any split into parts gives the same."""
+    folded = Folded()
+    for event in events:
+        folded.count(event)
+    return folded

@@ -1,0 +1,53 @@
+"""Reports about one request may come in any order and any number: the row ends the same."""
+
+from functools import reduce
+from itertools import permutations
+from uuid import UUID
+
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from billing.pricing import Usage, cost_nanos
+from logs.pipeline.events import RANK_COUNTED, RANK_LITELLM, RANK_PROVIDER, UsageEvent, orphaned
+from logs.pipeline.merge import Told, better, merge
+from logs.tests.factories import RATES, an_event
+
+IDS = UUID(int=1), UUID(int=2)
+gateways = st.sampled_from([RANK_COUNTED, RANK_PROVIDER])
+
+
+def reports(gateway_rank: int) -> list[UsageEvent]:
+    """What gateway, sweeper and LiteLLM's log say about one request."""
+    gateway = an_event(*IDS, rank=gateway_rank)
+    sweeper = orphaned(gateway, delivered_tokens=3, now_ms=gateway.started_ms + 1)
+    usage = Usage(prompt_tokens=101, completion_tokens=51)
+    log = replace(sweeper, source="sync", rank=RANK_LITELLM, usage=usage, cost_nanos=cost_nanos(usage, RATES))
+    return [gateway, sweeper, replace(log, upstream_cost_nanos=7)]
+
+
+def merged(row: UsageEvent, report: UsageEvent) -> UsageEvent:
+    return merge(row, report) or row
+
+
+@given(rank=gateways, repeats=st.lists(st.integers(0, 2), max_size=4))
+def test_any_order_of_reports_ends_in_the_same_row(rank: int, repeats: list[int]) -> None:
+    told = reports(rank)
+    more = [told[i] for i in repeats]
+    # LiteLLM's word alone makes no row of a gateway's request.
+    ends = {repr(reduce(merged, [*order, *more])) for order in permutations(told) if order[0].source != "sync"}
+    assert len(ends) == 1
+
+
+def test_the_better_usage_is_charged_at_the_gateways_price() -> None:
+    gateway, sweeper, log = reports(RANK_COUNTED)
+    row = merged(merged(sweeper, log), gateway)
+    assert (row.status, row.source, row.rank) == (200, "gateway", RANK_LITELLM)
+    assert row.usage == log.usage
+    assert row.cost_nanos == cost_nanos(log.usage, gateway.rates)
+
+
+def test_a_success_that_tells_no_usage_takes_the_place_of_nothing_that_does() -> None:
+    telling = Told(usage=Usage(completion_tokens=1), ended_ms=1)
+    mute = Told(is_success=True, cost_nanos=5, ended_ms=9)
+    assert better(telling, mute) == better(mute, telling) == replace(telling, cost_nanos=5)

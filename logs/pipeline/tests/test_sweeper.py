@@ -1,0 +1,216 @@
+"""Shipping, sweeping and reconciling on real PostgreSQL and Valkey."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from django.conf import settings
+from redis import Redis
+
+from accounts.models import User
+from accounts.services import create_organization
+from billing.limiter.limits import WARM, Payer, ShardKeys, month_of
+from billing.models import Account
+from billing.pricing import Usage
+from billing.services import open_account, seed_plans
+from codexflow.lib import clock
+from codexflow.lib.ids import new_id
+from codexflow.lib.redis import SHARDS, sync_client
+from logs.models import RequestLog
+from logs.pipeline.drain import drain
+from logs.pipeline.events import UsageEvent, encode, orphaned
+from logs.pipeline.journal import Journal
+from logs.pipeline.reconcile import reconcile
+from logs.pipeline.sweeper import Shipper, settle_event, sweep_orphans
+from logs.pipeline.verify import verify_rollups
+from logs.tests.factories import an_event
+from tests.support.waiting import until
+
+pytestmark = pytest.mark.django_db(transaction=True)
+PREFIX = f"{settings.ENV.redis_prefix}_logs"
+
+
+@pytest.fixture
+def redis() -> Iterator["Redis"]:
+    client = sync_client(settings.ENV.redis_url)
+    yield client
+    for key in client.scan_iter(match=f"{PREFIX}:*"):
+        client.delete(key)
+
+
+@pytest.fixture
+def organization_id() -> UUID:
+    seed_plans()
+    organization = create_organization(name="Ada", owner=User.objects.create_user("ada@example.org"))
+    open_account(organization, plan="internal")
+    return organization.id
+
+
+def drained(redis: "Redis") -> None:
+    for _ in range(2):  # the first one finds no group and makes it
+        drain(redis, prefix=PREFIX, consumer="test")
+
+
+def journalled(folder: Path, *events: UsageEvent) -> None:
+    """What a gateway leaves that died between journal and settlement."""
+    journal = Journal(folder, segment_s=60)
+    for event in events:
+        journal.append(encode(event))
+    journal.close()
+
+
+def in_stream(redis: "Redis") -> int:
+    return sum(redis.xlen(ShardKeys.of(PREFIX, number).usage) for number in range(SHARDS))
+
+
+def until_looked_again(shipper: Shipper) -> int:
+    """The second look, which acts on what the first one saw."""
+    assert shipper.ship() == 0
+    first_ms = clock.now_ms()
+    until(lambda: clock.now_ms() > first_ms)
+    return shipper.ship()
+
+
+def an_intent(organization_id: UUID) -> UsageEvent:
+    """A call that was let in while Redis was away."""
+    return an_event(
+        organization_id, new_id(), status=0, usage=Usage(), rank=0, attempts=(), is_degraded=True
+    )  # fmt: skip
+
+
+def test_a_journal_that_comes_after_the_sweeper_still_counts(
+    redis: "Redis", organization_id: UUID, tmp_path: Path
+) -> None:
+    event = an_event(organization_id, new_id())
+    journalled(tmp_path, event)
+    # The gateway stayed away for longer than the sweeper's patience.
+    settle_event(redis, PREFIX, orphaned(event, delivered_tokens=3, now_ms=clock.now_ms()))
+    drained(redis)
+    assert RequestLog.objects.get().source == "sweeper"
+
+    shipper = Shipper(redis, PREFIX, tmp_path)
+    assert until_looked_again(shipper) == 0
+    drained(redis)
+
+    row = RequestLog.objects.get()
+    assert (row.source, row.status, row.cost_nanos, row.usage_rank) == ("gateway", 200, event.cost_nanos, event.rank)
+    assert Account.objects.get(organization_id=organization_id).spent_nanos == event.cost_nanos
+    assert verify_rollups() == []
+    assert shipper.ship() == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_events_that_only_wait_for_the_drain_are_not_settled_again(
+    redis: "Redis", organization_id: UUID, tmp_path: Path
+) -> None:
+    waiting, lost = (an_event(organization_id, new_id()) for _ in range(2))
+    settle_event(redis, PREFIX, waiting)
+    journalled(tmp_path, waiting, lost)
+    shipper = Shipper(redis, PREFIX, tmp_path)
+    assert until_looked_again(shipper) == 0
+    assert in_stream(redis) == 1
+
+    drained(redis)
+    assert shipper.ship() == 0
+    assert in_stream(redis) == 1  # the lost one
+    drained(redis)
+    assert RequestLog.objects.count() == 2
+    assert shipper.ship() == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_call_that_only_its_dead_process_knew_is_recorded(
+    redis: "Redis", organization_id: UUID, tmp_path: Path
+) -> None:
+    intent = an_intent(organization_id)
+    journalled(tmp_path, intent)
+
+    assert until_looked_again(Shipper(redis, PREFIX, tmp_path)) == 0
+    drained(redis)
+
+    row = RequestLog.objects.get()
+    assert (row.request_id, row.source, row.status, row.error_code) == (
+        intent.request_id, "sweeper", 500, "gateway_lost",
+    )  # fmt: skip
+    assert (row.cost_nanos, row.is_degraded) == (0, True)
+    assert until_looked_again(Shipper(redis, PREFIX, tmp_path)) == 1
+    assert verify_rollups() == []
+
+
+def test_an_intent_is_left_to_its_process_while_that_lives(
+    redis: "Redis", organization_id: UUID, tmp_path: Path
+) -> None:
+    intent = an_intent(organization_id)
+    journal = Journal(tmp_path, segment_s=0)
+    journal.append(encode(intent))
+    close_old = journal.rotate()
+    assert close_old is not None
+    close_old()
+
+    assert until_looked_again(Shipper(redis, PREFIX, tmp_path)) == 0
+    drained(redis)
+    assert not RequestLog.objects.exists()
+
+    journal.close()  # its process ends, and has not said how the call did
+    assert until_looked_again(Shipper(redis, PREFIX, tmp_path)) == 0
+    drained(redis)
+    assert RequestLog.objects.get().error_code == "gateway_lost"
+
+
+def test_an_intent_that_redis_has_heard_of_is_the_sweepers(
+    redis: "Redis", organization_id: UUID, tmp_path: Path
+) -> None:
+    intent = an_intent(organization_id)
+    journalled(tmp_path, intent)
+    shard = Payer.of(PREFIX, organization_id, intent.key_id).shard
+    redis.hset(shard.intents.decode(), str(intent.request_id), b"0:0:%b" % encode(intent))
+    redis.hset(shard.progress.decode(), str(intent.request_id), b"5")
+    redis.zadd(shard.alive.decode(), {str(intent.request_id): 1})
+
+    assert until_looked_again(Shipper(redis, PREFIX, tmp_path)) == 0
+    assert sweep_orphans(redis, PREFIX) == 1
+    drained(redis)
+
+    assert RequestLog.objects.get().completion_tokens == 5
+    assert until_looked_again(Shipper(redis, PREFIX, tmp_path)) == 1
+
+
+def test_the_event_in_a_journal_holds_and_not_its_intent(redis: "Redis", organization_id: UUID, tmp_path: Path) -> None:
+    intent = an_intent(organization_id)
+    event = an_event(organization_id, intent.key_id, request_id=intent.request_id)
+    journalled(tmp_path, intent, event)
+
+    assert until_looked_again(Shipper(redis, PREFIX, tmp_path)) == 0
+    drained(redis)
+
+    row = RequestLog.objects.get()
+    assert (row.source, row.cost_nanos, row.revision) == ("gateway", event.cost_nanos, 1)
+
+
+def test_an_intent_that_came_back_from_the_dead_counts_once(redis: "Redis", organization_id: UUID) -> None:
+    event = an_event(organization_id, new_id(), hold_nanos=9)
+    payer = Payer.of(PREFIX, organization_id, event.key_id)
+    for scope in payer.scopes:
+        WARM.run(redis, [scope], [event.day, 0, 0, month_of(event.day), 0, 0])
+    settle_event(redis, PREFIX, event)
+    drained(redis)
+    # Valkey restarts without its last second: settled and drained, but the intent is there again.
+    redis.hset(payer.shard.intents, str(event.request_id), b"%d:0:%b" % (event.day, encode(event)))
+
+    reconcile(redis, PREFIX)
+
+    for scope in payer.scopes:
+        assert redis.hmget(scope, "n", "spent", "held") == [b"1", b"%d" % event.cost_nanos, b"9"]
+
+
+def test_the_sweepers_own_clock_ends_no_lease(
+    redis: "Redis", organization_id: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    event = an_event(organization_id, new_id())
+    shard = Payer.of(PREFIX, organization_id, event.key_id).shard
+    lease_ends_ms = clock.now_ms() + 15_000
+    redis.hset(shard.intents.decode(), str(event.request_id), b"0:0:%b" % encode(event))
+    redis.zadd(shard.alive.decode(), {str(event.request_id): lease_ends_ms})
+    monkeypatch.setattr(clock, "now_ms", lambda: lease_ends_ms + 3_600_000)
+    assert sweep_orphans(redis, PREFIX) == 0

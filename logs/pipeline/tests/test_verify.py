@@ -1,0 +1,98 @@
+"""What differs between rows and rollups is noticed, and nothing else is."""
+
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from django.db import connection, transaction
+
+from billing.tests.factories import an_organization
+from codexflow.lib import clock
+from codexflow.lib.ids import random_id, uuid7_floor
+from logs.models import UsageDaily, UsageHourly
+from logs.pipeline.drain import store
+from logs.pipeline.tests.test_drain import entries
+from logs.pipeline.verify import verify_rollups
+from logs.tests.factories import an_event
+
+pytestmark = pytest.mark.django_db(transaction=True)
+DAY = timedelta(days=1)
+
+
+def a_request(moment: datetime, *, day: int | None = None) -> None:
+    """A stored request that began at a moment, and was let in on a day (since 1970) by Redis's clock."""
+    ms = int(moment.timestamp() * 1000)
+    request_id = UUID(int=uuid7_floor(moment).int | (0x7 << 76) | (0x2 << 62) | (random_id().int & 0xFFFF))
+    facts = {"request_id": request_id, "started_ms": ms, "day": ms // 86_400_000 if day is None else day}
+    store(entries([an_event(an_organization().id, random_id(), **facts)]))
+
+
+# One of each sum, and of what it is the sum of.
+CHANGES: list[dict[str, Any]] = [
+    {"cost_nanos": 1}, {"requests": 2}, {"errors": 1}, {"disconnects": 1}, {"cached_tokens": 1}, {"prompt_tokens": 1},
+    {"completion_tokens": 1}, {"reasoning_tokens": 1}, {"upstream_cost_nanos": 1}, {"latency_histogram": [2]},
+    {"ttft_histogram": [1]}, {"model": "another"}, {"stage": "plan"}, {"user_id": 7},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("table", [UsageHourly, UsageDaily])
+def test_any_sum_that_was_tampered_with_is_noticed(table: Any) -> None:
+    now = clock.now()
+    a_request(now)
+    assert verify_rollups() == []
+    for change in CHANGES:
+        before = table.objects.values(*change).get()
+        table.objects.update(**change)
+        (drift,) = verify_rollups()
+        assert (drift.table, drift.day) == (table._meta.db_table, now.date()), change
+        table.objects.update(**before)
+    assert verify_rollups() == []
+
+
+def test_an_hour_of_the_same_day_that_is_not_the_requests_is_noticed() -> None:
+    yesterday = clock.now().replace(hour=12, minute=30) - DAY
+    a_request(yesterday)
+    assert verify_rollups() == []
+    UsageHourly.objects.update(hour=yesterday.replace(hour=11, minute=0, second=0, microsecond=0))
+    (drift,) = verify_rollups()
+    assert (drift.table, drift.sums, drift.day) == ("usage_hourly", 2, yesterday.date())
+
+
+def test_requests_at_the_edge_of_a_day_are_counted_where_the_limiter_counted_them() -> None:
+    midnight = clock.now().replace(hour=0, minute=0, second=0, microsecond=0)
+    days = int(midnight.timestamp() // 86_400)
+    # The gateway's clock and Redis's do not agree on the day.
+    for moment, day in ((midnight - timedelta(seconds=1), days), (midnight, days - 1)):
+        a_request(moment, day=day)
+    assert verify_rollups() == []
+
+
+def test_every_day_that_has_rows_is_looked_at_within_a_day(monkeypatch: pytest.MonkeyPatch) -> None:
+    noon = clock.now().replace(hour=12)
+    a_request(noon - 20 * DAY)
+    a_request(noon - 33 * DAY)
+    UsageDaily.objects.update(errors=1)
+    found = set()
+    for hour in range(24):
+        monkeypatch.setattr(clock, "now", lambda hour=hour: noon.replace(hour=hour))
+        found |= {drift.day for drift in verify_rollups()}
+    assert found == {(noon - 20 * DAY).date(), (noon - 33 * DAY).date()}
+
+
+def test_days_whose_rows_were_dropped_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    noon = clock.now().replace(hour=12)
+    a_request(noon - 40 * DAY)
+    for hour in range(24):
+        monkeypatch.setattr(clock, "now", lambda hour=hour: noon.replace(hour=hour))
+        assert verify_rollups() == []
+
+
+@pytest.mark.parametrize(("table", "moment"), [("usage_hourly", "hour"), ("usage_daily", "day")])
+def test_a_look_at_two_days_does_not_read_the_others(table: str, moment: str) -> None:
+    question = f"EXPLAIN SELECT FROM {table} WHERE {moment} >= now() AND {moment} < now() + interval '1 day'"
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SET LOCAL enable_seqscan = off")
+        cursor.execute(question)
+        plan = "\n".join(line for (line,) in cursor.fetchall())
+    assert f"{table}_{moment}" in plan

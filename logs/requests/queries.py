@@ -1,0 +1,61 @@
+"""What callers of the management API may ask of the log: filters, checked."""
+
+from datetime import UTC, timedelta
+from typing import Any
+
+from rest_framework import serializers
+
+from accounts.models import Organization
+from billing.services import open_account
+from codexflow.lib.clock import now
+from codexflow.lib.errors import BadRequest
+from logs.models import RequestLog
+from logs.requests.selectors import Filters
+from logs.usage.periods import kept_since
+
+DEFAULT_DAYS = 7
+
+
+class FilterQuery(serializers.Serializer[Any]):
+    """Which requests are meant. Times are ISO 8601; without a zone they are UTC."""
+
+    start = serializers.DateTimeField(
+        required=False, default_timezone=UTC, help_text="Default: seven days before the end."
+    )
+    end = serializers.DateTimeField(required=False, default_timezone=UTC, help_text="Default: now.")
+    stage = serializers.CharField(required=False, max_length=20)
+    model = serializers.CharField(required=False, max_length=200)
+    status = serializers.RegexField(r"^(ok|errors|[1-5]\d\d)$", required=False, help_text="ok, errors or a status.")
+    error_code = serializers.CharField(required=False, max_length=100)
+    key = serializers.UUIDField(required=False)
+    user = serializers.IntegerField(
+        required=False, min_value=1, max_value=2**63 - 1, help_text="`user_id` of whoever made the key."
+    )
+    surface = serializers.CharField(required=False, max_length=40, help_text="chat, messages, responses, …")
+    stream = serializers.BooleanField(required=False, allow_null=True, default=None)
+    source = serializers.ChoiceField(RequestLog.Source.choices, required=False)  # type: ignore[assignment] # a field
+    id = serializers.RegexField(r"^[0-9a-fA-F-]{1,36}$", required=False, help_text="How the request id begins.")
+
+    def filters(self, organization: Organization) -> Filters:
+        """What was asked for, no further back than the organization's plan shows. Raises BadRequest."""
+        wanted = self.validated_data
+        oldest = kept_since(now(), open_account(organization).plan.log_retention_days)
+        # Nothing is newer, and the calendar has an end.
+        end = min(wanted.get("end", now() + timedelta(minutes=1)), now() + timedelta(days=1))
+        start = wanted.get("start", max(end, oldest) - timedelta(days=DEFAULT_DAYS))
+        if "start" in wanted and "end" in wanted and wanted["end"] < start:
+            raise BadRequest("The end lies before the start.", param="end")
+        return Filters(
+            start=max(start, oldest),
+            end=end,
+            stage=wanted.get("stage", ""),
+            model=wanted.get("model", ""),
+            status=wanted.get("status", ""),
+            error_code=wanted.get("error_code", ""),
+            key_id=wanted.get("key"),
+            user_id=wanted.get("user"),
+            surface=wanted.get("surface", ""),
+            is_stream=wanted.get("stream"),
+            source=wanted.get("source", ""),
+            id_prefix=wanted.get("id", ""),
+        )

@@ -1,0 +1,162 @@
+"""Reading requests. Every function takes the tenant first."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from django.db.models import QuerySet, Sum
+from django.db.models.functions import Coalesce
+from redis import Redis
+
+from billing.limiter.limits import ShardKeys, recent_key
+from billing.pricing import FrozenRates, Usage
+from codexflow.lib.clock import now
+from codexflow.lib.ids import uuid7_floor
+from codexflow.lib.redis import shard_of
+from logs.models import RequestLog, UpstreamAttempt, UsageHourly
+from logs.pipeline.events import BadEvent
+from logs.pipeline.sweeper import intent_of
+from logs.requests.charge import Charge, charge_of
+from logs.usage.periods import kept_since
+
+
+@dataclass(frozen=True, slots=True)
+class RequestDetail:
+    """A request's row with its attempts."""
+
+    row: RequestLog
+    attempts: list[UpstreamAttempt]
+
+    @property
+    def charge(self) -> Charge:
+        """Why it cost what it did."""
+        row = self.row
+        return charge_of(
+            Usage(
+                prompt_tokens=row.prompt_tokens,
+                cached_tokens=row.cached_tokens,
+                cache_write_tokens=row.cache_write_tokens or 0,
+                cache_write_1h_tokens=row.cache_write_1h_tokens or 0,
+                completion_tokens=row.completion_tokens,
+                reasoning_tokens=row.reasoning_tokens,
+            ),
+            FrozenRates(
+                input_nanos=row.rate_input_nanos,
+                cached_nanos=row.rate_cached_nanos,
+                cache_write_nanos=row.rate_cache_write_nanos,
+                cache_write_1h_nanos=row.rate_cache_write_1h_nanos,
+                output_nanos=row.rate_output_nanos,
+                margin_bp=row.margin_bp,
+            ),
+        )
+
+
+def request_of(organization_id: UUID, request_id: UUID, *, retention_days: int) -> RequestDetail | None:
+    """One request of the organization.
+
+    None when there is none, it is somebody else's, or it began longer ago than the plan shows, as in lists.
+    """
+    row = RequestLog.objects.filter(request_id=request_id, organization_id=organization_id).first()
+    if row is None or row.request_id < uuid7_floor(kept_since(now(), retention_days)):
+        return None
+    return RequestDetail(row, list(UpstreamAttempt.objects.filter(request_id=request_id).order_by("n")))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filters:
+    """Which requests are meant. Empty means any."""
+
+    start: datetime
+    end: datetime
+    stage: str = ""
+    model: str = ""
+    # "ok", "errors", or one status code
+    status: str = ""
+    key_id: UUID | None = None
+    user_id: int | None = None
+    surface: str = ""
+    error_code: str = ""
+    source: str = ""
+    is_stream: bool | None = None
+    # The first characters of a request id.
+    id_prefix: str = ""
+
+    @property
+    def is_of_failures(self) -> bool:
+        """Whether nothing that succeeded can match."""
+        return bool(self.error_code) or self.status == "errors" or (self.status.isdecimal() and int(self.status) >= 400)
+
+
+def requests_of(organization_id: UUID, filters: Filters, *, before: UUID | None, limit: int) -> list[RequestLog]:
+    """The newest requests older than `before`, newest first."""
+    return list(requests_before(organization_id, filters, before=before)[:limit])
+
+
+def requests_before(organization_id: UUID, filters: Filters, *, before: UUID | None) -> QuerySet[RequestLog]:
+    """All requests older than `before`, newest first. Bounded on both sides, so that few partitions are read."""
+    low, high = uuid7_floor(filters.start), uuid7_floor(max(filters.end, filters.start))
+    if filters.id_prefix:
+        first, last = id_range(filters.id_prefix)
+        low, high = max(low, first), min(high, last)
+    rows = RequestLog.objects.filter(
+        organization_id=organization_id, request_id__gte=low, request_id__lte=min(high, before) if before else high
+    )
+    if before is not None:
+        rows = rows.exclude(request_id=before)
+    exact = {
+        name: value
+        for name in ("stage", "model", "key_id", "user_id", "surface", "error_code", "source", "is_stream")
+        if (value := getattr(filters, name)) not in ("", None)
+    }
+    rows = rows.filter(**exact)
+    if filters.error_code:
+        rows = rows.filter(status__gte=400)  # follows from it, and there is an index of failures
+    if filters.status == "ok":
+        rows = rows.filter(status__lt=400)
+    elif filters.status == "errors":
+        rows = rows.filter(status__gte=400)
+    elif filters.status:
+        rows = rows.filter(status=int(filters.status))
+    return rows.order_by("-request_id")
+
+
+def id_range(prefix: str) -> tuple[UUID, UUID]:
+    """The smallest and the largest id that begin with `prefix`: hexadecimal digits, with or without hyphens."""
+    digits = prefix.replace("-", "")[:32]
+    return UUID(digits.ljust(32, "0")), UUID(digits.ljust(32, "f"))
+
+
+def is_on_its_way(redis: "Redis", prefix: str, organization_id: UUID, request_id: UUID) -> bool:
+    """Whether the organization's request is running, or settled but not yet drained."""
+    shard = ShardKeys.of(prefix, shard_of(organization_id))
+    if redis.get(recent_key(shard, request_id)) == str(organization_id).encode():
+        return True
+    stored: Any = redis.hget(shard.intents, str(request_id))
+    if stored is None:
+        return False
+    try:
+        return intent_of(stored).organization_id == organization_id
+    except BadEvent:
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """How many requests filters match, by the rollups; `is_upper` when there may be fewer."""
+
+    rows: int
+    is_upper: bool
+
+
+def estimate_of(organization_id: UUID, filters: Filters) -> Estimate:
+    """About how many requests there are, without counting them: hours at either end are taken whole."""
+    known = {name: value for name in ("stage", "model", "key_id", "user_id") if (value := getattr(filters, name))}
+    sums = UsageHourly.objects.filter(
+        organization_id=organization_id, hour__gte=filters.start, hour__lte=filters.end, **known
+    ).aggregate(requests=Coalesce(Sum("requests"), 0), errors=Coalesce(Sum("errors"), 0))
+    requests, errors = int(sums["requests"]), int(sums["errors"])
+    rows = errors if filters.is_of_failures else requests - errors if filters.status else requests
+    others = (filters.surface, filters.error_code, filters.source, filters.id_prefix)
+    is_upper = any(others) or filters.is_stream is not None or filters.status not in ("", "ok", "errors")
+    return Estimate(rows, is_upper)

@@ -1,0 +1,274 @@
+"""What the management API says of a request."""
+
+from typing import Any
+
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import extend_schema_field
+from rest_framework import serializers
+
+from billing.models import LedgerEntry
+from codexflow.lib.money import format_usd
+from logs.content.codec import Texts
+from logs.models import RequestLog, UpstreamAttempt
+from logs.requests import reasons
+from logs.requests.charge import Charge, Line
+from logs.requests.selectors import RequestDetail
+from logs.usage.series import Cell
+
+
+class TokensSerializer(serializers.Serializer[RequestLog]):
+    """Tokens by class. Cached ones and cache writes are part of the prompt, reasoning ones part of the completion."""
+
+    prompt = serializers.IntegerField(source="prompt_tokens")
+    cached = serializers.IntegerField(source="cached_tokens")
+    cache_write = serializers.SerializerMethodField()
+    completion = serializers.IntegerField(source="completion_tokens")
+    reasoning = serializers.IntegerField(source="reasoning_tokens")
+    total = serializers.SerializerMethodField()
+    is_estimated = serializers.BooleanField()
+
+    def get_cache_write(self, row: RequestLog) -> int:
+        return row.cache_write_tokens or 0
+
+    def get_total(self, row: RequestLog) -> int:
+        return row.prompt_tokens + row.completion_tokens
+
+
+class CostSerializer(serializers.Serializer[RequestLog]):
+    """What the request cost: integer nano-USD, and the same in USD for reading."""
+
+    nanos = serializers.IntegerField(source="cost_nanos")
+    usd = serializers.SerializerMethodField()
+    held_nanos = serializers.IntegerField()
+
+    def get_usd(self, row: RequestLog) -> str:
+        return format_usd(row.cost_nanos, decimals=9)
+
+
+class AttemptSerializer(serializers.Serializer[UpstreamAttempt]):
+    """One try at one model. Times in ms after the request's start."""
+
+    n = serializers.IntegerField()
+    model = serializers.CharField()
+    status = serializers.IntegerField()
+    error_code = serializers.CharField()
+    started_ms = serializers.IntegerField()
+    first_byte_ms = serializers.IntegerField(allow_null=True)
+    duration_ms = serializers.IntegerField()
+
+
+class ChargeLineSerializer(serializers.Serializer[Line]):
+    """One class of tokens at its price. Lines are shown rounded down; the total is rounded once."""
+
+    kind = serializers.ChoiceField(["input", "cached", "cache_write", "cache_write_1h", "output"])
+    tokens = serializers.IntegerField()
+    rate_nanos = serializers.IntegerField(help_text="Nano-USD per million tokens, frozen at admission.")
+    nanos = serializers.IntegerField()
+
+
+class ChargeSerializer(serializers.Serializer[Charge]):
+    """Why the request cost what it did."""
+
+    lines = ChargeLineSerializer(many=True)
+    margin_bp = serializers.IntegerField(help_text="The plan's margin in basis points.")
+    margin_nanos = serializers.IntegerField()
+    total_nanos = serializers.IntegerField()
+
+
+class LedgerLineSerializer(serializers.Serializer[Any]):
+    """A step of the money's way. `amount_nanos` is negative for a charge; a hold moves nothing, it only sets aside."""
+
+    kind = serializers.ChoiceField(["hold", "settle", "adjustment", "refund"])
+    amount_nanos = serializers.IntegerField()
+    held_nanos = serializers.IntegerField()
+    revision = serializers.IntegerField(help_text="0: the hold at admission; 1: the settlement; later ones correct it.")
+    at = serializers.DateTimeField()
+    note = serializers.CharField()
+
+
+class RequestContentSerializer(serializers.Serializer[Texts]):
+    """Prompt and answer as they went over the wire; a streamed answer is its events."""
+
+    request_id = serializers.UUIDField()
+    request = serializers.CharField(help_text="The body of the request, as text.")
+    answer = serializers.CharField(help_text="Empty when there was none.")
+    is_request_cut = serializers.BooleanField(help_text="The end is missing: at most 256 KB of each are kept.")
+    is_answer_cut = serializers.BooleanField()
+    kept_until = serializers.DateTimeField()
+
+
+class RequestSerializer(serializers.Serializer[RequestDetail]):
+    """One request, however it ended."""
+
+    id = serializers.UUIDField(source="row.request_id")
+    state = serializers.CharField(default="complete", read_only=True)
+    started_at = serializers.DateTimeField(source="row.started_at")
+    surface = serializers.CharField(source="row.surface")
+    endpoint = serializers.CharField(source="row.endpoint")
+    user_id = serializers.IntegerField(source="row.user_id", allow_null=True)
+    key_id = serializers.UUIDField(source="row.key_id", allow_null=True)
+    stage = serializers.CharField(source="row.stage")
+    stage_reason = serializers.CharField(source="row.stage_reason")
+    stage_reason_text = serializers.SerializerMethodField()
+    requested_model = serializers.CharField(source="row.requested_model")
+    model = serializers.CharField(source="row.model")
+    status = serializers.IntegerField(source="row.status")
+    error_code = serializers.CharField(source="row.error_code")
+    is_stream = serializers.BooleanField(source="row.is_stream")
+    client_disconnected = serializers.BooleanField(source="row.is_disconnected")
+    tokens = TokensSerializer(source="row")
+    cost = CostSerializer(source="row")
+    latency_ms = serializers.IntegerField(source="row.latency_ms")
+    ttft_ms = serializers.IntegerField(source="row.ttft_ms", allow_null=True)
+    source = serializers.CharField(source="row.source")  # type: ignore[assignment] # a field that is named so
+    client_address = serializers.IPAddressField(source="row.client_address", allow_null=True)
+    user_agent = serializers.CharField(source="row.user_agent")
+    attempts = AttemptSerializer(many=True)
+    charge = ChargeSerializer()
+    ledger = serializers.SerializerMethodField()
+
+    def get_stage_reason_text(self, detail: RequestDetail) -> str:
+        return reasons.in_words(detail.row.stage_reason)
+
+    @extend_schema_field(LedgerLineSerializer(many=True))
+    def get_ledger(self, detail: RequestDetail) -> list[dict[str, Any]]:
+        """The hold was never a line of the ledger; it stands first because the story begins with it."""
+        row = detail.row
+        hold = {
+            "kind": "hold",
+            "amount_nanos": 0,
+            "held_nanos": row.held_nanos,
+            "revision": 0,
+            "at": row.started_at,
+            "note": "",
+        }
+        entries: list[LedgerEntry] = self.context["ledger"]
+        lines = [
+            {
+                "kind": entry.kind,
+                "amount_nanos": entry.amount_nanos,
+                "held_nanos": entry.held_nanos,
+                "revision": entry.revision,
+                "at": entry.created_at,
+                "note": entry.note,
+            }
+            for entry in entries
+        ]
+        return list(LedgerLineSerializer([hold, *lines], many=True).data)
+
+
+class PendingRequestSerializer(serializers.Serializer[Any]):
+    """A request that runs, or whose row is still on its way."""
+
+    id = serializers.UUIDField()
+    state = serializers.ChoiceField(["pending"])
+
+
+class RequestRowSerializer(serializers.Serializer[Any]):
+    """A request in a list."""
+
+    id = serializers.UUIDField(source="request_id")
+    started_at = serializers.DateTimeField()
+    surface = serializers.CharField()
+    key_id = serializers.UUIDField(allow_null=True)
+    user_id = serializers.IntegerField(allow_null=True)
+    stage = serializers.CharField()
+    stage_reason = serializers.CharField()
+    requested_model = serializers.CharField()
+    model = serializers.CharField()
+    status = serializers.IntegerField()
+    error_code = serializers.CharField()
+    is_stream = serializers.BooleanField()
+    client_disconnected = serializers.BooleanField(source="is_disconnected")
+    attempts = serializers.IntegerField()
+    tokens = TokensSerializer(source="*")
+    cost = CostSerializer(source="*")
+    latency_ms = serializers.IntegerField()
+    ttft_ms = serializers.IntegerField(allow_null=True)
+    source = serializers.CharField()  # type: ignore[assignment] # a field that is named so
+    revision = serializers.IntegerField(help_text="1; more when a better report of its usage has corrected it.")
+
+
+class RequestPageSerializer(serializers.Serializer[Any]):
+    """A page of requests. `next` is the `before` of the page that follows; null at the end."""
+
+    data = RequestRowSerializer(many=True)  # type: ignore[assignment] # a field that is named so
+    next = serializers.CharField(allow_null=True)
+
+
+class QuantilesSerializer(serializers.Serializer[Any]):
+    """Milliseconds, within 5 %; null where nothing was measured."""
+
+    p50 = serializers.FloatField(allow_null=True)
+    p95 = serializers.FloatField(allow_null=True)
+    p99 = serializers.FloatField(allow_null=True)
+
+
+class UsageSumsSerializer(serializers.Serializer[Any]):
+    """What is added up."""
+
+    requests = serializers.IntegerField(source="sums.requests")
+    errors = serializers.IntegerField(source="sums.errors")  # type: ignore[assignment] # a field that is named so
+    disconnects = serializers.IntegerField(source="sums.disconnects")
+    prompt_tokens = serializers.IntegerField(source="sums.prompt_tokens")
+    cached_tokens = serializers.IntegerField(source="sums.cached_tokens")
+    completion_tokens = serializers.IntegerField(source="sums.completion_tokens")
+    reasoning_tokens = serializers.IntegerField(source="sums.reasoning_tokens")
+    cost_nanos = serializers.IntegerField(source="sums.cost_nanos")
+    latency_ms = QuantilesSerializer()
+    ttft_ms = QuantilesSerializer()
+
+
+class UsageCellSerializer(UsageSumsSerializer):
+    """The sums of one hour, day or month, of everything or of one group."""
+
+    start = serializers.SerializerMethodField()
+    day = serializers.DateField(source="bucket.day", help_text="The zone's calendar day on which the bucket begins.")
+    group = serializers.CharField(allow_null=True)
+
+    @extend_schema_field(OpenApiTypes.DATETIME)
+    def get_start(self, cell: Cell) -> str:
+        """With the offset that the asked zone has then; the framework would write it in the reader's own zone."""
+        return cell.bucket.start.isoformat()
+
+
+class UsagePageSerializer(serializers.Serializer[Any]):
+    """Sums over time, oldest first, and all of them together."""
+
+    interval = serializers.CharField()
+    tz = serializers.CharField()
+    start = serializers.DateField()
+    end = serializers.DateField()
+    group_by = serializers.CharField()
+    data = UsageCellSerializer(many=True)  # type: ignore[assignment] # a field that is named so
+    total = UsageSumsSerializer()
+
+
+class ReconciliationTotalsSerializer(serializers.Serializer[Any]):
+    """Drifts are LiteLLM's sum less ours, over what both have; in sums differences of different signs do not cancel."""
+
+    matched = serializers.IntegerField()
+    missing_here = serializers.IntegerField()
+    missing_there = serializers.IntegerField()
+    past_gateway = serializers.IntegerField()
+    differing = serializers.IntegerField()
+    token_drift = serializers.IntegerField()
+    cost_drift_nanos = serializers.IntegerField()
+
+
+class DayModelSerializer(ReconciliationTotalsSerializer):
+    """A day and a model."""
+
+    day = serializers.DateField()
+    model = serializers.CharField()
+    expected_cost_nanos = serializers.IntegerField()
+    told_cost_nanos = serializers.IntegerField()
+    missing_cost_nanos = serializers.IntegerField()
+    is_clean = serializers.BooleanField()
+
+
+class ReconciliationSerializer(serializers.Serializer[Any]):
+    """By day and model, and in all."""
+
+    data = DayModelSerializer(many=True)  # type: ignore[assignment] # a field that is named so
+    totals = ReconciliationTotalsSerializer()

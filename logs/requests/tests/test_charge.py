@@ -1,0 +1,26 @@
+"""Why a request cost what it did."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from billing.pricing import FrozenRates, Usage, cost_nanos
+from billing.tests.strategies import rates, tokens
+from logs.requests.charge import charge_of
+
+usages = st.builds(
+    Usage,
+    prompt_tokens=tokens,
+    cached_tokens=tokens,
+    cache_write_tokens=tokens,
+    cache_write_1h_tokens=tokens,
+    completion_tokens=tokens,
+)
+
+
+@given(usage=usages, price=rates)
+def test_the_lines_add_up_to_what_is_charged(usage: Usage, price: FrozenRates) -> None:
+    charge = charge_of(usage, price)
+    assert charge.total_nanos == cost_nanos(usage, price)
+    assert sum(line.tokens for line in charge.lines) == usage.total_tokens
+    base = sum(line.exact_millionths for line in charge.lines) // 1_000_000
+    assert base + charge.margin_nanos == charge.total_nanos

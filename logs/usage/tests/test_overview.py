@@ -1,0 +1,117 @@
+"""Sums in the reader's buckets."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from codexflow.lib.ids import random_id
+from logs.models import UsageDaily, UsageHourly
+from logs.pipeline.histogram import of as of_ms
+from logs.usage.overview import chart_of, latency_of, sums_before
+from logs.usage.periods import Period, before, period_of
+
+pytestmark = pytest.mark.django_db
+
+
+def an_hour(organization_id: Any, hour: datetime, **facts: Any) -> None:
+    """What the drain adds up of an hour, and of its day."""
+    known = {"key_id": random_id(), "user_id": 1, "model": "m", "stage": "code", "requests": 1}
+    row = {"organization_id": organization_id, **known, **facts}
+    UsageHourly.objects.create(hour=hour, **row)
+    UsageDaily.objects.create(day=hour.date(), **row)
+
+
+def test_an_hour_that_the_clocks_repeat_keeps_what_was_counted_in_it() -> None:
+    organization_id = random_id()
+    for hour in (5, 6):  # one o'clock in New York, and one o'clock again
+        an_hour(organization_id, datetime(2025, 11, 2, hour, tzinfo=UTC), requests=hour)
+    period = period_of("24h", datetime(2025, 11, 2, 12, tzinfo=UTC), ZoneInfo("America/New_York"))
+    chart = chart_of(organization_id, period, metric="requests", group="model")
+    assert [total.requests for total in chart.totals if total.requests] == [5, 6]
+
+
+@pytest.mark.parametrize("name", ["24h", "7d", "month"])
+def test_the_present_is_never_old(name: str) -> None:
+    organization_id, now, zone = random_id(), datetime(2026, 3, 18, 12, 30, tzinfo=UTC), ZoneInfo("Europe/Istanbul")
+    period = period_of(name, now, zone)
+    for count in (1, 2, 3):
+        an_hour(organization_id, datetime(2026, 3, 18, 12, tzinfo=UTC))
+        assert chart_of(organization_id, period, metric="requests", group="key").total.requests == count
+
+
+def test_what_is_over_is_read_once_for_a_while() -> None:
+    organization_id, now, zone = random_id(), datetime(2026, 3, 18, 12, 30, tzinfo=UTC), ZoneInfo("UTC")
+    period = period_of("7d", now, zone)
+    an_hour(organization_id, datetime(2026, 3, 14, 12, tzinfo=UTC))
+    for _ in range(2):
+        assert chart_of(organization_id, period, metric="requests", group="model").total.requests == 1
+        an_hour(organization_id, datetime(2026, 3, 14, 12, tzinfo=UTC))
+    # Another organization's is another's.
+    assert chart_of(random_id(), period, metric="requests", group="model").total.requests == 0
+
+
+def test_without_redis_sums_are_read_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(*_: Any, **__: Any) -> None:
+        raise ConnectionError
+
+    monkeypatch.setattr("codexflow.lib.keep.cache.get", gone)
+    monkeypatch.setattr("codexflow.lib.keep.cache.set", gone)
+    organization_id, zone = random_id(), ZoneInfo("UTC")
+    period = period_of("7d", datetime(2026, 3, 18, 12, 30, tzinfo=UTC), zone)
+    for count in (1, 2):
+        an_hour(organization_id, datetime(2026, 3, 14, 12, tzinfo=UTC))
+        assert chart_of(organization_id, period, metric="requests", group="model").total.requests == count
+
+
+ZONES = ("UTC", "Europe/Istanbul", "America/New_York", "Asia/Kolkata", "Pacific/Auckland", "Pacific/Kiritimati")
+
+
+@pytest.mark.parametrize("zone_name", ZONES)
+@pytest.mark.parametrize(
+    "moment", [datetime(2026, 3, 30, 2, 30, tzinfo=UTC), datetime(2026, 11, 3, 23, 30, tzinfo=UTC)], ids=str
+)
+def test_days_are_those_of_the_readers_zone_to_the_hour(zone_name: str, moment: datetime) -> None:
+    organization_id, zone = random_id(), ZoneInfo(zone_name)
+    period = period_of("30d", moment, zone)
+    earlier = before("30d", period, moment, zone)
+    hours = [earlier[0].astimezone(UTC).replace(minute=0) + timedelta(hours=n) for n in range(-26, 61 * 24)]
+    counted = {hour: n * n % 1009 + 1 for n, hour in enumerate(hours)}
+    for hour, requests in counted.items():
+        an_hour(organization_id, hour, requests=requests, model=f"m{requests % 3}")
+
+    def of(start: datetime, end: datetime) -> int:
+        return sum(requests for hour, requests in counted.items() if start <= hour < end)
+
+    chart = chart_of(organization_id, period, metric="requests", group="model")
+    spans = zip(period.buckets, (*period.buckets[1:], period.end), strict=True)
+    assert [total.requests for total in chart.totals] == [of(*span) for span in spans]
+    assert {name: sums.requests for name, sums in chart.groups.items()} == {
+        f"m{n}": sum(requests for hour, requests in counted.items() if requests % 3 == n and hour_is_in(hour, period))
+        for n in range(3)
+    }
+    assert sums_before(organization_id, *earlier).requests == of(*earlier)
+
+
+def hour_is_in(hour: datetime, period: Period) -> bool:
+    return period.start <= hour < period.end
+
+
+@pytest.mark.parametrize("name", ["24h", "30d"])
+def test_percentiles_come_from_all_histograms_of_the_time(name: str) -> None:
+    organization_id, now, zone = random_id(), datetime(2026, 3, 18, 12, 30, tzinfo=UTC), ZoneInfo("UTC")
+    period = period_of(name, now, zone)
+    earlier = before(name, period, now, zone)
+    for start, latency_ms, ttft_ms in ((earlier[0], 50, 9), (period.start, 1000, 100), (period.buckets[-1], 3000, 300)):
+        for _ in range(2):
+            facts = {"latency_histogram": of_ms([latency_ms]), "ttft_histogram": of_ms([ttft_ms])}
+            an_hour(organization_id, start.astimezone(UTC), **facts)
+    for _ in ("read", "kept"):
+        found = latency_of(organization_id, period, earlier)
+        assert found.latency["p50"] == pytest.approx(1000, rel=0.05)
+        assert found.latency["p99"] == pytest.approx(3000, rel=0.05)
+        assert found.ttft["p99"] == pytest.approx(300, rel=0.05)
+        assert found.earlier["p99"] == pytest.approx(50, rel=0.05)
+        drawn = [value for value in found.p95_by_bucket if value]
+        assert drawn == [pytest.approx(1000, rel=0.05), pytest.approx(3000, rel=0.05)]

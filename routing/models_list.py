@@ -1,0 +1,108 @@
+"""GET /v1/models: what a key may ask for, in one shape that OpenAI's, Anthropic's and Codex's clients read alike."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from codexflow.catalogue import directory
+from codexflow.catalogue.schema import AUTO_MODELS, DIRECT, Catalogue
+from keys.policy import KeyPolicy
+from routing.context import House
+from routing.errors import UnknownRoute
+from routing.incoming import Incoming
+from routing.stages import STAGE_MODELS
+
+PATH = "/v1/models"
+JSON = (b"content-type", b"application/json")
+# Seconds since 1970 that is given as every model's age: nobody knows the real one.
+CREATED_S = 1_735_689_600
+CREATED_AT = datetime.fromtimestamp(CREATED_S, UTC).isoformat().replace("+00:00", "Z")
+
+# Codex takes these for a model that it does not know itself.
+CODEX_INSTRUCTIONS = """\
+You are a coding agent in the user's terminal. Work in their repository with the tools you are given.
+Read the code that matters before you change it, and keep changes small and in the style of what is there.
+Prefer `rg` for searching. Run the project's own tests and checks after a change, and say what you ran.
+Never undo work that is not yours, never commit or push unless asked, and ask before anything that cannot be undone.
+Say briefly what you are doing while you work; at the end say what changed, where, and what is left."""
+
+
+async def list_models(house: House, incoming: Incoming) -> None:
+    """Stages, inference and models that the key may use; for Codex as it asks for them."""
+    names = await _names(house, incoming)
+    if b"client_version=" in incoming.scope.get("query_string", b""):
+        content: dict[str, Any] = {"models": [_codex_model(name, order) for order, name in enumerate(names)]}
+    else:
+        content = {
+            "object": "list",
+            "data": [_model(name) for name in names],
+            "first_id": names[0] if names else None,
+            "last_id": names[-1] if names else None,
+            "has_more": False,
+        }
+    await incoming.respond(200, [JSON], msgspec.json.encode(content))
+
+
+async def show_model(house: House, incoming: Incoming) -> None:
+    """GET /v1/models/{id}."""
+    name = incoming.scope["path"].removeprefix(PATH + "/")
+    if name not in await _names(house, incoming):
+        raise UnknownRoute(f"There is no model {name[:100]!r}.", param="model")
+    await incoming.respond(200, [JSON], msgspec.json.encode(_model(name)))
+
+
+async def _names(house: House, incoming: Incoming) -> Sequence[str]:
+    principal = await house.keys.authenticate(incoming.bearer(), incoming.address)
+    return permitted_names(directory.current(), principal.policy)
+
+
+def permitted_names(catalogue: Catalogue, policy: KeyPolicy) -> list[str]:
+    """What a body's `model` may say with this key: stages, inference, and the allow-lists."""
+    stages = [
+        name
+        for name, stage in STAGE_MODELS.items()
+        if name != stage and policy.permits_stage(stage) and policy.permits_model(catalogue.stages[stage].model)
+    ]
+    direct = [*catalogue.direct.allowed_models, *catalogue.embeddings.allowed_models]
+    models = [name for name in direct if policy.permits_stage(DIRECT) and policy.permits_model(name)]
+    return [*stages, *(AUTO_MODELS[:1] if stages else ()), *models]
+
+
+def _model(name: str) -> dict[str, Any]:
+    return {
+        "id": name,
+        "object": "model",
+        "created": CREATED_S,
+        "owned_by": "codexflow",
+        # What Anthropic's clients look for.
+        "type": "model",
+        "display_name": name,
+        "created_at": CREATED_AT,
+    }
+
+
+def _codex_model(name: str, order: int) -> dict[str, Any]:
+    """A model as Codex's own catalogue describes one. It claims nothing that only some models can do."""
+    return {
+        "slug": name,
+        "display_name": name,
+        "description": None,
+        "default_reasoning_level": None,
+        "supported_reasoning_levels": [],
+        "shell_type": "shell_command",
+        "visibility": "list",
+        "supported_in_api": True,
+        "priority": order,
+        "upgrade": None,
+        "base_instructions": CODEX_INSTRUCTIONS,
+        "supports_reasoning_summaries": False,
+        "support_verbosity": False,
+        "default_verbosity": None,
+        "apply_patch_tool_type": None,
+        "truncation_policy": {"mode": "bytes", "limit": 10_000},
+        "supports_parallel_tool_calls": False,
+        "context_window": 128_000,
+        "experimental_supported_tools": [],
+    }

@@ -1,0 +1,258 @@
+"""A request's bytes -> Call, and back to bytes for the upstream. Pure.
+
+The body is parsed once. What the gateway does not change goes on byte for byte, so that every parameter a provider
+invents tomorrow works today.
+"""
+
+from functools import cache
+from typing import Any
+
+import msgspec
+from msgspec import Raw, Struct
+
+from billing.limiter.holds import CallSize
+from routing.errors import InvalidJson, InvalidRequestBody
+from routing.inference.infer import Prompt
+from routing.surfaces.requests import MAX_OUTPUT_TOKENS, Fields, Shape
+
+# LiteLLM obeys these from anyone: they choose servers, keys, prices, callbacks or retries, which is not the caller's
+# business. They are dropped.
+# fmt: off
+CONTROL_FIELDS = frozenset({
+    "additional_drop_params", "allow_client_keepalive_override", "allowed_model_region", "allowed_openai_params",
+    "api_base", "api_key", "api_version", "assistant_continue_message", "base_model", "base_url", "bos_token",
+    "budget_duration", "cache", "caching", "caching_groups", "callbacks", "client", "client_id", "client_secret",
+    "client_side_timeout", "complete_response", "configurable_clientside_auth_params", "content_policy_fallbacks",
+    "context_window_fallback_dict", "context_window_fallbacks", "cooldown_time", "custom_llm_provider",
+    "custom_prompt_dict", "data_residency", "dd_agent_host", "dd_agent_port", "dd_api_key", "dd_site",
+    "default_fallbacks", "deployment_id", "disable_add_transform_inline_image_block", "drop_params",
+    "enable_prompt_caching", "enable_tag_filtering", "ensure_alternating_roles", "eos_token", "extra_body",
+    "extra_headers", "extra_query", "failure_callback", "fallback_depth", "fallbacks", "fastest_response",
+    "final_prompt_value", "force_timeout", "gcs_bucket_name", "gcs_path_service_account", "guardrail_config",
+    "guardrails", "headers", "hf_model_name", "humanloop_api_key", "input_callback", "input_cost_per_second",
+    "input_cost_per_token", "itpm", "keepalive_seconds", "langfuse_environment", "langfuse_host",
+    "langfuse_public_key", "langfuse_secret", "langfuse_secret_key", "langsmith_api_key", "langsmith_base_url",
+    "langsmith_project", "langsmith_tenant_id", "logger_fn", "max_agentic_loops", "max_budget", "max_fallbacks",
+    "max_parallel_requests", "max_retries", "merge_reasoning_content_in_choices", "mock_delay", "mock_response",
+    "mock_testing_content_policy_fallbacks", "mock_testing_context_fallbacks", "mock_testing_fallbacks",
+    "mock_timeout", "mock_tool_calls", "model_alias_map", "model_config", "model_file_id_mapping", "model_id",
+    "model_info", "model_list", "no-log", "no-proxy", "num_retries", "order", "organization", "otpm",
+    "output_cost_per_second", "output_cost_per_token", "policies", "posthog_api_key", "posthog_api_url",
+    "preset_cache_key", "prompt_environment", "prompt_id", "prompt_label", "prompt_variables", "prompt_version",
+    "provider_affinity_header", "provider_specific_header", "proxy_server_request", "region_name",
+    "request_timeout", "retry_policy", "retry_strategy", "roles", "routing_strategy", "rpm", "search_tool_name",
+    "secret_fields", "shared_session", "silent_model", "ssl_verify", "stream_chunk_size", "stream_response",
+    "stream_timeout", "stream_timeout_by_service_tier", "success_callback", "supports_system_message", "tag_regex",
+    "tags", "tenant_id", "text_completion", "tiered_pricing", "timeout", "timeout_by_service_tier", "tpm", "ttl",
+    "turn_off_message_logging", "use_chat_completions_api", "use_client", "use_in_pass_through",
+    "use_litellm_proxy", "use_xai_oauth", "user_config", "user_continue_message", "verbose", "wandb_api_key",
+    "weave_project_id", "weight",
+})
+# fmt: on
+CONTROL_PREFIXES = (
+    "litellm_",
+    "aws_",
+    "azure_",
+    "vertex_",
+    "watsonx_",
+    "s3_",
+    "input_cost_",
+    "output_cost_",
+    "cache_creation_",
+    "cache_read_",
+)
+# The same inside `metadata`, which otherwise is the caller's own.
+METADATA_CONTROL_PREFIXES = ("litellm", "user_api_key", "spend_logs", "guardrail", "model_", "hidden_", "proxy_")
+
+# OpenRouter, behind the shipped LiteLLM, obeys these: with `models` it answers by any model, at that one's price, when
+# the first refuses, as it does a prompt that is too long for it.
+ROUTER_FIELDS = frozenset({"models", "preset", "provider", "providerOptions", "route"})
+# How much may come out, in the words of other surfaces and of providers. LiteLLM hands most of them on, and Gemini
+# obeys `max_output_tokens` rather than our bound: each is dropped where it is not the surface's own.
+# fmt: off
+OUTPUT_FIELDS = frozenset({
+    "best_of", "candidate_count", "candidateCount", "generation_config", "generationConfig", "inferenceConfig",
+    "max_completion_tokens", "max_gen_len", "max_length", "max_new_tokens", "max_output_tokens", "max_tokens",
+    "max_tokens_to_sample", "maxOutputTokens", "maxTokenCount", "maxTokens", "n", "num_generations", "num_predict",
+    "num_return_sequences",
+})
+# fmt: on
+# Faster or nearer service, and searches, for which providers charge more than the price that is sold.
+DEARER_FIELDS = frozenset({"inference_geo", "plugins", "service_tier", "serviceTier", "speed", "web_search_options"})
+
+# Written by the gateway itself, from the parsed values.
+_REWRITTEN = frozenset({"model", "stream_options", "metadata"})
+
+# Anthropic's least thinking.
+MIN_THINKING_TOKENS = 1_024
+
+_fields = msgspec.json.Decoder(dict[str, Raw])
+_objects = msgspec.json.Decoder(dict[str, Any])
+_encode = msgspec.json.encode
+
+
+class Call(Struct, frozen=True, kw_only=True):
+    """A request as the gateway understands it. `fields` holds every field of the body as it was written."""
+
+    fields: Fields
+    shape: Shape
+    limits: dict[str, int]  # the bounds of the output that were given, by field
+    text_bytes: int
+    images: int
+    file_tokens: int
+    may_cache_for_an_hour: bool
+
+    @property
+    def model(self) -> str | None:
+        return self.shape.model
+
+    @property
+    def is_stream(self) -> bool:
+        return bool(self.shape.stream)
+
+    def max_tokens(self, *, default: int, cap: int) -> int:
+        """What is sent upstream as the most to produce: asked for or the default, never above the cap."""
+        if not self.shape.limit_fields:
+            return 0
+        return min(cap, *self.limits.values()) if self.limits else min(default, cap)
+
+    def size(self, max_output_tokens: int) -> CallSize:
+        return CallSize(
+            text_bytes=self.text_bytes,
+            messages=self.shape.parts,
+            images=self.images,
+            file_tokens=self.file_tokens,
+            max_output_tokens=max_output_tokens,
+            choices=self.shape.choices,
+            may_cache_for_an_hour=self.may_cache_for_an_hour,
+        )
+
+    def prompt(self) -> Prompt:
+        """What stage inference looks at."""
+        return self.shape.prompt(self.fields)
+
+
+@cache
+def _decoder(shape: type[Shape]) -> msgspec.json.Decoder[Shape]:
+    return msgspec.json.Decoder(shape)
+
+
+def parse(body: bytes, shape: type[Shape]) -> Call:
+    """Understand a request. Raises InvalidJson or InvalidRequestBody (400), naming the field where it can."""
+    try:
+        if not body.isascii():
+            body.decode()  # what is not looked into would otherwise not be looked at
+        fields = _fields.decode(body)
+        known = _decoder(shape).decode(body)
+    except msgspec.ValidationError as exc:
+        raise _invalid(str(exc)) from exc
+    except (msgspec.DecodeError, RecursionError, UnicodeError) as exc:
+        raise InvalidJson from exc
+    known.check()
+    limits = known.limits()
+    for name, value in limits.items():
+        if not 1 <= value <= MAX_OUTPUT_TOKENS:
+            raise InvalidRequestBody(f"`{name}` must be between 1 and {MAX_OUTPUT_TOKENS}.", param=name)
+    attachments = known.attachments()
+    return Call(
+        fields=fields,
+        shape=known,
+        limits=limits,
+        text_bytes=len(body) - sum([each.size_bytes for each in attachments]),
+        images=sum([each.is_image for each in attachments]),
+        file_tokens=sum([each.tokens for each in attachments]),
+        may_cache_for_an_hour=b"cache_control" in body and b'1h"' in body,
+    )
+
+
+def upstream_tail(call: Call, *, max_tokens: int, temperature: float | None) -> bytes:
+    """The upstream body of every attempt but for the model, which `upstream_body` puts in front."""
+    fields, shape = call.fields, call.shape
+    # Clamp each spelling that was used; when none was, the first is understood everywhere.
+    own = dict.fromkeys(call.limits or shape.limit_fields[:1], b"%d" % max_tokens)
+    thinks = _thinking(fields.get("thinking"), max_tokens)
+    if thinks is not None:
+        own["thinking"] = thinks
+    if temperature is not None and shape.takes_temperature and not thinks and _is_absent(fields.get("temperature")):
+        own["temperature"] = _encode(temperature)
+    if call.is_stream and shape.asks_for_usage:
+        own["stream_options"] = _with_usage(fields.get("stream_options"))
+    if shape.is_kept or "store" in fields:
+        own["store"] = b"false"
+    if metadata := _own_metadata(fields.get("metadata")):
+        own["metadata"] = _encode(metadata)
+    dropped = _dropped(type(shape))
+    parts = [
+        b"%b:%b" % (_encode(name), raw)
+        for name, raw in fields.items()
+        if name not in own
+        and name not in _REWRITTEN
+        and name not in dropped
+        and name not in shape.limit_fields
+        and not name.startswith(CONTROL_PREFIXES)
+    ]
+    parts += [b'"%b":%b' % (name.encode(), value) for name, value in own.items() if value]
+    return b",".join(parts) + b"}"
+
+
+def upstream_body(model: str, tail: bytes) -> bytes:
+    """A complete upstream body for one attempt."""
+    return b'{"model":%b,%b' % (_encode(model), tail)
+
+
+@cache
+def _dropped(shape: type[Shape]) -> frozenset[str]:
+    """The fields that do not go on from a surface."""
+    return CONTROL_FIELDS | ROUTER_FIELDS | DEARER_FIELDS | OUTPUT_FIELDS.difference(shape.__struct_encode_fields__)
+
+
+def _is_absent(raw: Raw | None) -> bool:
+    return raw is None or bytes(raw) == b"null"
+
+
+def _object(name: str, raw: Raw | None) -> dict[str, Any]:
+    """A field that is looked into. Raises InvalidRequestBody, also for numbers and depths that only pass unread."""
+    try:
+        return _objects.decode(raw or b"{}")
+    except (msgspec.MsgspecError, RecursionError):
+        raise InvalidRequestBody(f"`{name}` must be an object of sensible values.", param=name) from None
+
+
+def _thinking(raw: Raw | None, max_tokens: int) -> bytes | None:
+    """`thinking` so that it fits below the clamped max_tokens; empty when it cannot, None when it is not asked for."""
+    if _is_absent(raw):
+        return None
+    thinking = _object("thinking", raw)
+    budget = thinking.get("budget_tokens")
+    if not isinstance(budget, int) or budget < max_tokens:
+        return None if thinking.get("type") == "disabled" else bytes(raw or b"")
+    if max_tokens <= MIN_THINKING_TOKENS:
+        return b""
+    return _encode({**thinking, "budget_tokens": max(MIN_THINKING_TOKENS, max_tokens // 2)})
+
+
+def _with_usage(raw: Raw | None) -> bytes:
+    """The caller's stream options, and the usage that the gateway needs in any case."""
+    options = {} if _is_absent(raw) else _object("stream_options", raw)
+    return _encode({**options, "include_usage": True})
+
+
+def _own_metadata(raw: Raw | None) -> dict[str, str]:
+    """The caller's metadata in OpenAI's form (texts), without what LiteLLM would take for instructions."""
+    if _is_absent(raw):
+        return {}
+    metadata = _object("metadata", raw)
+    return {
+        name: value
+        for name, value in metadata.items()
+        if isinstance(value, str)
+        and name not in CONTROL_FIELDS
+        and not name.startswith((*METADATA_CONTROL_PREFIXES, *CONTROL_PREFIXES))
+    }
+
+
+def _invalid(reason: str) -> InvalidRequestBody:
+    """msgspec says "Expected `int`, got `str` - at `$.max_tokens`": keep the place as `param`."""
+    what, _, place = reason.partition(" - at `$")
+    param = place.strip("`.").replace("[...]", "") or None
+    return InvalidRequestBody(f"{what}{f' at {param}' if param else ''}.", param=param)

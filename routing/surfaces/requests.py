@@ -1,0 +1,406 @@
+"""The request bodies of the metered surfaces: the few fields that the gateway reads of each. Pure.
+
+Everything else of a body only passes through, so types are strict where the gateway decides by them and nowhere else.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import ClassVar, NamedTuple
+
+import msgspec
+from msgspec import UNSET, Raw, Struct, UnsetType
+from typing_extensions import override
+
+from billing.limiter.holds import document_tokens, sound_tokens
+from routing.errors import InvalidRequestBody, ThreadsUnsupported
+from routing.inference.infer import Prompt
+
+MAX_OUTPUT_TOKENS = 10_000_000
+MAX_CHOICES = 128
+
+Fields = Mapping[str, Raw]
+
+
+class Shape(Struct, kw_only=True):
+    """What every surface has. Subclasses say what they call it."""
+
+    # The fields that bound the output, the one used by default first; none: the surface produces no tokens.
+    limit_fields: ClassVar[tuple[str, ...]] = ("max_tokens",)
+    # Asked for with `stream_options`; elsewhere streams always carry usage.
+    asks_for_usage: ClassVar[bool] = False
+    takes_temperature: ClassVar[bool] = True
+    # Answers are kept at the provider unless the request says no.
+    is_kept: ClassVar[bool] = False
+
+    model: str | None = None
+    stream: bool | None = None
+
+    @property
+    def wants_usage(self) -> bool:
+        """Whether the caller's own stream shall carry usage."""
+        return True
+
+    @property
+    def parts(self) -> int:
+        """Messages, items or texts: each costs a few tokens of envelope."""
+        return 1
+
+    @property
+    def choices(self) -> int:
+        """How many answers of full length may be produced."""
+        return 1
+
+    def limits(self) -> dict[str, int]:
+        """The bounds of the output that were given, by field."""
+        given = {name: getattr(self, name) for name in self.limit_fields}
+        return {name: value for name, value in given.items() if value is not None}
+
+    def attachments(self) -> "list[Attachment]":
+        """Images and files inside the body: their bytes are no text."""
+        return []
+
+    def prompt(self, fields: Fields) -> Prompt:
+        """What stage inference looks at; nothing where nobody is spoken to."""
+        return Prompt(last_user_text="")
+
+    def check(self) -> None:
+        """Raise InvalidRequestBody for what types cannot say; bounds of the output are looked at by the caller."""
+
+
+class Attachment(NamedTuple):
+    """A picture, or a file with what to hold for it; its bytes in the body."""
+
+    size_bytes: int
+    tokens: int = 0
+    is_image: bool = False
+
+
+def _picture(raw: Raw) -> Attachment:
+    return Attachment(len(bytes(raw)), is_image=True)
+
+
+def _document(raw: Raw) -> Attachment:
+    size_bytes = len(bytes(raw))
+    return Attachment(size_bytes, document_tokens(size_bytes))
+
+
+def _sound(raw: Raw) -> Attachment:
+    size_bytes = len(bytes(raw))
+    return Attachment(size_bytes, sound_tokens(size_bytes))
+
+
+class _Part(Struct):
+    """A piece of a message's content, as any of the surfaces writes it."""
+
+    type: str = ""
+    text: str | None = None
+    image_url: Raw | UnsetType = UNSET  # chat; responses, where it is a text
+    input_audio: Raw | UnsetType = UNSET
+    file: Raw | UnsetType = UNSET
+    file_data: Raw | UnsetType = UNSET  # responses, as the next
+    file_url: Raw | UnsetType = UNSET
+    video_url: Raw | UnsetType = UNSET  # chat, for Gemini
+    source: Raw | UnsetType = UNSET  # messages: images and documents
+    content: "str | list[_Part] | None" = None  # messages: what a tool gave back
+
+    def attachments(self) -> Iterator[Attachment]:
+        if self.image_url is not UNSET:
+            yield _picture(self.image_url)
+        if self.input_audio is not UNSET:
+            yield _sound(self.input_audio)
+        for each in (self.file, self.file_data, self.file_url, self.video_url):
+            if each is not UNSET:
+                yield _document(each)
+        if self.source is not UNSET:
+            yield from _attached(self.source, is_image=self.type == "image")
+        if isinstance(self.content, list):
+            for part in self.content:
+                yield from part.attachments()
+
+
+class _Source(Struct):
+    type: str = ""
+    content: str | list[_Part] | None = None
+
+
+_source = msgspec.json.Decoder(_Source)
+
+
+def _attached(source: Raw, *, is_image: bool) -> list[Attachment]:
+    """The bytes of a source, or where some are found. A plain document is text, and so is a search result's name."""
+    try:
+        found = _source.decode(source)
+    except (msgspec.MsgspecError, RecursionError):
+        return []
+    if isinstance(found.content, list):
+        return [_picture(part.source) for part in found.content if part.source is not UNSET]
+    if found.type == "text":
+        return []
+    return [_picture(source) if is_image else _document(source)]
+
+
+_Content = str | list[_Part] | None
+
+
+def _text(content: _Content) -> str:
+    if isinstance(content, list):
+        return "\n".join(part.text for part in content if part.text)
+    return content or ""
+
+
+class _Message(Struct):
+    role: str
+    content: _Content = None
+
+
+class _StreamOptions(Struct):
+    include_usage: bool | None = None
+
+
+class _Function(Struct):
+    name: str | None = None
+
+
+class _Tool(Struct):
+    """Named at the top, or inside `function` on chat; OpenAI's own tools have a type only."""
+
+    name: str | None = None
+    type: str | None = None
+    function: _Function | None = None
+
+    def called(self) -> str:
+        return (self.function.name if self.function else None) or self.name or self.type or ""
+
+
+_tools = msgspec.json.Decoder(list[_Tool])
+
+
+def tool_names(fields: Fields) -> tuple[str, ...]:
+    """The tools offered; none when they are written in a way that only the model may judge."""
+    try:
+        return tuple(tool.called() for tool in _tools.decode(fields["tools"])) if "tools" in fields else ()
+    except (msgspec.MsgspecError, RecursionError):
+        return ()
+
+
+def _conversation(messages: list[_Message], fields: Fields, *, instructions: str = "") -> Prompt:
+    """The last thing the user said, and what the system says. A tool's answer in the user's name is not said by him."""
+    said = (text for each in reversed(messages) if each.role == "user" and (text := _text(each.content)))
+    system = [_text(each.content) for each in messages if each.role in ("system", "developer")]
+    return Prompt(
+        last_user_text=next(said, ""),
+        system_text="\n".join([instructions, *system] if instructions else system),
+        tool_names=tool_names(fields),
+    )
+
+
+def _attachments(messages: list[_Message]) -> list[Attachment]:
+    lists = (each.content for each in messages if isinstance(each.content, list))
+    return [attachment for parts in lists for part in parts for attachment in part.attachments()]
+
+
+def _check_count(name: str, value: int | None) -> None:
+    if value is not None and not 1 <= value <= MAX_CHOICES:
+        raise InvalidRequestBody(f"`{name}` must be between 1 and {MAX_CHOICES}.", param=name)
+
+
+class _OnRequest(Shape, kw_only=True):
+    """OpenAI's older two: a stream carries usage only when it is asked for, and several answers may be."""
+
+    asks_for_usage: ClassVar[bool] = True
+
+    stream_options: _StreamOptions | None = None
+    n: int | None = None
+    max_tokens: int | None = None
+
+    @property
+    @override
+    def wants_usage(self) -> bool:
+        return self.stream_options is not None and bool(self.stream_options.include_usage)
+
+
+class Chat(_OnRequest, kw_only=True):
+    """POST /v1/chat/completions."""
+
+    limit_fields: ClassVar[tuple[str, ...]] = ("max_tokens", "max_completion_tokens")
+
+    messages: list[_Message]
+    max_completion_tokens: int | None = None
+
+    @property
+    @override
+    def parts(self) -> int:
+        return len(self.messages)
+
+    @property
+    @override
+    def choices(self) -> int:
+        return self.n or 1
+
+    @override
+    def attachments(self) -> list[Attachment]:
+        return _attachments(self.messages)
+
+    @override
+    def prompt(self, fields: Fields) -> Prompt:
+        return _conversation(self.messages, fields)
+
+    @override
+    def check(self) -> None:
+        if not self.messages:
+            raise InvalidRequestBody("`messages` must have at least one message.", param="messages")
+        _check_count("n", self.n)
+
+
+# A text, several, the tokens of one, or of several.
+_Texts = str | list[str | int | list[int]]
+
+
+def _count_of(texts: _Texts) -> int:
+    """One for a text or its tokens; as many as there are texts otherwise."""
+    return 1 if isinstance(texts, str) or (texts and isinstance(texts[0], int)) else len(texts)
+
+
+class Completions(_OnRequest, kw_only=True):
+    """POST /v1/completions: a text goes on."""
+
+    prompt_: _Texts = msgspec.field(name="prompt")
+    best_of: int | None = None
+
+    @property
+    @override
+    def parts(self) -> int:
+        return _count_of(self.prompt_)
+
+    @property
+    @override
+    def choices(self) -> int:
+        """Every text gets `best_of` answers, of which `n` are shown."""
+        return self.parts * max(self.n or 1, self.best_of or 1)
+
+    @override
+    def prompt(self, fields: Fields) -> Prompt:
+        prompts = [self.prompt_] if isinstance(self.prompt_, str) else self.prompt_
+        return Prompt(last_user_text=next((each for each in reversed(prompts) if isinstance(each, str)), ""))
+
+    @override
+    def check(self) -> None:
+        if not self.prompt_:
+            raise InvalidRequestBody("`prompt` must not be empty.", param="prompt")
+        if self.parts > MAX_CHOICES:
+            raise InvalidRequestBody(f"`prompt` may have at most {MAX_CHOICES} texts.", param="prompt")
+        _check_count("n", self.n)
+        _check_count("best_of", self.best_of)
+
+
+class Embeddings(Shape, kw_only=True):
+    """POST /v1/embeddings: no tokens come out."""
+
+    limit_fields: ClassVar[tuple[str, ...]] = ()
+    takes_temperature: ClassVar[bool] = False
+
+    input: _Texts
+
+    @property
+    @override
+    def parts(self) -> int:
+        return _count_of(self.input)
+
+    @override
+    def check(self) -> None:
+        if not self.input:
+            raise InvalidRequestBody("`input` must not be empty.", param="input")
+        if self.stream:
+            raise InvalidRequestBody("Embeddings do not stream.", param="stream")
+
+
+class _Item(Struct):
+    """A message or anything else of a response's input; only messages are looked into."""
+
+    role: str | None = None
+    content: _Content = None
+
+
+class Responses(Shape, kw_only=True):
+    """POST /v1/responses. Only the stateless kind: what is kept at a provider is kept in an account that all share."""
+
+    limit_fields: ClassVar[tuple[str, ...]] = ("max_output_tokens",)
+    is_kept: ClassVar[bool] = True
+
+    input: str | list[_Item]
+    instructions: str | None = None
+    max_output_tokens: int | None = None
+    background: bool | None = None
+    previous_response_id: str | None = None
+    conversation: Raw = Raw(b"null")
+    prompt_: Raw = msgspec.field(name="prompt", default=Raw(b"null"))
+
+    def _messages(self) -> list[_Message]:
+        if isinstance(self.input, str):
+            return [_Message("user", self.input)]
+        return [_Message(item.role, item.content) for item in self.input if item.role]
+
+    @property
+    @override
+    def parts(self) -> int:
+        return 1 if isinstance(self.input, str) else len(self.input)
+
+    @override
+    def attachments(self) -> list[Attachment]:
+        return _attachments(self._messages())
+
+    @override
+    def prompt(self, fields: Fields) -> Prompt:
+        return _conversation(self._messages(), fields, instructions=self.instructions or "")
+
+    @override
+    def check(self) -> None:
+        if not self.input:
+            raise InvalidRequestBody("`input` must not be empty.", param="input")
+        for name, is_given in (
+            ("previous_response_id", self.previous_response_id is not None),
+            ("conversation", bytes(self.conversation) != b"null"),
+            ("prompt", bytes(self.prompt_) != b"null"),
+            ("background", bool(self.background)),
+        ):
+            if is_given:
+                raise InvalidRequestBody(
+                    f"`{name}` needs an answer that is kept, and nothing is kept here: send the whole conversation.",
+                    param=name,
+                )
+
+
+class Messages(Shape, kw_only=True):
+    """POST /v1/messages, as Anthropic's clients write it."""
+
+    messages: list[_Message]
+    system: _Content = None
+    max_tokens: int | None = None
+    thread: Raw = Raw(b"null")
+
+    @property
+    @override
+    def parts(self) -> int:
+        return len(self.messages)
+
+    @override
+    def attachments(self) -> list[Attachment]:
+        return _attachments(self.messages)
+
+    @override
+    def prompt(self, fields: Fields) -> Prompt:
+        return _conversation(self.messages, fields, instructions=_text(self.system))
+
+    @override
+    def check(self) -> None:
+        if bytes(self.thread) != b"null":
+            # A message that goes on where an earlier one ended would reach the model without that one.
+            raise ThreadsUnsupported(param="thread")
+        if not self.messages:
+            raise InvalidRequestBody("`messages` must have at least one message.", param="messages")
+
+
+class CountTokens(Messages, kw_only=True):
+    """POST /v1/messages/count_tokens: a message that is measured and not answered."""
+
+    limit_fields: ClassVar[tuple[str, ...]] = ()
+    takes_temperature: ClassVar[bool] = False

@@ -1,0 +1,476 @@
+"""How each surface's answers are read and its errors written: usage, content, the end, the envelope. Pure.
+
+Bytes pass as they came. What is changed is said here: usage that was not asked for, and what the upstream charges us,
+which is not the caller's price.
+"""
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, TypeVar
+
+import msgspec
+from msgspec import Raw, Struct
+from typing_extensions import override
+
+from codexflow.lib.envelope import anthropic_envelope, envelope
+from codexflow.lib.errors import AppError
+from routing.surfaces import sse
+from routing.surfaces.sse import Event, Kind
+from routing.surfaces.usage import ProviderUsage
+
+T = TypeVar("T")
+
+_NULL = b"null"
+_COST_MARK = b'"cost'
+# Values that say nothing, as bytes of JSON.
+_EMPTY = frozenset({b"null", b'""', b"[]", b"{}"})
+_encode = msgspec.json.encode
+_raw_fields = msgspec.json.Decoder(dict[str, Raw])
+_objects = msgspec.json.Decoder(dict[str, Any])
+
+
+class Answer(Struct, frozen=True):
+    """A whole answer: its id, its usage, and how many bytes of it the model wrote."""
+
+    id: str
+    usage: ProviderUsage | None
+    text_bytes: int
+
+
+class Opening(Struct, frozen=True):
+    """What the first bytes of a stream tell."""
+
+    response_id: str = ""
+    is_error: bool = False
+    # It ends and nothing was said: LiteLLM makes a clean empty stream of a provider's error page.
+    may_be_empty: bool = False
+
+
+class Dialect(ABC):
+    """What every surface has in common, and OpenAI's way where others go their own."""
+
+    # An event longer than this is passed on in pieces: it is content, not one of the small events we look for.
+    max_held_bytes: int = 256 * 1024
+
+    def most_held_bytes(self, beginning: bytes) -> int:
+        """How much is held of an event that begins so and is longer than that."""
+        return self.max_held_bytes
+
+    def may_matter(self, events: bytes) -> bool:
+        """Whether any of these events could be more than content."""
+        return b'"usage":' in events or b"[DONE]" in events or b'"error":' in events
+
+    @abstractmethod
+    def classify(self, raw: bytes) -> Event:
+        """What one event is."""
+
+    @abstractmethod
+    def opening(self, chunk: bytes) -> Opening:
+        """What a stream begins with."""
+
+    @abstractmethod
+    def is_content(self, events: bytes) -> bool:
+        """Whether the model says something in these events, be it that it stopped for a reason of its own."""
+
+    def is_empty(self, stream: bytes) -> bool:
+        """Whether a whole stream says nothing and counts nothing, or ends in an error."""
+        events = [self.classify(raw) for raw in sse.events_of(stream)]
+        if any(event.kind is Kind.ERROR for event in events):
+            return True
+        return not self.is_content(stream) and not any(event.usage and event.usage.produced for event in events)
+
+    @abstractmethod
+    def for_caller(self, event: Event, *, wants_usage: bool) -> bytes:
+        """An event with usage, or the last one, as the caller may see it."""
+
+    def named(self, events: bytes, model: str) -> bytes:
+        """Events of a stream's beginning or end, with the model's name as it is sold. LiteLLM sees to it elsewhere."""
+        return events
+
+    @abstractmethod
+    def answer(self, body: bytes) -> Answer | None:
+        """A whole JSON answer; None when it is none of this surface."""
+
+    def whole_for_caller(self, body: bytes, answer: Answer) -> bytes:
+        """A whole answer as the caller may see it."""
+        if _COST_MARK not in body or answer.usage is None:
+            return body
+        fields = _decoded(_raw_fields, body)
+        usage = _decoded(_objects, fields["usage"]) if fields else None
+        # What cannot be read to its end passes as it is: broken text beside the usage is no reason to withhold it.
+        return _encode({**fields, "usage": _without_cost(usage)}) if fields and usage else body
+
+    def error_body(self, error: AppError) -> bytes:
+        return _encode(envelope(error))
+
+    def error_event(self, error: AppError) -> bytes:
+        """An error as the last event of a stream: no end follows, so a cut stream never looks complete."""
+        return b"data: " + self.error_body(error) + b"\n\n"
+
+
+def _decoded(decoder: msgspec.json.Decoder[T], data: bytes | Raw) -> T | None:
+    try:
+        return decoder.decode(data)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return None
+
+
+def _event_like(raw: bytes, payload: Any) -> bytes:
+    """`payload` as an event with the name that `raw` has."""
+    names = b"".join(b"%b\n" % line for line in raw.splitlines() if line.startswith(b"event:"))
+    return names + b"data: " + _encode(payload) + b"\n\n"
+
+
+def _without_cost(usage: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in usage.items() if not name.startswith("cost")}
+
+
+# Chat and text completions, embeddings
+
+
+class _Choice(Struct):
+    delta: dict[str, Raw] | None = None
+    finish_reason: str | None = None
+    text: str | None = None
+
+    @property
+    def says(self) -> bool:
+        """Whether there is more than a role in it, or an end that is not simply an end."""
+        if self.text or self.finish_reason not in (None, "stop"):
+            return True
+        return any(bytes(raw) not in _EMPTY for name, raw in (self.delta or {}).items() if name != "role")
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.delta and not self.finish_reason and not self.text
+
+
+class _Chunk(Struct):
+    id: str | None = None
+    usage: ProviderUsage | None = None
+    choices: list[_Choice] | None = None
+    # Not `Raw | None`: msgspec reads that as null only.
+    error: Raw = Raw(_NULL)
+
+    @property
+    def is_error(self) -> bool:
+        return bytes(self.error) != _NULL
+
+
+class _Written(Struct):
+    message: dict[str, Raw] | None = None
+    text: str | None = None
+
+    # What of a message the model wrote.
+    names: ClassVar[tuple[str, ...]] = ("content", "reasoning_content", "tool_calls")
+
+    @property
+    def text_bytes(self) -> int:
+        texts = [bytes(self.message[name]) for name in self.names if name in self.message] if self.message else []
+        return len(self.text or "") + sum(len(text) for text in texts if text != _NULL)
+
+
+class _Whole(Struct):
+    choices: list[_Written]
+    id: str | None = None
+    usage: ProviderUsage | None = None
+
+
+class _Vectors(Struct):
+    data: list[Raw]
+    usage: ProviderUsage | None = None
+
+
+_chunk = msgspec.json.Decoder(_Chunk)
+_whole = msgspec.json.Decoder(_Whole)
+_vectors = msgspec.json.Decoder(_Vectors)
+
+
+class Completions(Dialect):
+    """Chat completions and text completions."""
+
+    @override
+    def classify(self, raw: bytes) -> Event:
+        data = sse.data_of(raw)
+        if data == b"[DONE]":
+            return Event(raw, Kind.END)
+        if b'"usage":' not in raw and b'"error":' not in raw:
+            return Event(raw)
+        chunk = _decoded(_chunk, data)
+        if chunk is None:
+            return Event(raw)
+        if chunk.is_error:
+            return Event(raw, Kind.ERROR)
+        if chunk.usage is None:
+            return Event(raw)
+        # OpenAI sends usage without choices; LiteLLM beside an empty one.
+        is_usage_only = all(choice.is_empty for choice in chunk.choices or ())
+        return Event(raw, Kind.USAGE if is_usage_only else Kind.CONTENT, chunk.usage)
+
+    @override
+    def opening(self, chunk: bytes) -> Opening:
+        first = _decoded(_chunk, sse.data_of(next(sse.events_of(chunk))))
+        if first is None:
+            return Opening()
+        may_be_empty = b'"stop"' in chunk and not self.is_content(chunk)
+        return Opening(first.id or "", first.is_error, may_be_empty)
+
+    @override
+    def is_content(self, events: bytes) -> bool:
+        for raw in sse.events_of(events):
+            data = sse.data_of(raw)
+            if not data or data == b"[DONE]":
+                continue
+            chunk = _decoded(_chunk, data)
+            # What cannot be read is a matter between the model and the caller.
+            if chunk is None or any(choice.says for choice in chunk.choices or ()):
+                return True
+        return False
+
+    @override
+    def for_caller(self, event: Event, *, wants_usage: bool) -> bytes:
+        if event.usage is None:
+            return event.raw
+        if not wants_usage and event.kind is Kind.USAGE:
+            return b""
+        payload = _decoded(_objects, sse.data_of(event.raw))
+        if payload is None:
+            return event.raw
+        if not wants_usage:
+            del payload["usage"]
+        elif "cost" in payload["usage"]:
+            payload["usage"] = _without_cost(payload["usage"])
+        else:
+            return event.raw
+        return b"data: " + _encode(payload) + b"\n\n"
+
+    @override
+    def answer(self, body: bytes) -> Answer | None:
+        whole = _decoded(_whole, body)
+        if whole is None:
+            return None
+        # Counted only where the provider has not: its own count is better.
+        is_counted = whole.usage is not None and whole.usage.produced > 0
+        return Answer(whole.id or "", whole.usage, 0 if is_counted else sum(each.text_bytes for each in whole.choices))
+
+
+class Embeddings(Completions):
+    """Vectors. Their requests never stream, so of OpenAI's way only the whole answer is another."""
+
+    @override
+    def answer(self, body: bytes) -> Answer | None:
+        vectors = _decoded(_vectors, body)
+        # Vectors are no tokens: without usage only the input counts.
+        return None if vectors is None else Answer("", vectors.usage, 0)
+
+
+# Responses
+
+
+class _Response(Struct):
+    id: str | None = None
+    usage: ProviderUsage | None = None
+    output: list[Raw] | None = None
+
+
+class _ResponseEvent(Struct):
+    type: str = ""
+    response: _Response | None = None
+    error: Raw = Raw(_NULL)
+
+
+class _WholeResponse(Struct):
+    output: list[Raw]
+    id: str | None = None
+    usage: ProviderUsage | None = None
+
+
+_response_event = msgspec.json.Decoder(_ResponseEvent)
+_whole_response = msgspec.json.Decoder(_WholeResponse)
+
+
+def _with_model(raw: bytes, model: bytes) -> bytes:
+    """An event that tells of the response, with another name in it; every other one as it is."""
+    payload = _decoded(_raw_fields, sse.data_of(raw)) if b'"response"' in raw else None
+    response = _decoded(_raw_fields, payload["response"]) if payload and "response" in payload else None
+    if not payload or not response or bytes(response.get("model", model)) == model:
+        return raw
+    payload["response"] = Raw(_encode({**response, "model": Raw(model)}))
+    if "model" in payload:
+        payload["model"] = Raw(model)
+    return _event_like(raw, payload)
+
+
+class Responses(Dialect):
+    """OpenAI's responses: typed events; the last one repeats the whole answer, with usage."""
+
+    max_held_bytes: int = 8 * 1024 * 1024
+    # Pictures are repeated, too. As much as the whole answers of other surfaces may have by default.
+    _MOST_OF_LAST_BYTES = 64 * 1024 * 1024
+    _SAYS_ITS_TYPE_BYTES = 512
+    _ENDS = ("response.completed", "response.incomplete")
+    _FAILURES = ("response.failed", "error")
+
+    @override
+    def may_matter(self, events: bytes) -> bool:
+        return (
+            b'"response.completed"' in events
+            or b'"error"' in events
+            or b'"response.incomplete"' in events
+            or b'"response.failed"' in events
+        )
+
+    @override
+    def most_held_bytes(self, beginning: bytes) -> int:
+        is_last = self.may_matter(beginning[: self._SAYS_ITS_TYPE_BYTES])
+        return self._MOST_OF_LAST_BYTES if is_last else self.max_held_bytes
+
+    @override
+    def classify(self, raw: bytes) -> Event:
+        event = _decoded(_response_event, sse.data_of(raw))
+        if event is None:
+            return Event(raw)
+        if event.type in self._FAILURES or bytes(event.error) != _NULL:
+            return Event(raw, Kind.ERROR)
+        if event.type in self._ENDS:
+            return Event(raw, Kind.END, event.response.usage if event.response else None)
+        return Event(raw)
+
+    @override
+    def opening(self, chunk: bytes) -> Opening:
+        first = next(sse.events_of(chunk))
+        event = _decoded(_response_event, sse.data_of(first))
+        if event is None:
+            return Opening()
+        response_id = event.response.id if event.response else None
+        may_be_empty = b'"response.completed"' in chunk and not self.is_content(chunk)
+        return Opening(response_id or "", self.classify(first).kind is Kind.ERROR, may_be_empty)
+
+    @override
+    def is_content(self, events: bytes) -> bool:
+        return b'.delta"' in events or b'"function_call"' in events or b'"response.incomplete"' in events
+
+    @override
+    def named(self, events: bytes, model: str) -> bytes:
+        return b"".join([_with_model(raw, _encode(model)) for raw in sse.events_of(events)])
+
+    @override
+    def for_caller(self, event: Event, *, wants_usage: bool) -> bytes:
+        if event.usage is None or _COST_MARK not in event.raw:
+            return event.raw
+        payload = _decoded(_objects, sse.data_of(event.raw))
+        if payload is None:
+            return event.raw
+        payload["response"]["usage"] = _without_cost(payload["response"]["usage"])
+        return _event_like(event.raw, payload)
+
+    @override
+    def answer(self, body: bytes) -> Answer | None:
+        whole = _decoded(_whole_response, body)
+        if whole is None:
+            return None
+        return Answer(whole.id or "", whole.usage, sum(len(bytes(item)) for item in whole.output))
+
+    @override
+    def error_event(self, error: AppError) -> bytes:
+        """Said twice: OpenAI's SDKs raise on `error`, Codex hears only of a response that failed.
+
+        In this order, because the SDKs would compare the failed response's id, which is not known here.
+        """
+        fields = envelope(error)["error"]
+        reason = {"code": error.code, "message": error.message}
+        response = {"object": "response", "status": "failed", "error": reason, "output": []}
+        failed = _encode({"type": "response.failed", "response": response})
+        # The fields of OpenAI's event, and `error`, which is what its SDK raises on.
+        told = _encode({**fields, "type": "error", "error": fields})
+        return b"event: error\ndata: " + told + b"\n\nevent: response.failed\ndata: " + failed + b"\n\n"
+
+
+# Messages
+
+
+class _MessageStart(Struct):
+    id: str | None = None
+    usage: ProviderUsage | None = None
+
+
+class _MessageEvent(Struct):
+    type: str = ""
+    message: _MessageStart | None = None
+    usage: ProviderUsage | None = None
+
+
+class _Block(Struct):
+    text: str | None = None
+    thinking: str | None = None
+    input: Raw = Raw(b"")
+
+
+class _WholeMessage(Struct):
+    content: list[_Block]
+    id: str | None = None
+    usage: ProviderUsage | None = None
+
+
+_message_event = msgspec.json.Decoder(_MessageEvent)
+_whole_message = msgspec.json.Decoder(_WholeMessage)
+
+
+class Messages(Dialect):
+    """Anthropic's messages: typed events with names; the input's tokens may come first and the output's last."""
+
+    @override
+    def may_matter(self, events: bytes) -> bool:
+        return b'"message_' in events or b'"error"' in events
+
+    @override
+    def classify(self, raw: bytes) -> Event:
+        event = _decoded(_message_event, sse.data_of(raw))
+        if event is None:
+            return Event(raw)
+        if event.type == "message_stop":
+            return Event(raw, Kind.END)
+        if event.type == "error":
+            return Event(raw, Kind.ERROR)
+        usage = event.message.usage if event.message else event.usage
+        if usage is not None and event.type == "message_start":
+            usage.is_only_input = True
+        return Event(raw, Kind.CONTENT, usage)
+
+    @override
+    def opening(self, chunk: bytes) -> Opening:
+        first = next(sse.events_of(chunk))
+        event = _decoded(_message_event, sse.data_of(first))
+        if event is None:
+            return Opening()
+        may_be_empty = b'"message_stop"' in chunk and not self.is_content(chunk)
+        return Opening((event.message.id if event.message else None) or "", event.type == "error", may_be_empty)
+
+    @override
+    def is_content(self, events: bytes) -> bool:
+        return b'"content_block_delta"' in events or b'"tool_use"' in events or b'"max_tokens"' in events
+
+    @override
+    def for_caller(self, event: Event, *, wants_usage: bool) -> bytes:
+        if event.usage is None or event.usage.is_only_input or _COST_MARK not in event.raw:
+            return event.raw
+        payload = _decoded(_objects, sse.data_of(event.raw))
+        if payload is None:
+            return event.raw
+        payload["usage"] = _without_cost(payload["usage"])
+        return _event_like(event.raw, payload)
+
+    @override
+    def answer(self, body: bytes) -> Answer | None:
+        whole = _decoded(_whole_message, body)
+        if whole is None:
+            return None
+        written = sum(len(b.text or "") + len(b.thinking or "") + len(bytes(b.input)) for b in whole.content)
+        return Answer(whole.id or "", whole.usage, written)
+
+    @override
+    def error_body(self, error: AppError) -> bytes:
+        return _encode(anthropic_envelope(error))
+
+    @override
+    def error_event(self, error: AppError) -> bytes:
+        return b"event: error\ndata: " + self.error_body(error) + b"\n\n"

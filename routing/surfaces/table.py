@@ -1,0 +1,57 @@
+"""The metered surfaces: where each is found, how its requests and answers are read, what it calls its errors."""
+
+from dataclasses import dataclass
+
+from codexflow.catalogue.schema import Catalogue
+from routing import stages
+from routing.incoming import Incoming
+from routing.stages import Route
+from routing.surfaces import requests, responses
+from routing.surfaces.body import Call
+from routing.surfaces.responses import Dialect
+from routing.upstream.pool import Header
+
+# What an Anthropic provider behind the upstream needs to see of the caller's request.
+_ANTHROPIC_HEADERS = (b"anthropic-version", b"anthropic-beta")
+
+
+@dataclass(frozen=True, slots=True)
+class Surface:
+    """One API shape. `path` is the upstream's, and ours unless an alias leads here."""
+
+    name: str
+    path: str
+    shape: type[requests.Shape]
+    dialect: Dialect
+    passed_headers: tuple[bytes, ...] = ()
+
+    def route(self, call: Call, stage_header: str | None, catalogue: Catalogue) -> Route:
+        """Which stage serves a call, and why. Raises InvalidStage and ModelNotAllowed."""
+        if self is EMBEDDINGS:
+            return stages.route_embeddings(stage_header=stage_header, model=call.model, catalogue=catalogue)
+        return stages.route(stage_header=stage_header, model=call.model, prompt=call.prompt, catalogue=catalogue)
+
+    def headers(self, incoming: Incoming) -> tuple[Header, ...]:
+        """The caller's headers that go on."""
+        return tuple((name, incoming.headers[name]) for name in self.passed_headers if name in incoming.headers)
+
+
+_COMPLETIONS = responses.Completions()
+_MESSAGES = responses.Messages()
+
+CHAT = Surface("chat", "/v1/chat/completions", requests.Chat, _COMPLETIONS)
+COMPLETIONS = Surface("completions", "/v1/completions", requests.Completions, _COMPLETIONS)
+EMBEDDINGS = Surface("embeddings", "/v1/embeddings", requests.Embeddings, responses.Embeddings())
+RESPONSES = Surface("responses", "/v1/responses", requests.Responses, responses.Responses())
+MESSAGES = Surface("messages", "/v1/messages", requests.Messages, _MESSAGES, _ANTHROPIC_HEADERS)
+
+SURFACES = (CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, MESSAGES)
+# Under both names: some clients add /v1 to the base URL themselves, some do not.
+BY_PATH = {**{surface.path: surface for surface in SURFACES}, "/chat/completions": CHAT}
+# The same key scope as the messages it measures.
+COUNT_TOKENS = Surface(MESSAGES.name, "/v1/messages/count_tokens", requests.CountTokens, _MESSAGES, _ANTHROPIC_HEADERS)
+
+
+def dialect_of(path: str) -> Dialect:
+    """How errors are written at `path`: Anthropic's clients read only their own envelope."""
+    return _MESSAGES if path.startswith(MESSAGES.path) else _COMPLETIONS

@@ -1,0 +1,374 @@
+"""Understanding a request's bytes, and writing the upstream's."""
+
+import contextlib
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from billing.limiter.holds import CallSize
+from codexflow.lib.envelope import anthropic_envelope
+from routing.errors import InvalidJson, InvalidRequestBody, ThreadsUnsupported
+from routing.surfaces.body import (
+    CONTROL_FIELDS,
+    DEARER_FIELDS,
+    OUTPUT_FIELDS,
+    ROUTER_FIELDS,
+    Call,
+    parse,
+    upstream_body,
+    upstream_tail,
+)
+from routing.surfaces.requests import Chat, Completions, CountTokens, Embeddings, Messages, Responses, Shape
+
+_MESSAGES = [{"role": "user", "content": "hi"}]
+_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=10,
+)
+_READ = {"messages", "model", "stream", "stream_options", "tools", "n", "max_tokens", "max_completion_tokens"}
+_names = st.text(min_size=1).filter(
+    lambda name: (
+        name not in CONTROL_FIELDS | ROUTER_FIELDS | DEARER_FIELDS | OUTPUT_FIELDS | _READ | {"metadata", "temperature"}
+        and not name.startswith(("litellm_", "aws_", "azure_", "vertex_", "watsonx_", "s3_"))
+    )
+)
+
+
+def sent(
+    body: dict[str, Any], *, max_tokens: int = 10, temperature: float | None = None, shape: type[Shape] = Chat
+) -> dict[str, Any]:
+    call = parse(json.dumps(body).encode(), shape)
+    content: dict[str, Any] = json.loads(
+        upstream_body("some-model", upstream_tail(call, max_tokens=max_tokens, temperature=temperature))
+    )
+    return content
+
+
+@given(extra=st.dictionaries(_names, _values, max_size=6))
+def test_what_the_gateway_does_not_know_passes_untouched(extra: dict[str, Any]) -> None:
+    """Property 8: Request Parameter Preservation."""
+    found = sent({"messages": _MESSAGES, **extra})
+    assert {name: found[name] for name in extra} == extra
+    assert found["messages"] == _MESSAGES
+
+
+def test_kept_fields_are_kept_byte_for_byte() -> None:
+    """Property 8: Request Parameter Preservation. Not even white space or the form of a number changes."""
+    odd = b'{"seed" : 1.0e2,"messages":[ {"role":"user","content":"\\u00fc  \xc3\xbc"} ],"x":  [1 ,2]}'
+    tail = upstream_tail(parse(odd, Chat), max_tokens=5, temperature=None)
+    for piece in (b'"seed":1.0e2', b'[ {"role":"user","content":"\\u00fc  \xc3\xbc"} ]', b'"x":[1 ,2]'):
+        assert piece in tail
+
+
+SHAPES: tuple[type[Shape], ...] = (Chat, Completions, Embeddings, Responses, Messages, CountTokens)
+_NAMES = ("messages", "input", "prompt", "model", "stream", "max_tokens", "system", "instructions", "n", "thinking")
+_odd_json = st.dictionaries(st.sampled_from(_NAMES), _values, max_size=6).map(lambda body: json.dumps(body).encode())
+
+
+@given(body=st.binary(max_size=300) | _odd_json, shape=st.sampled_from(SHAPES))
+def test_any_bytes_are_understood_or_refused(body: bytes, shape: type[Shape]) -> None:
+    with contextlib.suppress(InvalidJson, InvalidRequestBody):
+        call = parse(body, shape)
+        call.size(5)
+        call.prompt() if shape is not Embeddings else None
+        json.loads(upstream_body("m", upstream_tail(call, max_tokens=5, temperature=0.1)))
+
+
+@pytest.mark.parametrize("name", ["metadata", "stream_options", "thinking"])
+@pytest.mark.parametrize("value", [b"1e400", b"9" * 5_000, b"[" * 900 + b"]" * 900])
+def test_what_is_looked_into_later_is_refused_as_well(name: str, value: bytes) -> None:
+    """Fields pass unread at first: numbers that nobody can hold show only when one of them is opened."""
+    body = b'{"messages":[{"role":"user","content":"x"}],"stream":true,"%b":{"a":%b}}' % (name.encode(), value)
+    with contextlib.suppress(InvalidRequestBody):
+        upstream_tail(parse(body, Chat), max_tokens=5, temperature=None)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_body_that_is_not_utf_8_is_refused_wherever_it_is_not(shape: type[Shape]) -> None:
+    text = {"messages": _MESSAGES, "input": "x", "prompt": "x"}
+    if shape is Responses:
+        del text["prompt"]
+    sound = json.dumps({**text, "metadata": {"a": "HERE"}, "user": "HERE"}).encode()
+    parse(sound, shape)
+    for place in (b'"a": "HERE"', b'"user": "HERE"'):
+        with pytest.raises(InvalidJson):
+            parse(sound.replace(place, place.replace(b"HERE", b"\xed\xa0\x80")), shape)
+
+
+def test_the_cap_and_the_default_hold() -> None:
+    def most(**fields: Any) -> int:
+        return parse(json.dumps({"messages": _MESSAGES, **fields}).encode(), Chat).max_tokens(default=100, cap=1000)
+
+    assert most() == 100
+    assert most(max_tokens=7) == 7
+    assert most(max_tokens=5_000) == 1_000
+    assert most(max_completion_tokens=6, max_tokens=9) == 6
+    assert most(max_tokens=None) == 100
+
+
+def test_usage_is_always_asked_for_in_streams() -> None:
+    options = {"include_usage": False, "x": 1}
+    assert sent({"messages": _MESSAGES, "stream": True})["stream_options"] == {"include_usage": True}
+    found = sent({"messages": _MESSAGES, "stream": True, "stream_options": options})
+    assert found["stream_options"] == {"include_usage": True, "x": 1}
+    assert "stream_options" not in sent({"messages": _MESSAGES})
+
+
+@pytest.mark.parametrize("name", ["models", "route", "provider", "preset", "plugins", "web_search_options", "speed"])
+@pytest.mark.parametrize("shape", [Chat, Responses, Messages])
+def test_nobody_chooses_another_model_or_dearer_service_behind_the_upstream(shape: type[Shape], name: str) -> None:
+    words = {"input": "hi"} if shape is Responses else {"messages": _MESSAGES}
+    assert name not in sent({**words, name: ["openai/o1-pro"]}, shape=shape)
+
+
+@pytest.mark.parametrize("name", sorted(CONTROL_FIELDS))
+def test_orders_to_litellm_are_dropped(name: str) -> None:
+    assert name not in sent({"messages": _MESSAGES, name: "x"})
+
+
+def test_images_are_counted_and_their_bytes_are_not_text() -> None:
+    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 100_000}}
+    call = parse(json.dumps({"messages": [{"role": "user", "content": [picture]}]}).encode(), Chat)
+    size = call.size(10)
+    assert size.images == 1
+    assert 2_000 <= size.prompt_tokens < 2_200
+
+
+def test_the_prompt_is_the_last_user_message() -> None:
+    messages = [
+        {"role": "system", "content": "be brief"},
+        {"role": "user", "content": "first"},
+        {"role": "assistant", "content": "ok"},
+        {"role": "user", "content": [{"type": "text", "text": "second"}]},
+    ]
+    prompt = parse(json.dumps({"messages": messages}).encode(), Chat).prompt()
+    assert (prompt.last_user_text, prompt.system_text) == ("second", "be brief")
+
+
+def parsed(shape: type[Shape], **body: Any) -> Call:
+    return parse(json.dumps(body).encode(), shape)
+
+
+def test_each_surface_bounds_its_output_in_its_own_words() -> None:
+    """A cap that the upstream does not understand would not be one."""
+    assert sent({"prompt": "x", "max_tokens": 99}, shape=Completions)["max_tokens"] == 10
+    assert sent({"input": "x"}, shape=Responses)["max_output_tokens"] == 10
+    assert "max_tokens" not in sent({"input": "x", "max_output_tokens": 99}, shape=Responses)
+    assert sent({"messages": _MESSAGES, "max_tokens": 99}, shape=Messages)["max_tokens"] == 10
+    for shape, body in ((Embeddings, {"input": "x"}), (CountTokens, {"messages": _MESSAGES})):
+        assert sent(body, shape=shape, temperature=0.1) == {"model": "some-model", **body}
+
+
+def test_only_surfaces_that_know_stream_options_are_sent_them() -> None:
+    assert sent({"prompt": "x", "stream": True}, shape=Completions)["stream_options"] == {"include_usage": True}
+    for shape, body in ((Responses, {"input": "x"}), (Messages, {"messages": _MESSAGES})):
+        assert "stream_options" not in sent({**body, "stream": True}, shape=shape)
+        assert parsed(shape, **body).shape.wants_usage
+
+
+def test_thinking_fits_below_the_clamped_output() -> None:
+    """Otherwise a coding agent's default of 32,000 tokens would be refused by every stage."""
+
+    def thinking(budget: Any, max_tokens: int, **more: Any) -> Any:
+        body = {"messages": _MESSAGES, "max_tokens": 32_000, "thinking": {"type": "enabled", "budget_tokens": budget}}
+        return sent({**body, **more}, shape=Messages, max_tokens=max_tokens, temperature=0.1)
+
+    assert thinking(31_999, 8_192)["thinking"] == {"type": "enabled", "budget_tokens": 4_096}
+    assert thinking(31_999, 1_500)["thinking"]["budget_tokens"] == 1_024
+    assert thinking(1_024, 8_192)["thinking"]["budget_tokens"] == 1_024
+    assert "thinking" not in thinking(31_999, 1_024)
+    # Who thinks may not be given a temperature; who does not gets the stage's.
+    assert "temperature" not in thinking(2_000, 8_192)
+    assert thinking(31_999, 1_024)["temperature"] == 0.1
+    assert thinking(0, 8_192, thinking={"type": "disabled"})["temperature"] == 0.1
+    with pytest.raises(InvalidRequestBody):
+        thinking(1, 1, thinking=["x"])
+
+
+def test_nothing_is_kept_in_the_account_that_all_callers_share() -> None:
+    assert sent({"input": "x", "store": True}, shape=Responses)["store"] is False
+    assert sent({"input": "x"}, shape=Responses)["store"] is False
+    assert sent({"messages": _MESSAGES, "store": True})["store"] is False
+    assert "store" not in sent({"messages": _MESSAGES})
+    for field in ({"previous_response_id": "r"}, {"conversation": "c"}, {"prompt": {"id": "p"}}, {"background": True}):
+        with pytest.raises(InvalidRequestBody) as refused:
+            parsed(Responses, input="x", **field)
+        assert refused.value.param == next(iter(field))
+
+
+def test_no_conversation_is_kept_for_a_message() -> None:
+    parsed(Messages, messages=_MESSAGES, thread=None)
+    with pytest.raises(ThreadsUnsupported) as refused:
+        parsed(Messages, messages=_MESSAGES, thread={"type": "create"})
+    assert anthropic_envelope(refused.value)["error"]["details"] == {
+        "error_code": "thread_unsupported_request",
+        "unsupported": ("thread",),
+    }
+
+
+@pytest.mark.parametrize(
+    ("shape", "body", "parts", "choices"),
+    [
+        (Completions, {"prompt": "abc"}, 1, 1),
+        (Completions, {"prompt": ["a", "b"], "n": 2, "best_of": 3}, 2, 6),
+        (Completions, {"prompt": [1, 2, 3]}, 1, 1),
+        (Completions, {"prompt": [[1, 2], [3]]}, 2, 2),
+        (Embeddings, {"input": ["a", "b", "c"]}, 3, 1),
+        (Embeddings, {"input": [1, 2, 3]}, 1, 1),
+        (Responses, {"input": [{"type": "reasoning"}, {"role": "user", "content": "x"}]}, 2, 1),
+        (Chat, {"messages": _MESSAGES, "n": 4}, 1, 4),
+    ],
+)
+def test_a_call_is_as_large_as_all_that_it_asks_for(
+    shape: type[Shape], body: dict[str, Any], parts: int, choices: int
+) -> None:
+    size = parsed(shape, **body).size(10)
+    assert (size.messages, size.choices) == (parts, choices)
+
+
+def test_a_document_that_is_text_is_held_for_as_text() -> None:
+    text = "word " * 20_000
+    image = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "A" * 100_000}}
+    plain = {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": text}}
+    mixed = {"type": "document", "source": {"type": "content", "content": [{"type": "text", "text": text}, image]}}
+    found = {"type": "search_result", "source": "https://example.org", "title": "x", "content": []}
+    for part, images in ((plain, 0), (mixed, 1), (found, 0)):
+        call = parsed(Messages, messages=[{"role": "user", "content": [part]}])
+        assert call.images == images
+        assert (call.text_bytes > len(text)) is (part is not found)
+        assert call.text_bytes < len(text) + 500
+
+
+@pytest.mark.parametrize(
+    ("shape", "part"),
+    [
+        (Chat, {"type": "file", "file": {"file_data": "data:application/pdf;base64,%s"}}),
+        (Responses, {"type": "input_file", "file_data": "%s"}),
+        (Messages, {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": "%s"}}),
+        (
+            Messages,
+            {"type": "tool_result", "content": [{"type": "document", "source": {"type": "base64", "data": "%s"}}]},
+        ),
+    ],
+)
+def test_the_longer_a_document_the_more_is_held_for_it(shape: type[Shape], part: dict[str, Any]) -> None:
+    def held_for(length: int) -> int:
+        filled = json.loads(json.dumps(part).replace("%s", "A" * length))
+        messages = [{"role": "user", "content": [filled]}]
+        size = parsed(shape, **{"input" if shape is Responses else "messages": messages}).size(10)
+        assert size.images == 0
+        assert size.expected_prompt_tokens < size.prompt_tokens < size.file_tokens + 300
+        return size.file_tokens
+
+    assert held_for(1_000) == 2_000
+    assert 50_000 <= held_for(800_000) <= 50_100
+    assert held_for(8_000_000) == 200_000  # more than a model reads
+
+
+def test_a_minute_of_sound_is_less_than_its_bytes_in_text() -> None:
+    part = {"type": "input_audio", "input_audio": {"format": "mp3", "data": "A" * 1_000_000}}
+    assert 3_900 <= parsed(Chat, messages=[{"role": "user", "content": [part]}]).size(10).file_tokens <= 4_000
+
+
+@pytest.mark.parametrize("part", [{"video_url": {"url": "https://x"}}, {"file_url": "https://x"}])
+def test_a_file_that_lies_elsewhere_is_held_for(part: dict[str, Any]) -> None:
+    assert parsed(Chat, messages=[{"role": "user", "content": [part]}]).size(10).file_tokens == 2_000
+
+
+@pytest.mark.parametrize(
+    ("shape", "body"),
+    [
+        (Completions, {}), (Completions, {"prompt": ""}), (Completions, {"prompt": "x", "best_of": 1_000}),
+        (Completions, {"prompt": ["x"] * 200}), (Embeddings, {"input": []}),
+        (Embeddings, {"input": "x", "stream": True}),
+        (Responses, {"input": []}), (Responses, {"input": "x", "max_output_tokens": 0}), (Messages, {"messages": []}),
+        (Messages, {"messages": _MESSAGES, "max_tokens": -1}), (Messages, {"messages": "x"}),
+    ],
+)  # fmt: skip
+def test_what_is_missing_or_too_much_is_named(shape: type[Shape], body: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRequestBody):
+        parsed(shape, **body)
+
+
+def test_pictures_and_documents_are_no_text_on_any_surface() -> None:
+    blob = "A" * 100_000
+    source = {"type": "base64", "media_type": "image/png", "data": blob}
+    calls = [
+        parsed(Messages, messages=[{"role": "user", "content": [{"type": "image", "source": source}]}]),
+        parsed(Messages, messages=[{"role": "user", "content": [
+            {"type": "tool_result", "tool_use_id": "t", "content": [{"type": "image", "source": source}]}]}]),
+        parsed(Responses, input=[{"role": "user", "content": [{"type": "input_image", "image_url": blob}]}]),
+    ]  # fmt: skip
+    assert [(call.images, call.text_bytes < 300) for call in calls] == [(1, True)] * 3
+
+
+_OTHER_WORDS = ("max_output_tokens", "maxOutputTokens", "max_completion_tokens", "max_tokens", "candidate_count", "n")
+
+
+@pytest.mark.parametrize(
+    ("shape", "body", "own"),
+    [
+        (Chat, {"messages": _MESSAGES}, {"max_tokens": 100, "max_completion_tokens": 100, "n": 7}),
+        (Completions, {"prompt": "x"}, {"max_tokens": 100, "n": 7}),
+        (Responses, {"input": "x"}, {"max_output_tokens": 100}),
+        (Messages, {"messages": _MESSAGES}, {"max_tokens": 100}),
+        (Embeddings, {"input": "x"}, {}),
+    ],
+)
+def test_nobody_asks_for_more_than_is_held_in_other_words(
+    shape: type[Shape], body: dict[str, Any], own: dict[str, int]
+) -> None:
+    call = parsed(shape, **body, **dict.fromkeys(_OTHER_WORDS, 7), service_tier="priority", speed="fast")
+    sent = json.loads(upstream_body("m", upstream_tail(call, max_tokens=100, temperature=None)))
+    assert {name: sent[name] for name in (*_OTHER_WORDS, "service_tier", "speed") if name in sent} == own
+
+
+def test_a_cache_that_may_keep_the_input_for_an_hour_is_held_for() -> None:
+    def size(**control: str) -> CallSize:
+        text = {"type": "text", "text": "hi", "cache_control": {"type": "ephemeral", **control}}
+        return parsed(Messages, messages=[{"role": "user", "content": [text]}]).size(10)
+
+    assert not size().may_cache_for_an_hour
+    assert not size(ttl="5m").may_cache_for_an_hour
+    assert size(ttl="1h").may_cache_for_an_hour
+
+
+@pytest.mark.parametrize(
+    ("shape", "body"),
+    [
+        (Responses, {"instructions": "be brief", "input": [
+            {"role": "user", "content": [{"type": "input_text", "text": "fix it"}]},
+            {"type": "function_call", "name": "f", "arguments": "{}"},
+            {"type": "function_call_output", "output": "review me"},
+        ]}),
+        (Messages, {"system": [{"type": "text", "text": "be brief"}], "messages": [
+            {"role": "user", "content": "fix it"},
+            {"role": "assistant", "content": [{"type": "tool_use", "id": "t", "name": "f", "input": {}}]},
+            {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t", "content": "review me"}]},
+        ]}),
+        (Messages, {"system": "be brief", "messages": [{"role": "user", "content": "fix it"}]}),
+        (Completions, {"prompt": ["first", "fix it"]}),
+        (Responses, {"input": "fix it", "instructions": "be brief"}),
+    ],
+)  # fmt: skip
+def test_what_the_user_said_last_is_found_on_every_surface(shape: type[Shape], body: dict[str, Any]) -> None:
+    """A tool's answer comes in the user's name on some surfaces, and is not what he asked for."""
+    prompt = parsed(shape, **body).prompt()
+    assert prompt.last_user_text == "fix it"
+    assert prompt.system_text == ("" if shape is Completions else "be brief")
+
+
+def test_tools_are_named_on_every_surface() -> None:
+    function = {"name": "Edit", "description": "…", "parameters": {}}
+    calls = [
+        parsed(Chat, messages=_MESSAGES, tools=[{"type": "function", "function": function}]),
+        parsed(Responses, input="x", tools=[{"type": "function", **function}, {"type": "web_search"}]),
+        parsed(Messages, messages=_MESSAGES, tools=[{"name": "Edit", "input_schema": {}}]),
+    ]
+    assert [call.prompt().tool_names[0] for call in calls] == ["Edit"] * 3
+    assert calls[1].prompt().tool_names[1] == "web_search"
+    assert parsed(Chat, messages=_MESSAGES, tools="nonsense").prompt().tool_names == ()

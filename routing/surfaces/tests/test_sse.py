@@ -1,0 +1,86 @@
+"""Cutting streams, whatever the surface."""
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from routing.surfaces.responses import Completions, Dialect, Messages, Responses
+from routing.surfaces.sse import DONE, Event, Kind, Splitter
+
+CHAT = [
+    b'data: {"id":"c1","choices":[{"index":0,"delta":{"content":"a \\"usage\\": b \\n\\n c"}}]}\n\n',
+    b'data: {"id":"c1","choices":[],"usage":{"prompt_tokens":3,"completion_tokens":4,"cost":0.5}}\n\n',
+    b'data: {"choices":[{"index":0,"delta":{}}],"usage":{"prompt_tokens":3,"completion_tokens":4}}\n\n',
+    b'data: {"error":{"message":"x","type":null,"param":null,"code":"500"}}\n\n',
+    DONE,
+    b": ping\n\n",
+    b"data: x\r\n\r\n",
+]
+RESPONSES = [
+    b'data: {"type":"response.created","response":{"id":"r1","usage":null}}\n\n',
+    b'event: response.output_text.delta\ndata: {"type":"response.output_text.delta","delta":"\\"error\\""}\n\n',
+    b'data: {"type":"response.completed","response":{"id":"r1","usage":{"input_tokens":3,"output_tokens":4}}}\n\n',
+    b'data: {"type":"response.failed","response":{"id":"r1"}}\n\n',
+    b'data: {"type":"error","message":"x"}\n\n',
+    b'data: {"error":{"message":"x","code":"500"}}\n\n',
+    DONE,
+]
+MESSAGES = [
+    b'event: message_start\ndata: {"type": "message_start", "message": {"id": "m1", "usage": {"input_tokens": 9}}}\n\n',
+    b'event: content_block_delta\ndata: {"type": "content_block_delta", "delta": {"text": "message_stop"}}\n\n',
+    b'event: message_delta\ndata: {"type": "message_delta", "usage": {"input_tokens": 3, "output_tokens": 4}}\n\n',
+    b'event: message_stop\ndata: {"type": "message_stop"}\n\n',
+    b'event: error\ndata: {"type": "error", "error": {"type": "api_error", "message": "x"}}\n\n',
+    b"event: ping\ndata: {}\r\n\r\n",
+]
+_streams = st.sampled_from([(Completions(), CHAT), (Responses(), RESPONSES), (Messages(), MESSAGES)]).flatmap(
+    lambda pair: st.tuples(st.just(pair[0]), st.lists(st.sampled_from(pair[1])))
+)
+
+
+def split(chunks: list[bytes], dialect: Dialect) -> list[Event]:
+    splitter = Splitter(dialect)
+    found = [event for chunk in chunks for event in splitter.feed(chunk)]
+    return [*found, *splitter.flush()]
+
+
+@given(stream=_streams, cuts=st.lists(st.integers(0, 2_000)))
+def test_chunk_edges_make_no_difference(stream: tuple[Dialect, list[bytes]], cuts: list[int]) -> None:
+    """Property 10: SSE Streaming Format. However the bytes are cut, the same bytes and the same findings come out."""
+    dialect, events = stream
+    whole = b"".join(events)
+    edges = sorted({0, len(whole), *(cut for cut in cuts if cut < len(whole))})
+    chunks = [whole[start:end] for start, end in itertools.pairwise(edges)]
+    found = split(chunks, dialect)
+    assert b"".join(event.raw for event in found) == whole
+    expected = [event for event in split(events, dialect) if event.kind is not Kind.CONTENT]
+    assert [event.kind for event in found if event.kind is not Kind.CONTENT] == [event.kind for event in expected]
+    expected_usage = [event.usage for event in split(events, dialect) if event.usage]
+    assert [event.usage for event in found if event.usage] == expected_usage
+
+
+@pytest.mark.parametrize(
+    ("dialect", "events", "kinds"),
+    [
+        (Completions(), CHAT, "CONTENT USAGE USAGE ERROR END CONTENT CONTENT"),
+        (Responses(), RESPONSES, "CONTENT CONTENT END ERROR ERROR ERROR CONTENT"),
+        (Messages(), MESSAGES, "CONTENT CONTENT CONTENT END ERROR CONTENT"),
+    ],
+)
+def test_the_kinds(dialect: Dialect, events: list[bytes], kinds: str) -> None:
+    assert [split([raw], dialect)[0].kind.name for raw in events] == kinds.split()
+
+
+def test_a_last_event_without_its_empty_line_counts() -> None:
+    assert [event.kind for event in split([CHAT[0], b"data: [DONE]\n"], Completions())] == [Kind.CONTENT, Kind.END]
+
+
+@pytest.mark.parametrize("length", [2_000_000, 20_000_000])
+def test_an_end_that_repeats_a_long_answer_is_found(length: int) -> None:
+    """A response's last event holds the whole of it, pictures too, and is longer than anything else that is held."""
+    text = b"x" * length
+    last = b'data: {"type":"response.completed","response":{"id":"r1","output":[{"text":"%b"}]}}\n\n' % text
+    chunks = [last[at : at + 65_536] for at in range(0, len(last), 65_536)]
+    assert [event.kind for event in split(chunks, Responses())] == [Kind.END]

@@ -1,8 +1,0 @@
-"""Names that are written down in two rooms, because one may not look into the other."""
-
-from keys.policy import MANAGEMENT, SURFACES
-from routing import surfaces
-
-
-def test_keys_can_be_restricted_to_every_surface_and_to_no_other() -> None:
-    assert set(SURFACES) == {surface.name for surface in surfaces.SURFACES} | {MANAGEMENT}

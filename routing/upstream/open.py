@@ -1,0 +1,342 @@
+"""Attempts in order until one gives a first byte. All failures of the upstream leave here under our own names."""
+
+import asyncio
+import logging
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from random import Random
+
+import msgspec
+from msgspec import Struct
+
+from codexflow.catalogue.schema import BreakerConfig
+from codexflow.lib.clock import monotonic_s
+from codexflow.lib.log import redact
+from logs.pipeline.events import AttemptFact
+from routing.call import LiveCall
+from routing.errors import (
+    ClientDisconnected,
+    ShuttingDown,
+    UpstreamBroken,
+    UpstreamBusy,
+    UpstreamFailure,
+    UpstreamFaulty,
+    UpstreamInvalid,
+    UpstreamRefused,
+    UpstreamSilent,
+    UpstreamTimeout,
+    UpstreamUnavailable,
+)
+from routing.surfaces.body import upstream_body
+from routing.surfaces.responses import Dialect, Opening
+from routing.upstream.attempts import Attempt, RetryBudget
+from routing.upstream.breaker_store import Breakers
+from routing.upstream.pool import Connection, Header, Pool
+
+logger = logging.getLogger(__name__)
+
+ERROR_BODY_LIMIT_BYTES = 64 * 1024
+# Spread, so that callers who failed together do not come back together.
+RETRY_PAUSE_S = (0.05, 0.25)
+_jitter = Random()  # noqa: S311 - spreading load, not keeping secrets
+
+
+class Order(Struct, frozen=True, kw_only=True):
+    """What is sent with every attempt of a call, and how long it may take."""
+
+    path: str
+    headers: tuple[Header, ...] = ()  # the caller's own that a provider should see
+    tail: bytes
+    dialect: Dialect
+    is_stream: bool
+    first_byte_s: float
+    total_s: float
+    answer_limit_bytes: int
+    breaker: BreakerConfig
+    caller: bytes = b""  # for whom a circuit may be open alone
+
+
+@dataclass(slots=True)
+class Opened:
+    """An attempt that gave its first byte: the stream's first chunk, or the whole body as the caller may see it."""
+
+    attempt: Attempt
+    connection: Connection | None  # None: `first` is everything
+    first: bytes
+    response_id: str = ""
+
+
+class Upstream:
+    """The door to the upstream for one call; `abort` may be called at any moment from outside."""
+
+    def __init__(self, pool: Pool, breakers: Breakers, retries: RetryBudget, call: LiveCall, order: Order) -> None:
+        self._pool = pool
+        self._breakers = breakers
+        self._retries = retries
+        self._call = call
+        self._order = order
+        self._ends_s = monotonic_s() + order.total_s
+        self._connection: Connection | None = None
+        self._is_aborted = False
+        self._must_go = False
+
+    def abort(self) -> None:
+        """Stop whatever is going on: the caller has left, or the process must go."""
+        self._is_aborted = True
+        if self._connection is not None:
+            self._connection.abort()
+
+    def shut_down(self) -> None:
+        """Stop because the process must go: the caller is still there and is told so."""
+        self._must_go = True
+        self.abort()
+
+    def _stopped(self) -> ClientDisconnected | ShuttingDown:
+        return ShuttingDown(retry_after_s=1) if self._must_go else ClientDisconnected()
+
+    @property
+    def left_s(self) -> float:
+        return max(0.0, self._ends_s - monotonic_s())
+
+    async def open_first(self, attempts: Sequence[Attempt]) -> Opened:
+        """The first attempt that succeeds.
+
+        A retry of the same model is taken only when its failure says that it may help. Raises UpstreamRefused when the
+        request itself is at fault; when all failed, UpstreamTimeout, UpstreamBusy or UpstreamUnavailable.
+        """
+        failure: UpstreamFailure | None = None
+        self._retries.earn()
+        for attempt in attempts:
+            if attempt.is_retry:
+                if failure is None or not failure.may_retry or not self._retries.spend(monotonic_s()):
+                    continue
+                await asyncio.sleep(min(_jitter.uniform(*RETRY_PAUSE_S), self.left_s))
+            if self._is_aborted:
+                raise self._stopped()
+            if self.left_s <= 0:
+                break
+            if not await self._breakers.may_try(attempt.model, self._order.breaker, self._order.caller):
+                continue
+            try:
+                return await self._try(attempt)
+            except UpstreamFailure as exc:
+                if self._is_aborted:
+                    raise self._stopped() from exc
+                failure = exc
+                logger.warning(
+                    "upstream.attempt_failed",
+                    extra={
+                        "request_id": str(self._call.request_id),
+                        "n": attempt.n,
+                        "model": attempt.model,
+                        "code": exc.code,
+                        "status": exc.upstream_status,
+                        **exc.facts,
+                    },
+                )
+                if exc.trips_breaker:
+                    await self._breakers.failed(attempt.model, self._order.breaker, self._order.caller)
+        raise _final(failure)
+
+    async def _try(self, attempt: Attempt) -> Opened:
+        """One attempt, recorded however it ends."""
+        call = self._call
+        started_ms = call.elapsed_ms()
+        try:
+            opened = await self._open(attempt)
+        except (UpstreamFailure, UpstreamRefused) as exc:
+            status = exc.upstream_status if isinstance(exc, UpstreamFailure) else int(exc.status)
+            duration_ms = call.elapsed_ms() - started_ms
+            call.attempts.append(
+                AttemptFact(
+                    n=attempt.n,
+                    model=attempt.model,
+                    status=status,
+                    error_code=exc.code,
+                    started_ms=started_ms,
+                    duration_ms=duration_ms,
+                )
+            )
+            if self._connection is not None:
+                self._connection.abort()
+            if isinstance(exc, UpstreamRefused):
+                # It answered, and sensibly: the model is well.
+                await self._breakers.succeeded(attempt.model, self._order.breaker, self._order.caller)
+            raise
+        call.ttft_ms = call.elapsed_ms()
+        first_byte_ms = call.ttft_ms - started_ms
+        call.attempts.append(
+            AttemptFact(
+                n=attempt.n,
+                model=attempt.model,
+                status=200,
+                started_ms=started_ms,
+                first_byte_ms=first_byte_ms,
+                duration_ms=first_byte_ms,
+                response_id=opened.response_id,
+            )
+        )
+        await self._breakers.succeeded(attempt.model, self._order.breaker, self._order.caller)
+        return opened
+
+    async def _open(self, attempt: Attempt) -> Opened:
+        order = self._order
+        call_id = f"{self._call.request_id}.{attempt.n}".encode()
+        body = upstream_body(attempt.model, order.tail)
+        headers = [(b"x-litellm-call-id", call_id), *order.headers]
+        connection = await self._pool.post(order.path, body, headers=headers)
+        self._connection = connection
+        if self._is_aborted:
+            connection.abort()
+            raise self._stopped()
+        ends_s = monotonic_s() + min(order.first_byte_s if order.is_stream else order.total_s, self.left_s)
+        status = await connection.head(max(0.0, ends_s - monotonic_s()))
+        if status != 200:
+            raise await _error_of(connection, status, max(0.0, ends_s - monotonic_s()))
+        if connection.headers.get(b"content-encoding", b"identity") != b"identity":
+            raise UpstreamInvalid(reason="packed content")
+        if order.is_stream:
+            return await self._opened_stream(attempt, connection, ends_s)
+        return await self._opened_body(attempt, connection, ends_s)
+
+    async def _opened_stream(self, attempt: Attempt, connection: Connection, ends_s: float) -> Opened:
+        dialect = self._order.dialect
+        if not connection.headers.get(b"content-type", b"").startswith(b"text/event-stream"):
+            raise UpstreamInvalid(reason="not an event stream")
+        first = await connection.chunk(max(0.0, ends_s - monotonic_s()))
+        if first is None:
+            raise UpstreamInvalid(reason="empty stream")
+        opening: Opening = dialect.opening(first)
+        if opening.is_error:
+            raise UpstreamBroken(reason="error instead of a first event")
+        if opening.may_be_empty:
+            # It is over already, so reading it whole keeps nobody waiting, and another model may still be asked.
+            left_s = max(0.0, ends_s - monotonic_s())
+            first += await connection.body(left_s, limit_bytes=self._order.answer_limit_bytes)
+            self._connection = None  # back in the pool
+            if dialect.is_empty(first):
+                raise UpstreamInvalid(reason="empty success")
+            return Opened(attempt, None, first, opening.response_id)
+        return Opened(attempt, connection, first, opening.response_id)
+
+    async def _opened_body(self, attempt: Attempt, connection: Connection, ends_s: float) -> Opened:
+        order, call = self._order, self._call
+        if not connection.headers.get(b"content-type", b"").startswith(b"application/json"):
+            raise UpstreamInvalid(reason="not JSON")
+        body = await connection.body(max(0.0, ends_s - monotonic_s()), limit_bytes=order.answer_limit_bytes)
+        # It is back in the pool and may be another call's by now: leaving must not cut that one off.
+        self._connection = None
+        answer = order.dialect.answer(body)
+        if answer is None:
+            raise UpstreamInvalid(reason="broken JSON")
+        call.meter.answered(answer, connection.headers.get(b"x-litellm-response-cost"))
+        return Opened(attempt, None, order.dialect.whole_for_caller(body, answer))
+
+
+def _final(failure: UpstreamFailure | None) -> Exception:
+    """What the caller hears when everything failed."""
+    if isinstance(failure, UpstreamBusy):
+        return failure
+    if isinstance(failure, UpstreamSilent):
+        return UpstreamTimeout(retry_after_s=1)
+    return UpstreamUnavailable(retry_after_s=1)
+
+
+class _ErrorFields(Struct):
+    message: str | None = None
+    code: str | int | None = None
+    param: str | None = None
+    type: str | int | None = None
+
+
+class _ErrorBody(Struct):
+    error: _ErrorFields | None = None
+
+
+_error_decoder = msgspec.json.Decoder(_ErrorBody)
+
+
+async def _error_of(connection: Connection, status: int, timeout_s: float) -> UpstreamFailure | UpstreamRefused:
+    """The upstream's error answer under our own name."""
+    if status == 429:
+        headers = connection.headers
+        after = headers.get(b"retry-after") or headers.get(b"llm_provider-retry-after") or b""
+        return UpstreamBusy(retry_after_s=int(after) if after.isdigit() else 1)
+    if status == 408:
+        return UpstreamSilent(reason="status 408")
+    if status >= 500 or status in (401, 402):
+        return UpstreamFaulty(status)
+    if status < 400:
+        return UpstreamInvalid(reason=f"unexpected status {status}")
+    try:
+        body = await connection.body(timeout_s, limit_bytes=ERROR_BODY_LIMIT_BYTES)
+        fields = _error_decoder.decode(body).error or _ErrorFields()
+    except (msgspec.MsgspecError, UnicodeError, RecursionError, UpstreamFailure):
+        fields = _ErrorFields()
+    said = (fields.message or "")[:MAX_READ_CHARS]
+    if {fields.type, str(fields.code)} & _ABOUT_US or _SAID_OF_US.search(said):
+        # The caller may have put these words into the provider's mouth: no reason to let a model rest.
+        return UpstreamFaulty(status, trips_breaker=False)
+    param = fields.param if fields.param and _PARAM.fullmatch(fields.param) else None
+    return UpstreamRefused(status, scrub(said, host=connection.host), code=_code_of(fields, said), param=param)
+
+
+# What is about our own key or account, with LiteLLM or with the provider: their types and codes, and their words.
+_ABOUT_US = frozenset({
+    "account_deactivated", "auth_error", "authentication_error", "billing_hard_limit_reached", "billing_not_active",
+    "budget_exceeded", "expired_key", "insufficient_quota", "invalid_api_key", "key_model_access_denied",
+    "no_db_connection", "team_model_access_denied", "token_not_found_in_db",
+})  # fmt: skip
+_SAID_OF_US = re.compile(
+    r"incorrect api key|invalid_api_key|api key not valid|invalid x-api-key|credit balance is too low", re.IGNORECASE
+)
+_PARAM = re.compile(r"[\w.\[\]-]{1,100}")
+
+# The message may hold the caller's own words, so each of these patterns takes time in proportion to its length only:
+# they begin at a border of a word, and what repeats inside of them has a bound.
+# LiteLLM wraps the provider's words in its own class names and routing notes.
+_LITELLM_PREFIX = re.compile(
+    r"\b(?:litellm\.)?[A-Z]\w{0,60}(?:Error|Exception)(?::\s{0,2}| - )"
+    r"|\blitellm\.\w{1,60}:?\s{0,2}|\b\w{0,60}Exception - "
+)
+_LITELLM_SUFFIX = re.compile(
+    r"(?:\. |\.? ?\n{0,2})"
+    r"(?:Received Model Group=|LiteLLM: |No fallback|Available Model Group|model=[^\n]{0,200}litellm).*",
+    re.DOTALL,
+)
+_ADDRESS = re.compile(r"https?://[^\s\"'<>]+|\b\d{1,3}(?:\.\d{1,3}){3}(?::\d+)?\b")
+MAX_READ_CHARS = 8_000
+MAX_MESSAGE_CHARS = 2_000
+
+
+def scrub(message: str, *, host: str = "") -> str:
+    """An upstream's message without its keys, hosts and wrappings; `host` is the upstream's own."""
+    text = _LITELLM_SUFFIX.sub("", message[:MAX_READ_CHARS])
+    text = _LITELLM_PREFIX.sub("", text)
+    text = _ADDRESS.sub("[upstream]", redact(text))
+    if host:
+        text = text.replace(host, "[upstream]")
+    return text.strip()[:MAX_MESSAGE_CHARS] or "The model refused this request."
+
+
+_KNOWN_CODES = (
+    (
+        "context_length_exceeded",
+        re.compile(r"context_length_exceeded|maximum context length|context ?window|prompt is too long", re.IGNORECASE),
+    ),
+    ("model_not_found", re.compile(r"model_not_found|does not exist", re.IGNORECASE)),
+    ("content_filter", re.compile(r"content_filter", re.IGNORECASE)),
+    (
+        "content_policy_violation",
+        re.compile(r"content_?policy|content management policy", re.IGNORECASE),
+    ),
+)
+
+
+def _code_of(fields: _ErrorFields, message: str) -> str:
+    """OpenAI's own code. LiteLLM replaces it by the status as text, so it is found again in the message."""
+    code = str(fields.code or "")
+    if code and not code.isdigit() and re.fullmatch(r"[a-z0-9_]{1,64}", code):
+        return code
+    return next((name for name, pattern in _KNOWN_CODES if pattern.search(message)), UpstreamRefused.code)

@@ -1,0 +1,120 @@
+"""An upstream's words, made fit for a caller."""
+
+import asyncio
+import contextlib
+
+import pytest
+
+from codexflow.catalogue.schema import BreakerConfig
+from codexflow.lib.ids import random_id
+from routing.errors import UpstreamUnavailable
+from routing.meter import Meter
+from routing.surfaces.table import CHAT
+from routing.upstream.attempts import Attempt, RetryBudget
+from routing.upstream.open import Order, Upstream, scrub
+from routing.upstream.pool import Pool
+from tests.support.upstream import DEMO_API_KEY, running_upstream
+
+
+@pytest.mark.parametrize(
+    ("raw", "clean"),
+    [
+        (
+            "litellm.BadRequestError: OpenAIException - maximum context length is 8192. Received Model Group=gpt-4o\nx",
+            "maximum context length is 8192",
+        ),
+        ("litellm.AuthenticationError: key sk-abcdefghijkl is wrong", "key [redacted] is wrong"),
+        ("cannot reach http://10.0.0.7:4000/v1", "cannot reach [upstream]"),
+        ("Your request was rejected.", "Your request was rejected."),
+    ],
+)
+def test_names_keys_and_hosts_of_the_upstream_are_taken_out(raw: str, clean: str) -> None:
+    assert scrub(raw) == clean
+
+
+@pytest.mark.parametrize("piece", ["x", "A", "AError", "LException:", "litellm.A", "cfx_", "model=", "a:", ".\n", " "])
+def test_a_long_message_of_the_callers_making_is_read_in_no_time(piece: str) -> None:
+    """These took minutes, in which the process served nobody, when the patterns could begin anywhere."""
+    assert scrub("://" + piece * 10_000)
+
+
+def test_the_upstreams_own_name_is_taken_out() -> None:
+    assert scrub("Cannot connect to litellm-7:4000", host="litellm-7") == "Cannot connect to [upstream]:4000"
+
+
+class _Well:
+    """Circuits that are closed."""
+
+    async def may_try(self, *_facts: object) -> bool:
+        return True
+
+    async def succeeded(self, *_facts: object) -> None: ...
+
+    async def failed(self, *_facts: object) -> None: ...
+
+
+class _Call:
+    """As much of a live call as an attempt needs."""
+
+    def __init__(self) -> None:
+        self.request_id = random_id()
+        self.meter = Meter()
+        self.attempts: list[object] = []
+        self.ttft_ms: int | None = None
+
+    def elapsed_ms(self) -> int:
+        return 0
+
+
+def door(pool: Pool, text: bytes, *, is_stream: bool = False) -> Upstream:
+    order = Order(
+        path="/v1/chat/completions",
+        dialect=CHAT.dialect,
+        tail=b'"messages":[{"role":"user","content":"%b"}]}' % text,
+        is_stream=is_stream,
+        first_byte_s=5,
+        total_s=5,
+        answer_limit_bytes=1_000_000,
+        breaker=BreakerConfig(failure_threshold=5, recovery_timeout_s=1),
+    )
+    return Upstream(pool, _Well(), RetryBudget(), _Call(), order)  # type: ignore[arg-type] # stand-ins
+
+
+async def test_a_caller_who_leaves_late_does_not_cut_off_the_next_one() -> None:
+    attempts = [Attempt(1, "gpt-4o-mini", is_retry=False)]
+    with running_upstream() as upstream:
+        pool = Pool(upstream.url, api_key=DEMO_API_KEY, connect_s=5)
+        first, second = door(pool, b"Hello"), door(pool, b"[[fault:slow first_ms=300]]")
+        await first.open_first(attempts)
+        running = asyncio.create_task(second.open_first(attempts))
+        while not upstream.state()["open"]:  # noqa: ASYNC110 - the other process tells nobody
+            await asyncio.sleep(0)
+        assert upstream.state()["last_seq"] == 2
+        first.abort()
+        assert (await running).first
+        pool.close()
+
+
+async def test_a_stream_that_may_be_empty_is_read_to_a_bound() -> None:
+    """It seems to be over with its first event, and goes on for as long as somebody listens."""
+    sent_bytes = 0
+
+    async def go_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent_bytes
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n")
+        writer.write(b'data: {"id":"x","choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n')
+        with contextlib.suppress(ConnectionError):
+            while sent_bytes < 50_000_000:
+                writer.write(b": " + b"x" * 65_000 + b"\n\n")
+                await writer.drain()
+                sent_bytes += 65_000
+        writer.close()
+
+    server = await asyncio.start_server(go_on, "127.0.0.1", 0)
+    pool = Pool(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", api_key=DEMO_API_KEY, connect_s=5)
+    with pytest.raises(UpstreamUnavailable):
+        await door(pool, b"Hello", is_stream=True).open_first([Attempt(1, "gpt-4o-mini", is_retry=False)])
+    pool.close()
+    server.close()
+    assert sent_bytes < 20_000_000

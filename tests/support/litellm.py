@@ -1,0 +1,272 @@
+"""A real LiteLLM proxy for tests, between a demo upstream and a webhook that remembers.
+
+    caller -> LiteLLM (settings of config/litellm.yaml) -> demo upstream as the provider
+                 `-> usage reports -> WebhookSink
+
+Faults asked for in a message therefore pass through the real LiteLLM. Starting it takes 5 to 75 seconds.
+"""
+
+import json
+import os
+import subprocess
+import tempfile
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import yaml
+
+from codexflow.dev import litellm as program
+from codexflow.dev.valkey import free_port
+from codexflow.lib.ids import new_id
+from tests.support.loopback import LoopbackServer, QuietHandler
+from tests.support.upstream import Upstream, running_upstream
+
+MASTER_KEY = "sk-litellm-master-key-for-tests"
+WEBHOOK_KEY = "webhook-key-for-tests"
+# Routed as the shipped file routes it, through LiteLLM's OpenRouter code; the others through its OpenAI code.
+SHIPPED_MODEL = "claude-sonnet-4.5-over-openrouter"
+_START_S = 180
+_LOG_LINES = 200
+_HOLD_S = 8  # less than the time-out of the shipped configuration
+_REPORT_S = 4
+
+
+class WebhookSink:
+    """A loopback endpoint that keeps what LiteLLM reports; `fail_next` makes it refuse."""
+
+    def __init__(self) -> None:
+        self.payloads: list[dict[str, Any]] = []
+        self.keys: list[str | None] = []
+        self.refused = 0
+        self.begun = 0  # batches that started to arrive
+        self._refusals_left = 0
+        self._open = threading.Event()  # cleared: batches wait for their answer
+        self._open.set()
+        self._changed = threading.Condition()
+        sink = self
+
+        class Handler(QuietHandler):
+            def do_POST(self) -> None:  # noqa: N802 - http.server asks for this name
+                body = self.rfile.read(int(self.headers["content-length"]))
+                self.send_response(sink.receive(self.headers.get("x-api-key"), body))
+                self.send_header("content-length", "0")
+                self.end_headers()
+
+        self._server = LoopbackServer(Handler)
+
+    @property
+    def url(self) -> str:
+        return f"{self._server.url}/api/webhook/litellm"
+
+    def receive(self, key: str | None, body: bytes) -> int:
+        """Keep one batch; the status to answer with."""
+        with self._changed:
+            self.begun += 1
+            self._changed.notify_all()
+        self._open.wait(_HOLD_S)
+        with self._changed:
+            if self._refusals_left:
+                self._refusals_left -= 1
+                self.refused += 1
+                return 503
+            self.keys.append(key)
+            self.payloads += [payload for payload in json.loads(body) if payload is not None]
+            self._changed.notify_all()
+        return 200
+
+    def fail_next(self, times: int) -> None:
+        """Answer the next `times` batches with 503."""
+        with self._changed:
+            self._refusals_left = times
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Leave batches that arrive meanwhile without an answer until the block ends."""
+        self._open.clear()
+        try:
+            yield
+        finally:
+            self._open.set()
+
+    def wait_for_batch(self, seen: int, *, timeout_s: float = 20) -> None:
+        """Until more than `seen` batches have begun to arrive. Raises TimeoutError."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: self.begun > seen, timeout_s):
+                raise TimeoutError(f"LiteLLM sent no batch in {timeout_s} s")
+
+    def wait(self, wanted: Callable[[dict[str, Any]], bool], *, count: int, timeout_s: float) -> list[dict[str, Any]]:
+        """The payloads that are `wanted`, as soon as there are `count`. Raises TimeoutError."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: sum(map(wanted, self.payloads)) >= count, timeout_s):
+                seen = [payload.get("litellm_call_id") for payload in self.payloads]
+                raise TimeoutError(f"LiteLLM did not report {count} such calls in {timeout_s} s; it reported {seen}")
+            return [payload for payload in self.payloads if wanted(payload)]
+
+    def close(self) -> None:
+        self._server.close()
+
+
+class LiteLLM:
+    """A running LiteLLM proxy. `provider` is the demo upstream behind it."""
+
+    def __init__(self, config: Path, provider: Upstream, sink: WebhookSink | None, *, webhook_url: str = "") -> None:
+        """Start it and return once it listens. It reports to the sink, or to `webhook_url`, or to nobody."""
+        webhook_url = sink.url if sink else webhook_url
+        self.api_key = MASTER_KEY
+        self.provider = provider
+        self._sink = sink
+        port = free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        given = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG")}  # noqa: TID251 - handed on
+        environment = program.environment(
+            {
+                **given,
+                **({"CODEXFLOW_WEBHOOK_URL": webhook_url, "LITELLM_WEBHOOK_KEY": WEBHOOK_KEY} if webhook_url else {}),
+                "OPENROUTER_API_KEY": provider.api_key,
+                "OPENROUTER_API_BASE": f"{provider.url}/v1",
+                "DEFAULT_FLUSH_INTERVAL_SECONDS": "1",  # five as shipped: tests would wait for nothing
+            },
+            master_key=MASTER_KEY,
+        )
+        self._log: deque[str] = deque(maxlen=_LOG_LINES)
+        self._listens = threading.Event()
+        self.process = subprocess.Popen(
+            program.command(config, host="127.0.0.1", port=port),
+            cwd=config.parent,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self._reader = threading.Thread(target=self._read_log, daemon=True)
+        self._reader.start()
+        if not self._listens.wait(_START_S) or self.process.poll() is not None:
+            self.stop()
+            raise RuntimeError(f"LiteLLM did not start:\n{self.log()}")
+        self.client = httpx.Client(
+            base_url=self.url, headers={"Authorization": f"Bearer {MASTER_KEY}"}, timeout=60, trust_env=False
+        )
+
+    def _read_log(self) -> None:
+        assert self.process.stdout is not None
+        with self.process.stdout as lines:
+            for line in lines:
+                self._log.append(line)
+                if "Uvicorn running on" in line:
+                    self._listens.set()
+        self._listens.set()  # it ended: whoever waits should look
+
+    @property
+    def sink(self) -> WebhookSink:
+        """Where it reports. Raises LookupError when it was started without."""
+        if self._sink is None:
+            raise LookupError("This LiteLLM reports to nobody")
+        return self._sink
+
+    def log(self) -> str:
+        """Its last lines, for failures."""
+        return "".join(self._log)
+
+    def callback_payloads(
+        self, call_id: str | None = None, *, count: int = 1, timeout_s: float = 20
+    ) -> list[dict[str, Any]]:
+        """What it reported (of one call), once there are `count` reports. Raises TimeoutError."""
+        return self.sink.wait(
+            lambda payload: call_id is None or payload.get("litellm_call_id") == call_id,
+            count=count,
+            timeout_s=timeout_s,
+        )
+
+    def reported(self, call: Callable[[str], object]) -> tuple[str, dict[str, Any]]:
+        """Make a call under a new id until LiteLLM reports it; the id and the report.
+
+        LiteLLM forgets reports that arise while a batch is on its way, so one try may not be enough.
+        """
+        for _attempt in range(5):
+            call_id = str(new_id())
+            call(call_id)
+            try:
+                return call_id, self.callback_payloads(call_id, timeout_s=_REPORT_S)[0]
+            except TimeoutError:
+                continue
+        raise TimeoutError(f"LiteLLM reported none of five calls:\n{self.log()}")
+
+    def stop(self) -> None:
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(timeout=10)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait(timeout=10)
+        self._reader.join(timeout=10)
+
+
+def shipped_config() -> dict[str, Any]:
+    """config/litellm.yaml, parsed."""
+    found: dict[str, Any] = yaml.safe_load(program.CONFIG.read_text())
+    return found
+
+
+def config_over(provider: Upstream) -> dict[str, Any]:
+    """The shipped configuration with its models behind `provider`."""
+    config = shipped_config()
+    shipped = next(entry for entry in config["model_list"] if entry["model_name"] == "claude-sonnet-4.5")
+    extra = {**shipped, "model_name": SHIPPED_MODEL}
+    for entry in config["model_list"]:
+        entry["litellm_params"] = {
+            **entry["litellm_params"],
+            "model": f"openai/{entry['model_name']}",
+            "api_base": f"{provider.url}/v1",
+            "api_key": provider.api_key,
+        }
+    config["model_list"].append(extra)
+    return config
+
+
+@contextmanager
+def running_litellm() -> Iterator[LiteLLM]:
+    """LiteLLM with its provider and its webhook, for the length of a `with` block."""
+    sink = WebhookSink()
+    try:
+        with running_upstream(as_provider=True) as provider, tempfile.TemporaryDirectory() as folder:
+            config = Path(folder) / "litellm.yaml"
+            config.write_text(yaml.safe_dump(config_over(provider)))
+            with _stopping(LiteLLM(config, provider, sink)) as litellm:
+                yield litellm
+    finally:
+        sink.close()
+
+
+@contextmanager
+def running_over(webhook_url: str) -> Iterator[LiteLLM]:
+    """LiteLLM with its provider, reporting to a webhook of somebody else's."""
+    with running_upstream(as_provider=True) as provider, tempfile.TemporaryDirectory() as folder:
+        config = Path(folder) / "litellm.yaml"
+        config.write_text(yaml.safe_dump(config_over(provider)))
+        with _stopping(LiteLLM(config, provider, sink=None, webhook_url=webhook_url)) as litellm:
+            yield litellm
+
+
+@contextmanager
+def running_as_shipped(config: Path) -> Iterator[LiteLLM]:
+    """LiteLLM with a configuration file just as it is, OpenRouter replaced by a demo upstream, no webhook."""
+    with (
+        running_upstream(as_provider=True) as provider,
+        _stopping(LiteLLM(config, provider, sink=None)) as litellm,
+    ):
+        yield litellm
+
+
+@contextmanager
+def _stopping(litellm: LiteLLM) -> Iterator[LiteLLM]:
+    try:
+        yield litellm
+    finally:
+        litellm.stop()
+        litellm.client.close()

@@ -1,0 +1,266 @@
+"""A running CodexFlow beside the tests: real gateway, worker, beat and demo upstream on the session's servers.
+
+One a session and xdist worker. Tests make organizations of their own and so share it in any order; rows are really
+committed, because other processes must see them.
+"""
+
+import contextlib
+import io
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+from uuid import UUID
+
+import httpx
+from django.conf import settings
+from django.core.management import call_command
+from django.db import close_old_connections, connection
+
+from codexflow.catalogue import directory
+from codexflow.catalogue import services as catalogue_services
+from codexflow.catalogue.models import ConfigVersion
+from codexflow.dev.valkey import free_port
+from codexflow.env import REPOSITORY, Env
+from codexflow.lib.redis import sync_client
+from codexflow.programs import argv_of
+from logs.models import RequestLog
+from logs.pipeline.drain import drain
+from tests.support import clock_skew
+from tests.support.upstream import Upstream
+from tests.support.waiting import until
+
+# Nothing may wait as long here as in production.
+_SHORTER = {
+    r"timeout: \d+": "timeout: 2",
+    r"total_timeout: \d+": "total_timeout: 3",
+    r"recovery_timeout: \d+": "recovery_timeout: 1",
+}
+# For gateways over a real LiteLLM.
+PATIENT = {r"\btimeout: \d+": "timeout: 30", r"total_timeout: \d+": "total_timeout: 30"}
+_SETTINGS = {
+    "CFX_UPSTREAM_IDLE_S": "2",
+    "CFX_UPSTREAM_TOTAL_S": "20",
+    "CFX_REQUEST_BODY_TIMEOUT_S": "1",
+    "CFX_HEADER_TIMEOUT_S": "3",
+    "CFX_LEASE_MS": "2000",
+    "CFX_HEARTBEAT_S": "0.5",
+    "CFX_JOURNAL_SHIP_AFTER_S": "0.5",
+    "CFX_DRAIN_GRACE_S": "5",
+    # Other processes are busy starting while the first tests run.
+    "CFX_REDIS_TIMEOUT_MS": "1000",
+}
+
+
+def models_text(**changes: str) -> str:
+    """The shipped models.yaml with short times; `changes` replace further patterns."""
+    text = (REPOSITORY / "config" / "models.yaml").read_text()
+    for pattern, value in {**_SHORTER, **changes}.items():
+        text = re.sub(pattern, value, text)
+    return text
+
+
+class Program:
+    """A process of the house, started with the test session's servers."""
+
+    def __init__(self, name: str, environ: dict[str, str], log: Path, *, clock_off_s: int = 0) -> None:
+        self.log = log
+        self.environ = environ
+        argv = argv_of(name, Env.read(environ))
+        if clock_off_s:
+            argv = clock_skew.argv_with(clock_off_s, argv)
+        with log.open("a") as output:
+            self.process = subprocess.Popen(argv, cwd=REPOSITORY, env=environ, stdout=output, stderr=output)
+
+    def kill(self) -> None:
+        """SIGKILL: as when the machine dies."""
+        self.process.kill()
+        self.process.wait()
+
+    def terminate(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+
+    def stop(self) -> None:
+        if self.process.poll() is None:
+            self.terminate()
+            try:
+                self.process.wait(timeout=20)
+            except subprocess.TimeoutExpired:
+                self.kill()
+
+
+class Gateway(Program):
+    """A gateway process; `url` ends without a slash."""
+
+    def __init__(self, environ: dict[str, str], log: Path, *, clock_off_s: int = 0) -> None:
+        port = str(free_port())
+        super().__init__("web", {**environ, "PORT": port}, log, clock_off_s=clock_off_s)
+        self.url = f"http://127.0.0.1:{port}"
+        until(self.is_ready, within_s=40, what=f"gateway ready, see {log}")
+
+    def is_ready(self) -> bool:
+        if self.process.poll() is not None:
+            raise AssertionError(f"The gateway ended:\n{self.log.read_text()[-4000:]}")
+        with contextlib.suppress(httpx.HTTPError):
+            return httpx.get(f"{self.url}/health", timeout=2).status_code == httpx.codes.OK
+        return False
+
+
+class Live:
+    """The house and what tests do with it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.redis = sync_client(settings.ENV.redis_url)
+        self.prefix: str = settings.ENV.redis_prefix
+        self.upstream = Upstream()
+        self._programs: list[Program] = []
+        self._configuration = models_text()
+        self.environ = self._environ()
+        directory.load(Path(self.environ["CFX_CONFIG_PATH"]))
+        call_command("seed", stdout=io.StringIO())
+        self.gateway = self.new_gateway()
+        self._programs += [Program(name, self.environ, folder / f"{name}.log") for name in ("worker", "beat")]
+
+    def _environ(self) -> dict[str, str]:
+        found = connection.settings_dict
+        query = {"host": found["HOST"], "port": found["PORT"], "user": found["USER"], "password": found["PASSWORD"]}
+        given = urlencode({name: value for name, value in query.items() if value})
+        inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}  # noqa: TID251 - a clean copy
+        return {
+            **inherited,
+            **_SETTINGS,
+            "DJANGO_SETTINGS_MODULE": "codexflow.settings",
+            "CFX_ENV": "development",
+            "CFX_HOME": str(self.folder / "home"),
+            "CFX_JOURNAL_DIR": str(self.folder / "journal"),
+            "CFX_CONFIG_PATH": str(self._models_file()),
+            "CFX_REDIS_PREFIX": self.prefix,
+            "DATABASE_URL": f"postgresql:///{found['NAME']}?{given}",
+            "REDIS_URL": settings.ENV.redis_url,
+            "AUTH_SECRET": settings.ENV.secret_key,
+            "HASH_SALT": settings.ENV.hash_salt,
+            "LITELLM_URL": self.upstream.url,
+            "LITELLM_API_KEY": self.upstream.api_key,
+        }
+
+    @property
+    def url(self) -> str:
+        return self.gateway.url
+
+    def new_gateway(self, *, clock_off_s: int = 0, **changes: str) -> Gateway:
+        """One more gateway process; it ends with the session unless a test ends it."""
+        (self.folder / "home").mkdir(exist_ok=True)
+        number = len(self._programs)
+        log = self.folder / f"gateway{number}.log"
+        gateway = Gateway({**self.environ, **changes}, log, clock_off_s=clock_off_s)
+        self._programs.append(gateway)
+        return gateway
+
+    def close(self) -> None:
+        for program in self._programs:
+            program.terminate() if program.process.poll() is None else None
+        for program in self._programs:
+            program.stop()
+        self.upstream.stop()
+
+    def calm_down(self) -> None:
+        """No faults upstream, and no circuit that an earlier test has opened."""
+        self.upstream.clear()
+        if circuits := self.keys("breaker:*"):
+            self.redis.delete(*circuits)
+            # Each gateway keeps its own copy of the circuits, and would refuse by it without a call.
+            until(lambda: not any(map(self._has_open_circuits, self._gateways())), what="closed circuits")
+        self._put_in_force()
+
+    @contextlib.contextmanager
+    def configured(self, **changes: str) -> Iterator[None]:
+        """Another models.yaml for all: its versions are shared, so no process can have one of its own."""
+        before, self._configuration = self._configuration, models_text(**changes)
+        self._put_in_force()
+        try:
+            yield
+        finally:
+            self._configuration = before
+            self._put_in_force()
+
+    def _put_in_force(self) -> None:
+        newest = ConfigVersion.objects.first()
+        if newest is not None and newest.text == self._configuration:
+            return
+        version = catalogue_services.apply(self._configuration, author="test").version
+        until(
+            lambda: all(self.health(each.url)["details"]["config_version"] == version for each in self._gateways()),
+            what=f"configuration {version}",
+        )
+
+    def _models_file(self) -> Path:
+        path = self.folder / "models.yaml"
+        path.write_text(self._configuration)
+        return path
+
+    def _gateways(self) -> list[Gateway]:
+        return [each for each in self._programs if isinstance(each, Gateway) and each.process.poll() is None]
+
+    def _has_open_circuits(self, gateway: Gateway) -> bool:
+        report = self.health(gateway.url)
+        return report["checks"]["redis"] and bool(report["details"]["circuits"])
+
+    def health(self, url: str = "") -> Any:
+        return httpx.get(f"{url or self.url}/health", timeout=5).json()
+
+    # What tests ask
+
+    def post(self, key: str, *, url: str = "", headers: dict[str, str] | None = None, **body: Any) -> httpx.Response:
+        """A chat call with a key; the body has one user message unless it says otherwise."""
+        content = {"messages": [{"role": "user", "content": "Hello"}], **body}
+        own = {"Authorization": f"Bearer {key}", **(headers or {})}
+        return httpx.post(f"{url or self.url}/v1/chat/completions", json=content, headers=own, timeout=30)
+
+    def ask(
+        self, key: str, path: str, *, url: str = "", headers: dict[str, str] | None = None, **body: Any
+    ) -> httpx.Response:
+        """A call on any surface; `path` begins with a slash."""
+        own = {"Authorization": f"Bearer {key}", **(headers or {})}
+        return httpx.post(f"{url or self.url}{path}", json=body, headers=own, timeout=30)
+
+    def say(self, key: str, text: str, **more: Any) -> httpx.Response:
+        """A chat call with this user message: where faults are asked for."""
+        return self.post(key, messages=[{"role": "user", "content": text}], **more)
+
+    def row(self, request_id: str | UUID, *, within_s: float = 20) -> RequestLog:
+        """The request's row, once the worker has written it."""
+        return until(lambda: self.row_now(request_id), within_s=within_s, what=f"row of {request_id}")
+
+    def row_now(self, request_id: str | UUID) -> RequestLog | None:
+        close_old_connections()
+        return RequestLog.objects.filter(request_id=request_id).first()
+
+    def row_of(self, response: httpx.Response, about: object = "") -> RequestLog:
+        request_id = response.headers["x-cfx-request-id"]
+        told = f"row of {request_id}: {response.status_code} {response.text[:200]} {about}"
+        return until(lambda: self.row_now(request_id), what=told)
+
+    def drain_now(self) -> None:
+        """The drain, here and now, when waiting for the worker is not the subject."""
+        drain(self.redis, prefix=self.prefix, consumer="test")
+
+    def keys(self, pattern: str) -> list[bytes]:
+        return list(self.redis.scan_iter(match=f"{self.prefix}:{pattern}"))
+
+    def scope(self, kind: str, owner: UUID) -> dict[str, int]:
+        """A scope's counters: kind is o or k."""
+        found = self.keys(f"*scope:{kind}:{owner}")
+        values: Any = self.redis.hgetall(found[0]) if found else {}
+        return {name.decode(): int(value) for name, value in values.items()}
+
+    def open_leases(self, request_id: str | UUID) -> list[bytes]:
+        """Where Redis still knows the call as running."""
+        name = str(request_id)
+        leases = (*self.keys("*alive"), *self.keys("*slots:*"))
+        found = [key for key in leases if self.redis.zscore(key, name) is not None]
+        return found + [key for key in self.keys("*intents") if self.redis.hexists(key, name)]

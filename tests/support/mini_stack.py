@@ -1,0 +1,110 @@
+"""A house of one web process with a set of keys, for commands that press on it.
+
+`python -m tests.support.mini_stack FILE` runs inside of it and makes the keys.
+"""
+
+import asyncio
+import json
+import re
+import sys
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from threading import Thread
+from typing import Any, TypeVar
+
+import django
+
+from codexflow.env import REPOSITORY
+from codexflow.lib.clock import now
+from tests.support.stack import House
+
+T = TypeVar("T")
+
+
+@contextmanager
+def small_house(log: Path, **settings: str) -> Iterator[tuple[House, dict[str, str]]]:
+    """The running house and its keys by what they are: good, wrong, unknown, revoked, expired."""
+    house = House(log, settings={"CFX_LIMITER_PROCESSES": "1", **settings})
+    with house:
+        house.start_servers()
+        kept = house.home.path / "keys.json"
+        house.run_module("tests.support.mini_stack", str(kept))
+        house.start_programs()
+        yield house, json.loads(kept.read_text())
+
+
+def unbreakable_models(folder: Path) -> Path:
+    """The shipped models.yaml with circuits that never open."""
+    text = (REPOSITORY / "config" / "models.yaml").read_text()
+    path = folder / "models.yaml"
+    path.write_text(re.sub(r"failure_threshold: \d+", "failure_threshold: 1000000", text))
+    return path
+
+
+def beside(house: House, work: Coroutine[Any, Any, T]) -> T:
+    """What `work` gives, while the house is looked after. Raises what it raises."""
+    results: list[T] = []
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            results.append(asyncio.run(work))
+        except BaseException as exc:  # noqa: BLE001 - raised again below, on the thread that waits
+            failures.append(exc)
+
+    thread = Thread(target=run, daemon=True)
+    thread.start()
+    while thread.is_alive():
+        house.supervisor.pump(0.1)
+    if failures:
+        raise failures[0]
+    return results[0]
+
+
+def memory_kb(pid: int) -> int:
+    """What the process has in memory."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS"))
+
+
+def web_pid(house: House) -> int:
+    identity = house.children["web"].identity
+    if identity is None:
+        raise RuntimeError("The gateway does not run")
+    return identity.pid
+
+
+def make_keys() -> dict[str, str]:
+    """Keys of an organization whose limits never refuse."""
+    # Models can be imported only once Django is set up.
+    from accounts.models import User
+    from accounts.services import create_organization
+    from billing.services import open_account
+    from keys.services import KeyTerms, issue_key, revoke_key
+    from keys.tests.factories import with_another_secret
+
+    owner = User.objects.create_user("ada@small-house.example", None)
+    organization = create_organization(name="Ada", owner=owner)
+    open_account(organization, plan="internal")
+
+    def key(**terms: Any) -> Any:
+        return issue_key(organization, name="small house", created_by=owner, terms=KeyTerms(**terms))
+
+    good, other, revoked, unknown = (key() for _ in range(4))
+    expired = key(expires_at=now() - timedelta(seconds=1))
+    revoke_key(revoked.row)
+    unknown.row.delete()
+    return {
+        "good": good.plain,
+        "wrong": with_another_secret(other.plain),
+        "unknown": unknown.plain,
+        "revoked": revoked.plain,
+        "expired": expired.plain,
+    }
+
+
+if __name__ == "__main__":
+    django.setup()
+    Path(sys.argv[1]).write_text(json.dumps(make_keys()))

@@ -1,0 +1,43 @@
+"""A pytest plugin: the fixtures of page and browser tests."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from playwright.sync_api import Browser
+
+from tests.support.browser import chromium
+from tests.support.site import Site, running_site
+
+if TYPE_CHECKING:
+    from tests.support.cast import Cast
+
+
+@pytest.fixture
+def cast(db: None, settings: Any) -> "Cast":
+    """Ada, Ben, Vic and Eve. Nobody counts how often they try: tests share one counter."""
+    settings.ACCOUNT_RATE_LIMITS = False
+    from tests.support.cast import gather  # models: only once Django is set up
+
+    return gather()
+
+
+@pytest.fixture(scope="session")
+def site() -> Iterator[Site]:
+    """One running installation for all browser tests of a process."""
+    with running_site() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Chromium, for one file of tests: while it runs, Django sees an event loop here and refuses the ORM."""
+    with chromium() as running:
+        yield running
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("browser"):
+            # One site and one browser serve them all.
+            item.add_marker(pytest.mark.xdist_group("browser"))

@@ -1,0 +1,58 @@
+"""Pytest plugin, loaded by `-p tests.support.plugin`: servers before settings, and gone at the end.
+
+A wrapper around the loading of conftests is the earliest hook; pytest-django reads the settings inside it.
+"""
+
+import os
+from collections.abc import Generator
+
+import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis
+
+from codexflow.dev.errors import DevError
+from codexflow.dev.services import Services
+from tests.support import services
+from tests.support.examples import STANDARD
+
+# How long an example takes says more of the machine than of the code. Not derandomized, not even in CI: the run's seed
+# (--hypothesis-seed, from the commit in .ci/run) decides, so that each commit tries other examples and can be repeated.
+hypothesis.register_profile(
+    "codexflow",
+    parent=hypothesis.default,
+    deadline=None,
+    derandomize=False,
+    print_blob=True,
+    max_examples=STANDARD,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+hypothesis.register_profile("nightly", parent=hypothesis.get_profile("codexflow"), max_examples=10 * STANDARD)
+hypothesis.load_profile("codexflow")
+
+_running: Services | None = None
+_INFORMS_ONLY = frozenset({"-h", "--help", "-V", "--version", "--markers", "--fixtures"})
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_load_initial_conftests(args: list[str]) -> Generator[None]:
+    """Start the servers, unless pytest will only say something about itself."""
+    global _running
+    if _INFORMS_ONLY.isdisjoint(args):
+        try:
+            _running = services.start(os.environ)  # noqa: TID251 - before settings, which are the ones to read it
+        except DevError as exc:
+            pytest.exit(str(exc), returncode=exc.exit_code)
+    return (yield)
+
+
+def pytest_report_header() -> str:
+    return services.announce(_running)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure() -> None:
+    """Called after Ctrl-C too. After kill -9 the servers notice by themselves that their pipe is closed."""
+    global _running
+    if _running is not None:
+        _running.close()
+        _running = None
