@@ -1,4 +1,4 @@
-"""allauth's hooks, nothing else: what happens of ours when somebody signs up, and what they may."""
+"""allauth adapters: sign-up, mail, signing in by a provider, encryption of second-factor secrets."""
 
 import base64
 import hashlib
@@ -22,31 +22,37 @@ from django.urls import reverse
 from django.utils import timezone, translation
 from django.utils.translation import gettext_lazy as _
 
-from accounts.connections import PROVE, ZONE, connections_of, proofs_of, proved
-from accounts.middleware import zone_of
+from accounts.connections import (
+    REAUTHENTICATE,
+    SIGNUP_TIMEZONE,
+    complete_reauthentication,
+    connections_of,
+    reauthentication_methods_of,
+)
+from accounts.middleware import timezone_of
 from accounts.models import User, validate_timezone
-from accounts.selectors import INVITED, invitation_by_token
+from accounts.selectors import INVITATION_SESSION_KEY, invitation_by_token
 from accounts.services import create_personal_organization, ensure_site_settings
 
 logger = logging.getLogger(__name__)
 
 
 class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc] # allauth has no types
-    """Sign-up makes a person with a personal organization; a new password ends the duty to choose one."""
+    """Local accounts: sign-up creates a personal organization, and a new password clears must_change_password."""
 
     def is_open_for_signup(self, request: HttpRequest) -> bool:
         if ensure_site_settings().is_signup_open:
             return True
-        # Whoever came by an invitation may.
-        return invitation_by_token(request.session.get(INVITED, "")) is not None
+        # An invitation allows sign-up even while it is closed.
+        return invitation_by_token(request.session.get(INVITATION_SESSION_KEY, "")) is not None
 
     def send_mail(self, template_prefix: str, email: str, context: dict[str, Any]) -> None:
-        """In the language and time zone of the person it goes to, whoever caused it; of a stranger, in the page's."""
+        """Send in the recipient's language and time zone; for an unknown address, in those of the page."""
         known = context.get("user") or User.objects.filter(email=email.lower()).first()
         if not isinstance(known, User):
             super().send_mail(template_prefix, email, context)
             return
-        with translation.override(known.language), timezone.override(zone_of(known)):
+        with translation.override(known.language), timezone.override(timezone_of(known)):
             super().send_mail(template_prefix, email, context)
 
     def clean_email(self, email: str) -> str:
@@ -69,14 +75,14 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc] # allauth has
 
     def get_reauthentication_methods(self, user: Any) -> list[dict[str, Any]]:
         methods: list[dict[str, Any]] = super().get_reauthentication_methods(user)
-        return [*methods, *proofs_of(user)] if isinstance(user, User) else methods
+        return [*methods, *reauthentication_methods_of(user)] if isinstance(user, User) else methods
 
 
 class SocialAccountAdapter(DefaultSocialAccountAdapter):  # type: ignore[misc] # allauth has no types
-    """People who come from a provider, with one rule: what it says of an address never opens an account that is there.
+    """Sign-in by a provider. An address that a provider reports never opens an existing account.
 
-    A new account is made only for an address that the provider has proved. With any other, somebody could have an
-    account wait in another's name, and keep the way in when its owner comes and takes it over by mail.
+    A new user is created only for an address that the provider has verified. Otherwise an attacker could register
+    somebody else's address in advance and keep access after its owner recovers the account by mail.
     """
 
     error_messages = {
@@ -85,7 +91,7 @@ class SocialAccountAdapter(DefaultSocialAccountAdapter):  # type: ignore[misc] #
     }
 
     def populate_user(self, request: HttpRequest, sociallogin: SocialLogin, data: dict[str, Any]) -> User:
-        """One address, the one that the provider holds for the first, and a name. No more of the profile is kept."""
+        """Set the user's name and the provider's primary address. No more of the profile is kept."""
         user: User = sociallogin.user
         addresses = sociallogin.email_addresses = sociallogin.email_addresses[:1]
         user.email = addresses[0].email.lower() if addresses else ""
@@ -96,12 +102,12 @@ class SocialAccountAdapter(DefaultSocialAccountAdapter):  # type: ignore[misc] #
         return user
 
     def pre_social_login(self, request: HttpRequest, sociallogin: SocialLogin) -> None:
-        # They have done their work, and what later steps need of this goes into the session.
+        # No longer needed, and what later steps need of the login is stored in the session.
         sociallogin.token = None
         sociallogin.state.pop("pkce_code_verifier", None)
         process = sociallogin.state.get("process")
-        if process == PROVE:
-            raise ImmediateHttpResponse(proved(request, sociallogin))
+        if process == REAUTHENTICATE:
+            raise ImmediateHttpResponse(complete_reauthentication(request, sociallogin))
         if process == AuthProcess.CONNECT or sociallogin.is_existing:
             return
         address = next(iter(sociallogin.email_addresses), None)
@@ -109,18 +115,18 @@ class SocialAccountAdapter(DefaultSocialAccountAdapter):  # type: ignore[misc] #
         if address is None or not address.verified:
             raise ImmediateHttpResponse(render(request, "socialaccount/unproved.html", facts, status=403))
         if filter_users_by_email(address.email):
-            # Said aloud, because whoever reads it has proved the address to be theirs.
+            # This reveals no account: the provider has verified that the reader owns the address.
             raise ImmediateHttpResponse(render(request, "socialaccount/known.html", facts, status=409))
 
     def save_user(self, request: HttpRequest, sociallogin: SocialLogin, form: Any = None) -> User:
-        _prepare(sociallogin.user, zone=request.session.pop(ZONE, ""))
+        _prepare(sociallogin.user, zone=request.session.pop(SIGNUP_TIMEZONE, ""))
         with transaction.atomic():
             user: User = super().save_user(request, sociallogin, form)
             create_personal_organization(user)
         return user
 
     def validate_disconnect(self, account: SocialAccount, accounts: Any) -> None:
-        """allauth counts those of providers that are no longer there, too."""
+        """Refuse to disconnect the last sign-in method. allauth would also count connections of removed providers."""
         if not account.user.has_usable_password() and not connections_of(account.user).exclude(pk=account.pk).exists():
             raise self.validation_error("no_password")
 
@@ -134,7 +140,7 @@ class SocialAccountAdapter(DefaultSocialAccountAdapter):  # type: ignore[misc] #
 
 
 class MfaAdapter(DefaultMFAAdapter):  # type: ignore[misc] # allauth has no types
-    """Secrets of authenticator apps are stored encrypted, under a key made of Django's secret."""
+    """Encrypts authenticator secrets at rest, under a key derived from Django's SECRET_KEY."""
 
     def encrypt(self, text: str) -> str:
         return _fernet().encrypt(text.encode()).decode()
@@ -149,13 +155,13 @@ def _fernet() -> Fernet:
 
 
 def _prepare(user: User, *, zone: str) -> None:
-    """What the browser tells of somebody new."""
+    """Set a new user's language and time zone from the browser's."""
     user.language = translation.get_language() or user.language
     user.timezone = _zone(zone)
 
 
 def _zone(name: str) -> str:
-    """The browser's time zone when it named a real one."""
+    """Return `name` if it is an IANA time zone, otherwise UTC."""
     try:
         validate_timezone(name)
     except ValidationError:

@@ -1,4 +1,4 @@
-"""Operators' pages of people and organizations."""
+"""Operator pages of users and organizations."""
 
 from typing import Any
 
@@ -6,14 +6,14 @@ from django.contrib import admin
 from django.http import HttpRequest
 from typing_extensions import override
 
+from accounts.audited_admin import AuditedAdmin
 from accounts.models import AuditEntry, Membership, Organization, SiteSettings, User
-from accounts.staff import AuditedAdmin
 from codexflow.lib.admin import ReadOnlyAdmin, site
 
 
 @admin.register(User, site=site)
 class UserAdmin(AuditedAdmin):
-    """People sign up by themselves; passwords are theirs."""
+    """Users cannot be added here, and passwords cannot be set: users sign up and choose their own."""
 
     list_display = ("email", "name", "role", "is_active", "created_at")
     list_filter = ("role", "is_active")
@@ -36,7 +36,7 @@ class OrganizationAdmin(AuditedAdmin):
     ordering = ("-created_at",)
     fields = ("id", "name", "slug", "is_active", "is_personal", "created_at")
     readonly_fields = ("id", "slug", "is_personal", "created_at")
-    personal_fields = ("name",)  # everybody's own is called after them
+    personal_fields = ("name",)  # a personal organization is named after its user
 
     @override
     def organization_of(self, obj: Any) -> Organization | None:

@@ -14,5 +14,5 @@ class AccountsConfig(AppConfig):
         from accounts import checks  # noqa: F401 - registers itself
         from codexflow.lib import isolation
 
-        # Sent once for each app when all migrations are done; one of them is enough.
+        # The signal is sent once per app after all migrations; one receiver is enough.
         post_migrate.connect(isolation.build, sender=self, dispatch_uid="codexflow.isolation")

@@ -1,4 +1,4 @@
-"""Accounts elsewhere by which people sign in here: where the way there begins, and where it is taken back."""
+"""Social accounts: connecting, disconnecting, signing in and reauthenticating by a provider."""
 
 from collections.abc import Callable
 from typing import Any
@@ -22,39 +22,39 @@ from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods
 
-from accounts.freshness import freshly_proved
 from accounts.models import User
+from accounts.reauthentication import recently_authenticated
 from accounts.tenancy import PageRequest, signed_in
 
 View = Callable[[HttpRequest], HttpResponseBase]
 
-# What somebody comes back from a provider for, besides allauth's `login` and `connect`: to show who they are once more.
-PROVE = "prove"
-# In the session of a visitor: the time zone that their browser named.
-ZONE = "signup_timezone"
+# OAuth process for reauthentication, besides allauth's `login` and `connect`. The value is part of URLs.
+REAUTHENTICATE = "prove"
+# Session key: the time zone that a visitor's browser sent at sign-up.
+SIGNUP_TIMEZONE = "signup_timezone"
 
 
 def connections_of(user: User) -> QuerySet[SocialAccount]:
-    """The accounts elsewhere by which the person can sign in now: providers come and go with the settings."""
+    """Social accounts by which the user can sign in now: those of configured providers only."""
     rows: QuerySet[SocialAccount] = SocialAccount.objects.filter(user=user)
     return rows.filter(provider__in=settings.SOCIALACCOUNT_PROVIDERS).order_by("pk")
 
 
-def proofs_of(user: User) -> list[dict[str, str]]:
-    """For allauth's page that asks who is there: one way for each connected provider."""
+def reauthentication_methods_of(user: User) -> list[dict[str, str]]:
+    """Reauthentication methods for allauth's page: one per connected provider."""
     providers = dict.fromkeys(connections_of(user).values_list("provider", flat=True))
     return [
         {
             "id": f"socialaccount:{provider}",
             "description": _("Sign in with %(provider)s again") % {"provider": registry.get_class(provider).name},
-            "url": f"{reverse(f'{provider}_login')}?{urlencode({'process': PROVE})}",
+            "url": f"{reverse(f'{provider}_login')}?{urlencode({'process': REAUTHENTICATE})}",
         }
         for provider in providers
     ]
 
 
-def proved(request: HttpRequest, sociallogin: SocialLogin) -> HttpResponse:
-    """Back from the provider: the session goes on, a little fresher, when it is the same person."""
+def complete_reauthentication(request: HttpRequest, sociallogin: SocialLogin) -> HttpResponse:
+    """Record the reauthentication if the provider identified the same user, and redirect."""
     where = sociallogin.get_redirect_url(request) or reverse("home")
     if request.user.is_authenticated and sociallogin.user.pk == request.user.pk:
         account = sociallogin.account
@@ -66,11 +66,10 @@ def proved(request: HttpRequest, sociallogin: SocialLogin) -> HttpResponse:
     return redirect(f"{reverse('account_reauthenticate')}?{urlencode({REDIRECT_FIELD_NAME: where})}")
 
 
-def beginning(login: View) -> View:
-    """allauth's view that sends people to a provider: asks first on GET, and sends on POST.
+def provider_login(login: View) -> View:
+    """Wrap allauth's view that redirects to a provider: GET asks for confirmation, POST redirects.
 
-    Of what an address may say only the purpose and the way back count: otherwise a link could ask the provider for more
-    rights than we need, in our name.
+    Only `process` and `next` of the query are used: otherwise a link could request more OAuth scopes in our name.
     """
 
     @require_http_methods(["GET", "POST"])
@@ -79,23 +78,23 @@ def beginning(login: View) -> View:
         query = QueryDict(mutable=True)
         query.update({name: request.GET[name] for name in ("process", REDIRECT_FIELD_NAME) if name in request.GET})
         process = get_request_param(request, "process")
-        if process == PROVE:
-            # Whoever borrows the browser finds the provider signed in as well: let it ask which account.
+        if process == REAUTHENTICATE:
+            # In a borrowed browser the provider is signed in as well: make it ask which account.
             query["auth_params"] = "prompt=select_account"
-        request.GET = query  # type: ignore[assignment] # it is not changed from here on
+        request.GET = query  # type: ignore[assignment] # not changed from here on
         if request.method == "POST" and not request.user.is_authenticated:
-            request.session[ZONE] = request.POST.get("timezone", "")[:64]
+            request.session[SIGNUP_TIMEZONE] = request.POST.get("timezone", "")[:64]
         if process == "connect":
-            return signed_in(freshly_proved(login))(request)
-        return signed_in(login)(request) if process == PROVE else login(request)
+            return signed_in(recently_authenticated(login))(request)
+        return signed_in(login)(request) if process == REAUTHENTICATE else login(request)
 
     return begin
 
 
-def returning(callback: View) -> View:
-    """allauth's view that people come back to.
+def provider_callback(callback: View) -> View:
+    """Wrap allauth's OAuth callback.
 
-    Code and state are read, and then forgotten: logs quote addresses, and so do the forms of a page that refuses.
+    Removes code and state from the request once they are parsed: logs and error pages quote URLs.
     """
 
     @never_cache
@@ -110,18 +109,18 @@ def returning(callback: View) -> View:
 @signed_in
 @require_http_methods(["GET", "POST"])
 @never_cache
-@freshly_proved
+@recently_authenticated
 def connections(request: PageRequest) -> HttpResponseBase:
-    """What is connected, what could be, and how it is taken back."""
+    """Page of connected and available providers, with disconnecting."""
     with transaction.atomic():
-        # The person's row is the queue: two at once would each leave the other as the last way in.
+        # Lock the user: two simultaneous disconnects would each count the other as the last sign-in method.
         User.objects.select_for_update(no_key=True).get(pk=request.user.pk)
         response: HttpResponseBase = views.connections(request)
     return response
 
 
 class DisconnectForm(forms.DisconnectForm):  # type: ignore[misc] # allauth has no types
-    """Only of providers that are there: allauth could not even name the others."""
+    """Disconnects social accounts of configured providers: allauth could not name the others."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -131,6 +130,6 @@ class DisconnectForm(forms.DisconnectForm):  # type: ignore[misc] # allauth has 
         return list(self.accounts)
 
     def providers(self) -> list[Any]:
-        """Those that the person is not connected with yet."""
+        """Configured providers that the user has not connected."""
         there = {account.provider for account in self.accounts}
         return [each for each in get_adapter().list_providers(self.request) if each.id not in there]

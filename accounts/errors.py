@@ -1,5 +1,5 @@
-"""What accounts refuse, in words for the person who asked."""
+"""Errors of accounts, with messages for the page."""
 
 
 class Refused(Exception):
-    """A rule of the house says no. The text is translated and meant for a page."""
+    """A rule of accounts forbids the action. The text is translated and meant for a page."""

@@ -1,4 +1,4 @@
-"""What people may change about themselves and their organization."""
+"""Forms of users, organizations and members."""
 
 import zoneinfo
 from functools import cache
@@ -14,13 +14,13 @@ from accounts.permissions import roles_given_by
 
 @cache
 def zone_choices() -> list[tuple[str, str]]:
-    """Every zone a person may mean, without the database's historical aliases."""
+    """Time zones for a select, as (value, label), without the IANA database's historical aliases."""
     areas = ("Africa/", "America/", "Antarctica/", "Asia/", "Atlantic/", "Australia/", "Europe/", "Indian/", "Pacific/")
     names = sorted(name for name in zoneinfo.available_timezones() if name.startswith(areas))
     return [(name, name.replace("_", " ")) for name in ("UTC", *names)]
 
 
-# What each role may do, in a sentence for those who choose one.
+# Description of each role, for the page where one is chosen.
 ROLE_WORDS = {
     "owner": _("Everything, the organization itself included."),
     "admin": _("Everything but the organization's name, ownership and deletion."),
@@ -31,7 +31,7 @@ ROLE_WORDS = {
 
 
 class RoleForm(forms.Form):
-    """A role that the acting member may give."""
+    """Choice of a role that a member with role `by_role` may assign."""
 
     def __init__(self, *args: Any, by_role: str, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -44,7 +44,7 @@ class RoleForm(forms.Form):
         )
 
     def choices(self) -> list[dict[str, Any]]:
-        """For the page: each role with its sentence."""
+        """Roles for the page: `value`, `label`, `words` (the description), `is_chosen`."""
         chosen = self["role"].value()
         fields: Any = self.fields["role"]
         return [
@@ -54,7 +54,7 @@ class RoleForm(forms.Form):
 
 
 class InvitationForm(RoleForm):
-    """Whom to invite, as what."""
+    """Address and role of a new invitation."""
 
     email = forms.EmailField(
         label=_("E-mail address"), max_length=254, widget=forms.EmailInput(attrs={"autocomplete": "off"})
@@ -62,8 +62,8 @@ class InvitationForm(RoleForm):
     field_order = ["email", "role"]
 
 
-class TypedForm(forms.Form):
-    """The word that must be typed before something that cannot be undone."""
+class ConfirmationForm(forms.Form):
+    """Confirmation of an irreversible action: `word` must be typed."""
 
     typed = forms.CharField(
         label="", max_length=254, widget=forms.TextInput(attrs={"autocomplete": "off", "spellcheck": "false"})
@@ -76,14 +76,14 @@ class TypedForm(forms.Form):
 
     def clean_typed(self) -> str:
         typed = str(self.cleaned_data["typed"])
-        # Pages show any run of spaces as one.
+        # HTML collapses runs of spaces.
         if typed.split() != self.word.split():
             raise forms.ValidationError(_("This is not the same."))
         return typed
 
 
-class HeirForm(TypedForm):
-    """The member who becomes the owner."""
+class TransferForm(ConfirmationForm):
+    """Choice of the new owner, confirmed by typing the organization's name."""
 
     field_order = ["heir", "typed"]
 
@@ -112,7 +112,7 @@ class ProfileForm(forms.ModelForm[User]):
 
 
 class ContentForm(forms.Form):
-    """For how long prompts and answers are kept."""
+    """Retention of prompts and responses, in days."""
 
     days = forms.TypedChoiceField(
         label=_("Keep prompts and answers"),
@@ -122,7 +122,7 @@ class ContentForm(forms.Form):
 
 
 class OrganizationForm(forms.ModelForm[Organization]):
-    """The organization's name. Its short name stays: links and scripts use it."""
+    """Name of an organization. The slug does not change: links and scripts use it."""
 
     class Meta:
         model = Organization

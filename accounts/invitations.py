@@ -1,4 +1,4 @@
-"""Invitation links: signed, so that nobody invents one, and bound to their end, so that a newer one replaces them."""
+"""Invitation tokens: signed, so that they cannot be forged, and bound to an expiry, so that resending replaces them."""
 
 from datetime import timedelta
 from uuid import UUID
@@ -8,17 +8,17 @@ from django.core import signing
 from accounts.models import Invitation
 from codexflow.lib.ids import parse_id
 
-LIVES = timedelta(days=7)
+LIFETIME = timedelta(days=7)
 _SALT = "accounts.invitation"
 
 
 def token_of(invitation: Invitation) -> str:
-    """What the link carries."""
+    """Token of the invitation's link."""
     return signing.dumps([str(invitation.pk), int(invitation.expires_at.timestamp())], salt=_SALT)
 
 
 def parse(token: str) -> tuple[UUID, int] | None:
-    """The invitation's id and the end (Unix seconds) that the link was made with; None when it is not one of ours."""
+    """Return the invitation's id and the expiry (Unix seconds) inside the token; None if the token is not valid."""
     try:
         text, ends_s = signing.loads(token, salt=_SALT)
     except (signing.BadSignature, ValueError, TypeError):

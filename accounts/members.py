@@ -1,6 +1,6 @@
-"""Verbs on the people of an organization: invite, accept, change roles, remove, leave, hand over.
+"""Verbs on members: invite, accept, change roles, remove, leave, transfer ownership.
 
-Each locks the organization's row first: two at once must not take the last seat, or leave nobody in charge.
+All but withdraw lock the organization's row first: two at once must not take the last seat or leave no owner.
 """
 
 from datetime import timedelta
@@ -11,25 +11,26 @@ from django.utils.translation import gettext as _
 
 from accounts import audit
 from accounts.errors import Refused
-from accounts.invitations import LIVES
+from accounts.invitations import LIFETIME
 from accounts.models import AuditEntry, Invitation, Membership, Organization, User
 from accounts.permissions import may_manage, roles_given_by
-from accounts.seats import seats_of
+from accounts.seats import seat_limit
 from accounts.selectors import addresses_of, open_invitations
 from accounts.signals import access_ended
 from codexflow.lib.clock import now
 
 Role = Membership.Role
-# Mails that one organization may send to strangers in a day.
-INVITATIONS_A_DAY = 50
+# Invitation mails that one organization may send in 24 hours.
+MAX_INVITATIONS_PER_DAY = 50
 
 
 def invite(
     organization: Organization, *, email: str, role: str, by_role: str, actor: User, address: str | None = None
 ) -> Invitation:
-    """Open a place for an address, in one transaction with its audit entry. The caller sends the link.
+    """Invite an address, in one transaction with the audit entry. The caller sends the link.
 
-    Raises Refused: role not the inviter's to give, no seat left, already a member, already invited, too many mails.
+    Raises Refused: role that the inviter may not assign, no seat left, already a member, already invited, too many
+    mails.
     """
     email = email.lower()
     with transaction.atomic():
@@ -40,13 +41,13 @@ def invite(
         if open_invitations(organization).filter(email=email).exists():
             raise Refused(_("This address is invited already. Send the invitation again instead."))
         _require_seat(organization)
-        _require_postage(organization)
-        # One that nobody accepted in time makes room for the new one.
+        _require_invitation_quota(organization)
+        # An expired invitation is revoked, so that the new one passes the unique constraint.
         Invitation.objects.filter(
             organization=organization, email=email, accepted_at=None, revoked_at=None, expires_at__lte=now()
         ).update(revoked_at=now())
         invitation = Invitation.objects.create(
-            organization=organization, email=email, role=role, invited_by=actor, expires_at=now() + LIVES
+            organization=organization, email=email, role=role, invited_by=actor, expires_at=now() + LIFETIME
         )
         audit.record(
             "invitation.created", invitation, organization=organization, actor=actor, address=address, role=role
@@ -55,21 +56,21 @@ def invite(
 
 
 def resend(invitation: Invitation, *, by_role: str, actor: User, address: str | None = None) -> Invitation:
-    """A new week for an open invitation; links sent before end. Raises Refused."""
+    """Renew an open invitation for LIFETIME; earlier links stop working. Raises Refused."""
     with transaction.atomic():
         _lock(invitation.organization)
         row = Invitation.objects.select_for_update().get(pk=invitation.pk)
         _require(may_manage(by_role, row.role), _("Your role may not change this invitation."))
         _require(is_unused(row), _("This invitation is used or withdrawn."))
-        _require_postage(row.organization)
-        row.expires_at, row.sent_at = now() + LIVES, now()
+        _require_invitation_quota(row.organization)
+        row.expires_at, row.sent_at = now() + LIFETIME, now()
         row.save(update_fields=["expires_at", "sent_at"])
         audit.record("invitation.resent", row, organization=row.organization, actor=actor, address=address)
     return row
 
 
 def withdraw(invitation: Invitation, *, by_role: str, actor: User, address: str | None = None) -> None:
-    """The link leads nowhere from now on. Raises Refused."""
+    """Withdraw an open invitation; its link stops working. Raises Refused."""
     with transaction.atomic():
         row = Invitation.objects.select_for_update().get(pk=invitation.pk)
         _require(may_manage(by_role, row.role), _("Your role may not change this invitation."))
@@ -84,7 +85,7 @@ def is_unused(invitation: Invitation) -> bool:
 
 
 def accept(invitation: Invitation, *, actor: User, address: str | None = None) -> Membership:
-    """Take the place, once. Raises Refused when it is gone, or meant for somebody else."""
+    """Accept an invitation, once. Raises Refused when it is no longer valid, or for another address."""
     with transaction.atomic():
         _lock(invitation.organization)
         row = Invitation.objects.select_for_update().select_related("organization").get(pk=invitation.pk)
@@ -92,7 +93,7 @@ def accept(invitation: Invitation, *, actor: User, address: str | None = None) -
         _require(is_open, _("This invitation is no longer valid. Ask for a new one."))
         _require(row.email in addresses_of(actor), _("This invitation is for another address."))
         _require(not row.organization.memberships.filter(user=actor).exists(), _("You are a member of it already."))
-        if row.organization.memberships.count() >= seats_of(row.organization):
+        if row.organization.memberships.count() >= seat_limit(row.organization):
             raise Refused(_("The organization has no free seat any more. Ask an owner to make room."))
         row.accepted_at = now()
         row.save(update_fields=["accepted_at"])
@@ -106,9 +107,9 @@ def accept(invitation: Invitation, *, actor: User, address: str | None = None) -
 def change_role(
     membership: Membership, *, role: str, by_role: str, actor: User, address: str | None = None
 ) -> Membership:
-    """Give a member another role, with its audit entry. Raises Refused."""
+    """Change a member's role, in one transaction with the audit entry. Raises Refused."""
     with transaction.atomic():
-        row = _member(membership)
+        row = _locked_member(membership)
         is_allowed = may_manage(by_role, row.role) and role in roles_given_by(by_role)
         _require(is_allowed, _("Your role may not give this role."))
         if role != Role.OWNER:
@@ -124,32 +125,32 @@ def change_role(
 
 
 def remove(membership: Membership, *, by_role: str, keeps_keys: bool, actor: User, address: str | None = None) -> None:
-    """Take a member's place away; the keys they made end, unless they are to be kept. Raises Refused."""
+    """Remove a member and revoke the keys they made, unless `keeps_keys`. Raises Refused."""
     with transaction.atomic():
-        row = _member(membership)
+        row = _locked_member(membership)
         _require(may_manage(by_role, row.role), _("Your role may not remove this member."))
         _require_other_owner(row)
         _end(row, "member.removed", keeps_keys=keeps_keys, actor=actor, address=address)
 
 
 def leave(membership: Membership, *, address: str | None = None) -> None:
-    """Go by oneself. The keys that one made end. Raises Refused for the last owner."""
+    """Leave the organization; the keys the member made are revoked. Raises Refused for the last owner."""
     with transaction.atomic():
-        row = _member(membership)
+        row = _locked_member(membership)
         _require_other_owner(row)
         _end(row, "member.left", keeps_keys=False, actor=row.user, address=address)
 
 
 def transfer_ownership(organization: Organization, *, to: Membership, actor: User, address: str | None = None) -> None:
-    """The acting owner becomes an administrator and another member the owner. Raises Refused."""
+    """Make another member the owner and the acting owner an administrator. Raises Refused."""
     with transaction.atomic():
-        heir = _member(to)
+        new_owner = _locked_member(to)
         owner = organization.memberships.filter(user=actor, role=Role.OWNER).first()
-        if owner is None or heir.user_id == actor.pk or not heir.user.is_active:
+        if owner is None or new_owner.user_id == actor.pk or not new_owner.user.is_active:
             raise Refused(_("Choose another member as the owner."))
-        owner.role, heir.role = Role.ADMIN, Role.OWNER
-        Membership.objects.bulk_update([owner, heir], ["role"])
-        audit.record("ownership.transferred", heir.user, organization=organization, actor=actor, address=address)
+        owner.role, new_owner.role = Role.ADMIN, Role.OWNER
+        Membership.objects.bulk_update([owner, new_owner], ["role"])
+        audit.record("ownership.transferred", new_owner.user, organization=organization, actor=actor, address=address)
 
 
 def _end(row: Membership, action: str, *, keeps_keys: bool, actor: User, address: str | None) -> None:
@@ -164,8 +165,8 @@ def _lock(organization: Organization) -> None:
     Organization.objects.select_for_update(no_key=True).get(pk=organization.pk)
 
 
-def _member(membership: Membership) -> Membership:
-    """The row as it is once nobody else changes it."""
+def _locked_member(membership: Membership) -> Membership:
+    """Return the current row, with its organization locked. Raises Refused if the user is no longer a member."""
     _lock(membership.organization)
     row = Membership.objects.select_related("organization", "user").filter(pk=membership.pk).first()
     if row is None:
@@ -173,30 +174,30 @@ def _member(membership: Membership) -> Membership:
     return row
 
 
-def _require(is_so: bool, text: str) -> None:
-    if not is_so:
+def _require(is_allowed: bool, text: str) -> None:
+    if not is_allowed:
         raise Refused(text)
 
 
 def _require_other_owner(row: Membership) -> None:
     if row.role != Role.OWNER:
         return
-    # Somebody who is suspended cannot be in charge.
+    # A suspended owner does not count.
     others = row.organization.memberships.filter(role=Role.OWNER, user__is_active=True).exclude(pk=row.pk)
     _require(others.exists(), _("An organization needs an owner: make somebody else the owner first."))
 
 
 def _require_seat(organization: Organization) -> None:
-    seats = seats_of(organization)
     taken = organization.memberships.count() + open_invitations(organization).count()
-    if taken >= seats:
+    if taken >= seat_limit(organization):
         raise Refused(_("All seats of your plan are taken, open invitations included."))
 
 
-def _require_postage(organization: Organization) -> None:
+def _require_invitation_quota(organization: Organization) -> None:
     sent = AuditEntry.objects.filter(
         organization=organization,
         action__in=("invitation.created", "invitation.resent"),
         at__gte=now() - timedelta(days=1),
     ).count()
-    _require(sent < INVITATIONS_A_DAY, _("Your organization has sent many invitations today. Try again tomorrow."))
+    if sent >= MAX_INVITATIONS_PER_DAY:
+        raise Refused(_("Your organization has sent many invitations today. Try again tomorrow."))

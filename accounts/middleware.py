@@ -1,4 +1,4 @@
-"""What the person prefers, and what they must do first."""
+"""Middleware: the user's language and time zone; forced change of an initial password."""
 
 import zoneinfo
 from collections.abc import Callable
@@ -14,7 +14,7 @@ GetResponse = Callable[[HttpRequest], HttpResponse]
 
 
 class PreferencesMiddleware:
-    """The signed-in person's language and time zone. Others have the browser's language, and UTC."""
+    """Activates the signed-in user's language and time zone. Visitors get the browser's language, and UTC."""
 
     def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
@@ -25,12 +25,12 @@ class PreferencesMiddleware:
             return self.get_response(request)
         translation.activate(user.language)
         request.LANGUAGE_CODE = user.language
-        with timezone.override(zone_of(user)):
+        with timezone.override(timezone_of(user)):
             return self.get_response(request)
 
 
-def zone_of(user: User) -> zoneinfo.ZoneInfo:
-    """The person's time zone; UTC when this machine does not know it."""
+def timezone_of(user: User) -> zoneinfo.ZoneInfo:
+    """Time zone of a user; UTC if this machine does not know it."""
     try:
         return zoneinfo.ZoneInfo(user.timezone)
     except (zoneinfo.ZoneInfoNotFoundError, ValueError):
@@ -38,7 +38,7 @@ def zone_of(user: User) -> zoneinfo.ZoneInfo:
 
 
 class PasswordChangeMiddleware:
-    """Whoever signs in with a password that others have seen changes it before anything else."""
+    """Redirects users with `must_change_password` to the password change: others have seen their password."""
 
     def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response

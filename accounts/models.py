@@ -1,4 +1,4 @@
-"""Who uses the house: users, the organizations they belong to, and what was done to either."""
+"""Users, organizations, memberships, invitations, the audit log and site settings."""
 
 from datetime import datetime, timedelta
 from typing import Any, ClassVar
@@ -19,7 +19,7 @@ MAX_CONTENT_DAYS = 30
 
 
 def validate_timezone(name: str) -> None:
-    """Only names of the IANA database."""
+    """Accept only names of the IANA time zone database. Raises ValidationError."""
     try:
         ZoneInfo(name)
     except (KeyError, ValueError, OSError):
@@ -27,7 +27,7 @@ def validate_timezone(name: str) -> None:
 
 
 class UserManager(BaseUserManager["User"]):
-    """E-mail is the login."""
+    """Manager of users, who sign in by e-mail address."""
 
     def create_user(self, email: str, password: str | None = None, **fields: Any) -> "User":
         user = self.model(email=self.normalize_email(email).lower(), **fields)
@@ -44,7 +44,7 @@ class UserManager(BaseUserManager["User"]):
 
 
 class User(AbstractBaseUser):
-    """A person. What they may do on the site hangs on `role`, what they may do in an organization on Membership."""
+    """A user. `role` holds the rights on the site, Membership those in an organization."""
 
     class Role(models.TextChoices):
         USER = "USER", _("User")
@@ -58,11 +58,11 @@ class User(AbstractBaseUser):
     )
     timezone = models.CharField(_("time zone"), max_length=64, default="UTC", validators=[validate_timezone])
     role = models.CharField(_("site role"), max_length=12, choices=Role.choices, default=Role.USER)
-    # A suspended person keeps the account and its history but can neither log in nor use keys.
+    # A suspended user keeps the account and its history but can neither sign in nor use keys.
     is_active = models.BooleanField(_("active"), default=True)
     must_change_password = models.BooleanField(_("must change password"), default=False)
     created_at = models.DateTimeField(_("created"), default=now, editable=False)
-    # Set when the person deleted the account. The row stays, without name and address, because the past points at it.
+    # Set when the user deleted the account. The row stays, without name and address: ledger and logs refer to it.
     deleted_at = models.DateTimeField(_("deleted"), null=True, blank=True, editable=False)
 
     objects: ClassVar[UserManager] = UserManager()
@@ -86,17 +86,17 @@ class User(AbstractBaseUser):
 
     @property
     def is_suspended(self) -> bool:
-        """Shut out by an operator. Who deleted the account is not: the keys they leave belong to organizations."""
+        """Suspended by an operator. A deleted user is not suspended: their keys belong to organizations and work on."""
         return not self.is_active and self.deleted_at is None
 
     @property
     def shown_name(self) -> str:
-        """Who this is to colleagues."""
+        """Name shown to other members."""
         return gettext("deleted account") if self.deleted_at else self.name or self.email
 
     @property
     def is_staff(self) -> bool:
-        """May enter the operators' pages."""
+        """May open the operator pages."""
         return self.role in (self.Role.ADMIN, self.Role.SUPER_ADMIN)
 
     @property
@@ -104,7 +104,7 @@ class User(AbstractBaseUser):
         return self.role == self.Role.SUPER_ADMIN
 
     def has_perm(self, perm: str, obj: object = None) -> bool:
-        """Django's permission question: a super administrator may do anything, an administrator may look."""
+        """Django's permission check: a super administrator may do anything, an administrator may only view."""
         if not self.is_active:
             return False
         return self.is_superuser or (self.is_staff and perm.partition(".")[2].startswith("view_"))
@@ -121,16 +121,16 @@ class Organization(models.Model):
     slug = models.SlugField(_("short name"), max_length=60, unique=True)
     is_active = models.BooleanField(_("active"), default=True)
     is_personal = models.BooleanField(_("personal"), default=False)
-    # Set when its owner deleted it; never active again. Its money rows and logs live as long as they must.
+    # Set when its owner deleted it; never active again. Its ledger and logs are kept.
     deleted_at = models.DateTimeField(_("deleted"), null=True, blank=True, editable=False)
-    # For how many days prompts and answers are kept; 0: not at all.
+    # Days for which prompts and responses are kept; 0: not at all.
     content_retention_days = models.PositiveSmallIntegerField(
         _("prompts and answers are kept (days)"),
         default=0,
-        db_default=0,  # a process of the release before makes organizations, too
+        db_default=0,  # processes of the previous release insert organizations, too
         editable=False,
     )
-    # Nothing of requests from before this is kept or shown: when it was turned on, or what a shorter time cut off.
+    # Content of requests before this moment is neither kept nor shown: retention was turned on or shortened then.
     content_kept_since = models.DateTimeField(null=True, editable=False)
     created_by = models.ForeignKey(User, on_delete=models.PROTECT, null=True, editable=False, related_name="+")
     members: models.ManyToManyField["User", "Membership"] = models.ManyToManyField(
@@ -152,14 +152,14 @@ class Organization(models.Model):
         return self.name
 
     def content_from(self, moment: datetime) -> datetime | None:
-        """Prompts and answers of requests that began from here on are kept at this moment; None: of none."""
+        """Start of the retention window at `moment`: content of requests begun since is kept. None: no content is."""
         if not self.content_retention_days or self.content_kept_since is None or self.deleted_at is not None:
             return None
         return max(self.content_kept_since, moment - timedelta(days=self.content_retention_days))
 
 
 class Membership(models.Model):
-    """One person's place in one organization."""
+    """Role of a user in an organization."""
 
     class Role(models.TextChoices):
         OWNER = "owner", _("Owner")
@@ -184,7 +184,7 @@ class Membership(models.Model):
 
 
 class Invitation(models.Model):
-    """An open place in an organization. The link carries a signature; accepting it once uses it up."""
+    """Invitation of an address to an organization. Its link carries a signed token and can be used once."""
 
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
     organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="invitations")
@@ -217,12 +217,12 @@ class Invitation(models.Model):
 
 
 class AuditEntry(models.Model):
-    """Who did what to which object from which address. Append-only: a trigger refuses changes."""
+    """One line of the audit log: actor, action, object and address. Append-only: a trigger rejects changes."""
 
     at = models.DateTimeField(_("at"), default=now, editable=False)
     organization = models.ForeignKey(Organization, on_delete=models.PROTECT, null=True, related_name="audit_entries")
     actor = models.ForeignKey(User, on_delete=models.PROTECT, null=True, related_name="+")
-    # What acted when no person did: "command", "system".
+    # Actor other than a user: "command", "system".
     actor_label = models.CharField(_("actor"), max_length=60, blank=True)
     action = models.CharField(_("action"), max_length=60)
     object_kind = models.CharField(_("object"), max_length=40)
@@ -245,7 +245,7 @@ class AuditEntry(models.Model):
 
 
 class SiteSettings(models.Model):
-    """What operators decide about the whole site. Exactly one row."""
+    """Site-wide settings of the operators. Exactly one row."""
 
     id = models.PositiveSmallIntegerField(primary_key=True, default=1, editable=False)
     site_name = models.CharField(_("site name"), max_length=60, default="CodexFlow")

@@ -1,4 +1,4 @@
-"""allauth's forms about passkeys, in the person's language."""
+"""allauth's passkey forms, with translated labels."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from django.utils.translation import gettext_lazy as _
 
 
 class AddKeyForm(forms.AddWebAuthnForm):  # type: ignore[misc] # allauth has no types
-    """What most people come for is a passkey: signing in with it alone is offered first."""
+    """Registers a security key. Passwordless sign-in is preselected: most users add a key for that."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -16,7 +16,7 @@ class AddKeyForm(forms.AddWebAuthnForm):  # type: ignore[misc] # allauth has no 
 
 
 class EditKeyForm(forms.EditWebAuthnForm):  # type: ignore[misc] # allauth has no types
-    """Another name for a key."""
+    """Renames a security key."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -1,10 +1,10 @@
-"""What each role may do in its organization. Pure."""
+"""Permissions of each role in its organization. Pure."""
 
 from enum import StrEnum
 
 
 class Action(StrEnum):
-    """Something that not every member may do. Looking at usage is every member's right."""
+    """Permission that only some roles have. Every member may view usage."""
 
     MANAGE_KEYS = "manage_keys"
     MANAGE_MEMBERS = "manage_members"
@@ -38,21 +38,21 @@ _ALLOWED: dict[str, frozenset[Action]] = {
 
 
 def may(role: str, action: Action) -> bool:
-    """Whether a member with this role may do this. An unknown role may do nothing."""
+    """Return whether a member with this role may do this. An unknown role may do nothing."""
     return action in _ALLOWED.get(role, frozenset())
 
 
-# From most to least, as pages list them.
+# From most to least permissions, as pages list them.
 ROLES = ("owner", "admin", "developer", "billing", "viewer")
 
 
 def roles_given_by(role: str) -> tuple[str, ...]:
-    """The roles that a member with this role may give to others. Only owners make owners."""
+    """Roles that a member with this role may assign. Only owners may assign owner."""
     if not may(role, Action.MANAGE_MEMBERS):
         return ()
     return ROLES if role == "owner" else ROLES[1:]
 
 
 def may_manage(role: str, other: str) -> bool:
-    """Whether a member with this role may change or remove a member with the role `other`."""
+    """Return whether a member with this role may change or remove a member with the role `other`."""
     return other in roles_given_by(role)

@@ -1,17 +1,17 @@
-"""How many people an organization may have. Its plan knows, and plans live above this app: it lends us the answer."""
+"""Seat limit of an organization. Plans live in billing, above this app, so the settings name the function to call."""
 
 from collections.abc import Callable
 
+from django.conf import settings
+from django.utils.module_loading import import_string
+
 from accounts.models import Organization
 
-_ask: list[Callable[[Organization], int]] = []
 
+def seat_limit(organization: Organization) -> int:
+    """Most members and open invitations together that an organization may have.
 
-def told_by(source: Callable[[Organization], int]) -> None:
-    """Who is asked from now on."""
-    _ask[:] = [source]
-
-
-def seats_of(organization: Organization) -> int:
-    """Members and open invitations together may be no more than this."""
-    return _ask[0](organization)
+    Source: `settings.SEAT_LIMIT`, the dotted path of a function from an Organization to an int.
+    """
+    limit_of: Callable[[Organization], int] = import_string(settings.SEAT_LIMIT)
+    return limit_of(organization)

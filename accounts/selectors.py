@@ -1,4 +1,4 @@
-"""Reading users and organizations."""
+"""Selectors of users, memberships and invitations."""
 
 from collections.abc import Collection
 from uuid import UUID
@@ -10,12 +10,12 @@ from accounts import invitations
 from accounts.models import Invitation, Membership, Organization, User
 from codexflow.lib.clock import now
 
-# In the session of a visitor: the token of the invitation that they came by.
-INVITED = "invitation"
+# Session key: token of the invitation by which a visitor arrived.
+INVITATION_SESSION_KEY = "invitation"
 
 
 def memberships_of(user: User) -> QuerySet[Membership]:
-    """The user's places in organizations that work, the personal one first."""
+    """Memberships of a user in active organizations, the personal one first."""
     return (
         Membership.objects.select_related("organization")
         .filter(user=user, organization__is_active=True)
@@ -24,14 +24,14 @@ def memberships_of(user: User) -> QuerySet[Membership]:
 
 
 def membership_of(user: User, slug: str) -> Membership | None:
-    """The user's place in one organization; None when there is none or no such organization: the same to them."""
+    """Membership of a user in one organization; None if there is none or no such organization: callers cannot tell."""
     if "\0" in slug:
-        return None  # PostgreSQL knows no such text
+        return None  # PostgreSQL text cannot contain NUL
     return memberships_of(user).filter(organization__slug=slug).first()
 
 
 def personal_organizations_of(user_ids: Collection[int]) -> dict[int, UUID]:
-    """The personal organization of each of these people who has one."""
+    """Id of each user's personal organization, by user id; users without one are left out."""
     places = Membership.objects.filter(
         user_id__in=user_ids, role=Membership.Role.OWNER, organization__is_personal=True
     ).order_by("-organization__created_at")
@@ -39,7 +39,7 @@ def personal_organizations_of(user_ids: Collection[int]) -> dict[int, UUID]:
 
 
 def members_of(organization: Organization, *, after: int | None = None, limit: int) -> list[Membership]:
-    """The longest members first, those after membership `after`."""
+    """One page of members, oldest membership first, after membership id `after`."""
     rows = Membership.objects.filter(organization=organization).select_related("user")
     if after is not None:
         rows = rows.filter(pk__gt=after)
@@ -47,25 +47,25 @@ def members_of(organization: Organization, *, after: int | None = None, limit: i
 
 
 def member_of(organization: Organization, membership_id: int) -> Membership | None:
-    """One place in the organization; None when there is none, or it is in another."""
+    """One membership of the organization; None if there is none with that id."""
     rows = Membership.objects.select_related("user", "organization")
     return rows.filter(organization=organization, pk=membership_id).first()
 
 
 def open_invitations(organization: Organization) -> QuerySet[Invitation]:
-    """Places that somebody may still take, the newest first."""
+    """Invitations that can still be accepted, newest first."""
     rows = Invitation.objects.select_related("organization", "invited_by").filter(organization=organization)
     return rows.filter(accepted_at=None, revoked_at=None, expires_at__gt=now()).order_by("-pk")
 
 
 def invitation_of(organization: Organization, invitation_id: UUID) -> Invitation | None:
-    """One invitation of the organization that is neither used nor withdrawn; it may have expired."""
+    """One invitation of the organization that is neither accepted nor withdrawn; it may have expired."""
     rows = Invitation.objects.select_related("organization")
     return rows.filter(organization=organization, pk=invitation_id, accepted_at=None, revoked_at=None).first()
 
 
 def invitation_by_token(token: str) -> Invitation | None:
-    """The invitation that a link stands for; None when the link is invented, used, withdrawn, replaced or too old."""
+    """Invitation of a link's token; None if the token is forged, used, withdrawn, replaced or expired."""
     parsed = invitations.parse(token)
     if parsed is None:
         return None
@@ -78,6 +78,6 @@ def invitation_by_token(token: str) -> Invitation | None:
 
 
 def addresses_of(user: User) -> set[str]:
-    """The person's login and every other address that they proved to be theirs, in lower case."""
+    """Login address of a user and their other verified addresses, in lower case."""
     proven = EmailAddress.objects.filter(user=user, verified=True).values_list("email", flat=True)
     return {user.email, *(email.lower() for email in proven)}

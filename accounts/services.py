@@ -10,15 +10,21 @@ from django.utils.translation import gettext
 from accounts import audit
 from accounts.errors import Refused
 from accounts.models import Membership, Organization, SiteSettings, User
-from accounts.signals import access_changed
+from accounts.signals import access_changed, organization_created
 from codexflow.lib.clock import now
 
-ORGANIZATIONS_A_PERSON = 10
+MAX_ORGANIZATIONS_PER_USER = 10
 
 
-def create_organization(*, name: str, owner: User, is_personal: bool = False, slug: str = "") -> Organization:
-    """A new organization with its owner, in one transaction. The slug is made unique unless it was given."""
-    # The dotless i is the one Turkish letter that has no plain one inside.
+def create_organization(
+    *, name: str, owner: User, is_personal: bool = False, slug: str = "", plan: str = ""
+) -> Organization:
+    """Create an organization with its owner and its account, in one transaction.
+
+    The slug is made unique unless it is given. `plan` is the slug of the plan that the account begins on; "" is the
+    default plan. The apps above open what belongs to a new organization when they receive `organization_created`.
+    """
+    # slugify drops the dotless i: it is the one Turkish letter that does not decompose to an ASCII letter.
     base = slug or slugify(name.replace("ı", "i"))[:50] or "organization"
     with transaction.atomic():
         candidate = base
@@ -26,15 +32,19 @@ def create_organization(*, name: str, owner: User, is_personal: bool = False, sl
             candidate = f"{base}-{secrets.token_hex(3)}"
         organization = Organization.objects.create(name=name, slug=candidate, is_personal=is_personal, created_by=owner)
         Membership.objects.create(organization=organization, user=owner, role=Membership.Role.OWNER)
+        organization_created.send(Organization, organization=organization, plan=plan)
     return organization
 
 
-def found_organization(*, name: str, owner: User, address: str | None = None) -> Organization:
-    """One more organization for somebody, in one transaction with its audit entry. Raises Refused."""
+def create_extra_organization(*, name: str, owner: User, address: str | None = None) -> Organization:
+    """Create another organization for a user, in one transaction with the audit entry.
+
+    Raises Refused above MAX_ORGANIZATIONS_PER_USER.
+    """
     with transaction.atomic():
-        # The person's row is the queue for those who press twice.
+        # Lock the user, so that a double click cannot pass the limit.
         User.objects.select_for_update(no_key=True).get(pk=owner.pk)
-        if Organization.objects.filter(created_by=owner, is_active=True).count() >= ORGANIZATIONS_A_PERSON:
+        if Organization.objects.filter(created_by=owner, is_active=True).count() >= MAX_ORGANIZATIONS_PER_USER:
             raise Refused(gettext("You have made as many organizations as one person may."))
         organization = create_organization(name=name, owner=owner)
         audit.record("organization.created", organization, organization=organization, actor=owner, address=address)
@@ -42,7 +52,7 @@ def found_organization(*, name: str, owner: User, address: str | None = None) ->
 
 
 def create_user_with_organization(*, email: str, password: str | None, name: str = "", **fields: object) -> User:
-    """Sign-up: a user and a personal organization, in one transaction."""
+    """Create a user and their personal organization, in one transaction."""
     with transaction.atomic():
         user = User.objects.create_user(email, password, name=name, **fields)
         create_personal_organization(user)
@@ -50,7 +60,7 @@ def create_user_with_organization(*, email: str, password: str | None, name: str
 
 
 def create_personal_organization(user: User) -> Organization:
-    """The organization that every person starts with. Writes its audit entry in the same transaction."""
+    """Create the organization that every user starts with, in one transaction with the audit entry."""
     with transaction.atomic():
         organization = create_organization(name=user.name or user.email.partition("@")[0], owner=user, is_personal=True)
         audit.record("organization.created", organization, organization=organization, actor=user)
@@ -58,7 +68,7 @@ def create_personal_organization(user: User) -> Organization:
 
 
 def rename_organization(organization: Organization, *, name: str, actor: User, address: str | None) -> None:
-    """Give the organization another name, in one transaction with its audit entry. The slug stays."""
+    """Rename an organization, in one transaction with the audit entry. The slug does not change."""
     old_name = Organization.objects.values_list("name", flat=True).get(pk=organization.pk)
     with transaction.atomic():
         organization.name = name
@@ -77,10 +87,10 @@ def rename_organization(organization: Organization, *, name: str, actor: User, a
 def set_content_retention(
     organization: Organization, *, days: int, actor: User | None = None, address: str | None = None
 ) -> None:
-    """Keep prompts and answers for so many days (0: not at all), in one transaction with its audit entry.
+    """Set how many days prompts and responses are kept (0: not at all), in one transaction with the audit entry.
 
-    What a shorter time no longer covers cannot be read from now on, also should the time be made longer again; the
-    worker deletes it. Every gateway process hears of it. What was not kept does not come back.
+    Content that a shorter retention no longer covers becomes unreadable at once and stays so if retention is extended
+    again; the worker deletes it. Every gateway process is notified.
     """
     with transaction.atomic():
         row = Organization.objects.select_for_update(no_key=True).get(pk=organization.pk)
@@ -107,6 +117,6 @@ def set_content_retention(
 
 
 def ensure_site_settings() -> SiteSettings:
-    """The one row of site settings. Idempotent."""
+    """Return the one row of site settings, created if missing."""
     settings, _ = SiteSettings.objects.get_or_create(id=1)
     return settings

@@ -1,10 +1,14 @@
-"""What accounts tell the apps above them."""
+"""Signals from accounts to the apps above it."""
 
 from django.dispatch import Signal
 
-# A person, an organization or its plan changed in a way that decides what keys may do. Whoever caches that forgets it.
+# A user, an organization or its plan changed in a way that affects what keys may do: receivers drop their caches.
 access_changed = Signal()
 
-# The means of access that somebody made in an organization end: who issues such takes them back. Sent inside the
-# transaction with `organization`, `user` (None: everybody's), `actor` and `address`.
+# An organization was made. Sent inside the transaction that makes it, with `organization` and `plan` (the plan's slug;
+# "" for the default); what a receiver raises undoes the organization.
+organization_created = Signal()
+
+# Access that a user created in an organization has ended: receivers revoke what they issued, such as keys. Sent inside
+# the transaction with `organization`, `user` (None: all users), `actor` and `address`.
 access_ended = Signal()

@@ -1,4 +1,4 @@
-"""Pages about the people of an organization: members, invitations, and what everybody did."""
+"""Pages of members, invitations and the audit log."""
 
 from uuid import UUID
 
@@ -10,17 +10,17 @@ from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from accounts import audit, mails, members
+from accounts import audit, mail, members
 from accounts.audit import acting
 from accounts.errors import Refused
-from accounts.forms import HeirForm, InvitationForm, RoleForm
-from accounts.freshness import asked_again, freshly_proved, is_fresh
+from accounts.forms import InvitationForm, RoleForm, TransferForm
 from accounts.invitations import token_of
 from accounts.models import Invitation, Membership, User
 from accounts.permissions import Action, may_manage
-from accounts.seats import seats_of
+from accounts.reauthentication import is_recently_authenticated, reauthentication_redirect, recently_authenticated
+from accounts.seats import seat_limit
 from accounts.selectors import (
-    INVITED,
+    INVITATION_SESSION_KEY,
     addresses_of,
     invitation_by_token,
     invitation_of,
@@ -35,8 +35,8 @@ PAGE = 50
 
 @organization_page()
 @require_safe
-def people(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
-    """Who belongs to it, and, for those who may invite, who is asked to."""
+def member_list(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
+    """List members and, for roles that may invite, open invitations."""
     after = _number(request.GET.get("after", ""))
     found = members_of(tenant.organization, after=after, limit=PAGE + 1)
     rows = [(each, may_manage(tenant.role, each.role)) for each in found[:PAGE]]
@@ -51,7 +51,7 @@ def people(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
         {
             **page,
             "invited": [(each, _link(request, each), may_manage(tenant.role, each.role)) for each in invited],
-            "seats": seats_of(tenant.organization),
+            "seats": seat_limit(tenant.organization),
             "taken": tenant.organization.memberships.count() + len(invited),
             "is_first_page": after is None,
         },
@@ -61,11 +61,11 @@ def people(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
 @organization_page(Action.MANAGE_MEMBERS)
 @require_http_methods(["GET", "POST"])
 def invite(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
-    """Ask somebody to join."""
+    """Invite an address to the organization."""
     form = InvitationForm(request.POST or None, by_role=tenant.role)
     if request.method == "POST" and form.is_valid():
-        if _must_prove(request, form):
-            return asked_again(request)
+        if _needs_reauthentication(request, form):
+            return reauthentication_redirect(request)
         try:
             invitation = members.invite(
                 tenant.organization,
@@ -85,7 +85,7 @@ def invite(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
 @organization_page(Action.MANAGE_MEMBERS)
 @require_POST
 def invitation_resend(request: PageRequest, tenant: Tenant, invitation_id: UUID) -> HttpResponseBase:
-    """The mail once more, with a link that lives another week."""
+    """Send an invitation again, with a new link."""
     invitation = _invitation_or_404(tenant, invitation_id)
     try:
         _send(request, members.resend(invitation, by_role=tenant.role, **acting(request)))
@@ -97,7 +97,7 @@ def invitation_resend(request: PageRequest, tenant: Tenant, invitation_id: UUID)
 @organization_page(Action.MANAGE_MEMBERS)
 @require_POST
 def invitation_withdraw(request: PageRequest, tenant: Tenant, invitation_id: UUID) -> HttpResponseBase:
-    """The link leads nowhere from now on."""
+    """Withdraw an invitation."""
     invitation = _invitation_or_404(tenant, invitation_id)
     try:
         members.withdraw(invitation, by_role=tenant.role, **acting(request))
@@ -111,15 +111,15 @@ def invitation_withdraw(request: PageRequest, tenant: Tenant, invitation_id: UUI
 @never_cache
 @require_http_methods(["GET", "POST"])
 def invitation(request: HttpRequest, token: str) -> HttpResponseBase:
-    """Where an invitation's link leads: sign in or sign up, then accept."""
+    """Landing page of an invitation link: sign in or sign up, then accept."""
     row = invitation_by_token(token)
     if row is None:
         return render(request, "accounts/invitation_over.html", status=404)
     user = request.user if isinstance(request.user, User) else None
     if user is None:
-        # Lets them sign up even where sign-up is closed.
-        request.session[INVITED] = token
-    is_theirs = user is not None and row.email in addresses_of(user)
+        # Allows sign-up even while it is closed.
+        request.session[INVITATION_SESSION_KEY] = token
+    is_for_user = user is not None and row.email in addresses_of(user)
     if request.method == "POST" and user is not None:
         try:
             membership = members.accept(row, **acting(request))
@@ -131,20 +131,20 @@ def invitation(request: HttpRequest, token: str) -> HttpResponseBase:
     return render(
         request,
         "accounts/invitation.html",
-        {"invitation": row, "is_theirs": is_theirs, "has_account": User.objects.filter(email=row.email).exists()},
+        {"invitation": row, "is_theirs": is_for_user, "has_account": User.objects.filter(email=row.email).exists()},
     )
 
 
 @organization_page(Action.MANAGE_MEMBERS)
 @require_http_methods(["GET", "POST"])
 def role(request: PageRequest, tenant: Tenant, membership_id: int) -> HttpResponseBase:
-    """Another role for a member."""
+    """Change a member's role."""
     member = _member_or_404(tenant, membership_id)
     form = RoleForm(request.POST or None, by_role=tenant.role, initial={"role": member.role})
     if request.method == "POST" and form.is_valid():
         chosen = form.cleaned_data["role"]
-        if _must_prove(request, form):
-            return asked_again(request)
+        if _needs_reauthentication(request, form):
+            return reauthentication_redirect(request)
         try:
             members.change_role(member, role=chosen, by_role=tenant.role, **acting(request))
         except Refused as exc:
@@ -158,7 +158,7 @@ def role(request: PageRequest, tenant: Tenant, membership_id: int) -> HttpRespon
 @organization_page(Action.MANAGE_MEMBERS)
 @require_http_methods(["GET", "POST"])
 def remove(request: PageRequest, tenant: Tenant, membership_id: int) -> HttpResponseBase:
-    """Take somebody's place away."""
+    """Remove a member."""
     member = _member_or_404(tenant, membership_id)
     if request.method == "POST":
         try:
@@ -174,7 +174,7 @@ def remove(request: PageRequest, tenant: Tenant, membership_id: int) -> HttpResp
 @organization_page()
 @require_http_methods(["GET", "POST"])
 def leave(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
-    """Go by oneself."""
+    """Leave the organization."""
     if request.method == "POST":
         member = tenant.organization.memberships.select_related("organization").get(user=request.user)
         try:
@@ -189,10 +189,10 @@ def leave(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
 
 @organization_page(Action.MANAGE_ORGANIZATION)
 @require_http_methods(["GET", "POST"])
-@freshly_proved
+@recently_authenticated
 def transfer(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
-    """Hand the organization over to another member."""
-    form = HeirForm(
+    """Transfer ownership to another member."""
+    form = TransferForm(
         request.POST or None,
         organization=tenant.organization,
         owner=request.user,
@@ -200,23 +200,23 @@ def transfer(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
         label=_("The organization's name"),
     )
     if request.method == "POST" and form.is_valid():
-        heir: Membership = form.cleaned_data["heir"]
+        new_owner: Membership = form.cleaned_data["heir"]
         try:
-            members.transfer_ownership(tenant.organization, to=heir, **acting(request))
+            members.transfer_ownership(tenant.organization, to=new_owner, **acting(request))
         except Refused as exc:
             form.add_error("heir", str(exc))
         else:
             facts = {"organization": tenant.organization.name, "by": request.user.name or request.user.email}
-            mails.send("ownership", heir.user.email, language=heir.user.language, **facts)
-            messages.success(request, _("%(email)s is the owner now.") % {"email": heir.user.email})
+            mail.send("ownership", new_owner.user.email, language=new_owner.user.language, **facts)
+            messages.success(request, _("%(email)s is the owner now.") % {"email": new_owner.user.email})
             return redirect("members", slug=tenant.organization.slug)
     return render(request, "accounts/transfer.html", {"form": form}, status=422 if form.errors else 200)
 
 
 @organization_page(Action.SEE_AUDIT)
 @require_safe
-def trail(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
-    """Who did what, the newest first."""
+def audit_log(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
+    """Audit log of the organization, newest first."""
     area = request.GET.get("area", "")
     area = area if area in audit.AREAS else ""
     actor_id, before = _number(request.GET.get("member", "")), _number(request.GET.get("before", ""))
@@ -259,15 +259,15 @@ def trail(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
     )
 
 
-def _must_prove(request: PageRequest, form: RoleForm) -> bool:
-    """Whoever makes an owner gives everything away, as whoever transfers the ownership: a session is not enough."""
-    return form.cleaned_data["role"] == Membership.Role.OWNER and not is_fresh(request, request.user)
+def _needs_reauthentication(request: PageRequest, form: RoleForm) -> bool:
+    """Making an owner gives away every right, as a transfer does: it requires a recent authentication."""
+    return form.cleaned_data["role"] == Membership.Role.OWNER and not is_recently_authenticated(request, request.user)
 
 
 def _send(request: PageRequest, row: Invitation) -> None:
-    """The mail, in the language of the invited person's account; without one, in the inviter's."""
+    """Mail the link, in the language of the invited user; for an unknown address, in the inviter's."""
     known = User.objects.filter(email=row.email).first()
-    is_sent = mails.send(
+    is_sent = mail.send(
         "invitation",
         row.email,
         language=known.language if known else request.user.language,
@@ -289,12 +289,12 @@ def _link(request: PageRequest, row: Invitation) -> str:
 def _dialog(
     request: PageRequest, template: str, facts: dict[str, object], *, is_wrong: bool = False
 ) -> HttpResponseBase:
-    """Only what goes into the dialog when a script asks, else the whole page."""
+    """Render the dialog's body for htmx, otherwise the whole page."""
     return render(request, f"{template}#body" if request.htmx else template, facts, status=422 if is_wrong else 200)
 
 
 def _to_members(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
-    """To the list as a whole: a script would follow a redirect and put the page into the dialog."""
+    """Redirect to the list of members: htmx would follow an ordinary redirect and put the page into the dialog."""
     where = reverse("members", args=[tenant.organization.slug])
     return HttpResponse(status=204, headers={"HX-Redirect": where}) if request.htmx else redirect(where)
 

@@ -1,4 +1,4 @@
-"""The door of every page that belongs to an organization."""
+"""Access control of pages that belong to an organization."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,13 +19,13 @@ from codexflow.lib import isolation
 
 P = ParamSpec("P")
 
-# Remembers where the person worked last, for pages that belong to no organization.
+# Session key: slug of the organization visited last, for pages that belong to no organization.
 LAST_ORGANIZATION = "organization"
 
 
 @dataclass(frozen=True, slots=True)
 class Tenant:
-    """An organization as one of its members sees it."""
+    """An organization and the role of the current user in it."""
 
     organization: Organization
     role: str
@@ -35,12 +35,12 @@ class Tenant:
 
     @property
     def can(self) -> dict[str, bool]:
-        """For templates: `tenant.can.manage_keys`."""
+        """Permissions by name, for templates: `tenant.can.manage_keys`."""
         return {action.value: self.allows(action) for action in Action}
 
 
 class PageRequest(HttpRequest):
-    """A request of somebody who is signed in, behind our middleware."""
+    """Request of a signed-in user, with the attributes that middleware sets."""
 
     user: User
     htmx: HtmxDetails
@@ -52,7 +52,7 @@ TenantView: TypeAlias = Callable[Concatenate[PageRequest, Tenant, P], HttpRespon
 
 
 def signed_in(view: View[P]) -> Callable[Concatenate[HttpRequest, P], HttpResponseBase]:
-    """Somebody who is signed in; all others are sent to the sign-in page, fragments included."""
+    """Require a signed-in user; redirect others to the sign-in page, also from fragments."""
 
     @wraps(view)
     def guarded(request: HttpRequest, /, *args: P.args, **kwargs: P.kwargs) -> HttpResponseBase:
@@ -60,7 +60,7 @@ def signed_in(view: View[P]) -> Callable[Concatenate[HttpRequest, P], HttpRespon
         if page.user.is_authenticated:
             return view(page, *args, **kwargs)
         if page.htmx:
-            # A redirect would be followed silently and put the form into a panel.
+            # htmx would follow a redirect and put the form into a panel.
             target = page.htmx.current_url_abs_path or "/"
             return HttpResponse(
                 status=401, headers={"HX-Redirect": f"{resolve_url('account_login')}?{urlencode({'next': target})}"}
@@ -71,9 +71,9 @@ def signed_in(view: View[P]) -> Callable[Concatenate[HttpRequest, P], HttpRespon
 
 
 def organization_page(action: Action | None = None) -> Callable[[TenantView[P]], Callable[..., HttpResponseBase]]:
-    """A page of the organization that the URL names, for members who may do `action`; without one, for all of them.
+    """Restrict a page to members of the organization in the URL who may do `action` (None: to all members).
 
-    To strangers the organization does not exist (404); a member whose role is not enough is told so (403).
+    Others get 404, as if the organization did not exist; a member whose role lacks the permission gets 403.
     """
 
     def decorate(view: TenantView[P]) -> Callable[..., HttpResponseBase]:

@@ -1,4 +1,4 @@
-"""Pages about the person and the organization itself."""
+"""URLs of the profile, organizations, members and the audit log."""
 
 from django.urls import path
 
@@ -16,7 +16,7 @@ urlpatterns = [
     path("o/<slug:slug>/settings/content/", views.organization_content, name="organization-content"),
     path("o/<slug:slug>/settings/delete/", views.organization_delete, name="organization-delete"),
     path("o/<slug:slug>/settings/transfer/", team_views.transfer, name="ownership-transfer"),
-    path("o/<slug:slug>/members/", team_views.people, name="members"),
+    path("o/<slug:slug>/members/", team_views.member_list, name="members"),
     path("o/<slug:slug>/members/invite/", team_views.invite, name="invite"),
     path("o/<slug:slug>/members/leave/", team_views.leave, name="leave"),
     path("o/<slug:slug>/members/<int:membership_id>/role/", team_views.role, name="member-role"),
@@ -31,5 +31,5 @@ urlpatterns = [
         team_views.invitation_withdraw,
         name="invitation-withdraw",
     ),
-    path("o/<slug:slug>/audit/", team_views.trail, name="audit"),
+    path("o/<slug:slug>/audit/", team_views.audit_log, name="audit"),
 ]

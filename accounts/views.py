@@ -1,4 +1,4 @@
-"""Pages about the person and the organization itself."""
+"""Pages of the profile and of organization settings."""
 
 from django.conf import settings
 from django.contrib import messages
@@ -11,13 +11,13 @@ from django.utils.translation import check_for_language
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_POST
 
-from accounts import farewell, mails, services
+from accounts import deletion, mail, services
 from accounts.audit import acting
 from accounts.errors import Refused
-from accounts.forms import ContentForm, OrganizationForm, ProfileForm, TypedForm
-from accounts.freshness import freshly_proved
+from accounts.forms import ConfirmationForm, ContentForm, OrganizationForm, ProfileForm
 from accounts.models import User
 from accounts.permissions import Action
+from accounts.reauthentication import recently_authenticated
 from accounts.selectors import memberships_of
 from accounts.tenancy import LAST_ORGANIZATION, PageRequest, Tenant, organization_page, signed_in
 
@@ -28,7 +28,7 @@ YEAR_S = 365 * 24 * 3600
 
 @signed_in
 def home(request: PageRequest) -> HttpResponseBase:
-    """The overview of the organization that the person worked with last."""
+    """Redirect to the overview of the organization visited last."""
     slugs = [membership.organization.slug for membership in memberships_of(request.user)]
     if not slugs:
         slugs = [services.create_personal_organization(request.user).slug]
@@ -39,14 +39,14 @@ def home(request: PageRequest) -> HttpResponseBase:
 @signed_in
 @require_http_methods(["GET", "POST"])
 def profile(request: PageRequest) -> HttpResponseBase:
-    """Name, language, time zone; the theme is the browser's affair and changes there."""
+    """Edit name, language and time zone. The theme is stored in the browser, not here."""
     form = ProfileForm(request.POST or None, instance=User.objects.get(pk=request.user.pk))
     if request.method == "POST" and form.is_valid():
-        person = form.save()
-        translation.activate(person.language)
+        user = form.save()
+        translation.activate(user.language)
         messages.success(request, _("Your settings are saved."))
         response = redirect("profile")
-        _remember_language(response, person.language)
+        _remember_language(response, user.language)
         return response
     return render(request, "accounts/profile.html", {"form": form}, status=422 if form.errors else 200)
 
@@ -54,7 +54,7 @@ def profile(request: PageRequest) -> HttpResponseBase:
 @organization_page(Action.MANAGE_ORGANIZATION)
 @require_http_methods(["GET", "POST"])
 def organization_settings(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
-    """The organization's name."""
+    """Rename the organization."""
     form = OrganizationForm(request.POST or None, instance=tenant.organization)
     if request.method == "POST" and form.is_valid():
         services.rename_organization(
@@ -70,7 +70,7 @@ def organization_settings(request: PageRequest, tenant: Tenant) -> HttpResponseB
 @organization_page(Action.MANAGE_ORGANIZATION)
 @require_POST
 def organization_content(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
-    """For how long prompts and answers are kept."""
+    """Set how long prompts and responses are kept."""
     form = ContentForm(request.POST)
     if not form.is_valid():
         return _settings_page(request, tenant, content_form=form)
@@ -103,11 +103,11 @@ def _settings_page(
 @signed_in
 @require_http_methods(["GET", "POST"])
 def organization_create(request: PageRequest) -> HttpResponseBase:
-    """One more organization."""
+    """Create another organization."""
     form = OrganizationForm(request.POST or None)
     if request.method == "POST" and form.is_valid():
         try:
-            made = services.found_organization(
+            made = services.create_extra_organization(
                 name=form.cleaned_data["name"], owner=request.user, address=acting(request)["address"]
             )
         except Refused as exc:
@@ -120,12 +120,12 @@ def organization_create(request: PageRequest) -> HttpResponseBase:
 
 @organization_page(Action.MANAGE_ORGANIZATION)
 @require_http_methods(["GET", "POST"])
-@freshly_proved
+@recently_authenticated
 def organization_delete(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
-    """Close the organization for good, once its name is typed."""
-    form = TypedForm(request.POST or None, word=tenant.organization.name, label=_("The organization's name"))
+    """Delete the organization, confirmed by typing its name."""
+    form = ConfirmationForm(request.POST or None, word=tenant.organization.name, label=_("The organization's name"))
     if request.method == "POST" and form.is_valid():
-        farewell.delete_organization(tenant.organization, **acting(request))
+        deletion.delete_organization(tenant.organization, **acting(request))
         messages.success(request, _("%(name)s is deleted.") % {"name": tenant.organization.name})
         return redirect("home")
     return render(request, "accounts/organization_delete.html", {"form": form}, status=422 if form.errors else 200)
@@ -133,31 +133,31 @@ def organization_delete(request: PageRequest, tenant: Tenant) -> HttpResponseBas
 
 @signed_in
 @require_http_methods(["GET", "POST"])
-@freshly_proved
+@recently_authenticated
 def account_delete(request: PageRequest) -> HttpResponseBase:
-    """Delete the account, once its address is typed."""
-    person = User.objects.get(pk=request.user.pk)
-    form = TypedForm(request.POST or None, word=person.email, label=_("Your e-mail address"))
+    """Delete the user's account, confirmed by typing its address."""
+    user = User.objects.get(pk=request.user.pk)
+    form = ConfirmationForm(request.POST or None, word=user.email, label=_("Your e-mail address"))
     if request.method == "POST" and form.is_valid():
-        email, language = person.email, person.language
+        email, language = user.email, user.language
         try:
-            farewell.delete_account(person, address=acting(request)["address"])
+            deletion.delete_account(user, address=acting(request)["address"])
         except Refused as exc:
             form.add_error(None, str(exc))
         else:
-            mails.send("account_deleted", email, language=language)
+            mail.send("account_deleted", email, language=language)
             logout(request)
             messages.success(request, _("Your account is deleted."))
             return redirect("landing")
-    facts = {"form": form, "in_the_way": farewell.organizations_in_the_way(person), "word": person.email}
+    facts = {"form": form, "in_the_way": deletion.organizations_blocking_deletion(user), "word": user.email}
     return render(request, "accounts/account_delete.html", facts, status=422 if form.errors else 200)
 
 
 @require_POST
 def language(request: HttpRequest) -> HttpResponse:
-    """Switch the language: for good for those who are signed in, in this browser for all."""
+    """Switch the language of this browser, and of the profile when signed in."""
     code = request.POST.get("language", "")
-    response = redirect(_back(request))
+    response = redirect(_return_path(request))
     if code in dict(settings.LANGUAGES) and check_for_language(code):
         if request.user.is_authenticated:
             User.objects.filter(pk=request.user.pk).update(language=code)
@@ -167,9 +167,9 @@ def language(request: HttpRequest) -> HttpResponse:
 
 @require_POST
 def theme(request: HttpRequest) -> HttpResponse:
-    """Switch the theme where scripts do not run; with them it switches without a request."""
+    """Switch the theme without JavaScript; with it no request is needed."""
     chosen = request.POST.get("theme", "")
-    response = redirect(_back(request))
+    response = redirect(_return_path(request))
     if chosen in THEMES:
         response.set_cookie(THEME_COOKIE, chosen, max_age=YEAR_S, samesite="Lax")
     else:
@@ -187,8 +187,8 @@ def _remember_language(response: HttpResponse, code: str) -> None:
     )
 
 
-def _back(request: HttpRequest) -> str:
-    """The page that the form stood on, when it is one of ours."""
+def _return_path(request: HttpRequest) -> str:
+    """Path to return to, from the form's `next` if it is on this site, otherwise `/`."""
     target = request.POST.get("next", "")
     is_ours = url_has_allowed_host_and_scheme(target, allowed_hosts=None) and target.startswith("/")
     return target if is_ours else "/"

@@ -1,8 +1,8 @@
-"""GET /metrics: the state of the house in Prometheus' text format, for whoever has the token. A raw ASGI application.
+"""GET /metrics: the installation's state in Prometheus' text format, behind a token. A raw ASGI application.
 
-Everything is read when it is asked for, from PostgreSQL, Redis and the journal's folder, or was stored before by a
-worker; no call of the gateway counts anything for it. What does not answer in time is left out, and the metric that
-says so (`codexflow_postgres_up`, `codexflow_redis_up`) is 0. docs/metrics.md tells what each is for.
+Values are read during the scrape from PostgreSQL, Redis and the journal's folder, or were stored before by a worker;
+calls through the gateway update no counters. A source that does not respond in time is left out and its metric
+(`codexflow_postgres_up`, `codexflow_redis_up`) is 0. docs/metrics.md documents every metric.
 """
 
 import asyncio
@@ -41,34 +41,34 @@ from routing.upstream.breaker_store import key_of
 logger = logging.getLogger(__name__)
 
 PATH = "/metrics"
-# A scrape ends by itself: whoever has not answered by then counts as away.
-WITHIN_S = 3.0
-STATEMENT_MS = 2_000
+# A source that has not responded by then counts as down.
+SCRAPE_TIMEOUT_S = 3.0
+STATEMENT_TIMEOUT_MS = 2_000
 WINDOWS_DAYS = (1, 7)
 BREAKER_STATES = {"closed": 0, "half_open": 1, "open": 2}
 TEXT = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
 
-# name without its prefix: (what it says, labels)
+# name without its prefix: (help text, labels)
 METRICS: dict[str, tuple[str, tuple[str, ...]]] = {
     "postgres_up": ("Whether PostgreSQL answered this scrape", ()),
     "redis_up": ("Whether Redis answered this scrape", ()),
     "requests_in_flight": ("Calls that hold a lease, over all processes", ()),
-    "usage_events_waiting": ("Events that no worker has stored yet", ()),
-    "usage_oldest_event_seconds": ("Age of the oldest event that waits; 0 when none does", ()),
-    "report_deliveries_waiting": ("Deliveries of LiteLLM's webhook that no worker has taken in yet", ()),
-    "breaker_state": ("A model's circuit: 0 closed, 1 on trial, 2 open", ("model",)),
+    "usage_events_waiting": ("Events in the stream that are not stored yet", ()),
+    "usage_oldest_event_seconds": ("Age of the oldest waiting event; 0 without one", ()),
+    "report_deliveries_waiting": ("Deliveries of LiteLLM's webhook that are not stored yet", ()),
+    "breaker_state": ("State of a model's circuit: 0 closed, 1 half-open, 2 open", ("model",)),
     "journal_segments": ("Files of this machine's journal", ("state",)),
-    "journal_oldest_seconds": ("Age of the oldest segment that waits to be shipped; 0 when none does", ()),
-    "dead_letters": ("Events and reports that could not be taken in", ()),
-    "unmatched_reports": ("LiteLLM's reports of calls that nobody here knows, or not yet", ("state",)),
-    "sync_age_seconds": ("Time since the last reading of LiteLLM's log ended", ()),
-    "sync_success": ("Whether that reading went well", ()),
+    "journal_oldest_seconds": ("Age of the oldest segment waiting to be shipped; 0 without one", ()),
+    "dead_letters": ("Events and reports that could not be stored", ()),
+    "unmatched_reports": ("LiteLLM's reports without a matching request", ("state",)),
+    "sync_age_seconds": ("Time since the last read of LiteLLM's log ended", ()),
+    "sync_success": ("Whether that read succeeded", ()),
     "reconciliation_age_seconds": ("Time since the last daily comparison with LiteLLM", ()),
     "reconciliation_calls": ("Calls of the last days compared with LiteLLM's reports", ("days", "result")),
-    "reconciliation_token_drift": ("Tokens by which both sides differ", ("days",)),
-    "reconciliation_cost_drift_nano_usd": ("Cost by which both sides differ", ("days",)),
-    "partition_stray_rows": ("Rows of no known day, counted up to 1,000", ()),
-    "partition_days_ahead": ("Days after today that have their partition", ()),
+    "reconciliation_token_drift": ("Tokens by which the sides differ", ("days",)),
+    "reconciliation_cost_drift_nano_usd": ("Cost by which the sides differ", ("days",)),
+    "partition_stray_rows": ("Rows in the default partitions, counted up to 1,000", ()),
+    "partition_days_ahead": ("Days after today that have a partition", ()),
 }
 PREFIX = "codexflow_"
 
@@ -77,7 +77,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
 class Sample(NamedTuple):
-    """A value of a metric, with the values of its labels."""
+    """Value of a metric. `name` is without its prefix; `labels` are in the order of METRICS."""
 
     name: str
     value: float
@@ -85,28 +85,28 @@ class Sample(NamedTuple):
 
 
 class Metrics:
-    """The endpoint. One a process."""
+    """ASGI application of the endpoint. One instance per process."""
 
     def __init__(self, env: Env) -> None:
         self._env = env
         self._redis: redis.asyncio.Redis | None = None
-        # A thread of its own: a PostgreSQL that hangs keeps at most this one, and no call of the gateway waits for it.
+        # A separate thread: a hanging PostgreSQL blocks only this one, never the gateway's calls.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="metrics")
-        self._asking: asyncio.Future[list[Sample]] | None = None
+        self._running_query: asyncio.Future[list[Sample]] | None = None
 
     async def __call__(self, scope: Scope, _receive: Any, send: Send) -> None:
-        if not self._may_ask(scope):
+        if not self._is_authorized(scope):
             body = msgspec.json.encode(envelope(NotFound()))
-            await _answer(send, 404, body, (b"content-type", b"application/json"))
+            await _respond(send, 404, body, (b"content-type", b"application/json"))
             return
-        await _answer(send, 200, text_of(await self.samples()), TEXT)
+        await _respond(send, 200, text_of(await self.samples()), TEXT)
 
-    def _may_ask(self, scope: Scope) -> bool:
-        """To anybody else there is nothing here. Compared in constant time."""
+    def _is_authorized(self, scope: Scope) -> bool:
+        """Return whether the request has the token, compared in constant time. Others get 404."""
         token = self._env.metrics_token
         given = dict(scope["headers"]).get(b"authorization", b"")
-        is_right = hmac.compare_digest(given, f"Bearer {token}".encode())
-        return bool(token) and is_right and scope["method"] in ("GET", "HEAD")
+        is_token = hmac.compare_digest(given, f"Bearer {token}".encode())
+        return bool(token) and is_token and scope["method"] in ("GET", "HEAD")
 
     async def close(self) -> None:
         self._thread.submit(connections.close_all)
@@ -115,39 +115,39 @@ class Metrics:
             await self._redis.aclose()
 
     async def samples(self) -> list[Sample]:
-        """Everything that can be said within WITHIN_S."""
+        """Samples of all sources that respond within SCRAPE_TIMEOUT_S."""
         found = await asyncio.gather(
-            _within_time("postgres", self._from_postgres()),
-            _within_time("redis", self._from_redis()),
-            asyncio.to_thread(lambda: list(_of_journal(self._env.journal_dir))),
+            _or_timeout("postgres", self._read_postgres()),
+            _or_timeout("redis", self._read_redis()),
+            asyncio.to_thread(lambda: list(_journal_samples(self._env.journal_dir))),
         )
         return [sample for part in found for sample in part]
 
-    async def _from_postgres(self) -> list[Sample]:
-        if self._asking is None or self._asking.done():
+    async def _read_postgres(self) -> list[Sample]:
+        if self._running_query is None or self._running_query.done():
             loop = asyncio.get_running_loop()
-            self._asking = loop.run_in_executor(self._thread, on_healthy_connection, _of_postgres)
-            self._asking.add_done_callback(lambda asked: asked.cancelled() or asked.exception())
-        return await asyncio.shield(self._asking)
+            self._running_query = loop.run_in_executor(self._thread, on_healthy_connection, _postgres_samples)
+            self._running_query.add_done_callback(lambda asked: asked.cancelled() or asked.exception())
+        return await asyncio.shield(self._running_query)
 
-    async def _from_redis(self) -> list[Sample]:
+    async def _read_redis(self) -> list[Sample]:
         if self._redis is None:
             self._redis = async_client(self._env.redis_url)
-        return await _of_redis(self._redis, self._env.redis_prefix)
+        return await _redis_samples(self._redis, self._env.redis_prefix)
 
 
-async def _within_time(name: str, asked: Awaitable[list[Sample]]) -> list[Sample]:
-    """What was found, and whether anything was."""
+async def _or_timeout(source: str, reading: Awaitable[list[Sample]]) -> list[Sample]:
+    """Samples of a source and `<source>_up`, which is 0, alone, if it fails or does not respond in time."""
     try:
-        async with asyncio.timeout(WITHIN_S):
-            return [Sample(f"{name}_up", 1), *await asked]
+        async with asyncio.timeout(SCRAPE_TIMEOUT_S):
+            return [Sample(f"{source}_up", 1), *await reading]
     except (OSError, TimeoutError, DatabaseError, RedisError) as exc:
-        logger.warning("metrics.incomplete", extra={"missing": name, "reason": repr(exc)})
-        return [Sample(f"{name}_up", 0)]
+        logger.warning("metrics.source_failed", extra={"missing": source, "reason": repr(exc)})
+        return [Sample(f"{source}_up", 0)]
 
 
 def text_of(samples: Iterable[Sample]) -> bytes:
-    """Prometheus' text format. Every metric is described, also one without a value."""
+    """Render samples in Prometheus' text format. Metrics without a value are described, too."""
     families = {
         name: GaugeMetricFamily(f"{PREFIX}{name}", text, labels=labels) for name, (text, labels) in METRICS.items()
     }
@@ -164,7 +164,7 @@ def text_of(samples: Iterable[Sample]) -> bytes:
     return generate_latest(registry)
 
 
-async def _of_redis(client: "redis.asyncio.Redis", prefix: str) -> list[Sample]:
+async def _redis_samples(client: "redis.asyncio.Redis", prefix: str) -> list[Sample]:
     shards = [ShardKeys.of(prefix, number) for number in range(SHARDS)]
     models = _models()
     pipe: Any = client.pipeline(transaction=False)  # typed as if every command had to be awaited
@@ -179,7 +179,7 @@ async def _of_redis(client: "redis.asyncio.Redis", prefix: str) -> list[Sample]:
     (seconds, micros), deliveries, *rest = await pipe.execute()
     of_shards, states = rest[: 3 * SHARDS], rest[3 * SHARDS :]
     oldest = [int(entries[0][0].partition(b"-")[0]) / 1000 for entries in of_shards[1::3] if entries]
-    now_s = seconds + micros / 1e6  # Redis dates its entries by its own clock
+    now_s = seconds + micros / 1e6  # stream ids carry the time of Redis' clock
     return [
         Sample("requests_in_flight", sum(of_shards[2::3])),
         Sample("usage_events_waiting", sum(of_shards[0::3])),
@@ -199,8 +199,8 @@ def _models() -> list[str]:
         return []
 
 
-def _of_journal(folder: Path) -> Iterator[Sample]:
-    """`open`: being written; `closed`: waiting; `bad`: unreadable, kept for the operator."""
+def _journal_samples(folder: Path) -> Iterator[Sample]:
+    """Samples of the journal. States: `open` is being written, `closed` waits to be shipped, `bad` is unreadable."""
     found = {state: list(folder.glob(f"*.{state}")) for state in ("open", "closed", "bad")}
     for state, paths in found.items():
         yield Sample("journal_segments", len(paths), (state,))
@@ -208,41 +208,41 @@ def _of_journal(folder: Path) -> Iterator[Sample]:
     for path in found["closed"]:
         try:
             written_s.append(path.stat().st_mtime)
-        except FileNotFoundError:  # shipped meanwhile
+        except FileNotFoundError:  # shipped in the meantime
             continue
     now_s = clock.now_s()
     yield Sample("journal_oldest_seconds", max(0.0, now_s - min(written_s, default=now_s)))
 
 
-def _of_postgres() -> list[Sample]:
+def _postgres_samples() -> list[Sample]:
     with transaction.atomic():
         with connection.cursor() as cursor:
-            cursor.execute(f"SET LOCAL statement_timeout = {STATEMENT_MS}")
+            cursor.execute(f"SET LOCAL statement_timeout = {STATEMENT_TIMEOUT_MS}")
         return [
             Sample("dead_letters", DeadLetter.objects.count()),
-            *_of_unmatched(),
-            *_of_sync(),
-            *_of_reconciliation(),
+            *_unmatched_samples(),
+            *_sync_samples(),
+            *_reconciliation_samples(),
             Sample("partition_stray_rows", partitions.strays()),
             Sample("partition_days_ahead", partitions.days_ahead()),
         ]
 
 
-def _of_unmatched() -> Iterator[Sample]:
+def _unmatched_samples() -> Iterator[Sample]:
     counts = dict(UnmatchedReport.objects.values_list("state").annotate(Count("pk")))
     for state in UnmatchedReport.State.values:
         yield Sample("unmatched_reports", counts.get(state, 0), (state,))
 
 
-def _of_sync() -> Iterator[Sample]:
-    # The last that was worked at: a wide reading may have been begun runs ago.
+def _sync_samples() -> Iterator[Sample]:
+    # By end, not by start: a read of a long window may span several runs.
     last = SyncRun.objects.filter(ended_at__isnull=False).order_by("-ended_at").first()
     if last is not None and last.ended_at is not None:
         yield Sample("sync_age_seconds", (clock.now() - last.ended_at).total_seconds())
         yield Sample("sync_success", not last.error)
 
 
-def _of_reconciliation() -> Iterator[Sample]:
+def _reconciliation_samples() -> Iterator[Sample]:
     last = DayReconciled.objects.order_by("-compared_at").first()
     if last is None:
         return
@@ -257,7 +257,7 @@ def _of_reconciliation() -> Iterator[Sample]:
         yield Sample("reconciliation_cost_drift_nano_usd", totals.cost_drift_nanos, (str(days),))
 
 
-async def _answer(send: Send, status: int, body: bytes, content_type: tuple[bytes, bytes]) -> None:
+async def _respond(send: Send, status: int, body: bytes, content_type: tuple[bytes, bytes]) -> None:
     headers = [content_type, (b"content-length", b"%d" % len(body)), (b"cache-control", b"no-store")]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

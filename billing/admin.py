@@ -7,8 +7,8 @@ from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 from typing_extensions import override
 
+from accounts.audited_admin import AuditedAdmin
 from accounts.models import Organization
-from accounts.staff import AuditedAdmin
 from billing.models import Account, LedgerEntry, Plan
 from codexflow.lib.admin import ReadOnlyAdmin, site
 from codexflow.lib.money import format_usd

@@ -1,3 +1,5 @@
+from typing import Any
+
 from django.apps import AppConfig
 from django.utils.translation import gettext_lazy as _
 from typing_extensions import override
@@ -10,7 +12,12 @@ class BillingConfig(AppConfig):
 
     @override
     def ready(self) -> None:
-        from accounts import seats
-        from billing.selectors import seats_of
+        from accounts.signals import organization_created
 
-        seats.told_by(seats_of)
+        organization_created.connect(_open_account, dispatch_uid="billing.accounts")
+
+
+def _open_account(sender: Any, *, organization: Any, plan: str, **kwargs: Any) -> None:
+    from billing.services import DEFAULT_PLAN, open_account
+
+    open_account(organization, plan=plan or DEFAULT_PLAN)

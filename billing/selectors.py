@@ -1,4 +1,4 @@
-"""What PostgreSQL knows about money and counts."""
+"""Read plans, accounts, ledger and daily spend."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -10,27 +10,26 @@ from django.db.models import Max, Q, QuerySet, Sum
 from django.db.models.functions import Coalesce
 
 from accounts.models import Organization
-from billing.limiter.limits import ScopeTruth, held_nanos
+from billing.limiter.limits import ScopeTotals, held_nanos
 from billing.models import Account, LedgerEntry, Plan, SpendDaily
-from billing.services import open_account
 from codexflow.lib.redis import sync_client
 
 _EPOCH = date(1970, 1, 1)
 
 
-def organization_truths(ids: Collection[UUID], day: int) -> dict[UUID, ScopeTruth]:
-    """Sums of organizations for the limiter, as of a day since 1970; of those that have any."""
-    totals = dict(Account.objects.filter(organization_id__in=ids).values_list("organization_id", "spent_nanos"))
-    return _truths("organization_id", ids, day, totals)
+def organization_totals(ids: Collection[UUID], day: int) -> dict[UUID, ScopeTotals]:
+    """Sums of organizations for the limiter, as of a day since 1970. Organizations without any are left out."""
+    spent = dict(Account.objects.filter(organization_id__in=ids).values_list("organization_id", "spent_nanos"))
+    return _totals("organization_id", ids, day, spent)
 
 
-def key_truths(ids: Collection[UUID], day: int) -> dict[UUID, ScopeTruth]:
-    """Sums of keys for the limiter, as of a day since 1970; of those that have any."""
+def key_totals(ids: Collection[UUID], day: int) -> dict[UUID, ScopeTotals]:
+    """Sums of keys for the limiter, as of a day since 1970. Keys without any are left out."""
     rows = SpendDaily.objects.filter(key_id__in=ids).values_list("key_id").annotate(total=Sum("cost_nanos"))
-    return _truths("key_id", ids, day, {key: int(total) for key, total in rows})
+    return _totals("key_id", ids, day, {key: int(total) for key, total in rows})
 
 
-def _truths(column: str, ids: Collection[UUID], day: int, totals: dict[UUID, int]) -> dict[UUID, ScopeTruth]:
+def _totals(column: str, ids: Collection[UUID], day: int, spent: dict[UUID, int]) -> dict[UUID, ScopeTotals]:
     today = _EPOCH + timedelta(days=day)
     is_today = Q(day=today)
     rows: QuerySet[SpendDaily, tuple[UUID, int, int, int]] = (
@@ -42,15 +41,15 @@ def _truths(column: str, ids: Collection[UUID], day: int, totals: dict[UUID, int
             month_nanos=Sum("cost_nanos"),
         )
     )
-    truths = {each: ScopeTruth(total_nanos=total) for each, total in totals.items()}
+    totals = {each: ScopeTotals(total_nanos=total_nanos) for each, total_nanos in spent.items()}
     for each, requests, day_nanos, month_nanos in rows:
-        truths[each] = ScopeTruth(
+        totals[each] = ScopeTotals(
             requests_today=int(requests),
             day_nanos=int(day_nanos),
             month_nanos=int(month_nanos),
-            total_nanos=totals.get(each, 0),
+            total_nanos=spent.get(each, 0),
         )
-    return truths
+    return totals
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,12 +74,8 @@ class Period:
 
 
 def account_of(organization: Organization) -> Account:
-    """The organization's account with its plan; opened when this is the first need of it."""
-    account = Account.objects.select_related("plan").filter(organization=organization).first()
-    if account is None:
-        open_account(organization)
-        account = Account.objects.select_related("plan").get(organization=organization)
-    return account
+    """The organization's account with its plan."""
+    return Account.objects.select_related("plan").get(organization=organization)
 
 
 def seats_of(organization: Organization) -> int:

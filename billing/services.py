@@ -1,17 +1,16 @@
-"""Verbs on plans, accounts and the ledger."""
+"""Verbs on plans and accounts. Money itself moves in `billing.ledger` only."""
 
 from typing import Any
 
 from django.db import transaction
-from django.db.models import F
 
 from accounts import audit
 from accounts.models import Organization, User
 from accounts.signals import access_changed
+from billing.ledger import post_credit
 from billing.models import Account, LedgerEntry, Plan
 from billing.plans import UNLIMITED, Limits
 from codexflow.catalogue import directory
-from codexflow.lib.clock import now
 from codexflow.lib.money import parse_usd
 
 DEFAULT_PLAN = "free"
@@ -48,16 +47,17 @@ def seed_plans() -> list[Plan]:
 
 
 def open_account(organization: Organization, *, plan: str = DEFAULT_PLAN) -> Account:
-    """The organization's account, opened on first need with the plan's included credit. Idempotent, one transaction.
+    """Open the account of a new organization with its plan's included credit. One transaction, idempotent.
 
-    What a plan gives away without a price is given once to a person, however many organizations they make.
+    Every organization gets its account when it is made (`accounts.signals.organization_created`). What a plan gives
+    away without a price is given once to a person, however many organizations they make.
     """
     with transaction.atomic():
-        chosen = Plan.objects.get(slug=plan)
+        chosen = _plan(plan)
         account, is_new = Account.objects.get_or_create(organization=organization, defaults={"plan": chosen})
         is_gift = chosen.price_month_nanos == 0 and chosen.is_public
         if is_new and chosen.included_credit_nanos and not (is_gift and _had_gift(organization)):
-            add_credit(
+            post_credit(
                 organization,
                 chosen.included_credit_nanos,
                 kind=LedgerEntry.Kind.GRANT,
@@ -68,6 +68,14 @@ def open_account(organization: Organization, *, plan: str = DEFAULT_PLAN) -> Acc
     return account
 
 
+def _plan(slug: str) -> Plan:
+    """Return a plan; one that every installation has is made when `seed` has not run yet."""
+    found = Plan.objects.filter(slug=slug).first()
+    if found is None and slug in _PLANS:
+        seed_plans()
+    return found or Plan.objects.get(slug=slug)
+
+
 def _had_gift(organization: Organization) -> bool:
     """Whether whoever made the organization was given credit before. Waits for others of theirs being opened."""
     if organization.created_by_id is None:
@@ -75,26 +83,6 @@ def _had_gift(organization: Organization) -> bool:
     User.objects.select_for_update(no_key=True).get(pk=organization.created_by_id)
     theirs = LedgerEntry.objects.filter(organization__created_by=organization.created_by_id, reference=OPENING)
     return theirs.exclude(organization=organization).exists()
-
-
-def add_credit(
-    organization: Organization, amount_nanos: int, *, kind: LedgerEntry.Kind, reference: str, note: str = ""
-) -> LedgerEntry:
-    """Write a ledger entry that is not usage and move the account's credit by it, in one transaction.
-
-    `reference` is the entry's natural key within the organization: the same one again raises IntegrityError.
-    """
-    with transaction.atomic():
-        entry = LedgerEntry.objects.create(
-            organization=organization,
-            kind=kind,
-            amount_nanos=amount_nanos,
-            reference=reference,
-            note=note,
-            day=now().date(),
-        )
-        Account.objects.filter(organization=organization).update(credit_nanos=F("credit_nanos") + amount_nanos)
-    return entry
 
 
 def set_budgets(
@@ -111,7 +99,7 @@ def set_budgets(
     They hold from the next call on: every gateway process hears of them.
     """
     with transaction.atomic():
-        account = open_account(organization)
+        account = Account.objects.select_for_update().get(organization=organization)
         account.budget_day_nanos, account.budget_month_nanos = day_nanos, month_nanos
         account.save(update_fields=["budget_day_nanos", "budget_month_nanos"])
         audit.record(

@@ -1,4 +1,4 @@
-"""Operators' page of configurations that were in force."""
+"""Operator page of configuration versions."""
 
 from django.contrib import admin
 

@@ -1,5 +1,7 @@
-"""Entrances: `/v1/*`, `/health*` and the playground's calls go straight to the gateway, LiteLLM's reports to the
-webhook, Prometheus to the metrics, WebSockets to their consumers, the rest to Django.
+"""ASGI routing, by path.
+
+`/v1/*`, `/health*` and the playground's calls go straight to the gateway, LiteLLM's reports to the webhook, `/metrics`
+to the metrics, WebSockets to their consumers, the rest to Django.
 """
 
 import contextlib
@@ -32,7 +34,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 pages = BoundedBodies(django_application)
 playground = Playground(gateway)
-# The session says who it is; the consumer asks whether they may.
+# The session authenticates; the consumer authorizes.
 websockets: Any = AuthMiddlewareStack(
     URLRouter([path("ws/o/<slug:slug>/logs/", LiveTail.as_asgi()), re_path(r"", Nowhere.as_asgi())])
 )
@@ -41,7 +43,7 @@ metrics = operators_metrics.Metrics(ENV)
 
 
 async def application(scope: Scope, receive: Receive, send: Send) -> None:
-    """The one ASGI application."""
+    """Serve one ASGI scope, with the client address corrected for requests from trusted proxies."""
     if scope["type"] != "lifespan":
         for name, _ in scope["headers"]:
             if name.startswith(b"x-forwarded-"):
@@ -68,12 +70,12 @@ async def _served(scope: Scope, receive: Receive, send: Send) -> None:
         await _lifespan(receive, send)
 
 
-# Only requests that say they were forwarded are worth a look at who may say so.
+# Only requests with X-Forwarded headers pay for the check whether their sender is a trusted proxy.
 _behind_proxy: Any = ProxyHeadersMiddleware(_served, trusted_hosts=list(ENV.trusted_proxies))  # type: ignore[arg-type]
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:
-    """Start the gateway before the first request and end it after the last."""
+    """Start the gateway before the first request and stop it after the last."""
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(webhook.close)
         stack.push_async_callback(metrics.close)

@@ -1,6 +1,6 @@
-"""The bodies of requests to pages, bounded on their way to Django.
+"""Limits on size and duration of request bodies, in front of Django.
 
-Django takes a body to disk, whoever sends it, before any view could refuse it.
+Django stores any body on disk before a view could refuse it.
 """
 
 import asyncio
@@ -20,12 +20,12 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
-# What Django reads of a form or of JSON anyway; nothing here takes files.
+# Django's own limit for forms and JSON; no page accepts files.
 MAX_BODY_BYTES = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
 
 
 class BoundedBodies:
-    """An ASGI application that answers 413 and 408 for the one behind it."""
+    """ASGI middleware that responds with 413 to a body that is too large and with 408 to one that is too slow."""
 
     def __init__(self, application: Any) -> None:
         self._application = application
@@ -39,7 +39,7 @@ class BoundedBodies:
 
 
 class _Body:
-    """One that is too large or too slow ends as if its sender had left, and `error` says why."""
+    """Body of one request. Beyond a limit the application sees a disconnect, and `error` holds the reason."""
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
         announced = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
@@ -77,7 +77,7 @@ async def _refuse(send: Send, error: AppError) -> None:
         *headers_of(error),
         (b"x-cfx-request-id", str(new_id()).encode()),
         (b"content-length", b"%d" % len(text)),
-        (b"connection", b"close"),  # or the rest would be read to its end and thrown away
+        (b"connection", b"close"),  # otherwise the server would read and discard the rest
     ]
     await send({"type": "http.response.start", "status": int(error.status), "headers": headers})
     await send({"type": "http.response.body", "body": text})

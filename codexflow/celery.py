@@ -14,11 +14,11 @@ from codexflow.settings import ENV
 
 app = Celery("codexflow")
 app.conf.update(
-    # Beside the limiter and the usage stream, never among them.
+    # A database of its own, apart from the limiter and the usage stream.
     broker_url=database_url(ENV.redis_url, 1) if ENV.redis_url else None,
     broker_connection_retry_on_startup=True,
     broker_transport_options={
-        # A worker that died gives its messages back after this; the sweep must be as quick to matter.
+        # A dead worker's messages are redelivered after this many seconds; the restore runs often enough to keep to it.
         "visibility_timeout": 120,
         "unacked_restore_interval": 1,
         "unacked_restore_throttle": 1,
@@ -39,8 +39,8 @@ app.conf.update(
 )
 app.autodiscover_tasks()
 
-# Everything here is a doorbell without data: a lost ring costs nothing, because it rings again. `expires` keeps rings
-# from piling up while no worker listens. name: (task, every s, expires s)
+# Tasks carry no payload and fetch their own work, so a lost message is harmless: the next one follows. `expires` keeps
+# messages from piling up while no worker runs. name: (task, every s, expires s)
 SCHEDULE: dict[str, tuple[str, float, float]] = {
     "drain": ("logs.tasks.drain_usage", 1, 3),
     "reports": ("logs.tasks.take_reports", 1, 3),
@@ -55,7 +55,7 @@ SCHEDULE: dict[str, tuple[str, float, float]] = {
     "partitions": ("logs.tasks.make_partitions", 3600, 600),
     "exports": ("logs.tasks.run_exports", 2, 3),
     "exports-expire": ("logs.tasks.expire_exports", 600, 600),
-    # Rings every hour and works once a day, so that a beat that is restarted daily does not keep it from ever running.
+    # Sent every hour and effective once a day: with a daily schedule, a beat restarted every day would never send it.
     "reconcile-litellm": ("logs.tasks.reconcile_litellm", 3600, 600),
     "verify": ("logs.tasks.verify_rollups", 3600, 600),
 }
@@ -67,7 +67,7 @@ app.conf.beat_schedule = {
 
 @setup_logging.connect
 def _use_our_logging(**_kwargs: Any) -> None:
-    """Celery would otherwise replace the root logger's handlers."""
+    """Configure logging; otherwise Celery would replace the root logger's handlers."""
     import logging.config
 
     logging.config.dictConfig(logging_config(ENV.log_level))
@@ -75,7 +75,7 @@ def _use_our_logging(**_kwargs: Any) -> None:
 
 @worker_process_init.connect
 def _close_inherited_connections(**_kwargs: Any) -> None:
-    """A connection shared by forked processes would mix their answers."""
+    """Close inherited connections: processes that share one would receive each other's results."""
     from django.db import connections
 
     connections.close_all()

@@ -1,6 +1,6 @@
 """Operator settings: read once, typed, every problem reported at once.
 
-`settings.py` calls `Env.read(os.environ)`; nobody else reads the environment. In development, where
+`settings.py` calls `Env.read(os.environ)`; no other module reads the environment. In development, where
 `manage.py up` starts PostgreSQL and Valkey itself, their addresses come from `$CFX_HOME/services.json`
 and the generated secrets from `$CFX_HOME/secrets.json`.
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, Self, TypeVar, cast, get_args
 from urllib.parse import urlsplit
 
-from codexflow.lib.mail import MailServer, parse_email_url
+from codexflow.lib.email_url import MailServer, parse_email_url
 from codexflow.lib.money import NANOS_PER_USD, parse_usd
 
 Mode = Literal["development", "production"]
@@ -25,7 +25,7 @@ T = TypeVar("T")
 REPOSITORY = Path(__file__).resolve().parent.parent
 MIN_SECRET_LENGTH = 32
 MIN_TOKEN_LENGTH = 16
-# Stands in only where nothing is served yet (type checks, `makemigrations`); never accepted in production.
+# Default for commands that serve nothing (type checks, `makemigrations`); refused in production.
 DEVELOPMENT_SECRET = "codexflow-development-only-secret-0000"  # noqa: S105 - refused outside development
 KNOWN_SECRETS = frozenset(
     {
@@ -36,7 +36,7 @@ KNOWN_SECRETS = frozenset(
 )
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
-# old name -> the name to use. The old ones work and are reported once.
+# Deprecated name -> current name. Deprecated names work and are logged once.
 DEPRECATED = {
     "LITELLM_PROXY_URL": "LITELLM_URL",
     "LITELLM_BASE_URL": "LITELLM_URL",
@@ -62,7 +62,7 @@ class EnvError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class OAuthApp:
-    """What a provider calls this installation, for people who sign in by it."""
+    """OAuth client of this installation at a sign-in provider."""
 
     client_id: str
     secret: str = field(repr=False)
@@ -70,7 +70,7 @@ class OAuthApp:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Env:
-    """What the operator may set. Units are in the names."""
+    """Settings of the operator. Units are in the names."""
 
     mode: Mode
     home: Path  # CFX_HOME: state of a development installation, journal, generated secrets
@@ -91,7 +91,7 @@ class Env:
     webhook_allow: tuple[str, ...] = ()  # CFX_WEBHOOK_ALLOW: addresses and networks; empty: from anywhere
     webhook_body_limit_bytes: int = 5 * 1024 * 1024
     webhook_rpm: int = 600  # deliveries a minute from one address
-    unmatched_days: int = 90  # how long a report that nobody knows is kept
+    unmatched_days: int = 90  # retention of reports without a matching request
     metrics_token: str = field(repr=False, default="")  # CFX_METRICS_TOKEN; empty: no /metrics
     host: str = "127.0.0.1"
     port: int = 8000
@@ -99,19 +99,19 @@ class Env:
     site_url: str = ""
     public_api_url: str = ""
     allowed_hosts: tuple[str, ...] = ()
-    # CFX_TRUSTED_PROXIES: addresses and networks whose X-Forwarded-For and -Proto are believed
+    # CFX_TRUSTED_PROXIES: addresses and networks whose X-Forwarded-For and -Proto are trusted
     trusted_proxies: tuple[str, ...] = ("127.0.0.1", "::1")
     mail: MailServer | None = None  # EMAIL_URL
-    # CFX_GITHUB_*, CFX_GOOGLE_*: signing in by them. None: it is neither offered nor reachable.
+    # CFX_GITHUB_*, CFX_GOOGLE_*: sign-in by these providers. None: neither offered nor reachable.
     github: OAuthApp | None = None
     google: OAuthApp | None = None
     log_level: str = "INFO"
     journal_dir: Path = Path()
     export_dir: Path = Path()
-    static_root: Path | None = None  # CFX_STATIC_ROOT; None: `staticfiles` in production, no gathered files elsewhere
+    static_root: Path | None = None  # CFX_STATIC_ROOT; None: `staticfiles` in production, no collected files elsewhere
     admin_password: str = field(repr=False, default="")
     # The gateway.
-    max_connections: int = 10_000  # of a process, kept-alive ones included
+    max_connections: int = 10_000  # per process, idle ones included
     header_timeout_s: float = 10.0
     request_body_limit_bytes: int = 10 * 1024 * 1024
     request_body_timeout_s: float = 60.0
@@ -148,7 +148,7 @@ class Env:
 
 
 def _networks(text: str) -> tuple[str, ...]:
-    """Comma-separated addresses and networks. Raises ValueError for what is neither."""
+    """Parse comma-separated addresses and networks. Raises ValueError for anything else."""
     found = tuple(each.strip() for each in text.split(",") if each.strip())
     for each in found:
         ip_network(each)
@@ -156,7 +156,7 @@ def _networks(text: str) -> tuple[str, ...]:
 
 
 class _Reader:
-    """Collects problems instead of stopping at the first."""
+    """Reads variables and collects problems instead of stopping at the first."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self.environ = environ
@@ -227,7 +227,7 @@ class _Reader:
         return found
 
     def text(self, name: str, *old_names: str) -> str:
-        """The variable's value, or the value under an old name, or nothing."""
+        """Value of a variable, or of one of its old names, or an empty string."""
         for candidate in (name, *old_names):
             value = self.environ.get(candidate, "").strip()
             if value:
@@ -246,7 +246,7 @@ class _Reader:
             self.problems.append(f"{name}: {exc}")
 
     def mode(self, services: Mapping[str, Any]) -> Mode:
-        """CFX_ENV when given; else production once a database was named by hand: forgetting fails safe."""
+        """CFX_ENV if set; otherwise production if DATABASE_URL is set by hand, so that forgetting CFX_ENV is safe."""
         value = self.text("CFX_ENV")
         if value not in ("", "development", "production"):
             self.problems.append(f"CFX_ENV is {value!r}; it may be development or production")
@@ -392,6 +392,6 @@ def _within(kind: Callable[[str], Any], low: float, high: float) -> Callable[[st
 
 
 def report(env: Env, logger: logging.Logger) -> None:
-    """Say once what about the environment deserves the operator's attention."""
+    """Log deprecated, ignored and missing variables, once."""
     for notice in env.notices:
         logger.warning("env.notice", extra={"notice": notice})

@@ -1,4 +1,4 @@
-"""Tables of the ground floor, gathered where Django looks for them."""
+"""Models of the base layer, imported where Django looks for them."""
 
 from codexflow.catalogue.models import ConfigVersion
 

@@ -1,11 +1,11 @@
-"""uvicorn's HTTP protocol with two shortcuts for the gateway, and none for anybody else.
+"""uvicorn's HTTP protocol with two optimizations for the gateway.
 
-What one turn of the loop writes to a connection goes out in one piece: uvicorn writes head and body of an answer on
-their own, which costs a system call and a packet more for every request.
+All writes to a connection in one event loop iteration are sent at once: uvicorn writes head and body of a response
+separately, which costs one more system call and packet per request.
 
-A request's scope offers `Direct`, the exchange without ASGI's messages in between. Reading, watching for the caller's
-leaving and answering by messages cost as much as everything else that happens to a small request. It keeps uvicorn's
-own books (the request-response cycle), so both ways mix: whoever does not know of it uses ASGI.
+A request's scope offers `Direct`, the exchange without ASGI messages. Reading, watching for a disconnect and responding
+by messages cost as much as everything else that happens to a small request. `Direct` updates uvicorn's own state (the
+request-response cycle), so applications that do not know it use ASGI on the same connection.
 """
 
 import asyncio
@@ -29,17 +29,17 @@ logger = logging.getLogger(__name__)
 WEBSOCKETS = b"/ws/"
 _STATUS_LINES = {int(each): b"HTTP/1.1 %d %b" % (each, each.phrase.encode()) for each in HTTPStatus}
 
-# A body that nobody reads is thrown away up to here, so that its connection serves on; a longer one ends it.
+# An unread body is discarded up to here, so that its connection is kept alive; a longer one closes it.
 MAX_UNREAD_BYTES = 1024 * 1024
-# What is still taken from a caller who goes on sending after an answer that ends the connection, and for how long.
+# Limits of lingering close: most bytes still read from a client after a closing response, and for how long.
 LINGER_BYTES = 32 * 1024 * 1024
 LINGER_S = 5.0
-# How long a caller may take nothing of what was sent to it before it counts as gone. Its stream holds a place upstream.
-TAKES_NOTHING_S = 120.0
+# A client that reads nothing for so long counts as disconnected: its stream occupies an upstream connection.
+WRITE_TIMEOUT_S = 120.0
 
 
-class Corked:
-    """A transport whose writes wait for the end of the turn. Everything else is the transport's own."""
+class CorkedTransport:
+    """Transport whose writes are sent at the end of the loop iteration. Other attributes are the transport's own."""
 
     __slots__ = ("_loop", "_pieces", "_transport")
 
@@ -54,7 +54,7 @@ class Corked:
         self._pieces.append(data)
 
     def write_now(self, data: bytes) -> None:
-        """What is complete need not wait."""
+        """Send at once, together with pending writes."""
         if self._pieces:
             self._pieces.append(data)
             self.flush()
@@ -62,12 +62,12 @@ class Corked:
             self._transport.write(data)
 
     def close(self) -> None:
-        """After everything that was written."""
+        """Flush pending writes, then close."""
         self.flush()
         self._transport.close()
 
     def linger(self) -> None:
-        """As `close`, once the caller has stopped sending."""
+        """Flush pending writes, then close once the client has stopped sending."""
         self.flush()
         self._transport.set_protocol(Lingering(self._transport, self._loop))
 
@@ -81,11 +81,14 @@ class Corked:
 
 
 class Lingering(asyncio.Protocol):
-    """Throws away what still comes, within bounds: closing at once would reset the connection and lose the answer."""
+    """Lingering close: discards further input within limits.
+
+    Closing with unread input would reset the connection, and the client could lose the response.
+    """
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport = transport
-        self._before = transport.get_protocol()
+        self._previous_protocol = transport.get_protocol()
         self._left_bytes = LINGER_BYTES
         self._timer = loop.call_later(LINGER_S, transport.abort)
         if transport.can_write_eof():
@@ -101,49 +104,49 @@ class Lingering(asyncio.Protocol):
     @override
     def connection_lost(self, exc: Exception | None) -> None:
         self._timer.cancel()
-        self._before.connection_lost(exc)
+        self._previous_protocol.connection_lost(exc)
 
 
 class Direct:
-    """One request and its answer on the wire."""
+    """One request and its response, without ASGI messages."""
 
-    __slots__ = ("_cycle", "_is_chunked", "_transport", "_when_gone")
+    __slots__ = ("_cycle", "_is_chunked", "_on_disconnect", "_transport")
 
-    def __init__(self, cycle: RequestResponseCycle, transport: Corked) -> None:
+    def __init__(self, cycle: RequestResponseCycle, transport: CorkedTransport) -> None:
         self._cycle = cycle
         self._transport = transport
-        self._when_gone: Callable[[], None] | None = None
-        # Who speaks an older HTTP knows no chunks: there the connection's end is the answer's.
+        self._on_disconnect: Callable[[], None] | None = None
+        # HTTP/1.0 has no chunked encoding: the end of the connection ends the response.
         self._is_chunked = cycle.scope["http_version"] >= "1.1"
 
     def whole_body(self) -> bytes | None:
-        """The body, if all of it has arrived; otherwise it is to be received as ASGI has it."""
+        """Return the body if all of it has arrived; otherwise None, and it must be received by ASGI messages."""
         cycle = self._cycle
         if cycle.more_body or cycle.disconnected:
             return None
         body, cycle.body = bytes(cycle.body), bytearray()
         cycle.message_event.clear()
-        # Reading stops for a large body; a caller who leaves would then not be noticed.
+        # uvicorn pauses reading for a large body; a disconnect would then go unnoticed.
         cycle.flow.resume_reading()
         return body
 
-    def watch(self, when_gone: Callable[[], None]) -> None:
-        """Call `when_gone` when the caller leaves before the answer is complete, at once if it has."""
-        self._when_gone = when_gone
+    def watch(self, on_disconnect: Callable[[], None]) -> None:
+        """Call `on_disconnect` if the client disconnects before the response is complete; at once if it already has."""
+        self._on_disconnect = on_disconnect
         if self._cycle.disconnected:
-            self.gone()
+            self.mark_disconnected()
 
-    def gone(self) -> None:
-        """The connection is lost."""
+    def mark_disconnected(self) -> None:
+        """Record that the connection is lost, and notify the watcher."""
         self._cycle.disconnected = True
-        callback, self._when_gone = self._when_gone, None
+        callback, self._on_disconnect = self._on_disconnect, None
         if callback is not None and not self._cycle.response_complete:
             callback()
 
     def respond(self, status: int, headers: Iterable[Header], body: bytes, *, closes: bool = False) -> None:
-        """A complete answer, in one write."""
+        """Send a complete response in one write."""
         cycle = self._cycle
-        if closes or (cycle.more_body and self._may_be_long()):
+        if closes or (cycle.more_body and self._may_exceed_unread_limit()):
             cycle.keep_alive = False
         if not cycle.disconnected:
             self._transport.write_now(
@@ -151,22 +154,22 @@ class Direct:
             )
         self._complete()
 
-    def _may_be_long(self) -> bool:
-        """Whether much of the body may still come."""
+    def _may_exceed_unread_limit(self) -> bool:
+        """Return whether the rest of the body may exceed MAX_UNREAD_BYTES."""
         headers = dict(self._cycle.scope["headers"])
         return b"transfer-encoding" in headers or int(headers.get(b"content-length", 0)) > MAX_UNREAD_BYTES
 
     def start(self, status: int, headers: Iterable[Header]) -> None:
-        """The head of an answer of unknown length; it goes out with what follows in this turn."""
+        """Send the head of a response of unknown length, together with what follows in this loop iteration."""
         if not self._cycle.disconnected:
             framing = b"transfer-encoding: chunked\r\n" if self._is_chunked else b""
             self._transport.write(b"%b%b\r\n" % (self._head(status, headers), framing))
 
     async def send(self, chunk: bytes, *, is_last: bool) -> None:
-        """A piece of the answer. Waits while the caller is slow to take the earlier ones."""
+        """Send a chunk of the response. Waits while the client is slow to read earlier ones."""
         cycle = self._cycle
         if cycle.flow.write_paused and not cycle.disconnected:
-            await self._taken()
+            await self._drained()
         if not cycle.disconnected:
             if self._is_chunked:
                 frame = b"%x\r\n%b\r\n" % (len(chunk), chunk) if chunk else b""
@@ -176,27 +179,27 @@ class Direct:
             self._complete()
 
     def send_at_once(self, chunk: bytes) -> bool:
-        """Send a piece that is not the last if the caller takes it now; returns whether it did."""
+        """Send a chunk other than the last unless the client is slow; returns whether it was sent."""
         cycle = self._cycle
         if cycle.flow.write_paused or cycle.disconnected:
             return False
         self._transport.write_now(b"%x\r\n%b\r\n" % (len(chunk), chunk) if self._is_chunked else chunk)
         return True
 
-    async def _taken(self) -> None:
-        """Wait until the caller has taken most of what was sent; who takes nothing for too long has left."""
+    async def _drained(self) -> None:
+        """Wait until the client has read most of what was sent; disconnect it after WRITE_TIMEOUT_S."""
         try:
-            async with asyncio.timeout(TAKES_NOTHING_S):
+            async with asyncio.timeout(WRITE_TIMEOUT_S):
                 await self._cycle.flow.drain()
         except TimeoutError:
             self._transport.abort()
-            self.gone()
+            self.mark_disconnected()
 
     def _head(self, status: int, headers: Iterable[Header]) -> bytes:
         cycle = self._cycle
         cycle.response_started = True
         if cycle.waiting_for_100_continue and cycle.more_body:
-            cycle.keep_alive = False  # nobody knows whether the body still comes
+            cycle.keep_alive = False  # the client may send the body or not: the next request could not be found
         lines = [_STATUS_LINES.get(status) or b"HTTP/1.1 %d " % status]
         lines += [b": ".join(header) for header in cycle.default_headers]
         lines += [b": ".join(header) for header in headers]
@@ -205,7 +208,7 @@ class Direct:
 
     def _complete(self) -> None:
         cycle = self._cycle
-        self._when_gone = None  # whoever watches knows us: nothing may be left for the garbage collector
+        self._on_disconnect = None  # the callback refers to this object: break the cycle, so that no garbage is left
         if cycle.response_complete or cycle.disconnected:
             return
         cycle.response_complete = True
@@ -219,19 +222,19 @@ class Direct:
 
 
 class Protocol(HttpToolsProtocol):
-    """For `uvicorn --http codexflow.server:Protocol`."""
+    """HTTP protocol for `uvicorn --http codexflow.server:Protocol`."""
 
-    # The exchanges of this connection that are not over: one, unless a caller sends several requests at once.
+    # Unfinished exchanges of this connection: one, unless the client pipelines requests.
     _open: list[tuple[RequestResponseCycle, Direct]]
     _is_in_head = True
     _head_timer: asyncio.TimerHandle | None = None
-    # Whether the end of an exchange waits for its answer to be taken.
-    _is_held = False
+    # The completed response waits to be read before the next request is served.
+    _is_completion_deferred = False
 
     @override
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as in uvicorn
         self._open = []
-        super().connection_made(Corked(transport, self.loop))  # type: ignore[arg-type] # it is one in all that matters
+        super().connection_made(CorkedTransport(transport, self.loop))  # type: ignore[arg-type] # it implements what uvicorn uses
         if len(self.connections) > ENV.max_connections:
             logger.warning("server.too_many_connections", extra={"connections": len(self.connections)})
             transport.abort()
@@ -241,7 +244,7 @@ class Protocol(HttpToolsProtocol):
     @override
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        # Whoever begins a request must come to its body in time; a head that came at once needs no clock.
+        # The rest of a request's head must arrive in time; a head that arrived at once needs no timer.
         if self._is_in_head and self._head_timer is None:
             self._head_timer = self.loop.call_later(ENV.header_timeout_s, self.transport.abort)
 
@@ -252,21 +255,21 @@ class Protocol(HttpToolsProtocol):
 
     @override
     def _should_upgrade_to_ws(self) -> bool:
-        """Only below /ws/: the gateway itself tells callers of /v1 that they shall use HTTP."""
+        """Upgrade only below /ws/: the gateway itself refuses upgrades of /v1 with a message."""
         return super()._should_upgrade_to_ws() and self.url.startswith(WEBSOCKETS)
 
     @override
     def on_headers_complete(self) -> None:
         self._is_in_head = False
-        self._stop_clock()
+        self._cancel_head_timer()
         scope, before = self.scope, self.cycle
         super().on_headers_complete()
         if self.cycle is before:
-            return  # an upgrade: no exchange of ours
+            return  # an upgrade: no HTTP exchange
         if self.parser.should_upgrade():
-            self.cycle.keep_alive = False  # what follows is in the other protocol, which nobody here speaks
+            self.cycle.keep_alive = False  # the parser takes what follows for the other protocol
         direct = Direct(self.cycle, self.transport)  # type: ignore[arg-type] # the one given above
-        # The task that will look at it starts in the next turn.
+        # The task that reads it starts in the next loop iteration.
         scope["extensions"] = {DIRECT_EXTENSION: direct}  # type: ignore[dict-item] # of our own
         self._open = [each for each in self._open if not each[0].response_complete]
         self._open.append((self.cycle, direct))
@@ -274,25 +277,25 @@ class Protocol(HttpToolsProtocol):
     @override
     def on_response_complete(self) -> None:
         if self.flow.write_paused and not self.transport.is_closing():
-            # Who sends requests and takes no answers is not listened to until he does: answers would pile up here.
-            self._is_held = True
+            # Pause reading until the client reads its responses: otherwise they would pile up in memory.
+            self._is_completion_deferred = True
             self.flow.pause_reading()
             self._unset_keepalive_if_required()
-            self.timeout_keep_alive_task = self.loop.call_later(TAKES_NOTHING_S, self.transport.abort)
+            self.timeout_keep_alive_task = self.loop.call_later(WRITE_TIMEOUT_S, self.transport.abort)
         else:
             super().on_response_complete()
 
     @override
     def resume_writing(self) -> None:
         super().resume_writing()
-        if self._is_held:
-            self._is_held = False
+        if self._is_completion_deferred:
+            self._is_completion_deferred = False
             self.on_response_complete()
 
     @override
     def send_400_response(self, msg: str) -> None:
         if any(not cycle.response_complete for cycle, _ in self._open):
-            self.transport.close()  # a refusal now would be taken for the answer that is still to come
+            self.transport.close()  # a 400 now would be taken for the response to the earlier request
             return
         request_id, body = str(new_id()).encode(), msgspec.json.encode(envelope(BadRequest(msg)))
         lines = [
@@ -308,13 +311,13 @@ class Protocol(HttpToolsProtocol):
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:
-        self._stop_clock()
+        self._cancel_head_timer()
         super().connection_lost(exc)
         for _, direct in self._open:
-            direct.gone()
+            direct.mark_disconnected()
         self._open = []
 
-    def _stop_clock(self) -> None:
+    def _cancel_head_timer(self) -> None:
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None

@@ -26,7 +26,7 @@ ALLOWED_HOSTS = [
     *(host for url in (ENV.site_url, ENV.public_api_url) if (host := urlsplit(url).hostname)),
 ]
 
-# By whom people may sign in besides a password: those that know this installation.
+# Sign-in providers: those with a configured OAuth client.
 _PROVIDERS = {name: app for name, app in (("github", ENV.github), ("google", ENV.google)) if app}
 
 INSTALLED_APPS = [
@@ -42,7 +42,7 @@ INSTALLED_APPS = [
     "allauth.account",
     "allauth.mfa",
     "allauth.usersessions",
-    # Its tables are there whatever is configured: who was connected once is forgotten with the account.
+    # Always installed, so that deleting a user also deletes connections of a provider that is no longer configured.
     "allauth.socialaccount",
     *(f"allauth.socialaccount.providers.{name}" for name in _PROVIDERS),
     "csp",
@@ -61,7 +61,10 @@ INSTALLED_APPS = [
     "adminpanel",
     *([] if ENV.is_production else ["codexflow.dev"]),
 ]
-# `/v1/*` meets none of them (asgi.py).
+# Function from an Organization to its number of seats. Named here, because accounts may not import billing.
+SEAT_LIMIT = "billing.selectors.seats_of"
+
+# `/v1/*` bypasses all of them (asgi.py).
 MIDDLEWARE = [
     "codexflow.pages.middleware.RequestIdMiddleware",
     "django.middleware.security.SecurityMiddleware",
@@ -151,7 +154,7 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.NumericPasswordValidator"},
 ]
 
-# Signing in: e-mail and one password. A code proves the address, where mail can be sent at all.
+# Sign-in by e-mail and password. A mailed code verifies the address if a mail server is configured.
 AUTHENTICATION_BACKENDS = ["allauth.account.auth_backends.AuthenticationBackend"]
 LOGIN_URL = "account_login"
 LOGIN_REDIRECT_URL = "home"
@@ -172,7 +175,7 @@ MFA_SUPPORTED_TYPES = ["totp", "webauthn", "recovery_codes"]
 MFA_PASSKEY_LOGIN_ENABLED = True
 MFA_TOTP_ISSUER = "CodexFlow"
 MFA_FORMS = {"add_webauthn": "accounts.passkeys.AddKeyForm", "edit_webauthn": "accounts.passkeys.EditKeyForm"}
-# Where no mail can be sent, no address is ever verified; a second factor is better than none.
+# Without a mail server no address is ever verified; a second factor is better than none.
 MFA_ALLOW_UNVERIFIED_EMAIL = ENV.mail is None
 MFA_WEBAUTHN_ALLOW_INSECURE_ORIGIN = not ENV.is_production
 MFA_ADAPTER = "accounts.adapters.MfaAdapter"
@@ -183,7 +186,7 @@ SOCIALACCOUNT_PROVIDERS: dict[str, dict[str, Any]] = {
     name: {"APP": {"client_id": app.client_id, "secret": app.secret}, "OAUTH_PKCE_ENABLED": True}
     for name, app in _PROVIDERS.items()
 }
-# An address never joins two accounts by itself, whatever a provider says of it (accounts/adapters.py).
+# A provider's address never connects to an existing user by itself (accounts/adapters.py).
 SOCIALACCOUNT_EMAIL_AUTHENTICATION = False
 SOCIALACCOUNT_EMAIL_AUTHENTICATION_AUTO_CONNECT = False
 SOCIALACCOUNT_LOGIN_ON_GET = False
@@ -196,13 +199,13 @@ if ENV.mail:
     EMAIL_TIMEOUT = 10
     DEFAULT_FROM_EMAIL = SERVER_EMAIL = ENV.mail.sender
 elif ENV.is_production:
-    # Nobody would read it; the system check says so.
+    # Mail is discarded; system check accounts.W001 warns of it.
     EMAIL_BACKEND = "django.core.mail.backends.dummy.EmailBackend"
 else:
     EMAIL_BACKEND = "codexflow.dev.mail.EmailBackend"
     DEFAULT_FROM_EMAIL = "CodexFlow <codexflow@localhost>"
 
-# allauth counts attempts here, for all processes together.
+# allauth's rate limits count attempts here, for all processes together.
 CACHES: dict[str, dict[str, Any]] = {
     "default": {
         "BACKEND": "django.core.cache.backends.redis.RedisCache",
@@ -214,7 +217,7 @@ CACHES: dict[str, dict[str, Any]] = {
     else {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}
 }
 
-# The live tail. Publishing and subscribing know no database numbers, so the prefix keeps installations apart.
+# The live tail. Redis channels are shared by all database numbers, so the prefix separates installations.
 CHANNEL_LAYERS: dict[str, dict[str, Any]] = {
     "default": {
         "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
@@ -224,7 +227,7 @@ CHANNEL_LAYERS: dict[str, dict[str, Any]] = {
 
 LANGUAGE_CODE = "en"
 LANGUAGES = [("en", "English"), ("tr", "Türkçe")]
-# The second says in our words what allauth says.
+# The second overrides messages of allauth.
 LOCALE_PATHS = [REPOSITORY / "locale", REPOSITORY / "locale" / "allauth"]
 LANGUAGE_COOKIE_SAMESITE = "Lax"
 LANGUAGE_COOKIE_AGE = 365 * 24 * 3600
@@ -235,7 +238,7 @@ TIME_ZONE = "UTC"
 STATIC_URL = "/static/"
 STATIC_ROOT = ENV.static_root or REPOSITORY / "staticfiles"
 STATICFILES_DIRS = [REPOSITORY / "static"]
-# Production serves what collectstatic gathered, under names that hold their hash. Development needs no such step.
+# Production serves the files of collectstatic under hashed names. Development needs no such step.
 _is_gathered = ENV.is_production or ENV.static_root is not None
 WHITENOISE_USE_FINDERS = WHITENOISE_AUTOREFRESH = not _is_gathered
 STORAGES = {
@@ -249,9 +252,9 @@ STORAGES = {
 
 _SELF = "'self'"
 _NONE = "'none'"
-# Where a form that begins signing in by a provider is sent on to.
+# Form targets (form-action): the sign-in forms redirect to the provider.
 _PROVIDER_HOSTS = {"github": "https://github.com", "google": "https://accounts.google.com"}
-# data: is the QR code of the authenticator app and the arrow of a select.
+# data: is used by the QR code of authenticator apps and the arrow of selects.
 CONTENT_SECURITY_POLICY = {
     "DIRECTIVES": {
         "default-src": [_SELF],
@@ -289,7 +292,7 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
     " `/ws/o/{slug}/logs/` (docs/api.md), which OpenAPI has no words for.",
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",
-        "codexflow.lib.openapi.with_failures",
+        "codexflow.lib.openapi.add_error_responses",
     ],
 }
 

@@ -1,4 +1,4 @@
-"""Operators' pages of keys. No secret is stored, so none can be shown."""
+"""Operator pages of keys. No secret is stored, so none can be shown."""
 
 from django.contrib import admin, messages
 from django.db.models import QuerySet

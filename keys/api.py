@@ -1,4 +1,4 @@
-"""Management API of keys. The same services as the pages."""
+"""Management API of keys and budgets. Calls the same services as the pages."""
 
 from dataclasses import replace
 from typing import Any
@@ -9,15 +9,15 @@ from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from accounts.freshness import is_fresh
 from accounts.permissions import Action
+from accounts.reauthentication import is_recently_authenticated
 from billing.selectors import account_of, spend_by_key
 from billing.services import set_budgets
 from codexflow.lib.clock import now
 from codexflow.lib.errors import NotFound
 from keys import services
 from keys.api_access import Caller, ManagementView, caller_of
-from keys.errors import ActionNotAllowed, ProofRequired
+from keys.errors import ActionNotAllowed, ReauthenticationRequired
 from keys.models import ApiKey
 from keys.selectors import keys_of
 from keys.serializers import (
@@ -33,7 +33,7 @@ from keys.services import IssuedKey, KeyTerms
 
 
 class KeysView(ManagementView):
-    """The organization's keys."""
+    """Keys of the organization."""
 
     @extend_schema(operation_id="keys_list", responses=KeyPageSerializer)
     def get(self, request: Request) -> Response:
@@ -44,14 +44,14 @@ class KeysView(ManagementView):
     def post(self, request: Request) -> Response:
         caller = caller_of(request)
         caller.require(Action.MANAGE_KEYS)
-        _require_proof(request, caller)
+        _require_reauthentication(request, caller)
         wanted = NewKeySerializer(data=request.data)
         wanted.is_valid(raise_exception=True)
         fields = dict(wanted.validated_data)
         name = fields.pop("name")
         terms = KeyTerms(**fields)
         if caller.key is not None:
-            # A key can make others, but none that may do more than itself.
+            # A key can create others, but none with more rights than its own.
             terms = terms.within(caller.key)
         issued = services.issue_key(
             caller.organization, name=name, created_by=caller.responsible, actor_label=caller.label, terms=terms
@@ -69,7 +69,7 @@ class KeyView(ManagementView):
 
     @extend_schema(operation_id="keys_change", request=KeyChangesSerializer, responses=KeySerializer)
     def patch(self, request: Request, key_id: UUID) -> Response:
-        """Changes name, expiry, limits or lists, for calls that begin from now on. What is left out stays."""
+        """Change name, expiry, limits or allow-lists, for calls that begin from now on. Fields left out stay."""
         caller = caller_of(request)
         key = _key(caller, key_id)
         caller.require(Action.MANAGE_KEYS)
@@ -77,16 +77,16 @@ class KeyView(ManagementView):
         wanted.is_valid(raise_exception=True)
         changes = dict(wanted.validated_data)
         if caller.key is not None:
-            # A key gives no other more than it may do itself, and itself no more than it may do now.
-            asked = {name: value for name, value in changes.items() if name != "name"}
-            most = replace(KeyTerms.of(key), **asked).within(caller.key)
-            changes |= {name: getattr(most, name) for name in asked}
+            # A key can grant no more than its own rights, to itself included.
+            requested = {name: value for name, value in changes.items() if name != "name"}
+            granted = replace(KeyTerms.of(key), **requested).within(caller.key)
+            changes |= {name: getattr(granted, name) for name in requested}
         services.change_key(key, changes, actor=caller.user, actor_label=caller.label)
         return Response(_shown(caller, key))
 
     @extend_schema(operation_id="keys_revoke", request=None, responses=KeySerializer)
     def delete(self, request: Request, key_id: UUID) -> Response:
-        """Stops the key for good. It stays in the list, because requests were made with it."""
+        """Revoke the key permanently. It stays in the list, because requests were made with it."""
         caller = caller_of(request)
         key = _key(caller, key_id)
         caller.require(Action.MANAGE_KEYS)
@@ -95,19 +95,19 @@ class KeyView(ManagementView):
 
 
 class KeyRotationView(ManagementView):
-    """A key's successor."""
+    """Rotation of a key."""
 
     @extend_schema(operation_id="keys_rotate", request=RotationSerializer, responses={201: IssuedKeySerializer})
     def post(self, request: Request, key_id: UUID) -> Response:
-        """A new key with the same name and terms. The old one works until the overlap is over: both do."""
+        """Create a new key with the same name and terms. The old one works until the overlap ends."""
         caller = caller_of(request)
         key = _key(caller, key_id)
         caller.require(Action.MANAGE_KEYS)
-        _require_proof(request, caller)
+        _require_reauthentication(request, caller)
         wanted = RotationSerializer(data=request.data)
         wanted.is_valid(raise_exception=True)
         if caller.key is not None and KeyTerms.of(key).within(caller.key) != KeyTerms.of(key):
-            # Its secret would be a way to more than the caller may do.
+            # The new secret would give the caller more rights than its own.
             raise ActionNotAllowed
         return _issued(
             services.rotate_key(
@@ -121,7 +121,7 @@ class KeyRotationView(ManagementView):
 
 
 class BudgetsView(ManagementView):
-    """The organization's own budgets, beside its credit."""
+    """Budgets that the organization sets itself, beside its credit."""
 
     @extend_schema(operation_id="budgets_show", responses=BudgetsSerializer)
     def get(self, request: Request) -> Response:
@@ -131,9 +131,9 @@ class BudgetsView(ManagementView):
 
     @extend_schema(operation_id="budgets_set", request=BudgetsSerializer, responses=BudgetsSerializer)
     def put(self, request: Request) -> Response:
-        """For people only: a budget is there for keys that leak, and such a key must not lift it.
+        """Set the budgets. For signed-in users only: a budget limits leaked keys, so no key may raise it.
 
-        It holds from the next call on: a call whose worst case does not fit gets 402.
+        Applies from the next call on: a call whose worst-case cost does not fit gets 402.
         """
         caller = caller_of(request)
         caller.require(Action.MANAGE_BILLING)
@@ -150,15 +150,15 @@ class BudgetsView(ManagementView):
         return Response(BudgetsSerializer(account).data)
 
 
-def _require_proof(request: Request, caller: Caller) -> None:
-    """What pages ask before they show a secret: a session alone may be somebody else's. Raises ProofRequired."""
-    if caller.user is not None and not is_fresh(request._request, caller.user):
-        raise ProofRequired
+def _require_reauthentication(request: Request, caller: Caller) -> None:
+    """Require a recent authentication before a secret is shown, as pages do. Raises ReauthenticationRequired."""
+    if caller.user is not None and not is_recently_authenticated(request._request, caller.user):
+        raise ReauthenticationRequired
 
 
 def _issued(issued: IssuedKey) -> Response:
-    """With the secret, in this one answer."""
-    issued.row.key = issued.plain  # type: ignore[attr-defined] # for this one answer
+    """Respond with the new key and its secret, which no other response contains."""
+    issued.row.key = issued.plain  # type: ignore[attr-defined] # for this one response
     return Response(IssuedKeySerializer(issued.row).data, status=201, headers={"Cache-Control": "no-store"})
 
 

@@ -1,4 +1,4 @@
-"""Who calls the management API, and for which organization: a key's bearer, or a person with a session."""
+"""Callers of the management API: authentication by key or session, organization and role."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -34,7 +34,7 @@ class Caller:
 
     @property
     def responsible(self) -> User:
-        """The person behind it: things made through a key belong to whoever made the key."""
+        """User responsible for the call: the session's, or the one who made the key."""
         if self.user is not None:
             return self.user
         assert self.key is not None  # noqa: S101 - one of both is set
@@ -42,20 +42,20 @@ class Caller:
 
     @property
     def label(self) -> str:
-        """For the audit trail."""
+        """Actor label for the audit log; empty for a session."""
         return f"key {self.key.public_id}" if self.key else ""
 
     def require(self, action: Action) -> None:
-        """Raises ActionNotAllowed (403) when the caller's role does not include it."""
+        """Raise ActionNotAllowed (403) unless the caller's role includes `action`."""
         if not may(self.role, action):
             raise ActionNotAllowed
 
 
 def caller_of(request: Request) -> Caller:
-    """The caller. A session names the organization by `?organization=slug`, or means its first.
+    """Return the caller. A session selects the organization by `?organization=slug`; the default is its first one.
 
-    From here on the endpoint sees rows of that organization only. Raises InvalidApiKey (401) for nobody, NotFound (404)
-    for an organization that is not the caller's.
+    From here on the endpoint sees rows of that organization only. Raises InvalidApiKey (401) without authentication,
+    NotFound (404) for an organization that is not the caller's.
     """
     caller = _caller_of(request)
     isolation.enter(caller.organization.pk, person_id=caller.responsible.pk)
@@ -77,7 +77,7 @@ def _caller_of(request: Request) -> Caller:
 def _bearer(principal: Principal) -> Caller:
     key = ApiKey.objects.select_related("organization", "created_by").get(pk=principal.key_id)
     membership = membership_of(key.created_by, key.organization.slug)
-    # The maker's rights are asked at use, not copied at creation: they may have shrunk since.
+    # The role is looked up at use, not copied at creation: the user's role may have been reduced since.
     role = membership.role if membership else ""
     if not principal.policy.permits_surface(MANAGEMENT):
         role = ""
@@ -85,7 +85,7 @@ def _bearer(principal: Principal) -> Caller:
 
 
 class IsCaller(BasePermission):
-    """Somebody with a working key or a session."""
+    """Allows callers with a valid key or a session. Raises InvalidApiKey (401) for others."""
 
     @override
     def has_permission(self, request: Request, view: APIView) -> bool:
@@ -99,7 +99,7 @@ class IsCaller(BasePermission):
 
 
 class ManagementView(APIView):
-    """Base of all management endpoints."""
+    """Base class of all management endpoints: authentication, permission and row-level isolation."""
 
     authentication_classes = (KeyAuthentication, SessionAuthentication)
     permission_classes = (IsCaller,)

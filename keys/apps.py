@@ -13,16 +13,16 @@ class KeysConfig(AppConfig):
     @override
     def ready(self) -> None:
         from accounts.signals import access_changed, access_ended
-        from keys import schema  # noqa: F401 - registers itself
+        from keys import openapi  # noqa: F401 - registers itself
 
-        access_changed.connect(_forget_principals, dispatch_uid="keys.principals")
+        access_changed.connect(_invalidate_principals, dispatch_uid="keys.principals")
         access_ended.connect(_revoke, dispatch_uid="keys.revocation")
 
 
-def _forget_principals(sender: Any, **kwargs: Any) -> None:
-    from keys.notices import all_changed
+def _invalidate_principals(sender: Any, **kwargs: Any) -> None:
+    from keys.invalidation import invalidate_all
 
-    all_changed()
+    invalidate_all()
 
 
 def _revoke(sender: Any, *, organization: Any, user: Any, actor: Any, address: str | None, **kwargs: Any) -> None:

@@ -1,11 +1,11 @@
-"""The REST framework's door for API keys: the same keys, the same rules as on /v1."""
+"""Authentication by API key for the REST framework, by the same rules as on /v1."""
 
 from django.conf import settings
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.request import Request
 from typing_extensions import override
 
-from keys.lookup import authenticate_now
+from keys.lookup import authenticate_uncached
 from keys.principal import Principal
 
 
@@ -14,11 +14,11 @@ class KeyAuthentication(BaseAuthentication):
 
     @override
     def authenticate(self, request: Request) -> tuple[None, Principal] | None:
-        """None when no key is presented. Raises InvalidApiKey, AccountSuspended."""
+        """Return (None, principal), or None without a bearer token. Raises InvalidApiKey, AccountSuspended."""
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer":
             return None
-        return None, authenticate_now(token.strip(), request.META.get("REMOTE_ADDR"), settings.ENV.salts)
+        return None, authenticate_uncached(token.strip(), request.META.get("REMOTE_ADDR"), settings.ENV.salts)
 
     @override
     def authenticate_header(self, request: Request) -> str:

@@ -1,4 +1,4 @@
-"""Why a caller is not let in."""
+"""Errors of authentication, permissions and key management."""
 
 from http import HTTPStatus
 
@@ -6,7 +6,10 @@ from codexflow.lib.errors import AppError
 
 
 class InvalidApiKey(AppError):
-    """No key, or none that works from here now. One answer for all, so that nothing can be learned from it."""
+    """The key is missing, unknown, expired, revoked, or not allowed from this address.
+
+    All cases get the same response, so that it reveals nothing about existing keys.
+    """
 
     code = "invalid_api_key"
     status = HTTPStatus.UNAUTHORIZED
@@ -15,7 +18,7 @@ class InvalidApiKey(AppError):
 
 
 class AccountSuspended(AppError):
-    """The key is right, but its organization or who made it is suspended."""
+    """The key is valid, but its organization or the user who made it is suspended."""
 
     code = "account_suspended"
     status = HTTPStatus.FORBIDDEN
@@ -24,7 +27,7 @@ class AccountSuspended(AppError):
 
 
 class AuthenticationUnavailable(AppError):
-    """The key is not known here yet and the database cannot be asked."""
+    """The key is not cached in this process and PostgreSQL is unavailable."""
 
     code = "authentication_unavailable"
     status = HTTPStatus.SERVICE_UNAVAILABLE
@@ -34,7 +37,7 @@ class AuthenticationUnavailable(AppError):
 
 
 class ActionNotAllowed(AppError):
-    """The caller belongs here, but its role does not include this."""
+    """The caller belongs to the organization, but its role does not include this action."""
 
     code = "action_not_allowed"
     status = HTTPStatus.FORBIDDEN
@@ -42,8 +45,8 @@ class ActionNotAllowed(AppError):
     default_message = "Your role, or this key's scope, does not allow this."
 
 
-class ProofRequired(AppError):
-    """A session that was begun long ago asks for what only its owner may have."""
+class ReauthenticationRequired(AppError):
+    """The session's last authentication is too old for this action."""
 
     code = "reauthentication_required"
     status = HTTPStatus.FORBIDDEN
@@ -52,7 +55,7 @@ class ProofRequired(AppError):
 
 
 class KeyLimitReached(AppError):
-    """The plan's number of keys is used up."""
+    """The organization has as many keys as its plan allows."""
 
     code = "key_limit_reached"
     status = HTTPStatus.FORBIDDEN
@@ -61,7 +64,7 @@ class KeyLimitReached(AppError):
 
 
 class LimitAbovePlan(AppError):
-    """A key may narrow what the plan allows, never widen it."""
+    """A limit of the key exceeds the plan's: a key may only narrow what the plan allows."""
 
     code = "limit_above_plan"
     status = HTTPStatus.BAD_REQUEST
@@ -70,7 +73,7 @@ class LimitAbovePlan(AppError):
 
 
 class KeyNotRotatable(AppError):
-    """Only a key that works, and is not being rotated, can have a successor."""
+    """The key is not active, or is being rotated already."""
 
     code = "key_not_rotatable"
     status = HTTPStatus.CONFLICT
@@ -79,7 +82,7 @@ class KeyNotRotatable(AppError):
 
 
 class KeyNotChangeable(AppError):
-    """A key that was revoked stays as it was."""
+    """The key was revoked and cannot be changed."""
 
     code = "key_not_changeable"
     status = HTTPStatus.CONFLICT

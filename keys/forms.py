@@ -1,4 +1,4 @@
-"""What a person decides about a key."""
+"""Forms for creating, changing and rotating keys."""
 
 from dataclasses import asdict
 from datetime import datetime, timedelta
@@ -20,10 +20,10 @@ from codexflow.lib.money import format_usd, parse_usd
 from codexflow.templatetags import show
 from keys.models import ApiKey
 from keys.policy import MANAGEMENT, SURFACES, parse_networks
-from keys.services import LIMITS, OVERLAPS_S, KeyTerms, most_of
+from keys.services import LIMITS, OVERLAPS_S, KeyTerms, max_terms
 
 KEEP = "keep"
-# Days until the key stops working, as offered; empty is never.
+# Choices of days until expiry; empty: never.
 EXPIRIES = [
     ("", _("Never")),
     ("7", _("In 7 days")),
@@ -37,7 +37,7 @@ MAX_NETWORKS = 50
 
 
 class BudgetField(forms.DecimalField):
-    """US dollars, more than none."""
+    """Amount in USD, greater than zero."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(
@@ -51,14 +51,14 @@ class BudgetField(forms.DecimalField):
 
 
 class ScopeField(forms.MultipleChoiceField):
-    """Some of the names there are; none chosen means all."""
+    """Choice of names for an allow-list; an empty choice allows all."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(required=False, widget=forms.CheckboxSelectMultiple, **kwargs)
 
 
 class KeyForm(forms.ModelForm[ApiKey]):
-    """A new key, or with `key` one that is changed. No limit may be above the plan's."""
+    """Creates a key, or changes `key` if given. No limit may exceed the plan's."""
 
     expires_in_days = forms.ChoiceField(label=_("Expires"), choices=EXPIRIES, required=False)
     day_budget_usd = BudgetField(label=_("Budget a day (USD)"))
@@ -87,11 +87,11 @@ class KeyForm(forms.ModelForm[ApiKey]):
         widgets = {"name": forms.TextInput(attrs={"autofocus": True, "autocomplete": "off"})}
 
     def __init__(self, *args: Any, account: Account, key: ApiKey | None = None, **kwargs: Any) -> None:
-        # Not as the form's instance: that would be changed before anybody could compare.
+        # Not as the form's instance: validation would change it before the service could compare.
         kwargs["initial"] = _initial(key) if key else None
         super().__init__(*args, **kwargs)
         self._key = key
-        self._most = most_of(limits_of(account))
+        self._most = max_terms(limits_of(account))
         for name in LIMITS:
             self.fields[name].widget.attrs["min"] = 1
             if (limit := self._most[name]) is not None:
@@ -106,8 +106,8 @@ class KeyForm(forms.ModelForm[ApiKey]):
             "allowed_surfaces": SURFACES,
         }
         for name, names in offered.items():
-            # Also what the key has of before, when it is offered no more: if saving took it away, and the list with its
-            # last name, the key might do everything.
+            # Also names that the key has but the plan no longer offers: if saving dropped the last name of a list, the
+            # empty list would allow everything.
             kept = [each for each in getattr(key, name, ()) if each not in names]
             self._choices(
                 name, [(each, _("management API") if each == MANAGEMENT else each) for each in [*names, *kept]]
@@ -153,7 +153,7 @@ class KeyForm(forms.ModelForm[ApiKey]):
         return tuple(found)
 
     def terms(self) -> KeyTerms:
-        """What the key may do."""
+        """Terms entered in the form."""
         cleaned = self.cleaned_data
         return KeyTerms(
             expires_at=self._expires_at(),
@@ -166,7 +166,7 @@ class KeyForm(forms.ModelForm[ApiKey]):
         )
 
     def changes(self) -> dict[str, Any]:
-        """For `change_key`: the name and all terms."""
+        """Name and all terms, as `change_key` takes them."""
         return {"name": self.cleaned_data["name"], **asdict(self.terms())}
 
     def _expires_at(self) -> datetime | None:
@@ -177,7 +177,7 @@ class KeyForm(forms.ModelForm[ApiKey]):
 
 
 class RotateForm(forms.Form):
-    """How long the old key goes on working."""
+    """Choice of the overlap: how long the old key keeps working."""
 
     overlap_s = forms.TypedChoiceField(
         label=_("How long both keys work"),

@@ -1,8 +1,8 @@
-"""authenticate(headers) -> Principal, from a cache that hears of every change.
+"""Authentication of API keys: cached look-up of the principal, with invalidation over Redis.
 
-Keys are kept fresh for a minute; after that they are read again. While PostgreSQL is away a known key goes on working
-from the cache for a quarter of an hour. A change is announced over Redis and dropped here at once; while that
-announcement cannot be heard, entries are trusted for a second only.
+Entries live for a minute, then they are read again. While PostgreSQL is unavailable, a cached key keeps working for a
+quarter of an hour. Every change is published over Redis and drops the entry at once; while this process is not
+subscribed, entries live for one second only.
 """
 
 import asyncio
@@ -19,8 +19,8 @@ from keys.errors import AccountSuspended, AuthenticationUnavailable, InvalidApiK
 from keys.principal import Principal
 
 MAX_ENTRIES = 20_000
-UNHEARD_FRESH_S = 1.0
-UNKNOWN_FRESH_S = 5.0
+UNSUBSCRIBED_TTL_S = 1.0
+UNKNOWN_KEY_TTL_S = 5.0
 
 Load = Callable[[str], Awaitable[Principal | None]]
 
@@ -35,59 +35,60 @@ async def _load(public_id: str) -> Principal | None:
     return await in_database(selectors.principal_of, public_id)
 
 
-class Directory:
-    """The keys this process has met lately."""
+class PrincipalCache:
+    """Cache of the principals of recently used keys. One instance per process."""
 
-    def __init__(self, *, salts: tuple[str, ...], fresh_s: float, stale_s: float, load: Load = _load) -> None:
+    def __init__(self, *, salts: tuple[str, ...], ttl_s: float, max_stale_s: float, load: Load = _load) -> None:
         self._salts = salts
-        self._fresh_s = fresh_s
-        self._stale_s = stale_s
+        self._ttl_s = ttl_s
+        self._max_stale_s = max_stale_s
         self._load = load
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
-        # Keys that were found right -> their public id and the digest they fit. Only who presents the whole key gets
-        # the shorter way, so its speed tells nobody anything.
+        # Verified keys -> public id and matching digest. Only a caller who presents the whole key takes this shorter
+        # path, so its timing reveals nothing.
         self._verified: dict[str, tuple[str, bytes]] = {}
         self._loading: dict[str, asyncio.Task[Principal | None]] = {}
-        # Whether changes are being heard; the subscriber sets it.
-        self.hears_changes = False
+        # Set by the subscriber to invalidations.
+        self.receives_invalidations = False
 
-    def forget(self, public_id: str) -> None:
-        """The key changed: read it again at its next use."""
+    def invalidate(self, public_id: str) -> None:
+        """Drop one key's entry; it is read again at its next use."""
         self._entries.pop(public_id, None)
         self._loading.pop(public_id, None)
 
-    def forget_all(self) -> None:
+    def invalidate_all(self) -> None:
+        """Drop all entries, verified keys included."""
         self._entries.clear()
         self._loading.clear()
         self._verified.clear()
 
     async def authenticate(self, presented: str | None, address: str | None) -> Principal:
-        """Who presents this key from this address.
+        """Return the principal of a presented key, used from `address`.
 
-        Raises InvalidApiKey (401) for every reason a key may not work, AccountSuspended (403),
-        AuthenticationUnavailable (503) when it is not known here and PostgreSQL is away.
+        Raises InvalidApiKey (401) for every reason that a key may not work, AccountSuspended (403), and
+        AuthenticationUnavailable (503) if the key is not cached and PostgreSQL is unavailable.
         """
         known = self._verified.get(presented or "")
         public_id = known[0] if known else _public_id(presented)
         entry = self._entries.get(public_id)
-        if entry is None or clock.monotonic_s() - entry.loaded_s > self._trusted_s(entry):
+        if entry is None or clock.monotonic_s() - entry.loaded_s > self._ttl_of_s(entry):
             entry = await self._refreshed(public_id, entry)
         principal = entry.principal
         if known and principal is not None and known[1] == principal.digest:
-            return permitted(principal, address)
-        principal = verified(presented or "", principal, address, self._salts)
+            return require_usable(principal, address)
+        principal = verify(presented or "", principal, address, self._salts)
         if len(self._verified) >= MAX_ENTRIES:
             self._verified.clear()
         self._verified[presented or ""] = (public_id, principal.digest)
         return principal
 
-    def _trusted_s(self, entry: _Entry) -> float:
+    def _ttl_of_s(self, entry: _Entry) -> float:
         if entry.principal is None:
-            return UNKNOWN_FRESH_S
-        return self._fresh_s if self.hears_changes else min(self._fresh_s, UNHEARD_FRESH_S)
+            return UNKNOWN_KEY_TTL_S
+        return self._ttl_s if self.receives_invalidations else min(self._ttl_s, UNSUBSCRIBED_TTL_S)
 
     async def _refreshed(self, public_id: str, known: _Entry | None) -> _Entry:
-        """Read the key once, however many calls are waiting for it."""
+        """Read the key, once for all calls that wait for it. Falls back to a stale entry when PostgreSQL fails."""
         task = self._loading.get(public_id)
         if task is None:
             task = asyncio.get_running_loop().create_task(self._read(public_id))
@@ -95,7 +96,7 @@ class Directory:
         try:
             principal = await asyncio.shield(task)
         except DatabaseError as exc:
-            if known is not None and clock.monotonic_s() - known.loaded_s <= self._stale_s:
+            if known is not None and clock.monotonic_s() - known.loaded_s <= self._max_stale_s:
                 return known
             raise AuthenticationUnavailable(retry_after_s=1) from exc
         return _Entry(principal, clock.monotonic_s())
@@ -105,7 +106,7 @@ class Directory:
         task = asyncio.current_task()
         try:
             principal = await self._load(public_id)
-            # Unless the key was announced as changed while it was being read.
+            # Do not cache a value that was invalidated while it was being read.
             if self._loading.get(public_id) is task:
                 self._entries[public_id] = _Entry(principal, started_s)
                 self._entries.move_to_end(public_id)
@@ -124,18 +125,18 @@ def _public_id(presented: str | None) -> str:
     return public_id
 
 
-def verified(presented: str, principal: Principal | None, address: str | None, salts: tuple[str, ...]) -> Principal:
-    """The principal, if this key is its key and works from this address now. Raises as `Directory.authenticate`."""
+def verify(presented: str, principal: Principal | None, address: str | None, salts: tuple[str, ...]) -> Principal:
+    """Return the principal if the key matches its digest and is usable. Raises as `PrincipalCache.authenticate`."""
     stored = principal.digest if principal else secret.DUMMY_DIGEST
-    # Always one comparison over the whole key, known or not.
+    # Constant time: one comparison over the whole key, whether the key is known or not.
     if secret.matches(presented, stored, salts) is None or principal is None:
         raise InvalidApiKey
-    return permitted(principal, address)
+    return require_usable(principal, address)
 
 
-def permitted(principal: Principal, address: str | None) -> Principal:
-    """The principal, if its key still works, and from this address. Raises as `Directory.authenticate`."""
-    if principal.is_revoked or (principal.works_until_s is not None and clock.now_s() >= principal.works_until_s):
+def require_usable(principal: Principal, address: str | None) -> Principal:
+    """Return the principal if its key is valid now and from this address. Raises as `PrincipalCache.authenticate`."""
+    if principal.is_revoked or (principal.valid_until_s is not None and clock.now_s() >= principal.valid_until_s):
         raise InvalidApiKey
     if not principal.policy.permits_address(address):
         raise InvalidApiKey
@@ -144,6 +145,6 @@ def permitted(principal: Principal, address: str | None) -> Principal:
     return principal
 
 
-def authenticate_now(presented: str, address: str | None, salts: tuple[str, ...]) -> Principal:
-    """As `Directory.authenticate`, straight from PostgreSQL: for pages and the management API."""
-    return verified(presented, selectors.principal_of(_public_id(presented)), address, salts)
+def authenticate_uncached(presented: str, address: str | None, salts: tuple[str, ...]) -> Principal:
+    """Authenticate without the cache, for pages and the management API. Raises as `PrincipalCache.authenticate`."""
+    return verify(presented, selectors.principal_of(_public_id(presented)), address, salts)

@@ -13,7 +13,7 @@ from codexflow.lib.ids import new_id
 
 
 class ApiKey(models.Model):
-    """A developer's key: `cfx_<public_id>_<secret><checksum>`. Limits left empty are the plan's."""
+    """API key: `cfx_<public_id>_<secret><checksum>`. Empty limits are the plan's."""
 
     class State(models.TextChoices):
         ACTIVE = "active", _("Active")
@@ -23,7 +23,7 @@ class ApiKey(models.Model):
 
     class Kind(models.TextChoices):
         STANDARD = "standard", _("Standard")
-        # Of the playground page: nobody ever sees its secret, the session stands for it.
+        # For the playground page, authenticated by the session: its secret is never shown.
         PLAYGROUND = "playground", _("Playground")
 
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
@@ -34,20 +34,20 @@ class ApiKey(models.Model):
     created_by = models.ForeignKey(User, on_delete=models.PROTECT, related_name="keys")
     name = models.CharField(_("name"), max_length=100)
     public_id = models.CharField(_("public id"), max_length=8, unique=True, editable=False)
-    # HMAC-SHA256 of the whole key under HASH_SALT; `salt_version` says which salt (1 = the current one at issue).
+    # HMAC-SHA256 of the whole key under HASH_SALT.
     digest = models.BinaryField(max_length=32, editable=False)
     last_four = models.CharField(max_length=4, editable=False)
     created_at = models.DateTimeField(_("created"), default=now, editable=False)
     expires_at = models.DateTimeField(_("expires"), null=True, blank=True)
     revoked_at = models.DateTimeField(_("revoked"), null=True, blank=True)
-    # Set when a successor was issued: the key works until its grace ends.
+    # Set when a successor was issued: the key works until `rotation_ends_at`.
     rotated_to = models.ForeignKey(
         "self", on_delete=models.SET_NULL, null=True, blank=True, related_name="rotated_from"
     )
     rotation_ends_at = models.DateTimeField(_("grace ends"), null=True, blank=True)
     last_used_at = models.DateTimeField(_("last used"), null=True, blank=True)
 
-    # What the key may do; empty means everything the plan allows.
+    # Allow-lists and limits; empty allows what the plan allows.
     allowed_networks = ArrayField(models.CharField(max_length=43), default=list, blank=True)
     allowed_stages = ArrayField(models.CharField(max_length=20), default=list, blank=True)
     allowed_models = ArrayField(models.CharField(max_length=100), default=list, blank=True)
@@ -66,7 +66,7 @@ class ApiKey(models.Model):
         verbose_name_plural = _("API keys")
         indexes = [models.Index(fields=["organization", "-created_at"], name="key_org_created")]
         constraints = [
-            # Pages that ask at the same time share one.
+            # Concurrent requests of playground pages share one key.
             models.UniqueConstraint(
                 fields=["organization", "created_by"],
                 condition=models.Q(kind="playground", revoked_at=None),
@@ -80,11 +80,11 @@ class ApiKey(models.Model):
 
     @property
     def prefix(self) -> str:
-        """What may be shown of the key after it was issued."""
+        """Part of the key that may be shown after it was issued."""
         return f"cfx_{self.public_id}"
 
     def state(self, at: datetime) -> "State":
-        """The key's state at a moment. A rotated key still works until its grace ends."""
+        """State of the key at a moment. A rotated key works until `rotation_ends_at`."""
         if self.revoked_at is not None and self.revoked_at <= at:
             return self.State.REVOKED
         if self.rotation_ends_at is not None and self.rotation_ends_at <= at:

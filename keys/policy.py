@@ -1,4 +1,4 @@
-"""What a key may do. Empty lists allow everything that the plan allows."""
+"""Allow-lists of a key. Empty lists allow everything that the plan allows. Pure."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 Network: TypeAlias = IPv4Network | IPv6Network
 
-# What a key may be restricted to: the gateway's APIs, and changing things through the management API.
+# Surfaces that a key may be restricted to: the gateway's APIs, and changes through the management API.
 MANAGEMENT = "management"
 SURFACES = ("chat", "completions", "responses", "messages", "embeddings", MANAGEMENT)
 
@@ -32,12 +32,12 @@ class KeyPolicy:
         return not self.allowed_surfaces or surface in self.allowed_surfaces
 
     def permits_address(self, address: str | None) -> bool:
-        """Whether a client at `address` may use the key. What is no address is inside no network."""
+        """Return whether a client at `address` may use the key. Text that is not an address is in no network."""
         return not self.allowed_networks or is_inside(address, self.allowed_networks)
 
 
 def is_inside(address: str | None, networks: Iterable[Network]) -> bool:
-    """Whether `address` lies in one of `networks`. An IPv4 client of a dual-stack socket counts as IPv4."""
+    """Return whether `address` lies in one of `networks`. An IPv4 client of a dual-stack socket counts as IPv4."""
     try:
         client = ip_address(address or "")
     except ValueError:
@@ -47,15 +47,15 @@ def is_inside(address: str | None, networks: Iterable[Network]) -> bool:
 
 
 def parse_networks(texts: Sequence[str]) -> tuple[Network, ...]:
-    """Networks in CIDR notation, or single addresses. Raises ValueError naming the first that is neither."""
+    """Parse networks in CIDR notation or single addresses. Raises ValueError naming the first that is neither."""
     for text in texts:
-        if "%" in text:  # an interface of one machine, as long as anybody likes
+        if "%" in text:  # an IPv6 zone: it names an interface of one machine and has no length limit
             raise ValueError(f"{text!r} does not appear to be an IPv4 or IPv6 network")
     return tuple(ip_network(text.strip()) for text in texts)
 
 
 def is_within(network: Network, around: Iterable[Network]) -> bool:
-    """Whether all of `network` lies in one of the others."""
+    """Return whether all of `network` lies in one of `around`."""
     return any(
         network.version == other.version and network.subnet_of(other)  # type: ignore[arg-type] # of one version
         for other in around

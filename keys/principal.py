@@ -1,4 +1,4 @@
-"""Principal: a caller once its key is known."""
+"""Principal: the authenticated caller of the gateway."""
 
 from dataclasses import dataclass, field
 from uuid import UUID
@@ -10,9 +10,9 @@ from keys.policy import KeyPolicy
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Principal:
-    """Everything about a caller that a request needs, in one value that may be cached.
+    """Facts about a caller that a request needs, in one value that may be cached.
 
-    `limits` are those of the organization and of the key; `policy` is what plan and key allow together.
+    `limits` are those of the organization and of the key, in this order; `policy` is the intersection of plan and key.
     """
 
     key_id: UUID
@@ -22,12 +22,12 @@ class Principal:
     payer: Payer
     limits: tuple[Limits, Limits]
     margin_bp: int = 0
-    # The plan refuses while limits cannot be checked, hard budget or not.
+    # The plan refuses calls while limits cannot be checked, even without a hard budget.
     fails_closed: bool = False
     policy: KeyPolicy = field(default_factory=KeyPolicy)
-    # Unix seconds after which the key does not work: expiry or end of a rotation's grace.
-    works_until_s: float | None = None
+    # Unix time from which the key is invalid: expiry or end of a rotation's overlap.
+    valid_until_s: float | None = None
     is_revoked: bool = False
     is_suspended: bool = False
-    # The organization wants prompts and answers kept.
+    # The organization retains prompts and responses.
     keeps_content: bool = False

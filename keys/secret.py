@@ -1,4 +1,4 @@
-"""API keys: make, check for typing errors, digest.
+"""Secrets of API keys: creation, checksum, digest.
 
 A key is `cfx_<8 public id>_<32 secret><6 checksum>`, all base62. The checksum is the CRC-32 of everything before it:
 a mistyped key is refused without a look-up, and secret scanners find real keys without false alarms. It proves
@@ -23,32 +23,32 @@ _KEY = re.compile(
     rf"({PREFIX}_([0-9A-Za-z]{{{PUBLIC_ID_CHARS}}})_[0-9A-Za-z]{{{SECRET_CHARS}}})([0-9A-Za-z]{{{CHECKSUM_CHARS}}})"
 )
 
-# Compared when nobody has the public id, so that an unknown key takes as long as a wrong one. No key has this digest.
+# Compared when the public id is unknown, so that an unknown key takes as long as a wrong one. No key has this digest.
 DUMMY_DIGEST = bytes(sha256().digest_size)
 
 
 @dataclass(frozen=True, slots=True)
 class MintedKey:
-    """A new key. `key` is shown once and then forgotten."""
+    """A new key. `key` is shown once and never stored."""
 
     public_id: str
     key: str = field(repr=False)
 
 
 def mint() -> MintedKey:
-    """A new random key."""
+    """Create a random key."""
     public_id = _random_base62(PUBLIC_ID_CHARS)
     body = f"{PREFIX}_{public_id}_{_random_base62(SECRET_CHARS)}"
     return MintedKey(public_id, with_checksum(body))
 
 
 def with_checksum(body: str) -> str:
-    """A key without typing errors from all of it but its checksum."""
+    """Append the checksum to a key's body."""
     return body + _checksum(body)
 
 
 def split(text: str) -> str | None:
-    """The public id of something that is written like a key and has no typing error; otherwise None."""
+    """Return the public id of a well-formed key with a valid checksum; otherwise None."""
     found = _KEY.fullmatch(text)
     if found is None or _checksum(found[1]) != found[3]:
         return None
@@ -56,14 +56,14 @@ def split(text: str) -> str | None:
 
 
 def digest(key: str, salt: str) -> bytes:
-    """What is stored instead of the key: HMAC-SHA256 of the whole key, keyed by `salt`. 32 bytes."""
+    """Digest stored instead of the key: HMAC-SHA256 of the whole key, keyed by `salt`. 32 bytes."""
     return hmac.digest(salt.encode(), key.encode(), "sha256")
 
 
 def matches(key: str, stored: bytes, salts: Sequence[str]) -> int | None:
-    """The place in `salts` of the salt under which `key` has the digest `stored`; None when there is none.
+    """Return the index in `salts` of the salt under which `key` has the digest `stored`; None if there is none.
 
-    Tries every salt in constant time: how long it takes tells nothing about the digest or about which salt fits.
+    Tries every salt in constant time: its duration reveals nothing about the digest or the matching salt.
     """
     found = None
     for index, salt in enumerate(salts):

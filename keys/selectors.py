@@ -1,4 +1,4 @@
-"""Reading keys."""
+"""Selectors of keys and principals."""
 
 from collections.abc import Collection, Mapping, Sequence
 from uuid import UUID
@@ -10,24 +10,24 @@ from accounts.models import Organization
 from billing.limiter.limits import Payer
 from billing.models import Plan
 from billing.plans import UNLIMITED, Limits
-from billing.services import limits_of, open_account
+from billing.services import limits_of
 from keys.models import ApiKey
 from keys.policy import KeyPolicy, parse_networks
 from keys.principal import Principal
 
 
 def keys_of(organization: Organization) -> QuerySet[ApiKey]:
-    """The organization's keys, newest first; without those of playground pages, which nobody holds."""
+    """Keys of the organization, newest first, without playground keys, whose secrets are not known to any user."""
     return ApiKey.objects.filter(organization=organization, kind=ApiKey.Kind.STANDARD).order_by("-created_at")
 
 
-def held_keys_of(organization: Organization) -> QuerySet[ApiKey]:
-    """Those that count against the plan's number: neither revoked nor replaced by a successor."""
+def counted_keys_of(organization: Organization) -> QuerySet[ApiKey]:
+    """Keys that count against the plan's maximum: neither revoked nor replaced by a successor."""
     return keys_of(organization).filter(revoked_at=None, rotation_ends_at=None)
 
 
 def key_names_of(organization: Organization, ids: Collection[UUID] | None = None) -> dict[UUID, str]:
-    """What the organization's keys are called, all of them or those of `ids`; the newest 500 at most."""
+    """Names of the organization's keys by id, all or those of `ids`; the newest 500 at most."""
     rows = ApiKey.objects.filter(organization=organization).order_by("-created_at")
     if ids is not None:
         rows = rows.filter(pk__in=ids)
@@ -35,21 +35,21 @@ def key_names_of(organization: Organization, ids: Collection[UUID] | None = None
 
 
 def key_of(organization: Organization, key_id: UUID) -> ApiKey | None:
-    """One key of the organization; None when there is none, or it is somebody else's."""
+    """One key of the organization; None if it has none with that id."""
     return keys_of(organization).select_related("organization", "created_by", "rotated_to").filter(pk=key_id).first()
 
 
 class _Hashed(Func):
-    """SHA-256 of a text in hexadecimal digits. Django's own asks for an extension that PostgreSQL no longer needs."""
+    """SHA-256 of a text in hexadecimal digits. Django's own function needs the pgcrypto extension."""
 
     template = "encode(sha256(convert_to(%(expressions)s, 'UTF8')), 'hex')"
     output_field = CharField()
 
 
 def keys_by_litellm_name(names: Collection[str]) -> dict[str, ApiKey]:
-    """Keys that LiteLLM knows by one of `names`: by their `litellm_key_id`, or by its SHA-256 in hexadecimal digits.
+    """Keys by the name that LiteLLM uses for them: `litellm_key_id`, or its SHA-256 in hexadecimal digits.
 
-    Where several keys claim a name, the oldest has it.
+    If several keys have the same name, the oldest is returned.
     """
     rows = (
         ApiKey.objects.exclude(litellm_key_id="")
@@ -61,13 +61,13 @@ def keys_by_litellm_name(names: Collection[str]) -> dict[str, ApiKey]:
 
 
 def keys_by_digest(digests: Mapping[str, Sequence[bytes]]) -> dict[str, ApiKey]:
-    """Keys of these public ids whose digest is among those given with it."""
+    """Keys by public id whose digest is among those given for it."""
     rows = ApiKey.objects.filter(public_id__in=digests)
     return {row.public_id: row for row in rows if bytes(row.digest) in digests[row.public_id]}
 
 
 def principal_of(public_id: str) -> Principal | None:
-    """Who a key turns out to be, with all limits worked out; None when there is no such key.
+    """Principal of a key, with its effective limits and policy; None if there is no such key.
 
     Opens the organization's account when it has none yet.
     """
@@ -75,7 +75,7 @@ def principal_of(public_id: str) -> Principal | None:
     if key is None:
         return None
     organization = key.organization
-    account = getattr(organization, "account", None) or open_account(organization)
+    account = organization.account
     ends = [moment.timestamp() for moment in (key.expires_at, key.rotation_ends_at) if moment is not None]
     plan = account.plan
     return Principal(
@@ -88,12 +88,12 @@ def principal_of(public_id: str) -> Principal | None:
         margin_bp=plan.margin_bp,
         fails_closed=plan.limiter_fail == Plan.LimiterFail.CLOSED,
         policy=KeyPolicy(
-            allowed_stages=_both(plan.allowed_stages, key.allowed_stages),
-            allowed_models=_both(plan.allowed_models, key.allowed_models),
+            allowed_stages=_intersection(plan.allowed_stages, key.allowed_stages),
+            allowed_models=_intersection(plan.allowed_models, key.allowed_models),
             allowed_surfaces=frozenset(key.allowed_surfaces),
             allowed_networks=parse_networks(key.allowed_networks),
         ),
-        works_until_s=min(ends) if ends else None,
+        valid_until_s=min(ends) if ends else None,
         is_revoked=key.revoked_at is not None,
         keeps_content=organization.content_retention_days > 0,
         is_suspended=not organization.is_active or key.created_by.is_suspended,
@@ -114,11 +114,12 @@ def _limits_of_key(key: ApiKey) -> Limits:
     )
 
 
-_NOTHING = frozenset({"-"})
+# An empty allow-list allows everything, so a list that allows nothing holds a name that nothing has.
+_ALLOWS_NOTHING = frozenset({"-"})
 
 
-def _both(a: list[str], b: list[str]) -> frozenset[str]:
-    """What two allow-lists allow together; an empty list allows everything, so "nothing" needs a name of its own."""
+def _intersection(a: list[str], b: list[str]) -> frozenset[str]:
+    """Intersection of two allow-lists, each of which allows everything when empty."""
     if not a or not b:
         return frozenset(a or b)
-    return frozenset(a) & frozenset(b) or _NOTHING
+    return frozenset(a) & frozenset(b) or _ALLOWS_NOTHING

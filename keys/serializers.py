@@ -1,4 +1,4 @@
-"""Keys as the management API shows and takes them."""
+"""Serializers of the management API for keys and budgets."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -12,7 +12,7 @@ from billing.selectors import KeySpend
 from codexflow.catalogue import directory
 from codexflow.catalogue.schema import DIRECT, STAGES
 from codexflow.lib.clock import now
-from codexflow.lib.money import BadAmount, format_usd, parse_usd
+from codexflow.lib.money import InvalidAmount, format_usd, parse_usd
 from keys.models import ApiKey
 from keys.policy import SURFACES, parse_networks
 from keys.services import OVERLAPS_S
@@ -20,7 +20,7 @@ from keys.services import OVERLAPS_S
 
 @extend_schema_field(OpenApiTypes.STR)
 class UsdField(serializers.Field[int, str, str, Any]):
-    """An amount in USD as text; nanos inside."""
+    """Amount in USD as text; nanos internally."""
 
     @override
     def to_representation(self, value: int) -> str:
@@ -30,7 +30,7 @@ class UsdField(serializers.Field[int, str, str, Any]):
     def to_internal_value(self, data: Any) -> int:
         try:
             nanos = parse_usd(str(data))
-        except BadAmount as exc:
+        except InvalidAmount as exc:
             raise serializers.ValidationError(str(exc)) from exc
         if not 0 <= nanos < 2**53:
             raise serializers.ValidationError("Not an amount that a budget can have.")
@@ -38,7 +38,7 @@ class UsdField(serializers.Field[int, str, str, Any]):
 
 
 class KeySerializer(serializers.ModelSerializer[ApiKey]):
-    """A key without its secret. `spends` in the context: what keys did this month, by their ids."""
+    """A key without its secret. Takes `spends` from the context: KeySpend of this month by key id."""
 
     prefix = serializers.CharField(read_only=True)
     state = serializers.SerializerMethodField()
@@ -60,20 +60,20 @@ class KeySerializer(serializers.ModelSerializer[ApiKey]):
         return str(key.state(now()))
 
     def get_spend_month_usd(self, key: ApiKey) -> str:
-        """In the present calendar month (UTC)."""
+        """Cost in the current calendar month (UTC)."""
         spends: dict[Any, KeySpend] = self.context.get("spends", {})
         found = spends.get(key.pk)
         return format_usd(found.month_nanos if found else 0)
 
 
 class KeyPageSerializer(serializers.Serializer[Any]):
-    """All keys of the organization, those that were revoked as well."""
+    """All keys of the organization, revoked ones included."""
 
     data = KeySerializer(many=True)  # type: ignore[assignment] # a field that is named so
 
 
 class IssuedKeySerializer(KeySerializer):
-    """A key just made, with its secret: this once."""
+    """A new key with its secret, which is shown only in this response."""
 
     key = serializers.CharField()
 
@@ -81,20 +81,20 @@ class IssuedKeySerializer(KeySerializer):
         fields = [*KeySerializer.Meta.fields, "key"]
 
 
-_MOST = 2**31 - 1
-# Later moments are in no calendar, or in none east of Greenwich: no page could show them.
-_LATEST = datetime(9999, 1, 1, tzinfo=UTC)
+_MAX_INTEGER = 2**31 - 1
+# Later moments fall into the year 10000 in zones east of Greenwich, which datetime cannot represent.
+_EXPIRY_BOUND = datetime(9999, 1, 1, tzinfo=UTC)
 
 
 class NewKeySerializer(serializers.Serializer[Any]):
-    """What a new key may be given. Limits and lists left out, null or empty are the plan's."""
+    """Name and terms of a new key. Limits and allow-lists left out, null or empty are the plan's."""
 
     name = serializers.CharField(max_length=100)
     expires_at = serializers.DateTimeField(required=False, allow_null=True)
-    daily_requests = serializers.IntegerField(required=False, allow_null=True, min_value=0, max_value=_MOST)
-    rpm = serializers.IntegerField(required=False, allow_null=True, min_value=0, max_value=_MOST)
-    tpm = serializers.IntegerField(required=False, allow_null=True, min_value=0, max_value=_MOST)
-    concurrent_streams = serializers.IntegerField(required=False, allow_null=True, min_value=0, max_value=_MOST)
+    daily_requests = serializers.IntegerField(required=False, allow_null=True, min_value=0, max_value=_MAX_INTEGER)
+    rpm = serializers.IntegerField(required=False, allow_null=True, min_value=0, max_value=_MAX_INTEGER)
+    tpm = serializers.IntegerField(required=False, allow_null=True, min_value=0, max_value=_MAX_INTEGER)
+    concurrent_streams = serializers.IntegerField(required=False, allow_null=True, min_value=0, max_value=_MAX_INTEGER)
     budget_day_usd = UsdField(source="budget_day_nanos", required=False, allow_null=True)
     budget_month_usd = UsdField(source="budget_month_nanos", required=False, allow_null=True)
 
@@ -111,7 +111,7 @@ class NewKeySerializer(serializers.Serializer[Any]):
     def validate_expires_at(self, value: Any) -> Any:
         if value is not None and value <= now():
             raise serializers.ValidationError("The moment of expiry is over.")
-        if value is not None and value >= _LATEST:
+        if value is not None and value >= _EXPIRY_BOUND:
             raise serializers.ValidationError("Too late for a calendar. For a key without an end, leave it out.")
         return value
 
@@ -135,19 +135,19 @@ class NewKeySerializer(serializers.Serializer[Any]):
 
 
 class BudgetsSerializer(serializers.Serializer[Any]):
-    """What the organization may spend in a UTC day and month; null is no budget."""
+    """Budgets of the organization for a UTC day and month; null is no budget."""
 
     budget_day_usd = UsdField(source="budget_day_nanos", allow_null=True)
     budget_month_usd = UsdField(source="budget_month_nanos", allow_null=True)
 
 
 class KeyChangesSerializer(NewKeySerializer):
-    """What shall be different; everything left out stays as it is."""
+    """Changes to a key; fields left out do not change."""
 
     name = serializers.CharField(max_length=100, required=False)
 
 
 class RotationSerializer(serializers.Serializer[Any]):
-    """How long both keys work."""
+    """Overlap of a rotation, during which both keys work."""
 
     overlap_s = serializers.ChoiceField(OVERLAPS_S, help_text="Seconds that the old key goes on working.")

@@ -14,14 +14,15 @@ from accounts import audit
 from accounts.models import Organization, User
 from billing.models import Account
 from billing.plans import UNLIMITED, Limits
-from billing.services import limits_of, open_account
+from billing.selectors import account_of
+from billing.services import limits_of
 from codexflow.lib.clock import now
 from codexflow.lib.money import format_usd
-from keys import notices, secret
+from keys import invalidation, secret
 from keys.errors import ActionNotAllowed, KeyLimitReached, KeyNotChangeable, KeyNotRotatable, LimitAbovePlan
 from keys.models import ApiKey
 from keys.policy import is_within, parse_networks
-from keys.selectors import held_keys_of
+from keys.selectors import counted_keys_of
 
 LIMITS = ("daily_requests", "rpm", "tpm", "concurrent_streams")
 BUDGETS = ("budget_day_nanos", "budget_month_nanos")
@@ -30,7 +31,7 @@ SCOPES = ("allowed_stages", "allowed_models", "allowed_surfaces")
 
 @dataclass(frozen=True, slots=True)
 class IssuedKey:
-    """A key just made. `plain` exists only here: it is shown once and never stored."""
+    """A new key. `plain` is the whole key: it is shown once and never stored."""
 
     row: ApiKey
     plain: str
@@ -38,7 +39,7 @@ class IssuedKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyTerms:
-    """What a key may do; None and empty lists leave it to the plan."""
+    """Limits and allow-lists of a key; None and empty lists mean the plan's."""
 
     expires_at: datetime | None = None
     daily_requests: int | None = None
@@ -54,17 +55,18 @@ class KeyTerms:
 
     @classmethod
     def of(cls, key: ApiKey) -> "KeyTerms":
-        """What `key` may do now."""
+        """Current terms of `key`."""
         return cls(**{each.name: _frozen(getattr(key, each.name)) for each in fields(cls)})
 
     def within(self, key: ApiKey) -> "KeyTerms":
-        """These terms, and nothing that `key` itself may not do.
+        """Return these terms narrowed to those of `key`.
 
-        Raises ActionNotAllowed when a list has nothing in common with the key's: an empty one would allow everything.
+        Raises ActionNotAllowed if an allow-list has nothing in common with the key's: an empty list would allow
+        everything.
         """
         limit = KeyTerms.of(key)
         least = {name: _least(getattr(self, name), getattr(limit, name)) for name in ("expires_at", *LIMITS, *BUDGETS)}
-        # A key that has a successor ends with its grace, and so does whatever it makes.
+        # A rotated key ends with its overlap, and so do keys that it creates.
         least["expires_at"] = _least(least["expires_at"], key.rotation_ends_at)
         common = {name: _common(getattr(self, name), getattr(limit, name)) for name in SCOPES}
         values: dict[str, Any] = {**least, **common}
@@ -100,12 +102,12 @@ def _inside(wanted: tuple[str, ...], limit: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def require_within_plan(account: Account, terms: Mapping[str, Any]) -> None:
-    """Refuse terms above what the plan, or the organization's own budgets, allow. Lists are names that there are.
+    """Check that terms stay within the plan and the organization's own budgets.
 
-    Raises LimitAbovePlan, which names the field and the plan's value.
+    Allow-lists must hold existing names. Raises LimitAbovePlan, naming the field and the plan's value.
     """
     most = limits_of(account)
-    for name, limit in most_of(most).items():
+    for name, limit in max_terms(most).items():
         value = terms.get(name)
         if value is not None and limit is not None and value > limit:
             shown = format_usd(limit) if name in BUDGETS else str(limit)
@@ -118,8 +120,8 @@ def require_within_plan(account: Account, terms: Mapping[str, Any]) -> None:
             raise LimitAbovePlan(f"{name}: the plan allows {', '.join(allowed)}, not {', '.join(more)}.", param=name)
 
 
-def most_of(limits: Limits) -> dict[str, int | None]:
-    """The most that a key may be given, by the name of its term; None is no limit."""
+def max_terms(limits: Limits) -> dict[str, int | None]:
+    """Maximum of each limit and budget that a key may have, by the name of its term; None is no limit."""
     most = {name: getattr(limits, name) for name in LIMITS}
     most |= {"budget_day_nanos": limits.day_budget_nanos, "budget_month_nanos": limits.month_budget_nanos}
     return {name: None if limit == UNLIMITED else limit for name, limit in most.items()}
@@ -134,15 +136,15 @@ def issue_key(
     address: str | None = None,
     terms: KeyTerms = KeyTerms(),
 ) -> IssuedKey:
-    """Make a key of the organization, in one transaction with its audit entry. It works at once.
+    """Create a key of the organization, in one transaction with the audit entry. It works at once.
 
-    Raises KeyLimitReached when the plan allows no more keys, LimitAbovePlan when it allows none that may do so much.
+    Raises KeyLimitReached if the plan allows no more keys, LimitAbovePlan if the terms exceed the plan.
     """
     with transaction.atomic():
-        account = open_account(organization)
-        # The account's row is the queue in which simultaneous creations wait for each other.
+        account = account_of(organization)
+        # Lock the account, so that simultaneous creations cannot pass the plan's maximum.
         Account.objects.select_for_update().get(pk=account.pk)
-        if held_keys_of(organization).count() >= account.plan.max_keys:
+        if counted_keys_of(organization).count() >= account.plan.max_keys:
             raise KeyLimitReached
         require_within_plan(account, {each.name: getattr(terms, each.name) for each in fields(terms)})
         issued = _mint(organization, name=name, created_by=created_by, terms=terms)
@@ -182,7 +184,7 @@ def _frozen(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-# How long a key may go on working beside its successor, in seconds.
+# Overlaps of a rotation that may be chosen, in seconds.
 OVERLAPS_S = (0, 3600, 24 * 3600, 7 * 24 * 3600)
 
 
@@ -195,29 +197,29 @@ def rotate_key(
     actor_label: str = "",
     address: str | None = None,
 ) -> IssuedKey:
-    """A successor with the same name and terms, in one transaction with its audit entry.
+    """Issue a successor with the same name and terms, in one transaction with the audit entry.
 
-    Both keys work until `overlap_s` (one of OVERLAPS_S) is over; with 0 every gateway process hears at once that the
-    old one does not. Each counts against limits of its own, both against the organization's.
-    Raises KeyNotRotatable for a key that does not work, is being rotated, or has a predecessor that still works, so
-    that a key of the plan's number is never more than two.
+    Both keys work until `overlap_s` (one of OVERLAPS_S) has passed; with 0 the old one is revoked in every gateway
+    process at once. Each counts against its own limits, and both against the organization's.
+    Raises KeyNotRotatable for a key that does not work, is being rotated, or has a predecessor that still works: one
+    key of the plan's maximum is never more than two working keys.
     """
     with transaction.atomic():
-        # Two people at once: the second finds the key rotated.
+        # Lock the key: the second of two simultaneous rotations finds it rotated.
         old = ApiKey.objects.select_for_update(of=("self",)).select_related("organization").get(pk=row.pk)
         moment = now()
         if old.state(moment) != ApiKey.State.ACTIVE or old.kind != ApiKey.Kind.STANDARD:
             raise KeyNotRotatable
         if old.rotated_from.filter(revoked_at=None, rotation_ends_at__gt=moment).exists():
             raise KeyNotRotatable("The key before it still works. Revoke that one first, or wait until its time ends.")
-        # LiteLLM's name for the key goes along: what is reported under it is the successor's from now on.
+        # LiteLLM's name for the key moves to the successor: later reports under it are the successor's.
         named, old.litellm_key_id = old.litellm_key_id, ""
         issued = _mint(
             old.organization, name=old.name, created_by=created_by, terms=KeyTerms.of(old), litellm_key_id=named
         )
         old.rotated_to, old.rotation_ends_at = issued.row, moment + timedelta(seconds=overlap_s)
         if not overlap_s:
-            old.revoked_at = moment  # clocks of hosts differ: what ends at once must not hang on them
+            old.revoked_at = moment  # clocks of hosts differ: an immediate end must not depend on comparing times
         old.save(update_fields=["rotated_to", "rotation_ends_at", "revoked_at", "litellm_key_id"])
         audit.record(
             "key.rotated",
@@ -229,23 +231,23 @@ def rotate_key(
             successor=str(issued.row.pk),
             overlap_s=overlap_s,
         )
-        transaction.on_commit(lambda: notices.key_changed(old.public_id))
+        transaction.on_commit(lambda: invalidation.invalidate_key(old.public_id))
     return issued
 
 
-# "Last used" is for people: once an hour is fine enough, and costs a busy key next to nothing.
-USED_EVERY = timedelta(hours=1)
+# `last_used_at` is only displayed: an hour is precise enough and avoids an update per batch for busy keys.
+LAST_USED_PRECISION = timedelta(hours=1)
 
 
 def mark_used(ids: Collection[UUID]) -> int:
-    """Note that these keys were used just now, unless that was noted lately. Returns how many were marked.
+    """Set `last_used_at` of these keys unless it is recent (LAST_USED_PRECISION). Returns how many were updated.
 
-    One statement; rows that somebody else is changing are left for the next time.
+    One transaction; rows locked by another transaction are skipped until the next time.
     """
-    lately = now() - USED_EVERY
+    recent = now() - LAST_USED_PRECISION
     due = (
         ApiKey.objects.filter(pk__in=ids)
-        .filter(Q(last_used_at=None) | Q(last_used_at__lt=lately))
+        .filter(Q(last_used_at=None) | Q(last_used_at__lt=recent))
         .select_for_update(skip_locked=True, no_key=True)
         .order_by("pk")
     )
@@ -254,14 +256,14 @@ def mark_used(ids: Collection[UUID]) -> int:
         return ApiKey.objects.filter(pk__in=found).update(last_used_at=now()) if found else 0
 
 
-# A playground's key ends by itself when nobody plays; while somebody does it is renewed in time.
-PLAYGROUND_LASTS = timedelta(hours=12)
+# A playground key expires by itself when unused; each use in the second half of its lifetime renews it.
+PLAYGROUND_KEY_LIFETIME = timedelta(hours=12)
 
 
 def playground_key(organization: Organization, user: User) -> ApiKey:
-    """The key that a person's calls from the playground count as, made on first use. Idempotent.
+    """Return the key under which a user's calls from the playground are counted, created on first use. Idempotent.
 
-    Its secret is thrown away: nobody can present it. It is not one of the plan's keys and not in the list of keys.
+    Its secret is discarded, so it cannot be presented. It does not count against the plan's maximum and is not listed.
     """
     moment = now()
     own = ApiKey.objects.filter(
@@ -269,7 +271,7 @@ def playground_key(organization: Organization, user: User) -> ApiKey:
     )
     key = own.first()
     if key is None:
-        terms = KeyTerms(expires_at=moment + PLAYGROUND_LASTS, allowed_surfaces=("chat",))
+        terms = KeyTerms(expires_at=moment + PLAYGROUND_KEY_LIFETIME, allowed_surfaces=("chat",))
         try:
             with transaction.atomic():
                 key = _mint(
@@ -277,9 +279,9 @@ def playground_key(organization: Organization, user: User) -> ApiKey:
                 ).row
                 audit.record("key.issued", key, organization=organization, actor=user, name=key.name)
         except IntegrityError:
-            key = own.get()  # two calls at once: the other one made it
-    if key.expires_at is None or key.expires_at - moment < PLAYGROUND_LASTS / 2:
-        key.expires_at = moment + PLAYGROUND_LASTS
+            key = own.get()  # a simultaneous call created it
+    if key.expires_at is None or key.expires_at - moment < PLAYGROUND_KEY_LIFETIME / 2:
+        key.expires_at = moment + PLAYGROUND_KEY_LIFETIME
         key.save(update_fields=["expires_at"])
     return key
 
@@ -292,17 +294,17 @@ def change_key(
     actor_label: str = "",
     address: str | None = None,
 ) -> ApiKey:
-    """Give a key another name or other terms, in one transaction with its audit entries.
+    """Change a key's name or terms, in one transaction with the audit entries.
 
-    `changes` has the name and the fields of KeyTerms that shall be different. Every gateway process hears of it at
-    once. Raises LimitAbovePlan, and KeyNotChangeable for a key that will never work again.
+    `changes` holds new values by field: `name` and fields of KeyTerms. Gateway processes are notified after the
+    commit. Raises LimitAbovePlan, and KeyNotChangeable for a revoked key.
     """
     changes = {name: value for name, value in changes.items() if _frozen(getattr(row, name)) != value}
     if not changes:
         return row
     if row.state(now()) == ApiKey.State.REVOKED:
         raise KeyNotChangeable
-    require_within_plan(open_account(row.organization), changes)
+    require_within_plan(account_of(row.organization), changes)
     who: dict[str, Any] = {"actor": actor, "actor_label": actor_label, "address": address}
     with transaction.atomic():
         old = {name: getattr(row, name) for name in changes}
@@ -313,18 +315,20 @@ def change_key(
         if "name" in changes:
             audit.record("key.renamed", row, organization=row.organization, **who, old=old["name"], new=row.name)
         if terms:
-            facts = {name: {"old": _told(old[name]), "new": _told(value)} for name, value in terms.items()}
+            facts = {
+                name: {"old": _audit_value(old[name]), "new": _audit_value(value)} for name, value in terms.items()
+            }
             audit.record("key.changed", row, organization=row.organization, **who, changes=facts)
-            transaction.on_commit(lambda: notices.key_changed(row.public_id))
+            transaction.on_commit(lambda: invalidation.invalidate_key(row.public_id))
     return row
 
 
-def _told(value: Any) -> Any:
+def _audit_value(value: Any) -> Any:
     return value.isoformat() if isinstance(value, datetime) else _plain(value)
 
 
 def revoke_key(row: ApiKey, *, actor: User | None = None, actor_label: str = "", address: str | None = None) -> ApiKey:
-    """Stop a key for good, in one transaction; every gateway process hears of it at once. Idempotent."""
+    """Revoke a key permanently, in one transaction; gateway processes are notified after the commit. Idempotent."""
     if row.revoked_at is not None:
         return row
     with transaction.atomic():
@@ -333,15 +337,15 @@ def revoke_key(row: ApiKey, *, actor: User | None = None, actor_label: str = "",
         audit.record(
             "key.revoked", row, organization=row.organization, actor=actor, actor_label=actor_label, address=address
         )
-        transaction.on_commit(lambda: notices.key_changed(row.public_id))
+        transaction.on_commit(lambda: invalidation.invalidate_key(row.public_id))
     return row
 
 
 def revoke_keys(
     organization: Organization, *, made_by: User | None, actor: User | None = None, address: str | None = None
 ) -> int:
-    """Stop all keys of an organization, or all that one person made in it, each as `revoke_key` does. How many."""
-    # All kinds of keys, also those that nobody sees in a list.
+    """Revoke all keys of an organization, or those that one user made in it, as `revoke_key`. Returns how many."""
+    # All kinds, playground keys included.
     rows = ApiKey.objects.filter(organization=organization, revoked_at=None).select_related("organization")
     if made_by is not None:
         rows = rows.filter(created_by=made_by)

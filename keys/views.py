@@ -1,4 +1,4 @@
-"""The page of an organization's API keys."""
+"""Pages of an organization's API keys."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,9 +11,9 @@ from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_safe
 
-from accounts.freshness import freshly_proved
 from accounts.models import Organization
 from accounts.permissions import Action
+from accounts.reauthentication import recently_authenticated
 from accounts.tenancy import PageRequest, Tenant, organization_page
 from billing.selectors import KeySpend, account_of, spend_by_key
 from codexflow.lib.clock import now
@@ -21,12 +21,12 @@ from keys import services
 from keys.errors import KeyLimitReached, KeyNotChangeable, KeyNotRotatable
 from keys.forms import KeyForm, RotateForm
 from keys.models import ApiKey
-from keys.selectors import held_keys_of, key_of, keys_of
+from keys.selectors import counted_keys_of, key_of, keys_of
 
 
 @dataclass(frozen=True, slots=True)
 class KeyRow:
-    """A key as pages show it."""
+    """A key, its current state and its spend, for a table row or the detail page."""
 
     key: ApiKey
     state: ApiKey.State
@@ -50,13 +50,13 @@ def rows_of(organization: Organization, at: datetime) -> list[KeyRow]:
 @organization_page()
 @require_safe
 def key_list(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
-    """All keys, working ones first."""
+    """List all keys, working ones first."""
     return render(
         request,
         "keys/list.html",
         {
             "rows": rows_of(tenant.organization, now()),
-            "held": held_keys_of(tenant.organization).count(),
+            "held": counted_keys_of(tenant.organization).count(),
             "max_keys": account_of(tenant.organization).plan.max_keys,
         },
     )
@@ -65,7 +65,7 @@ def key_list(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
 @organization_page()
 @require_safe
 def detail(request: PageRequest, tenant: Tenant, key_id: UUID) -> HttpResponseBase:
-    """One key: what it may do and what it did. Into the drawer, or a page of its own."""
+    """Show one key's terms and spend, in the drawer or as a page."""
     key, moment = _key_or_404(tenant, key_id), now()
     context = {
         "row": KeyRow(key, key.state(moment), spend_by_key(tenant.organization, moment.date()).get(key.pk)),
@@ -76,11 +76,11 @@ def detail(request: PageRequest, tenant: Tenant, key_id: UUID) -> HttpResponseBa
 
 
 @organization_page(Action.MANAGE_KEYS)
-@freshly_proved
+@recently_authenticated
 @require_http_methods(["GET", "POST"])
 @never_cache
 def create(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
-    """The form, and after it the secret: in this answer only, never in a message, a log or a history."""
+    """Create a key and show its secret, in this response only: never in a message, a log or the browser's history."""
     form = KeyForm(request.POST or None, account=account_of(tenant.organization))
     template = _part(request, "keys/create.html")
     if request.method == "POST" and form.is_valid():
@@ -105,7 +105,7 @@ def create(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
 @organization_page(Action.MANAGE_KEYS)
 @require_http_methods(["GET", "POST"])
 def edit(request: PageRequest, tenant: Tenant, key_id: UUID) -> HttpResponseBase:
-    """Another name, other limits; in force everywhere at once."""
+    """Change a key's name and terms; applies in every gateway process at once."""
     key = _key_or_404(tenant, key_id)
     form = KeyForm(request.POST or None, account=account_of(tenant.organization), key=key)
     if request.method == "POST" and form.is_valid():
@@ -122,11 +122,11 @@ def edit(request: PageRequest, tenant: Tenant, key_id: UUID) -> HttpResponseBase
 
 
 @organization_page(Action.MANAGE_KEYS)
-@freshly_proved
+@recently_authenticated
 @require_http_methods(["GET", "POST"])
 @never_cache
 def rotate(request: PageRequest, tenant: Tenant, key_id: UUID) -> HttpResponseBase:
-    """Ask how long both keys shall work, then show the new secret: in this answer only."""
+    """Rotate a key with a chosen overlap and show the new secret, in this response only."""
     key = _key_or_404(tenant, key_id)
     form = RotateForm(request.POST or None)
     if request.method == "POST" and form.is_valid():
@@ -155,7 +155,7 @@ def rotate(request: PageRequest, tenant: Tenant, key_id: UUID) -> HttpResponseBa
 @organization_page(Action.MANAGE_KEYS)
 @require_http_methods(["GET", "POST"])
 def revoke(request: PageRequest, tenant: Tenant, key_id: UUID) -> HttpResponseBase:
-    """Ask what would happen, then make it happen."""
+    """Revoke a key after a confirmation."""
     key = _key_or_404(tenant, key_id)
     if request.method == "POST":
         services.revoke_key(key, actor=request.user, address=_address(request))
@@ -165,7 +165,7 @@ def revoke(request: PageRequest, tenant: Tenant, key_id: UUID) -> HttpResponseBa
 
 
 def _part(request: PageRequest, template: str) -> str:
-    """Only what goes into the dialog when a script asks, else the whole page."""
+    """Name of the template: only the dialog's body for htmx, otherwise the whole page."""
     return f"{template}#body" if request.htmx else template
 
 

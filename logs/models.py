@@ -108,21 +108,21 @@ class UpstreamAttempt(models.Model):
     # HTTP status of the upstream's answer; 0 when there was none.
     status = models.SmallIntegerField()
     error_code = models.TextField(default="")
-    started_ms = models.IntegerField()  # after the request's start
+    started_offset_ms = models.IntegerField()  # from the request's start
     first_byte_ms = models.IntegerField(null=True)
     duration_ms = models.IntegerField()
     response_id = models.TextField(default="")
-    # What LiteLLM told of it, by webhook or sync; without `told_ended_ms` it has told nothing.
-    told_model = models.TextField(null=True)  # noqa: DJ001 - NULL is "nothing told"
-    told_prompt_tokens = models.IntegerField(null=True)
-    told_cached_tokens = models.IntegerField(null=True)
-    told_cache_write_tokens = models.IntegerField(null=True)
-    told_cache_write_1h_tokens = models.IntegerField(null=True)
-    told_completion_tokens = models.IntegerField(null=True)
-    told_reasoning_tokens = models.IntegerField(null=True)
-    told_cost_nanos = models.BigIntegerField(null=True)
-    told_is_success = models.BooleanField(null=True)
-    told_ended_ms = models.BigIntegerField(null=True)
+    # LiteLLM's report of it, by webhook or sync; without `reported_ended_ms` there is none.
+    reported_model = models.TextField(null=True)  # noqa: DJ001 - NULL is "no report"
+    reported_prompt_tokens = models.IntegerField(null=True)
+    reported_cached_tokens = models.IntegerField(null=True)
+    reported_cache_write_tokens = models.IntegerField(null=True)
+    reported_cache_write_1h_tokens = models.IntegerField(null=True)
+    reported_completion_tokens = models.IntegerField(null=True)
+    reported_reasoning_tokens = models.IntegerField(null=True)
+    reported_cost_nanos = models.BigIntegerField(null=True)
+    reported_is_success = models.BooleanField(null=True)
+    reported_ended_ms = models.BigIntegerField(null=True)
 
     class Meta:
         db_table = "upstream_attempt"
@@ -274,8 +274,8 @@ class SyncRun(models.Model):
     duplicate = models.IntegerField(_("known before"), default=0)
     unmatched = models.IntegerField(_("unmatched"), default=0)
     # What LiteLLM says it had in the window, where it says so.
-    told_requests = models.BigIntegerField(_("requests by LiteLLM's count"), null=True)
-    told_cost_nanos = models.BigIntegerField(_("cost by LiteLLM's count (nano-USD)"), null=True)
+    reported_requests = models.BigIntegerField(_("requests by LiteLLM's count"), null=True)
+    reported_cost_nanos = models.BigIntegerField(_("cost by LiteLLM's count (nano-USD)"), null=True)
     error = models.TextField(_("error"), blank=True)
 
     class Meta:

@@ -2,6 +2,7 @@
 
 import os
 import socket
+from functools import partial
 
 from celery import shared_task
 from django.conf import settings
@@ -12,13 +13,24 @@ from logs.exports import jobs
 from logs.litellm import daily, ingest, stream, sync
 from logs.pipeline import drain, partitions, sweeper, verify
 from logs.pipeline.reconcile import reconcile
+from logs.tail.publisher import Announcer
 
 
 @shared_task
 def drain_usage() -> str:
-    """Events from the stream to rows, ledger and rollups."""
-    done = drain.drain(sync_client(settings.ENV.redis_url), prefix=settings.ENV.redis_prefix, consumer=_consumer())
+    """Drain the usage stream into rows, ledger and rollups, and publish the rows to the live tail."""
+    redis, prefix = sync_client(settings.ENV.redis_url), settings.ENV.redis_prefix
+    done = drain.drain(
+        redis,
+        prefix=prefix,
+        consumer=_consumer(),
+        on_batch=partial(_announce, Announcer(redis, prefix)),
+    )
     return f"read {done.read}, stored {done.stored}, corrected {done.corrected}, dead {done.dead}"
+
+
+def _announce(announcer: Announcer, batch: drain.Drained) -> None:
+    announcer.announce(batch.new_rows, batch.corrected_rows)
 
 
 def _consumer() -> str:

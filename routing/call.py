@@ -17,7 +17,7 @@ from redis import ResponseError
 from billing.errors import InsufficientQuota, LimiterAway, RateLimitExceeded
 from billing.limiter.fallback import Breaker, Rations, Terms, Wish
 from billing.limiter.holds import CallSize, no_dearer_than_first
-from billing.limiter.limits import Admission, Claim, LoadTruth, Pulse, admit, heartbeat, settle
+from billing.limiter.limits import Admission, Claim, LoadTotals, Pulse, admit, heartbeat, settle
 from billing.pricing import FrozenRates, cost_nanos
 from codexflow.lib import clock
 from codexflow.lib.errors import AppError
@@ -25,7 +25,7 @@ from codexflow.lib.redis import Pipeline, RedisUnavailable
 from keys.principal import Principal
 from logs.pipeline.events import AttemptFact, UsageEvent, encode
 from logs.pipeline.journal import Journal
-from logs.pipeline.sweeper import settlement_of
+from logs.pipeline.settlement import settlement_of
 from routing.content_capture import Copy, Keeper
 from routing.errors import ClientDisconnected
 from routing.meter import Meter
@@ -100,7 +100,7 @@ class LiveCall:
             won = attempts[-1]
             attempts[-1] = msgspec.structs.replace(
                 won,
-                duration_ms=self.elapsed_ms() - won.started_ms,
+                duration_ms=self.elapsed_ms() - won.started_offset_ms,
                 # PostgreSQL knows no NUL; a provider might, and might write more than the journal takes.
                 response_id=(won.response_id or self.meter.response_id).replace("\0", "")[:MAX_RESPONSE_ID_CHARS],
             )
@@ -132,7 +132,7 @@ class FrontDesk:
         *,
         redis: Pipeline,
         journal: Journal,
-        load_truth: LoadTruth,
+        load_totals: LoadTotals,
         lease_ms: int,
         heartbeat_s: float,
         terms: Terms,
@@ -142,7 +142,7 @@ class FrontDesk:
         self._redis = redis
         self._journal = journal
         self._keeper = keeper
-        self._load_truth = load_truth
+        self._load_totals = load_totals
         self._lease_ms = lease_ms
         self._heartbeat_s = heartbeat_s
         self._live: dict[UUID, LiveCall] = {}
@@ -274,7 +274,7 @@ class FrontDesk:
             call.principal.limits,
             claim,
             lease_ms=self._lease_ms,
-            load_truth=self._load_truth,
+            load_totals=self._load_totals,
             is_forced=is_forced,
         )
 

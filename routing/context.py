@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from codexflow.env import Env
-from keys.lookup import Directory
+from keys.lookup import PrincipalCache
 from routing.call import FrontDesk
 from routing.upstream.attempts import RetryBudget
 from routing.upstream.breaker_store import Breakers
@@ -15,7 +15,7 @@ class House:
     """One a process, from startup to shutdown."""
 
     env: Env
-    keys: Directory
+    keys: PrincipalCache
     desk: FrontDesk
     breakers: Breakers
     retries: RetryBudget

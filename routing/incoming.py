@@ -11,7 +11,7 @@ from codexflow.lib.addresses import plain_address
 from codexflow.lib.errors import AppError
 from codexflow.lib.http import DIRECT_EXTENSION, Header, headers_of
 from codexflow.lib.ids import new_id
-from keys.lookup import Directory
+from keys.lookup import PrincipalCache
 from keys.principal import Principal
 from routing.errors import (
     BadHeader,
@@ -98,8 +98,8 @@ class Incoming:
             return token.strip()
         return self.header(b"x-api-key")
 
-    def principal(self, keys: Directory) -> Awaitable[Principal]:
-        """Who calls: whoever presents the key. Raises as `Directory.authenticate`."""
+    def principal(self, keys: PrincipalCache) -> Awaitable[Principal]:
+        """Who calls: whoever presents the key. Raises as `PrincipalCache.authenticate`."""
         return keys.authenticate(self.bearer(), self.address)
 
     async def read(self, *, limit_bytes: int, timeout_s: float) -> bytes:

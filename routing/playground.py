@@ -23,7 +23,7 @@ from codexflow.lib.db import in_database
 from codexflow.lib.errors import NotFound
 from codexflow.lib.origin import is_own_origin
 from keys.errors import AccountSuspended, ActionNotAllowed, InvalidApiKey
-from keys.lookup import Directory, permitted
+from keys.lookup import PrincipalCache, require_usable
 from keys.principal import Principal
 from keys.selectors import principal_of
 from keys.services import playground_key
@@ -59,7 +59,7 @@ class SessionIncoming(Incoming):
         super().__init__({**scope, "path": CHAT.path}, receive, send)
 
     @override
-    def principal(self, keys: Directory) -> Awaitable[Principal]:
+    def principal(self, keys: PrincipalCache) -> Awaitable[Principal]:
         return self._principal()
 
     async def _principal(self) -> Principal:
@@ -92,7 +92,7 @@ def player_of(slug: str, session_key: str, address: str | None) -> Principal:
     principal = principal_of(playground_key(membership.organization, user).public_id)
     if principal is None:
         raise AccountSuspended
-    return permitted(principal, address)
+    return require_usable(principal, address)
 
 
 def _user_of(session_key: str) -> User | None:

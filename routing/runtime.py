@@ -12,16 +12,16 @@ from django.db import DatabaseError
 
 from billing.errors import LimiterUnavailable
 from billing.limiter.fallback import Terms
-from billing.limiter.limits import Payer, ScopeTruth
-from billing.selectors import key_truths, organization_truths
+from billing.limiter.limits import Payer, ScopeTotals
+from billing.selectors import key_totals, organization_totals
 from codexflow.catalogue import directory
 from codexflow.env import Env, report
 from codexflow.lib.db import in_database
 from codexflow.lib.memory import use_one_arena
 from codexflow.lib.redis import Pipeline, async_client, sync_client
-from keys import lookup, notices
+from keys import invalidation, lookup
 from logs.pipeline.journal import Journal
-from logs.pipeline.sweeper import Shipper
+from logs.pipeline.shipper import JournalShipper
 from routing.call import FrontDesk
 from routing.content_capture import Keeper
 from routing.context import House
@@ -55,16 +55,16 @@ async def running(gateway: Gateway, env: Env) -> AsyncIterator[None]:
     pipeline = Pipeline(env.redis_url, timeout_s=env.redis_timeout_ms / 1000)
     await pipeline.start()
     journal = Journal(env.journal_dir, segment_s=env.journal_ship_after_s)
-    keys = lookup.Directory(
+    keys = lookup.PrincipalCache(
         salts=env.salts,
-        fresh_s=env.key_cache_fresh_s,
-        stale_s=env.key_cache_stale_s,
+        ttl_s=env.key_cache_fresh_s,
+        max_stale_s=env.key_cache_stale_s,
     )
     keeper = Keeper(env.redis_url, env.redis_prefix)
     desk = FrontDesk(
         redis=pipeline,
         journal=journal,
-        load_truth=_load_truth,
+        load_totals=_load_totals,
         lease_ms=env.lease_ms,
         heartbeat_s=env.heartbeat_s,
         terms=Terms(processes=env.limiter_processes, allowance_nanos=env.outage_allowance_nanos),
@@ -127,46 +127,46 @@ async def _forever(job: Callable[[], Awaitable[None]]) -> None:
         await asyncio.sleep(RESTART_PAUSE_S)
 
 
-async def _load_truth(payer: Payer, scope: int, day: int) -> ScopeTruth:
+async def _load_totals(payer: Payer, scope: int, day: int) -> ScopeTotals:
     """What PostgreSQL knows of a scope that Redis has forgotten. Raises LimiterUnavailable when it cannot be asked."""
-    load, owner = ((organization_truths, payer.organization_id), (key_truths, payer.key_id))[scope]
+    load, owner = ((organization_totals, payer.organization_id), (key_totals, payer.key_id))[scope]
     try:
         known = await in_database(load, [owner], day)
     except DatabaseError as exc:
         raise LimiterUnavailable(reason=repr(exc), retry_after_s=1) from exc
-    return known.get(owner, ScopeTruth())
+    return known.get(owner, ScopeTotals())
 
 
-async def _follow_catalogue(keys: lookup.Directory) -> None:
+async def _follow_catalogue(keys: lookup.PrincipalCache) -> None:
     """Every change within two seconds; limits of plans hang on it, so principals are worked out anew."""
     while True:
         version = directory.current().version
         await in_database(directory.refresh)
         if directory.current().version != version:
-            keys.forget_all()
+            keys.invalidate_all()
         await asyncio.sleep(CATALOGUE_REFRESH_S)
 
 
-async def _follow_keys(env: Env, keys: lookup.Directory) -> None:
+async def _follow_keys(env: Env, keys: lookup.PrincipalCache) -> None:
     """Hear which keys changed. Whatever was said while nobody listened is made up for by forgetting everything."""
     client = async_client(env.redis_url)
     try:
         async with client.pubsub() as subscription:
-            await subscription.subscribe(notices.CHANNEL)
-            keys.forget_all()
-            keys.hears_changes = True
+            await subscription.subscribe(invalidation.CHANNEL)
+            keys.invalidate_all()
+            keys.receives_invalidations = True
             async for message in subscription.listen():
                 if message["type"] != "message":
                     continue
                 public_id = message["data"].decode()
-                if public_id == notices.ALL:
-                    keys.forget_all()
+                if public_id == invalidation.ALL:
+                    keys.invalidate_all()
                 else:
-                    keys.forget(public_id)
+                    keys.invalidate(public_id)
     except (redis.RedisError, OSError) as exc:
-        logger.warning("keys.notices_lost", extra={"reason": repr(exc)})
+        logger.warning("keys.invalidations_lost", extra={"reason": repr(exc)})
     finally:
-        keys.hears_changes = False
+        keys.receives_invalidations = False
         await client.aclose()
 
 
@@ -195,7 +195,7 @@ async def _sync_journal(journal: Journal, disk: ThreadPoolExecutor) -> None:
 
 async def _ship_journals(env: Env) -> None:
     """Hand over what PostgreSQL lacks: from the first moment on, because a predecessor may have died."""
-    shipper = Shipper(sync_client(env.redis_url), env.redis_prefix, env.journal_dir)
+    shipper = JournalShipper(sync_client(env.redis_url), env.redis_prefix, env.journal_dir)
     while True:
         try:
             await in_database(shipper.ship)

@@ -18,7 +18,7 @@ from tests.wire import Wire, request
 KINDS = ("unknown", "wrong", "revoked", "expired")
 MOST_SHARE = 0.05
 MOST_US = 200.0
-WARM = 500
+LOAD = 500
 PATH = "/v1/chat/completions"
 
 
@@ -28,7 +28,7 @@ async def measure(url: str, keys: dict[str, str], samples: int) -> dict[str, lis
     requests = {kind: request(PATH, keys[kind], b"{}") for kind in KINDS}
     found: dict[str, list[float]] = {kind: [] for kind in KINDS}
     draw = Random(1)  # noqa: S311 - an order that is no pattern
-    for turn in range(samples + WARM):
+    for turn in range(samples + LOAD):
         for kind in draw.sample(KINDS, len(KINDS)):
             began_ns = perf_counter_ns()
             wire.write(requests[kind])
@@ -36,7 +36,7 @@ async def measure(url: str, keys: dict[str, str], samples: int) -> dict[str, lis
             took_us = (perf_counter_ns() - began_ns) / 1000
             if answer.status != 401:
                 raise RuntimeError(f"{kind}: {answer.status} {answer.body!r}")
-            if turn >= WARM:
+            if turn >= LOAD:
                 found[kind].append(took_us)
     await wire.close()
     return found

@@ -1,11 +1,11 @@
-"""Organizations and their people, committed or not as the test is."""
+"""Factories of users and members."""
 
 from accounts.models import Membership, Organization, User
 from codexflow.lib.ids import random_id
 
 
 def a_user(name: str = "ada", **fields: object) -> User:
-    """Somebody with an address of their own."""
+    """User with a unique address."""
     return User.objects.create_user(f"{name}-{random_id().hex[:12]}@example.com", "correct horse battery", **fields)
 
 

@@ -1,4 +1,4 @@
-"""Roles."""
+"""Permissions of roles."""
 
 import pytest
 
@@ -11,12 +11,12 @@ def test_the_owner_may_do_everything() -> None:
 
 
 @pytest.mark.parametrize("action", list(Action))
-def test_a_viewer_and_a_stranger_may_do_nothing(action: Action) -> None:
+def test_a_viewer_and_an_unknown_role_may_do_nothing(action: Action) -> None:
     assert not may("viewer", action)
     assert not may("nobody", action)
 
 
-def test_every_role_is_known() -> None:
+def test_every_role_has_permissions() -> None:
     from accounts.permissions import _ALLOWED
 
     assert set(_ALLOWED) == set(Membership.Role.values)

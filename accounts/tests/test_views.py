@@ -1,4 +1,4 @@
-"""Settings of people and organizations."""
+"""Pages of the profile and of organization settings."""
 
 from http.cookies import SimpleCookie
 
@@ -6,7 +6,8 @@ import pytest
 from django.test import Client
 from django.urls import reverse
 
-from accounts.models import AuditEntry
+from accounts.models import AuditEntry, Organization, User
+from billing.services import seed_plans
 from tests.support.cast import Cast
 
 
@@ -16,7 +17,7 @@ def page(client: Client, cast: Cast) -> Client:
     return client
 
 
-def test_the_profile_decides_language_and_zone(page: Client, cast: Cast) -> None:
+def test_the_profile_sets_language_and_time_zone(page: Client, cast: Cast) -> None:
     page.post(reverse("profile"), {"name": "Ada L.", "language": "tr", "timezone": "Asia/Kathmandu"})
     text = page.get(reverse("overview", args=[cast.slug])).content.decode()
     assert '<html lang="tr"' in text
@@ -25,33 +26,33 @@ def test_the_profile_decides_language_and_zone(page: Client, cast: Cast) -> None
     assert "Asia/Kathmandu (UTC+5:45)" in page.get(reverse("log", args=[cast.slug])).content.decode()
 
 
-def test_a_wrong_zone_comes_back(page: Client) -> None:
-    answer = page.post(reverse("profile"), {"name": "", "language": "en", "timezone": "Nowhere"})
-    assert answer.status_code == 422
+def test_an_unknown_time_zone_is_refused(page: Client) -> None:
+    response = page.post(reverse("profile"), {"name": "", "language": "en", "timezone": "Nowhere"})
+    assert response.status_code == 422
 
 
-def test_the_switch_changes_the_language_for_good(page: Client, cast: Cast) -> None:
-    answer = page.post(reverse("language"), {"language": "tr", "next": "/settings/"})
-    assert answer["Location"] == "/settings/"
-    assert answer.cookies["django_language"].value == "tr"
+def test_the_language_switch_updates_the_profile(page: Client, cast: Cast) -> None:
+    response = page.post(reverse("language"), {"language": "tr", "next": "/settings/"})
+    assert response["Location"] == "/settings/"
+    assert response.cookies["django_language"].value == "tr"
     cast.ada.refresh_from_db()
     assert cast.ada.language == "tr"
 
 
 @pytest.mark.parametrize("target", ["https://evil.example/", "//evil.example/", "javascript:alert(1)", ""])
-def test_the_switches_lead_nowhere_else(client: Client, target: str) -> None:
+def test_the_switches_do_not_redirect_to_another_site(client: Client, target: str) -> None:
     for name, value in (("language", "tr"), ("theme", "dark")):
         assert client.post(reverse(name), {name: value, "next": target})["Location"] == "/"
 
 
 @pytest.mark.django_db
 @pytest.mark.parametrize(("cookie", "attribute"), [("dark", ' data-theme="dark"'), ("", ""), ('"><script>', "")])
-def test_the_theme_is_in_the_first_byte(client: Client, cast: Cast, cookie: str, attribute: str) -> None:
+def test_the_page_is_rendered_in_the_chosen_theme(client: Client, cast: Cast, cookie: str, attribute: str) -> None:
     client.cookies = SimpleCookie({"theme": cookie})
     assert f'<html lang="en"{attribute}>' in client.get("/").content.decode()
 
 
-def test_renaming_the_organization_is_written_down(page: Client, cast: Cast) -> None:
+def test_renaming_an_organization_writes_an_audit_entry(page: Client, cast: Cast) -> None:
     page.post(reverse("organization-settings", args=[cast.slug]), {"name": "Difference Engines"})
     cast.organization.refresh_from_db()
     assert cast.organization.name == "Difference Engines"
@@ -59,17 +60,26 @@ def test_renaming_the_organization_is_written_down(page: Client, cast: Cast) -> 
     assert entry.facts == {"old_name": "Analytical Engines", "name": "Difference Engines"}
 
 
-def test_every_page_about_the_person_stands_in_the_design(page: Client) -> None:
-    # Ada of the cast has no password yet: she is asked to set one instead of changing it.
+def test_every_account_page_uses_the_site_design(page: Client) -> None:
+    # Ada has no password yet, so she is asked to set one instead of changing it.
     names = ("profile", "account_email", "account_set_password", "mfa_index", "usersessions_list")
     for name in (*names, "account_logout"):
-        answer = page.get(reverse(name))
-        assert answer.status_code == 200, name
-        assert "css/app.css" in answer.content.decode(), name
+        response = page.get(reverse(name))
+        assert response.status_code == 200, name
+        assert "css/app.css" in response.content.decode(), name
 
 
 @pytest.mark.parametrize(
     ("name", "slug"), [("Kırıkkale Işık", "kirikkale-isik"), ("ÇĞİÖŞÜ", "cgiosu"), ("日本", "organization")]
 )
-def test_short_names_keep_the_letters_of_turkish_ones(page: Client, name: str, slug: str) -> None:
+def test_slugs_transliterate_turkish_letters(page: Client, name: str, slug: str) -> None:
     assert page.post(reverse("organization-create"), {"name": name})["Location"] == reverse("overview", args=[slug])
+
+
+@pytest.mark.django_db
+def test_a_user_without_an_organization_gets_a_personal_one(client: Client) -> None:
+    seed_plans()
+    user = User.objects.create_user("lone@example.org")
+    client.force_login(user)
+    assert client.get(reverse("home")).status_code == 302
+    assert Organization.objects.get(memberships__user=user).is_personal

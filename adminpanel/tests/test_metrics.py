@@ -1,4 +1,4 @@
-"""/metrics: who may read it, what it says, and that it answers whatever is away. On real PostgreSQL and Valkey."""
+"""GET /metrics: authorization, values, and scrapes during outages. On real PostgreSQL and Valkey."""
 
 import asyncio
 import re
@@ -34,8 +34,8 @@ from routing.upstream.breaker_store import key_of
 pytestmark = pytest.mark.django_db(transaction=True)
 TOKEN = "a-token-of-some-length"
 BEARER = f"Bearer {TOKEN}".encode()
-NOBODY = "127.0.0.1:1"  # an address where nobody listens
-Told = dict[tuple[str, tuple[str, ...]], float]
+UNREACHABLE = "127.0.0.1:1"  # no server listens there
+Values = dict[tuple[str, tuple[str, ...]], float]
 
 
 @pytest.fixture
@@ -53,21 +53,21 @@ def redis() -> "Redis":
     return sync_client(settings.ENV.redis_url)
 
 
-def asked(env: Env, method: str = "GET", authorization: bytes | None = BEARER) -> httpx.Response:
-    """A request to a process that has only just begun."""
+def request(env: Env, method: str = "GET", authorization: bytes | None = BEARER) -> httpx.Response:
+    """Response of a process that has just started."""
 
-    async def ask() -> httpx.Response:
+    async def send() -> httpx.Response:
         metrics: Any = Metrics(env)
         headers = {} if authorization is None else {b"authorization": authorization}
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app=metrics), base_url="http://house") as client:
-            answer = await client.request(method, PATH, headers=headers)
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app=metrics), base_url="http://gateway") as client:
+            response = await client.request(method, PATH, headers=headers)
         await metrics.close()
-        return answer
+        return response
 
-    return asyncio.run(ask())
+    return asyncio.run(send())
 
 
-def values_in(text: str) -> Told:
+def values_in(text: str) -> Values:
     return {
         (sample.name.removeprefix(PREFIX), tuple(sample.labels.values())): sample.value
         for family in text_string_to_metric_families(text)
@@ -75,33 +75,33 @@ def values_in(text: str) -> Told:
     }
 
 
-def told(env: Env) -> Told:
-    answer = asked(env)
-    assert answer.status_code == 200
-    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
-    return values_in(answer.text)
+def scraped(env: Env) -> Values:
+    response = request(env)
+    assert response.status_code == 200
+    assert response.headers["content-type"].startswith("text/plain; version=0.0.4")
+    return values_in(response.text)
 
 
 @pytest.mark.parametrize(
     "given", [None, b"", b"Bearer", BEARER + b"x", BEARER[:-1], b"Basic " + BEARER[7:], BEARER[7:], b"Bearer \xff"]
 )
-def test_nobody_without_the_token_finds_anything(env: Env, given: bytes | None) -> None:
-    answer = asked(env, authorization=given)
-    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
-    assert PREFIX not in answer.text
+def test_a_scrape_without_the_token_gets_404(env: Env, given: bytes | None) -> None:
+    response = request(env, authorization=given)
+    assert (response.status_code, response.json()["error"]["code"]) == (404, "not_found")
+    assert PREFIX not in response.text
 
 
-def test_without_a_token_there_is_nothing_for_anybody(env: Env) -> None:
+def test_without_a_configured_token_there_is_no_metrics_page(env: Env) -> None:
     for given in (None, b"Bearer ", BEARER):
-        assert asked(replace(env, metrics_token=""), authorization=given).status_code == 404
+        assert request(replace(env, metrics_token=""), authorization=given).status_code == 404
 
 
-def test_it_cannot_be_posted_to(env: Env) -> None:
-    assert asked(env, "POST").status_code == 404
+def test_a_post_gets_404(env: Env) -> None:
+    assert request(env, "POST").status_code == 404
 
 
-def test_a_house_at_rest(env: Env) -> None:
-    values = told(env)
+def test_an_idle_installation_reports_zeros(env: Env) -> None:
+    values = scraped(env)
     for name in (
         "requests_in_flight", "usage_events_waiting", "usage_oldest_event_seconds", "report_deliveries_waiting",
         "journal_oldest_seconds", "dead_letters", "partition_stray_rows",
@@ -112,7 +112,7 @@ def test_a_house_at_rest(env: Env) -> None:
     assert not [name for name, _ in values if name.startswith(("sync", "reconciliation"))]
 
 
-def test_what_waits_and_what_went_wrong_is_told(env: Env, redis: "Redis", tmp_path: Path) -> None:
+def test_backlogs_and_failures_are_reported(env: Env, redis: "Redis", tmp_path: Path) -> None:
     shard = ShardKeys.of(env.redis_prefix, 3)
     long_ago_ms = clock.now_ms() - 90_000
     redis.xadd(shard.usage, {"e": b"x"}, id=f"{long_ago_ms}-0")
@@ -121,9 +121,9 @@ def test_what_waits_and_what_went_wrong_is_told(env: Env, redis: "Redis", tmp_pa
     redis.hset(key_of(env.redis_prefix, "gpt-4o-mini").decode(), "state", "open")
     (tmp_path / "1-1.closed").write_bytes(b"x")
     (tmp_path / "1-2.open").write_bytes(b"")
-    broken_books()
+    store_failures()
 
-    values = told(env)
+    values = scraped(env)
 
     assert values["usage_events_waiting", ()] == 2
     assert 90 <= values["usage_oldest_event_seconds", ()] < 150
@@ -141,7 +141,7 @@ def test_what_waits_and_what_went_wrong_is_told(env: Env, redis: "Redis", tmp_pa
     assert values["reconciliation_cost_drift_nano_usd", ("7",)] == 10
 
 
-def broken_books() -> None:
+def store_failures() -> None:
     now = clock.now()
     DeadLetter.objects.create(stream_id="x", payload=b"x", reason="x")
     report = {"source": "webhook", "started_at": now, "call": "x", "report": b"x"}
@@ -156,23 +156,23 @@ def broken_books() -> None:
         DayReconciled.objects.create(day=now.date() - timedelta(days=days_ago), compared_at=now, **numbers)
 
 
-def test_it_answers_without_redis(env: Env) -> None:
-    values = told(replace(env, redis_url=f"redis://{NOBODY}/0"))
+def test_a_scrape_without_redis_reports_the_rest(env: Env) -> None:
+    values = scraped(replace(env, redis_url=f"redis://{UNREACHABLE}/0"))
     assert (values["redis_up", ()], values["postgres_up", ()]) == (0, 1)
     assert ("usage_events_waiting", ()) not in values
     assert values["dead_letters", ()] == 0
 
 
-def test_it_answers_without_postgres(env: Env, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in zip(("HOST", "PORT"), NOBODY.split(":"), strict=True):
+def test_a_scrape_without_postgres_reports_the_rest(env: Env, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in zip(("HOST", "PORT"), UNREACHABLE.split(":"), strict=True):
         monkeypatch.setitem(connections.settings["default"], name, value)
-    values = told(env)  # its thread makes a connection of its own
+    values = scraped(env)  # the scrape's thread opens its own connection
     assert (values["redis_up", ()], values["postgres_up", ()]) == (1, 0)
     assert ("dead_letters", ()) not in values
     assert values["usage_events_waiting", ()] == 0
 
 
-def test_every_metric_is_documented_and_nothing_else_is() -> None:
+def test_exactly_the_exported_metrics_are_documented() -> None:
     text = (REPOSITORY / "docs" / "metrics.md").read_text()
     documented = re.findall(rf"^\| `{PREFIX}([a-z_]+)` \| [^|]+ \| [^|]+ \|", text, re.MULTILINE)
     exported = re.findall(rf"^# TYPE {PREFIX}([a-z_]+) gauge$", text_of([]).decode(), re.MULTILINE)

@@ -1,4 +1,4 @@
-"""admit, settle, heartbeat: the only way in and out of every limit. The face of the Lua scripts.
+"""admit, settle, heartbeat: every limit is taken and given back here, by the Lua scripts beside it.
 
 Each script runs in one round trip and one step: a thousand simultaneous calls never pass a limit by one, and a
 refused call changes nothing. Truth is PostgreSQL; Redis holds truth plus what is in flight. A scope that Redis does
@@ -29,13 +29,13 @@ _LUA = Path(__file__).parent / "lua"
 ADMIT = Script(_LUA / "admit.lua")
 SETTLE = Script(_LUA / "settle.lua")
 HEARTBEAT = Script(_LUA / "heartbeat.lua")
-WARM = Script(_LUA / "warm.lua")
+LOAD = Script(_LUA / "load.lua")
 COUNT = Script(_LUA / "count.lua")
 
-# What a stall of the connection is given to end, and what it and the second answer get together: with the first
-# try's timeout of 100 ms no call waits longer than 300 ms for Redis.
-SECOND_CHANCE_S = 0.15
-SECOND_ANSWER_S = 0.18
+# How long the retry of an admission waits for the connection, and for connection and response together: with the
+# first try's timeout of 100 ms no call waits longer than 300 ms for Redis.
+RECONNECT_TIMEOUT_S = 0.15
+RETRY_TIMEOUT_S = 0.18
 RECENT_S = 600
 
 
@@ -88,7 +88,7 @@ class Payer:
 
 
 class Claim(Struct, frozen=True, kw_only=True):
-    """What a call asks for."""
+    """Arguments of admit.lua for one call."""
 
     request_id: UUID
     takes_slot: bool
@@ -98,8 +98,8 @@ class Claim(Struct, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ScopeTruth:
-    """A scope's sums as PostgreSQL has them."""
+class ScopeTotals:
+    """A scope's sums as PostgreSQL has them: requests and nano-USD."""
 
     requests_today: int = 0
     day_nanos: int = 0
@@ -120,8 +120,8 @@ class Settlement(Struct, frozen=True, kw_only=True):
     minute: int
 
 
-# (payer, index of the scope, day) -> its truth. Raises LimiterUnavailable.
-LoadTruth = Callable[[Payer, int, int], Awaitable[ScopeTruth]]
+# (payer, index of the scope, day) -> its totals. Raises LimiterUnavailable.
+LoadTotals = Callable[[Payer, int, int], Awaitable[ScopeTotals]]
 
 
 async def admit(
@@ -131,7 +131,7 @@ async def admit(
     claim: Claim,
     *,
     lease_ms: int,
-    load_truth: LoadTruth,
+    load_totals: LoadTotals,
     is_forced: bool = False,
 ) -> Admission:
     """Check every limit, count the call, take its hold and its lease, and write its intent; or change nothing.
@@ -155,9 +155,9 @@ async def admit(
     try:
         reply = await redis.run(ADMIT, payer.admit_keys, args)
         if reply[0] == b"cold":
-            reply = await _warmed(redis, payer, args, load_truth, reply)
+            reply = await _load_scopes(redis, payer, args, load_totals, reply)
     except RedisUnavailable as exc:
-        reply = await _ask_again(redis, payer, args, load_truth, exc)
+        reply = await _retry(redis, payer, args, load_totals, exc)
     except ResponseError as exc:
         raise LimiterAway(reason=repr(exc), retry_after_s=1) from exc
     verdict, day, now_ms, minute, scope, day_o, day_k, requests_o, requests_k, tokens_o, tokens_k, slot_in_ms = reply
@@ -175,35 +175,32 @@ async def admit(
     raise refusal(verdict.decode(), scope - 1, admission, slot_free_in_ms=slot_in_ms)
 
 
-async def _warmed(
-    redis: Pipeline, payer: Payer, args: Sequence[Argument], load_truth: LoadTruth, reply: list[Any]
+async def _load_scopes(
+    redis: Pipeline, payer: Payer, args: Sequence[Argument], load_totals: LoadTotals, reply: list[Any]
 ) -> list[Any]:
-    """The script's answer once it knows the scopes. `reply` is its first; each scope may be cold once."""
+    """Load the scopes that Redis does not know and admit again. `reply` is the first; each scope may be cold once."""
     for _ in range(len(SCOPES)):
         if reply[0] != b"cold":
             return reply
         day, scope = reply[1], reply[4] - 1
-        truth = await load_truth(payer, scope, day)
-        await redis.run(WARM, [payer.scopes[scope]], _warm_args(day, truth))
+        totals = await load_totals(payer, scope, day)
+        await redis.run(LOAD, [payer.scopes[scope]], _load_args(day, totals))
         reply = await redis.run(ADMIT, payer.admit_keys, args)
     if reply[0] == b"cold":
         raise LimiterAway(reason="scopes do not stay loaded", retry_after_s=1)
     return reply
 
 
-async def _ask_again(
-    redis: Pipeline, payer: Payer, args: Sequence[Argument], load_truth: LoadTruth, first: RedisUnavailable
+async def _retry(
+    redis: Pipeline, payer: Payer, args: Sequence[Argument], load_totals: LoadTotals, first: RedisUnavailable
 ) -> list[Any]:
-    """A stall of a moment should not cost the caller an answer; a longer one should not cost it time.
-
-    Asking twice is harmless: the first may have been counted, and then the second is told so.
-    """
+    """Retry admission once after a short reconnect, at most 300 ms in all. Admitting twice is idempotent."""
     try:
-        async with asyncio.timeout(SECOND_ANSWER_S):
-            if not await redis.until_up(SECOND_CHANCE_S):
+        async with asyncio.timeout(RETRY_TIMEOUT_S):
+            if not await redis.until_up(RECONNECT_TIMEOUT_S):
                 raise LimiterAway(reason=repr(first), retry_after_s=1) from first
             reply = await redis.run(ADMIT, payer.admit_keys, args)
-            return await _warmed(redis, payer, args, load_truth, reply)
+            return await _load_scopes(redis, payer, args, load_totals, reply)
     except (RedisUnavailable, ResponseError, TimeoutError) as again:
         raise LimiterAway(reason=repr(again), retry_after_s=1) from again
 
@@ -273,12 +270,6 @@ def held_nanos(redis: "Redis", prefix: str, organization_id: UUID) -> int | None
     return max(0, int(stored or 0))
 
 
-def read_intent(stored: bytes) -> tuple[int, int, bytes]:
-    """Day and minute of admission, and the intent as the caller wrote it."""
-    day, minute, intent = stored.split(b":", 2)
-    return int(day), int(minute), intent
-
-
 @lru_cache(maxsize=64)
 def month_of(day: int) -> int:
     """Months since year 0 of a day since 1970, as admit.lua counts them."""
@@ -286,8 +277,10 @@ def month_of(day: int) -> int:
     return date.year * 12 + date.month - 1
 
 
-def _warm_args(day: int, truth: ScopeTruth) -> list[Argument]:
-    return [day, truth.requests_today, truth.day_nanos, month_of(day), truth.month_nanos, truth.total_nanos]
+def _load_args(day: int, totals: ScopeTotals) -> list[Argument]:
+    return [
+        day, totals.requests_today, totals.day_nanos, month_of(day), totals.month_nanos, totals.total_nanos
+    ]  # fmt: skip
 
 
 def _settle_command(payer: Payer, settlement: Settlement) -> tuple[list[bytes], list[Any]]:

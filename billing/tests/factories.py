@@ -3,13 +3,11 @@
 from accounts.models import Organization, User
 from accounts.services import create_organization
 from accounts.tests.factories import a_user
-from billing.services import open_account, seed_plans
+from billing.services import seed_plans
 from codexflow.lib.ids import random_id
 
 
 def an_organization(*, owner: User | None = None, plan: str = "internal") -> Organization:
     """An organization that nobody else has touched, with its account on a plan."""
     seed_plans()
-    organization = create_organization(name=f"Org {random_id().hex[:8]}", owner=owner or a_user())
-    open_account(organization, plan=plan)
-    return organization
+    return create_organization(name=f"Org {random_id().hex[:8]}", owner=owner or a_user(), plan=plan)

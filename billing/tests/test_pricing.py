@@ -8,7 +8,7 @@ from billing.pricing import FrozenRates, Usage, cost_nanos, frozen
 from billing.tests.strategies import rates, tokens
 from codexflow.catalogue.schema import parse
 from codexflow.env import REPOSITORY
-from codexflow.lib.money import BadAmount, format_usd, parse_usd, round_div
+from codexflow.lib.money import InvalidAmount, format_usd, parse_usd, round_div
 
 SHIPPED = parse((REPOSITORY / "config" / "models.yaml").read_text(), source="models.yaml")
 
@@ -66,6 +66,6 @@ def test_what_is_no_amount_is_refused() -> None:
     for text in ("", "x", "1.0000000001", "NaN", "Infinity", "1e999999", "-1e200000", "1e40"):
         try:
             parse_usd(text)
-        except BadAmount:
+        except InvalidAmount:
             continue
         raise AssertionError(text)

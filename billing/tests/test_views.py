@@ -7,9 +7,10 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from accounts.models import AuditEntry
+from billing.ledger import post_credit
 from billing.models import LedgerEntry
 from billing.selectors import account_of
-from billing.services import add_credit, limits_of
+from billing.services import limits_of
 from tests.support.cast import Cast, an_event_of, happened
 
 
@@ -34,7 +35,7 @@ def test_the_numbers_are_those_of_the_ledger(page: Client, cast: Cast) -> None:
 def test_older_entries_are_a_page_away(page: Client, cast: Cast) -> None:
     page.get(reverse("billing", args=[cast.slug]))
     for n in range(30):
-        add_credit(cast.organization, 1_000, kind=LedgerEntry.Kind.PROMO, reference=f"promo {n}", note=f"promo {n}")
+        post_credit(cast.organization, 1_000, kind=LedgerEntry.Kind.PROMO, reference=f"promo {n}", note=f"promo {n}")
     where = reverse("billing", args=[cast.slug])
     first = page.get(where)
     assert len(first.context["entries"]) == 25
@@ -69,7 +70,7 @@ def test_what_a_proxy_passes_on_as_an_address_keeps_nobody_from_acting(page: Cli
 
 def test_credit_below_nothing_allows_nothing(cast: Cast) -> None:
     account = account_of(cast.organization)
-    add_credit(
+    post_credit(
         cast.organization, -2 * account.credit_nanos, kind=LedgerEntry.Kind.ADJUSTMENT, reference="chargeback"
     )  # fmt: skip
     account.refresh_from_db()

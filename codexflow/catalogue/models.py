@@ -1,4 +1,4 @@
-"""Versions of the configuration: every text that was ever in force. The newest row is in force."""
+"""Every configuration that was ever active. The newest row is the active one."""
 
 from django.db import models
 from django.utils.translation import gettext_lazy as _
@@ -8,9 +8,9 @@ from codexflow.lib.clock import now
 
 
 class ConfigVersion(models.Model):
-    """One text of models.yaml. Rows are only ever added; going back adds a row, too.
+    """Version of models.yaml. Append-only: a rollback adds a row, too.
 
-    Writers hold one lock, so that ids are in the order in which versions came into force.
+    Writers hold one lock, so that ids are in the order in which versions became active.
     """
 
     class Source(models.TextChoices):
@@ -19,9 +19,9 @@ class ConfigVersion(models.Model):
 
     created_at = models.DateTimeField(_("created"), default=now, editable=False)
     text = models.TextField(_("text"), editable=False)
-    version = models.CharField(_("version"), max_length=12, editable=False)  # of the meaning: Catalogue.version
+    version = models.CharField(_("version"), max_length=12, editable=False)  # Catalogue.version: a hash of the meaning
     source = models.CharField(_("source"), max_length=10, choices=Source.choices, editable=False)
-    # Plain text, empty for a file: this layer imports no accounts.
+    # Plain text; empty for the file. The base layer cannot refer to users.
     author = models.CharField(_("author"), max_length=254, blank=True, editable=False)
     note = models.CharField(_("note"), max_length=500, blank=True, editable=False)
     rollback_of = models.ForeignKey("self", on_delete=models.PROTECT, null=True, editable=False, related_name="+")

@@ -1,7 +1,7 @@
-"""models.yaml -> Catalogue: stages, allow-list, aliases, inference words, prices and default limits.
+"""Schema of models.yaml: stages, allow-list, aliases, inference words, prices and default limits. Pure.
 
-`parse` is the only way in. Whatever it returns can be served: every model that routing can reach has a price,
-every name points to something that exists.
+`parse` is the only constructor of a Catalogue, so every Catalogue can be served: each model that routing can reach has
+a price, and each name refers to something that exists.
 """
 
 import json
@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeVar, get_args
 
 from codexflow.catalogue import yaml_nodes
 from codexflow.catalogue.yaml_nodes import Plain
-from codexflow.lib.money import BadAmount, parse_usd
+from codexflow.lib.money import InvalidAmount, parse_usd
 
 ModelField = Literal["direct", "ignore"]
 T = TypeVar("T")
@@ -25,10 +25,10 @@ T = TypeVar("T")
 STAGES = ("plan", "code", "review")
 DIRECT = "direct"
 AUTO_MODELS = ("cfx-auto", "auto")
-# Names that mean something else than an upstream model when a request's body carries them.
+# Model names in requests that mean something else than an upstream model.
 RESERVED_MODELS = frozenset({*STAGES, *(f"cfx-{stage}" for stage in STAGES), *AUTO_MODELS, DIRECT})
 
-# For files written before there was a `prices` section: as one would be.
+# Default of the `prices` section, for files written before it existed.
 SHIPPED_PRICES: dict[str, Plain] = {
     "claude-sonnet-4.5": {
         "input": 3, "cached_input": Decimal("0.30"), "cache_write": Decimal("3.75"), "cache_write_1h": 6, "output": 15,
@@ -48,7 +48,7 @@ SHIPPED_PRICES: dict[str, Plain] = {
 _NAME = re.compile(r"[!-~]{1,100}")  # printable ASCII without spaces: what fits a header and a log line
 _WORD = re.compile(r"\w{1,60}")
 _PHRASE = re.compile(r"\w{1,60}(?: \w{1,60}){0,3}-?")
-MIN_STEM_CHARS = 4  # shorter ones would match half of the dictionary
+MIN_STEM_CHARS = 4  # shorter stems would match half of the dictionary
 _MAX_TOKENS = 10_000_000
 _MAX_SECONDS = 86_400
 _MAX_COUNT = 1_000_000_000
@@ -56,7 +56,7 @@ _MAX_USD = 1_000_000
 
 
 class CatalogueError(Exception):
-    """The text is not a usable catalogue; `problems` names everything that is wrong with it."""
+    """The text is not a valid catalogue; `problems` lists every problem as `source: path.to.key: problem`."""
 
     def __init__(self, problems: list[str]) -> None:
         self.problems = problems
@@ -68,15 +68,15 @@ class Rates:
     """Prices of one model in nano-USD per 1,000,000 tokens."""
 
     input_nanos: int
-    cached_nanos: int  # input tokens that the provider's cache served
-    cache_write_nanos: int  # those that it took in
-    cache_write_1h_nanos: int  # those that it took in for an hour
+    cached_nanos: int  # input tokens read from the provider's cache
+    cache_write_nanos: int  # input tokens written to it for the default time
+    cache_write_1h_nanos: int  # input tokens written to it for an hour
     output_nanos: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageConfig:
-    """Models and limits of one stage. `max_tokens` is the default and the cap."""
+    """Model, fallbacks and parameters of one stage. `max_tokens` is the default and the maximum of output tokens."""
 
     name: str
     model: str
@@ -88,7 +88,7 @@ class StageConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DirectConfig:
-    """Models that callers may request by name."""
+    """Models that callers may select by name."""
 
     allowed_models: tuple[str, ...]
     max_tokens_cap: int
@@ -99,7 +99,7 @@ class DirectConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmbeddingsConfig:
-    """The models of /v1/embeddings, which no other endpoint takes. `timeout_s` is for the whole answer."""
+    """Models of /v1/embeddings, which no other endpoint accepts. `timeout_s` limits the whole response."""
 
     allowed_models: tuple[str, ...] = ()
     timeout_s: float = 60.0
@@ -107,7 +107,7 @@ class EmbeddingsConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IntentConfig:
-    """Vocabulary of stage inference: `verbs` ask for a stage, and a maker asks for the stage of its `nouns`.
+    """Vocabulary for natural-language inference: `verbs` select a stage, and a maker selects the stage of its `nouns`.
 
     Entries are words or short phrases; one that ends with a dash is a Turkish stem. Stages map to entries.
     """
@@ -123,7 +123,7 @@ NO_INTENT = IntentConfig(verbs={}, makers=(), nouns={}, questions={})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InferenceConfig:
-    """Words that indicate a stage: `keywords` match whole words, `stems` also longer words but for `not_stems`."""
+    """Words that select a stage: `keywords` match whole words, `stems` also longer words except `not_stems`."""
 
     keywords: Mapping[str, tuple[str, ...]]
     stems: Mapping[str, tuple[str, ...]]
@@ -133,7 +133,7 @@ class InferenceConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BreakerConfig:
-    """When a failing upstream model rests, and for how long."""
+    """Thresholds of the circuit breaker of upstream models, and how long it stays open."""
 
     failure_threshold: int
     recovery_timeout_s: float
@@ -141,7 +141,7 @@ class BreakerConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannerConfig:
-    """Limits of the planner, which splits large requests. Thresholds and chunk sizes are tokens."""
+    """Settings for splitting large requests. Thresholds and chunk sizes are in tokens."""
 
     enabled: bool
     auto_enable: bool
@@ -182,7 +182,7 @@ class Catalogue:
 
     @property
     def models(self) -> tuple[str, ...]:
-        """Every upstream model that a request can reach, sorted; not those with only a price."""
+        """Upstream models that a request can reach, sorted; models that only have a price are left out."""
         found = {*self.direct.allowed_models, *self.direct.fallback, *self.embeddings.allowed_models}
         for stage in self.stages.values():
             found |= {stage.model, *stage.fallback}
@@ -195,12 +195,12 @@ class Catalogue:
         return tuple(sorted(found))
 
     def alias_target(self, model: str) -> str | None:
-        """The stage or allowed model that the first matching alias names."""
+        """Stage or allowed model of the first alias that matches; None if none does."""
         return _alias_target(self.aliases, model)
 
 
 def parse(text: str, *, source: str) -> Catalogue:
-    """The catalogue written in `text`, which came from `source` (a file name, "operator edit"…).
+    """Parse models.yaml from `text`. `source` (a file name, "operator edit"…) prefixes the problems.
 
     Raises CatalogueError with every problem at once, each as `source: path.to.key: what is wrong`.
     """
@@ -208,7 +208,7 @@ def parse(text: str, *, source: str) -> Catalogue:
     if not problems and not isinstance(content, dict):
         problems = ["must be a mapping with sections such as stages, direct and prices"]
     if problems or not isinstance(content, dict):
-        # Anything said about the content of text that did not parse would be guesswork.
+        # Problems in the content of text that is not valid YAML would be guesswork.
         raise CatalogueError([f"{source}: {problem}" for problem in problems])
     root = _Section(content, "", problems)
     catalogue = _catalogue(root)
@@ -218,7 +218,7 @@ def parse(text: str, *, source: str) -> Catalogue:
 
 
 def _catalogue(root: "_Section") -> Catalogue:
-    """Read every section; problems are noted on the way, and then the result is not to be used."""
+    """Read every section, adding to `problems`. If there are any, the result must not be used."""
     prices = _prices(root.section("prices") if "prices" in root else _Section(SHIPPED_PRICES, "prices", []))
     stages = root.section("stages")
     configs = MappingProxyType({name: _stage(stages.section(name), name, prices) for name in STAGES})
@@ -296,7 +296,7 @@ def _embeddings(section: "_Section", prices: Mapping[str, Rates], direct: Direct
 
 
 def _aliases(section: "_Section", direct: DirectConfig) -> tuple[tuple[str, str], ...]:
-    """Aliases in the file's order. They lead only to what callers may ask for anyway."""
+    """Read aliases in the file's order. Targets are stages and models that callers may select anyway."""
     targets = (*STAGES, *direct.allowed_models)
     found = []
     for pattern in section.names():
@@ -410,20 +410,20 @@ def _jsonable(value: Any) -> Any:
 
 
 class _Section:
-    """One mapping of the file. Reading methods note a problem and return a stand-in instead of raising."""
+    """One mapping of the file. Reading methods record a problem and return a default instead of raising."""
 
     def __init__(self, content: Mapping[str, Plain], path: str, problems: list[str]) -> None:
         self.content = content
         self.path = path
         self.problems = problems
-        self.known: dict[str, None] = {}  # an ordered set: the keys that this version understands
+        self.known: dict[str, None] = {}  # an ordered set: the keys that this version reads
 
     def __contains__(self, key: str) -> bool:
         self.known[key] = None
         return key in self.content
 
     def names(self) -> Iterator[str]:
-        """The keys of a mapping whose keys are names of the operator's choice."""
+        """Keys of a mapping whose keys are names that the operator chooses."""
         return iter(self.content)
 
     def note(self, key: str, problem: str) -> None:
@@ -431,7 +431,7 @@ class _Section:
         self.problems.append(f"{path}: {problem}")
 
     def close(self) -> None:
-        """Report every key that was not read."""
+        """Record a problem for every key that was not read."""
         for key in self.content:
             if key not in self.known:
                 self.note(key, f"is not known here{_hint(key, tuple(self.known))}")
@@ -443,7 +443,7 @@ class _Section:
             return _Section(value, path, self.problems)
         if value is not None:
             self.note(key, f"must be a mapping, not {_shown(value)}")
-        # One line says enough: the stand-in keeps to itself that it lacks every key.
+        # One problem is enough: the empty section must not report every missing key.
         return _Section({}, path, [])
 
     def text(self, key: str) -> str:
@@ -471,7 +471,7 @@ class _Section:
         return default
 
     def whole(self, key: str, *, high: int, default: int | None = None) -> int:
-        """A whole number from 1 to `high`."""
+        """Read a whole number from 1 to `high`."""
         value = self.take(key, optional=default is not None)
         if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= high:
             return value
@@ -507,13 +507,13 @@ class _Section:
         return default
 
     def usd(self, key: str, *, default_nanos: int | None = None) -> int:
-        """An amount of USD as nanos."""
+        """Read an amount of USD as nanos."""
         value = self.take(key, optional=default_nanos is not None)
         number = _number(value)
         if number is not None and 0 <= number <= _MAX_USD:
             try:
                 return parse_usd(number)
-            except BadAmount:
+            except InvalidAmount:
                 self.note(key, "has more than nine decimals")
         elif value is not None:
             self.note(key, f"must be an amount of USD from 0 to {_MAX_USD:,}, not {_shown(value)}")
@@ -527,14 +527,14 @@ class _Section:
         default: str | None = None,
         aliases: tuple[tuple[str, str], ...] = (),
     ) -> str:
-        """The name of a priced model, or of an alias that leads to one."""
+        """Read the name of a priced model, or an alias of one."""
         name = default if default is not None and key not in self else self.text(key)
         if name and name not in prices:
             name = _alias_target(aliases, name) or name
         return self.priced(key, name, prices)
 
     def models(self, key: str, prices: Mapping[str, Rates], *, may_be_empty: bool) -> tuple[str, ...]:
-        """A list of priced models, each at most once."""
+        """Read a list of distinct priced models."""
         names = self.texts(key, may_be_empty=may_be_empty)
         return tuple(self.priced(f"{key}[{index}]", name, prices) for index, name in names)
 
@@ -557,7 +557,7 @@ class _Section:
         return tuple(word for _index, word in words)
 
     def phrases(self, key: str) -> tuple[str, ...]:
-        """Words or short phrases; a dash after the last word makes a stem of it."""
+        """Read words or short phrases; a trailing dash makes the last word a stem."""
         if key not in self:
             return ()
         phrases = self.texts(key, may_be_empty=False)
@@ -571,7 +571,7 @@ class _Section:
         return tuple(phrase for _index, phrase in phrases)
 
     def texts(self, key: str, *, may_be_empty: bool) -> list[tuple[int, str]]:
-        """The texts of a list with their places; what is not text or appears again has been noted."""
+        """Read a list of strings, as (index, string). Other types and duplicates are recorded and left out."""
         value = self.take(key, optional=may_be_empty)
         if value is None:
             return []
@@ -591,7 +591,7 @@ class _Section:
         return [(index, item) for item, index in found.items()]
 
     def take(self, key: str, *, optional: bool = False) -> Plain:
-        """The value, or None; a missing one that is not optional has then been noted."""
+        """Read a value; None if it is missing, which is recorded unless `optional`."""
         self.known[key] = None
         value = self.content.get(key)
         if value is None and not optional:
@@ -600,7 +600,7 @@ class _Section:
 
 
 def _number(value: Plain) -> Decimal | None:
-    """A finite number, or None. True is not a number here."""
+    """Return a finite number, or None. Booleans are not numbers here."""
     if isinstance(value, bool) or not isinstance(value, int | Decimal):
         return None
     number = Decimal(value)
@@ -608,7 +608,7 @@ def _number(value: Plain) -> Decimal | None:
 
 
 def _shown(value: Plain) -> str:
-    """A value as a problem may quote it: short, and never the inside of a list or mapping."""
+    """Quote a value for a problem: shortened, and without the contents of a list or mapping."""
     if isinstance(value, list):
         return "a list" if value else "an empty list"
     if isinstance(value, dict):

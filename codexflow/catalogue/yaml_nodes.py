@@ -1,4 +1,4 @@
-"""A small, strict YAML reader: text in, plain values out, every problem collected.
+"""Strict YAML reader: text in, plain values out, every problem collected.
 
 Only mappings with text keys, lists, text, whole numbers, decimals, booleans and null exist. Numbers with
 a point become Decimal, so that a price of 0.27 stays 0.27. YAML's surprises are left out on purpose: no
@@ -43,9 +43,9 @@ for _name, _pattern, _first in _SCALARS:
 
 
 def read(text: str) -> tuple[Plain, list[str]]:
-    """The plain value written in `text`, and what is wrong with it. Never raises on any text.
+    """Parse YAML into a plain value and a list of problems. Never raises on any text.
 
-    When the list is not empty the value may be incomplete.
+    If there are problems, the value may be incomplete.
     """
     try:
         if len(text.encode()) > MAX_BYTES:
@@ -64,7 +64,7 @@ def read(text: str) -> tuple[Plain, list[str]]:
 
 
 class _NodeReader:
-    """Turns composed nodes into plain values; goes on after a problem."""
+    """Converts composed nodes into plain values; continues after a problem."""
 
     def __init__(self) -> None:
         self.problems: list[str] = []
@@ -115,6 +115,6 @@ class _NodeReader:
             return self.refuse(node, f"{text[:40]!r} is not a number")
 
     def refuse(self, node: yaml.Node, problem: str) -> Plain:
-        """Note the problem; the value that stands in is null."""
+        """Record the problem and return null in place of the value."""
         self.problems.append(f"line {node.start_mark.line + 1}: {problem}")
         return None

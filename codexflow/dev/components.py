@@ -30,7 +30,9 @@ def page(request: HttpRequest) -> HttpResponse:
     """Render every component; only development has this route."""
     form = _Form({"plain": "prod-web", "wrong": "many", "choice": "tr", "several": ["code"]})
     attempts = [
-        UpstreamAttempt(n=1, model="claude-sonnet-4.5", status=0, error_code="timeout", started_ms=0, duration_ms=400),
-        UpstreamAttempt(n=2, model="gpt-4o", status=200, started_ms=400, first_byte_ms=300, duration_ms=1_800),
+        UpstreamAttempt(
+            n=1, model="claude-sonnet-4.5", status=0, error_code="timeout", started_offset_ms=0, duration_ms=400
+        ),
+        UpstreamAttempt(n=2, model="gpt-4o", status=200, started_offset_ms=400, first_byte_ms=300, duration_ms=1_800),
     ]
     return render(request, "dev/components.html", {"form": form, "bars": bars(attempts, 2_200)})

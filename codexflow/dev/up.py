@@ -21,7 +21,7 @@ from codexflow.dev.home import Home
 from codexflow.dev.processes import end, started_with
 from codexflow.dev.supervisor import ChildSpec, StopRequested, Supervisor, to_terminal
 from codexflow.env import REPOSITORY, Env, EnvError, home_of
-from codexflow.lib.addresses import EVERYWHERE, site_url
+from codexflow.lib.addresses import WILDCARD_HOSTS, site_url
 from codexflow.programs import WEB_STOP_MARGIN_S, argv_of
 
 # In the environment of every child: the next start finds those that outlived a killed supervisor by it.
@@ -162,7 +162,7 @@ def _first_line(exc: Exception) -> str:
 
 def _answers(env: Env) -> bool:
     """Return whether the web process responds to HTTP, with any status."""
-    host = valkey.LOOPBACK if env.host in EVERYWHERE else env.host
+    host = valkey.LOOPBACK if env.host in WILDCARD_HOSTS else env.host
     connection = http.client.HTTPConnection(host, env.port, timeout=PROBE_TIMEOUT_S)
     try:
         connection.request("GET", "/health/live")

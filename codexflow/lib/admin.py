@@ -1,6 +1,6 @@
-"""The operators' site under /ops/ and the sorts of pages it is made of.
+"""Admin site of operators under /ops/ and base classes of its pages.
 
-Who may do what is `User.has_perm`: a super administrator may edit, an administrator may look.
+Permissions come from `User.has_perm`: a super administrator may edit, an administrator may view.
 """
 
 from typing import Any, TypeVar
@@ -20,7 +20,7 @@ M = TypeVar("M", bound=Model)
 
 
 class OperatorsSite(UnfoldAdminSite):  # type: ignore[misc] # unfold has no types
-    """Signing in happens where everybody signs in, with everything that asks there."""
+    """Admin site without a login of its own: operators use the common sign-in, second factor included."""
 
     @override
     def login(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
@@ -38,31 +38,31 @@ class OperatorsSite(UnfoldAdminSite):  # type: ignore[misc] # unfold has no type
 site = OperatorsSite(name="admin")
 
 
-class FirstPages(Paginator):  # type: ignore[type-arg] # of anything
-    """Counts no further than a few thousand rows: nobody turns more pages, and counting all of a log takes minutes."""
+class CappedPaginator(Paginator):  # type: ignore[type-arg] # of anything
+    """Paginator that counts at most MAX_ROWS rows: counting a whole log takes minutes."""
 
-    MOST = 5_000
+    MAX_ROWS = 5_000
 
     @cached_property
     @override
     def count(self) -> int:
         rows = self.object_list
-        return len(rows.order_by().values_list("pk")[: self.MOST]) if isinstance(rows, QuerySet) else len(rows)
+        return len(rows.order_by().values_list("pk")[: self.MAX_ROWS]) if isinstance(rows, QuerySet) else len(rows)
 
 
 class StaffAdmin(ModelAdmin):  # type: ignore[misc] # unfold has no types
-    """A list and a form."""
+    """Base of operator pages: a list and a form."""
 
     list_per_page = 50
     show_full_result_count = False
-    paginator = FirstPages
+    paginator = CappedPaginator
     list_filter_submit = True
     warn_unsaved_form = True
     actions: Any = ()
 
 
 class ReadOnlyAdmin(StaffAdmin):
-    """What nobody edits here, or anywhere."""
+    """Base of operator pages that cannot be edited."""
 
     @override
     def has_add_permission(self, request: HttpRequest) -> bool:

@@ -1,4 +1,4 @@
-"""The only clocks. Everything else takes the time as an argument or asks here, so tests can replace it."""
+"""The only clocks. Other modules take the time as an argument or read it here, so tests can replace it."""
 
 import time
 from datetime import UTC, datetime
@@ -19,5 +19,5 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-# Seconds on a clock that never goes back; only differences mean anything. Not wrapped: it is asked twenty times a call.
+# Seconds on a clock that never goes back; only differences are meaningful. Not wrapped: it is read 20 times per call.
 monotonic_s = time.monotonic  # noqa: TID251 - this is the one place

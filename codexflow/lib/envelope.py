@@ -1,4 +1,4 @@
-"""AppError -> the body a caller sees: OpenAI's envelope, or Anthropic's, as SDKs need them. Pure."""
+"""Error bodies: AppError -> OpenAI's or Anthropic's envelope, as SDKs expect them. Pure."""
 
 from typing import Any
 
@@ -6,13 +6,13 @@ from codexflow.lib.errors import AppError
 
 
 def envelope(error: AppError) -> dict[str, Any]:
-    """`{"error": {...}}` as OpenAI writes it."""
+    """Error body in OpenAI's format: `{"error": {...}}`."""
     return {
         "error": {"message": error.message, "type": error.kind, "param": error.param, "code": error.code},
     }
 
 
-# Anthropic's `error.type` by status, where it is another than OpenAI's.
+# Anthropic's `error.type` by status, where it differs from OpenAI's.
 _ANTHROPIC_TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
@@ -27,7 +27,7 @@ _ANTHROPIC_TYPES = {
 
 
 def anthropic_envelope(error: AppError) -> dict[str, Any]:
-    """`{"type": "error", "error": {...}}` as Anthropic writes it; our stable `code` stands beside its type."""
+    """Error body in Anthropic's format, `{"type": "error", "error": {...}}`, with our permanent `code` added."""
     status = int(error.status)
     kind = _ANTHROPIC_TYPES.get(status, "api_error" if status >= 500 else "invalid_request_error")
     fields: dict[str, Any] = {"type": kind, "message": error.message, "code": error.code, "param": error.param}

@@ -1,7 +1,7 @@
-"""AppError: the root of every failure that a caller may see.
+"""AppError: the root of every error that a caller may see.
 
 `code` is public and permanent, the message may be reworded, `facts` reach only the log.
-How an error looks on the wire is decided in `lib/http.py`, by surface.
+The wire format of an error depends on the surface: `lib/envelope.py`.
 """
 
 from http import HTTPStatus
@@ -11,18 +11,21 @@ from typing_extensions import override
 
 
 class AppError(Exception):
-    """A failure with a public code. Subclasses set `code`, `status`, `kind` and `default_message`."""
+    """An error with a public code. Subclasses set `code`, `status`, `kind` and `default_message`.
+
+    `param` names the request's faulty field, `retry_after_s` becomes Retry-After; `facts` are logged only.
+    """
 
     code: ClassVar[str] = "internal_error"
     status: ClassVar[HTTPStatus] = HTTPStatus.INTERNAL_SERVER_ERROR
     # OpenAI's `error.type`.
     kind: ClassVar[str] = "server_error"
     default_message: ClassVar[str] = "Something went wrong on our side."
-    # Whether another attempt at the same call can help, and how long to wait before it.
+    # Another attempt at the same call may succeed.
     may_retry: ClassVar[bool] = False
-    # Features that the request asks for and nobody here has: what Anthropic's SDKs read to go on without them.
+    # Requested features that are not supported: Anthropic's SDKs read the list and retry without them.
     unsupported: ClassVar[tuple[str, ...]] = ()
-    # The methods that a path has, when another one was used.
+    # Methods that the path supports, for the Allow header of a 405.
     allowed: tuple[str, ...] = ()
 
     def __init__(
@@ -45,7 +48,7 @@ class AppError(Exception):
 
 
 class BadRequest(AppError):
-    """The caller's request cannot be understood or served as it is."""
+    """The request is malformed or cannot be served as it is."""
 
     code = "invalid_request"
     status = HTTPStatus.BAD_REQUEST
@@ -54,7 +57,7 @@ class BadRequest(AppError):
 
 
 class NotFound(AppError):
-    """There is no such thing, or it belongs to somebody else: the answer is the same."""
+    """The object does not exist or belongs to another organization: the response is the same."""
 
     code = "not_found"
     status = HTTPStatus.NOT_FOUND

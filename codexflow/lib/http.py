@@ -1,4 +1,4 @@
-"""AppError -> headers, and the management API's answers."""
+"""Error responses over HTTP: headers of an AppError, and the management API's exception handler."""
 
 import logging
 from typing import Any
@@ -13,12 +13,12 @@ from codexflow.lib.errors import AppError, BadRequest, NotFound
 logger = logging.getLogger(__name__)
 
 Header = tuple[bytes, bytes]
-# Where the scope of a request has our server's exchange without ASGI's messages, if it is our server.
+# Key in a scope's extensions of the server's `Direct` exchange; absent under other servers.
 DIRECT_EXTENSION = "codexflow.direct"
 
 
 def headers_of(error: AppError) -> list[Header]:
-    """Headers that go with an error whatever the surface."""
+    """Headers of an error response, the same on every surface."""
     headers: list[Header] = [(b"content-type", b"application/json")]
     if error.retry_after_s is not None:
         headers.append((b"retry-after", b"%d" % max(0, error.retry_after_s)))
@@ -30,12 +30,12 @@ def headers_of(error: AppError) -> list[Header]:
 
 
 def drf_exception_handler(exc: Exception, _context: dict[str, Any]) -> Response | None:
-    """Every failure of the management API in the one envelope. None lets Django show its 500."""
+    """Turn errors of the management API into OpenAI's envelope. None makes Django respond with its 500."""
     if isinstance(exc, AppError):
         error: AppError = exc
         status = int(exc.status)
     elif isinstance(exc, APIException | Http404):
-        error, status = _renamed(exc)
+        error, status = _app_error(exc)
     else:
         return None
     response = Response(envelope(error), status=status)
@@ -45,20 +45,20 @@ def drf_exception_handler(exc: Exception, _context: dict[str, Any]) -> Response 
     return response
 
 
-def _renamed(exc: APIException | Http404) -> tuple[AppError, int]:
-    """The REST framework's own errors: bad input names its fields, the rest keeps its words."""
+def _app_error(exc: APIException | Http404) -> tuple[AppError, int]:
+    """Convert an error of the REST framework, with its status. Validation errors name their fields."""
     if isinstance(exc, Http404):
         return NotFound(), 404
     if isinstance(exc, ValidationError) and isinstance(exc.detail, dict):
-        fields = {name: _words(found) for name, found in exc.detail.items()}
+        fields = {name: _joined(found) for name, found in exc.detail.items()}
         message = " ".join(f"{name}: {text}" for name, text in fields.items())
         return BadRequest(message, param=next(iter(fields), None)), exc.status_code
-    words = exc.detail if isinstance(exc.detail, str) else "The request is not valid."
-    return (NotFound() if exc.status_code == 404 else BadRequest(str(words))), exc.status_code
+    message = exc.detail if isinstance(exc.detail, str) else "The request is not valid."
+    return (NotFound() if exc.status_code == 404 else BadRequest(str(message))), exc.status_code
 
 
-def _words(detail: Any) -> str:
-    """What the framework says of one field, of a list's items too, in one line."""
+def _joined(detail: Any) -> str:
+    """Join the framework's nested messages of one field into one line."""
     if isinstance(detail, dict):
-        return " ".join(map(_words, detail.values()))
-    return " ".join(map(_words, detail)) if isinstance(detail, list) else str(detail)
+        return " ".join(map(_joined, detail.values()))
+    return " ".join(map(_joined, detail)) if isinstance(detail, list) else str(detail)

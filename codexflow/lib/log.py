@@ -18,7 +18,7 @@ REDACTED = "[redacted]"
 
 
 def redact(text: str) -> str:
-    """`text` without anything that looks like a credential."""
+    """Replace everything in `text` that looks like a credential."""
     return _SECRET.sub(REDACTED, text)
 
 
@@ -36,7 +36,7 @@ _SHARED: list[Processor] = [
 
 
 def logging_config(level: str) -> dict[str, Any]:
-    """Django's LOGGING: everything to standard error as JSON."""
+    """Value of Django's LOGGING: all records to standard error as JSON."""
     return {
         "version": 1,
         "disable_existing_loggers": False,
@@ -56,10 +56,10 @@ def logging_config(level: str) -> dict[str, Any]:
         "root": {"handlers": ["stderr"], "level": level},
         "loggers": {
             "django.server": {"handlers": ["stderr"], "level": level, "propagate": False},
-            # One line a request would cost more than the request; usage has its own log.
+            # A line per request would cost more than the request; usage has its own log.
             "uvicorn.access": {"handlers": [], "propagate": False, "level": "ERROR"},
             "httpx": {"level": "WARNING"},
-            # The doorbells ring every second.
+            # Scheduled tasks start every second.
             "celery.beat": {"level": "WARNING"},
             "celery.worker.strategy": {"level": "WARNING"},
             "celery.app.trace": {"level": "WARNING"},

@@ -1,4 +1,4 @@
-"""How this process keeps its memory."""
+"""Settings of the process' memory allocator."""
 
 import contextlib
 import ctypes
@@ -7,11 +7,11 @@ _M_ARENA_MAX = -8  # malloc.h
 
 
 def use_one_arena() -> None:
-    """Let all threads take memory from one place. Call before threads are started.
+    """Make all threads share one malloc arena. Call before threads are started.
 
-    glibc gives every thread an arena of its own and seldom gives back what was used there once: the few threads that
-    ship journals held 25 MB that way. Under the interpreter's lock they would not allocate at the same time anyway.
-    Elsewhere than on glibc this does nothing.
+    glibc gives every thread its own arena and seldom returns memory from it: the few threads that ship journals held
+    25 MB that way. The interpreter's lock keeps threads from allocating simultaneously anyway.
+    No effect with other C libraries.
     """
     with contextlib.suppress(AttributeError, OSError):
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)

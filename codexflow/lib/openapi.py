@@ -1,10 +1,10 @@
-"""What the schema of the management API says of every operation."""
+"""OpenAPI schema of the management API: the error response of every operation."""
 
 from typing import Any
 
 _ERROR = {
     "type": "object",
-    "description": "Every failure, as docs/errors.md lists them. `code` is permanent.",
+    "description": "Error of any operation. docs/errors.md lists the codes, which are permanent.",
     "properties": {
         "error": {
             "type": "object",
@@ -19,18 +19,18 @@ _ERROR = {
     },
     "required": ["error"],
 }
-FAILURE = "default"
+ERROR_RESPONSE = "default"
 
 
-def with_failures(result: dict[str, Any], **_about: Any) -> dict[str, Any]:
-    """A hook of drf-spectacular: each operation may also fail, always in the same shape."""
+def add_error_responses(result: dict[str, Any], **_about: Any) -> dict[str, Any]:
+    """Add the error response to every operation; a postprocessing hook of drf-spectacular."""
     result["components"]["schemas"]["Error"] = _ERROR
     content = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
     for operations in result["paths"].values():
         for operation in operations.values():
-            told = operation["responses"]
-            told[FAILURE] = {"description": "It failed."}
-            for status, answer in told.items():
-                if status == FAILURE or status >= "400":
-                    answer.setdefault("content", content)
+            responses = operation["responses"]
+            responses[ERROR_RESPONSE] = {"description": "Error."}
+            for status, response in responses.items():
+                if status == ERROR_RESPONSE or status >= "400":
+                    response.setdefault("content", content)
     return result

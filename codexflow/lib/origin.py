@@ -1,4 +1,4 @@
-"""Whether a page of ours asks, for what does not go through Django's own check."""
+"""Origin check for connections that bypass Django's CSRF check."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,10 +9,11 @@ from django.http.request import split_domain_port, validate_host
 
 
 def is_own_origin(scope: Mapping[str, Any]) -> bool:
-    """Whether the page that asks is one of ours: browsers send cookies along for any page (CSWSH).
+    """Return whether the request comes from a page of this site.
 
-    Like Django's own check of forms, with the port. A client without an origin is no browser, and has no session
-    that it did not bring itself.
+    Prevents cross-site WebSocket hijacking: browsers send cookies with requests from any page. Compares as Django's
+    CSRF check does, port included. A client without an Origin header is not a browser and carries only cookies that
+    it was given on purpose.
     """
     headers: dict[bytes, bytes] = dict(scope["headers"])
     host = headers.get(b"host", b"").decode("latin-1")

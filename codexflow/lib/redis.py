@@ -1,8 +1,8 @@
-"""Redis: key names, clients, scripts, and the auto-pipelined connection of the hot path.
+"""Redis: shards, clients, scripts, and the auto-pipelined connection of the hot path.
 
-Everything off the hot path uses redis-py (`sync_client`, `async_client`). The gateway uses `Pipeline`: one connection
-a process on which all commands of one turn of the event loop share one write. It costs about a tenth of redis-py's
-CPU a command and fails fast: a slow Redis hurts more than a dead one.
+Code off the hot path uses redis-py (`sync_client`, `async_client`). The gateway uses `Pipeline`: one connection per
+process on which all commands of one event loop iteration share one write. It costs about a tenth of redis-py's CPU per
+command and fails fast: a slow Redis hurts more than a dead one.
 """
 
 import asyncio
@@ -29,28 +29,28 @@ from codexflow.lib.errors import AppError
 logger = logging.getLogger(__name__)
 
 SHARDS = 16
-# What a late reply gets once the timer has fired.
-GRACE_S = 0.01
+# Time in which a received reply can still be read after the timeout has fired.
+LATE_REPLY_GRACE_S = 0.01
 
 
 class RedisUnavailable(AppError):
-    """Redis did not answer in time. The caller decides what that means."""
+    """Redis did not respond in time. The caller decides what follows."""
 
     code = "redis_unavailable"
 
 
 def shard_of(organization_id: UUID) -> int:
-    """The organization's shard: the last hexadecimal digit of its id, which is random in UUIDv4 and v7."""
+    """Shard of an organization: the last hexadecimal digit of its id, which is random in UUIDv4 and v7."""
     return organization_id.int & (SHARDS - 1)
 
 
 def tag(shard: int) -> str:
-    """The hash tag that keeps all keys of a shard in one cluster slot."""
+    """Hash tag that keeps all keys of a shard in one cluster slot."""
     return f"{{s{shard:02d}}}"
 
 
 def database_url(url: str, offset: int) -> str:
-    """`url` with its database number raised by `offset`: Celery and caches live beside the limiter, not in it."""
+    """URL with the database number raised by `offset`: Celery and caches use other databases than the limiter."""
     parts = urlsplit(url)
     number = int(parts.path.strip("/") or 0) + offset
     return urlunsplit(parts._replace(path=f"/{number}"))
@@ -58,17 +58,17 @@ def database_url(url: str, offset: int) -> str:
 
 @cache
 def sync_client(url: str) -> "redis.Redis":
-    """One shared redis-py client a process and URL, for commands, tasks and pages."""
+    """redis-py client shared within a process, one per URL, for commands, tasks and pages."""
     return redis.Redis.from_url(url, socket_timeout=10, socket_connect_timeout=3, health_check_interval=30)
 
 
 def async_client(url: str) -> "redis.asyncio.Redis":
-    """A redis-py client of this event loop, for subscriptions and other slow things."""
+    """New redis-py client of this event loop, for subscriptions and other commands off the hot path."""
     return redis.asyncio.Redis.from_url(url, socket_connect_timeout=3, health_check_interval=10)
 
 
 class Script:
-    """A Lua script that is known by its SHA1 and sent in full only when the server does not know it."""
+    """Lua script that is called by its SHA-1 and sent in full only if the server does not know it."""
 
     __slots__ = ("sha", "text")
 
@@ -89,10 +89,10 @@ Argument = bytes | str | int | float
 
 
 class Pipeline(asyncio.Protocol):
-    """One connection; every command issued in one turn of the loop goes out in one write.
+    """One connection on which all commands of one event loop iteration share one write.
 
-    `call` raises RedisUnavailable at once while the connection is down, and for everything pending when the oldest
-    command has waited `timeout_s`. Reconnects by itself and counts as up only after a PING answered in time.
+    `call` raises RedisUnavailable at once while the connection is down. When the oldest command has waited for
+    `timeout_s`, all pending commands fail with it. Reconnects by itself; up only after a PING succeeded in time.
     """
 
     def __init__(self, url: str, *, timeout_s: float) -> None:
@@ -115,7 +115,7 @@ class Pipeline(asyncio.Protocol):
         return self._up.is_set()
 
     async def until_up(self, timeout_s: float) -> bool:
-        """Wait a moment for the connection to come back. Returns whether it is up."""
+        """Wait at most `timeout_s` for the connection to come up. Returns whether it is up."""
         try:
             await asyncio.wait_for(self._up.wait(), timeout_s)
         except TimeoutError:
@@ -123,7 +123,7 @@ class Pipeline(asyncio.Protocol):
         return True
 
     async def start(self) -> None:
-        """Try once to connect; further tries go on in the background."""
+        """Try once to connect; further attempts continue in the background."""
         self._connecting = self._loop.create_task(self._connect_until_up())
         await asyncio.wait({self._connecting}, timeout=self._timeout_s * 5)
 
@@ -143,7 +143,7 @@ class Pipeline(asyncio.Protocol):
         return self._queue(command)
 
     async def run(self, script: Script, keys: Sequence[bytes], args: Sequence[Argument]) -> Reply:
-        """Run a script by its digest, sending its text only when the server has forgotten it."""
+        """Run a script by its digest; send its text only if the server does not know it."""
         try:
             return await self.call(b"EVALSHA", script.sha, len(keys), *keys, *args)
         except redis.ResponseError as exc:
@@ -169,7 +169,7 @@ class Pipeline(asyncio.Protocol):
         self._out.clear()
 
     def _watch(self) -> None:
-        """One timer for all commands: they are answered in order, so only the oldest can be the latest."""
+        """Check the oldest command's deadline. One timer serves all commands, because replies arrive in order."""
         self._watchdog = None
         if not self._pending:
             return
@@ -178,14 +178,14 @@ class Pipeline(asyncio.Protocol):
         if left_s > 0:
             self._watchdog = self._loop.call_later(left_s, self._watch)
         elif oldest is not self._suspect:
-            # This loop itself may have stood still, with the reply waiting to be read: look once more after reading.
+            # The event loop itself may have been blocked with the reply unread: check again after reading.
             self._suspect = oldest
-            self._watchdog = self._loop.call_later(GRACE_S, self._watch)
+            self._watchdog = self._loop.call_later(LATE_REPLY_GRACE_S, self._watch)
         else:
             self._drop("timeout")
 
     def _drop(self, reason: str) -> None:
-        """Give the connection up: its replies could no longer be told apart from a late answer."""
+        """Close the connection: a late reply would be taken for the reply to another command."""
         was_up = self._up.is_set()
         self._up.clear()
         if self._transport is not None:

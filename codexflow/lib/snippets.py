@@ -1,4 +1,4 @@
-"""The first call, in three languages. Pure."""
+"""Code examples of a call, in three languages. Pure."""
 
 import json
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Snippet:
-    """Code that works as it stands once CODEXFLOW_API_KEY is set."""
+    """Code example that runs as it is once CODEXFLOW_API_KEY is set."""
 
     slug: str
     name: str
@@ -54,7 +54,7 @@ console.log(answer.choices[0].message.content);"""
 
 
 def snippets(api_url: str) -> list[Snippet]:
-    """`api_url` ends in /v1, as SDKs want it."""
+    """Examples of a first call. `api_url` ends in /v1, as SDKs expect it."""
     return [
         Snippet("curl", "curl", "terminal", _CURL.format(api_url=api_url)),
         Snippet("python", "Python", "quickstart.py", _PYTHON.format(api_url=api_url)),
@@ -63,7 +63,7 @@ def snippets(api_url: str) -> list[Snippet]:
 
 
 def snippets_of(api_url: str, call: Mapping[str, Any], *, stage: str) -> list[Snippet]:
-    """A chat completion as code: `call` is its body, `stage` the header, or empty. Streams where the body does."""
+    """Examples of a chat completion with the body `call` and the stage header `stage` (empty: none)."""
     return [
         Snippet("curl", "curl", "terminal", _curl_of(api_url, call, stage)),
         Snippet("python", "Python", "playground.py", _python_of(api_url, call, stage)),
@@ -72,7 +72,10 @@ def snippets_of(api_url: str, call: Mapping[str, Any], *, stage: str) -> list[Sn
 
 
 def _text(value: Any) -> str:
-    """JSON, which Python and JavaScript read alike: texts, numbers, lists. Unescaped: Python has no surrogate pairs."""
+    """Literal valid in Python and JavaScript: JSON of strings, numbers and lists.
+
+    Not escaped to ASCII: Python does not combine surrogate pairs.
+    """
     return json.dumps(value, ensure_ascii=False)
 
 

@@ -1,4 +1,4 @@
-"""Everything that the house knows about a person, as one file for them."""
+"""Export of all data about a user, as one file."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ from keys.models import ApiKey
 @require_POST
 @never_cache
 def export(request: PageRequest) -> HttpResponseBase:
-    """A JSON file: profile, connections, memberships, keys without secrets, audit entries. Times: ISO 8601 in UTC."""
+    """Download the JSON file, with times in UTC: profile, connections, memberships, keys, audit entries."""
     with transaction.atomic():
         content = data_of(request.user)
         audit.record("account.exported", request.user, organization=None, **acting(request))
@@ -30,7 +30,7 @@ def export(request: PageRequest) -> HttpResponseBase:
 
 
 def data_of(user: User) -> dict[str, Any]:
-    """What stands in the file. Keys are those that the person made; digests and secrets are not part of it."""
+    """Content of the file. Keys are those that the user made, without digests and secrets."""
     return {
         "exported_at": now(),
         "profile": {

@@ -1,4 +1,4 @@
-"""The pages below /docs/: the files of docs/ meant for customers, with the reader's own address and key in them."""
+"""Pages below /docs/: the customer documents of docs/, with this site's URL and the reader's key prefix filled in."""
 
 import posixpath
 from dataclasses import dataclass
@@ -24,11 +24,11 @@ from codexflow.settings import ENV
 from keys.models import ApiKey
 
 FOLDER = REPOSITORY / "docs"
-# What stands in the files for the address of the installation and for a key.
+# Placeholders in the files for the installation's URL and for a key.
 EXAMPLE_ORIGIN = "http://127.0.0.1:8000"
 EXAMPLE_KEY = "cfx_…"
 
-# Address below /docs/ -> file below docs/ and its name in the list.
+# Path below /docs/ -> file below docs/ and its title in the list.
 CLIENTS: dict[str, tuple[str, str | Promise]] = {
     "clients": ("clients/README.md", _("All clients")),
     "clients/curl": ("clients/curl.md", "curl"),
@@ -59,7 +59,7 @@ _ADDRESSES = {file: address for address, file in FILES.items()}
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A line of the list of pages."""
+    """Entry of the list of pages."""
 
     url: str
     name: str | Promise
@@ -67,7 +67,7 @@ class Entry:
 
 
 def sections(here: str) -> list[tuple[str | Promise, list[Entry]]]:
-    """The list of pages, by group. `here` is a path."""
+    """List of pages by group. `here` is the path of the current page."""
 
     def entries(pages: dict[str, tuple[str, str | Promise]]) -> list[Entry]:
         return [_entry(reverse("docs-page", args=[address]), name, here) for address, (_f, name) in pages.items()]
@@ -86,7 +86,7 @@ def _entry(url: str, name: str | Promise, here: str) -> Entry:
 
 @require_safe
 def quickstart(request: HttpRequest) -> HttpResponse:
-    """From a key to the first answer."""
+    """Quickstart: from a key to the first response."""
     shown = [replace_examples(snippet.code, request) for snippet in snippets(api_url(ENV))]
     facts: dict[str, Any] = {"sections": sections(request.path), "clients": CLIENTS, "codes": shown}
     return render(request, "pages/docs/quickstart.html", facts | {"key": key_of(request)})
@@ -94,7 +94,7 @@ def quickstart(request: HttpRequest) -> HttpResponse:
 
 @require_safe
 def page(request: HttpRequest, address: str) -> HttpResponse:
-    """One of the files."""
+    """Render one document."""
     if address not in FILES:
         raise Http404
     path = FOLDER / FILES[address]
@@ -110,7 +110,7 @@ def page(request: HttpRequest, address: str) -> HttpResponse:
 
 @lru_cache(maxsize=128)
 def _rendered(address: str, _language: str, _changed_ns: int) -> markdown.Rendered:
-    """Kept until the file changes, once for each language: buttons are labelled."""
+    """Render a file, cached until it changes, per language: buttons have labels."""
 
     def resolve(href: str) -> str | None:
         file, _, anchor = href.partition("#")
@@ -121,14 +121,14 @@ def _rendered(address: str, _language: str, _changed_ns: int) -> markdown.Render
 
 
 def replace_examples(html: str, request: HttpRequest) -> str:
-    """HTML with this installation's address, and how the reader's newest key begins, where examples stand."""
+    """Replace the placeholders by this installation's URL and the prefix of the reader's newest key."""
     key = key_of(request)
     html = html.replace(EXAMPLE_ORIGIN, escape(api_url(ENV).removesuffix("/v1")))
     return html.replace(EXAMPLE_KEY, f"{key.prefix}…") if key else html
 
 
 def key_of(request: HttpRequest) -> ApiKey | None:
-    """The newest working key that the reader made; only its beginning is ever known here."""
+    """Newest key that the reader made and that is not revoked; only its prefix is known."""
     user = getattr(request, "user", None)
     if not isinstance(user, User):
         return None

@@ -1,4 +1,4 @@
-"""The agent doctor: a script that tests, from the reader's own machine, what a coding agent needs."""
+"""The agent doctor: a script that tests from the reader's machine what a coding agent needs."""
 
 import shlex
 from functools import cache
@@ -18,19 +18,19 @@ _FILE = Path(__file__).with_name("doctor.sh")
 
 @cache
 def text_of(base_url: str) -> str:
-    """The script for an installation. `base_url` ends in /v1."""
+    """Script for one installation. `base_url` ends in /v1."""
     return _FILE.read_text().replace("__BASE_URL__", shlex.quote(base_url))
 
 
 @require_safe
 def script(request: HttpRequest) -> HttpResponse:
-    """The script itself, for `curl … | sh`. It holds an address and no secret."""
+    """Serve the script, for `curl … | sh`. It contains the URL and no secret."""
     return HttpResponse(text_of(api_url(ENV)), content_type="text/x-shellscript; charset=utf-8")
 
 
 @require_safe
 def page(request: HttpRequest) -> HttpResponse:
-    """What it tests, how to run it, and the script to read before."""
+    """Describe the checks and how to run them, and show the script."""
     address = f"{site_url(ENV)}{reverse('doctor-script')}"
     facts = {
         "sections": sections(request.path),

@@ -1,4 +1,4 @@
-"""Terms and privacy: the operator's own text where there is one, else the template that comes with the product."""
+"""Terms and privacy pages: the operator's own text, or the template that comes with the product."""
 
 from functools import lru_cache
 
@@ -13,7 +13,7 @@ from codexflow.pages import markdown
 
 @require_safe
 def terms(request: HttpRequest) -> HttpResponse:
-    """What customers agree to."""
+    """Terms of service."""
     site = ensure_site_settings()
     own = _rendered(site.terms_text, get_language() or "en")
     return render(request, "pages/terms.html", {"own": own, "site": site})
@@ -21,7 +21,7 @@ def terms(request: HttpRequest) -> HttpResponse:
 
 @require_safe
 def privacy(request: HttpRequest) -> HttpResponse:
-    """What is stored about people, where, and for how long."""
+    """Privacy notice."""
     site = ensure_site_settings()
     own = _rendered(site.privacy_text, get_language() or "en")
     return render(request, "pages/privacy.html", {"own": own, "site": site})

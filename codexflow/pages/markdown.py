@@ -1,7 +1,7 @@
-"""Markdown of our own files and of operators -> HTML that brings nothing of its own.
+"""Markdown of our documents and of operators -> safe HTML.
 
-Raw HTML is shown as text and links lead to http, https, mail or this site: that is what makes the output safe, so
-neither rule may be loosened. Code comes in blocks with a copy button, headings with an address.
+Raw HTML is shown as text and links lead to http, https, mail or this site only: the output's safety depends on both
+rules. Code blocks get a copy button, headings an anchor.
 """
 
 import re
@@ -18,13 +18,13 @@ from django.utils.translation import gettext as _
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-# Where a relative link of a document leads; None when it leads to nothing that readers have.
+# Maps a document's relative link to a URL; None for a target that readers do not have.
 Resolve = Callable[[str], str | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Heading:
-    """A heading of the second level, for the list of contents."""
+    """Second-level heading, for the table of contents."""
 
     anchor: str
     text: str
@@ -32,7 +32,7 @@ class Heading:
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """A document as HTML, without its first heading, which is `title`."""
+    """Document as HTML, without its first heading, which is `title`."""
 
     title: str
     html: SafeString
@@ -40,17 +40,17 @@ class Rendered:
 
 
 def render(text: str, *, resolve: Resolve) -> Rendered:
-    """A document in the language that is active now (labels of buttons)."""
-    machine = MarkdownIt("commonmark", {"html": False}).enable("table")
-    machine.add_render_rule("fence", _code)
-    machine.add_render_rule("code_block", _code)
-    machine.add_render_rule("table_open", _table_open)
-    machine.add_render_rule("table_close", lambda *_arguments: "</table></div>")
-    tokens = machine.parse(text)
+    """Render a document, with button labels in the active language."""
+    parser = MarkdownIt("commonmark", {"html": False}).enable("table")
+    parser.add_render_rule("fence", _code)
+    parser.add_render_rule("code_block", _code)
+    parser.add_render_rule("table_open", _table_open)
+    parser.add_render_rule("table_close", lambda *_arguments: "</table></div>")
+    tokens = parser.parse(text)
     title, tokens = _without_title(tokens)
     headings = _anchored(tokens)
     _relink(tokens, resolve)
-    html = machine.renderer.render(tokens, machine.options, {})
+    html = parser.renderer.render(tokens, parser.options, {})
     return Rendered(title, mark_safe(html), headings)  # noqa: S308 - see above
 
 
@@ -61,7 +61,7 @@ def _code(_renderer: Any, tokens: Sequence[Token], index: int, _options: Any, _e
 
 
 def _table_open(*_arguments: Any) -> str:
-    # Wide tables scroll by themselves, also by keyboard.
+    # A wide table scrolls inside its own region, which the keyboard can reach.
     return f'<div class="scroller" tabindex="0" role="region" aria-label="{escape(_("Table"))}"><table>'
 
 
@@ -76,7 +76,7 @@ def _plain(inline: Token) -> str:
 
 
 def _anchored(tokens: Sequence[Token]) -> tuple[Heading, ...]:
-    """Give every heading an id; tell those of the second level."""
+    """Give every heading a unique id; return those of the second level."""
     taken: set[str] = set()
     found = []
     for token, inline in pairwise(tokens):
@@ -98,7 +98,7 @@ _ABSOLUTE = re.compile(r"^(https?:|mailto:|/|#)")
 
 
 def _relink(tokens: Sequence[Token], resolve: Resolve) -> None:
-    """Lead relative links where readers find their target; what they do not have stays as its text."""
+    """Resolve relative links; a link without a target becomes plain text."""
     for inline in tokens:
         kept: list[Token] = []
         is_dropped = False

@@ -1,4 +1,4 @@
-"""What every page has: an id of its own; and what the operators' pages need."""
+"""Middleware: request ids, and the content security policy of operator pages."""
 
 from collections.abc import Callable
 
@@ -12,7 +12,7 @@ OPERATORS = "/ops/"
 
 
 class RequestIdMiddleware:
-    """An id for the answer, its error page and its lines in the log."""
+    """Adds a request id to the response, its error page and its log lines."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self.get_response = get_response
@@ -22,18 +22,18 @@ class RequestIdMiddleware:
             response = self.get_response(request)
         response.headers.setdefault("X-CFX-Request-Id", request_id_of(request))
         if response.headers.get("Content-Type", "").startswith("text/html"):
-            # Pages and their parts have one address: going back must not bring a part out of the browser's cache.
+            # Pages and their fragments share a URL: going back must not show a fragment from the browser's cache.
             patch_vary_headers(response, ["HX-Request"])
         return response
 
 
 def request_id_of(request: HttpRequest) -> str:
-    """The request's id, made when first asked for."""
+    """Id of the request, created at its first use."""
     return str(vars(request).setdefault("cfx_request_id", str(new_id())))
 
 
 class OperatorPagesMiddleware:
-    """Allow there, and only there, evaluated scripts and inline styles: their library needs them."""
+    """Allows eval and inline styles on operator pages only, because their library needs them."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self.get_response = get_response

@@ -1,4 +1,4 @@
-"""The API reference, drawn from the schema that the management API gives of itself."""
+"""API reference, generated from the OpenAPI schema of the management API."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -10,18 +10,18 @@ from django.views.decorators.http import require_safe
 from drf_spectacular.generators import SchemaGenerator
 
 from codexflow.lib.addresses import api_url
-from codexflow.lib.openapi import FAILURE
+from codexflow.lib.openapi import ERROR_RESPONSE
 from codexflow.pages.docs import sections
 from codexflow.settings import ENV
 
 METHODS = ("get", "post", "put", "patch", "delete")
 # Not for customers.
-LEFT_OUT = ("/api/v1/schema", "/api/v1/reconciliation")
+EXCLUDED_PATHS = ("/api/v1/schema", "/api/v1/reconciliation")
 
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A parameter, or a field of a body. `depth` is how far inside another it stands."""
+    """Parameter, or field of a body. `depth` is its nesting level; `words` is its description."""
 
     name: str
     kind: str
@@ -32,7 +32,7 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """A method of a path."""
+    """Method of a path. `words` is its description."""
 
     anchor: str
     method: str
@@ -49,7 +49,7 @@ class Operation:
 
 @require_safe
 def reference(request: HttpRequest) -> HttpResponse:
-    """All operations, by what they are about."""
+    """List all operations by resource."""
     base = api_url(ENV).removesuffix("/v1")
     return render(
         request, "pages/docs/reference.html", {"sections": sections(request.path), "groups": groups(), "base": base}
@@ -58,11 +58,11 @@ def reference(request: HttpRequest) -> HttpResponse:
 
 @cache
 def groups() -> list[tuple[str, list[Operation]]]:
-    """Operations by the first word of their path. The schema does not change while the process lives."""
+    """Operations by the first segment of their path. Cached: the schema is constant within a process."""
     schema = SchemaGenerator().get_schema(request=None, public=True)  # type: ignore[no-untyped-call]
     found: dict[str, list[Operation]] = {}
     for path, methods in schema["paths"].items():
-        if path in LEFT_OUT:
+        if path in EXCLUDED_PATHS:
             continue
         for method in METHODS:
             if method in methods:
@@ -70,40 +70,40 @@ def groups() -> list[tuple[str, list[Operation]]]:
     return list(found.items())
 
 
-def _operation(path: str, method: str, told: dict[str, Any], schema: dict[str, Any]) -> Operation:
+def _operation(path: str, method: str, described: dict[str, Any], schema: dict[str, Any]) -> Operation:
     return Operation(
-        anchor=told["operationId"].replace("_", "-"),
+        anchor=described["operationId"].replace("_", "-"),
         method=method.upper(),
         path=path,
-        words=told.get("description", ""),
+        words=described.get("description", ""),
         parameters=[
             Field(each["name"], _kind(each["schema"], schema), each.get("required", False), each.get("description", ""))
-            for each in told.get("parameters", [])
+            for each in described.get("parameters", [])
         ],
-        body=_fields_of(_content(told.get("requestBody", {})), schema),
+        body=_fields_of(_content(described.get("requestBody", {})), schema),
         responses=[
-            (status, answer.get("description", ""), _fields_of(_content(answer), schema) if status < "400" else [])
-            for status, answer in told["responses"].items()
-            if status != FAILURE  # of any operation; docs/errors.md has them
+            (status, response.get("description", ""), _fields_of(_content(response), schema) if status < "400" else [])
+            for status, response in described["responses"].items()
+            if status != ERROR_RESPONSE  # of any operation; docs/errors.md has them
         ],
     )
 
 
-def _content(told: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = told.get("content", {}).get("application/json", {}).get("schema", {})
+def _content(described: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = described.get("content", {}).get("application/json", {}).get("schema", {})
     return found
 
 
 def _fields_of(shape: dict[str, Any], schema: dict[str, Any], depth: int = 0) -> list[Field]:
-    """The fields of an object, and below each that is an object or a list of them, its own."""
+    """Fields of an object, each followed by its own fields if it is an object or a list of objects."""
     shape = _resolved(shape, schema)
     if shape.get("type") == "array":
         return _fields_of(shape["items"], schema, depth)
     required = shape.get("required", [])
     found = []
     for name, part in shape.get("properties", {}).items():
-        told = _resolved(part, schema)
-        words = part.get("description") or ("" if "enum" in told else told.get("description", ""))
+        described = _resolved(part, schema)
+        words = part.get("description") or ("" if "enum" in described else described.get("description", ""))
         found.append(Field(name, _kind(part, schema), name in required, words, depth))
         if depth < 3:
             found += _fields_of(part, schema, depth + 1)
@@ -111,7 +111,7 @@ def _fields_of(shape: dict[str, Any], schema: dict[str, Any], depth: int = 0) ->
 
 
 def _resolved(shape: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
-    """What a reference stands for; several parts in one."""
+    """Resolve `$ref`, and reduce allOf and oneOf to their first part."""
     if "$ref" in shape:
         target: dict[str, Any] = schema["components"]["schemas"][shape["$ref"].rpartition("/")[2]]
         return _resolved(target, schema)
@@ -123,11 +123,11 @@ def _resolved(shape: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _kind(shape: dict[str, Any], schema: dict[str, Any]) -> str:
-    """`string`, `array of object`, `csv | jsonl`, …"""
-    told = _resolved(shape, schema)
-    if "enum" in told:
-        return " | ".join(str(value) for value in told["enum"] if value not in ("", None))
-    if told.get("type") == "array":
-        return f"array of {_kind(told['items'], schema)}"
-    kind = str(told.get("format") or told.get("type") or "any")
-    return f"{kind} | null" if told.get("nullable") or shape.get("nullable") else kind
+    """Type of a field: `string`, `array of object`, `csv | jsonl`, …"""
+    described = _resolved(shape, schema)
+    if "enum" in described:
+        return " | ".join(str(value) for value in described["enum"] if value not in ("", None))
+    if described.get("type") == "array":
+        return f"array of {_kind(described['items'], schema)}"
+    kind = str(described.get("format") or described.get("type") or "any")
+    return f"{kind} | null" if described.get("nullable") or shape.get("nullable") else kind

@@ -1,4 +1,4 @@
-"""The state of the installation in words, from what /health knows, and how it behaves when a part is missing."""
+"""Status page: the state that /health reports, and the degraded modes."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +13,7 @@ from django.views.decorators.http import require_safe
 
 from routing.gateway import gateway
 
-# Check of /health -> what readers call it.
+# Check of /health -> name and description on the page.
 COMPONENTS: dict[str, tuple[str | Promise, str | Promise]] = {
     "config": (_("Gateway"), _("answers below /v1")),
     "database": (_("Database"), _("accounts, keys, logs")),
@@ -24,7 +24,7 @@ COMPONENTS: dict[str, tuple[str | Promise, str | Promise]] = {
 
 @dataclass(frozen=True, slots=True)
 class Component:
-    """A line of the table."""
+    """Row of the table of components. `words` is its description."""
 
     name: str | Promise
     words: str | Promise
@@ -33,7 +33,7 @@ class Component:
 
 @dataclass(frozen=True, slots=True)
 class Mode:
-    """What happens while something is missing, and whether that is so now."""
+    """Degraded mode, its description `words`, and whether it is in force."""
 
     name: str | Promise
     words: str | Promise
@@ -43,7 +43,7 @@ class Mode:
 @require_safe
 @never_cache
 async def status(request: HttpRequest) -> HttpResponse:
-    """Asked of the gateway in this process; without one, the page says that it knows nothing."""
+    """Show the health of the gateway in this process; without a gateway the state is unknown."""
     known = None
     if gateway.health is not None:
         known = (await gateway.health.report(is_draining=gateway.is_draining)).body
@@ -52,7 +52,7 @@ async def status(request: HttpRequest) -> HttpResponse:
 
 
 def facts_of(report: dict[str, Any] | None) -> dict[str, Any]:
-    """What the page shows of a report. Nothing of it may tell more than /health tells everybody."""
+    """Context of the page from a health report. It must not reveal more than /health does to everybody."""
     if report is None:
         return {"state": "unknown", "components": [], "modes": modes({}, {})}
     checks, details = report["checks"], report["details"]

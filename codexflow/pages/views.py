@@ -1,4 +1,4 @@
-"""The public pages: landing and prices."""
+"""Public pages: landing and pricing."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +25,7 @@ RECOMMENDED = "pro"
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A plan as the price table shows it."""
+    """Plan as shown in the price table, with defaults of the catalogue filled in."""
 
     plan: Plan
     daily_requests: int
@@ -41,7 +41,7 @@ STAGES = {
 
 
 def offers(current: Catalogue) -> list[Offer]:
-    """The plans for sale, cheapest first."""
+    """Public plans, cheapest first."""
     return [
         Offer(
             plan,
@@ -54,7 +54,7 @@ def offers(current: Catalogue) -> list[Offer]:
 
 
 def prices(current: Catalogue) -> list[dict[str, Any]]:
-    """Every model for sale with its rates and the stages that it serves first."""
+    """Models for sale with their rates and the stages whose first model they are."""
     return [
         {
             "model": model,
@@ -67,7 +67,7 @@ def prices(current: Catalogue) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A request of a stage, drawn as the log draws it: made up, but with this installation's models and prices."""
+    """Example request of a stage, drawn as in the log: invented, with this installation's models and prices."""
 
     stage: str
     words: str | Promise
@@ -79,28 +79,32 @@ class Picture:
 
 
 def picture(current: Catalogue, name: str) -> Picture:
-    """Where there is a fallback, the plan's first model is out of order and the review's is slow."""
+    """Example request of a stage. With a fallback, the first model of `plan` fails and that of `review` times out."""
     stage = current.stages[name]
-    first = UpstreamAttempt(n=1, model=stage.model, status=200, started_ms=0, first_byte_ms=420, duration_ms=2_600)
+    first = UpstreamAttempt(
+        n=1, model=stage.model, status=200, started_offset_ms=0, first_byte_ms=420, duration_ms=2_600
+    )
     attempts = [first]
     if stage.fallback and name != "code":
         code, lost_ms = ("upstream_error", 310) if name == "plan" else ("upstream_timeout", 1_100)
-        failed = UpstreamAttempt(n=1, model=stage.model, status=502, error_code=code, started_ms=0, duration_ms=lost_ms)
+        failed = UpstreamAttempt(
+            n=1, model=stage.model, status=502, error_code=code, started_offset_ms=0, duration_ms=lost_ms
+        )
         rescued = UpstreamAttempt(
-            n=2, model=stage.fallback[0], status=200, started_ms=lost_ms, first_byte_ms=380, duration_ms=2_300
+            n=2, model=stage.fallback[0], status=200, started_offset_ms=lost_ms, first_byte_ms=380, duration_ms=2_300
         )
         attempts = [failed, rescued]
     last = attempts[-1]
     usage = Usage(prompt_tokens=3_180, cached_tokens=1_024, completion_tokens=764)
     rates = frozen(current.prices[last.model])
-    latency_ms = last.started_ms + last.duration_ms
+    latency_ms = last.started_offset_ms + last.duration_ms
     drawn = bars(attempts, latency_ms)
     return Picture(name, STAGES[name], drawn, latency_ms, usage, last.model, cost_nanos(usage, rates))
 
 
 @require_safe
 def landing(request: HttpRequest) -> HttpResponse:
-    """What it is, real code, a request drawn, what it costs."""
+    """Landing page: description, code examples, an example request, prices."""
     current = directory.in_force()
     chosen = request.GET.get("stage", "")
     shown = picture(current, chosen if chosen in STAGES else "plan")
@@ -110,7 +114,7 @@ def landing(request: HttpRequest) -> HttpResponse:
     facts |= {
         "offers": offers(current),
         "prices": prices(current),
-        # The longest first: it shows the most.
+        # Python first: its example is the longest.
         "snippets": sorted(snippets(api_url(ENV)), key=lambda snippet: snippet.slug != "python"),
         "stages": [{"name": name, "config": current.stages[name], "words": words} for name, words in STAGES.items()],
     }
@@ -119,6 +123,6 @@ def landing(request: HttpRequest) -> HttpResponse:
 
 @require_safe
 def pricing(request: HttpRequest) -> HttpResponse:
-    """Plans, every limit of each, model prices, and what people ask."""
+    """Pricing page: plans with their limits, model prices, questions."""
     current = directory.in_force()
     return render(request, "pages/pricing.html", {"offers": offers(current), "prices": prices(current)})

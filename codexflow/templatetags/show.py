@@ -1,4 +1,4 @@
-"""How numbers, money and time look on pages, in the reader's language."""
+"""Template filters of numbers, money and time, in the user's language."""
 
 from datetime import datetime, tzinfo
 from decimal import ROUND_HALF_EVEN, Decimal
@@ -26,13 +26,13 @@ def _icon(name: str, size: int, css: str) -> SafeString:
 
 @register.simple_tag
 def icon(name: str, size: int = 16, css: str = "") -> SafeString:
-    """A Lucide icon. Decoration: the text beside it, or the label of its button, carries the meaning."""
+    """Lucide icon, hidden from screen readers: the text beside it or its button's label carries the meaning."""
     return _icon(name, size, css)
 
 
 @register.filter
 def count(value: int | None) -> str:
-    """A whole number with its groups: 12,345 or 12.345."""
+    """Whole number with digit groups: 12,345 or 12.345."""
     return "—" if value is None else formats.number_format(value, decimal_pos=0, use_l10n=True, force_grouping=True)
 
 
@@ -41,7 +41,7 @@ _STEPS = ((1_000_000_000, "B"), (1_000_000, "M"), (10_000, "K"))
 
 @register.filter
 def compact(value: int) -> str:
-    """61.8M; the letters are the same in every language, because "bin" and "B" are not."""
+    """Abbreviated number: 61.8M. The letters do not follow the language: Turkish "bin" would mix with "B"."""
     for size, letter in _STEPS:
         if abs(value) >= size:
             unit = 1000 if letter == "K" else size
@@ -54,14 +54,14 @@ def compact(value: int) -> str:
 def _usd(nanos: int, decimals: int) -> str:
     amount = (Decimal(abs(nanos)) / NANOS_PER_USD).quantize(Decimal(1).scaleb(-decimals), rounding=ROUND_HALF_EVEN)
     shown = formats.number_format(amount, decimal_pos=decimals, use_l10n=True, force_grouping=True)
-    # The true minus: as wide as a digit, and read as one.
+    # U+2212: as wide as a digit, and read as minus by screen readers.
     sign = "\N{MINUS SIGN}" if nanos < 0 and amount else ""
     return f"{sign}${shown}"
 
 
 @register.filter
 def usd(nanos: int | None) -> str:
-    """Money for tables: cents, or four decimals when less than a dollar is at stake."""
+    """Amount for tables: two decimals, or four below one dollar."""
     if nanos is None:
         return "—"
     return _usd(nanos, 2 if nanos == 0 or abs(nanos) >= NANOS_PER_USD else 4)
@@ -69,25 +69,25 @@ def usd(nanos: int | None) -> str:
 
 @register.filter
 def usd_whole(nanos: int) -> str:
-    """A price: without cents when there are none."""
+    """Price without decimals if it has no cents."""
     return _usd(nanos, 0 if nanos % NANOS_PER_USD == 0 else 2)
 
 
 @register.filter
 def usd_cents(nanos: int) -> str:
-    """Always two decimals, for totals in columns."""
+    """Amount with two decimals, for totals in columns."""
     return _usd(nanos, 2)
 
 
 @register.filter
 def usd_row(nanos: int) -> str:
-    """Six decimals, for columns of requests: the same in every row, and a token of a cheap model still shows."""
+    """Amount with six decimals, for columns of requests: even one token of a cheap model is visible."""
     return _usd(nanos, 6)
 
 
 @register.filter
 def usd_exact(nanos: int | None) -> str:
-    """Every decimal that matters, at least six: for receipts."""
+    """Exact amount with at least six decimals, for receipts."""
     if nanos is None:
         return "—"
     return _usd(nanos, 6 if nanos % 1000 == 0 else 9)
@@ -95,31 +95,31 @@ def usd_exact(nanos: int | None) -> str:
 
 @register.filter
 def usd_signed(nanos: int) -> str:
-    """To the last nano, with a plus in front of what comes in."""
+    """Exact amount with its sign, for ledger entries."""
     return f"{'+' if nanos > 0 else ''}{_usd(nanos, 9)}"
 
 
 @register.filter
 def ms(value: int | None) -> str:
-    """1,300 ms."""
+    """Duration: 1,300 ms."""
     return "—" if value is None else f"{count(value)} ms"
 
 
 @register.filter
 def rounded(value: float | None) -> int | None:
-    """To a whole number; nothing stays nothing."""
+    """Round to a whole number; None stays None."""
     return None if value is None else round(value)
 
 
 @register.filter
 def zoned(moment: datetime) -> str:
-    """21 Nov 2026 02:10:42 in the reader's zone."""
+    """Time in the user's time zone: 21 Nov 2026 02:10:42."""
     return formats.date_format(timezone.localtime(moment), "j M Y H:i:s")
 
 
 @register.filter
 def ago(moment: datetime | None) -> str:
-    """How long since, in short; the browser keeps it up to date."""
+    """Elapsed time, abbreviated; a script keeps it up to date."""
     if moment is None:
         return _("never")
     seconds = max(0, int((now() - moment).total_seconds()))
@@ -135,14 +135,14 @@ def ago(moment: datetime | None) -> str:
 
 @register.filter
 def offset(zone: tzinfo) -> str:
-    """UTC+3, UTC-3:30, UTC+0."""
+    """UTC offset of a time zone: UTC+3, UTC-3:30, UTC+0."""
     delta = now().astimezone(zone).utcoffset()
     minutes = int(delta.total_seconds() // 60) if delta else 0
     hours, rest = divmod(abs(minutes), 60)
     return f"UTC{'-' if minutes < 0 else '+'}{hours}{f':{rest:02}' if rest else ''}"
 
 
-# Looked for in this order: most browsers also name those they descend from.
+# Matched in this order: most user agents also name the browsers that theirs derives from.
 _BROWSERS = {"Edg": "Edge", "OPR/": "Opera", "Firefox/": "Firefox", "Chrome/": "Chrome", "Safari/": "Safari"}
 _SYSTEMS = {
     "Android": "Android", "iPhone": "iPhone", "iPad": "iPad", "Windows": "Windows", "Mac OS X": "macOS",
@@ -152,20 +152,20 @@ _SYSTEMS = {
 
 @register.filter
 def browser(user_agent: str) -> str:
-    """Firefox · Windows; for other programs what they say of themselves, in short."""
+    """Browser and system of a user agent: Firefox · Windows. Other programs: the first 40 characters."""
     known = [next((name for mark, name in names.items() if mark in user_agent), "") for names in (_BROWSERS, _SYSTEMS)]
     return " · ".join(filter(None, known)) if known[0] else user_agent[:40]
 
 
 @register.filter
 def initials(email: str) -> str:
-    """Two letters for the round picture. Addresses are no Turkish words: i becomes I."""
+    """First two letters of an address, for the avatar. In capitals by English rules: i becomes I."""
     return email[:2].upper()
 
 
 @register.filter
 def kind(field: BoundField) -> str:
-    """What sort of widget a form field has: select, checkbox, textarea or input."""
+    """Kind of a form field's widget: select, checkbox, textarea, radio or input."""
     widget: Any = field.field.widget
     known = {"Select": "select", "CheckboxInput": "checkbox", "Textarea": "textarea", "RadioSelect": "radio"}
     return known.get(type(widget).__name__, "input")
@@ -173,7 +173,7 @@ def kind(field: BoundField) -> str:
 
 @register.filter
 def described(field: BoundField) -> BoundField | SafeString:
-    """The widget with its class, and with its error and help read out along with it."""
+    """Widget of a form field with its CSS class, linked to its error and help text by aria-describedby."""
     css = {"select": "select", "checkbox": "checkbox", "textarea": "textarea"}.get(kind(field), "input")
     attrs: dict[str, Any] = {"class": css if css == "checkbox" else f"{css} w-full"}
     if field.errors:
@@ -185,25 +185,25 @@ def described(field: BoundField) -> BoundField | SafeString:
 
 @register.filter
 def percent_of(part: int, whole: int) -> int:
-    """0 to 100."""
+    """Percentage of `whole`, from 0 to 100."""
     return min(100, part * 100 // whole) if whole > 0 else 0
 
 
 @register.filter
 def margin(basis_points: int) -> str:
-    """1500 -> 15 %, in the reader's language."""
+    """Basis points as a percentage: 1500 -> 15%."""
     return _percent(Decimal(basis_points) / 100)
 
 
 @register.filter
 def percent(value: int) -> str:
-    """47 -> 47%, or %47."""
+    """Percentage in the user's language: 47 -> 47% or %47."""
     return _percent(value)
 
 
 @register.filter
 def change(value: int) -> str:
-    """As `percent`, with its sign."""
+    """Percentage with its sign, for changes."""
     sign = "+" if value > 0 else "\N{MINUS SIGN}" if value < 0 else ""
     return f"{sign}{_percent(abs(value))}"
 
@@ -216,11 +216,11 @@ def _percent(value: int | Decimal) -> str:
 
 @register.filter
 def percent_of_text(part: str, whole: str) -> int:
-    """As `percent_of`, for numbers that came through attributes of a component."""
+    """As `percent_of`, for numbers passed as attributes of a component."""
     return percent_of(int(part or 0), int(whole or 0))
 
 
 @register.filter
 def id_short(value: object) -> str:
-    """The end of an id, which tells neighbours apart: the beginning of a UUIDv7 is only the time."""
+    """Last eight characters of an id: the first ones of a UUIDv7 are only the time, alike for neighbours."""
     return f"…{str(value)[-8:]}"

@@ -1,7 +1,7 @@
-"""Who may open what: one line for each route of the house, read by test_matrix.py.
+"""Access rules: one line per route, read by test_matrix.py.
 
-A new route fails there by its name until it has its line here. What stands in a line are statuses of a bare request
-(GET, or POST of an empty form); a method that is not named must be closed to everybody.
+A new route fails there by name until it has a line here. A line holds the statuses of a bare request
+(GET, or POST of an empty form); a method without a status must be refused to everybody.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ Statuses = dict[str, int]
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Status by method and person."""
+    """Expected status by method and kind of user."""
 
     methods: dict[str, Statuses]
     query: str = ""
@@ -46,27 +46,27 @@ def tenant(allowed: str, **methods: int) -> Access:
 
 
 def personal(**methods: int) -> Access:
-    """A page about oneself: everybody who is signed in."""
+    """Page of the user's own account: all signed-in users."""
     return Access({m: dict.fromkeys(EVERYBODY, status) | {"anonymous": SIGN_IN} for m, status in methods.items()})
 
 
 def public(**methods: int) -> Access:
-    """For everybody alike."""
+    """Public page: the same status for everybody."""
     return Access({method: dict.fromkeys(EVERYBODY, status) for method, status in methods.items()})
 
 
 def entrance(get: int, post: int = 200) -> Access:
-    """For visitors; who is signed in is sent on."""
+    """Sign-in page: for visitors; signed-in users are redirected."""
     return Access({m: dict.fromkeys(EVERYBODY, 302) | {"anonymous": s} for m, s in {"get": get, "post": post}.items()})
 
 
 def signing_out() -> Access:
-    """A question for who is signed in; to others there is nothing to end."""
+    """Sign-out page: a confirmation for signed-in users; visitors are redirected."""
     return Access({m: dict.fromkeys(EVERYBODY, s) | {"anonymous": 302} for m, s in {"get": 200, "post": 302}.items()})
 
 
 def api(**methods: tuple[str, int]) -> Access:
-    """The management API with a session: nobody 401, strangers and operators 404, members with another role 403."""
+    """The management API with a session: visitors 401, strangers and operators 404, members with another role 403."""
     outside = {"anonymous": 401, "stranger": 404, "operator": 404}
     found = {}
     for method, (allowed, status) in methods.items():
@@ -75,7 +75,7 @@ def api(**methods: tuple[str, int]) -> Access:
 
 
 def operators(**methods: int) -> Access:
-    """The API for super administrators; to all others, members of any organization included, it does not exist."""
+    """API of super administrators: 404 for all other users, members of any organization included."""
     others = dict.fromkeys(EVERYBODY, 404) | {"anonymous": 401}
     return Access({m: others | {"operator": status} for m, status in methods.items()})
 
@@ -112,7 +112,7 @@ EXPECTED: dict[str, Access] = {
     "theme": public(post=302),
     "dev-mail": public(get=200, post=200),
     "dev-components": public(get=200),
-    # About oneself
+    # The user's own account
     "home": personal(get=302, post=302),
     "profile": personal(get=200, post=422),
     "account-export": personal(post=200),
@@ -150,7 +150,7 @@ EXPECTED: dict[str, Access] = {
     "organization-content": tenant(OWNER, post=422),
     "organization-delete": tenant(OWNER, get=200, post=422),
     "ownership-transfer": tenant(OWNER, get=200, post=422),
-    # Signing in and what belongs to it (allauth). The people of the test have no password to give again: 403.
+    # Sign-in and its settings (allauth). The test's users have no password to reauthenticate with: 403.
     "account_login": entrance(200),
     "account_signup": entrance(200),
     "account_logout": signing_out(),

@@ -1,4 +1,4 @@
-"""Documentation, reference, doctor, status, legal texts: the public pages beside the landing page."""
+"""Public pages: documentation, API reference, agent doctor, status and legal texts."""
 
 import re
 from typing import Any
@@ -13,18 +13,18 @@ from codexflow.pages import doctor, markdown, status
 from codexflow.pages.docs import FILES
 from tests.support.cast import Cast
 
-# What is for operators and contributors, not for customers.
+# Documents for operators and contributors.
 NOT_FOR_CUSTOMERS = {"settings.md", "litellm.md", "metrics.md"}
 
 
 def shown(client: Client, name: str, *args: Any) -> str:
-    answer = client.get(reverse(name, args=args))
-    assert answer.status_code == 200
-    return answer.content.decode()
+    response = client.get(reverse(name, args=args))
+    assert response.status_code == 200
+    return response.content.decode()
 
 
 @pytest.mark.parametrize("address", FILES)
-def test_every_document_is_a_page_whose_links_lead_somewhere(client: Client, cast: Cast, address: str) -> None:
+def test_every_document_is_a_page_without_broken_links(client: Client, cast: Cast, address: str) -> None:
     text = shown(client, "docs-page", address)
     article = text.partition("<article")[2].partition("</article>")[0]
     assert article.count("<h1") == 1
@@ -35,18 +35,18 @@ def test_every_document_is_a_page_whose_links_lead_somewhere(client: Client, cas
     assert ".md" not in re.sub(r"<code.*?</code>|<pre.*?</pre>|data-copy=\"[^\"]*\"", "", article, flags=re.DOTALL)
 
 
-def test_no_document_for_customers_is_forgotten() -> None:
+def test_every_customer_document_is_listed() -> None:
     folder = REPOSITORY / "docs"
     there = {str(path.relative_to(folder)) for path in folder.rglob("*.md")}
     assert set(FILES.values()) == there - NOT_FOR_CUSTOMERS
 
 
 @pytest.mark.parametrize("address", ["settings", "../README", "..%2f..%2fetc/passwd", "clients/nobody"])
-def test_nothing_else_is_served(client: Client, cast: Cast, address: str) -> None:
+def test_other_documents_are_not_served(client: Client, cast: Cast, address: str) -> None:
     assert client.get(f"/docs/{address}/").status_code == 404
 
 
-def test_the_readers_address_and_key_stand_in_the_code(client: Client, cast: Cast, settings: Any) -> None:
+def test_examples_contain_the_site_url_and_the_readers_key_prefix(client: Client, cast: Cast, settings: Any) -> None:
     plain = shown(client, "docs-page", "clients/openai-python")
     assert "cfx_…" in plain
     client.force_login(cast.ada)
@@ -54,11 +54,11 @@ def test_the_readers_address_and_key_stand_in_the_code(client: Client, cast: Cas
     assert f"{cast.key.prefix}…" in own
     assert "cfx_…" not in own
     assert f"{cast.key.prefix}…" in shown(client, "docs")
-    client.force_login(cast.ben)  # the key of his organization is not his
+    client.force_login(cast.ben)  # keys that other members made are not shown
     assert cast.key.prefix not in shown(client, "docs-page", "clients/openai-python")
 
 
-def test_markdown_brings_nothing_of_its_own() -> None:
+def test_markdown_html_and_unsafe_links_are_escaped() -> None:
     text = "# T\n\n<script>alert(1)</script> <b onclick=x>b</b> [x](javascript:alert(1)) [y](data:text/html,x)"
     rendered = markdown.render(text, resolve=lambda _href: None)
     assert rendered.title == "T"
@@ -68,7 +68,7 @@ def test_markdown_brings_nothing_of_its_own() -> None:
     assert 'href="data:' not in rendered.html
 
 
-def test_two_headings_of_one_name_have_two_addresses() -> None:
+def test_equal_headings_get_distinct_anchors() -> None:
     rendered = markdown.render("## A\n\n## A\n", resolve=lambda _href: None)
     assert [heading.anchor for heading in rendered.headings] == ["a", "a-2"]
 
@@ -104,7 +104,7 @@ def test_pricing_follows_the_plans(client: Client, cast: Cast) -> None:
     assert "Internal" not in text
 
 
-def test_the_landing_page_draws_the_stage_that_is_chosen(client: Client, cast: Cast) -> None:
+def test_the_landing_page_shows_an_example_of_the_chosen_stage(client: Client, cast: Cast) -> None:
     assert "upstream_error" in client.get("/").content.decode()
     part = client.get("/?stage=code", headers={"hx-request": "true"}).content.decode()
     assert "<html" not in part
@@ -133,44 +133,44 @@ def test_without_a_gateway_the_status_page_says_so(client: Client, cast: Cast) -
     assert "knows nothing" in shown(client, "status")
 
 
-def test_every_page_has_an_id_and_error_pages_show_it(client: Client, cast: Cast) -> None:
-    answer = client.get("/nowhere/")
-    assert answer["X-CFX-Request-Id"] in answer.content.decode()
+def test_every_page_has_a_request_id_and_error_pages_show_it(client: Client, cast: Cast) -> None:
+    response = client.get("/nowhere/")
+    assert response["X-CFX-Request-Id"] in response.content.decode()
     client.force_login(cast.vic)
     refused = client.get(reverse("key-create", args=[cast.slug]))
     assert refused.status_code == 403
     assert refused["X-CFX-Request-Id"] in refused.content.decode()
 
 
-def test_a_failure_shows_its_id_without_a_database(cast: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_500_page_shows_the_request_id_without_a_database(cast: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*_arguments: Any) -> None:
         raise RuntimeError
 
     monkeypatch.setattr("codexflow.catalogue.directory.in_force", fails)
-    answer = Client(raise_request_exception=False).get("/")
-    assert answer.status_code == 500
-    assert answer["X-CFX-Request-Id"] in answer.content.decode()
+    response = Client(raise_request_exception=False).get("/")
+    assert response.status_code == 500
+    assert response["X-CFX-Request-Id"] in response.content.decode()
 
 
-def test_what_is_tried_too_often_has_a_page(client: Client, cast: Cast, settings: Any) -> None:
+def test_a_rate_limited_form_shows_the_429_page(client: Client, cast: Cast, settings: Any) -> None:
     settings.ACCOUNT_RATE_LIMITS = {"signup": "1/m/ip"}
     where = reverse("account_signup")
     form = {"email": "x@example.org", "password1": "short"}
-    answers = [client.post(where, form, REMOTE_ADDR="203.0.113.77") for _ in range(3)]
-    assert answers[-1].status_code == 429
-    assert "Too many attempts" in answers[-1].content.decode()
-    assert answers[-1]["Retry-After"] == "60"
+    responses = [client.post(where, form, REMOTE_ADDR="203.0.113.77") for _ in range(3)]
+    assert responses[-1].status_code == 429
+    assert "Too many attempts" in responses[-1].content.decode()
+    assert responses[-1]["Retry-After"] == "60"
 
 
-def test_the_script_is_served_with_the_address_and_no_secret(client: Client, cast: Cast) -> None:
+def test_the_doctor_script_contains_the_url_and_no_secret(client: Client, cast: Cast) -> None:
     client.force_login(cast.ada)
-    answer = client.get("/doctor.sh")
-    assert answer["Content-Type"].startswith("text/x-shellscript")
-    text = answer.content.decode()
+    response = client.get("/doctor.sh")
+    assert response["Content-Type"].startswith("text/x-shellscript")
+    text = response.content.decode()
     assert "__BASE_URL__" not in text
     assert "cfx_" not in text.replace("(cfx_...)", "")
     assert "| sh" in shown(client, "doctor")
 
 
-def test_an_address_cannot_become_a_command() -> None:
+def test_a_url_is_quoted_in_the_doctor_script() -> None:
     assert "BASE_URL='https://x/$(touch y)/v1'\n" in doctor.text_of("https://x/$(touch y)/v1")

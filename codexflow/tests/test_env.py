@@ -1,4 +1,4 @@
-"""What the operator may set, and how mistakes are told."""
+"""Settings of the operator and the report of invalid ones."""
 
 import contextlib
 import re
@@ -24,7 +24,7 @@ GOOD = {
 
 
 class Recorder(Mapping[str, str]):
-    """An environment that remembers what was asked for."""
+    """Environment that records the variables that are read."""
 
     def __init__(self, values: Mapping[str, str]) -> None:
         self.values_given, self.asked = values, set[str]()
@@ -49,25 +49,25 @@ def problems(**changes: str) -> list[str]:
     return caught.value.problems
 
 
-def test_a_good_environment_is_read(tmp_path: Path) -> None:
+def test_a_valid_environment_is_read(tmp_path: Path) -> None:
     env = Env.read({**GOOD, "PORT": "9000", "CFX_LEASE_MS": "5000", "CFX_HOME": str(tmp_path)})
     assert (env.port, env.lease_ms, env.litellm_url, env.is_production) == (9000, 5000, "http://litellm:4000", True)
 
 
-def test_every_problem_is_named_at_once() -> None:
+def test_all_problems_are_reported_at_once() -> None:
     wrong = {"HASH_SALT": "short", "AUTH_SECRET": "", "PORT": "no", "LOG_LEVEL": "loud", "LITELLM_URL": "ftp://x"}
     found = problems(**wrong, CFX_LEASE_MS="1")
     for name in (*wrong, "CFX_LEASE_MS"):
         assert sum(line.startswith(name) for line in found) == 1, name
 
 
-def test_the_processes_that_share_limits_are_those_behind_the_port_unless_said_otherwise() -> None:
+def test_limiter_processes_default_to_web_processes() -> None:
     assert Env.read(GOOD).limiter_processes == 1
     assert Env.read({**GOOD, "CFX_WEB_PROCESSES": "3"}).limiter_processes == 3
     assert Env.read({**GOOD, "CFX_WEB_PROCESSES": "3", "CFX_LIMITER_PROCESSES": "12"}).limiter_processes == 12
 
 
-def test_what_happens_without_redis_is_read() -> None:
+def test_limiter_fail_and_outage_allowance_are_read() -> None:
     assert (Env.read(GOOD).limiter_fail, Env.read(GOOD).outage_allowance_nanos) == ("bounded", 1_000_000_000)
     env = Env.read({**GOOD, "LIMITER_FAIL": "closed", "CFX_OUTAGE_ALLOWANCE_USD": "0.25"})
     assert (env.limiter_fail, env.outage_allowance_nanos) == ("closed", 250_000_000)
@@ -83,11 +83,11 @@ def test_known_secrets_are_refused_in_production_and_short_ones_everywhere() -> 
 
 
 @pytest.mark.parametrize("name", ["DATABASE_URL", "REDIS_URL", "LITELLM_URL", "AUTH_SECRET", "HASH_SALT"])
-def test_production_needs_them(name: str) -> None:
+def test_production_requires_them(name: str) -> None:
     assert [line for line in problems(**{name: ""}) if line.startswith(name)]
 
 
-def test_naming_a_database_by_hand_means_production(tmp_path: Path) -> None:
+def test_a_database_url_set_by_hand_means_production(tmp_path: Path) -> None:
     environ = {name: value for name, value in GOOD.items() if name != "CFX_ENV"} | {"CFX_HOME": str(tmp_path)}
     assert Env.read(environ).is_production
     assert not Env.read({"CFX_HOME": str(tmp_path)}).is_production
@@ -121,12 +121,12 @@ def test_a_provider_needs_both_its_client_and_its_secret() -> None:
 
 
 @given(st.dictionaries(st.sampled_from([*GOOD, "PORT", "CFX_LEASE_MS", "EMAIL_URL", "CFX_ENV"]), st.text(max_size=30)))
-def test_any_values_are_read_or_refused(changes: dict[str, str]) -> None:
+def test_any_value_is_read_or_refused(changes: dict[str, str]) -> None:
     with contextlib.suppress(EnvError):
         assert Env.read({**GOOD, **changes}).port > 0
 
 
-def test_every_variable_is_documented_and_nothing_else_is() -> None:
+def test_exactly_the_variables_that_are_read_are_documented() -> None:
     recorder = Recorder(GOOD)
     Env.read(recorder)
     text = (REPOSITORY / "docs" / "settings.md").read_text()

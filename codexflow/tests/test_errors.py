@@ -1,4 +1,4 @@
-"""Every error: its code is unique, documented and permanent."""
+"""Error codes: unique, documented and permanent."""
 
 import re
 import sys
@@ -17,7 +17,7 @@ from logs import errors as log_errors
 from logs.litellm import errors as litellm_errors
 from routing import errors as routing_errors
 
-# Permanent: a client somewhere relies on every line. code -> status
+# Permanent: clients rely on every line. code -> status
 TABLE = {
     "account_suspended": 403, "action_not_allowed": 403, "authentication_unavailable": 503, "client_disconnected": 499,
     "content_not_kept": 404,
@@ -34,11 +34,11 @@ TABLE = {
     "webhook_address_refused": 403, "webhook_rate_limited": 429, "webhook_too_large": 413, "webhook_unavailable": 503,
     "websockets_unsupported": 426, "too_many_exports": 429, "export_not_ready": 409, "export_expired": 410,
 }  # fmt: skip
-# Never seen by a caller as such: attempts that failed, in the log of a request, and Redis inside the house.
+# Never sent to a caller: failed attempts in the request log, and Redis errors, which are handled.
 INTERNAL = {
     "redis_unavailable", "upstream_broken", "upstream_connect_failed", "upstream_error", "upstream_invalid_answer",
 }  # fmt: skip
-# Written by the sweeper into the log.
+# Written to the request log by the sweeper.
 LOGGED_ONLY = {"gateway_lost"}
 
 
@@ -49,18 +49,18 @@ def kinds(base: type[AppError] = AppError) -> Iterator[type[AppError]]:
 
 
 def every_error() -> dict[str, type[AppError]]:
-    # Importing the modules is what makes their classes known; bases share the code of the root.
+    # Importing a module registers its error classes; abstract bases share the code of the root.
     modules = (billing_errors, key_errors, litellm_errors, log_errors, routing_errors)
     assert {each.__name__ for each in modules} <= set(sys.modules)
     return {each.code: each for each in kinds() if each.__module__.split(".")[-2] != "tests"}
 
 
-def test_every_code_is_in_the_table_and_nothing_else() -> None:
+def test_the_table_lists_exactly_the_existing_codes() -> None:
     assert set(every_error()) == set(TABLE) | INTERNAL
 
 
 @pytest.mark.parametrize(("code", "status"), TABLE.items())
-def test_what_an_error_looks_like(code: str, status: int) -> None:
+def test_error_body_and_headers(code: str, status: int) -> None:
     kind = every_error()[code]
     error = kind(404, "words", code=code, param=None) if kind is routing_errors.UpstreamRefused else kind()
     assert int(kind.status) == status

@@ -1,4 +1,4 @@
-"""Every route, as every sort of person: what access.py says is what happens."""
+"""Access control: every route, as every kind of user, responds as access.py says."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ METHODS = ("get", "post", "put", "patch", "delete")
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A named address and the names of what stands in it."""
+    """A named URL and its parameters."""
 
     name: str
     parameters: tuple[str, ...]
@@ -43,14 +43,14 @@ def routes(patterns: list[Any], namespace: str = "", above: tuple[str, ...] = ()
 
 
 ALL = list(routes(get_resolver().url_patterns))
-# The operators' pages are generated, and all alike.
+# Operator pages are generated and share one rule.
 OURS = [route for route in ALL if not route.name.startswith("admin:")]
 OPERATORS = [route for route in ALL if route.name.startswith("admin:") and route.name != "admin:None"]
 
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """The cast with somebody of every role, and one of everything that an address may name."""
+    """The cast with a member of every role, and one object of every kind that a URL may name."""
 
     people: dict[str, User | None]
     named: dict[str, Any]
@@ -110,7 +110,7 @@ def scene(cast: Cast, settings: Any) -> Scene:
     )
 
 
-def test_every_route_has_its_line() -> None:
+def test_every_route_has_a_line_in_access() -> None:
     names = [route.name for route in OURS]
     assert sorted(set(names) - set(EXPECTED)) == [], "routes without a line in access.py"
     assert sorted(set(EXPECTED) - set(names)) == [], "lines without a route"
@@ -118,7 +118,7 @@ def test_every_route_has_its_line() -> None:
 
 
 @pytest.mark.parametrize("person", EVERYBODY)
-def test_what_a_person_may_open(scene: Scene, person: str) -> None:
+def test_a_route_responds_as_access_says(scene: Scene, person: str) -> None:
     client, user = Client(), scene.people[person]
     if user is not None:
         client.force_login(user)
@@ -126,49 +126,49 @@ def test_what_a_person_may_open(scene: Scene, person: str) -> None:
     for route in OURS:
         row = EXPECTED.get(route.name)
         if row is None:
-            continue  # the test above names it
+            continue  # reported by the test above
         for method in METHODS if route.name.startswith("api-") else METHODS[:2]:
-            answer = asked(client, method, f"{scene.address(route)}{row.query}")
-            if not fits(answer, row.of(method, person)):
-                wrong.append(f"{route.name} {method}: {row.of(method, person)}, was {answer.status_code}")
-            if answer.status_code == 404:
-                assert "prod-web" not in answer.content.decode(), route.name
-                assert "Analytical" not in answer.content.decode(), route.name
+            response = request_as(client, method, f"{scene.address(route)}{row.query}")
+            if not fits(response, row.of(method, person)):
+                wrong.append(f"{route.name} {method}: {row.of(method, person)}, was {response.status_code}")
+            if response.status_code == 404:
+                assert "prod-web" not in response.content.decode(), route.name
+                assert "Analytical" not in response.content.decode(), route.name
     assert not wrong, "\n".join(wrong)
 
 
 @pytest.mark.parametrize("person", ["anonymous", "stranger", "owner", "operator"])
-def test_the_operators_pages_are_theirs_alone(scene: Scene, person: str) -> None:
+def test_operator_pages_are_open_to_operators_only(scene: Scene, person: str) -> None:
     client, user = Client(), scene.people[person]
     if user is not None:
         client.force_login(user)
     for route in OPERATORS:
-        answer = asked(client, "get", scene.address(route))
+        response = request_as(client, "get", scene.address(route))
         if person == "operator":
-            assert answer.status_code < 500, route.name
+            assert response.status_code < 500, route.name
         elif route.name in ("admin:login", "admin:logout"):
-            assert answer.status_code in (302, 403), route.name
+            assert response.status_code in (302, 403), route.name
         else:
-            assert answer.status_code == 302, route.name
-            assert answer["Location"].startswith(reverse("admin:login")), route.name
+            assert response.status_code == 302, route.name
+            assert response["Location"].startswith(reverse("admin:login")), route.name
 
 
-def asked(client: Client, method: str, where: str) -> Any:
-    """The answer; whatever it did to the database and to the cookies is taken back."""
+def request_as(client: Client, method: str, where: str) -> Any:
+    """Return the response; changes to the database and the cookies are rolled back."""
     cookies = SimpleCookie({name: morsel.value for name, morsel in client.cookies.items()})
     with transaction.atomic():
         if where.startswith("/api/"):
-            answer = getattr(client, method)(where, content_type="application/json")
+            response = getattr(client, method)(where, content_type="application/json")
         else:
-            # An empty form would not count as one that was sent.
-            answer = getattr(client, method)(where, {"nothing": "1"} if method == "post" else None)
+            # Views treat an empty form as not submitted.
+            response = getattr(client, method)(where, {"nothing": "1"} if method == "post" else None)
         transaction.set_rollback(True)
     client.cookies = cookies
-    return answer
+    return response
 
 
-def fits(answer: Any, status: int) -> bool:
-    asks_to_sign_in = answer.status_code == 302 and answer["Location"].startswith(reverse("account_login"))
+def fits(response: Any, status: int) -> bool:
+    asks_to_sign_in = response.status_code == 302 and response["Location"].startswith(reverse("account_login"))
     if status == CLOSED:
-        return answer.status_code in (401, 403, 404, 405) or asks_to_sign_in
-    return asks_to_sign_in if status == SIGN_IN else bool(answer.status_code == status)
+        return response.status_code in (401, 403, 404, 405) or asks_to_sign_in
+    return asks_to_sign_in if status == SIGN_IN else bool(response.status_code == status)

@@ -1,4 +1,4 @@
-"""The operators' pages: who comes in, who may change what, and what is never counted."""
+"""Operator pages: access, permissions, audit entries and capped counts."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from codexflow.lib.admin import site
 from keys.models import ApiKey
 from tests.support.cast import Cast, an_event_of, happened
 
-# The routes register what operators see.
+# Importing the routes registers the admin pages.
 assert urls.urlpatterns
 MODELS = sorted(site._registry, key=lambda model: model._meta.label)
 
@@ -33,7 +33,7 @@ def admin(db: None) -> User:
     return User.objects.create_user("admin@example.org", role=User.Role.ADMIN)
 
 
-def test_strangers_sign_in_where_everybody_does_and_users_stay_out(client: Client, cast: Cast) -> None:
+def test_visitors_are_sent_to_sign_in_and_users_get_403(client: Client, cast: Cast) -> None:
     assert client.get("/ops/")["Location"] == "/ops/login/?next=/ops/"
     assert client.get("/ops/login/?next=/ops/")["Location"].startswith("/accounts/login/")
     client.force_login(cast.ada)
@@ -41,7 +41,7 @@ def test_strangers_sign_in_where_everybody_does_and_users_stay_out(client: Clien
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model._meta.label)
-def test_every_list_and_form_opens_for_both(client: Client, cast: Cast, root: User, admin: User, model: Any) -> None:
+def test_both_operator_roles_open_every_page(client: Client, cast: Cast, root: User, admin: User, model: Any) -> None:
     happened(cast, an_event_of(cast))
     for person in (root, admin):
         client.force_login(person)
@@ -49,14 +49,14 @@ def test_every_list_and_form_opens_for_both(client: Client, cast: Cast, root: Us
         assert client.get(changelist(model), {"q": "nothing"}).status_code == 200
         first = model.objects.first()
         if first is not None:
-            answer = client.get(f"{changelist(model)}{first.pk}/change/")
-            assert answer.status_code == 200
-            assert ('name="_save"' in answer.content.decode()) is (
-                person is root and site._registry[model].has_change_permission(answer.wsgi_request)
+            response = client.get(f"{changelist(model)}{first.pk}/change/")
+            assert response.status_code == 200
+            assert ('name="_save"' in response.content.decode()) is (
+                person is root and site._registry[model].has_change_permission(response.wsgi_request)
             )
 
 
-def test_the_administrator_changes_nothing(client: Client, cast: Cast, admin: User) -> None:
+def test_an_administrator_cannot_change_anything(client: Client, cast: Cast, admin: User) -> None:
     client.force_login(admin)
     plan = Plan.objects.get(slug="pro")
     assert client.post(f"/ops/billing/plan/{plan.pk}/change/", {"name": "x"}).status_code == 403
@@ -65,25 +65,25 @@ def test_the_administrator_changes_nothing(client: Client, cast: Cast, admin: Us
     assert ApiKey.objects.get(pk=cast.key.pk).revoked_at is None
 
 
-def test_revoking_from_there_is_written_down(client: Client, cast: Cast, root: User) -> None:
+def test_revoking_keys_is_audited(client: Client, cast: Cast, root: User) -> None:
     client.force_login(root)
     client.post("/ops/keys/apikey/", {"action": "revoke", "_selected_action": [str(cast.key.pk)]})
     assert ApiKey.objects.get(pk=cast.key.pk).revoked_at is not None
     assert AuditEntry.objects.get(action="key.revoked").actor == root
 
 
-def test_a_changed_person_is_written_down(client: Client, cast: Cast, root: User) -> None:
+def test_changing_a_user_is_audited_without_personal_values(client: Client, cast: Cast, root: User) -> None:
     client.force_login(root)
     form = {"email": cast.ben.email, "name": "Benjamin", "role": "USER", "language": "en", "timezone": "UTC"}
     assert client.post(f"/ops/accounts/user/{cast.ben.pk}/change/", form).status_code == 302
     cast.ben.refresh_from_db()
     assert (cast.ben.name, cast.ben.is_active) == ("Benjamin", False)
-    # Which fields, but nobody's name or address: the trail cannot be changed when an account is deleted.
+    # The fields without personal values: entries cannot be changed when the user is deleted.
     fields = AuditEntry.objects.get(action="user.changed").facts["fields"]
     assert (fields["name"], fields["is_active"]) == (None, "False")
 
 
-def test_a_changed_membership_is_written_down_by_ids(client: Client, cast: Cast, root: User) -> None:
+def test_changing_a_membership_is_audited_by_ids(client: Client, cast: Cast, root: User) -> None:
     client.force_login(root)
     form = {"user": cast.eve.pk, "organization": cast.organization.pk, "role": "viewer"}
     assert client.post("/ops/accounts/membership/add/", form).status_code == 302
@@ -94,7 +94,7 @@ def test_a_changed_membership_is_written_down_by_ids(client: Client, cast: Cast,
 
 @pytest.mark.parametrize("model", [AuditEntry, LedgerEntry])
 @pytest.mark.django_db
-def test_trail_and_ledger_refuse_to_be_emptied(model: Any) -> None:
+def test_audit_log_and_ledger_cannot_be_truncated(model: Any) -> None:
     table = model._meta.db_table
     with connection.cursor() as cursor:
         cursor.execute("SET LOCAL codexflow.may_empty = off")
@@ -102,14 +102,14 @@ def test_trail_and_ledger_refuse_to_be_emptied(model: Any) -> None:
             cursor.execute(f"TRUNCATE {table}")
 
 
-def test_no_secret_is_on_any_page(client: Client, cast: Cast, root: User) -> None:
+def test_no_page_shows_a_secret(client: Client, cast: Cast, root: User) -> None:
     client.force_login(root)
     text = client.get(f"/ops/keys/apikey/{cast.key.pk}/change/").content.decode()
     assert "digest" not in text
     assert bytes(cast.key.digest).hex() not in text
 
 
-def test_the_log_is_never_counted(client: Client, cast: Cast, root: User) -> None:
+def test_the_request_log_is_never_counted_in_full(client: Client, cast: Cast, root: User) -> None:
     client.force_login(root)
     happened(cast, *(an_event_of(cast) for _ in range(3)))
     with CaptureQueriesContext(connection) as queries:

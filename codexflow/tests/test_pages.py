@@ -1,4 +1,4 @@
-"""Public pages, error pages and what every answer carries."""
+"""Public pages, error pages and response headers."""
 
 from dataclasses import replace
 from typing import Any
@@ -21,8 +21,8 @@ STRICT = (
 )  # fmt: skip
 
 
-def policy(answer: Any) -> list[str]:
-    header: str = answer["Content-Security-Policy"]
+def policy(response: Any) -> list[str]:
+    header: str = response["Content-Security-Policy"]
     return [part.strip() for part in header.split(";")]
 
 
@@ -42,14 +42,14 @@ def test_the_landing_page_has_the_plans_and_prices_of_this_installation(client: 
     assert "Internal" not in text
 
 
-def test_the_landing_page_speaks_turkish(client: Client, cast: Cast) -> None:
+def test_the_landing_page_is_translated(client: Client, cast: Cast) -> None:
     text = client.get("/", headers={"accept-language": "tr-TR,tr;q=0.9"}).content.decode()
     assert '<html lang="tr"' in text
     assert "günde 10.000 istek" in text
     assert "$0,50" in text
 
 
-def test_every_page_has_the_strict_policy(client: Client, cast: Cast) -> None:
+def test_every_page_has_the_strict_content_security_policy(client: Client, cast: Cast) -> None:
     client.force_login(cast.ada)
     for where in ("/", "/accounts/login/", "/nowhere", "/settings/", f"/o/{cast.slug}/", f"/o/{cast.slug}/keys/"):
         parts = policy(client.get(where))
@@ -57,7 +57,7 @@ def test_every_page_has_the_strict_policy(client: Client, cast: Cast) -> None:
         assert "unsafe" not in " ".join(parts), where
 
 
-def test_the_operators_pages_alone_are_looser(client: Client, cast: Cast) -> None:
+def test_only_operator_pages_relax_the_content_security_policy(client: Client, cast: Cast) -> None:
     client.force_login(User.objects.create_superuser("root@example.org"))
     parts = " ".join(policy(client.get("/ops/")))
     assert "script-src 'self' 'unsafe-eval'" in parts
@@ -65,54 +65,54 @@ def test_the_operators_pages_alone_are_looser(client: Client, cast: Cast) -> Non
     assert "'unsafe-inline' 'unsafe-eval'" not in parts
 
 
-def test_what_is_not_there_says_so_in_the_design(client: Client, cast: Cast) -> None:
-    answer = client.get("/nowhere")
-    assert answer.status_code == 404
-    assert "There is nothing here" in answer.content.decode()
+def test_the_404_page_uses_the_site_design(client: Client, cast: Cast) -> None:
+    response = client.get("/nowhere")
+    assert response.status_code == 404
+    assert "There is nothing here" in response.content.decode()
 
 
 def test_the_500_page_needs_no_database() -> None:
     with translation.override("en"):
-        answer = server_error(HttpRequest())
-    assert answer.status_code == 500
-    assert "Something went wrong on our side" in answer.content.decode()
+        response = server_error(HttpRequest())
+    assert response.status_code == 500
+    assert "Something went wrong on our side" in response.content.decode()
     assert "css/app.css" in render_to_string("500.html")
 
 
-def test_a_form_without_its_token_is_refused_in_the_design(cast: Cast) -> None:
-    answer = Client(enforce_csrf_checks=True).post(reverse("language"), {"language": "tr"})
-    assert answer.status_code == 403
-    assert "out of date" in answer.content.decode()
+def test_the_csrf_failure_page_uses_the_site_design(cast: Cast) -> None:
+    response = Client(enforce_csrf_checks=True).post(reverse("language"), {"language": "tr"})
+    assert response.status_code == 403
+    assert "out of date" in response.content.decode()
 
 
 @pytest.mark.parametrize(("is_demo", "shown"), [(True, True), (False, False)])
-def test_the_demo_upstream_is_told(client: Client, cast: Cast, settings: Any, is_demo: bool, shown: bool) -> None:
+def test_the_demo_upstream_is_announced(client: Client, cast: Cast, settings: Any, is_demo: bool, shown: bool) -> None:
     settings.ENV = replace(settings.ENV, is_demo_upstream=is_demo)
     client.force_login(cast.ada)
     assert ("Demo upstream" in client.get(f"/o/{cast.slug}/keys/").content.decode()) is shown
 
 
-def test_a_part_of_a_page_is_never_taken_for_the_page(client: Client, cast: Cast) -> None:
-    """Both have one address: without the header a browser that goes back shows the part that it has kept."""
+def test_a_cached_fragment_is_not_shown_as_the_page(client: Client, cast: Cast) -> None:
+    """Page and fragment share a URL: without Vary a browser that goes back would show the cached fragment."""
     client.force_login(cast.ada)
     for headers in ({}, {"hx-request": "true"}):
         for where in ("/", "/status/", f"/o/{cast.slug}/logs/", f"/o/{cast.slug}/members/"):
             assert "HX-Request" in client.get(where, headers=headers)["Vary"], where
 
 
-def test_what_goes_wrong_in_a_dialog_brings_no_second_page_into_it(client: Client, cast: Cast) -> None:
+def test_an_error_in_a_dialog_is_a_fragment(client: Client, cast: Cast) -> None:
     strict = Client(enforce_csrf_checks=True)
     for person, visitor in ((cast.vic, client), (cast.ada, strict)):
         visitor.force_login(person)
     create, htmx = f"/o/{cast.slug}/keys/create/", {"hx-request": "true"}
-    for whole, part, told in (
+    for whole, part, message in (
         (client.get(create), client.get(create, headers=htmx), "Your role does not allow this"),
         (client.get("/nowhere"), client.get("/nowhere", headers=htmx), "There is nothing here"),
         (strict.post(create), strict.post(create, headers=htmx), "This form is out of date"),
     ):
         assert part.status_code == whole.status_code
-        assert told in whole.content.decode()
-        assert told in part.content.decode()
+        assert message in whole.content.decode()
+        assert message in part.content.decode()
         assert 'id="toasts"' in whole.content.decode()
         assert "<html" not in part.content.decode()
         assert 'id="' not in part.content.decode()

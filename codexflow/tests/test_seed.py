@@ -1,4 +1,4 @@
-"""What every installation starts with, and what it must not start with again."""
+"""The seed command and its idempotence."""
 
 import io
 from typing import Any
@@ -16,23 +16,23 @@ pytestmark = pytest.mark.django_db
 
 
 def seed() -> str:
-    told = io.StringIO()
-    call_command("seed", stdout=told)
-    return told.getvalue()
+    output = io.StringIO()
+    call_command("seed", stdout=output)
+    return output.getvalue()
 
 
-def test_the_first_administrator_needs_no_code_from_a_mailbox_that_is_not_there(client: Client, settings: Any) -> None:
+def test_the_first_administrator_has_a_verified_address(client: Client, settings: Any) -> None:
     password = seed().partition("(password: ")[2].partition(";")[0]
     assert EmailAddress.objects.get(user__email=ADMIN_EMAIL).verified
     settings.ACCOUNT_EMAIL_VERIFICATION = "mandatory"
-    answer = client.post(reverse("account_login"), {"login": ADMIN_EMAIL, "password": password})
-    assert answer["Location"] == reverse("home")
+    response = client.post(reverse("account_login"), {"login": ADMIN_EMAIL, "password": password})
+    assert response["Location"] == reverse("home")
 
 
 def test_an_administrator_with_another_address_is_not_replaced() -> None:
     seed()
     User.objects.filter(email=ADMIN_EMAIL).update(email="root@example.org")
-    told = seed()
-    assert "root@example.org (was there)" in told
-    assert "password:" not in told
+    output = seed()
+    assert "root@example.org (was there)" in output
+    assert "password:" not in output
     assert not User.objects.filter(email=ADMIN_EMAIL).exists()

@@ -1,4 +1,4 @@
-"""How numbers, money and time look."""
+"""Template filters of numbers, money and time."""
 
 from datetime import timedelta
 from zoneinfo import ZoneInfo
@@ -16,7 +16,7 @@ from codexflow.templatetags import show
     [(0, "0", "0"), (9_999, "9,999", "9.999"), (12_345, "12.3K", "12,3K"), (150_000, "150K", "150K"),
      (61_800_000, "61.8M", "61,8M"), (2_000_000_000, "2.0B", "2,0B")],
 )  # fmt: skip
-def test_large_numbers_are_short_in_every_language(value: int, english: str, turkish: str) -> None:
+def test_large_numbers_are_abbreviated_in_every_language(value: int, english: str, turkish: str) -> None:
     with translation.override("en"):
         assert show.compact(value) == english
     with translation.override("tr"):
@@ -28,18 +28,18 @@ def test_large_numbers_are_short_in_every_language(value: int, english: str, tur
     [(0, "$0.00", "$0.000000"), (75_000, "$0.0001", "$0.000075"), (10, "$0.0000", "$0.000000010"),
      (18_420_000_000, "$18.42", "$18.420000"), (-4_500_000, "−$0.0045", "−$0.004500")],
 )  # fmt: skip
-def test_money(nanos: int, table: str, exact: str) -> None:
+def test_money_is_formatted_in_every_language(nanos: int, table: str, exact: str) -> None:
     with translation.override("en"):
         assert (show.usd(nanos), show.usd_exact(nanos)) == (table, exact)
     with translation.override("tr"):
         assert show.usd(nanos) == table.replace(".", ",")
 
 
-def test_zero_is_written_out() -> None:
+def test_zero_is_formatted_without_an_exponent() -> None:
     assert format_usd(0, decimals=9) == "0.000000000"
 
 
-def test_per_cent_stands_where_the_language_puts_it() -> None:
+def test_the_percent_sign_follows_the_language() -> None:
     with translation.override("en"):
         assert (show.percent(47), show.change(-12), show.margin(1550)) == ("47%", "−12%", "15.5%")
     with translation.override("tr"):
@@ -49,7 +49,7 @@ def test_per_cent_stands_where_the_language_puts_it() -> None:
 @pytest.mark.parametrize(
     ("seconds", "shown"), [(5, "5 sec. ago"), (130, "2 min. ago"), (7_300, "2 hr. ago"), (90_000, "1 day ago")]
 )
-def test_how_long_ago(seconds: int, shown: str) -> None:
+def test_elapsed_time_is_rounded_down(seconds: int, shown: str) -> None:
     with translation.override("en"):
         assert show.ago(now() - timedelta(seconds=seconds)) == shown
 
@@ -57,7 +57,7 @@ def test_how_long_ago(seconds: int, shown: str) -> None:
 @pytest.mark.parametrize(
     ("zone", "shown"), [("UTC", "UTC+0"), ("Europe/Istanbul", "UTC+3"), ("Asia/Kathmandu", "UTC+5:45")]
 )
-def test_offsets(zone: str, shown: str) -> None:
+def test_utc_offsets_are_formatted(zone: str, shown: str) -> None:
     assert show.offset(ZoneInfo(zone)) == shown
 
 
@@ -73,5 +73,5 @@ def test_offsets(zone: str, shown: str) -> None:
         ("", ""),
     ],
 )
-def test_browsers_have_names(said: str, shown: str) -> None:
+def test_user_agents_are_shown_as_browser_and_system(said: str, shown: str) -> None:
     assert show.browser(said) == shown

@@ -1,4 +1,4 @@
-"""What templates, styles and translations promise."""
+"""Templates, styles and translations."""
 
 import hashlib
 import re
@@ -27,7 +27,7 @@ VENDOR = REPOSITORY / "static" / "vendor" / "VENDOR.toml"
 
 
 @pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: str(path.relative_to(REPOSITORY)))
-def test_templates_compile_and_bring_nothing_that_the_policy_forbids(path: Path) -> None:
+def test_templates_compile_and_comply_with_the_content_security_policy(path: Path) -> None:
     get_template(str(path.relative_to(REPOSITORY / "templates")))
     text = path.read_text()
     assert not re.search(r"\sstyle\s*=", text)
@@ -60,13 +60,13 @@ CATALOGUES = sorted((REPOSITORY / "locale").rglob("*.po"))
 
 
 @pytest.mark.parametrize("path", CATALOGUES, ids=lambda path: str(path.relative_to(REPOSITORY)))
-def test_the_compiled_catalogue_is_that_of_the_text(path: Path) -> None:
+def test_the_compiled_translations_are_up_to_date(path: Path) -> None:
     compiled = polib.mofile(str(path.with_suffix(".mo")))
-    told = {entry.msgid: entry.msgstr or entry.msgstr_plural for entry in compiled}
-    assert told == {entry.msgid: entry.msgstr or entry.msgstr_plural for entry in polib.pofile(str(path))}
+    messages = {entry.msgid: entry.msgstr or entry.msgstr_plural for entry in compiled}
+    assert messages == {entry.msgid: entry.msgstr or entry.msgstr_plural for entry in polib.pofile(str(path))}
 
 
-def test_the_catalogue_has_every_text_of_the_program_and_no_other() -> None:
+def test_the_translations_have_exactly_the_messages_of_the_code() -> None:
     catalogue = {entry.msgid for entry in polib.pofile(str(CATALOGUE))}
     used = texts()
     missing = [f"{path.relative_to(REPOSITORY)}: {text!r}" for text, path in used.items() if text not in catalogue]
@@ -75,8 +75,8 @@ def test_the_catalogue_has_every_text_of_the_program_and_no_other() -> None:
     assert not unused, "translated, but used nowhere (make messages):\n" + "\n".join(unused)
 
 
-def test_nothing_is_capitalized_by_rules_of_another_language() -> None:
-    """`i` and `I` are two letters in Turkish, and neither CSS nor Python's str knows."""
+def test_no_style_capitalizes_text() -> None:
+    """In Turkish `i` and `I` are different letters, which CSS and str.upper ignore."""
     for path in [*TEMPLATES, REPOSITORY / "frontend" / "app.css"]:
         assert not re.search(r"\|(upper|lower|title|capfirst)\b|\buppercase\b|\bcapitalize\b", path.read_text()), (
             path.name
@@ -112,13 +112,13 @@ def test_every_mail_is_written_in_both_languages(name: str) -> None:
 
 
 def sentences(text: str) -> list[str]:
-    """Lines of more than a word or two that are no addresses and no facts."""
+    """Lines of at least three words, without URLs and lists of facts."""
     lines = [line.strip() for line in text.splitlines()]
     return [line for line in lines if len(line.split()) > 2 and "://" not in line and not line.startswith("- ")]
 
 
-def test_turkish_names_survive_a_capital_letter() -> None:
-    """Django capitalizes names of models in Python, which makes I of i."""
+def test_no_turkish_model_name_begins_with_a_dotted_i() -> None:
+    """Django capitalizes model names with str.capitalize, which turns i into I."""
     for entry in polib.pofile(str(CATALOGUE)):
         assert not (entry.msgid[:1].islower() and entry.msgstr.startswith("i")) or entry.msgid in NEVER_CAPITALIZED
 
@@ -132,7 +132,7 @@ NEVER_CAPITALIZED = {
 
 
 @pytest.mark.parametrize("language", ["en", "tr"])
-def test_what_we_say_for_allauth_is_still_asked_for(language: str) -> None:
+def test_every_allauth_translation_is_still_used_by_allauth(language: str) -> None:
     theirs = {entry.msgid for entry in polib.pofile(str(ALLAUTH_IN_TURKISH))}
     path = REPOSITORY / "locale" / "allauth" / language / "LC_MESSAGES" / "django.po"
     for entry in polib.pofile(str(path)):
@@ -142,13 +142,13 @@ def test_what_we_say_for_allauth_is_still_asked_for(language: str) -> None:
             assert not text or set(re.findall(r"%\(\w+\)s|%d|\{\w+\}", text)) == names, entry.msgid
 
 
-def test_a_password_has_one_name_in_turkish() -> None:
+def test_password_is_translated_consistently() -> None:
     with translation.override("tr"):
         for entry in polib.pofile(str(ALLAUTH_IN_TURKISH)):
             assert "ifre" not in translation.gettext(entry.msgid), entry.msgid
 
 
-def test_allauth_speaks_turkish_where_we_show_it() -> None:
+def test_allauth_messages_are_translated() -> None:
     assert apps.is_installed("allauth")
     theirs = {entry.msgid for entry in polib.pofile(str(ALLAUTH_IN_TURKISH)) if entry.translated()}
     ours = {entry.msgid for entry in polib.pofile(str(CATALOGUE))}
@@ -156,7 +156,7 @@ def test_allauth_speaks_turkish_where_we_show_it() -> None:
         assert needed in theirs | ours, needed
 
 
-def test_vendored_files_are_what_they_say() -> None:
+def test_vendored_files_match_their_checksums() -> None:
     listed = tomllib.loads(VENDOR.read_text())["file"]
     for each in listed:
         path = REPOSITORY / each["path"]
@@ -173,7 +173,7 @@ def test_vendored_files_are_what_they_say() -> None:
     assert there == {REPOSITORY / each["path"] for each in listed}
 
 
-def test_production_finds_every_static_file_under_its_hashed_name(tmp_path: Path) -> None:
+def test_every_static_file_has_a_hashed_name_in_production(tmp_path: Path) -> None:
     storage = "whitenoise.storage.CompressedManifestStaticFilesStorage"
     changed = {**settings.STORAGES, "staticfiles": {"BACKEND": storage}}
     with override_settings(STATIC_ROOT=str(tmp_path), STORAGES=changed):
@@ -186,7 +186,7 @@ def test_production_finds_every_static_file_under_its_hashed_name(tmp_path: Path
         assert finders.find(name), name
 
 
-def test_colours_of_the_themes_are_in_the_built_style() -> None:
+def test_theme_colours_are_in_the_built_css() -> None:
     built = (REPOSITORY / "static" / "css" / "app.css").read_text()
     for word in ("[data-theme=dark]", "prefers-color-scheme:dark", "--series-1", ".kpi", ".drawer", "inter-turkish"):
         assert word in built, word

@@ -1,4 +1,4 @@
-"""What reaches across organizations, beyond the statuses of test_matrix.py."""
+"""Isolation between organizations, beyond the statuses of test_matrix.py."""
 
 from typing import Any
 
@@ -17,13 +17,13 @@ def request_id(cast: Cast) -> Any:
     return event.request_id
 
 
-def test_a_fragment_sends_a_visitor_to_the_sign_in_page_as_a_whole(client: Client, cast: Cast, request_id: Any) -> None:
-    answer = client.get(reverse("request", args=[cast.slug, request_id]), headers={"hx-request": "true"})
-    assert answer.status_code == 401
-    assert answer["HX-Redirect"].startswith(reverse("account_login"))
+def test_a_fragment_redirects_a_visitor_to_the_sign_in_page(client: Client, cast: Cast, request_id: Any) -> None:
+    response = client.get(reverse("request", args=[cast.slug, request_id]), headers={"hx-request": "true"})
+    assert response.status_code == 401
+    assert response["HX-Redirect"].startswith(reverse("account_login"))
 
 
-def test_one_cannot_read_a_request_through_ones_own_organization(client: Client, cast: Cast, request_id: Any) -> None:
+def test_a_request_of_another_organization_is_not_found(client: Client, cast: Cast, request_id: Any) -> None:
     client.force_login(cast.eve)
     own = cast.eve.organizations.get()
     assert client.get(reverse("request", args=[own.slug, request_id])).status_code == 404
@@ -31,7 +31,7 @@ def test_one_cannot_read_a_request_through_ones_own_organization(client: Client,
     assert "gpt-4o-mini" not in opened.content.decode().partition('id="drawer"')[2]
 
 
-def test_the_switcher_names_only_ones_own_organizations(client: Client, cast: Cast) -> None:
+def test_the_switcher_lists_only_the_users_organizations(client: Client, cast: Cast) -> None:
     client.force_login(cast.ben)
     page = client.get(reverse("keys", args=[cast.slug])).content.decode()
     assert cast.organization.name in page
@@ -59,19 +59,19 @@ def api_address(name: str, cast: Cast, request_id: Any) -> str:
     return reverse(name, kwargs={each: known[each] for each in wanted})
 
 
-def test_there_is_an_api_to_test() -> None:
+def test_the_management_api_has_routes_to_test() -> None:
     assert {"api-requests", "api-request", "api-usage", "api-keys", "api-key", "api-budgets"} <= set(API_NAMES)
 
 
 @pytest.mark.parametrize("name", [name for name in API_NAMES if not name.endswith("s")])
 @pytest.mark.parametrize("method", API_METHODS)
-def test_eve_reaches_nothing_of_adas_through_her_own_organization(
+def test_eve_cannot_reach_adas_objects_through_her_own_organization(
     client: Client, cast: Cast, request_id: Any, name: str, method: str
 ) -> None:
     client.force_login(cast.eve)
     if name == "api-usage":
         assert client.get(reverse(name)).json()["data"] == []
         return
-    answer = getattr(client, method)(api_address(name, cast, request_id), content_type="application/json")
-    assert answer.status_code in (404, 405)
+    response = getattr(client, method)(api_address(name, cast, request_id), content_type="application/json")
+    assert response.status_code in (404, 405)
     assert ExportJob.objects.filter(organization=cast.organization, state="queued").count() <= 1

@@ -1,4 +1,4 @@
-"""Keys that work."""
+"""Factories of keys."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ def a_key(organization: Organization | None = None, **terms: Any) -> IssuedKey:
 
 
 def with_another_secret(key: str) -> str:
-    """What a guesser presents: the same public id, another secret, and a checksum that fits."""
+    """Key as an attacker would guess it: the same public id, another secret, a valid checksum."""
     secret = "B" if key[13] == "A" else "A"
     guessed = with_checksum(f"{key[:13]}{secret}{key[14:-6]}")
     assert split(guessed) == split(key)

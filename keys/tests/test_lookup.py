@@ -1,4 +1,4 @@
-"""Every refusal costs the same work, so its time tells nothing about which keys exist."""
+"""Cached authentication, and refusals that take the same work for every key."""
 
 from dataclasses import replace
 from typing import Any
@@ -10,7 +10,7 @@ from billing.plans import Limits
 from codexflow.lib.ids import new_id
 from keys import lookup, secret
 from keys.errors import AccountSuspended, InvalidApiKey
-from keys.lookup import Directory
+from keys.lookup import PrincipalCache
 from keys.policy import KeyPolicy, parse_networks
 from keys.principal import Principal
 from keys.tests.factories import with_another_secret
@@ -19,8 +19,8 @@ SALTS = ("now", "before")
 ADDRESS = "192.0.2.1"
 
 
-class Shelf:
-    """Keys as a database would have them; counts how often it was asked."""
+class KeyStore:
+    """Stand-in for the database of keys; counts reads."""
 
     def __init__(self) -> None:
         self.principals: dict[str, Principal] = {}
@@ -30,7 +30,7 @@ class Shelf:
         self.reads += 1
         return self.principals.get(public_id)
 
-    def a_key(self, **changes: Any) -> str:
+    def add_key(self, **changes: Any) -> str:
         minted = secret.mint()
         organization_id, key_id = new_id(), new_id()
         principal = Principal(
@@ -46,20 +46,20 @@ class Shelf:
 
 
 @pytest.fixture
-def shelf() -> Shelf:
-    return Shelf()
+def store() -> KeyStore:
+    return KeyStore()
 
 
 @pytest.fixture
-def directory(shelf: Shelf) -> Directory:
-    made = Directory(salts=SALTS, fresh_s=60, stale_s=900, load=shelf.load)
-    made.hears_changes = True
+def cache(store: KeyStore) -> PrincipalCache:
+    made = PrincipalCache(salts=SALTS, ttl_s=60, max_stale_s=900, load=store.load)
+    made.receives_invalidations = True
     return made
 
 
 @pytest.fixture
 def digests(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The keys that a digest was made of, from here on."""
+    """Keys that are digested from here on, in order."""
     made: list[str] = []
     digest = secret.digest
 
@@ -74,72 +74,70 @@ def digests(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 REFUSED: dict[str, dict[str, Any]] = {
     "wrong secret": {},
     "revoked": {"is_revoked": True},
-    "expired": {"works_until_s": 1.0},
+    "expired": {"valid_until_s": 1.0},
     "elsewhere": {"policy": KeyPolicy(allowed_networks=parse_networks(["10.0.0.0/8"]))},
 }
 
 
 @pytest.mark.parametrize("kind", ["unknown", *REFUSED])
-async def test_every_refusal_digests_the_whole_key_once_a_salt(
-    shelf: Shelf, directory: Directory, digests: list[str], kind: str
+async def test_every_refusal_digests_the_whole_key_once_per_salt(
+    store: KeyStore, cache: PrincipalCache, digests: list[str], kind: str
 ) -> None:
-    key = secret.mint().key if kind == "unknown" else shelf.a_key(**REFUSED[kind])
+    key = secret.mint().key if kind == "unknown" else store.add_key(**REFUSED[kind])
     if kind == "wrong secret":
         key = with_another_secret(key)
     digests.clear()
     for turn in range(1, 4):
         with pytest.raises(InvalidApiKey):
-            await directory.authenticate(key, ADDRESS)
+            await cache.authenticate(key, ADDRESS)
         assert digests == [key] * len(SALTS) * turn
-    assert shelf.reads == 1  # unknown keys are remembered as well
+    assert store.reads == 1  # unknown keys are cached as well
 
 
-async def test_only_who_has_the_whole_key_gets_the_shorter_way(
-    shelf: Shelf, directory: Directory, digests: list[str]
+async def test_only_the_whole_key_hits_the_verified_key_cache(
+    store: KeyStore, cache: PrincipalCache, digests: list[str]
 ) -> None:
-    key = shelf.a_key()
-    await directory.authenticate(key, ADDRESS)
+    key = store.add_key()
+    await cache.authenticate(key, ADDRESS)
     digests.clear()
-    await directory.authenticate(key, ADDRESS)
+    await cache.authenticate(key, ADDRESS)
     assert digests == []
     with pytest.raises(InvalidApiKey):
-        await directory.authenticate(with_another_secret(key), ADDRESS)
+        await cache.authenticate(with_another_secret(key), ADDRESS)
     assert len(digests) == len(SALTS)
 
 
 @pytest.mark.parametrize(("change", "error"), [("is_revoked", InvalidApiKey), ("is_suspended", AccountSuspended)])
-async def test_the_shorter_way_ends_where_the_key_does(
-    shelf: Shelf, directory: Directory, change: str, error: type[Exception]
+async def test_a_verified_key_is_refused_once_it_is_revoked_or_suspended(
+    store: KeyStore, cache: PrincipalCache, change: str, error: type[Exception]
 ) -> None:
-    key = shelf.a_key()
-    await directory.authenticate(key, ADDRESS)
+    key = store.add_key()
+    await cache.authenticate(key, ADDRESS)
     public_id = secret.split(key) or ""
     changes: dict[str, Any] = {change: True}
-    shelf.principals[public_id] = replace(shelf.principals[public_id], **changes)
-    directory.forget(public_id)
+    store.principals[public_id] = replace(store.principals[public_id], **changes)
+    cache.invalidate(public_id)
     with pytest.raises(error):
-        await directory.authenticate(key, ADDRESS)
+        await cache.authenticate(key, ADDRESS)
 
 
-async def test_a_rotated_secret_is_not_known_by_the_old_ones_shorter_way(shelf: Shelf, directory: Directory) -> None:
-    key = shelf.a_key()
-    await directory.authenticate(key, ADDRESS)
+async def test_a_rotated_secret_leaves_the_verified_key_cache(store: KeyStore, cache: PrincipalCache) -> None:
+    key = store.add_key()
+    await cache.authenticate(key, ADDRESS)
     public_id = secret.split(key) or ""
     other = secret.digest(with_another_secret(key), SALTS[0])
-    shelf.principals[public_id] = replace(shelf.principals[public_id], digest=other)
-    directory.forget(public_id)
+    store.principals[public_id] = replace(store.principals[public_id], digest=other)
+    cache.invalidate(public_id)
     with pytest.raises(InvalidApiKey):
-        await directory.authenticate(key, ADDRESS)
+        await cache.authenticate(key, ADDRESS)
 
 
-async def test_guessers_do_not_fill_the_memory(
-    shelf: Shelf, directory: Directory, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_cache_is_bounded(store: KeyStore, cache: PrincipalCache, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lookup, "MAX_ENTRIES", 50)
     for _ in range(200):
         with pytest.raises(InvalidApiKey):
-            await directory.authenticate(secret.mint().key, ADDRESS)
-        await directory.authenticate(shelf.a_key(), ADDRESS)
-    assert len(directory._entries) <= 50
-    assert len(directory._verified) <= 50
-    assert not directory._loading
+            await cache.authenticate(secret.mint().key, ADDRESS)
+        await cache.authenticate(store.add_key(), ADDRESS)
+    assert len(cache._entries) <= 50
+    assert len(cache._verified) <= 50
+    assert not cache._loading

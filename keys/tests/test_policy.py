@@ -1,4 +1,4 @@
-"""What a key may do."""
+"""Allow-lists of a key."""
 
 import pytest
 
@@ -14,7 +14,7 @@ def test_an_empty_policy_permits_everything() -> None:
     assert policy.permits_address(None)
 
 
-def test_a_list_permits_only_what_it_names() -> None:
+def test_an_allow_list_permits_only_its_names() -> None:
     policy = KeyPolicy(
         allowed_stages=frozenset({"code"}),
         allowed_models=frozenset({"gpt-4o"}),
@@ -41,12 +41,12 @@ def test_a_list_permits_only_what_it_names() -> None:
         (None, False),
     ],
 )
-def test_addresses_are_held_against_the_networks(address: str | None, permitted: bool) -> None:
+def test_an_address_must_be_in_an_allowed_network(address: str | None, permitted: bool) -> None:
     policy = KeyPolicy(allowed_networks=parse_networks(["10.0.0.0/8", "192.0.2.1", " 2001:db8::/32 "]))
     assert policy.permits_address(address) is permitted
 
 
 @pytest.mark.parametrize("text", ["10.0.0.1/8", "example.org", "", "10.0.0.0/33"])
-def test_what_is_no_network_is_refused(text: str) -> None:
+def test_an_invalid_network_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         parse_networks([text])

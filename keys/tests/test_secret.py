@@ -1,4 +1,4 @@
-"""Keys are told from typing errors and are stored only as digests."""
+"""Format, checksum and digest of API keys."""
 
 import hashlib
 import hmac
@@ -25,7 +25,7 @@ def test_the_format_does_not_change_for_keys_already_issued() -> None:
     assert split("cfx_AbCd1234_0123456789abcdefghijklmnopqrstuv33RJbD") == "AbCd1234"
 
 
-def test_keys_do_not_repeat() -> None:
+def test_keys_are_unique() -> None:
     assert len({mint().key for _ in range(1000)}) == 1000
 
 
@@ -36,28 +36,25 @@ def test_a_key_is_not_in_its_repr() -> None:
 
 
 @given(place=st.integers(4, 50), char=st.sampled_from("0aZ_ é"))
-def test_any_single_typing_error_is_noticed(place: int, char: str) -> None:
+def test_any_single_typing_error_is_detected(place: int, char: str) -> None:
     key = mint().key
     mistyped = key[:place] + char + key[place + 1 :]
     assert (split(mistyped) is None) == (mistyped != key)
 
 
 @given(text=st.text())
-def test_other_text_is_no_key(text: str) -> None:
+def test_other_text_is_not_a_key(text: str) -> None:
     assert split(text) is None
 
 
-def test_a_key_with_anything_around_it_is_no_key() -> None:
+def test_a_key_with_surrounding_text_is_not_a_key() -> None:
     key = mint().key
     assert [split(text) for text in (key + "\n", " " + key, key[:-1], f"Bearer {key}", key + key)] == [None] * 5
 
 
 @given(key=key_texts, salt=salts, other=salts)
 def test_digests_are_consistent(key: str, salt: str, other: str) -> None:
-    """Property 2: API Key Hashing Consistency.
-
-    The same key under the same salt always has the same digest, which is HMAC-SHA256; another salt gives another.
-    """
+    """The same key under the same salt always has the same digest, its HMAC-SHA256; another salt gives another."""
     stored = digest(key, salt)
     assert stored == digest(key, salt) == hmac.new(salt.encode(), key.encode(), hashlib.sha256).digest()
     assert (digest(key, other) == stored) == (other == salt)
@@ -65,7 +62,7 @@ def test_digests_are_consistent(key: str, salt: str, other: str) -> None:
 
 @given(key=key_texts, wrong=key_texts, now=salts, before=salts)
 def test_a_key_matches_under_the_salt_it_was_stored_with(key: str, wrong: str, now: str, before: str) -> None:
-    """Property 2: API Key Hashing Consistency, while the salt is being rotated."""
+    """While the salt is rotated, keys stored under either salt match, and only under theirs."""
     stored = digest(key, before)
     assert matches(key, stored, (now, before)) == 1
     assert matches(key, stored, (now,)) == (0 if now == before else None)

@@ -1,4 +1,4 @@
-"""The page of API keys."""
+"""Pages and management API of keys."""
 
 from datetime import timedelta
 from typing import Any
@@ -26,27 +26,27 @@ def page(client: Client, cast: Cast) -> Client:
     return client
 
 
-def test_the_secret_is_shown_once_and_never_again(page: Client, cast: Cast) -> None:
-    answer = page.post(reverse("key-create", args=[cast.slug]), {"name": "laptop"}, headers=HTMX)
-    assert answer.status_code == 200
-    assert "no-store" in answer["Cache-Control"]
-    secret = answer.context["secret"]
+def test_the_secret_is_shown_only_once(page: Client, cast: Cast) -> None:
+    response = page.post(reverse("key-create", args=[cast.slug]), {"name": "laptop"}, headers=HTMX)
+    assert response.status_code == 200
+    assert "no-store" in response["Cache-Control"]
+    secret = response.context["secret"]
     assert secret.startswith("cfx_")
-    assert secret in answer.content.decode()
+    assert secret in response.content.decode()
     assert ApiKey.objects.get(name="laptop").created_by == cast.ben
     for name in ("keys", "overview", "log", "key-create"):
         assert secret not in page.get(reverse(name, args=[cast.slug])).content.decode()
     assert secret not in str(list(AuditEntry.objects.values_list("facts", flat=True)))
 
 
-def test_without_scripts_the_secret_is_a_page(page: Client, cast: Cast) -> None:
-    answer = page.post(reverse("key-create", args=[cast.slug]), {"name": "laptop"})
-    assert "no-store" in answer["Cache-Control"]
-    assert answer.context["secret"] in answer.content.decode()
-    assert "<html" in answer.content.decode()
+def test_without_htmx_the_secret_is_shown_on_a_page(page: Client, cast: Cast) -> None:
+    response = page.post(reverse("key-create", args=[cast.slug]), {"name": "laptop"})
+    assert "no-store" in response["Cache-Control"]
+    assert response.context["secret"] in response.content.decode()
+    assert "<html" in response.content.decode()
 
 
-def test_a_key_gets_its_limits_and_its_end(page: Client, cast: Cast) -> None:
+def test_a_new_key_gets_its_limits_and_expiry(page: Client, cast: Cast) -> None:
     page.post(
         reverse("key-create", args=[cast.slug]),
         {"name": "ci", "rpm": "5", "budget_usd": "1.50", "day_budget_usd": "0.25", "expires_in_days": "30"},
@@ -61,22 +61,22 @@ def test_a_key_gets_its_limits_and_its_end(page: Client, cast: Cast) -> None:
 @pytest.mark.parametrize(
     "wrong", [{"name": ""}, {"name": "a", "rpm": "11"}, {"name": "a", "rpm": "0"}, {"name": "a", "budget_usd": "-1"}]
 )
-def test_a_wrong_form_comes_back_with_its_errors(page: Client, cast: Cast, wrong: dict[str, str]) -> None:
-    answer = page.post(reverse("key-create", args=[cast.slug]), wrong, headers=HTMX)
-    assert answer.status_code == 422
-    assert 'aria-invalid="true"' in answer.content.decode()
+def test_an_invalid_form_is_returned_with_its_errors(page: Client, cast: Cast, wrong: dict[str, str]) -> None:
+    response = page.post(reverse("key-create", args=[cast.slug]), wrong, headers=HTMX)
+    assert response.status_code == 422
+    assert 'aria-invalid="true"' in response.content.decode()
     assert ApiKey.objects.count() == 1
 
 
-def test_more_keys_than_the_plan_allows_are_refused(page: Client, cast: Cast) -> None:
+def test_keys_beyond_the_plan_are_refused(page: Client, cast: Cast) -> None:
     Plan.objects.filter(slug="free").update(max_keys=1)
-    answer = page.post(reverse("key-create", args=[cast.slug]), {"name": "one too many"}, headers=HTMX)
-    assert answer.status_code == 422
-    assert "used up" in answer.content.decode()
+    response = page.post(reverse("key-create", args=[cast.slug]), {"name": "one too many"}, headers=HTMX)
+    assert response.status_code == 422
+    assert "used up" in response.content.decode()
     assert ApiKey.objects.count() == 1
 
 
-def test_revoking_asks_first_and_is_written_down(page: Client, cast: Cast) -> None:
+def test_revoking_asks_for_confirmation_and_is_audited(page: Client, cast: Cast) -> None:
     where = reverse("key-revoke", args=[cast.slug, cast.key.pk])
     question = page.get(where).content.decode()
     assert cast.key.name in question
@@ -88,11 +88,11 @@ def test_revoking_asks_first_and_is_written_down(page: Client, cast: Cast) -> No
 
 
 def edited(cast: Cast, **fields: Any) -> dict[str, Any]:
-    """What the form of the key `prod-web` would send, with other values in some fields."""
+    """Form data of the key `prod-web`, with some fields changed."""
     return {"name": cast.key.name, "expires_in_days": "", **fields}
 
 
-def test_a_key_gets_another_name_and_other_terms(page: Client, cast: Cast) -> None:
+def test_name_and_terms_of_a_key_can_be_changed(page: Client, cast: Cast) -> None:
     where = reverse("key-edit", args=[cast.slug, cast.key.pk])
     page.post(
         where,
@@ -116,7 +116,7 @@ def test_a_key_gets_another_name_and_other_terms(page: Client, cast: Cast) -> No
     assert set(AuditEntry.objects.filter(action__startswith="key.").values_list("action", flat=True)) == {
         "key.issued", "key.renamed", "key.changed",
     }  # fmt: skip
-    # The form shows what is, and sent as it is it changes nothing.
+    # Submitting the form unchanged changes nothing.
     form = page.get(where).context["form"]
     shown = {name: form[name].value() for name in form.fields}
     assert (shown["budget_usd"], shown["networks"]) == ("2.5", "10.0.0.0/8\n2001:db8::1/128")
@@ -128,7 +128,7 @@ def test_a_key_gets_another_name_and_other_terms(page: Client, cast: Cast) -> No
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("wrong", "message"),
     [
         ({"rpm": "11"}, "at most 10"),
         ({"daily_requests": "51"}, "at most 50"),
@@ -139,28 +139,28 @@ def test_a_key_gets_another_name_and_other_terms(page: Client, cast: Cast) -> No
         ({"allowed_stages": "nonsense"}, "nonsense"),
     ],
 )
-def test_no_key_gets_more_than_the_plan_allows(page: Client, cast: Cast, wrong: dict[str, str], told: str) -> None:
-    answer = page.post(reverse("key-edit", args=[cast.slug, cast.key.pk]), edited(cast, **wrong))
-    assert answer.status_code == 422
-    assert told in answer.content.decode()
+def test_a_key_cannot_exceed_its_plan(page: Client, cast: Cast, wrong: dict[str, str], message: str) -> None:
+    response = page.post(reverse("key-edit", args=[cast.slug, cast.key.pk]), edited(cast, **wrong))
+    assert response.status_code == 422
+    assert message in response.content.decode()
     assert not AuditEntry.objects.filter(action="key.changed").exists()
 
 
-def test_a_key_s_budget_stays_within_the_organization_s(page: Client, cast: Cast) -> None:
+def test_a_key_budget_cannot_exceed_the_organization_budget(page: Client, cast: Cast) -> None:
     set_budgets(cast.organization, day_nanos=None, month_nanos=3_000_000_000)
     where = reverse("key-edit", args=[cast.slug, cast.key.pk])
     assert "own budget is $3.00" in page.post(where, edited(cast, budget_usd="3.01")).content.decode()
     assert page.post(where, edited(cast, budget_usd="3")).status_code == 302
 
 
-def test_rotating_shows_the_new_secret_once_and_leaves_both_working(page: Client, cast: Cast) -> None:
+def test_rotation_shows_the_new_secret_once_and_both_keys_work(page: Client, cast: Cast) -> None:
     ApiKey.objects.update(rpm=3, allowed_stages=["plan"])
     where = reverse("key-rotate", args=[cast.slug, cast.key.pk])
     assert "24 hours" in page.get(where).content.decode()
-    answer = page.post(where, {"overlap_s": "3600"}, headers=HTMX)
-    assert "no-store" in answer["Cache-Control"]
-    secret = answer.context["secret"]
-    assert secret in answer.content.decode()
+    response = page.post(where, {"overlap_s": "3600"}, headers=HTMX)
+    assert "no-store" in response["Cache-Control"]
+    secret = response.context["secret"]
+    assert secret in response.content.decode()
     old, new = ApiKey.objects.get(pk=cast.key.pk), ApiKey.objects.exclude(pk=cast.key.pk).get()
     assert (old.state(now()), old.rotated_to) == (ApiKey.State.ROTATED, new)
     assert old.state(now() + timedelta(hours=1)) == ApiKey.State.REVOKED
@@ -169,28 +169,28 @@ def test_rotating_shows_the_new_secret_once_and_leaves_both_working(page: Client
     assert "Rotated" in text
     assert "until" in text
     assert secret not in text
-    # Neither the old one nor, while that works, the new one has another successor.
+    # While the old key works, neither key can be rotated.
     for key in (old, new):
-        answer = page.post(reverse("key-rotate", args=[cast.slug, key.pk]), {"overlap_s": "0"})
-        assert answer.status_code == 422
+        response = page.post(reverse("key-rotate", args=[cast.slug, key.pk]), {"overlap_s": "0"})
+        assert response.status_code == 422
     assert ApiKey.objects.count() == 2
 
 
-def test_rotating_without_overlap_stops_the_old_key_at_once(page: Client, cast: Cast) -> None:
-    answer = page.post(reverse("key-rotate", args=[cast.slug, cast.key.pk]), {"overlap_s": "0"})
-    assert "has stopped working" in answer.content.decode()
+def test_rotation_without_overlap_revokes_the_old_key(page: Client, cast: Cast) -> None:
+    response = page.post(reverse("key-rotate", args=[cast.slug, cast.key.pk]), {"overlap_s": "0"})
+    assert "has stopped working" in response.content.decode()
     assert ApiKey.objects.get(pk=cast.key.pk).state(now()) == ApiKey.State.REVOKED
     assert page.post(reverse("key-rotate", args=[cast.slug, cast.key.pk]), {"overlap_s": "1"}).status_code == 422
 
 
-def test_a_key_being_rotated_leaves_its_place_in_the_plan_to_its_successor(page: Client, cast: Cast) -> None:
+def test_a_rotated_key_does_not_count_against_the_plan(page: Client, cast: Cast) -> None:
     Plan.objects.filter(slug="free").update(max_keys=1)
     assert page.post(reverse("key-rotate", args=[cast.slug, cast.key.pk]), {"overlap_s": "3600"}).status_code == 200
-    answer = page.post(reverse("key-create", args=[cast.slug]), {"name": "one too many"})
-    assert answer.status_code == 422
+    response = page.post(reverse("key-create", args=[cast.slug]), {"name": "one too many"})
+    assert response.status_code == 422
 
 
-def test_one_key_shows_what_it_may_do(page: Client, cast: Cast) -> None:
+def test_the_detail_page_shows_the_terms_of_a_key(page: Client, cast: Cast) -> None:
     ApiKey.objects.update(rpm=7, allowed_networks=["10.0.0.0/8"], budget_month_nanos=5_000_000_000)
     where = reverse("key", args=[cast.slug, cast.key.pk])
     for headers in ({}, HTMX):
@@ -200,7 +200,7 @@ def test_one_key_shows_what_it_may_do(page: Client, cast: Cast) -> None:
     assert "<html" not in text
 
 
-def test_a_viewer_reads_a_key_and_is_offered_nothing(client: Client, cast: Cast) -> None:
+def test_a_viewer_sees_a_key_but_no_actions(client: Client, cast: Cast) -> None:
     client.force_login(cast.vic)
     text = client.get(reverse("key", args=[cast.slug, cast.key.pk])).content.decode()
     assert cast.key.prefix in text
@@ -208,7 +208,7 @@ def test_a_viewer_reads_a_key_and_is_offered_nothing(client: Client, cast: Cast)
 
 
 @pytest.mark.parametrize("name", ["key-create", "key-rotate"])
-def test_after_a_while_one_is_asked_who_one_is(client: Client, cast: Cast, name: str) -> None:
+def test_creating_and_rotating_keys_requires_reauthentication(client: Client, cast: Cast, name: str) -> None:
     cast.ben.set_password("correct horse battery")
     cast.ben.created_at -= timedelta(hours=1)
     cast.ben.save()
@@ -221,14 +221,14 @@ def test_after_a_while_one_is_asked_who_one_is(client: Client, cast: Cast, name:
     session.save()
     assert client.get(where)["Location"].startswith(reverse("account_reauthenticate"))
     User.objects.filter(pk=cast.ben.pk).update(created_at=now())
-    assert client.get(where).status_code == 200, "who signed up a moment ago is not asked"
+    assert client.get(where).status_code == 200, "a user who has just signed up need not reauthenticate"
     User.objects.filter(pk=cast.ben.pk).update(created_at=now() - timedelta(hours=1))
     assert client.post(where, {"name": "x"}, headers=HTMX)["HX-Redirect"].startswith(reverse("account_reauthenticate"))
     client.post(reverse("account_reauthenticate"), {"password": "correct horse battery"})
     assert client.get(where).status_code == 200
 
 
-def test_a_name_is_text_wherever_it_stands(page: Client, cast: Cast) -> None:
+def test_a_name_is_escaped_on_every_page(page: Client, cast: Cast) -> None:
     name = "\"><b id='x'>{{ 1 }}"
     ApiKey.objects.update(name=name)
     for where in (
@@ -245,7 +245,7 @@ def test_a_name_is_text_wherever_it_stands(page: Client, cast: Cast) -> None:
         assert "&gt;&lt;b id=" in text, where
 
 
-def test_the_number_of_queries_does_not_grow_with_the_keys(page: Client, cast: Cast) -> None:
+def test_the_number_of_queries_does_not_grow_with_the_number_of_keys(page: Client, cast: Cast) -> None:
     where = reverse("keys", args=[cast.slug])
     page.get(where)
     with CaptureQueriesContext(connection) as few:
@@ -258,8 +258,8 @@ def test_the_number_of_queries_does_not_grow_with_the_keys(page: Client, cast: C
     assert len(many) == len(few)
 
 
-def test_editing_a_key_never_lets_it_do_more(page: Client, cast: Cast) -> None:
-    """What a key is restricted to may be offered no more; a new name alone must not make an empty list of it."""
+def test_editing_a_key_never_widens_its_permissions(page: Client, cast: Cast) -> None:
+    """A rename must not empty an allow-list whose names the plan no longer offers: an empty list allows everything."""
     ApiKey.objects.update(allowed_models=["withdrawn-model"], allowed_stages=["plan"])
     Plan.objects.filter(slug="free").update(allowed_stages=["code", "review"])
     where = reverse("key-edit", args=[cast.slug, cast.key.pk])
@@ -267,7 +267,7 @@ def test_editing_a_key_never_lets_it_do_more(page: Client, cast: Cast) -> None:
     shown = {name: form[name].value() for name in form.fields}
     sent = {name: "" if value is None else value for name, value in shown.items()}
     for name in ("allowed_models", "allowed_stages"):
-        # A browser sends what is ticked, and only what is offered can be.
+        # A browser sends the ticked boxes, and only choices that are offered can be ticked.
         sent[name] = [value for value in shown[name] if value in dict(form.fields[name].choices)]
     assert page.post(where, {**sent, "name": "renamed"}).status_code == 302
     key = ApiKey.objects.get()
@@ -278,35 +278,35 @@ def api(page: Client, where: str, **wanted: Any) -> Any:
     return page.post(where, wanted, content_type="application/json")
 
 
-def test_no_key_ends_after_the_calendar(page: Client, cast: Cast) -> None:
-    """East of Greenwich the last hours of 9999 lie in a year that no page can show."""
+def test_an_expiry_after_the_year_9999_is_refused(page: Client, cast: Cast) -> None:
+    """East of Greenwich the last hours of 9999 lie in the year 10000, which datetime cannot represent."""
     User.objects.filter(pk=cast.ben.pk).update(timezone="Europe/Istanbul")
     for moment in ("9999-12-31T23:59:59Z", "9999-12-31T23:59:59"):
-        answer = api(page, reverse("api-keys"), name="for ever", expires_at=moment)
-        assert (answer.status_code, answer.json()["error"]["param"]) == (400, "expires_at")
+        response = api(page, reverse("api-keys"), name="for ever", expires_at=moment)
+        assert (response.status_code, response.json()["error"]["param"]) == (400, "expires_at")
     assert api(page, reverse("api-keys"), name="long", expires_at="9998-12-31T23:59:59Z").status_code == 201
     assert page.get(reverse("keys", args=[cast.slug])).status_code == 200
 
 
 @pytest.mark.parametrize("amount", ["1e999999", "1e200000", "-1e999999"])
-def test_no_budget_keeps_the_house_busy(page: Client, cast: Cast, amount: str) -> None:
-    answer = api(page, reverse("api-keys"), name="rich", budget_day_usd=amount)
-    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "budget_day_usd")
+def test_a_huge_budget_is_refused(page: Client, cast: Cast, amount: str) -> None:
+    response = api(page, reverse("api-keys"), name="rich", budget_day_usd=amount)
+    assert (response.status_code, response.json()["error"]["param"]) == (400, "budget_day_usd")
 
 
 @pytest.mark.parametrize("name", ["api-keys", "api-key-rotate"])
-def test_an_old_session_gets_no_secret_past_the_pages_either(client: Client, cast: Cast, name: str) -> None:
+def test_the_management_api_requires_reauthentication_for_secrets(client: Client, cast: Cast, name: str) -> None:
     cast.ben.set_password("correct horse battery")
     cast.ben.created_at -= timedelta(hours=1)
     cast.ben.save()
     client.force_login(cast.ben)
     where = reverse(name, args=[] if name == "api-keys" else [cast.key.pk])
-    answer = api(client, where, name="x", overlap_s=0)
-    assert (answer.status_code, answer.json()["error"]["code"]) == (403, "reauthentication_required")
+    response = api(client, where, name="x", overlap_s=0)
+    assert (response.status_code, response.json()["error"]["code"]) == (403, "reauthentication_required")
     assert ApiKey.objects.count() == 1
     client.post(reverse("account_reauthenticate"), {"password": "correct horse battery"})
     assert api(client, where, name="x", overlap_s=0).status_code == 201
 
 
-def test_an_organization_that_no_text_can_name_does_not_exist(page: Client) -> None:
+def test_an_organization_slug_with_a_nul_byte_is_not_found(page: Client) -> None:
     assert page.get(f"{reverse('api-keys')}?organization=%00").status_code == 404

@@ -31,7 +31,7 @@ class DayModel:
     token_drift: int = 0
     # Cost by our price list, and as LiteLLM told of the same attempts.
     expected_cost_nanos: int = 0
-    told_cost_nanos: int = 0
+    reported_cost_nanos: int = 0
     cost_drift_nanos: int = 0
     missing_cost_nanos: int = 0  # of `missing_here`
 
@@ -69,12 +69,12 @@ attempts AS (
       AND r.source IN ('gateway', 'sweeper')
 ), compared AS (
     SELECT model,
-           told_ended_ms IS NOT NULL AS is_told,
+           reported_ended_ms IS NOT NULL AS is_reported,
            status > 0 AS is_answered,
-           told_ended_ms IS NOT NULL AND first_byte_ms IS NOT NULL AND usage_rank > 0
-               AND told_prompt_tokens + told_completion_tokens > 0 AS is_compared,
-           told_prompt_tokens + told_completion_tokens - prompt_tokens - completion_tokens AS drift,
-           told_cost_nanos,
+           reported_ended_ms IS NOT NULL AND first_byte_ms IS NOT NULL AND usage_rank > 0
+               AND reported_prompt_tokens + reported_completion_tokens > 0 AS is_compared,
+           reported_prompt_tokens + reported_completion_tokens - prompt_tokens - completion_tokens AS drift,
+           reported_cost_nanos,
            round(((prompt_tokens - cached_tokens - cache_write_tokens) * rate_input_nanos::numeric
                + cached_tokens * rate_cached_nanos::numeric
                + (cache_write_tokens - cache_write_1h_tokens) * rate_cache_write_nanos::numeric
@@ -83,13 +83,13 @@ attempts AS (
     FROM attempts
 )
 SELECT model,
-       count(*) FILTER (WHERE is_told) AS matched,
-       count(*) FILTER (WHERE NOT is_told AND is_answered) AS missing_there,
+       count(*) FILTER (WHERE is_reported) AS matched,
+       count(*) FILTER (WHERE NOT is_reported AND is_answered) AS missing_there,
        count(*) FILTER (WHERE is_compared AND drift <> 0) AS differing,
        coalesce(sum(drift) FILTER (WHERE is_compared), 0)::bigint AS token_drift,
-       coalesce(sum(expected_nanos) FILTER (WHERE is_compared AND told_cost_nanos IS NOT NULL), 0)::bigint
+       coalesce(sum(expected_nanos) FILTER (WHERE is_compared AND reported_cost_nanos IS NOT NULL), 0)::bigint
            AS expected_cost_nanos,
-       coalesce(sum(told_cost_nanos) FILTER (WHERE is_compared), 0)::bigint AS told_cost_nanos
+       coalesce(sum(reported_cost_nanos) FILTER (WHERE is_compared), 0)::bigint AS reported_cost_nanos
 FROM compared GROUP BY model
 """
 _PAST_SQL = """
@@ -114,7 +114,7 @@ def compare(day: date) -> list[DayModel]:
         for model, matched, missing_there, differing, drift, expected, told in cursor.fetchall():
             found[model] = {
                 "matched": matched, "missing_there": missing_there, "differing": differing, "token_drift": drift,
-                "expected_cost_nanos": expected, "told_cost_nanos": told, "cost_drift_nanos": told - expected,
+                "expected_cost_nanos": expected, "reported_cost_nanos": told, "cost_drift_nanos": told - expected,
             }  # fmt: skip
         cursor.execute(_PAST_SQL, values)
         for model, count in cursor.fetchall():

@@ -1,17 +1,14 @@
-"""The stream between webhook and worker: one entry a delivery, taken in once PostgreSQL has it."""
+"""The stream of reports between webhook and worker: one entry a delivery, acknowledged once PostgreSQL has it."""
 
-import logging
+from collections.abc import Sequence
 
-from django.db import DataError, transaction
 from redis import Redis
 
 from codexflow.lib.redis import tag
 from logs.litellm.ingest import Taken, take
 from logs.litellm.report import BadReport, Report, decode_delivery
-from logs.models import DeadLetter
+from logs.pipeline.dead_letters import add_dead_letter, store_bisecting
 from logs.pipeline.streams import read_waiting
-
-logger = logging.getLogger(__name__)
 
 GROUP = "reports"
 FIELD = b"r"
@@ -21,7 +18,7 @@ BATCH = 200
 
 
 def name_of(prefix: str) -> str:
-    """Reports do not say whose they are before they are looked up, so all share one stream."""
+    """Redis key of the stream. Reports do not say whose they are before they are resolved, so all share one."""
     return f"{prefix}:{tag(0)}:reports"
 
 
@@ -42,36 +39,21 @@ def take_waiting(redis: "Redis", prefix: str, *, consumer: str, max_rounds: int 
 
 
 def _take_delivery(stream: str, stream_id: bytes, payload: bytes, redis: "Redis", prefix: str) -> Taken:
+    total = Taken()
     try:
         reports = decode_delivery(payload).reports
     except BadReport as exc:
-        _bury(stream, stream_id, payload, str(exc))
+        add_dead_letter(stream, stream_id, payload, str(exc))
+        return total
+
+    def store(batch: Sequence[Report]) -> Taken:
+        return take(batch, redis=redis, prefix=prefix)
+
+    def dead_letter(_report: Report, reason: str) -> Taken:
+        add_dead_letter(stream, stream_id, payload, reason)
         return Taken()
-    total = Taken()
+
     for start in range(0, len(reports), BATCH):
-        total.add(_take_somehow(reports[start : start + BATCH], stream, stream_id, payload, redis, prefix))
+        for taken in store_bisecting(reports[start : start + BATCH], store, dead_letter):
+            total.add(taken)
     return total
-
-
-def _take_somehow(
-    reports: tuple[Report, ...], stream: str, stream_id: bytes, payload: bytes, redis: "Redis", prefix: str
-) -> Taken:
-    """One report that PostgreSQL refuses must not stop the others: it is searched for and buried."""
-    try:
-        return take(reports, redis=redis, prefix=prefix)
-    except DataError as exc:
-        if len(reports) == 1:
-            _bury(stream, stream_id, payload, str(exc))
-            return Taken()
-    middle = len(reports) // 2
-    total = _take_somehow(reports[:middle], stream, stream_id, payload, redis, prefix)
-    total.add(_take_somehow(reports[middle:], stream, stream_id, payload, redis, prefix))
-    return total
-
-
-def _bury(stream: str, stream_id: bytes, payload: bytes, reason: str) -> None:
-    logger.error("reports.dead_letter", extra={"stream_id": stream_id.decode(), "reason": reason})
-    with transaction.atomic():
-        DeadLetter.objects.get_or_create(
-            stream_id=f"{stream}/{stream_id.decode()}", defaults={"payload": payload, "reason": reason}
-        )

@@ -212,8 +212,8 @@ def _note_usage(run: SyncRun, client: LitellmClient, start: datetime, end: datet
         requests, spend = client.usage(start, end)
     except NoSuchEndpoint:
         return
-    run.told_requests = requests if isinstance(requests, int) and 0 <= requests < 2**62 else None
-    run.told_cost_nanos = nanos_of(spend)
+    run.reported_requests = requests if isinstance(requests, int) and 0 <= requests < 2**62 else None
+    run.reported_cost_nanos = nanos_of(spend)
 
 
 def _aliases(client: LitellmClient, *, is_documented: bool) -> Aliases:

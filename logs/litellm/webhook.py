@@ -30,7 +30,7 @@ from codexflow.lib.http import headers_of
 from codexflow.lib.ids import new_id
 from codexflow.lib.redis import async_client
 from logs.content import store
-from logs.litellm import contents
+from logs.litellm import content
 from logs.litellm.errors import (
     NotADelivery,
     WebhookAddressRefused,
@@ -219,11 +219,11 @@ class Webhook:
             return
         try:
             async with asyncio.timeout(REDIS_TIMEOUT_S):
-                if not await in_database(contents.is_any_kept):
+                if not await in_database(content.is_any_kept):
                     self._nobody_until_s = clock.monotonic_s() + NOBODY_S
                     return
                 pipe: Any = self._client.pipeline(transaction=False)
-                for payload in await in_database(contents.wanted, told):
+                for payload in await in_database(content.wanted, told):
                     stream = store.name_of(self._env.redis_prefix)
                     pipe.xadd(stream, {store.FIELD: payload}, maxlen=store.MAX_WAITING)
                 await pipe.execute()

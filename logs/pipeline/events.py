@@ -24,14 +24,18 @@ def is_estimated(rank: int) -> bool:
     return RANK_NONE < rank < RANK_LITELLM
 
 
-class AttemptFact(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One try at one model. Times in ms after the request's start; status 0: no answer."""
+class AttemptFact(Struct, frozen=True, kw_only=True, omit_defaults=True, rename={"started_offset_ms": "started_ms"}):
+    """One try at one model. Status 0: no response.
+
+    `started_offset_ms` counts from the request's start, `first_byte_ms` and `duration_ms` from the attempt's. The
+    offset keeps its old name in events, which wait in streams and journals while a release is replaced by the next.
+    """
 
     n: int
     model: str
     status: int = 0
     error_code: str = ""
-    started_ms: int = 0
+    started_offset_ms: int = 0
     first_byte_ms: int | None = None
     duration_ms: int = 0
     response_id: str = ""

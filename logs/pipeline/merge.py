@@ -1,9 +1,9 @@
-"""Which of several reports about one request holds. Pure.
+"""Merge several reports about one request into its row. Pure.
 
-Two kinds of word meet in a row. Gateway and sweeper tell of the request; a report of higher rank replaces usage and
-cost, an equal or lower one only fills what is unknown. LiteLLM tells of single attempts (`Told`), kept beside each
-attempt: the winning attempt's usage corrects the row when it is known better than the row's. So reports may come in any
-order, any number of times, and end in the same row.
+Two kinds of report meet in a row. Gateway and sweeper report the request: a report of higher rank replaces usage and
+cost, an equal or lower one only fills in what is unknown. LiteLLM reports single attempts (`ReportedUsage`), kept
+beside each attempt: the winning attempt's usage corrects the row when it is known better than the row's. So reports may
+come in any order, any number of times, and end in the same row.
 """
 
 from collections.abc import Mapping
@@ -15,8 +15,8 @@ from billing.pricing import Usage, cost_nanos
 from logs.pipeline.events import RANK_LITELLM, RANK_NONE, AttemptFact, UsageEvent
 
 
-class Told(Struct, frozen=True, kw_only=True):
-    """What LiteLLM told of one attempt."""
+class ReportedUsage(Struct, frozen=True, kw_only=True):
+    """Usage and cost that LiteLLM reported for one attempt. `ended_ms` is Unix time."""
 
     usage: Usage = Usage()
     cost_nanos: int | None = None
@@ -24,17 +24,17 @@ class Told(Struct, frozen=True, kw_only=True):
     ended_ms: int = 0
 
     @property
-    def says_usage(self) -> bool:
-        """LiteLLM writes zeros when it does not know."""
+    def has_usage(self) -> bool:
+        """Whether usage is known: LiteLLM writes zeros when it does not know."""
         return self.usage.total_tokens > 0
 
 
-def better(old: Told | None, new: Told) -> Told:
-    """What two reports about one attempt tell together: the usage of the success, else of the one that ended last.
+def better(old: ReportedUsage | None, new: ReportedUsage) -> ReportedUsage:
+    """Combine two reports of one attempt: the usage of the success, else of the one that ended last.
 
-    One that says no usage never takes the place of one that does, not even a success: the row may have it already, and
-    would else depend on which came first. Where they differ in cost, which only happens when LiteLLM itself tried
-    again, the larger one was paid at least.
+    A report without usage never replaces one that has it, not even a success: the row may have it already, and would
+    else depend on which came first. Where they differ in cost, which only happens when LiteLLM itself tried again, the
+    larger one was paid at least.
     """
     if old is None:
         return new
@@ -45,40 +45,45 @@ def _larger(one: int | None, other: int | None) -> int | None:
     return max((each for each in (one, other) if each is not None), default=None)
 
 
-def _order(told: Told) -> tuple[bool | int, ...]:
-    usage = told.usage
+def _order(reported: ReportedUsage) -> tuple[bool | int, ...]:
+    usage = reported.usage
     # To the second: the spend logs round what the webhook does not. All the rest makes the order a total one.
     return (
-        told.says_usage, told.is_success, told.ended_ms // 1000, usage.completion_tokens, usage.prompt_tokens,
-        usage.cached_tokens, usage.cache_write_tokens, usage.cache_write_1h_tokens, usage.reasoning_tokens,
-        told.ended_ms,
+        reported.has_usage, reported.is_success, reported.ended_ms // 1000, usage.completion_tokens,
+        usage.prompt_tokens, usage.cached_tokens, usage.cache_write_tokens, usage.cache_write_1h_tokens,
+        usage.reasoning_tokens, reported.ended_ms,
     )  # fmt: skip
 
 
 def winner_of(attempts: tuple[AttemptFact, ...]) -> int | None:
-    """The attempt that answered; None when none did, or nobody knows."""
+    """Number of the attempt that answered; None when none did, or it is not known."""
     return next((fact.n for fact in reversed(attempts) if fact.first_byte_ms is not None), None)
 
 
 def merge(
-    row: UsageEvent, report: UsageEvent, told: Mapping[int, Told] | None = None, winner: int | None = None
+    row: UsageEvent,
+    report: UsageEvent,
+    reported: Mapping[int, ReportedUsage] | None = None,
+    winner: int | None = None,
 ) -> UsageEvent | None:
-    """The row after a further report about the same request, or None when the row stands as it is.
+    """Merge a further report about the same request into its row. Returns None when the row stays as it is.
 
-    The gateway owns what a request was (stage, model, status, price): its report replaces a sweeper's row whole, but
-    for a better usage that has come in between. Anybody else's report changes usage only, at the price frozen in the
-    row. `told` is what LiteLLM told of the request's attempts, `winner` the attempt that answered, where it is known.
+    The gateway owns what a request was (stage, model, status, price): its report replaces a sweeper's row whole, except
+    for a better usage that has come in between. Any other report changes usage only, at the price frozen in the row.
+    `reported` is LiteLLM's usage of the request's attempts, `winner` the attempt that answered, where it is known.
     """
     winner = winner_of(report.attempts) or winner
-    merged = corrected(_merged(row, report, told or {}, winner), told or {}, winner)
+    merged = corrected(_merged(row, report, reported or {}, winner), reported or {}, winner)
     return None if merged == row else merged
 
 
-def _merged(row: UsageEvent, report: UsageEvent, told: Mapping[int, Told], winner: int | None) -> UsageEvent:
+def _merged(
+    row: UsageEvent, report: UsageEvent, reported: Mapping[int, ReportedUsage], winner: int | None
+) -> UsageEvent:
     upstream_cost = row.upstream_cost_nanos if row.upstream_cost_nanos is not None else report.upstream_cost_nanos
     if report.source == "gateway" and (row.source == "sweeper" or report.rank > row.rank):
         # Before the gateway named the winner, another attempt's usage may have stood in the row.
-        is_borrowed = row.rank == RANK_LITELLM and winner is not None and bool(told)
+        is_borrowed = row.rank == RANK_LITELLM and winner is not None and bool(reported)
         if is_borrowed:
             return report
         return _with_usage_of(report if report.rank >= row.rank else row, report, upstream_cost)
@@ -87,28 +92,28 @@ def _merged(row: UsageEvent, report: UsageEvent, told: Mapping[int, Told], winne
     return replace(row, upstream_cost_nanos=upstream_cost)
 
 
-def corrected(row: UsageEvent, told: Mapping[int, Told], winner: int | None) -> UsageEvent:
-    """The row with what LiteLLM told of the attempt that won.
+def corrected(row: UsageEvent, reported: Mapping[int, ReportedUsage], winner: int | None) -> UsageEvent:
+    """Correct the row by what LiteLLM reported of the attempt that won.
 
-    A row that charges nothing, because nothing reached the caller, is never made to charge: LiteLLM's word corrects a
+    A row that charges nothing, because nothing reached the caller, is never made to charge: LiteLLM's report corrects a
     charge and cannot create one. Failed attempts are our cost and stay beside the attempt.
     """
     if winner is None and row.rank > RANK_NONE:
         # The process died and knew of no attempts: the last one that used something is the one that was delivered.
-        winner = max((n for n, each in told.items() if each.says_usage), default=None)
-    heard = told.get(winner) if winner is not None else None
-    if heard is None:
+        winner = max((n for n, each in reported.items() if each.has_usage), default=None)
+    won = reported.get(winner) if winner is not None else None
+    if won is None:
         return row
-    # A sweeper knows no cost: what its row has of one was told of an attempt, perhaps of another.
-    if heard.cost_nanos is not None or row.source == "sweeper":
-        row = replace(row, upstream_cost_nanos=heard.cost_nanos)
-    if heard.says_usage and RANK_NONE < row.rank <= RANK_LITELLM:
-        return _with_usage_of(replace(row, usage=heard.usage, rank=RANK_LITELLM), row, row.upstream_cost_nanos)
+    # A sweeper knows no cost: the one in its row was reported for an attempt, perhaps another one.
+    if won.cost_nanos is not None or row.source == "sweeper":
+        row = replace(row, upstream_cost_nanos=won.cost_nanos)
+    if won.has_usage and RANK_NONE < row.rank <= RANK_LITELLM:
+        return _with_usage_of(replace(row, usage=won.usage, rank=RANK_LITELLM), row, row.upstream_cost_nanos)
     return row
 
 
 def _with_usage_of(source: UsageEvent, event: UsageEvent, upstream_cost_nanos: int | None) -> UsageEvent:
-    """`event` with the usage of another report, at its own price."""
+    """Return `event` with the usage of another report, at its own price."""
     return replace(
         event,
         usage=source.usage,
@@ -123,9 +128,9 @@ DIRECT = ("webhook", "sync")
 
 
 def merge_direct(row: UsageEvent, report: UsageEvent) -> UsageEvent | None:
-    """The row of a call past the gateway after a further report of it, or None when the row stands as it is.
+    """Merge a further report into the row of a call past the gateway. Returns None when the row stays as it is.
 
-    Whose it is, its day and its price stay as the first report found them.
+    Owner, day and price stay as the first report found them.
     """
     upstream_cost = _larger(row.upstream_cost_nanos, report.upstream_cost_nanos)
     if _direct_order(row) >= _direct_order(report):
@@ -144,7 +149,7 @@ def merge_direct(row: UsageEvent, report: UsageEvent) -> UsageEvent | None:
 
 
 def _direct_order(event: UsageEvent) -> tuple[object, ...]:
-    """The earlier start holds: a report that tells no time of its own is dated anew whenever it comes."""
+    """Order of the reports of one call. The earlier start wins: a report without a time is dated anew each time."""
     usage = event.usage
     return (
         event.status < 400, usage.total_tokens > 0, event.source == "webhook", event.latency_ms,

@@ -10,8 +10,6 @@ from logs.pipeline.events import UsageEvent
 
 EPOCH = date(1970, 1, 1)
 NOBODY = UUID(int=0)
-# For reports that are late; the last word on a day comes with the next nights.
-MONTH_STAYS_OPEN = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -60,11 +58,6 @@ class Sums:
 def day_of(event: UsageEvent) -> date:
     """The day of admission, by Redis's clock."""
     return EPOCH + timedelta(days=event.day)
-
-
-def first_open_day(now: datetime) -> date:
-    """The first day whose month is not closed. A month closes a day after its end (UTC)."""
-    return (now - MONTH_STAYS_OPEN).date().replace(day=1)
 
 
 def hour_of(event: UsageEvent) -> datetime:

@@ -2,21 +2,19 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 from uuid import UUID
 
 from django.db.models import QuerySet, Sum
 from django.db.models.functions import Coalesce
 from redis import Redis
 
-from billing.limiter.limits import ShardKeys, recent_key
-from billing.pricing import FrozenRates, Usage
+from billing.limiter.intents import intent_in, is_settled_lately
 from codexflow.lib.clock import now
 from codexflow.lib.ids import uuid7_floor
-from codexflow.lib.redis import shard_of
 from logs.models import RequestLog, UpstreamAttempt, UsageHourly
 from logs.pipeline.events import BadEvent
-from logs.pipeline.sweeper import intent_of
+from logs.pipeline.rows import rates_of, usage_of
+from logs.pipeline.settlement import intent_of
 from logs.requests.charge import Charge, charge_of
 from logs.usage.periods import kept_since
 
@@ -31,25 +29,7 @@ class RequestDetail:
     @property
     def charge(self) -> Charge:
         """Why it cost what it did."""
-        row = self.row
-        return charge_of(
-            Usage(
-                prompt_tokens=row.prompt_tokens,
-                cached_tokens=row.cached_tokens,
-                cache_write_tokens=row.cache_write_tokens or 0,
-                cache_write_1h_tokens=row.cache_write_1h_tokens or 0,
-                completion_tokens=row.completion_tokens,
-                reasoning_tokens=row.reasoning_tokens,
-            ),
-            FrozenRates(
-                input_nanos=row.rate_input_nanos,
-                cached_nanos=row.rate_cached_nanos,
-                cache_write_nanos=row.rate_cache_write_nanos,
-                cache_write_1h_nanos=row.rate_cache_write_1h_nanos,
-                output_nanos=row.rate_output_nanos,
-                margin_bp=row.margin_bp,
-            ),
-        )
+        return charge_of(usage_of(self.row), rates_of(self.row))
 
 
 def request_of(organization_id: UUID, request_id: UUID, *, retention_days: int) -> RequestDetail | None:
@@ -129,10 +109,9 @@ def id_range(prefix: str) -> tuple[UUID, UUID]:
 
 def is_on_its_way(redis: "Redis", prefix: str, organization_id: UUID, request_id: UUID) -> bool:
     """Whether the organization's request is running, or settled but not yet drained."""
-    shard = ShardKeys.of(prefix, shard_of(organization_id))
-    if redis.get(recent_key(shard, request_id)) == str(organization_id).encode():
+    if is_settled_lately(redis, prefix, organization_id, request_id):
         return True
-    stored: Any = redis.hget(shard.intents, str(request_id))
+    stored = intent_in(redis, prefix, organization_id, request_id)
     if stored is None:
         return False
     try:

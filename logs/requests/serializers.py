@@ -46,13 +46,13 @@ class CostSerializer(serializers.Serializer[RequestLog]):
 
 
 class AttemptSerializer(serializers.Serializer[UpstreamAttempt]):
-    """One try at one model. Times in ms after the request's start."""
+    """One try at one model. `started_ms` counts from the request's start, `first_byte_ms` from the attempt's."""
 
     n = serializers.IntegerField()
     model = serializers.CharField()
     status = serializers.IntegerField()
     error_code = serializers.CharField()
-    started_ms = serializers.IntegerField()
+    started_ms = serializers.IntegerField(source="started_offset_ms")
     first_byte_ms = serializers.IntegerField(allow_null=True)
     duration_ms = serializers.IntegerField()
 
@@ -262,7 +262,7 @@ class DayModelSerializer(ReconciliationTotalsSerializer):
     day = serializers.DateField()
     model = serializers.CharField()
     expected_cost_nanos = serializers.IntegerField()
-    told_cost_nanos = serializers.IntegerField()
+    told_cost_nanos = serializers.IntegerField(source="reported_cost_nanos")
     missing_cost_nanos = serializers.IntegerField()
     is_clean = serializers.BooleanField()
 

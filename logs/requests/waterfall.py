@@ -15,7 +15,7 @@ class AttemptLike(Protocol):
     model: str
     status: int
     error_code: str
-    started_ms: int
+    started_offset_ms: int
     first_byte_ms: int | None
     duration_ms: int
 
@@ -41,7 +41,7 @@ class Bar:
 
 def bars(attempts: Sequence[AttemptLike], latency_ms: int) -> list[Bar]:
     """A bar for each attempt, on one scale."""
-    span = max([latency_ms, 1, *(each.started_ms + each.duration_ms for each in attempts)])
+    span = max([latency_ms, 1, *(each.started_offset_ms + each.duration_ms for each in attempts)])
 
     def scaled(ms: int) -> int:
         return ms * FULL // span
@@ -49,7 +49,7 @@ def bars(attempts: Sequence[AttemptLike], latency_ms: int) -> list[Bar]:
     found = []
     for each in attempts:
         width = max(LEAST, scaled(each.duration_ms))
-        x = min(scaled(each.started_ms), FULL - width)
+        x = min(scaled(each.started_offset_ms), FULL - width)
         wait = 0 if each.first_byte_ms is None else min(width, scaled(each.first_byte_ms))
         found.append(
             Bar(each.n, each.model, each.status, each.error_code, each.duration_ms, each.first_byte_ms, x, width, wait)

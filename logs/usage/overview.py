@@ -10,7 +10,7 @@ from uuid import UUID
 
 from django.db import connection
 
-from codexflow.lib.keep import kept
+from codexflow.lib.cache import cached
 from logs.models import UsageHourly
 from logs.pipeline import histogram
 from logs.usage.periods import HOUR, Period
@@ -99,7 +99,7 @@ def chart_of(organization_id: UUID, period: Period, *, metric: str, group: str) 
     starts = [bucket.astimezone(UTC) for bucket in period.buckets]
     over = [start for start in starts if start < fresh_from]
     kept_as = f"overview:cells:{organization_id}:{group}:{period.start.tzinfo}:{_span(period.start, fresh_from)}"
-    known = kept(kept_as, lambda: cells(organization_id, over, fresh_from, GROUPS[group]), seconds=KEPT_S)
+    known = cached(kept_as, lambda: cells(organization_id, over, fresh_from, GROUPS[group]), seconds=KEPT_S)
     fresh = cells(organization_id, starts[len(over) :], period.end, GROUPS[group])
     index = {start: i for i, start in enumerate(starts)}
     totals = [Sums() for _ in starts]
@@ -217,7 +217,7 @@ def sums_before(organization_id: UUID, start: datetime, end: datetime) -> Sums:
     """Everything of the hours that begin in a span that is over. Read once for a while, as `chart_of` does."""
     end = _next_full(end)  # an hour that began counts whole
     name = f"overview:before:{organization_id}:{_span(start, end)}"
-    cells = kept(name, lambda: _cells_by_day(organization_id, [start], end, "''"), seconds=KEPT_S)
+    cells = cached(name, lambda: _cells_by_day(organization_id, [start], end, "''"), seconds=KEPT_S)
     return Sums(*cells[0][2:]) if cells else Sums()
 
 
@@ -250,7 +250,7 @@ def latency_of(organization_id: UUID, period: Period, earlier: tuple[datetime, d
     def over() -> tuple[dict[Any, Histograms], dict[Any, Histograms]]:
         return read(earlier_first, earlier_end, with_ttft=False), read(first, fresh_from)
 
-    before, known = kept(kept_as, over, seconds=KEPT_S)
+    before, known = cached(kept_as, over, seconds=KEPT_S)
     by_bucket: list[list[int]] = [[] for _ in period.buckets]
     total: list[int] = []
     ttft: list[int] = []

@@ -9,7 +9,7 @@ from django.conf import settings
 from billing.errors import InsufficientQuota
 from billing.limiter.fallback import Terms
 from billing.limiter.holds import CallSize, worst_nanos
-from billing.limiter.limits import Payer, ScopeTruth
+from billing.limiter.limits import Payer, ScopeTotals
 from billing.plans import Limits
 from billing.pricing import FrozenRates
 from codexflow.lib import clock
@@ -37,11 +37,11 @@ async def desk(tmp_path: Path) -> AsyncIterator[FrontDesk]:
     await redis.start()
     journal = Journal(tmp_path / "journal", segment_s=10)
 
-    async def load(*_: object) -> ScopeTruth:
-        return ScopeTruth()
+    async def load(*_: object) -> ScopeTotals:
+        return ScopeTotals()
 
     yield FrontDesk(
-        redis=redis, journal=journal, load_truth=load, lease_ms=5_000, heartbeat_s=5, terms=Terms()
+        redis=redis, journal=journal, load_totals=load, lease_ms=5_000, heartbeat_s=5, terms=Terms()
     )  # fmt: skip
     journal.close()
     await redis.close()

@@ -142,19 +142,19 @@ class Upstream:
     async def _try(self, attempt: Attempt) -> Opened:
         """One attempt, recorded however it ends."""
         call = self._call
-        started_ms = call.elapsed_ms()
+        started_offset_ms = call.elapsed_ms()
         try:
             opened = await self._open(attempt)
         except (UpstreamFailure, UpstreamRefused) as exc:
             status = exc.upstream_status if isinstance(exc, UpstreamFailure) else int(exc.status)
-            duration_ms = call.elapsed_ms() - started_ms
+            duration_ms = call.elapsed_ms() - started_offset_ms
             call.attempts.append(
                 AttemptFact(
                     n=attempt.n,
                     model=attempt.model,
                     status=status,
                     error_code=exc.code,
-                    started_ms=started_ms,
+                    started_offset_ms=started_offset_ms,
                     duration_ms=duration_ms,
                 )
             )
@@ -165,13 +165,13 @@ class Upstream:
                 await self._breakers.succeeded(attempt.model, self._order.breaker, self._order.caller)
             raise
         call.ttft_ms = call.elapsed_ms()
-        first_byte_ms = call.ttft_ms - started_ms
+        first_byte_ms = call.ttft_ms - started_offset_ms
         call.attempts.append(
             AttemptFact(
                 n=attempt.n,
                 model=attempt.model,
                 status=200,
-                started_ms=started_ms,
+                started_offset_ms=started_offset_ms,
                 first_byte_ms=first_byte_ms,
                 duration_ms=first_byte_ms,
                 response_id=opened.response_id,

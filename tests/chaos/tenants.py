@@ -20,8 +20,8 @@ def make() -> list[dict[str, Any]]:
     # Models can be imported only once Django is set up.
     from accounts.models import User
     from accounts.services import create_organization
+    from billing.ledger import post_credit
     from billing.models import LedgerEntry
-    from billing.services import add_credit, open_account
     from codexflow.catalogue import directory
     from codexflow.lib.money import parse_usd
     from codexflow.settings import ENV
@@ -31,10 +31,10 @@ def make() -> list[dict[str, Any]]:
     made = []
     for name, plan, credit, keys in _ORGANIZATIONS:
         owner = User.objects.create_user(f"{name.lower()}@chaos.example", None)
-        organization = create_organization(name=name, owner=owner)
-        account = open_account(organization, plan=plan)
+        organization = create_organization(name=name, owner=owner, plan=plan)
+        terms = organization.account.plan
         if nanos := parse_usd(credit):
-            add_credit(organization, nanos, kind=LedgerEntry.Kind.TOP_UP, reference="chaos")
+            post_credit(organization, nanos, kind=LedgerEntry.Kind.TOP_UP, reference="chaos")
         for key_name, share, limits in keys:
             issued = issue_key(organization, name=key_name, created_by=owner, terms=KeyTerms(**limits))
             made.append(
@@ -43,10 +43,10 @@ def make() -> list[dict[str, Any]]:
                     "secret": issued.plain,
                     "key_id": str(issued.row.id),
                     "organization_id": str(organization.id),
-                    "margin_bp": account.plan.margin_bp,
+                    "margin_bp": terms.margin_bp,
                     "share": share,
                     "daily_requests": limits.get("daily_requests"),
-                    "has_budget": account.plan.has_hard_budget or "budget_month_nanos" in limits,
+                    "has_budget": terms.has_hard_budget or "budget_month_nanos" in limits,
                 }
             )
     return made

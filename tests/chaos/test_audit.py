@@ -11,7 +11,7 @@ from django.conf import settings
 from django.db import connection
 from redis import Redis
 
-from billing.limiter.limits import WARM, Payer, month_of
+from billing.limiter.limits import LOAD, Payer, month_of
 from billing.pricing import FrozenRates, Usage, cost_nanos
 from billing.services import seed_plans
 from codexflow.catalogue import directory
@@ -21,7 +21,7 @@ from codexflow.lib.redis import sync_client
 from logs.pipeline.drain import drain
 from logs.pipeline.events import RANK_PROVIDER, AttemptFact, UsageEvent
 from logs.pipeline.reconcile import reconcile
-from logs.pipeline.sweeper import settle_event
+from logs.pipeline.settlement import settle_event
 from tests.chaos.audit import Report, audit
 from tests.chaos.books import Books, UpstreamCall, read_database, read_journal, read_redis
 from tests.chaos.house import Death, caller_of
@@ -109,7 +109,7 @@ def happen(story: Story, caller: Caller, number: int) -> None:
         attempts=(AttemptFact(n=1, model=MODEL, status=200, first_byte_ms=1),),
     )  # fmt: skip
     for scope in Payer.of(story.prefix, caller.organization_id, caller.key_id).scopes:
-        WARM.run(story.redis, [scope], [day, 0, 0, month_of(day), 0, 0])
+        LOAD.run(story.redis, [scope], [day, 0, 0, month_of(day), 0, 0])
     settle_event(story.redis, story.prefix, event)
     tokens = (usage.prompt_tokens, usage.completion_tokens)
     story.seen.append(Seen(caller, False, 200, event.request_id, is_complete=True, usage=tokens))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from accounts.tests.factories import a_user
 from billing.tests.factories import an_organization
 from codexflow.lib.clock import now
-from keys import notices
+from keys import invalidation
 from keys.services import revoke_key
 from keys.tests.factories import a_key, with_another_secret
 from routing.surfaces.table import COUNT_TOKENS, SURFACES
@@ -65,7 +65,7 @@ def test_every_key_that_does_not_work_gets_the_same_answer(live: Live) -> None:
     expired = a_key(expires_at=now() - timedelta(seconds=1))
     elsewhere = a_key(allowed_networks=("10.0.0.0/8",))
     unknown.row.delete()
-    notices.key_changed(unknown.row.public_id)
+    invalidation.invalidate_key(unknown.row.public_id)
     mistyped = good.plain[:-1] + ("A" if good.plain[-1] != "A" else "B")
     guessed = with_another_secret(good.plain)
     presented = (guessed, mistyped, revoked.plain, expired.plain, elsewhere.plain, unknown.plain)

@@ -9,9 +9,10 @@ import httpx
 import pytest
 
 from accounts.models import Organization
+from billing.ledger import post_credit
 from billing.limiter.limits import month_of
 from billing.models import Account, LedgerEntry, Plan
-from billing.services import add_credit, set_budgets
+from billing.services import set_budgets
 from billing.tests.factories import an_organization
 from codexflow.lib.clock import now_s
 from codexflow.lib.ids import random_id
@@ -228,7 +229,7 @@ def test_what_the_credit_does_not_cover_is_refused_before_it_costs_anything(live
     organization = an_organization(plan="free")
     key = a_key(organization)
     account = Account.objects.get(pk=organization.pk)
-    add_credit(
+    post_credit(
         organization, 1_000_000 - account.credit_nanos, kind=LedgerEntry.Kind.ADJUSTMENT, reference="almost nothing"
     )
     last = live.upstream.state()["last_seq"]
@@ -245,7 +246,7 @@ def test_a_small_balance_is_held_for_the_models_that_it_covers(live: Live) -> No
     organization = an_organization(plan="free")
     key = a_key(organization).plain
     account = Account.objects.get(pk=organization.pk)
-    add_credit(organization, 2_000_000 - account.credit_nanos, kind=LedgerEntry.Kind.ADJUSTMENT, reference="little")
+    post_credit(organization, 2_000_000 - account.credit_nanos, kind=LedgerEntry.Kind.ADJUSTMENT, reference="little")
     response = live.post(key, model="cfx-review")
     assert (response.status_code, response.headers["x-cfx-model"]) == (200, "gpt-4o-mini")
     live.upstream.set_fault("500", model="gpt-4o-mini")

@@ -39,7 +39,7 @@ def reporting(live_house: Live, django_db_blocker: Any) -> Iterator[tuple[Gatewa
 
 def told(request_id: str) -> UpstreamAttempt | None:
     close_old_connections()
-    return UpstreamAttempt.objects.filter(request_id=request_id, told_ended_ms__isnull=False).first()
+    return UpstreamAttempt.objects.filter(request_id=request_id, reported_ended_ms__isnull=False).first()
 
 
 def until_told(call: Callable[[], httpx.Response]) -> tuple[httpx.Response, UpstreamAttempt]:
@@ -53,7 +53,9 @@ def until_told(call: Callable[[], httpx.Response]) -> tuple[httpx.Response, Upst
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_call_is_told_of_and_charged_once(live: Live, reporting: tuple[Gateway, LiteLLM], *, stream: bool) -> None:
+def test_a_call_is_reported_of_and_charged_once(
+    live: Live, reporting: tuple[Gateway, LiteLLM], *, stream: bool
+) -> None:
     gateway, _ = reporting
     key = a_key().plain
     response, attempt = until_told(lambda: live.post(key, url=gateway.url, model="gpt-4o-mini", stream=stream))
@@ -61,13 +63,16 @@ def test_a_call_is_told_of_and_charged_once(live: Live, reporting: tuple[Gateway
     row = live.row_of(response)
     assert (row.usage_rank, row.source) == (40, "gateway")
     assert attempt.n == 1
-    assert (attempt.told_prompt_tokens, attempt.told_completion_tokens) == (row.prompt_tokens, row.completion_tokens)
-    assert attempt.told_cost_nanos == row.upstream_cost_nanos
-    assert attempt.told_is_success
+    assert (attempt.reported_prompt_tokens, attempt.reported_completion_tokens) == (
+        row.prompt_tokens,
+        row.completion_tokens,
+    )
+    assert attempt.reported_cost_nanos == row.upstream_cost_nanos
+    assert attempt.reported_is_success
     assert verify_rollups() == []
 
 
-def test_a_failed_attempt_is_told_of_and_nobody_pays(live: Live, reporting: tuple[Gateway, LiteLLM]) -> None:
+def test_a_failed_attempt_is_reported_of_and_nobody_pays(live: Live, reporting: tuple[Gateway, LiteLLM]) -> None:
     gateway, litellm = reporting
     litellm.provider.set_fault("503", model="deepseek-v3")
     try:
@@ -76,7 +81,7 @@ def test_a_failed_attempt_is_told_of_and_nobody_pays(live: Live, reporting: tupl
         litellm.provider.clear()
     row = live.row_of(response)
     assert row.attempts >= 2
-    assert attempt.told_is_success is (attempt.first_byte_ms is not None)
+    assert attempt.reported_is_success is (attempt.first_byte_ms is not None)
     assert row.model != "deepseek-v3"
 
 

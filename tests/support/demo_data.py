@@ -111,7 +111,12 @@ def _events(organization_id: UUID, keys: list[UUID], user_id: int) -> "Iterator[
                 attempts = (
                     AttemptFact(n=1, model=model, status=502, error_code="upstream_error", duration_ms=half),
                     AttemptFact(
-                        n=2, model=second, status=200, started_ms=half, first_byte_ms=first_ms, duration_ms=latency_ms
+                        n=2,
+                        model=second,
+                        status=200,
+                        started_offset_ms=half,
+                        first_byte_ms=first_ms,
+                        duration_ms=latency_ms,
                     ),
                 )
                 model, latency_ms = second, half + latency_ms

@@ -81,13 +81,11 @@ def make_keys() -> dict[str, str]:
     # Models can be imported only once Django is set up.
     from accounts.models import User
     from accounts.services import create_organization
-    from billing.services import open_account
     from keys.services import KeyTerms, issue_key, revoke_key
     from keys.tests.factories import with_another_secret
 
     owner = User.objects.create_user("ada@small-house.example", None)
-    organization = create_organization(name="Ada", owner=owner)
-    open_account(organization, plan="internal")
+    organization = create_organization(name="Ada", owner=owner, plan="internal")
 
     def key(**terms: Any) -> Any:
         return issue_key(organization, name="small house", created_by=owner, terms=KeyTerms(**terms))

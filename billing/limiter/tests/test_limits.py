@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from billing.errors import ConcurrencyExceeded, DailyQuotaExceeded, InsufficientQuota
-from billing.limiter.limits import Claim, Payer, Pulse, ScopeTruth, Settlement, admit, heartbeat, read_intent, settle
+from billing.limiter.intents import read_intent
+from billing.limiter.limits import Claim, Payer, Pulse, ScopeTotals, Settlement, admit, heartbeat, settle
 from billing.plans import Limits
 from codexflow.lib.errors import AppError
 from codexflow.lib.ids import new_id, random_id
@@ -52,13 +53,13 @@ commands = st.lists(
 
 
 @settings(max_examples=examples(150))
-@given(steps=commands, truth=st.builds(ScopeTruth, requests_today=st.integers(0, 2), total_nanos=st.integers(0, 300)))
-def test_the_scripts_do_what_the_model_says(steps: list[tuple[str, int, bool, int]], truth: ScopeTruth) -> None:
+@given(steps=commands, truth=st.builds(ScopeTotals, requests_today=st.integers(0, 2), total_nanos=st.integers(0, 300)))
+def test_the_scripts_do_what_the_model_says(steps: list[tuple[str, int, bool, int]], truth: ScopeTotals) -> None:
     """Property 4: Rate Limit Atomicity. All checks or nothing, money moves once, and nothing leaks."""
     asyncio.run(_play(steps, truth))
 
 
-async def _play(steps: list[tuple[str, int, bool, int]], truth: ScopeTruth) -> None:
+async def _play(steps: list[tuple[str, int, bool, int]], truth: ScopeTotals) -> None:
     env = django_settings.ENV
     redis = Pipeline(env.redis_url, timeout_s=5)
     await redis.start()
@@ -68,7 +69,7 @@ async def _play(steps: list[tuple[str, int, bool, int]], truth: ScopeTruth) -> N
     ids: dict[int, UUID] = {}
     day = minute = 0
 
-    async def load(_payer: Payer, _scope: int, _day: int) -> ScopeTruth:
+    async def load(_payer: Payer, _scope: int, _day: int) -> ScopeTotals:
         return truth
 
     def claim(number: int, *, is_stream: bool, hold: int) -> Claim:
@@ -81,7 +82,7 @@ async def _play(steps: list[tuple[str, int, bool, int]], truth: ScopeTruth) -> N
             try:
                 admission = await admit(
                     redis, payer, limits, claim(number, is_stream=is_stream, hold=amount), lease_ms=LEASE_MS,
-                    load_truth=load,
+                    load_totals=load,
                 )  # fmt: skip
             except AppError as exc:
                 refused: type[AppError] | None = type(exc)
@@ -98,7 +99,7 @@ async def _play(steps: list[tuple[str, int, bool, int]], truth: ScopeTruth) -> N
         elif what == "admit again" and number in model.live:
             stream, hold = model.live[number]
             again = claim(number, is_stream=stream, hold=hold)
-            await admit(redis, payer, limits, again, lease_ms=LEASE_MS, load_truth=load)
+            await admit(redis, payer, limits, again, lease_ms=LEASE_MS, load_totals=load)
         elif what == "settle" and number in ids:
             was_live = number in model.live
             hold = model.live[number][1] if was_live else 0
@@ -119,7 +120,7 @@ async def _play(steps: list[tuple[str, int, bool, int]], truth: ScopeTruth) -> N
             _lose(payer, ids[number], hold)
             assert await heartbeat(redis, [Pulse(ids[number], payer, stream, "")], lease_ms=LEASE_MS) == {ids[number]}
             await admit(
-                redis, payer, limits, claim(number, is_stream=stream, hold=hold), lease_ms=LEASE_MS, load_truth=load,
+                redis, payer, limits, claim(number, is_stream=stream, hold=hold), lease_ms=LEASE_MS, load_totals=load,
                 is_forced=True,
             )  # fmt: skip
     _compare(payer, model, ids)
@@ -167,12 +168,12 @@ def test_a_lease_that_nobody_renews_frees_its_slot() -> None:
         payer = Payer.of(env.redis_prefix, random_id(), random_id())
         limits = (Limits(concurrent_streams=1), Limits())
 
-        async def load(*_: object) -> ScopeTruth:
-            return ScopeTruth()
+        async def load(*_: object) -> ScopeTotals:
+            return ScopeTotals()
 
         async def enter(lease_ms: int) -> None:
             claim = Claim(request_id=new_id(), takes_slot=True, hold_nanos=0, tokens=0, intent=b"")
-            await admit(redis, payer, limits, claim, lease_ms=lease_ms, load_truth=load)
+            await admit(redis, payer, limits, claim, lease_ms=lease_ms, load_totals=load)
 
         await enter(0)  # over at once: as if its time had passed
         await enter(LEASE_MS)

@@ -1,4 +1,4 @@
-"""The catalogue's text: what is accepted, and that every mistake is named."""
+"""Parsing of models.yaml: valid texts, and a problem for every mistake."""
 
 import dataclasses
 from decimal import Decimal
@@ -17,7 +17,7 @@ SHIPPED = (REPOSITORY / "config" / "models.yaml").read_text()
 
 
 def content() -> dict[str, Any]:
-    """The shipped file as plain values, to be spoilt by a test."""
+    """The shipped file as plain values, for a test to change."""
     found: dict[str, Any] = yaml.safe_load(SHIPPED)
     return found
 
@@ -39,7 +39,7 @@ def problems_with(path: str, value: Any) -> list[str]:
     return problems_of(yaml.safe_dump(spoilt))
 
 
-def test_the_shipped_file_says_what_the_deployment_guide_says() -> None:
+def test_the_shipped_file_has_the_documented_stages_and_limits() -> None:
     catalogue = parse(SHIPPED, source="models.yaml")
     rows = [(s.name, s.model, s.max_tokens, s.temperature, s.timeout_s, s.fallback) for s in catalogue.stages.values()]
     assert rows == [
@@ -73,7 +73,7 @@ def test_cached_input_has_its_own_price_when_given() -> None:
     assert (given.cached_nanos, without.cached_nanos) == (300_000_000, 3_000_000_000)
 
 
-def test_what_a_cache_takes_in_has_its_own_prices_when_given() -> None:
+def test_cache_writes_have_their_own_prices_when_given() -> None:
     prices = parse(SHIPPED, source="models.yaml").prices
     sonnet = prices["claude-sonnet-4.5"]
     assert (sonnet.cache_write_nanos, sonnet.cache_write_1h_nanos) == (3_750_000_000, 6_000_000_000)
@@ -81,11 +81,11 @@ def test_what_a_cache_takes_in_has_its_own_prices_when_given() -> None:
     assert by_minutes.cache_write_1h_nanos == by_minutes.cache_write_nanos == 3_750_000_000
 
 
-def test_litellm_is_told_the_prices_that_are_sold() -> None:
-    """Else every call would look like a difference in cost when the books are compared."""
-    told = yaml.safe_load((REPOSITORY / "config" / "litellm.yaml").read_text())["model_list"]
+def test_litellm_is_configured_with_our_prices() -> None:
+    """Otherwise every call would differ in cost when our usage is reconciled with LiteLLM's."""
+    entries = yaml.safe_load((REPOSITORY / "config" / "litellm.yaml").read_text())["model_list"]
     prices = parse(SHIPPED, source="models.yaml").prices
-    for model in told:
+    for model in entries:
         costs, rates = model["model_info"], prices[model["model_name"]]
         input_cost = costs["input_cost_per_token"]
         write_cost = costs.get("cache_creation_input_token_cost", input_cost)
@@ -98,7 +98,7 @@ def test_litellm_is_told_the_prices_that_are_sold() -> None:
         }
         told_nanos = {name: round(cost * 10**15) for name, cost in costs_by_name.items()}
         assert told_nanos == dataclasses.asdict(rates), model["model_name"]
-    assert {model["model_name"] for model in told} == set(prices)
+    assert {model["model_name"] for model in entries} == set(prices)
 
 
 def test_a_file_without_prices_gets_the_shipped_ones() -> None:
@@ -108,7 +108,7 @@ def test_a_file_without_prices_gets_the_shipped_ones() -> None:
     assert set(SHIPPED_PRICES) == set(content()["prices"])
 
 
-def test_only_stages_and_direct_are_needed() -> None:
+def test_only_stages_and_direct_are_required() -> None:
     kept = {key: value for key, value in content().items() if key in ("stages", "direct")}
     del kept["direct"]["timeout"], kept["direct"]["fallback"], kept["direct"]["default_max_tokens"]
     catalogue = parse(yaml.safe_dump(kept), source="small")
@@ -146,13 +146,13 @@ def test_the_first_matching_alias_wins() -> None:
     assert catalogue.alias_target("gpt-4o-2024-08-06") == "gpt-4o"
     assert catalogue.alias_target("claude-3-5-haiku-latest") == "claude-haiku-3.5"
     assert catalogue.alias_target("gpt-5.1-codex-max") == "code"
-    # What Claude Code 2.1.329 and Codex CLI 0.169.0 ask for when nobody names a model.
+    # Default models of Claude Code 2.1.329 and Codex CLI 0.169.0.
     assert catalogue.alias_target("claude-opus-5-5") == "claude-sonnet-4.5"
     assert catalogue.alias_target("gpt-6.1-sol") == "code"
     assert catalogue.alias_target("llama-3") is None
 
 
-def test_every_problem_is_named_at_once_with_its_place() -> None:
+def test_all_problems_are_reported_at_once_with_their_paths() -> None:
     spoilt = content()
     spoilt["stages"]["plan"] |= {"model": "claude-sonet-4.5", "max_tokens": -1, "fallbak": []}
     del spoilt["stages"]["review"]
@@ -214,13 +214,13 @@ def test_every_problem_is_named_at_once_with_its_place() -> None:
         ("haiku_planner.planner_model", "unheard-of"),
     ],
 )
-def test_a_wrong_value_is_refused_where_it_stands(path: str, value: Any) -> None:
+def test_an_invalid_value_is_reported_with_its_path(path: str, value: Any) -> None:
     problems = problems_with(path, value)
     assert len(problems) == 1
     assert problems[0].startswith(f"models.yaml: {path.split('.')[0]}")
 
 
-def test_a_model_cannot_be_called_like_a_stage() -> None:
+def test_a_model_cannot_have_the_name_of_a_stage() -> None:
     spoilt = content()
     spoilt["prices"]["cfx-auto"] = {"input": 1, "output": 1}
     spoilt["direct"]["allowed_models"].append("cfx-auto")
@@ -246,13 +246,13 @@ def test_a_model_cannot_be_called_like_a_stage() -> None:
         ("a: \ud800", "is not valid YAML"),
     ],
 )
-def test_text_that_is_no_catalogue_is_refused_with_a_reason(text: str, problem: str) -> None:
+def test_text_that_is_not_a_catalogue_is_refused_with_a_reason(text: str, problem: str) -> None:
     problems = problems_of(text)
     assert len(problems) == 1
     assert problem in problems[0]
 
 
-def test_the_version_follows_the_meaning_and_not_the_wording() -> None:
+def test_the_version_depends_on_the_meaning_only() -> None:
     version = parse(SHIPPED, source="models.yaml").version
     assert len(version) == 12
     assert parse(yaml.safe_dump(content(), sort_keys=False), source="reworded").version == version
@@ -289,7 +289,7 @@ snippets = st.sampled_from(
 
 @st.composite
 def mutated_files(draw: st.DrawFn) -> str:
-    """The shipped file with lines dropped, doubled, moved or scribbled on."""
+    """The shipped file with lines dropped, doubled, moved or garbled."""
     lines = list(LINES)
     for _ in range(draw(st.integers(1, 6))):
         at = draw(st.integers(0, len(lines) - 1))
@@ -334,7 +334,7 @@ def mutated_contents(draw: st.DrawFn) -> str:
 
 @settings(max_examples=examples(150))
 @given(text=st.text() | mutated_files() | mutated_contents() | plain_values.map(yaml.safe_dump))
-def test_any_text_is_a_catalogue_or_a_list_of_problems(text: str) -> None:
+def test_any_text_parses_or_raises_a_catalogue_error(text: str) -> None:
     try:
         found = parse(text, source="fuzz")
     except CatalogueError as exc:

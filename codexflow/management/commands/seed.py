@@ -10,7 +10,7 @@ from typing_extensions import override
 
 from accounts.models import Organization, User
 from accounts.services import create_organization, ensure_site_settings
-from billing.services import open_account, seed_plans
+from billing.services import seed_plans
 from codexflow.catalogue import directory
 from codexflow.settings import ENV
 from logs.pipeline.partitions import make_ahead
@@ -54,10 +54,8 @@ class Command(BaseCommand):
             user = User.objects.create_superuser(ADMIN_EMAIL, password, name="Administrator", must_change_password=True)
             # The address has no mailbox: a verification code would reach nobody.
             EmailAddress.objects.create(user=user, email=ADMIN_EMAIL, verified=True, primary=True)
-        organization = Organization.objects.filter(slug=ADMIN_ORGANIZATION).first()
-        if organization is None:
-            organization = create_organization(name="CodexFlow", owner=user, slug=ADMIN_ORGANIZATION)
-        open_account(organization, plan="internal")
+        if not Organization.objects.filter(slug=ADMIN_ORGANIZATION).exists():
+            create_organization(name="CodexFlow", owner=user, slug=ADMIN_ORGANIZATION, plan="internal")
         if not password:
             return f"✅ Created admin user: {user.email} (was there)"
         shown = "from CFX_ADMIN_PASSWORD" if ENV.admin_password else password

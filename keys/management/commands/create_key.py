@@ -7,7 +7,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from typing_extensions import override
 
 from accounts.models import Membership, Organization
-from codexflow.lib.money import BadAmount, parse_usd
+from codexflow.lib.money import InvalidAmount, parse_usd
 from keys import services
 from keys.errors import KeyLimitReached, LimitAbovePlan
 
@@ -21,7 +21,7 @@ def _count(text: str) -> int:
 def _usd(text: str) -> int:
     try:
         nanos = parse_usd(text)
-    except BadAmount as exc:
+    except InvalidAmount as exc:
         raise argparse.ArgumentTypeError(str(exc)) from exc
     if nanos < 0:
         raise argparse.ArgumentTypeError("a budget cannot be negative")
@@ -67,6 +67,6 @@ class Command(BaseCommand):
             )
         except (KeyLimitReached, LimitAbovePlan) as exc:
             raise CommandError(exc.message) from exc
-        # The key alone on standard output, so that scripts can take it; the rest is for people.
+        # Only the key goes to standard output, so that scripts can read it.
         self.stderr.write(f"Key {issued.row.public_id} of {organization.slug}. It is shown only now:")
         self.stdout.write(issued.plain)

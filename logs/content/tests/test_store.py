@@ -11,7 +11,7 @@ from django.test import Client
 from django.urls import reverse
 from redis import Redis
 
-from accounts.farewell import delete_organization
+from accounts.deletion import delete_organization
 from accounts.models import AuditEntry, Membership, Organization, User
 from accounts.services import set_content_retention
 from codexflow.lib.clock import now
@@ -206,7 +206,7 @@ def test_the_owner_turns_it_on_and_off_and_the_trail_tells(cast: Cast, client: C
 @pytest.mark.django_db(transaction=True)
 def test_gateways_hear_of_it(cast: Cast, monkeypatch: Any) -> None:
     heard: list[bool] = []
-    monkeypatch.setattr("keys.notices.all_changed", lambda: heard.append(True))
+    monkeypatch.setattr("keys.invalidation.invalidate_all", lambda: heard.append(True))
 
     def told() -> bool:
         principal = principal_of(cast.key.public_id)

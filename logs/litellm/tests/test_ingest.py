@@ -15,7 +15,6 @@ from accounts.tests.factories import a_user
 from billing.limiter.limits import Payer, ShardKeys
 from billing.models import Account, LedgerEntry, SpendDaily
 from billing.pricing import Usage, cost_nanos
-from billing.services import open_account, seed_plans
 from billing.tests.factories import an_organization
 from codexflow.catalogue import directory
 from codexflow.lib import clock
@@ -24,7 +23,8 @@ from codexflow.lib.redis import sync_client
 from keys import secret
 from keys.models import ApiKey
 from keys.tests.factories import a_key
-from logs.litellm.ingest import PATIENCE, forget_identities, forget_unmatched, retry, take
+from logs.litellm.ingest import forget_identities, forget_unmatched, retry, take
+from logs.litellm.resolve import PATIENCE
 from logs.litellm.tests.factories import a_payload, a_spend_row, mapped
 from logs.models import ReportIdentity, RequestLog, UnmatchedReport, UpstreamAttempt
 from logs.pipeline.drain import store
@@ -91,7 +91,7 @@ def test_a_report_about_what_the_provider_told_us_only_adds_the_upstream_cost() 
     row = row_of(event)
     assert (row.usage_rank, row.cost_nanos, row.upstream_cost_nanos) == (RANK_PROVIDER, event.cost_nanos, 54_000)
     attempt = UpstreamAttempt.objects.get(request_id=event.request_id)
-    assert (attempt.told_prompt_tokens, attempt.told_cost_nanos, attempt.status) == (120, 54_000, 200)
+    assert (attempt.reported_prompt_tokens, attempt.reported_cost_nanos, attempt.status) == (120, 54_000, 200)
     assert verify_rollups() == []
 
 
@@ -114,7 +114,7 @@ def test_only_the_attempt_that_won_is_billed_and_every_attempt_keeps_its_upstrea
     assert charged(event.request_id) == event.cost_nanos
     take(mapped(a_payload(f"{event.request_id}.2")))
     assert charged(event.request_id) == cost_nanos(REPORTED, RATES)
-    costs = UpstreamAttempt.objects.filter(request_id=event.request_id).order_by("n").values_list("told_cost_nanos")
+    costs = UpstreamAttempt.objects.filter(request_id=event.request_id).order_by("n").values_list("reported_cost_nanos")
     assert [each[0] for each in costs] == [500_000_000, 54_000]
 
 
@@ -286,10 +286,8 @@ def test_a_call_with_one_of_our_keys_finds_it_and_the_key_is_nowhere_stored() ->
 
 
 def test_a_laravel_user_means_the_personal_organization() -> None:
-    seed_plans()
     user = a_user()
     organization = create_personal_organization(user)
-    open_account(organization)
     take(mapped({"model": "gpt-4", "usage": {"total_tokens": 5}, "metadata": {"laravel_user_id": user.pk}}))
     (row,) = direct_rows(organization.pk)
     assert (row.key_id, row.user_id) == (None, user.pk)

@@ -176,7 +176,7 @@ def test_anthropic_tokens_count_what_the_cache_served() -> None:
     assert report.usage == Usage(prompt_tokens=130, cached_tokens=100, cache_write_tokens=20, completion_tokens=5)
 
 
-def test_what_a_cache_took_in_for_an_hour_is_told_apart() -> None:
+def test_what_a_cache_took_in_for_an_hour_is_reported_apart() -> None:
     by_life = {"ephemeral_5m_input_tokens": 5, "ephemeral_1h_input_tokens": 15}
     native = {"input_tokens": 10, "output_tokens": 5, "cache_creation_input_tokens": 20, "cache_creation": by_life}
     (report,) = mapped({"model": "m", "usage": native})
@@ -219,7 +219,7 @@ def test_money_is_exact() -> None:
         assert nanos_of(wrong) is None
 
 
-def test_a_call_id_of_ours_is_told_from_others() -> None:
+def test_a_call_id_of_ours_is_reported_from_others() -> None:
     request_id = new_id()
     assert attempt_of(f"{request_id}.2") == (request_id, 2)
     for number in ("", ".", ".0", ".x", ".12345", ".²"):

@@ -61,7 +61,7 @@ def test_a_day_is_compared_model_by_model() -> None:
         differing=1,
         token_drift=-10,
         expected_cost_nanos=2 * EXPECTED_NANOS,
-        told_cost_nanos=2 * EXPECTED_NANOS + 70,
+        reported_cost_nanos=2 * EXPECTED_NANOS + 70,
         cost_drift_nanos=70,
         missing_cost_nanos=1000,
     )

@@ -295,7 +295,7 @@ def test_the_documented_endpoints_are_read_when_so_configured(litellm: LitellmAd
         for n in range(3)
     ]  # fmt: skip
     first, second = read(litellm), read(litellm)
-    assert (first.error, first.new, first.told_requests, first.told_cost_nanos) == ("", 3, 3, 3_000_000)
+    assert (first.error, first.new, first.reported_requests, first.reported_cost_nanos) == ("", 3, 3, 3_000_000)
     assert (second.new, second.duplicate) == (0, 3)
     row = RequestLog.objects.first()
     assert row is not None

@@ -37,7 +37,7 @@ from logs.pipeline.events import (
     UsageEvent,
     orphaned,
 )
-from logs.pipeline.merge import Told, better, corrected, merge, winner_of
+from logs.pipeline.merge import ReportedUsage, better, corrected, merge, winner_of
 from logs.pipeline.rollups import Folded
 from logs.pipeline.tests.test_drain import books, entries
 from logs.pipeline.verify import verify_rollups
@@ -55,7 +55,7 @@ class Word:
 
     event: UsageEvent | None = None
     n: int = 0
-    told: Told | None = None
+    told: ReportedUsage | None = None
 
 
 @st.composite
@@ -83,7 +83,7 @@ def stories(draw: st.DrawFn) -> list[Word]:
         words.append(Word(event=orphaned(gateway, delivered_tokens=delivered, now_ms=gateway.started_ms + 50)))
     for n in range(1, count + 1):
         for _ in range(draw(st.integers(0, 3))):
-            told = Told(
+            told = ReportedUsage(
                 usage=Usage(prompt_tokens=draw(tokens), completion_tokens=draw(tokens)),
                 cost_nanos=draw(st.none() | st.integers(0, 99)),
                 is_success=draw(st.booleans()),
@@ -99,7 +99,7 @@ class Row:
 
     event: UsageEvent | None = None
     winner: int | None = None
-    told: dict[int, Told] | None = None
+    told: dict[int, ReportedUsage] | None = None
     charged_nanos: int = 0
     rollups: Folded | None = None
 
@@ -176,7 +176,7 @@ def test_litellm_never_creates_a_charge_and_only_the_winner_is_billed(words: lis
         assert (row.event.usage, row.event.rank) == (gateway.usage, RANK_PROVIDER)
     if gateway.rank == RANK_COUNTED:
         heard = (row.told or {}).get(len(gateway.attempts))
-        billed = heard.usage if heard is not None and heard.says_usage else gateway.usage
+        billed = heard.usage if heard is not None and heard.has_usage else gateway.usage
         assert row.event.usage == billed
         assert row.event.rank == (RANK_LITELLM if billed is not gateway.usage else RANK_COUNTED)
 

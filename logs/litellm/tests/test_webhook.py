@@ -37,7 +37,7 @@ def redis() -> Redis:
 @pytest.fixture(autouse=True)
 def nobody_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Most of these have no database."""
-    monkeypatch.setattr("logs.litellm.contents.is_any_kept", lambda: False)
+    monkeypatch.setattr("logs.litellm.content.is_any_kept", lambda: False)
 
 
 def an_env(**changes: Any) -> Env:
@@ -208,7 +208,7 @@ async def test_the_answer_waits_for_no_postgresql(monkeypatch: pytest.MonkeyPatc
         sent.append("asked")
         return False
 
-    monkeypatch.setattr("logs.litellm.contents.is_any_kept", is_any_kept)
+    monkeypatch.setattr("logs.litellm.content.is_any_kept", is_any_kept)
     body = json.dumps([a_payload("a-call")]).encode()
     scope = {"type": "http", "method": "POST", "headers": [(b"x-api-key", KEYS[0].encode())], "client": ("1.2.3.4", 1)}
 

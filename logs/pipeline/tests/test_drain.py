@@ -16,10 +16,11 @@ from django.test.utils import CaptureQueriesContext
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from billing.ledger import first_open_day
 from billing.limiter.limits import ShardKeys
 from billing.models import Account, LedgerEntry, SpendDaily
 from billing.pricing import FrozenRates, Usage, cost_nanos
-from billing.selectors import key_truths
+from billing.selectors import key_totals
 from billing.tests.factories import an_organization
 from codexflow.lib import clock
 from codexflow.lib.clock import now
@@ -29,7 +30,7 @@ from keys.models import ApiKey
 from keys.tests.factories import a_key
 from logs.models import DeadLetter, RequestLog, UpstreamAttempt, UsageDaily, UsageHourly
 from logs.pipeline import partitions
-from logs.pipeline.drain import Drained, Entry, _stored_somehow, drain, store, stored_rows
+from logs.pipeline.drain import Drained, Entry, drain, store, store_all
 from logs.pipeline.events import (
     RANK_COUNTED,
     RANK_LITELLM,
@@ -40,8 +41,8 @@ from logs.pipeline.events import (
     encode,
     orphaned,
 )
-from logs.pipeline.rollups import first_open_day
-from logs.pipeline.sweeper import unreported_requests
+from logs.pipeline.rows import stored_rows
+from logs.pipeline.settlement import unreported_requests
 from logs.pipeline.verify import verify_rollups
 from logs.tests.factories import RATES, an_event
 from tests.support.examples import examples
@@ -166,7 +167,7 @@ def test_a_correction_of_a_closed_month_is_booked_today_and_leaves_that_months_m
     assert UsageDaily.objects.get(organization_id=organization.id).cost_nanos == event.cost_nanos
     assert Account.objects.get(organization=organization).spent_nanos == event.cost_nanos
     # The limiter's counters follow: the month that runs pays, and today's count of requests does not.
-    (truth,) = key_truths([key_id], (today - date(1970, 1, 1)).days).values()
+    (truth,) = key_totals([key_id], (today - date(1970, 1, 1)).days).values()
     assert (truth.requests_today, truth.month_nanos) == (0, difference)
 
 
@@ -223,7 +224,7 @@ def test_what_is_no_event_is_kept_as_a_dead_letter_and_stops_nobody() -> None:
     # PostgreSQL, not the decoder, refuses this one.
     unstorable = an_event(organization.id, random_id(), requested_model="a\0b")
     of_nobody = an_event(random_id(), random_id())
-    done = _stored_somehow(
+    done = store_all(
         [*entries([lying, unstorable, of_nobody, good]), Entry(SHARD, b"9-0", b"\xff nonsense")],
     )
     assert (done.stored, done.dead, done.read) == (1, 4, 5)

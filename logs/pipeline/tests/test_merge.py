@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from billing.pricing import Usage, cost_nanos
 from logs.pipeline.events import RANK_COUNTED, RANK_LITELLM, RANK_PROVIDER, UsageEvent, orphaned
-from logs.pipeline.merge import Told, better, merge
+from logs.pipeline.merge import ReportedUsage, better, merge
 from logs.tests.factories import RATES, an_event
 
 IDS = UUID(int=1), UUID(int=2)
@@ -48,6 +48,6 @@ def test_the_better_usage_is_charged_at_the_gateways_price() -> None:
 
 
 def test_a_success_that_tells_no_usage_takes_the_place_of_nothing_that_does() -> None:
-    telling = Told(usage=Usage(completion_tokens=1), ended_ms=1)
-    mute = Told(is_success=True, cost_nanos=5, ended_ms=9)
+    telling = ReportedUsage(usage=Usage(completion_tokens=1), ended_ms=1)
+    mute = ReportedUsage(is_success=True, cost_nanos=5, ended_ms=9)
     assert better(telling, mute) == better(mute, telling) == replace(telling, cost_nanos=5)

@@ -10,10 +10,9 @@ from redis import Redis
 
 from accounts.models import User
 from accounts.services import create_organization
-from billing.limiter.limits import WARM, Payer, ShardKeys, month_of
+from billing.limiter.limits import LOAD, Payer, ShardKeys, month_of
 from billing.models import Account
 from billing.pricing import Usage
-from billing.services import open_account, seed_plans
 from codexflow.lib import clock
 from codexflow.lib.ids import new_id
 from codexflow.lib.redis import SHARDS, sync_client
@@ -22,7 +21,9 @@ from logs.pipeline.drain import drain
 from logs.pipeline.events import UsageEvent, encode, orphaned
 from logs.pipeline.journal import Journal
 from logs.pipeline.reconcile import reconcile
-from logs.pipeline.sweeper import Shipper, settle_event, sweep_orphans
+from logs.pipeline.settlement import settle_event
+from logs.pipeline.shipper import JournalShipper
+from logs.pipeline.sweeper import sweep_orphans
 from logs.pipeline.verify import verify_rollups
 from logs.tests.factories import an_event
 from tests.support.waiting import until
@@ -41,10 +42,8 @@ def redis() -> Iterator["Redis"]:
 
 @pytest.fixture
 def organization_id() -> UUID:
-    seed_plans()
-    organization = create_organization(name="Ada", owner=User.objects.create_user("ada@example.org"))
-    open_account(organization, plan="internal")
-    return organization.id
+    owner = User.objects.create_user("ada@example.org")
+    return create_organization(name="Ada", owner=owner, plan="internal").id
 
 
 def drained(redis: "Redis") -> None:
@@ -64,7 +63,7 @@ def in_stream(redis: "Redis") -> int:
     return sum(redis.xlen(ShardKeys.of(PREFIX, number).usage) for number in range(SHARDS))
 
 
-def until_looked_again(shipper: Shipper) -> int:
+def until_looked_again(shipper: JournalShipper) -> int:
     """The second look, which acts on what the first one saw."""
     assert shipper.ship() == 0
     first_ms = clock.now_ms()
@@ -89,7 +88,7 @@ def test_a_journal_that_comes_after_the_sweeper_still_counts(
     drained(redis)
     assert RequestLog.objects.get().source == "sweeper"
 
-    shipper = Shipper(redis, PREFIX, tmp_path)
+    shipper = JournalShipper(redis, PREFIX, tmp_path)
     assert until_looked_again(shipper) == 0
     drained(redis)
 
@@ -107,7 +106,7 @@ def test_events_that_only_wait_for_the_drain_are_not_settled_again(
     waiting, lost = (an_event(organization_id, new_id()) for _ in range(2))
     settle_event(redis, PREFIX, waiting)
     journalled(tmp_path, waiting, lost)
-    shipper = Shipper(redis, PREFIX, tmp_path)
+    shipper = JournalShipper(redis, PREFIX, tmp_path)
     assert until_looked_again(shipper) == 0
     assert in_stream(redis) == 1
 
@@ -126,7 +125,7 @@ def test_a_call_that_only_its_dead_process_knew_is_recorded(
     intent = an_intent(organization_id)
     journalled(tmp_path, intent)
 
-    assert until_looked_again(Shipper(redis, PREFIX, tmp_path)) == 0
+    assert until_looked_again(JournalShipper(redis, PREFIX, tmp_path)) == 0
     drained(redis)
 
     row = RequestLog.objects.get()
@@ -134,7 +133,7 @@ def test_a_call_that_only_its_dead_process_knew_is_recorded(
         intent.request_id, "sweeper", 500, "gateway_lost",
     )  # fmt: skip
     assert (row.cost_nanos, row.is_degraded) == (0, True)
-    assert until_looked_again(Shipper(redis, PREFIX, tmp_path)) == 1
+    assert until_looked_again(JournalShipper(redis, PREFIX, tmp_path)) == 1
     assert verify_rollups() == []
 
 
@@ -148,12 +147,12 @@ def test_an_intent_is_left_to_its_process_while_that_lives(
     assert close_old is not None
     close_old()
 
-    assert until_looked_again(Shipper(redis, PREFIX, tmp_path)) == 0
+    assert until_looked_again(JournalShipper(redis, PREFIX, tmp_path)) == 0
     drained(redis)
     assert not RequestLog.objects.exists()
 
     journal.close()  # its process ends, and has not said how the call did
-    assert until_looked_again(Shipper(redis, PREFIX, tmp_path)) == 0
+    assert until_looked_again(JournalShipper(redis, PREFIX, tmp_path)) == 0
     drained(redis)
     assert RequestLog.objects.get().error_code == "gateway_lost"
 
@@ -168,12 +167,12 @@ def test_an_intent_that_redis_has_heard_of_is_the_sweepers(
     redis.hset(shard.progress.decode(), str(intent.request_id), b"5")
     redis.zadd(shard.alive.decode(), {str(intent.request_id): 1})
 
-    assert until_looked_again(Shipper(redis, PREFIX, tmp_path)) == 0
+    assert until_looked_again(JournalShipper(redis, PREFIX, tmp_path)) == 0
     assert sweep_orphans(redis, PREFIX) == 1
     drained(redis)
 
     assert RequestLog.objects.get().completion_tokens == 5
-    assert until_looked_again(Shipper(redis, PREFIX, tmp_path)) == 1
+    assert until_looked_again(JournalShipper(redis, PREFIX, tmp_path)) == 1
 
 
 def test_the_event_in_a_journal_holds_and_not_its_intent(redis: "Redis", organization_id: UUID, tmp_path: Path) -> None:
@@ -181,7 +180,7 @@ def test_the_event_in_a_journal_holds_and_not_its_intent(redis: "Redis", organiz
     event = an_event(organization_id, intent.key_id, request_id=intent.request_id)
     journalled(tmp_path, intent, event)
 
-    assert until_looked_again(Shipper(redis, PREFIX, tmp_path)) == 0
+    assert until_looked_again(JournalShipper(redis, PREFIX, tmp_path)) == 0
     drained(redis)
 
     row = RequestLog.objects.get()
@@ -192,7 +191,7 @@ def test_an_intent_that_came_back_from_the_dead_counts_once(redis: "Redis", orga
     event = an_event(organization_id, new_id(), hold_nanos=9)
     payer = Payer.of(PREFIX, organization_id, event.key_id)
     for scope in payer.scopes:
-        WARM.run(redis, [scope], [event.day, 0, 0, month_of(event.day), 0, 0])
+        LOAD.run(redis, [scope], [event.day, 0, 0, month_of(event.day), 0, 0])
     settle_event(redis, PREFIX, event)
     drained(redis)
     # Valkey restarts without its last second: settled and drained, but the intent is there again.

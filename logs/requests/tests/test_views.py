@@ -202,7 +202,7 @@ def test_a_request_says_why_it_was_charged(page: Client, cast: Cast) -> None:
         hold_nanos=9_000_000,
         attempts=(
             AttemptFact(n=1, model="gpt-4o", status=502, error_code="upstream_error", duration_ms=100),
-            AttemptFact(n=2, model="gpt-4o-mini", status=200, started_ms=100, first_byte_ms=50, duration_ms=300),
+            AttemptFact(n=2, model="gpt-4o-mini", status=200, started_offset_ms=100, first_byte_ms=50, duration_ms=300),
         ),
         latency_ms=400,
     )

@@ -8,7 +8,7 @@ from logs.requests.waterfall import FULL, bars
 
 attempts = st.builds(
     lambda started, first, duration: UpstreamAttempt(
-        n=1, model="m", status=200, error_code="", started_ms=started, first_byte_ms=first, duration_ms=duration
+        n=1, model="m", status=200, error_code="", started_offset_ms=started, first_byte_ms=first, duration_ms=duration
     ),
     st.integers(0, 600_000),
     st.none() | st.integers(0, 600_000),

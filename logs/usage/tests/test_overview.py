@@ -56,8 +56,8 @@ def test_without_redis_sums_are_read_each_time(monkeypatch: pytest.MonkeyPatch) 
     def gone(*_: Any, **__: Any) -> None:
         raise ConnectionError
 
-    monkeypatch.setattr("codexflow.lib.keep.cache.get", gone)
-    monkeypatch.setattr("codexflow.lib.keep.cache.set", gone)
+    monkeypatch.setattr("codexflow.lib.cache.cache.get", gone)
+    monkeypatch.setattr("codexflow.lib.cache.cache.set", gone)
     organization_id, zone = random_id(), ZoneInfo("UTC")
     period = period_of("7d", datetime(2026, 3, 18, 12, 30, tzinfo=UTC), zone)
     for count in (1, 2):

@@ -1,20 +1,17 @@
-"""Signing up, signing in, and what must be done first."""
+"""Sign-up, mail and rate limits through allauth's adapters."""
 
 import re
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from allauth.account.models import EmailAddress
 from django.core import mail
-from django.core.checks import run_checks
 from django.test import Client
 from django.urls import reverse
 
-from accounts.models import AuditEntry, Organization, User
-from accounts.services import create_organization, ensure_site_settings
+from accounts.models import AuditEntry, User
+from accounts.services import ensure_site_settings
 from billing.models import Account, LedgerEntry
-from billing.services import seed_plans
 from tests.support.cast import Cast
 
 PASSWORD = "correct horse battery"
@@ -26,12 +23,12 @@ def visitor(client: Client, cast: Cast) -> Client:
     return client
 
 
-def test_the_journey_of_a_newcomer(visitor: Client) -> None:
-    answer = visitor.post(reverse("account_signup"), FORM, follow=True)
+def test_sign_up_creates_an_organization_with_free_credit(visitor: Client) -> None:
+    response = visitor.post(reverse("account_signup"), FORM, follow=True)
     user = User.objects.get(email="grace@example.org")
     organization = user.organizations.get()
-    assert answer.redirect_chain[-1][0] == reverse("overview", args=[organization.slug])
-    assert "Waiting for your first request" in answer.content.decode()
+    assert response.redirect_chain[-1][0] == reverse("overview", args=[organization.slug])
+    assert "Waiting for your first request" in response.content.decode()
     assert (organization.is_personal, organization.name) == (True, "grace")
     assert user.timezone == "Europe/Istanbul"
     assert AuditEntry.objects.filter(action="organization.created", actor=user).exists()
@@ -42,36 +39,36 @@ def test_the_journey_of_a_newcomer(visitor: Client) -> None:
     assert "$0.50" in visitor.get(reverse("billing", args=[organization.slug])).content.decode()
 
 
-def test_the_language_of_the_visit_stays(visitor: Client) -> None:
+def test_a_new_user_keeps_the_language_of_the_visit(visitor: Client) -> None:
     visitor.cookies["django_language"] = "tr"
     visitor.post(reverse("account_signup"), FORM)
     assert User.objects.get(email="grace@example.org").language == "tr"
 
 
 @pytest.mark.parametrize("zone", ["", "Mars/Olympus", "../etc/passwd"])
-def test_a_zone_that_is_none_becomes_utc(visitor: Client, zone: str) -> None:
+def test_an_invalid_time_zone_becomes_utc(visitor: Client, zone: str) -> None:
     visitor.post(reverse("account_signup"), {**FORM, "timezone": zone})
     assert User.objects.get(email="grace@example.org").timezone == "UTC"
 
 
 @pytest.mark.parametrize("password", ["short", "1234567890", "password123", "grace@example.org"])
 def test_weak_passwords_are_refused(visitor: Client, password: str) -> None:
-    answer = visitor.post(reverse("account_signup"), {**FORM, "password1": password})
-    assert answer.status_code == 200
+    response = visitor.post(reverse("account_signup"), {**FORM, "password1": password})
+    assert response.status_code == 200
     assert not User.objects.filter(email="grace@example.org").exists()
 
 
-def test_with_mail_a_code_proves_the_address(visitor: Client, settings: Any) -> None:
+def test_a_mailed_code_verifies_the_address(visitor: Client, settings: Any) -> None:
     settings.ACCOUNT_EMAIL_VERIFICATION = "mandatory"
     settings.ACCOUNT_EMAIL_VERIFICATION_BY_CODE_ENABLED = True
-    answer = visitor.post(reverse("account_signup"), FORM, follow=True)
-    assert not answer.context["user"].is_authenticated
+    response = visitor.post(reverse("account_signup"), FORM, follow=True)
+    assert not response.context["user"].is_authenticated
     code = re.findall(r"^[A-Z0-9]{4}-[A-Z0-9]{4}$", str(mail.outbox[0].body), re.MULTILINE)[0]
-    answer = visitor.post(reverse("account_email_verification_sent"), {"code": code}, follow=True)
-    assert answer.context["user"].is_authenticated
+    response = visitor.post(reverse("account_email_verification_sent"), {"code": code}, follow=True)
+    assert response.context["user"].is_authenticated
 
 
-def test_a_code_that_did_not_arrive_is_sent_again(visitor: Client, settings: Any) -> None:
+def test_a_code_can_be_sent_again(visitor: Client, settings: Any) -> None:
     settings.ACCOUNT_EMAIL_VERIFICATION = "mandatory"
     settings.ACCOUNT_EMAIL_VERIFICATION_BY_CODE_ENABLED = True
     page = visitor.post(reverse("account_signup"), FORM, follow=True)
@@ -80,7 +77,7 @@ def test_a_code_that_did_not_arrive_is_sent_again(visitor: Client, settings: Any
     assert [each.to for each in mail.outbox] == [["grace@example.org"]] * 2
 
 
-def test_an_address_that_is_taken_is_not_told(visitor: Client, settings: Any) -> None:
+def test_sign_up_does_not_reveal_whether_an_address_is_taken(visitor: Client, settings: Any) -> None:
     settings.ACCOUNT_EMAIL_VERIFICATION = "mandatory"
     settings.ACCOUNT_EMAIL_VERIFICATION_BY_CODE_ENABLED = True
     taken = visitor.post(reverse("account_signup"), {**FORM, "email": "ada@example.org"})
@@ -88,7 +85,7 @@ def test_an_address_that_is_taken_is_not_told(visitor: Client, settings: Any) ->
     assert (taken.status_code, taken["Location"]) == (new.status_code, new["Location"])
 
 
-def test_mail_is_in_the_language_of_its_reader_whoever_asked_for_it(visitor: Client, cast: Cast) -> None:
+def test_mail_is_in_the_language_of_the_recipient(visitor: Client, cast: Cast) -> None:
     User.objects.filter(pk=cast.ben.pk).update(language="tr")
     cast.ben.refresh_from_db()
     EmailAddress.objects.create(user=cast.ben, email=cast.ben.email, verified=True, primary=True)
@@ -97,12 +94,12 @@ def test_mail_is_in_the_language_of_its_reader_whoever_asked_for_it(visitor: Cli
     assert mail.outbox[0].subject == "Yeni parola kodunuz"
 
 
-def test_guessing_is_slowed_down(visitor: Client, settings: Any) -> None:
+def test_failed_sign_ins_are_rate_limited(visitor: Client, settings: Any) -> None:
     settings.ACCOUNT_RATE_LIMITS = {"login_failed": "3/5m/key"}
     guess = {"login": f"{settings.ENV.redis_prefix}@example.org", "password": "wrong"}
-    answers = [visitor.post(reverse("account_login"), guess).content.decode() for _ in range(5)]
-    assert "Too many failed" not in answers[0]
-    assert "Too many failed" in answers[-1]
+    responses = [visitor.post(reverse("account_login"), guess).content.decode() for _ in range(5)]
+    assert "Too many failed" not in responses[0]
+    assert "Too many failed" in responses[-1]
 
 
 def test_sign_up_can_be_closed(visitor: Client) -> None:
@@ -113,42 +110,30 @@ def test_sign_up_can_be_closed(visitor: Client) -> None:
     assert not User.objects.filter(email="grace@example.org").exists()
 
 
-@pytest.mark.django_db
-def test_a_given_password_is_changed_first(client: Client) -> None:
-    seed_plans()
-    user = User.objects.create_user("root@example.org", "given by somebody", must_change_password=True)
-    organization = create_organization(name="Root", owner=user)
-    client.post(reverse("account_login"), {"login": user.email, "password": "given by somebody"})
-    change = reverse("account_change_password")
-    for where in (reverse("overview", args=[organization.slug]), reverse("profile"), "/ops/", reverse("account_email")):
-        answer = client.get(where)
-        assert (answer.status_code, answer["Location"]) == (302, change), where
-    assert "password of your own" in client.get(change).content.decode()
-    client.post(change, {"oldpassword": "given by somebody", "password1": PASSWORD, "password2": PASSWORD})
-    user.refresh_from_db()
-    assert not user.must_change_password
-    assert client.get(reverse("profile")).status_code == 200
-
-
-@pytest.mark.django_db
-def test_who_belongs_nowhere_gets_an_organization(client: Client) -> None:
-    seed_plans()
-    user = User.objects.create_user("lone@example.org")
-    client.force_login(user)
-    assert client.get(reverse("home")).status_code == 302
-    assert Organization.objects.get(memberships__user=user).is_personal
-
-
-def test_production_without_mail_is_a_warning(settings: Any) -> None:
-    settings.ENV = replace(settings.ENV, mode="production", mail=None)
-    assert "accounts.W001" in [message.id for message in run_checks()]
-    settings.ENV = replace(settings.ENV, mode="development")
-    assert "accounts.W001" not in [message.id for message in run_checks()]
-
-
-def test_secrets_of_authenticator_apps_are_encrypted() -> None:
+def test_authenticator_secrets_are_encrypted_at_rest() -> None:
     from allauth.mfa.adapter import get_adapter
 
     stored = get_adapter().encrypt("JBSWY3DPEHPK3PXP")
     assert "JBSWY3DPEHPK3PXP" not in stored
     assert get_adapter().decrypt(stored) == "JBSWY3DPEHPK3PXP"
+
+
+def test_a_security_notice_names_time_with_zone_and_browser(cast: Cast) -> None:
+    cast.ada.timezone, cast.ada.language = "Europe/Istanbul", "tr"
+    cast.ada.set_password("correct horse battery")
+    cast.ada.save()
+    firefox = "Mozilla/5.0 (X11; Linux x86_64; rv:144.0) Gecko/20100101 Firefox/144.0"
+    client = Client(headers={"user-agent": firefox})
+    client.post(reverse("account_reset_password"), {"email": cast.ada.email})
+    code = re.findall(r"^[A-Z0-9]{4}-[A-Z0-9]{4}$", str(mail.outbox[-1].body), re.MULTILINE)[0]
+    client.post(reverse("account_confirm_password_reset_code"), {"code": code})
+    chosen = {"password1": "another horse battery", "password2": "another horse battery"}
+    client.post(reverse("account_complete_password_reset"), chosen)
+    notice = mail.outbox[-1]
+    assert notice.subject == "Parolanız sıfırlandı"
+    assert "Parolanız sıfırlandı." in notice.body
+    assert "(UTC+0300)" in notice.body
+    assert "Firefox · Linux" in notice.body
+    for mail_text in (each.body for each in mail.outbox):
+        assert "CodexFlow\n" in str(mail_text)
+        assert "testserver'" not in str(mail_text), "a suffix on the name of a host"

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 from accounts.models import Organization
 from logs.content.codec import Content, encode, pack
-from logs.litellm.ingest import requests_told_of
 from logs.litellm.mapping import Fields, content_of
 from logs.litellm.report import Report
+from logs.litellm.resolve import requests_of
 
 
 def is_any_kept() -> bool:
@@ -20,7 +20,7 @@ def is_any_kept() -> bool:
 
 def wanted(told: Sequence[tuple[Report, Fields]]) -> list[bytes]:
     """What of these goes to the worker, encoded."""
-    whose = requests_told_of([report for report, _ in told])
+    whose = requests_of([report for report, _ in told])
     keeping = set(
         Organization.objects.filter(
             pk__in={organization for _, organization in whose.values()}, content_retention_days__gt=0

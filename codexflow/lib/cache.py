@@ -1,4 +1,4 @@
-"""Values that may be a little old, kept for all processes; while Redis is away they are worked out each time."""
+"""Cache of computed values, shared by all processes; while Redis is unavailable every call computes anew."""
 
 import contextlib
 from collections.abc import Callable
@@ -10,8 +10,8 @@ from redis import RedisError
 T = TypeVar("T")
 
 
-def kept(key: str, compute: Callable[[], T], *, seconds: int) -> T:
-    """What `compute` said at most so long ago. It never says None."""
+def cached(key: str, compute: Callable[[], T], *, seconds: int) -> T:
+    """Result of `compute`, at most `seconds` old. `compute` must not return None."""
     with contextlib.suppress(RedisError, OSError):
         found: T | None = cache.get(key)
         if found is not None:

@@ -1,4 +1,4 @@
-"""Signing in by GitHub or Google, over HTTP against a stand-in: who gets in, as whom, and what is kept of it."""
+"""Signing in, connecting and reauthenticating by GitHub or Google, over HTTP against a stand-in for the provider."""
 
 import json
 import logging
@@ -37,27 +37,27 @@ LATER = timedelta(hours=1)
 
 
 @pytest.fixture
-def elsewhere(cast: Cast, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
-    with standing_in(monkeypatch) as stand_in:
-        yield stand_in
+def stand_in(cast: Cast, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
+    with standing_in(monkeypatch) as running:
+        yield running
 
 
-def begun(client: Client, provider: str = GITHUB, *, zone: str = "Europe/Istanbul", **query: str) -> Any:
-    """The button was pressed."""
+def start_login(client: Client, provider: str = GITHUB, *, zone: str = "Europe/Istanbul", **query: str) -> Any:
+    """Response to the sign-in button of a provider."""
     return client.post(f"{reverse(f'{provider}_login')}?{urlencode(query)}", {"timezone": zone})
 
 
 def callback_of(started: Any) -> str:
-    """Where the provider sends the browser, once the person agreed there."""
+    """Callback URL to which the provider redirects the browser after the user's consent."""
     assert started.status_code == 302, started
     back = httpx.get(started["Location"])
     parts = urlsplit(back.headers["Location"])
     return f"{parts.path}?{parts.query}"
 
 
-def come_by(client: Client, provider: str = GITHUB, **query: str) -> Any:
-    """The whole way, up to the answer to the callback."""
-    return client.get(callback_of(begun(client, provider, **query)))
+def log_in_by(client: Client, provider: str = GITHUB, **query: str) -> Any:
+    """Run the whole OAuth flow; returns the response to the callback."""
+    return client.get(callback_of(start_login(client, provider, **query)))
 
 
 def signed_in_as(client: Client) -> str:
@@ -65,8 +65,8 @@ def signed_in_as(client: Client) -> str:
     return str(page.context["user"].email) if page.context["user"].is_authenticated else ""
 
 
-def long_ago(client: Client, *people: User) -> None:
-    """Nobody signed up or proved themselves lately."""
+def age_authentication(client: Client, *people: User) -> None:
+    """Move sign-up and last authentication of these users into the past."""
     for person in people:
         User.objects.filter(pk=person.pk).update(created_at=now() - LATER)
     session = client.session
@@ -83,8 +83,8 @@ def connected(user: User, provider: str = GITHUB, number: int = 7001) -> SocialA
 
 
 def a_newcomer(client: Client) -> User:
-    """Somebody who signed up by GitHub and has nothing else."""
-    come_by(client)
+    """User who signed up by GitHub and has no other sign-in method."""
+    log_in_by(client)
     user = User.objects.get(email="grace@example.org")
     assert not user.has_usable_password()
     return user
@@ -95,13 +95,13 @@ def a_newcomer(client: Client) -> User:
 
 @pytest.mark.parametrize("provider", [GITHUB, GOOGLE])
 @pytest.mark.parametrize("sends_mail", [True, False])
-def test_a_stranger_becomes_what_everybody_becomes_who_signs_up(
-    client: Client, elsewhere: StandIn, settings: Any, provider: str, sends_mail: bool
+def test_a_new_user_gets_what_sign_up_gives(
+    client: Client, stand_in: StandIn, settings: Any, provider: str, sends_mail: bool
 ) -> None:
     settings.ACCOUNT_EMAIL_VERIFICATION = "mandatory" if sends_mail else "none"
     client.cookies["django_language"] = "tr"
-    answer = come_by(client, provider)
-    assert (answer.status_code, answer["Location"]) == (302, reverse("home"))
+    response = log_in_by(client, provider)
+    assert (response.status_code, response["Location"]) == (302, reverse("home"))
     user = User.objects.get(email="grace@example.org")
     organization = user.organizations.get()
     assert (user.name, user.language, user.timezone) == ("Grace Hopper", "tr", "Europe/Istanbul")
@@ -111,31 +111,35 @@ def test_a_stranger_becomes_what_everybody_becomes_who_signs_up(
     assert not mail.outbox
     assert client.get(reverse("home"), follow=True).status_code == 200
     assert LedgerEntry.objects.get(organization=organization).kind == LedgerEntry.Kind.GRANT
-    # And once more, as the same person.
+    # A second sign-in is the same user.
     again = Client()
-    come_by(again, provider)
+    log_in_by(again, provider)
     assert signed_in_as(again) == "grace@example.org"
     assert User.objects.filter(name="Grace Hopper").count() == 1
 
 
 @pytest.mark.parametrize("zone", ["", "Mars/Olympus", "x" * 5000])
-def test_a_zone_that_is_none_becomes_utc(client: Client, elsewhere: StandIn, zone: str) -> None:
-    come_by(client, zone=zone)
+def test_an_invalid_time_zone_becomes_utc(client: Client, stand_in: StandIn, zone: str) -> None:
+    log_in_by(client, zone=zone)
     assert User.objects.get(email="grace@example.org").timezone == "UTC"
 
 
-def test_a_person_keeps_one_address_whatever_else_the_provider_knows(client: Client, elsewhere: StandIn) -> None:
-    elsewhere.profile.emails += [("ada@example.org", True), ("other@example.org", True), ("maybe@example.org", False)]
-    come_by(client)
+def test_only_the_primary_address_of_the_provider_is_kept(client: Client, stand_in: StandIn) -> None:
+    stand_in.profile.emails += [
+        ("ada@example.org", True),
+        ("other@example.org", True),
+        ("maybe@example.org", False),
+    ]
+    log_in_by(client)
     assert [each.email for each in EmailAddress.objects.all()] == ["grace@example.org"]
     assert SocialAccount.objects.get().extra_data == {"login": "grace"}
 
 
-def test_when_sign_up_is_closed_only_the_invited_come_in(client: Client, cast: Cast, elsewhere: StandIn) -> None:
+def test_closed_sign_up_admits_invited_users_only(client: Client, cast: Cast, stand_in: StandIn) -> None:
     site = ensure_site_settings()
     site.is_signup_open = False
     site.save()
-    assert come_by(client).status_code == 200
+    assert log_in_by(client).status_code == 200
     assert not User.objects.filter(email="grace@example.org").exists()
     assert signed_in_as(client) == ""
     account_of(cast.organization)
@@ -146,25 +150,25 @@ def test_when_sign_up_is_closed_only_the_invited_come_in(client: Client, cast: C
     link = reverse("invitation", args=[token_of(invitation)])
     invited = Client()
     invited.get(link)
-    assert come_by(invited, next=link)["Location"] == link
+    assert log_in_by(invited, next=link)["Location"] == link
     invited.post(link)
     assert Membership.objects.filter(organization=cast.organization, user__email="grace@example.org").exists()
 
 
-# As somebody who is there
+# Existing users
 
 
 @pytest.mark.parametrize("provider", [GITHUB, GOOGLE])
 @pytest.mark.parametrize("sends_mail", [True, False])
-def test_an_address_never_opens_the_account_of_its_owner(
-    client: Client, cast: Cast, elsewhere: StandIn, settings: Any, provider: str, sends_mail: bool
+def test_a_reported_address_never_signs_in_its_owner(
+    client: Client, cast: Cast, stand_in: StandIn, settings: Any, provider: str, sends_mail: bool
 ) -> None:
     settings.ACCOUNT_EMAIL_VERIFICATION = "mandatory" if sends_mail else "none"
     EmailAddress.objects.create(user=cast.ada, email=cast.ada.email, verified=True, primary=True)
-    elsewhere.profile.emails = [("Ada@Example.org", True)]
-    answer = come_by(client, provider)
-    text = answer.content.decode()
-    assert answer.status_code == 409
+    stand_in.profile.emails = [("Ada@Example.org", True)]
+    response = log_in_by(client, provider)
+    text = response.content.decode()
+    assert response.status_code == 409
     assert "Sign in to it as before" in text
     assert f"{reverse('account_login')}?next={CONNECTIONS}" in text
     assert signed_in_as(client) == ""
@@ -172,60 +176,60 @@ def test_an_address_never_opens_the_account_of_its_owner(
     assert not mail.outbox
 
 
-def test_also_not_of_one_who_never_proved_it(client: Client, cast: Cast, elsewhere: StandIn) -> None:
+def test_a_reported_address_never_signs_in_an_unverified_owner(client: Client, cast: Cast, stand_in: StandIn) -> None:
     EmailAddress.objects.create(user=cast.eve, email="ada.second@example.org", verified=False)
-    elsewhere.profile.emails = [("ada.second@example.org", True)]
-    assert come_by(client).status_code == 409
+    stand_in.profile.emails = [("ada.second@example.org", True)]
+    assert log_in_by(client).status_code == 409
     assert signed_in_as(client) == ""
 
 
 @pytest.mark.parametrize("provider", [GITHUB, GOOGLE])
 @pytest.mark.parametrize("address", ["ada@example.org", "nobody@example.org"])
 @pytest.mark.parametrize("sends_mail", [True, False])
-def test_an_address_that_is_not_proved_opens_and_makes_nothing(
-    client: Client, elsewhere: StandIn, settings: Any, provider: str, address: str, sends_mail: bool
+def test_an_unverified_address_neither_signs_in_nor_signs_up(
+    client: Client, stand_in: StandIn, settings: Any, provider: str, address: str, sends_mail: bool
 ) -> None:
-    """The same for both addresses: who has an account is not told either."""
+    """The response does not reveal whether the address has an account."""
     settings.ACCOUNT_EMAIL_VERIFICATION = "mandatory" if sends_mail else "none"
     before = User.objects.count()
-    elsewhere.profile.emails = [(address, False), ("second@example.org", True)]
-    answer = come_by(client, provider)
-    assert answer.status_code == 403
-    assert "Your address is not confirmed" in answer.content.decode()
+    stand_in.profile.emails = [(address, False), ("second@example.org", True)]
+    response = log_in_by(client, provider)
+    assert response.status_code == 403
+    assert "Your address is not confirmed" in response.content.decode()
     assert (User.objects.count(), SocialAccount.objects.count(), mail.outbox) == (before, 0, [])
     assert signed_in_as(client) == ""
 
 
-def test_without_any_address_there_is_no_account(client: Client, elsewhere: StandIn) -> None:
-    elsewhere.profile.emails = []
-    assert come_by(client).status_code == 403
+def test_a_profile_without_an_address_creates_no_user(client: Client, stand_in: StandIn) -> None:
+    stand_in.profile.emails = []
+    assert log_in_by(client).status_code == 403
     assert not SocialAccount.objects.exists()
 
 
-def test_a_connection_counts_and_not_the_address(client: Client, cast: Cast, elsewhere: StandIn) -> None:
+def test_a_connected_account_signs_in_whatever_its_address(client: Client, cast: Cast, stand_in: StandIn) -> None:
     connected(cast.ben)
-    elsewhere.profile.emails = [("ada@example.org", False)]
-    come_by(client)
+    stand_in.profile.emails = [("ada@example.org", False)]
+    log_in_by(client)
     assert signed_in_as(client) == "ben@example.org"
 
 
-def test_a_suspended_person_stays_outside(client: Client, cast: Cast, elsewhere: StandIn) -> None:
+def test_a_suspended_user_cannot_sign_in(client: Client, cast: Cast, stand_in: StandIn) -> None:
     connected(cast.ben)
     User.objects.filter(pk=cast.ben.pk).update(is_active=False)
-    assert come_by(client)["Location"] == reverse("account_inactive")
+    assert log_in_by(client)["Location"] == reverse("account_inactive")
     assert signed_in_as(client) == ""
 
 
-def test_the_second_factor_is_asked_after_a_provider_too(
-    client: Client, cast: Cast, elsewhere: StandIn, settings: Any
+def test_a_provider_login_still_requires_the_second_factor(
+    client: Client, cast: Cast, stand_in: StandIn, settings: Any
 ) -> None:
     settings.MFA_TOTP_TOLERANCE = 1  # half a minute may end while the test runs
     connected(cast.ada)
     secret = totp.generate_totp_secret()
     totp.TOTP.activate(cast.ada, secret)
-    assert come_by(client)["Location"] == reverse("mfa_authenticate")
+    assert log_in_by(client)["Location"] == reverse("mfa_authenticate")
     assert signed_in_as(client) == ""
-    assert holds_no_secret(elsewhere, sessions())
+    assert holds_no_secret(stand_in, sessions())
     assert client.post(reverse("mfa_authenticate"), {"code": "000"}).status_code == 200
     assert signed_in_as(client) == ""
     counter = list(totp.yield_hotp_counters_from_time())[1]
@@ -234,20 +238,20 @@ def test_the_second_factor_is_asked_after_a_provider_too(
     assert signed_in_as(client) == "ada@example.org"
 
 
-# What the way is made of
+# The OAuth flow
 
 
-def test_a_link_alone_signs_nobody_in(client: Client, elsewhere: StandIn) -> None:
+def test_a_link_alone_starts_no_login(client: Client, stand_in: StandIn) -> None:
     page = client.get(f"{reverse('github_login')}?next=/settings/")
     assert page.status_code == 200
     assert "Continue with GitHub" in page.content.decode()
     assert Client(enforce_csrf_checks=True).post(reverse("github_login")).status_code == 403
-    assert not elsewhere.asked
+    assert not stand_in.asked
 
 
-def test_a_link_cannot_ask_the_provider_for_more(client: Client, elsewhere: StandIn) -> None:
-    come_by(client, scope="repo,admin:org", auth_params="redirect_uri=https://evil.example", action="reauthenticate")
-    asked = elsewhere.asked[0]
+def test_a_link_cannot_request_more_scopes(client: Client, stand_in: StandIn) -> None:
+    log_in_by(client, scope="repo,admin:org", auth_params="redirect_uri=https://evil.example", action="reauthenticate")
+    asked = stand_in.asked[0]
     assert asked["scope"] == "user:email"
     assert asked["redirect_uri"] == "http://testserver/accounts/github/login/callback/"
     assert set(asked) == {
@@ -255,13 +259,13 @@ def test_a_link_cannot_ask_the_provider_for_more(client: Client, elsewhere: Stan
     }  # fmt: skip
 
 
-def test_nobody_is_sent_on_to_another_host(client: Client, elsewhere: StandIn) -> None:
-    assert come_by(client, next="https://evil.example/")["Location"] == reverse("home")
+def test_a_login_does_not_redirect_to_another_host(client: Client, stand_in: StandIn) -> None:
+    assert log_in_by(client, next="https://evil.example/")["Location"] == reverse("home")
 
 
 @pytest.mark.parametrize("forgery", ["no state", "another's state", "used state", "other provider", "no code"])
-def test_a_forged_callback_is_refused(client: Client, elsewhere: StandIn, forgery: str) -> None:
-    where = callback_of(begun(client))
+def test_a_forged_callback_is_refused(client: Client, stand_in: StandIn, forgery: str) -> None:
+    where = callback_of(start_login(client))
     path, _, query = where.partition("?")
     values = {name: found[0] for name, found in parse_qs(query).items()}
     visitor = client
@@ -269,7 +273,7 @@ def test_a_forged_callback_is_refused(client: Client, elsewhere: StandIn, forger
         del values["state"]
     elif forgery == "another's state":
         visitor = Client()
-        begun(visitor)
+        start_login(visitor)
     elif forgery == "used state":
         visitor.get(where)
         visitor.post(reverse("account_logout"))
@@ -279,46 +283,46 @@ def test_a_forged_callback_is_refused(client: Client, elsewhere: StandIn, forger
         path = reverse("google_callback")
     else:
         del values["code"]
-    answer = visitor.get(f"{path}?{urlencode(values)}")
-    assert answer.status_code == 401
-    assert "Signing in did not work" in answer.content.decode()
+    response = visitor.get(f"{path}?{urlencode(values)}")
+    assert response.status_code == 401
+    assert "Signing in did not work" in response.content.decode()
     assert not User.objects.filter(email="grace@example.org").exists()
     assert signed_in_as(visitor) == ""
 
 
-def test_a_code_is_of_no_use_without_the_proof_key(client: Client, elsewhere: StandIn) -> None:
-    """Somebody saw the code and plays it into a flow of their own."""
-    stolen = parse_qs(urlsplit(callback_of(begun(Client()))).query)["code"][0]
-    path, _, query = callback_of(begun(client)).partition("?")
+def test_a_code_is_useless_without_its_pkce_verifier(client: Client, stand_in: StandIn) -> None:
+    """An attacker replays a stolen code in a flow of their own."""
+    stolen = parse_qs(urlsplit(callback_of(start_login(Client()))).query)["code"][0]
+    path, _, query = callback_of(start_login(client)).partition("?")
     own = {name: found[0] for name, found in parse_qs(query).items()}
     assert client.get(f"{path}?{urlencode({**own, 'code': stolen})}").status_code == 401
     assert signed_in_as(client) == ""
 
 
-def test_a_token_for_another_application_is_refused(client: Client, elsewhere: StandIn) -> None:
-    elsewhere.audience = "somebody-elses-client"
-    assert come_by(client, GOOGLE).status_code == 401
+def test_a_token_for_another_application_is_refused(client: Client, stand_in: StandIn) -> None:
+    stand_in.audience = "somebody-elses-client"
+    assert log_in_by(client, GOOGLE).status_code == 401
     assert signed_in_as(client) == ""
 
 
-def test_a_provider_that_fails_is_told_without_what_it_said(
-    client: Client, elsewhere: StandIn, caplog: pytest.LogCaptureFixture
+def test_a_provider_error_is_reported_without_its_text(
+    client: Client, stand_in: StandIn, caplog: pytest.LogCaptureFixture
 ) -> None:
-    elsewhere.is_broken = True
-    answer = come_by(client)
-    assert answer.status_code == 401
-    assert "GitHub" in answer.content.decode()
-    told = next(record for record in caplog.records if record.message == "sign_in.provider_failed")
-    assert (vars(told)["provider"], vars(told)["exception"]) == ("github", "OAuth2Error")
+    stand_in.is_broken = True
+    response = log_in_by(client)
+    assert response.status_code == 401
+    assert "GitHub" in response.content.decode()
+    record = next(each for each in caplog.records if each.message == "sign_in.provider_failed")
+    assert (vars(record)["provider"], vars(record)["exception"]) == ("github", "OAuth2Error")
 
 
-def test_who_changes_their_mind_is_back_where_they_were(client: Client, cast: Cast, elsewhere: StandIn) -> None:
-    elsewhere.refuses = "access_denied"
-    answer = come_by(client)
-    assert answer["Location"] == reverse("socialaccount_login_cancelled")
-    assert reverse("account_login") in client.get(answer["Location"]).content.decode()
+def test_a_cancelled_login_returns_to_the_sign_in_page(client: Client, cast: Cast, stand_in: StandIn) -> None:
+    stand_in.refuses = "access_denied"
+    response = log_in_by(client)
+    assert response["Location"] == reverse("socialaccount_login_cancelled")
+    assert reverse("account_login") in client.get(response["Location"]).content.decode()
     client.force_login(cast.ada)
-    page = client.get(come_by(client, process="connect")["Location"]).content.decode()
+    page = client.get(log_in_by(client, process="connect")["Location"]).content.decode()
     assert f'href="{CONNECTIONS}"' in page
 
 
@@ -326,29 +330,29 @@ def sessions() -> str:
     return json.dumps([each.get_decoded() for each in Session.objects.all()])
 
 
-def holds_no_secret(elsewhere: StandIn, text: str) -> bool:
-    return not any(secret in text for secret in elsewhere.secrets)
+def holds_no_secret(stand_in: StandIn, text: str) -> bool:
+    return not any(secret in text for secret in stand_in.secrets)
 
 
 @pytest.mark.parametrize("provider", [GITHUB, GOOGLE])
 def test_nothing_secret_is_kept_shown_or_logged(
-    client: Client, elsewhere: StandIn, caplog: pytest.LogCaptureFixture, provider: str
+    client: Client, stand_in: StandIn, caplog: pytest.LogCaptureFixture, provider: str
 ) -> None:
     with caplog.at_level(logging.DEBUG):
         pages = [client.get(f"/accounts/{where}/") for where in ("login", "signup", f"{provider}/login")]
-        pages += [come_by(client, provider), client.get(CONNECTIONS)]
-        elsewhere.is_broken = True
-        pages.append(come_by(Client(), provider))
-        elsewhere.is_broken, elsewhere.profile.emails = False, [("x@example.org", False)]
-        elsewhere.profile.number += 1
-        pages.append(come_by(Client(), provider))
-    assert len(elsewhere.secrets) > 6
+        pages += [log_in_by(client, provider), client.get(CONNECTIONS)]
+        stand_in.is_broken = True
+        pages.append(log_in_by(Client(), provider))
+        stand_in.is_broken, stand_in.profile.emails = False, [("x@example.org", False)]
+        stand_in.profile.number += 1
+        pages.append(log_in_by(Client(), provider))
+    assert len(stand_in.secrets) > 6
     for page in pages:
-        assert holds_no_secret(elsewhere, page.content.decode() + str(page.headers))
+        assert holds_no_secret(stand_in, page.content.decode() + str(page.headers))
     ours = [record for record in caplog.records if not record.name.startswith("http")]  # the browser's part
     assert {"django.request", "accounts.adapters"} <= {record.name for record in ours}
-    assert holds_no_secret(elsewhere, " ".join(f"{record.getMessage()} {vars(record)}" for record in ours))
-    assert holds_no_secret(elsewhere, sessions() + json.dumps(list(SocialAccount.objects.values_list("extra_data"))))
+    assert holds_no_secret(stand_in, " ".join(f"{record.getMessage()} {vars(record)}" for record in ours))
+    assert holds_no_secret(stand_in, sessions() + json.dumps(list(SocialAccount.objects.values_list("extra_data"))))
     assert not SocialToken.objects.exists()
 
 
@@ -356,14 +360,14 @@ def test_nothing_secret_is_kept_shown_or_logged(
 
 
 @pytest.mark.parametrize("where", ["/accounts/login/", "/accounts/signup/"])
-def test_the_buttons_are_where_people_sign_in(client: Client, cast: Cast, where: str) -> None:
+def test_sign_in_and_sign_up_show_the_provider_buttons(client: Client, cast: Cast, where: str) -> None:
     text = client.get(f"{where}?next=/settings/").content.decode()
     for provider, name in ((GITHUB, "GitHub"), (GOOGLE, "Google")):
         assert re.search(rf'action="/accounts/{provider}/login/\?process=login&amp;next=%2Fsettings%2F"', text)
         assert f"Continue with {name}" in text
 
 
-def test_pages_about_providers_are_turkish(client: Client, cast: Cast) -> None:
+def test_provider_pages_are_translated(client: Client, cast: Cast) -> None:
     User.objects.filter(pk=cast.ada.pk).update(language="tr")
     client.force_login(cast.ada)
     connected(cast.ada)
@@ -375,7 +379,7 @@ def test_pages_about_providers_are_turkish(client: Client, cast: Cast) -> None:
 
 
 @pytest.mark.parametrize("only", [GITHUB, GOOGLE])
-def test_one_provider_without_the_other(client: Client, cast: Cast, settings: Any, only: str) -> None:
+def test_one_provider_works_without_the_other(client: Client, cast: Cast, settings: Any, only: str) -> None:
     settings.SOCIALACCOUNT_PROVIDERS = {only: settings.SOCIALACCOUNT_PROVIDERS[only]}
     connected(cast.ada, GITHUB)
     connected(cast.ada, GOOGLE)
@@ -387,42 +391,44 @@ def test_one_provider_without_the_other(client: Client, cast: Cast, settings: An
     assert names.popitem()[1] not in text
 
 
-# Connecting and taking back
+# Connecting and disconnecting
 
 
-def test_connecting_is_told_by_mail_and_works(client: Client, cast: Cast, elsewhere: StandIn) -> None:
+def test_connecting_a_provider_sends_a_mail_and_enables_sign_in(client: Client, cast: Cast, stand_in: StandIn) -> None:
     client.force_login(cast.ada)
-    assert come_by(client, process="connect")["Location"] == CONNECTIONS
+    assert log_in_by(client, process="connect")["Location"] == CONNECTIONS
     text = client.get(CONNECTIONS).content.decode()
     assert "grace" in text
     assert "Disconnect GitHub" in text
     assert "GitHub" in mail.outbox[-1].body
     assert mail.outbox[-1].to == ["ada@example.org"]
-    # Its address is the provider's affair: invitations to it do not become Ada's.
+    # The provider's address is not verified for Ada: she cannot accept invitations to it.
     assert not EmailAddress.objects.filter(email="grace@example.org").exists()
     visitor = Client()
-    come_by(visitor)
+    log_in_by(visitor)
     assert signed_in_as(visitor) == "ada@example.org"
 
 
-def test_what_is_connected_with_another_is_not_taken_away(client: Client, cast: Cast, elsewhere: StandIn) -> None:
+def test_a_provider_account_connected_to_another_user_cannot_be_taken_over(
+    client: Client, cast: Cast, stand_in: StandIn
+) -> None:
     connected(cast.eve)
     client.force_login(cast.ada)
-    come_by(client, process="connect")
+    log_in_by(client, process="connect")
     assert "already connected to a different account" in client.get(CONNECTIONS).content.decode()
     assert SocialAccount.objects.get().user == cast.eve
 
 
-def test_connecting_needs_somebody(client: Client, cast: Cast, elsewhere: StandIn) -> None:
-    assert begun(client, process="connect")["Location"].startswith(reverse("account_login"))
+def test_connecting_requires_a_signed_in_user(client: Client, cast: Cast, stand_in: StandIn) -> None:
+    assert start_login(client, process="connect")["Location"].startswith(reverse("account_login"))
     client.force_login(cast.ada)
-    where = callback_of(begun(client, process="connect"))
+    where = callback_of(start_login(client, process="connect"))
     client.post(reverse("account_logout"))
     client.get(where)
     assert not SocialAccount.objects.exists()
 
 
-def test_the_last_way_in_stays(client: Client, elsewhere: StandIn, settings: Any) -> None:
+def test_the_last_sign_in_method_cannot_be_disconnected(client: Client, stand_in: StandIn, settings: Any) -> None:
     user = a_newcomer(client)
     github = SocialAccount.objects.get()
     text = client.post(CONNECTIONS, {"account": github.pk}).content.decode()
@@ -443,13 +449,13 @@ def test_the_last_way_in_stays(client: Client, elsewhere: StandIn, settings: Any
 
 
 @pytest.mark.django_db(transaction=True)
-def test_two_at_once_do_not_take_the_last_way_in(
-    client: Client, elsewhere: StandIn, monkeypatch: pytest.MonkeyPatch
+def test_simultaneous_disconnects_leave_one_sign_in_method(
+    client: Client, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     user = a_newcomer(client)
     github, google = SocialAccount.objects.get(), connected(user, GOOGLE)
     second = Client()
-    come_by(second)
+    log_in_by(second)
     check = SocialAccountAdapter.validate_disconnect
 
     def other_one() -> int:
@@ -478,53 +484,55 @@ def test_two_at_once_do_not_take_the_last_way_in(
     assert SocialAccount.objects.get() == google
 
 
-def test_nobody_disconnects_others(client: Client, cast: Cast) -> None:
+def test_a_user_cannot_disconnect_another_users_account(client: Client, cast: Cast) -> None:
     theirs = connected(cast.eve)
     client.force_login(cast.ada)
     client.post(CONNECTIONS, {"account": theirs.pk})
     assert SocialAccount.objects.filter(pk=theirs.pk).exists()
 
 
-# Being asked again
+# Reauthentication
 
 
-def test_who_has_no_password_proves_themselves_at_the_provider(client: Client, elsewhere: StandIn) -> None:
+def test_a_user_without_a_password_reauthenticates_by_the_provider(client: Client, stand_in: StandIn) -> None:
     user = a_newcomer(client)
     assert client.get(reverse("account-delete")).status_code == 200
-    long_ago(client, user)
+    age_authentication(client, user)
     for name in ("account-delete", "account_set_password", "socialaccount_connections", "mfa_activate_totp"):
-        answer = client.get(reverse(name))
-        assert answer["Location"].startswith(reverse("account_reauthenticate")), name
+        response = client.get(reverse(name))
+        assert response["Location"].startswith(reverse("account_reauthenticate")), name
     page = client.get(reverse("account-delete"), follow=True)
     assert "Sign in with GitHub again to go on" in page.content.decode()
     where, key = page.redirect_chain[-1][0], client.session.session_key
     assert client.get(callback_of(client.post(where)))["Location"] == reverse("account-delete")
-    assert elsewhere.asked[-1]["prompt"] == "select_account"
+    assert stand_in.asked[-1]["prompt"] == "select_account"
     assert client.get(reverse("account-delete")).status_code == 200
     assert client.session.session_key == key
 
 
-def test_another_account_at_the_provider_proves_nothing(client: Client, cast: Cast, elsewhere: StandIn) -> None:
+def test_another_provider_account_does_not_reauthenticate(client: Client, cast: Cast, stand_in: StandIn) -> None:
     user = a_newcomer(client)
     connected(cast.eve, number=666)
-    long_ago(client, user)
+    age_authentication(client, user)
     for number in (666, 667):
-        elsewhere.profile.number = number
-        answer = come_by(client, process="prove", next=reverse("account-delete"))
-        page = client.get(answer["Location"], follow=True).content.decode()
+        stand_in.profile.number = number
+        response = log_in_by(client, process="prove", next=reverse("account-delete"))
+        page = client.get(response["Location"], follow=True).content.decode()
         assert "That account is not connected with yours." in page
         assert client.get(reverse("account-delete")).status_code == 302
         assert signed_in_as(client) == "grace@example.org"
     assert not SocialAccount.objects.filter(uid="667").exists()
-    assert begun(Client(), process="prove")["Location"].startswith(reverse("account_login"))
+    assert start_login(Client(), process="prove")["Location"].startswith(reverse("account_login"))
 
 
-def test_with_a_password_and_a_provider_either_will_do(client: Client, cast: Cast, elsewhere: StandIn) -> None:
+def test_a_user_with_password_and_provider_may_reauthenticate_by_either(
+    client: Client, cast: Cast, stand_in: StandIn
+) -> None:
     cast.ada.set_password(PASSWORD)
     cast.ada.save()
     connected(cast.ada)
     client.force_login(cast.ada)
-    long_ago(client, cast.ada)
+    age_authentication(client, cast.ada)
     where = reverse("ownership-transfer", args=[cast.slug])
     page = client.get(where, follow=True).content.decode()
     assert "Enter your password" in page
@@ -534,7 +542,7 @@ def test_with_a_password_and_a_provider_either_will_do(client: Client, cast: Cas
     assert client.get(where).status_code == 200
 
 
-def test_every_way_to_prove_oneself_is_offered(client: Client, cast: Cast) -> None:
+def test_every_reauthentication_method_is_offered(client: Client, cast: Cast) -> None:
     cast.ada.set_password(PASSWORD)
     cast.ada.save()
     totp.TOTP.activate(cast.ada, totp.generate_totp_secret())
@@ -547,11 +555,11 @@ def test_every_way_to_prove_oneself_is_offered(client: Client, cast: Cast) -> No
         assert text.count(way) == 1, way
 
 
-def test_an_address_is_a_way_in_and_not_added_from_an_old_session(client: Client, cast: Cast) -> None:
+def test_adding_an_address_requires_a_recent_authentication(client: Client, cast: Cast) -> None:
     cast.ada.set_password(PASSWORD)
     cast.ada.save()
     client.force_login(cast.ada)
-    long_ago(client, cast.ada)
+    age_authentication(client, cast.ada)
     form = {"action_add": "", "email": "mallory@example.org"}
     assert client.post(reverse("account_email"), form)["Location"].startswith(reverse("account_reauthenticate"))
     assert not EmailAddress.objects.filter(email="mallory@example.org").exists()
@@ -561,44 +569,44 @@ def test_an_address_is_a_way_in_and_not_added_from_an_old_session(client: Client
     assert EmailAddress.objects.filter(email="mallory@example.org").exists()
 
 
-def test_connecting_from_an_old_session_is_asked_about(client: Client, cast: Cast, elsewhere: StandIn) -> None:
+def test_connecting_a_provider_requires_a_recent_authentication(client: Client, cast: Cast, stand_in: StandIn) -> None:
     cast.ada.set_password(PASSWORD)
     cast.ada.save()
     client.force_login(cast.ada)
-    long_ago(client, cast.ada)
-    assert begun(client, process="connect")["Location"].startswith(reverse("account_reauthenticate"))
-    assert not elsewhere.asked
+    age_authentication(client, cast.ada)
+    assert start_login(client, process="connect")["Location"].startswith(reverse("account_reauthenticate"))
+    assert not stand_in.asked
 
 
-def test_without_a_password_ownership_changes_hands(client: Client, cast: Cast, elsewhere: StandIn) -> None:
+def test_an_owner_without_a_password_can_transfer_ownership(client: Client, cast: Cast, stand_in: StandIn) -> None:
     connected(cast.ada)
-    come_by(client)
-    long_ago(client, cast.ada)
+    log_in_by(client)
+    age_authentication(client, cast.ada)
     where = reverse("ownership-transfer", args=[cast.slug])
     heir = Membership.objects.get(organization=cast.organization, user=cast.ben)
     form = {"heir": heir.pk, "typed": "Analytical Engines"}
     assert client.post(where, form)["Location"].startswith(reverse("account_reauthenticate"))
-    come_by(client, process="prove", next=where)
+    log_in_by(client, process="prove", next=where)
     assert client.post(where, form).status_code == 302
     heir.refresh_from_db()
     assert heir.role == "owner"
 
 
-def test_a_password_can_be_set_and_then_opens(client: Client, elsewhere: StandIn) -> None:
+def test_a_password_set_later_signs_in(client: Client, stand_in: StandIn) -> None:
     user = a_newcomer(client)
     assert client.get(reverse("account_change_password"))["Location"] == reverse("account_set_password")
-    answer = client.post(reverse("account_set_password"), {"password1": PASSWORD, "password2": PASSWORD})
-    assert answer["Location"] == reverse("home")
+    response = client.post(reverse("account_set_password"), {"password1": PASSWORD, "password2": PASSWORD})
+    assert response["Location"] == reverse("home")
     visitor = Client()
     visitor.post(reverse("account_login"), {"login": user.email, "password": PASSWORD})
     assert signed_in_as(visitor) == user.email
 
 
-def test_a_deleted_account_is_forgotten_and_its_owner_new_again(client: Client, elsewhere: StandIn) -> None:
+def test_a_deleted_user_can_sign_up_again_by_the_same_provider_account(client: Client, stand_in: StandIn) -> None:
     user = a_newcomer(client)
-    told = json.loads(client.post(reverse("account-export")).content)
-    assert [(each["provider"], each["profile"]) for each in told["connections"]] == [("github", {"login": "grace"})]
+    exported = json.loads(client.post(reverse("account-export")).content)
+    assert [(each["provider"], each["profile"]) for each in exported["connections"]] == [("github", {"login": "grace"})]
     assert client.post(reverse("account-delete"), {"typed": user.email})["Location"] == reverse("landing")
     assert not SocialAccount.objects.exists()
-    come_by(client)
+    log_in_by(client)
     assert User.objects.get(email="grace@example.org").pk != user.pk

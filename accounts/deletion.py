@@ -1,7 +1,7 @@
-"""The end of organizations and accounts.
+"""Deletion of organizations and users.
 
-Neither row is removed: money, logs and the audit trail point at them and are kept as long as they must be. What ends at
-once is access; what goes at once is what names a person.
+Neither row is removed: ledger, logs and the audit log refer to them and are kept. Access ends and personal data is
+erased at once.
 """
 
 from allauth.account.models import EmailAddress
@@ -20,7 +20,10 @@ from codexflow.lib.clock import now
 
 
 def delete_organization(organization: Organization, *, actor: User, address: str | None = None) -> None:
-    """Close it for good: keys stop within a second, nobody finds it any more. One transaction with its audit entry."""
+    """Delete an organization: its keys stop within a second and its pages return 404. Idempotent.
+
+    One transaction with its audit entry.
+    """
     with transaction.atomic():
         row = Organization.objects.select_for_update(no_key=True).get(pk=organization.pk)
         if row.deleted_at is not None:
@@ -32,40 +35,40 @@ def delete_organization(organization: Organization, *, actor: User, address: str
         audit.record("organization.deleted", row, organization=row, actor=actor, address=address)
 
 
-def organizations_in_the_way(user: User) -> list[Organization]:
-    """Those that would be left to other members without an owner."""
+def organizations_blocking_deletion(user: User) -> list[Organization]:
+    """Organizations with other members that would be left without an active owner."""
     others = Membership.objects.filter(organization=OuterRef("pk")).exclude(user=user)
     owned = Organization.objects.filter(is_active=True, memberships__user=user, memberships__role=Membership.Role.OWNER)
-    in_charge = others.filter(role=Membership.Role.OWNER, user__is_active=True)
-    return list(owned.filter(Exists(others)).exclude(Exists(in_charge)))
+    other_owners = others.filter(role=Membership.Role.OWNER, user__is_active=True)
+    return list(owned.filter(Exists(others)).exclude(Exists(other_owners)))
 
 
 def delete_account(user: User, *, address: str | None = None) -> None:
-    """Empty the person's row and end every way in, in one transaction. Organizations without anybody else close; in
-    those that go on the keys they made go on, too: keys belong to organizations.
+    """Anonymize the user and remove every sign-in method, in one transaction with its audit entries.
 
-    Raises Refused while others would be left without an owner.
+    Organizations without other members are deleted. In the others the user's keys keep working: keys belong to
+    organizations. Raises Refused while an organization with other members would be left without an owner.
     """
     with transaction.atomic():
         row = User.objects.select_for_update(no_key=True).get(pk=user.pk)
-        # Locked in one order, so that two who delete their accounts at once wait instead of waiting for each other.
-        joined = list(
+        # Lock organizations in primary-key order, so that simultaneous deletions cannot deadlock.
+        organizations = list(
             Organization.objects.filter(memberships__user=row)
             .order_by("pk")
             .select_for_update(no_key=True, of=("self",))
         )
-        if organizations_in_the_way(row):
+        if organizations_blocking_deletion(row):
             raise Refused(_("You are the only owner of an organization with other members."))
-        for organization in joined:
+        for organization in organizations:
             if not organization.memberships.exclude(user=row).exists():
                 delete_organization(organization, actor=row, address=address)
             else:
                 audit.record("member.left", row, organization=organization, actor=row, address=address, keeps_keys=True)
         audit.record("account.deleted", row, organization=None, actor=row, address=address)
-        _empty(row)
+        _anonymize(row)
 
 
-def _empty(row: User) -> None:
+def _anonymize(row: User) -> None:
     Membership.objects.filter(user=row, organization__is_active=True).delete()
     Invitation.objects.filter(email=row.email).update(email="deleted@invalid", revoked_at=now())
     for model in (EmailAddress, Authenticator, SocialAccount, UserSession):
@@ -73,6 +76,6 @@ def _empty(row: User) -> None:
     row.email, row.name = f"deleted-{row.pk}@invalid", ""
     row.is_active, row.deleted_at = False, now()
     row.role = User.Role.USER
-    # Also what ends every session: they carry a hash of the password.
+    # Also ends every session: sessions carry a hash of the password.
     row.set_unusable_password()
     row.save()

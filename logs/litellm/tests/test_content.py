@@ -10,7 +10,7 @@ from codexflow.lib.ids import random_id
 from keys.services import IssuedKey
 from keys.tests.factories import a_key
 from logs.content.codec import decode, text_of
-from logs.litellm import contents
+from logs.litellm import content
 from logs.litellm.mapping import told_of
 from logs.litellm.tests.factories import a_payload
 
@@ -32,6 +32,6 @@ def test_only_what_its_organization_wants_kept_goes_on() -> None:
     rows = [a_call_of(other, "not this"), a_call_of(wanting, "but this"), a_payload("call-of-nobody")]
     told = told_of(rows, source="webhook", now_ms=clock.now_ms(), delivery="x", salts=SALTS)
     assert len(told) == 3
-    (found,) = [decode(payload) for payload in contents.wanted(told)]
+    (found,) = [decode(payload) for payload in content.wanted(told)]
     assert found.organization_id == wanting.row.organization_id
     assert "but this" in text_of(found.request.packed)

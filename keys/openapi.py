@@ -1,4 +1,4 @@
-"""How drf-spectacular describes our door for keys."""
+"""OpenAPI security scheme of authentication by API key, for drf-spectacular."""
 
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from typing_extensions import override

@@ -1,4 +1,4 @@
-"""Mail to people, in their language. Times in it are UTC, and it says so."""
+"""Mail to users, in their language. Times in mails are in UTC and labelled so."""
 
 import logging
 from datetime import UTC
@@ -13,7 +13,7 @@ logger = logging.getLogger(__name__)
 
 
 def send(name: str, to: str, *, language: str, **facts: Any) -> bool:
-    """Send the mail `templates/emails/<name>`. Whether the server took it; what failed is in the log."""
+    """Send the mail `templates/emails/<name>`. Returns whether the server accepted it; a failure is logged."""
     with translation.override(language), timezone.override(UTC):
         subject = " ".join(render_to_string(f"emails/{name}-subject.txt", facts).split())
         text = render_to_string(f"emails/{name}-body.txt", facts)

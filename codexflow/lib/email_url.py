@@ -1,4 +1,4 @@
-"""EMAIL_URL: where mail goes, as one address. Pure."""
+"""EMAIL_URL: the mail server and the sender, as one URL. Pure."""
 
 from dataclasses import dataclass, field
 from email.utils import parseaddr
@@ -9,7 +9,7 @@ _PORTS = {"smtp": 587, "smtps": 465}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MailServer:
-    """An SMTP server and the sender that it accepts."""
+    """An SMTP server and the sender of mail through it."""
 
     host: str
     port: int
@@ -21,9 +21,9 @@ class MailServer:
 
 
 def parse_email_url(text: str) -> MailServer:
-    """`smtp://user:password@host:587?from=Name <a@b.c>`, or smtps:// for TLS from the first byte.
+    """Parse `smtp://user:password@host:587?from=Name <a@b.c>`, or smtps:// for TLS from the first byte.
 
-    smtp:// turns to TLS after the greeting (STARTTLS) unless `?tls=off`. Raises ValueError, never naming the password.
+    smtp:// switches to TLS after the greeting (STARTTLS) unless `?tls=off`. Raises ValueError, without the password.
     """
     try:
         parts = urlsplit(text)

@@ -1,4 +1,4 @@
-"""Edits by operators: each with an entry in the trail, and heard by whoever caches what it changed."""
+"""Operator edits: each writes an audit entry and sends `access_changed`."""
 
 from typing import Any
 
@@ -15,20 +15,20 @@ from codexflow.lib.admin import StaffAdmin
 
 
 class AuditedAdmin(StaffAdmin):
-    """A form whose saving is recorded: which fields, by whom, from where."""
+    """Admin form whose changes are written to the audit log: fields, actor and address."""
 
-    # What people are called and where they are reached: the trail says that it changed, never what it is now, because
-    # an account that is deleted must be able to take it along.
+    # Names and addresses: the audit log records that they changed, never the value, because deleting a user must erase
+    # it and entries cannot be changed.
     personal_fields: tuple[str, ...] = ()
 
     def organization_of(self, obj: Any) -> Organization | None:
-        """The tenant whose trail the entry belongs to."""
+        """Organization in whose audit log the entry appears; None: in no organization's."""
         return None
 
     @override
     def save_model(self, request: HttpRequest, obj: Model, form: Any, change: bool) -> None:
         super().save_model(request, obj, form, change)
-        changed = {name: self._told(name, form.cleaned_data.get(name)) for name in form.changed_data}
+        changed = {name: self._audit_value(name, form.cleaned_data.get(name)) for name in form.changed_data}
         self._record(request, obj, "changed" if change else "created", fields=changed)
 
     @override
@@ -40,12 +40,12 @@ class AuditedAdmin(StaffAdmin):
     def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return False
 
-    def _told(self, name: str, value: Any) -> str | None:
+    def _audit_value(self, name: str, value: Any) -> str | None:
         if name in self.personal_fields:
             return None
         return str(value.pk) if isinstance(value, (User, Organization)) else str(value)
 
-    def _record(self, request: HttpRequest, obj: Model, deed: str, **facts: Any) -> None:
-        action = f"{obj._meta.model_name}.{deed}"
+    def _record(self, request: HttpRequest, obj: Model, verb: str, **facts: Any) -> None:
+        action = f"{obj._meta.model_name}.{verb}"
         audit.record(action, obj, organization=self.organization_of(obj), **acting(request), **facts)
         transaction.on_commit(lambda: access_changed.send(type(obj)))

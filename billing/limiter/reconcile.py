@@ -1,0 +1,106 @@
+"""Correct scopes in Redis that disagree with PostgreSQL.
+
+Redis and PostgreSQL cannot be read in one step. So a scope is read, its totals are worked out by the caller, and it is
+corrected only if nothing has moved it meanwhile; a scope that is busy gets another try.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from redis import Redis
+
+from billing.limiter.admission import SECONDS_PER_DAY
+from billing.limiter.limits import ScopeTotals, ShardKeys, month_of
+from codexflow.lib.redis import Script
+
+CORRECT = Script(Path(__file__).parent / "lua" / "correct.lua")
+# Fields of a scope that PostgreSQL knows; admit.lua describes them.
+_FIELDS = ("d", "n", "ds", "mo", "ms", "spent", "held")
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """A scope as Redis has it: `kind` is "o" for an organization, "k" for a key."""
+
+    key: bytes
+    kind: str
+    id: UUID
+    values: tuple[bytes, ...]  # raw texts of _FIELDS, for the comparison on writing
+
+    def number(self, name: str) -> int:
+        return int(self.values[_FIELDS.index(name)])
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A shard at one moment: its scopes, the intents of running calls, and the events waiting in its stream."""
+
+    day: int
+    scopes: list[Scope]
+    intents: list[bytes]
+    events: list[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """Result for one scope. `is_busy`: it moved meanwhile and was left as it is."""
+
+    is_corrected: bool = False
+    is_busy: bool = False
+    drift_nanos: int = 0
+
+
+def scopes_of(redis: "Redis", shard: ShardKeys) -> list[bytes]:
+    """Keys of all scopes that are loaded in a shard."""
+    return list(redis.scan_iter(match=f"{shard.prefix}scope:*", count=500))
+
+
+def read_shard(redis: "Redis", shard: ShardKeys, keys: Sequence[bytes]) -> Snapshot:
+    """Read scopes, running calls and waiting events in one step (MULTI)."""
+    pipe = redis.pipeline(transaction=True)
+    pipe.time()
+    pipe.hgetall(shard.intents)
+    pipe.xrange(shard.usage)
+    for key in keys:
+        pipe.hmget(key, *_FIELDS)
+    (seconds, _), intents, entries, *hashes = pipe.execute()
+    scopes = []
+    for key, values in zip(keys, hashes, strict=True):
+        kind, _, text = key.decode().rpartition("scope:")[2].partition(":")
+        if None not in values:
+            scopes.append(Scope(key, kind, UUID(text), tuple(values)))
+    return Snapshot(
+        day=seconds // SECONDS_PER_DAY,
+        scopes=scopes,
+        intents=list(intents.values()),
+        events=[fields[b"e"] for _, fields in entries if b"e" in fields],
+    )
+
+
+def correct(redis: "Redis", scope: Scope, totals: ScopeTotals, *, held_nanos: int, today: int) -> Correction:
+    """Write what the scope should be, where it differs and nothing has moved it since it was read."""
+    changes = _changes(scope, totals, held_nanos, today)
+    if not changes:
+        return Correction()
+    command: list[Any] = [len(_FIELDS)]
+    for name, value in zip(_FIELDS, scope.values, strict=True):
+        command += [name, value]
+    for name, number in changes.items():
+        command += [name, number]
+    if not CORRECT.run(redis, [scope.key], command):
+        return Correction(is_busy=True)
+    spent_nanos = scope.number("spent")
+    return Correction(is_corrected=True, drift_nanos=abs(changes.get("spent", spent_nanos) - spent_nanos))
+
+
+def _changes(scope: Scope, totals: ScopeTotals, held_nanos: int, today: int) -> dict[str, int]:
+    """The fields that are wrong, with what they should be. Sums of a day or month that is over do not matter."""
+    wanted = {"spent": totals.total_nanos, "held": held_nanos}
+    if scope.number("d") == today:
+        wanted |= {"n": totals.requests_today, "ds": totals.day_nanos}
+    if scope.number("mo") == month_of(today):
+        wanted |= {"ms": totals.month_nanos}
+    return {name: value for name, value in wanted.items() if scope.number(name) != value}

@@ -1,0 +1,86 @@
+"""Ship closed journal segments: settle again what PostgreSQL lacks, then delete the segment."""
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from uuid import UUID
+
+from redis import Redis
+
+from billing.limiter.intents import intent_in
+from billing.limiter.limits import ShardKeys
+from codexflow.lib import clock
+from codexflow.lib.redis import SHARDS
+from logs.pipeline import journal
+from logs.pipeline.events import decode, is_intent, orphaned, request_id_of
+from logs.pipeline.settlement import missing_requests, settle_event, unreported_requests
+
+
+class JournalShipper:
+    """Ships the closed segments of a journal's folder. One instance per process, called every few seconds."""
+
+    def __init__(self, redis: "Redis", prefix: str, folder: Path) -> None:
+        self._redis = redis
+        self._prefix = prefix
+        self._folder = folder
+        # When each segment was seen first, in Redis's time (ms).
+        self._seen_ms: dict[Path, int] = {}
+
+    def ship(self) -> int:
+        """Adopt what dead processes left, and ship every segment whose events have had their turn.
+
+        While the drain is behind, a segment's events may only wait in the stream: to settle them again would put it
+        further behind. So a segment waits until the stream holds nothing older than the first look at it. Returns how
+        many are done. Raises what Redis and PostgreSQL raise.
+        """
+        journal.adopt_orphans(self._folder)
+        segments = journal.closed_segments(self._folder)
+        if not segments:
+            self._seen_ms = {}
+            return 0
+        now_ms, drained_ms = self._progress()
+        self._seen_ms = {path: self._seen_ms.get(path, now_ms) for path in segments}
+        return sum(self._ship(path) for path in segments if self._seen_ms[path] < drained_ms)
+
+    def _ship(self, path: Path) -> bool:
+        settle = _settle_again if journal.is_owner_alive(path) else _settle_of_the_dead
+        return journal.ship_segment(
+            path, id_of=request_id_of, missing=_lacking, settle=partial(settle, self._redis, self._prefix)
+        )
+
+    def _progress(self) -> tuple[int, int]:
+        """Redis's time, and the time until which nothing waits in the usage streams. Both in ms."""
+        pipe = self._redis.pipeline(transaction=False)
+        pipe.time()
+        for number in range(SHARDS):
+            pipe.xrange(ShardKeys.of(self._prefix, number).usage, count=1)
+        (seconds, micros), *oldest = pipe.execute()
+        now_ms = seconds * 1000 + micros // 1000
+        waiting_ms = [int(entries[0][0].partition(b"-")[0]) for entries in oldest if entries]
+        return now_ms, min(waiting_ms, default=now_ms)
+
+
+def _lacking(payloads: Mapping[UUID, bytes]) -> set[UUID]:
+    """An intent has nothing to add to whatever row there is; an event has, to a sweeper's estimate."""
+    intents = {request_id for request_id, payload in payloads.items() if is_intent(payload)}
+    return missing_requests(intents) | unreported_requests(payloads.keys() - intents)
+
+
+def _settle_again(redis: "Redis", prefix: str, payload: bytes) -> None:
+    """What a living process wrote: its event again; whatever has not ended, it will end itself."""
+    if not is_intent(payload):
+        settle_event(redis, prefix, decode(payload))
+
+
+def _settle_of_the_dead(redis: "Redis", prefix: str, payload: bytes) -> None:
+    """What a dead process wrote: its event again, or the end of a call that it let in while Redis was away.
+
+    How much of that call was delivered nobody knows: it is recorded and charges nothing. Where Redis was back in time
+    to hear of it, the sweeper knows more.
+    """
+    event = decode(payload)
+    if is_intent(payload):
+        if intent_in(redis, prefix, event.organization_id, event.request_id) is not None:
+            return
+        event = orphaned(event, delivered_tokens=None, now_ms=clock.now_ms())
+    settle_event(redis, prefix, event)
