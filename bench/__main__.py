@@ -50,7 +50,7 @@ def _machine() -> str:
 
 
 def _round(house: House, contenders: list[Contender], seconds: float) -> Figures:
-    """Everybody once, in turn, for each kind of load: neighbours' noise then hits all alike."""
+    """Measure every contender in turn, for each kind of load: noise then hits all alike."""
     figures: Figures = {}
     for contender in contenders:
         figures |= _saturated(house, contender, Shape(seconds=seconds), "cpu", "rps")
@@ -76,7 +76,7 @@ def _saturated(house: House, contender: Contender, shape: Shape, cpu: str, rps: 
     after = contender.cpu_s()
     figures: Figures = {(contender.name, rps): found.rps}
     for part, used_s in after.items():
-        # Those of the warm-up were answered too, and cost the same.
+        # Requests of the warm-up count too: they cost the same.
         figures[_row_of(contender, part), cpu] = (used_s - before[part]) / max(1, found.ok_all) * 1000
     return figures
 

@@ -14,7 +14,7 @@ from accounts.views import THEME_COOKIE, THEMES
 from billing.plans import UNLIMITED
 from billing.selectors import account_of, spend_of
 from billing.services import limits_of
-from codexflow.dev.quickstart import api_url, site_url
+from codexflow.lib.addresses import api_url, site_url
 from codexflow.lib.clock import now
 from codexflow.lib.snippets import snippets
 from codexflow.pages.middleware import request_id_of

@@ -14,7 +14,7 @@ from billing.pricing import Usage, cost_nanos, frozen
 from billing.selectors import public_plans
 from codexflow.catalogue import directory
 from codexflow.catalogue.schema import Catalogue
-from codexflow.dev.quickstart import api_url
+from codexflow.lib.addresses import api_url
 from codexflow.lib.snippets import snippets
 from codexflow.settings import ENV
 from logs.models import UpstreamAttempt

@@ -15,6 +15,7 @@ from keys import invalidation
 from keys.services import revoke_key
 from keys.tests.factories import a_key, with_another_secret
 from routing.surfaces.table import COUNT_TOKENS, SURFACES
+from tests.support.examples import examples
 from tests.support.live import Live
 from tests.support.waiting import until
 
@@ -41,7 +42,7 @@ def call(live: Live, headers: dict[str, str]) -> httpx.Response:
     return httpx.post(f"{live.url}/v1/chat/completions", json=body, headers=headers, timeout=30)
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(60), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     presented=st.one_of(st.none(), st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=80))
 )

@@ -11,6 +11,7 @@ from billing.pricing import FrozenRates, Usage, cost_nanos
 from codexflow.lib.ids import new_id
 from keys.tests.factories import a_key
 from logs.models import RequestLog
+from tests.support.examples import examples
 from tests.support.live import Live
 from tests.support.waiting import until
 
@@ -89,7 +90,7 @@ def test_every_request_is_logged_with_all_its_facts(live: Live) -> None:
         assert (line.amount_nanos, line.held_nanos) == (-row.cost_nanos, row.held_nanos)
 
 
-@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(20), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(number=st.integers(1, 5))
 def test_request_ids_are_unique_and_in_every_answer(live: Live, number: int) -> None:
     """Property 12: Request ID Uniqueness."""

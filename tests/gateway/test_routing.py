@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from keys.tests.factories import a_key
+from tests.support.examples import examples
 from tests.support.live import Live
 
 
@@ -99,7 +100,7 @@ _json = st.recursive(
 )
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(40), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(extra=st.dictionaries(st.sampled_from(["seed", "x_custom", "reasoning_effort", "logit_bias", "ünïcode"]), _json))
 def test_unknown_fields_reach_the_upstream_as_they_were(live: Live, key: str, extra: dict[str, Any]) -> None:
     """Property 8: Request Parameter Preservation, over the wire."""

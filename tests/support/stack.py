@@ -104,7 +104,7 @@ class House:
         argv = [sys.executable, "-m", *words]
         done = self.supervisor.run_once(self._spec(words[0], argv, is_restarted=False))
         if done.returncode != 0:
-            raise RuntimeError(f"{words[0]} {done.last_words()}")
+            raise RuntimeError(f"{words[0]} {done.exit_summary()}")
 
     def _spec(self, name: str, argv: Sequence[str], *, is_restarted: bool = True) -> ChildSpec:
         return ChildSpec(name=name, argv=argv, environ=self.environ, cwd=REPOSITORY, is_restarted=is_restarted)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from codexflow.catalogue.schema import SHIPPED_PRICES, STAGES, Catalogue, CatalogueError, Rates, parse
 from codexflow.env import REPOSITORY
+from tests.support.examples import examples
 
 SHIPPED = (REPOSITORY / "config" / "models.yaml").read_text()
 
@@ -331,7 +332,7 @@ def mutated_contents(draw: st.DrawFn) -> str:
         return yaml.safe_dump(spoilt, allow_unicode=draw(st.booleans()))
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(text=st.text() | mutated_files() | mutated_contents() | plain_values.map(yaml.safe_dump))
 def test_any_text_parses_or_raises_a_catalogue_error(text: str) -> None:
     try:
