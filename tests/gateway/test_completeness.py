@@ -76,12 +76,13 @@ def make(url: str, key: str, call: dict[str, Any]) -> tuple[UUID, int]:
     headers = {"Authorization": f"Bearer {key}", "User-Agent": call["agent"]}
     path = SURFACES[call["surface"]][0]
     body = body_of(call["surface"], text, **more)
-    with httpx.stream("POST", url + path, json=body, headers=headers, timeout=30) as response:
-        # A stream that breaks ends with an error event, or without an end at all.
-        with contextlib.suppress(httpx.RemoteProtocolError):
-            for _ in response.iter_raw():
-                if call["leaves"]:
-                    break
+    with (
+        httpx.stream("POST", url + path, json=body, headers=headers, timeout=30) as response,
+        contextlib.suppress(httpx.RemoteProtocolError),  # a stream that breaks may stop without its end
+    ):
+        for _ in response.iter_raw():
+            if call["leaves"]:
+                break
     return UUID(response.headers["x-cfx-request-id"]), response.status_code
 
 
