@@ -27,10 +27,11 @@ from codexflow.catalogue import directory
 from codexflow.catalogue.schema import CatalogueError
 from codexflow.env import Env
 from codexflow.lib import clock
-from codexflow.lib.asgi import Scope, Send, send_json, send_response
+from codexflow.lib.asgi import Scope, Send
 from codexflow.lib.db import on_healthy_connection
 from codexflow.lib.envelope import envelope
 from codexflow.lib.errors import NotFound
+from codexflow.lib.exchange import send_json, send_response
 from codexflow.lib.redis import SHARDS, async_client
 from logs.litellm import stream
 from logs.litellm.daily import kept_totals

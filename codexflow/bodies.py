@@ -8,9 +8,10 @@ from typing import Any
 
 from django.conf import settings
 
-from codexflow.lib.asgi import Message, Receive, Scope, Send, exceeds, send_json
+from codexflow.lib.asgi import Message, Receive, Scope, Send
 from codexflow.lib.envelope import envelope
 from codexflow.lib.errors import AppError
+from codexflow.lib.exchange import exceeds, send_json
 from codexflow.lib.http import headers_of
 from codexflow.lib.ids import new_id
 from routing.errors import RequestTimeout, RequestTooLarge

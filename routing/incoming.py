@@ -8,18 +8,9 @@ from uuid import UUID
 
 from billing.limiter.limits import Admission
 from codexflow.lib.addresses import plain_address
-from codexflow.lib.asgi import (
-    BodyAborted,
-    BodyTimeout,
-    BodyTooLarge,
-    Header,
-    Receive,
-    Scope,
-    Send,
-    exceeds,
-    read_body,
-)
+from codexflow.lib.asgi import Header, Receive, Scope, Send
 from codexflow.lib.errors import AppError
+from codexflow.lib.exchange import BodyAborted, BodyTimeout, BodyTooLarge, exceeds, read_body
 from codexflow.lib.http import DIRECT_EXTENSION, headers_of
 from codexflow.lib.ids import new_id
 from keys.lookup import PrincipalCache

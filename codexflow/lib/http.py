@@ -7,9 +7,10 @@ from django.http import Http404
 from rest_framework.exceptions import APIException, ValidationError
 from rest_framework.response import Response
 
-from codexflow.lib.asgi import JSON, Header
+from codexflow.lib.asgi import Header
 from codexflow.lib.envelope import envelope
 from codexflow.lib.errors import AppError, BadRequest, NotFound
+from codexflow.lib.exchange import JSON
 
 logger = logging.getLogger(__name__)
 

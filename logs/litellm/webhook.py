@@ -22,20 +22,11 @@ from redis import RedisError
 
 from codexflow.env import Env
 from codexflow.lib import clock
-from codexflow.lib.asgi import (
-    BodyAborted,
-    BodyTimeout,
-    BodyTooLarge,
-    Receive,
-    Scope,
-    Send,
-    exceeds,
-    read_body,
-    send_json,
-)
+from codexflow.lib.asgi import Receive, Scope, Send
 from codexflow.lib.db import in_database
 from codexflow.lib.envelope import envelope
 from codexflow.lib.errors import AppError, NotFound
+from codexflow.lib.exchange import BodyAborted, BodyTimeout, BodyTooLarge, exceeds, read_body, send_json
 from codexflow.lib.http import headers_of
 from codexflow.lib.ids import new_id
 from codexflow.lib.redis import async_client

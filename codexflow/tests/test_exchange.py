@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from codexflow.lib.asgi import BodyAborted, BodyTimeout, BodyTooLarge, Message, exceeds, read_body, send_json
+from codexflow.lib.asgi import Message
+from codexflow.lib.exchange import BodyAborted, BodyTimeout, BodyTooLarge, exceeds, read_body, send_json
 
 
 class Client:
