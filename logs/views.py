@@ -22,6 +22,7 @@ from billing.forecast import forecast
 from billing.models import Account
 from billing.selectors import account_of, balance_of, ledger_of_request, spend_of
 from codexflow.catalogue import directory
+from codexflow.catalogue.schema import ALL_STAGES
 from codexflow.lib.addresses import api_url
 from codexflow.lib.clock import now
 from codexflow.lib.ids import parse_id
@@ -197,7 +198,7 @@ def judge(request: PageRequest, tenant: Tenant, request_id: UUID) -> HttpRespons
     """Keep what the stage should have been; choosing the told one takes it back."""
     found = request_of(tenant.organization.pk, request_id, retention_days=retention_days_of(tenant))
     right_stage = request.POST.get("right_stage", "")
-    if found is None or right_stage not in verdicts.ALL_STAGES:
+    if found is None or right_stage not in ALL_STAGES:
         raise Http404
     verdict = verdicts.judge_stage(tenant.organization, found.row, right_stage=right_stage, by=request.user)
     if not request.htmx:
@@ -253,7 +254,7 @@ def _detail(tenant: Tenant, found: RequestDetail) -> dict[str, Any]:
 
 def _stage_of(found: RequestDetail) -> dict[str, Any]:
     row = found.row
-    return {"opened": row, "reason": reasons.in_words(row.stage_reason), "all_stages": verdicts.ALL_STAGES}
+    return {"opened": row, "reason": reasons.in_words(row.stage_reason), "all_stages": ALL_STAGES}
 
 
 def _with_keys(tenant: Tenant, rows: list[RequestLog]) -> list[Row]:
@@ -367,7 +368,7 @@ def sparkline(values: list[int]) -> str:
 
 
 def _coloured(chart: usage.Chart, group: str) -> list[tuple[usage.Series, int]]:
-    known = {"model": sorted(directory.current().prices), "stage": list(verdicts.ALL_STAGES)}.get(group, [])
+    known = {"model": sorted(directory.current().prices), "stage": list(ALL_STAGES)}.get(group, [])
     taken: set[int] = set()
     return [(series, _colour(series.name, known, taken)) for series in chart.series]
 

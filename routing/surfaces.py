@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from codexflow.catalogue.schema import Catalogue
+from codexflow.catalogue.surfaces import PATHS
 from routing import dialects, shapes, stages
 from routing.body import Call
 from routing.dialects import Dialect
@@ -38,17 +39,19 @@ class Surface:
 _COMPLETIONS = dialects.Completions()
 _MESSAGES = dialects.Messages()
 
-CHAT = Surface("chat", "/v1/chat/completions", shapes.Chat, _COMPLETIONS)
-COMPLETIONS = Surface("completions", "/v1/completions", shapes.Completions, _COMPLETIONS)
-EMBEDDINGS = Surface("embeddings", "/v1/embeddings", shapes.Embeddings, dialects.Embeddings())
-RESPONSES = Surface("responses", "/v1/responses", shapes.Responses, dialects.Responses())
-MESSAGES = Surface("messages", "/v1/messages", shapes.Messages, _MESSAGES, _ANTHROPIC_HEADERS)
+CHAT = Surface("chat", PATHS["chat"], shapes.Chat, _COMPLETIONS)
+COMPLETIONS = Surface("completions", PATHS["completions"], shapes.Completions, _COMPLETIONS)
+EMBEDDINGS = Surface("embeddings", PATHS["embeddings"], shapes.Embeddings, dialects.Embeddings())
+RESPONSES = Surface("responses", PATHS["responses"], shapes.Responses, dialects.Responses())
+MESSAGES = Surface("messages", PATHS["messages"], shapes.Messages, _MESSAGES, _ANTHROPIC_HEADERS)
 
 SURFACES = (CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, MESSAGES)
 # Under both names: some clients add /v1 to the base URL themselves, some do not.
 BY_PATH = {**{surface.path: surface for surface in SURFACES}, "/chat/completions": CHAT}
 # The same key scope as the messages it measures.
-COUNT_TOKENS = Surface(MESSAGES.name, "/v1/messages/count_tokens", shapes.CountTokens, _MESSAGES, _ANTHROPIC_HEADERS)
+COUNT_TOKENS = Surface(
+    MESSAGES.name, f"{MESSAGES.path}/count_tokens", shapes.CountTokens, _MESSAGES, _ANTHROPIC_HEADERS
+)
 
 
 def dialect_of(path: str) -> Dialect:

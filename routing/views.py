@@ -14,7 +14,7 @@ from accounts.permissions import Action
 from accounts.tenancy import PageRequest, Tenant, organization_page
 from billing.selectors import account_of
 from codexflow.catalogue import directory
-from codexflow.catalogue.schema import AUTO_MODELS, DIRECT, STAGES
+from codexflow.catalogue.schema import ALL_STAGES, AUTO_MODELS, DIRECT
 from codexflow.lib.addresses import api_url
 from codexflow.lib.snippets import snippets_of
 
@@ -41,7 +41,7 @@ class PlaygroundForm(forms.Form):
     def __init__(self, *args: Any, tenant: Tenant, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         plan, catalogue = account_of(tenant.organization).plan, directory.current()
-        stages = [stage for stage in (*STAGES, DIRECT) if not plan.allowed_stages or stage in plan.allowed_stages]
+        stages = [stage for stage in ALL_STAGES if not plan.allowed_stages or stage in plan.allowed_stages]
         models = [
             name for name in catalogue.direct.allowed_models if not plan.allowed_models or name in plan.allowed_models
         ]

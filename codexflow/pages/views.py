@@ -13,7 +13,7 @@ from billing.models import Plan
 from billing.pricing import Usage, cost_nanos, frozen
 from billing.selectors import public_plans
 from codexflow.catalogue import directory
-from codexflow.catalogue.schema import Catalogue
+from codexflow.catalogue.schema import STAGES, Catalogue
 from codexflow.dev.quickstart import api_url
 from codexflow.lib.snippets import snippets
 from codexflow.settings import ENV
@@ -33,7 +33,8 @@ class Offer:
     is_recommended: bool
 
 
-STAGES = {
+# What each stage is for.
+STAGE_TEXTS: dict[str, Promise] = {
     "plan": _("Architecture, specifications, planning."),
     "code": _("Writing, fixing and refactoring code."),
     "review": _("Reviews, security, finding bugs."),
@@ -70,7 +71,7 @@ class Picture:
     """A request of a stage, drawn as the log draws it: made up, but with this installation's models and prices."""
 
     stage: str
-    words: str | Promise
+    words: Promise
     bars: list[Bar]
     latency_ms: int
     usage: Usage
@@ -95,7 +96,7 @@ def picture(current: Catalogue, name: str) -> Picture:
     rates = frozen(current.prices[last.model])
     latency_ms = last.started_ms + last.duration_ms
     drawn = bars(attempts, latency_ms)
-    return Picture(name, STAGES[name], drawn, latency_ms, usage, last.model, cost_nanos(usage, rates))
+    return Picture(name, STAGE_TEXTS[name], drawn, latency_ms, usage, last.model, cost_nanos(usage, rates))
 
 
 @require_safe
@@ -103,7 +104,7 @@ def landing(request: HttpRequest) -> HttpResponse:
     """What it is, real code, a request drawn, what it costs."""
     current = directory.in_force()
     chosen = request.GET.get("stage", "")
-    shown = picture(current, chosen if chosen in STAGES else "plan")
+    shown = picture(current, chosen if chosen in STAGES else STAGES[0])
     facts: dict[str, Any] = {"picture": shown, "stage_names": list(STAGES)}
     if request.headers.get("HX-Request") and not request.headers.get("HX-History-Restore-Request"):
         return render(request, "pages/landing.html#picture", facts)
@@ -112,7 +113,9 @@ def landing(request: HttpRequest) -> HttpResponse:
         "prices": prices(current),
         # The longest first: it shows the most.
         "snippets": sorted(snippets(api_url(ENV)), key=lambda snippet: snippet.slug != "python"),
-        "stages": [{"name": name, "config": current.stages[name], "words": words} for name, words in STAGES.items()],
+        "stages": [
+            {"name": name, "config": current.stages[name], "words": words} for name, words in STAGE_TEXTS.items()
+        ],
     }
     return render(request, "pages/landing.html", facts)
 

@@ -31,7 +31,8 @@ from accounts.selectors import personal_organizations_of
 from billing.limits import Payer, ShardKeys, count_sync
 from billing.models import Account
 from billing.pricing import FrozenRates, cost_nanos, frozen
-from codexflow.catalogue import directory
+from codexflow.catalogue import directory, schema
+from codexflow.catalogue.reasons import PAST_GATEWAY
 from codexflow.catalogue.schema import CatalogueError
 from codexflow.lib import clock
 from codexflow.lib.ids import uuid7_floor
@@ -548,8 +549,8 @@ def direct_event(report: Report, request_id: UUID, whose: _Whose) -> UsageEvent:
         started_ms=started_ms,
         surface=report.surface,
         endpoint=report.endpoint,
-        stage="direct",
-        stage_reason="past_gateway",
+        stage=schema.DIRECT,
+        stage_reason=PAST_GATEWAY,
         requested_model=report.model,
         model=report.model,
         status=report.status,

@@ -1,0 +1,90 @@
+"""Every copy of a list has each member of the list; a test that fails names the missing ones."""
+
+import re
+from collections.abc import Iterable
+
+import pytest
+
+from codexflow.catalogue import reasons
+from codexflow.catalogue.schema import ALL_STAGES, STAGES, parse
+from codexflow.catalogue.surfaces import PATHS, SURFACES
+from codexflow.env import REPOSITORY
+from codexflow.pages.views import STAGE_TEXTS
+from codexflow.testing.scene import SHARES
+from keys import policy
+from logs import repeat
+from logs.litellm.mapping import SURFACE_OF_CALL_TYPE
+from logs.reasons import LABELS
+from routing import labelled, lexicon, surfaces
+
+
+def assert_same(copy: Iterable[object], home: Iterable[object], where: str) -> None:
+    """The copy at `where` has the members of the list at home and no others."""
+    copied, members = set(copy), set(home)
+    assert not members - copied, f"{where} lacks {members - copied}"
+    assert not copied - members, f"{where} has {copied - members}, which the list does not have"
+
+
+# Place -> its copy of the list, and the list.
+COPIES: dict[str, tuple[Iterable[object], Iterable[object]]] = {
+    "routing/lexicon.py: TIE_ORDER": (lexicon.TIE_ORDER, STAGES),
+    "codexflow/pages/views.py: STAGE_TEXTS": (STAGE_TEXTS, STAGES),
+    "the demo's SHARES": ([stage for stage, _share in SHARES], ALL_STAGES),
+    "logs/reasons.py: LABELS": (LABELS, [*reasons.REASONS, reasons.PAST_GATEWAY]),
+    "routing/surfaces.py: SURFACES": ([surface.name for surface in surfaces.SURFACES], SURFACES),
+    "logs/repeat.py: BODIES": (repeat.BODIES, SURFACES),
+    "logs/litellm/mapping.py: SURFACE_OF_CALL_TYPE": (SURFACE_OF_CALL_TYPE.values(), SURFACES),
+}
+
+
+@pytest.mark.parametrize("place", COPIES)
+def test_a_copy_has_every_member_of_its_list(place: str) -> None:
+    assert_same(*COPIES[place], place)
+
+
+@pytest.mark.parametrize("name", ["keywords", "stems", "verbs"])
+def test_inference_has_words_for_every_stage(name: str) -> None:
+    config = parse((REPOSITORY / "config" / "models.yaml").read_text(), source="config/models.yaml").inference
+    by_stage = config.intent.verbs if name == "verbs" else getattr(config, name)
+    filled = [stage for stage, words in by_stage.items() if words]
+    assert_same(filled, STAGES, f"config/models.yaml: inference, {name}")
+
+
+@pytest.mark.parametrize("file", ["labelled.yaml", "held_out.yaml"])
+def test_inference_is_measured_with_prompts_for_every_stage(file: str) -> None:
+    path = f"routing/prompts/{file}"
+    prompts = labelled.parse((REPOSITORY / path).read_text(), source=path)
+    for language in {each.language for each in prompts}:
+        found = {each.stage for each in prompts if each.language == language}
+        assert_same(found, STAGES, f"{path}: {language}")
+
+
+@pytest.mark.parametrize(
+    "file", ["README.md", "docs/surfaces.md", "docs/clients/README.md", "templates/pages/docs/quickstart.html"]
+)
+def test_callers_are_told_the_name_of_every_stage(file: str) -> None:
+    found = re.findall(r"\bcfx-(?!auto)([a-z]+)\b", (REPOSITORY / file).read_text())
+    assert_same(found, STAGES, f"{file}: models called cfx-*")
+
+
+def listed_in_api_docs(field: str) -> list[str]:
+    """The words that docs/api.md lists in brackets behind a field."""
+    found = re.search(rf"`{field}` \(([^)]*)\)", (REPOSITORY / "docs" / "api.md").read_text())
+    assert found, field
+    return re.findall(r"`(\w+)`", found[1])
+
+
+def test_the_api_is_documented_with_every_stage_and_surface() -> None:
+    assert_same(listed_in_api_docs("allowed_stages"), ALL_STAGES, "docs/api.md: allowed_stages")
+    assert_same(listed_in_api_docs("allowed_surfaces"), policy.SURFACES, "docs/api.md: allowed_surfaces")
+
+
+def test_every_stage_reason_is_documented() -> None:
+    text = (REPOSITORY / "docs" / "stages.md").read_text()
+    documented = re.findall(r"^\| `([a-z-]+)` \|", text, flags=re.MULTILINE)
+    assert_same(documented, reasons.REASONS, "docs/stages.md")
+
+
+@pytest.mark.parametrize("surface", surfaces.SURFACES, ids=lambda surface: surface.name)
+def test_a_surface_is_served_where_everybody_else_expects_it(surface: surfaces.Surface) -> None:
+    assert surface.path == PATHS[surface.name]
