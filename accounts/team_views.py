@@ -218,11 +218,11 @@ def transfer(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
 def trail(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
     """Who did what, the newest first."""
     area = request.GET.get("area", "")
-    area = area if area in audit.AREAS else ""
+    area = area if area in audit.areas() else ""
     actor_id, before = _number(request.GET.get("member", "")), _number(request.GET.get("before", ""))
     found = audit.trail_of(tenant.organization, area=area, actor_id=actor_id, before=before, limit=PAGE + 1)
     entries = found[:PAGE]
-    names = audit.names_of(entries)
+    names, labels = audit.names_of(entries), audit.labels()
     query = request.GET.copy()
     query.pop("before", None)
     newest = query.urlencode()
@@ -232,7 +232,7 @@ def trail(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
         "rows": [
             {
                 "entry": entry,
-                "label": audit.LABELS.get(entry.action, entry.action),
+                "label": labels.get(entry.action, entry.action),
                 "object": names.get((entry.object_kind, entry.object_id)) or entry.facts.get("name", ""),
                 "facts": [(name, value) for name, value in entry.facts.items() if value not in ("", None)],
             }
@@ -249,7 +249,7 @@ def trail(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
         {
             **page,
             "area": area,
-            "areas": audit.AREAS.items(),
+            "areas": audit.areas().items(),
             "member": actor_id,
             "members": members_of(tenant.organization, limit=2 * PAGE),
             "has_filters": bool(area or actor_id),

@@ -7,6 +7,10 @@ class BillingConfig(AppConfig):
     name = "billing"
     verbose_name = _("Billing")
     default_auto_field = "django.db.models.BigAutoField"
+    audit_actions = {
+        "account.budgets_set": _("Budgets set"),
+        "account.changed": _("Account changed by an operator"),
+    }
 
     @override
     def ready(self) -> None:

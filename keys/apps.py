@@ -9,6 +9,14 @@ class KeysConfig(AppConfig):
     name = "keys"
     verbose_name = _("API keys")
     default_auto_field = "django.db.models.BigAutoField"
+    audit_actions = {
+        "key.changed": _("Key changed"),
+        "key.issued": _("Key created"),
+        "key.renamed": _("Key renamed"),
+        "key.revoked": _("Key revoked"),
+        "key.rotated": _("Key rotated"),
+    }
+    audit_areas = {"key": _("API keys")}
 
     @override
     def ready(self) -> None:
