@@ -3,11 +3,38 @@ from django.db.models.signals import post_migrate
 from django.utils.translation import gettext_lazy as _
 from typing_extensions import override
 
+from codexflow.lib.isolation import CLOSED, ORGANIZATION, OWN, PERSON, SHARED, build
+
 
 class AccountsConfig(AppConfig):
     name = "accounts"
     verbose_name = _("Accounts")
     default_auto_field = "django.db.models.BigAutoField"
+    tenant_tables = {
+        "accounts_auditentry": OWN,
+        "accounts_invitation": OWN,
+        "accounts_membership": f"{OWN} OR user_id = {PERSON}",
+        # A member of several sees their names while working in one of them.
+        "accounts_organization": (
+            f"id = {ORGANIZATION} OR id IN (SELECT organization_id FROM accounts_membership)"  # noqa: S608 - constants
+        ),
+        "accounts_sitesettings": SHARED,
+        "accounts_user": SHARED,
+        # Of Django and allauth. A page of an organization may ask who is there, and for the second factor again.
+        "account_emailaddress": SHARED,
+        "account_emailconfirmation": CLOSED,
+        "auth_group": CLOSED,
+        "auth_group_permissions": CLOSED,
+        "auth_permission": CLOSED,
+        "django_admin_log": CLOSED,
+        "django_content_type": CLOSED,
+        "django_session": SHARED,
+        "mfa_authenticator": SHARED,
+        "socialaccount_socialaccount": SHARED,
+        "socialaccount_socialapp": CLOSED,
+        "socialaccount_socialtoken": CLOSED,
+        "usersessions_usersession": SHARED,
+    }
     audit_actions = {
         "account.deleted": _("Account deleted"),
         "account.exported": _("Account data exported"),
@@ -38,7 +65,6 @@ class AccountsConfig(AppConfig):
     @override
     def ready(self) -> None:
         from accounts import checks  # noqa: F401 - registers itself
-        from codexflow.lib import isolation
 
         # Sent once for each app when all migrations are done; one of them is enough.
-        post_migrate.connect(isolation.build, sender=self, dispatch_uid="codexflow.isolation")
+        post_migrate.connect(build, sender=self, dispatch_uid="codexflow.isolation")
