@@ -33,7 +33,7 @@ from accounts.tenancy import PageRequest, Tenant, organization_page
 PAGE = 50
 
 
-@organization_page()
+@organization_page(section="team")
 @require_safe
 def people(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
     """Who belongs to it, and, for those who may invite, who is asked to."""
@@ -58,7 +58,7 @@ def people(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
     )
 
 
-@organization_page(Action.MANAGE_MEMBERS)
+@organization_page(Action.MANAGE_MEMBERS, section="team")
 @require_http_methods(["GET", "POST"])
 def invite(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
     """Ask somebody to join."""
@@ -82,7 +82,7 @@ def invite(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
     return _dialog(request, "accounts/invite.html", {"form": form}, is_wrong=bool(form.errors))
 
 
-@organization_page(Action.MANAGE_MEMBERS)
+@organization_page(Action.MANAGE_MEMBERS, section="team")
 @require_POST
 def invitation_resend(request: PageRequest, tenant: Tenant, invitation_id: UUID) -> HttpResponseBase:
     """The mail once more, with a link that lives another week."""
@@ -94,7 +94,7 @@ def invitation_resend(request: PageRequest, tenant: Tenant, invitation_id: UUID)
     return redirect("members", slug=tenant.organization.slug)
 
 
-@organization_page(Action.MANAGE_MEMBERS)
+@organization_page(Action.MANAGE_MEMBERS, section="team")
 @require_POST
 def invitation_withdraw(request: PageRequest, tenant: Tenant, invitation_id: UUID) -> HttpResponseBase:
     """The link leads nowhere from now on."""
@@ -135,7 +135,7 @@ def invitation(request: HttpRequest, token: str) -> HttpResponseBase:
     )
 
 
-@organization_page(Action.MANAGE_MEMBERS)
+@organization_page(Action.MANAGE_MEMBERS, section="team")
 @require_http_methods(["GET", "POST"])
 def role(request: PageRequest, tenant: Tenant, membership_id: int) -> HttpResponseBase:
     """Another role for a member."""
@@ -155,7 +155,7 @@ def role(request: PageRequest, tenant: Tenant, membership_id: int) -> HttpRespon
     return _dialog(request, "accounts/role.html", {"form": form, "member": member}, is_wrong=bool(form.errors))
 
 
-@organization_page(Action.MANAGE_MEMBERS)
+@organization_page(Action.MANAGE_MEMBERS, section="team")
 @require_http_methods(["GET", "POST"])
 def remove(request: PageRequest, tenant: Tenant, membership_id: int) -> HttpResponseBase:
     """Take somebody's place away."""
@@ -171,7 +171,7 @@ def remove(request: PageRequest, tenant: Tenant, membership_id: int) -> HttpResp
     return _dialog(request, "accounts/remove.html", {"member": member})
 
 
-@organization_page()
+@organization_page(section="team")
 @require_http_methods(["GET", "POST"])
 def leave(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
     """Go by oneself."""
@@ -187,7 +187,7 @@ def leave(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
     return _dialog(request, "accounts/leave.html", {})
 
 
-@organization_page(Action.MANAGE_ORGANIZATION)
+@organization_page(Action.MANAGE_ORGANIZATION, section="team")
 @require_http_methods(["GET", "POST"])
 @freshly_proved
 def transfer(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
@@ -213,7 +213,7 @@ def transfer(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
     return render(request, "accounts/transfer.html", {"form": form}, status=422 if form.errors else 200)
 
 
-@organization_page(Action.SEE_AUDIT)
+@organization_page(Action.SEE_AUDIT, section="team")
 @require_safe
 def trail(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
     """Who did what, the newest first."""

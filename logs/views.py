@@ -74,7 +74,7 @@ class Row:
     key_name: str
 
 
-@organization_page()
+@organization_page(section="overview")
 @require_safe
 def overview(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
     """Today's numbers and a chart; before the first request, how to make it."""
@@ -129,7 +129,7 @@ def _recent(organization_id: UUID, moment: datetime, *, retention_days: int) -> 
     return rows
 
 
-@organization_page()
+@organization_page(section="log")
 @require_safe
 def log(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
     """The request log. Filters, the page and the open request all stand in the URL."""
@@ -168,7 +168,7 @@ def log(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
     return render(request, "logs/log.html", context)
 
 
-@organization_page()
+@organization_page(section="log")
 @require_safe
 def detail(request: PageRequest, tenant: Tenant, request_id: UUID) -> HttpResponseBase:
     """One request: its attempts, tokens, price and ledger lines. Into the drawer, or a page of its own."""
@@ -179,7 +179,7 @@ def detail(request: PageRequest, tenant: Tenant, request_id: UUID) -> HttpRespon
     return render(request, template, _detail(tenant, found))
 
 
-@organization_page(Action.READ_CONTENT)
+@organization_page(Action.READ_CONTENT, section="log")
 @require_safe
 @cache_control(no_store=True)
 def content(request: PageRequest, tenant: Tenant, request_id: UUID) -> HttpResponseBase:
@@ -192,7 +192,7 @@ def content(request: PageRequest, tenant: Tenant, request_id: UUID) -> HttpRespo
     return render(request, "logs/content.html#body" if request.htmx else "logs/content.html", facts)
 
 
-@organization_page(Action.JUDGE_STAGES)
+@organization_page(Action.JUDGE_STAGES, section="log")
 @require_POST
 def judge(request: PageRequest, tenant: Tenant, request_id: UUID) -> HttpResponseBase:
     """Keep what the stage should have been; choosing the told one takes it back."""

@@ -70,14 +70,14 @@ class PlaygroundForm(forms.Form):
         return body, DIRECT if stage == DIRECT else ""
 
 
-@organization_page(Action.USE_PLAYGROUND)
+@organization_page(Action.USE_PLAYGROUND, section="playground")
 @require_safe
 def playground(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
     """The page; scripts send its calls."""
     return render(request, "playground/playground.html", {"form": PlaygroundForm(tenant=tenant), "direct": DIRECT})
 
 
-@organization_page(Action.USE_PLAYGROUND)
+@organization_page(Action.USE_PLAYGROUND, section="playground")
 @require_POST
 @never_cache
 def code(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
