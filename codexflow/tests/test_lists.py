@@ -4,12 +4,17 @@ import re
 from collections.abc import Iterable
 
 import pytest
+from django.conf import settings
+from django.template.loader import render_to_string
+from django.test import RequestFactory
+from django.utils import translation
 
 from codexflow.catalogue import reasons
 from codexflow.catalogue.schema import ALL_STAGES, STAGES, parse
 from codexflow.catalogue.surfaces import PATHS, SURFACES
 from codexflow.env import REPOSITORY
 from codexflow.pages.views import STAGE_TEXTS
+from codexflow.testing.pictures import LOOKS
 from codexflow.testing.scene import SHARES
 from keys import policy
 from logs import repeat
@@ -65,6 +70,33 @@ def test_inference_is_measured_with_prompts_for_every_stage(file: str) -> None:
 def test_callers_are_told_the_name_of_every_stage(file: str) -> None:
     found = re.findall(r"\bcfx-(?!auto)([a-z]+)\b", (REPOSITORY / file).read_text())
     assert_same(found, STAGES, f"{file}: models called cfx-*")
+
+
+LANGUAGES = dict(settings.LANGUAGES)
+TRANSLATED = set(LANGUAGES) - {settings.LANGUAGE_CODE}
+
+
+def folders(where: str) -> set[str]:
+    return {path.parent.name for path in REPOSITORY.glob(f"{where}/*/LC_MESSAGES")}
+
+
+def test_every_language_has_its_texts() -> None:
+    assert_same(folders("locale"), TRANSLATED, "locale")
+    assert_same(folders("locale/allauth"), LANGUAGES, "locale/allauth")
+
+
+def test_every_language_is_looked_at() -> None:
+    assert_same({language for _theme, language, _size in LOOKS}, LANGUAGES, "the screenshots' LOOKS")
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_page_offers_all_other_languages(language: str) -> None:
+    request = RequestFactory().get("/")
+    with translation.override(language):
+        shown = render_to_string("partials/_preferences.html", {"LANGUAGE_CODE": language}, request)
+    assert_same(
+        re.findall(r'name="language" value="([\w-]+)"', shown), set(LANGUAGES) - {language}, "_preferences.html"
+    )
 
 
 def listed_in_api_docs(field: str) -> list[str]:
