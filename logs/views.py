@@ -19,6 +19,7 @@ from django.views.decorators.http import require_POST, require_safe
 from accounts.permissions import Action
 from accounts.tenancy import PageRequest, Tenant, organization_page
 from billing.forecast import forecast
+from billing.labels import TOKEN_CLASSES
 from billing.models import Account
 from billing.selectors import account_of, balance_of, ledger_of_request, spend_of
 from codexflow.catalogue import directory
@@ -238,6 +239,7 @@ def _detail(tenant: Tenant, found: RequestDetail) -> dict[str, Any]:
         "opened_key": key,
         "bars": bars(found.attempts, row.latency_ms),
         "charge": found.charge,
+        "charge_lines": [(TOKEN_CLASSES[line.kind], line) for line in found.charge.lines],
         "ledger": ledger_of_request(tenant.organization, row.request_id),
         **_stage_of(found),
         "verdict": verdicts.verdict_of(tenant.organization, row),

@@ -9,11 +9,12 @@ from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.http import require_safe
 
+from billing.labels import TOKEN_CLASSES
 from billing.models import Plan
 from billing.pricing import Usage, cost_nanos, frozen
 from billing.selectors import public_plans
 from codexflow.catalogue import directory
-from codexflow.catalogue.schema import STAGES, Catalogue
+from codexflow.catalogue.schema import STAGES, Catalogue, Rates
 from codexflow.dev.quickstart import api_url
 from codexflow.lib.snippets import snippets
 from codexflow.settings import ENV
@@ -54,12 +55,35 @@ def offers(current: Catalogue) -> list[Offer]:
     ]
 
 
+@dataclass(frozen=True, slots=True)
+class PriceColumn:
+    """A class of tokens in the table of prices. `rate` and `hour_rate` name fields of Rates."""
+
+    label: Promise
+    rate: str
+    hour_rate: str = ""  # shown below, where an hour in the cache has a price of its own
+    is_wide: bool = False  # left out on a phone
+
+    def cell(self, rates: Rates) -> dict[str, Any]:
+        nanos = getattr(rates, self.rate)
+        hour_nanos = getattr(rates, self.hour_rate) if self.hour_rate else nanos
+        return {"column": self, "nanos": nanos, "hour_nanos": hour_nanos if hour_nanos != nanos else None}
+
+
+PRICE_COLUMNS = (
+    PriceColumn(TOKEN_CLASSES["input"], "input_nanos"),
+    PriceColumn(TOKEN_CLASSES["cached"], "cached_nanos", is_wide=True),
+    PriceColumn(TOKEN_CLASSES["cache_write"], "cache_write_nanos", "cache_write_1h_nanos", is_wide=True),
+    PriceColumn(TOKEN_CLASSES["output"], "output_nanos"),
+)
+
+
 def prices(current: Catalogue) -> list[dict[str, Any]]:
-    """Every model for sale with its rates and the stages that it serves first."""
+    """Every model for sale with its prices and the stages that it serves first."""
     return [
         {
             "model": model,
-            "rates": current.prices[model],
+            "cells": [column.cell(current.prices[model]) for column in PRICE_COLUMNS],
             "stages": [stage.name for stage in current.stages.values() if stage.model == model],
         }
         for model in sorted(current.models)
@@ -111,6 +135,7 @@ def landing(request: HttpRequest) -> HttpResponse:
     facts |= {
         "offers": offers(current),
         "prices": prices(current),
+        "price_columns": PRICE_COLUMNS,
         # The longest first: it shows the most.
         "snippets": sorted(snippets(api_url(ENV)), key=lambda snippet: snippet.slug != "python"),
         "stages": [
@@ -124,4 +149,5 @@ def landing(request: HttpRequest) -> HttpResponse:
 def pricing(request: HttpRequest) -> HttpResponse:
     """Plans, every limit of each, model prices, and what people ask."""
     current = directory.in_force()
-    return render(request, "pages/pricing.html", {"offers": offers(current), "prices": prices(current)})
+    facts = {"offers": offers(current), "prices": prices(current), "price_columns": PRICE_COLUMNS}
+    return render(request, "pages/pricing.html", facts)

@@ -9,6 +9,8 @@ from django.template.loader import render_to_string
 from django.test import RequestFactory
 from django.utils import translation
 
+from billing.labels import TOKEN_CLASSES
+from billing.pricing import FrozenRates, Usage, classes
 from codexflow.catalogue import reasons
 from codexflow.catalogue.schema import ALL_STAGES, STAGES, parse
 from codexflow.catalogue.surfaces import PATHS, SURFACES
@@ -18,7 +20,9 @@ from codexflow.testing.pictures import LOOKS
 from codexflow.testing.scene import SHARES
 from keys import policy
 from logs import repeat
+from logs.forms import RANGE_NAMES
 from logs.litellm.mapping import SURFACE_OF_CALL_TYPE
+from logs.periods import RANGES
 from logs.reasons import LABELS
 from routing import labelled, lexicon, surfaces
 
@@ -30,11 +34,14 @@ def assert_same(copy: Iterable[object], home: Iterable[object], where: str) -> N
     assert not copied - members, f"{where} has {copied - members}, which the list does not have"
 
 
+NO_RATES = FrozenRates(input_nanos=0, cached_nanos=0, output_nanos=0)
 # Place -> its copy of the list, and the list.
 COPIES: dict[str, tuple[Iterable[object], Iterable[object]]] = {
     "routing/lexicon.py: TIE_ORDER": (lexicon.TIE_ORDER, STAGES),
     "codexflow/pages/views.py: STAGE_TEXTS": (STAGE_TEXTS, STAGES),
     "the demo's SHARES": ([stage for stage, _share in SHARES], ALL_STAGES),
+    "logs/forms.py: RANGE_NAMES": (RANGE_NAMES, RANGES),
+    "billing/labels.py: TOKEN_CLASSES": (TOKEN_CLASSES, [kind for kind, _tokens, _rate in classes(Usage(), NO_RATES)]),
     "logs/reasons.py: LABELS": (LABELS, [*reasons.REASONS, reasons.PAST_GATEWAY]),
     "routing/surfaces.py: SURFACES": ([surface.name for surface in surfaces.SURFACES], SURFACES),
     "logs/repeat.py: BODIES": (repeat.BODIES, SURFACES),
