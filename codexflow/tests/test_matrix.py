@@ -151,7 +151,9 @@ def test_the_menu_has_every_section_and_no_other() -> None:
 
 def test_every_page_lights_up_the_entry_of_the_menu_that_it_names(scene: Scene) -> None:
     client = Client()
-    client.force_login(scene.people["owner"])
+    owner = scene.people["owner"]
+    assert owner
+    client.force_login(owner)
     for route in OURS:
         where = scene.address(route)
         section = getattr(resolve(where).func, "section", None)
