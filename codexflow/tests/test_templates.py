@@ -22,6 +22,7 @@ from codexflow.env import REPOSITORY
 from codexflow.testing.texts import texts
 
 TEMPLATES = sorted((REPOSITORY / "templates").rglob("*.html"))
+LONGEST_LINE = 200
 TRANSLATED = [code for code, _name in settings.LANGUAGES if code != settings.LANGUAGE_CODE]
 CATALOGUE = REPOSITORY / "locale" / "tr" / "LC_MESSAGES" / "django.po"
 ALLAUTH_IN_TURKISH = Path(allauth.__file__).parent / "locale" / "tr" / "LC_MESSAGES" / "django.po"
@@ -38,6 +39,17 @@ def test_templates_compile_and_bring_nothing_that_the_policy_forbids(path: Path)
     for script in re.findall(r"<script[^>]*>", text):
         assert "src=" in script, script
     assert not re.search(r"https?://", re.sub(r"\{#.*?#\}", "", text)), "another host"
+
+
+def test_no_line_of_a_template_is_longer_than_a_screen() -> None:
+    long = [
+        f"{path.relative_to(REPOSITORY)}:{number} has {len(line)} characters"
+        for suffix in ("html", "txt")
+        for path in sorted((REPOSITORY / "templates").rglob(f"*.{suffix}"))
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if len(line) > LONGEST_LINE
+    ]
+    assert not long, "\n".join(long)
 
 
 def test_every_component_is_on_the_page_of_components() -> None:
