@@ -118,8 +118,9 @@ frontend/node_modules: frontend/package-lock.json
 	touch $@
 
 # Collect the texts of pages for translation. Needs gettext. Then edit locale/tr and run it again to compile.
+LANGUAGES := $(patsubst locale/%/LC_MESSAGES,%,$(wildcard locale/*/LC_MESSAGES))
 messages: $(VENV)/.dev
-	$(PY) manage.py makemessages --locale tr --no-location --no-wrap --no-obsolete --ignore 'frontend/*' --ignore staticfiles --ignore '.venv*'
+	$(PY) manage.py makemessages $(LANGUAGES:%=--locale %) --no-location --no-wrap --no-obsolete --ignore 'frontend/*' --ignore staticfiles --ignore '.venv*'
 	$(PY) -c "import pathlib, polib; [polib.pofile(str(path)).save_as_mofile(str(path.with_suffix('.mo'))) for path in pathlib.Path('locale').rglob('*.po')]"
 
 # What tests the agent doctor, where it is missing.
