@@ -93,7 +93,8 @@ def test_a_limit_of_an_organization_is_read_from_its_plan_or_account(name: str) 
 @pytest.mark.django_db
 @pytest.mark.parametrize("name", OF_KEYS)
 def test_a_limit_of_a_key_reaches_its_principal(name: str) -> None:
-    key = a_key(**{str(PLACES[name].key): SOME})
+    terms: dict[str, Any] = {str(PLACES[name].key): SOME}
+    key = a_key(**terms)
     principal = principal_of(key.row.public_id)
     assert principal is not None
     assert getattr(principal.limits[1], name) == SOME, f"keys/selectors.py: the principal forgets {name}"
@@ -141,7 +142,8 @@ def test_the_script_unpacks_every_limit_in_order() -> None:
 def test_a_limit_of_zero_admits_nothing(name: str, scope: int) -> None:
     """The script knows the limit, and its refusal has the documented code."""
     limits = [Limits(), Limits()]
-    limits[scope] = replace(limits[scope], **{name: 0})
+    zero: dict[str, Any] = {name: 0}
+    limits[scope] = replace(limits[scope], **zero)
     refused = asyncio.run(_refusal((limits[0], limits[1])))
     assert refused is not None, f"admit.lua ignores {name}"
     assert refused.code == PLACES[name].code
