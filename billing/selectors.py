@@ -78,6 +78,11 @@ def account_of(organization: Organization) -> Account:
     return Account.objects.select_related("plan").get(organization=organization)
 
 
+def retention_days_of(organization: Organization) -> int:
+    """How many days back its plan shows requests."""
+    return account_of(organization).plan.log_retention_days
+
+
 def seats_of(organization: Organization) -> int:
     """How many people its plan allows."""
     return account_of(organization).plan.seats

@@ -10,12 +10,13 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 
 from accounts.permissions import Action
 from accounts.tenancy import PageRequest, Tenant, organization_page
+from billing.selectors import retention_days_of
 from codexflow.lib.clock import now
 from logs.errors import TooManyExports
 from logs.exports import jobs
 from logs.models import ExportJob
+from logs.requests.forms import filter_form
 from logs.requests.selectors import estimate_of
-from logs.requests.views import filter_form, retention_days_of
 
 LISTED = 100
 
@@ -36,7 +37,7 @@ def export_new(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
     """Say what would be exported and about how much, then queue it. The filters are those of the log."""
     organization = tenant.organization
     form = filter_form(tenant, request.POST or request.GET)
-    filters = form.filters(now(), retention_days=retention_days_of(tenant))
+    filters = form.filters(now(), retention_days=retention_days_of(organization))
     error = _("A mistyped request id matches nothing.") if form.errors.get("id") else ""
     if request.method == "POST" and not error:
         chosen = request.POST.get("format", "")

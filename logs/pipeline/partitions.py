@@ -11,7 +11,7 @@ from django.db.models import Max
 
 from billing.models import Plan
 from codexflow.lib.clock import now
-from logs.usage.periods import kept_since
+from logs.pipeline.retention import kept_since
 
 logger = logging.getLogger(__name__)
 

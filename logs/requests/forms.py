@@ -6,15 +6,20 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django import forms
+from django.http import QueryDict
 from django.utils.translation import gettext_lazy as _
 
+from accounts.tenancy import Tenant
+from codexflow.catalogue import directory
 from codexflow.catalogue.schema import ALL_STAGES
 from codexflow.lib.ids import parse_id
+from keys.selectors import key_names_of
 from logs.requests.selectors import Filters
 from logs.usage.periods import RANGES
 
 _ID = re.compile(r"[0-9a-fA-F-]{1,36}")
 DEFAULT_RANGE = "7d"
+MAX_MEMBERS = 500
 STATUSES = [
     ("", _("Any status")),
     ("ok", _("Succeeded")),
@@ -94,3 +99,15 @@ class LogFilterForm(forms.Form):
             user_id=int(chosen["member"]) if "member" in chosen else None,
             id_prefix=chosen.get("id", ""),
         )
+
+
+def filter_form(tenant: Tenant, query: QueryDict) -> LogFilterForm:
+    """The log's filters, with the organization's own models, keys and members to choose from."""
+    names = key_names_of(tenant.organization)
+    members = tenant.organization.memberships.select_related("user").order_by("user__email")[:MAX_MEMBERS]
+    return LogFilterForm(
+        query,
+        models=sorted(directory.current().prices),
+        keys=[(str(pk), name) for pk, name in names.items()],
+        members=[(str(each.user_id), each.user.name or each.user.email) for each in members],
+    )

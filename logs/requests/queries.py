@@ -6,12 +6,12 @@ from typing import Any
 from rest_framework import serializers
 
 from accounts.models import Organization
-from billing.selectors import account_of
+from billing.selectors import retention_days_of
 from codexflow.lib.clock import now
 from codexflow.lib.errors import BadRequest
 from logs.models import RequestLog
+from logs.pipeline.retention import kept_since
 from logs.requests.selectors import Filters
-from logs.usage.periods import kept_since
 
 DEFAULT_DAYS = 7
 
@@ -39,7 +39,7 @@ class FilterQuery(serializers.Serializer[Any]):
     def filters(self, organization: Organization) -> Filters:
         """What was asked for, no further back than the organization's plan shows. Raises BadRequest."""
         wanted = self.validated_data
-        oldest = kept_since(now(), account_of(organization).plan.log_retention_days)
+        oldest = kept_since(now(), retention_days_of(organization))
         # Nothing is newer, and the calendar has an end.
         end = min(wanted.get("end", now() + timedelta(minutes=1)), now() + timedelta(days=1))
         start = wanted.get("start", max(end, oldest) - timedelta(days=DEFAULT_DAYS))

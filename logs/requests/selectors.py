@@ -1,5 +1,6 @@
 """Reading requests. Every function takes the tenant first."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -13,10 +14,23 @@ from codexflow.lib.clock import now
 from codexflow.lib.ids import uuid7_floor
 from logs.models import RequestLog, UpstreamAttempt, UsageHourly
 from logs.pipeline.events import BadEvent
+from logs.pipeline.retention import kept_since
 from logs.pipeline.rows import rates_of, usage_of
 from logs.pipeline.settlement import intent_of
 from logs.requests.charge import Charge, charge_of
-from logs.usage.periods import kept_since
+
+
+@dataclass(frozen=True, slots=True)
+class NamedRequest:
+    """A request with the name of its key."""
+
+    request: RequestLog
+    key_name: str
+
+
+def with_key_names(rows: Iterable[RequestLog], names: Mapping[UUID, str]) -> list[NamedRequest]:
+    """Join requests with the names of their keys; without a key, or with a deleted one, the name is empty."""
+    return [NamedRequest(row, names.get(row.key_id, "") if row.key_id else "") for row in rows]
 
 
 @dataclass(frozen=True, slots=True)

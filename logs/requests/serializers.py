@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
@@ -13,7 +12,6 @@ from logs.models import RequestLog, UpstreamAttempt
 from logs.requests import reasons
 from logs.requests.charge import Charge, Line
 from logs.requests.selectors import RequestDetail
-from logs.usage.series import Cell
 
 
 class TokensSerializer(serializers.Serializer[RequestLog]):
@@ -194,81 +192,3 @@ class RequestPageSerializer(serializers.Serializer[Any]):
 
     data = RequestRowSerializer(many=True)  # type: ignore[assignment] # a field that is named so
     next = serializers.CharField(allow_null=True)
-
-
-class QuantilesSerializer(serializers.Serializer[Any]):
-    """Milliseconds, within 5 %; null where nothing was measured."""
-
-    p50 = serializers.FloatField(allow_null=True)
-    p95 = serializers.FloatField(allow_null=True)
-    p99 = serializers.FloatField(allow_null=True)
-
-
-class UsageSumsSerializer(serializers.Serializer[Any]):
-    """What is added up."""
-
-    requests = serializers.IntegerField(source="sums.requests")
-    errors = serializers.IntegerField(source="sums.errors")  # type: ignore[assignment] # a field that is named so
-    disconnects = serializers.IntegerField(source="sums.disconnects")
-    prompt_tokens = serializers.IntegerField(source="sums.prompt_tokens")
-    cached_tokens = serializers.IntegerField(source="sums.cached_tokens")
-    completion_tokens = serializers.IntegerField(source="sums.completion_tokens")
-    reasoning_tokens = serializers.IntegerField(source="sums.reasoning_tokens")
-    cost_nanos = serializers.IntegerField(source="sums.cost_nanos")
-    latency_ms = QuantilesSerializer()
-    ttft_ms = QuantilesSerializer()
-
-
-class UsageCellSerializer(UsageSumsSerializer):
-    """The sums of one hour, day or month, of everything or of one group."""
-
-    start = serializers.SerializerMethodField()
-    day = serializers.DateField(source="bucket.day", help_text="The zone's calendar day on which the bucket begins.")
-    group = serializers.CharField(allow_null=True)
-
-    @extend_schema_field(OpenApiTypes.DATETIME)
-    def get_start(self, cell: Cell) -> str:
-        """With the offset that the asked zone has then; the framework would write it in the reader's own zone."""
-        return cell.bucket.start.isoformat()
-
-
-class UsagePageSerializer(serializers.Serializer[Any]):
-    """Sums over time, oldest first, and all of them together."""
-
-    interval = serializers.CharField()
-    tz = serializers.CharField()
-    start = serializers.DateField()
-    end = serializers.DateField()
-    group_by = serializers.CharField()
-    data = UsageCellSerializer(many=True)  # type: ignore[assignment] # a field that is named so
-    total = UsageSumsSerializer()
-
-
-class ReconciliationTotalsSerializer(serializers.Serializer[Any]):
-    """Drifts are LiteLLM's sum less ours, over what both have; in sums differences of different signs do not cancel."""
-
-    matched = serializers.IntegerField()
-    missing_here = serializers.IntegerField()
-    missing_there = serializers.IntegerField()
-    past_gateway = serializers.IntegerField()
-    differing = serializers.IntegerField()
-    token_drift = serializers.IntegerField()
-    cost_drift_nanos = serializers.IntegerField()
-
-
-class DayModelSerializer(ReconciliationTotalsSerializer):
-    """A day and a model."""
-
-    day = serializers.DateField()
-    model = serializers.CharField()
-    expected_cost_nanos = serializers.IntegerField()
-    told_cost_nanos = serializers.IntegerField(source="reported_cost_nanos")
-    missing_cost_nanos = serializers.IntegerField()
-    is_clean = serializers.BooleanField()
-
-
-class ReconciliationSerializer(serializers.Serializer[Any]):
-    """By day and model, and in all."""
-
-    data = DayModelSerializer(many=True)  # type: ignore[assignment] # a field that is named so
-    totals = ReconciliationTotalsSerializer()

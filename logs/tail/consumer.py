@@ -24,7 +24,7 @@ from typing_extensions import override
 
 from accounts.models import Organization
 from accounts.selectors import membership_of
-from billing.selectors import account_of
+from billing.selectors import retention_days_of
 from codexflow.lib.clock import monotonic_s, now
 from codexflow.lib.db import in_database
 from codexflow.lib.envelope import envelope
@@ -237,7 +237,7 @@ def since(organization_id: UUID, wish: Wish) -> Resumed:
     assert wish.after is not None  # noqa: S101 - asked by the caller
     known = RequestLog.objects.filter(organization_id=organization_id, request_id=wish.after).first()
     # A client may name any id; what is older than the plan shows is not told here either.
-    kept_days = account_of(Organization.objects.get(pk=organization_id)).plan.log_retention_days
+    kept_days = retention_days_of(Organization.objects.get(pk=organization_id))
     oldest, newest = now() - timedelta(days=kept_days), now()
     named = min(max(wish.after, uuid7_floor(oldest)), uuid7_floor(newest))
     begun = max(known.started_at, oldest) if known else started_at(named)

@@ -5,7 +5,6 @@ from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from typing import Literal
 
 HOUR = timedelta(hours=1)
-FOREVER_DAYS = 36_500
 Interval = Literal["hour", "day", "month"]
 # name in the URL -> days; a single day is cut into hours.
 RANGES = {"24h": 1, "7d": 7, "14d": 14, "30d": 30}
@@ -24,11 +23,6 @@ class Period:
 def midnight(day: date, zone: tzinfo) -> datetime:
     """When the day begins in the zone. Where the clocks skip midnight, the first moment after."""
     return datetime.combine(day, time.min, zone).astimezone(UTC).astimezone(zone)
-
-
-def kept_since(now: datetime, retention_days: int) -> datetime:
-    """From when on a plan shows requests. Some operators write a million days for ever; calendars have fewer."""
-    return now - timedelta(days=min(retention_days, FOREVER_DAYS))
 
 
 MONTH = "month"  # the calendar's, beside the names of RANGES
@@ -53,7 +47,7 @@ def _days(today: date, days: int, zone: tzinfo) -> Period:
     return Period(starts[0], midnight(today + timedelta(days=1), zone), starts, is_hourly=False)
 
 
-def before(name: str, period: Period, now: datetime, zone: tzinfo) -> tuple[datetime, datetime]:
+def period_before(name: str, period: Period, now: datetime, zone: tzinfo) -> tuple[datetime, datetime]:
     """What to compare the period named `name` with: as much of the time before it as is over of itself."""
     if period.is_hourly:
         return period.start - HOUR * 24, now - HOUR * 24

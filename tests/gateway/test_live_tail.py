@@ -25,10 +25,9 @@ from logs.litellm.ingest import take
 from logs.litellm.tests.factories import a_payload, mapped
 from logs.pipeline.drain import store
 from logs.pipeline.events import RANK_COUNTED
-from logs.pipeline.tests.test_drain import entries
 from logs.tail import publisher as announcements
 from logs.tail.consumer import MAX_OF_ONE
-from logs.tests.factories import an_event
+from logs.tests.factories import an_event, entries
 from tests.support.live import Gateway, Live
 from tests.support.waiting import until
 

@@ -21,17 +21,15 @@ from codexflow.lib import clock
 from codexflow.lib.ids import new_id, random_id
 from codexflow.lib.redis import sync_client
 from keys import secret
-from keys.models import ApiKey
 from keys.tests.factories import a_key
 from logs.litellm.ingest import forget_identities, forget_unmatched, retry, take
 from logs.litellm.resolve import PATIENCE
-from logs.litellm.tests.factories import a_payload, a_spend_row, mapped
+from logs.litellm.tests.factories import a_mapped_key, a_payload, a_spend_row, mapped
 from logs.models import ReportIdentity, RequestLog, UnmatchedReport, UpstreamAttempt
 from logs.pipeline.drain import store
 from logs.pipeline.events import RANK_COUNTED, RANK_LITELLM, RANK_NONE, RANK_PROVIDER, AttemptFact, UsageEvent, orphaned
-from logs.pipeline.tests.test_drain import entries
 from logs.pipeline.verify import verify_rollups
-from logs.tests.factories import RATES, an_event
+from logs.tests.factories import RATES, an_event, entries
 
 pytestmark = pytest.mark.django_db(transaction=True)
 REPORTED = Usage(prompt_tokens=120, completion_tokens=60)
@@ -60,13 +58,6 @@ def row_of(event: UsageEvent) -> RequestLog:
 
 def charged(request_id: UUID) -> int:
     return -sum(LedgerEntry.objects.filter(request_id=request_id).values_list("amount_nanos", flat=True))
-
-
-def a_mapped_key(name: str = "") -> ApiKey:
-    row = a_key().row
-    row.litellm_key_id = name or random_id().hex
-    row.save(update_fields=["litellm_key_id"])
-    return row
 
 
 # Attempts of ours

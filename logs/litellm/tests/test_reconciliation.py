@@ -22,8 +22,7 @@ from logs.litellm.reconciliation import DayModel, compare, totals
 from logs.litellm.tests.factories import a_payload, mapped
 from logs.pipeline.drain import store
 from logs.pipeline.events import RANK_PROVIDER, AttemptFact, UsageEvent
-from logs.pipeline.tests.test_drain import entries
-from logs.tests.factories import an_event
+from logs.tests.factories import an_event, entries
 
 pytestmark = pytest.mark.django_db(transaction=True)
 USAGE = Usage(prompt_tokens=120, completion_tokens=60)

@@ -16,19 +16,16 @@ from billing.tests.factories import an_organization
 from codexflow.lib import clock
 from codexflow.lib.ids import random_id
 from codexflow.lib.redis import sync_client
-from keys.models import ApiKey
-from keys.tests.factories import a_key
 from logs.litellm import sync as syncing
 from logs.litellm.client import KeyRefused, LitellmClient, LitellmError, NoDatabase
 from logs.litellm.ingest import Taken, take
 from logs.litellm.sync import WIDE, alone, days_back, read_window
-from logs.litellm.tests.factories import a_payload, a_spend_row
+from logs.litellm.tests.factories import a_mapped_key, a_payload, a_spend_row
 from logs.models import RequestLog, SyncRun, UnmatchedReport
 from logs.pipeline.drain import store
 from logs.pipeline.events import RANK_COUNTED, AttemptFact, UsageEvent
-from logs.pipeline.tests.test_drain import entries
 from logs.pipeline.verify import verify_rollups
-from logs.tests.factories import an_event
+from logs.tests.factories import an_event, entries
 from tests.support.litellm_admin import ADMIN_KEY, LitellmAdmin
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -74,13 +71,6 @@ def read(litellm: LitellmAdmin) -> SyncRun:
 def a_request(number: int = 0) -> UsageEvent:
     won = AttemptFact(n=1, model="gpt-4o-mini", status=200, first_byte_ms=1, response_id=f"chatcmpl-{number}")
     return an_event(an_organization().id, random_id(), rank=RANK_COUNTED, attempts=(won,))
-
-
-def a_mapped_key(name: str) -> ApiKey:
-    row = a_key().row
-    row.litellm_key_id = name
-    row.save(update_fields=["litellm_key_id"])
-    return row
 
 
 def spend_row(call_id: str, **fields: Any) -> dict[str, Any]:

@@ -24,8 +24,7 @@ from codexflow.lib import clock
 from codexflow.lib.ids import random_id
 from logs.litellm.ingest import retry, take
 from logs.litellm.report import Report
-from logs.litellm.tests.factories import a_payload, a_spend_row, mapped
-from logs.litellm.tests.test_ingest import a_mapped_key
+from logs.litellm.tests.factories import a_mapped_key, a_payload, a_spend_row, mapped
 from logs.models import ReportIdentity, RequestLog, UnmatchedReport, UpstreamAttempt, UsageDaily, UsageHourly
 from logs.pipeline.drain import store
 from logs.pipeline.events import (
@@ -39,9 +38,8 @@ from logs.pipeline.events import (
 )
 from logs.pipeline.merge import ReportedUsage, better, corrected, merge, winner_of
 from logs.pipeline.rollups import Folded
-from logs.pipeline.tests.test_drain import books, entries
 from logs.pipeline.verify import verify_rollups
-from logs.tests.factories import RATES, an_event
+from logs.tests.factories import RATES, an_event, entries, written_by_drain
 from tests.support.examples import examples
 
 IDS = UUID(int=1), UUID(int=2)
@@ -129,7 +127,7 @@ class Row:
         self.charged_nanos += new.cost_nanos - (old.cost_nanos if old else 0)
         self.event = replace(new, attempts=(), prompt_tokens_guess=0)
 
-    def books(self) -> Any:
+    def written_by_drain(self) -> Any:
         """Everything but empty rollup buckets, which a difference leaves behind."""
         assert self.rollups is not None
         days = sorted((repr(key), repr(sums)) for key, sums in self.rollups.days.items() if sums.requests)
@@ -158,7 +156,7 @@ def with_gaps(words: Sequence[Word], dice: random.Random) -> list[Word]:
 def test_five_deliveries_shuffled_with_gaps_end_as_one(words: list[Word], seed: int) -> None:
     plain = end_of(words)
     row = end_of(with_gaps(words, random.Random(seed)))  # noqa: S311 - shuffling
-    assert row.books() == plain.books()
+    assert row.written_by_drain() == plain.written_by_drain()
     assert row.event is not None
     assert row.charged_nanos == row.event.cost_nanos == cost_nanos(row.event.usage, RATES)
 
@@ -245,7 +243,7 @@ def deliver(said: Sequence[Said], dice: random.Random, *, at_once: int) -> None:
 def all_books(organization_id: UUID) -> dict[str, Any]:
     ids = RequestLog.objects.filter(organization_id=organization_id).values_list("request_id", flat=True)
     attempts = UpstreamAttempt.objects.filter(request_id__in=list(ids)).order_by("request_id", "n")
-    return {**books(organization_id), "attempts": list(attempts.values())}
+    return {**written_by_drain(organization_id), "attempts": list(attempts.values())}
 
 
 def forget_everything() -> None:

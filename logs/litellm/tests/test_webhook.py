@@ -23,8 +23,7 @@ from logs.litellm.webhook import PATH, MinuteCount, Webhook
 from logs.models import DeadLetter, RequestLog
 from logs.pipeline.drain import store
 from logs.pipeline.events import RANK_COUNTED, RANK_LITELLM
-from logs.pipeline.tests.test_drain import entries
-from logs.tests.factories import an_event
+from logs.tests.factories import an_event, entries
 
 KEYS = ("first-key", "second-key")
 

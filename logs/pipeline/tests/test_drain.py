@@ -2,9 +2,7 @@
 
 import random
 import re
-from collections.abc import Sequence
 from datetime import UTC, date, datetime, time, timedelta
-from typing import Any
 from unittest.mock import patch
 from uuid import UUID
 
@@ -37,50 +35,14 @@ from logs.pipeline.events import (
     RANK_NONE,
     RANK_PROGRESS,
     RANK_PROVIDER,
-    UsageEvent,
     encode,
     orphaned,
 )
 from logs.pipeline.rows import stored_rows
 from logs.pipeline.settlement import unreported_requests
 from logs.pipeline.verify import verify_rollups
-from logs.tests.factories import RATES, an_event
+from logs.tests.factories import RATES, SHARD, an_event, another_report, entries, written_by_drain
 from tests.support.examples import examples
-
-SHARD = ShardKeys.of("test", 0)
-
-
-def entries(events: Sequence[UsageEvent]) -> list[Entry]:
-    return [Entry(SHARD, f"{number}-0".encode(), encode(event)) for number, event in enumerate(events, start=1)]
-
-
-def better(event: UsageEvent, rank: int, **tokens: int) -> UsageEvent:
-    """Another report about the same request."""
-    usage = Usage(**tokens)
-    source = "sweeper" if rank == RANK_PROGRESS else "webhook" if rank == RANK_LITELLM else "gateway"
-    return msgspec.structs.replace(
-        event, usage=usage, rank=rank, cost_nanos=cost_nanos(usage, event.rates), source=source
-    )
-
-
-def books(organization_id: Any) -> dict[str, Any]:
-    """Everything that the drain writes, without what only says when or in how many steps."""
-    mine = {"organization_id": organization_id}
-    rows = RequestLog.objects.filter(**mine).order_by("request_id").values()
-    ledger = LedgerEntry.objects.filter(**mine).exclude(request_id=None).values_list("request_id", "amount_nanos")
-    sums: dict[Any, int] = {}
-    for request_id, amount in ledger:
-        sums[request_id] = sums.get(request_id, 0) + amount
-    return {
-        "rows": [{name: value for name, value in row.items() if name != "revision"} for row in rows],
-        "ledger": sums,
-        "hours": list(
-            UsageHourly.objects.filter(**mine).exclude(requests=0).order_by("hour", "model", "key_id").values()
-        ),
-        "days": list(UsageDaily.objects.filter(**mine).exclude(requests=0).order_by("day", "model", "key_id").values()),
-        "spend": list(SpendDaily.objects.filter(**mine).order_by("key_id").values()),
-        "spent": Account.objects.get(**mine).spent_nanos,
-    }
 
 
 @pytest.mark.django_db(transaction=True)
@@ -90,9 +52,11 @@ def test_any_order_any_number_of_times_ends_in_the_same_books(seed: int, cuts: l
     dice = random.Random(seed)  # noqa: S311 - shuffling
     organization = an_organization()
     events = [an_event(organization.id, random_id(), model=dice.choice(["a", "b"])) for _ in range(4)]
-    counted = [better(event, RANK_COUNTED, prompt_tokens=5, completion_tokens=dice.randrange(9)) for event in events]
+    counted = [
+        another_report(event, RANK_COUNTED, prompt_tokens=5, completion_tokens=dice.randrange(9)) for event in events
+    ]
     store(entries(events))
-    expected = books(organization.id)
+    expected = written_by_drain(organization.id)
     for model in (RequestLog, UsageHourly, UsageDaily, SpendDaily, UpstreamAttempt):
         model.objects.all().delete()
     with connection.cursor() as cursor:
@@ -105,7 +69,7 @@ def test_any_order_any_number_of_times_ends_in_the_same_books(seed: int, cuts: l
     for cut in [*cuts, len(delivered)]:
         store(entries(delivered[start : start + cut]))
         start += cut
-    assert books(organization.id) == expected
+    assert written_by_drain(organization.id) == expected
     assert verify_rollups() == []
 
 
@@ -113,7 +77,7 @@ def test_any_order_any_number_of_times_ends_in_the_same_books(seed: int, cuts: l
 def test_a_better_report_writes_the_difference_to_ledger_and_rollups() -> None:
     organization = an_organization()
     event = an_event(organization.id, random_id())
-    store(entries([better(event, RANK_PROGRESS, prompt_tokens=10, completion_tokens=2)]))
+    store(entries([another_report(event, RANK_PROGRESS, prompt_tokens=10, completion_tokens=2)]))
     done = store(entries([event]))
     assert (done.corrected, done.stored) == (1, 0)
     row = RequestLog.objects.get(request_id=event.request_id)
@@ -145,7 +109,7 @@ def test_a_correction_of_a_closed_month_is_booked_today_and_leaves_that_months_m
     noon = datetime.combine(past, time(12), UTC)
     number = (past - date(1970, 1, 1)).days
     event = an_event(organization.id, key_id, day=number, request_id=UUID(int=uuid7_floor(noon).int + 1))
-    estimate = better(event, RANK_PROGRESS, prompt_tokens=10, completion_tokens=2)
+    estimate = another_report(event, RANK_PROGRESS, prompt_tokens=10, completion_tokens=2)
     with patch.object(clock, "now", lambda: noon):
         store(entries([estimate]))  # while the month was open
 
@@ -198,7 +162,7 @@ def test_what_a_cache_took_in_is_kept_with_its_price_and_corrected_by_it() -> No
     event = msgspec.structs.replace(event, cost_nanos=cost_nanos(event.usage, rates))
     store(entries([event]))
     report = {name: getattr(told, name) for name in Usage.__struct_fields__}
-    store(entries([better(event, RANK_LITELLM, **report)]))
+    store(entries([another_report(event, RANK_LITELLM, **report)]))
     (row, _), *_ = stored_rows([event.request_id]).values()
     assert (row.usage, row.rates, row.cost_nanos) == (told, rates, cost_nanos(told, rates))
     ledger = LedgerEntry.objects.filter(request_id=event.request_id).values_list("amount_nanos", flat=True)
@@ -210,10 +174,10 @@ def test_a_worse_report_changes_nothing() -> None:
     organization = an_organization()
     event = an_event(organization.id, random_id())
     store(entries([event]))
-    before = books(organization.id)
-    done = store(entries([better(event, RANK_COUNTED, prompt_tokens=999, completion_tokens=999)]))
+    before = written_by_drain(organization.id)
+    done = store(entries([another_report(event, RANK_COUNTED, prompt_tokens=999, completion_tokens=999)]))
     assert done.repeated == 1
-    assert books(organization.id) == before
+    assert written_by_drain(organization.id) == before
 
 
 @pytest.mark.django_db(transaction=True)
@@ -295,8 +259,10 @@ def test_partitions_are_made_ahead_and_strangers_are_seen() -> None:
 @pytest.mark.django_db(transaction=True)
 def test_a_correction_by_somebody_else_keeps_the_number_of_attempts() -> None:
     event = an_event(an_organization().id, random_id())
-    store(entries([better(event, RANK_COUNTED, prompt_tokens=5, completion_tokens=2)]))
-    report = msgspec.structs.replace(better(event, RANK_LITELLM, prompt_tokens=9, completion_tokens=3), attempts=())
+    store(entries([another_report(event, RANK_COUNTED, prompt_tokens=5, completion_tokens=2)]))
+    report = msgspec.structs.replace(
+        another_report(event, RANK_LITELLM, prompt_tokens=9, completion_tokens=3), attempts=()
+    )
     assert store(entries([report])).corrected == 1
     assert RequestLog.objects.get(request_id=event.request_id).attempts == 1
 
@@ -314,9 +280,9 @@ def test_the_gateways_word_after_a_sweepers_brings_its_attempts() -> None:
 @pytest.mark.django_db
 def test_a_correction_looks_only_into_the_days_of_its_requests() -> None:
     event = an_event(an_organization().id, random_id())
-    store(entries([better(event, RANK_COUNTED, prompt_tokens=5, completion_tokens=2)]))
+    store(entries([another_report(event, RANK_COUNTED, prompt_tokens=5, completion_tokens=2)]))
     with CaptureQueriesContext(connection) as asked:
-        store(entries([better(event, RANK_PROVIDER, prompt_tokens=9, completion_tokens=3)]))
+        store(entries([another_report(event, RANK_PROVIDER, prompt_tokens=9, completion_tokens=3)]))
     (update,) = [each["sql"] for each in asked if each["sql"].startswith("UPDATE request_log")]
     with connection.cursor() as cursor:
         cursor.execute(f"EXPLAIN {update}")

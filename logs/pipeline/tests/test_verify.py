@@ -12,9 +12,8 @@ from codexflow.lib import clock
 from codexflow.lib.ids import random_id, uuid7_floor
 from logs.models import UsageDaily, UsageHourly
 from logs.pipeline.drain import store
-from logs.pipeline.tests.test_drain import entries
 from logs.pipeline.verify import verify_rollups
-from logs.tests.factories import an_event
+from logs.tests.factories import an_event, entries
 
 pytestmark = pytest.mark.django_db(transaction=True)
 DAY = timedelta(days=1)

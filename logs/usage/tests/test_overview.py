@@ -10,7 +10,7 @@ from codexflow.lib.ids import random_id
 from logs.models import UsageDaily, UsageHourly
 from logs.pipeline.histogram import of as of_ms
 from logs.usage.overview import chart_of, latency_of, sums_before
-from logs.usage.periods import Period, before, period_of
+from logs.usage.periods import Period, period_before, period_of
 
 pytestmark = pytest.mark.django_db
 
@@ -75,7 +75,7 @@ ZONES = ("UTC", "Europe/Istanbul", "America/New_York", "Asia/Kolkata", "Pacific/
 def test_days_are_those_of_the_readers_zone_to_the_hour(zone_name: str, moment: datetime) -> None:
     organization_id, zone = random_id(), ZoneInfo(zone_name)
     period = period_of("30d", moment, zone)
-    earlier = before("30d", period, moment, zone)
+    earlier = period_before("30d", period, moment, zone)
     hours = [earlier[0].astimezone(UTC).replace(minute=0) + timedelta(hours=n) for n in range(-26, 61 * 24)]
     counted = {hour: n * n % 1009 + 1 for n, hour in enumerate(hours)}
     for hour, requests in counted.items():
@@ -102,7 +102,7 @@ def hour_is_in(hour: datetime, period: Period) -> bool:
 def test_percentiles_come_from_all_histograms_of_the_time(name: str) -> None:
     organization_id, now, zone = random_id(), datetime(2026, 3, 18, 12, 30, tzinfo=UTC), ZoneInfo("UTC")
     period = period_of(name, now, zone)
-    earlier = before(name, period, now, zone)
+    earlier = period_before(name, period, now, zone)
     for start, latency_ms, ttft_ms in ((earlier[0], 50, 9), (period.start, 1000, 100), (period.buckets[-1], 3000, 300)):
         for _ in range(2):
             facts = {"latency_histogram": of_ms([latency_ms]), "ttft_histogram": of_ms([ttft_ms])}
