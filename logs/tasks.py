@@ -13,7 +13,7 @@ from logs.exports import jobs
 from logs.litellm import daily, ingest, stream, sync
 from logs.pipeline import drain, partitions, sweeper, verify
 from logs.pipeline.reconcile import reconcile
-from logs.tail.publisher import Announcer
+from logs.tail.publisher import TailPublisher
 
 
 @shared_task
@@ -24,13 +24,13 @@ def drain_usage() -> str:
         redis,
         prefix=prefix,
         consumer=_consumer(),
-        on_batch=partial(_announce, Announcer(redis, prefix)),
+        on_batch=partial(_publish, TailPublisher(redis, prefix)),
     )
     return f"read {done.read}, stored {done.stored}, corrected {done.corrected}, dead {done.dead}"
 
 
-def _announce(announcer: Announcer, batch: drain.Drained) -> None:
-    announcer.announce(batch.new_rows, batch.corrected_rows)
+def _publish(publisher: TailPublisher, batch: drain.Drained) -> None:
+    publisher.publish(batch.new_rows, batch.corrected_rows)
 
 
 def _consumer() -> str:

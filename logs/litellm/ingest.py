@@ -56,7 +56,7 @@ from logs.pipeline.rows import (
     update_rows,
     write_reported,
 )
-from logs.tail.publisher import Announcer
+from logs.tail.publisher import TailPublisher
 
 logger = logging.getLogger(__name__)
 
@@ -120,7 +120,7 @@ def take(
         batch.postings.write()
     _count(batch, redis, prefix)
     if redis is not None:
-        transaction.on_commit(partial(_announce, batch, redis, prefix))
+        transaction.on_commit(partial(_publish, batch, redis, prefix))
     return batch.taken
 
 
@@ -366,10 +366,10 @@ def _count(batch: _Batch, redis: "Redis | None", prefix: str) -> None:
         logger.warning("litellm.not_counted_yet", exc_info=True)
 
 
-def _announce(batch: _Batch, redis: "Redis", prefix: str) -> None:
+def _publish(batch: _Batch, redis: "Redis", prefix: str) -> None:
     """Publish recent rows to the live tail; an import of last month is nothing that happens now."""
     since_ms = clock.now_ms() - LIVE_TAIL_MS
     new, changed = (
         [event for event in events if event.started_ms >= since_ms] for events in (batch.new_rows, batch.corrected_rows)
     )
-    Announcer(redis, prefix).announce(new, changed)
+    TailPublisher(redis, prefix).publish(new, changed)

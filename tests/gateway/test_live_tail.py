@@ -25,8 +25,8 @@ from logs.litellm.ingest import take
 from logs.litellm.tests.factories import a_payload, mapped
 from logs.pipeline.drain import store
 from logs.pipeline.events import RANK_COUNTED
-from logs.tail import publisher as announcements
-from logs.tail.consumer import MAX_OF_ONE
+from logs.tail import publisher
+from logs.tail.consumer import MAX_CLIENTS_PER_USER
 from logs.tests.factories import an_event, entries
 from tests.support.live import Gateway, Live
 from tests.support.waiting import until
@@ -216,7 +216,7 @@ def test_a_flood_of_rows_is_cut_to_what_one_can_read_and_counted(live: Live) -> 
         started_s = monotonic_s()
         for _ in range(10):
             events = [an_event(organization.pk, key_id) for _ in range(50)]
-            assert announcements.Announcer(live.redis, live.prefix).announce(events) == 1
+            assert publisher.TailPublisher(live.redis, live.prefix).publish(events) == 1
         shown, skipped, messages = 0, 0, 0
         while shown + skipped < 500:
             message = heard(connection, "rows")
@@ -228,12 +228,12 @@ def test_a_flood_of_rows_is_cut_to_what_one_can_read_and_counted(live: Live) -> 
 
 def test_nothing_is_published_when_nobody_listens(live: Live) -> None:
     organization, key_id = an_organization(), random_id()
-    assert announcements.Announcer(live.redis, live.prefix).announce([an_event(organization.pk, key_id)]) == 0
+    assert publisher.TailPublisher(live.redis, live.prefix).publish([an_event(organization.pk, key_id)]) == 0
     with tail(live, organization.slug, owner_of(organization)) as connection:
         begun(connection)
-        assert announcements.Announcer(live.redis, live.prefix).announce([an_event(organization.pk, key_id)]) == 1
-    key = announcements.listening_key(live.prefix, organization.pk)
-    assert 0 < int(live.redis.ttl(key)) <= announcements.LISTENING_S
+        assert publisher.TailPublisher(live.redis, live.prefix).publish([an_event(organization.pk, key_id)]) == 1
+    key = publisher.watched_key(live.prefix, organization.pk)
+    assert 0 < int(live.redis.ttl(key)) <= publisher.WATCHED_TTL_S
 
 
 def test_the_tail_ends_with_the_membership_and_with_the_session(live: Live) -> None:
@@ -271,7 +271,7 @@ def test_one_person_does_not_take_every_place(live: Live) -> None:
     ben, vic = a_member(organization), a_member(organization, "viewer")
     gateway = live.new_gateway()
     with ExitStack() as stack:
-        for _ in range(MAX_OF_ONE):
+        for _ in range(MAX_CLIENTS_PER_USER):
             begun(stack.enter_context(tail(gateway, organization.slug, ben)))
         with pytest.raises(ConnectionClosed) as caught, tail(gateway, organization.slug, ben) as connection:
             begun(connection)
