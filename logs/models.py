@@ -394,16 +394,16 @@ class ExportJob(models.Model):
 
 
 class RequestContent(models.Model):
-    """Prompt and answer of a request whose organization wants them kept. Nothing else of the house holds either."""
+    """Prompt and response of a request, for an organization that stores them. No other table holds either."""
 
     request_id = models.UUIDField(primary_key=True)
     organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="+", db_index=False)
     kept_until = models.DateTimeField()
-    # As they went over the wire, compressed (logs/content/codec.py); cut where they were larger than what is kept.
+    # The bytes on the wire, compressed and cut to a maximum (logs/content/codec.py).
     request = models.BinaryField()
-    answer = models.BinaryField()
+    response = models.BinaryField()
     is_request_cut = models.BooleanField()
-    is_answer_cut = models.BooleanField()
+    is_response_cut = models.BooleanField()
 
     class Meta:
         db_table = "request_content"

@@ -85,13 +85,13 @@ class LedgerLineSerializer(serializers.Serializer[Any]):
 
 
 class RequestContentSerializer(serializers.Serializer[Texts]):
-    """Prompt and answer as they went over the wire; a streamed answer is its events."""
+    """Prompt and response (`answer`) as they went over the wire; a streamed response is its events."""
 
     request_id = serializers.UUIDField()
     request = serializers.CharField(help_text="The body of the request, as text.")
-    answer = serializers.CharField(help_text="Empty when there was none.")
+    answer = serializers.CharField(source="response", help_text="Empty when there was none.")
     is_request_cut = serializers.BooleanField(help_text="The end is missing: at most 256 KB of each are kept.")
-    is_answer_cut = serializers.BooleanField()
+    is_answer_cut = serializers.BooleanField(source="is_response_cut")
     kept_until = serializers.DateTimeField()
 
 
