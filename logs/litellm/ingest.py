@@ -46,7 +46,7 @@ from logs.models import ReportIdentity, UnmatchedReport
 from logs.pipeline.events import RANK_LITELLM, UsageEvent
 from logs.pipeline.merge import DIRECT, ReportedUsage, better, corrected, merge_direct
 from logs.pipeline.postings import Postings
-from logs.pipeline.rollups import NOBODY
+from logs.pipeline.rollups import NO_KEY
 from logs.pipeline.rows import (
     AttemptReport,
     ReportedAttempts,
@@ -355,7 +355,7 @@ def _unmatched_row(call: Call, unmatched: Unmatched) -> UnmatchedReport:
 
 def _count(batch: _Batch, redis: "Redis | None", prefix: str) -> None:
     """Count calls past the gateway toward the limits in Redis; PostgreSQL has them already."""
-    mark_used({event.key_id for event in batch.new_rows} - {NOBODY})
+    mark_used({event.key_id for event in batch.new_rows} - {NO_KEY})
     if redis is None:
         return
     try:

@@ -1,4 +1,4 @@
-"""Resolve what LiteLLM reports: each call to exactly one thing that is known of it. Reads only.
+"""Resolve each call that LiteLLM reports to exactly one known thing. Reads only.
 
 A call is resolved in one of four ways, tried in this order.
 1. Its call id names an attempt of ours (`AttemptOf`). A customer of LiteLLM may send any call id, so the key must be
@@ -37,7 +37,7 @@ from logs.litellm.mapping import MASTER_KEY
 from logs.litellm.report import Report, attempt_of, digest_of, id_of
 from logs.models import ReportIdentity, RequestLog, UnmatchedReport
 from logs.pipeline.partitions import DAYS_BACK
-from logs.pipeline.rollups import NOBODY
+from logs.pipeline.rollups import NO_KEY
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ State: TypeAlias = UnmatchedReport.State
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """All reports of one call, the most telling first, and when the first of them was received."""
+    """All reports of one call, the most informative first, and when the first of them was received."""
 
     reports: tuple[Report, ...]
     received_at: datetime
@@ -78,14 +78,14 @@ class CallOwner:
     """The organization, key and user of a call past the gateway, with the prices it is charged at; none: free."""
 
     organization_id: UUID
-    key_id: UUID = NOBODY
+    key_id: UUID = NO_KEY
     user_id: int | None = None
     rates: Mapping[str, FrozenRates] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class AttemptOf:
-    """The call is attempt `n` of a request of the gateway. `is_inferred`: told by its content, not by its call id."""
+    """The call is attempt `n` of a request of the gateway. `is_inferred`: found by its content, not by its call id."""
 
     request_id: UUID
     n: int
@@ -293,7 +293,7 @@ def _owners_of(reports: Sequence[Report], owner: ApiKey | None) -> dict[UUID, Ca
         if key is not None:
             found[report.digest] = CallOwner(key.organization_id, key.pk, key.created_by_id)
         elif named.user_id in by_user:
-            found[report.digest] = CallOwner(by_user[named.user_id], NOBODY, named.user_id)
+            found[report.digest] = CallOwner(by_user[named.user_id], NO_KEY, named.user_id)
     return _with_rates(found)
 
 
@@ -341,7 +341,7 @@ def _without_a_row(
 
 
 def _missing_rows(ids: set[UUID]) -> set[UUID]:
-    # Bounded on both sides, so that only the partitions of these days are looked into.
+    # Bounded on both sides, so that only the partitions of these days are read.
     rows = RequestLog.objects.filter(request_id__in=ids, request_id__gte=min(ids), request_id__lte=max(ids))
     return ids - set(rows.values_list("request_id", flat=True))
 

@@ -17,7 +17,7 @@ from logs.content.store import content_of
 from logs.errors import ContentNotKept
 from logs.requests.queries import FilterQuery
 from logs.requests.search import find_requests
-from logs.requests.selectors import is_on_its_way, request_of
+from logs.requests.selectors import is_pending, request_of
 from logs.requests.serializers import (
     PendingRequestSerializer,
     RequestContentSerializer,
@@ -36,9 +36,7 @@ class RequestView(ManagementView):
         operation_id="requests_show",
         responses={
             200: RequestSerializer,
-            202: OpenApiResponse(
-                PendingRequestSerializer, description="Known, but its row is still on its way: ask again in a second."
-            ),
+            202: OpenApiResponse(PendingRequestSerializer, description="Known, but not stored yet: retry in a second."),
             404: OpenApiResponse(description="No such request in this organization."),
         },
     )
@@ -49,23 +47,23 @@ class RequestView(ManagementView):
         if detail is not None:
             ledger = ledger_of_request(caller.organization, request_id)
             return Response(RequestSerializer(detail, context={"ledger": ledger}).data)
-        if is_on_its_way(sync_client(settings.ENV.redis_url), settings.ENV.redis_prefix, organization_id, request_id):
+        if is_pending(sync_client(settings.ENV.redis_url), settings.ENV.redis_prefix, organization_id, request_id):
             return Response({"id": str(request_id), "state": "pending"}, status=202, headers={"Retry-After": "1"})
         raise NotFound
 
 
 class RequestContentView(ManagementView):
-    """Prompt and answer of one request, where the organization wants them kept."""
+    """Prompt and response of one request, where the organization stores them."""
 
     @extend_schema(
         operation_id="requests_content",
         responses={
             200: RequestContentSerializer,
-            404: OpenApiResponse(description="No such request, or (`content_not_kept`) nothing is kept of it."),
+            404: OpenApiResponse(description="No such request, or (`content_not_kept`) its content is not stored."),
         },
     )
     def get(self, request: Request, request_id: UUID) -> Response:
-        """Prompt and answer as they went over the wire, for owners, administrators and developers."""
+        """Prompt and response as they went over the wire, for owners, administrators and developers."""
         caller = caller_of(request)
         caller.require(Action.READ_CONTENT)
         organization = caller.organization
@@ -78,7 +76,7 @@ class RequestContentView(ManagementView):
 
 
 class RequestQuery(FilterQuery):
-    """Which page of which requests."""
+    """Filters and page of the list of requests."""
 
     before = serializers.UUIDField(required=False, help_text="`next` of the page before.")
     limit = serializers.IntegerField(required=False, min_value=1, max_value=MAX_PAGE, default=50)

@@ -1,4 +1,4 @@
-"""Filters of the request log, as the URL has them."""
+"""Form of the request log's filters, read from the URL."""
 
 import re
 from collections.abc import Sequence
@@ -39,7 +39,7 @@ Choices = Sequence[tuple[str, str]]
 
 
 class LogFilterForm(forms.Form):
-    """Every filter is optional; what makes no sense is left out rather than refused."""
+    """Filters, all optional. An invalid one is left out, not refused."""
 
     id = forms.CharField(label=_("Request id"), required=False, max_length=36, strip=True)
     status = forms.ChoiceField(label=_("Status"), required=False, choices=STATUSES)
@@ -71,22 +71,22 @@ class LogFilterForm(forms.Form):
 
     @property
     def chosen(self) -> dict[str, str]:
-        """The filters that are set, for links."""
+        """Filters that are set, for links."""
         self.is_valid()
         return {name: str(value) for name, value in self.cleaned_data.items() if value}
 
     @property
     def named(self) -> list[tuple[str, str]]:
-        """The filters that are set, as people read them: what it is and which."""
-        found = []
+        """Labels and values of the filters that are set, for display."""
+        labels = []
         for name, value in {"range": DEFAULT_RANGE, **self.chosen}.items():
             field = self.fields[name]
             choices: dict[Any, Any] = dict(getattr(field, "choices", ()))
-            found.append((str(field.label), str(choices.get(value, value))))
-        return found
+            labels.append((str(field.label), str(choices.get(value, value))))
+        return labels
 
     def filters(self, now: datetime, *, retention_days: int) -> Filters:
-        """What the form says, no further back than the plan keeps."""
+        """Filters of the form, no further back than the plan's retention."""
         chosen = self.chosen
         days = min(RANGES[chosen.get("range", DEFAULT_RANGE)], retention_days)
         return Filters(

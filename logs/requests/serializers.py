@@ -1,4 +1,4 @@
-"""What the management API says of a request."""
+"""Requests as the management API returns them."""
 
 from typing import Any
 
@@ -33,7 +33,7 @@ class TokensSerializer(serializers.Serializer[RequestLog]):
 
 
 class CostSerializer(serializers.Serializer[RequestLog]):
-    """What the request cost: integer nano-USD, and the same in USD for reading."""
+    """Cost of the request: integer nano-USD, and the same in USD for display."""
 
     nanos = serializers.IntegerField(source="cost_nanos")
     usd = serializers.SerializerMethodField()
@@ -65,7 +65,7 @@ class ChargeLineSerializer(serializers.Serializer[Line]):
 
 
 class ChargeSerializer(serializers.Serializer[Charge]):
-    """Why the request cost what it did."""
+    """Charge of the request, explained."""
 
     lines = ChargeLineSerializer(many=True)
     margin_bp = serializers.IntegerField(help_text="The plan's margin in basis points.")
@@ -74,7 +74,7 @@ class ChargeSerializer(serializers.Serializer[Charge]):
 
 
 class LedgerLineSerializer(serializers.Serializer[Any]):
-    """A step of the money's way. `amount_nanos` is negative for a charge; a hold moves nothing, it only sets aside."""
+    """One ledger entry. `amount_nanos` is negative for a charge; a hold moves nothing, it only sets money aside."""
 
     kind = serializers.ChoiceField(["hold", "settle", "adjustment", "refund"])
     amount_nanos = serializers.IntegerField()
@@ -126,11 +126,11 @@ class RequestSerializer(serializers.Serializer[RequestDetail]):
     ledger = serializers.SerializerMethodField()
 
     def get_stage_reason_text(self, detail: RequestDetail) -> str:
-        return reasons.in_words(detail.row.stage_reason)
+        return reasons.label_of(detail.row.stage_reason)
 
     @extend_schema_field(LedgerLineSerializer(many=True))
     def get_ledger(self, detail: RequestDetail) -> list[dict[str, Any]]:
-        """The hold was never a line of the ledger; it stands first because the story begins with it."""
+        """Ledger entries of the request. The hold comes first, though the ledger has no entry for it."""
         row = detail.row
         hold = {
             "kind": "hold",
@@ -156,7 +156,7 @@ class RequestSerializer(serializers.Serializer[RequestDetail]):
 
 
 class PendingRequestSerializer(serializers.Serializer[Any]):
-    """A request that runs, or whose row is still on its way."""
+    """A request that is running, or not stored yet."""
 
     id = serializers.UUIDField()
     state = serializers.ChoiceField(["pending"])
@@ -188,7 +188,7 @@ class RequestRowSerializer(serializers.Serializer[Any]):
 
 
 class RequestPageSerializer(serializers.Serializer[Any]):
-    """A page of requests. `next` is the `before` of the page that follows; null at the end."""
+    """A page of requests. `next` is the `before` of the next page; null at the end."""
 
     data = RequestRowSerializer(many=True)  # type: ignore[assignment] # a field that is named so
     next = serializers.CharField(allow_null=True)

@@ -21,7 +21,7 @@ from codexflow.lib.clock import now
 from codexflow.lib.ids import parse_id
 from keys.models import ApiKey
 from logs.content.store import content_of, has_content
-from logs.models import NOBODY
+from logs.models import NO_KEY
 from logs.requests import reasons, stage_feedback
 from logs.requests.curl import curl_of
 from logs.requests.forms import DEFAULT_RANGE, filter_form
@@ -58,7 +58,7 @@ def log(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
         "range": chosen.get("range", DEFAULT_RANGE),
         "retention_days": retention_days,
         "is_live": request.GET.get("live") == "1",
-        "nobody": NOBODY,
+        "placeholder_id": NO_KEY,
         "zone": timezone.get_current_timezone(),
     }
     if request.htmx and not request.htmx.history_restore_request:
@@ -103,7 +103,7 @@ def stage_verdict(request: PageRequest, tenant: Tenant, request_id: UUID) -> Htt
     right_stage = request.POST.get("right_stage", "")
     if found is None or right_stage not in ALL_STAGES:
         raise Http404
-    verdict = stage_feedback.judge_stage(tenant.organization, found.row, right_stage=right_stage, by=request.user)
+    verdict = stage_feedback.set_verdict(tenant.organization, found.row, right_stage=right_stage, by=request.user)
     if not request.htmx:
         return redirect("request", slug=tenant.organization.slug, request_id=request_id)
     return render(request, "logs/partials/_verdict.html", {**_stage_context(found), "verdict": verdict})
@@ -135,4 +135,4 @@ def _detail_context(tenant: Tenant, found: RequestDetail) -> dict[str, Any]:
 
 def _stage_context(found: RequestDetail) -> dict[str, Any]:
     row = found.row
-    return {"opened": row, "reason": reasons.in_words(row.stage_reason), "all_stages": ALL_STAGES}
+    return {"opened": row, "reason": reasons.label_of(row.stage_reason), "all_stages": ALL_STAGES}

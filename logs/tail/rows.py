@@ -11,7 +11,7 @@ from msgspec import Meta, Struct
 
 from codexflow.lib.money import format_usd
 from logs.pipeline.events import UsageEvent, is_estimated
-from logs.pipeline.rollups import NOBODY
+from logs.pipeline.rollups import NO_KEY
 
 # Rows a second that a client gets: a screen shows no more, and nobody reads faster.
 ROWS_PER_S = 20
@@ -75,7 +75,7 @@ def row_of(event: UsageEvent) -> Row:
         "id": str(event.request_id),
         "started_at": datetime.fromtimestamp(event.started_ms / 1000, UTC).isoformat().replace("+00:00", "Z"),
         "surface": event.surface,
-        "key_id": str(event.key_id) if event.key_id != NOBODY else None,
+        "key_id": str(event.key_id) if event.key_id != NO_KEY else None,
         "user_id": event.user_id,
         "stage": event.stage,
         "stage_reason": event.stage_reason,

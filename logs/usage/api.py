@@ -17,12 +17,12 @@ from logs.usage.serializers import UsagePageSerializer
 from logs.usage.series import GROUPS, usage_of
 
 MAX_DAYS = {"hour": 31, "day": 366, "month": 366 * 5}
-# What any zone's calendar can be asked for without leaving that of the machine.
+# Days that are within the machine's calendar in any zone.
 FIRST_DAY, LAST_DAY = date(2000, 1, 1), date(2200, 1, 1)
 
 
 class UsageQuery(serializers.Serializer[Any]):
-    """Which days, cut into what."""
+    """Days, interval, zone and group of usage."""
 
     start = serializers.DateField(
         required=False, help_text="The first day, in `tz`. Default: 29 days before the end (hours: the day before)."
@@ -32,7 +32,7 @@ class UsageQuery(serializers.Serializer[Any]):
     tz = serializers.CharField(
         default="UTC",
         max_length=64,
-        help_text="IANA name. What is counted is counted by UTC's hours; an hour belongs to where it begins.",
+        help_text="IANA name. Usage is counted by hours of UTC; an hour belongs to the bucket in which it begins.",
     )
     group = serializers.ChoiceField(["none", *GROUPS], default="none")
 
@@ -48,9 +48,9 @@ class UsageView(ManagementView):
 
     @extend_schema(operation_id="usage_series", parameters=[UsageQuery], responses=UsagePageSerializer)
     def get(self, request: Request) -> Response:
-        """Sums by hour, day or month, oldest first; what is empty is left out.
+        """Sums by hour, day or month, oldest first; empty ones are left out.
 
-        Percentiles come from histograms that were added up: they are within 5 %, for any span.
+        Percentiles come from merged histograms and are within 5 %, for any span.
         """
         organization = caller_of(request).organization
         query = UsageQuery(data=request.query_params)

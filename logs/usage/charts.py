@@ -12,7 +12,7 @@ from codexflow.catalogue import directory
 from codexflow.catalogue.schema import ALL_STAGES
 from codexflow.templatetags import show
 from keys.selectors import key_names_of
-from logs.models import NOBODY
+from logs.models import NO_KEY
 from logs.usage import overview
 from logs.usage.periods import MONTH
 
@@ -67,7 +67,7 @@ def group_names(tenant: Tenant, group: str, groups: Collection[str]) -> dict[str
         known = {str(each.user_id): each.user.name or each.user.email for each in people}
     else:
         return {name: name for name in groups}
-    without = {NOBODY: "—", "0": "—"}
+    without = {NO_KEY: "—", "0": "—"}
     return {name: known.get(name) or without.get(name) or show.id_short(name) for name in groups}
 
 
@@ -82,7 +82,7 @@ def breakdown(
     rows = []
     for name in ranked[:MAX_BREAKDOWN_ROWS]:
         sums = chart.groups[name]
-        has_requests_link = name not in (NOBODY, "0")
+        has_requests_link = name not in (NO_KEY, "0")
         rows.append(
             {
                 "name": names[name],

@@ -18,7 +18,7 @@ class QuantilesSerializer(serializers.Serializer[Any]):
 
 
 class UsageSumsSerializer(serializers.Serializer[Any]):
-    """What is added up."""
+    """Sums of usage."""
 
     requests = serializers.IntegerField(source="sums.requests")
     errors = serializers.IntegerField(source="sums.errors")  # type: ignore[assignment] # a field that is named so
@@ -33,7 +33,7 @@ class UsageSumsSerializer(serializers.Serializer[Any]):
 
 
 class UsageCellSerializer(UsageSumsSerializer):
-    """The sums of one hour, day or month, of everything or of one group."""
+    """Sums of one hour, day or month, in all or of one group."""
 
     start = serializers.SerializerMethodField()
     day = serializers.DateField(source="bucket.day", help_text="The zone's calendar day on which the bucket begins.")
@@ -41,7 +41,7 @@ class UsageCellSerializer(UsageSumsSerializer):
 
     @extend_schema_field(OpenApiTypes.DATETIME)
     def get_start(self, cell: Cell) -> str:
-        """With the offset that the asked zone has then; the framework would write it in the reader's own zone."""
+        """Start with the offset of the requested zone; the framework would convert it to the user's zone."""
         return cell.bucket.start.isoformat()
 
 

@@ -1,4 +1,4 @@
-"""Pages of jobs."""
+"""Pages of exports."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ def page(client: Client, cast: Cast, settings: Any, tmp_path: Any) -> Client:
     return client
 
 
-def test_the_dialog_says_what_and_about_how_much(page: Client, cast: Cast) -> None:
+def test_the_dialog_shows_filters_and_an_estimate(page: Client, cast: Cast) -> None:
     happened(cast, an_event_of(cast), an_event_of(cast, stage="plan"), an_event_of(cast, stage="plan", status=503))
     where = reverse("export-new", args=[cast.slug])
     for query, told in (
@@ -42,7 +42,7 @@ def test_the_dialog_says_what_and_about_how_much(page: Client, cast: Cast) -> No
             assert f'name="{name}" value="{value}"' in text
 
 
-def test_from_the_dialog_to_the_file(page: Client, cast: Cast) -> None:
+def test_an_export_from_the_dialog_to_the_file(page: Client, cast: Cast) -> None:
     happened(cast, *(an_event_of(cast, stage="plan") for _ in range(3)), an_event_of(cast))
     where = reverse("export-new", args=[cast.slug])
     asked = page.post(where, {"format": "jsonl", "stage": "plan"}, headers=HTMX).content.decode()
@@ -63,7 +63,7 @@ def test_from_the_dialog_to_the_file(page: Client, cast: Cast) -> None:
     assert AuditEntry.objects.filter(action="export.requested", actor=cast.ben).count() == 1
 
 
-def test_one_that_waits_is_cancelled(page: Client, cast: Cast) -> None:
+def test_a_waiting_export_is_cancelled(page: Client, cast: Cast) -> None:
     page.post(reverse("export-new", args=[cast.slug]), {"format": "csv"})
     job = ExportJob.objects.get()
     cancel = reverse("export-cancel", args=[cast.slug, job.pk])
@@ -74,13 +74,13 @@ def test_one_that_waits_is_cancelled(page: Client, cast: Cast) -> None:
     assert page.post(cancel)["Location"] == reverse("exports", args=[cast.slug])
 
 
-def test_too_many_are_refused_in_words(page: Client, cast: Cast) -> None:
+def test_too_many_exports_are_refused_with_a_message(page: Client, cast: Cast) -> None:
     where = reverse("export-new", args=[cast.slug])
     for _ in range(jobs.MAX_ACTIVE):
         page.post(where, {"format": "csv"})
-    answer = page.post(where, {"format": "csv"}, headers=HTMX)
-    assert answer.status_code == 422
-    assert "Ten exports wait" in answer.content.decode()
+    response = page.post(where, {"format": "csv"}, headers=HTMX)
+    assert response.status_code == 422
+    assert "Ten exports wait" in response.content.decode()
 
 
 def test_the_number_of_queries_does_not_grow_with_the_exports(page: Client, cast: Cast) -> None:
@@ -97,8 +97,8 @@ def test_the_number_of_queries_does_not_grow_with_the_exports(page: Client, cast
     assert len(many) == len(few)
 
 
-def test_what_is_swapped_while_it_runs_keeps_the_focus(page: Client, cast: Cast) -> None:
-    """The script puts the focus back by ids: what can be focused has the same one the next time."""
+def test_swapped_fragments_keep_the_focus(page: Client, cast: Cast) -> None:
+    """The script restores the focus by id, so every focusable element keeps its id."""
     happened(cast, an_event_of(cast))
     page.post(reverse("export-new", args=[cast.slug]), {"format": "csv"})
     job = ExportJob.objects.get()

@@ -43,7 +43,7 @@ def page(client: Client, cast: Cast) -> Client:
         ({"before": "nonsense", "request": "nonsense"}, 4),
     ],
 )
-def test_filters_stand_in_the_address(page: Client, cast: Cast, query: dict[str, str], expected: int) -> None:
+def test_filters_are_in_the_url(page: Client, cast: Cast, query: dict[str, str], expected: int) -> None:
     happened(
         cast,
         an_event_of(cast, stage="plan", user_id=cast.ada.pk),
@@ -53,12 +53,12 @@ def test_filters_stand_in_the_address(page: Client, cast: Cast, query: dict[str,
     )
     if "member" in query:
         query = {"member": str(getattr(cast, query["member"]).pk)}
-    answer = page.get(reverse("log", args=[cast.slug]), query)
-    rows = answer.context["rows"]
+    response = page.get(reverse("log", args=[cast.slug]), query)
+    rows = response.context["rows"]
     assert len(rows) == expected
 
 
-def test_a_request_is_found_by_the_beginning_of_its_id(page: Client, cast: Cast) -> None:
+def test_a_request_is_found_by_a_prefix_of_its_id(page: Client, cast: Cast) -> None:
     event, other = backdated(an_event_of(cast), days=0), backdated(an_event_of(cast), days=2)
     happened(cast, event, other)
     where = reverse("log", args=[cast.slug])
@@ -79,15 +79,15 @@ def test_paging_shows_every_request_once(page: Client, cast: Cast) -> None:
     where, seen = reverse("log", args=[cast.slug]), []
     query = ""
     while True:
-        answer = page.get(f"{where}?{query}", headers=HTMX if query else {})
-        seen += [row.request.request_id for row in answer.context["rows"]]
-        query = answer.context["older"]
+        response = page.get(f"{where}?{query}", headers=HTMX if query else {})
+        seen += [row.request.request_id for row in response.context["rows"]]
+        query = response.context["older"]
         if not query:
             break
     assert seen == sorted((event.request_id for event in events), reverse=True)
 
 
-def test_what_the_plan_no_longer_keeps_is_not_shown(page: Client, cast: Cast) -> None:
+def test_requests_past_retention_are_not_shown(page: Client, cast: Cast) -> None:
     happened(cast, backdated(an_event_of(cast), days=10), an_event_of(cast))
     where = reverse("log", args=[cast.slug])
     assert len(page.get(where, {"range": "30d"}).context["rows"]) == 1  # the free plan keeps seven days
@@ -95,7 +95,7 @@ def test_what_the_plan_no_longer_keeps_is_not_shown(page: Client, cast: Cast) ->
     assert len(page.get(where, {"range": "30d"}).context["rows"]) == 2
 
 
-def test_filtering_answers_with_the_table_alone(page: Client, cast: Cast) -> None:
+def test_filtering_returns_the_table_alone(page: Client, cast: Cast) -> None:
     happened(cast, an_event_of(cast))
     where = reverse("log", args=[cast.slug])
     part = page.get(where, headers=HTMX).content.decode()
@@ -104,11 +104,11 @@ def test_filtering_answers_with_the_table_alone(page: Client, cast: Cast) -> Non
     assert "<html" in back_button
 
 
-def test_no_hits_offer_to_clear_the_filters(page: Client, cast: Cast) -> None:
+def test_without_matches_the_page_offers_to_clear_the_filters(page: Client, cast: Cast) -> None:
     assert "Clear filters" in page.get(reverse("log", args=[cast.slug]), {"stage": "plan"}).content.decode()
 
 
-def test_a_request_says_why_it_was_charged(page: Client, cast: Cast) -> None:
+def test_a_request_shows_its_charge(page: Client, cast: Cast) -> None:
     event = an_event_of(
         cast,
         usage=Usage(prompt_tokens=1000, cached_tokens=400, cache_write_tokens=300, completion_tokens=500),
@@ -131,7 +131,7 @@ def test_a_request_says_why_it_was_charged(page: Client, cast: Cast) -> None:
     assert "$0.000450" in opened
 
 
-def test_the_ledger_is_not_for_those_who_may_not_see_money(client: Client, cast: Cast) -> None:
+def test_the_ledger_is_hidden_from_members_without_billing_access(client: Client, cast: Cast) -> None:
     event = an_event_of(cast)
     happened(cast, event)
     client.force_login(cast.vic)
@@ -154,7 +154,7 @@ def test_the_number_of_queries_does_not_grow_with_the_requests(page: Client, cas
     assert not [each for each in many.captured_queries if "COUNT(*)" in each["sql"] and "request_log" in each["sql"]]
 
 
-def test_a_request_says_why_its_stage_and_how_to_make_it_again(page: Client, cast: Cast) -> None:
+def test_a_request_shows_its_stage_reason_and_a_curl_command(page: Client, cast: Cast) -> None:
     event = an_event_of(cast, stage="plan", stage_reason="keyword", requested_model="cfx-auto", is_stream=True)
     happened(cast, event)
     text = html.unescape(page.get(reverse("request", args=[cast.slug, event.request_id])).content.decode())
@@ -163,7 +163,7 @@ def test_a_request_says_why_its_stage_and_how_to_make_it_again(page: Client, cas
     assert '"stream": true' in text
 
 
-def test_a_wrong_stage_is_kept_changed_and_taken_back(client: Client, cast: Cast) -> None:
+def test_a_stage_verdict_is_stored_changed_and_deleted(client: Client, cast: Cast) -> None:
     event = an_event_of(cast, stage="code", stage_reason="default", requested_model="cfx-auto")
     happened(cast, event)
     client.force_login(cast.ben)
@@ -172,25 +172,25 @@ def test_a_wrong_stage_is_kept_changed_and_taken_back(client: Client, cast: Cast
     assert "Should have been" in part
     client.post(where, {"right_stage": "plan"})
     assert client.post(where, {"right_stage": "nonsense"}).status_code == 404
-    (line,) = told_stages()
+    (line,) = verdicts()
     assert (line["request_id"], line["right_stage"], line["stage"], line["reason"]) == (
         str(event.request_id), "plan", "code", "default",
     )  # fmt: skip
     assert set(line) == {
         "request_id", "organization_id", "judged_at", "surface", "requested_model", "stage", "reason", "right_stage",
     }  # fmt: skip
-    assert told_stages("--since", "2999-01-01") == []
+    assert verdicts("--since", "2999-01-01") == []
     client.post(where, {"right_stage": "code"})
-    assert told_stages() == []
+    assert verdicts() == []
 
 
-def told_stages(*words: str) -> list[Any]:
+def verdicts(*words: str) -> list[Any]:
     out = io.StringIO()
     call_command("wrong_stages", *words, stdout=out)
     return [json.loads(line) for line in out.getvalue().splitlines()]
 
 
-def test_a_viewer_does_not_judge_stages(client: Client, cast: Cast) -> None:
+def test_a_viewer_may_not_set_verdicts(client: Client, cast: Cast) -> None:
     event = an_event_of(cast)
     happened(cast, event)
     client.force_login(cast.vic)
@@ -199,18 +199,18 @@ def test_a_viewer_does_not_judge_stages(client: Client, cast: Cast) -> None:
     assert "Export" not in client.get(reverse("log", args=[cast.slug])).content.decode()
 
 
-def test_live_goes_on_after_a_reload(page: Client, cast: Cast) -> None:
+def test_the_live_tail_stays_on_after_a_reload(page: Client, cast: Cast) -> None:
     field = 'id="live-field" disabled'
     where = reverse("log", args=[cast.slug])
     assert field in page.get(where).content.decode()
     assert field not in page.get(where, {"live": "1"}).content.decode()
 
 
-def test_the_keyboard_stays_where_older_requests_are_asked_for(page: Client, cast: Cast) -> None:
-    """The script puts the focus on what has the same id as before; without, it goes back to the top of the page."""
+def test_the_focus_stays_on_the_button_for_older_requests(page: Client, cast: Cast) -> None:
+    """The script restores the focus by id; without the same id it goes back to the top of the page."""
     happened(cast, *(an_event_of(cast) for _ in range(101)))
-    answer = page.get(reverse("log", args=[cast.slug]))
+    response = page.get(reverse("log", args=[cast.slug]))
     for _ in range(2):
-        assert answer.content.decode().count('id="load-older"') == (1 if answer.context["older"] else 0)
-        answer = page.get(f"{reverse('log', args=[cast.slug])}?{answer.context['older']}", headers=HTMX)
-    assert not answer.context["older"]
+        assert response.content.decode().count('id="load-older"') == (1 if response.context["older"] else 0)
+        response = page.get(f"{reverse('log', args=[cast.slug])}?{response.context['older']}", headers=HTMX)
+    assert not response.context["older"]

@@ -15,7 +15,7 @@ def api(client: Client, cast: Cast) -> Client:
     return client
 
 
-def test_days_of_utc_keep_their_shape(api: Client, cast: Cast) -> None:
+def test_a_day_of_utc_has_sums_and_percentiles(api: Client, cast: Cast) -> None:
     events = [an_event_of(cast, latency_ms=100 * n, ttft_ms=n) for n in range(1, 11)]
     happened(cast, *events)
     page = api.get(reverse("api-usage")).json()
@@ -28,7 +28,7 @@ def test_days_of_utc_keep_their_shape(api: Client, cast: Cast) -> None:
     assert page["total"]["requests"] == 10
 
 
-def test_daily_and_hourly_rollups_say_the_same(api: Client, cast: Cast) -> None:
+def test_daily_and_hourly_rollups_give_the_same_sums(api: Client, cast: Cast) -> None:
     happened(cast, *(an_event_of(cast, latency_ms=50 * n, ttft_ms=n) for n in range(20)))
     for interval in ("day", "month"):
         by_days, by_hours = (
@@ -63,6 +63,6 @@ def test_every_interval_and_group_has_the_same_total(api: Client, cast: Cast, in
         ({"start": "0001-01-01", "end": "0001-01-02"}, "end"), ({"start": "9999-12-30", "end": "9999-12-31"}, "end"),
     ],
 )  # fmt: skip
-def test_what_makes_no_sense_is_named(api: Client, query: dict[str, str], param: str) -> None:
-    answer = api.get(reverse("api-usage"), query)
-    assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
+def test_an_invalid_parameter_is_named(api: Client, query: dict[str, str], param: str) -> None:
+    response = api.get(reverse("api-usage"), query)
+    assert (response.status_code, response.json()["error"]["param"]) == (400, param)

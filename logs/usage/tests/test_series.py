@@ -1,4 +1,4 @@
-"""Usage over time: every hour in one bucket and in no other, whatever the clocks do."""
+"""Series of usage: every hour is in exactly one bucket, also when clocks change."""
 
 import random
 from datetime import UTC, date, datetime, timedelta
@@ -44,7 +44,7 @@ def every_hour(organization_id: Any, first: datetime, count: int) -> None:
         ("Australia/Lord_Howe", "2026-10-04", 23),
     ],
 )  # fmt: skip
-def test_a_day_has_the_hours_that_its_clocks_show(zone: str, day: str, hours: int) -> None:
+def test_a_day_has_as_many_hours_as_its_clocks(zone: str, day: str, hours: int) -> None:
     """Lord Howe moves by half an hour: the whole hours come out a little before or after the clock's."""
     organization, here = random_id(), date.fromisoformat(day)
     every_hour(organization, datetime.combine(here, datetime.min.time(), UTC) - HOUR * 48, 24 * 5)
@@ -56,7 +56,7 @@ def test_a_day_has_the_hours_that_its_clocks_show(zone: str, day: str, hours: in
 
 
 @pytest.mark.django_db
-def test_the_hour_that_is_repeated_is_two_and_the_one_skipped_is_none() -> None:
+def test_a_repeated_hour_is_two_buckets_and_a_skipped_one_is_none() -> None:
     organization = random_id()
     every_hour(organization, datetime(2026, 11, 1, tzinfo=UTC), 48)
     autumn, spring = date(2026, 11, 1), date(2026, 3, 8)
