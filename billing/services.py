@@ -77,7 +77,7 @@ def _plan(slug: str) -> Plan:
 
 
 def _had_free_credit(organization: Organization) -> bool:
-    """Whether the organization's creator was granted opening credit before. Locks the creator's row."""
+    """Return whether the organization's creator was granted opening credit before. Locks the creator's row."""
     if organization.created_by_id is None:
         return False
     User.objects.select_for_update(no_key=True).get(pk=organization.created_by_id)

@@ -93,7 +93,7 @@ def reconcile_limits() -> str:
 def reconcile_litellm() -> str:
     """Reconcile past days with LiteLLM's reports."""
     days = daily.reconcile_days(settings.ENV)
-    return f"compared {', '.join(map(str, days)) or 'nothing: done, too early, or nobody reports'}"
+    return f"compared {', '.join(map(str, days)) or 'nothing: done, too early, or no reports'}"
 
 
 @shared_task

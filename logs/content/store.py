@@ -118,7 +118,7 @@ def content_of(organization: Organization, request_id: UUID) -> Texts | None:
 
 
 def has_content(organization: Organization, request_id: UUID) -> bool:
-    """Whether `content_of` returns any."""
+    """Return whether `content_of` returns any."""
     return _stored(organization, request_id).exists()
 
 

@@ -13,7 +13,7 @@ from logs.litellm.resolve import requests_of
 
 
 def is_wanted() -> bool:
-    """Whether any organization stores content."""
+    """Return whether any organization stores content."""
     return Organization.objects.filter(content_retention_days__gt=0).exists()
 
 

@@ -107,8 +107,8 @@ def take(
 ) -> Taken:
     """Resolve and write some reports, at best a few hundred. Raises what PostgreSQL raises; then nothing was taken.
 
-    Without `redis` nobody can be asked whether a request is still running, and nothing is added to its counters;
-    reconciliation corrects them. `owner` is the operator's decision on whose calls these are.
+    Without `redis`, requests that are still running are unknown, and its counters are left to reconciliation. `owner`
+    is the operator's decision on the owner of these calls.
     """
     with transaction.atomic():
         batch = _Batch({call.digest: call for call in _open(reports)})
@@ -367,7 +367,7 @@ def _count(batch: _Batch, redis: "Redis | None", prefix: str) -> None:
 
 
 def _publish(batch: _Batch, redis: "Redis", prefix: str) -> None:
-    """Publish recent rows to the live tail; an import of last month is nothing that happens now."""
+    """Publish recent rows to the live tail. Older ones, as of an import, are left out."""
     since_ms = clock.now_ms() - LIVE_TAIL_MS
     new, changed = (
         [event for event in events if event.started_ms >= since_ms] for events in (batch.new_rows, batch.corrected_rows)

@@ -8,7 +8,7 @@ A call is resolved in one of four ways, tried in this order.
    model and tokens in the same minute, is the one it means (`AttemptOf`).
 4. Its key or user is known here: a call past the gateway (`NewCall`).
 Whatever is left is `Unmatched`, with the reason; so is an attempt whose request has no row yet, which may still be
-running or on its way.
+running or not stored yet.
 """
 
 import hashlib
@@ -69,7 +69,7 @@ class Call:
 
     @property
     def may_still_match(self) -> bool:
-        """Whether what it belongs to may yet arrive."""
+        """True while the request that it belongs to may still arrive."""
         return clock.now() - self.received_at < PATIENCE
 
 
@@ -123,8 +123,8 @@ def resolve(
 ) -> dict[UUID, Resolution]:
     """Resolve each call once, by its digest. Raises what PostgreSQL raises.
 
-    `owner` is the operator's decision on whose calls these are. Without `redis` nobody can be asked whether a request
-    is still running.
+    `owner` is the operator's decision on whose calls these are. Without `redis`, requests that are still
+    running are unknown.
     """
     found: dict[UUID, Resolution] = {}
 
@@ -140,7 +140,7 @@ def resolve(
 
 
 def is_own_key(litellm_key: str) -> bool:
-    """Whether the gateway called with this key, going by LiteLLM's id of it."""
+    """Return whether LiteLLM's id of a key is that of the gateway's own key."""
     env = settings.ENV
     own = {hashlib.sha256(key.encode()).hexdigest() for key in (env.litellm_api_key, env.litellm_admin_key) if key}
     return litellm_key in own or litellm_key == MASTER_KEY

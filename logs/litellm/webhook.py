@@ -237,6 +237,6 @@ class Webhook:
 
 
 def _is_one_of(given: bytes, keys: Sequence[bytes]) -> bool:
-    """Compare with every active key in constant time: the duration tells nothing about which one matches."""
+    """Compare with every active key in constant time: the duration does not depend on which one matches."""
     matches = [hmac.compare_digest(given, key) for key in keys]
     return any(matches)

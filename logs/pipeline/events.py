@@ -20,7 +20,7 @@ RANK_NONE = 0
 
 
 def is_estimated(rank: int) -> bool:
-    """Whether usage of this rank was counted here, not reported by a provider or LiteLLM."""
+    """Return whether usage of this rank was counted here, not reported by a provider or LiteLLM."""
     return RANK_NONE < rank < RANK_LITELLM
 
 
@@ -126,7 +126,7 @@ def request_id_of(payload: bytes) -> UUID:
 
 
 def is_intent(payload: bytes) -> bool:
-    """Whether an encoded event is an intent: the call had not ended yet. Raises BadEvent."""
+    """Return whether an encoded event is an intent: the call had not ended yet. Raises BadEvent."""
     return _head_of(payload).status == 0
 
 

@@ -151,7 +151,7 @@ def adopt_orphans(folder: Path) -> int:
 
 
 def is_owner_alive(segment: Path) -> bool:
-    """Whether the process that wrote the segment runs."""
+    """Return whether the process that wrote the segment is alive."""
     return _is_locked(_lock_of(segment))
 
 

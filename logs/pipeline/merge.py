@@ -25,7 +25,7 @@ class ReportedUsage(Struct, frozen=True, kw_only=True):
 
     @property
     def has_usage(self) -> bool:
-        """Whether usage is known: LiteLLM writes zeros when it does not know."""
+        """True when usage is known: LiteLLM writes zeros for unknown usage."""
         return self.usage.total_tokens > 0
 
 
@@ -123,7 +123,7 @@ def _with_usage_of(source: UsageEvent, event: UsageEvent, upstream_cost_nanos: i
     )
 
 
-# Calls that the gateway never saw, known from LiteLLM alone.
+# Sources of calls past the gateway, which only LiteLLM reports.
 DIRECT = ("webhook", "sync")
 
 

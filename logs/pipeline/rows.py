@@ -25,7 +25,7 @@ from logs.pipeline.rollups import EPOCH, NO_KEY
 
 
 class Writer(Enum):
-    """Whose report may change a column once the row is there."""
+    """Source of the reports that may change a column of an existing row."""
 
     NONE = "none"  # identity: fixed when the row is inserted
     OWNER = "owner"  # the gateway's report; for calls that went past the gateway, LiteLLM's

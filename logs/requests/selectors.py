@@ -78,7 +78,7 @@ class Filters:
 
     @property
     def matches_only_failures(self) -> bool:
-        """Whether no successful request can match."""
+        """True when no successful request can match."""
         return bool(self.error_code) or self.status == "errors" or (self.status.isdecimal() and int(self.status) >= 400)
 
 
@@ -122,7 +122,7 @@ def id_range(prefix: str) -> tuple[UUID, UUID]:
 
 
 def is_pending(redis: "Redis", prefix: str, organization_id: UUID, request_id: UUID) -> bool:
-    """Whether the organization's request is running, or settled but not yet drained."""
+    """Return whether the organization's request is running, or settled but not yet drained."""
     if is_settled_lately(redis, prefix, organization_id, request_id):
         return True
     stored = intent_in(redis, prefix, organization_id, request_id)

@@ -13,7 +13,7 @@ from codexflow.lib.money import format_usd
 from logs.pipeline.events import UsageEvent, is_estimated
 from logs.pipeline.rollups import NO_KEY
 
-# Rows a second that a client gets: a screen shows no more, and nobody reads faster.
+# Rows a second that a client gets: a screen shows no more, and people read no faster.
 ROWS_PER_S = 20
 
 Row = dict[str, Any]

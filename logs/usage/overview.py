@@ -85,7 +85,7 @@ class Latency:
 
 
 def has_usage(organization_id: UUID) -> bool:
-    """Whether the organization has any usage."""
+    """Return whether the organization has any usage."""
     return UsageHourly.objects.filter(organization_id=organization_id).exists()
 
 

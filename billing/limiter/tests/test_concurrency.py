@@ -129,11 +129,11 @@ def _judge(calls: Sequence[Plan], results: Sequence[Admission | AppError], organ
         assert of_key == list(range(1, len(of_key) + 1))
         assert key.daily_requests == UNLIMITED or len(of_key) <= key.daily_requests
     if _fits(calls, organization, key):
-        assert len(admitted) == len(calls)  # nobody was refused without need
+        assert len(admitted) == len(calls)  # no refusal without need
 
 
 def _fits(calls: Sequence[Plan], organization: Limits, key: Limits) -> bool:
-    """Whether all calls fit in together, even if none of them ends before the last begins."""
+    """Return whether all calls fit in together, even if none of them ends before the last begins."""
     demands = [
         (len(calls), organization.daily_requests),
         (sum(call.is_stream for call in calls), organization.concurrent_streams),

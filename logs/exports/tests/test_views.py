@@ -1,5 +1,6 @@
 """Pages of exports."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,8 +19,6 @@ HTMX = {"hx-request": "true"}
 
 @pytest.fixture
 def page(client: Client, cast: Cast, settings: Any, tmp_path: Any) -> Client:
-    from dataclasses import replace
-
     settings.ENV = replace(settings.ENV, export_dir=tmp_path)
     client.force_login(cast.ben)
     return client
@@ -28,7 +27,7 @@ def page(client: Client, cast: Cast, settings: Any, tmp_path: Any) -> Client:
 def test_the_dialog_shows_filters_and_an_estimate(page: Client, cast: Cast) -> None:
     happened(cast, an_event_of(cast), an_event_of(cast, stage="plan"), an_event_of(cast, stage="plan", status=503))
     where = reverse("export-new", args=[cast.slug])
-    for query, told in (
+    for query, estimate in (
         ({}, "about 3"),
         ({"stage": "plan"}, "about 2"),
         ({"stage": "plan", "status": "errors"}, "about 1"),
@@ -37,7 +36,7 @@ def test_the_dialog_shows_filters_and_an_estimate(page: Client, cast: Cast) -> N
         ({"id": "0199"}, "at most 3"),
     ):
         text = page.get(where, query, headers=HTMX).content.decode()
-        assert told in text, query
+        assert estimate in text, query
         for name, value in query.items():
             assert f'name="{name}" value="{value}"' in text
 

@@ -41,7 +41,7 @@ def test_only_segments_of_dead_processes_are_adopted(tmp_path: Path) -> None:
     journal = Journal(tmp_path, segment_s=0)
     journal.append(b"mine")
     assert adopt_orphans(tmp_path) == 0
-    # As a dead process leaves it: an open segment whose lock nobody holds.
+    # As a dead process leaves it: an open segment whose lock is free.
     (tmp_path / "0000000000001-dead-000001.open").write_bytes((segments(tmp_path)[0]).read_bytes())
     (tmp_path / "0000000000001-dead.lock").touch()
     assert adopt_orphans(tmp_path) == 1

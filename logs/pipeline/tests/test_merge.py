@@ -32,10 +32,10 @@ def merged(row: UsageEvent, report: UsageEvent) -> UsageEvent:
 
 @given(rank=gateways, repeats=st.lists(st.integers(0, 2), max_size=4))
 def test_any_order_of_reports_ends_in_the_same_row(rank: int, repeats: list[int]) -> None:
-    told = reports(rank)
-    more = [told[i] for i in repeats]
+    distinct = reports(rank)
+    more = [distinct[i] for i in repeats]
     # LiteLLM's word alone makes no row of a gateway's request.
-    ends = {repr(reduce(merged, [*order, *more])) for order in permutations(told) if order[0].source != "sync"}
+    ends = {repr(reduce(merged, [*order, *more])) for order in permutations(distinct) if order[0].source != "sync"}
     assert len(ends) == 1
 
 
