@@ -13,7 +13,7 @@ from pathlib import Path
 
 import django
 
-from tests.support.stack import House
+from tests.support.stack import Stack
 
 BACKLOG = 120_000
 
@@ -26,10 +26,10 @@ def main() -> int:
     quiet, nobody = {"LOG_LEVEL": "WARNING"}, "http://127.0.0.1:9"  # the upstream is never asked
     with (
         tempfile.TemporaryDirectory(prefix="cfx-bench-") as name,
-        House(Path(name) / "logs.log", settings=quiet, upstream_url=nobody) as house,
+        Stack(Path(name) / "logs.log", settings=quiet, upstream_url=nobody) as stack,
     ):
-        house.start_servers()
-        os.environ.update(house.environ)  # noqa: TID251 - this process joins the started servers
+        stack.start_servers()
+        os.environ.update(stack.environ)  # noqa: TID251 - this process joins the started servers
         django.setup()
         # Models can be imported only now.
         measure = importlib.import_module("bench.logs_inside").measure

@@ -9,7 +9,7 @@ from tests.fuzz.bodies import SEEDS, body_of
 from tests.fuzz.run import fuzz
 from tests.gateway.test_surfaces import WAYS
 from tests.seeds import seed_of
-from tests.support.live import Gateway, Live
+from tests.support.installation import Gateway, Installation
 
 BODIES = 1_500
 MOST_GROWN_KB = 50 * 1024
@@ -26,7 +26,9 @@ def test_the_same_number_is_the_same_body() -> None:
         assert len(set(bodies)) > 10
 
 
-def test_no_body_makes_the_gateway_fail_or_grow(live: Live, unbreakable: Gateway, pytestconfig: pytest.Config) -> None:
+def test_no_body_makes_the_gateway_fail_or_grow(
+    running: Installation, unbreakable: Gateway, pytestconfig: pytest.Config
+) -> None:
     seed = seed_of(pytestconfig)
     work = fuzz(unbreakable.url, a_key().plain, bodies=BODIES, seed=seed, pid=unbreakable.process.pid)
     outcome = asyncio.run(work)

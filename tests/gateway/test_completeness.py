@@ -16,7 +16,7 @@ from keys.models import ApiKey
 from keys.tests.factories import a_key
 from logs.models import RequestLog, UpstreamAttempt
 from logs.pipeline.rows import rates_of, usage_of
-from tests.support.live import Gateway, Live
+from tests.support.installation import Gateway, Installation
 from tests.support.waiting import until
 
 SURFACES: dict[str, tuple[str, str]] = {
@@ -87,7 +87,7 @@ def make(url: str, key: str, call: dict[str, Any]) -> tuple[UUID, int]:
 
 
 @pytest.fixture(scope="module")
-def key(live_house: Live, django_db_blocker: Any) -> Any:
+def key(installation: Installation, django_db_blocker: Any) -> Any:
     with django_db_blocker.unblock():
         return a_key()
 
@@ -95,10 +95,10 @@ def key(live_house: Live, django_db_blocker: Any) -> Any:
 @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(call=calls())
 def test_every_call_has_one_row_with_all_its_facts(
-    live: Live, unbreakable: Gateway, key: Any, call: dict[str, Any]
+    running: Installation, unbreakable: Gateway, key: Any, call: dict[str, Any]
 ) -> None:
     request_id, status = make(unbreakable.url, key.plain, call)
-    row = live.row(request_id)
+    row = running.row(request_id)
     assert (row.organization_id, row.key_id) == (key.row.organization_id, key.row.id)
     assert row.user_id == key.row.created_by_id
     assert (row.surface, row.endpoint) == (call["surface"], SURFACES[call["surface"]][0])
@@ -113,14 +113,14 @@ def test_every_call_has_one_row_with_all_its_facts(
     (entry,) = LedgerEntry.objects.filter(request_id=request_id, revision=1)
     assert (-entry.amount_nanos, entry.held_nanos) == (row.cost_nanos, row.held_nanos)
     assert RequestLog.objects.filter(request_id=request_id).count() == 1
-    assert live.open_leases(request_id) == []
+    assert running.open_leases(request_id) == []
 
 
-def test_ids_are_unique_over_processes_responses_and_rows(live: Live) -> None:
+def test_ids_are_unique_over_processes_responses_and_rows(running: Installation) -> None:
     """Refused calls have ids, too, and no rows; those of two processes never meet."""
     number, key = 150, a_key(daily_requests=200)
-    other = live.new_gateway()
-    responses = asyncio.run(_alternating([live.url, other.url], key.plain, 2 * number))
+    other = running.new_gateway()
+    responses = asyncio.run(_alternating([running.url, other.url], key.plain, 2 * number))
     other.stop()
     ids = [UUID(response.headers["x-cfx-request-id"]) for response in responses]
     assert len(set(ids)) == len(ids) == 2 * number

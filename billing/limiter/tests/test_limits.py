@@ -53,24 +53,24 @@ commands = st.lists(
 
 
 @settings(max_examples=examples(150))
-@given(steps=commands, truth=st.builds(ScopeTotals, requests_today=st.integers(0, 2), total_nanos=st.integers(0, 300)))
-def test_the_scripts_agree_with_the_model(steps: list[tuple[str, int, bool, int]], truth: ScopeTotals) -> None:
+@given(steps=commands, stored=st.builds(ScopeTotals, requests_today=st.integers(0, 2), total_nanos=st.integers(0, 300)))
+def test_the_scripts_agree_with_the_model(steps: list[tuple[str, int, bool, int]], stored: ScopeTotals) -> None:
     """All checks pass or nothing changes, money moves once, and nothing leaks."""
-    asyncio.run(_play(steps, truth))
+    asyncio.run(_play(steps, stored))
 
 
-async def _play(steps: list[tuple[str, int, bool, int]], truth: ScopeTotals) -> None:
+async def _play(steps: list[tuple[str, int, bool, int]], stored: ScopeTotals) -> None:
     env = django_settings.ENV
     redis = Pipeline(env.redis_url, timeout_s=5)
     await redis.start()
     payer = Payer.of(env.redis_prefix, random_id(), random_id())
     limits = (Limits(daily_requests=DAILY, concurrent_streams=STREAMS, total_budget_nanos=CREDIT), Limits())
-    model = Model(started=truth.requests_today, spent=truth.total_nanos)
+    model = Model(started=stored.requests_today, spent=stored.total_nanos)
     ids: dict[int, UUID] = {}
     day = minute = 0
 
     async def load(_payer: Payer, _scope: int, _day: int) -> ScopeTotals:
-        return truth
+        return stored
 
     def claim(number: int, *, is_stream: bool, hold: int) -> Claim:
         return Claim(request_id=ids[number], takes_slot=is_stream, hold_nanos=hold, tokens=1, intent=b"intent")

@@ -288,4 +288,4 @@ def test_rows_money_and_rollups_end_bit_by_bit_as_in_a_plain_run(seed: int, at_o
 
 
 def retry_all() -> None:
-    retry(sync_client(django_settings.ENV.redis_url), "truth", also_unmatched=True)
+    retry(sync_client(django_settings.ENV.redis_url), "sources", also_unmatched=True)
