@@ -48,7 +48,7 @@ def take_reports() -> str:
 def take_content() -> str:
     """Store prompts and responses from the stream, for organizations that store them."""
     redis, prefix = sync_client(settings.ENV.redis_url), settings.ENV.redis_prefix
-    return f"kept {store.take_waiting(redis, prefix, consumer=_consumer())}"
+    return f"kept {store.save_waiting(redis, prefix, consumer=_consumer())}"
 
 
 @shared_task
@@ -73,7 +73,7 @@ def retry_unmatched() -> str:
 @shared_task
 def forget_unmatched() -> str:
     """Delete reports that were unmatched for too long."""
-    return f"forgot {ingest.forget_unmatched(days=settings.ENV.unmatched_days)}"
+    return f"forgot {ingest.delete_unmatched(days=settings.ENV.unmatched_days)}"
 
 
 @shared_task
@@ -101,7 +101,7 @@ def make_partitions() -> str:
     """Create partitions of the days ahead, and drop those past every plan's retention."""
     made, dropped = partitions.make_ahead(), partitions.drop_expired()
     if dropped:
-        ingest.forget_identities(partitions.first_day_kept())
+        ingest.delete_identities(partitions.first_day_kept())
     return f"made {made}, dropped {len(dropped)}, strays {partitions.strays()}"
 
 

@@ -137,7 +137,7 @@ async def admit(
     """Check every limit, count the call, take its hold and its lease, and write its intent; or change nothing.
 
     Raises DailyQuotaExceeded, RateLimitExceeded, TokenRateExceeded, ConcurrencyExceeded (429), InsufficientQuota (402),
-    each with the state of the limits in `facts["admission"]`; LimiterAway (503) when Redis cannot answer,
+    each with the state of the limits in `facts["admission"]`; LimiterAway (503) when Redis does not respond,
     LimiterUnavailable when PostgreSQL cannot for a scope that Redis does not know.
     """
     organization, key = limits

@@ -41,7 +41,7 @@ def name_of(prefix: str) -> str:
 # Writing
 
 
-def take_waiting(redis: "Redis", prefix: str, *, consumer: str, max_rounds: int = 20) -> int:
+def save_waiting(redis: "Redis", prefix: str, *, consumer: str, max_rounds: int = 20) -> int:
     """Store waiting contents. Returns how many were new. Raises what Redis and PostgreSQL raise; then retried."""
     stream, saved = name_of(prefix), 0
     for _ in range(max_rounds):

@@ -238,7 +238,7 @@ def _attempts_by_response_id(reports: Sequence[Report]) -> dict[str, tuple[UUID,
 
 
 def _attempt_by_tokens(report: Report) -> tuple[UUID, int] | None:
-    """Return the answered attempt of the same model and tokens that began nearest, within a minute."""
+    """Return the attempt with a response of the same model and tokens that began nearest, within a minute."""
     if not report.usage.total_tokens:
         return None
     moment = moment_of(report.started_ms)

@@ -237,7 +237,7 @@ def insert_attempts(events: Iterable[UsageEvent]) -> None:
 
 @dataclass(slots=True)
 class ReportedAttempts:
-    """A request's attempts: which one answered, and the usage that LiteLLM reported for each, by number."""
+    """A request's attempts: which one won, and the usage that LiteLLM reported for each, by number."""
 
     winner: int | None = None
     reported: dict[int, ReportedUsage] = field(default_factory=dict)

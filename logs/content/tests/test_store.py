@@ -19,7 +19,7 @@ from codexflow.lib.ids import new_id, random_id, uuid7_floor
 from codexflow.lib.redis import sync_client
 from keys.selectors import principal_of
 from logs.content.codec import MAX_BYTES, MAX_PACKED_BYTES, BadContent, Content, decode, encode, pack, text_of
-from logs.content.store import FIELD, content_of, delete_expired, has_content, name_of, save, take_waiting
+from logs.content.store import FIELD, content_of, delete_expired, has_content, name_of, save, save_waiting
 from logs.models import RequestContent
 from logs.tasks import delete_content, take_content
 from tests.support.cast import Cast, an_event_of, happened, keeps
@@ -86,13 +86,13 @@ def test_content_is_stored_once_and_only_while_the_organization_stores_it(cast: 
 @pytest.mark.django_db
 def test_the_stream_is_stored_and_an_unreadable_entry_stops_no_other(cast: Cast, redis: Redis, caplog: Any) -> None:
     prefix = f"content_{random_id().hex}"
-    assert take_waiting(redis, prefix, consumer="a") == 0
+    assert save_waiting(redis, prefix, consumer="a") == 0
     assert not redis.exists(name_of(prefix))
     set_content_retention(cast.organization, days=1)
     request_id = new_id()
     for payload in (b"nonsense-prompt", encode(Content(request_id, cast.organization.pk, *SIDES))):
         redis.xadd(name_of(prefix), {FIELD: payload})
-    assert take_waiting(redis, prefix, consumer="a") == 1
+    assert save_waiting(redis, prefix, consumer="a") == 1
     assert (redis.xlen(name_of(prefix)), has_content(cast.organization, request_id)) == (0, True)
     assert "content.unreadable" in caplog.text
     assert "nonsense-prompt" not in caplog.text
@@ -107,8 +107,8 @@ def test_entries_of_a_dead_worker_are_taken_by_the_next(cast: Cast, redis: Redis
     with monkeypatch.context() as patch:
         patch.setattr("logs.content.store.save", _dies)
         with pytest.raises(KeyboardInterrupt):
-            take_waiting(redis, prefix, consumer="dead")
-    assert take_waiting(redis, prefix, consumer="next") == 1
+            save_waiting(redis, prefix, consumer="dead")
+    assert save_waiting(redis, prefix, consumer="next") == 1
 
 
 def _dies(_contents: Any) -> int:

@@ -22,7 +22,7 @@ from codexflow.lib.ids import new_id, random_id
 from codexflow.lib.redis import sync_client
 from keys import secret
 from keys.tests.factories import a_key
-from logs.litellm.ingest import forget_identities, forget_unmatched, retry, take
+from logs.litellm.ingest import delete_identities, delete_unmatched, retry, take
 from logs.litellm.resolve import PATIENCE
 from logs.litellm.tests.factories import a_mapped_key, a_payload, a_spend_row, mapped
 from logs.models import ReportIdentity, RequestLog, UnmatchedReport, UpstreamAttempt
@@ -358,8 +358,8 @@ def test_old_unmatched_reports_are_deleted() -> None:
     take(mapped(a_payload("y", key_hash=hashlib.sha256(b"sk-nobody").hexdigest())))
     first = UnmatchedReport.objects.order_by("pk")[0]
     UnmatchedReport.objects.filter(pk=first.pk).update(received_at=clock.now() - timedelta(days=90, minutes=1))
-    assert forget_unmatched(days=91) == 0
-    assert forget_unmatched(days=90) == 1
+    assert delete_unmatched(days=91) == 0
+    assert delete_unmatched(days=90) == 1
     assert not UnmatchedReport.objects.filter(pk=first.pk).exists()
     assert UnmatchedReport.objects.count() == 1
 
@@ -379,6 +379,6 @@ def test_identities_are_deleted_with_their_day() -> None:
     made = ReportIdentity.objects.count()
     assert made > 0
     today = clock.now().date()
-    assert forget_identities(today) == 0
-    assert forget_identities(today + timedelta(days=1)) == made
+    assert delete_identities(today) == 0
+    assert delete_identities(today + timedelta(days=1)) == made
     assert len(direct_rows(key.organization_id)) == 1
