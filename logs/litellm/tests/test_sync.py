@@ -263,8 +263,10 @@ def test_two_runs_do_not_overlap(litellm: LitellmAdmin, redis: Redis, settings: 
     try:
         with other.cursor() as cursor:
             cursor.execute("SELECT pg_advisory_lock(%s)", [syncing.ADVISORY_LOCK])
-        assert syncing.sync(redis, settings.ENV.redis_prefix) == "another one is running"
-        assert litellm.asked == []
+            assert syncing.sync(redis, settings.ENV.redis_prefix) == "another one is running"
+            assert litellm.asked == []
+            # Closing the connection would release the lock as well, but some time later.
+            cursor.execute("SELECT pg_advisory_unlock(%s)", [syncing.ADVISORY_LOCK])
     finally:
         other.close()
     assert syncing.sync(redis, settings.ENV.redis_prefix).startswith("seen 0")
