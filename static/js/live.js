@@ -143,7 +143,7 @@
       skipped = message.skipped;
       flush(false);
     }
-    // Silence for longer than two heartbeats: the connection is lost without a close.
+    // Silence for longer than two heartbeats is a connection that nobody closed.
     clearTimeout(watchdog);
     const heartbeat_s = Number(button.dataset.heartbeat) || 30;
     watchdog = setTimeout(() => socket && socket.close(), heartbeat_s * 2500);
