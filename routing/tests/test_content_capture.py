@@ -89,8 +89,8 @@ async def test_a_copy_is_one_bounded_entry(redis: Redis) -> None:
     (content,) = waiting(redis, prefix)
     assert (content.request_id, content.organization_id, keeper.lost) == (request_id, organization_id, 0)
     assert (text_of(content.request.packed), content.request.is_cut) == ("a prompt", False)
-    assert content.answer.is_cut
-    assert len(content.answer.packed) <= MAX_PACKED_BYTES
+    assert content.response.is_cut
+    assert len(content.response.packed) <= MAX_PACKED_BYTES
 
 
 async def test_the_stream_forgets_the_oldest(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,7 +102,7 @@ async def test_the_stream_forgets_the_oldest(redis: Redis, monkeypatch: pytest.M
         keeper = Keeper(settings.ENV.redis_url, prefix)
         keeper.hand_on(new_id(), random_id(), copy)
         await keeper.close()
-    assert [text_of(each.answer.packed) for each in waiting(redis, prefix)][-3:] == ["17", "18", "19"]
+    assert [text_of(each.response.packed) for each in waiting(redis, prefix)][-3:] == ["17", "18", "19"]
     assert len(waiting(redis, prefix)) < 10
 
 

@@ -185,7 +185,7 @@
     const set = (name, text) => { line.querySelector(`[data-part=${name}]`).textContent = text; };
     line.dataset.id = row.id;
     const link = line.querySelector("a");
-    for (const name of ["href", "hx-get"]) link.setAttribute(name, link.getAttribute(name).replace(model.dataset.nobody, row.id));
+    for (const name of ["href", "hx-get"]) link.setAttribute(name, link.getAttribute(name).replace(model.dataset.placeholder, row.id));
     const time = line.querySelector("time");
     time.dateTime = row.started_at;
     time.textContent = document.body.dataset.saySec.replace("{n}", String(Math.max(0, Math.floor((Date.now() - Date.parse(row.started_at)) / 1000))));

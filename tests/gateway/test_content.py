@@ -124,11 +124,11 @@ def test_where_it_is_wanted_both_are_kept_as_they_went_over_the_wire(running: In
         response = running.ask(key.plain, way.path, **way.body(f"[[say:{marker}]]", stream=stream))
         texts = kept(key, response.headers["x-cfx-request-id"])
         assert texts.request == response.request.content.decode()
-        assert texts.answer == response.text
+        assert texts.response == response.text
         assert marker in texts.request
-        assert stream or marker in texts.answer
+        assert stream or marker in texts.response
         assert not texts.is_request_cut
-        assert not texts.is_answer_cut
+        assert not texts.is_response_cut
     # Only in its table, where it is compressed, and on no other way.
     assert (in_tables(marker), in_files(running, marker)) == ([], [])
     assert until(lambda: in_redis(running, marker) == [], what="an empty stream")
@@ -164,24 +164,24 @@ def test_what_is_long_is_cut_and_goes_out_whole(running: Installation) -> None:
     response = running.say(key.plain, words, model="gpt-4o-mini")
     assert response.status_code == 200
     texts = kept(key, response.headers["x-cfx-request-id"])
-    assert (texts.is_request_cut, texts.is_answer_cut) == (True, False)
+    assert (texts.is_request_cut, texts.is_response_cut) == (True, False)
     assert len(texts.request) == 256 * 1024
     assert response.request.content.decode().startswith(texts.request)
     answer = running.say(key.plain, f"[[say:{words}]]", model="gpt-4o-mini", stream=True)
     texts = kept(key, answer.headers["x-cfx-request-id"])
-    assert texts.is_answer_cut
+    assert texts.is_response_cut
     assert answer.text.endswith("[DONE]\n\n")
-    assert answer.text.startswith(texts.answer)
+    assert answer.text.startswith(texts.response)
 
 
 def test_a_broken_stream_and_a_refused_call_are_kept_as_far_as_they_came(running: Installation) -> None:
     key = a_key()
     wanted(running, key)
     cut = running.say(key.plain, "[[fault:cut after=5]]", model="gpt-4o-mini", stream=True)
-    assert kept(key, cut.headers["x-cfx-request-id"]).answer == cut.text
+    assert kept(key, cut.headers["x-cfx-request-id"]).response == cut.text
     refused = running.say(key.plain, "[[fault:400]] the-prompt", model="gpt-4o-mini")
     texts = kept(key, refused.headers["x-cfx-request-id"])
-    assert ("the-prompt" in texts.request, texts.answer) == (True, "")
+    assert ("the-prompt" in texts.request, texts.response) == (True, "")
 
 
 def test_turned_off_the_gateway_hands_nothing_on(running: Installation) -> None:
@@ -247,7 +247,7 @@ def _told(running: Installation, listener: Gateway, key: IssuedKey, marker: str)
         texts = content_of(key.row.organization, row.request_id)
         if texts is not None:
             assert marker in texts.request
-            assert f"{marker}-told" in texts.answer
+            assert f"{marker}-told" in texts.response
             return True
     return False
 

@@ -25,10 +25,9 @@ from logs.litellm.ingest import take
 from logs.litellm.tests.factories import a_payload, mapped
 from logs.pipeline.drain import store
 from logs.pipeline.events import RANK_COUNTED
-from logs.pipeline.tests.test_drain import entries
-from logs.tail import publisher as announcements
-from logs.tail.consumer import MAX_OF_ONE
-from logs.tests.factories import an_event
+from logs.tail import publisher
+from logs.tail.consumer import MAX_CLIENTS_PER_USER
+from logs.tests.factories import an_event, entries
 from tests.support.installation import Gateway, Installation
 from tests.support.waiting import until
 
@@ -223,7 +222,7 @@ def test_a_flood_of_rows_is_cut_to_what_one_can_read_and_counted(running: Instal
         started_s = monotonic_s()
         for _ in range(10):
             events = [an_event(organization.pk, key_id) for _ in range(50)]
-            assert announcements.Announcer(running.redis, running.prefix).announce(events) == 1
+            assert publisher.TailPublisher(running.redis, running.prefix).publish(events) == 1
         shown, skipped, messages = 0, 0, 0
         while shown + skipped < 500:
             message = heard(connection, "rows")
@@ -235,12 +234,12 @@ def test_a_flood_of_rows_is_cut_to_what_one_can_read_and_counted(running: Instal
 
 def test_nothing_is_published_when_nobody_listens(running: Installation) -> None:
     organization, key_id = an_organization(), random_id()
-    assert announcements.Announcer(running.redis, running.prefix).announce([an_event(organization.pk, key_id)]) == 0
+    assert publisher.TailPublisher(running.redis, running.prefix).publish([an_event(organization.pk, key_id)]) == 0
     with tail(running, organization.slug, owner_of(organization)) as connection:
         begun(connection)
-        assert announcements.Announcer(running.redis, running.prefix).announce([an_event(organization.pk, key_id)]) == 1
-    key = announcements.listening_key(running.prefix, organization.pk)
-    assert 0 < int(running.redis.ttl(key)) <= announcements.LISTENING_S
+        assert publisher.TailPublisher(running.redis, running.prefix).publish([an_event(organization.pk, key_id)]) == 1
+    key = publisher.watched_key(running.prefix, organization.pk)
+    assert 0 < int(running.redis.ttl(key)) <= publisher.WATCHED_TTL_S
 
 
 def test_the_tail_ends_with_the_membership_and_with_the_session(running: Installation) -> None:
@@ -278,7 +277,7 @@ def test_one_person_does_not_take_every_place(running: Installation) -> None:
     ben, vic = a_member(organization), a_member(organization, "viewer")
     gateway = running.new_gateway()
     with ExitStack() as stack:
-        for _ in range(MAX_OF_ONE):
+        for _ in range(MAX_CLIENTS_PER_USER):
             begun(stack.enter_context(tail(gateway, organization.slug, ben)))
         with pytest.raises(ConnectionClosed) as caught, tail(gateway, organization.slug, ben) as connection:
             begun(connection)

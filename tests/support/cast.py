@@ -15,7 +15,7 @@ from codexflow.lib.ids import started_at
 from keys.models import ApiKey
 from keys.services import issue_key
 from logs.content.codec import Content, pack
-from logs.content.store import keep
+from logs.content.store import save
 from logs.pipeline.drain import Entry, store
 from logs.pipeline.events import UsageEvent, encode
 from logs.pipeline.partitions import make_ahead
@@ -66,7 +66,7 @@ def keeps(cast: Cast, request_id: UUID, *, request: str = "a prompt", answer: st
     Organization.objects.filter(pk=cast.organization.pk).update(content_kept_since=started_at(request_id))
     cast.organization.refresh_from_db()
     sides = (pack(request.encode()), pack(answer.encode()))
-    assert keep([Content(request_id, cast.organization.pk, *sides)]) == 1
+    assert save([Content(request_id, cast.organization.pk, *sides)]) == 1
 
 
 def an_event_of(cast: Cast, **facts: Any) -> UsageEvent:
