@@ -8,6 +8,7 @@ import pytest
 from codexflow.env import REPOSITORY
 from tests.clients.install import HERE, REQUIREMENTS
 from tests.clients.trials import TRIALS
+from tests.support.lists import assert_same
 
 DOCS = REPOSITORY / "docs" / "clients"
 # Page of the table -> the package whose version it gives, and who installs it.
@@ -41,9 +42,10 @@ def rows() -> dict[str, list[str]]:
 
 
 def test_every_page_is_in_the_table() -> None:
-    assert set(rows()) == {path.stem for path in DOCS.glob("*.md")} - {"README"}
+    assert_same(rows(), {path.stem for path in DOCS.glob("*.md")} - {"README"}, "docs/clients/README.md")
     assert len(PACKAGES) == len(TRIALS)
-    assert {page for page, cells in rows().items() if cells[1] == "not tried"} == set(rows()) - set(PACKAGES) - {"curl"}
+    not_tried = {page for page, cells in rows().items() if cells[1] == "not tried"}
+    assert_same({*PACKAGES, *not_tried, "curl"}, rows(), "PACKAGES in tests/clients/test_docs.py")
 
 
 @pytest.mark.parametrize("page", PACKAGES)
