@@ -257,7 +257,7 @@ async def trickle(gateway: Gateway, key: str, ways: list[Way], *, most_grown_kb:
     for way in MIXED:  # warm: every surface has run once
         wire = await Wire.to(gateway.url)
         await wire.send(request(way.path, key, json.dumps(way.body("x", stream=True)).encode()))
-        assert (await wire.answer()).status == 200
+        assert (await wire.response()).status == 200
         await wire.close()
     before = memory_kb(gateway.process.pid)
     wires = [await Wire.to(gateway.url) for _ in ways]
