@@ -1,4 +1,4 @@
-"""What docs/clients says was tried is what `make clients` tries."""
+"""The table in docs/clients matches the clients that `make clients` tries."""
 
 import json
 import re
@@ -10,7 +10,7 @@ from tests.clients.install import HERE, REQUIREMENTS
 from tests.clients.trials import TRIALS
 
 DOCS = REPOSITORY / "docs" / "clients"
-# Page of the table -> the package whose version it gives, and who installs it.
+# Page in the table -> the package whose version it states, and its installer.
 PACKAGES = {
     "openai-python": ("openai", "clients"),
     "openai-node": ("openai", "npm"),
@@ -47,13 +47,13 @@ def test_every_page_is_in_the_table() -> None:
 
 
 @pytest.mark.parametrize("page", PACKAGES)
-def test_the_versions_are_those_that_are_pinned(page: str) -> None:
+def test_documented_versions_are_the_pinned_ones(page: str) -> None:
     version = pinned(*PACKAGES[page])
     assert rows()[page][1] == version
     assert version in (DOCS / f"{page}.md").read_text()
 
 
-def test_pages_that_were_not_tried_say_so() -> None:
+def test_pages_of_untried_clients_say_so() -> None:
     for page, cells in rows().items():
         assert ("Not tried" in (DOCS / f"{page}.md").read_text()) == (cells[1] == "not tried")
 
