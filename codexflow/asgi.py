@@ -34,8 +34,11 @@ playground = Playground(gateway)
 websockets: Any = AuthMiddlewareStack(
     URLRouter([path("ws/o/<slug:slug>/logs/", LiveTail.as_asgi()), re_path(r"", Nowhere.as_asgi())])
 )
-webhook = litellm_webhook.Webhook(ENV)
-metrics = operators_metrics.Metrics(ENV)
+# Raw applications by their exact path. Each authenticates before it reads a body, and is closed at shutdown.
+RAW: dict[str, Any] = {
+    litellm_webhook.PATH: litellm_webhook.Webhook(ENV),
+    operators_metrics.PATH: operators_metrics.Metrics(ENV),
+}
 
 
 async def application(scope: Scope, receive: Receive, send: Send) -> None:
@@ -52,10 +55,8 @@ async def _served(scope: Scope, receive: Receive, send: Send) -> None:
     if scope["type"] == "http":
         if scope["path"].startswith(PREFIXES):
             await gateway(scope, receive, send)
-        elif scope["path"] == litellm_webhook.PATH:
-            await webhook(scope, receive, send)
-        elif scope["path"] == operators_metrics.PATH:
-            await metrics(scope, receive, send)
+        elif (raw := RAW.get(scope["path"])) is not None:
+            await raw(scope, receive, send)
         elif is_playground(scope["path"]):
             await playground(scope, receive, send)
         else:
@@ -73,8 +74,8 @@ _behind_proxy: Any = ProxyHeadersMiddleware(_served, trusted_hosts=list(ENV.trus
 async def _lifespan(receive: Receive, send: Send) -> None:
     """Start the gateway before the first request and stop it after the last."""
     async with contextlib.AsyncExitStack() as stack:
-        stack.push_async_callback(webhook.close)
-        stack.push_async_callback(metrics.close)
+        for raw in RAW.values():
+            stack.push_async_callback(raw.close)
         await receive()
         try:
             await stack.enter_async_context(running(gateway, ENV))

@@ -25,15 +25,8 @@ from logs.usage.periods import RANGES
 from routing.inference import evaluation, lexicon
 from routing.surfaces import table
 from tests.support.demo_data import SHARES
+from tests.support.lists import assert_same
 from tests.support.pictures import LOOKS
-
-
-def assert_same(copy: Iterable[object], original: Iterable[object], where: str) -> None:
-    """Assert that the copy at `where` has exactly the members of the original."""
-    copied, members = set(copy), set(original)
-    assert not members - copied, f"{where} lacks {members - copied}"
-    assert not copied - members, f"{where} has {copied - members}, which is not in the list"
-
 
 NO_RATES = FrozenRates(input_nanos=0, cached_nanos=0, output_nanos=0)
 # Place of the copy -> the copy and the original.

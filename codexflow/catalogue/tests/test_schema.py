@@ -101,6 +101,14 @@ def test_litellm_is_configured_with_the_same_prices() -> None:
     assert {model["model_name"] for model in entries} == set(prices)
 
 
+def test_the_mock_of_litellm_has_every_model() -> None:
+    """`make litellm` without a provider's key answers for all of them."""
+    entries = yaml.safe_load((REPOSITORY / "config" / "litellm.mock.yaml").read_text())["model_list"]
+    models = set(parse(SHIPPED, source="models.yaml").prices)
+    missing = models - {each["model_name"] for each in entries}
+    assert not missing, f"config/litellm.mock.yaml lacks {missing}"
+
+
 def test_a_file_without_prices_gets_the_shipped_ones() -> None:
     older = content()
     del older["prices"]
