@@ -43,7 +43,7 @@ def rows() -> dict[str, list[str]]:
 def test_every_page_is_in_the_table() -> None:
     assert set(rows()) == {path.stem for path in DOCS.glob("*.md")} - {"README"}
     assert len(PACKAGES) == len(TRIALS)
-    assert {page for page, cells in rows().items() if cells[1] == "not tried"} == set(rows()) - set(PACKAGES) - {"curl"}
+    assert {page for page, cells in rows().items() if cells[1] == "not tested"} == set(rows()) - set(PACKAGES) - {"curl"}
 
 
 @pytest.mark.parametrize("page", PACKAGES)
@@ -53,9 +53,9 @@ def test_documented_versions_are_the_pinned_ones(page: str) -> None:
     assert version in (DOCS / f"{page}.md").read_text()
 
 
-def test_pages_of_untried_clients_say_so() -> None:
+def test_pages_of_untested_clients_say_so() -> None:
     for page, cells in rows().items():
-        assert ("Not tried" in (DOCS / f"{page}.md").read_text()) == (cells[1] == "not tried")
+        assert ("Not tested" in (DOCS / f"{page}.md").read_text()) == (cells[1] == "not tested")
 
 
 def test_the_lock_file_names_no_host() -> None:

@@ -81,7 +81,7 @@ def test_cache_writes_have_their_own_prices_when_given() -> None:
     assert by_minutes.cache_write_1h_nanos == by_minutes.cache_write_nanos == 3_750_000_000
 
 
-def test_litellm_is_configured_with_the_same_prices() -> None:
+def test_litellm_is_configured_with_our_prices() -> None:
     """Otherwise the cost of every call would differ in reconciliation with LiteLLM."""
     entries = yaml.safe_load((REPOSITORY / "config" / "litellm.yaml").read_text())["model_list"]
     prices = parse(SHIPPED, source="models.yaml").prices
