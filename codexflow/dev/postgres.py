@@ -54,7 +54,7 @@ class Postgres:
 
     @property
     def url(self) -> str:
-        """As libpq reads it: the socket's folder stands where a host would."""
+        """Return the libpq URL, with the socket's folder in place of a host."""
         return f"postgresql:///{DATABASE}?host={quote(str(self.socket_folder))}&user={ROLE}"
 
     def is_ready(self) -> bool:

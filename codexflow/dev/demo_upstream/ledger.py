@@ -91,7 +91,7 @@ class Ledger:
         call_id: str | None = None,
         model: str | None = None,
     ) -> list[Entry]:
-        """As `select`, once `count` of them are over or the time is up."""
+        """Wait until `count` entries have ended or the time is up, then `select`."""
         deadline_s = clock.monotonic_s() + timeout_s
         while True:
             found = self.select(since=since, call_id=call_id, model=model)

@@ -104,7 +104,7 @@ class DemoUpstream:
         return self._drilled(request, self._about_models(path))
 
     def _check_key(self, request: Request) -> None:
-        """As LiteLLM without a database: no key 401, any other key than its own 400."""
+        """Refuse keys as LiteLLM does without a database: a missing key with 401, a wrong key with 400."""
         if not self.options.api_key:
             return
         given = request.headers.get("authorization", "").removeprefix("Bearer ").strip() or request.headers.get(
