@@ -277,7 +277,7 @@ async def test_requests_sent_at_once_are_answered_in_order(running: Installation
     wire = await Wire.to(running.url)
     wire.write(b"".join(sent for sent, _ in calls))
     async with asyncio.timeout(30):
-        answers = [await wire.response() for _ in calls]
+        answers = [await wire.answer() for _ in calls]
     assert [answer.status for answer in answers] == [status for _, status in calls]
     assert len({answer.header("x-cfx-request-id") for answer in answers}) == len(calls)
     await wire.close()

@@ -154,7 +154,7 @@ def test_sigterm_cuts_no_stream_within_the_grace(running: Installation, key: str
         await all_open(streams)
         kept = await Wire.to(gateway.url)
         await kept.send(request("/v1/models", key, b"", method="GET"))
-        assert (await kept.response()).status == 200
+        assert (await kept.answer()).status == 200
         gateway.terminate()
         async with httpx.AsyncClient() as client:
             ready = await client.get(f"{gateway.url}/health/ready")
@@ -163,7 +163,7 @@ def test_sigterm_cuts_no_stream_within_the_grace(running: Installation, key: str
                 refused = await client.post(gateway.url + way.path, headers={"x-api-key": key}, json=way.body("x"))
                 assert (refused.status_code, error_of(way, refused.json())["code"]) == (503, "shutting_down")
         await kept.send(request(WAYS[0].path, key, b"{}"))
-        assert (await kept.response()).status == 503
+        assert (await kept.answer()).status == 503
         await kept.close()
         assert streams.complete < len(streams.ways)
         await reading
@@ -257,7 +257,7 @@ async def trickle(gateway: Gateway, key: str, ways: list[Way], *, most_grown_kb:
     for way in MIXED:  # warm: every surface has run once
         wire = await Wire.to(gateway.url)
         await wire.send(request(way.path, key, json.dumps(way.body("x", stream=True)).encode()))
-        assert (await wire.response()).status == 200
+        assert (await wire.answer()).status == 200
         await wire.close()
     before = memory_kb(gateway.process.pid)
     wires = [await Wire.to(gateway.url) for _ in ways]
