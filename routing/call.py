@@ -15,7 +15,7 @@ import msgspec
 from redis import ResponseError
 
 from billing.errors import InsufficientQuota, LimiterAway, RateLimitExceeded
-from billing.limiter.fallback import Breaker, Rations, Terms, Wish
+from billing.limiter.fallback import LocalClaim, LocalLimiter, OutageTerms, RedisBreaker
 from billing.limiter.holds import CallSize, no_dearer_than_first
 from billing.limiter.limits import Admission, Claim, LoadTotals, Pulse, admit, heartbeat, settle
 from billing.pricing import FrozenRates, cost_nanos
@@ -135,7 +135,7 @@ class FrontDesk:
         load_totals: LoadTotals,
         lease_ms: int,
         heartbeat_s: float,
-        terms: Terms,
+        terms: OutageTerms,
         fails_closed: bool = False,
         keeper: Keeper | None = None,
     ) -> None:
@@ -147,8 +147,8 @@ class FrontDesk:
         self._heartbeat_s = heartbeat_s
         self._live: dict[UUID, LiveCall] = {}
         self._fails_closed = fails_closed
-        self._breaker = Breaker()
-        self._rations = Rations(terms)
+        self._breaker = RedisBreaker()
+        self._rations = LocalLimiter(terms)
         # Redis's clock (ms) as it was told last, and when that was on ours: the day goes on without Redis.
         self._redis_clock: tuple[int, float] | None = None
 
@@ -159,7 +159,7 @@ class FrontDesk:
     @property
     def is_degraded(self) -> bool:
         """Whether this process answers for the limits alone."""
-        return self._breaker.is_resting(clock.monotonic_s(), is_up=self._redis.is_up)
+        return self._breaker.is_blocking(clock.monotonic_s(), is_up=self._redis.is_up)
 
     async def admit(
         self,
@@ -201,7 +201,7 @@ class FrontDesk:
     async def _admission(self, call: LiveCall) -> Admission:
         """From Redis; from this process alone while Redis is away."""
         breaker = self._breaker
-        if breaker.failures and not breaker.asks(clock.monotonic_s(), is_up=self._redis.is_up):
+        if breaker.failures and not breaker.allow_request(clock.monotonic_s(), is_up=self._redis.is_up):
             return self._admitted_alone(call)
         try:
             admission = await self._admitted(call, is_forced=False)
@@ -219,14 +219,14 @@ class FrontDesk:
         self._rations.remember(call.principal.payer.scopes, admission)
         self._redis_clock = (admission.now_ms, call.started_s)
         if self._breaker.failures:
-            self._breaker.succeeded()
+            self._breaker.record_success()
         if self._rations.is_on:
             self._rations.end(clock.monotonic_s())
             logger.warning("limiter.back", extra={"admitted": self._rations.admitted, "refused": self._rations.refused})
 
     def _missed(self, exc: LimiterAway) -> None:
         now_s = clock.monotonic_s()
-        self._breaker.failed(now_s, is_up=self._redis.is_up)
+        self._breaker.record_failure(now_s, is_up=self._redis.is_up)
         if not self._rations.is_on:
             self._rations.begin(now_s)
             logger.error("limiter.away", extra={"reason": exc.facts.get("reason")})
@@ -236,7 +236,7 @@ class FrontDesk:
         principal, intent = call.principal, call.intent
         scopes = principal.payer.scopes
         streams = [each.principal.payer.scopes for each in self._live.values() if each.intent.is_stream]
-        wish = Wish(
+        wish = LocalClaim(
             tokens=intent.tokens_reserved,
             hold_nanos=intent.hold_nanos,
             takes_slot=intent.is_stream,

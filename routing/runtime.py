@@ -11,7 +11,7 @@ import redis
 from django.db import DatabaseError
 
 from billing.errors import LimiterUnavailable
-from billing.limiter.fallback import Terms
+from billing.limiter.fallback import OutageTerms
 from billing.limiter.limits import Payer, ScopeTotals
 from billing.selectors import key_totals, organization_totals
 from codexflow.catalogue import directory
@@ -67,7 +67,7 @@ async def running(gateway: Gateway, env: Env) -> AsyncIterator[None]:
         load_totals=_load_totals,
         lease_ms=env.lease_ms,
         heartbeat_s=env.heartbeat_s,
-        terms=Terms(processes=env.limiter_processes, allowance_nanos=env.outage_allowance_nanos),
+        terms=OutageTerms(processes=env.limiter_processes, allowance_nanos=env.outage_allowance_nanos),
         fails_closed=env.limiter_fail == "closed",
         keeper=keeper,
     )

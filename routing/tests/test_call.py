@@ -7,7 +7,7 @@ import pytest
 from django.conf import settings
 
 from billing.errors import InsufficientQuota
-from billing.limiter.fallback import Terms
+from billing.limiter.fallback import OutageTerms
 from billing.limiter.holds import CallSize, worst_nanos
 from billing.limiter.limits import Payer, ScopeTotals
 from billing.plans import Limits
@@ -41,7 +41,7 @@ async def desk(tmp_path: Path) -> AsyncIterator[FrontDesk]:
         return ScopeTotals()
 
     yield FrontDesk(
-        redis=redis, journal=journal, load_totals=load, lease_ms=5_000, heartbeat_s=5, terms=Terms()
+        redis=redis, journal=journal, load_totals=load, lease_ms=5_000, heartbeat_s=5, terms=OutageTerms()
     )  # fmt: skip
     journal.close()
     await redis.close()
