@@ -14,19 +14,19 @@ from codexflow.lib.errors import AppError
 from codexflow.lib.http import Header
 from keys.errors import InvalidApiKey
 from routing import chat, count_tokens, health, models_list
-from routing.context import House
+from routing.context import GatewayContext
 from routing.errors import ClientDisconnected, MethodNotAllowed, ShuttingDown, UnknownRoute, UpgradeRefused
 from routing.incoming import Incoming, Receive, Scope, Send
-from routing.surfaces.table import BY_PATH, COUNT_TOKENS, Surface, dialect_of
+from routing.surfaces.table import BY_PATH, COUNT_TOKENS, Surface, response_format_of
 
 logger = logging.getLogger(__name__)
 
-Handler = Callable[[House, Incoming], Awaitable[None]]
+Handler = Callable[[GatewayContext, Incoming], Awaitable[None]]
 PREFIXES = ("/v1/", "/chat/completions", "/health")
 
 
 def _metered(surface: Surface) -> dict[str, Handler]:
-    return {"POST": lambda house, incoming: chat.serve(house, incoming, surface)}
+    return {"POST": lambda context, incoming: chat.serve(context, incoming, surface)}
 
 
 ROUTES: dict[str, dict[str, Handler]] = {
@@ -38,12 +38,12 @@ MODEL_ROUTE: dict[str, Handler] = {"GET": models_list.show_model}
 
 
 class Gateway:
-    """One a process. `house` is there from startup to shutdown; without it nothing can be served."""
+    """The ASGI application. `context` is set from startup to shutdown; without it nothing can be served."""
 
     def __init__(self) -> None:
-        self.house: House | None = None
+        self.context: GatewayContext | None = None
         self.health: health.Health | None = None
-        self.is_draining = False
+        self.is_shutting_down = False
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         return self.serve(Incoming(scope, receive, send))
@@ -74,9 +74,9 @@ class Gateway:
             if incoming.headers.get(b"upgrade", b"").lower() == b"websocket":
                 raise UpgradeRefused
             raise MethodNotAllowed(*methods)
-        if self.house is None or self.is_draining:
+        if self.context is None or self.is_shutting_down:
             raise ShuttingDown(retry_after_s=1)
-        await handler(self.house, incoming)
+        await handler(self.context, incoming)
 
     async def _answer_health(self, incoming: Incoming, path: str) -> None:
         if incoming.scope["method"] not in ("GET", "HEAD"):
@@ -86,7 +86,7 @@ class Gateway:
             return
         if self.health is None or path.rstrip("/") not in ("/health", "/health/ready"):
             raise UnknownRoute
-        report = await self.health.report(is_draining=self.is_draining)
+        report = await self.health.report(is_shutting_down=self.is_shutting_down)
         await incoming.respond(200 if report.can_serve else 503, [models_list.JSON], msgspec.json.encode(report.body))
 
     @staticmethod
@@ -101,7 +101,7 @@ class Gateway:
             )
         admission = incoming.admission or error.facts.get("admission")
         headers: list[Header] = admission.headers() if isinstance(admission, Admission) else []
-        body = dialect_of(incoming.scope["path"]).error_body(error)
+        body = response_format_of(incoming.scope["path"]).error_body(error)
         await incoming.refuse(error, body, headers)
 
 

@@ -1,4 +1,4 @@
-"""GET /health: what works, probed at most once a second however often it is asked."""
+"""GET /health: state of all dependencies, probed at most once a second however often it is requested."""
 
 import asyncio
 import logging
@@ -17,19 +17,19 @@ from codexflow.env import Env
 from codexflow.lib import clock
 from codexflow.lib.db import in_database
 from codexflow.lib.redis import Pipeline, RedisUnavailable
-from routing.call import FrontDesk
+from routing.limiter import Limiter
 from routing.upstream.breaker_store import Breakers
 
 logger = logging.getLogger(__name__)
 
 PROBE_TIMEOUT_S = 2.0
-MEMORY_S = 1.0
-MODELS_MEMORY_S = 60.0
+PROBE_CACHE_TTL_S = 1.0
+MODELS_CACHE_TTL_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The body of /health and whether this process can serve."""
+    """Body of /health, and whether this process can serve."""
 
     body: dict[str, Any]
     can_serve: bool
@@ -38,11 +38,11 @@ class Report:
 class Health:
     """Probes everything that a call needs."""
 
-    def __init__(self, env: Env, redis: Pipeline, breakers: Breakers, desk: FrontDesk) -> None:
+    def __init__(self, env: Env, redis: Pipeline, breakers: Breakers, limiter: Limiter) -> None:
         self._env = env
         self._redis = redis
         self._breakers = breakers
-        self._desk = desk
+        self._limiter = limiter
         self._http = httpx.AsyncClient(
             base_url=env.litellm_url,
             timeout=PROBE_TIMEOUT_S,
@@ -50,17 +50,17 @@ class Health:
         )
         self._last: tuple[float, dict[str, bool]] | None = None
         self._probing: asyncio.Task[dict[str, bool]] | None = None
-        self._unknown_models: tuple[float, list[str] | None] = (-MODELS_MEMORY_S, None)
+        self._unknown_models: tuple[float, list[str] | None] = (-MODELS_CACHE_TTL_S, None)
 
     async def close(self) -> None:
         await self._http.aclose()
 
-    async def report(self, *, is_draining: bool) -> Report:
+    async def report(self, *, is_shutting_down: bool) -> Report:
         """`healthy`: all works. `degraded`: serves, but something is wrong. `unhealthy`: cannot serve."""
         checks = await self._checks()
-        # Without Redis some calls are still served, and those that are not get a better answer than none.
-        can_serve = checks["config"] and not is_draining
-        is_limiter_well = checks["redis"] and not self._desk.is_degraded
+        # Without Redis some calls are still served, and the others get a precise refusal.
+        can_serve = checks["config"] and not is_shutting_down
+        is_limiter_well = checks["redis"] and not self._limiter.is_degraded
         open_models = self._breakers.states()
         unknown = self._unknown_models[1] or []
         problems = directory.problems()
@@ -73,12 +73,12 @@ class Health:
             "models_unknown_to_litellm": unknown,
             "config_problems": problems,
             "config_version": directory.current().version if checks["config"] else None,
-            "draining": is_draining,
+            "draining": is_shutting_down,
         }
         return Report({"status": status, "version": __version__, "checks": checks, "details": details}, can_serve)
 
     async def _checks(self) -> dict[str, bool]:
-        if self._last is not None and clock.monotonic_s() - self._last[0] < MEMORY_S:
+        if self._last is not None and clock.monotonic_s() - self._last[0] < PROBE_CACHE_TTL_S:
             return self._last[1]
         if self._probing is None or self._probing.done():
             self._probing = asyncio.get_running_loop().create_task(self._probe())
@@ -95,6 +95,8 @@ class Health:
             has_config = True
         except CatalogueError:
             has_config = False
+        # `stage_router` and `litellm_client` are names that monitoring may read: routing needs no more than the
+        # configuration, and the client always exists.
         checks = {
             "config": has_config,
             "stage_router": has_config,
@@ -117,14 +119,14 @@ class Health:
         (await self._http.get("/health/liveliness")).raise_for_status()
 
     async def watch_models(self) -> None:
-        """Compare from the start on, without waiting for somebody to ask for /health."""
+        """Compare from startup on, without waiting for the first request of /health."""
         while True:
             await self._compare_models()
-            await asyncio.sleep(MODELS_MEMORY_S)
+            await asyncio.sleep(MODELS_CACHE_TTL_S)
 
     async def _compare_models(self) -> None:
         """Find models that models.yaml names and LiteLLM does not know, once a minute."""
-        if clock.monotonic_s() - self._unknown_models[0] < MODELS_MEMORY_S:
+        if clock.monotonic_s() - self._unknown_models[0] < MODELS_CACHE_TTL_S:
             return
         try:
             response = await self._http.get("/model/info")

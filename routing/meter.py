@@ -34,6 +34,16 @@ class Meter:
         self.response_id = ""
         self.upstream_cost_nanos: int | None = None
 
+    def begin(self) -> None:
+        """The upstream has begun to respond: it has read the prompt."""
+        self.has_begun = True
+
+    def discard(self) -> None:
+        """Forget all usage: the call is not charged."""
+        self._provider = None
+        self.upstream_cost_nanos = None
+        self.has_begun = False
+
     def delivered(self, raw: bytes) -> None:
         """Content goes out to the caller."""
         events = count_of(raw)

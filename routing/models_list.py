@@ -9,7 +9,7 @@ import msgspec
 from codexflow.catalogue import directory
 from codexflow.catalogue.schema import AUTO_MODELS, DIRECT, Catalogue
 from keys.policy import KeyPolicy
-from routing.context import House
+from routing.context import GatewayContext
 from routing.errors import UnknownRoute
 from routing.incoming import Incoming
 from routing.stages import STAGE_MODELS
@@ -29,9 +29,9 @@ Never undo work that is not yours, never commit or push unless asked, and ask be
 Say briefly what you are doing while you work; at the end say what changed, where, and what is left."""
 
 
-async def list_models(house: House, incoming: Incoming) -> None:
+async def list_models(context: GatewayContext, incoming: Incoming) -> None:
     """Stages, inference and models that the key may use; for Codex as it asks for them."""
-    names = await _names(house, incoming)
+    names = await _names(context, incoming)
     if b"client_version=" in incoming.scope.get("query_string", b""):
         content: dict[str, Any] = {"models": [_codex_model(name, order) for order, name in enumerate(names)]}
     else:
@@ -45,16 +45,16 @@ async def list_models(house: House, incoming: Incoming) -> None:
     await incoming.respond(200, [JSON], msgspec.json.encode(content))
 
 
-async def show_model(house: House, incoming: Incoming) -> None:
+async def show_model(context: GatewayContext, incoming: Incoming) -> None:
     """GET /v1/models/{id}."""
     name = incoming.scope["path"].removeprefix(PATH + "/")
-    if name not in await _names(house, incoming):
+    if name not in await _names(context, incoming):
         raise UnknownRoute(f"There is no model {name[:100]!r}.", param="model")
     await incoming.respond(200, [JSON], msgspec.json.encode(_model(name)))
 
 
-async def _names(house: House, incoming: Incoming) -> Sequence[str]:
-    principal = await house.keys.authenticate(incoming.bearer(), incoming.address)
+async def _names(context: GatewayContext, incoming: Incoming) -> Sequence[str]:
+    principal = await context.keys.authenticate(incoming.bearer(), incoming.address)
     return permitted_names(directory.current(), principal.policy)
 
 

@@ -1,4 +1,4 @@
-"""A request's bytes -> Call, and back to bytes for the upstream. Pure.
+"""A request's bytes -> ParsedRequest, and back to bytes for the upstream. Pure.
 
 The body is parsed once. What the gateway does not change goes on byte for byte, so that every parameter a provider
 invents tomorrow works today.
@@ -13,7 +13,7 @@ from msgspec import Raw, Struct
 from billing.limiter.holds import CallSize
 from routing.errors import InvalidJson, InvalidRequestBody
 from routing.inference.infer import Prompt
-from routing.surfaces.requests import MAX_OUTPUT_TOKENS, Fields, Shape
+from routing.surfaces.requests import MAX_OUTPUT_TOKENS, Fields, RequestSchema
 
 # LiteLLM obeys these from anyone: they choose servers, keys, prices, callbacks or retries, which is not the caller's
 # business. They are dropped.
@@ -91,11 +91,11 @@ _objects = msgspec.json.Decoder(dict[str, Any])
 _encode = msgspec.json.encode
 
 
-class Call(Struct, frozen=True, kw_only=True):
+class ParsedRequest(Struct, frozen=True, kw_only=True):
     """A request as the gateway understands it. `fields` holds every field of the body as it was written."""
 
     fields: Fields
-    shape: Shape
+    schema: RequestSchema
     limits: dict[str, int]  # the bounds of the output that were given, by field
     text_bytes: int
     images: int
@@ -104,46 +104,46 @@ class Call(Struct, frozen=True, kw_only=True):
 
     @property
     def model(self) -> str | None:
-        return self.shape.model
+        return self.schema.model
 
     @property
     def is_stream(self) -> bool:
-        return bool(self.shape.stream)
+        return bool(self.schema.stream)
 
     def max_tokens(self, *, default: int, cap: int) -> int:
         """What is sent upstream as the most to produce: asked for or the default, never above the cap."""
-        if not self.shape.limit_fields:
+        if not self.schema.limit_fields:
             return 0
         return min(cap, *self.limits.values()) if self.limits else min(default, cap)
 
     def size(self, max_output_tokens: int) -> CallSize:
         return CallSize(
             text_bytes=self.text_bytes,
-            messages=self.shape.parts,
+            messages=self.schema.parts,
             images=self.images,
             file_tokens=self.file_tokens,
             max_output_tokens=max_output_tokens,
-            choices=self.shape.choices,
+            choices=self.schema.choices,
             may_cache_for_an_hour=self.may_cache_for_an_hour,
         )
 
     def prompt(self) -> Prompt:
         """What stage inference looks at."""
-        return self.shape.prompt(self.fields)
+        return self.schema.prompt(self.fields)
 
 
 @cache
-def _decoder(shape: type[Shape]) -> msgspec.json.Decoder[Shape]:
-    return msgspec.json.Decoder(shape)
+def _decoder(schema: type[RequestSchema]) -> msgspec.json.Decoder[RequestSchema]:
+    return msgspec.json.Decoder(schema)
 
 
-def parse(body: bytes, shape: type[Shape]) -> Call:
+def parse(body: bytes, schema: type[RequestSchema]) -> ParsedRequest:
     """Understand a request. Raises InvalidJson or InvalidRequestBody (400), naming the field where it can."""
     try:
         if not body.isascii():
             body.decode()  # what is not looked into would otherwise not be looked at
         fields = _fields.decode(body)
-        known = _decoder(shape).decode(body)
+        known = _decoder(schema).decode(body)
     except msgspec.ValidationError as exc:
         raise _invalid(str(exc)) from exc
     except (msgspec.DecodeError, RecursionError, UnicodeError) as exc:
@@ -154,9 +154,9 @@ def parse(body: bytes, shape: type[Shape]) -> Call:
         if not 1 <= value <= MAX_OUTPUT_TOKENS:
             raise InvalidRequestBody(f"`{name}` must be between 1 and {MAX_OUTPUT_TOKENS}.", param=name)
     attachments = known.attachments()
-    return Call(
+    return ParsedRequest(
         fields=fields,
-        shape=known,
+        schema=known,
         limits=limits,
         text_bytes=len(body) - sum([each.size_bytes for each in attachments]),
         images=sum([each.is_image for each in attachments]),
@@ -165,30 +165,30 @@ def parse(body: bytes, shape: type[Shape]) -> Call:
     )
 
 
-def upstream_tail(call: Call, *, max_tokens: int, temperature: float | None) -> bytes:
+def upstream_tail(request: ParsedRequest, *, max_tokens: int, temperature: float | None) -> bytes:
     """The upstream body of every attempt but for the model, which `upstream_body` puts in front."""
-    fields, shape = call.fields, call.shape
+    fields, schema = request.fields, request.schema
     # Clamp each spelling that was used; when none was, the first is understood everywhere.
-    own = dict.fromkeys(call.limits or shape.limit_fields[:1], b"%d" % max_tokens)
+    own = dict.fromkeys(request.limits or schema.limit_fields[:1], b"%d" % max_tokens)
     thinks = _thinking(fields.get("thinking"), max_tokens)
     if thinks is not None:
         own["thinking"] = thinks
-    if temperature is not None and shape.takes_temperature and not thinks and _is_absent(fields.get("temperature")):
+    if temperature is not None and schema.takes_temperature and not thinks and _is_absent(fields.get("temperature")):
         own["temperature"] = _encode(temperature)
-    if call.is_stream and shape.asks_for_usage:
+    if request.is_stream and schema.asks_for_usage:
         own["stream_options"] = _with_usage(fields.get("stream_options"))
-    if shape.is_kept or "store" in fields:
+    if schema.is_kept or "store" in fields:
         own["store"] = b"false"
     if metadata := _own_metadata(fields.get("metadata")):
         own["metadata"] = _encode(metadata)
-    dropped = _dropped(type(shape))
+    dropped = _dropped(type(schema))
     parts = [
         b"%b:%b" % (_encode(name), raw)
         for name, raw in fields.items()
         if name not in own
         and name not in _REWRITTEN
         and name not in dropped
-        and name not in shape.limit_fields
+        and name not in schema.limit_fields
         and not name.startswith(CONTROL_PREFIXES)
     ]
     parts += [b'"%b":%b' % (name.encode(), value) for name, value in own.items() if value]
@@ -201,9 +201,9 @@ def upstream_body(model: str, tail: bytes) -> bytes:
 
 
 @cache
-def _dropped(shape: type[Shape]) -> frozenset[str]:
+def _dropped(schema: type[RequestSchema]) -> frozenset[str]:
     """The fields that do not go on from a surface."""
-    return CONTROL_FIELDS | ROUTER_FIELDS | DEARER_FIELDS | OUTPUT_FIELDS.difference(shape.__struct_encode_fields__)
+    return CONTROL_FIELDS | ROUTER_FIELDS | DEARER_FIELDS | OUTPUT_FIELDS.difference(schema.__struct_encode_fields__)
 
 
 def _is_absent(raw: Raw | None) -> bool:

@@ -20,7 +20,7 @@ MAX_CHOICES = 128
 Fields = Mapping[str, Raw]
 
 
-class Shape(Struct, kw_only=True):
+class RequestSchema(Struct, kw_only=True):
     """What every surface has. Subclasses say what they call it."""
 
     # The fields that bound the output, the one used by default first; none: the surface produces no tokens.
@@ -203,7 +203,7 @@ def _check_count(name: str, value: int | None) -> None:
         raise InvalidRequestBody(f"`{name}` must be between 1 and {MAX_CHOICES}.", param=name)
 
 
-class _OnRequest(Shape, kw_only=True):
+class _OnRequest(RequestSchema, kw_only=True):
     """OpenAI's older two: a stream carries usage only when it is asked for, and several answers may be."""
 
     asks_for_usage: ClassVar[bool] = True
@@ -292,7 +292,7 @@ class Completions(_OnRequest, kw_only=True):
         _check_count("best_of", self.best_of)
 
 
-class Embeddings(Shape, kw_only=True):
+class Embeddings(RequestSchema, kw_only=True):
     """POST /v1/embeddings: no tokens come out."""
 
     limit_fields: ClassVar[tuple[str, ...]] = ()
@@ -320,7 +320,7 @@ class _Item(Struct):
     content: _Content = None
 
 
-class Responses(Shape, kw_only=True):
+class Responses(RequestSchema, kw_only=True):
     """POST /v1/responses. Only the stateless kind: what is kept at a provider is kept in an account that all share."""
 
     limit_fields: ClassVar[tuple[str, ...]] = ("max_output_tokens",)
@@ -369,7 +369,7 @@ class Responses(Shape, kw_only=True):
                 )
 
 
-class Messages(Shape, kw_only=True):
+class Messages(RequestSchema, kw_only=True):
     """POST /v1/messages, as Anthropic's clients write it."""
 
     messages: list[_Message]

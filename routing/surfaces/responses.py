@@ -45,7 +45,7 @@ class Opening(Struct, frozen=True):
     may_be_empty: bool = False
 
 
-class Dialect(ABC):
+class ResponseFormat(ABC):
     """What every surface has in common, and OpenAI's way where others go their own."""
 
     # An event longer than this is passed on in pieces: it is content, not one of the small events we look for.
@@ -185,7 +185,7 @@ _whole = msgspec.json.Decoder(_Whole)
 _vectors = msgspec.json.Decoder(_Vectors)
 
 
-class Completions(Dialect):
+class Completions(ResponseFormat):
     """Chat completions and text completions."""
 
     @override
@@ -300,7 +300,7 @@ def _with_model(raw: bytes, model: bytes) -> bytes:
     return _event_like(raw, payload)
 
 
-class Responses(Dialect):
+class Responses(ResponseFormat):
     """OpenAI's responses: typed events; the last one repeats the whole answer, with usage."""
 
     max_held_bytes: int = 8 * 1024 * 1024
@@ -415,7 +415,7 @@ _message_event = msgspec.json.Decoder(_MessageEvent)
 _whole_message = msgspec.json.Decoder(_WholeMessage)
 
 
-class Messages(Dialect):
+class Messages(ResponseFormat):
     """Anthropic's messages: typed events with names; the input's tokens may come first and the output's last."""
 
     @override

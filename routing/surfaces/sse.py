@@ -1,6 +1,6 @@
 """Cutting a stream of server-sent events into what passes untouched and what must be looked at. Pure.
 
-Only events that carry usage, an error or the end are looked into; a surface's dialect knows them by bytes that cannot
+Only events that carry usage, an error or the end are looked into; a surface's format knows them by bytes that cannot
 stand inside a JSON string, where the quote would be escaped.
 """
 
@@ -35,7 +35,7 @@ class Event:
 
 
 class Classifier(Protocol):
-    """What cutting needs to know of a dialect."""
+    """What cutting needs to know of a response_format."""
 
     max_held_bytes: int
 
@@ -52,19 +52,19 @@ class Classifier(Protocol):
 class Splitter:
     """Feeds on chunks of any size, yields whole events. Chunk edges make no difference."""
 
-    __slots__ = ("_dialect", "_most_bytes", "_rest", "_rest_bytes", "_seam")
+    __slots__ = ("_most_bytes", "_response_format", "_rest", "_rest_bytes", "_seam")
 
-    def __init__(self, dialect: Classifier) -> None:
-        self._dialect = dialect
+    def __init__(self, response_format: Classifier) -> None:
+        self._response_format = response_format
         # The pieces of an event that has not ended yet, and their last bytes, in which its end may have begun.
         self._rest: list[bytes] = []
         self._rest_bytes = 0
-        self._most_bytes = dialect.max_held_bytes
+        self._most_bytes = response_format.max_held_bytes
         self._seam = b""
 
     def is_plain(self, chunk: bytes) -> bool:
         """Whether a chunk is whole events of content, as nearly every one is: then it need not be cut at all."""
-        return not self._rest and chunk.endswith(b"\n\n") and not self._dialect.may_matter(chunk)
+        return not self._rest and chunk.endswith(b"\n\n") and not self._response_format.may_matter(chunk)
 
     def feed(self, chunk: bytes) -> Iterator[Event]:
         """The events that this chunk completes. Runs of plain content come as one piece, uncut."""
@@ -80,8 +80,8 @@ class Splitter:
         if end < len(chunk):
             self._keep(chunk[end:])
             chunk = chunk[:end]
-        if self._dialect.may_matter(chunk):
-            yield from map(self._dialect.classify, events_of(chunk))
+        if self._response_format.may_matter(chunk):
+            yield from map(self._response_format.classify, events_of(chunk))
         else:
             yield Event(chunk)
 
@@ -89,11 +89,11 @@ class Splitter:
         """What is left when the stream has ended: some servers leave out the last empty line."""
         rest = self._take()
         if rest.strip():
-            yield self._dialect.classify(rest)
+            yield self._response_format.classify(rest)
 
     def _may_hold_more(self) -> bool:
         self._rest = [b"".join(self._rest)]
-        before, self._most_bytes = self._most_bytes, self._dialect.most_held_bytes(self._rest[0])
+        before, self._most_bytes = self._most_bytes, self._response_format.most_held_bytes(self._rest[0])
         return self._most_bytes > before
 
     def _keep(self, piece: bytes) -> None:
@@ -105,7 +105,7 @@ class Splitter:
     def _take(self) -> bytes:
         rest = self._rest[0] if len(self._rest) == 1 else b"".join(self._rest)
         self._rest, self._rest_bytes, self._seam = [], 0, b""
-        self._most_bytes = self._dialect.max_held_bytes
+        self._most_bytes = self._response_format.max_held_bytes
         return rest
 
 

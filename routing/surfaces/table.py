@@ -7,8 +7,8 @@ from routing import stages
 from routing.incoming import Incoming
 from routing.stages import Route
 from routing.surfaces import requests, responses
-from routing.surfaces.body import Call
-from routing.surfaces.responses import Dialect
+from routing.surfaces.body import ParsedRequest
+from routing.surfaces.responses import ResponseFormat
 from routing.upstream.pool import Header
 
 # What an Anthropic provider behind the upstream needs to see of the caller's request.
@@ -17,15 +17,15 @@ _ANTHROPIC_HEADERS = (b"anthropic-version", b"anthropic-beta")
 
 @dataclass(frozen=True, slots=True)
 class Surface:
-    """One API shape. `path` is the upstream's, and ours unless an alias leads here."""
+    """One API schema. `path` is the upstream's, and ours unless an alias leads here."""
 
     name: str
     path: str
-    shape: type[requests.Shape]
-    dialect: Dialect
+    schema: type[requests.RequestSchema]
+    response_format: ResponseFormat
     passed_headers: tuple[bytes, ...] = ()
 
-    def route(self, call: Call, stage_header: str | None, catalogue: Catalogue) -> Route:
+    def route(self, call: ParsedRequest, stage_header: str | None, catalogue: Catalogue) -> Route:
         """Which stage serves a call, and why. Raises InvalidStage and ModelNotAllowed."""
         if self is EMBEDDINGS:
             return stages.route_embeddings(stage_header=stage_header, model=call.model, catalogue=catalogue)
@@ -52,6 +52,6 @@ BY_PATH = {**{surface.path: surface for surface in SURFACES}, "/chat/completions
 COUNT_TOKENS = Surface(MESSAGES.name, "/v1/messages/count_tokens", requests.CountTokens, _MESSAGES, _ANTHROPIC_HEADERS)
 
 
-def dialect_of(path: str) -> Dialect:
+def response_format_of(path: str) -> ResponseFormat:
     """How errors are written at `path`: Anthropic's clients read only their own envelope."""
     return _MESSAGES if path.startswith(MESSAGES.path) else _COMPLETIONS

@@ -39,7 +39,7 @@ class ProviderUsage(Struct):
     # What a cache took in, by how long it keeps it.
     cache_creation: Any = None
     cost: Any = None  # LiteLLM's is a number; some providers write an object, and their answer is good all the same
-    # Set by a dialect whose streams tell of the input first: there is more to come.
+    # Set by a format whose streams tell of the input first: there is more to come.
     is_only_input: bool = False
 
     @property

@@ -44,7 +44,7 @@ def test_input_told_at_the_beginning_is_kept_and_never_taken_for_the_end() -> No
     meter = Meter()
     meter.reported(ProviderUsage(input_tokens=25, output_tokens=1, is_only_input=True))
     assert meter.usage(999) == (Usage(), RANK_NONE)
-    meter.has_begun = True
+    meter.begin()
     meter.delivered(event("a") * 4)
     assert meter.usage(999) == (Usage(prompt_tokens=25, completion_tokens=4), RANK_COUNTED)
     meter.reported(ProviderUsage(output_tokens=7))
@@ -54,7 +54,7 @@ def test_input_told_at_the_beginning_is_kept_and_never_taken_for_the_end() -> No
 def test_nothing_that_is_counted_here_is_more_than_was_allowed() -> None:
     """A picture is many bytes, and a response says everything again at its end."""
     meter = Meter(most_tokens=100)
-    meter.has_begun = True
+    meter.begin()
     meter.delivered(event("picture" * 10_000))
     assert meter.usage(7) == (Usage(prompt_tokens=7, completion_tokens=1), RANK_COUNTED)
     meter.delivered(event("picture" * 1_000_000))
@@ -81,7 +81,7 @@ def test_how_long_a_cache_keeps_what_it_took_in_is_told_at_the_beginning_only() 
         is_only_input=True,
     )
     meter.reported(begun)
-    meter.has_begun = True
+    meter.begin()
     told = Usage(prompt_tokens=100, cache_write_tokens=80, cache_write_1h_tokens=50)
     assert meter.usage(999) == (told, RANK_COUNTED)
     # Newer models repeat the input at the end, without the breakdown.
@@ -95,7 +95,7 @@ def test_what_the_cache_served_stays_cheap_when_only_the_beginning_told_of_it() 
     meter = Meter()
     begun = ProviderUsage(input_tokens=20, cache_read_input_tokens=80, output_tokens=1, is_only_input=True)
     meter.reported(begun)
-    meter.has_begun = True
+    meter.begin()
     meter.delivered(event("a") * 4)
     cut = Usage(prompt_tokens=100, cached_tokens=80, completion_tokens=4)
     assert meter.usage(999) == (cut, RANK_COUNTED)

@@ -36,7 +36,7 @@ class _Circuit(NamedTuple):
     def is_well(self) -> bool:
         return self.state == "closed" and not self.failures
 
-    def rests_for(self, caller: bytes, now_ms: int) -> bool:
+    def is_open_for(self, caller: bytes, now_ms: int) -> bool:
         return self.state == "open" and self.by in (b"", caller) and self.trial_at_ms > now_ms
 
 
@@ -65,34 +65,34 @@ class Breakers:
         """Every model that is not simply well, for /health and the operators' page."""
         return {model: circuit.state for model, circuit in self._known.items() if not circuit.is_well}
 
-    def resting(self, models: Collection[str], caller: bytes) -> frozenset[str]:
+    def open_for(self, models: Collection[str], caller: bytes) -> frozenset[str]:
         """Those of `models` that must be left out now for a caller, as far as this process knows."""
         if not self._known:
             return frozenset()  # as nearly always
         now_ms = clock.now_ms()
-        return frozenset(each for each in models if self._known.get(each, _WELL).rests_for(caller, now_ms))
+        return frozenset(each for each in models if self._known.get(each, _WELL).is_open_for(caller, now_ms))
 
-    def refuse_if_all_rest(self, models: Collection[str], caller: bytes) -> None:
+    def raise_if_all_open(self, models: Collection[str], caller: bytes) -> None:
         """Raise UpstreamUnavailable (503) when no model may be tried yet: then nothing need be admitted for it."""
-        resting = self.resting(models, caller)
-        if resting and len(resting) == len(set(models)):
-            wait_ms = min(self._known[model].trial_at_ms for model in resting) - clock.now_ms()
+        open_models = self.open_for(models, caller)
+        if open_models and len(open_models) == len(set(models)):
+            wait_ms = min(self._known[model].trial_at_ms for model in open_models) - clock.now_ms()
             raise UpstreamUnavailable(retry_after_s=max(1, -(-wait_ms // 1000)), reason="all circuits are open")
 
-    async def may_try(self, model: str, config: BreakerConfig, caller: bytes) -> bool:
+    async def allow_request(self, model: str, config: BreakerConfig, caller: bytes) -> bool:
         """Whether a call may go to the model now. Asked just before it goes: it claims the trial after a rest."""
         circuit = self._known.get(model, _WELL)
         if circuit.state == "closed" or circuit.by not in (b"", caller):
             return True
         return await self._run(model, "try", config, caller)
 
-    async def succeeded(self, model: str, config: BreakerConfig, caller: bytes) -> None:
+    async def record_success(self, model: str, config: BreakerConfig, caller: bytes) -> None:
         circuit = self._known.get(model, _WELL)
         # While it is open for somebody, others' successes say nothing of him.
         if not circuit.is_well and circuit.state != "open":
             await self._run(model, "success", config, caller)
 
-    async def failed(self, model: str, config: BreakerConfig, caller: bytes) -> None:
+    async def record_failure(self, model: str, config: BreakerConfig, caller: bytes) -> None:
         await self._run(model, "failure", config, caller)
 
     async def _run(self, model: str, verb: str, config: BreakerConfig, caller: bytes) -> bool:

@@ -9,7 +9,7 @@ import pytest
 from billing.pricing import Usage
 from codexflow.lib.errors import AppError
 from routing.meter import Meter
-from routing.surfaces.responses import Completions, Dialect, Embeddings, Messages, Responses
+from routing.surfaces.responses import Completions, Embeddings, Messages, ResponseFormat, Responses
 from routing.surfaces.sse import DONE
 from routing.surfaces.tests.test_sse import CHAT, MESSAGES, RESPONSES
 
@@ -26,8 +26,8 @@ ROLE = chat(delta={"role": "assistant", "content": ""})
 STOP = chat(delta={}, finish_reason="stop")
 
 
-def usage_of(dialect: Dialect, raw: bytes) -> Usage | None:
-    found = dialect.classify(raw).usage
+def usage_of(response_format: ResponseFormat, raw: bytes) -> Usage | None:
+    found = response_format.classify(raw).usage
     return found.tokens() if found else None
 
 
@@ -86,10 +86,10 @@ def test_the_start_of_a_message_tells_of_its_input_only() -> None:
 
 
 def test_cost_is_nobodys_business_and_usage_only_theirs_who_ask() -> None:
-    dialect = Completions()
-    found = dialect.classify(CHAT[1])
-    assert dialect.for_caller(found, wants_usage=False) == b""
-    assert json.loads(dialect.for_caller(found, wants_usage=True)[6:])["usage"] == {
+    response_format = Completions()
+    found = response_format.classify(CHAT[1])
+    assert response_format.for_caller(found, wants_usage=False) == b""
+    assert json.loads(response_format.for_caller(found, wants_usage=True)[6:])["usage"] == {
         "prompt_tokens": 3,
         "completion_tokens": 4,
     }
@@ -117,21 +117,21 @@ BROKEN = (b'"\xff"', b"1e400", b"9" * 5_000, b"[" * 2_000 + b"]" * 2_000, b'{"\x
 
 @pytest.mark.parametrize("broken", BROKEN, ids=range(len(BROKEN)))
 def test_what_a_provider_writes_badly_never_ends_in_an_exception(broken: bytes) -> None:
-    for dialect, fields in (
+    for response_format, fields in (
         (Completions(), b'"choices":[{"delta":{"content":"x"}}],'),
         (Responses(), b'"output":[],"type":"response.completed","response":{%b},' % _USAGE),
         (Messages(), b'"content":[],"type":"message_delta",'),
         (Embeddings(), b'"data":[],'),
     ):
         body = b'{"x":%b,%b%b}' % (broken, fields, _USAGE)
-        if answer := dialect.answer(body):
-            assert dialect.whole_for_caller(body, answer)
-        if isinstance(dialect, Embeddings):
+        if answer := response_format.answer(body):
+            assert response_format.whole_for_caller(body, answer)
+        if isinstance(response_format, Embeddings):
             continue
         raw = b"data: " + body + b"\n\n"
-        dialect.opening(raw)
+        response_format.opening(raw)
         for wants_usage in (False, True):
-            assert dialect.for_caller(dialect.classify(raw), wants_usage=wants_usage)
+            assert response_format.for_caller(response_format.classify(raw), wants_usage=wants_usage)
 
 
 EMPTY = {
@@ -159,13 +159,13 @@ SAID = {
 
 @pytest.mark.parametrize("surface", EMPTY)
 def test_a_stream_that_says_nothing_is_known_from_its_beginning(surface: str) -> None:
-    dialect, streams = EMPTY[surface]
+    response_format, streams = EMPTY[surface]
     for stream in streams:
-        assert dialect.opening(stream).may_be_empty
-        assert dialect.is_empty(stream)
-    dialect, streams = SAID[surface]
+        assert response_format.opening(stream).may_be_empty
+        assert response_format.is_empty(stream)
+    response_format, streams = SAID[surface]
     for stream in streams:
-        assert not (dialect.opening(stream).may_be_empty and dialect.is_empty(stream))
+        assert not (response_format.opening(stream).may_be_empty and response_format.is_empty(stream))
 
 
 def test_an_opening_tells_an_error_and_the_answers_id() -> None:
@@ -175,8 +175,8 @@ def test_an_opening_tells_an_error_and_the_answers_id() -> None:
     assert Completions().opening(CHAT[0]).response_id == "c1"
     assert Responses().opening(RESPONSES[0]).response_id == "r1"
     assert Messages().opening(MESSAGES[0]).response_id == "m1"
-    for dialect in (Completions(), Responses(), Messages()):
-        assert dialect.opening(b"data: nonsense\n\n").response_id == ""
+    for response_format in (Completions(), Responses(), Messages()):
+        assert response_format.opening(b"data: nonsense\n\n").response_id == ""
 
 
 def test_a_whole_answer_has_its_surfaces_form() -> None:
@@ -186,11 +186,11 @@ def test_a_whole_answer_has_its_surfaces_form() -> None:
         Messages(): b'{"id":"c1","content":[{"type":"text","text":"12345678"}]}',
         Embeddings(): b'{"data":[[1,2]],"usage":{"prompt_tokens":4}}',
     }
-    for dialect, body in whole.items():
-        assert dialect.answer(body) is not None
-        assert dialect.answer(b"{}") is None
-        assert dialect.answer(b"<html>") is None
-        assert dialect.answer(b'{"choices":[{"message":"x"}],"output":1,"content":1,"data":1}') is None
+    for response_format, body in whole.items():
+        assert response_format.answer(body) is not None
+        assert response_format.answer(b"{}") is None
+        assert response_format.answer(b"<html>") is None
+        assert response_format.answer(b'{"choices":[{"message":"x"}],"output":1,"content":1,"data":1}') is None
     answer = Messages().answer(whole[next(d for d in whole if isinstance(d, Messages))])
     assert answer is not None
     assert (answer.id, answer.text_bytes) == ("c1", 8)
@@ -198,8 +198,8 @@ def test_a_whole_answer_has_its_surfaces_form() -> None:
 
 def test_errors_are_written_as_each_surfaces_clients_expect() -> None:
     error = AppError("words")
-    for dialect in (Completions(), Responses(), Embeddings()):
-        assert json.loads(dialect.error_body(error))["error"]["code"] == "internal_error"
+    for response_format in (Completions(), Responses(), Embeddings()):
+        assert json.loads(response_format.error_body(error))["error"]["code"] == "internal_error"
     assert json.loads(Messages().error_body(error)) == {
         "type": "error",
         "error": {"type": "api_error", "message": "words", "code": "internal_error", "param": None},

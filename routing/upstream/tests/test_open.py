@@ -7,11 +7,12 @@ import pytest
 
 from codexflow.catalogue.schema import BreakerConfig
 from codexflow.lib.ids import random_id
+from routing.call import ShutdownSignal
 from routing.errors import UpstreamUnavailable
 from routing.meter import Meter
 from routing.surfaces.table import CHAT
 from routing.upstream.attempts import Attempt, RetryBudget
-from routing.upstream.open import Order, Upstream, scrub
+from routing.upstream.open import Upstream, UpstreamRequest, scrub
 from routing.upstream.pool import Pool
 from tests.support.upstream import DEMO_API_KEY, running_upstream
 
@@ -42,49 +43,49 @@ def test_the_upstreams_own_name_is_taken_out() -> None:
     assert scrub("Cannot connect to litellm-7:4000", host="litellm-7") == "Cannot connect to [upstream]:4000"
 
 
-class _Well:
+class _ClosedCircuits:
     """Circuits that are closed."""
 
-    async def may_try(self, *_facts: object) -> bool:
+    async def allow_request(self, *_facts: object) -> bool:
         return True
 
-    async def succeeded(self, *_facts: object) -> None: ...
+    async def record_success(self, *_facts: object) -> None: ...
 
-    async def failed(self, *_facts: object) -> None: ...
+    async def record_failure(self, *_facts: object) -> None: ...
 
 
 class _Call:
-    """As much of a live call as an attempt needs."""
+    """The part of a call in flight that an attempt needs."""
 
     def __init__(self) -> None:
         self.request_id = random_id()
         self.meter = Meter()
         self.attempts: list[object] = []
-        self.ttft_ms: int | None = None
+        self.shutdown = ShutdownSignal()
 
     def elapsed_ms(self) -> int:
         return 0
 
 
-def door(pool: Pool, text: bytes, *, is_stream: bool = False) -> Upstream:
-    order = Order(
+def an_upstream(pool: Pool, text: bytes, *, is_stream: bool = False) -> Upstream:
+    request = UpstreamRequest(
         path="/v1/chat/completions",
-        dialect=CHAT.dialect,
+        response_format=CHAT.response_format,
         tail=b'"messages":[{"role":"user","content":"%b"}]}' % text,
         is_stream=is_stream,
         first_byte_s=5,
         total_s=5,
-        answer_limit_bytes=1_000_000,
+        response_limit_bytes=1_000_000,
         breaker=BreakerConfig(failure_threshold=5, recovery_timeout_s=1),
     )
-    return Upstream(pool, _Well(), RetryBudget(), _Call(), order)  # type: ignore[arg-type] # stand-ins
+    return Upstream(pool, _ClosedCircuits(), RetryBudget(), _Call(), request)  # type: ignore[arg-type] # stand-ins
 
 
 async def test_a_caller_who_leaves_late_does_not_cut_off_the_next_one() -> None:
     attempts = [Attempt(1, "gpt-4o-mini", is_retry=False)]
     with running_upstream() as upstream:
         pool = Pool(upstream.url, api_key=DEMO_API_KEY, connect_s=5)
-        first, second = door(pool, b"Hello"), door(pool, b"[[fault:slow first_ms=300]]")
+        first, second = an_upstream(pool, b"Hello"), an_upstream(pool, b"[[fault:slow first_ms=300]]")
         await first.open_first(attempts)
         running = asyncio.create_task(second.open_first(attempts))
         while not upstream.state()["open"]:  # noqa: ASYNC110 - the other process tells nobody
@@ -114,7 +115,7 @@ async def test_a_stream_that_may_be_empty_is_read_to_a_bound() -> None:
     server = await asyncio.start_server(go_on, "127.0.0.1", 0)
     pool = Pool(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", api_key=DEMO_API_KEY, connect_s=5)
     with pytest.raises(UpstreamUnavailable):
-        await door(pool, b"Hello", is_stream=True).open_first([Attempt(1, "gpt-4o-mini", is_retry=False)])
+        await an_upstream(pool, b"Hello", is_stream=True).open_first([Attempt(1, "gpt-4o-mini", is_retry=False)])
     pool.close()
     server.close()
     assert sent_bytes < 20_000_000
