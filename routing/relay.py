@@ -78,7 +78,7 @@ class StreamRelay:
         chunk: bytes | None = self._opened.first
         while chunk is not None:
             if self._has_content and splitter.is_plain(chunk):
-                self._call.meter.delivered(chunk)
+                self._call.meter.record_delivery(chunk)
                 await response.send(chunk)
             elif end := await self._pass(splitter.feed(chunk)):
                 return end
@@ -98,19 +98,21 @@ class StreamRelay:
                 # LiteLLM may close even a broken stream with [DONE]; ours stays without.
                 raise StreamBroken(reason="error event")
             if event.usage is not None:
-                call.meter.reported(event.usage)
+                call.meter.record_usage(event.usage)
                 self._has_usage = self._has_usage or event.usage.produced > 0
             if event.kind is sse.Kind.END:
                 if not self._has_content and not self._has_usage:
                     raise StreamBroken(reason="empty success")
-                return response_format.named(response_format.for_caller(event, wants_usage=self._wants_usage), model)
+                return response_format.with_model(
+                    response_format.for_caller(event, wants_usage=self._wants_usage), model
+                )
             is_beginning = not self._has_content
             if event.kind is sse.Kind.CONTENT and (self._has_content or response_format.is_content(event.raw)):
                 self._has_content = True
-                call.meter.delivered(event.raw)
+                call.meter.record_delivery(event.raw)
             shown = response_format.for_caller(event, wants_usage=self._wants_usage) if event.usage else event.raw
             if is_beginning:
-                shown = response_format.named(shown, model)
+                shown = response_format.with_model(shown, model)
             if shown:
                 await self._response.send(shown)
                 self._is_mid_event = not shown.endswith((b"\n\n", b"\r\n\r\n"))
@@ -136,7 +138,7 @@ class StreamRelay:
         """Send a piece without a task switch: plain content, as nearly all are, to a caller that keeps up."""
         if not self._splitter.is_plain(chunk) or not self._response.send_at_once(chunk):
             return False
-        self._call.meter.delivered(chunk)
+        self._call.meter.record_delivery(chunk)
         return True
 
     async def _break_off(self, error: AppError) -> None:

@@ -80,9 +80,9 @@ async def running(gateway: Gateway, env: Env) -> AsyncIterator[None]:
         for job in (
             tracker.send_heartbeats,
             health.watch_models,
-            lambda: _follow_catalogue(keys),
-            lambda: _follow_keys(env, keys),
-            lambda: _follow_breakers(breakers),
+            lambda: _refresh_catalogue(keys),
+            lambda: _subscribe_to_keys(env, keys),
+            lambda: _refresh_breakers(breakers),
             lambda: _sync_journal(journal, disk),
             lambda: _ship_journals(env),
         )
@@ -139,7 +139,7 @@ async def _load_totals(payer: Payer, scope: int, day: int) -> ScopeTotals:
     return known.get(owner, ScopeTotals())
 
 
-async def _follow_catalogue(keys: lookup.PrincipalCache) -> None:
+async def _refresh_catalogue(keys: lookup.PrincipalCache) -> None:
     """Apply every change within two seconds; limits depend on plans, so cached principals are dropped."""
     while True:
         version = directory.current().version
@@ -149,7 +149,7 @@ async def _follow_catalogue(keys: lookup.PrincipalCache) -> None:
         await asyncio.sleep(CATALOGUE_REFRESH_S)
 
 
-async def _follow_keys(env: Env, keys: lookup.PrincipalCache) -> None:
+async def _subscribe_to_keys(env: Env, keys: lookup.PrincipalCache) -> None:
     """Subscribe to invalidations of keys. Those missed while disconnected are made up for by dropping all."""
     client = async_client(env.redis_url)
     try:
@@ -172,10 +172,10 @@ async def _follow_keys(env: Env, keys: lookup.PrincipalCache) -> None:
         await client.aclose()
 
 
-async def _follow_breakers(breakers: Breakers) -> None:
+async def _refresh_breakers(breakers: Breakers) -> None:
     while True:
         catalogue = directory.current()
-        await breakers.follow(catalogue.models, catalogue.breaker)
+        await breakers.refresh(catalogue.models, catalogue.breaker)
         await asyncio.sleep(REFRESH_S)
 
 

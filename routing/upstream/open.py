@@ -59,7 +59,7 @@ class UpstreamRequest(Struct, frozen=True, kw_only=True):
 
 @dataclass(slots=True)
 class OpenedResponse:
-    """An attempt that gave its first byte: the stream's first chunk, or the whole body as the caller may see it."""
+    """Response whose first byte has arrived: the stream's first chunk, or the whole body as the caller may see it."""
 
     attempt: Attempt
     connection: Connection | None  # None: `first` is everything
@@ -96,10 +96,11 @@ class Upstream:
         return max(0.0, self._ends_s - monotonic_s())
 
     async def open_first(self, attempts: Sequence[Attempt]) -> OpenedResponse:
-        """The first attempt that succeeds.
+        """Run attempts until one succeeds.
 
-        A retry of the same model is taken only when its failure says that it may help. Raises UpstreamRefused when the
-        request itself is at fault; when all failed, UpstreamTimeout, UpstreamBusy or UpstreamUnavailable.
+        A retry of the same model is made only when its failure says that it may help. Raises UpstreamRefused when the
+        request itself is at fault; when all failed, UpstreamTimeout, UpstreamBusy or UpstreamUnavailable;
+        ClientDisconnected or ShuttingDown after `abort`.
         """
         request = self._request
         failure: UpstreamFailure | None = None
@@ -137,7 +138,7 @@ class Upstream:
         raise _final(failure)
 
     async def _try(self, attempt: Attempt) -> OpenedResponse:
-        """One attempt, recorded however it ends."""
+        """Make one attempt and record it, however it ends."""
         call, request = self._call, self._request
         started_offset_ms = call.elapsed_ms()
         try:
@@ -158,7 +159,7 @@ class Upstream:
             if self._connection is not None:
                 self._connection.abort()
             if isinstance(exc, UpstreamRefused):
-                # It answered, and sensibly: the model is well.
+                # A refusal is a valid response: the model works.
                 await self._breakers.record_success(attempt.model, request.breaker, request.organization)
             raise
         first_byte_ms = call.elapsed_ms() - started_offset_ms
@@ -207,7 +208,7 @@ class Upstream:
         if opening.is_error:
             raise UpstreamBroken(reason="error instead of a first event")
         if opening.may_be_empty:
-            # It is over already, so reading it whole keeps nobody waiting, and another model may still be asked.
+            # It is complete already, so reading it whole delays no one, and another model may still be tried.
             left_s = max(0.0, ends_s - monotonic_s())
             first += await connection.body(left_s, limit_bytes=self._request.response_limit_bytes)
             self._connection = None  # back in the pool
@@ -221,17 +222,17 @@ class Upstream:
         if not connection.headers.get(b"content-type", b"").startswith(b"application/json"):
             raise UpstreamInvalid(reason="not JSON")
         body = await connection.body(max(0.0, ends_s - monotonic_s()), limit_bytes=request.response_limit_bytes)
-        # It is back in the pool and may be another call's by now: leaving must not cut that one off.
+        # It is back in the pool and may serve another call by now, which `abort` must not cut off.
         self._connection = None
-        answer = request.response_format.answer(body)
-        if answer is None:
+        summary = request.response_format.summarize(body)
+        if summary is None:
             raise UpstreamInvalid(reason="broken JSON")
-        call.meter.answered(answer, connection.headers.get(b"x-litellm-response-cost"))
-        return OpenedResponse(attempt, None, request.response_format.whole_for_caller(body, answer))
+        call.meter.record_response(summary, connection.headers.get(b"x-litellm-response-cost"))
+        return OpenedResponse(attempt, None, request.response_format.body_for_caller(body, summary))
 
 
 def _final(failure: UpstreamFailure | None) -> Exception:
-    """What the caller hears when everything failed."""
+    """Return the caller's error when every attempt failed."""
     if isinstance(failure, UpstreamBusy):
         return failure
     if isinstance(failure, UpstreamSilent):
@@ -254,7 +255,7 @@ _error_decoder = msgspec.json.Decoder(_ErrorBody)
 
 
 async def _error_of(connection: Connection, status: int, timeout_s: float) -> UpstreamFailure | UpstreamRefused:
-    """The upstream's error answer under our own name."""
+    """Map the upstream's error response to our own error."""
     if status == 429:
         headers = connection.headers
         after = headers.get(b"retry-after") or headers.get(b"llm_provider-retry-after") or b""
@@ -270,28 +271,28 @@ async def _error_of(connection: Connection, status: int, timeout_s: float) -> Up
         fields = _error_decoder.decode(body).error or _ErrorFields()
     except (msgspec.MsgspecError, UnicodeError, RecursionError, UpstreamFailure):
         fields = _ErrorFields()
-    said = (fields.message or "")[:MAX_READ_CHARS]
-    if {fields.type, str(fields.code)} & _ABOUT_US or _SAID_OF_US.search(said):
-        # The caller may have put these words into the provider's mouth: no reason to let a model rest.
+    message = (fields.message or "")[:MAX_READ_CHARS]
+    if {fields.type, str(fields.code)} & _OWN_ACCOUNT_CODES or _OWN_ACCOUNT_MESSAGE.search(message):
+        # The message may quote the caller, so it must not trip the breaker.
         return UpstreamFaulty(status, trips_breaker=False)
     param = fields.param if fields.param and _PARAM.fullmatch(fields.param) else None
-    return UpstreamRefused(status, scrub(said, host=connection.host), code=_code_of(fields, said), param=param)
+    return UpstreamRefused(status, scrub(message, host=connection.host), code=_code_of(fields, message), param=param)
 
 
-# What is about our own key or account, with LiteLLM or with the provider: their types and codes, and their words.
-_ABOUT_US = frozenset({
+# Errors about our own key or account, with LiteLLM or with the provider: types, codes and messages.
+_OWN_ACCOUNT_CODES = frozenset({
     "account_deactivated", "auth_error", "authentication_error", "billing_hard_limit_reached", "billing_not_active",
     "budget_exceeded", "expired_key", "insufficient_quota", "invalid_api_key", "key_model_access_denied",
     "no_db_connection", "team_model_access_denied", "token_not_found_in_db",
 })  # fmt: skip
-_SAID_OF_US = re.compile(
+_OWN_ACCOUNT_MESSAGE = re.compile(
     r"incorrect api key|invalid_api_key|api key not valid|invalid x-api-key|credit balance is too low", re.IGNORECASE
 )
 _PARAM = re.compile(r"[\w.\[\]-]{1,100}")
 
-# The message may hold the caller's own words, so each of these patterns takes time in proportion to its length only:
-# they begin at a border of a word, and what repeats inside of them has a bound.
-# LiteLLM wraps the provider's words in its own class names and routing notes.
+# The message may quote the caller, so each of these patterns takes linear time: they begin at a word boundary, and
+# their repetitions are bounded.
+# LiteLLM wraps the provider's message in its own class names and routing notes.
 _LITELLM_PREFIX = re.compile(
     r"\b(?:litellm\.)?[A-Z]\w{0,60}(?:Error|Exception)(?::\s{0,2}| - )"
     r"|\blitellm\.\w{1,60}:?\s{0,2}|\b\w{0,60}Exception - "
@@ -307,7 +308,7 @@ MAX_MESSAGE_CHARS = 2_000
 
 
 def scrub(message: str, *, host: str = "") -> str:
-    """An upstream's message without its keys, hosts and wrappings; `host` is the upstream's own."""
+    """Remove keys, hosts and LiteLLM's wrappings from an upstream's message; `host` is the upstream's own."""
     text = _LITELLM_SUFFIX.sub("", message[:MAX_READ_CHARS])
     text = _LITELLM_PREFIX.sub("", text)
     text = _ADDRESS.sub("[upstream]", redact(text))
@@ -331,7 +332,7 @@ _KNOWN_CODES = (
 
 
 def _code_of(fields: _ErrorFields, message: str) -> str:
-    """OpenAI's own code. LiteLLM replaces it by the status as text, so it is found again in the message."""
+    """Return OpenAI's error code. LiteLLM replaces it by the status as text, so it is recovered from the message."""
     code = str(fields.code or "")
     if code and not code.isdigit() and re.fullmatch(r"[a-z0-9_]{1,64}", code):
         return code

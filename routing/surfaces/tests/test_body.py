@@ -1,4 +1,4 @@
-"""Understanding a request's bytes, and writing the upstream's."""
+"""Parsing request bodies, and writing the upstream's."""
 
 import contextlib
 import json
@@ -49,15 +49,14 @@ def sent(
 
 
 @given(extra=st.dictionaries(_names, _values, max_size=6))
-def test_what_the_gateway_does_not_know_passes_untouched(extra: dict[str, Any]) -> None:
-    """Property 8: Request Parameter Preservation."""
+def test_fields_unknown_to_the_gateway_pass_unchanged(extra: dict[str, Any]) -> None:
     found = sent({"messages": _MESSAGES, **extra})
     assert {name: found[name] for name in extra} == extra
     assert found["messages"] == _MESSAGES
 
 
-def test_kept_fields_are_kept_byte_for_byte() -> None:
-    """Property 8: Request Parameter Preservation. Not even white space or the form of a number changes."""
+def test_unchanged_fields_pass_byte_for_byte() -> None:
+    """Not even white space or the form of a number changes."""
     odd = b'{"seed" : 1.0e2,"messages":[ {"role":"user","content":"\\u00fc  \xc3\xbc"} ],"x":  [1 ,2]}'
     tail = upstream_tail(parse(odd, Chat), max_tokens=5, temperature=None)
     for piece in (b'"seed":1.0e2', b'[ {"role":"user","content":"\\u00fc  \xc3\xbc"} ]', b'"x":[1 ,2]'):
@@ -70,7 +69,7 @@ _odd_json = st.dictionaries(st.sampled_from(_NAMES), _values, max_size=6).map(la
 
 
 @given(body=st.binary(max_size=300) | _odd_json, schema=st.sampled_from(SCHEMAS))
-def test_any_bytes_are_understood_or_refused(body: bytes, schema: type[RequestSchema]) -> None:
+def test_any_bytes_are_parsed_or_refused(body: bytes, schema: type[RequestSchema]) -> None:
     with contextlib.suppress(InvalidJson, InvalidRequestBody):
         request = parse(body, schema)
         request.size(5)
@@ -79,16 +78,27 @@ def test_any_bytes_are_understood_or_refused(body: bytes, schema: type[RequestSc
 
 
 @pytest.mark.parametrize("name", ["metadata", "stream_options", "thinking"])
-@pytest.mark.parametrize("value", [b"1e400", b"9" * 5_000, b"[" * 900 + b"]" * 900])
-def test_what_is_looked_into_later_is_refused_as_well(name: str, value: bytes) -> None:
-    """Fields pass unread at first: numbers that nobody can hold show only when one of them is opened."""
+@pytest.mark.parametrize("value", [b"1e400", b"9" * 5_000])
+def test_a_number_too_large_to_decode_is_refused_by_its_field(name: str, value: bytes) -> None:
+    """Fields pass undecoded at first: an impossible number shows only when its field is decoded."""
     body = b'{"messages":[{"role":"user","content":"x"}],"stream":true,"%b":{"a":%b}}' % (name.encode(), value)
-    with contextlib.suppress(InvalidRequestBody):
+    request = parse(body, Chat)
+    with pytest.raises(InvalidRequestBody) as refused:
+        upstream_tail(request, max_tokens=5, temperature=None)
+    assert refused.value.param == name
+
+
+@pytest.mark.parametrize("name", ["metadata", "stream_options", "thinking"])
+@pytest.mark.parametrize("depth", [900, 2_000])
+def test_deep_nesting_is_parsed_or_refused_and_never_a_recursion_error(name: str, depth: int) -> None:
+    value = b"[" * depth + b"]" * depth
+    body = b'{"messages":[{"role":"user","content":"x"}],"stream":true,"%b":{"a":%b}}' % (name.encode(), value)
+    with contextlib.suppress(InvalidJson, InvalidRequestBody):
         upstream_tail(parse(body, Chat), max_tokens=5, temperature=None)
 
 
 @pytest.mark.parametrize("schema", SCHEMAS)
-def test_a_body_that_is_not_utf_8_is_refused_wherever_it_is_not(schema: type[RequestSchema]) -> None:
+def test_a_body_that_is_not_utf_8_is_refused_wherever_the_fault_is(schema: type[RequestSchema]) -> None:
     text = {"messages": _MESSAGES, "input": "x", "prompt": "x"}
     if schema is Responses:
         del text["prompt"]
@@ -110,7 +120,7 @@ def test_the_cap_and_the_default_hold() -> None:
     assert most(max_tokens=None) == 100
 
 
-def test_usage_is_always_asked_for_in_streams() -> None:
+def test_usage_is_always_requested_in_streams() -> None:
     options = {"include_usage": False, "x": 1}
     assert sent({"messages": _MESSAGES, "stream": True})["stream_options"] == {"include_usage": True}
     found = sent({"messages": _MESSAGES, "stream": True, "stream_options": options})
@@ -126,7 +136,7 @@ def test_fields_that_choose_another_model_or_dearer_service_are_dropped(schema: 
 
 
 @pytest.mark.parametrize("name", sorted(CONTROL_FIELDS))
-def test_orders_to_litellm_are_dropped(name: str) -> None:
+def test_control_fields_of_litellm_are_dropped(name: str) -> None:
     assert name not in sent({"messages": _MESSAGES, name: "x"})
 
 
@@ -153,7 +163,7 @@ def parsed(schema: type[RequestSchema], **body: Any) -> ParsedRequest:
     return parse(json.dumps(body).encode(), schema)
 
 
-def test_each_surface_bounds_its_output_in_its_own_words() -> None:
+def test_each_surface_bounds_its_output_by_its_own_field() -> None:
     """A cap that the upstream does not understand would not be one."""
     assert sent({"prompt": "x", "max_tokens": 99}, schema=Completions)["max_tokens"] == 10
     assert sent({"input": "x"}, schema=Responses)["max_output_tokens"] == 10
@@ -181,7 +191,7 @@ def test_thinking_fits_below_the_clamped_output() -> None:
     assert thinking(31_999, 1_500)["thinking"]["budget_tokens"] == 1_024
     assert thinking(1_024, 8_192)["thinking"]["budget_tokens"] == 1_024
     assert "thinking" not in thinking(31_999, 1_024)
-    # Who thinks may not be given a temperature; who does not gets the stage's.
+    # With thinking no temperature may be sent; without it the stage's is.
     assert "temperature" not in thinking(2_000, 8_192)
     assert thinking(31_999, 1_024)["temperature"] == 0.1
     assert thinking(0, 8_192, thinking={"type": "disabled"})["temperature"] == 0.1
@@ -189,7 +199,7 @@ def test_thinking_fits_below_the_clamped_output() -> None:
         thinking(1, 1, thinking=["x"])
 
 
-def test_nothing_is_kept_in_the_account_that_all_callers_share() -> None:
+def test_nothing_is_stored_in_the_providers_account_that_all_callers_share() -> None:
     assert sent({"input": "x", "store": True}, schema=Responses)["store"] is False
     assert sent({"input": "x"}, schema=Responses)["store"] is False
     assert sent({"messages": _MESSAGES, "store": True})["store"] is False
@@ -200,7 +210,7 @@ def test_nothing_is_kept_in_the_account_that_all_callers_share() -> None:
         assert refused.value.param == next(iter(field))
 
 
-def test_no_conversation_is_kept_for_a_message() -> None:
+def test_a_message_that_names_a_stored_thread_is_refused() -> None:
     parsed(Messages, messages=_MESSAGES, thread=None)
     with pytest.raises(ThreadsUnsupported) as refused:
         parsed(Messages, messages=_MESSAGES, thread={"type": "create"})
@@ -223,14 +233,14 @@ def test_no_conversation_is_kept_for_a_message() -> None:
         (Chat, {"messages": _MESSAGES, "n": 4}, 1, 4),
     ],
 )
-def test_a_call_is_as_large_as_all_that_it_asks_for(
+def test_the_size_of_a_call_counts_all_its_parts_and_choices(
     schema: type[RequestSchema], body: dict[str, Any], parts: int, choices: int
 ) -> None:
     size = parsed(schema, **body).size(10)
     assert (size.messages, size.choices) == (parts, choices)
 
 
-def test_a_document_that_is_text_is_held_for_as_text() -> None:
+def test_a_text_document_counts_as_text() -> None:
     text = "word " * 20_000
     image = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "A" * 100_000}}
     plain = {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": text}}
@@ -269,13 +279,13 @@ def test_the_longer_a_document_the_more_is_held_for_it(schema: type[RequestSchem
     assert held_for(8_000_000) == 200_000  # more than a model reads
 
 
-def test_a_minute_of_sound_is_less_than_its_bytes_in_text() -> None:
+def test_audio_counts_less_than_its_bytes_as_text() -> None:
     part = {"type": "input_audio", "input_audio": {"format": "mp3", "data": "A" * 1_000_000}}
     assert 3_900 <= parsed(Chat, messages=[{"role": "user", "content": [part]}]).size(10).file_tokens <= 4_000
 
 
 @pytest.mark.parametrize("part", [{"video_url": {"url": "https://x"}}, {"file_url": "https://x"}])
-def test_a_file_that_lies_elsewhere_is_held_for(part: dict[str, Any]) -> None:
+def test_a_file_given_by_url_is_held_for(part: dict[str, Any]) -> None:
     assert parsed(Chat, messages=[{"role": "user", "content": [part]}]).size(10).file_tokens == 2_000
 
 
@@ -289,12 +299,12 @@ def test_a_file_that_lies_elsewhere_is_held_for(part: dict[str, Any]) -> None:
         (Messages, {"messages": _MESSAGES, "max_tokens": -1}), (Messages, {"messages": "x"}),
     ],
 )  # fmt: skip
-def test_what_is_missing_or_too_much_is_named(schema: type[RequestSchema], body: dict[str, Any]) -> None:
+def test_missing_and_excessive_fields_are_refused(schema: type[RequestSchema], body: dict[str, Any]) -> None:
     with pytest.raises(InvalidRequestBody):
         parsed(schema, **body)
 
 
-def test_pictures_and_documents_are_no_text_on_any_surface() -> None:
+def test_images_are_not_counted_as_text_on_any_surface() -> None:
     blob = "A" * 100_000
     source = {"type": "base64", "media_type": "image/png", "data": blob}
     calls = [
@@ -306,7 +316,7 @@ def test_pictures_and_documents_are_no_text_on_any_surface() -> None:
     assert [(request.images, request.text_bytes < 300) for request in calls] == [(1, True)] * 3
 
 
-_OTHER_WORDS = ("max_output_tokens", "maxOutputTokens", "max_completion_tokens", "max_tokens", "candidate_count", "n")
+_OTHER_FIELDS = ("max_output_tokens", "maxOutputTokens", "max_completion_tokens", "max_tokens", "candidate_count", "n")
 
 
 @pytest.mark.parametrize(
@@ -319,15 +329,15 @@ _OTHER_WORDS = ("max_output_tokens", "maxOutputTokens", "max_completion_tokens",
         (Embeddings, {"input": "x"}, {}),
     ],
 )
-def test_nobody_asks_for_more_than_is_held_in_other_words(
+def test_output_bounds_of_other_surfaces_are_dropped(
     schema: type[RequestSchema], body: dict[str, Any], own: dict[str, int]
 ) -> None:
-    request = parsed(schema, **body, **dict.fromkeys(_OTHER_WORDS, 7), service_tier="priority", speed="fast")
+    request = parsed(schema, **body, **dict.fromkeys(_OTHER_FIELDS, 7), service_tier="priority", speed="fast")
     sent = json.loads(upstream_body("m", upstream_tail(request, max_tokens=100, temperature=None)))
-    assert {name: sent[name] for name in (*_OTHER_WORDS, "service_tier", "speed") if name in sent} == own
+    assert {name: sent[name] for name in (*_OTHER_FIELDS, "service_tier", "speed") if name in sent} == own
 
 
-def test_a_cache_that_may_keep_the_input_for_an_hour_is_held_for() -> None:
+def test_caching_for_an_hour_is_recognized() -> None:
     def size(**control: str) -> CallSize:
         text = {"type": "text", "text": "hi", "cache_control": {"type": "ephemeral", **control}}
         return parsed(Messages, messages=[{"role": "user", "content": [text]}]).size(10)
@@ -355,8 +365,8 @@ def test_a_cache_that_may_keep_the_input_for_an_hour_is_held_for() -> None:
         (Responses, {"input": "fix it", "instructions": "be brief"}),
     ],
 )  # fmt: skip
-def test_what_the_user_said_last_is_found_on_every_surface(schema: type[RequestSchema], body: dict[str, Any]) -> None:
-    """A tool's answer comes in the user's name on some surfaces, and is not what he asked for."""
+def test_the_last_user_message_is_found_on_every_surface(schema: type[RequestSchema], body: dict[str, Any]) -> None:
+    """On some surfaces tool results have the user's role; they are no request of the user."""
     prompt = parsed(schema, **body).prompt()
     assert prompt.last_user_text == "fix it"
     assert prompt.system_text == ("" if schema is Completions else "be brief")

@@ -1,4 +1,4 @@
-"""Cutting streams, whatever the surface."""
+"""Splitting of streams, on every surface."""
 
 import itertools
 
@@ -48,7 +48,7 @@ def split(chunks: list[bytes], response_format: ResponseFormat) -> list[Event]:
 
 @given(stream=_streams, cuts=st.lists(st.integers(0, 2_000)))
 def test_chunk_edges_make_no_difference(stream: tuple[ResponseFormat, list[bytes]], cuts: list[int]) -> None:
-    """Property 10: SSE Streaming Format. However the bytes are cut, the same bytes and the same findings come out."""
+    """However the bytes are cut, the same bytes and the same kinds of events come out."""
     response_format, events = stream
     whole = b"".join(events)
     edges = sorted({0, len(whole), *(cut for cut in cuts if cut < len(whole))})
@@ -69,7 +69,7 @@ def test_chunk_edges_make_no_difference(stream: tuple[ResponseFormat, list[bytes
         (Messages(), MESSAGES, "CONTENT CONTENT CONTENT END ERROR CONTENT"),
     ],
 )
-def test_the_kinds(response_format: ResponseFormat, events: list[bytes], kinds: str) -> None:
+def test_each_event_has_its_kind(response_format: ResponseFormat, events: list[bytes], kinds: str) -> None:
     assert [split([raw], response_format)[0].kind.name for raw in events] == kinds.split()
 
 
@@ -78,8 +78,8 @@ def test_a_last_event_without_its_empty_line_counts() -> None:
 
 
 @pytest.mark.parametrize("length", [2_000_000, 20_000_000])
-def test_an_end_that_repeats_a_long_answer_is_found(length: int) -> None:
-    """A response's last event holds the whole of it, pictures too, and is longer than anything else that is held."""
+def test_an_end_that_repeats_a_long_response_is_found(length: int) -> None:
+    """A response's last event repeats all of it, images too, and is longer than any other that is held."""
     text = b"x" * length
     last = b'data: {"type":"response.completed","response":{"id":"r1","output":[{"text":"%b"}]}}\n\n' % text
     chunks = [last[at : at + 65_536] for at in range(0, len(last), 65_536)]
