@@ -1,4 +1,5 @@
-# Production image: web, worker, beat and commands from one build. No servers, no tests, no tools inside.
+# Production image: web, worker, beat and commands from one build. .dockerignore leaves out development services, tests
+# and tools.
 FROM python:3.11.13-slim-bookworm AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 COPY requirements/base.txt /build/base.txt

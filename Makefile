@@ -17,7 +17,10 @@ MINUTES ?= 20
 SEED ?=
 CHAOS_ARGS ?=
 BENCH_ARGS ?=
+BASE ?=
+BOUND ?= 1.02
 CLIENTS_ARGS ?=
+NIGHTLY_ARGS ?=
 
 # Install pinned, hashed requirements into an environment: $(call install,environment,files...)
 # uv takes seconds; pip, which also knows the machine's own index settings, is there for when uv cannot reach its index.
@@ -27,7 +30,7 @@ define install
 	     $(1)/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes $(foreach file,$(2),-r $(file)); }
 endef
 
-.PHONY: run smoke check test chaos chaos-nightly fuzz soak timing clients bench format lock clean versions css check-css messages chromium curl screenshots
+.PHONY: run smoke check test chaos chaos-nightly nightly fuzz soak timing clients bench bench-compare format lock clean versions css check-css messages chromium curl screenshots
 
 # Start everything on this machine; Ctrl-C ends it. PORT, CFX_HOME, DATABASE_URL, REDIS_URL, LITELLM_URL are honoured.
 run: $(VENV)/.run
@@ -47,9 +50,9 @@ check: $(VENV)/.dev
 	$(PY) manage.py check
 
 # Every test, on real PostgreSQL and Valkey. Without the LiteLLM environment, Chromium or curl their suites are left out,
-# and named; with CI=true they are installed first and nothing is left out.
+# and named; with CI=true they are installed first and nothing is left out. SEED=7 repeats what Hypothesis, chaos and fuzz drew.
 test: $(VENV)/.dev $(if $(filter true,$(CI)),litellm-env chromium curl)
-	$(PY) -m pytest -n 2 --dist loadgroup $(ARGS)
+	$(PY) -m pytest -n 2 --dist loadgroup $(if $(SEED),--hypothesis-seed=$(SEED)) $(ARGS)
 
 # Kill processes of a whole house at random, then audit every ledger: make chaos KILLS=500 SEED=7
 chaos: $(VENV)/.dev
@@ -62,6 +65,12 @@ chaos-nightly: $(VENV)/.dev
 	$(PY) -m tests.chaos --kills 60 --cut-tail --empty-once $(if $(SEED),--seed $(SEED)) $(CHAOS_ARGS)
 	$(PY) -m tests.chaos --kills 10 --postgres-down-s 600 $(if $(SEED),--seed $(SEED)) $(CHAOS_ARGS)
 	$(PY) -m tests.chaos.guards
+
+# All that is too long for CI, one suite after the other (hours): long chaos, clients, fuzz, soak, ten times the Hypothesis
+# examples, every page in a browser, timing. Logs and a summary in artifacts/nightly/. Some of them, repeated:
+# make nightly NIGHTLY_ARGS="--only chaos,fuzz --seed 7"
+nightly: $(VENV)/.dev
+	$(PY) -m tests.nightly $(if $(SEED),--seed $(SEED)) $(NIGHTLY_ARGS)
 
 # Broken bodies on every surface (minutes): make fuzz BODIES=10000 SEED=7
 fuzz: $(VENV)/.dev
@@ -84,6 +93,12 @@ clients: $(VENV)/.dev
 bench: $(VENV)/.dev litellm-env
 	$(PY) -m bench $(BENCH_ARGS)
 
+# CPU of this tree against an older commit, interleaved (about 5 minutes): make bench-compare BASE=main~1 [BOUND=1.02]
+# Fails only when the whole 95 % interval of the ratio lies above BOUND; see bench/README.md.
+bench-compare: $(VENV)/.dev
+	@test -n "$(BASE)" || { echo "Say against which commit: make bench-compare BASE=main~1" >&2; exit 2; }
+	$(PY) -m bench.compare $(BASE) --bound $(BOUND) $(BENCH_ARGS)
+
 # Build static/css/app.css, which is committed. Needs Node; nothing else here does.
 css: frontend/node_modules
 	cd frontend && npm run --silent css
@@ -103,8 +118,9 @@ frontend/node_modules: frontend/package-lock.json
 	touch $@
 
 # Collect the texts of pages for translation. Needs gettext. Then edit locale/tr and run it again to compile.
+LANGUAGES := $(patsubst locale/%/LC_MESSAGES,%,$(wildcard locale/*/LC_MESSAGES))
 messages: $(VENV)/.dev
-	$(PY) manage.py makemessages --locale tr --no-location --no-wrap --no-obsolete --ignore 'frontend/*' --ignore staticfiles --ignore '.venv*'
+	$(PY) manage.py makemessages $(LANGUAGES:%=--locale %) --no-location --no-wrap --no-obsolete --ignore 'frontend/*' --ignore staticfiles --ignore '.venv*'
 	$(PY) -c "import pathlib, polib; [polib.pofile(str(path)).save_as_mofile(str(path.with_suffix('.mo'))) for path in pathlib.Path('locale').rglob('*.po')]"
 
 # What tests the agent doctor, where it is missing.

@@ -3,51 +3,26 @@
 from collections.abc import Sequence
 from typing import Any
 
+from django.apps import apps
 from django.http import HttpRequest
 from django.utils.functional import Promise
-from django.utils.translation import gettext_lazy as _
 
 from accounts.models import AuditEntry, Invitation, Organization, User
 from codexflow.lib.addresses import plain_address
 
-# What pages say for an action; one that is missing here is shown as it is written.
-LABELS: dict[str, str | Promise] = {
-    "account.budgets_set": _("Budgets set"),
-    "account.deleted": _("Account deleted"),
-    "account.exported": _("Account data exported"),
-    "export.cancelled": _("Export cancelled"),
-    "export.deleted": _("Export deleted"),
-    "export.downloaded": _("Export downloaded"),
-    "export.requested": _("Export requested"),
-    "invitation.accepted": _("Invitation accepted"),
-    "invitation.created": _("Invitation sent"),
-    "invitation.resent": _("Invitation sent again"),
-    "invitation.withdrawn": _("Invitation withdrawn"),
-    "key.changed": _("Key changed"),
-    "key.issued": _("Key created"),
-    "key.renamed": _("Key renamed"),
-    "key.revoked": _("Key revoked"),
-    "key.rotated": _("Key rotated"),
-    "member.left": _("Left the organization"),
-    "member.removed": _("Member removed"),
-    "member.role_changed": _("Role changed"),
-    "organization.content_retention": _("Keeping of prompts and answers changed"),
-    "organization.created": _("Organization created"),
-    "organization.deleted": _("Organization deleted"),
-    "organization.renamed": _("Organization renamed"),
-    "ownership.transferred": _("Ownership transferred"),
-    "reports.mapped": _("Reports mapped to a key"),
-}
-# Beginnings of actions that the trail can be filtered by.
-AREAS: dict[str, str | Promise] = {
-    "key": _("API keys"),
-    "member": _("Members"),
-    "invitation": _("Invitations"),
-    "ownership": _("Ownership"),
-    "organization": _("Organization"),
-    "export": _("Exports"),
-    "account": _("Billing and accounts"),
-}
+
+def labels() -> dict[str, str | Promise]:
+    """What pages call each action, from `audit_actions` of every app; an action that is missing is shown as written."""
+    return _declared("audit_actions")
+
+
+def areas() -> dict[str, str | Promise]:
+    """Beginnings of actions that the trail can be filtered by, from `audit_areas` of every app."""
+    return _declared("audit_areas")
+
+
+def _declared(attribute: str) -> dict[str, str | Promise]:
+    return {key: text for app in apps.get_app_configs() for key, text in getattr(app, attribute, {}).items()}
 
 
 def acting(request: HttpRequest) -> dict[str, Any]:

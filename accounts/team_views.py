@@ -33,7 +33,7 @@ from accounts.tenancy import PageRequest, Tenant, organization_page
 PAGE = 50
 
 
-@organization_page()
+@organization_page(section="team")
 @require_safe
 def member_list(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
     """List members and, for roles that may invite, open invitations."""
@@ -58,7 +58,7 @@ def member_list(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
     )
 
 
-@organization_page(Action.MANAGE_MEMBERS)
+@organization_page(Action.MANAGE_MEMBERS, section="team")
 @require_http_methods(["GET", "POST"])
 def invite(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
     """Invite an address to the organization."""
@@ -82,7 +82,7 @@ def invite(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
     return _dialog(request, "accounts/invite.html", {"form": form}, is_wrong=bool(form.errors))
 
 
-@organization_page(Action.MANAGE_MEMBERS)
+@organization_page(Action.MANAGE_MEMBERS, section="team")
 @require_POST
 def invitation_resend(request: PageRequest, tenant: Tenant, invitation_id: UUID) -> HttpResponseBase:
     """Send an invitation again, with a new link."""
@@ -94,7 +94,7 @@ def invitation_resend(request: PageRequest, tenant: Tenant, invitation_id: UUID)
     return redirect("members", slug=tenant.organization.slug)
 
 
-@organization_page(Action.MANAGE_MEMBERS)
+@organization_page(Action.MANAGE_MEMBERS, section="team")
 @require_POST
 def invitation_withdraw(request: PageRequest, tenant: Tenant, invitation_id: UUID) -> HttpResponseBase:
     """Withdraw an invitation."""
@@ -135,7 +135,7 @@ def invitation(request: HttpRequest, token: str) -> HttpResponseBase:
     )
 
 
-@organization_page(Action.MANAGE_MEMBERS)
+@organization_page(Action.MANAGE_MEMBERS, section="team")
 @require_http_methods(["GET", "POST"])
 def role(request: PageRequest, tenant: Tenant, membership_id: int) -> HttpResponseBase:
     """Change a member's role."""
@@ -155,7 +155,7 @@ def role(request: PageRequest, tenant: Tenant, membership_id: int) -> HttpRespon
     return _dialog(request, "accounts/role.html", {"form": form, "member": member}, is_wrong=bool(form.errors))
 
 
-@organization_page(Action.MANAGE_MEMBERS)
+@organization_page(Action.MANAGE_MEMBERS, section="team")
 @require_http_methods(["GET", "POST"])
 def remove(request: PageRequest, tenant: Tenant, membership_id: int) -> HttpResponseBase:
     """Remove a member."""
@@ -171,7 +171,7 @@ def remove(request: PageRequest, tenant: Tenant, membership_id: int) -> HttpResp
     return _dialog(request, "accounts/remove.html", {"member": member})
 
 
-@organization_page()
+@organization_page(section="team")
 @require_http_methods(["GET", "POST"])
 def leave(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
     """Leave the organization."""
@@ -187,7 +187,7 @@ def leave(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
     return _dialog(request, "accounts/leave.html", {})
 
 
-@organization_page(Action.MANAGE_ORGANIZATION)
+@organization_page(Action.MANAGE_ORGANIZATION, section="team")
 @require_http_methods(["GET", "POST"])
 @recently_authenticated
 def transfer(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
@@ -213,16 +213,16 @@ def transfer(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
     return render(request, "accounts/transfer.html", {"form": form}, status=422 if form.errors else 200)
 
 
-@organization_page(Action.SEE_AUDIT)
+@organization_page(Action.SEE_AUDIT, section="team")
 @require_safe
 def audit_log(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
     """Audit log of the organization, newest first."""
     area = request.GET.get("area", "")
-    area = area if area in audit.AREAS else ""
+    area = area if area in audit.areas() else ""
     actor_id, before = _number(request.GET.get("member", "")), _number(request.GET.get("before", ""))
     found = audit.trail_of(tenant.organization, area=area, actor_id=actor_id, before=before, limit=PAGE + 1)
     entries = found[:PAGE]
-    names = audit.names_of(entries)
+    names, labels = audit.names_of(entries), audit.labels()
     query = request.GET.copy()
     query.pop("before", None)
     newest = query.urlencode()
@@ -232,7 +232,7 @@ def audit_log(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
         "rows": [
             {
                 "entry": entry,
-                "label": audit.LABELS.get(entry.action, entry.action),
+                "label": labels.get(entry.action, entry.action),
                 "object": names.get((entry.object_kind, entry.object_id)) or entry.facts.get("name", ""),
                 "facts": [(name, value) for name, value in entry.facts.items() if value not in ("", None)],
             }
@@ -249,7 +249,7 @@ def audit_log(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
         {
             **page,
             "area": area,
-            "areas": audit.AREAS.items(),
+            "areas": audit.areas().items(),
             "member": actor_id,
             "members": members_of(tenant.organization, limit=2 * PAGE),
             "has_filters": bool(area or actor_id),

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
-from typing import Any, Concatenate, ParamSpec, TypeAlias, cast
+from typing import Any, Concatenate, Literal, ParamSpec, TypeAlias, cast
 
 from django.contrib.auth.views import redirect_to_login
 from django.core.exceptions import PermissionDenied
@@ -19,6 +19,8 @@ from codexflow.lib import isolation
 
 P = ParamSpec("P")
 
+# Entries of the menu (templates/base_app.html).
+Section: TypeAlias = Literal["overview", "log", "keys", "playground", "billing", "team", "settings"]
 # Session key: slug of the organization visited last, for pages that belong to no organization.
 LAST_ORGANIZATION = "organization"
 
@@ -70,10 +72,13 @@ def signed_in(view: View[P]) -> Callable[Concatenate[HttpRequest, P], HttpRespon
     return guarded
 
 
-def organization_page(action: Action | None = None) -> Callable[[TenantView[P]], Callable[..., HttpResponseBase]]:
+def organization_page(
+    action: Action | None = None, *, section: Section
+) -> Callable[[TenantView[P]], Callable[..., HttpResponseBase]]:
     """Restrict a page to members of the organization in the URL who may do `action` (None: to all members).
 
     Others get 404, as if the organization did not exist; a member whose role lacks the permission gets 403.
+    `section` is the menu entry that is lit while the page is shown.
     """
 
     def decorate(view: TenantView[P]) -> Callable[..., HttpResponseBase]:
@@ -91,6 +96,7 @@ def organization_page(action: Action | None = None) -> Callable[[TenantView[P]],
             with isolation.within(tenant.organization.pk, person_id=request.user.pk):
                 return view(request, tenant, *args, **kwargs)
 
+        guarded.section = section  # type: ignore[attr-defined]
         return guarded
 
     return decorate

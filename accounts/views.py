@@ -51,7 +51,7 @@ def profile(request: PageRequest) -> HttpResponseBase:
     return render(request, "accounts/profile.html", {"form": form}, status=422 if form.errors else 200)
 
 
-@organization_page(Action.MANAGE_ORGANIZATION)
+@organization_page(Action.MANAGE_ORGANIZATION, section="team")
 @require_http_methods(["GET", "POST"])
 def organization_settings(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
     """Rename the organization."""
@@ -67,7 +67,7 @@ def organization_settings(request: PageRequest, tenant: Tenant) -> HttpResponseB
     return _settings_page(request, tenant, form=form)
 
 
-@organization_page(Action.MANAGE_ORGANIZATION)
+@organization_page(Action.MANAGE_ORGANIZATION, section="team")
 @require_POST
 def organization_content(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
     """Set how long prompts and responses are kept."""
@@ -118,7 +118,7 @@ def organization_create(request: PageRequest) -> HttpResponseBase:
     return render(request, "accounts/organization_create.html", {"form": form}, status=422 if form.errors else 200)
 
 
-@organization_page(Action.MANAGE_ORGANIZATION)
+@organization_page(Action.MANAGE_ORGANIZATION, section="team")
 @require_http_methods(["GET", "POST"])
 @recently_authenticated
 def organization_delete(request: PageRequest, tenant: Tenant) -> HttpResponseBase:

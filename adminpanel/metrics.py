@@ -8,12 +8,11 @@ calls through the gateway update no counters. A source that does not respond in 
 import asyncio
 import hmac
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
+from collections.abc import Awaitable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import msgspec
 import redis.asyncio
 from django.db import DatabaseError, connection, connections, transaction
 from django.db.models import Count
@@ -28,9 +27,11 @@ from codexflow.catalogue import directory
 from codexflow.catalogue.schema import CatalogueError
 from codexflow.env import Env
 from codexflow.lib import clock
+from codexflow.lib.asgi import Scope, Send
 from codexflow.lib.db import on_healthy_connection
 from codexflow.lib.envelope import envelope
 from codexflow.lib.errors import NotFound
+from codexflow.lib.exchange import send_json, send_response
 from codexflow.lib.redis import SHARDS, async_client
 from logs.litellm import stream
 from logs.litellm.daily import kept_totals
@@ -47,6 +48,7 @@ STATEMENT_TIMEOUT_MS = 2_000
 WINDOWS_DAYS = (1, 7)
 BREAKER_STATES = {"closed": 0, "half_open": 1, "open": 2}
 TEXT = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
+NOT_CACHED = (b"cache-control", b"no-store")
 
 # name without its prefix: (help text, labels)
 METRICS: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -72,9 +74,6 @@ METRICS: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 PREFIX = "codexflow_"
 
-Scope = MutableMapping[str, Any]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-
 
 class Sample(NamedTuple):
     """Value of a metric. `name` is without its prefix; `labels` are in the order of METRICS."""
@@ -96,10 +95,9 @@ class Metrics:
 
     async def __call__(self, scope: Scope, _receive: Any, send: Send) -> None:
         if not self._is_authorized(scope):
-            body = msgspec.json.encode(envelope(NotFound()))
-            await _respond(send, 404, body, (b"content-type", b"application/json"))
+            await send_json(send, 404, envelope(NotFound()), [NOT_CACHED])
             return
-        await _respond(send, 200, text_of(await self.samples()), TEXT)
+        await send_response(send, 200, text_of(await self.samples()), [TEXT, NOT_CACHED])
 
     def _is_authorized(self, scope: Scope) -> bool:
         """Return whether the request has the token, compared in constant time. Others get 404."""
@@ -255,9 +253,3 @@ def _reconciliation_samples() -> Iterator[Sample]:
             yield Sample("reconciliation_calls", getattr(totals, result), (str(days), result))
         yield Sample("reconciliation_token_drift", totals.token_drift, (str(days),))
         yield Sample("reconciliation_cost_drift_nano_usd", totals.cost_drift_nanos, (str(days),))
-
-
-async def _respond(send: Send, status: int, body: bytes, content_type: tuple[bytes, bytes]) -> None:
-    headers = [content_type, (b"content-length", b"%d" % len(body)), (b"cache-control", b"no-store")]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})

@@ -1,1 +1,1 @@
-"""What the gateway costs, against a direct call, nginx and LiteLLM on one upstream. `make bench`; see README.md."""
+"""Benchmarks: cost of the gateway against a direct call, nginx and LiteLLM on one upstream. See README.md."""

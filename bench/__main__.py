@@ -11,7 +11,7 @@ from bench import tools
 from bench.contenders import STREAM_CHUNKS, Contender, all_of, body
 from bench.table import Figures, Table
 from bench.tools import Load, Shape
-from tests.support.stack import House
+from tests.support.stack import Stack
 
 # LiteLLM cannot serve a hundred a second here; its latency is taken where it is not overloaded.
 LITELLM_RATE = 10.0
@@ -28,14 +28,14 @@ def main() -> int:
     table = Table()
     with tempfile.TemporaryDirectory(prefix="cfx-bench-") as name:
         folder = Path(name)
-        with House(folder / "bench.log", settings={"LOG_LEVEL": "WARNING"}) as house:
-            contenders = all_of(house, folder)
+        with Stack(folder / "bench.log", settings={"LOG_LEVEL": "WARNING"}) as stack:
+            contenders = all_of(stack, folder)
             chosen = options.only.split(",") if options.only else [each.name for each in contenders]
             contenders = [each for each in contenders if each.name in chosen]
             sys.stdout.write(f"{_machine()}\n{rounds} rounds of {seconds:g} s each, interleaved\n")
             for number in range(rounds + 1):
                 # The first one only warms everything up.
-                figures = _round(house, contenders, seconds if number else min(seconds, 1.0))
+                figures = _round(stack, contenders, seconds if number else min(seconds, 1.0))
                 if number:
                     table.rounds.append(figures)
                     sys.stdout.write(f"round {number} of {rounds} done, load average {os.getloadavg()[0]:.1f}\n")
@@ -49,20 +49,20 @@ def _machine() -> str:
     return ", ".join((*facts, f"Python {platform.python_version()}"))
 
 
-def _round(house: House, contenders: list[Contender], seconds: float) -> Figures:
-    """Everybody once, in turn, for each kind of load: neighbours' noise then hits all alike."""
+def _round(stack: Stack, contenders: list[Contender], seconds: float) -> Figures:
+    """Measure every contender in turn, for each kind of load: noise then hits all alike."""
     figures: Figures = {}
     for contender in contenders:
-        figures |= _saturated(house, contender, Shape(seconds=seconds), "cpu", "rps")
+        figures |= _saturated(stack, contender, Shape(seconds=seconds), "cpu", "rps")
     for contender in contenders:
-        figures |= _saturated(house, contender, Shape(seconds=seconds, is_stream=True), "stream cpu", "stream rps")
+        figures |= _saturated(stack, contender, Shape(seconds=seconds, is_stream=True), "stream cpu", "stream rps")
     for contender in contenders:
         rate = LITELLM_RATE if contender.name == "litellm" else 100.0
-        found = _load(house, contender, Shape(seconds=seconds, connections=64, rate=rate))
+        found = _load(stack, contender, Shape(seconds=seconds, connections=64, rate=rate))
         figures |= {(contender.name, "p50"): found.lat_p50, (contender.name, "p99"): found.lat_p99}
     for contender in contenders:
         rate = 4.0 if contender.name == "litellm" else 16.0
-        found = _load(house, contender, Shape(seconds=seconds, connections=64, rate=rate, is_stream=True))
+        found = _load(stack, contender, Shape(seconds=seconds, connections=64, rate=rate, is_stream=True))
         figures[contender.name, "chunk"] = found.chunk_p50
         if contender.name == "gateway":
             web = contender.parts["gateway"].identity
@@ -70,13 +70,13 @@ def _round(house: House, contenders: list[Contender], seconds: float) -> Figures
     return figures
 
 
-def _saturated(house: House, contender: Contender, shape: Shape, cpu: str, rps: str) -> Figures:
+def _saturated(stack: Stack, contender: Contender, shape: Shape, cpu: str, rps: str) -> Figures:
     before = contender.cpu_s()
-    found = _load(house, contender, shape)
+    found = _load(stack, contender, shape)
     after = contender.cpu_s()
     figures: Figures = {(contender.name, rps): found.rps}
     for part, used_s in after.items():
-        # Those of the warm-up were answered too, and cost the same.
+        # Requests of the warm-up count too: they cost the same.
         figures[_row_of(contender, part), cpu] = (used_s - before[part]) / max(1, found.ok_all) * 1000
     return figures
 
@@ -85,13 +85,13 @@ def _row_of(contender: Contender, part: str) -> str:
     return contender.name if part in (contender.name, "mock") else f"  its {part}"
 
 
-def _load(house: House, contender: Contender, shape: Shape) -> Load:
+def _load(stack: Stack, contender: Contender, shape: Shape) -> Load:
     found = tools.load(
         contender.port,
         contender.key,
         body(is_stream=shape.is_stream),
         shape,
-        meanwhile=lambda: house.supervisor.pump(0.2),
+        meanwhile=lambda: stack.supervisor.pump(0.2),
     )
     if found.bad + found.err > found.ok_all / 100:
         sys.stdout.write(f"{contender.name}: {found.bad} bad and {found.err} broken of {found.ok_all}\n")

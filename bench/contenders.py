@@ -1,4 +1,4 @@
-"""Who is measured: the mock itself, nginx, LiteLLM and the gateway, all as children of one supervisor."""
+"""Contenders of the bench: the mock itself, nginx, LiteLLM and the gateway, all children of one supervisor."""
 
 import secrets
 import sys
@@ -13,9 +13,9 @@ import yaml
 from bench import tools
 from codexflow.dev import litellm, valkey
 from codexflow.dev.quickstart import Quickstart
-from codexflow.dev.supervisor import Child, ChildSpec
+from codexflow.dev.supervisor import Child, ChildSpec, Supervisor
 from codexflow.env import REPOSITORY
-from tests.support.stack import House
+from tests.support.stack import Stack
 
 MODEL = "gpt-4o-mini"
 STREAM_CHUNKS, STREAM_GAP_US = 100, 5_000
@@ -24,7 +24,7 @@ READY_WITHIN_S = 120.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contender:
-    """Something that answers chat completions on a port. `parts` are the processes whose CPU counts, by name."""
+    """A server of chat completions on a port. `parts` are the processes whose CPU counts, by name."""
 
     name: str
     port: int
@@ -35,20 +35,20 @@ class Contender:
         return {name: tools.cpu_s(child.identity.pid) for name, child in self.parts.items() if child.identity}
 
 
-def all_of(house: House, folder: Path) -> list[Contender]:
-    """Everybody who can be measured here, ready. The house must not have been started; who is missing is said."""
-    mock = _mock(house)
+def all_of(stack: Stack, folder: Path) -> list[Contender]:
+    """Start every contender that is installed here and name the missing ones. The house must not have been started."""
+    mock = start_mock(stack.supervisor)
     found = [mock]
-    house.upstream_url = f"http://{valkey.LOOPBACK}:{mock.port}"
+    stack.upstream_url = f"http://{valkey.LOOPBACK}:{mock.port}"
     if program := tools.nginx():
-        found.append(_nginx(house, program, mock.port, folder))
+        found.append(_nginx(stack, program, mock.port, folder))
     else:
         sys.stdout.write("nginx is left out: it is neither installed nor to be had from apt-get\n")
     if litellm.PROGRAM.exists():
-        found.append(_litellm(house, mock.port, folder))
+        found.append(_litellm(stack, mock.port, folder))
     else:
         sys.stdout.write("LiteLLM is left out: `make litellm-env` installs it\n")
-    found.append(_gateway(house))
+    found.append(_gateway(stack))
     return found
 
 
@@ -61,15 +61,16 @@ def body(*, is_stream: bool) -> bytes:
     return text.encode()
 
 
-def _started(house: House, name: str, argv: list[str], environ: dict[str, str], cwd: Path) -> Child:
-    return house.supervisor.start(ChildSpec(name=name, argv=argv, environ=environ, cwd=cwd, is_restarted=False))
+def _started(supervisor: Supervisor, name: str, argv: list[str], environ: dict[str, str], cwd: Path) -> Child:
+    return supervisor.start(ChildSpec(name=name, argv=argv, environ=environ, cwd=cwd, is_restarted=False))
 
 
-def _mock(house: House) -> Contender:
+def start_mock(supervisor: Supervisor) -> Contender:
+    """Start the mock upstream and wait until it responds."""
     port = valkey.free_port()
     argv = [str(tools.compiled("mock")), str(port), str(STREAM_CHUNKS), str(STREAM_GAP_US)]
-    child = _started(house, "mock", argv, {}, REPOSITORY)
-    house.supervisor.wait_until(_answering(port, ""), child, within_s=READY_WITHIN_S)
+    child = _started(supervisor, "mock", argv, {}, REPOSITORY)
+    supervisor.wait_until(answers_chat(port, ""), child, within_s=READY_WITHIN_S)
     return Contender(name="direct", port=port, key="sk-bench", parts={"mock": child})
 
 
@@ -90,18 +91,18 @@ http {{
 """
 
 
-def _nginx(house: House, program: Path, upstream: int, folder: Path) -> Contender:
+def _nginx(stack: Stack, program: Path, upstream: int, folder: Path) -> Contender:
     port = valkey.free_port()
     configuration = folder / "nginx.conf"
     configuration.write_text(_NGINX_CONF.format(folder=folder, port=port, upstream=upstream))
     argv = [str(program), "-p", str(folder), "-e", str(folder / "nginx.log"), "-c", str(configuration)]
-    child = _started(house, "nginx", argv, {"PATH": "/usr/bin:/bin"}, folder)
-    house.supervisor.wait_until(_answering(port, ""), child, within_s=READY_WITHIN_S)
+    child = _started(stack.supervisor, "nginx", argv, {"PATH": "/usr/bin:/bin"}, folder)
+    stack.supervisor.wait_until(answers_chat(port, ""), child, within_s=READY_WITHIN_S)
     return Contender(name="nginx", port=port, key="sk-bench", parts={"nginx": child})
 
 
-def _litellm(house: House, upstream: int, folder: Path) -> Contender:
-    """The proxy as we ship it, but for its provider, and without reporting usage to anybody."""
+def _litellm(stack: Stack, upstream: int, folder: Path) -> Contender:
+    """Start the proxy as shipped, with the mock as its provider and its usage webhook off."""
     port, key = valkey.free_port(), f"sk-{secrets.token_hex(16)}"
     shipped = yaml.safe_load(litellm.CONFIG.read_text())
     shipped["model_list"] = [
@@ -117,25 +118,27 @@ def _litellm(house: House, upstream: int, folder: Path) -> Contender:
     del shipped["litellm_settings"]["callbacks"], shipped["callback_settings"]
     configuration = folder / "litellm.yaml"
     configuration.write_text(yaml.safe_dump(shipped))
-    environ = litellm.environment(house.environ, master_key=key)
+    environ = litellm.environment(stack.environ, master_key=key)
     argv = litellm.command(configuration, host=valkey.LOOPBACK, port=port)
-    child = _started(house, "litellm", argv, environ, folder)
-    house.supervisor.wait_until(_answering(port, key), child, within_s=READY_WITHIN_S)
+    child = _started(stack.supervisor, "litellm", argv, environ, folder)
+    stack.supervisor.wait_until(answers_chat(port, key), child, within_s=READY_WITHIN_S)
     return Contender(name="litellm", port=port, key=key, parts={"litellm": child})
 
 
-def _gateway(house: House) -> Contender:
-    """One web process with everything on, and worker and beat behind it as always."""
-    house.start_servers()
-    house.start_programs()
-    known = Quickstart.read(house.home)
+def _gateway(stack: Stack) -> Contender:
+    """Start one web process with everything on, and worker and beat behind it."""
+    stack.start_servers()
+    stack.start_programs()
+    known = Quickstart.read(stack.home)
     assert known is not None  # noqa: S101 - start_servers has written it
-    children = house.children
+    children = stack.children
     parts = {"gateway": children["web"], "valkey": children["valkey"], "worker": children["worker"]}
-    return Contender(name="gateway", port=house.port, key=known.api_key, parts=parts)
+    return Contender(name="gateway", port=stack.port, key=known.api_key, parts=parts)
 
 
-def _answering(port: int, key: str) -> Callable[[], bool]:
+def answers_chat(port: int, key: str) -> Callable[[], bool]:
+    """Make a probe: one chat request, whose success means ready."""
+
     def answers() -> bool:
         request = Request(
             f"http://{valkey.LOOPBACK}:{port}/v1/chat/completions",

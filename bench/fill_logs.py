@@ -70,7 +70,7 @@ GROUP BY 1, 2, 3, 4, 5, 6, 7
 
 
 def fill(
-    organization_id: UUID, key_ids: Sequence[UUID], user_id: int, *, rows: int, told: Callable[[str], None]
+    organization_id: UUID, key_ids: Sequence[UUID], user_id: int, *, rows: int, report: Callable[[str], None]
 ) -> None:
     """Write `rows` requests of the last 30 days, evenly, and what the drain would have added up from them."""
     make_ahead()
@@ -80,7 +80,7 @@ def fill(
         count = rows * (number + 1) // DAYS - rows * number // DAYS
         _fill_day(organization_id, key_ids, user_id, day, count)
         _sum_day(organization_id, day)
-        told(f"{day}: {rows * (number + 1) // DAYS:,} rows")
+        report(f"{day}: {rows * (number + 1) // DAYS:,} rows")
     with connection.cursor() as cursor:
         cursor.execute("VACUUM (ANALYZE) request_log")
         cursor.execute("VACUUM (ANALYZE) usage_hourly")

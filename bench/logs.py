@@ -1,4 +1,4 @@
-"""`python -m bench.logs [--rows 10000000]`: how fast log, reports and drain are with that many rows.
+"""`python -m bench.logs [--rows 10000000]`: time the log, the reports and the drain with that many rows.
 
 Starts PostgreSQL and Valkey in a temporary folder, fills the log, asks for pages as a browser and the API would, puts
 events into the stream and drains them, and prints one table.
@@ -7,19 +7,14 @@ events into the stream and drains them, and prints one table.
 import argparse
 import importlib
 import os
-import statistics
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
-from time import perf_counter
-from typing import Any
 
 import django
 
-from tests.support.stack import House
+from tests.support.stack import Stack
 
-TIMES = 15
 BACKLOG = 120_000
 
 
@@ -31,31 +26,20 @@ def main() -> int:
     quiet, nobody = {"LOG_LEVEL": "WARNING"}, "http://127.0.0.1:9"  # the upstream is never asked
     with (
         tempfile.TemporaryDirectory(prefix="cfx-bench-") as name,
-        House(Path(name) / "logs.log", settings=quiet, upstream_url=nobody) as house,
+        Stack(Path(name) / "logs.log", settings=quiet, upstream_url=nobody) as stack,
     ):
-        house.start_servers()
-        os.environ.update(house.environ)  # noqa: TID251 - this process is one of the house's now
+        stack.start_servers()
+        os.environ.update(stack.environ)  # noqa: TID251 - this process joins the started servers
         django.setup()
         # Models can be imported only now.
         measure = importlib.import_module("bench.logs_inside").measure
-        measure(options.rows, options.backlog, told)
+        measure(options.rows, options.backlog, report)
     return 0
 
 
-def told(line: str) -> None:
+def report(line: str) -> None:
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
-
-
-def median_ms(ask: Callable[[], Any]) -> float:
-    """Median of some, after one that warms up."""
-    ask()
-    taken = []
-    for _ in range(TIMES):
-        started = perf_counter()
-        ask()
-        taken.append((perf_counter() - started) * 1000)
-    return statistics.median(taken)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
-"""The measuring half of `bench.logs`: runs inside Django, on the servers that the other half started."""
+"""Measurements of `bench.logs`: run inside Django, on the servers that `bench.logs` started."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from statistics import median
 from time import perf_counter
+from typing import Any
 from urllib.parse import urlencode
 
 from django.conf import settings
@@ -12,7 +14,6 @@ from django.test import Client
 
 from accounts.models import Membership, Organization
 from bench.fill_logs import fill
-from bench.logs import median_ms
 from billing.limiter.limits import ShardKeys
 from codexflow.catalogue import directory
 from codexflow.lib.ids import new_id, uuid7_floor
@@ -24,24 +25,36 @@ from logs.pipeline.events import encode
 from logs.tests.factories import an_event
 
 KEYS = 20
-ReportedUsage = Callable[[str], None]
+REPEATS = 15
+Report = Callable[[str], None]
 
 
-def measure(rows: int, backlog: int, told: ReportedUsage) -> None:
+def measure(rows: int, backlog: int, report: Report) -> None:
     directory.load(settings.ENV.config_path)
     owner = Membership.objects.select_related("organization", "user").filter(role="owner").earliest("pk")
     organization, user = owner.organization, owner.user
     type(user).objects.filter(pk=user.pk).update(must_change_password=False)
     keys = [issue_key(organization, name=f"key {n}", created_by=user, terms=KeyTerms()) for n in range(KEYS)]
     started = perf_counter()
-    fill(organization.pk, [key.row.pk for key in keys], user.pk, rows=rows, told=lambda _line: None)
-    told(f"{_rows():,} rows of {KEYS} keys over 30 days, made in {perf_counter() - started:.0f} s, {_size()}\n")
+    fill(organization.pk, [key.row.pk for key in keys], user.pk, rows=rows, report=lambda _line: None)
+    report(f"{_rows():,} rows of {KEYS} keys over 30 days, made in {perf_counter() - started:.0f} s, {_size()}\n")
     browser = Client(headers={"host": "localhost"})
     browser.force_login(user)
-    told("| page | median ms |\n|---|---|")
+    report("| page | median ms |\n|---|---|")
     for name, url in _pages(organization, keys[-1].row).items():
-        told(f"| {name} | {median_ms(lambda url=url: _get(browser, url)):.0f} |")  # type: ignore[misc]
-    _measure_drain(organization, keys[0].row, backlog, told)
+        report(f"| {name} | {median_ms(lambda url=url: _get(browser, url)):.0f} |")  # type: ignore[misc]
+    _measure_drain(organization, keys[0].row, backlog, report)
+
+
+def median_ms(request: Callable[[], Any]) -> float:
+    """Time REPEATS calls after one that warms up; returns their median."""
+    request()
+    taken = []
+    for _ in range(REPEATS):
+        started = perf_counter()
+        request()
+        taken.append((perf_counter() - started) * 1000)
+    return median(taken)
 
 
 def _pages(organization: Organization, quiet_key: ApiKey) -> dict[str, str]:
@@ -71,11 +84,11 @@ def _pages(organization: Organization, quiet_key: ApiKey) -> dict[str, str]:
 
 def _get(browser: Client, url: str) -> None:
     response = browser.get(url)
-    assert response.status_code == 200, (url, response.status_code, response.headers.get("location"))  # noqa: S101 - a page that fails has no speed
+    assert response.status_code == 200, (url, response.status_code, response.headers.get("location"))  # noqa: S101 - a failed page must not be timed
 
 
-def _measure_drain(organization: Organization, key: ApiKey, backlog: int, told: ReportedUsage) -> None:
-    """Events as the gateway settles them, all waiting before the drain begins."""
+def _measure_drain(organization: Organization, key: ApiKey, backlog: int, report: Report) -> None:
+    """Time the drain of events as the gateway settles them, all in the stream before it begins."""
     redis, prefix = sync_client(settings.ENV.redis_url), settings.ENV.redis_prefix
     stream = ShardKeys.of(prefix, shard_of(organization.pk)).usage
     before = redis.info("memory")["used_memory"]
@@ -89,7 +102,7 @@ def _measure_drain(organization: Organization, key: ApiKey, backlog: int, told: 
     resident, started = _resident_mb(), perf_counter()
     done = drain(redis, prefix=prefix, consumer="bench", max_batches=backlog)
     took_s = perf_counter() - started
-    told(
+    report(
         f"\n{done.stored:,} events drained in {took_s:.1f} s: {done.stored / took_s:,.0f} a second;"
         f" {waiting_mb:.0f} MB in Redis before;"
         f" resident {resident:.0f} MB at the start, {_resident_mb():.0f} at the end"

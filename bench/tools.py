@@ -19,7 +19,7 @@ LAST_ANSWERS_S = 12
 
 
 class Load(msgspec.Struct, frozen=True, kw_only=True):
-    """What the load generator says at its end. Times in microseconds."""
+    """Result of the load generator. Times in microseconds."""
 
     ok: int
     ok_all: int
@@ -34,7 +34,7 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """One way of loading: closed loop without a rate, open loop (Poisson) with one."""
+    """Kind of load: closed loop without a rate, open loop (Poisson) with one."""
 
     seconds: float
     connections: int = 32
@@ -43,7 +43,7 @@ class Shape:
 
 
 def compiled(name: str) -> Path:
-    """The program made of bench/<name>.c, compiled when the source is newer."""
+    """Compile bench/<name>.c when it is newer than its program; returns the program."""
     source, program = SOURCES / f"{name}.c", BUILD / name
     BUILD.mkdir(parents=True, exist_ok=True)
     if not program.exists() or program.stat().st_mtime < source.stat().st_mtime:
@@ -66,7 +66,7 @@ def nginx() -> Path | None:
 
 
 def load(port: int, key: str, body: bytes, shape: Shape, *, meanwhile: Callable[[], None]) -> Load:
-    """Run the load generator, looking after everything else meanwhile."""
+    """Run the load generator, calling `meanwhile` until it ends."""
     (BUILD / "body.json").write_bytes(body)
     command = [str(compiled("loadgen")), "-p", str(port), "-k", key, "-b", f"@{BUILD / 'body.json'}"]
     command += ["-c", str(shape.connections), "-d", str(shape.seconds), "-w", "0.5", "-x", str(LAST_ANSWERS_S)]

@@ -17,7 +17,7 @@ from codexflow.lib.clock import now
 PAGE = 25
 
 
-@organization_page(Action.SEE_BILLING)
+@organization_page(Action.SEE_BILLING, section="billing")
 @require_safe
 def billing(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
     """Plan, balance, this month and the ledger. Billing days and months are UTC's, and the page says so."""
@@ -49,7 +49,7 @@ def billing(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
     )
 
 
-@organization_page(Action.MANAGE_BILLING)
+@organization_page(Action.MANAGE_BILLING, section="billing")
 @require_http_methods(["GET", "POST"])
 def budgets(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
     """The organization's own budgets, beside its credit."""

@@ -6,7 +6,6 @@ to the metrics, WebSockets to their consumers, the rest to Django.
 
 import contextlib
 import os
-from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from django.core.asgi import get_asgi_application
@@ -21,6 +20,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware  # noqa: E40
 
 from adminpanel import metrics as operators_metrics  # noqa: E402 - Django must be set up first
 from codexflow.bodies import BoundedBodies  # noqa: E402
+from codexflow.lib.asgi import Receive, Scope, Send  # noqa: E402
 from codexflow.settings import ENV  # noqa: E402
 from logs.litellm import webhook as litellm_webhook  # noqa: E402
 from logs.tail.consumer import LiveTail, Nowhere  # noqa: E402
@@ -28,18 +28,17 @@ from routing.gateway import PREFIXES, gateway  # noqa: E402
 from routing.playground import Playground, is_playground  # noqa: E402
 from routing.runtime import running  # noqa: E402
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-
 pages = BoundedBodies(django_application)
 playground = Playground(gateway)
 # The session authenticates; the consumer authorizes.
 websockets: Any = AuthMiddlewareStack(
     URLRouter([path("ws/o/<slug:slug>/logs/", LiveTail.as_asgi()), re_path(r"", Nowhere.as_asgi())])
 )
-webhook = litellm_webhook.Webhook(ENV)
-metrics = operators_metrics.Metrics(ENV)
+# Raw applications by their exact path. Each authenticates before it reads a body, and is closed at shutdown.
+RAW: dict[str, Any] = {
+    litellm_webhook.PATH: litellm_webhook.Webhook(ENV),
+    operators_metrics.PATH: operators_metrics.Metrics(ENV),
+}
 
 
 async def application(scope: Scope, receive: Receive, send: Send) -> None:
@@ -56,10 +55,8 @@ async def _served(scope: Scope, receive: Receive, send: Send) -> None:
     if scope["type"] == "http":
         if scope["path"].startswith(PREFIXES):
             await gateway(scope, receive, send)
-        elif scope["path"] == litellm_webhook.PATH:
-            await webhook(scope, receive, send)
-        elif scope["path"] == operators_metrics.PATH:
-            await metrics(scope, receive, send)
+        elif (raw := RAW.get(scope["path"])) is not None:
+            await raw(scope, receive, send)
         elif is_playground(scope["path"]):
             await playground(scope, receive, send)
         else:
@@ -77,8 +74,8 @@ _behind_proxy: Any = ProxyHeadersMiddleware(_served, trusted_hosts=list(ENV.trus
 async def _lifespan(receive: Receive, send: Send) -> None:
     """Start the gateway before the first request and stop it after the last."""
     async with contextlib.AsyncExitStack() as stack:
-        stack.push_async_callback(webhook.close)
-        stack.push_async_callback(metrics.close)
+        for raw in RAW.values():
+            stack.push_async_callback(raw.close)
         await receive()
         try:
             await stack.enter_async_context(running(gateway, ENV))

@@ -4,21 +4,17 @@ Django stores any body on disk before a view could refuse it.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-import msgspec
 from django.conf import settings
 
+from codexflow.lib.asgi import Message, Receive, Scope, Send
 from codexflow.lib.envelope import envelope
 from codexflow.lib.errors import AppError
+from codexflow.lib.exchange import exceeds, send_json
 from codexflow.lib.http import headers_of
 from codexflow.lib.ids import new_id
 from routing.errors import RequestTimeout, RequestTooLarge
-
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 # Django's own limit for forms and JSON; no page accepts files.
 MAX_BODY_BYTES = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
@@ -42,15 +38,14 @@ class _Body:
     """Body of one request. Beyond a limit the application sees a disconnect, and `error` holds the reason."""
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
-        announced = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
-        is_small = announced.isdigit() and len(announced) < 19 and int(announced) <= MAX_BODY_BYTES
-        self.error: AppError | None = None if is_small else _too_large()
+        announced = dict(scope["headers"]).get(b"content-length")
+        self.error: AppError | None = _too_large() if exceeds(announced, MAX_BODY_BYTES) else None
         self._receive = receive
         self._left = MAX_BODY_BYTES
         self._until_s = asyncio.get_running_loop().time() + settings.ENV.request_body_timeout_s
         self._is_whole = False
 
-    async def receive(self) -> MutableMapping[str, Any]:
+    async def receive(self) -> Message:
         if self._is_whole:
             return await self._receive()
         try:
@@ -72,12 +67,9 @@ def _too_large() -> RequestTooLarge:
 
 
 async def _refuse(send: Send, error: AppError) -> None:
-    text = msgspec.json.encode(envelope(error))
     headers = [
         *headers_of(error),
         (b"x-cfx-request-id", str(new_id()).encode()),
-        (b"content-length", b"%d" % len(text)),
         (b"connection", b"close"),  # otherwise the server would read and discard the rest
     ]
-    await send({"type": "http.response.start", "status": int(error.status), "headers": headers})
-    await send({"type": "http.response.body", "body": text})
+    await send_json(send, int(error.status), envelope(error), headers)

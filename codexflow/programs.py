@@ -1,4 +1,4 @@
-"""The command line of every long-running program, in one place: `up` and the container run the same.
+"""Command lines of the long-running programs (web, worker, beat), shared by `manage.py up` and the container.
 
 `python -m codexflow.programs web` becomes that program (exec), so signals reach it directly.
 """
@@ -9,24 +9,24 @@ from collections.abc import Sequence
 
 from codexflow.env import Env, EnvError
 
-# After the gateway's own drain, which answers running streams; uvicorn's timeout merely cuts what is left.
+# After the gateway's own shutdown, which ends running streams; uvicorn's timeout merely cuts what is left.
 WEB_STOP_MARGIN_S = 5
 PROGRAMS = ("web", "worker", "beat")
 
 
 def argv_of(name: str, env: Env) -> list[str]:
-    """How to run one of PROGRAMS with the current interpreter."""
+    """Build the command line of one of PROGRAMS for the current interpreter."""
     return [sys.executable, "-m", *{"web": _web, "worker": _worker, "beat": _beat}[name](env)]
 
 
 def _web(env: Env) -> list[str]:
     argv = ["uvicorn", "codexflow.asgi:application", "--host", env.host, "--port", str(env.port)]
     # Ours is httptools, which refuses smuggled requests that h11 answers; `auto` would hide a failing lifespan hook.
-    argv += ["--http", "codexflow.server:Protocol", "--ws", "none", "--loop", "uvloop", "--lifespan", "on"]
-    # Whose X-Forwarded-For is believed is decided in asgi.py, and only looked at when there is one.
-    # Clients only send a few words; compressing would keep a window for each of them.
+    argv += ["--http", "codexflow.server:Protocol", "--loop", "uvloop", "--lifespan", "on"]
+    # Clients send only small filter messages; per-message compression would keep a window for each connection.
     argv += ["--ws", "websockets-sansio", "--ws-max-size", "16384", "--ws-per-message-deflate", "false"]
-    argv += ["--no-access-log", "--no-server-header", "--no-proxy-headers"]
+    # asgi.py decides which proxies' X-Forwarded-For it trusts, and does so only for requests that carry the header.
+    argv += ["--no-proxy-headers", "--no-access-log", "--no-server-header"]
     argv += ["--timeout-graceful-shutdown", str(int(env.drain_grace_s) + WEB_STOP_MARGIN_S)]
     return [*argv, "--workers", str(env.web_processes)] if env.web_processes > 1 else argv
 
@@ -34,7 +34,7 @@ def _web(env: Env) -> list[str]:
 def _worker(env: Env) -> list[str]:
     # Mingle and gossip would let workers exchange revokes, which we do not use; mingling costs a second of every start.
     quiet = ("--without-mingle", "--without-gossip")
-    # Exports and the sync may take one process each for a while; the drain must find another.
+    # Exports and the sync may occupy one process each for a while; the drain must find another.
     return _celery("worker", env, "--pool", "prefork", "--concurrency", "4", *quiet)
 
 

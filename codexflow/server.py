@@ -18,9 +18,10 @@ import msgspec
 from typing_extensions import override
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from codexflow.lib.asgi import Header
 from codexflow.lib.envelope import envelope
 from codexflow.lib.errors import BadRequest
-from codexflow.lib.http import DIRECT_EXTENSION, Header
+from codexflow.lib.http import DIRECT_EXTENSION
 from codexflow.lib.ids import new_id
 from codexflow.settings import ENV
 

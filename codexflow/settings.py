@@ -59,6 +59,7 @@ INSTALLED_APPS = [
     "logs",
     "routing",
     "adminpanel",
+    *([] if ENV.is_production else ["codexflow.dev"]),
 ]
 # Function from an Organization to its number of seats. Named here, because accounts may not import billing.
 SEAT_LIMIT = "billing.selectors.seats_of"
@@ -85,6 +86,8 @@ MIDDLEWARE = [
     "codexflow.pages.middleware.OperatorPagesMiddleware",
 ]
 ROOT_URLCONF = "codexflow.urls"
+# Included below /dev/. Named here and not imported: the production image leaves codexflow/dev out.
+DEVELOPMENT_URLS = [] if ENV.is_production else ["codexflow.dev.urls"]
 ASGI_APPLICATION = "codexflow.asgi.application"
 TEMPLATES: list[dict[str, Any]] = [
     {

@@ -3,14 +3,13 @@
 The management API is below `/api/`; pages are everywhere else.
 """
 
+from django.conf import settings
 from django.contrib import admin
 from django.urls import URLPattern, URLResolver, include, path
 from drf_spectacular.views import SpectacularJSONAPIView
 
-from codexflow.dev import components, mail
 from codexflow.lib.admin import site
 from codexflow.pages import account, docs, doctor, legal, reference, status, views
-from codexflow.settings import ENV
 from keys.api import BudgetsView, KeyRotationView, KeysView, KeyView
 from logs.exports.api import ExportCancelView, ExportDownloadView, ExportsView, ExportView
 from logs.requests.api import ReconciliationView, RequestContentView, RequestsView, RequestView, UsageView
@@ -36,11 +35,6 @@ api: list[URLPattern | URLResolver] = [
     path("api/v1/exports/<uuid:export_id>/download", ExportDownloadView.as_view(), name="api-export-download"),
 ]
 
-dev: list[URLPattern | URLResolver] = [
-    path("dev/mail/", mail.page, name="dev-mail"),
-    path("dev/components/", components.page, name="dev-components"),
-]
-
 pages: list[URLPattern | URLResolver] = [
     path("", views.landing, name="landing"),
     path("pricing/", views.pricing, name="pricing"),
@@ -60,7 +54,7 @@ pages: list[URLPattern | URLResolver] = [
     path("", include("routing.urls")),
     path("accounts/", include("accounts.allauth_urls")),
     path("ops/", site.urls),
-    *([] if ENV.is_production else dev),
+    *(path("dev/", include(module)) for module in settings.DEVELOPMENT_URLS),
 ]
 
 urlpatterns = [*api, *pages]

@@ -4,11 +4,22 @@ from django.apps import AppConfig
 from django.utils.translation import gettext_lazy as _
 from typing_extensions import override
 
+from codexflow.lib.isolation import OWN
+
 
 class KeysConfig(AppConfig):
     name = "keys"
     verbose_name = _("API keys")
     default_auto_field = "django.db.models.BigAutoField"
+    tenant_tables = {"keys_apikey": OWN}
+    audit_actions = {
+        "key.changed": _("Key changed"),
+        "key.issued": _("Key created"),
+        "key.renamed": _("Key renamed"),
+        "key.revoked": _("Key revoked"),
+        "key.rotated": _("Key rotated"),
+    }
+    audit_areas = {"key": _("API keys")}
 
     @override
     def ready(self) -> None:

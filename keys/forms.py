@@ -14,7 +14,7 @@ from typing_extensions import override
 from billing.models import Account
 from billing.services import limits_of
 from codexflow.catalogue import directory
-from codexflow.catalogue.schema import DIRECT, STAGES
+from codexflow.catalogue.schema import ALL_STAGES
 from codexflow.lib.clock import now
 from codexflow.lib.money import format_usd, parse_usd
 from codexflow.templatetags import show
@@ -101,7 +101,7 @@ class KeyForm(forms.ModelForm[ApiKey]):
                 self.fields[name].widget.attrs["placeholder"] = format_usd(limit, decimals=2)
         plan = account.plan
         offered = {
-            "allowed_stages": plan.allowed_stages or [*STAGES, DIRECT],
+            "allowed_stages": plan.allowed_stages or [*ALL_STAGES],
             "allowed_models": plan.allowed_models or sorted(directory.current().prices),
             "allowed_surfaces": SURFACES,
         }

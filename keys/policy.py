@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import TypeAlias
 
+from codexflow.catalogue import surfaces
+
 Network: TypeAlias = IPv4Network | IPv6Network
 
 # Surfaces that a key may be restricted to: the gateway's APIs, and changes through the management API.
 MANAGEMENT = "management"
-SURFACES = ("chat", "completions", "responses", "messages", "embeddings", MANAGEMENT)
+SURFACES = (*surfaces.SURFACES, MANAGEMENT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -67,10 +67,7 @@ def keys_by_digest(digests: Mapping[str, Sequence[bytes]]) -> dict[str, ApiKey]:
 
 
 def principal_of(public_id: str) -> Principal | None:
-    """Principal of a key, with its effective limits and policy; None if there is no such key.
-
-    Opens the organization's account when it has none yet.
-    """
+    """Principal of a key, with its effective limits and policy; None if there is no such key."""
     key = ApiKey.objects.select_related("organization__account__plan", "created_by").filter(public_id=public_id).first()
     if key is None:
         return None

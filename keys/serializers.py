@@ -10,7 +10,7 @@ from typing_extensions import override
 
 from billing.selectors import KeySpend
 from codexflow.catalogue import directory
-from codexflow.catalogue.schema import DIRECT, STAGES
+from codexflow.catalogue.schema import ALL_STAGES
 from codexflow.lib.clock import now
 from codexflow.lib.money import InvalidAmount, format_usd, parse_usd
 from keys.models import ApiKey
@@ -98,7 +98,7 @@ class NewKeySerializer(serializers.Serializer[Any]):
     budget_day_usd = UsdField(source="budget_day_nanos", required=False, allow_null=True)
     budget_month_usd = UsdField(source="budget_month_nanos", required=False, allow_null=True)
 
-    allowed_stages = serializers.ListField(child=serializers.ChoiceField([*STAGES, DIRECT]), required=False)
+    allowed_stages = serializers.ListField(child=serializers.ChoiceField(ALL_STAGES), required=False)
     allowed_models = serializers.ListField(child=serializers.CharField(max_length=100), required=False, max_length=100)
     allowed_surfaces = serializers.ListField(child=serializers.ChoiceField(SURFACES), required=False)
     allowed_networks = serializers.ListField(

@@ -47,7 +47,7 @@ def rows_of(organization: Organization, at: datetime) -> list[KeyRow]:
     return sorted(rows, key=lambda row: not row.is_working)
 
 
-@organization_page()
+@organization_page(section="keys")
 @require_safe
 def key_list(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
     """List all keys, working ones first."""
@@ -62,7 +62,7 @@ def key_list(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
     )
 
 
-@organization_page()
+@organization_page(section="keys")
 @require_safe
 def detail(request: PageRequest, tenant: Tenant, key_id: UUID) -> HttpResponseBase:
     """Show one key's terms and spend, in the drawer or as a page."""
@@ -75,7 +75,7 @@ def detail(request: PageRequest, tenant: Tenant, key_id: UUID) -> HttpResponseBa
     return render(request, _part(request, "keys/detail.html"), context)
 
 
-@organization_page(Action.MANAGE_KEYS)
+@organization_page(Action.MANAGE_KEYS, section="keys")
 @recently_authenticated
 @require_http_methods(["GET", "POST"])
 @never_cache
@@ -102,7 +102,7 @@ def create(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
     return render(request, template, {"form": form}, status=422 if form.errors else 200)
 
 
-@organization_page(Action.MANAGE_KEYS)
+@organization_page(Action.MANAGE_KEYS, section="keys")
 @require_http_methods(["GET", "POST"])
 def edit(request: PageRequest, tenant: Tenant, key_id: UUID) -> HttpResponseBase:
     """Change a key's name and terms; applies in every gateway process at once."""
@@ -121,7 +121,7 @@ def edit(request: PageRequest, tenant: Tenant, key_id: UUID) -> HttpResponseBase
     )
 
 
-@organization_page(Action.MANAGE_KEYS)
+@organization_page(Action.MANAGE_KEYS, section="keys")
 @recently_authenticated
 @require_http_methods(["GET", "POST"])
 @never_cache
@@ -152,7 +152,7 @@ def rotate(request: PageRequest, tenant: Tenant, key_id: UUID) -> HttpResponseBa
     )
 
 
-@organization_page(Action.MANAGE_KEYS)
+@organization_page(Action.MANAGE_KEYS, section="keys")
 @require_http_methods(["GET", "POST"])
 def revoke(request: PageRequest, tenant: Tenant, key_id: UUID) -> HttpResponseBase:
     """Revoke a key after a confirmation."""

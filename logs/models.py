@@ -14,10 +14,11 @@ from typing_extensions import override
 from accounts.models import Organization, User
 from codexflow.lib.clock import now
 from codexflow.lib.ids import new_id
+from logs.pipeline import rollups
 from logs.pipeline.events import is_estimated
 
 # Stands for "none" in rollup keys: NULL could not be part of a primary key.
-NOBODY = "00000000-0000-0000-0000-000000000000"
+NOBODY = str(rollups.NOBODY)
 
 
 class UsageFacts(models.Model):

@@ -1,7 +1,7 @@
 """One call on any metered surface, start to end. Read this first."""
 
 from billing.limiter.limits import Admission
-from codexflow.lib.http import Header
+from codexflow.lib.asgi import Header
 from routing import relay
 from routing.accept import accept
 from routing.content_capture import CapturingResponse, Response

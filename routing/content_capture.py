@@ -11,7 +11,7 @@ from uuid import UUID
 
 from redis import RedisError
 
-from codexflow.lib.http import Header
+from codexflow.lib.asgi import Header
 from codexflow.lib.redis import async_client
 from logs.content.codec import MAX_BYTES, Content, encode, pack
 from logs.content.store import FIELD, MAX_WAITING, name_of

@@ -10,13 +10,13 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from billing.limiter.limits import Admission
+from codexflow.lib.asgi import Header, Receive, Scope, Send
 from codexflow.lib.errors import AppError
-from codexflow.lib.http import Header
 from keys.errors import InvalidApiKey
 from routing import chat, count_tokens, health, models_list
 from routing.context import GatewayContext
 from routing.errors import ClientDisconnected, MethodNotAllowed, ShuttingDown, UnknownRoute, UpgradeRefused
-from routing.incoming import Incoming, Receive, Scope, Send
+from routing.incoming import Incoming
 from routing.surfaces.table import BY_PATH, COUNT_TOKENS, Surface, response_format_of
 
 logger = logging.getLogger(__name__)

@@ -1,15 +1,17 @@
 """One HTTP request as the gateway sees it: ASGI's callables behind a few words, guarded while reading."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable
 from itertools import chain
-from typing import Any, Protocol
+from typing import Protocol
 from uuid import UUID
 
 from billing.limiter.limits import Admission
 from codexflow.lib.addresses import plain_address
+from codexflow.lib.asgi import Header, Receive, Scope, Send
 from codexflow.lib.errors import AppError
-from codexflow.lib.http import DIRECT_EXTENSION, Header, headers_of
+from codexflow.lib.exchange import BodyAborted, BodyTimeout, BodyTooLarge, exceeds, read_body
+from codexflow.lib.http import DIRECT_EXTENSION, headers_of
 from codexflow.lib.ids import new_id
 from keys.lookup import PrincipalCache
 from keys.principal import Principal
@@ -21,10 +23,6 @@ from routing.errors import (
     RequestTooLarge,
     UpgradeRefused,
 )
-
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 MAX_HEADERS = 100
 MAX_HEADER_BYTES = 32 * 1024
@@ -110,37 +108,21 @@ class Incoming:
         if b"upgrade" in self.headers and b"upgrade" in self.headers.get(b"connection", b"").lower():
             # The parser has taken the body for the other protocol.
             raise UpgradeRefused("Nothing can be upgraded to here: send the request without `Upgrade`.")
-        declared = self.headers.get(b"content-length", b"0").strip()
-        if not declared.isdigit() or int(declared) > limit_bytes:
-            raise RequestTooLarge(f"The request body may have at most {limit_bytes} bytes.")
+        if exceeds(self.headers.get(b"content-length"), limit_bytes):
+            raise _too_large(limit_bytes)
         if self._direct is not None and (body := self._direct.whole_body()) is not None:
             if len(body) > limit_bytes:
-                raise RequestTooLarge(f"The request body may have at most {limit_bytes} bytes.")
+                raise _too_large(limit_bytes)
             return body
         try:
-            async with asyncio.timeout(timeout_s):
-                return await self._read_pieces(limit_bytes)
-        except TimeoutError:
+            return await read_body(self._receive, limit_bytes=limit_bytes, timeout_s=timeout_s)
+        except BodyTooLarge:
+            raise _too_large(limit_bytes) from None
+        except BodyTimeout:
             raise RequestTimeout from None
-
-    async def _read_pieces(self, limit_bytes: int) -> bytes:
-        body = b""
-        pieces: bytearray | None = None
-        while True:
-            message = await self._receive()
-            if message["type"] == "http.disconnect":
-                self.is_gone = True
-                raise ClientDisconnected
-            piece = message.get("body", b"")
-            if not message.get("more_body") and pieces is None:
-                body = piece
-            else:
-                pieces = pieces if pieces is not None else bytearray()
-                pieces += piece
-            if len(pieces if pieces is not None else body) > limit_bytes:
-                raise RequestTooLarge(f"The request body may have at most {limit_bytes} bytes.")
-            if not message.get("more_body"):
-                return body if pieces is None else bytes(pieces)
+        except BodyAborted:
+            self.is_gone = True
+            raise ClientDisconnected from None
 
     def watch(self, when_gone: Callable[[], None]) -> None:
         """Call `when_gone` once should the caller leave before its answer is complete. After `read`."""
@@ -210,3 +192,7 @@ class Incoming:
         # The rest of a body that is too large or too slow would otherwise be read to its end and thrown away.
         closes = isinstance(error, RequestTooLarge | RequestTimeout | BadHeader)
         await self.respond(int(error.status), [*headers_of(error), *headers], body, closes=closes)
+
+
+def _too_large(limit_bytes: int) -> RequestTooLarge:
+    return RequestTooLarge(f"The request body may have at most {limit_bytes} bytes.")

@@ -9,26 +9,23 @@ or elsewhere. Session, membership and role are asked anew for each call.
 
 import re
 from collections.abc import Awaitable
-from importlib import import_module
 
-from django.conf import settings
-from django.contrib import auth
-from django.http import HttpRequest, parse_cookie
 from typing_extensions import override
 
-from accounts.models import User
 from accounts.permissions import Action, may
 from accounts.selectors import membership_of
+from codexflow.lib.asgi import Receive, Scope, Send
 from codexflow.lib.db import in_database
 from codexflow.lib.errors import NotFound
 from codexflow.lib.origin import is_own_origin
+from codexflow.lib.session import session_key_in, user_of_session
 from keys.errors import AccountSuspended, ActionNotAllowed, InvalidApiKey
 from keys.lookup import PrincipalCache, require_usable
 from keys.principal import Principal
 from keys.selectors import principal_of
 from keys.services import playground_key
 from routing.gateway import Gateway
-from routing.incoming import Incoming, Receive, Scope, Send
+from routing.incoming import Incoming
 from routing.surfaces.table import CHAT
 
 _PATH = re.compile(r"/o/([-\w]+)/playground/chat", re.ASCII)
@@ -66,13 +63,8 @@ class SessionIncoming(Incoming):
         # Browsers name the origin of every POST. Without one it is no page of ours, whatever cookie comes along.
         if b"origin" not in self.headers or not is_own_origin(self.scope):
             raise NotFound
-        session_key = _session_key(self.headers.get(b"cookie", b""))
+        session_key = session_key_in(self.headers.get(b"cookie", b""))
         return await in_database(player_of, self._slug, session_key, self.address)
-
-
-def _session_key(cookies: bytes) -> str:
-    """Read as Django does: Python's own parser gives up at the first cookie of somebody else that it does not like."""
-    return parse_cookie(cookies.decode("latin-1")).get(settings.SESSION_COOKIE_NAME, "")
 
 
 def player_of(slug: str, session_key: str, address: str | None) -> Principal:
@@ -81,7 +73,7 @@ def player_of(slug: str, session_key: str, address: str | None) -> Principal:
     Raises InvalidApiKey (401) without a session, NotFound (404) for strangers, ActionNotAllowed (403) for members
     who may not spend, AccountSuspended (403).
     """
-    user = _user_of(session_key)
+    user = user_of_session(session_key)
     if user is None:
         raise InvalidApiKey("Sign in again.")
     membership = membership_of(user, slug)
@@ -93,13 +85,3 @@ def player_of(slug: str, session_key: str, address: str | None) -> Principal:
     if principal is None:
         raise AccountSuspended
     return require_usable(principal, address)
-
-
-def _user_of(session_key: str) -> User | None:
-    """Whose session it is, by Django's own rules: it ends with the password it was begun with."""
-    if not session_key:
-        return None
-    request = HttpRequest()
-    request.session = import_module(settings.SESSION_ENGINE).SessionStore(session_key)
-    user = auth.get_user(request)
-    return user if isinstance(user, User) and user.is_active else None

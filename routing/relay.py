@@ -3,8 +3,8 @@
 import logging
 from collections.abc import Iterable
 
+from codexflow.lib.asgi import Header
 from codexflow.lib.errors import AppError
-from codexflow.lib.http import Header
 from routing.call import Call
 from routing.content_capture import Response
 from routing.errors import ClientDisconnected, ShuttingDown, StreamBroken, UpstreamFailure

@@ -53,7 +53,7 @@ async def running(gateway: Gateway, env: Env) -> AsyncIterator[None]:
     """
     use_one_arena()
     report(env, logger)
-    await in_database(directory.load, env.config_path)
+    await in_database(directory.serve, env.config_path)
     pipeline = Pipeline(env.redis_url, timeout_s=env.redis_timeout_ms / 1000)
     await pipeline.start()
     journal = Journal(env.journal_dir, segment_s=env.journal_ship_after_s)

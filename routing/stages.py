@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
-from codexflow.catalogue.schema import AUTO_MODELS, DIRECT, STAGES, Catalogue
+from codexflow.catalogue import reasons
+from codexflow.catalogue.schema import ALL_STAGES, AUTO_MODELS, DIRECT, STAGES, Catalogue
 from routing.errors import InvalidStage, ModelNotAllowed
 from routing.inference.infer import Prompt, infer
 
@@ -32,24 +33,24 @@ def route(*, stage_header: str | None, model: str | None, prompt: Callable[[], P
     """
     header = (stage_header or "").strip().lower()
     if header in STAGES:
-        return _staged(header, "header", catalogue)
+        return _staged(header, reasons.HEADER, catalogue)
     if header == DIRECT:
         if model not in catalogue.direct.allowed_models:
             raise ModelNotAllowed.named(model, catalogue.direct.allowed_models)
-        return _direct(model, "header", catalogue)
+        return _direct(model, reasons.HEADER, catalogue)
     if header:
-        raise InvalidStage.named(header, (*STAGES, DIRECT))
+        raise InvalidStage.named(header, ALL_STAGES)
 
     if not model or model in AUTO_MODELS or catalogue.model_field == "ignore":
         return _staged(*infer(prompt(), catalogue.inference), catalogue)
     if model in STAGE_MODELS:
-        return _staged(STAGE_MODELS[model], "stage-alias", catalogue)
+        return _staged(STAGE_MODELS[model], reasons.STAGE_ALIAS, catalogue)
     if model in catalogue.direct.allowed_models:
-        return _direct(model, "model", catalogue)
+        return _direct(model, reasons.MODEL, catalogue)
     target = catalogue.alias_target(model)
     if target is None:
         raise ModelNotAllowed.named(model, allowed_names(catalogue))
-    return _staged(target, "alias", catalogue) if target in STAGES else _direct(target, "alias", catalogue)
+    return (_staged if target in STAGES else _direct)(target, reasons.ALIAS, catalogue)
 
 
 def route_embeddings(*, stage_header: str | None, model: str | None, catalogue: Catalogue) -> Route:
@@ -61,7 +62,7 @@ def route_embeddings(*, stage_header: str | None, model: str | None, catalogue: 
         raise ModelNotAllowed.named(model, catalogue.embeddings.allowed_models)
     return Route(
         stage=DIRECT,
-        reason="header" if header else "model",
+        reason=reasons.HEADER if header else reasons.MODEL,
         models=(model,),
         max_tokens_cap=0,
         default_max_tokens=0,

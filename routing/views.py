@@ -14,7 +14,7 @@ from accounts.permissions import Action
 from accounts.tenancy import PageRequest, Tenant, organization_page
 from billing.selectors import account_of
 from codexflow.catalogue import directory
-from codexflow.catalogue.schema import AUTO_MODELS, DIRECT, STAGES
+from codexflow.catalogue.schema import ALL_STAGES, AUTO_MODELS, DIRECT
 from codexflow.lib.addresses import api_url
 from codexflow.lib.snippets import snippets_of
 
@@ -41,7 +41,7 @@ class PlaygroundForm(forms.Form):
     def __init__(self, *args: Any, tenant: Tenant, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         plan, catalogue = account_of(tenant.organization).plan, directory.current()
-        stages = [stage for stage in (*STAGES, DIRECT) if not plan.allowed_stages or stage in plan.allowed_stages]
+        stages = [stage for stage in ALL_STAGES if not plan.allowed_stages or stage in plan.allowed_stages]
         models = [
             name for name in catalogue.direct.allowed_models if not plan.allowed_models or name in plan.allowed_models
         ]
@@ -70,14 +70,14 @@ class PlaygroundForm(forms.Form):
         return body, DIRECT if stage == DIRECT else ""
 
 
-@organization_page(Action.USE_PLAYGROUND)
+@organization_page(Action.USE_PLAYGROUND, section="playground")
 @require_safe
 def playground(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
     """The page; scripts send its calls."""
     return render(request, "playground/playground.html", {"form": PlaygroundForm(tenant=tenant), "direct": DIRECT})
 
 
-@organization_page(Action.USE_PLAYGROUND)
+@organization_page(Action.USE_PLAYGROUND, section="playground")
 @require_POST
 @never_cache
 def code(request: PageRequest, tenant: Tenant) -> HttpResponseBase:

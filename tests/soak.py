@@ -18,7 +18,7 @@ from statistics import fmean
 from typing import Any
 
 from codexflow.lib.clock import monotonic_s
-from tests.support.mini_stack import beside, memory_kb, small_house, unbreakable_models, web_pid
+from tests.support.mini_stack import beside, memory_kb, mini_stack, unbreakable_models, web_pid
 from tests.wire import Wire, request
 
 LOOK_S = 5.0
@@ -194,17 +194,17 @@ def main() -> int:
     sys.stdout.flush()
     with tempfile.TemporaryDirectory() as folder:
         models = unbreakable_models(Path(folder))
-        with small_house(options.log, CFX_CONFIG_PATH=str(models)) as (house, keys):
+        with mini_stack(options.log, CFX_CONFIG_PATH=str(models)) as (stack, keys):
             load = Load(
-                url=f"http://127.0.0.1:{house.port}",
+                url=f"http://127.0.0.1:{stack.port}",
                 keys=keys,
-                pid=web_pid(house),
+                pid=web_pid(stack),
                 seconds=options.minutes * 60,
                 rate=options.rate,
                 draw=Random(options.seed),  # noqa: S311 - repeatable
             )
-            beside(house, load.run())
-            is_alive = web_pid(house) == load.pid
+            beside(stack, load.run())
+            is_alive = web_pid(stack) == load.pid
     text, keeps = verdict(load.samples)
     tracebacks = options.log.read_text(errors="replace").count("Traceback (most recent call last)")
     sys.stdout.write(f"{sum(load.ends.values())} calls: {dict(load.ends.most_common())}\n{text}\n")

@@ -12,7 +12,7 @@ from random import Random
 from statistics import median, quantiles
 from time import perf_counter_ns
 
-from tests.support.mini_stack import beside, small_house
+from tests.support.mini_stack import beside, mini_stack
 from tests.wire import Wire, request
 
 KINDS = ("unknown", "wrong", "revoked", "expired")
@@ -60,8 +60,8 @@ def main() -> int:
     parser.add_argument("--samples", type=int, default=5_000, help="of each kind")
     parser.add_argument("--log", type=Path, default=Path(tempfile.gettempdir()) / "codexflow-timing.log")
     options = parser.parse_args()
-    with small_house(options.log) as (house, keys):
-        found = beside(house, measure(f"http://127.0.0.1:{house.port}", keys, options.samples))
+    with mini_stack(options.log) as (stack, keys):
+        found = beside(stack, measure(f"http://127.0.0.1:{stack.port}", keys, options.samples))
     text, is_flat = table(found)
     sys.stdout.write(f"{text}\ntiming: {'flat' if is_flat else 'NOT flat'}\n")
     return 0 if is_flat else 1

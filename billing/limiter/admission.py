@@ -12,8 +12,7 @@ from billing.errors import (
     TokenRateExceeded,
 )
 from billing.plans import Limits
-
-Header = tuple[bytes, bytes]
+from codexflow.lib.asgi import Header
 
 SECONDS_PER_DAY = 86_400
 SECONDS_PER_MINUTE = 60

@@ -17,6 +17,7 @@ from billing.tests.factories import an_organization
 from codexflow.env import REPOSITORY
 from codexflow.lib.clock import now
 from codexflow.lib.ids import random_id
+from tests.support.examples import examples
 
 
 def a_charge(organization_id: UUID, amount_nanos: int = 5, **facts: object) -> Charge:
@@ -40,7 +41,7 @@ def histories(draw: st.DrawFn) -> list[tuple[int, int, int, list[int]]]:
 
 
 @pytest.mark.django_db
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(60), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(history=histories(), split=st.integers(1, 5))
 def test_entries_daily_spend_and_account_always_agree(
     history: list[tuple[int, int, int, list[int]]], split: int

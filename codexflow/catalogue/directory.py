@@ -1,8 +1,13 @@
-"""The catalogue in force, in this process: read from anywhere, kept up to date by one timer.
+"""The catalogue in force, in this process.
 
-The latest change wins, be it the file or an operator's edit, and it wins in every process: a changed file is recorded
-as a version, and the newest version is in force. A text with a mistake never replaces a good one. While PostgreSQL
-is away the file alone is followed.
+Two kinds of processes use it. A *server* (the web process, by `serve`) follows its file: a change of the file is
+recorded as a version, and the newest version, be it from a file or from an operator, is in force everywhere. Any other
+process (a command, a worker, a shell, by `load` or `in_force`) only reads: the newest version in PostgreSQL, or its own
+file, in memory, where there is no version yet or PostgreSQL is away. So a command with another file, or a worker that
+still has the file of yesterday's image, cannot replace what the servers use. Workers and beat have no timer for it
+either: they read the newest version when a task needs it.
+
+A text with a mistake never replaces a good one.
 """
 
 import logging
@@ -22,60 +27,90 @@ _Stamp = tuple[int, int, int]
 
 
 class Directory:
-    """What one process knows of the file and of the versions."""
+    """State of the file and of the versions, as one process knows them."""
 
     def __init__(self) -> None:
         self._current: Catalogue | None = None
         self._path = Path()
+        self._is_server = False
         self._stamp: _Stamp | None = None  # of the file when it was last read
         self._file_text = ""
         self._file: Catalogue | None = None  # the last good one
-        self._is_file_news = False  # the file changed and PostgreSQL has not been told yet
-        self._row_id: int | None = None  # of the version last taken from PostgreSQL
-        self._problems: dict[str, list[str]] = {}  # where from -> what is wrong there now
+        self._has_unrecorded_file = False  # servers: the file changed and is not in PostgreSQL yet
+        self._row_id: int | None = None  # of the version last read from PostgreSQL
+        self._problems: dict[str, list[str]] = {}  # origin (file or version) -> its problems now
         self._lock = Lock()
 
     def current(self) -> Catalogue:
-        """The catalogue in force. Instant. Raises CatalogueError before the first load."""
+        """Return the catalogue in force. Instant. Raises CatalogueError before the first load."""
         if self._current is None:
             raise CatalogueError(["no configuration has been loaded yet"])
         return self._current
 
     def in_force(self, path: Path) -> Catalogue:
-        """As `current`, where nothing may be loaded yet: then the file at `path` is followed. Raises CatalogueError."""
+        """Return `current`, after a `load` when nothing was loaded yet. Raises CatalogueError."""
         if self._current is None:
             self.load(path)
         return self.current()
 
     def problems(self) -> list[str]:
-        """What is wrong with the file or the newest version now; the catalogue in force is another, good one."""
+        """List the problems of the file or of the newest version; the catalogue in force is another, good one."""
         return [problem for found in self._problems.values() for problem in found]
 
     def load(self, path: Path) -> None:
-        """Follow the file at `path` from now on. Raises CatalogueError when there is nothing good to start with.
+        """Read the newest version, or the file at `path` where there is none. Never writes a version.
+
+        Raises CatalogueError when neither is good.
+        """
+        self._begin(path, is_server=False)
+
+    def serve(self, path: Path) -> None:
+        """Load for a server: from now on changes of the file at `path` are put in force. Raises CatalogueError.
 
         A bad file is no reason not to start as long as PostgreSQL has a good version.
         """
-        self._path, self._stamp = path, None
+        self._begin(path, is_server=True)
+
+    def _begin(self, path: Path, *, is_server: bool) -> None:
+        self._path, self._is_server = path, is_server
+        self._stamp = self._row_id = None
         self.refresh()
         if self._current is None:
             raise CatalogueError(self.problems())
 
     def refresh(self) -> None:
-        """Notice changes of the file and new versions. Blocks for a round trip to PostgreSQL; never raises for it.
+        """Notice new versions and, in a server, changes of the file. Blocks for a round trip to PostgreSQL.
 
-        A timer of the process calls it every two seconds on a thread whose connection is looked after
-        (`lib.db.in_database`, a Celery task). Swapping one reference needs no lock; two refreshes at once
+        Never raises for PostgreSQL's absence. A timer of the web process calls it every two seconds on a thread whose
+        connection is looked after (`lib.db.in_database`). Swapping one reference needs no lock; two refreshes at once
         would confuse each other, so they take turns.
         """
         with self._lock:
-            self._look_at_file()
-            try:
-                self._look_at_versions()
-            except DatabaseFailure:
-                self._follow_file_alone()
+            if self._is_server:
+                self._refresh_server()
+            else:
+                self._refresh_reader()
 
-    def _look_at_file(self) -> None:
+    def _refresh_server(self) -> None:
+        self._read_file()
+        try:
+            self._record_file()
+            self._read_newest_version()
+        except DatabaseFailure:
+            if self._has_unrecorded_file:
+                self._put_in_force(self._file)
+                self._row_id = None  # when PostgreSQL is back, its newest version decides again, whatever it is
+
+    def _refresh_reader(self) -> None:
+        try:
+            has_version = self._read_newest_version()
+        except DatabaseFailure:
+            has_version = self._row_id is not None
+        if not has_version or self._current is None:
+            self._read_file()
+            self._put_in_force(self._file or self._current)
+
+    def _read_file(self) -> None:
         try:
             # Before reading: a change in between is then noticed the next time.
             status = self._path.stat()
@@ -86,63 +121,64 @@ class Directory:
             catalogue = parse(text, source=self._path.name)
         except OSError as exc:
             self._stamp = None
-            self._note("file", [f"{self._path.name}: cannot be read ({exc.strerror})"])
+            self._report("file", [f"{self._path.name}: cannot be read ({exc.strerror})"])
         except UnicodeDecodeError:
             self._stamp = stamp
-            self._note("file", [f"{self._path.name}: is not UTF-8 text"])
+            self._report("file", [f"{self._path.name}: is not UTF-8 text"])
         except CatalogueError as exc:
             self._stamp = stamp
-            self._note("file", exc.problems)
+            self._report("file", exc.problems)
         else:
             self._stamp = stamp
-            self._note("file", [])
+            self._report("file", [])
             if text != self._file_text:
-                self._file_text, self._file, self._is_file_news = text, catalogue, True
+                self._file_text, self._file, self._has_unrecorded_file = text, catalogue, True
 
-    def _look_at_versions(self) -> None:
-        if self._is_file_news and self._file is not None:
+    def _record_file(self) -> None:
+        """Write the changed file as a version. Only servers come here."""
+        if self._has_unrecorded_file and self._file is not None:
             services.record_file(self._file_text, version=self._file.version)
-            self._is_file_news = False
+            self._has_unrecorded_file = False
+
+    def _read_newest_version(self) -> bool:
+        """Put the newest version in force when it is another one; returns whether there is any."""
         newest_id = ConfigVersion.objects.values_list("pk", flat=True).first()
         if newest_id is None or newest_id == self._row_id:
-            return
+            return newest_id is not None
         try:
             catalogue = parse(ConfigVersion.objects.get(pk=newest_id).text, source=f"version {newest_id}")
         except CatalogueError as exc:
             # It was good when it was written: a newer CodexFlow asks for more.
-            self._note("version", exc.problems)
-            self._follow(self._current or self._file)
+            self._report("version", exc.problems)
+            self._put_in_force(self._current or self._file)
         else:
-            self._note("version", [])
-            self._follow(catalogue)
+            self._report("version", [])
+            self._put_in_force(catalogue)
         self._row_id = newest_id
+        return True
 
-    def _follow_file_alone(self) -> None:
-        if self._is_file_news:
-            self._follow(self._file)
-            self._row_id = None  # when PostgreSQL is back, its newest version decides again, whatever it is
-
-    def _follow(self, catalogue: Catalogue | None) -> None:
+    def _put_in_force(self, catalogue: Catalogue | None) -> None:
         if catalogue is not None and (self._current is None or catalogue.version != self._current.version):
             logger.info("catalogue.in_force", extra={"version": catalogue.version})
         self._current = catalogue
 
-    def _note(self, where: str, problems: list[str]) -> None:
-        """Remember what is wrong; say it once, not every two seconds."""
-        if problems and problems != self._problems.get(where):
+    def _report(self, origin: str, problems: list[str]) -> None:
+        """Remember the problems of one origin; log them once, not every two seconds."""
+        if problems and problems != self._problems.get(origin):
             logger.error("catalogue.refused", extra={"problems": problems})
-        self._problems = {**self._problems, where: problems}
+        self._problems = {**self._problems, origin: problems}
 
 
 _directory = Directory()
 
 
 def in_force() -> Catalogue:
-    """The catalogue for whoever may run outside the gateway's process: commands, workers, the shell."""
+    """Return the catalogue in a process that may not be a server: a command, a worker, a shell. Never writes."""
     return _directory.in_force(settings.ENV.config_path)
 
 
 current = _directory.current
 problems = _directory.problems
 load = _directory.load
+serve = _directory.serve
 refresh = _directory.refresh

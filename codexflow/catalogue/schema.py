@@ -24,6 +24,7 @@ T = TypeVar("T")
 
 STAGES = ("plan", "code", "review")
 DIRECT = "direct"
+ALL_STAGES = (*STAGES, DIRECT)  # of a request: a stage, or none
 AUTO_MODELS = ("cfx-auto", "auto")
 # Model names in requests that mean something else than an upstream model.
 RESERVED_MODELS = frozenset({*STAGES, *(f"cfx-{stage}" for stage in STAGES), *AUTO_MODELS, DIRECT})

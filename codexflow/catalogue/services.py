@@ -1,4 +1,4 @@
-"""Verbs on the versions of the configuration. What is written here is in force in every process seconds later."""
+"""Services that write versions of the configuration; each is in force in every process seconds after its commit."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,7 +25,7 @@ def apply(text: str, *, author: str, note: str = "") -> ConfigVersion:
 def roll_back(to: ConfigVersion, *, author: str) -> ConfigVersion:
     """Put an earlier version in force again, as a new one. One transaction.
 
-    Raises CatalogueError when its text, good in its day, no longer is.
+    Raises CatalogueError when its text no longer passes validation.
     """
     version = parse(to.text, source=f"version {to.pk}").version
     with _writing():
@@ -40,10 +40,11 @@ def roll_back(to: ConfigVersion, *, author: str) -> ConfigVersion:
 
 
 def record_file(text: str, *, version: str) -> ConfigVersion | None:
-    """Put a changed file in force, once, however many processes saw it change. One transaction.
+    """Put a server's changed file in force, once, however many processes saw it change. One transaction.
 
-    None when the file's last recorded text is this one. Two nodes whose files differ record one row at each start;
-    they do not take turns, because a process speaks up only when its own file changes.
+    Only the web process calls it, by `directory.serve`. Returns None when the file's last recorded text is this one.
+    Two nodes whose files differ record one row at each start; they do not take turns, because a process records only
+    when its own file changes.
     """
     with _writing():
         last = ConfigVersion.objects.filter(source=ConfigVersion.Source.FILE).first()
@@ -53,14 +54,14 @@ def record_file(text: str, *, version: str) -> ConfigVersion | None:
 
 
 def diff(old_text: str, new_text: str) -> str:
-    """What changes from one text to the other, as a unified diff; empty when nothing does."""
+    """Compare two texts as a unified diff; empty when nothing differs."""
     lines = unified_diff(old_text.splitlines(), new_text.splitlines(), "old", "new", lineterm="")
     return "\n".join(lines)
 
 
 @contextmanager
 def _writing() -> Iterator[None]:
-    """A transaction in which nobody else adds a version."""
+    """Open a transaction in which no other process adds a version."""
     with transaction.atomic():
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])

@@ -1,4 +1,4 @@
-"""`/dev/components/`: every component in its states, to look at while one changes."""
+"""`/dev/components/`: every template component in its states."""
 
 from django import forms
 from django.http import HttpRequest, HttpResponse
@@ -27,7 +27,7 @@ class _Form(forms.Form):
 
 @require_safe
 def page(request: HttpRequest) -> HttpResponse:
-    """Only in development: urls.py leaves it out elsewhere."""
+    """Render every component; only development has this route."""
     form = _Form({"plain": "prod-web", "wrong": "many", "choice": "tr", "several": ["code"]})
     attempts = [
         UpstreamAttempt(

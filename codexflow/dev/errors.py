@@ -1,4 +1,4 @@
-"""What can go wrong around the development services, each with the exit code a script may rely on.
+"""Errors of the development services, each with an exit code that scripts may rely on.
 
 | code | meaning |
 | --- | --- |
@@ -14,7 +14,7 @@
 
 
 class DevError(Exception):
-    """One clear sentence for the developer; `exit_code` for scripts. Never shown as a traceback."""
+    """Base of these errors: one sentence for the developer, `exit_code` for scripts. Never shown as a traceback."""
 
     exit_code = 1
 
@@ -26,13 +26,13 @@ class BadEnvironment(DevError):
 
 
 class ServiceFailed(DevError):
-    """A program of ours could not be started or did not become ready."""
+    """A child could not be started or did not become ready."""
 
     exit_code = 3
 
 
 class PortTaken(DevError):
-    """Somebody else listens where the web server should."""
+    """Another program listens on the web server's port."""
 
     exit_code = 4
 
@@ -44,7 +44,7 @@ class HomeBusy(DevError):
 
 
 class Unreachable(DevError):
-    """A server that the operator named does not answer."""
+    """A server named by DATABASE_URL or REDIS_URL does not respond."""
 
     exit_code = 6
 

@@ -1,10 +1,10 @@
-"""CFX_HOME: where one development installation keeps its state, and who may work in it.
+"""CFX_HOME: the folder of one development installation's state, and its locks.
 
 lock            held by the one supervisor of this folder, for as long as it lives
 users.lock      shared by the commands that use its servers
 secrets.json    AUTH_SECRET and HASH_SALT, made once
 services.json   addresses and pids of what runs now; absent when nothing runs
-quickstart.json what a newcomer needs for the first call
+quickstart.json addresses, login and API key for the first call
 postgres/ valkey/ journal/ logs/
 """
 
@@ -106,7 +106,7 @@ class Home:
             raise HomeUnusable(f"{path} cannot be written: {exc.strerror}.") from exc
 
     def running(self) -> dict[str, Any] | None:
-        """What services.json says, when the supervisor that wrote it is alive; else None."""
+        """Read services.json; None unless the supervisor that wrote it is alive."""
         try:
             content = self.read(self.services_file)
             supervisor = Process(**content["supervisor"])
@@ -114,12 +114,12 @@ class Home:
             return None
         return content if is_alive(supervisor) else None
 
-    def forget_services(self) -> None:
-        """Nothing runs (any more): nobody shall find dead addresses."""
+    def remove_services_file(self) -> None:
+        """Remove services.json, so that no command finds addresses of ended servers."""
         self.services_file.unlink(missing_ok=True)
 
     def make_runtime_folder(self) -> Path:
-        """A fresh private folder with a short path, for sockets; remembered so that the next start can remove it."""
+        """Make a private folder with a short path, for sockets. Its name is stored: the next start can remove it."""
         self.remove_runtime_folder()
         for parent in (*SHORT_FOLDERS, tempfile.gettempdir()):
             with contextlib.suppress(OSError):
@@ -139,7 +139,7 @@ class Home:
 
 
 class Lock:
-    """An flock on a file: the kernel lets go when the holder dies, however it dies."""
+    """An flock on a file; the kernel releases it when the holder dies, however it dies."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -150,7 +150,7 @@ class Lock:
             raise HomeUnusable(f"{path} cannot be opened: {exc.strerror}.") from exc
 
     def acquire(self, *, shared: bool, wait: bool = False) -> bool:
-        """Whether the lock is ours now."""
+        """Try to take the lock; returns whether it was taken."""
         try:
             fcntl.flock(self._file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
@@ -158,13 +158,13 @@ class Lock:
         return True
 
     def describe(self, text: str) -> None:
-        """Leave a note about the holder, for whoever is refused."""
+        """Write the holder's name into the file, for the message of those refused."""
         self._file.truncate(0)
         self._file.write(text)
         self._file.flush()
 
     def holder(self) -> str:
-        """The note of the holder."""
+        """Read the holder's name."""
         self._file.seek(0)
         return self._file.read().strip()
 

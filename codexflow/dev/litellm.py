@@ -1,7 +1,7 @@
 """Run a real LiteLLM proxy next to a development installation.
 
 `python -m codexflow.dev.litellm` (or `make litellm`) starts LiteLLM from `.venv-litellm`: over OpenRouter
-when OPENROUTER_API_KEY is set, otherwise with canned answers. It prints what CodexFlow needs to use it and
+when OPENROUTER_API_KEY is set, otherwise with canned responses. It prints what CodexFlow needs to use it and
 installs nothing.
 """
 
@@ -32,12 +32,12 @@ QUIET = {
 
 
 def command(config: Path, *, host: str, port: int) -> list[str]:
-    """What to execute, under an environment that has `QUIET` and LITELLM_MASTER_KEY."""
+    """Build the command line, for an environment that has `QUIET` and LITELLM_MASTER_KEY."""
     return [str(PROGRAM), "--host", host, "--port", str(port), "--config", str(config)]
 
 
 def environment(given: Mapping[str, str], *, master_key: str, gateway_port: str = "8000") -> dict[str, str]:
-    """The environment for LiteLLM: ours, quiet, with the webhook wired if it has a key.
+    """Build LiteLLM's environment: `given`, quiet, with the webhook configured if it has a key.
 
     Of several keys (while one is being replaced) the first is used. Without a key nothing is reported, and
     the URL must be absent rather than empty, or LiteLLM does not start.
@@ -59,8 +59,8 @@ def chosen_config(given: Mapping[str, str]) -> Path:
     return CONFIG if given.get("OPENROUTER_API_KEY") else MOCK_CONFIG
 
 
-def kept_key(home: Path) -> str:
-    """A master key that survives restarts, readable by its owner only."""
+def stored_key(home: Path) -> str:
+    """Return the stored master key, made at the first call, readable by its owner only."""
     path = home / "litellm.key"
     if not path.exists():
         home.mkdir(parents=True, exist_ok=True)
@@ -79,7 +79,7 @@ def main() -> None:
     if not PROGRAM.exists():
         sys.exit(f"{PROGRAM} is missing: run `make litellm-env` first")
     home = Path(given.get("CFX_HOME") or REPOSITORY / ".codexflow")
-    master_key = given.get("LITELLM_MASTER_KEY") or kept_key(home)
+    master_key = given.get("LITELLM_MASTER_KEY") or stored_key(home)
     made = environment(given, master_key=master_key, gateway_port=given.get("PORT") or "8000")
     sys.stdout.write(
         f"LiteLLM with {args.config}; ready in a minute or less. In another terminal:\n\n"

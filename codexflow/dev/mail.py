@@ -1,4 +1,4 @@
-"""Mail of a development installation: into a folder, the log and the page `/dev/mail`, never to anybody."""
+"""Mail backend of development: stores mails in a folder, the log and the page `/dev/mail`; sends none."""
 
 import logging
 from collections.abc import Sequence
@@ -20,17 +20,17 @@ from codexflow.lib.ids import new_id, started_at
 
 logger = logging.getLogger(__name__)
 
-KEPT = 50
+MAX_STORED = 50
 _LOOPBACK = ("127.0.0.1", "::1")
 
 
 def folder() -> Path:
-    """Where the mails lie: one file each, named by time."""
+    """Folder of the stored mails: one file each, named by time."""
     return Path(settings.ENV.home) / "mail"
 
 
 class EmailBackend(BaseEmailBackend):
-    """Keeps the newest mails."""
+    """Stores mails as files and deletes all but the newest."""
 
     @override
     def send_messages(self, email_messages: Sequence[EmailMessage]) -> int:
@@ -44,14 +44,14 @@ class EmailBackend(BaseEmailBackend):
                 "mail.kept",
                 extra={"to": message.to, "subject": message.subject, "text": str(message.body), "see": "/dev/mail"},
             )
-        for path in sorted(place.glob("*.eml"))[:-KEPT]:
+        for path in sorted(place.glob("*.eml"))[:-MAX_STORED]:
             path.unlink(missing_ok=True)
         return len(email_messages)
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """A mail as the page shows it."""
+class StoredMail:
+    """A stored mail, as the page shows it."""
 
     at: datetime
     to: str
@@ -59,15 +59,15 @@ class Kept:
     text: str
 
 
-def kept() -> list[Kept]:
-    """The newest first."""
+def stored() -> list[StoredMail]:
+    """Read the stored mails, newest first."""
     return [_read(path) for path in sorted(folder().glob("*.eml"), reverse=True)]
 
 
-def _read(path: Path) -> Kept:
+def _read(path: Path) -> StoredMail:
     message = message_from_bytes(path.read_bytes(), _class=Parsed, policy=policy.default)
     body = message.get_body(("plain",))
-    return Kept(
+    return StoredMail(
         started_at(UUID(path.stem)),
         str(message["To"]),
         str(message["Subject"]),
@@ -76,7 +76,7 @@ def _read(path: Path) -> Kept:
 
 
 def page(request: HttpRequest) -> HttpResponse:
-    """For eyes at this machine only: the mails hold codes that open accounts."""
+    """Show the stored mails to callers on loopback only: they hold sign-in codes."""
     if settings.ENV.is_production or request.META.get("REMOTE_ADDR", "") not in _LOOPBACK:
         raise Http404
-    return render(request, "dev/mail.html", {"mails": kept()})
+    return render(request, "dev/mail.html", {"mails": stored()})

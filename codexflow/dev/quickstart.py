@@ -1,4 +1,4 @@
-"""What a newcomer needs for the first call: addresses, a login, a demo key. Kept in CFX_HOME, printed by `up`."""
+"""Quickstart of a development installation: addresses, login, demo key. Stored in CFX_HOME, printed by `up`."""
 
 import json
 from collections.abc import Callable
@@ -7,8 +7,7 @@ from typing import Self
 
 from codexflow.dev.home import Home
 from codexflow.env import Env
-from codexflow.lib.addresses import api_url as api_url  # part of what a newcomer needs
-from codexflow.lib.addresses import site_url as site_url
+from codexflow.lib.addresses import api_url, site_url
 
 DEMO_MODEL = "gpt-4o-mini"
 
@@ -26,18 +25,18 @@ class Quickstart:
 
     @classmethod
     def read(cls, home: Home) -> Self | None:
-        """The kept one; None when it is lost or incomplete, so that a new one is issued."""
+        """Read the stored quickstart; None when it is missing or incomplete."""
         content = home.read(home.quickstart_file)
         if not all(isinstance(content.get(name), str) and content[name] for name in cls.__dataclass_fields__):
             return None
         return cls(**{name: content[name] for name in cls.__dataclass_fields__})
 
     def write(self, home: Home) -> None:
-        """Keep it, readable by the owner only."""
+        """Store it, readable by the owner only."""
         home.write(home.quickstart_file, asdict(self))
 
     def curl(self) -> str:
-        """A command line that works at once, also when pasted."""
+        """Build a curl command line that works when pasted."""
         body = json.dumps({"model": DEMO_MODEL, "messages": [{"role": "user", "content": "Hello"}]})
         return (
             f"curl -sS {self.base_url}/chat/completions -H 'Authorization: Bearer {self.api_key}' "
@@ -45,7 +44,7 @@ class Quickstart:
         )
 
     def text(self) -> str:
-        """What `up` prints."""
+        """Render the lines that `up` prints."""
         rows = [
             ("dashboard", self.dashboard_url),
             ("login", f"{self.admin_email}  {self.admin_password}"),
@@ -57,7 +56,7 @@ class Quickstart:
 
 
 def ensure(env: Env, *, issue: Callable[[Env], Quickstart]) -> Quickstart:
-    """The kept quickstart with today's addresses, or a newly issued one when the file is lost."""
+    """Return the stored quickstart with the current addresses, or issue a new one when the file is missing."""
     home = Home(env.home)
     kept = Quickstart.read(home)
     current = replace(kept or issue(env), base_url=api_url(env), dashboard_url=site_url(env))

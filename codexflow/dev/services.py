@@ -1,4 +1,4 @@
-"""PostgreSQL and Valkey for whoever needs them: `up`, one `manage.py` command, or one test session.
+"""PostgreSQL and Valkey for `up`, one `manage.py` command, or one test session.
 
 A command does not run them itself. It starts `python -m codexflow.dev.services`, a small supervisor in a session
 of its own, and holds the write end of a pipe to it. When the command ends, in whatever way, the pipe closes and
@@ -35,7 +35,7 @@ URL_KEYS = {POSTGRES: "database_url", VALKEY: "redis_url"}
 
 
 def needed(environ: Mapping[str, str]) -> frozenset[str]:
-    """The servers that nobody named and that we therefore run. In production: none, ever."""
+    """List the servers that no variable names and that are therefore run here. In production: none, ever."""
     mode = environ.get("CFX_ENV", "").strip()
     database, redis = environ.get("DATABASE_URL", "").strip(), environ.get("REDIS_URL", "").strip()
     # A database named by hand means production unless said otherwise; `Env` decides the same way.
@@ -65,7 +65,7 @@ def start(supervisor: Supervisor, home: Home, needs: frozenset[str], *, is_ephem
 
 
 def publish(home: Home, supervisor: Supervisor, settings: Mapping[str, Any]) -> None:
-    """Write services.json: the settings, and who runs."""
+    """Write services.json: the settings, and the pids of the children."""
     own = process(os.getpid())
     assert own is not None  # noqa: S101 - we are alive
     pids = {child.spec.name: child.identity.pid for child in supervisor.children if child.identity is not None}
@@ -77,7 +77,7 @@ def publish(home: Home, supervisor: Supervisor, settings: Mapping[str, Any]) -> 
 
 @contextlib.contextmanager
 def holding(home: Home, who: str, *, within_s: float = LOCK_WITHIN_S) -> Iterator[Lock]:
-    """Be the one supervisor of this folder. Raises HomeBusy, naming the one that is there."""
+    """Hold the lock of this folder as its only supervisor. Raises HomeBusy, naming the holder."""
     home.create()
     with Lock(home.path / "lock") as lock:
         deadline_s = monotonic_s() + within_s
@@ -88,11 +88,11 @@ def holding(home: Home, who: str, *, within_s: float = LOCK_WITHIN_S) -> Iterato
                 )
             time.sleep(0.05)
         lock.describe(f"{who} (pid {os.getpid()})")
-        home.forget_services()
+        home.remove_services_file()
         try:
             yield lock
         finally:
-            home.forget_services()
+            home.remove_services_file()
             home.remove_runtime_folder()
             lock.describe("")
 
@@ -103,14 +103,14 @@ class Services:
 
     database_url: str
     redis_url: str
-    supervisor: subprocess.Popen[str] | None = None  # None: somebody else's
+    supervisor: subprocess.Popen[str] | None = None  # None: another process runs them
     users: Lock | None = None
 
     def close(self) -> None:
         if self.users is not None:
             self.users.release()
         if self.supervisor is not None:
-            _let_go(self.supervisor)
+            _release(self.supervisor)
 
     def __enter__(self) -> Self:
         return self
@@ -138,7 +138,7 @@ def connect(environ: Mapping[str, str]) -> Services | None:
             is_free = lock.acquire(shared=False)
             holder = lock.holder()
         if is_free:
-            with contextlib.suppress(HomeBusy):  # somebody was faster: use theirs
+            with contextlib.suppress(HomeBusy):  # another process was faster: use its servers
                 return own(home, needs)
         elif monotonic_s() > deadline_s:
             raise HomeBusy(
@@ -167,18 +167,18 @@ def own(home: Home, needs: frozenset[str], *, is_ephemeral: bool = False) -> Ser
     try:
         said = supervisor.stdout.readline()
     except BaseException:
-        _let_go(supervisor)
+        _release(supervisor)
         raise
     answer = (
         json.loads(said)
         if said
         else {
-            "error": "The supervisor of the embedded servers ended without a word.",
+            "error": "The supervisor of the embedded servers ended without output.",
             "kind": "ServiceFailed",
         }
     )
     if "error" in answer:
-        _let_go(supervisor)
+        _release(supervisor)
         raise _ERRORS.get(answer["kind"], ServiceFailed)(answer["error"])
     return Services(answer.get("database_url", ""), answer.get("redis_url", ""), supervisor)
 
@@ -197,12 +197,12 @@ def _attach(home: Home, needs: frozenset[str]) -> Services | None:
     return None
 
 
-def _let_go(supervisor: subprocess.Popen[str]) -> None:
-    """Close the pipe, which ends the supervisor, and wait: the next command shall find the folder free."""
+def _release(supervisor: subprocess.Popen[str]) -> None:
+    """Close the pipe, which ends the supervisor, and wait, so that the next command finds the folder free."""
     assert supervisor.stdin is not None  # noqa: S101 - we asked for pipes
     assert supervisor.stdout is not None  # noqa: S101
     with contextlib.suppress(OSError):
-        supervisor.stdin.write("done\n")  # said aloud too: a forked child of ours may hold the pipe open
+        supervisor.stdin.write("done\n")  # sent as well: a forked child of ours may hold the pipe open
         supervisor.stdin.flush()
     with contextlib.suppress(OSError):
         supervisor.stdin.close()
@@ -212,7 +212,7 @@ def _let_go(supervisor: subprocess.Popen[str]) -> None:
 
 
 def main(argv: list[str]) -> int:
-    """The supervisor behind `own`. Says one JSON line when ready or failed; ends when its standard input does."""
+    """Run the supervisor behind `own`. Prints one JSON line when ready or failed; ends when its standard input does."""
     parser = argparse.ArgumentParser(prog="python -m codexflow.dev.services")
     parser.add_argument("--home", type=Path, required=True)
     parser.add_argument("--need", required=True)
@@ -259,7 +259,7 @@ def _serve(home: Home, needs: frozenset[str], log: IO[str], *, is_ephemeral: boo
         # Others may be using our servers: stay for them, and let no new ones in once we have decided to go.
         while not (supervisor.stops_requested or users.acquire(shared=False)):
             supervisor.pump(0.2)
-        home.forget_services()
+        home.remove_services_file()
 
 
 def _answer(content: Mapping[str, str]) -> None:

@@ -1,6 +1,6 @@
-"""`make smoke`: the README's promise, tried with nothing but what `make run` installs.
+"""`make smoke`: smoke test of `make run`, with nothing but what `make run` installs.
 
-Starts the house in a folder of its own, pastes the printed curl line into a shell, follows the request to its row,
+Starts a whole installation in a folder of its own, sends the first request, follows it to its row in the request log,
 and ends everything. Exit code 1, with the reason, when any of it fails.
 """
 
@@ -27,12 +27,12 @@ ROW_WITHIN_S = 30.0
 
 
 class SmokeFailed(Exception):
-    """Something that the README promises did not happen."""
+    """A step of the smoke test failed."""
 
 
 def main() -> int:
     try:
-        with tempfile.TemporaryDirectory(prefix="cfx-smoke-") as home, house(Path(home)) as quickstart:
+        with tempfile.TemporaryDirectory(prefix="cfx-smoke-") as home, running_installation(Path(home)) as quickstart:
             request_id = _call(quickstart)
             cost = _until(lambda: _row(quickstart, request_id), ROW_WITHIN_S, "the request's row")["cost"]["usd"]
     except SmokeFailed as exc:
@@ -43,10 +43,10 @@ def main() -> int:
 
 
 @contextlib.contextmanager
-def house(home: Path, **settings: str) -> Iterator[dict[str, str]]:
-    """A whole CodexFlow in `home` for the length of a `with` block: its quickstart.json.
+def running_installation(home: Path, **settings: str) -> Iterator[dict[str, str]]:
+    """Run a whole installation in `home` for the length of a `with` block; yields its quickstart.json.
 
-    On the demo upstream, unless `settings` name another.
+    It uses the demo upstream, unless `settings` name another.
     """
     environ = {**os.environ, "CFX_HOME": str(home), "PORT": str(free_port())}  # noqa: TID251 - for the child
     for name in ("DATABASE_URL", "REDIS_URL", "LITELLM_URL", "CFX_ENV"):
@@ -91,7 +91,7 @@ def _answers(port: str) -> bool:
 
 
 def _call(quickstart: dict[str, str]) -> str:
-    """What a newcomer does; returns the request id."""
+    """Send a first chat request; returns its request id."""
     body = {"model": "cfx-code", "messages": [{"role": "user", "content": "Hello"}]}
     request = urllib.request.Request(  # noqa: S310 - our own loopback address
         f"{quickstart['base_url']}/chat/completions",

@@ -1,6 +1,6 @@
-"""Starts children, restarts the ones that die, ends them all in order. One thread, one loop, no Django.
+"""Process supervisor: starts children, restarts those that die, ends them in order. One thread, one loop, no Django.
 
-It knows nothing about PostgreSQL or the web: what a child is stands in its `ChildSpec`.
+Everything about a child (PostgreSQL, the web) is in its `ChildSpec`.
 """
 
 import collections
@@ -23,7 +23,7 @@ from codexflow.lib.clock import monotonic_s
 BACKOFF_FIRST_S, BACKOFF_LIMIT_S, BACKOFF_SLOW_S = 0.2, 5.0, 15.0
 QUICK_DEATH_S = 10.0  # a life shorter than this counts as a failed start
 QUICK_DEATHS_BEFORE_REPORT = 5
-# While everything is being started nobody is served yet, so give up sooner than in operation.
+# During startup no request is served yet, so give up sooner than in operation.
 QUICK_DEATHS_WHILE_STARTING = 3
 TAIL_LINES = 15
 
@@ -31,7 +31,7 @@ Output = Callable[[str, str], None]
 
 
 class StopRequested(Exception):
-    """A signal asked to end while something was being waited for."""
+    """A signal asked to end during a wait."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,14 +44,14 @@ class Account:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChildSpec:
-    """How to start and end one child."""
+    """Command, environment and ending of one child."""
 
     name: str
     argv: Sequence[str]
     environ: Mapping[str, str]
     cwd: Path
     account: Account | None = None  # None: the supervisor's own
-    before_start: Callable[[], None] = lambda: None  # heals what an earlier life left; runs before every start
+    before_start: Callable[[], None] = lambda: None  # removes leftovers of an earlier run; runs before every start
     stop_signal: signal.Signals = signal.SIGTERM
     stop_grace_s: float = 10.0
     is_restarted: bool = True
@@ -59,7 +59,7 @@ class ChildSpec:
 
 @dataclass(slots=True, eq=False)
 class Child:
-    """A child and its luck so far."""
+    """A child and its restarts so far."""
 
     spec: ChildSpec
     popen: subprocess.Popen[bytes] | None = None
@@ -78,17 +78,17 @@ class Child:
     def is_running(self) -> bool:
         return self.popen is not None
 
-    def last_words(self) -> str:
+    def exit_summary(self) -> str:
         lines = "\n".join(f"    {line}" for line in self.tail)
         return (
             f"{_ending(self.returncode)}. Its last lines:\n{lines}"
             if lines
-            else f"{_ending(self.returncode)}, without a word."
+            else f"{_ending(self.returncode)}, without output."
         )
 
 
 class Supervisor:
-    """Use as a context manager: leaving it ends every child, in reverse order of `stages`."""
+    """Context manager; leaving it ends every child, stage by stage."""
 
     def __init__(self, output: Output, *, on_change: Callable[[], None] = lambda: None) -> None:
         self.children: list[Child] = []
@@ -126,7 +126,7 @@ class Supervisor:
         self._selector.unregister(file)
 
     def start(self, spec: ChildSpec) -> Child:
-        """Start a child; from now on it is kept alive."""
+        """Start a child; when it dies it is restarted."""
         child = Child(spec)
         self.children.append(child)
         self._spawn(child)
@@ -143,13 +143,13 @@ class Supervisor:
         return child
 
     def wait_until(self, is_ready: Callable[[], bool], child: Child, *, within_s: float) -> None:
-        """Return when the probe says yes. Raises ServiceFailed, with the child's last words, when it never will."""
+        """Wait until the probe succeeds. Raises ServiceFailed, with the child's last lines, when it never does."""
         deadline_s = monotonic_s() + within_s
         while not is_ready():
             if child.quick_deaths >= QUICK_DEATHS_WHILE_STARTING:
-                raise ServiceFailed(f"{child.spec.name} could not be started: it {child.last_words()}")
+                raise ServiceFailed(f"{child.spec.name} could not be started: it {child.exit_summary()}")
             if monotonic_s() > deadline_s:
-                raise ServiceFailed(f"{child.spec.name} was not ready within {within_s:g} s; it {child.last_words()}")
+                raise ServiceFailed(f"{child.spec.name} was not ready within {within_s:g} s; it {child.exit_summary()}")
             self.pump(0.03)
             if self.stops_requested:
                 raise StopRequested
@@ -160,7 +160,7 @@ class Supervisor:
             self.pump(60.0)
 
     def pump(self, timeout_s: float) -> None:
-        """One turn of the loop: pass output on, notice deaths, restart what is due."""
+        """Run one turn of the loop: pass output on, notice deaths, restart children that are due."""
         now = monotonic_s()
         due = [child.restart_at_s for child in self.children if child.restart_at_s is not None]
         wait_s = max(0.0, min([timeout_s, *(at - now for at in due)]))
@@ -278,7 +278,7 @@ class Supervisor:
         if child.quick_deaths == QUICK_DEATHS_BEFORE_REPORT:
             self.output(
                 "up",
-                f"{child.spec.name} died {child.quick_deaths} times right after its start; it {child.last_words()}",
+                f"{child.spec.name} died {child.quick_deaths} times right after its start; it {child.exit_summary()}",
             )
             self.output("up", f"{child.spec.name} will be tried again every {BACKOFF_SLOW_S:g} s")
         elif not is_hopeless:
@@ -343,7 +343,7 @@ def _ending(returncode: int | None) -> str:
 
 
 def to_terminal(name: str, line: str) -> None:
-    """Output: each line under the name of its child. A closed terminal must not end the servers."""
+    """Print each line after the name of its child. A closed terminal must not end the servers."""
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.write(f"{name:<8} | {line}\n")
         sys.stdout.flush()

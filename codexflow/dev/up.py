@@ -1,4 +1,4 @@
-"""`manage.py up`: the whole house on one machine, supervised, until Ctrl-C.
+"""`manage.py up`: all of CodexFlow on one machine, supervised, until Ctrl-C.
 
 Servers, then migrations and seed, then web, worker and beat. Children read the addresses from services.json as every
 command does. Exit codes stand in `codexflow.dev.errors`.
@@ -6,7 +6,6 @@ command does. Exit codes stand in `codexflow.dev.errors`.
 
 import argparse
 import http.client
-import importlib.util
 import os
 import secrets
 import signal
@@ -19,20 +18,20 @@ import psycopg
 from codexflow.dev import quickstart, services, valkey
 from codexflow.dev.errors import BadEnvironment, DevError, PortTaken, SetupFailed, Unreachable
 from codexflow.dev.home import Home
-from codexflow.dev.processes import end, marked
+from codexflow.dev.processes import end, started_with
 from codexflow.dev.supervisor import ChildSpec, StopRequested, Supervisor, to_terminal
 from codexflow.env import REPOSITORY, Env, EnvError, home_of
-from codexflow.lib.addresses import WILDCARD_HOSTS
+from codexflow.lib.addresses import WILDCARD_HOSTS, site_url
 from codexflow.programs import WEB_STOP_MARGIN_S, argv_of
 
-# In the environment of every child: how the next start recognises those that outlived a killed supervisor.
+# In the environment of every child: the next start finds those that outlived a killed supervisor by it.
 MARK = "CFX_SUPERVISED"
 DEMO_UPSTREAM = "codexflow.dev.demo_upstream"
 HOME_WITHIN_S = 10.0  # a short command may be using the folder
 ANSWER_WITHIN_S = 60.0
 PROBE_TIMEOUT_S = 1.0
 CONNECT_TIMEOUT_S = 5
-# At a terminal nobody waits two minutes for streams; production's default does.
+# Short: a developer at a terminal does not wait two minutes for streams, as production's default does.
 DRAIN_GRACE = "5"
 
 
@@ -54,7 +53,7 @@ def main(argv: list[str], inherited: Mapping[str, str] = os.environ) -> int:  # 
 
 
 def _environ(inherited: Mapping[str, str]) -> dict[str, str]:
-    """What the children get. `up` means development unless the operator says otherwise, even with a given database."""
+    """Build the children's environment: development unless CFX_ENV says otherwise, even with DATABASE_URL."""
     environ = dict(inherited)
     if not environ.get("CFX_ENV", "").strip():
         environ["CFX_ENV"] = "development"
@@ -70,14 +69,14 @@ def _up(home: Home, environ: dict[str, str]) -> int:
         home.ensure_secrets()
     env = _read(environ)
     _check_given(env, environ)
-    end(marked(MARK, environ[MARK]), with_signal=signal.SIGTERM, grace_s=5)
+    end(started_with(MARK, environ[MARK]), with_signal=signal.SIGTERM, grace_s=5)
     _check_port(env)
     with Supervisor(to_terminal) as supervisor:
         try:
             _start(supervisor, home, env, environ)
             supervisor.run()
         finally:
-            home.forget_services()  # first of all: nobody new shall come while the servers go
+            home.remove_services_file()  # first of all: no command may attach while the servers end
             to_terminal("up", "stopping")
     return 0
 
@@ -91,7 +90,7 @@ def _start(supervisor: Supervisor, home: Home, env: Env, environ: Mapping[str, s
     # From here on children find the servers by themselves.
     done = supervisor.run_once(_spec("setup", [sys.executable, "-m", "codexflow.dev.prepare"], environ, restart=False))
     if done.returncode != 0:
-        raise SetupFailed(f"The database could not be prepared: setup {done.last_words()}")
+        raise SetupFailed(f"The database could not be prepared: setup {done.exit_summary()}")
     grace_s = env.drain_grace_s + 2 * WEB_STOP_MARGIN_S
     web = supervisor.start(_spec("web", argv_of("web", env), environ, grace_s=grace_s))
     for name in ("worker", "beat"):
@@ -109,9 +108,6 @@ def _spec(
 def _demo_upstream(supervisor: Supervisor, env: Env, environ: Mapping[str, str]) -> dict[str, Any]:
     """Start the built-in upstream when no proxy is named; the entries of services.json that point to it."""
     if env.litellm_url or env.is_production:
-        return {}
-    if importlib.util.find_spec(DEMO_UPSTREAM) is None:
-        to_terminal("up", "LITELLM_URL is not set and there is no demo upstream: model calls will fail")
         return {}
     port, api_key = valkey.free_port(), secrets.token_hex(24)  # no "-" at its beginning: it is an argument
     argv = [sys.executable, "-m", DEMO_UPSTREAM, "--host", valkey.LOOPBACK, "--port", str(port), "--api-key", api_key]
@@ -143,7 +139,7 @@ def _check_port(env: Env) -> None:
 
 
 def _check_given(env: Env, environ: Mapping[str, str]) -> None:
-    """The servers that the operator named must answer; a wrong address should not surface as a traceback later."""
+    """Check that the servers named by the operator respond, so that a wrong address is no traceback later."""
     if environ.get("DATABASE_URL", "").strip():
         try:
             psycopg.connect(env.database_url, connect_timeout=CONNECT_TIMEOUT_S).close()
@@ -165,7 +161,7 @@ def _first_line(exc: Exception) -> str:
 
 
 def _answers(env: Env) -> bool:
-    """Whether the web answers HTTP at all; what it answers is not our business here."""
+    """Return whether the web process responds to HTTP, with any status."""
     host = valkey.LOOPBACK if env.host in WILDCARD_HOSTS else env.host
     connection = http.client.HTTPConnection(host, env.port, timeout=PROBE_TIMEOUT_S)
     try:
@@ -179,7 +175,7 @@ def _answers(env: Env) -> bool:
 
 
 def _greet(home: Home, env: Env, *, is_demo: bool) -> None:
-    lines = [f"CodexFlow answers on {quickstart.site_url(env)}"]
+    lines = [f"CodexFlow answers on {site_url(env)}"]
     if is_demo:
         lines.append("  answers come from the built-in DEMO upstream; set LITELLM_URL for a real one")
     known = quickstart.Quickstart.read(home)

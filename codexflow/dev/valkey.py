@@ -39,12 +39,12 @@ class Valkey:
         return f"redis://:{self.password}@{LOOPBACK}:{self.port}/0"
 
     def is_ready(self) -> bool:
-        """Whether it answers PING; while it loads its file it refuses."""
-        return _ask(self.port, self.password, b"PING") == b"+PONG"
+        """Return whether it responds to PING; while it loads its file it refuses."""
+        return _send_command(self.port, self.password, b"PING") == b"+PONG"
 
 
 def prepare(home: Home, *, is_ephemeral: bool = False) -> Valkey:
-    """Write the configuration and say how to start the server. The caller holds the home's lock."""
+    """Write the configuration and build the server's ChildSpec. The caller holds the home's lock."""
     folder = home.valkey
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -71,21 +71,21 @@ def prepare(home: Home, *, is_ephemeral: bool = False) -> Valkey:
 
 
 def end_leftovers(home: Home, port: int | None, password: str) -> None:
-    """Two servers on one append-only file lose acknowledged writes: before any start there must be none.
+    """End every server that still uses this folder: two on one append-only file lose acknowledged writes.
 
-    First by executable and working directory; then by PING, for one that /proc does not show us.
+    Found first by executable and working directory; then by PING, for one that /proc does not show us.
     """
     end(running_in(home.valkey, "valkey-server"), with_signal=signal.SIGTERM, grace_s=5)
-    if port is not None and _ask(port, password, b"PING") == b"+PONG":
-        _ask(port, password, b"SHUTDOWN NOSAVE")
-        if _ask(port, password, b"PING") is not None:
+    if port is not None and _send_command(port, password, b"PING") == b"+PONG":
+        _send_command(port, password, b"SHUTDOWN NOSAVE")
+        if _send_command(port, password, b"PING") is not None:
             raise ServiceFailed(
                 f"A Valkey that uses {home.valkey} still answers on port {port} and cannot be ended: stop it first."
             )
 
 
 def is_free(port: int, host: str = LOOPBACK) -> bool:
-    """Whether a server could listen there now."""
+    """Return whether a server could listen on the port now."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         # As servers do: connections of an ended server in TIME_WAIT do not count.
@@ -98,10 +98,10 @@ def is_free(port: int, host: str = LOOPBACK) -> bool:
 
 
 def free_port() -> int:
-    """A loopback port nobody uses now, from a range that outgoing connections are not given.
+    """Find a free loopback port outside the range of outgoing connections.
 
-    In their range a connection may take the port before the server does, or while it restarts; somebody who connects
-    to a server that is down may even meet himself.
+    Inside it a connection may take the port before the server does, or while it restarts; a client of a server that
+    is down may even connect to itself.
     """
     draw = secrets.SystemRandom()
     while True:
@@ -152,8 +152,8 @@ def _write_private(path: Path, text: str) -> None:
         file.write(text)
 
 
-def _ask(port: int, password: str, command: bytes) -> bytes | None:
-    """The first line of the answer; None when nobody answers. Raw, so that the supervisor loads no client library."""
+def _send_command(port: int, password: str, command: bytes) -> bytes | None:
+    """Send one command; returns the first line of the response, or None. Raw: no client library is loaded."""
     with (
         contextlib.suppress(OSError),
         socket.create_connection((LOOPBACK, port), PROBE_TIMEOUT_S) as connection,
@@ -161,7 +161,7 @@ def _ask(port: int, password: str, command: bytes) -> bytes | None:
         connection.settimeout(PROBE_TIMEOUT_S)
         reader = connection.makefile("rb")
         connection.sendall(b"AUTH " + password.encode() + b"\r\n")
-        if reader.readline() != b"+OK\r\n":  # not ours: a stranger, or another password
+        if reader.readline() != b"+OK\r\n":  # another server, or another password
             return None
         connection.sendall(command + b"\r\n")
         return reader.readline().rstrip()

@@ -7,19 +7,20 @@ from django.http import Http404
 from rest_framework.exceptions import APIException, ValidationError
 from rest_framework.response import Response
 
+from codexflow.lib.asgi import Header
 from codexflow.lib.envelope import envelope
 from codexflow.lib.errors import AppError, BadRequest, NotFound
+from codexflow.lib.exchange import JSON
 
 logger = logging.getLogger(__name__)
 
-Header = tuple[bytes, bytes]
 # Key in a scope's extensions of the server's `Direct` exchange; absent under other servers.
 DIRECT_EXTENSION = "codexflow.direct"
 
 
 def headers_of(error: AppError) -> list[Header]:
     """Headers of an error response, the same on every surface."""
-    headers: list[Header] = [(b"content-type", b"application/json")]
+    headers: list[Header] = [JSON]
     if error.retry_after_s is not None:
         headers.append((b"retry-after", b"%d" % max(0, error.retry_after_s)))
     if error.status == 401:

@@ -4,8 +4,9 @@ Selectors always name the organization. Pages and management API of an organizat
 security, so that a selector that forgets finds nothing. Gateway, workers and operators are above organizations and run
 as the owner of the tables, to whom the policies do not apply.
 
-The policies follow from the tables: whatever has an `organization_id` is closed to others. `build` runs after every
-migration.
+A table is closed to that role until an app declares it: `tenant_tables` of its AppConfig maps tables to OWN, SHARED or
+a condition of their own, or to CLOSED, so that a test can name a table that nobody decided about. `build` runs after
+every migration.
 """
 
 import contextlib
@@ -15,6 +16,7 @@ from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
 
+from django.apps import apps
 from django.db import DatabaseError, IntegrityError, connection, transaction
 from django.db.utils import ProgrammingError
 
@@ -22,25 +24,21 @@ logger = logging.getLogger(__name__)
 
 ROLE = "cfx_tenant"
 # In a SELECT of their own they are looked up once a query instead of once a row.
-_ORGANIZATION = "(SELECT NULLIF(current_setting('cfx.organization', true), '')::uuid)"
-_PERSON = "(SELECT NULLIF(current_setting('cfx.person', true), '')::bigint)"
-_OWN = f"organization_id = {_ORGANIZATION}"
-# Tables whose rows are also somebody's, or say in another way whose they are.
-_SPECIAL = {
-    "accounts_membership": f"{_OWN} OR user_id = {_PERSON}",
-    "accounts_organization": f"id = {_ORGANIZATION} OR id IN (SELECT organization_id FROM accounts_membership)",  # noqa: S608 - constants
-    "upstream_attempt": "EXISTS (SELECT FROM request_log log WHERE log.request_id = upstream_attempt.request_id)",
-}
-# What only operators and workers see.
-_CLOSED = ("litellm_identity", "litellm_unmatched", "litellm_sync_run", "litellm_reconciled", "usage_dead_letter")
+ORGANIZATION = "(SELECT NULLIF(current_setting('cfx.organization', true), '')::uuid)"
+PERSON = "(SELECT NULLIF(current_setting('cfx.person', true), '')::bigint)"
 
+# Rules of `tenant_tables`; any other is the condition under which a row is seen and may be written.
+OWN = f"organization_id = {ORGANIZATION}"  # the rows of the organization
+SHARED = "true"  # all rows: they belong to no organization
+CLOSED = "false"  # none: for operators and workers
+
+# A partition is read through its parent, whose policy would not hold for the partition itself: it stays closed.
 _TABLES_SQL = """
-SELECT c.relname, ARRAY(SELECT polname::text FROM pg_policy WHERE polrelid = c.oid AND polname LIKE 'tenant%%')
+SELECT c.relname,
+    has_table_privilege(%s, c.oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE'),
+    ARRAY(SELECT polname::text FROM pg_policy WHERE polrelid = c.oid AND polname LIKE 'tenant%%')
 FROM pg_class c
-WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relnamespace = 'public'::regnamespace
-    AND (c.relname = ANY(%s) OR EXISTS (
-        SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = 'organization_id' AND NOT a.attisdropped
-    ))
+WHERE c.relkind IN ('r', 'p', 'v', 'm') AND c.relnamespace = 'public'::regnamespace
 ORDER BY c.relname
 """
 _ENTER_SQL = (
@@ -109,14 +107,20 @@ def build(**_signal: Any) -> None:
     _is_built.clear()
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(f"GRANT USAGE ON SCHEMA public TO {ROLE}")
-        cursor.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {ROLE}")
         cursor.execute(f"GRANT USAGE, SELECT ON ALL SEQUENCES IN SCHEMA public TO {ROLE}")
-        cursor.execute(_TABLES_SQL, [[*_SPECIAL, *_CLOSED]])
-        for table, known in cursor.fetchall():
-            if table in _CLOSED:
+        cursor.execute(_TABLES_SQL, [ROLE])
+        rules = declared_tables()
+        for table, is_granted, known in cursor.fetchall():
+            rule = rules.get(table, CLOSED)
+            if rule != CLOSED:
+                _open(cursor, table, rule, known)
+            elif is_granted:
                 cursor.execute(f"REVOKE ALL ON {table} FROM {ROLE}")
-            else:
-                _secure(cursor, table, known)
+
+
+def declared_tables() -> dict[str, str]:
+    """Table -> its rule, from `tenant_tables` of every app."""
+    return {table: rule for app in apps.get_app_configs() for table, rule in getattr(app, "tenant_tables", {}).items()}
 
 
 def _make_role() -> None:
@@ -128,13 +132,12 @@ def _make_role() -> None:
             cursor.execute(f"GRANT {ROLE} TO CURRENT_USER")
 
 
-def _secure(cursor: Any, table: str, known: list[str]) -> None:
-    """Put the policy of a table in force unless it is: its name tells its wording."""
-    rule = _SPECIAL.get(table, _OWN)
+def _open(cursor: Any, table: str, rule: str, known: list[str]) -> None:
+    """Grant a table, behind its policy; the name of the policy in force tells its wording."""
     name = f"tenant_{hashlib.sha256(rule.encode()).hexdigest()[:8]}"
-    if known == [name]:
-        return
-    for old in known:
-        cursor.execute(f"DROP POLICY {old} ON {table}")
-    cursor.execute(f"CREATE POLICY {name} ON {table} TO {ROLE} USING ({rule})")
-    cursor.execute(f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY")
+    if rule != SHARED and known != [name]:
+        for old in known:
+            cursor.execute(f"DROP POLICY {old} ON {table}")
+        cursor.execute(f"CREATE POLICY {name} ON {table} TO {ROLE} USING ({rule})")
+        cursor.execute(f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY")
+    cursor.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON {table} TO {ROLE}")

@@ -14,7 +14,7 @@ from accounts.views import THEME_COOKIE, THEMES
 from billing.plans import UNLIMITED
 from billing.selectors import account_of, spend_of
 from billing.services import limits_of
-from codexflow.dev.quickstart import api_url, site_url
+from codexflow.lib.addresses import api_url, site_url
 from codexflow.lib.clock import now
 from codexflow.lib.snippets import snippets
 from codexflow.pages.middleware import request_id_of
@@ -52,39 +52,10 @@ def page(request: HttpRequest) -> dict[str, Any]:
     }
 
 
-_SECTIONS = {
-    "overview": "overview",
-    "log": "log",
-    "request": "log",
-    "exports": "log",
-    "export": "log",
-    "export-new": "log",
-    "keys": "keys",
-    "playground": "playground",
-    "playground-code": "playground",
-    "key": "keys",
-    "key-create": "keys",
-    "key-edit": "keys",
-    "key-rotate": "keys",
-    "key-revoke": "keys",
-    "billing": "billing",
-    "billing-budgets": "billing",
-    "members": "team",
-    "invite": "team",
-    "leave": "team",
-    "member-role": "team",
-    "member-remove": "team",
-    "audit": "team",
-    "organization-settings": "team",
-    "organization-delete": "team",
-    "ownership-transfer": "team",
-}
-
-
 def section_of(request: HttpRequest) -> str:
-    """Which entry of the navigation the page belongs to."""
-    name = request.resolver_match.url_name if request.resolver_match else None
-    return _SECTIONS.get(name or "", "settings")
+    """The entry of the menu that a page belongs to: its view says so. What is about oneself is under the settings."""
+    view = request.resolver_match.func if request.resolver_match else None
+    return getattr(view, "section", "settings")
 
 
 def shell_of(request: HttpRequest) -> Shell | None:

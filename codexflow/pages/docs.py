@@ -16,8 +16,8 @@ from django.utils.translation import gettext_lazy as _
 from django.views.decorators.http import require_safe
 
 from accounts.models import User
-from codexflow.dev.quickstart import api_url
 from codexflow.env import REPOSITORY
+from codexflow.lib.addresses import api_url
 from codexflow.lib.snippets import snippets
 from codexflow.pages import markdown
 from codexflow.settings import ENV

@@ -9,7 +9,7 @@ from django.shortcuts import render
 from django.urls import reverse
 from django.views.decorators.http import require_safe
 
-from codexflow.dev.quickstart import api_url, site_url
+from codexflow.lib.addresses import api_url, site_url
 from codexflow.pages.docs import key_of, sections
 from codexflow.settings import ENV
 

@@ -9,7 +9,7 @@ from django.shortcuts import render
 from django.views.decorators.http import require_safe
 from drf_spectacular.generators import SchemaGenerator
 
-from codexflow.dev.quickstart import api_url
+from codexflow.lib.addresses import api_url
 from codexflow.lib.openapi import ERROR_RESPONSE
 from codexflow.pages.docs import sections
 from codexflow.settings import ENV

@@ -9,12 +9,13 @@ from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.http import require_safe
 
+from billing.labels import TOKEN_CLASSES
 from billing.models import Plan
 from billing.pricing import Usage, cost_nanos, frozen
 from billing.selectors import public_plans
 from codexflow.catalogue import directory
-from codexflow.catalogue.schema import Catalogue
-from codexflow.dev.quickstart import api_url
+from codexflow.catalogue.schema import STAGES, Catalogue, Rates
+from codexflow.lib.addresses import api_url
 from codexflow.lib.snippets import snippets
 from codexflow.settings import ENV
 from logs.models import UpstreamAttempt
@@ -33,7 +34,8 @@ class Offer:
     is_recommended: bool
 
 
-STAGES = {
+# What each stage is for.
+STAGE_TEXTS: dict[str, Promise] = {
     "plan": _("Architecture, specifications, planning."),
     "code": _("Writing, fixing and refactoring code."),
     "review": _("Reviews, security, finding bugs."),
@@ -53,12 +55,35 @@ def offers(current: Catalogue) -> list[Offer]:
     ]
 
 
+@dataclass(frozen=True, slots=True)
+class PriceColumn:
+    """A class of tokens in the table of prices. `rate` and `hour_rate` name fields of Rates."""
+
+    label: Promise
+    rate: str
+    hour_rate: str = ""  # shown below, where an hour in the cache has a price of its own
+    is_wide: bool = False  # left out on a phone
+
+    def cell(self, rates: Rates) -> dict[str, Any]:
+        nanos = getattr(rates, self.rate)
+        hour_nanos = getattr(rates, self.hour_rate) if self.hour_rate else nanos
+        return {"column": self, "nanos": nanos, "hour_nanos": hour_nanos if hour_nanos != nanos else None}
+
+
+PRICE_COLUMNS = (
+    PriceColumn(TOKEN_CLASSES["input"], "input_nanos"),
+    PriceColumn(TOKEN_CLASSES["cached"], "cached_nanos", is_wide=True),
+    PriceColumn(TOKEN_CLASSES["cache_write"], "cache_write_nanos", "cache_write_1h_nanos", is_wide=True),
+    PriceColumn(TOKEN_CLASSES["output"], "output_nanos"),
+)
+
+
 def prices(current: Catalogue) -> list[dict[str, Any]]:
     """Models for sale with their rates and the stages whose first model they are."""
     return [
         {
             "model": model,
-            "rates": current.prices[model],
+            "cells": [column.cell(current.prices[model]) for column in PRICE_COLUMNS],
             "stages": [stage.name for stage in current.stages.values() if stage.model == model],
         }
         for model in sorted(current.models)
@@ -70,7 +95,7 @@ class Picture:
     """Example request of a stage, drawn as in the log: invented, with this installation's models and prices."""
 
     stage: str
-    words: str | Promise
+    words: Promise
     bars: list[Bar]
     latency_ms: int
     usage: Usage
@@ -99,7 +124,7 @@ def picture(current: Catalogue, name: str) -> Picture:
     rates = frozen(current.prices[last.model])
     latency_ms = last.started_offset_ms + last.duration_ms
     drawn = bars(attempts, latency_ms)
-    return Picture(name, STAGES[name], drawn, latency_ms, usage, last.model, cost_nanos(usage, rates))
+    return Picture(name, STAGE_TEXTS[name], drawn, latency_ms, usage, last.model, cost_nanos(usage, rates))
 
 
 @require_safe
@@ -107,16 +132,19 @@ def landing(request: HttpRequest) -> HttpResponse:
     """Landing page: description, code examples, an example request, prices."""
     current = directory.in_force()
     chosen = request.GET.get("stage", "")
-    shown = picture(current, chosen if chosen in STAGES else "plan")
+    shown = picture(current, chosen if chosen in STAGES else STAGES[0])
     facts: dict[str, Any] = {"picture": shown, "stage_names": list(STAGES)}
     if request.headers.get("HX-Request") and not request.headers.get("HX-History-Restore-Request"):
         return render(request, "pages/landing.html#picture", facts)
     facts |= {
         "offers": offers(current),
         "prices": prices(current),
+        "price_columns": PRICE_COLUMNS,
         # Python first: its example is the longest.
         "snippets": sorted(snippets(api_url(ENV)), key=lambda snippet: snippet.slug != "python"),
-        "stages": [{"name": name, "config": current.stages[name], "words": words} for name, words in STAGES.items()],
+        "stages": [
+            {"name": name, "config": current.stages[name], "words": words} for name, words in STAGE_TEXTS.items()
+        ],
     }
     return render(request, "pages/landing.html", facts)
 
@@ -125,4 +153,5 @@ def landing(request: HttpRequest) -> HttpResponse:
 def pricing(request: HttpRequest) -> HttpResponse:
     """Pricing page: plans with their limits, model prices, questions."""
     current = directory.in_force()
-    return render(request, "pages/pricing.html", {"offers": offers(current), "prices": prices(current)})
+    facts = {"offers": offers(current), "prices": prices(current), "price_columns": PRICE_COLUMNS}
+    return render(request, "pages/pricing.html", facts)

@@ -1,21 +1,24 @@
 """Access control: every route, as every kind of user, responds as access.py says."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from http.cookies import SimpleCookie
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from django.db import transaction
 from django.test import Client
-from django.urls import URLPattern, URLResolver, get_resolver, reverse
+from django.urls import URLPattern, URLResolver, get_resolver, resolve, reverse
 
 from accounts import invitations
 from accounts.models import Invitation, Membership, User
 from accounts.services import create_organization
+from accounts.tenancy import Section
 from accounts.tests.factories import a_member
 from billing.models import Account, Plan
 from billing.selectors import account_of
+from codexflow.env import REPOSITORY
 from codexflow.lib.clock import now
 from codexflow.tests.access import CLOSED, EVERYBODY, EXPECTED, SIGN_IN
 from logs.models import ExportJob
@@ -135,6 +138,39 @@ def test_a_route_responds_as_access_says(scene: Scene, person: str) -> None:
                 assert "prod-web" not in response.content.decode(), route.name
                 assert "Analytical" not in response.content.decode(), route.name
     assert not wrong, "\n".join(wrong)
+
+
+MENU = dict(
+    re.findall(r'<c-navlink [^>]*name="(\w+)" key="(\w)"', (REPOSITORY / "templates" / "base_app.html").read_text())
+)
+
+
+def test_the_menu_has_every_section_and_no_other() -> None:
+    assert set(MENU) == set(get_args(Section))
+
+
+def test_every_page_lights_up_the_entry_of_the_menu_that_it_names(scene: Scene) -> None:
+    client = Client()
+    owner = scene.people["owner"]
+    assert owner
+    client.force_login(owner)
+    for route in OURS:
+        where = scene.address(route)
+        section = getattr(resolve(where).func, "section", None)
+        assert section in MENU or not where.startswith("/o/"), f"{route.name}: its view names no entry of the menu"
+        for method in METHODS[:2]:
+            shown = request_as(client, method, where).content.decode(errors="replace")
+            lit = set(re.findall(r'class="navlink" href="[^"]*" aria-current="page" data-go="(\w)"', shown))
+            if 'data-go="o"' in shown:
+                assert lit == {MENU[section or "settings"]}, f"{route.name} {method}"
+
+
+@pytest.mark.parametrize(("name", "section"), [("request-content", "log"), ("organization-content", "team")])
+def test_a_page_without_an_entry_of_its_own_is_found_under_its_neighbours(
+    scene: Scene, name: str, section: str
+) -> None:
+    route = next(route for route in OURS if route.name == name)
+    assert getattr(resolve(scene.address(route)).func, "section", None) == section
 
 
 @pytest.mark.parametrize("person", ["anonymous", "stranger", "owner", "operator"])

@@ -20,7 +20,7 @@ from logs.requests.views import filter_form, retention_days_of
 LISTED = 100
 
 
-@organization_page(Action.EXPORT_USAGE)
+@organization_page(Action.EXPORT_USAGE, section="log")
 @require_safe
 def export_list(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
     """What the organization exported lately."""
@@ -30,7 +30,7 @@ def export_list(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
     return render(request, f"logs/exports.html{'#table' if request.htmx else ''}", context)
 
 
-@organization_page(Action.EXPORT_USAGE)
+@organization_page(Action.EXPORT_USAGE, section="log")
 @require_http_methods(["GET", "POST"])
 def export_new(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
     """Say what would be exported and about how much, then queue it. The filters are those of the log."""
@@ -65,7 +65,7 @@ def export_new(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
     return render(request, template, context, status=422 if error and request.method == "POST" else 200)
 
 
-@organization_page(Action.EXPORT_USAGE)
+@organization_page(Action.EXPORT_USAGE, section="log")
 @require_safe
 def export(request: PageRequest, tenant: Tenant, export_id: UUID) -> HttpResponseBase:
     """How far one is; the dialog asks again while it runs."""
@@ -73,7 +73,7 @@ def export(request: PageRequest, tenant: Tenant, export_id: UUID) -> HttpRespons
     return render(request, template, _shown(_job_or_404(tenant, export_id)))
 
 
-@organization_page(Action.EXPORT_USAGE)
+@organization_page(Action.EXPORT_USAGE, section="log")
 @require_POST
 def export_cancel(request: PageRequest, tenant: Tenant, export_id: UUID) -> HttpResponseBase:
     """Stop one that waits or runs."""

@@ -21,6 +21,8 @@ from redis import Redis, RedisError
 
 from billing.limiter.limits import Payer, count_sync
 from billing.pricing import FrozenRates, cost_nanos
+from codexflow.catalogue.reasons import PAST_GATEWAY
+from codexflow.catalogue.schema import DIRECT as DIRECT_STAGE
 from codexflow.lib import clock
 from codexflow.lib.ids import uuid7_floor
 from keys.models import ApiKey
@@ -285,8 +287,8 @@ def direct_event(report: Report, request_id: UUID, owner: CallOwner) -> UsageEve
         started_ms=started_ms,
         surface=report.surface,
         endpoint=report.endpoint,
-        stage="direct",
-        stage_reason="past_gateway",
+        stage=DIRECT_STAGE,
+        stage_reason=PAST_GATEWAY,
         requested_model=report.model,
         model=report.model,
         status=report.status,

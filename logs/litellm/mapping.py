@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 
 from billing.pricing import Usage
+from codexflow.catalogue.surfaces import PATHS
 from codexflow.lib.addresses import plain_address
 from codexflow.lib.money import NANOS_PER_USD
 from keys import secret
@@ -41,18 +42,19 @@ _NO_ID = ("", "None", "null")
 # What LiteLLM calls whoever has no name.
 _NOBODY = (MASTER_KEY, "default_user_id")
 
-_SURFACES = {
-    "acompletion": ("chat", "/v1/chat/completions"),
-    "completion": ("chat", "/v1/chat/completions"),
-    "atext_completion": ("completions", "/v1/completions"),
-    "text_completion": ("completions", "/v1/completions"),
-    "aembedding": ("embeddings", "/v1/embeddings"),
-    "embedding": ("embeddings", "/v1/embeddings"),
-    "anthropic_messages": ("messages", "/v1/messages"),
-    "aresponses": ("responses", "/v1/responses"),
-    "responses": ("responses", "/v1/responses"),
+# LiteLLM's `call_type` -> surface.
+SURFACE_OF_CALL_TYPE = {
+    "acompletion": "chat",
+    "completion": "chat",
+    "atext_completion": "completions",
+    "text_completion": "completions",
+    "aembedding": "embeddings",
+    "embedding": "embeddings",
+    "anthropic_messages": "messages",
+    "aresponses": "responses",
+    "responses": "responses",
 }
-_SURFACE_OF_PATH = {path: surface for surface, path in _SURFACES.values()}
+_SURFACE_OF_PATH = {path: surface for surface, path in PATHS.items()}
 Fields = Mapping[str, Any]
 
 
@@ -320,10 +322,10 @@ def _outcome(row: Fields, metadata: Fields) -> tuple[int, str]:
 
 
 def _where(row: Fields, metadata: Fields) -> tuple[str, str]:
-    surface, endpoint = _SURFACES.get(_text(row.get("call_type")), ("chat", "/v1/chat/completions"))
+    surface = SURFACE_OF_CALL_TYPE.get(_text(row.get("call_type")), "chat")
     told = _first_text(row.get("path"), metadata.get("user_api_key_request_route"))
     if not told.startswith("/"):
-        return surface, endpoint
+        return surface, PATHS[surface]
     path = told.partition("?")[0]
     return _SURFACE_OF_PATH.get(path if path.startswith("/v1") else f"/v1{path}", surface), path
 

@@ -11,21 +11,22 @@ their own after the answer, best effort: what goes wrong there is no matter of t
 import asyncio
 import hmac
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Sequence
 from http import HTTPStatus
 from ipaddress import ip_address, ip_network
 from typing import Any
 
-import msgspec
 import redis.asyncio
 from django.db import DatabaseError
 from redis import RedisError
 
 from codexflow.env import Env
 from codexflow.lib import clock
+from codexflow.lib.asgi import Receive, Scope, Send
 from codexflow.lib.db import in_database
 from codexflow.lib.envelope import envelope
 from codexflow.lib.errors import AppError, NotFound
+from codexflow.lib.exchange import BodyAborted, BodyTimeout, BodyTooLarge, exceeds, read_body, send_json
 from codexflow.lib.http import headers_of
 from codexflow.lib.ids import new_id
 from codexflow.lib.redis import async_client
@@ -55,9 +56,6 @@ COUNTED_FOR_S = 120
 # How long it is believed that no organization wants prompts kept.
 NOBODY_S = 5.0
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 # What a delivery came to, and the rows behind its reports.
 Told = list[tuple[Report, Fields]]
 Taken = tuple[dict[str, int], Told]
@@ -102,12 +100,12 @@ class Webhook:
         try:
             taken, told = await self._take(scope, receive)
         except AppError as error:
-            await _answer(send, int(error.status), envelope(error), headers_of(error))
+            await send_json(send, int(error.status), envelope(error), headers_of(error))
         except Exception:
             logger.exception("webhook.failed")
-            await _answer(send, 500, envelope(AppError()), headers_of(AppError()))
+            await send_json(send, 500, envelope(AppError()), headers_of(AppError()))
         else:
-            await _answer(send, HTTPStatus.ACCEPTED, taken, [(b"content-type", b"application/json")])
+            await send_json(send, HTTPStatus.ACCEPTED, taken, [])
         # After the answer, which waits for no PostgreSQL.
         if told:
             await self._hand_on(told)
@@ -167,27 +165,19 @@ class Webhook:
         return any((mapped or found) in network for network in self._allowed)
 
     async def _read(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
-        """The body. Raises WebhookTooLarge before reading what is announced as larger, and at the first byte above."""
-        most = self._env.webhook_body_limit_bytes
-        announced = headers.get(b"content-length", b"0")
-        if announced.isdigit() and int(announced) > most:
-            raise WebhookTooLarge(f"The delivery is larger than {most} bytes.")
-        pieces, size = [], 0
+        """Read the body. Raises WebhookTooLarge (413) before reading one that announces more, NotADelivery (400)."""
+        limit_bytes = self._env.webhook_body_limit_bytes
+        too_large = WebhookTooLarge(f"The delivery is larger than {limit_bytes} bytes.")
+        if exceeds(headers.get(b"content-length"), limit_bytes):
+            raise too_large
         try:
-            async with asyncio.timeout(BODY_TIMEOUT_S):
-                while True:
-                    message = await receive()
-                    if message["type"] != "http.request":
-                        raise NotADelivery
-                    piece = message.get("body", b"")
-                    size += len(piece)
-                    if size > most:
-                        raise WebhookTooLarge(f"The delivery is larger than {most} bytes.")
-                    pieces.append(piece)
-                    if not message.get("more_body"):
-                        return b"".join(pieces)
-        except TimeoutError as exc:
+            return await read_body(receive, limit_bytes=limit_bytes, timeout_s=BODY_TIMEOUT_S)
+        except BodyTooLarge as exc:
+            raise too_large from exc
+        except BodyTimeout as exc:
             raise NotADelivery("The body did not arrive in time.") from exc
+        except BodyAborted as exc:
+            raise NotADelivery from exc
 
     async def _keep(self, body: bytes, headers: dict[bytes, bytes]) -> Taken:
         """Map the body and append what it reports. Large ones are mapped beside the event loop, which serves calls."""
@@ -242,11 +232,3 @@ def _is_one_of(given: bytes, keys: Sequence[bytes]) -> bool:
     """Compared with every active key in constant time: how long it takes says nothing about which fits."""
     matches = [hmac.compare_digest(given, key) for key in keys]
     return any(matches)
-
-
-async def _answer(send: Send, status: int, content: dict[str, Any], headers: list[tuple[bytes, bytes]]) -> None:
-    body = msgspec.json.encode(content)
-    await send(
-        {"type": "http.response.start", "status": status, "headers": [*headers, (b"content-length", b"%d" % len(body))]}
-    )
-    await send({"type": "http.response.body", "body": body})

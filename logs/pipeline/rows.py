@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import Enum
+from ipaddress import ip_address
 from operator import attrgetter
 from typing import Any
 from uuid import UUID
@@ -106,7 +107,11 @@ COLUMNS = (
     Column("is_disconnected", "is_disconnected"),
     Column("is_degraded", "is_degraded"),
     Column("source", "source"),
-    Column("client_address", "client_address", load=lambda address: str(address) if address is not None else None),
+    Column(
+        "client_address",
+        "client_address",
+        load=lambda address: str(ip_address(address)) if address is not None else None,
+    ),
     Column("user_agent", "user_agent"),
 )
 # Columns that no single field of the event holds: the number of attempts, whose facts have a table of their own, and

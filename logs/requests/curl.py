@@ -2,15 +2,17 @@
 
 import json
 
+from codexflow.catalogue.surfaces import PATHS
+
 _PROMPT = "Your prompt"
 
 
 def curl_of(*, api_url: str, surface: str, model: str, stage: str, is_stream: bool) -> str:
     """`api_url` ends in /v1. Ready to run once CODEXFLOW_API_KEY is set and the prompt is filled in."""
-    path, body = _BODIES.get(surface, _BODIES["chat"])
-    sent = {"model": model, **body, **({"stream": True} if is_stream else {})}
+    surface = surface if surface in BODIES else "chat"
+    sent = {"model": model, **BODIES[surface], **({"stream": True} if is_stream else {})}
     lines = [
-        f"curl {'-N ' if is_stream else ''}{api_url}/{path}",
+        f"curl {'-N ' if is_stream else ''}{api_url}{PATHS[surface].removeprefix('/v1')}",
         '-H "Authorization: Bearer $CODEXFLOW_API_KEY"',
         '-H "Content-Type: application/json"',
     ]
@@ -26,10 +28,10 @@ def _quoted(text: str) -> str:
 
 
 _MESSAGES: dict[str, object] = {"messages": [{"role": "user", "content": _PROMPT}]}
-_BODIES: dict[str, tuple[str, dict[str, object]]] = {
-    "chat": ("chat/completions", _MESSAGES),
-    "completions": ("completions", {"prompt": _PROMPT}),
-    "responses": ("responses", {"input": _PROMPT}),
-    "messages": ("messages", {"max_tokens": 1024, **_MESSAGES}),
-    "embeddings": ("embeddings", {"input": _PROMPT}),
+BODIES: dict[str, dict[str, object]] = {
+    "chat": _MESSAGES,
+    "completions": {"prompt": _PROMPT},
+    "responses": {"input": _PROMPT},
+    "messages": {"max_tokens": 1024, **_MESSAGES},
+    "embeddings": {"input": _PROMPT},
 }

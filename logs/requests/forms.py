@@ -8,6 +8,7 @@ from typing import Any
 from django import forms
 from django.utils.translation import gettext_lazy as _
 
+from codexflow.catalogue.schema import ALL_STAGES
 from codexflow.lib.ids import parse_id
 from logs.requests.selectors import Filters
 from logs.usage.periods import RANGES
@@ -26,7 +27,6 @@ STATUSES = [
     ("503", "503"),
     ("504", "504"),
 ]
-STAGES = ("plan", "code", "review", "direct")
 RANGE_NAMES = {"24h": _("24 hours"), "7d": _("7 days"), "14d": _("14 days"), "30d": _("30 days")}
 
 
@@ -48,7 +48,7 @@ class LogFilterForm(forms.Form):
         super().__init__(*args, **kwargs)
         self.keys = keys
         choices = {
-            "stage": [("", _("Any stage")), *((stage, stage) for stage in STAGES)],
+            "stage": [("", _("Any stage")), *((stage, stage) for stage in ALL_STAGES)],
             "model": [("", _("Any model")), *((model, model) for model in models)],
             "key": [("", _("Any key")), *keys],
             "member": [("", _("Any member")), *members],

@@ -3,22 +3,35 @@
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
-_REASONS: dict[str, Promise] = {
-    "header": _("the X-CFX-Stage header named it"),
-    "model": _("the request named the model"),
-    "stage-alias": _("the model name is a stage's alias"),
-    "alias": _("the model name matches an alias"),
-    "agent-plan": _("a coding agent is in plan mode"),
-    "agent-review": _("a reviewer's role or command"),
-    "agent-code": _("the tools of a coding agent at work"),
-    "diff": _("the last message brings a diff"),
-    "intent": _("what the last message asks for"),
-    "keyword": _("words of the last message"),
-    "default": _("nothing said otherwise"),
-    "past_gateway": _("it went straight to LiteLLM"),
+from codexflow.catalogue.reasons import (
+    AGENT,
+    ALIAS,
+    DEFAULT,
+    DIFF,
+    HEADER,
+    INTENT,
+    KEYWORD,
+    MODEL,
+    PAST_GATEWAY,
+    STAGE_ALIAS,
+)
+
+LABELS: dict[str, Promise] = {
+    HEADER: _("the X-CFX-Stage header named it"),
+    MODEL: _("the request named the model"),
+    STAGE_ALIAS: _("the model name is a stage's alias"),
+    ALIAS: _("the model name matches an alias"),
+    AGENT["plan"]: _("a coding agent is in plan mode"),
+    AGENT["review"]: _("a reviewer's role or command"),
+    AGENT["code"]: _("the tools of a coding agent at work"),
+    DIFF: _("the last message brings a diff"),
+    INTENT: _("what the last message asks for"),
+    KEYWORD: _("words of the last message"),
+    DEFAULT: _("nothing said otherwise"),
+    PAST_GATEWAY: _("it went straight to LiteLLM"),
 }
 
 
 def in_words(reason: str) -> str:
     """A stage reason in the reader's language; an unknown one as it is."""
-    return str(_REASONS.get(reason, reason))
+    return str(LABELS.get(reason, reason))

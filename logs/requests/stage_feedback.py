@@ -1,11 +1,8 @@
 """What people say the stage of a request should have been."""
 
 from accounts.models import Organization, User
-from codexflow.catalogue.schema import DIRECT, STAGES
 from codexflow.lib.clock import now
 from logs.models import RequestLog, StageVerdict
-
-ALL_STAGES = (*STAGES, DIRECT)
 
 
 def judge_stage(organization: Organization, row: RequestLog, *, right_stage: str, by: User) -> StageVerdict | None:

@@ -19,9 +19,11 @@ from django.views.decorators.http import require_POST, require_safe
 from accounts.permissions import Action
 from accounts.tenancy import PageRequest, Tenant, organization_page
 from billing.forecast import forecast
+from billing.labels import TOKEN_CLASSES
 from billing.models import Account
 from billing.selectors import account_of, balance_of, ledger_of_request, spend_of
 from codexflow.catalogue import directory
+from codexflow.catalogue.schema import ALL_STAGES
 from codexflow.lib.addresses import api_url
 from codexflow.lib.clock import now
 from codexflow.lib.ids import parse_id
@@ -73,7 +75,7 @@ class Row:
     key_name: str
 
 
-@organization_page()
+@organization_page(section="overview")
 @require_safe
 def overview(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
     """Today's numbers and a chart; before the first request, how to make it."""
@@ -128,7 +130,7 @@ def _recent(organization_id: UUID, moment: datetime, *, retention_days: int) -> 
     return rows
 
 
-@organization_page()
+@organization_page(section="log")
 @require_safe
 def log(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
     """The request log. Filters, the page and the open request all stand in the URL."""
@@ -167,7 +169,7 @@ def log(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
     return render(request, "logs/log.html", context)
 
 
-@organization_page()
+@organization_page(section="log")
 @require_safe
 def detail(request: PageRequest, tenant: Tenant, request_id: UUID) -> HttpResponseBase:
     """One request: its attempts, tokens, price and ledger lines. Into the drawer, or a page of its own."""
@@ -178,7 +180,7 @@ def detail(request: PageRequest, tenant: Tenant, request_id: UUID) -> HttpRespon
     return render(request, template, _detail(tenant, found))
 
 
-@organization_page(Action.READ_CONTENT)
+@organization_page(Action.READ_CONTENT, section="log")
 @require_safe
 @cache_control(no_store=True)
 def content(request: PageRequest, tenant: Tenant, request_id: UUID) -> HttpResponseBase:
@@ -191,13 +193,13 @@ def content(request: PageRequest, tenant: Tenant, request_id: UUID) -> HttpRespo
     return render(request, "logs/content.html#body" if request.htmx else "logs/content.html", facts)
 
 
-@organization_page(Action.JUDGE_STAGES)
+@organization_page(Action.JUDGE_STAGES, section="log")
 @require_POST
 def judge(request: PageRequest, tenant: Tenant, request_id: UUID) -> HttpResponseBase:
     """Keep what the stage should have been; choosing the told one takes it back."""
     found = request_of(tenant.organization.pk, request_id, retention_days=retention_days_of(tenant))
     right_stage = request.POST.get("right_stage", "")
-    if found is None or right_stage not in stage_feedback.ALL_STAGES:
+    if found is None or right_stage not in ALL_STAGES:
         raise Http404
     verdict = stage_feedback.judge_stage(tenant.organization, found.row, right_stage=right_stage, by=request.user)
     if not request.htmx:
@@ -237,6 +239,7 @@ def _detail(tenant: Tenant, found: RequestDetail) -> dict[str, Any]:
         "opened_key": key,
         "bars": bars(found.attempts, row.latency_ms),
         "charge": found.charge,
+        "charge_lines": [(TOKEN_CLASSES[line.kind], line) for line in found.charge.lines],
         "ledger": ledger_of_request(tenant.organization, row.request_id),
         **_stage_of(found),
         "verdict": stage_feedback.verdict_of(tenant.organization, row),
@@ -253,7 +256,7 @@ def _detail(tenant: Tenant, found: RequestDetail) -> dict[str, Any]:
 
 def _stage_of(found: RequestDetail) -> dict[str, Any]:
     row = found.row
-    return {"opened": row, "reason": reasons.in_words(row.stage_reason), "all_stages": stage_feedback.ALL_STAGES}
+    return {"opened": row, "reason": reasons.in_words(row.stage_reason), "all_stages": ALL_STAGES}
 
 
 def _with_keys(tenant: Tenant, rows: list[RequestLog]) -> list[Row]:
@@ -367,7 +370,7 @@ def sparkline(values: list[int]) -> str:
 
 
 def _coloured(chart: usage.Chart, group: str) -> list[tuple[usage.Series, int]]:
-    known = {"model": sorted(directory.current().prices), "stage": list(stage_feedback.ALL_STAGES)}.get(group, [])
+    known = {"model": sorted(directory.current().prices), "stage": list(ALL_STAGES)}.get(group, [])
     taken: set[int] = set()
     return [(series, _colour(series.name, known, taken)) for series in chart.series]
 

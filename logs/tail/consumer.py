@@ -12,7 +12,6 @@ import logging
 from collections import Counter
 from dataclasses import dataclass
 from datetime import timedelta
-from importlib import import_module
 from typing import Any, ClassVar
 from urllib.parse import parse_qsl
 from uuid import UUID
@@ -21,11 +20,9 @@ import msgspec
 from channels.exceptions import StopConsumer
 from channels.generic.websocket import AsyncWebsocketConsumer
 from django.conf import settings
-from django.contrib import auth
-from django.http import HttpRequest
 from typing_extensions import override
 
-from accounts.models import Organization, User
+from accounts.models import Organization
 from accounts.selectors import membership_of
 from billing.selectors import account_of
 from codexflow.lib.clock import monotonic_s, now
@@ -35,6 +32,7 @@ from codexflow.lib.errors import NotFound
 from codexflow.lib.ids import started_at, uuid7_floor
 from codexflow.lib.origin import is_own_origin
 from codexflow.lib.redis import sync_client
+from codexflow.lib.session import user_of_session
 from logs.models import RequestLog
 from logs.requests.selectors import Filters, requests_before
 from logs.requests.serializers import RequestRowSerializer
@@ -219,11 +217,8 @@ async def refuse(consumer: Any) -> None:
 
 def watched(slug: str, user_id: int, session_key: str) -> UUID | None:
     """The id of the organization, when the session still is one of a member's. Blocks: not for the event loop."""
-    request = HttpRequest()
-    request.session = import_module(settings.SESSION_ENGINE).SessionStore(session_key)
-    # By Django's own rules: a session ends in time, and with the password that it was begun with.
-    user = auth.get_user(request)
-    if not isinstance(user, User) or user.pk != user_id or not user.is_active:
+    user = user_of_session(session_key)
+    if user is None or user.pk != user_id:
         return None
     membership = membership_of(user, slug)
     if membership is None:

@@ -7,6 +7,7 @@ hits wins, among equals the one that was hit first. Without a hit it is code.
 
 from dataclasses import dataclass
 
+from codexflow.catalogue.reasons import AGENT, DEFAULT, DIFF, INTENT, KEYWORD
 from codexflow.catalogue.schema import InferenceConfig
 from routing.inference import agents
 from routing.inference.lexicon import Lexicon
@@ -17,12 +18,6 @@ from routing.inference.words import one_i as one_i
 from routing.inference.words import words as words
 
 DEFAULT_STAGE = "code"
-# Reasons.
-AGENT = {"plan": "agent-plan", "review": "agent-review", "code": "agent-code"}
-DIFF = "diff"
-INTENT = "intent"
-KEYWORD = "keyword"
-DEFAULT = "default"
 
 # Longer messages are pasted files with the question at their end.
 MAX_CHARS = 16 * 1024
@@ -45,7 +40,7 @@ _latest: tuple[InferenceConfig | None, Lexicon] = (None, Lexicon.of(InferenceCon
 
 
 def infer(prompt: Prompt, config: InferenceConfig) -> tuple[str, str]:
-    """The stage of a prompt, and the reason: agent-plan, agent-review, agent-code, diff, intent, keyword or default.
+    """The stage of a prompt, and the reason, one of `reasons.INFERRED`.
 
     Of the user's message it looks at the last 16 K characters that are neither boilerplate nor quoted code, in time
     linear in their number.

@@ -23,7 +23,7 @@ Words = tuple[bytes, ...]
 Form = Literal["english", "stem", "final", "free", "polite", "wanted", "question"]
 
 _HEAD = MIN_STEM_CHARS
-_TIE_ORDER = ("plan", "review", "code")  # what is listed for two stages belongs to the first
+TIE_ORDER = ("plan", "review", "code")  # what is listed for two stages belongs to the first
 _MOST_MET = 20_000
 _SHORT_BYTES = 24  # longer ones are keys and hashes, not words
 _VOWELS = "aeiouöü"
@@ -57,7 +57,7 @@ class Lexicon:
     def of(cls, config: InferenceConfig) -> "Lexicon":
         keywords: dict[bytes, str] = {}
         stems: dict[bytes, str | None] = {}  # None: an exception
-        for stage in _TIE_ORDER:
+        for stage in TIE_ORDER:
             keywords = dict.fromkeys(_spellings(config.keywords.get(stage, ())), stage) | keywords
             stems = {**dict.fromkeys(_spellings(config.stems.get(stage, ())), stage), **stems}
         stems |= dict.fromkeys(_spellings(config.not_stems), None)
@@ -113,7 +113,7 @@ class Lexicon:
     def _senses(self, config: InferenceConfig) -> Mapping[bytes, tuple[Sense, ...]]:
         makers = {word for entry in config.intent.makers for word, _form in _verb_forms(entry)}
         found: dict[tuple[Words, Form], Sense] = {}
-        for stage in _TIE_ORDER:
+        for stage in TIE_ORDER:
             for entry in config.intent.verbs.get(stage, ()):
                 listed = self._listed(entry, stage)
                 for words, form in _verb_forms(entry):
@@ -124,7 +124,7 @@ class Lexicon:
                 found.setdefault((words, form), Sense(words[1:], form, None, True))
         if makers:
             found |= {((word,), "final"): Sense((), "final", None, True) for word in WANTS}
-        for stage in _TIE_ORDER:
+        for stage in TIE_ORDER:
             for entry in config.intent.questions.get(stage, ()):
                 for words in _noun_forms(entry):
                     found.setdefault((words, "question"), Sense(words[1:], "question", stage, False))
@@ -135,7 +135,7 @@ class Lexicon:
 
     def _nouns(self, config: InferenceConfig) -> Mapping[bytes, tuple[tuple[Words, str], ...]]:
         found: dict[Words, str] = {}
-        for stage in _TIE_ORDER:
+        for stage in TIE_ORDER:
             for entry in config.intent.nouns.get(stage, ()):
                 for words in _noun_forms(entry):
                     found.setdefault(words, self._listed(entry, stage))

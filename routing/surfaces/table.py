@@ -3,13 +3,14 @@
 from dataclasses import dataclass
 
 from codexflow.catalogue.schema import Catalogue
+from codexflow.catalogue.surfaces import PATHS
+from codexflow.lib.asgi import Header
 from routing import stages
 from routing.incoming import Incoming
 from routing.stages import Route
 from routing.surfaces import requests, responses
 from routing.surfaces.body import ParsedRequest
 from routing.surfaces.responses import ResponseFormat
-from routing.upstream.pool import Header
 
 # Headers of the caller that an Anthropic provider behind the upstream needs.
 _ANTHROPIC_HEADERS = (b"anthropic-version", b"anthropic-beta")
@@ -39,17 +40,19 @@ class Surface:
 _COMPLETIONS = responses.Completions()
 _MESSAGES = responses.Messages()
 
-CHAT = Surface("chat", "/v1/chat/completions", requests.Chat, _COMPLETIONS)
-COMPLETIONS = Surface("completions", "/v1/completions", requests.Completions, _COMPLETIONS)
-EMBEDDINGS = Surface("embeddings", "/v1/embeddings", requests.Embeddings, responses.Embeddings())
-RESPONSES = Surface("responses", "/v1/responses", requests.Responses, responses.Responses())
-MESSAGES = Surface("messages", "/v1/messages", requests.Messages, _MESSAGES, _ANTHROPIC_HEADERS)
+CHAT = Surface("chat", PATHS["chat"], requests.Chat, _COMPLETIONS)
+COMPLETIONS = Surface("completions", PATHS["completions"], requests.Completions, _COMPLETIONS)
+EMBEDDINGS = Surface("embeddings", PATHS["embeddings"], requests.Embeddings, responses.Embeddings())
+RESPONSES = Surface("responses", PATHS["responses"], requests.Responses, responses.Responses())
+MESSAGES = Surface("messages", PATHS["messages"], requests.Messages, _MESSAGES, _ANTHROPIC_HEADERS)
 
 SURFACES = (CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, MESSAGES)
 # Under both names: some clients add /v1 to the base URL themselves, some do not.
 BY_PATH = {**{surface.path: surface for surface in SURFACES}, "/chat/completions": CHAT}
 # The same key scope as the messages it measures.
-COUNT_TOKENS = Surface(MESSAGES.name, "/v1/messages/count_tokens", requests.CountTokens, _MESSAGES, _ANTHROPIC_HEADERS)
+COUNT_TOKENS = Surface(
+    MESSAGES.name, f"{MESSAGES.path}/count_tokens", requests.CountTokens, _MESSAGES, _ANTHROPIC_HEADERS
+)
 
 
 def response_format_of(path: str) -> ResponseFormat:

@@ -8,7 +8,7 @@ import pytest
 from django.conf import settings
 from redis import Redis
 
-from codexflow.lib.http import Header
+from codexflow.lib.asgi import Header
 from codexflow.lib.ids import new_id, random_id
 from codexflow.lib.redis import sync_client
 from logs.content.codec import MAX_BYTES, MAX_PACKED_BYTES, Content, decode, text_of

@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from codexflow.catalogue.schema import BreakerConfig
+from codexflow.lib.asgi import Header
 from codexflow.lib.clock import monotonic_s
 from codexflow.lib.log import redact
 from logs.pipeline.events import AttemptFact
@@ -32,7 +33,7 @@ from routing.surfaces.body import upstream_body
 from routing.surfaces.responses import Opening, ResponseFormat
 from routing.upstream.attempts import Attempt, RetryBudget
 from routing.upstream.breaker_store import Breakers
-from routing.upstream.pool import Connection, Header, Pool
+from routing.upstream.pool import Connection, Pool
 
 logger = logging.getLogger(__name__)
 

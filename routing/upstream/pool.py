@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import httptools
 from typing_extensions import override
 
+from codexflow.lib.asgi import Header
 from codexflow.lib.clock import monotonic_s
 from routing.errors import ConnectFailed, UpstreamBroken, UpstreamSilent
 
@@ -24,7 +25,6 @@ LOW_WATER_BYTES = 64 * 1024
 MAX_IDLE_S = 4.0
 MAX_HEADERS = 200
 
-Header = tuple[bytes, bytes]
 # Consumes a piece of a body at once, or returns False and leaves it to the waiting reader.
 Sink = Callable[[bytes], bool]
 

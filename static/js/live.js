@@ -10,7 +10,6 @@
   const field = document.getElementById("live-field");
   const model = document.getElementById("live-row");
   const language = document.documentElement.lang;
-  const NOBODY = "00000000-0000-0000-0000-000000000000";
   const MOST_ROWS = 200;
   const LONGEST_PAUSE_S = 30;
   const number = new Intl.NumberFormat(language);
@@ -186,7 +185,7 @@
     const set = (name, text) => { line.querySelector(`[data-part=${name}]`).textContent = text; };
     line.dataset.id = row.id;
     const link = line.querySelector("a");
-    for (const name of ["href", "hx-get"]) link.setAttribute(name, link.getAttribute(name).replace(NOBODY, row.id));
+    for (const name of ["href", "hx-get"]) link.setAttribute(name, link.getAttribute(name).replace(model.dataset.nobody, row.id));
     const time = line.querySelector("time");
     time.dateTime = row.started_at;
     time.textContent = document.body.dataset.saySec.replace("{n}", String(Math.max(0, Math.floor((Date.now() - Date.parse(row.started_at)) / 1000))));

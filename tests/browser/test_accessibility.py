@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
+from django.conf import settings
 from playwright.sync_api import Browser
 
 from codexflow.tests.access import EXPECTED
@@ -60,7 +61,7 @@ def findings(person: Visitor) -> Iterator[str]:
             yield f"{person.page.url}: {wide} px wider than a window of {size['width']}"
 
 
-@pytest.mark.parametrize("language", ["en", "tr"])
+@pytest.mark.parametrize("language", dict(settings.LANGUAGES))
 def test_no_serious_findings_outside(busy_site: Site, browser: Browser, language: str) -> None:
     wrong: list[str] = []
     with visitor(browser, busy_site.url, size=DESKTOP) as person:
@@ -74,7 +75,7 @@ def test_no_serious_findings_outside(busy_site: Site, browser: Browser, language
     assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.parametrize("language", ["en", "tr"])
+@pytest.mark.parametrize("language", dict(settings.LANGUAGES))
 def test_no_serious_findings_inside(busy_site: Site, browser: Browser, language: str) -> None:
     known = busy_site.quickstart
     wrong: list[str] = []

@@ -6,9 +6,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.chaos.house import TARGETS
 from tests.chaos.provocations import PROVOCATIONS
 from tests.chaos.run import QUIET_WITHIN_S, Plan, run
+from tests.chaos.stack import TARGETS
 
 
 def main() -> int:

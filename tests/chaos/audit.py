@@ -8,7 +8,7 @@ from fractions import Fraction
 from uuid import UUID
 
 from codexflow.catalogue.schema import Catalogue
-from tests.chaos.books import Books, RollupKey, RollupSums, Row
+from tests.chaos.records import Records, RollupKey, RollupSums, Row
 from tests.chaos.traffic import Caller, Seen
 
 EPOCH = date(1970, 1, 1)
@@ -53,7 +53,7 @@ class Report:
 
 
 def audit(
-    books: Books,
+    records: Records,
     seen: Sequence[Seen],
     callers: Sequence[Caller],
     catalogue: Catalogue,
@@ -71,38 +71,38 @@ def audit(
     Calls that began inside `forgettable_ms` (Unix, in pairs) are only counted when nothing knows of them: their gateway
     died together with what Valkey remembered, and nobody saw their end.
     """
-    unknown = list(_every_upstream_call_has_a_row(books))
+    unknown = list(_every_upstream_call_has_a_row(records))
     forgotten = [each for each in unknown if not any(since <= each.at_ms <= until for since, until in forgettable_ms)]
     margins = {caller.key_id: caller.margin_bp for caller in callers}
     findings = [
-        *_rows_are_unique(books.rows),
-        *_complete_answers_are_recorded(books, seen),
-        *_usage_is_the_upstreams(books),
-        *_costs_follow_from_usage(books.rows, catalogue, margins),
+        *_rows_are_unique(records.rows),
+        *_complete_answers_are_recorded(records, seen),
+        *_usage_is_the_upstreams(records),
+        *_costs_follow_from_usage(records.rows, catalogue, margins),
         *forgotten,
-        *_rollups("daily rollup", books.days, books.rows, lambda row: row.day),
-        *_rollups("hourly rollup", books.hours, books.rows, _hour_of),
-        *_ledger(books),
-        *_accounts(books),
-        *_spend(books),
-        *_counters(books),
-        *_nothing_is_left(books),
-        *_quotas_hold(books.rows, callers, seen, quota_slack),
-        *_outages_are_bounded(books.rows, callers, outages),
+        *_rollups("daily rollup", records.days, records.rows, lambda row: row.day),
+        *_rollups("hourly rollup", records.hours, records.rows, _hour_of),
+        *_ledger(records),
+        *_accounts(records),
+        *_spend(records),
+        *_counters(records),
+        *_nothing_is_left(records),
+        *_quotas_hold(records.rows, callers, seen, quota_slack),
+        *_outages_are_bounded(records.rows, callers, outages),
     ]
-    return Report(findings, {**_facts(books, seen), "calls forgotten": len(unknown)})
+    return Report(findings, {**_facts(records, seen), "calls forgotten": len(unknown)})
 
 
-def _facts(books: Books, seen: Sequence[Seen]) -> dict[str, object]:
+def _facts(records: Records, seen: Sequence[Seen]) -> dict[str, object]:
     complete = [each for each in seen if each.is_complete and each.status == 200]
     return {
         "requests sent": len(seen),
         "complete": f"{len(complete)} ({sum(each.is_stream for each in complete)} streams)",
-        "rows": len(books.rows),
-        "rows by source": dict(Counter(row.source for row in books.rows)),
-        "rows by rank": dict(Counter(row.usage_rank for row in books.rows)),
-        "corrected rows": sum(row.revision > 1 for row in books.rows),
-        "charged (nano-USD)": sum(row.cost_nanos for row in books.rows),
+        "rows": len(records.rows),
+        "rows by source": dict(Counter(row.source for row in records.rows)),
+        "rows by rank": dict(Counter(row.usage_rank for row in records.rows)),
+        "corrected rows": sum(row.revision > 1 for row in records.rows),
+        "charged (nano-USD)": sum(row.cost_nanos for row in records.rows),
     }
 
 
@@ -112,8 +112,8 @@ def _rows_are_unique(rows: Sequence[Row]) -> Iterator[Finding]:
             yield Finding("one row a request", f"{request_id} has {times}")
 
 
-def _complete_answers_are_recorded(books: Books, seen: Iterable[Seen]) -> Iterator[Finding]:
-    rows = {row.request_id: row for row in books.rows}
+def _complete_answers_are_recorded(records: Records, seen: Iterable[Seen]) -> Iterator[Finding]:
+    rows = {row.request_id: row for row in records.rows}
     for each in seen:
         if not (each.is_complete and each.status == 200):
             continue
@@ -128,12 +128,12 @@ def _complete_answers_are_recorded(books: Books, seen: Iterable[Seen]) -> Iterat
             yield Finding("a complete answer is billed as seen", f"its caller read {each.usage}: {row}")
 
 
-def _usage_is_the_upstreams(books: Books) -> Iterator[Finding]:
+def _usage_is_the_upstreams(records: Records) -> Iterator[Finding]:
     """What is billed on the provider's word is what the provider has in its own ledger."""
-    for row in books.rows:
+    for row in records.rows:
         if row.usage_rank < RANK_PROVIDER:
             continue
-        call = books.upstream.get(f"{row.request_id}.{books.won_attempts.get(row.request_id, 0)}")
+        call = records.upstream.get(f"{row.request_id}.{records.won_attempts.get(row.request_id, 0)}")
         if call is None:
             yield Finding("usage is the upstream's", f"the upstream knows no such call: {row}")
         elif (call.model, call.prompt_tokens, call.completion_tokens) != (
@@ -158,9 +158,9 @@ def _costs_follow_from_usage(rows: Iterable[Row], catalogue: Catalogue, margins:
             yield Finding("cost is usage times price", f"expected {expected}: {row}")
 
 
-def _every_upstream_call_has_a_row(books: Books) -> Iterator[Finding]:
-    known = {row.request_id for row in books.rows}
-    for call_id, call in books.upstream.items():
+def _every_upstream_call_has_a_row(records: Records) -> Iterator[Finding]:
+    known = {row.request_id for row in records.rows}
+    for call_id, call in records.upstream.items():
         request_id = UUID(call_id.partition(".")[0])
         if request_id not in known:
             yield Finding("no call is forgotten", f"{call_id}: {call}", request_id.int >> 80)
@@ -200,12 +200,12 @@ def _rollups(
             yield Finding(f"{kind} equals its rows", f"{key.bucket} {key.model} {key.stage}: {has}, rows say {wanted}")
 
 
-def _ledger(books: Books) -> Iterator[Finding]:
+def _ledger(records: Records) -> Iterator[Finding]:
     lines = defaultdict(list)
-    for line in books.ledger:
+    for line in records.ledger:
         if line.request_id is not None:
             lines[line.request_id].append(line)
-    costs = {row.request_id: row.cost_nanos for row in books.rows}
+    costs = {row.request_id: row.cost_nanos for row in records.rows}
     for request_id in costs.keys() | lines.keys():
         entries = lines.get(request_id, [])
         charged = -sum(each.amount_nanos for each in entries)
@@ -219,16 +219,16 @@ def _ledger(books: Books) -> Iterator[Finding]:
             yield Finding("one settlement a request", f"{request_id}: {entries}")
 
 
-def _accounts(books: Books) -> Iterator[Finding]:
+def _accounts(records: Records) -> Iterator[Finding]:
     spent: Counter[UUID] = Counter()
     credit: Counter[UUID] = Counter()
-    for line in books.ledger:
+    for line in records.ledger:
         if line.request_id is None:
             credit[line.organization_id] += line.amount_nanos
         else:
             spent[line.organization_id] -= line.amount_nanos
-    for organization_id in {*books.accounts, *spent, *credit}:
-        account = books.accounts.get(organization_id)
+    for organization_id in {*records.accounts, *spent, *credit}:
+        account = records.accounts.get(organization_id)
         if account is None or account != (credit[organization_id], spent[organization_id]):
             yield Finding(
                 "account equals its ledger",
@@ -236,27 +236,27 @@ def _accounts(books: Books) -> Iterator[Finding]:
             )
 
 
-def _spend(books: Books) -> Iterator[Finding]:
+def _spend(records: Records) -> Iterator[Finding]:
     requests: Counter[tuple[UUID, UUID, date]] = Counter()
     costs: Counter[tuple[UUID, UUID, date]] = Counter()
-    for row in books.rows:
+    for row in records.rows:
         requests[row.organization_id, row.key_id, row.day] += 1
         costs[row.organization_id, row.key_id, row.day] += row.cost_nanos
-    for key in requests.keys() | books.spend.keys():
-        has = books.spend.get(key)
+    for key in requests.keys() | records.spend.keys():
+        has = records.spend.get(key)
         if has != (requests[key], costs[key]):
             yield Finding("daily spend equals its rows", f"{key}: {has}, rows say {(requests[key], costs[key])}")
 
 
-def _counters(books: Books) -> Iterator[Finding]:
+def _counters(records: Records) -> Iterator[Finding]:
     """The limiter's counters of organizations and keys against the rows."""
-    today = EPOCH + timedelta(days=books.redis_day)
+    today = EPOCH + timedelta(days=records.redis_day)
     month = today.year * 12 + today.month - 1
-    for (kind, owner), scope in books.scopes.items():
-        rows = [row for row in books.rows if owner == (row.organization_id if kind == "o" else row.key_id)]
+    for (kind, owner), scope in records.scopes.items():
+        rows = [row for row in records.rows if owner == (row.organization_id if kind == "o" else row.key_id)]
         wanted = {"spent": sum(row.cost_nanos for row in rows)}
         has = {"spent": scope.spent_nanos}
-        if scope.day == books.redis_day:
+        if scope.day == records.redis_day:
             of_today = [row for row in rows if row.day == today]
             wanted |= {"requests": len(of_today), "day": sum(row.cost_nanos for row in of_today)}
             has |= {"requests": scope.requests, "day": scope.day_nanos}
@@ -268,12 +268,12 @@ def _counters(books: Books) -> Iterator[Finding]:
             yield Finding("limiter equals PostgreSQL", f"{kind}:{owner}: {has}, rows say {wanted}")
 
 
-def _nothing_is_left(books: Books) -> Iterator[Finding]:
-    for name, count in books.leftovers.items():
+def _nothing_is_left(records: Records) -> Iterator[Finding]:
+    for name, count in records.leftovers.items():
         if count:
             yield Finding("nothing is left behind", f"{name}: {count}")
-    if books.dead_letters:
-        yield Finding("nothing is left behind", f"dead letters: {books.dead_letters}")
+    if records.dead_letters:
+        yield Finding("nothing is left behind", f"dead letters: {records.dead_letters}")
 
 
 def _quotas_hold(

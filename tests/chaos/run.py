@@ -1,7 +1,7 @@
 """One run: start the house, let the callers call, kill, wait until all is quiet, audit.
 
 An outage of PostgreSQL is simulated in the house's time: leases, heartbeats, the journal and the patience with cached
-keys are FASTER than in production by one factor (house.py), so PostgreSQL is killed and stays away for as much less.
+keys are FASTER than in production by one factor (stack.py), so PostgreSQL is killed and stays away for as much less.
 Ten minutes are 120 s: as many segments of the journal close, as many heartbeats pass and cached keys are as far from
 their end as in production. Calls come as fast as in any run, so the backlog is that of a slow hour, not of a busy one;
 bench/logs.py measures a long one. During an outage every call must be served as before.
@@ -23,9 +23,9 @@ from codexflow.catalogue.schema import parse
 from codexflow.env import Env
 from codexflow.lib.clock import monotonic_s, now_ms
 from tests.chaos.audit import Finding, Report, audit
-from tests.chaos.books import Books, Row, read_database, read_journal, read_redis, read_upstream
-from tests.chaos.house import CUT_S, FASTER, TARGETS, Death, MortalHouse
 from tests.chaos.provocations import PROVOCATIONS
+from tests.chaos.records import Records, Row, read_database, read_journal, read_redis, read_upstream
+from tests.chaos.stack import CUT_S, FASTER, TARGETS, ChaosStack, Death
 from tests.chaos.traffic import Seen, Traffic
 
 DOWN_S = (0.0, 0.5, 2.0)
@@ -67,108 +67,108 @@ class Plan:
 
 def run(plan: Plan, log: Path) -> Report:
     """Do it and audit. Raises DevError when the house cannot even be started."""
-    with MortalHouse(log, cuts_tail=plan.cuts_tail) as house:
-        house.start()
-        _say(f"seed {plan.seed}: house on port {house.port}, {plan.rate:g} requests/s; log: {log}")
-        traffic = Traffic(house.port, house.callers, rate=plan.rate, seed=plan.seed)
+    with ChaosStack(log, cuts_tail=plan.cuts_tail) as stack:
+        stack.start()
+        _say(f"seed {plan.seed}: house on port {stack.port}, {plan.rate:g} requests/s; log: {log}")
+        traffic = Traffic(stack.port, stack.callers, rate=plan.rate, seed=plan.seed)
         traffic.start()
         began_s = monotonic_s()
-        house.pump(WARM_UP_S)
-        _kill(house, plan)
-        outage_ms = _without_postgres(house, plan.postgres_down_s / FASTER)
+        stack.pump(WARM_UP_S)
+        _kill(stack, plan)
+        outage_ms = _without_postgres(stack, plan.postgres_down_s / FASTER)
         for name in plan.provocations:
-            PROVOCATIONS[name](house, traffic)
-        house.pump(WARM_UP_S)
+            PROVOCATIONS[name](stack, traffic)
+        stack.pump(WARM_UP_S)
         traffic.stop()
         took_s = monotonic_s() - began_s
-        _say(f"{dict(house.killed)} killed in {took_s:.0f} s; callers saw {traffic.statuses()}")
-        quiet_s = _until_quiet(house, plan.quiet_within_s)
-        report = _audited(house, traffic, plan, outage_ms, is_quiet=quiet_s <= plan.quiet_within_s)
+        _say(f"{dict(stack.killed)} killed in {took_s:.0f} s; callers saw {traffic.statuses()}")
+        quiet_s = _until_quiet(stack, plan.quiet_within_s)
+        report = _audited(stack, traffic, plan, outage_ms, is_quiet=quiet_s <= plan.quiet_within_s)
         report.facts |= {
             "seed": plan.seed,
-            "kills": dict(house.killed),
+            "kills": dict(stack.killed),
             "requests a second": round(len(traffic.seen) / max(traffic.seconds, 0.1), 1),
-            "bytes cut from the AOF": house.bytes_cut,
+            "bytes cut from the AOF": stack.bytes_cut,
             "quiet after (s)": round(quiet_s, 1),
         }
         return report
 
 
-def _kill(house: MortalHouse, plan: Plan) -> None:
+def _kill(stack: ChaosStack, plan: Plan) -> None:
     draw = Random(plan.seed)  # noqa: S311 - a repeatable plan
     empty_at = plan.kills * 2 // 3
     for number in range(plan.kills):
         target = draw.choice(plan.targets)
         down_s = draw.choice(DOWN_S)
         if plan.empties_once and number == empty_at:
-            target, house.empties_next = "valkey", True
+            target, stack.empties_next = "valkey", True
         if number % LONG_DOWN_EVERY == LONG_DOWN_EVERY // 2:
             down_s = LONG_DOWN_S
-        house.kill(target, down_s=down_s)
-        house.pump(draw.uniform(*PAUSE_S))
+        stack.kill(target, down_s=down_s)
+        stack.pump(draw.uniform(*PAUSE_S))
 
 
-def _without_postgres(house: MortalHouse, down_s: float) -> range:
+def _without_postgres(stack: ChaosStack, down_s: float) -> range:
     """PostgreSQL away for so long, with everything else as it should be. Returns when (Unix, ms)."""
     if not down_s:
         return range(0)
-    while not house.is_whole():
-        house.pump(LOOK_S)
-    house.pump(WARM_UP_S)
+    while not stack.is_whole():
+        stack.pump(LOOK_S)
+    stack.pump(WARM_UP_S)
     since_ms = now_ms()
-    house.kill("postgres", down_s=down_s)
-    house.pump(down_s)
+    stack.kill("postgres", down_s=down_s)
+    stack.pump(down_s)
     return range(since_ms, now_ms())
 
 
-def _until_quiet(house: MortalHouse, within_s: float) -> float:
+def _until_quiet(stack: ChaosStack, within_s: float) -> float:
     """Wait until every process is back and nothing is under way; returns how long that took."""
     began_s = monotonic_s()
     while monotonic_s() - began_s < within_s:
-        house.pump(LOOK_S)
-        if not house.is_whole():
+        stack.pump(LOOK_S)
+        if not stack.is_whole():
             continue
-        books = Books()
+        records = Records()
         try:
-            _read_passing(house, books)
+            _read_passing(stack, records)
         except RedisError:
             continue
-        if not any(books.leftovers.values()):
+        if not any(records.leftovers.values()):
             return monotonic_s() - began_s
     return inf
 
 
-def _audited(house: MortalHouse, traffic: Traffic, plan: Plan, outage_ms: range, *, is_quiet: bool) -> Report:
+def _audited(stack: ChaosStack, traffic: Traffic, plan: Plan, outage_ms: range, *, is_quiet: bool) -> Report:
     """The audit. Once all is quiet only the limiter's counters may still be on their way to agreement."""
-    catalogue = parse(Env.read(house.environ).config_path.read_text(), source="models.yaml")
-    killed = house.killed
+    catalogue = parse(Env.read(stack.environ).config_path.read_text(), source="models.yaml")
+    killed = stack.killed
     # What may be admitted above a daily limit: what a Valkey had counted that was taken from it. Without a cut that
     # is what it had answered and not yet written, a moment.
-    lost_s = (1.0 if plan.cuts_tail else 0.25) * killed["valkey"] + 3.0 * sum(each.is_emptied for each in house.deaths)
-    entries = _upstream_ledger(house)
+    lost_s = (1.0 if plan.cuts_tail else 0.25) * killed["valkey"] + 3.0 * sum(each.is_emptied for each in stack.deaths)
+    entries = _upstream_ledger(stack)
     began_s = monotonic_s()
     while True:
-        books = Books()
-        read_upstream(entries, books)
-        _read_passing(house, books)
-        with psycopg.connect(house.addresses["database_url"]) as connection, connection.cursor() as cursor:
+        records = Records()
+        read_upstream(entries, records)
+        _read_passing(stack, records)
+        with psycopg.connect(stack.addresses["database_url"]) as connection, connection.cursor() as cursor:
             connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
-            read_database(cursor, books)
+            read_database(cursor, records)
         report = audit(
-            books,
+            records,
             traffic.seen,
-            house.callers,
+            stack.callers,
             catalogue,
             # A gateway that begins anew during an outage knows nothing of what its predecessor let in.
             outages=1 + killed["valkey"] + killed["web"],
             quota_slack=lost_s / traffic.seconds,
-            forgettable_ms=forgettable_ms(house.deaths, LATE_S + (CUT_S if plan.cuts_tail else 0.0)),
+            forgettable_ms=forgettable_ms(stack.deaths, LATE_S + (CUT_S if plan.cuts_tail else 0.0)),
         )
-        report.findings += calls_refused(traffic.seen, books.rows, outage_ms)
+        report.findings += calls_refused(traffic.seen, records.rows, outage_ms)
         patience_s = AGREE_WITHIN_S if report.kinds <= PASSING else STANDS_AFTER_S
         if report.is_clean or not is_quiet or monotonic_s() > began_s + patience_s:
             return report
-        house.pump(LOOK_S)
+        stack.pump(LOOK_S)
 
 
 def calls_refused(seen: Iterable[Seen], rows: Iterable[Row], outage_ms: range) -> list[Finding]:
@@ -209,14 +209,14 @@ def forgettable_ms(deaths: Sequence[Death], late_s: float) -> list[tuple[int, in
     return found
 
 
-def _read_passing(house: MortalHouse, books: Books) -> None:
-    with Redis.from_url(house.addresses["redis_url"], socket_timeout=5) as redis:
-        read_redis(redis, "cfx", books)
-    read_journal(house.home.path / "journal", books)
+def _read_passing(stack: ChaosStack, records: Records) -> None:
+    with Redis.from_url(stack.addresses["redis_url"], socket_timeout=5) as redis:
+        read_redis(redis, "cfx", records)
+    read_journal(stack.home.path / "journal", records)
 
 
-def _upstream_ledger(house: MortalHouse) -> list[dict[str, object]]:
-    request = Request(f"{house.upstream_url}/demo/ledger", headers={"Authorization": f"Bearer {house.upstream_key}"})  # noqa: S310 - loopback
+def _upstream_ledger(stack: ChaosStack) -> list[dict[str, object]]:
+    request = Request(f"{stack.upstream_url}/demo/ledger", headers={"Authorization": f"Bearer {stack.upstream_key}"})  # noqa: S310 - loopback
     with urlopen(request, timeout=60) as answer:  # noqa: S310 - loopback
         entries: list[dict[str, object]] = json.load(answer)["entries"]
     return entries

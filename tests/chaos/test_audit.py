@@ -23,9 +23,9 @@ from logs.pipeline.events import RANK_PROVIDER, AttemptFact, UsageEvent
 from logs.pipeline.reconcile import reconcile
 from logs.pipeline.settlement import settle_event
 from tests.chaos.audit import Report, audit
-from tests.chaos.books import Books, UpstreamCall, read_database, read_journal, read_redis
-from tests.chaos.house import Death, caller_of
+from tests.chaos.records import Records, UpstreamCall, read_database, read_journal, read_redis
 from tests.chaos.run import calls_refused, forgettable_ms
+from tests.chaos.stack import Death, caller_of
 from tests.chaos.tenants import make
 from tests.chaos.traffic import Caller, Seen
 
@@ -63,13 +63,13 @@ class Story:
         payer = Payer.of(self.prefix, caller.organization_id, caller.key_id)
         return payer.scopes["ok".index(kind)]
 
-    def read(self) -> Books:
-        books = Books(upstream=dict(self.upstream))
+    def read(self) -> Records:
+        records = Records(upstream=dict(self.upstream))
         with connection.cursor() as cursor:
-            read_database(cursor, books)
-        read_redis(self.redis, self.prefix, books)
-        read_journal(self.journal, books)
-        return books
+            read_database(cursor, records)
+        read_redis(self.redis, self.prefix, records)
+        read_journal(self.journal, records)
+        return records
 
     def audited(self) -> Report:
         return audit(self.read(), self.seen, self.callers, directory.current())
@@ -310,6 +310,6 @@ def test_an_outage_is_noticed_when_a_call_is_not_let_in(story: Story) -> None:
 
 
 def test_a_row_that_is_there_twice_is_noticed(story: Story) -> None:
-    books = story.read()
-    books.rows.append(books.rows[0])
-    assert "one row a request" in audit(books, story.seen, story.callers, directory.current()).kinds
+    records = story.read()
+    records.rows.append(records.rows[0])
+    assert "one row a request" in audit(records, story.seen, story.callers, directory.current()).kinds

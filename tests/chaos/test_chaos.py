@@ -1,4 +1,7 @@
-"""Kills at random, and an audit that must find nothing. Every run has a new seed; a failure prints it."""
+"""Kills at random, and an audit that must find nothing: a cut of `make chaos-nightly` of about five minutes.
+
+The run's seed chooses the kills and the guard that is taken away; a failure prints it.
+"""
 
 import subprocess
 import sys
@@ -8,13 +11,19 @@ import pytest
 
 from codexflow.env import REPOSITORY
 from tests.chaos.guards import GUARDS, GuardGone, mutate
+from tests.seeds import seed_of
 
 pytestmark = [pytest.mark.chaos, pytest.mark.xdist_group("chaos")]
 WITHIN_S = 900
 
 
+@pytest.fixture
+def seed(pytestconfig: pytest.Config) -> int:
+    return seed_of(pytestconfig)
+
+
 def chaos(log: Path, *options: str) -> None:
-    """A run of its own process: it must end by itself, with a clean audit."""
+    """Run it as a process of its own: it must end by itself, with a clean audit. Its output names the seed."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.chaos", "--log", str(log), *options],
         cwd=REPOSITORY,
@@ -33,29 +42,33 @@ def _last_of(log: Path, lines: int = 60) -> str:
     return "\n".join(line for line in said if '"level": "info"' not in line)[-200 * lines :]
 
 
-def test_forty_kills_lose_nothing_and_charge_nothing_twice(tmp_path: Path) -> None:
-    chaos(tmp_path / "chaos.log", "--kills", "40")
+def test_random_kills_lose_nothing_and_charge_nothing_twice(tmp_path: Path, seed: int) -> None:
+    chaos(tmp_path / "chaos.log", "--kills", "15", "--seed", str(seed))
 
 
-def test_valkeys_last_second_and_all_of_its_data_may_be_lost(tmp_path: Path) -> None:
-    chaos(tmp_path / "chaos.log", "--kills", "9", "--targets", "valkey,web", "--cut-tail", "--empty-once")
+def test_valkeys_last_second_and_all_of_its_data_may_be_lost(tmp_path: Path, seed: int) -> None:
+    losses = ("--targets", "valkey,web", "--cut-tail", "--empty-once")
+    chaos(tmp_path / "chaos.log", "--kills", "6", "--seed", str(seed), *losses)
 
 
-def test_ten_minutes_without_postgres_are_not_noticed(tmp_path: Path) -> None:
-    """A quarter of them here; `make chaos-nightly` takes them all."""
-    chaos(tmp_path / "chaos.log", "--kills", "0", "--postgres-down-s", "150")
+def test_minutes_without_postgres_are_not_noticed(tmp_path: Path, seed: int) -> None:
+    """A little over one here; `make chaos-nightly` takes ten."""
+    chaos(tmp_path / "chaos.log", "--kills", "0", "--seed", str(seed), "--postgres-down-s", "75")
 
 
-def test_the_audit_notices_every_guard_that_is_taken_away() -> None:
+def test_the_audit_notices_a_guard_that_is_taken_away(seed: int) -> None:
+    """One of them, by the seed; `make chaos-nightly` takes each away once."""
+    guard = GUARDS[seed % len(GUARDS)]
     done = subprocess.run(
-        [sys.executable, "-m", "tests.chaos.guards"],
+        [sys.executable, "-m", "tests.chaos.guards", "--only", guard.name, "--seed", str(seed)],
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
         timeout=WITHIN_S,
         check=False,
     )
-    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    assert done.returncode == 0, f"seed {seed}: {done.stdout}\n{done.stderr}"
+    assert f"without {guard.name}: the audit noticed" in done.stdout
 
 
 def test_every_guard_is_where_its_mutation_looks_for_it(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from codexflow.dev.litellm import CONFIG as LITELLM_CONFIG
-from codexflow.dev.smoke import SmokeFailed, house
+from codexflow.dev.smoke import SmokeFailed, running_installation
 from codexflow.lib.clock import monotonic_s, now
 from tests.clients import install
 from tests.clients.box import ClientFailed, boxed
@@ -45,7 +45,7 @@ def main() -> int:
         with (
             tempfile.TemporaryDirectory(prefix="cfx-clients-") as home,
             _upstream(with_litellm=args.litellm) as upstream,
-            house(Path(home), **upstream) as quickstart,
+            running_installation(Path(home), **upstream) as quickstart,
         ):
             tried = [_tried(name, trial, quickstart) for name, trial in chosen.items()]
     except SmokeFailed as exc:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from codexflow.lib.clock import monotonic_s
 from tests.fuzz.run import fuzz
-from tests.support.mini_stack import beside, small_house, unbreakable_models, web_pid
+from tests.support.mini_stack import beside, mini_stack, unbreakable_models, web_pid
 
 MOST_GROWN_KB = 50 * 1024
 SHOWN = 40
@@ -23,12 +23,12 @@ def main() -> int:
     sys.stdout.write(f"fuzz: seed {options.seed}; log: {options.log}\n")
     with tempfile.TemporaryDirectory() as folder:
         models = unbreakable_models(Path(folder))
-        with small_house(options.log, CFX_CONFIG_PATH=str(models)) as (house, keys):
+        with mini_stack(options.log, CFX_CONFIG_PATH=str(models)) as (stack, keys):
             began_s = monotonic_s()
-            url, pid = f"http://127.0.0.1:{house.port}", web_pid(house)
-            outcome = beside(house, fuzz(url, keys["good"], bodies=options.bodies, seed=options.seed, pid=pid))
+            url, pid = f"http://127.0.0.1:{stack.port}", web_pid(stack)
+            outcome = beside(stack, fuzz(url, keys["good"], bodies=options.bodies, seed=options.seed, pid=pid))
             took_s = monotonic_s() - began_s
-            is_alive = web_pid(house) == pid
+            is_alive = web_pid(stack) == pid
     tracebacks = options.log.read_text(errors="replace").count("Traceback (most recent call last)")
     shown = outcome.failures[SHOWN:]
     del outcome.failures[SHOWN:]

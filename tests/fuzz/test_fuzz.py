@@ -1,13 +1,15 @@
-"""A short run of the fuzz on the live house, each time with other bodies; a failure prints their seed."""
+"""A short fuzz run on the live servers, with the bodies of the run's seed; a failure prints it."""
 
 import asyncio
-import secrets
+
+import pytest
 
 from keys.tests.factories import a_key
 from tests.fuzz.bodies import SEEDS, body_of
 from tests.fuzz.run import fuzz
 from tests.gateway.test_surfaces import WAYS
-from tests.support.live import Gateway, Live
+from tests.seeds import seed_of
+from tests.support.installation import Gateway, Installation
 
 BODIES = 1_500
 MOST_GROWN_KB = 50 * 1024
@@ -24,12 +26,14 @@ def test_the_same_number_is_the_same_body() -> None:
         assert len(set(bodies)) > 10
 
 
-def test_no_body_makes_the_gateway_fail_or_grow(live: Live, unbreakable: Gateway) -> None:
-    seed = secrets.randbelow(1_000_000)
+def test_no_body_makes_the_gateway_fail_or_grow(
+    running: Installation, unbreakable: Gateway, pytestconfig: pytest.Config
+) -> None:
+    seed = seed_of(pytestconfig)
     work = fuzz(unbreakable.url, a_key().plain, bodies=BODIES, seed=seed, pid=unbreakable.process.pid)
     outcome = asyncio.run(work)
     assert not outcome.failures, outcome.text()
-    assert outcome.grown_kb < MOST_GROWN_KB, outcome.text()
+    assert outcome.grown_kb < MOST_GROWN_KB, f"seed {seed}: {outcome.text()}"
     assert "Traceback" not in unbreakable.log.read_text()
     # Most are refused at once, but the way to the upstream is tried as well.
     for path, counts in outcome.counts.items():

@@ -15,7 +15,8 @@ from keys import invalidation
 from keys.services import revoke_key
 from keys.tests.factories import a_key, with_another_secret
 from routing.surfaces.table import COUNT_TOKENS, SURFACES
-from tests.support.live import Live
+from tests.support.examples import examples
+from tests.support.installation import Installation
 from tests.support.waiting import until
 
 REFUSAL = {
@@ -36,28 +37,28 @@ def is_refused(response: httpx.Response) -> bool:
     )
 
 
-def call(live: Live, headers: dict[str, str]) -> httpx.Response:
+def call(running: Installation, headers: dict[str, str]) -> httpx.Response:
     body = {"messages": [{"role": "user", "content": "Hello"}]}
-    return httpx.post(f"{live.url}/v1/chat/completions", json=body, headers=headers, timeout=30)
+    return httpx.post(f"{running.url}/v1/chat/completions", json=body, headers=headers, timeout=30)
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(60), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     presented=st.one_of(st.none(), st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=80))
 )
-def test_only_a_key_that_was_issued_is_valid(live: Live, presented: str | None) -> None:
+def test_only_a_key_that_was_issued_is_valid(running: Installation, presented: str | None) -> None:
     """Property 1: Authentication Validation. Whatever else is presented, the one answer is 401."""
-    assert is_refused(call(live, {} if presented is None else {"Authorization": f"Bearer {presented}"}))
+    assert is_refused(call(running, {} if presented is None else {"Authorization": f"Bearer {presented}"}))
 
 
-def test_an_issued_key_is_valid_in_both_headers(live: Live) -> None:
+def test_an_issued_key_is_valid_in_both_headers(running: Installation) -> None:
     """Property 1: Authentication Validation."""
     key = a_key().plain
-    assert call(live, {"Authorization": f"Bearer {key}"}).status_code == 200
-    assert call(live, {"x-api-key": key}).status_code == 200
+    assert call(running, {"Authorization": f"Bearer {key}"}).status_code == 200
+    assert call(running, {"x-api-key": key}).status_code == 200
 
 
-def test_every_key_that_does_not_work_gets_the_same_answer(live: Live) -> None:
+def test_every_key_that_does_not_work_gets_the_same_answer(running: Installation) -> None:
     """Property 1: Authentication Validation. Nobody can tell a wrong secret from a revoked key."""
     good, revoked, unknown = a_key(), a_key(), a_key()
     revoke_key(revoked.row)
@@ -68,7 +69,7 @@ def test_every_key_that_does_not_work_gets_the_same_answer(live: Live) -> None:
     mistyped = good.plain[:-1] + ("A" if good.plain[-1] != "A" else "B")
     guessed = with_another_secret(good.plain)
     presented = (guessed, mistyped, revoked.plain, expired.plain, elsewhere.plain, unknown.plain)
-    with httpx.Client(base_url=live.url) as client:
+    with httpx.Client(base_url=running.url) as client:
         for surface in (*SURFACES, COUNT_TOKENS):
             answers = [client.post(surface.path, json={}, headers={"x-api-key": key}) for key in presented]
             (status,) = {response.status_code for response in answers}
@@ -77,19 +78,19 @@ def test_every_key_that_does_not_work_gets_the_same_answer(live: Live) -> None:
             assert (status, b"Invalid API key" in body, dict(headers)["www-authenticate"]) == (401, True, "Bearer")
 
 
-def test_a_revoked_key_is_refused_within_a_second(live: Live) -> None:
+def test_a_revoked_key_is_refused_within_a_second(running: Installation) -> None:
     key = a_key()
-    assert live.post(key.plain).status_code == 200
+    assert running.post(key.plain).status_code == 200
     revoke_key(key.row)
-    until(lambda: is_refused(live.post(key.plain)), within_s=1, what="refusal")
+    until(lambda: is_refused(running.post(key.plain)), within_s=1, what="refusal")
 
 
-def test_a_suspended_account_is_told_so(live: Live) -> None:
+def test_a_suspended_account_is_told_so(running: Installation) -> None:
     organization = an_organization(owner=a_user())
     key = a_key(organization)
     organization.is_active = False
     organization.save()
-    response = live.post(key.plain)
+    response = running.post(key.plain)
     assert (response.status_code, response.json()["error"]["code"]) == (403, "account_suspended")
 
 
@@ -101,14 +102,14 @@ def test_a_suspended_account_is_told_so(live: Live) -> None:
     ],
 )
 def test_a_key_may_only_do_what_it_was_made_for(
-    live: Live, terms: dict[str, Any], headers: dict[str, str], code: str
+    running: Installation, terms: dict[str, Any], headers: dict[str, str], code: str
 ) -> None:
-    response = live.post(a_key(**terms).plain, headers=headers)
+    response = running.post(a_key(**terms).plain, headers=headers)
     assert (response.status_code, response.json()["error"]["code"]) == (403, code)
 
 
-def test_a_fallback_that_the_key_may_not_use_is_left_out(live: Live) -> None:
-    live.upstream.set_fault("503", model="deepseek-v3")
-    allowed = live.post(a_key(allowed_models=("deepseek-v3", "gpt-4o-mini")).plain, model="cfx-code")
+def test_a_fallback_that_the_key_may_not_use_is_left_out(running: Installation) -> None:
+    running.upstream.set_fault("503", model="deepseek-v3")
+    allowed = running.post(a_key(allowed_models=("deepseek-v3", "gpt-4o-mini")).plain, model="cfx-code")
     assert allowed.headers["x-cfx-model"] == "gpt-4o-mini"
-    assert live.post(a_key(allowed_models=("deepseek-v3",)).plain, model="cfx-code").status_code == 503
+    assert running.post(a_key(allowed_models=("deepseek-v3",)).plain, model="cfx-code").status_code == 503

@@ -18,7 +18,7 @@ from logs.content.store import content_of, name_of
 from logs.litellm.tests.factories import a_payload
 from logs.models import RequestContent, RequestLog
 from tests.gateway.test_surfaces import STREAMING, Way
-from tests.support.live import Gateway, Live
+from tests.support.installation import Gateway, Installation
 from tests.support.waiting import until
 
 HOOK_KEY = "content-hook-key"
@@ -28,24 +28,24 @@ def a_marker() -> str:
     return f"planted{random_id().hex}"
 
 
-def wanted(live: Live, key: IssuedKey, *, days: int = 1) -> None:
+def wanted(running: Installation, key: IssuedKey, *, days: int = 1) -> None:
     """The organization wants prompts and answers kept, and every gateway has heard of it."""
     set_content_retention(key.row.organization, days=days)
     # The announcement is heard within moments; a call tells when.
-    until(lambda: bool(days) == is_kept(live, key), within_s=20, what="gateways that know")
+    until(lambda: bool(days) == is_kept(running, key), within_s=20, what="gateways that know")
 
 
-def is_kept(live: Live, key: IssuedKey) -> bool:
+def is_kept(running: Installation, key: IssuedKey) -> bool:
     """Whether the gateway hands on what this call says."""
-    before = handed_on(live)
-    live.row_of(live.post(key.plain, model="gpt-4o-mini"))
-    return handed_on(live) > before
+    before = handed_on(running)
+    running.row_of(running.post(key.plain, model="gpt-4o-mini"))
+    return handed_on(running) > before
 
 
-def handed_on(live: Live) -> int:
+def handed_on(running: Installation) -> int:
     """How many contents have ever been in the stream: there they are compressed, and not for long."""
-    stream = name_of(live.prefix)
-    told: Any = live.redis.xinfo_stream(stream) if live.redis.exists(stream) else {}
+    stream = name_of(running.prefix)
+    told: Any = running.redis.xinfo_stream(stream) if running.redis.exists(stream) else {}
     return int(told.get("entries-added", 0))
 
 
@@ -58,25 +58,25 @@ def kept(key: IssuedKey, request_id: str) -> Texts:
     return until(found, what=f"content of {request_id}")
 
 
-def in_redis(live: Live, word: str) -> list[bytes]:
+def in_redis(running: Installation, word: str) -> list[bytes]:
     """Keys of the house that hold the word, as it is or packed into a stream's entry."""
     found = []
-    for key in live.redis.scan_iter(match=f"{live.prefix}*", count=1_000):
-        dumped: Any = live.redis.dump(key)
-        if dumped is not None and word.encode() in _plain(live, key) + dumped:
+    for key in running.redis.scan_iter(match=f"{running.prefix}*", count=1_000):
+        dumped: Any = running.redis.dump(key)
+        if dumped is not None and word.encode() in _plain(running, key) + dumped:
             found.append(key)
     return found
 
 
-def _plain(live: Live, key: bytes) -> bytes:
-    kind: Any = live.redis.type(key)
+def _plain(running: Installation, key: bytes) -> bytes:
+    kind: Any = running.redis.type(key)
     readers: dict[bytes, Callable[[bytes], Any]] = {
-        b"string": live.redis.get,
-        b"hash": live.redis.hgetall,
-        b"stream": live.redis.xrange,
-        b"set": live.redis.smembers,
-        b"zset": lambda name: live.redis.zrange(name, 0, -1),
-        b"list": lambda name: live.redis.lrange(name, 0, -1),
+        b"string": running.redis.get,
+        b"hash": running.redis.hgetall,
+        b"stream": running.redis.xrange,
+        b"set": running.redis.smembers,
+        b"zset": lambda name: running.redis.zrange(name, 0, -1),
+        b"list": lambda name: running.redis.lrange(name, 0, -1),
     }
     return repr(readers[kind](key)).encode()
 
@@ -96,32 +96,32 @@ def in_tables(word: str) -> list[str]:
     return found
 
 
-def in_files(live: Live, word: str) -> list[str]:
+def in_files(running: Installation, word: str) -> list[str]:
     """Logs, journals and whatever else the house has written."""
-    written = [path for path in live.folder.rglob("*") if path.is_file()]
-    assert live.gateway.log in written
+    written = [path for path in running.folder.rglob("*") if path.is_file()]
+    assert running.gateway.log in written
     return [str(path) for path in written if word.encode() in path.read_bytes()]
 
 
 @pytest.mark.parametrize("way", STREAMING, ids=lambda way: way.path)
-def test_by_default_nothing_is_kept_anywhere(live: Live, way: Way) -> None:
-    key, marker, before = a_key(), a_marker(), handed_on(live)
+def test_by_default_nothing_is_kept_anywhere(running: Installation, way: Way) -> None:
+    key, marker, before = a_key(), a_marker(), handed_on(running)
     for stream in (False, True):
         body = way.body(f"[[say:{marker}]]", stream=stream)
-        response = live.ask(key.plain, way.path, **body)
+        response = running.ask(key.plain, way.path, **body)
         assert stream or marker in response.text  # events may cut it in two
-        live.row_of(response)
-    assert handed_on(live) == before
+        running.row_of(response)
+    assert handed_on(running) == before
     assert not RequestContent.objects.filter(organization=key.row.organization).exists()
-    assert (in_redis(live, marker), in_tables(marker), in_files(live, marker)) == ([], [], [])
+    assert (in_redis(running, marker), in_tables(marker), in_files(running, marker)) == ([], [], [])
 
 
 @pytest.mark.parametrize("way", STREAMING, ids=lambda way: way.path)
-def test_where_it_is_wanted_both_are_kept_as_they_went_over_the_wire(live: Live, way: Way) -> None:
+def test_where_it_is_wanted_both_are_kept_as_they_went_over_the_wire(running: Installation, way: Way) -> None:
     key, marker = a_key(), a_marker()
-    wanted(live, key)
+    wanted(running, key)
     for stream in (False, True):
-        response = live.ask(key.plain, way.path, **way.body(f"[[say:{marker}]]", stream=stream))
+        response = running.ask(key.plain, way.path, **way.body(f"[[say:{marker}]]", stream=stream))
         texts = kept(key, response.headers["x-cfx-request-id"])
         assert texts.request == response.request.content.decode()
         assert texts.answer == response.text
@@ -130,20 +130,20 @@ def test_where_it_is_wanted_both_are_kept_as_they_went_over_the_wire(live: Live,
         assert not texts.is_request_cut
         assert not texts.is_answer_cut
     # Only in its table, where it is compressed, and on no other way.
-    assert (in_tables(marker), in_files(live, marker)) == ([], [])
-    assert until(lambda: in_redis(live, marker) == [], what="an empty stream")
+    assert (in_tables(marker), in_files(running, marker)) == ([], [])
+    assert until(lambda: in_redis(running, marker) == [], what="an empty stream")
 
 
-def test_who_may_read_it_by_the_api(live: Live) -> None:
+def test_who_may_read_it_by_the_api(running: Installation) -> None:
     ada, eve = a_key(), a_key()
-    wanted(live, ada)
-    response = live.say(ada.plain, "[[say:the-answer]] the-prompt", model="gpt-4o-mini", stream=True)
+    wanted(running, ada)
+    response = running.say(ada.plain, "[[say:the-answer]] the-prompt", model="gpt-4o-mini", stream=True)
     request_id = response.headers["x-cfx-request-id"]
     kept(ada, request_id)
-    live.row_of(response)
+    running.row_of(response)
 
     def ask(key: str) -> httpx.Response:
-        where = f"{live.url}/api/v1/requests/{request_id}/content"
+        where = f"{running.url}/api/v1/requests/{request_id}/content"
         return httpx.get(where, headers={"Authorization": f"Bearer {key}"})
 
     answer = ask(ada.plain)
@@ -157,46 +157,46 @@ def test_who_may_read_it_by_the_api(live: Live) -> None:
     assert (gone.status_code, gone.json()["error"]["code"]) == (404, "content_not_kept")
 
 
-def test_what_is_long_is_cut_and_goes_out_whole(live: Live) -> None:
+def test_what_is_long_is_cut_and_goes_out_whole(running: Installation) -> None:
     key = a_key()
-    wanted(live, key)
+    wanted(running, key)
     words = "word " * 70_000
-    response = live.say(key.plain, words, model="gpt-4o-mini")
+    response = running.say(key.plain, words, model="gpt-4o-mini")
     assert response.status_code == 200
     texts = kept(key, response.headers["x-cfx-request-id"])
     assert (texts.is_request_cut, texts.is_answer_cut) == (True, False)
     assert len(texts.request) == 256 * 1024
     assert response.request.content.decode().startswith(texts.request)
-    answer = live.say(key.plain, f"[[say:{words}]]", model="gpt-4o-mini", stream=True)
+    answer = running.say(key.plain, f"[[say:{words}]]", model="gpt-4o-mini", stream=True)
     texts = kept(key, answer.headers["x-cfx-request-id"])
     assert texts.is_answer_cut
     assert answer.text.endswith("[DONE]\n\n")
     assert answer.text.startswith(texts.answer)
 
 
-def test_a_broken_stream_and_a_refused_call_are_kept_as_far_as_they_came(live: Live) -> None:
+def test_a_broken_stream_and_a_refused_call_are_kept_as_far_as_they_came(running: Installation) -> None:
     key = a_key()
-    wanted(live, key)
-    cut = live.say(key.plain, "[[fault:cut after=5]]", model="gpt-4o-mini", stream=True)
+    wanted(running, key)
+    cut = running.say(key.plain, "[[fault:cut after=5]]", model="gpt-4o-mini", stream=True)
     assert kept(key, cut.headers["x-cfx-request-id"]).answer == cut.text
-    refused = live.say(key.plain, "[[fault:400]] the-prompt", model="gpt-4o-mini")
+    refused = running.say(key.plain, "[[fault:400]] the-prompt", model="gpt-4o-mini")
     texts = kept(key, refused.headers["x-cfx-request-id"])
     assert ("the-prompt" in texts.request, texts.answer) == (True, "")
 
 
-def test_turned_off_the_gateway_hands_nothing_on(live: Live) -> None:
+def test_turned_off_the_gateway_hands_nothing_on(running: Installation) -> None:
     key = a_key()
-    wanted(live, key)
-    wanted(live, key, days=0)
+    wanted(running, key)
+    wanted(running, key, days=0)
 
 
 # LiteLLM's webhook
 
 
 @pytest.fixture(scope="module")
-def listener(live_house: Live, django_db_blocker: Any) -> Any:
+def listener(installation: Installation, django_db_blocker: Any) -> Any:
     with django_db_blocker.unblock():
-        gateway = live_house.new_gateway(LITELLM_WEBHOOK_KEY=HOOK_KEY)
+        gateway = installation.new_gateway(LITELLM_WEBHOOK_KEY=HOOK_KEY)
     yield gateway
     gateway.stop()
 
@@ -219,25 +219,27 @@ def rows_of(key: IssuedKey) -> list[RequestLog]:
     return list(RequestLog.objects.filter(organization_id=key.row.organization_id, source="webhook"))
 
 
-def test_a_report_of_somebody_who_did_not_ask_leaves_no_word(live: Live, listener: Gateway) -> None:
+def test_a_report_of_somebody_who_did_not_ask_leaves_no_word(running: Installation, listener: Gateway) -> None:
     other, key, marker, others = a_key(), a_key(), a_marker(), a_marker()
-    wanted(live, other)  # so that contents are looked at
-    until(lambda: _told(live, listener, other, others), within_s=20, what="a webhook that looks")
+    wanted(running, other)  # so that contents are looked at
+    until(lambda: _told(running, listener, other, others), within_s=20, what="a webhook that looks")
     report(listener, past_the_gateway(key, marker), past_the_gateway(other, "the-last-one"))
     until(lambda: [each for each in _contents(other) if "the-last-one" in each], what="the other report's content")
     assert until(lambda: rows_of(key), what="the call's row")
     assert not RequestContent.objects.filter(organization=key.row.organization).exists()
-    assert (in_redis(live, marker), in_tables(marker), in_files(live, marker)) == ([], [], [])
+    assert (in_redis(running, marker), in_tables(marker), in_files(running, marker)) == ([], [], [])
 
 
-def test_a_report_of_a_call_past_the_gateway_is_kept_where_it_is_wanted(live: Live, listener: Gateway) -> None:
+def test_a_report_of_a_call_past_the_gateway_is_kept_where_it_is_wanted(
+    running: Installation, listener: Gateway
+) -> None:
     key, marker = a_key(), a_marker()
-    wanted(live, key)
-    until(lambda: _told(live, listener, key, marker), within_s=20, what="a kept report")
-    assert (in_tables(marker), in_files(live, marker)) == ([], [])
+    wanted(running, key)
+    until(lambda: _told(running, listener, key, marker), within_s=20, what="a kept report")
+    assert (in_tables(marker), in_files(running, marker)) == ([], [])
 
 
-def _told(live: Live, listener: Gateway, key: IssuedKey, marker: str) -> bool:
+def _told(running: Installation, listener: Gateway, key: IssuedKey, marker: str) -> bool:
     """Report a call. The webhook may believe for some seconds that nobody wants it kept."""
     report(listener, past_the_gateway(key, marker))
     for row in until(lambda: rows_of(key), what="the call's row"):
@@ -250,10 +252,10 @@ def _told(live: Live, listener: Gateway, key: IssuedKey, marker: str) -> bool:
     return False
 
 
-def test_what_litellm_was_told_to_leave_out_is_no_content(live: Live, listener: Gateway) -> None:
+def test_what_litellm_was_told_to_leave_out_is_no_content(running: Installation, listener: Gateway) -> None:
     key, marker = a_key(), a_marker()
-    wanted(live, key)
-    until(lambda: _told(live, listener, key, marker), within_s=20, what="a webhook that looks")
+    wanted(running, key)
+    until(lambda: _told(running, listener, key, marker), within_s=20, what="a webhook that looks")
     left_out = [{"role": "user", "content": "redacted-by-litellm"}]
     report(
         listener,
@@ -271,13 +273,13 @@ def _contents(key: IssuedKey) -> list[str]:
     return [each.request for each in texts if each is not None]
 
 
-def test_what_the_gateway_kept_stays_as_it_was(live: Live, listener: Gateway) -> None:
+def test_what_the_gateway_kept_stays_as_it_was(running: Installation, listener: Gateway) -> None:
     key, marker = a_key(), a_marker()
-    wanted(live, key)
-    until(lambda: _told(live, listener, key, marker), within_s=20, what="a webhook that looks")
-    response = live.say(key.plain, "the-prompt", model="gpt-4o-mini")
+    wanted(running, key)
+    until(lambda: _told(running, listener, key, marker), within_s=20, what="a webhook that looks")
+    response = running.say(key.plain, "the-prompt", model="gpt-4o-mini")
     request_id = response.headers["x-cfx-request-id"]
-    live.row_of(response)
+    running.row_of(response)
     before = kept(key, request_id)
     other = a_payload(f"{request_id}.1", response={"text": "other"})
     report(listener, other, past_the_gateway(key, "the-last-one"))

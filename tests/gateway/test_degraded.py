@@ -21,7 +21,7 @@ from keys.tests.factories import a_key
 from logs.models import RequestLog
 from logs.pipeline.reconcile import reconcile
 from tests.support.fault_proxy import FaultProxy, fault_proxy
-from tests.support.live import Gateway, Live
+from tests.support.installation import Gateway, Installation
 from tests.support.waiting import until
 
 # Nobody may wait longer than 0.3 s for Redis; the rest is this machine's, which is busy with other tests.
@@ -32,16 +32,16 @@ BODY: dict[str, Any] = {"model": "gpt-4o-mini", "max_tokens": 100, "messages": [
 class CutOff:
     """A gateway whose Redis can be taken away."""
 
-    def __init__(self, live: Live, gateway: Gateway, proxy: FaultProxy) -> None:
-        self.live = live
+    def __init__(self, running: Installation, gateway: Gateway, proxy: FaultProxy) -> None:
+        self.running = running
         self.gateway = gateway
         self.proxy = proxy
 
     def post(self, key: IssuedKey, **body: Any) -> httpx.Response:
-        return self.live.post(key.plain, url=self.gateway.url, **{**BODY, **body})
+        return self.running.post(key.plain, url=self.gateway.url, **{**BODY, **body})
 
     def is_shared(self) -> bool:
-        health = self.live.health(self.gateway.url)
+        health = self.running.health(self.gateway.url)
         return bool(health["details"]["limiter"] == "shared")
 
     def heal(self) -> None:
@@ -64,23 +64,23 @@ class CutOff:
 
 
 @pytest.fixture(scope="module")
-def cut_off_house(live_house: Live, django_db_blocker: Any) -> Iterator[CutOff]:
+def cut_off_house(installation: Installation, django_db_blocker: Any) -> Iterator[CutOff]:
     address = urlsplit(settings.ENV.redis_url)
     with django_db_blocker.unblock(), fault_proxy(address.hostname or "", address.port or 0) as proxy:
-        gateway = live_house.new_gateway(
+        gateway = installation.new_gateway(
             REDIS_URL=proxy.address_of(settings.ENV.redis_url),
             CFX_REDIS_TIMEOUT_MS="100",
             CFX_LIMITER_PROCESSES="2",
             CFX_OUTAGE_ALLOWANCE_USD="0.01",
-            CFX_JOURNAL_DIR=str(live_house.folder / "journal-cut-off"),
+            CFX_JOURNAL_DIR=str(installation.folder / "journal-cut-off"),
         )
-        yield CutOff(live_house, gateway, proxy)
+        yield CutOff(installation, gateway, proxy)
         proxy.heal()
         gateway.stop()
 
 
 @pytest.fixture
-def cut_off(live: Live, cut_off_house: CutOff) -> Iterator[CutOff]:
+def cut_off(running: Installation, cut_off_house: CutOff) -> Iterator[CutOff]:
     cut_off_house.heal()
     yield cut_off_house
     cut_off_house.heal()
@@ -111,7 +111,7 @@ def test_a_hard_budget_is_refused_soon_and_nobody_waits_for_redis(
     assert median(seconds_to_refuse() for _ in range(5)) < 0.3 + NOISE_S
     # The breaker is open: calls do not even wait for the first timeout of 100 ms.
     until(lambda: seconds_to_refuse() < 0.1, what="a refusal without asking")
-    health = cut_off.live.health(cut_off.gateway.url)
+    health = cut_off.running.health(cut_off.gateway.url)
     assert (health["status"], health["details"]["limiter"]) == ("degraded", "degraded")
     cut_off.heal()
     until(lambda: cut_off.is_served(key), what="service again")
@@ -127,19 +127,19 @@ def test_a_day_goes_on_by_five_percent_from_what_was_left_and_is_made_good_after
     assert [r.headers["x-ratelimit-remaining"] for r in seen[:5]] == ["198", "197", "196", "195", "194"]
     assert "x-ratelimit-limit-requests" not in seen[0].headers  # the minute is not known
     assert seen[5].headers["retry-after"] == "1"
-    assert cut_off.live.scope("k", key.row.id)["n"] == 1  # the other process did not hear of it
+    assert cut_off.running.scope("k", key.row.id)["n"] == 1  # the other process did not hear of it
 
     cut_off.heal()
     until(lambda: "x-cfx-degraded" not in cut_off.post(key).headers, what="shared limits")
     rows = RequestLog.objects.filter(key_id=key.row.id)
     for response in seen[:5]:
-        row = cut_off.live.row_of(response)
+        row = cut_off.running.row_of(response)
         assert row.is_degraded
         assert row.cost_nanos > 0
 
     def is_made_good() -> bool:
-        reconcile(cut_off.live.redis, cut_off.live.prefix)
-        counters = cut_off.live.scope("k", key.row.id)
+        reconcile(cut_off.running.redis, cut_off.running.prefix)
+        counters = cut_off.running.scope("k", key.row.id)
         return counters["n"] == rows.count() >= 7 and counters["spent"] == sum(row.cost_nanos for row in rows)
 
     until(is_made_good, what="day and money of the outage")
@@ -158,8 +158,8 @@ def test_of_an_unknown_key_one_call_is_served(cut_off: CutOff) -> None:
 
 def test_what_was_not_left_before_is_not_left_in_an_outage(cut_off: CutOff) -> None:
     key = cut_off.known(daily_requests=200)
-    (name,) = cut_off.live.keys(f"*scope:k:{key.row.id}")
-    cut_off.live.redis.hset(name, "n", 197)
+    (name,) = cut_off.running.keys(f"*scope:k:{key.row.id}")
+    cut_off.running.redis.hset(name, "n", 197)
     assert cut_off.post(key).headers["x-ratelimit-remaining"] == "2"
     cut_off.proxy.reset()
     at_most_s = 86_400 - now_s() % 86_400
@@ -226,13 +226,15 @@ def test_a_plan_may_refuse_instead(cut_off: CutOff) -> None:
 
 
 @pytest.mark.parametrize(("policy", "statuses"), [("bounded", [200, 503]), ("closed", [503, 503])])
-def test_a_gateway_that_starts_without_redis_serves_as_it_is_told(live: Live, policy: str, statuses: list[int]) -> None:
+def test_a_gateway_that_starts_without_redis_serves_as_it_is_told(
+    running: Installation, policy: str, statuses: list[int]
+) -> None:
     nobody = f"redis://127.0.0.1:{free_port()}/0"
-    gateway = live.new_gateway(REDIS_URL=nobody, LIMITER_FAIL=policy)
+    gateway = running.new_gateway(REDIS_URL=nobody, LIMITER_FAIL=policy)
     key = a_key()
-    seen = [live.post(key.plain, url=gateway.url, **BODY) for _ in statuses]
+    seen = [running.post(key.plain, url=gateway.url, **BODY) for _ in statuses]
     assert [r.status_code for r in seen] == statuses
-    health = live.health(gateway.url)
+    health = running.health(gateway.url)
     assert (health["status"], health["checks"]["redis"]) == ("degraded", False)
     gateway.stop()
 
@@ -247,9 +249,9 @@ def test_a_stream_from_an_outage_is_known_to_redis_once_it_is_back(cut_off: CutO
         assert (stream.status_code, stream.headers["x-cfx-degraded"]) == (200, "limiter")
         request_id = stream.headers["x-cfx-request-id"]
         cut_off.heal()
-        until(lambda: cut_off.live.open_leases(request_id), what="the lease")
+        until(lambda: cut_off.running.open_leases(request_id), what="the lease")
         assert "[DONE]" in stream.read().decode()
-    row = cut_off.live.row(request_id)
+    row = cut_off.running.row(request_id)
     assert row.is_degraded
-    until(lambda: not cut_off.live.open_leases(request_id), what="no lease")
-    assert cut_off.live.scope("k", key.row.id)["held"] == 0
+    until(lambda: not cut_off.running.open_leases(request_id), what="no lease")
+    assert cut_off.running.scope("k", key.row.id)["held"] == 0

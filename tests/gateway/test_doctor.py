@@ -8,7 +8,7 @@ import pytest
 
 from codexflow.pages import doctor
 from keys.tests.factories import a_key, with_another_secret
-from tests.support.live import Live
+from tests.support.installation import Installation
 
 pytestmark = pytest.mark.curl
 
@@ -34,34 +34,34 @@ def results(text: str) -> dict[str, str]:
     return {line[1]: line[0] for line in lines if line and line[0] in ("ok", "FAILED")}
 
 
-def test_all_is_well(live: Live, tmp_path: Path) -> None:
+def test_all_is_well(running: Installation, tmp_path: Path) -> None:
     key = a_key().plain
-    done = consult(f"{live.url}/v1", key, folder=tmp_path)
+    done = consult(f"{running.url}/v1", key, folder=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert results(done.stdout) == dict.fromkeys(("network", "key", "models", "answer", "stream", "tool", "long"), "ok")
     assert "stage code" in done.stdout
-    assert f"ANTHROPIC_BASE_URL={live.url}\n" in done.stdout
-    assert f'base_url = "{live.url}/v1"' in done.stdout
+    assert f"ANTHROPIC_BASE_URL={running.url}\n" in done.stdout
+    assert f'base_url = "{running.url}/v1"' in done.stdout
     for name in ("Claude Code", "Codex CLI", "opencode", "Continue", "Cursor", "aider"):
         assert name in done.stdout
     assert key not in done.stdout + done.stderr
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_configuration_it_prints_is_whole(live: Live, tmp_path: Path) -> None:
-    text = consult(f"{live.url}/v1", a_key().plain, "--quick", folder=tmp_path).stdout
+def test_the_configuration_it_prints_is_whole(running: Installation, tmp_path: Path) -> None:
+    text = consult(f"{running.url}/v1", a_key().plain, "--quick", folder=tmp_path).stdout
     assert "long" not in results(text)
     opencode = text.partition("in opencode.json\n")[2].partition("\n\n")[0]
-    assert json.loads(opencode)["provider"]["codexflow"]["options"]["baseURL"] == f"{live.url}/v1"
+    assert json.loads(opencode)["provider"]["codexflow"]["options"]["baseURL"] == f"{running.url}/v1"
     assert (
         "Configuration"
-        not in consult(f"{live.url}/v1", a_key().plain, "--quick", "--no-config", folder=tmp_path).stdout
+        not in consult(f"{running.url}/v1", a_key().plain, "--quick", "--no-config", folder=tmp_path).stdout
     )
 
 
-def test_a_wrong_key_is_told_and_not_shown(live: Live, tmp_path: Path) -> None:
+def test_a_wrong_key_is_told_and_not_shown(running: Installation, tmp_path: Path) -> None:
     key = with_another_secret(a_key().plain)
-    done = consult(f"{live.url}/v1", key, folder=tmp_path)
+    done = consult(f"{running.url}/v1", key, folder=tmp_path)
     assert done.returncode == 1
     assert results(done.stdout) == {"network": "ok", "key": "FAILED"}
     assert "invalid_api_key" in done.stdout
@@ -69,15 +69,15 @@ def test_a_wrong_key_is_told_and_not_shown(live: Live, tmp_path: Path) -> None:
     assert key not in done.stdout + done.stderr
 
 
-def test_a_limit_is_named_with_its_end(live: Live, tmp_path: Path) -> None:
-    done = consult(f"{live.url}/v1", a_key(rpm=2).plain, "--quick", folder=tmp_path)
+def test_a_limit_is_named_with_its_end(running: Installation, tmp_path: Path) -> None:
+    done = consult(f"{running.url}/v1", a_key(rpm=2).plain, "--quick", folder=tmp_path)
     assert done.returncode == 1
     assert "429" in done.stdout
     assert "it ends in" in done.stdout
 
 
-def test_a_model_that_does_not_exist_is_found_out(live: Live, tmp_path: Path) -> None:
-    done = consult(f"{live.url}/v1", a_key().plain, "--model", "gpt-9", "--quick", folder=tmp_path)
+def test_a_model_that_does_not_exist_is_found_out(running: Installation, tmp_path: Path) -> None:
+    done = consult(f"{running.url}/v1", a_key().plain, "--model", "gpt-9", "--quick", folder=tmp_path)
     assert results(done.stdout)["models"] == "FAILED"
     assert "model_not_allowed" in done.stdout
 

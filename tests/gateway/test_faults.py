@@ -15,7 +15,7 @@ from billing.tests.factories import an_organization
 from keys.tests.factories import a_key
 from logs.models import RequestLog
 from tests.gateway.test_surfaces import WAYS, Way, error_of, last_event
-from tests.support.live import Gateway, Live
+from tests.support.installation import Gateway, Installation
 from tests.support.waiting import until
 
 FAULTS = (
@@ -85,25 +85,25 @@ def outcome(case: Case, response: httpx.Response, row: RequestLog) -> str:
     return "complete"
 
 
-def test_no_fault_becomes_our_500_or_leaves_anything_behind(live: Live, unbreakable: Gateway) -> None:
+def test_no_fault_becomes_our_500_or_leaves_anything_behind(running: Installation, unbreakable: Gateway) -> None:
     organization = an_organization()
     key = a_key(organization).plain
     found = asyncio.run(answers(unbreakable.url, key, CASES))
     counts: Counter[str] = Counter()
     for case, response in zip(CASES, found, strict=True):
-        counts[outcome(case, response, live.row_of(response, about=case))] += 1
+        counts[outcome(case, response, running.row_of(response, about=case))] += 1
     ids = [response.headers["x-cfx-request-id"] for response in found]
     assert RequestLog.objects.filter(request_id__in=ids).count() == len(CASES)
-    until(lambda: all(live.open_leases(each) == [] for each in ids[::10]), what="no lease")
-    assert live.scope("o", organization.id)["held"] == 0
+    until(lambda: all(running.open_leases(each) == [] for each in ids[::10]), what="no lease")
+    assert running.scope("o", organization.id)["held"] == 0
     print(f"\n{len(CASES)} cases: {json.dumps(counts, indent=2)}")  # noqa: T201 - shown with -s
 
 
-def test_a_fault_that_heals_costs_one_retry_and_one_bill(live: Live) -> None:
+def test_a_fault_that_heals_costs_one_retry_and_one_bill(running: Installation) -> None:
     for way in UNDER_TRIAL:
-        live.upstream.set_fault("502", model=way.model, times=1)
-        response = live.ask(a_key().plain, way.path, **way.body("x"))
-        row = live.row_of(response)
+        running.upstream.set_fault("502", model=way.model, times=1)
+        response = running.ask(a_key().plain, way.path, **way.body("x"))
+        row = running.row_of(response)
         assert (response.status_code, row.attempts) == (200, 2)
-        assert len(live.upstream.ledger(model=way.model)) == 2
-        live.upstream.clear()
+        assert len(running.upstream.ledger(model=way.model)) == 2
+        running.upstream.clear()

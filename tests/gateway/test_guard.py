@@ -12,18 +12,20 @@ import pytest
 from keys.tests.factories import a_key
 from routing.surfaces.table import COUNT_TOKENS, SURFACES
 from tests.gateway.test_surfaces import STREAMING, WAYS, Way
-from tests.support.live import Live
+from tests.support.installation import Installation
 from tests.wire import Wire, request
 
 
 @pytest.fixture
-def key(live: Live) -> str:
+def key(running: Installation) -> str:
     return a_key().plain
 
 
-def raw(live: Live, request: bytes, *, limit: int = 65536, timeout_s: float = 10, until_closed: bool = False) -> bytes:
+def raw(
+    running: Installation, request: bytes, *, limit: int = 65536, timeout_s: float = 10, until_closed: bool = False
+) -> bytes:
     """What comes back on a bare socket until the gateway closes it, or until an error unless `until_closed`."""
-    parts = urlsplit(live.url)
+    parts = urlsplit(running.url)
     with socket.create_connection((parts.hostname, parts.port), timeout=timeout_s) as connection:
         connection.sendall(request)
         answer = b""
@@ -48,7 +50,7 @@ def head(key: str, *more: str, method: str = "POST", path: str = "/v1/chat/compl
     return "\r\n".join(lines).encode()
 
 
-def test_unknown_paths_and_methods_are_told_in_the_envelope(live: Live, key: str) -> None:
+def test_unknown_paths_and_methods_are_told_in_the_envelope(running: Installation, key: str) -> None:
     headers = {"Authorization": f"Bearer {key}"}
     for method, path, status, code, allowed in (
         ("GET", "/v1/nothing", 404, "unknown_route", None),
@@ -58,34 +60,34 @@ def test_unknown_paths_and_methods_are_told_in_the_envelope(live: Live, key: str
         ("POST", "/health", 405, "method_not_allowed", "GET, HEAD"),
         ("GET", "/health/nothing", 404, "unknown_route", None),
     ):
-        response = httpx.request(method, f"{live.url}{path}", headers=headers)
+        response = httpx.request(method, f"{running.url}{path}", headers=headers)
         assert (response.status_code, response.json()["error"]["code"]) == (status, code), path
         assert response.headers.get("allow") == allowed
         assert response.headers["x-cfx-request-id"]
 
 
-def test_websockets_are_refused_so_that_codex_goes_on_over_http(live: Live, key: str) -> None:
+def test_websockets_are_refused_so_that_codex_goes_on_over_http(running: Installation, key: str) -> None:
     wanted = ("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: eA==")
-    answer = raw(live, head(key, *wanted, method="GET", path="/v1/responses"))
+    answer = raw(running, head(key, *wanted, method="GET", path="/v1/responses"))
     assert answer.startswith(b"HTTP/1.1 426 ")
     assert b"websockets_unsupported" in answer
 
 
-def test_too_many_or_too_long_headers_are_refused(live: Live, key: str) -> None:
+def test_too_many_or_too_long_headers_are_refused(running: Installation, key: str) -> None:
     many = [f"X-Filler-{i}: x" for i in range(120)]
-    assert b"headers_too_large" in raw(live, head(key, *many, "Content-Length: 2") + b"{}")
-    assert b"headers_too_large" in raw(live, head(key, f"X-Long: {'x' * 40_000}", "Content-Length: 2") + b"{}")
+    assert b"headers_too_large" in raw(running, head(key, *many, "Content-Length: 2") + b"{}")
+    assert b"headers_too_large" in raw(running, head(key, f"X-Long: {'x' * 40_000}", "Content-Length: 2") + b"{}")
 
 
-def test_a_body_over_the_limit_is_refused_unread(live: Live, key: str) -> None:
+def test_a_body_over_the_limit_is_refused_unread(running: Installation, key: str) -> None:
     over = 10 * 1024 * 1024 + 1
-    assert b"request_too_large" in raw(live, head(key, f"Content-Length: {over}"))
+    assert b"request_too_large" in raw(running, head(key, f"Content-Length: {over}"))
 
 
-def test_a_chunked_body_is_counted_as_it_comes(live: Live, key: str) -> None:
+def test_a_chunked_body_is_counted_as_it_comes(running: Installation, key: str) -> None:
     piece = b" " * (1024 * 1024)
     response = httpx.post(
-        f"{live.url}/v1/chat/completions",
+        f"{running.url}/v1/chat/completions",
         content=(piece for _ in range(12)),
         headers={"Authorization": f"Bearer {key}"},
         timeout=20,
@@ -94,9 +96,9 @@ def test_a_chunked_body_is_counted_as_it_comes(live: Live, key: str) -> None:
 
 
 @pytest.mark.parametrize("sent", [b"", b"POST /v1/chat/comp", b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\nGET /he"])
-def test_a_head_that_does_not_come_is_not_waited_for(live: Live, sent: bytes) -> None:
+def test_a_head_that_does_not_come_is_not_waited_for(running: Installation, sent: bytes) -> None:
     """Neither the first one of a connection nor a later one: such sockets cost nothing to keep open."""
-    address = urlsplit(live.url)
+    address = urlsplit(running.url)
     with socket.create_connection((address.hostname or "", address.port or 0), timeout=10) as connection:
         connection.sendall(sent)
         received = b""
@@ -112,14 +114,14 @@ def _received(connection: socket.socket) -> bytes:
         return b""
 
 
-def test_a_body_that_does_not_come_is_not_waited_for(live: Live, key: str) -> None:
-    assert b"request_timeout" in raw(live, head(key, "Content-Length: 100") + b'{"messages"')
+def test_a_body_that_does_not_come_is_not_waited_for(running: Installation, key: str) -> None:
+    assert b"request_timeout" in raw(running, head(key, "Content-Length: 100") + b'{"messages"')
 
 
 @pytest.mark.parametrize("name", ["Authorization", "x-cfx-stage"])
-def test_a_header_that_decides_may_be_given_once(live: Live, key: str, name: str) -> None:
+def test_a_header_that_decides_may_be_given_once(running: Installation, key: str, name: str) -> None:
     twice = [f"{name}: Bearer x", f"{name}: Bearer y"]
-    assert b"invalid_header" in raw(live, head(key, *twice, "Content-Length: 2") + b"{}")
+    assert b"invalid_header" in raw(running, head(key, *twice, "Content-Length: 2") + b"{}")
 
 
 PATHS = [surface.path for surface in (*SURFACES, COUNT_TOKENS)]
@@ -162,14 +164,14 @@ SMUGGLED: tuple[tuple[str, ...], ...] = (
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_smuggled_requests_are_refused(live: Live, key: str, path: str) -> None:
-    before = live.upstream.state()["last_seq"]
+def test_smuggled_requests_are_refused(running: Installation, key: str, path: str) -> None:
+    before = running.upstream.state()["last_seq"]
     second = head(key, method="GET", path="/v1/models")
     for smuggled in SMUGGLED:
-        answer = raw(live, head(key, *smuggled, path=path) + b"0\r\n\r\n" + second, until_closed=True)
+        answer = raw(running, head(key, *smuggled, path=path) + b"0\r\n\r\n" + second, until_closed=True)
         # Nothing, where the first was sound by itself and what came after it was none.
         assert re.findall(rb"HTTP/1.1 (\d+)", answer) in ([b"400"], []), smuggled
-    assert live.upstream.state()["last_seq"] == before
+    assert running.upstream.state()["last_seq"] == before
 
 
 # Chunks that are none.
@@ -181,11 +183,11 @@ CHUNKS = (
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_broken_chunks_are_refused(live: Live, key: str, path: str) -> None:
+def test_broken_chunks_are_refused(running: Installation, key: str, path: str) -> None:
     second = head(key, method="GET", path="/v1/models")
     for chunks in CHUNKS:
         sent = head(key, "Transfer-Encoding: chunked", path=path) + chunks + second
-        answer = raw(live, sent, until_closed=True)
+        answer = raw(running, sent, until_closed=True)
         assert b" 200 " not in answer, chunks
         assert answer.count(b"HTTP/1.1") <= 1, chunks
 
@@ -197,34 +199,36 @@ BAD_HEADERS = (
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_garbled_headers_are_refused(live: Live, key: str, path: str) -> None:
+def test_garbled_headers_are_refused(running: Installation, key: str, path: str) -> None:
     for line in BAD_HEADERS:
-        answer = raw(live, head(key, "Content-Length: 2", line, path=path) + b"{}", until_closed=True)
+        answer = raw(running, head(key, "Content-Length: 2", line, path=path) + b"{}", until_closed=True)
         assert answer.startswith(b"HTTP/1.1 400 "), line
 
 
-def test_white_space_around_values_is_no_part_of_them(live: Live, key: str) -> None:
+def test_white_space_around_values_is_no_part_of_them(running: Installation, key: str) -> None:
     body = json.dumps({"messages": [{"role": "user", "content": "x"}]}).encode()
     lines = (f"Content-Length:\t {len(body)} ", "X-CFX-Stage: plan \t", f"x-api-key:  {key} ", "Connection: close")
     sent = "\r\n".join(["POST /v1/chat/completions HTTP/1.1", "Host: x", *lines, "", ""]).encode() + body
-    answer = raw(live, sent, until_closed=True)
+    answer = raw(running, sent, until_closed=True)
     assert answer.startswith(b"HTTP/1.1 200 ")
     assert b"x-cfx-stage: plan\r\n" in answer
 
 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("upgrade", ["websocket", "h2c"])
-def test_upgrades_of_a_call_are_refused_and_end_the_connection(live: Live, key: str, path: str, upgrade: str) -> None:
+def test_upgrades_of_a_call_are_refused_and_end_the_connection(
+    running: Installation, key: str, path: str, upgrade: str
+) -> None:
     lines = (f"Upgrade: {upgrade}", "Connection: Upgrade, HTTP2-Settings", "Content-Length: 2")
     answer = raw(
-        live, head(key, *lines, path=path) + b"{}" + head(key, method="GET", path="/v1/models"), until_closed=True
+        running, head(key, *lines, path=path) + b"{}" + head(key, method="GET", path="/v1/models"), until_closed=True
     )
     assert re.findall(rb"HTTP/1.1 (\d+)", answer) == [b"426"]
     assert b"websockets_unsupported" in answer
 
 
-def test_a_header_more_or_a_byte_more_is_too_much(live: Live, key: str) -> None:
-    with httpx.Client(base_url=live.url, headers={"Authorization": f"Bearer {key}"}) as client:
+def test_a_header_more_or_a_byte_more_is_too_much(running: Installation, key: str) -> None:
+    with httpx.Client(base_url=running.url, headers={"Authorization": f"Bearer {key}"}) as client:
         usual = client.build_request("GET", "/v1/models")
         room = 100 - len(usual.headers.raw)
         for more, status in ((room, 200), (room + 1, 431)):
@@ -237,7 +241,7 @@ def test_a_header_more_or_a_byte_more_is_too_much(live: Live, key: str) -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("path", PATHS)
-def test_an_older_http_is_served_and_closed(live: Live, key: str, path: str, stream: bool) -> None:
+def test_an_older_http_is_served_and_closed(running: Installation, key: str, path: str, stream: bool) -> None:
     way = next((way for way in WAYS if way.path == path), WAYS[4])
     body = json.dumps(way.body("x", **({"stream": True} if stream and way.streams else {}))).encode()
     lines = (
@@ -248,7 +252,7 @@ def test_an_older_http_is_served_and_closed(live: Live, key: str, path: str, str
         "",
         "",
     )
-    answer = raw(live, "\r\n".join(lines).encode() + body, until_closed=True)
+    answer = raw(running, "\r\n".join(lines).encode() + body, until_closed=True)
     headers, _, content = answer.partition(b"\r\n\r\n")
     assert headers.startswith(b"HTTP/1.1 200 ")
     assert b"connection: close" in headers
@@ -256,7 +260,7 @@ def test_an_older_http_is_served_and_closed(live: Live, key: str, path: str, str
     assert content.endswith(b"}" if not stream or not way.streams or path.endswith("count_tokens") else b"\n\n")
 
 
-async def test_requests_sent_at_once_are_answered_in_order(live: Live, key: str) -> None:
+async def test_requests_sent_at_once_are_answered_in_order(running: Installation, key: str) -> None:
     """Also when one of them is refused, a stream, or unauthenticated."""
     sound, broken = {"model": "gpt-4o-mini"}, b"{"
     calls: list[tuple[bytes, int]] = []
@@ -270,7 +274,7 @@ async def test_requests_sent_at_once_are_answered_in_order(live: Live, key: str)
         ]
         if way.streams:
             calls.append((request(way.path, key, json.dumps(way.body("x", stream=True)).encode()), 200))
-    wire = await Wire.to(live.url)
+    wire = await Wire.to(running.url)
     wire.write(b"".join(sent for sent, _ in calls))
     async with asyncio.timeout(30):
         answers = [await wire.answer() for _ in calls]
@@ -279,35 +283,37 @@ async def test_requests_sent_at_once_are_answered_in_order(live: Live, key: str)
     await wire.close()
 
 
-async def test_nothing_is_answered_after_a_refusal_that_closes(live: Live, key: str) -> None:
+async def test_nothing_is_answered_after_a_refusal_that_closes(running: Installation, key: str) -> None:
     good = request("/v1/models", key, b"", method="GET")
     for first in (head(key, "Content-Length: 99999999"), head(key, "Content-Length: 5", "Host: y") + b"hello"):
-        answer = await asyncio.to_thread(raw, live, first + good, until_closed=True)
+        answer = await asyncio.to_thread(raw, running, first + good, until_closed=True)
         assert len(re.findall(rb"HTTP/1.1 (\d+)", answer)) == 1
 
 
 @pytest.mark.parametrize("way", [pytest.param(way, id=way.path) for way in STREAMING if "?" not in way.path])
-def test_who_leaves_pays_for_the_call_that_ran_and_the_others_never_begin(live: Live, key: str, way: Way) -> None:
+def test_who_leaves_pays_for_the_call_that_ran_and_the_others_never_begin(
+    running: Installation, key: str, way: Way
+) -> None:
     body = json.dumps(way.body("[[fault:chunks n=500 gap_ms=20]]", stream=True)).encode()
-    since = live.upstream.state()["last_seq"]
+    since = running.upstream.state()["last_seq"]
 
     async def leave() -> str:
-        wire = await Wire.to(live.url)
+        wire = await Wire.to(running.url)
         wire.write(request(way.path, key, body) * 3)
         _, headers = await wire.head()
         await wire.reader.readuntil(b"\n\n")
         wire.abort()
         return dict(headers)["x-cfx-request-id"]
 
-    row = live.row(asyncio.run(leave()))
+    row = running.row(asyncio.run(leave()))
     assert (row.status, row.is_disconnected) == (499, True)
-    assert [seen["outcome"] for seen in live.upstream.ledger(since=since, wait=1)] == ["aborted"]
-    assert live.open_leases(row.request_id) == []
+    assert [seen["outcome"] for seen in running.upstream.ledger(since=since, wait=1)] == ["aborted"]
+    assert running.open_leases(row.request_id) == []
 
 
-def test_who_sends_a_body_over_the_limit_to_its_end_hears_that_it_is_too_large(live: Live, key: str) -> None:
+def test_who_sends_a_body_over_the_limit_to_its_end_hears_that_it_is_too_large(running: Installation, key: str) -> None:
     """As most clients do. A connection that is closed with bytes unread is reset, and the answer with it."""
-    parts, size = urlsplit(live.url), 24 * 1024 * 1024
+    parts, size = urlsplit(running.url), 24 * 1024 * 1024
     with socket.create_connection((parts.hostname, parts.port), timeout=10) as connection:
         connection.sendall(head(key, f"Content-Length: {size}"))
         connection.sendall(bytes(size))
@@ -318,9 +324,9 @@ def test_who_sends_a_body_over_the_limit_to_its_end_hears_that_it_is_too_large(l
 @pytest.mark.parametrize(
     ("path", "status"), [("/v1/chat/completions", 401), ("/v1/nothing", 404), ("/health", 405), ("/v1/models", 405)]
 )
-def test_nobody_sends_long_bodies_that_no_one_reads(live: Live, path: str, status: int) -> None:
+def test_nobody_sends_long_bodies_that_no_one_reads(running: Installation, path: str, status: int) -> None:
     """Without a key, too: whoever is refused is not listened to for ever."""
-    parts = urlsplit(live.url)
+    parts = urlsplit(running.url)
     with socket.create_connection((parts.hostname, parts.port), timeout=10) as connection:
         connection.sendall(head("", "Content-Length: 2000000000", path=path))
         assert f" {status} ".encode() in connection.recv(65536)
@@ -328,8 +334,8 @@ def test_nobody_sends_long_bodies_that_no_one_reads(live: Live, path: str, statu
             connection.sendall(bytes(64 * 1024 * 1024))
 
 
-def test_a_short_body_that_no_one_reads_keeps_the_connection(live: Live) -> None:
-    parts = urlsplit(live.url)
+def test_a_short_body_that_no_one_reads_keeps_the_connection(running: Installation) -> None:
+    parts = urlsplit(running.url)
     with socket.create_connection((parts.hostname, parts.port), timeout=10) as connection:
         for _ in range(2):
             connection.sendall(head("", "Content-Length: 100000", path="/v1/nothing"))
@@ -337,8 +343,8 @@ def test_a_short_body_that_no_one_reads_keeps_the_connection(live: Live) -> None
             connection.sendall(bytes(100_000))
 
 
-def test_the_rest_of_a_body_over_the_limit_is_not_taken(live: Live, key: str) -> None:
-    parts = urlsplit(live.url)
+def test_the_rest_of_a_body_over_the_limit_is_not_taken(running: Installation, key: str) -> None:
+    parts = urlsplit(running.url)
     with socket.create_connection((parts.hostname, parts.port), timeout=5) as connection:
         connection.sendall(head(key, "Content-Length: 2000000000"))
         assert b" 413 " in connection.recv(65536)
@@ -347,13 +353,13 @@ def test_the_rest_of_a_body_over_the_limit_is_not_taken(live: Live, key: str) ->
 
 
 @pytest.mark.parametrize("path", ["/accounts/login/", "/api/v1/keys", "/nowhere"])
-def test_pages_take_no_body_that_no_form_of_theirs_has(live: Live, path: str) -> None:
-    assert raw(live, head("", "Content-Length: 300000000", path=path)).startswith(b"HTTP/1.1 413 ")
+def test_pages_take_no_body_that_no_form_of_theirs_has(running: Installation, path: str) -> None:
+    assert raw(running, head("", "Content-Length: 300000000", path=path)).startswith(b"HTTP/1.1 413 ")
     # Announced or not: what comes is counted.
-    response = httpx.post(f"{live.url}{path}", content=(bytes(1024 * 1024) for _ in range(4)), timeout=20)
+    response = httpx.post(f"{running.url}{path}", content=(bytes(1024 * 1024) for _ in range(4)), timeout=20)
     assert (response.status_code, response.json()["error"]["code"]) == (413, "request_too_large")
 
 
-def test_pages_do_not_wait_for_a_body_for_ever(live: Live) -> None:
-    answer = raw(live, head("", "Content-Length: 10", path="/accounts/login/") + b"email")
+def test_pages_do_not_wait_for_a_body_for_ever(running: Installation) -> None:
+    answer = raw(running, head("", "Content-Length: 10", path="/accounts/login/") + b"email")
     assert answer.startswith(b"HTTP/1.1 408 ")

@@ -19,7 +19,7 @@ from codexflow.lib.ids import random_id
 from keys.tests.factories import a_key
 from logs.models import RequestLog
 from logs.pipeline.reconcile import reconcile
-from tests.support.live import PATIENT, Live
+from tests.support.installation import PATIENT, Installation
 from tests.support.waiting import until
 
 BODY: dict[str, Any] = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Hello"}]}
@@ -35,39 +35,39 @@ async def all_at_once(urls: list[str], key: str, number: int, **body: Any) -> li
         return await asyncio.gather(*calls)
 
 
-def test_a_thousand_at_once_never_pass_a_daily_limit_of_five_hundred(live: Live) -> None:
+def test_a_thousand_at_once_never_pass_a_daily_limit_of_five_hundred(running: Installation) -> None:
     """Property 3: Rate Limit Enforcement. Two gateway processes share one limit to the request."""
     key = a_key(daily_requests=500)
     # A thousand callers in one process are slow ones.
-    with live.configured(**PATIENT):
-        gateways = [live.new_gateway(CFX_REQUEST_BODY_TIMEOUT_S="60", CFX_HEADER_TIMEOUT_S="60") for _ in range(2)]
+    with running.configured(**PATIENT):
+        gateways = [running.new_gateway(CFX_REQUEST_BODY_TIMEOUT_S="60", CFX_HEADER_TIMEOUT_S="60") for _ in range(2)]
         responses = asyncio.run(all_at_once([each.url for each in gateways], key.plain, 1000))
     for gateway in gateways:
         gateway.stop()
     assert Counter(response.status_code for response in responses) == {200: 500, 429: 500}
     assert {r.json()["error"]["code"] for r in responses if r.status_code == 429} == {"daily_quota_exceeded"}
-    counters = live.scope("k", key.row.id)
+    counters = running.scope("k", key.row.id)
     assert (counters["n"], counters["held"]) == (500, 0)
     answered = [r.headers["x-cfx-request-id"] for r in responses if r.status_code == 200]
-    assert not any(live.open_leases(request_id) for request_id in answered)
+    assert not any(running.open_leases(request_id) for request_id in answered)
     until(lambda: RequestLog.objects.filter(key_id=key.row.id).count() == 500, what="all rows")
     account = Account.objects.get(pk=key.row.organization_id)
-    assert live.scope("o", key.row.organization_id)["spent"] == account.spent_nanos > 0
+    assert running.scope("o", key.row.organization_id)["spent"] == account.spent_nanos > 0
 
 
-def test_success_and_refusal_tell_what_is_left_of_the_day(live: Live) -> None:
+def test_success_and_refusal_tell_what_is_left_of_the_day(running: Installation) -> None:
     """Property 3: Rate Limit Enforcement."""
     key = a_key(daily_requests=2)
     midnight = (int(now_s()) // 86_400 + 1) * 86_400
     at_most_s = midnight - now_s()
-    seen = [live.post(key.plain) for _ in range(3)]
+    seen = [running.post(key.plain) for _ in range(3)]
     assert [r.status_code for r in seen] == [200, 200, 429]
     for response, left in zip(seen, ("1", "0", "0"), strict=True):
         assert response.headers["x-ratelimit-limit"] == "2"
         assert response.headers["x-ratelimit-remaining"] == left
         assert response.headers["x-ratelimit-reset"] == str(midnight)
     assert midnight - now_s() - 1 <= int(seen[2].headers["retry-after"]) <= at_most_s + 1
-    assert live.scope("k", key.row.id)["n"] == 2  # the refused one was not counted
+    assert running.scope("k", key.row.id)["n"] == 2  # the refused one was not counted
 
 
 def early_in_a_minute() -> None:
@@ -75,11 +75,11 @@ def early_in_a_minute() -> None:
     until(lambda: 2 <= now_s() % 60 < 50, what="another minute")
 
 
-def test_openais_headers_tell_of_the_minute_on_success_and_refusal(live: Live) -> None:
+def test_openais_headers_tell_of_the_minute_on_success_and_refusal(running: Installation) -> None:
     early_in_a_minute()
     key = a_key(rpm=2, tpm=50_000)
     at_most_s = 60 - now_s() % 60
-    seen = [live.post(key.plain, model="gpt-4o-mini", max_tokens=1_000) for _ in range(3)]
+    seen = [running.post(key.plain, model="gpt-4o-mini", max_tokens=1_000) for _ in range(3)]
     at_least_s = 60 - now_s() % 60
     assert [r.status_code for r in seen] == [200, 200, 429]
     for response, left in zip(seen, ("1", "0", "0"), strict=True):
@@ -92,7 +92,7 @@ def test_openais_headers_tell_of_the_minute_on_success_and_refusal(live: Live) -
     assert seen[2].headers["retry-after"] == seen[2].headers["x-ratelimit-reset-requests"].removesuffix("s")
     # The first call left its reservation for its true usage before the second asked.
     reserved = 50_000 - int(seen[0].headers["x-ratelimit-remaining-tokens"])
-    used = live.row_of(seen[0]).prompt_tokens + live.row_of(seen[0]).completion_tokens
+    used = running.row_of(seen[0]).prompt_tokens + running.row_of(seen[0]).completion_tokens
     assert reserved > 1_000 > used
     assert int(seen[1].headers["x-ratelimit-remaining-tokens"]) == 50_000 - used - reserved
 
@@ -119,7 +119,7 @@ REFUSED_BY: dict[str, tuple[dict[str, int], dict[str, Any], str]] = {
 @pytest.mark.parametrize("scope", ["organization", "key"])
 @pytest.mark.parametrize(("limits", "body", "code"), REFUSED_BY.values(), ids=REFUSED_BY)
 def test_each_limit_holds_for_organization_and_key(
-    live: Live, scope: str, limits: dict[str, int], body: dict[str, Any], code: str
+    running: Installation, scope: str, limits: dict[str, int], body: dict[str, Any], code: str
 ) -> None:
     """One call passes, the next one does not; another key shares the organization's limits and no other."""
     if not {"rpm", "tpm"}.isdisjoint(limits):
@@ -135,30 +135,30 @@ def test_each_limit_holds_for_organization_and_key(
             day, month = budgets.get("budget_day_nanos"), budgets.get("budget_month_nanos")
             set_budgets(organization, day_nanos=day, month_nanos=month)
     small = {**BODY, "max_tokens": 50}
-    assert live.post(first.plain, **small).status_code == 200
-    refused = live.post(first.plain, **{**small, **body})
+    assert running.post(first.plain, **small).status_code == 200
+    refused = running.post(first.plain, **{**small, **body})
     assert refused.json()["error"]["code"] == code
     assert f"limit of the {scope}" in refused.json()["error"]["message"]
     assert refused.status_code == (402 if code == "insufficient_quota" else 429)
     assert ("retry-after" in refused.headers) == (refused.status_code == 429)
-    others = live.post(other.plain, **{**small, **body})
+    others = running.post(other.plain, **{**small, **body})
     assert others.status_code == (200 if scope == "key" else refused.status_code)
 
 
-def test_a_new_budget_holds_at_once_and_its_end_too(live: Live) -> None:
+def test_a_new_budget_holds_at_once_and_its_end_too(running: Installation) -> None:
     organization = an_organization()
     key = a_key(organization)
-    assert live.post(key.plain, **BODY).status_code == 200
+    assert running.post(key.plain, **BODY).status_code == 200
     set_budgets(organization, day_nanos=1, month_nanos=None)
-    until(lambda: live.post(key.plain, **BODY).status_code == 402, within_s=2, what="the budget")
+    until(lambda: running.post(key.plain, **BODY).status_code == 402, within_s=2, what="the budget")
     set_budgets(organization, day_nanos=None, month_nanos=None)
-    until(lambda: live.post(key.plain, **BODY).status_code == 200, within_s=2, what="its end")
+    until(lambda: running.post(key.plain, **BODY).status_code == 200, within_s=2, what="its end")
 
 
-def test_requests_a_minute_are_limited(live: Live) -> None:
+def test_requests_a_minute_are_limited(running: Installation) -> None:
     """Property 3: Rate Limit Enforcement."""
     key = a_key(rpm=3)
-    responses = asyncio.run(all_at_once([live.url], key.plain, 8))
+    responses = asyncio.run(all_at_once([running.url], key.plain, 8))
     refused = [r for r in responses if r.status_code == 429]
     # A minute that ends between two of them begins anew.
     assert 2 <= len(refused) <= 5
@@ -166,204 +166,208 @@ def test_requests_a_minute_are_limited(live: Live) -> None:
     assert all(1 <= int(r.headers["retry-after"]) <= 60 for r in refused)
 
 
-def test_tokens_a_minute_are_limited_by_the_estimate_and_settled_by_the_truth(live: Live) -> None:
+def test_tokens_a_minute_are_limited_by_the_estimate_and_settled_by_the_truth(running: Installation) -> None:
     key = a_key(tpm=5_000)
-    first = live.post(key.plain, model="gpt-4o-mini", max_tokens=4_900)
+    first = running.post(key.plain, model="gpt-4o-mini", max_tokens=4_900)
     assert first.status_code == 200
-    used = live.row_of(first)
-    assert live.scope("k", key.row.id)["t"] == used.prompt_tokens + used.completion_tokens
-    assert live.post(key.plain, model="gpt-4o-mini", max_tokens=4_000).status_code == 200
-    refused = live.post(key.plain, model="gpt-4o-mini", max_tokens=5_000)
+    used = running.row_of(first)
+    assert running.scope("k", key.row.id)["t"] == used.prompt_tokens + used.completion_tokens
+    assert running.post(key.plain, model="gpt-4o-mini", max_tokens=4_000).status_code == 200
+    refused = running.post(key.plain, model="gpt-4o-mini", max_tokens=5_000)
     assert refused.json()["error"]["code"] == "token_rate_exceeded"
 
 
-def test_plan_and_key_limits_combine_by_the_tighter(live: Live) -> None:
+def test_plan_and_key_limits_combine_by_the_tighter(running: Installation) -> None:
     organization = an_organization(plan="pro")
     keys = [a_key(organization, daily_requests=limit).plain for limit in (None, 5, 500)]
     # Made when the plan allowed more: 50 a day, 10 a minute.
     Account.objects.filter(organization=organization).update(plan=Plan.objects.get(slug="free"))
-    assert [live.post(key).headers["x-ratelimit-limit"] for key in keys] == ["50", "5", "50"]
+    assert [running.post(key).headers["x-ratelimit-limit"] for key in keys] == ["50", "5", "50"]
 
 
-async def hold_streams(live: Live, key: str, number: int) -> list[int]:
+async def hold_streams(running: Installation, key: str, number: int) -> list[int]:
     """Open streams at once; how many were let in while all were open."""
     body = {**BODY, "stream": True, "messages": [{"role": "user", "content": "[[fault:chunks n=40 gap_ms=25]]"}]}
     async with httpx.AsyncClient(timeout=30, headers={"Authorization": f"Bearer {key}"}) as client:
         return [
             response.status_code
             for response in await asyncio.gather(
-                *(client.post(f"{live.url}/v1/chat/completions", json=body) for _ in range(number))
+                *(client.post(f"{running.url}/v1/chat/completions", json=body) for _ in range(number))
             )
         ]
 
 
-def test_streams_at_once_are_limited_and_their_slots_come_back(live: Live) -> None:
+def test_streams_at_once_are_limited_and_their_slots_come_back(running: Installation) -> None:
     """Property 14: Concurrency Limit Enforcement."""
     key = a_key(concurrent_streams=3)
-    assert Counter(asyncio.run(hold_streams(live, key.plain, 10))) == {200: 3, 429: 7}
-    assert live.post(key.plain, stream=True).status_code == 200
+    assert Counter(asyncio.run(hold_streams(running, key.plain, 10))) == {200: 3, 429: 7}
+    assert running.post(key.plain, stream=True).status_code == 200
 
 
-def test_a_refused_stream_is_told_when_a_slot_is_free_at_the_latest(live: Live) -> None:
+def test_a_refused_stream_is_told_when_a_slot_is_free_at_the_latest(running: Installation) -> None:
     key = a_key(concurrent_streams=1)
     body = {**BODY, "stream": True, "messages": [{"role": "user", "content": "[[fault:chunks n=100 gap_ms=50]]"}]}
     headers = {"Authorization": f"Bearer {key.plain}"}
-    with httpx.stream("POST", f"{live.url}/v1/chat/completions", json=body, headers=headers, timeout=30) as stream:
+    with httpx.stream("POST", f"{running.url}/v1/chat/completions", json=body, headers=headers, timeout=30) as stream:
         assert stream.status_code == 200
-        (slots,) = live.keys(f"*slots:k:{key.row.id}")
-        live.redis.zadd(slots, {stream.headers["x-cfx-request-id"]: int((now_s() + 7) * 1000)})
-        refused = live.post(key.plain, **BODY, stream=True)
+        (slots,) = running.keys(f"*slots:k:{key.row.id}")
+        running.redis.zadd(slots, {stream.headers["x-cfx-request-id"]: int((now_s() + 7) * 1000)})
+        refused = running.post(key.plain, **BODY, stream=True)
         assert refused.status_code == 429
         assert refused.headers["retry-after"] in ("6", "7")
 
 
-def test_answers_in_one_piece_take_no_stream_slot(live: Live) -> None:
+def test_answers_in_one_piece_take_no_stream_slot(running: Installation) -> None:
     """Property 15: Non-Streaming Concurrency Exemption."""
     key = a_key(concurrent_streams=1)
     text = [{"role": "user", "content": "[[fault:slow first_ms=400]]"}]
-    responses = asyncio.run(all_at_once([live.url], key.plain, 8, messages=text))
+    responses = asyncio.run(all_at_once([running.url], key.plain, 8, messages=text))
     assert {r.status_code for r in responses} == {200}
 
 
-def test_what_the_credit_does_not_cover_is_refused_before_it_costs_anything(live: Live) -> None:
+def test_what_the_credit_does_not_cover_is_refused_before_it_costs_anything(running: Installation) -> None:
     organization = an_organization(plan="free")
     key = a_key(organization)
     account = Account.objects.get(pk=organization.pk)
     post_credit(
         organization, 1_000_000 - account.credit_nanos, kind=LedgerEntry.Kind.ADJUSTMENT, reference="almost nothing"
     )
-    last = live.upstream.state()["last_seq"]
-    response = live.post(key.plain, model="cfx-plan")
+    last = running.upstream.state()["last_seq"]
+    response = running.post(key.plain, model="cfx-plan")
     assert (response.status_code, response.json()["error"]["code"]) == (402, "insufficient_quota")
-    assert live.upstream.state()["last_seq"] == last
-    assert live.scope("o", organization.id)["n"] == 0
+    assert running.upstream.state()["last_seq"] == last
+    assert running.scope("o", organization.id)["n"] == 0
     # A call that fits is served.
-    assert live.post(key.plain, model="gpt-4o-mini", max_tokens=100).status_code == 200
+    assert running.post(key.plain, model="gpt-4o-mini", max_tokens=100).status_code == 200
 
 
-def test_a_small_balance_is_held_for_the_models_that_it_covers(live: Live) -> None:
+def test_a_small_balance_is_held_for_the_models_that_it_covers(running: Installation) -> None:
     """A fallback that is too dear is left out; it must not keep the first model from answering."""
     organization = an_organization(plan="free")
     key = a_key(organization).plain
     account = Account.objects.get(pk=organization.pk)
     post_credit(organization, 2_000_000 - account.credit_nanos, kind=LedgerEntry.Kind.ADJUSTMENT, reference="little")
-    response = live.post(key, model="cfx-review")
+    response = running.post(key, model="cfx-review")
     assert (response.status_code, response.headers["x-cfx-model"]) == (200, "gpt-4o-mini")
-    live.upstream.set_fault("500", model="gpt-4o-mini")
-    live.post(key, model="cfx-review")
-    assert "claude-haiku-3.5" not in [entry["model"] for entry in live.upstream.ledger()]
+    running.upstream.set_fault("500", model="gpt-4o-mini")
+    running.post(key, model="cfx-review")
+    assert "claude-haiku-3.5" not in [entry["model"] for entry in running.upstream.ledger()]
 
 
-def test_holds_of_calls_in_flight_count(live: Live) -> None:
+def test_holds_of_calls_in_flight_count(running: Installation) -> None:
     """Many calls at once never spend more than a budget that covers a few of them."""
     key = a_key(budget_month_nanos=3_000_000)
     text = [{"role": "user", "content": "[[fault:slow first_ms=300]]"}]
-    responses = asyncio.run(all_at_once([live.url], key.plain, 30, messages=text, max_tokens=1_000))
-    hold = next(live.row_of(r).held_nanos for r in responses if r.status_code == 200)
+    responses = asyncio.run(all_at_once([running.url], key.plain, 30, messages=text, max_tokens=1_000))
+    hold = next(running.row_of(r).held_nanos for r in responses if r.status_code == 200)
     assert Counter(r.status_code for r in responses) == {200: 3_000_000 // hold, 402: 30 - 3_000_000 // hold}
 
 
-def test_a_day_that_is_over_no_longer_counts(live: Live) -> None:
+def test_a_day_that_is_over_no_longer_counts(running: Installation) -> None:
     """Midnight as Redis sees it: its counts are those of yesterday, and of last month."""
     key = a_key(daily_requests=2, budget_day_nanos=1_000_000, budget_month_nanos=1_000_000)
-    assert live.post(key.plain, **BODY, max_tokens=50).status_code == 200
-    (name,) = live.keys(f"*scope:k:{key.row.id}")
-    today = live.scope("k", key.row.id)["d"]
+    assert running.post(key.plain, **BODY, max_tokens=50).status_code == 200
+    (name,) = running.keys(f"*scope:k:{key.row.id}")
+    today = running.scope("k", key.row.id)["d"]
     spent: dict[Any, Any] = {"n": 2, "ds": 990_000, "ms": 990_000}
-    live.redis.hset(name, mapping={**spent, "d": today, "mo": month_of(today)})
-    assert live.post(key.plain, **BODY, max_tokens=50).status_code == 429
-    live.redis.hset(name, "n", 1)
-    assert live.post(key.plain, **BODY, max_tokens=50).status_code == 402
-    live.redis.hset(name, mapping={**spent, "d": today - 1, "mo": month_of(today) - 1})
-    response = live.post(key.plain, **BODY, max_tokens=50)
+    running.redis.hset(name, mapping={**spent, "d": today, "mo": month_of(today)})
+    assert running.post(key.plain, **BODY, max_tokens=50).status_code == 429
+    running.redis.hset(name, "n", 1)
+    assert running.post(key.plain, **BODY, max_tokens=50).status_code == 402
+    running.redis.hset(name, mapping={**spent, "d": today - 1, "mo": month_of(today) - 1})
+    response = running.post(key.plain, **BODY, max_tokens=50)
     assert (response.status_code, response.headers["x-ratelimit-remaining"]) == (200, "1")
-    found, cost = live.scope("k", key.row.id), live.row_of(response).cost_nanos
+    found, cost = running.scope("k", key.row.id), running.row_of(response).cost_nanos
     assert (found["d"], found["n"], found["ds"], found["ms"]) == (today, 1, cost, cost)
 
 
-def test_a_call_over_midnight_is_charged_to_the_day_of_its_admission(live: Live) -> None:
+def test_a_call_over_midnight_is_charged_to_the_day_of_its_admission(running: Installation) -> None:
     key = a_key()
     text = [{"role": "user", "content": "[[fault:chunks n=40 gap_ms=50]]"}]
     body = {**BODY, "stream": True, "messages": text}
     headers = {"Authorization": f"Bearer {key.plain}"}
-    with httpx.stream("POST", f"{live.url}/v1/chat/completions", json=body, headers=headers, timeout=30) as stream:
+    with httpx.stream("POST", f"{running.url}/v1/chat/completions", json=body, headers=headers, timeout=30) as stream:
         request_id = stream.headers["x-cfx-request-id"]
-        (name,) = live.keys(f"*scope:k:{key.row.id}")
-        day = live.scope("k", key.row.id)["d"]
+        (name,) = running.keys(f"*scope:k:{key.row.id}")
+        day = running.scope("k", key.row.id)["d"]
         # It strikes midnight: the next call of the key has begun another day, month and minute.
-        live.redis.hset(name, mapping={"d": day + 1, "n": 1, "ds": 5, "mo": month_of(day) + 1, "ms": 5, "m": 1, "t": 7})
+        running.redis.hset(
+            name, mapping={"d": day + 1, "n": 1, "ds": 5, "mo": month_of(day) + 1, "ms": 5, "m": 1, "t": 7}
+        )
         assert "[DONE]" in stream.read().decode()
-    row = live.row(request_id)
-    found = live.scope("k", key.row.id)
+    row = running.row(request_id)
+    found = running.scope("k", key.row.id)
     assert (found["n"], found["ds"], found["ms"], found["t"]) == (1, 5, 5, 7)
     assert (found["spent"], found["held"]) == (row.cost_nanos, 0)
     assert (row.day - date(1970, 1, 1)).days == day
 
 
-def test_a_gateway_whose_clock_is_wrong_counts_by_redis_s_day(live: Live) -> None:
+def test_a_gateway_whose_clock_is_wrong_counts_by_redis_s_day(running: Installation) -> None:
     """A day ahead, or 90 seconds behind: day, minute and what is told of them are Redis's."""
     early_in_a_minute()
     for off_s in (86_400, -90):
         key = a_key(daily_requests=10, rpm=5)
-        gateway = live.new_gateway(clock_off_s=off_s)
-        own, wrong = (live.post(key.plain, url=url, **BODY) for url in (live.url, gateway.url))
+        gateway = running.new_gateway(clock_off_s=off_s)
+        own, wrong = (running.post(key.plain, url=url, **BODY) for url in (running.url, gateway.url))
         gateway.stop()
         assert (own.status_code, wrong.status_code) == (200, 200)
         assert wrong.headers["x-ratelimit-remaining"] == "8"
         assert wrong.headers["x-ratelimit-reset"] == own.headers["x-ratelimit-reset"]
         assert abs(int(own.headers["x-ratelimit-reset"]) - now_s()) <= 86_400
-        rows = [live.row_of(each) for each in (own, wrong)]
+        rows = [running.row_of(each) for each in (own, wrong)]
         assert rows[0].day == rows[1].day
         assert round((rows[1].started_at - rows[0].started_at).total_seconds(), -1) == off_s
-        assert live.scope("k", key.row.id)["n"] == 2
+        assert running.scope("k", key.row.id)["n"] == 2
 
 
-def test_an_emptied_redis_gives_nothing_away(live: Live) -> None:
+def test_an_emptied_redis_gives_nothing_away(running: Installation) -> None:
     key = a_key(daily_requests=3)
-    rows = [live.row_of(live.post(key.plain)) for _ in range(2)]
-    live.redis.delete(*live.keys(f"*scope:?:{key.row.id}"), *live.keys(f"*scope:?:{key.row.organization_id}"))
-    assert live.post(key.plain).status_code == 200
-    assert live.post(key.plain).status_code == 429
-    assert live.scope("k", key.row.id)["spent"] >= sum(row.cost_nanos for row in rows) > 0
+    rows = [running.row_of(running.post(key.plain)) for _ in range(2)]
+    running.redis.delete(*running.keys(f"*scope:?:{key.row.id}"), *running.keys(f"*scope:?:{key.row.organization_id}"))
+    assert running.post(key.plain).status_code == 200
+    assert running.post(key.plain).status_code == 429
+    assert running.scope("k", key.row.id)["spent"] >= sum(row.cost_nanos for row in rows) > 0
 
 
-def test_reconciling_puts_counters_right(live: Live) -> None:
+def test_reconciling_puts_counters_right(running: Installation) -> None:
     key = a_key()
-    row = live.row_of(live.post(key.plain))
-    (name,) = live.keys(f"*scope:k:{key.row.id}")
-    live.redis.hset(name, mapping={"spent": 7, "ds": 7, "ms": 7, "n": 99, "held": 12345})
-    reconcile(live.redis, live.prefix)
-    found = live.scope("k", key.row.id)
+    row = running.row_of(running.post(key.plain))
+    (name,) = running.keys(f"*scope:k:{key.row.id}")
+    running.redis.hset(name, mapping={"spent": 7, "ds": 7, "ms": 7, "n": 99, "held": 12345})
+    reconcile(running.redis, running.prefix)
+    found = running.scope("k", key.row.id)
     assert (found["spent"], found["ds"], found["ms"], found["n"], found["held"]) == (
         row.cost_nanos, row.cost_nanos, row.cost_nanos, 1, 0,
     )  # fmt: skip
 
 
-def test_a_killed_gateway_gives_its_slots_back_and_its_calls_are_settled(live: Live) -> None:
+def test_a_killed_gateway_gives_its_slots_back_and_its_calls_are_settled(running: Installation) -> None:
     """Nothing of a dead process blocks a customer, and what it had delivered is charged as estimated."""
     key = a_key(concurrent_streams=1)
-    doomed = live.new_gateway()
+    doomed = running.new_gateway()
     body = {**BODY, "stream": True, "messages": [{"role": "user", "content": "[[fault:chunks n=400 gap_ms=50]]"}]}
     headers = {"Authorization": f"Bearer {key.plain}"}
     with httpx.stream("POST", f"{doomed.url}/v1/chat/completions", json=body, headers=headers, timeout=30) as stream:
         request_id = stream.headers["x-cfx-request-id"]
         lines = stream.iter_lines()
-        until(lambda: any(live.redis.hget(name, request_id) for name in live.keys("*progress")), what="a heartbeat")
+        until(
+            lambda: any(running.redis.hget(name, request_id) for name in running.keys("*progress")), what="a heartbeat"
+        )
         next(lines)
-        assert live.post(key.plain, stream=True).status_code == 429
+        assert running.post(key.plain, stream=True).status_code == 429
         doomed.kill()
-    until(lambda: live.post(key.plain, stream=True).status_code == 200, within_s=10, what="the slot")
-    row = live.row(request_id, within_s=50)
+    until(lambda: running.post(key.plain, stream=True).status_code == 200, within_s=10, what="the slot")
+    row = running.row(request_id, within_s=50)
     assert (row.source, row.error_code, row.is_estimated) == ("sweeper", "gateway_lost", True)
     assert row.cost_nanos > 0
-    assert live.open_leases(request_id) == []
+    assert running.open_leases(request_id) == []
 
 
-def test_what_is_wrong_with_the_body_is_found_before_the_call_is_counted(live: Live) -> None:
+def test_what_is_wrong_with_the_body_is_found_before_the_call_is_counted(running: Installation) -> None:
     key = a_key(concurrent_streams=1)
     for metadata in ("text", [1], 7):
-        response = live.post(key.plain, model="gpt-4o-mini", stream=True, metadata=metadata)
+        response = running.post(key.plain, model="gpt-4o-mini", stream=True, metadata=metadata)
         assert (response.status_code, response.json()["error"]["param"]) == (400, "metadata")
-        assert live.open_leases(response.headers["x-cfx-request-id"]) == []
-    assert live.scope("k", key.row.id).get("held", 0) == 0
-    assert live.post(key.plain, model="gpt-4o-mini", stream=True).status_code == 200
+        assert running.open_leases(response.headers["x-cfx-request-id"]) == []
+    assert running.scope("k", key.row.id).get("held", 0) == 0
+    assert running.post(key.plain, model="gpt-4o-mini", stream=True).status_code == 200

@@ -29,7 +29,7 @@ from logs.pipeline.tests.test_drain import entries
 from logs.tail import publisher as announcements
 from logs.tail.consumer import MAX_OF_ONE
 from logs.tests.factories import an_event
-from tests.support.live import Gateway, Live
+from tests.support.installation import Gateway, Installation
 from tests.support.waiting import until
 
 
@@ -41,9 +41,15 @@ def cookie_of(user: User) -> str:
 
 @contextmanager
 def tail(
-    live: Live | Gateway, slug: str, user: User | None, *, query: str = "", origin: str | None = "", path: str = ""
+    running: Installation | Gateway,
+    slug: str,
+    user: User | None,
+    *,
+    query: str = "",
+    origin: str | None = "",
+    path: str = "",
 ) -> Iterator[ClientConnection]:
-    where = urlsplit(live.url).netloc
+    where = urlsplit(running.url).netloc
     headers = {"Cookie": f"sessionid={cookie_of(user)}"} if user else {}
     with connect(
         f"ws://{where}{path or f'/ws/o/{slug}/logs/'}{query}",
@@ -67,9 +73,9 @@ def begun(connection: ClientConnection) -> None:
     heard(connection, "ready")
 
 
-def test_the_first_message_says_what_is_watched(live: Live) -> None:
+def test_the_first_message_says_what_is_watched(running: Installation) -> None:
     organization = an_organization()
-    with tail(live, organization.slug, owner_of(organization)) as connection:
+    with tail(running, organization.slug, owner_of(organization)) as connection:
         assert json.loads(connection.recv(timeout=15))["type"] == "ready"
 
 
@@ -81,94 +87,94 @@ def owner_of(organization: Organization) -> User:
     return organization.memberships.get(role="owner").user
 
 
-def test_a_member_sees_a_request_as_the_list_has_it(live: Live) -> None:
+def test_a_member_sees_a_request_as_the_list_has_it(running: Installation) -> None:
     key = a_key()
     organization = key.row.organization
-    with tail(live, organization.slug, a_member(organization, "viewer")) as connection:
+    with tail(running, organization.slug, a_member(organization, "viewer")) as connection:
         begun(connection)
-        response = live.post(key.plain, model="cfx-review")
+        response = running.post(key.plain, model="cfx-review")
         message = heard(connection, "rows")
     assert ids(message) == [response.headers["x-cfx-request-id"]]
     headers = {"Authorization": f"Bearer {key.plain}"}
-    (listed,) = httpx.get(f"{live.url}/api/v1/requests", headers=headers).json()["data"]
+    (listed,) = httpx.get(f"{running.url}/api/v1/requests", headers=headers).json()["data"]
     (row,) = message["rows"]
     assert {**row, "started_at": ""} == {**listed, "started_at": ""}
 
 
-def test_a_row_that_is_corrected_comes_again(live: Live) -> None:
+def test_a_row_that_is_corrected_comes_again(running: Installation) -> None:
     key = a_key().row
     event = an_event(key.organization_id, key.id, rank=RANK_COUNTED)
     store(entries([event]))
     name = random_id().hex * 2  # as long as LiteLLM's hash of a key
     ApiKey.objects.filter(pk=key.pk).update(litellm_key_id=name)
-    with tail(live, key.organization.slug, owner_of(key.organization)) as connection:
+    with tail(running, key.organization.slug, owner_of(key.organization)) as connection:
         begun(connection)
-        take(mapped(a_payload(f"{event.request_id}.1")), redis=live.redis, prefix=live.prefix)
+        take(mapped(a_payload(f"{event.request_id}.1")), redis=running.redis, prefix=running.prefix)
         (row,) = heard(connection, "rows")["rows"]
         assert (row["id"], row["revision"], row["tokens"]["is_estimated"]) == (str(event.request_id), 2, False)
         assert (row["tokens"]["completion"], row["attempts"]) == (60, 1)
-        take(mapped(a_payload(str(random_id()), key_hash=name)), redis=live.redis, prefix=live.prefix)
+        take(mapped(a_payload(str(random_id()), key_hash=name)), redis=running.redis, prefix=running.prefix)
         (row,) = heard(connection, "rows")["rows"]
         assert (row["key_id"], row["source"], row["revision"]) == (str(key.pk), "webhook", 1)
 
 
-def refused(live: Live, *args: Any, **kwargs: Any) -> int:
-    with pytest.raises(InvalidStatus) as caught, tail(live, *args, **kwargs):
+def refused(running: Installation, *args: Any, **kwargs: Any) -> int:
+    with pytest.raises(InvalidStatus) as caught, tail(running, *args, **kwargs):
         pass
     body = caught.value.response.body
     assert body is None or b"not_found" in body
     return caught.value.response.status_code
 
 
-def test_to_strangers_there_is_no_such_tail(live: Live) -> None:
+def test_to_strangers_there_is_no_such_tail(running: Installation) -> None:
     organization, eve = an_organization(), a_user("eve")
     an_organization(owner=eve)
-    assert refused(live, organization.slug, eve) == 404
-    assert refused(live, organization.slug, None) == 404
-    assert refused(live, "no-such-organization", eve) == 404
-    assert refused(live, "", eve, path="/ws/o/../logs/") == 404
-    assert refused(live, "", eve, path="/ws/nothing") == 404
+    assert refused(running, organization.slug, eve) == 404
+    assert refused(running, organization.slug, None) == 404
+    assert refused(running, "no-such-organization", eve) == 404
+    assert refused(running, "", eve, path="/ws/o/../logs/") == 404
+    assert refused(running, "", eve, path="/ws/nothing") == 404
 
 
-def test_eve_who_watches_her_own_sees_nothing_of_adas(live: Live) -> None:
+def test_eve_who_watches_her_own_sees_nothing_of_adas(running: Installation) -> None:
     ada, eve = a_key(), a_key()
-    with tail(live, eve.row.organization.slug, owner_of(eve.row.organization)) as connection:
+    with tail(running, eve.row.organization.slug, owner_of(eve.row.organization)) as connection:
         begun(connection)
-        live.row_of(live.post(ada.plain))
-        mine = live.post(eve.plain).headers["x-cfx-request-id"]
+        running.row_of(running.post(ada.plain))
+        mine = running.post(eve.plain).headers["x-cfx-request-id"]
         assert ids(heard(connection, "rows")) == [mine]
 
 
 @pytest.mark.parametrize("origin", ["https://evil.example", "http://127.0.0.1:1", "null", "http://[", ""])
-def test_only_our_own_pages_may_connect(live: Live, origin: str) -> None:
+def test_only_our_own_pages_may_connect(running: Installation, origin: str) -> None:
     organization = an_organization()
     if origin:
-        assert refused(live, organization.slug, owner_of(organization), origin=origin) == 404
+        assert refused(running, organization.slug, owner_of(organization), origin=origin) == 404
     else:
-        with tail(live, organization.slug, owner_of(organization), origin=None) as connection:
+        with tail(running, organization.slug, owner_of(organization), origin=None) as connection:
             begun(connection)
 
 
-def test_filters_are_applied_on_the_server_and_may_change(live: Live) -> None:
+def test_filters_are_applied_on_the_server_and_may_change(running: Installation) -> None:
     key = a_key()
     organization = key.row.organization
-    with tail(live, organization.slug, owner_of(organization), query="?stage=plan") as connection:
+    with tail(running, organization.slug, owner_of(organization), query="?stage=plan") as connection:
         assert heard(connection, "ready")["filter"]["stage"] == "plan"
-        live.row_of(live.post(key.plain, model="cfx-code"))
-        wanted = live.post(key.plain, model="cfx-plan").headers["x-cfx-request-id"]
+        running.row_of(running.post(key.plain, model="cfx-code"))
+        wanted = running.post(key.plain, model="cfx-plan").headers["x-cfx-request-id"]
         assert ids(heard(connection, "rows")) == [wanted]
         connection.send(json.dumps({"type": "filter", "status": "errors"}))
         assert heard(connection, "ready")["filter"]["status"] == "errors"
-        live.row_of(live.post(key.plain, model="cfx-plan"))
-        failed = live.say(key.plain, "[[fault:400]]", model="cfx-code").headers["x-cfx-request-id"]
+        running.row_of(running.post(key.plain, model="cfx-plan"))
+        failed = running.say(key.plain, "[[fault:400]]", model="cfx-code").headers["x-cfx-request-id"]
         assert ids(heard(connection, "rows")) == [failed]
 
 
-def test_one_resumes_after_the_last_request_seen(live: Live) -> None:
+def test_one_resumes_after_the_last_request_seen(running: Installation) -> None:
     key = a_key()
     organization = key.row.organization
-    rows = [live.row_of(live.post(key.plain)) for _ in range(4)]
-    with tail(live, organization.slug, owner_of(organization), query=f"?after={rows[1].request_id}") as connection:
+    rows = [running.row_of(running.post(key.plain)) for _ in range(4)]
+    with tail(running, organization.slug, owner_of(organization), query=f"?after={rows[1].request_id}") as connection:
         message = heard(connection, "rows")
     assert (message["resumed"], message["has_more"]) == (True, False)
     assert set(ids(message)) >= {str(row.request_id) for row in rows[2:]}
@@ -177,19 +183,19 @@ def test_one_resumes_after_the_last_request_seen(live: Live) -> None:
 
 
 @pytest.mark.parametrize("after", [UUID(int=2**128 - 1), UUID(int=0)], ids=str)
-def test_a_request_that_never_was_ends_nothing(live: Live, after: UUID) -> None:
+def test_a_request_that_never_was_ends_nothing(running: Installation, after: UUID) -> None:
     key = a_key()
     organization = key.row.organization
-    with tail(live, organization.slug, owner_of(organization), query=f"?after={after}") as connection:
+    with tail(running, organization.slug, owner_of(organization), query=f"?after={after}") as connection:
         assert ids(heard(connection, "rows")) == []
-        made = live.post(key.plain).headers["x-cfx-request-id"]
+        made = running.post(key.plain).headers["x-cfx-request-id"]
         assert ids(heard(connection, "rows")) == [made]
 
 
 @pytest.mark.parametrize("text", ["no json", '{"type": "delete"}', '{"stage": 5}'])
-def test_nonsense_ends_the_connection(live: Live, text: str) -> None:
+def test_nonsense_ends_the_connection(running: Installation, text: str) -> None:
     organization = an_organization()
-    with tail(live, organization.slug, owner_of(organization)) as connection:
+    with tail(running, organization.slug, owner_of(organization)) as connection:
         begun(connection)
         connection.send(text)
         with pytest.raises(ConnectionClosed) as caught:
@@ -198,9 +204,9 @@ def test_nonsense_ends_the_connection(live: Live, text: str) -> None:
         assert caught.value.rcvd.code == 4400
 
 
-def test_a_flood_of_messages_ends_the_connection(live: Live) -> None:
+def test_a_flood_of_messages_ends_the_connection(running: Installation) -> None:
     organization = an_organization()
-    with tail(live, organization.slug, owner_of(organization)) as connection:
+    with tail(running, organization.slug, owner_of(organization)) as connection:
         with suppress(ConnectionClosed):  # the server may have had enough before the last
             for _ in range(100):
                 connection.send("{}")
@@ -210,14 +216,14 @@ def test_a_flood_of_messages_ends_the_connection(live: Live) -> None:
         assert caught.value.rcvd.code == 1008
 
 
-def test_a_flood_of_rows_is_cut_to_what_one_can_read_and_counted(live: Live) -> None:
+def test_a_flood_of_rows_is_cut_to_what_one_can_read_and_counted(running: Installation) -> None:
     organization, key_id = an_organization(), random_id()
-    with tail(live, organization.slug, owner_of(organization)) as connection:
+    with tail(running, organization.slug, owner_of(organization)) as connection:
         begun(connection)
         started_s = monotonic_s()
         for _ in range(10):
             events = [an_event(organization.pk, key_id) for _ in range(50)]
-            assert announcements.Announcer(live.redis, live.prefix).announce(events) == 1
+            assert announcements.Announcer(running.redis, running.prefix).announce(events) == 1
         shown, skipped, messages = 0, 0, 0
         while shown + skipped < 500:
             message = heard(connection, "rows")
@@ -227,20 +233,20 @@ def test_a_flood_of_rows_is_cut_to_what_one_can_read_and_counted(live: Live) -> 
         assert messages - 1 <= (monotonic_s() - started_s) / 0.99
 
 
-def test_nothing_is_published_when_nobody_listens(live: Live) -> None:
+def test_nothing_is_published_when_nobody_listens(running: Installation) -> None:
     organization, key_id = an_organization(), random_id()
-    assert announcements.Announcer(live.redis, live.prefix).announce([an_event(organization.pk, key_id)]) == 0
-    with tail(live, organization.slug, owner_of(organization)) as connection:
+    assert announcements.Announcer(running.redis, running.prefix).announce([an_event(organization.pk, key_id)]) == 0
+    with tail(running, organization.slug, owner_of(organization)) as connection:
         begun(connection)
-        assert announcements.Announcer(live.redis, live.prefix).announce([an_event(organization.pk, key_id)]) == 1
-    key = announcements.listening_key(live.prefix, organization.pk)
-    assert 0 < int(live.redis.ttl(key)) <= announcements.LISTENING_S
+        assert announcements.Announcer(running.redis, running.prefix).announce([an_event(organization.pk, key_id)]) == 1
+    key = announcements.listening_key(running.prefix, organization.pk)
+    assert 0 < int(running.redis.ttl(key)) <= announcements.LISTENING_S
 
 
-def test_the_tail_ends_with_the_membership_and_with_the_session(live: Live) -> None:
+def test_the_tail_ends_with_the_membership_and_with_the_session(running: Installation) -> None:
     organization = an_organization()
     ben, vic, tom = a_member(organization), a_member(organization, "viewer"), a_member(organization)
-    gateway = live.new_gateway(CFX_LIVE_HEARTBEAT_S="0.5")
+    gateway = running.new_gateway(CFX_LIVE_HEARTBEAT_S="0.5")
     where = urlsplit(gateway.url).netloc
     for user, end in (
         (ben, lambda: Membership.objects.filter(user=ben).delete()),
@@ -267,10 +273,10 @@ def _change_password(user: User) -> None:
     user.save()
 
 
-def test_one_person_does_not_take_every_place(live: Live) -> None:
+def test_one_person_does_not_take_every_place(running: Installation) -> None:
     organization = an_organization()
     ben, vic = a_member(organization), a_member(organization, "viewer")
-    gateway = live.new_gateway()
+    gateway = running.new_gateway()
     with ExitStack() as stack:
         for _ in range(MAX_OF_ONE):
             begun(stack.enter_context(tail(gateway, organization.slug, ben)))
@@ -292,13 +298,13 @@ def _may_watch(gateway: Gateway, slug: str, user: User) -> bool:
     return True
 
 
-def test_the_gateway_answers_while_many_watch(live: Live) -> None:
+def test_the_gateway_answers_while_many_watch(running: Installation) -> None:
     key = a_key()
     organization, user = key.row.organization, owner_of(key.row.organization)
-    with tail(live, organization.slug, user) as one, tail(live, organization.slug, user) as two:
+    with tail(running, organization.slug, user) as one, tail(running, organization.slug, user) as two:
         begun(one)
         begun(two)
-        answered = [live.post(key.plain).status_code for _ in range(5)]
+        answered = [running.post(key.plain).status_code for _ in range(5)]
         assert answered == [200] * 5
         seen: dict[int, set[str]] = {0: set(), 1: set()}
 

@@ -15,91 +15,93 @@ from codexflow.lib.clock import now
 from codexflow.lib.ids import new_id
 from keys.models import ApiKey
 from keys.tests.factories import a_key
-from tests.support.live import Live
+from tests.support.installation import Installation
 from tests.support.waiting import until
 
 
-def api(live: Live, key: str, method: str, path: str, **more: Any) -> httpx.Response:
+def api(running: Installation, key: str, method: str, path: str, **more: Any) -> httpx.Response:
     headers = {"Authorization": f"Bearer {key}"}
-    return httpx.request(method, f"{live.url}/api/v1/{path}", headers=headers, timeout=20, **more)
+    return httpx.request(method, f"{running.url}/api/v1/{path}", headers=headers, timeout=20, **more)
 
 
-def test_a_key_is_made_listed_renamed_and_revoked(live: Live) -> None:
+def test_a_key_is_made_listed_renamed_and_revoked(running: Installation) -> None:
     key = a_key()
-    made = api(live, key.plain, "POST", "keys", json={"name": "ci", "daily_requests": 5, "budget_month_usd": "1.50"})
+    made = api(running, key.plain, "POST", "keys", json={"name": "ci", "daily_requests": 5, "budget_month_usd": "1.50"})
     assert (made.status_code, made.headers["cache-control"]) == (201, "no-store")
     secret, key_id = made.json()["key"], made.json()["id"]
-    assert live.post(secret).headers["x-ratelimit-limit"] == "5"
-    listed = api(live, key.plain, "GET", "keys").json()["data"]
+    assert running.post(secret).headers["x-ratelimit-limit"] == "5"
+    listed = api(running, key.plain, "GET", "keys").json()["data"]
     assert [row["name"] for row in listed] == ["ci", "test"]
     assert listed[0]["budget_month_usd"] == "1.500000"
-    assert secret not in api(live, key.plain, "GET", "keys").text
-    assert api(live, key.plain, "PATCH", f"keys/{key_id}", json={"name": "ci 2"}).json()["name"] == "ci 2"
-    assert api(live, key.plain, "DELETE", f"keys/{key_id}").json()["state"] == "revoked"
-    until(lambda: live.post(secret).status_code == 401, within_s=1, what="refusal")
+    assert secret not in api(running, key.plain, "GET", "keys").text
+    assert api(running, key.plain, "PATCH", f"keys/{key_id}", json={"name": "ci 2"}).json()["name"] == "ci 2"
+    assert api(running, key.plain, "DELETE", f"keys/{key_id}").json()["state"] == "revoked"
+    until(lambda: running.post(secret).status_code == 401, within_s=1, what="refusal")
     actions = AuditEntry.objects.filter(object_id=key_id).order_by("id").values_list("action", flat=True)
     assert list(actions) == ["key.issued", "key.renamed", "key.revoked"]
 
 
-def test_a_key_makes_none_that_may_do_more_than_itself(live: Live) -> None:
+def test_a_key_makes_none_that_may_do_more_than_itself(running: Installation) -> None:
     small = a_key(daily_requests=10, allowed_stages=("review",), expires_at=now() + timedelta(hours=1))
-    made = api(live, small.plain, "POST", "keys", json={"name": "greedy", "daily_requests": 1000}).json()
+    made = api(running, small.plain, "POST", "keys", json={"name": "greedy", "daily_requests": 1000}).json()
     assert (made["daily_requests"], made["allowed_stages"]) == (10, ["review"])
     assert made["expires_at"] is not None
 
 
-def test_both_keys_work_until_the_overlap_is_over(live: Live) -> None:
+def test_both_keys_work_until_the_overlap_is_over(running: Installation) -> None:
     old = a_key(rpm=100)
-    answer = api(live, old.plain, "POST", f"keys/{old.row.id}/rotate", json={"overlap_s": 3600})
+    answer = api(running, old.plain, "POST", f"keys/{old.row.id}/rotate", json={"overlap_s": 3600})
     assert (answer.status_code, answer.headers["cache-control"]) == (201, "no-store")
     new = answer.json()
     assert (new["name"], new["rpm"], new["state"]) == ("test", 100, "active")
-    assert live.post(old.plain).status_code == live.post(new["key"]).status_code == 200
-    shown = api(live, new["key"], "GET", f"keys/{old.row.id}").json()
+    assert running.post(old.plain).status_code == running.post(new["key"]).status_code == 200
+    shown = api(running, new["key"], "GET", f"keys/{old.row.id}").json()
     assert (shown["state"], shown["rotated_to"]) == ("rotated", new["id"])
-    again = api(live, new["key"], "POST", f"keys/{new['id']}/rotate", json={"overlap_s": 0})
+    again = api(running, new["key"], "POST", f"keys/{new['id']}/rotate", json={"overlap_s": 0})
     assert (again.status_code, again.json()["error"]["code"]) == (409, "key_not_rotatable")
     # The hour is over: what every process has cached of the key ends by itself, without an announcement.
     ApiKey.objects.filter(pk=old.row.id).update(rotation_ends_at=now())
-    assert api(live, old.plain, "GET", "keys").status_code == 401
-    assert api(live, new["key"], "GET", f"keys/{old.row.id}").json()["state"] == "revoked"
+    assert api(running, old.plain, "GET", "keys").status_code == 401
+    assert api(running, new["key"], "GET", f"keys/{old.row.id}").json()["state"] == "revoked"
 
 
-def test_a_key_in_its_grace_makes_none_that_outlives_it(live: Live) -> None:
+def test_a_key_in_its_grace_makes_none_that_outlives_it(running: Installation) -> None:
     old = a_key()
     other = a_key(old.row.organization)
-    assert api(live, old.plain, "POST", f"keys/{old.row.id}/rotate", json={"overlap_s": 3600}).status_code == 201
-    ends = api(live, old.plain, "GET", f"keys/{old.row.id}").json()["rotation_ends_at"]
-    assert api(live, old.plain, "POST", "keys", json={"name": "heir"}).json()["expires_at"] == ends
-    refused = api(live, old.plain, "POST", f"keys/{other.row.id}/rotate", json={"overlap_s": 0})
+    assert api(running, old.plain, "POST", f"keys/{old.row.id}/rotate", json={"overlap_s": 3600}).status_code == 201
+    ends = api(running, old.plain, "GET", f"keys/{old.row.id}").json()["rotation_ends_at"]
+    assert api(running, old.plain, "POST", "keys", json={"name": "heir"}).json()["expires_at"] == ends
+    refused = api(running, old.plain, "POST", f"keys/{other.row.id}/rotate", json={"overlap_s": 0})
     assert (refused.status_code, refused.json()["error"]["code"]) == (403, "action_not_allowed")
 
 
-def test_a_key_rotated_without_overlap_is_refused_within_a_second(live: Live) -> None:
+def test_a_key_rotated_without_overlap_is_refused_within_a_second(running: Installation) -> None:
     old = a_key()
-    assert live.post(old.plain).status_code == 200
-    new = api(live, old.plain, "POST", f"keys/{old.row.id}/rotate", json={"overlap_s": 0}).json()["key"]
-    until(lambda: live.post(old.plain).status_code == 401, within_s=1, what="refusal")
-    assert live.post(new).status_code == 200
+    assert running.post(old.plain).status_code == 200
+    new = api(running, old.plain, "POST", f"keys/{old.row.id}/rotate", json={"overlap_s": 0}).json()["key"]
+    until(lambda: running.post(old.plain).status_code == 401, within_s=1, what="refusal")
+    assert running.post(new).status_code == 200
 
 
-def test_changed_terms_hold_within_a_second(live: Live) -> None:
+def test_changed_terms_hold_within_a_second(running: Installation) -> None:
     key = a_key()
     boss = a_key(key.row.organization)
-    assert live.post(key.plain).status_code == 200
+    assert running.post(key.plain).status_code == 200
     changes = {
         "daily_requests": 3, "allowed_stages": ["review"], "allowed_networks": ["127.0.0.0/8"],
         "budget_day_usd": "1.25", "expires_at": (now() + timedelta(hours=1)).isoformat(),
     }  # fmt: skip
-    answer = api(live, boss.plain, "PATCH", f"keys/{key.row.id}", json=changes)
+    answer = api(running, boss.plain, "PATCH", f"keys/{key.row.id}", json=changes)
     assert answer.status_code == 200, answer.text
     assert (answer.json()["daily_requests"], answer.json()["budget_day_usd"]) == (3, "1.250000")
-    until(lambda: live.post(key.plain, model="cfx-plan").status_code == 403, within_s=1, what="the stage's refusal")
-    assert live.post(key.plain, model="cfx-review").headers["x-ratelimit-limit"] == "3"
-    api(live, boss.plain, "PATCH", f"keys/{key.row.id}", json={"allowed_networks": ["10.0.0.0/8"]})
-    until(lambda: live.post(key.plain, model="cfx-review").status_code == 401, within_s=1, what="the address's refusal")
-    api(live, boss.plain, "PATCH", f"keys/{key.row.id}", json={"allowed_networks": [], "allowed_stages": []})
-    until(lambda: live.post(key.plain, model="cfx-plan").status_code == 200, within_s=1, what="the end of both")
+    until(lambda: running.post(key.plain, model="cfx-plan").status_code == 403, within_s=1, what="the stage's refusal")
+    assert running.post(key.plain, model="cfx-review").headers["x-ratelimit-limit"] == "3"
+    api(running, boss.plain, "PATCH", f"keys/{key.row.id}", json={"allowed_networks": ["10.0.0.0/8"]})
+    until(
+        lambda: running.post(key.plain, model="cfx-review").status_code == 401, within_s=1, what="the address's refusal"
+    )
+    api(running, boss.plain, "PATCH", f"keys/{key.row.id}", json={"allowed_networks": [], "allowed_stages": []})
+    until(lambda: running.post(key.plain, model="cfx-plan").status_code == 200, within_s=1, what="the end of both")
 
 
 @pytest.mark.parametrize(
@@ -111,79 +113,79 @@ def test_changed_terms_hold_within_a_second(live: Live) -> None:
         ({"allowed_networks": ["10.0.0.0/33"]}, "10.0.0.0/33"),
     ],
 )
-def test_a_key_gets_no_more_than_the_plan_allows(live: Live, asked: dict[str, Any], told: str) -> None:
+def test_a_key_gets_no_more_than_the_plan_allows(running: Installation, asked: dict[str, Any], told: str) -> None:
     key = a_key(an_organization(plan="free"))
     for method, path, body in (("POST", "keys", {"name": "x", **asked}), ("PATCH", f"keys/{key.row.id}", asked)):
-        answer = api(live, key.plain, method, path, json=body)
+        answer = api(running, key.plain, method, path, json=body)
         assert answer.status_code == 400
         assert told in answer.json()["error"]["message"]
 
 
-def test_a_restricted_key_gets_nothing_more_by_changing_or_rotating_keys(live: Live) -> None:
+def test_a_restricted_key_gets_nothing_more_by_changing_or_rotating_keys(running: Installation) -> None:
     small = a_key(daily_requests=10, allowed_stages=("review",), allowed_networks=("127.0.0.0/8",))
     large = a_key(small.row.organization)
     for key in (small, large):
         greedy: dict[str, Any] = {"daily_requests": None, "allowed_stages": [], "allowed_networks": []}
-        changed = api(live, small.plain, "PATCH", f"keys/{key.row.id}", json=greedy).json()
+        changed = api(running, small.plain, "PATCH", f"keys/{key.row.id}", json=greedy).json()
         assert (changed["daily_requests"], changed["allowed_stages"]) == (10, ["review"])
         assert changed["allowed_networks"] == ["127.0.0.0/8"]
-    disjoint = api(live, small.plain, "PATCH", f"keys/{small.row.id}", json={"allowed_stages": ["plan"]})
+    disjoint = api(running, small.plain, "PATCH", f"keys/{small.row.id}", json={"allowed_stages": ["plan"]})
     assert disjoint.status_code == 403
     other = a_key(small.row.organization)
-    refused = api(live, small.plain, "POST", f"keys/{other.row.id}/rotate", json={"overlap_s": 0})
+    refused = api(running, small.plain, "POST", f"keys/{other.row.id}/rotate", json={"overlap_s": 0})
     assert (refused.status_code, refused.json()["error"]["code"]) == (403, "action_not_allowed")
-    assert api(live, small.plain, "POST", f"keys/{small.row.id}/rotate", json={"overlap_s": 0}).status_code == 201
+    assert api(running, small.plain, "POST", f"keys/{small.row.id}/rotate", json={"overlap_s": 0}).status_code == 201
 
 
-def test_bad_input_names_its_field(live: Live) -> None:
+def test_bad_input_names_its_field(running: Installation) -> None:
     key = a_key().plain
     for body, param in (
         ({}, "name"),
         ({"name": "x", "rpm": "many"}, "rpm"),
         ({"name": "x", "budget_month_usd": -1}, "budget_month_usd"),
     ):
-        response = api(live, key, "POST", "keys", json=body)
+        response = api(running, key, "POST", "keys", json=body)
         assert (response.status_code, response.json()["error"]["param"]) == (400, param)
-    assert api(live, key, "GET", "requests?limit=0").json()["error"]["param"] == "limit"
-    assert api(live, key, "GET", "usage?start=2026-02-02&end=2026-01-01").json()["error"]["param"] == "start"
+    assert api(running, key, "GET", "requests?limit=0").json()["error"]["param"] == "limit"
+    assert api(running, key, "GET", "usage?start=2026-02-02&end=2026-01-01").json()["error"]["param"] == "start"
 
 
-def test_strangers_see_nothing(live: Live) -> None:
+def test_strangers_see_nothing(running: Installation) -> None:
     ada, eve = a_key(), a_key()
-    request_id = live.row_of(live.post(ada.plain)).request_id
+    request_id = running.row_of(running.post(ada.plain)).request_id
     for method, path in (
         ("GET", f"keys/{ada.row.id}"), ("PATCH", f"keys/{ada.row.id}"), ("DELETE", f"keys/{ada.row.id}"),
         ("POST", f"keys/{ada.row.id}/rotate"),
         ("GET", f"requests/{request_id}"), ("GET", f"keys/{new_id()}"),
     ):  # fmt: skip
-        assert api(live, eve.plain, method, path, json={"name": "mine"}).status_code == 404, path
-    assert str(ada.row.id) not in api(live, eve.plain, "GET", "keys").text
-    assert api(live, eve.plain, "GET", "requests").json()["data"] == []
-    assert api(live, eve.plain, "GET", "usage").json()["data"] == []
+        assert api(running, eve.plain, method, path, json={"name": "mine"}).status_code == 404, path
+    assert str(ada.row.id) not in api(running, eve.plain, "GET", "keys").text
+    assert api(running, eve.plain, "GET", "requests").json()["data"] == []
+    assert api(running, eve.plain, "GET", "usage").json()["data"] == []
     for path in ("keys", "requests", "usage", f"keys/{ada.row.id}", f"requests/{request_id}"):
-        response = httpx.get(f"{live.url}/api/v1/{path}")
+        response = httpx.get(f"{running.url}/api/v1/{path}")
         assert (response.status_code, response.json()["error"]["code"]) == (401, "invalid_api_key")
 
 
-def test_requests_are_paged_and_filtered(live: Live) -> None:
+def test_requests_are_paged_and_filtered(running: Installation) -> None:
     key = a_key().plain
     for model in ("cfx-code", "cfx-review", "cfx-code"):
-        live.row_of(live.post(key, model=model))
-    live.row_of(live.say(key, "[[fault:400]]", model="cfx-plan"))
-    first = api(live, key, "GET", "requests?limit=3").json()
-    second = api(live, key, "GET", f"requests?limit=3&before={first['next']}").json()
+        running.row_of(running.post(key, model=model))
+    running.row_of(running.say(key, "[[fault:400]]", model="cfx-plan"))
+    first = api(running, key, "GET", "requests?limit=3").json()
+    second = api(running, key, "GET", f"requests?limit=3&before={first['next']}").json()
     assert [row["stage"] for row in first["data"] + second["data"]] == ["plan", "code", "review", "code"]
     assert (len(first["data"]), second["next"]) == (3, None)
-    assert [row["stage"] for row in api(live, key, "GET", "requests?status=errors").json()["data"]] == ["plan"]
-    assert len(api(live, key, "GET", "requests?stage=code").json()["data"]) == 2
+    assert [row["stage"] for row in api(running, key, "GET", "requests?status=errors").json()["data"]] == ["plan"]
+    assert len(api(running, key, "GET", "requests?stage=code").json()["data"]) == 2
 
 
-def test_usage_by_day_adds_up(live: Live) -> None:
+def test_usage_by_day_adds_up(running: Installation) -> None:
     key = a_key().plain
-    rows = [live.row_of(live.post(key, model=model)) for model in ("cfx-code", "cfx-review")]
-    (day,) = api(live, key, "GET", "usage").json()["data"]
+    rows = [running.row_of(running.post(key, model=model)) for model in ("cfx-code", "cfx-review")]
+    (day,) = api(running, key, "GET", "usage").json()["data"]
     assert (day["requests"], day["cost_nanos"]) == (2, sum(row.cost_nanos for row in rows))
-    by_stage = api(live, key, "GET", "usage?group=stage").json()["data"]
+    by_stage = api(running, key, "GET", "usage?group=stage").json()["data"]
     assert [(row["group"], row["requests"]) for row in by_stage] == [("code", 1), ("review", 1)]
 
 
@@ -194,7 +196,7 @@ def session_of(user: Any) -> Client:
 
 
 @pytest.mark.parametrize(("role", "status"), [("owner", 201), ("developer", 201), ("viewer", 403), ("billing", 403)])
-def test_a_session_may_what_its_role_may(live: Live, role: str, status: int) -> None:
+def test_a_session_may_what_its_role_may(running: Installation, role: str, status: int) -> None:
     organization = an_organization()
     user = organization.members.get() if role == "owner" else a_member(organization, role)
     client = session_of(user)
@@ -206,7 +208,7 @@ def test_a_session_may_what_its_role_may(live: Live, role: str, status: int) -> 
 
 
 @pytest.mark.parametrize(("role", "status"), [("owner", 200), ("billing", 200), ("developer", 403), ("viewer", 403)])
-def test_budgets_are_set_by_who_manages_billing(live: Live, role: str, status: int) -> None:
+def test_budgets_are_set_by_who_manages_billing(running: Installation, role: str, status: int) -> None:
     organization = an_organization()
     user = organization.members.get() if role == "owner" else a_member(organization, role)
     client, url = session_of(user), f"/api/v1/budgets?organization={organization.slug}"
@@ -220,21 +222,21 @@ def test_budgets_are_set_by_who_manages_billing(live: Live, role: str, status: i
         assert client.put(url, {"budget_day_usd": "-1"}, content_type="application/json").status_code == 400
 
 
-def test_no_key_lifts_a_budget(live: Live) -> None:
+def test_no_key_lifts_a_budget(running: Installation) -> None:
     key = a_key()
-    assert api(live, key.plain, "GET", "budgets").json() == {"budget_day_usd": None, "budget_month_usd": None}
-    answer = api(live, key.plain, "PUT", "budgets", json={"budget_day_usd": "5", "budget_month_usd": None})
+    assert api(running, key.plain, "GET", "budgets").json() == {"budget_day_usd": None, "budget_month_usd": None}
+    answer = api(running, key.plain, "PUT", "budgets", json={"budget_day_usd": "5", "budget_month_usd": None})
     assert (answer.status_code, answer.json()["error"]["code"]) == (403, "action_not_allowed")
 
 
-def test_a_session_of_somebody_else_finds_no_such_organization(live: Live) -> None:
+def test_a_session_of_somebody_else_finds_no_such_organization(running: Installation) -> None:
     organization = an_organization()
     client = session_of(a_user("eve"))
     assert client.get(f"/api/v1/keys?organization={organization.slug}").status_code == 404
     assert client.get("/api/v1/keys?organization=no-such").status_code == 404
 
 
-def test_whoever_must_choose_a_password_may_nothing_before(live: Live) -> None:
+def test_whoever_must_choose_a_password_may_nothing_before(running: Installation) -> None:
     organization = an_organization()
     user = organization.members.get()
     user.must_change_password = True
@@ -249,7 +251,7 @@ def test_whoever_must_choose_a_password_may_nothing_before(live: Live) -> None:
     assert not ApiKey.objects.filter(organization=organization).exists()
 
 
-def test_a_session_needs_its_csrf_token_to_write(live: Live) -> None:
+def test_a_session_needs_its_csrf_token_to_write(running: Installation) -> None:
     organization = an_organization()
     client = Client(enforce_csrf_checks=True)
     client.force_login(organization.members.get())
@@ -258,21 +260,21 @@ def test_a_session_needs_its_csrf_token_to_write(live: Live) -> None:
     assert not ApiKey.objects.filter(organization=organization).exists()
 
 
-def test_the_schema_describes_it_all(live: Live) -> None:
-    schema = httpx.get(f"{live.url}/api/v1/schema").json()
+def test_the_schema_describes_it_all(running: Installation) -> None:
+    schema = httpx.get(f"{running.url}/api/v1/schema").json()
     assert set(schema["paths"]) >= {"/api/v1/keys", "/api/v1/keys/{key_id}", "/api/v1/requests", "/api/v1/usage"}
 
 
-def test_answers_are_what_the_schema_says(live: Live) -> None:
+def test_answers_are_what_the_schema_says(running: Installation) -> None:
     """Every field told is there, and none that is not told."""
-    schema = httpx.get(f"{live.url}/api/v1/schema").json()
+    schema = httpx.get(f"{running.url}/api/v1/schema").json()
     components = strict(schema["components"])
     key = a_key().plain
-    request_id = live.row_of(live.post(key)).request_id
+    request_id = running.row_of(running.post(key)).request_id
 
     def ask(method: str, template: str, *, query: str = "", json: Any = None, **ids: Any) -> Any:
         path = template.format(**ids).removeprefix("/api/v1/")
-        answer = api(live, key, method, f"{path}{query}", json=json)
+        answer = api(running, key, method, f"{path}{query}", json=json)
         told = schema["paths"][template][method.lower()]["responses"]
         content = told.get(str(answer.status_code), told["default"])["content"]["application/json"]
         Draft202012Validator({**strict(content["schema"]), "components": components}).validate(answer.json())

@@ -2,13 +2,13 @@
 
 import httpx
 
-from tests.support.live import Live
+from tests.support.installation import Installation
 
 TOKEN = "a-token-of-some-length"
 
 
-def test_a_gateway_tells_its_metrics_to_whoever_has_the_token(live_house: Live) -> None:
-    gateway = live_house.new_gateway(CFX_METRICS_TOKEN=TOKEN)
+def test_a_gateway_tells_its_metrics_to_whoever_has_the_token(installation: Installation) -> None:
+    gateway = installation.new_gateway(CFX_METRICS_TOKEN=TOKEN)
     try:
         answer = httpx.get(f"{gateway.url}/metrics", headers={"Authorization": f"Bearer {TOKEN}"}, timeout=10)
         assert answer.status_code == 200
@@ -18,5 +18,5 @@ def test_a_gateway_tells_its_metrics_to_whoever_has_the_token(live_house: Live) 
     finally:
         gateway.stop()
     # The other one was given no token.
-    told = httpx.get(f"{live_house.gateway.url}/metrics", headers={"Authorization": f"Bearer {TOKEN}"}, timeout=10)
+    told = httpx.get(f"{installation.gateway.url}/metrics", headers={"Authorization": f"Bearer {TOKEN}"}, timeout=10)
     assert told.status_code == 404

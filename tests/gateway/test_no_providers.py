@@ -3,7 +3,7 @@
 import httpx
 import pytest
 
-from tests.support.live import Live
+from tests.support.installation import Installation
 
 PATHS = [
     "3rdparty/", "3rdparty/login/cancelled/", "3rdparty/login/error/", "3rdparty/signup/", "social/connections/",
@@ -12,13 +12,13 @@ PATHS = [
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_no_address_of_theirs_is_there(live: Live, path: str) -> None:
-    assert httpx.get(f"{live.url}/accounts/{path}").status_code == 404
+def test_no_address_of_theirs_is_there(running: Installation, path: str) -> None:
+    assert httpx.get(f"{running.url}/accounts/{path}").status_code == 404
 
 
 @pytest.mark.parametrize("path", ["login", "signup"])
-def test_nothing_of_them_is_shown(live: Live, path: str) -> None:
-    answer = httpx.get(f"{live.url}/accounts/{path}/")
+def test_nothing_of_them_is_shown(running: Installation, path: str) -> None:
+    answer = httpx.get(f"{running.url}/accounts/{path}/")
     assert answer.status_code == 200
     assert "GitHub" not in answer.text
     assert "Google" not in answer.text

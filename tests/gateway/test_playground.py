@@ -18,7 +18,7 @@ from codexflow.lib.clock import now
 from keys.models import ApiKey
 from keys.services import playground_key
 from keys.tests.factories import a_key
-from tests.support.live import Live
+from tests.support.installation import Installation
 
 BODY = {"model": "cfx-plan", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 30}
 
@@ -30,7 +30,7 @@ def cookie_of(user: User) -> str:
 
 
 def play(
-    live: Live,
+    running: Installation,
     organization: Organization,
     cookie: str,
     *,
@@ -39,21 +39,21 @@ def play(
     others: str = "theme=dark",
     **headers: str,
 ) -> httpx.Response:
-    where = f"http://{urlsplit(live.url).netloc}"
+    where = f"http://{urlsplit(running.url).netloc}"
     sent = {"cookie": f"{others}; sessionid={cookie}", **headers}
     if origin is not None:
         sent["origin"] = origin or where
     return httpx.post(f"{where}/o/{organization.slug}/playground/chat", json=body, headers=sent, timeout=20)
 
 
-def test_a_member_s_call_is_answered_and_charged_like_any_other(live: Live) -> None:
+def test_a_member_s_call_is_answered_and_charged_like_any_other(running: Installation) -> None:
     organization = an_organization()
     ben = a_member(organization, "developer")
-    answer = play(live, organization, cookie_of(ben), body={**BODY, "stream": True})
+    answer = play(running, organization, cookie_of(ben), body={**BODY, "stream": True})
     assert answer.status_code == 200
     assert answer.text.rstrip().endswith("data: [DONE]")
     assert answer.headers["x-cfx-stage"] == "plan"
-    row = live.row_of(answer)
+    row = running.row_of(answer)
     key = ApiKey.objects.get(organization=organization)
     assert (row.key_id, row.user_id, row.organization_id) == (key.pk, ben.pk, organization.pk)
     assert (row.surface, row.endpoint, row.is_stream) == ("chat", "/v1/chat/completions", True)
@@ -64,96 +64,96 @@ def test_a_member_s_call_is_answered_and_charged_like_any_other(live: Live) -> N
     assert now() < key.expires_at < now() + timedelta(hours=13)
     # The same key the next time, and renewed when it nears its end.
     ApiKey.objects.update(expires_at=now() + timedelta(hours=1))
-    assert play(live, organization, cookie_of(ben)).status_code == 200
+    assert play(running, organization, cookie_of(ben)).status_code == 200
     assert ApiKey.objects.filter(organization=organization, expires_at__gt=now() + timedelta(hours=11)).count() == 1
     assert AuditEntry.objects.filter(organization=organization, action="key.issued").count() == 1
 
 
-def test_stage_and_model_are_chosen_as_with_a_key(live: Live) -> None:
+def test_stage_and_model_are_chosen_as_with_a_key(running: Installation) -> None:
     organization = an_organization()
     cookie = cookie_of(a_member(organization, "developer"))
-    direct = play(live, organization, cookie, body={**BODY, "model": "gpt-4o-mini"}, **{"x-cfx-stage": "direct"})
+    direct = play(running, organization, cookie, body={**BODY, "model": "gpt-4o-mini"}, **{"x-cfx-stage": "direct"})
     assert (direct.headers["x-cfx-stage"], direct.headers["x-cfx-model"]) == ("direct", "gpt-4o-mini")
-    refused = play(live, organization, cookie, body={**BODY, "model": "nonsense"})
+    refused = play(running, organization, cookie, body={**BODY, "model": "nonsense"})
     assert (refused.status_code, refused.json()["error"]["code"]) == (400, "model_not_allowed")
 
 
 @pytest.mark.parametrize(
     ("role", "status"), [("owner", 200), ("admin", 200), ("developer", 200), ("billing", 403), ("viewer", 403)]
 )
-def test_only_who_may_spend_plays(live: Live, role: str, status: int) -> None:
+def test_only_who_may_spend_plays(running: Installation, role: str, status: int) -> None:
     organization = an_organization()
-    assert play(live, organization, cookie_of(a_member(organization, role))).status_code == status
+    assert play(running, organization, cookie_of(a_member(organization, role))).status_code == status
 
 
-def test_strangers_and_other_pages_find_nothing(live: Live) -> None:
+def test_strangers_and_other_pages_find_nothing(running: Installation) -> None:
     organization, eve = an_organization(), a_user("eve")
     an_organization(owner=eve)
-    assert play(live, organization, cookie_of(eve)).status_code == 404
-    assert play(live, organization, "").status_code == 401
-    assert play(live, organization, "x" * 32).status_code == 401
+    assert play(running, organization, cookie_of(eve)).status_code == 404
+    assert play(running, organization, "").status_code == 401
+    assert play(running, organization, "x" * 32).status_code == 401
     cookie = cookie_of(a_member(organization, "developer"))
     for origin in (None, "null", "https://evil.example", "http://127.0.0.1:1"):
-        assert play(live, organization, cookie, origin=origin).status_code == 404, origin
-    assert httpx.get(f"{live.url}/o/{organization.slug}/playground/chat").status_code == 405
+        assert play(running, organization, cookie, origin=origin).status_code == 404, origin
+    assert httpx.get(f"{running.url}/o/{organization.slug}/playground/chat").status_code == 405
     assert not ApiKey.objects.filter(organization=organization, kind="playground").exists()
 
 
 @pytest.mark.parametrize("others", ['g_state={"i_l": 0}', "user@x=1", "path=/", "prefs[a]=b", "alone"])
-def test_cookies_of_others_on_this_host_are_no_matter(live: Live, others: str) -> None:
+def test_cookies_of_others_on_this_host_are_no_matter(running: Installation, others: str) -> None:
     organization = an_organization()
-    assert play(live, organization, cookie_of(a_member(organization)), others=others).status_code == 200
+    assert play(running, organization, cookie_of(a_member(organization)), others=others).status_code == 200
 
 
-def test_a_key_opens_nothing_here(live: Live) -> None:
+def test_a_key_opens_nothing_here(running: Installation) -> None:
     key = a_key()
-    answer = play(live, key.row.organization, "", authorization=f"Bearer {key.plain}")
+    answer = play(running, key.row.organization, "", authorization=f"Bearer {key.plain}")
     assert answer.status_code == 401
 
 
-def test_it_ends_with_the_session_the_membership_and_the_person(live: Live) -> None:
+def test_it_ends_with_the_session_the_membership_and_the_person(running: Installation) -> None:
     organization = an_organization()
     ben = a_member(organization, "developer")
     cookie = cookie_of(ben)
-    assert play(live, organization, cookie).status_code == 200
+    assert play(running, organization, cookie).status_code == 200
     Membership.objects.filter(user=ben).update(role="viewer")
-    assert play(live, organization, cookie).status_code == 403
+    assert play(running, organization, cookie).status_code == 403
     Membership.objects.filter(user=ben).delete()
-    assert play(live, organization, cookie).status_code == 404
+    assert play(running, organization, cookie).status_code == 404
     Membership.objects.create(organization=organization, user=ben, role="developer")
-    assert play(live, organization, cookie).status_code == 200
+    assert play(running, organization, cookie).status_code == 200
     Session.objects.filter(session_key=cookie).delete()
-    assert play(live, organization, cookie).status_code == 401
+    assert play(running, organization, cookie).status_code == 401
     cookie = cookie_of(ben)
     User.objects.filter(pk=ben.pk).update(is_active=False)
-    assert play(live, organization, cookie).status_code == 401
+    assert play(running, organization, cookie).status_code == 401
 
 
-def test_the_plan_s_limits_hold_here_too(live: Live) -> None:
+def test_the_plan_s_limits_hold_here_too(running: Installation) -> None:
     organization = an_organization(plan="free")
     cookie = cookie_of(a_member(organization, "developer"))
     limit = Plan.objects.get(slug="free").daily_requests
-    assert play(live, organization, cookie).headers["x-ratelimit-limit"] == str(limit)
-    assert play(live, organization, cookie, body={**BODY, "messages": "x"}).status_code == 400
+    assert play(running, organization, cookie).headers["x-ratelimit-limit"] == str(limit)
+    assert play(running, organization, cookie, body={**BODY, "messages": "x"}).status_code == 400
 
 
-def test_first_calls_at_once_share_one_key(live: Live) -> None:
+def test_first_calls_at_once_share_one_key(running: Installation) -> None:
     organization = an_organization()
     cookie = cookie_of(a_member(organization, "developer"))
     with ThreadPoolExecutor(6) as pool:
-        answers = list(pool.map(lambda _: play(live, organization, cookie), range(6)))
+        answers = list(pool.map(lambda _: play(running, organization, cookie), range(6)))
     assert {answer.status_code for answer in answers} == {200}
     assert ApiKey.objects.filter(organization=organization).count() == 1
 
 
-def test_its_key_is_not_among_the_keys(live: Live) -> None:
+def test_its_key_is_not_among_the_keys(running: Installation) -> None:
     boss = a_key()
     organization = boss.row.organization
     own = playground_key(organization, a_member(organization, "developer"))
     headers = {"Authorization": f"Bearer {boss.plain}"}
-    assert [row["id"] for row in httpx.get(f"{live.url}/api/v1/keys", headers=headers).json()["data"]] == [
+    assert [row["id"] for row in httpx.get(f"{running.url}/api/v1/keys", headers=headers).json()["data"]] == [
         str(boss.row.pk)
     ]
     for method, path, body in (("GET", "", None), ("PATCH", "", {"rpm": 1}), ("POST", "/rotate", {"overlap_s": 0})):
-        answer = httpx.request(method, f"{live.url}/api/v1/keys/{own.pk}{path}", headers=headers, json=body)
+        answer = httpx.request(method, f"{running.url}/api/v1/keys/{own.pk}{path}", headers=headers, json=body)
         assert answer.status_code == 404

@@ -11,21 +11,22 @@ from billing.pricing import FrozenRates, Usage, cost_nanos
 from codexflow.lib.ids import new_id
 from keys.tests.factories import a_key
 from logs.models import RequestLog
-from tests.support.live import Live
+from tests.support.examples import examples
+from tests.support.installation import Installation
 from tests.support.waiting import until
 
 
-def ask(live: Live, key: str, request_id: str) -> httpx.Response:
-    return httpx.get(f"{live.url}/api/v1/requests/{request_id}", headers={"Authorization": f"Bearer {key}"})
+def ask(running: Installation, key: str, request_id: str) -> httpx.Response:
+    return httpx.get(f"{running.url}/api/v1/requests/{request_id}", headers={"Authorization": f"Bearer {key}"})
 
 
-def test_a_request_is_pending_then_complete_and_nobody_elses(live: Live) -> None:
+def test_a_request_is_pending_then_complete_and_nobody_elses(running: Installation) -> None:
     ada, eve = a_key(), a_key()
-    response = live.post(ada.plain, model="cfx-review")
+    response = running.post(ada.plain, model="cfx-review")
     request_id = response.headers["x-cfx-request-id"]
-    assert ask(live, ada.plain, request_id).status_code in (200, 202)
-    until(lambda: ask(live, ada.plain, request_id).status_code == 200, what="the row")
-    found = ask(live, ada.plain, request_id).json()
+    assert ask(running, ada.plain, request_id).status_code in (200, 202)
+    until(lambda: ask(running, ada.plain, request_id).status_code == 200, what="the row")
+    found = ask(running, ada.plain, request_id).json()
     assert (found["stage"], found["stage_reason"], found["model"], found["status"]) == (
         "review", "stage-alias", "gpt-4o-mini", 200,
     )  # fmt: skip
@@ -36,32 +37,32 @@ def test_a_request_is_pending_then_complete_and_nobody_elses(live: Live) -> None
     )
     assert found["cost"]["nanos"] > 0
     assert [attempt["model"] for attempt in found["attempts"]] == ["gpt-4o-mini"]
-    assert ask(live, eve.plain, request_id).status_code == 404
-    assert ask(live, ada.plain, str(new_id())).status_code == 404
-    assert httpx.get(f"{live.url}/api/v1/requests/{request_id}").status_code == 401
+    assert ask(running, eve.plain, request_id).status_code == 404
+    assert ask(running, ada.plain, str(new_id())).status_code == 404
+    assert httpx.get(f"{running.url}/api/v1/requests/{request_id}").status_code == 401
 
 
-def test_a_running_stream_is_pending(live: Live) -> None:
+def test_a_running_stream_is_pending(running: Installation) -> None:
     ada, eve = a_key(), a_key()
     body = {"stream": True, "messages": [{"role": "user", "content": "[[fault:chunks n=100 gap_ms=20]]"}]}
     headers = {"Authorization": f"Bearer {ada.plain}"}
-    with httpx.stream("POST", f"{live.url}/v1/chat/completions", json=body, headers=headers) as stream:
+    with httpx.stream("POST", f"{running.url}/v1/chat/completions", json=body, headers=headers) as stream:
         request_id = stream.headers["x-cfx-request-id"]
-        pending = ask(live, ada.plain, request_id)
+        pending = ask(running, ada.plain, request_id)
         assert (pending.status_code, pending.json()["state"]) == (202, "pending")
-        assert ask(live, eve.plain, request_id).status_code == 404
+        assert ask(running, eve.plain, request_id).status_code == 404
 
 
-def test_every_request_is_logged_with_all_its_facts(live: Live) -> None:
+def test_every_request_is_logged_with_all_its_facts(running: Installation) -> None:
     """Property 11: Request Logging Completeness."""
     key = a_key()
     faults = ["", "[[fault:400]]", "[[fault:503]]", "[[fault:cut after=2]]"]
     responses = [
-        live.say(key.plain, f"{fault} hi", model="cfx-code", stream=is_stream, headers={"User-Agent": "test/1"})
+        running.say(key.plain, f"{fault} hi", model="cfx-code", stream=is_stream, headers={"User-Agent": "test/1"})
         for fault in faults
         for is_stream in (False, True)
     ]
-    rows = [live.row_of(response) for response in responses]
+    rows = [running.row_of(response) for response in responses]
     assert RequestLog.objects.filter(key_id=key.row.id).count() == len(responses)
     for row, response in zip(rows, responses, strict=True):
         assert (row.organization_id, row.key_id) == (key.row.organization_id, key.row.id)
@@ -89,20 +90,20 @@ def test_every_request_is_logged_with_all_its_facts(live: Live) -> None:
         assert (line.amount_nanos, line.held_nanos) == (-row.cost_nanos, row.held_nanos)
 
 
-@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(20), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(number=st.integers(1, 5))
-def test_request_ids_are_unique_and_in_every_answer(live: Live, number: int) -> None:
+def test_request_ids_are_unique_and_in_every_answer(running: Installation, number: int) -> None:
     """Property 12: Request ID Uniqueness."""
-    answers = [httpx.get(f"{live.url}/v1/models") for _ in range(number)]
-    answers += [httpx.get(f"{live.url}/health/live") for _ in range(number)]
+    answers = [httpx.get(f"{running.url}/v1/models") for _ in range(number)]
+    answers += [httpx.get(f"{running.url}/health/live") for _ in range(number)]
     ids = [UUID(answer.headers["x-cfx-request-id"]) for answer in answers]
     assert len(set(ids)) == len(ids)
     assert {each.version for each in ids} == {7}
 
 
-def test_whatever_a_proxy_passes_on_as_an_address_the_call_is_recorded_and_charged(live: Live) -> None:
+def test_whatever_a_proxy_passes_on_as_an_address_the_call_is_recorded_and_charged(running: Installation) -> None:
     key = a_key()
     for told, kept in (("somebody", None), ("fe80::1%eth0", "fe80::1"), ("203.0.113.7", "203.0.113.7")):
-        row = live.row_of(live.post(key.plain, headers={"X-Forwarded-For": told}), told)
+        row = running.row_of(running.post(key.plain, headers={"X-Forwarded-For": told}), told)
         assert row.client_address == kept
         assert LedgerEntry.objects.filter(request_id=row.request_id).count() == 1

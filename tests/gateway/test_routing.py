@@ -9,11 +9,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from keys.tests.factories import a_key
-from tests.support.live import Live
+from tests.support.examples import examples
+from tests.support.installation import Installation
 
 
 @pytest.fixture
-def key(live: Live) -> str:
+def key(running: Installation) -> str:
     return a_key().plain
 
 
@@ -23,10 +24,10 @@ def served(response: httpx.Response) -> tuple[str, str, str]:
     return headers["x-cfx-stage"], headers["x-cfx-stage-reason"], headers["x-cfx-model"]
 
 
-def sent(live: Live, response: httpx.Response) -> dict[str, Any]:
+def sent(running: Installation, response: httpx.Response) -> dict[str, Any]:
     """The body that the upstream got."""
     call_id = f"{response.headers['x-cfx-request-id']}.1"
-    (entry,) = live.upstream.ledger(call_id=call_id, wait=1)
+    (entry,) = running.upstream.ledger(call_id=call_id, wait=1)
     body: dict[str, Any] = json.loads(entry["body"])
     return body
 
@@ -34,59 +35,59 @@ def sent(live: Live, response: httpx.Response) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("stage", "model"), [("plan", "claude-sonnet-4.5"), ("code", "deepseek-v3"), ("review", "gpt-4o-mini")]
 )
-def test_the_stage_header_overrides_the_bodys_model(live: Live, key: str, stage: str, model: str) -> None:
+def test_the_stage_header_overrides_the_bodys_model(running: Installation, key: str, stage: str, model: str) -> None:
     """Property 17: Model Override Behavior."""
-    response = live.post(key, headers={"X-CFX-Stage": stage}, model="gpt-4o")
+    response = running.post(key, headers={"X-CFX-Stage": stage}, model="gpt-4o")
     assert served(response) == (stage, "header", model)
-    assert sent(live, response)["model"] == model
+    assert sent(running, response)["model"] == model
     assert response.json()["model"] == model
 
 
-def test_a_direct_model_is_capped_and_given_a_sane_default(live: Live, key: str) -> None:
-    response = live.post(key, headers={"X-CFX-Stage": "direct"}, model="gpt-4o", max_tokens=100_000)
+def test_a_direct_model_is_capped_and_given_a_sane_default(running: Installation, key: str) -> None:
+    response = running.post(key, headers={"X-CFX-Stage": "direct"}, model="gpt-4o", max_tokens=100_000)
     assert served(response) == ("direct", "header", "gpt-4o")
-    assert sent(live, response)["max_tokens"] == 8192
-    response = live.post(key, model="gpt-4o")
+    assert sent(running, response)["max_tokens"] == 8192
+    response = running.post(key, model="gpt-4o")
     assert served(response) == ("direct", "model", "gpt-4o")
-    assert sent(live, response)["max_tokens"] == 4096
+    assert sent(running, response)["max_tokens"] == 4096
 
 
 @pytest.mark.parametrize("name", ["cfx-review", "review"])
-def test_a_stages_own_name_means_the_stage(live: Live, key: str, name: str) -> None:
-    assert served(live.post(key, model=name)) == ("review", "stage-alias", "gpt-4o-mini")
+def test_a_stages_own_name_means_the_stage(running: Installation, key: str, name: str) -> None:
+    assert served(running.post(key, model=name)) == ("review", "stage-alias", "gpt-4o-mini")
 
 
 @pytest.mark.parametrize("model", [None, "auto", "cfx-auto"])
-def test_without_a_model_the_text_decides(live: Live, key: str, model: str | None) -> None:
+def test_without_a_model_the_text_decides(running: Installation, key: str, model: str | None) -> None:
     named = {} if model is None else {"model": model}
-    assert served(live.say(key, "Please review this function", **named)) == ("review", "keyword", "gpt-4o-mini")
-    assert served(live.say(key, "Merhaba", **named)) == ("code", "default", "deepseek-v3")
+    assert served(running.say(key, "Please review this function", **named)) == ("review", "keyword", "gpt-4o-mini")
+    assert served(running.say(key, "Merhaba", **named)) == ("code", "default", "deepseek-v3")
 
 
-def test_what_is_not_allowed_is_refused_with_what_is(live: Live, key: str) -> None:
+def test_what_is_not_allowed_is_refused_with_what_is(running: Installation, key: str) -> None:
     for response, code in (
-        (live.post(key, model="gpt-99"), "model_not_allowed"),
-        (live.post(key, model="gpt-99", headers={"X-CFX-Stage": "direct"}), "model_not_allowed"),
-        (live.post(key, headers={"X-CFX-Stage": "deploy"}), "invalid_stage"),
+        (running.post(key, model="gpt-99"), "model_not_allowed"),
+        (running.post(key, model="gpt-99", headers={"X-CFX-Stage": "direct"}), "model_not_allowed"),
+        (running.post(key, headers={"X-CFX-Stage": "deploy"}), "invalid_stage"),
     ):
         error = response.json()["error"]
         assert (response.status_code, error["code"]) == (400, code)
         assert "Allowed:" in error["message"]
 
 
-def test_stage_defaults_fill_in_only_what_is_left_out(live: Live, key: str) -> None:
-    body = sent(live, live.post(key, model="cfx-code"))
+def test_stage_defaults_fill_in_only_what_is_left_out(running: Installation, key: str) -> None:
+    body = sent(running, running.post(key, model="cfx-code"))
     assert (body["max_tokens"], body["temperature"]) == (8192, 0.2)
-    body = sent(live, live.post(key, model="cfx-code", max_tokens=7, temperature=1.5))
+    body = sent(running, running.post(key, model="cfx-code", max_tokens=7, temperature=1.5))
     assert (body["max_tokens"], body["temperature"]) == (7, 1.5)
-    body = sent(live, live.post(key, model="cfx-code", max_completion_tokens=90_000))
+    body = sent(running, running.post(key, model="cfx-code", max_completion_tokens=90_000))
     assert body["max_completion_tokens"] == 8192
     assert "max_tokens" not in body
 
 
-def test_what_was_held_covers_what_was_sent(live: Live, key: str) -> None:
-    response = live.post(key, model="cfx-plan", max_tokens=1_000, n=2)
-    row = live.row_of(response)
+def test_what_was_held_covers_what_was_sent(running: Installation, key: str) -> None:
+    response = running.post(key, model="cfx-plan", max_tokens=1_000, n=2)
+    row = running.row_of(response)
     # The dearest of the chain produces everything it may: two answers of a thousand tokens at 15 USD a million.
     assert row.held_nanos >= 2 * 1_000 * 15_000
     assert row.held_nanos >= row.cost_nanos > 0
@@ -99,34 +100,34 @@ _json = st.recursive(
 )
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(40), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(extra=st.dictionaries(st.sampled_from(["seed", "x_custom", "reasoning_effort", "logit_bias", "ünïcode"]), _json))
-def test_unknown_fields_reach_the_upstream_as_they_were(live: Live, key: str, extra: dict[str, Any]) -> None:
+def test_unknown_fields_reach_the_upstream_as_they_were(running: Installation, key: str, extra: dict[str, Any]) -> None:
     """Property 8: Request Parameter Preservation, over the wire."""
-    body = sent(live, live.post(key, model="cfx-code", **extra))
+    body = sent(running, running.post(key, model="cfx-code", **extra))
     assert {name: body[name] for name in extra} == extra
 
 
-def test_what_litellm_would_obey_never_reaches_it(live: Live, key: str) -> None:
+def test_what_litellm_would_obey_never_reaches_it(running: Installation, key: str) -> None:
     orders: dict[str, Any] = {
         "api_base": "http://127.0.0.1:1", "api_key": "sk-x", "user_config": {}, "fallbacks": ["gpt-4o"],
         "mock_response": "free", "callbacks": ["x"], "litellm_trace_id": "x", "num_retries": 9,
         "metadata": {"tags": ["x"], "user_api_key": "y", "mine": "kept"},
     }  # fmt: skip
-    response = live.post(key, headers={"x-litellm-timeout": "1", "x-litellm-tags": "a"}, model="cfx-code", **orders)
-    body = sent(live, response)
+    response = running.post(key, headers={"x-litellm-timeout": "1", "x-litellm-tags": "a"}, model="cfx-code", **orders)
+    body = sent(running, response)
     assert set(orders) & set(body) == {"metadata"}
     assert body["metadata"] == {"mine": "kept"}
-    (entry,) = live.upstream.ledger(call_id=f"{response.headers['x-cfx-request-id']}.1")
+    (entry,) = running.upstream.ledger(call_id=f"{response.headers['x-cfx-request-id']}.1")
     assert set(entry["litellm_headers"]) == {"x-litellm-call-id", "x-litellm-num-retries"}
 
 
-def test_models_lists_stages_and_allowed_models(live: Live, key: str) -> None:
+def test_models_lists_stages_and_allowed_models(running: Installation, key: str) -> None:
     headers = {"Authorization": f"Bearer {key}"}
-    listed = httpx.get(f"{live.url}/v1/models", headers=headers).json()
+    listed = httpx.get(f"{running.url}/v1/models", headers=headers).json()
     names = [model["id"] for model in listed["data"]]
     assert names[:3] == ["cfx-plan", "cfx-code", "cfx-review"]
     assert "gpt-4o-mini" in names
-    assert httpx.get(f"{live.url}/v1/models/gpt-4o", headers=headers).json()["id"] == "gpt-4o"
-    assert httpx.get(f"{live.url}/v1/models/gpt-99", headers=headers).status_code == 404
-    assert httpx.get(f"{live.url}/v1/models").status_code == 401
+    assert httpx.get(f"{running.url}/v1/models/gpt-4o", headers=headers).json()["id"] == "gpt-4o"
+    assert httpx.get(f"{running.url}/v1/models/gpt-99", headers=headers).status_code == 404
+    assert httpx.get(f"{running.url}/v1/models").status_code == 401

@@ -8,7 +8,7 @@ import pytest
 from codexflow.lib.ids import random_id
 from keys.tests.factories import a_key
 from tests.gateway.test_surfaces import STREAMING, WAYS, Way, error_of
-from tests.support.live import Gateway, Live
+from tests.support.installation import Gateway, Installation
 
 BY_PATH = [pytest.param(way, id=way.path) for way in WAYS if "?" not in way.path and way.path != "/chat/completions"]
 # As in codexflow/dev/demo_upstream/errors.py, and what callers hear.
@@ -34,7 +34,7 @@ PASSED = {
 
 
 @pytest.fixture
-def key(live: Live) -> str:
+def key(running: Installation) -> str:
     return a_key().plain
 
 
@@ -44,7 +44,9 @@ def ask(gateway: Gateway, key: str, way: Way, text: str, **more: Any) -> httpx.R
 
 
 @pytest.mark.parametrize("way", BY_PATH)
-def test_openais_codes_are_found_again_on_every_surface(live: Live, unbreakable: Gateway, key: str, way: Way) -> None:
+def test_openais_codes_are_found_again_on_every_surface(
+    running: Installation, unbreakable: Gateway, key: str, way: Way
+) -> None:
     for says, code in CODES.items():
         for stream in (False, True) if way.streams else (False,):
             response = ask(unbreakable, key, way, f"[[fault:400 says={says}]] hello", stream=stream)
@@ -56,7 +58,7 @@ def test_openais_codes_are_found_again_on_every_surface(live: Live, unbreakable:
 
 @pytest.mark.parametrize("way", BY_PATH)
 def test_what_is_wrong_with_our_own_account_never_looks_like_the_callers(
-    live: Live, unbreakable: Gateway, key: str, way: Way
+    running: Installation, unbreakable: Gateway, key: str, way: Way
 ) -> None:
     for fault in ("401", "402", *(f"{status} says={says}" for says in ABOUT_US for status in (400, 403))):
         response = ask(unbreakable, key, way, f"[[fault:{fault}]]")
@@ -65,25 +67,25 @@ def test_what_is_wrong_with_our_own_account_never_looks_like_the_callers(
         assert "credit" not in response.text
 
 
-def test_who_makes_a_provider_speak_of_keys_rests_no_model(live: Live, key: str) -> None:
+def test_who_makes_a_provider_speak_of_keys_rests_no_model(running: Installation, key: str) -> None:
     """The words of a 400 may be the caller's: what only they say is no reason to shut a model for everybody."""
     for _ in range(8):
-        response = live.say(key, "incorrect api key [[fault:400 says=echo]]", model="gpt-4o-mini")
+        response = running.say(key, "incorrect api key [[fault:400 says=echo]]", model="gpt-4o-mini")
         assert response.status_code == 503
-    assert live.post(key, model="gpt-4o-mini").status_code == 200
+    assert running.post(key, model="gpt-4o-mini").status_code == 200
 
 
-def test_a_timeout_inside_of_the_upstream_is_a_timeout(live: Live, key: str) -> None:
-    live.upstream.set_fault("408", model="deepseek-v3")
-    assert live.post(key, model="cfx-code").headers["x-cfx-model"] == "gemini-2.0-flash"
-    live.upstream.set_fault("408", model="gpt-4o-mini")
-    response = live.post(key, model="gpt-4o-mini")
+def test_a_timeout_inside_of_the_upstream_is_a_timeout(running: Installation, key: str) -> None:
+    running.upstream.set_fault("408", model="deepseek-v3")
+    assert running.post(key, model="cfx-code").headers["x-cfx-model"] == "gemini-2.0-flash"
+    running.upstream.set_fault("408", model="gpt-4o-mini")
+    response = running.post(key, model="gpt-4o-mini")
     assert (response.status_code, response.json()["error"]["code"]) == (504, "upstream_timeout")
 
 
 @pytest.mark.parametrize("way", BY_PATH)
 def test_keys_hosts_and_wrappings_are_taken_out_of_a_providers_words(
-    live: Live, unbreakable: Gateway, key: str, way: Way
+    running: Installation, unbreakable: Gateway, key: str, way: Way
 ) -> None:
     text = ask(unbreakable, key, way, "[[fault:400 says=secrets]]").text
     assert "value not supported" in text
@@ -92,7 +94,9 @@ def test_keys_hosts_and_wrappings_are_taken_out_of_a_providers_words(
 
 
 @pytest.mark.parametrize("way", BY_PATH)
-def test_only_headers_on_the_lists_go_either_way(live: Live, unbreakable: Gateway, key: str, way: Way) -> None:
+def test_only_headers_on_the_lists_go_either_way(
+    running: Installation, unbreakable: Gateway, key: str, way: Way
+) -> None:
     hostile = {
         "Connection": "keep-alive, X-Api-Key, X-Secret",
         "X-Secret": "s",
@@ -119,14 +123,14 @@ def test_only_headers_on_the_lists_go_either_way(live: Live, unbreakable: Gatewa
             assert not foreign, (words, stream, foreign)
             assert not [value for value in response.headers.values() if "litellm" in value.lower()]
             request_id = response.headers["x-cfx-request-id"]
-            seen = live.upstream.ledger(call_id=f"{request_id}.1", wait=1)
+            seen = running.upstream.ledger(call_id=f"{request_id}.1", wait=1)
             assert seen, (words, stream, response.status_code, response.text[:300])
             for entry in seen:
                 assert set(entry["header_names"]) <= PASSED, entry["header_names"]
                 assert entry["litellm_headers"]["x-litellm-num-retries"] == "0"
 
 
-def test_secrets_and_prompts_are_in_no_log_no_key_and_no_metric(live: Live, unbreakable: Gateway) -> None:
+def test_secrets_and_prompts_are_in_no_log_no_key_and_no_metric(running: Installation, unbreakable: Gateway) -> None:
     """Sound, refused, broken, cut and left calls with planted words; then everything written down is searched."""
     marker = f"planted{random_id().hex}"
     issued = a_key()
@@ -146,15 +150,15 @@ def test_secrets_and_prompts_are_in_no_log_no_key_and_no_metric(live: Live, unbr
             client.post(way.path, json=way.body(marker), headers={"Authorization": f"Bearer {key}x"})
             client.post(f"{way.path}?api_key={key}", json=way.body(marker))
             last = client.post(way.path, json=way.body(marker), headers=bearer)
-    live.row_of(last)
-    planted = [marker, key, key.split("_")[2], live.upstream.api_key, "sk-provider-0123456789"]
-    written = [path for path in live.folder.rglob("*") if path.is_file()]
+    running.row_of(last)
+    planted = [marker, key, key.split("_")[2], running.upstream.api_key, "sk-provider-0123456789"]
+    written = [path for path in running.folder.rglob("*") if path.is_file()]
     assert unbreakable.log in written
     assert b"relay.broken" in unbreakable.log.read_bytes()
     for path in written:
         found = [secret[:12] for secret in planted if secret.encode() in path.read_bytes()]
         assert not found, f"{path}: {found}"
-    for name in live.redis.scan_iter(match=f"{live.prefix}*", count=1_000):
+    for name in running.redis.scan_iter(match=f"{running.prefix}*", count=1_000):
         assert not [secret[:12] for secret in planted if secret.encode() in name], name
     for url in ("/health", "/health/ready", "/metrics"):
         text = httpx.get(unbreakable.url + url).text

@@ -7,7 +7,7 @@ import pytest
 
 from keys.services import revoke_key
 from keys.tests.factories import a_key
-from tests.support.live import Live
+from tests.support.installation import Installation
 
 HELLO = [{"role": "user", "content": "Hello"}]
 TOOL = {
@@ -16,14 +16,14 @@ TOOL = {
 }
 
 
-def client(live: Live, key: str) -> Any:
+def client(running: Installation, key: str) -> Any:
     """Untyped: plain dictionaries are what people pass."""
-    return openai.OpenAI(base_url=f"{live.url}/v1", api_key=key, max_retries=0)
+    return openai.OpenAI(base_url=f"{running.url}/v1", api_key=key, max_retries=0)
 
 
-def test_answers_streams_and_raw_responses(live: Live) -> None:
+def test_answers_streams_and_raw_responses(running: Installation) -> None:
     """Property 16: OpenAI API Compatibility."""
-    with client(live, a_key().plain) as sdk:
+    with client(running, a_key().plain) as sdk:
         answer = sdk.chat.completions.create(model="cfx-code", messages=HELLO)
         assert "demo upstream" in answer.choices[0].message.content
         assert answer.usage.total_tokens > 0
@@ -41,9 +41,9 @@ def test_answers_streams_and_raw_responses(live: Live) -> None:
         assert "cfx-plan" in [model.id for model in sdk.models.list()]
 
 
-def test_tools_come_through(live: Live) -> None:
+def test_tools_come_through(running: Installation) -> None:
     """Property 16: OpenAI API Compatibility."""
-    with client(live, a_key().plain) as sdk:
+    with client(running, a_key().plain) as sdk:
         messages = [{"role": "user", "content": "call the tool get_weather"}]
         answer = sdk.chat.completions.create(model="cfx-code", messages=messages, tools=[TOOL], tool_choice="required")
         assert answer.choices[0].finish_reason == "tool_calls"
@@ -51,13 +51,13 @@ def test_tools_come_through(live: Live) -> None:
 
 
 @pytest.fixture
-def key(live: Live) -> str:
+def key(running: Installation) -> str:
     return a_key().plain
 
 
-async def test_the_async_client_too(live: Live, key: str) -> None:
+async def test_the_async_client_too(running: Installation, key: str) -> None:
     """Property 16: OpenAI API Compatibility."""
-    made: Any = openai.AsyncOpenAI(base_url=f"{live.url}/v1", api_key=key, max_retries=0)
+    made: Any = openai.AsyncOpenAI(base_url=f"{running.url}/v1", api_key=key, max_retries=0)
     async with made as sdk:
         stream = await sdk.chat.completions.create(model="cfx-review", messages=HELLO, stream=True)
         assert [chunk async for chunk in stream][-1].choices[0].finish_reason == "stop"
@@ -72,37 +72,37 @@ async def test_the_async_client_too(live: Live, key: str) -> None:
     ],
 )
 def test_typed_errors(
-    live: Live, text: str, model: str, error: type[openai.APIStatusError], status: int, code: str
+    running: Installation, text: str, model: str, error: type[openai.APIStatusError], status: int, code: str
 ) -> None:
     """Property 16: OpenAI API Compatibility."""
-    with client(live, a_key().plain) as sdk, pytest.raises(error) as caught:
+    with client(running, a_key().plain) as sdk, pytest.raises(error) as caught:
         sdk.chat.completions.create(model=model, messages=[{"role": "user", "content": text}])
     assert (caught.value.status_code, caught.value.code) == (status, code)
     if status == 429:
         assert caught.value.response.headers["retry-after"] == "9"
 
 
-def test_typed_errors_of_keys_and_limits(live: Live) -> None:
+def test_typed_errors_of_keys_and_limits(running: Installation) -> None:
     revoked = a_key()
     revoke_key(revoked.row)
-    with client(live, revoked.plain) as sdk, pytest.raises(openai.AuthenticationError):
+    with client(running, revoked.plain) as sdk, pytest.raises(openai.AuthenticationError):
         sdk.models.list()
-    with client(live, a_key(allowed_stages=("plan",)).plain) as sdk, pytest.raises(openai.PermissionDeniedError):
+    with client(running, a_key(allowed_stages=("plan",)).plain) as sdk, pytest.raises(openai.PermissionDeniedError):
         sdk.chat.completions.create(model="cfx-code", messages=HELLO)
-    with client(live, a_key(daily_requests=0).plain) as sdk, pytest.raises(openai.RateLimitError) as caught:
+    with client(running, a_key(daily_requests=0).plain) as sdk, pytest.raises(openai.RateLimitError) as caught:
         sdk.chat.completions.create(model="cfx-code", messages=HELLO)
     assert int(caught.value.response.headers["retry-after"]) > 0
 
 
-def test_a_broken_stream_raises(live: Live) -> None:
+def test_a_broken_stream_raises(running: Installation) -> None:
     messages = [{"role": "user", "content": "[[fault:cut after=3]]"}]
-    with client(live, a_key().plain) as sdk, pytest.raises(openai.APIError):
+    with client(running, a_key().plain) as sdk, pytest.raises(openai.APIError):
         list(sdk.chat.completions.create(model="gpt-4o-mini", messages=messages, stream=True))
 
 
-def test_responses_stream_and_raise_when_they_break_off(live: Live) -> None:
+def test_responses_stream_and_raise_when_they_break_off(running: Installation) -> None:
     """Property 16: OpenAI API Compatibility."""
-    with client(live, a_key().plain) as sdk:
+    with client(running, a_key().plain) as sdk:
         with sdk.responses.stream(model="cfx-code", input="Hello") as stream:
             text = "".join(event.delta for event in stream if event.type == "response.output_text.delta")
             assert stream.get_final_response().output_text == text

@@ -8,7 +8,7 @@ import anthropic
 import pytest
 
 from keys.tests.factories import a_key
-from tests.support.live import Live
+from tests.support.installation import Installation
 
 HELLO: Any = [{"role": "user", "content": "Hello"}]
 ADD = 'call tool add with {"a": 40, "b": 2}'
@@ -20,14 +20,14 @@ SCHEMA: dict[str, Any] = {
 
 
 @pytest.fixture
-def key(live: Live) -> str:
+def key(running: Installation) -> str:
     return a_key().plain
 
 
 @pytest.fixture
-def sdk(live: Live, key: str) -> Iterator[Any]:
+def sdk(running: Installation, key: str) -> Iterator[Any]:
     """Untyped: plain dictionaries are what people pass."""
-    with anthropic.Anthropic(base_url=live.url, api_key=key, max_retries=0) as sdk:
+    with anthropic.Anthropic(base_url=running.url, api_key=key, max_retries=0) as sdk:
         yield sdk
 
 
@@ -44,10 +44,10 @@ def test_answers_streams_and_raw_responses(sdk: Any) -> None:
     assert final.usage.output_tokens == whole.usage.output_tokens
 
 
-def test_either_way_of_showing_the_key_works(live: Live, key: str) -> None:
+def test_either_way_of_showing_the_key_works(running: Installation, key: str) -> None:
     for made in (
-        anthropic.Anthropic(base_url=live.url, max_retries=0, api_key=key),
-        anthropic.Anthropic(base_url=live.url, max_retries=0, auth_token=key),
+        anthropic.Anthropic(base_url=running.url, max_retries=0, api_key=key),
+        anthropic.Anthropic(base_url=running.url, max_retries=0, auth_token=key),
     ):
         sdk: Any
         with made as sdk:
@@ -61,7 +61,7 @@ def test_tokens_are_counted(sdk: Any) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_the_tool_runner_goes_on_without_a_thread(live: Live, sdk: Any, stream: bool) -> None:
+def test_the_tool_runner_goes_on_without_a_thread(running: Installation, sdk: Any, stream: bool) -> None:
     """It asks for a conversation kept by the server; told that there is none, it sends the whole one each turn."""
 
     def add(a: int, b: int) -> str:
@@ -75,7 +75,7 @@ def test_the_tool_runner_goes_on_without_a_thread(live: Live, sdk: Any, stream: 
     turns = [turn.get_final_message() if stream else turn for turn in runner]
     assert [turn.stop_reason for turn in turns] == ["tool_use", "end_turn"]
     assert turns[-1].content[0].text.endswith("sum=42")
-    (last,) = [json.loads(e["body"]) for e in live.upstream.ledger() if "tool_result" in e["body"]]
+    (last,) = [json.loads(e["body"]) for e in running.upstream.ledger() if "tool_result" in e["body"]]
     assert [message["role"] for message in last["messages"]] == ["user", "assistant", "user"]
 
 
@@ -88,8 +88,8 @@ def test_a_thread_asked_for_by_hand_is_refused(sdk: Any) -> None:
     assert body["error"]["code"] == "thread_unsupported_request"
 
 
-async def test_the_async_client_too(live: Live, key: str) -> None:
-    made: Any = anthropic.AsyncAnthropic(base_url=live.url, api_key=key, max_retries=0)
+async def test_the_async_client_too(running: Installation, key: str) -> None:
+    made: Any = anthropic.AsyncAnthropic(base_url=running.url, api_key=key, max_retries=0)
     async with made as sdk, sdk.messages.stream(model="cfx-review", max_tokens=500, messages=HELLO) as stream:
         assert (await stream.get_final_message()).stop_reason == "end_turn"
 

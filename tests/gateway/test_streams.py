@@ -12,14 +12,14 @@ from django.db import close_old_connections
 from keys.tests.factories import a_key
 from logs.models import RequestLog
 from tests.gateway.test_surfaces import STREAMING, WAYS, Way, error_of, last_event
-from tests.support.live import Gateway, Live
+from tests.support.installation import Gateway, Installation
 from tests.support.mini_stack import memory_kb
 from tests.support.waiting import until
 from tests.wire import Wire, request
 
 
 @pytest.fixture
-def key(live: Live) -> str:
+def key(running: Installation) -> str:
     return a_key().plain
 
 
@@ -27,9 +27,9 @@ def events(text: str) -> list[str]:
     return [block.removeprefix("data: ") for block in text.split("\n\n") if block]
 
 
-def test_the_caller_gets_the_upstreams_events_and_the_end(live: Live, key: str) -> None:
+def test_the_caller_gets_the_upstreams_events_and_the_end(running: Installation, key: str) -> None:
     """Property 10: SSE Streaming Format."""
-    response = live.post(key, model="gpt-4o-mini", stream=True)
+    response = running.post(key, model="gpt-4o-mini", stream=True)
     assert response.headers["content-type"].startswith("text/event-stream")
     assert response.text.endswith("data: [DONE]\n\n")
     *chunks, end = events(response.text)
@@ -40,58 +40,58 @@ def test_the_caller_gets_the_upstreams_events_and_the_end(live: Live, key: str) 
     assert not any(chunk.get("usage") for chunk in parsed)
 
 
-def test_usage_comes_to_those_who_ask_and_never_with_our_cost(live: Live, key: str) -> None:
-    response = live.post(key, model="gpt-4o-mini", stream=True, stream_options={"include_usage": True})
+def test_usage_comes_to_those_who_ask_and_never_with_our_cost(running: Installation, key: str) -> None:
+    response = running.post(key, model="gpt-4o-mini", stream=True, stream_options={"include_usage": True})
     usage = json.loads(events(response.text)[-2])["usage"]
-    row = live.row_of(response)
+    row = running.row_of(response)
     assert (usage["prompt_tokens"], usage["completion_tokens"]) == (row.prompt_tokens, row.completion_tokens)
     assert "cost" not in usage
     assert row.upstream_cost_nanos is not None
     assert (row.usage_rank, row.ttft_ms is not None, row.is_stream) == (40, True, True)
 
 
-def test_a_broken_stream_ends_in_an_error_event_and_is_charged_for_what_came(live: Live, key: str) -> None:
-    response = live.say(key, "[[fault:cut after=5]]", model="gpt-4o-mini", stream=True)
+def test_a_broken_stream_ends_in_an_error_event_and_is_charged_for_what_came(running: Installation, key: str) -> None:
+    response = running.say(key, "[[fault:cut after=5]]", model="gpt-4o-mini", stream=True)
     last = json.loads(events(response.text)[-1])
     assert last["error"]["code"] == "upstream_stream_broken"
-    row = live.row_of(response)
+    row = running.row_of(response)
     assert (row.status, row.error_code, row.is_estimated) == (502, "upstream_stream_broken", True)
     assert row.completion_tokens == 4  # one of the five only says whose turn it is
     assert row.cost_nanos > 0
 
 
 @pytest.mark.parametrize("fault", ["cut after=1", "error_event after=1"])
-def test_a_stream_that_breaks_before_the_first_word_is_free(live: Live, key: str, fault: str) -> None:
+def test_a_stream_that_breaks_before_the_first_word_is_free(running: Installation, key: str, fault: str) -> None:
     """The first event only says whose turn it is."""
-    response = live.say(key, f"[[fault:{fault}]]", model="gpt-4o-mini", stream=True)
+    response = running.say(key, f"[[fault:{fault}]]", model="gpt-4o-mini", stream=True)
     assert json.loads(events(response.text)[-1])["error"]["code"] == "upstream_stream_broken"
-    row = live.row_of(response)
+    row = running.row_of(response)
     assert (row.status, row.prompt_tokens, row.cost_nanos) == (502, 0, 0)
 
 
-def test_who_leaves_pays_for_what_was_delivered_and_frees_the_upstream(live: Live, key: str) -> None:
+def test_who_leaves_pays_for_what_was_delivered_and_frees_the_upstream(running: Installation, key: str) -> None:
     body = {"stream": True, "model": "gpt-4o-mini"}
     text = "[[fault:chunks n=500 gap_ms=20]]"
     content = {**body, "messages": [{"role": "user", "content": text}]}
     headers = {"Authorization": f"Bearer {key}"}
-    with httpx.stream("POST", f"{live.url}/v1/chat/completions", json=content, headers=headers) as stream:
+    with httpx.stream("POST", f"{running.url}/v1/chat/completions", json=content, headers=headers) as stream:
         request_id = stream.headers["x-cfx-request-id"]
         lines = (line for line in stream.iter_lines() if line)
         read = [next(lines) for _ in range(8)]
-    row = live.row(request_id)
+    row = running.row(request_id)
     assert (row.status, row.is_disconnected, row.usage_rank) == (499, True, 20)
     # The first event only says whose turn it is.
     assert len(read) - 1 <= row.completion_tokens < 500
     assert row.cost_nanos > 0
-    (seen,) = live.upstream.ledger(call_id=f"{request_id}.1", wait=1)
+    (seen,) = running.upstream.ledger(call_id=f"{request_id}.1", wait=1)
     assert seen["outcome"] == "aborted"
-    assert live.open_leases(request_id) == []
+    assert running.open_leases(request_id) == []
 
 
-def test_who_leaves_before_the_first_byte_pays_nothing(live: Live, key: str) -> None:
+def test_who_leaves_before_the_first_byte_pays_nothing(running: Installation, key: str) -> None:
     with pytest.raises(httpx.ReadTimeout):
         httpx.post(
-            f"{live.url}/v1/chat/completions",
+            f"{running.url}/v1/chat/completions",
             json={
                 "model": "gpt-4o-mini",
                 "messages": [{"role": "user", "content": "[[fault:slow first_ms=1500]] bye"}],
@@ -99,9 +99,9 @@ def test_who_leaves_before_the_first_byte_pays_nothing(live: Live, key: str) -> 
             headers={"Authorization": f"Bearer {key}"},
             timeout=0.3,
         )
-    (seen,) = live.upstream.ledger(wait=1)
+    (seen,) = running.upstream.ledger(wait=1)
     assert seen["outcome"] == "aborted"
-    row = live.row(seen["call_id"].rpartition(".")[0])
+    row = running.row(seen["call_id"].rpartition(".")[0])
     assert (row.status, row.cost_nanos, row.is_disconnected) == (499, 0, True)
 
 
@@ -145,8 +145,8 @@ async def all_open(streams: Streams) -> None:
         await asyncio.sleep(0.02)
 
 
-def test_sigterm_cuts_no_stream_within_the_grace(live: Live, key: str) -> None:
-    gateway = live.new_gateway(CFX_DRAIN_GRACE_S="15")
+def test_sigterm_cuts_no_stream_within_the_grace(running: Installation, key: str) -> None:
+    gateway = running.new_gateway(CFX_DRAIN_GRACE_S="15")
     streams = Streams.of(200)
 
     async def scenario() -> None:
@@ -171,12 +171,12 @@ def test_sigterm_cuts_no_stream_within_the_grace(live: Live, key: str) -> None:
     asyncio.run(scenario())
     assert streams.complete == len(streams.ways)
     assert gateway.process.wait(timeout=20) == 0
-    rows = rows_of(live, streams.ids)
+    rows = rows_of(running, streams.ids)
     assert {(row.status, row.error_code, row.usage_rank) for row in rows} == {(200, "", 40)}
 
 
-def test_beyond_the_grace_streams_end_honestly_and_are_on_record(live: Live, key: str) -> None:
-    gateway = live.new_gateway(CFX_DRAIN_GRACE_S="0.2")
+def test_beyond_the_grace_streams_end_honestly_and_are_on_record(running: Installation, key: str) -> None:
+    gateway = running.new_gateway(CFX_DRAIN_GRACE_S="0.2")
     streams = Streams.of(40)
 
     async def scenario() -> None:
@@ -190,12 +190,12 @@ def test_beyond_the_grace_streams_end_honestly_and_are_on_record(live: Live, key
     for text in streams.texts:
         assert b"shutting_down" in text.rstrip(b"\n").rpartition(b"\n\n")[2]
     assert streams.complete == 0
-    rows = rows_of(live, streams.ids)
+    rows = rows_of(running, streams.ids)
     assert {(row.status, row.error_code, row.is_disconnected) for row in rows} == {(503, "shutting_down", False)}
-    assert all(live.open_leases(row.request_id) == [] for row in rows)
+    assert all(running.open_leases(row.request_id) == [] for row in rows)
 
 
-def rows_of(live: Live, ids: list[str]) -> list[RequestLog]:
+def rows_of(running: Installation, ids: list[str]) -> list[RequestLog]:
     """The rows of all these requests, once the worker has written them."""
 
     def found() -> list[RequestLog]:
@@ -207,19 +207,19 @@ def rows_of(live: Live, ids: list[str]) -> list[RequestLog]:
 
 
 @pytest.mark.parametrize("is_stream", [False, True])
-def test_beyond_the_grace_who_waits_for_a_first_byte_is_told(live: Live, key: str, is_stream: bool) -> None:
-    gateway = live.new_gateway(CFX_DRAIN_GRACE_S="0.2")
-    since = live.upstream.state()["last_seq"]
+def test_beyond_the_grace_who_waits_for_a_first_byte_is_told(running: Installation, key: str, is_stream: bool) -> None:
+    gateway = running.new_gateway(CFX_DRAIN_GRACE_S="0.2")
+    since = running.upstream.state()["last_seq"]
     with ThreadPoolExecutor(1) as callers:
         waiting = callers.submit(
-            live.say, key, "[[fault:hang]]", url=gateway.url, model="gpt-4o-mini", stream=is_stream
+            running.say, key, "[[fault:hang]]", url=gateway.url, model="gpt-4o-mini", stream=is_stream
         )
-        until(lambda: live.upstream.state()["last_seq"] > since, what="the call upstream")
+        until(lambda: running.upstream.state()["last_seq"] > since, what="the call upstream")
         gateway.terminate()
         response = waiting.result()
     assert (response.status_code, response.json()["error"]["code"]) == (503, "shutting_down")
     assert response.headers["retry-after"] == "1"
-    row = live.row_of(response)
+    row = running.row_of(response)
     assert (row.status, row.error_code, row.is_disconnected, row.cost_nanos) == (503, "shutting_down", False, 0)
     assert gateway.process.wait(timeout=20) == 0
 
@@ -227,25 +227,25 @@ def test_beyond_the_grace_who_waits_for_a_first_byte_is_told(live: Live, key: st
 LARGE = "[[fault:huge_line bytes=70000000]]"
 
 
-def test_slow_readers_of_all_surfaces_do_not_grow_memory(live: Live, key: str) -> None:
+def test_slow_readers_of_all_surfaces_do_not_grow_memory(running: Installation, key: str) -> None:
     """The upstream offers each of them 70 MB; who reads little of it makes the gateway hold little of it."""
-    gateway = live.new_gateway(CFX_UPSTREAM_TOTAL_S="60")
+    gateway = running.new_gateway(CFX_UPSTREAM_TOTAL_S="60")
     # Of a response's events up to 8 MB are held, of its last one all: that must be seen whole.
     asyncio.run(trickle(gateway, key, [way for way in MIXED if way.name != "responses"], most_grown_kb=8_000))
     asyncio.run(trickle(gateway, key, [way for way in MIXED if way.name == "responses"], most_grown_kb=32_000))
     gateway.stop()
 
 
-def test_a_huge_last_event_is_held_and_let_go_again(live: Live, key: str) -> None:
+def test_a_huge_last_event_is_held_and_let_go_again(running: Installation, key: str) -> None:
     """The last event of a response repeats all of it, and is held until it is whole."""
-    gateway = live.new_gateway(CFX_UPSTREAM_TOTAL_S="60")
+    gateway = running.new_gateway(CFX_UPSTREAM_TOTAL_S="60")
     way = next(way for way in MIXED if way.name == "responses")
     body = way.body("[[fault:big_body bytes=7000000]]", stream=True)
     held = []
     for _ in range(10):
-        response = live.ask(key, way.path, url=gateway.url, **body)
+        response = running.ask(key, way.path, url=gateway.url, **body)
         assert last_event(response.text)["type"] == "response.completed"
-        assert live.row_of(response).status == 200
+        assert running.row_of(response).status == 200
         held.append(memory_kb(gateway.process.pid))
     # Events kept would add 7 MB a call, 63 in all; the allocator gives back one or two of them late.
     assert held[-1] - held[0] < 42_000, held
@@ -275,15 +275,15 @@ async def trickle(gateway: Gateway, key: str, ways: list[Way], *, most_grown_kb:
         wire.abort()
 
 
-def test_what_a_caller_saw_complete_survives_the_gateways_death(live: Live, key: str) -> None:
+def test_what_a_caller_saw_complete_survives_the_gateways_death(running: Installation, key: str) -> None:
     """Completed implies durable: Redis forgets the event, the gateway dies, and the row comes all the same."""
-    doomed = live.new_gateway(CFX_JOURNAL_DIR=str(live.folder / "doomed"))
-    response = live.post(key, url=doomed.url, model="gpt-4o-mini", stream=True)
+    doomed = running.new_gateway(CFX_JOURNAL_DIR=str(running.folder / "doomed"))
+    response = running.post(key, url=doomed.url, model="gpt-4o-mini", stream=True)
     doomed.kill()
     assert response.text.endswith("data: [DONE]\n\n")
     request_id = response.headers["x-cfx-request-id"]
-    heir = live.new_gateway(CFX_JOURNAL_DIR=str(live.folder / "doomed"))
-    row = live.row(request_id)
+    heir = running.new_gateway(CFX_JOURNAL_DIR=str(running.folder / "doomed"))
+    row = running.row(request_id)
     assert (row.status, row.usage_rank) == (200, 40)
-    until(lambda: not list((live.folder / "doomed").glob("*.closed")), what="the journal shipped")
+    until(lambda: not list((running.folder / "doomed").glob("*.closed")), what="the journal shipped")
     heir.stop()

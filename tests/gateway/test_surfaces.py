@@ -9,7 +9,7 @@ import pytest
 
 from keys.tests.factories import a_key
 from routing.surfaces.table import SURFACES
-from tests.support.live import Live
+from tests.support.installation import Installation
 
 
 @dataclass(frozen=True)
@@ -48,12 +48,12 @@ BY_STREAM = [pytest.param(way, id=way.path) for way in STREAMING]
 
 
 @pytest.fixture
-def key(live: Live) -> str:
+def key(running: Installation) -> str:
     return a_key().plain
 
 
-def ask(live: Live, key: str, way: Way, text: str, **more: Any) -> httpx.Response:
-    return live.ask(key, way.path, **way.body(text, **more))
+def ask(running: Installation, key: str, way: Way, text: str, **more: Any) -> httpx.Response:
+    return running.ask(key, way.path, **way.body(text, **more))
 
 
 def error_of(way: Way, content: Any) -> dict[str, Any]:
@@ -77,14 +77,14 @@ def test_every_surface_is_tried_here() -> None:
 
 
 @pytest.mark.parametrize("way", BY_PATH)
-def test_an_answer_is_passed_on_and_counted_by_the_providers_usage(live: Live, key: str, way: Way) -> None:
-    response = ask(live, key, way, "Hello there")
+def test_an_answer_is_passed_on_and_counted_by_the_providers_usage(running: Installation, key: str, way: Way) -> None:
+    response = ask(running, key, way, "Hello there")
     assert response.status_code == 200, response.text
     assert (response.headers["x-cfx-stage"], response.headers["x-cfx-model"]) == ("direct", way.model)
     assert response.headers["x-ratelimit-limit"]
-    row = live.row_of(response)
+    row = running.row_of(response)
     assert (row.surface, row.endpoint, row.status) == (way.name, way.path.partition("?")[0], 200)
-    (seen,) = live.upstream.ledger(call_id=f"{row.request_id}.1")
+    (seen,) = running.upstream.ledger(call_id=f"{row.request_id}.1")
     assert seen["path"].partition("?")[0] == "/v1/" + way.path.partition("?")[0].removeprefix("/v1").lstrip("/")
     assert (row.prompt_tokens, row.completion_tokens) == (seen["prompt_tokens"], seen["completion_tokens"])
     assert row.prompt_tokens > 0
@@ -96,102 +96,102 @@ def test_an_answer_is_passed_on_and_counted_by_the_providers_usage(live: Live, k
 
 
 @pytest.mark.parametrize("way", BY_STREAM)
-def test_a_stream_is_passed_on_complete_and_counted(live: Live, key: str, way: Way) -> None:
-    response = ask(live, key, way, "Hello there", stream=True)
+def test_a_stream_is_passed_on_complete_and_counted(running: Installation, key: str, way: Way) -> None:
+    response = ask(running, key, way, "Hello there", stream=True)
     assert response.headers["content-type"].startswith("text/event-stream")
-    row = live.row_of(response)
-    (seen,) = live.upstream.ledger(call_id=f"{row.request_id}.1", wait=1)
+    row = running.row_of(response)
+    (seen,) = running.upstream.ledger(call_id=f"{row.request_id}.1", wait=1)
     assert (row.prompt_tokens, row.completion_tokens) == (seen["prompt_tokens"], seen["completion_tokens"])
     assert (row.is_stream, row.is_estimated, row.status, row.surface) == (True, False, 200, way.name)
     end = last_event(response.text)
     expected = {"messages": "message_stop", "responses": "response.completed"}.get(way.name, "[DONE]")
     assert (end if end == "[DONE]" else end["type"]) == expected
     assert '"cost"' not in response.text
-    assert live.open_leases(row.request_id) == []
+    assert running.open_leases(row.request_id) == []
 
 
 @pytest.mark.parametrize("way", BY_STREAM)
-def test_a_stream_that_breaks_never_looks_complete(live: Live, key: str, way: Way) -> None:
+def test_a_stream_that_breaks_never_looks_complete(running: Installation, key: str, way: Way) -> None:
     """Property 11: Stream Error Handling, on every surface."""
-    response = ask(live, key, way, "[[fault:cut after=6]] and much more to say", stream=True)
+    response = ask(running, key, way, "[[fault:cut after=6]] and much more to say", stream=True)
     end = last_event(response.text)
     assert error_of(way, end)["code"] == "upstream_stream_broken"
     for mark in ("[DONE]", '"message_stop"', '"response.completed"'):
         assert mark not in response.text
-    row = live.row_of(response)
+    row = running.row_of(response)
     assert (row.status, row.error_code) == (502, "upstream_stream_broken")
-    assert live.open_leases(row.request_id) == []
+    assert running.open_leases(row.request_id) == []
 
 
 @pytest.mark.parametrize("way", BY_PATH)
-def test_a_refusal_is_written_as_the_surfaces_clients_expect(live: Live, key: str, way: Way) -> None:
-    refused = live.ask(key, way.path, **{**way.body("x"), "model": "nobody-knows-this"})
+def test_a_refusal_is_written_as_the_surfaces_clients_expect(running: Installation, key: str, way: Way) -> None:
+    refused = running.ask(key, way.path, **{**way.body("x"), "model": "nobody-knows-this"})
     assert refused.status_code == 400
     assert error_of(way, refused.json())["code"] == "model_not_allowed"
-    unknown = live.ask("cfx_nonsense", way.path, **way.body("x"))
+    unknown = running.ask("cfx_nonsense", way.path, **way.body("x"))
     assert (unknown.status_code, unknown.headers["www-authenticate"]) == (401, "Bearer")
     assert error_of(way, unknown.json())["message"] == "Invalid API key"
     if way.name == "messages":
         assert unknown.json()["error"]["type"] == "authentication_error"
         assert unknown.headers["request-id"] == unknown.headers["x-cfx-request-id"]
-    broken = httpx.post(live.url + way.path, content=b"{", headers={"x-api-key": key})
+    broken = httpx.post(running.url + way.path, content=b"{", headers={"x-api-key": key})
     assert error_of(way, broken.json())["code"] == "invalid_json"
 
 
 @pytest.mark.parametrize("way", BY_PATH)
-def test_the_anthropic_header_opens_every_surface(live: Live, key: str, way: Way) -> None:
-    answer = httpx.post(live.url + way.path, json=way.body("x"), headers={"x-api-key": key}, timeout=30)
+def test_the_anthropic_header_opens_every_surface(running: Installation, key: str, way: Way) -> None:
+    answer = httpx.post(running.url + way.path, json=way.body("x"), headers={"x-api-key": key}, timeout=30)
     assert answer.status_code == 200
 
 
 @pytest.mark.parametrize("way", BY_PATH)
-def test_a_key_for_other_surfaces_is_refused(live: Live, way: Way) -> None:
+def test_a_key_for_other_surfaces_is_refused(running: Installation, way: Way) -> None:
     others = tuple(surface.name for surface in SURFACES if surface.name != way.name)
-    response = ask(live, a_key(allowed_surfaces=others).plain, way, "x")
+    response = ask(running, a_key(allowed_surfaces=others).plain, way, "x")
     assert response.status_code == 403
     assert error_of(way, response.json())["code"] == "surface_not_allowed"
-    assert ask(live, a_key(allowed_surfaces=(way.name,)).plain, way, "x").status_code == 200
+    assert ask(running, a_key(allowed_surfaces=(way.name,)).plain, way, "x").status_code == 200
 
 
 @pytest.mark.parametrize("way", BY_STREAM)
 @pytest.mark.parametrize("stream", [False, True])
-def test_failover_works_on_every_surface(live: Live, key: str, way: Way, *, stream: bool) -> None:
-    live.upstream.set_fault("500", model="deepseek-v3")
-    response = live.ask(key, way.path, **{**way.body("x", stream=stream), "model": "cfx-code"})
+def test_failover_works_on_every_surface(running: Installation, key: str, way: Way, *, stream: bool) -> None:
+    running.upstream.set_fault("500", model="deepseek-v3")
+    response = running.ask(key, way.path, **{**way.body("x", stream=stream), "model": "cfx-code"})
     assert (response.status_code, response.headers["x-cfx-model"]) == (200, "gemini-2.0-flash")
-    assert live.row_of(response).stage == "code"
+    assert running.row_of(response).stage == "code"
 
 
 @pytest.mark.parametrize("way", BY_STREAM)
-def test_the_day_counts_calls_of_all_surfaces(live: Live, way: Way) -> None:
+def test_the_day_counts_calls_of_all_surfaces(running: Installation, way: Way) -> None:
     key = a_key(daily_requests=1).plain
-    assert live.say(key, "x").status_code == 200
-    second = ask(live, key, way, "x")
+    assert running.say(key, "x").status_code == 200
+    second = ask(running, key, way, "x")
     assert second.status_code == 429
     assert error_of(way, second.json())["code"] == "daily_quota_exceeded"
     assert int(second.headers["retry-after"]) > 0
 
 
-def test_stages_are_inferred_on_every_surface(live: Live, key: str) -> None:
+def test_stages_are_inferred_on_every_surface(running: Installation, key: str) -> None:
     for way in STREAMING:
         body = way.body("plan the architecture")
         del body["model"]
-        response = live.ask(key, way.path, **body)
+        response = running.ask(key, way.path, **body)
         assert (response.headers["x-cfx-stage"], response.json()["model"]) == ("plan", "claude-sonnet-4.5")
 
 
-def test_embeddings_take_their_own_models_and_no_stage(live: Live, key: str) -> None:
+def test_embeddings_take_their_own_models_and_no_stage(running: Installation, key: str) -> None:
     for body, headers, code in (
         ({"model": "gpt-4o"}, {}, "model_not_allowed"),
         ({}, {}, "model_not_allowed"),
         ({"model": "text-embedding-3-small"}, {"X-CFX-Stage": "plan"}, "invalid_stage"),
     ):
-        response = live.ask(key, "/v1/embeddings", headers=headers, **{"input": "x", **body})
+        response = running.ask(key, "/v1/embeddings", headers=headers, **{"input": "x", **body})
         assert (response.status_code, response.json()["error"]["code"]) == (400, code)
-    assert live.post(key, model="text-embedding-3-small").json()["error"]["code"] == "model_not_allowed"
+    assert running.post(key, model="text-embedding-3-small").json()["error"]["code"] == "model_not_allowed"
 
 
-def test_what_clients_name_by_themselves_is_served(live: Live, key: str) -> None:
+def test_what_clients_name_by_themselves_is_served(running: Installation, key: str) -> None:
     """Claude Code and Codex work without a model being configured, and hear which one answered."""
     for way, name, used in (
         (WAYS[4], "claude-sonnet-4-5-20250929", "claude-sonnet-4.5"),
@@ -199,36 +199,36 @@ def test_what_clients_name_by_themselves_is_served(live: Live, key: str) -> None
         (WAYS[3], "gpt-5.1-codex", "deepseek-v3"),
         (WAYS[0], "gpt-4o-2024-08-06", "gpt-4o"),
     ):
-        response = live.ask(key, way.path, **{**way.body("hello"), "model": name})
+        response = running.ask(key, way.path, **{**way.body("hello"), "model": name})
         assert (response.headers["x-cfx-stage-reason"], response.json()["model"]) == ("alias", used)
 
 
-def test_anthropics_own_headers_go_on(live: Live, key: str) -> None:
+def test_anthropics_own_headers_go_on(running: Installation, key: str) -> None:
     headers = {"anthropic-version": "2023-06-01", "anthropic-beta": "a-1,b-2", "x-secret": "no"}
-    response = live.ask(key, "/v1/messages", headers=headers, **WAYS[4].body("x"))
-    (seen,) = live.upstream.ledger(call_id=f"{response.headers['x-cfx-request-id']}.1")
+    response = running.ask(key, "/v1/messages", headers=headers, **WAYS[4].body("x"))
+    (seen,) = running.upstream.ledger(call_id=f"{response.headers['x-cfx-request-id']}.1")
     assert {"anthropic-version", "anthropic-beta"} <= set(seen["header_names"])
     assert not {"x-secret", "x-api-key", "cookie"} & set(seen["header_names"])
 
 
 @pytest.mark.parametrize("way", BY_STREAM)
-def test_an_empty_success_never_looks_like_an_answer(live: Live, key: str, way: Way) -> None:
+def test_an_empty_success_never_looks_like_an_answer(running: Installation, key: str, way: Way) -> None:
     """LiteLLM makes a clean, empty stream of a provider's error page."""
-    response = ask(live, key, way, "[[fault:empty]]", stream=True)
-    row = live.row_of(response)
+    response = ask(running, key, way, "[[fault:empty]]", stream=True)
+    row = running.row_of(response)
     if response.status_code == 200:  # what came before its end told nothing: the end does
         assert error_of(way, last_event(response.text))["code"] == row.error_code == "upstream_stream_broken"
     else:
         assert (response.status_code, error_of(way, response.json())["code"]) == (503, "upstream_unavailable")
     assert (row.completion_tokens, row.cost_nanos) == (0, 0)
-    assert live.open_leases(row.request_id) == []
+    assert running.open_leases(row.request_id) == []
 
 
-def test_another_model_answers_where_the_first_says_nothing(live: Live, key: str) -> None:
-    live.upstream.set_fault("empty", model="deepseek-v3")
-    response = live.post(key, model="cfx-code", stream=True)
+def test_another_model_answers_where_the_first_says_nothing(running: Installation, key: str) -> None:
+    running.upstream.set_fault("empty", model="deepseek-v3")
+    response = running.post(key, model="cfx-code", stream=True)
     assert (response.status_code, response.headers["x-cfx-model"]) == (200, "gemini-2.0-flash")
-    assert live.row_of(response).error_code == ""
+    assert running.row_of(response).error_code == ""
 
 
 class TestCountTokens:
@@ -237,47 +237,47 @@ class TestCountTokens:
     def body(self, **more: Any) -> dict[str, Any]:
         return {"model": "claude-haiku-3.5", "messages": [{"role": "user", "content": "word " * 400}], **more}
 
-    def test_it_is_answered_though_the_upstream_does_not(self, live: Live, key: str) -> None:
-        response = live.ask(key, self.PATH, **self.body())
+    def test_it_is_answered_though_the_upstream_does_not(self, running: Installation, key: str) -> None:
+        response = running.ask(key, self.PATH, **self.body())
         assert response.status_code == 200
         assert 300 <= response.json()["input_tokens"] <= 800
         assert response.headers["x-cfx-model"] == "claude-haiku-3.5"
-        row = live.row_of(response)
+        row = running.row_of(response)
         assert (row.surface, row.endpoint, row.cost_nanos, row.prompt_tokens) == ("messages", self.PATH, 0, 0)
-        assert live.open_leases(row.request_id) == []
+        assert running.open_leases(row.request_id) == []
 
-    def test_it_is_free_counts_as_a_request_and_needs_a_key_for_messages(self, live: Live) -> None:
+    def test_it_is_free_counts_as_a_request_and_needs_a_key_for_messages(self, running: Installation) -> None:
         issued = a_key(daily_requests=1, budget_month_nanos=0)
-        assert live.ask(issued.plain, self.PATH, **self.body()).status_code == 200
-        assert live.ask(issued.plain, self.PATH, **self.body()).status_code == 429
+        assert running.ask(issued.plain, self.PATH, **self.body()).status_code == 200
+        assert running.ask(issued.plain, self.PATH, **self.body()).status_code == 429
         other = a_key(allowed_surfaces=("chat",)).plain
-        assert live.ask(other, self.PATH, **self.body()).status_code == 403
-        refused = live.ask(issued.plain, self.PATH, **self.body(model="nobody"))
+        assert running.ask(other, self.PATH, **self.body()).status_code == 403
+        refused = running.ask(issued.plain, self.PATH, **self.body(model="nobody"))
         assert (refused.status_code, refused.json()["type"]) == (400, "error")
 
 
 class TestModels:
-    def get(self, live: Live, key: str, path: str = "/v1/models") -> httpx.Response:
-        return httpx.get(live.url + path, headers={"Authorization": f"Bearer {key}"})
+    def get(self, running: Installation, key: str, path: str = "/v1/models") -> httpx.Response:
+        return httpx.get(running.url + path, headers={"Authorization": f"Bearer {key}"})
 
-    def test_stages_models_and_embeddings_are_listed(self, live: Live, key: str) -> None:
-        listed = self.get(live, key).json()
+    def test_stages_models_and_embeddings_are_listed(self, running: Installation, key: str) -> None:
+        listed = self.get(running, key).json()
         names = [model["id"] for model in listed["data"]]
         assert {"cfx-plan", "cfx-code", "cfx-review", "cfx-auto", "gpt-4o", "text-embedding-3-small"} <= set(names)
         assert (listed["object"], listed["first_id"], listed["has_more"]) == ("list", names[0], False)
-        assert self.get(live, key, "/v1/models/gpt-4o").json() in listed["data"]
-        assert self.get(live, key, "/v1/models/nobody").status_code == 404
-        assert self.get(live, "cfx_x").status_code == 401
+        assert self.get(running, key, "/v1/models/gpt-4o").json() in listed["data"]
+        assert self.get(running, key, "/v1/models/nobody").status_code == 404
+        assert self.get(running, "cfx_x").status_code == 401
 
-    def test_a_key_sees_what_it_may_use(self, live: Live) -> None:
+    def test_a_key_sees_what_it_may_use(self, running: Installation) -> None:
         def names(**terms: Any) -> list[str]:
-            answer = self.get(live, a_key(**terms).plain).json()
+            answer = self.get(running, a_key(**terms).plain).json()
             return [model["id"] for model in answer["data"]]
 
         assert names(allowed_stages=("review",)) == ["cfx-review", "cfx-auto"]
         assert names(allowed_models=("gpt-4o",)) == ["gpt-4o"]
 
-    def test_codex_finds_its_own_shape(self, live: Live, key: str) -> None:
-        models = self.get(live, key, "/v1/models?client_version=0.150.0").json()["models"]
+    def test_codex_finds_its_own_shape(self, running: Installation, key: str) -> None:
+        models = self.get(running, key, "/v1/models?client_version=0.150.0").json()["models"]
         assert "cfx-code" in [model["slug"] for model in models]
         assert all(model["base_instructions"] and model["context_window"] for model in models)

@@ -6,12 +6,12 @@ import pytest
 from keys.tests.factories import a_key
 from logs.models import RequestLog, UpstreamAttempt
 from logs.requests.selectors import request_of
-from tests.support.live import Live
+from tests.support.installation import Installation
 from tests.support.waiting import until
 
 
 @pytest.fixture
-def key(live: Live) -> str:
+def key(running: Installation) -> str:
     return a_key().plain
 
 
@@ -22,130 +22,132 @@ def attempts_of(row: RequestLog) -> list[tuple[int, str, int]]:
 
 
 @pytest.mark.parametrize("status", [502, 503, 504])
-def test_a_transient_error_is_retried_once_on_the_same_model(live: Live, key: str, status: int) -> None:
+def test_a_transient_error_is_retried_once_on_the_same_model(running: Installation, key: str, status: int) -> None:
     """Property 9: Transient Error Retry."""
-    live.upstream.set_fault(str(status), model="deepseek-v3", times=1)
-    response = live.post(key, model="cfx-code")
-    row = live.row_of(response)
+    running.upstream.set_fault(str(status), model="deepseek-v3", times=1)
+    response = running.post(key, model="cfx-code")
+    row = running.row_of(response)
     assert (response.status_code, response.headers["x-cfx-model"]) == (200, "deepseek-v3")
     assert attempts_of(row) == [(1, "deepseek-v3", status), (2, "deepseek-v3", 200)]
-    seen = live.upstream.ledger(model="deepseek-v3")
+    seen = running.upstream.ledger(model="deepseek-v3")
     assert [entry["call_id"] for entry in seen] == [f"{row.request_id}.1", f"{row.request_id}.2"]
 
 
-def test_a_lost_connection_is_retried_once(live: Live, key: str) -> None:
+def test_a_lost_connection_is_retried_once(running: Installation, key: str) -> None:
     """Property 9: Transient Error Retry."""
-    live.upstream.set_fault("cut", model="deepseek-v3", times=1)
-    response = live.post(key, model="cfx-code")
-    assert attempts_of(live.row_of(response)) == [(1, "deepseek-v3", 0), (2, "deepseek-v3", 200)]
+    running.upstream.set_fault("cut", model="deepseek-v3", times=1)
+    response = running.post(key, model="cfx-code")
+    assert attempts_of(running.row_of(response)) == [(1, "deepseek-v3", 0), (2, "deepseek-v3", 200)]
 
 
 @pytest.mark.parametrize("status", [400, 403, 404, 422])
-def test_the_requests_own_fault_is_told_and_never_retried(live: Live, key: str, status: int) -> None:
+def test_the_requests_own_fault_is_told_and_never_retried(running: Installation, key: str, status: int) -> None:
     """Property 9: Transient Error Retry. Only transient errors are."""
-    response = live.say(key, f"[[fault:{status}]]", model="cfx-code")
+    response = running.say(key, f"[[fault:{status}]]", model="cfx-code")
     assert response.status_code == status
     assert set(response.json()["error"]) == {"message", "type", "param", "code"}
-    assert attempts_of(live.row_of(response)) == [(1, "deepseek-v3", status)]
+    assert attempts_of(running.row_of(response)) == [(1, "deepseek-v3", status)]
 
 
-def test_a_busy_model_is_not_retried_but_replaced(live: Live, key: str) -> None:
-    live.upstream.set_fault("429 retry_after=7", model="deepseek-v3")
-    response = live.post(key, model="cfx-code")
+def test_a_busy_model_is_not_retried_but_replaced(running: Installation, key: str) -> None:
+    running.upstream.set_fault("429 retry_after=7", model="deepseek-v3")
+    response = running.post(key, model="cfx-code")
     assert response.headers["x-cfx-model"] == "gemini-2.0-flash"
-    assert [status for _, _, status in attempts_of(live.row_of(response))] == [429, 200]
+    assert [status for _, _, status in attempts_of(running.row_of(response))] == [429, 200]
 
 
-def test_when_all_are_busy_the_caller_hears_when_to_come_back(live: Live, key: str) -> None:
-    response = live.say(key, "[[fault:429 retry_after=7]]", model="cfx-code")
+def test_when_all_are_busy_the_caller_hears_when_to_come_back(running: Installation, key: str) -> None:
+    response = running.say(key, "[[fault:429 retry_after=7]]", model="cfx-code")
     assert (response.status_code, response.headers["retry-after"]) == (429, "7")
     assert response.json()["error"]["code"] == "upstream_rate_limited"
 
 
-def test_fallbacks_are_tried_in_their_order(live: Live, key: str) -> None:
-    live.upstream.set_fault("500", model="deepseek-v3")
-    live.upstream.set_fault("503", model="gemini-2.0-flash")
-    response = live.post(key, model="cfx-code")
-    row = live.row_of(response)
+def test_fallbacks_are_tried_in_their_order(running: Installation, key: str) -> None:
+    running.upstream.set_fault("500", model="deepseek-v3")
+    running.upstream.set_fault("503", model="gemini-2.0-flash")
+    response = running.post(key, model="cfx-code")
+    row = running.row_of(response)
     assert (row.model, row.stage, row.status) == ("gpt-4o-mini", "code", 200)
     assert [model for _, model, _ in attempts_of(row)] == ["deepseek-v3", "gemini-2.0-flash", "gpt-4o-mini"]
     # The customer pays the price of the model that answered.
     assert row.rate_output_nanos == 600_000_000
 
 
-def test_when_everything_fails_it_is_a_503_with_retry_after(live: Live, key: str) -> None:
-    response = live.say(key, "[[fault:503]]", model="cfx-code")
+def test_when_everything_fails_it_is_a_503_with_retry_after(running: Installation, key: str) -> None:
+    response = running.say(key, "[[fault:503]]", model="cfx-code")
     assert (response.status_code, response.json()["error"]["code"]) == (503, "upstream_unavailable")
     assert int(response.headers["retry-after"]) >= 1
-    row = live.row_of(response)
+    row = running.row_of(response)
     assert (row.status, row.cost_nanos, len(attempts_of(row))) == (503, 0, 4)
 
 
-def test_silence_is_a_504(live: Live, key: str) -> None:
-    response = live.say(key, "[[fault:hang]]", model="gpt-4o-mini")
+def test_silence_is_a_504(running: Installation, key: str) -> None:
+    response = running.say(key, "[[fault:hang]]", model="gpt-4o-mini")
     assert (response.status_code, response.json()["error"]["code"]) == (504, "upstream_timeout")
 
 
-def test_an_upstreams_401_is_not_the_callers(live: Live, key: str) -> None:
-    response = live.say(key, "[[fault:401]]", model="gpt-4o-mini")
+def test_an_upstreams_401_is_not_the_callers(running: Installation, key: str) -> None:
+    response = running.say(key, "[[fault:401]]", model="gpt-4o-mini")
     assert (response.status_code, response.json()["error"]["code"]) == (503, "upstream_unavailable")
 
 
 # fault -> statuses that a caller may see without and with streaming
-def test_an_open_circuit_is_shared_and_closes_after_one_good_trial(live: Live, key: str) -> None:
+def test_an_open_circuit_is_shared_and_closes_after_one_good_trial(running: Installation, key: str) -> None:
     """Property 13: Circuit Breaker State Machine, over two processes."""
-    second = live.new_gateway()
-    live.upstream.set_fault("500", model="claude-haiku-3.5")
+    second = running.new_gateway()
+    running.upstream.set_fault("500", model="claude-haiku-3.5")
     for _ in range(5):
-        live.post(key, model="claude-haiku-3.5")
-    until(lambda: live.health(second.url)["details"]["circuits"] == {"claude-haiku-3.5": "open"}, what="open circuit")
-    before = len(live.upstream.ledger(model="claude-haiku-3.5"))
-    refused = live.post(key, model="claude-haiku-3.5", url=second.url)
+        running.post(key, model="claude-haiku-3.5")
+    until(
+        lambda: running.health(second.url)["details"]["circuits"] == {"claude-haiku-3.5": "open"}, what="open circuit"
+    )
+    before = len(running.upstream.ledger(model="claude-haiku-3.5"))
+    refused = running.post(key, model="claude-haiku-3.5", url=second.url)
     assert (refused.status_code, int(refused.headers["retry-after"])) == (503, 1)
-    assert len(live.upstream.ledger(model="claude-haiku-3.5")) == before
-    live.upstream.clear()
-    until(lambda: live.post(key, model="claude-haiku-3.5", url=second.url).status_code == 200, what="a trial")
-    until(lambda: live.health()["details"]["circuits"] == {}, what="closed circuit")
+    assert len(running.upstream.ledger(model="claude-haiku-3.5")) == before
+    running.upstream.clear()
+    until(lambda: running.post(key, model="claude-haiku-3.5", url=second.url).status_code == 200, what="a trial")
+    until(lambda: running.health()["details"]["circuits"] == {}, what="closed circuit")
     second.stop()
 
 
-def test_one_organizations_failures_put_a_model_to_rest_for_nobody_else(live: Live, key: str) -> None:
+def test_one_organizations_failures_put_a_model_to_rest_for_nobody_else(running: Installation, key: str) -> None:
     """What it sends may be what makes the provider fail."""
     model, others = "claude-haiku-3.5", a_key().plain
     for _ in range(5):
-        live.say(key, "[[fault:500]]", model=model)
-    assert live.post(key, model=model).status_code == 503
-    assert live.post(others, model=model).status_code == 200
-    assert live.health()["details"]["circuits"] == {model: "open"}
-    assert live.say(others, "[[fault:500]]", model=model).status_code == 503
-    refused = live.post(a_key().plain, model=model)
+        running.say(key, "[[fault:500]]", model=model)
+    assert running.post(key, model=model).status_code == 503
+    assert running.post(others, model=model).status_code == 200
+    assert running.health()["details"]["circuits"] == {model: "open"}
+    assert running.say(others, "[[fault:500]]", model=model).status_code == 503
+    refused = running.post(a_key().plain, model=model)
     assert (refused.status_code, int(refused.headers["retry-after"])) == (503, 1)
 
 
-def test_a_model_that_rests_is_skipped_in_the_chain(live: Live, key: str) -> None:
-    live.upstream.set_fault("500", model="deepseek-v3")
+def test_a_model_that_rests_is_skipped_in_the_chain(running: Installation, key: str) -> None:
+    running.upstream.set_fault("500", model="deepseek-v3")
     for _ in range(5):
-        live.post(key, model="cfx-code")
-    response = live.post(key, model="cfx-code")
+        running.post(key, model="cfx-code")
+    response = running.post(key, model="cfx-code")
     assert response.headers["x-cfx-model"] == "gemini-2.0-flash"
-    assert attempts_of(live.row_of(response))[0][1] in ("deepseek-v3", "gemini-2.0-flash")
+    assert attempts_of(running.row_of(response))[0][1] in ("deepseek-v3", "gemini-2.0-flash")
     assert UpstreamAttempt.objects.filter(request_id=response.headers["x-cfx-request-id"]).count() <= 2
 
 
-def test_errors_are_scrubbed_of_litellm_and_its_hosts(live: Live, key: str) -> None:
-    text = live.say(key, "[[fault:400]]", model="gpt-4o-mini").text
+def test_errors_are_scrubbed_of_litellm_and_its_hosts(running: Installation, key: str) -> None:
+    text = running.say(key, "[[fault:400]]", model="gpt-4o-mini").text
     assert "litellm" not in text.lower()
-    assert live.upstream.url not in text
+    assert running.upstream.url not in text
 
 
-def test_health_tells_what_works(live: Live) -> None:
-    report = live.health()
+def test_health_tells_what_works(running: Installation) -> None:
+    report = running.health()
     assert report["checks"] == {
         "config": True, "stage_router": True, "litellm_client": True, "database": True, "litellm": True, "redis": True,
     }  # fmt: skip
     assert (report["status"], report["version"]) == ("healthy", "0.1.0")
-    live.upstream.set_fault("503", path="/health/liveliness")
-    until(lambda: live.health()["status"] == "degraded", what="degraded")
-    assert httpx.get(f"{live.url}/health").status_code == 200
-    assert httpx.get(f"{live.url}/health/ready").status_code == 200
-    assert httpx.get(f"{live.url}/health/live").json() == {"status": "alive"}
+    running.upstream.set_fault("503", path="/health/liveliness")
+    until(lambda: running.health()["status"] == "degraded", what="degraded")
+    assert httpx.get(f"{running.url}/health").status_code == 200
+    assert httpx.get(f"{running.url}/health/ready").status_code == 200
+    assert httpx.get(f"{running.url}/health/live").json() == {"status": "alive"}

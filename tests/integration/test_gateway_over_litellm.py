@@ -13,34 +13,34 @@ from codexflow.dev import litellm as program
 from keys.tests.factories import a_key
 from routing.meter import nanos_of
 from tests.gateway.test_surfaces import last_event
+from tests.support.installation import PATIENT, Gateway, Installation
 from tests.support.litellm import LiteLLM, running_as_shipped
-from tests.support.live import PATIENT, Gateway, Live
 from tests.support.waiting import until
 
 pytestmark = [pytest.mark.litellm, pytest.mark.xdist_group("litellm")]
 
 
 @contextmanager
-def gateway_over(live: Live, proxy: LiteLLM, blocker: Any) -> Iterator[Gateway]:
+def gateway_over(running: Installation, proxy: LiteLLM, blocker: Any) -> Iterator[Gateway]:
     """A gateway with patience: LiteLLM is slow to answer at first, most of all beside other tests."""
-    with blocker.unblock(), live.configured(**PATIENT):
-        made = live.new_gateway(LITELLM_URL=proxy.url, LITELLM_API_KEY=proxy.api_key)
+    with blocker.unblock(), running.configured(**PATIENT):
+        made = running.new_gateway(LITELLM_URL=proxy.url, LITELLM_API_KEY=proxy.api_key)
         yield made
         made.stop()
 
 
 @pytest.fixture(scope="module")
-def gateway(live_house: Live, running_proxy: LiteLLM, django_db_blocker: Any) -> Iterator[Gateway]:
-    with gateway_over(live_house, running_proxy, django_db_blocker) as made:
+def gateway(installation: Installation, running_proxy: LiteLLM, django_db_blocker: Any) -> Iterator[Gateway]:
+    with gateway_over(installation, running_proxy, django_db_blocker) as made:
         yield made
 
 
 @pytest.fixture(scope="module")
-def as_shipped(live_house: Live, django_db_blocker: Any) -> Iterator[tuple[Gateway, LiteLLM]]:
+def as_shipped(installation: Installation, django_db_blocker: Any) -> Iterator[tuple[Gateway, LiteLLM]]:
     """A gateway over LiteLLM with the shipped file just as it is: every model through its OpenRouter code."""
     with (
         running_as_shipped(program.CONFIG) as proxy,
-        gateway_over(live_house, proxy, django_db_blocker) as made,
+        gateway_over(installation, proxy, django_db_blocker) as made,
     ):
         yield made, proxy
 
@@ -51,20 +51,22 @@ def shipped(as_shipped: tuple[Gateway, LiteLLM]) -> tuple[Gateway, LiteLLM]:
     return as_shipped
 
 
-def test_an_answer_comes_through_with_our_call_id_and_its_cost(live: Live, litellm: LiteLLM, gateway: Gateway) -> None:
+def test_an_answer_comes_through_with_our_call_id_and_its_cost(
+    running: Installation, litellm: LiteLLM, gateway: Gateway
+) -> None:
     key = a_key().plain
     response: list[httpx.Response] = []
 
     def reported() -> list[dict[str, Any]]:
         # LiteLLM forgets reports that arise while a batch is on its way, so one call may not be enough.
-        response[:] = [live.post(key, url=gateway.url, model="cfx-review")]
+        response[:] = [running.post(key, url=gateway.url, model="cfx-review")]
         assert response[0].status_code == 200, response[0].text
         with contextlib.suppress(TimeoutError):
             return litellm.callback_payloads(f"{response[0].headers['x-cfx-request-id']}.1", timeout_s=5)
         return []
 
     report = until(reported, within_s=40, what="LiteLLM's report")[0]
-    row = live.row_of(response[0])
+    row = running.row_of(response[0])
     assert report["litellm_call_id"] == f"{row.request_id}.1"
     assert (report["prompt_tokens"], report["completion_tokens"]) == (row.prompt_tokens, row.completion_tokens)
     assert row.upstream_cost_nanos == nanos_of(report["response_cost"])
@@ -74,44 +76,46 @@ def test_an_answer_comes_through_with_our_call_id_and_its_cost(live: Live, litel
     assert not any(name.startswith(("x-litellm", "llm_provider")) for name in response[0].headers)
 
 
-def test_a_stream_comes_through_complete_and_counted(live: Live, litellm: LiteLLM, gateway: Gateway) -> None:
-    response = live.post(a_key().plain, url=gateway.url, model="cfx-code", stream=True)
+def test_a_stream_comes_through_complete_and_counted(running: Installation, litellm: LiteLLM, gateway: Gateway) -> None:
+    response = running.post(a_key().plain, url=gateway.url, model="cfx-code", stream=True)
     assert response.text.endswith("data: [DONE]\n\n")
     chunks = [json.loads(block.removeprefix("data: ")) for block in response.text.split("\n\n")[:-2]]
     assert not any("usage" in chunk and chunk["usage"] for chunk in chunks)
-    row = live.row_of(response)
+    row = running.row_of(response)
     assert (row.status, row.usage_rank, row.model) == (200, 40, "deepseek-v3")
     assert row.upstream_cost_nanos
     (seen,) = litellm.provider.ledger(model="deepseek-v3")
     assert seen["outcome"] == "finished"
 
 
-def test_a_provider_that_breaks_off_never_looks_complete(live: Live, litellm: LiteLLM, gateway: Gateway) -> None:
+def test_a_provider_that_breaks_off_never_looks_complete(
+    running: Installation, litellm: LiteLLM, gateway: Gateway
+) -> None:
     text = "[[fault:cut after=3]] go on"
-    response = live.say(a_key().plain, text, url=gateway.url, model="gpt-4o-mini", stream=True)
+    response = running.say(a_key().plain, text, url=gateway.url, model="gpt-4o-mini", stream=True)
     if response.status_code == 200:
         assert "[DONE]" not in response.text
         assert "upstream_stream_broken" in response.text
-    row = live.row_of(response)
+    row = running.row_of(response)
     assert row.status in (502, 503)
 
 
 def test_a_providers_refusal_keeps_its_meaning_and_loses_its_wrapping(
-    live: Live, litellm: LiteLLM, gateway: Gateway
+    running: Installation, litellm: LiteLLM, gateway: Gateway
 ) -> None:
-    response = live.say(a_key().plain, "[[fault:400]]", url=gateway.url, model="gpt-4o-mini")
+    response = running.say(a_key().plain, "[[fault:400]]", url=gateway.url, model="gpt-4o-mini")
     assert response.status_code == 400
     assert "litellm" not in response.text.lower()
 
 
-def test_fallbacks_work_through_litellm(live: Live, litellm: LiteLLM, gateway: Gateway) -> None:
+def test_fallbacks_work_through_litellm(running: Installation, litellm: LiteLLM, gateway: Gateway) -> None:
     litellm.provider.set_fault("503", model="deepseek-v3")
-    response = live.post(a_key().plain, url=gateway.url, model="cfx-code")
+    response = running.post(a_key().plain, url=gateway.url, model="cfx-code")
     assert response.headers["x-cfx-model"] == "gemini-2.0-flash"
-    assert live.row_of(response).attempts == 3
+    assert running.row_of(response).attempts == 3
 
 
-def test_health_compares_models_with_litellms(live: Live, gateway: Gateway) -> None:
+def test_health_compares_models_with_litellms(running: Installation, gateway: Gateway) -> None:
     report = httpx.get(f"{gateway.url}/health", timeout=10).json()
     assert report["checks"]["litellm"]
     assert report["details"]["upstream"] == "litellm"
@@ -131,12 +135,12 @@ SURFACES: dict[str, tuple[dict[str, Any], str]] = {
 @pytest.mark.parametrize("path", SURFACES)
 @pytest.mark.parametrize("stream", [False, True])
 def test_every_surface_is_answered_and_counted_as_the_provider_counts(
-    live: Live, shipped: tuple[Gateway, LiteLLM], path: str, *, stream: bool
+    running: Installation, shipped: tuple[Gateway, LiteLLM], path: str, *, stream: bool
 ) -> None:
     body, end = SURFACES[path]
-    response = live.ask(a_key().plain, path, url=shipped[0].url, **body, model="cfx-code", stream=stream)
+    response = running.ask(a_key().plain, path, url=shipped[0].url, **body, model="cfx-code", stream=stream)
     assert response.status_code == 200, response.text
-    row = live.row_of(response)
+    row = running.row_of(response)
     (seen,) = shipped[1].provider.ledger(wait=1)
     assert (row.status, row.usage_rank) == (200, 40)
     assert (row.prompt_tokens, row.completion_tokens) == (seen["prompt_tokens"], seen["completion_tokens"])
@@ -150,30 +154,30 @@ def test_every_surface_is_answered_and_counted_as_the_provider_counts(
 # Not "malformed": LiteLLM's OpenRouter code leaves out an event that is no JSON, and nobody can tell.
 @pytest.mark.parametrize("fault", ["cut after=3", "eof after=3", "error_event after=3", "html"])
 def test_no_surface_makes_a_broken_stream_look_complete(
-    live: Live, shipped: tuple[Gateway, LiteLLM], path: str, fault: str
+    running: Installation, shipped: tuple[Gateway, LiteLLM], path: str, fault: str
 ) -> None:
     body, end = SURFACES[path]
     shipped[1].provider.set_fault(fault)
-    response = live.ask(a_key().plain, path, url=shipped[0].url, **body, model="gpt-4o-mini", stream=True)
+    response = running.ask(a_key().plain, path, url=shipped[0].url, **body, model="gpt-4o-mini", stream=True)
     if response.status_code == 200:
         assert end not in response.text
         assert last_event(response.text)["error"]["code"] == "upstream_stream_broken"
-    row = live.row_of(response)
+    row = running.row_of(response)
     assert row.status in (502, 503)
-    assert live.open_leases(row.request_id) == []
+    assert running.open_leases(row.request_id) == []
 
 
-def test_embeddings_are_answered_and_counted(live: Live, shipped: tuple[Gateway, LiteLLM]) -> None:
-    response = live.ask(
+def test_embeddings_are_answered_and_counted(running: Installation, shipped: tuple[Gateway, LiteLLM]) -> None:
+    response = running.ask(
         a_key().plain, "/v1/embeddings", url=shipped[0].url, model="text-embedding-3-small", input=["a", "b"]
     )
     assert len(response.json()["data"]) == 2
-    row = live.row_of(response)
+    row = running.row_of(response)
     assert (row.surface, row.usage_rank, row.completion_tokens) == ("embeddings", 40, 0)
     assert row.prompt_tokens > 0
 
 
-def test_thinking_and_tools_as_claude_code_sends_them(live: Live, shipped: tuple[Gateway, LiteLLM]) -> None:
+def test_thinking_and_tools_as_claude_code_sends_them(running: Installation, shipped: tuple[Gateway, LiteLLM]) -> None:
     body: dict[str, Any] = {
         "model": "claude-sonnet-4-5-20250929",
         "max_tokens": 32_000,
@@ -183,14 +187,14 @@ def test_thinking_and_tools_as_claude_code_sends_them(live: Live, shipped: tuple
         "messages": [{"role": "user", "content": "call the tool get_weather"}],
         "metadata": {"user_id": "someone"},
     }
-    response = live.ask(a_key().plain, "/v1/messages?beta=true", url=shipped[0].url, **body)
+    response = running.ask(a_key().plain, "/v1/messages?beta=true", url=shipped[0].url, **body)
     assert response.status_code == 200, response.text
     assert response.json()["stop_reason"] == "tool_use"
     assert response.headers["x-cfx-model"] == "claude-sonnet-4.5"
 
 
-def test_tokens_are_counted_by_litellm_where_it_can(live: Live, shipped: tuple[Gateway, LiteLLM]) -> None:
+def test_tokens_are_counted_by_litellm_where_it_can(running: Installation, shipped: tuple[Gateway, LiteLLM]) -> None:
     body: dict[str, Any] = {"model": "claude-haiku-3.5", "messages": [{"role": "user", "content": "word " * 100}]}
-    response = live.ask(a_key().plain, "/v1/messages/count_tokens", url=shipped[0].url, **body)
+    response = running.ask(a_key().plain, "/v1/messages/count_tokens", url=shipped[0].url, **body)
     assert response.status_code == 200
     assert 90 <= response.json()["input_tokens"] <= 200

@@ -16,13 +16,13 @@ from codexflow.dev.demo_upstream.models import MODELS
 from codexflow.lib.ids import new_id
 from tests.support.litellm import SHIPPED_MODEL, WEBHOOK_KEY, LiteLLM, running_as_shipped, shipped_config
 
-live = [pytest.mark.litellm, pytest.mark.xdist_group("litellm")]
+MARKS = [pytest.mark.litellm, pytest.mark.xdist_group("litellm")]
 MODEL = "gpt-4o-mini"
 INPUT, OUTPUT = 0.15e-6, 0.60e-6  # US dollars a token
 
 
 def on_litellm(test: Any) -> Any:
-    for mark in live:
+    for mark in MARKS:
         test = mark(test)
     return test
 

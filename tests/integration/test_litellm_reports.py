@@ -12,8 +12,8 @@ from django.db import close_old_connections
 from keys.tests.factories import a_key
 from logs.models import RequestLog, UnmatchedReport, UpstreamAttempt
 from logs.pipeline.verify import verify_rollups
+from tests.support.installation import PATIENT, Gateway, Installation
 from tests.support.litellm import MASTER_KEY, WEBHOOK_KEY, LiteLLM, running_over
-from tests.support.live import PATIENT, Gateway, Live
 from tests.support.waiting import until
 
 pytestmark = [pytest.mark.litellm, pytest.mark.xdist_group("litellm")]
@@ -22,16 +22,16 @@ TRIES = 6
 
 
 @pytest.fixture(scope="module")
-def reporting(live_house: Live, django_db_blocker: Any) -> Iterator[tuple[Gateway, LiteLLM]]:
+def reporting(installation: Installation, django_db_blocker: Any) -> Iterator[tuple[Gateway, LiteLLM]]:
     """A gateway over a LiteLLM that reports to the webhook of another process of the same house."""
     settings: dict[str, Any] = {"LITELLM_WEBHOOK_KEY": f"old-key,{WEBHOOK_KEY}"}
-    listener = live_house.new_gateway(**settings)
+    listener = installation.new_gateway(**settings)
     with (
         django_db_blocker.unblock(),
-        live_house.configured(**PATIENT),
+        installation.configured(**PATIENT),
         running_over(f"{listener.url}/api/webhook/litellm") as litellm,
     ):
-        gateway = live_house.new_gateway(**settings, LITELLM_URL=litellm.url, LITELLM_API_KEY=litellm.api_key)
+        gateway = installation.new_gateway(**settings, LITELLM_URL=litellm.url, LITELLM_API_KEY=litellm.api_key)
         yield gateway, litellm
         gateway.stop()
     listener.stop()
@@ -54,13 +54,13 @@ def until_told(call: Callable[[], httpx.Response]) -> tuple[httpx.Response, Upst
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_call_is_reported_of_and_charged_once(
-    live: Live, reporting: tuple[Gateway, LiteLLM], *, stream: bool
+    running: Installation, reporting: tuple[Gateway, LiteLLM], *, stream: bool
 ) -> None:
     gateway, _ = reporting
     key = a_key().plain
-    response, attempt = until_told(lambda: live.post(key, url=gateway.url, model="gpt-4o-mini", stream=stream))
+    response, attempt = until_told(lambda: running.post(key, url=gateway.url, model="gpt-4o-mini", stream=stream))
     assert response.status_code == 200
-    row = live.row_of(response)
+    row = running.row_of(response)
     assert (row.usage_rank, row.source) == (40, "gateway")
     assert attempt.n == 1
     assert (attempt.reported_prompt_tokens, attempt.reported_completion_tokens) == (
@@ -72,21 +72,23 @@ def test_a_call_is_reported_of_and_charged_once(
     assert verify_rollups() == []
 
 
-def test_a_failed_attempt_is_reported_of_and_nobody_pays(live: Live, reporting: tuple[Gateway, LiteLLM]) -> None:
+def test_a_failed_attempt_is_reported_of_and_nobody_pays(
+    running: Installation, reporting: tuple[Gateway, LiteLLM]
+) -> None:
     gateway, litellm = reporting
     litellm.provider.set_fault("503", model="deepseek-v3")
     try:
-        response, attempt = until_told(lambda: live.post(a_key().plain, url=gateway.url, model="cfx-code"))
+        response, attempt = until_told(lambda: running.post(a_key().plain, url=gateway.url, model="cfx-code"))
     finally:
         litellm.provider.clear()
-    row = live.row_of(response)
+    row = running.row_of(response)
     assert row.attempts >= 2
     assert attempt.reported_is_success is (attempt.first_byte_ms is not None)
     assert row.model != "deepseek-v3"
 
 
 def test_a_call_past_the_gateway_with_the_masters_key_is_kept_for_the_operator(
-    live: Live, reporting: tuple[Gateway, LiteLLM]
+    running: Installation, reporting: tuple[Gateway, LiteLLM]
 ) -> None:
     _, litellm = reporting
     body: dict[str, Any] = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "a very secret prompt"}]}

@@ -18,21 +18,21 @@ import django
 
 from codexflow.env import REPOSITORY
 from codexflow.lib.clock import now
-from tests.support.stack import House
+from tests.support.stack import Stack
 
 T = TypeVar("T")
 
 
 @contextmanager
-def small_house(log: Path, **settings: str) -> Iterator[tuple[House, dict[str, str]]]:
+def mini_stack(log: Path, **settings: str) -> Iterator[tuple[Stack, dict[str, str]]]:
     """The running house and its keys by what they are: good, wrong, unknown, revoked, expired."""
-    house = House(log, settings={"CFX_LIMITER_PROCESSES": "1", **settings})
-    with house:
-        house.start_servers()
-        kept = house.home.path / "keys.json"
-        house.run_module("tests.support.mini_stack", str(kept))
-        house.start_programs()
-        yield house, json.loads(kept.read_text())
+    stack = Stack(log, settings={"CFX_LIMITER_PROCESSES": "1", **settings})
+    with stack:
+        stack.start_servers()
+        kept = stack.home.path / "keys.json"
+        stack.run_module("tests.support.mini_stack", str(kept))
+        stack.start_programs()
+        yield stack, json.loads(kept.read_text())
 
 
 def unbreakable_models(folder: Path) -> Path:
@@ -43,7 +43,7 @@ def unbreakable_models(folder: Path) -> Path:
     return path
 
 
-def beside(house: House, work: Coroutine[Any, Any, T]) -> T:
+def beside(stack: Stack, work: Coroutine[Any, Any, T]) -> T:
     """What `work` gives, while the house is looked after. Raises what it raises."""
     results: list[T] = []
     failures: list[BaseException] = []
@@ -57,7 +57,7 @@ def beside(house: House, work: Coroutine[Any, Any, T]) -> T:
     thread = Thread(target=run, daemon=True)
     thread.start()
     while thread.is_alive():
-        house.supervisor.pump(0.1)
+        stack.supervisor.pump(0.1)
     if failures:
         raise failures[0]
     return results[0]
@@ -69,8 +69,8 @@ def memory_kb(pid: int) -> int:
     return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS"))
 
 
-def web_pid(house: House) -> int:
-    identity = house.children["web"].identity
+def web_pid(stack: Stack) -> int:
+    identity = stack.children["web"].identity
     if identity is None:
         raise RuntimeError("The gateway does not run")
     return identity.pid

@@ -13,11 +13,20 @@ from hypothesis import settings as hypothesis
 from codexflow.dev.errors import DevError
 from codexflow.dev.services import Services
 from tests.support import services
+from tests.support.examples import STANDARD
 
-# How long an example takes says more of the machine than of the code.
+# How long an example takes says more of the machine than of the code. Not derandomized, not even in CI: the run's seed
+# (--hypothesis-seed, from the commit in .ci/run) decides, so that each commit tries other examples and can be repeated.
 hypothesis.register_profile(
-    "codexflow", parent=hypothesis.default, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    "codexflow",
+    parent=hypothesis.default,
+    deadline=None,
+    derandomize=False,
+    print_blob=True,
+    max_examples=STANDARD,
+    suppress_health_check=[HealthCheck.too_slow],
 )
+hypothesis.register_profile("nightly", parent=hypothesis.get_profile("codexflow"), max_examples=10 * STANDARD)
 hypothesis.load_profile("codexflow")
 
 _running: Services | None = None

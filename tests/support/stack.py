@@ -22,7 +22,7 @@ READY_WITHIN_S = 60.0
 _INHERITED = ("PATH", "HOME", "LANG", "VIRTUAL_ENV")
 
 
-class House:
+class Stack:
     """Use as a context manager; everything in it ends and vanishes with the block.
 
     The children are looked after in `supervisor.pump`, on the main thread, which must also be the one that made this.
@@ -33,7 +33,7 @@ class House:
 
         Without an `upstream_url` the demo upstream is started.
         """
-        self.home = Home(Path(tempfile.mkdtemp(prefix=f"{RUNTIME_PREFIX}house-")))
+        self.home = Home(Path(tempfile.mkdtemp(prefix=f"{RUNTIME_PREFIX}stack-")))
         self.port = valkey.free_port()
         self.upstream_url = upstream_url
         self.upstream_key = secrets.token_hex(24)  # no "-" at its beginning: it is an argument
@@ -42,21 +42,21 @@ class House:
         self._settings = settings
         self._log_path = log
         self._log: IO[str] | None = None
-        self._stack = contextlib.ExitStack()
+        self._resources = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
-        with contextlib.ExitStack() as stack:
-            stack.callback(shutil.rmtree, self.home.path, ignore_errors=True)
+        with contextlib.ExitStack() as resources:
+            resources.callback(shutil.rmtree, self.home.path, ignore_errors=True)
             self.home.create()
             self.home.ensure_secrets()
-            self._log = stack.enter_context(self._log_path.open("w"))
-            stack.enter_context(services.holding(self.home, "house"))
-            stack.enter_context(self.supervisor)
-            self._stack = stack.pop_all()
+            self._log = resources.enter_context(self._log_path.open("w"))
+            resources.enter_context(services.holding(self.home, "stack"))
+            resources.enter_context(self.supervisor)
+            self._resources = resources.pop_all()
         return self
 
     def __exit__(self, *_exc: object) -> None:
-        self._stack.close()
+        self._resources.close()
 
     def _note(self, name: str, line: str) -> None:
         if self._log is not None:
@@ -104,7 +104,7 @@ class House:
         argv = [sys.executable, "-m", *words]
         done = self.supervisor.run_once(self._spec(words[0], argv, is_restarted=False))
         if done.returncode != 0:
-            raise RuntimeError(f"{words[0]} {done.last_words()}")
+            raise RuntimeError(f"{words[0]} {done.exit_summary()}")
 
     def _spec(self, name: str, argv: Sequence[str], *, is_restarted: bool = True) -> ChildSpec:
         return ChildSpec(name=name, argv=argv, environ=self.environ, cwd=REPOSITORY, is_restarted=is_restarted)

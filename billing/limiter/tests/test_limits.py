@@ -16,6 +16,7 @@ from billing.plans import Limits
 from codexflow.lib.errors import AppError
 from codexflow.lib.ids import new_id, random_id
 from codexflow.lib.redis import Pipeline, sync_client
+from tests.support.examples import examples
 
 LEASE_MS = 60_000
 DAILY, STREAMS, CREDIT = 6, 2, 1_000
@@ -51,7 +52,7 @@ commands = st.lists(
 )
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(steps=commands, truth=st.builds(ScopeTotals, requests_today=st.integers(0, 2), total_nanos=st.integers(0, 300)))
 def test_the_scripts_do_what_the_model_says(steps: list[tuple[str, int, bool, int]], truth: ScopeTotals) -> None:
     """Property 4: Rate Limit Atomicity. All checks or nothing, money moves once, and nothing leaks."""

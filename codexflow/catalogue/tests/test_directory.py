@@ -1,12 +1,17 @@
 """The catalogue in force, as several processes see it. Each Directory here stands for one process."""
 
+import ast
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from django.conf import settings
+from django.core.management import call_command
 from django.db import connection, connections
 
 from codexflow.catalogue import directory, services
@@ -37,7 +42,7 @@ def limit_of(process: Directory) -> int:
 
 def started(path: Path) -> Directory:
     process = Directory()
-    process.load(path)
+    process.serve(path)
     return process
 
 
@@ -67,21 +72,117 @@ def test_nothing_is_in_force_before_the_first_load() -> None:
 
 
 @pytest.mark.django_db
-def test_who_asks_before_the_first_load_gets_what_the_file_says(path: Path) -> None:
+def test_a_reader_uses_its_own_file_in_memory_while_there_is_no_version(path: Path) -> None:
     process = Directory()
     assert process.in_force(path).daily_requests == 1000
     save(path, text_with(7))
     assert process.in_force(path).daily_requests == 1000
     assert limit_of(process) == 7
+    assert not ConfigVersion.objects.exists()
 
 
 @pytest.mark.django_db
-def test_the_module_speaks_for_its_process(path: Path) -> None:
+def test_a_reader_with_another_file_uses_the_version_in_force_and_leaves_it(path: Path, tmp_path: Path) -> None:
+    server = started(path)
+    other = tmp_path / "other.yaml"
+    save(other, text_with(7))
+    reader = Directory()
+    assert reader.in_force(other).daily_requests == 1000
+    save(other, text_with(8))
+    assert limit_of(reader) == 1000
+    assert reader.problems() == []
+    assert limit_of(server) == 1000
+    assert ConfigVersion.objects.count() == 1
+
+
+@pytest.mark.django_db
+def test_a_reader_notices_a_new_version(path: Path) -> None:
+    reader = Directory()
+    reader.load(path)
+    save(path, text_with(7))
+    started(path)
+    assert limit_of(reader) == 7
+    services.apply(text_with(2), author="ada@example.org")
+    assert limit_of(reader) == 2
+
+
+@pytest.mark.django_db
+def test_a_reader_falls_back_to_its_file_when_the_newest_version_is_no_longer_good(path: Path) -> None:
+    ConfigVersion.objects.create(text="stages: []", version="0" * 12, source="operator", author="ada@example.org")
+    reader = Directory()
+    assert reader.in_force(path).daily_requests == 1000
+    assert reader.problems()[0].startswith("version ")
+    assert ConfigVersion.objects.count() == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_reader_keeps_the_version_in_force_while_postgres_is_away(path: Path) -> None:
+    services.apply(text_with(2), author="ada@example.org")
+    reader, late = Directory(), Directory()
+    reader.load(path)
+    with postgres_away():
+        late.load(path)
+        assert (limit_of(reader), limit_of(late)) == (2, 1000)
+    assert (limit_of(reader), limit_of(late)) == (2, 2)
+    assert ConfigVersion.objects.count() == 1
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    "command", [["seed"], ["create_key", "--organization", "codexflow", "--name", "ci"], ["catalogue", "show"]]
+)
+def test_a_command_in_a_shell_with_another_file_changes_nothing(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: list[str]
+) -> None:
+    call_command("seed", stdout=StringIO())
+    started(path)
+    other = tmp_path / "other.yaml"
+    save(other, text_with(7))
+    monkeypatch.setattr(settings, "ENV", replace(settings.ENV, config_path=other))
+    process = Directory()
+    monkeypatch.setattr(directory, "_directory", process)
+    call_command(*command, stdout=StringIO())
+    assert directory.in_force().daily_requests == 1000
+    assert ConfigVersion.objects.get().text == SHIPPED
+
+
+def test_only_the_web_process_puts_a_file_in_force() -> None:
+    """Every other module of production may only read."""
+    used = {(str(path.relative_to(REPOSITORY)), name) for path in production_modules() for name in names_in(path)}
+    assert {each for each in used if each[1] in {"record_file", "directory.serve"}} == {
+        ("codexflow/catalogue/services.py", "record_file"),
+        ("codexflow/catalogue/directory.py", "record_file"),
+        ("routing/runtime.py", "directory.serve"),
+    }
+    assert {where for where, name in used if name == "ConfigVersion.objects.create"} == {
+        "codexflow/catalogue/services.py"
+    }
+
+
+def production_modules() -> Iterator[Path]:
+    apps = ("codexflow", "accounts", "keys", "routing", "billing", "logs", "adminpanel")
+    for path in (path for app in apps for path in (REPOSITORY / app).rglob("*.py")):
+        if "tests" not in path.parts:
+            yield path
+
+
+def names_in(path: Path) -> Iterator[str]:
+    """Functions that are defined, and dotted names as they are spelled."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef):
+            yield node.name
+        elif isinstance(node, ast.Attribute):
+            yield ast.unparse(node).removeprefix("services.")
+
+
+@pytest.mark.django_db
+def test_the_module_functions_share_one_directory(path: Path) -> None:
     directory.load(path)
     save(path, text_with(7))
     directory.refresh()
     assert directory.current().daily_requests == 7
     assert directory.problems() == []
+    assert not ConfigVersion.objects.exists()
 
 
 @pytest.mark.django_db

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from codexflow.catalogue.schema import SHIPPED_PRICES, STAGES, Catalogue, CatalogueError, Rates, parse
 from codexflow.env import REPOSITORY
+from tests.support.examples import examples
 
 SHIPPED = (REPOSITORY / "config" / "models.yaml").read_text()
 
@@ -98,6 +99,14 @@ def test_litellm_is_configured_with_our_prices() -> None:
         told_nanos = {name: round(cost * 10**15) for name, cost in costs_by_name.items()}
         assert told_nanos == dataclasses.asdict(rates), model["model_name"]
     assert {model["model_name"] for model in entries} == set(prices)
+
+
+def test_the_mock_of_litellm_has_every_model() -> None:
+    """`make litellm` without a provider's key answers for all of them."""
+    entries = yaml.safe_load((REPOSITORY / "config" / "litellm.mock.yaml").read_text())["model_list"]
+    models = set(parse(SHIPPED, source="models.yaml").prices)
+    missing = models - {each["model_name"] for each in entries}
+    assert not missing, f"config/litellm.mock.yaml lacks {missing}"
 
 
 def test_a_file_without_prices_gets_the_shipped_ones() -> None:
@@ -331,7 +340,7 @@ def mutated_contents(draw: st.DrawFn) -> str:
         return yaml.safe_dump(spoilt, allow_unicode=draw(st.booleans()))
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(text=st.text() | mutated_files() | mutated_contents() | plain_values.map(yaml.safe_dump))
 def test_any_text_parses_or_raises_a_catalogue_error(text: str) -> None:
     try:

@@ -1,4 +1,4 @@
-"""The built-in demo upstream: answers like a LiteLLM proxy, asks no model, and breaks on request.
+"""Demo upstream: an API like a LiteLLM proxy's, without models, with fault injection.
 
 A process of its own (`python -m codexflow.dev.demo_upstream`). It lets a fresh installation answer its first
 request without an account anywhere, and lets operators and tests drill every failure an upstream can have.

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from codexflow.dev.demo_upstream.answers import BadRequest, Missing, text_of
+from codexflow.dev.demo_upstream.generation import BadRequest, Missing, text_of
 
 Body = Mapping[str, Any]
 _SAME = ("model", "n", "temperature", "top_p", "stop", "max_tokens", "user", "parallel_tool_calls")

@@ -1,4 +1,4 @@
-"""A chat answer in the bytes of LiteLLM, or of an OpenAI-like provider. Pure."""
+"""A chat response in the bytes of LiteLLM, or of an OpenAI-like provider. Pure."""
 
 import json
 from collections.abc import Mapping
@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from codexflow.dev.demo_upstream.answers import split
+from codexflow.dev.demo_upstream.generation import split
 from codexflow.dev.demo_upstream.streams import DONE, Dress, Event, Turn
 
 DRESS = Dress(
@@ -17,15 +17,15 @@ DRESS = Dress(
 
 
 def whole(turn: Turn) -> dict[str, Any]:
-    """The answer of a request that wants no stream."""
-    answer, identity = turn.answer, turn.identity
+    """The response to a request without streaming."""
+    generated, identity = turn.generated, turn.identity
     message: dict[str, Any] = {
-        "content": answer.text,
+        "content": generated.text,
         "role": "assistant",
         "annotations": [],
         "refusal": None,
     }
-    if answer.tool_calls:
+    if generated.tool_calls:
         message["content"] = None
         message["tool_calls"] = [
             {
@@ -33,7 +33,7 @@ def whole(turn: Turn) -> dict[str, Any]:
                 "id": call_id(turn, i),
                 "type": "function",
             }
-            for i, call in enumerate(answer.tool_calls)
+            for i, call in enumerate(generated.tool_calls)
         ]
     body: dict[str, Any] = {
         "id": identity.id,
@@ -42,8 +42,8 @@ def whole(turn: Turn) -> dict[str, Any]:
         "object": "chat.completion",
         "system_fingerprint": "fp_demo",
         "choices": [
-            {"finish_reason": answer.finish_reason, "index": i, "message": message, "logprobs": None}
-            for i in range(answer.choices)
+            {"finish_reason": generated.finish_reason, "index": i, "message": message, "logprobs": None}
+            for i in range(generated.choices)
         ],
     }
     if turn.usage is not None:
@@ -52,12 +52,12 @@ def whole(turn: Turn) -> dict[str, Any]:
 
 
 def events(turn: Turn) -> list[Event]:
-    """The stream of the same answer, without [DONE].
+    """The stream of the same response, without [DONE].
 
     LiteLLM leaves `finish_reason` out until the last chunk; a provider sends null. The usage, if it was asked for,
     comes last; its event has no choices, or an empty one as LiteLLM 1.106 has it.
     """
-    answer, identity = turn.answer, turn.identity
+    generated, identity = turn.generated, turn.identity
     prefix = (
         f'data: {{"id":"{identity.id}","created":{identity.created},"model":{json.dumps(identity.model)},'
         '"object":"chat.completion.chunk","system_fingerprint":"fp_demo","choices":'
@@ -67,14 +67,14 @@ def events(turn: Turn) -> list[Event]:
     def delta(index: int, content: bytes, tokens: int) -> Event:
         return Event(b'%b[{"index":%d,"delta":%b%b' % (prefix, index, content, unfinished), tokens)
 
-    each = range(answer.choices)
+    each = range(generated.choices)
     # LiteLLM's stream over a provider that said nothing begins with its end.
     is_bare = turn.drill.get("empty") is not None and identity.role == "proxy"
     made = [] if is_bare else [delta(i, b'{"content":"","role":"assistant"}', 0) for i in each]
-    for piece in answer.pieces:
+    for piece in generated.pieces:
         content = b'{"content":%b}' % msgspec.json.encode(piece)
         made += [delta(i, content, 1) for i in each]
-    for number, call in enumerate(answer.tool_calls):
+    for number, call in enumerate(generated.tool_calls):
         start = {
             "id": call_id(turn, number),
             "function": {"arguments": "", "name": call.name},
@@ -85,7 +85,9 @@ def events(turn: Turn) -> list[Event]:
             made += [delta(i, _tool_delta(number, {"function": {"arguments": piece}}), 1) for i in each]
     for i in each:
         made.append(
-            Event(b'%b[{"finish_reason":"%b","index":%d,"delta":{}}]}\n\n' % (prefix, answer.finish_reason.encode(), i))
+            Event(
+                b'%b[{"finish_reason":"%b","index":%d,"delta":{}}]}\n\n' % (prefix, generated.finish_reason.encode(), i)
+            )
         )
     if turn.usage is not None and wants_usage(turn.asked):
         choices = b'[{"index":0,"delta":{}}]' if turn.drill.get("usage_beside_choice") else b"[]"

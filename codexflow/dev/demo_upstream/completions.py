@@ -1,4 +1,4 @@
-"""A text completion in the bytes of LiteLLM, which makes it of a chat answer. Pure."""
+"""A text completion in the bytes of LiteLLM, which makes it of a chat response. Pure."""
 
 import json
 from typing import Any
@@ -17,16 +17,16 @@ _NOTHING_YET = b',"usage":{"completion_tokens":0,"prompt_tokens":0,"total_tokens
 
 
 def whole(turn: Turn) -> dict[str, Any]:
-    """The answer of a request that wants no stream."""
-    answer, identity = turn.answer, turn.identity
+    """The response to a request without streaming."""
+    generated, identity = turn.generated, turn.identity
     body: dict[str, Any] = {
         "id": identity.id,
         "object": "text_completion",
         "created": identity.created,
         "model": identity.model,
         "choices": [
-            {"finish_reason": answer.finish_reason, "index": i, "text": answer.text, "logprobs": None}
-            for i in range(answer.choices)
+            {"finish_reason": generated.finish_reason, "index": i, "text": generated.text, "logprobs": None}
+            for i in range(generated.choices)
         ],
     }
     if turn.usage is not None:
@@ -35,12 +35,12 @@ def whole(turn: Turn) -> dict[str, Any]:
 
 
 def events(turn: Turn) -> list[Event]:
-    """The stream of the same answer, without [DONE].
+    """The stream of the same response, without [DONE].
 
     As LiteLLM has it: each event says that nothing was used unless the usage was asked for, the usage stands beside
     an empty choice, and of several choices only the first one ends.
     """
-    answer, identity = turn.answer, turn.identity
+    generated, identity = turn.generated, turn.identity
     prefix = (
         f'data: {{"id":"{identity.id}","object":"text_completion","created":{identity.created},'
         f'"model":{json.dumps(identity.model)},"choices":'
@@ -52,8 +52,10 @@ def events(turn: Turn) -> list[Event]:
         return Event(b"%b%b%b}\n\n" % (prefix, choice, after), tokens)
 
     made = [text(0, "", 0)]
-    made += [text(i, piece, 1) for piece in answer.pieces for i in range(answer.choices)]
-    made.append(Event(b'%b[{"finish_reason":"%b","index":0}]%b}\n\n' % (prefix, answer.finish_reason.encode(), after)))
+    made += [text(i, piece, 1) for piece in generated.pieces for i in range(generated.choices)]
+    made.append(
+        Event(b'%b[{"finish_reason":"%b","index":0}]%b}\n\n' % (prefix, generated.finish_reason.encode(), after))
+    )
     if turn.usage is not None and wants_usage(turn.asked):
         shown = msgspec.json.encode(turn.usage.as_json(cost=turn.cost))
         made.append(Event(b'%b[{"index":0}],"usage":%b}\n\n' % (prefix, shown)))

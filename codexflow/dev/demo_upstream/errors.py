@@ -1,4 +1,4 @@
-"""Failures in the words of LiteLLM, or of an OpenAI-like provider. Pure."""
+"""Error bodies of LiteLLM and of an OpenAI-like provider. Pure."""
 
 import json
 
@@ -33,7 +33,7 @@ _SAYS = {
     429: "Rate limit reached for the demo upstream",
 }
 
-# What a provider may say with any status: `says` of a fault. {caller} is what the caller said last.
+# Provider messages for any status, by the `says` of a fault. {caller} is the caller's last message.
 PROVIDERS_WORDS = {
     "context": "This model's maximum context length is 8192 tokens. However, your messages resulted in 9001 tokens.",
     "too_long": "prompt is too long: 208310 tokens > 200000 maximum",
@@ -85,7 +85,7 @@ def unknown_model(model: str, role: Role) -> tuple[int, bytes]:
 
 
 def mid_stream(model: str) -> str:
-    """What LiteLLM says in a stream whose provider broke off."""
+    """LiteLLM's error in a stream whose provider broke off."""
     says = "APIConnectionError: OpenAIException - [demo upstream] error inside the stream"
     return f"litellm.APIConnectionError: {says}{_group(model)}"
 

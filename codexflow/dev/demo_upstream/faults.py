@@ -1,14 +1,14 @@
-"""What may go wrong on request: the drill language.
+"""Fault injection: the language in which tests and drills ask for faults.
 
 A fault is asked for inside the last user message, `[[fault:cut after=3]]`, or through `POST /demo/faults`
 with the same words. Several may stand together; of each kind the first counts. `models=a,b` in front limits
 one to those models, so that fallbacks can be drilled: `[[fault:models=deepseek-v3 503]]`. All surfaces obey.
 
 `after` counts the `data:` events of a stream that still arrive. Without it `cut`, `eof` and `hang` strike
-before the first byte of the answer. In an answer that is no stream, any `after` stands for half of the body.
+before the first byte of the response. In a response without streaming, any `after` stands for half of the body.
 
     slow first_ms gap_ms       wait before the first byte, and between events
-    chunks n gap_ms            a normal answer of n tokens, one an event
+    chunks n gap_ms            a normal response of n tokens, one an event
     usage prompt completion    usage that does not match what was sent
     no_usage                   no usage at all
     usage_beside_choice        a stream's usage event has an empty choice, as in LiteLLM 1.106
@@ -20,12 +20,12 @@ before the first byte of the answer. In an answer that is no stream, any `after`
     hang after                 nothing more ever comes
     error_event after done     an error inside the stream, then [DONE] (LiteLLM 1.109); done=0: none (1.106).
                                /v1/messages never goes on after it
-    malformed after            an event (or the answer) that is no JSON
+    malformed after            an event (or the response) that is no JSON
     empty                      200, no text, finish_reason stop
-    html status                an HTML page instead of the answer
+    html status                an HTML page instead of the response
     redirect to status         a redirect
     huge_line bytes after      one event of that size
-    big_body bytes             an answer with that much text
+    big_body bytes             a response with that much text
     wrong_length by            Content-Length is off by that many bytes
     slowloris gap_ms bytes     head and body dribble
     gzip_bomb bytes            small on the wire, that large once inflated
@@ -66,12 +66,12 @@ _LARGEST = 1024 * _MIB
 
 
 class BadFault(ValueError):
-    """The words name no fault; the message says what is allowed."""
+    """The directive names no fault; the message lists the allowed ones."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing to do wrong."""
+    """One fault."""
 
     kind: str
     numbers: Mapping[str, int] = field(default_factory=dict)
@@ -87,13 +87,13 @@ class Fault:
         return self.numbers.get("after")
 
     def concerns(self, model: str) -> bool:
-        """Whether it applies to `model`; a provider's prefix ("openai/gpt-4o") does not matter."""
+        """Return whether it applies to `model`; a provider's prefix ("openai/gpt-4o") does not matter."""
         return not self.models or model in self.models or model.rpartition("/")[2] in self.models
 
 
 @dataclass(frozen=True, slots=True)
 class Drill:
-    """Everything that is to go wrong in one answer."""
+    """All faults of one response."""
 
     faults: Mapping[str, Fault] = field(default_factory=dict)
 
@@ -198,7 +198,7 @@ class Standing:
 
 
 class StandingFaults:
-    """What operators have set, in order."""
+    """Faults set through the control endpoint, in order."""
 
     def __init__(self) -> None:
         self.items: list[Standing] = []

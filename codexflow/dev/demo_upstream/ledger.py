@@ -1,4 +1,4 @@
-"""What the demo upstream saw: the other side of every reconciliation in a test."""
+"""Record of the requests that the demo upstream received: the other side of every reconciliation in a test."""
 
 import asyncio
 from collections import deque
@@ -34,7 +34,7 @@ class Entry(msgspec.Struct):
 
 
 class Ledger:
-    """The newest `limit` entries, and who waits for one."""
+    """The newest `limit` entries, and the callers that wait for one."""
 
     def __init__(self, limit: int = 100_000) -> None:
         self.entries: deque[Entry] = deque(maxlen=limit)

@@ -1,4 +1,4 @@
-"""An answer to Anthropic's messages in the bytes of LiteLLM, which makes it of a chat answer. Pure.
+"""A response to Anthropic's messages in the bytes of LiteLLM, which makes it of a chat response. Pure.
 
 LiteLLM knows the usage only at the end: `message_start` says zero, `message_delta` says it all.
 """
@@ -6,8 +6,8 @@ LiteLLM knows the usage only at the end: `message_start` says zero, `message_del
 import json
 from typing import Any
 
-from codexflow.dev.demo_upstream.answers import split
 from codexflow.dev.demo_upstream.chat import call_id
+from codexflow.dev.demo_upstream.generation import split
 from codexflow.dev.demo_upstream.streams import Dress, Event, Turn
 
 _REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
@@ -30,11 +30,11 @@ DRESS = Dress(
 
 
 def whole(turn: Turn) -> dict[str, Any]:
-    """The answer of a request that wants no stream. Its id is that of the chat answer."""
-    answer, identity = turn.answer, turn.identity
+    """The response to a request without streaming. Its id is that of the chat response."""
+    generated, identity = turn.generated, turn.identity
     content: list[dict[str, Any]] = [
         {"type": "tool_use", "id": call_id(turn, i), "name": call.name, "input": json.loads(call.arguments)}
-        for i, call in enumerate(answer.tool_calls)
+        for i, call in enumerate(generated.tool_calls)
     ]
     body: dict[str, Any] = {
         "id": identity.id,
@@ -43,8 +43,8 @@ def whole(turn: Turn) -> dict[str, Any]:
         "model": identity.model,
         "stop_sequence": None,
         "usage": _usage(turn, cost=None),
-        "content": content or [{"type": "text", "text": answer.text}],
-        "stop_reason": _REASONS[answer.finish_reason],
+        "content": content or [{"type": "text", "text": generated.text}],
+        "stop_reason": _REASONS[generated.finish_reason],
         "stop_details": None,
     }
     if turn.usage is None:
@@ -53,8 +53,8 @@ def whole(turn: Turn) -> dict[str, Any]:
 
 
 def events(turn: Turn) -> list[Event]:
-    """The stream of the same answer, without message_stop."""
-    answer, identity = turn.answer, turn.identity
+    """The stream of the same response, without message_stop."""
+    generated, identity = turn.generated, turn.identity
     nothing = {"input_tokens": 0, "output_tokens": 0, "cache_creation_input_tokens": 0, "cache_read_input_tokens": 0}
     message: dict[str, Any] = {
         "id": f"msg_{identity.id.removeprefix('chatcmpl-')}",
@@ -67,13 +67,13 @@ def events(turn: Turn) -> list[Event]:
         "usage": nothing,
     }
     made = [_event({"type": "message_start", "message": message})]
-    for index, call in enumerate(answer.tool_calls):
+    for index, call in enumerate(generated.tool_calls):
         block = {"type": "tool_use", "id": call_id(turn, index), "name": call.name, "input": {}}
         pieces = [{"type": "input_json_delta", "partial_json": piece} for piece in split(call.arguments)]
         made += _block(index, block, pieces)
-    if not answer.tool_calls:
-        made += _block(0, {"type": "text", "text": ""}, [{"type": "text_delta", "text": p} for p in answer.pieces])
-    end: dict[str, Any] = {"type": "message_delta", "delta": {"stop_reason": _REASONS[answer.finish_reason]}}
+    if not generated.tool_calls:
+        made += _block(0, {"type": "text", "text": ""}, [{"type": "text_delta", "text": p} for p in generated.pieces])
+    end: dict[str, Any] = {"type": "message_delta", "delta": {"stop_reason": _REASONS[generated.finish_reason]}}
     if turn.usage is not None:
         end["usage"] = _usage(turn, cost=turn.cost)
     made.append(_event(end))

@@ -1,4 +1,4 @@
-"""An answer to OpenAI's responses in the bytes of LiteLLM, which makes it of a chat answer. Pure.
+"""A response to OpenAI's responses in the bytes of LiteLLM, which makes it of a chat response. Pure.
 
 LiteLLM's stream has no `event:` lines, and `sequence_number` in one event only; the item that ends says so.
 """
@@ -11,8 +11,8 @@ from typing import Any
 
 import msgspec
 
-from codexflow.dev.demo_upstream.answers import split
 from codexflow.dev.demo_upstream.chat import call_id
+from codexflow.dev.demo_upstream.generation import split
 from codexflow.dev.demo_upstream.streams import DONE, Dress, Event, Turn
 
 DRESS = Dress(
@@ -37,9 +37,9 @@ def _item_id(turn: Turn) -> str:
 
 
 def whole(turn: Turn) -> dict[str, Any]:
-    """The answer of a request that wants no stream."""
+    """The response to a request without streaming."""
     asked = turn.asked
-    is_cut = turn.answer.finish_reason == "length"
+    is_cut = turn.generated.finish_reason == "length"
     body: dict[str, Any] = {
         "id": _id(turn),
         "created_at": turn.identity.created,
@@ -71,7 +71,7 @@ def whole(turn: Turn) -> dict[str, Any]:
 
 
 def events(turn: Turn) -> list[Event]:
-    """The stream of the same answer, without [DONE]."""
+    """The stream of the same response, without [DONE]."""
     begun = _response(turn, output=[], status="in_progress") | {
         "parallel_tool_calls": True, "top_p": 1.0, "reasoning": {"effort": None, "summary": None}, "store": True,
     }  # fmt: skip
@@ -79,12 +79,12 @@ def events(turn: Turn) -> list[Event]:
         _event(turn, {"type": "response.created", "response": begun}),
         _event(turn, {"type": "response.in_progress", "response": begun}),
     ]
-    for index in range(len(turn.answer.tool_calls)):
+    for index in range(len(turn.generated.tool_calls)):
         made += _call_events(turn, index)
-    if not turn.answer.tool_calls:
+    if not turn.generated.tool_calls:
         made += _text_events(turn)
     ended = _response(turn, output=_output(turn), status=_status(turn)) | {"text": {}}
-    if turn.answer.finish_reason == "length":
+    if turn.generated.finish_reason == "length":
         ended["incomplete_details"] = {"reason": "max_output_tokens"}
     if turn.usage is not None:
         ended["usage"] = _usage(turn, cost=turn.cost)
@@ -127,7 +127,7 @@ def _response(turn: Turn, *, output: list[dict[str, Any]], status: str) -> dict[
 
 
 def _text_events(turn: Turn) -> list[Event]:
-    text, item_id = turn.answer.text, _item_id(turn)
+    text, item_id = turn.generated.text, _item_id(turn)
     place = {"item_id": item_id, "output_index": 0, "content_index": 0}
     item: dict[str, Any] = {"id": item_id, "type": "message", "role": "assistant"}
     part = {"type": "output_text", "text": "", "annotations": []}
@@ -139,7 +139,7 @@ def _text_events(turn: Turn) -> list[Event]:
     return [
         event("output_item.added", {"output_index": 0, "item": {**item, "status": "in_progress", "content": []}}),
         event("content_part.added", {**place, "part": part}),
-        *(event("output_text.delta", {**place, "delta": piece}, 1) for piece in turn.answer.pieces),
+        *(event("output_text.delta", {**place, "delta": piece}, 1) for piece in turn.generated.pieces),
         event("output_text.done", {**place, "text": text}),
         event("content_part.done", {**place, "part": ended}),
         event(
@@ -166,15 +166,15 @@ def _call_events(turn: Turn, index: int) -> list[Event]:
 
 
 def _output(turn: Turn) -> list[dict[str, Any]]:
-    if turn.answer.tool_calls:
-        return [_call_item(turn, index) for index in range(len(turn.answer.tool_calls))]
-    part = {"type": "output_text", "text": turn.answer.text, "annotations": []}
+    if turn.generated.tool_calls:
+        return [_call_item(turn, index) for index in range(len(turn.generated.tool_calls))]
+    part = {"type": "output_text", "text": turn.generated.text, "annotations": []}
     message = {"type": "message", "id": _item_id(turn), "status": _status(turn), "role": "assistant"}
     return [{**message, "content": [part]}]
 
 
 def _call_item(turn: Turn, index: int) -> dict[str, Any]:
-    call, made_id = turn.answer.tool_calls[index], call_id(turn, index)
+    call, made_id = turn.generated.tool_calls[index], call_id(turn, index)
     return {
         "type": "function_call",
         "id": f"fc_{made_id}",
@@ -186,7 +186,7 @@ def _call_item(turn: Turn, index: int) -> dict[str, Any]:
 
 
 def _status(turn: Turn) -> str:
-    return "incomplete" if turn.answer.finish_reason == "length" else "completed"
+    return "incomplete" if turn.generated.finish_reason == "length" else "completed"
 
 
 def _usage(turn: Turn, *, cost: float | None) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""The routes of the demo upstream, and how a drill bends an answer.
+"""Routes of the demo upstream, and the faults applied to its responses.
 
 POST /v1/chat/completions, /v1/completions, /v1/responses, /v1/embeddings (all also without /v1), /v1/messages
 POST /v1/messages/count_tokens (404 like LiteLLM 1.109; with --counts-tokens an estimate like 1.106)
@@ -18,9 +18,9 @@ from typing import Any
 
 import msgspec
 
-from codexflow.dev.demo_upstream import answers, bridge, errors, streams, surfaces
-from codexflow.dev.demo_upstream.answers import Answer, BadRequest, Missing
+from codexflow.dev.demo_upstream import bridge, errors, generation, streams, surfaces
 from codexflow.dev.demo_upstream.faults import BadFault, Drill, StandingFaults
+from codexflow.dev.demo_upstream.generation import BadRequest, Generation, Missing
 from codexflow.dev.demo_upstream.ledger import Entry, Ledger
 from codexflow.dev.demo_upstream.models import MODELS, Model, unpriced
 from codexflow.dev.demo_upstream.streams import Identity, Role, Script, Turn
@@ -43,9 +43,9 @@ _GZIP = 31  # zlib's window bits for a gzip container
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the command line may set."""
+    """Options of the command line."""
 
-    api_key: str = ""  # empty: nobody is asked for one
+    api_key: str = ""  # empty: no key is required
     role: Role = "proxy"
     records_bodies: bool = False
     gap_ms: int = 0  # the usual pause between events
@@ -53,7 +53,7 @@ class Options:
 
 
 class NotServed(Exception):
-    """An answer decided early: wrong key, unknown route, bad body."""
+    """A response decided early: wrong key, unknown route, bad body."""
 
     def __init__(self, reply: Reply) -> None:
         self.reply = reply
@@ -134,8 +134,8 @@ class DemoUpstream:
             raise NotServed(_dressed(Reply(status, error, self._call_headers(request, None)), surface))
         try:
             chat = surface.to_chat(body) if surface else body
-            text = answers.last_user_text(chat.get("messages")) if surface else str(body.get("input") or "")
-            asked = answers.drill_of(text, model.name).faults.values()
+            text = generation.last_user_text(chat.get("messages")) if surface else str(body.get("input") or "")
+            asked = generation.drill_of(text, model.name).faults.values()
             drill = Drill.of([*asked, *self.faults.take(request.path, model.name)])
             request.entry.faults = list(drill.faults)
             call = _Call(request, body, model, drill, surface, chat, text)
@@ -166,14 +166,14 @@ class DemoUpstream:
         return Reply(400, error, self._call_headers(request, model))
 
     def _words(self, call: "_Call", surface: Surface) -> Reply | Live:
-        answer = answers.compose(call.chat, call.drill)
-        usage = answers.usage_of(answer, call.drill)
+        generated = generation.compose(call.chat, call.drill)
+        usage = generation.usage_of(generated, call.drill)
         cost = call.model.cost(usage.prompt_tokens, usage.completion_tokens)
         entry = call.request.entry
-        entry.prompt_tokens = answer.prompt_tokens
+        entry.prompt_tokens = generated.prompt_tokens
         turn = Turn(
             asked=call.body,
-            answer=answer,
+            generated=generated,
             # An id of the provider's kind: another one than the call id, which names the proxy's call.
             identity=Identity(
                 f"chatcmpl-demo{random_id().hex[:16]}", int(clock.now_s()), call.model.name, self.options.role
@@ -187,7 +187,7 @@ class DemoUpstream:
         if entry.stream:
             failed = functools.partial(surface.failed, turn)
             return self._stream(call, streams.scripted(surface.events(turn), call.drill, surface.dress, failed))
-        entry.completion_tokens = answer.completion_tokens
+        entry.completion_tokens = generated.completion_tokens
         body = msgspec.json.encode(surface.whole(turn))
         return self._paced(call, Reply(200, body, self._call_headers(call.request, call.model, cost)))
 
@@ -200,21 +200,21 @@ class DemoUpstream:
             chat = bridge.from_messages({"max_tokens": 1, **body})
         except BadRequest as exc:
             return Reply(400, errors.anthropic(str(exc), 400))
-        counted = answers.prompt_tokens_of(chat)
+        counted = generation.prompt_tokens_of(chat)
         return _json(200, {"input_tokens": counted, "litellm_count_source": "local_estimate"})
 
     def _embeddings(self, call: "_Call") -> Reply | Live:
-        texts = answers.embedding_inputs(call.body)
+        texts = generation.embedding_inputs(call.body)
         dimensions = call.body.get("dimensions")
         if dimensions is not None and (not isinstance(dimensions, int) or not 1 <= dimensions <= 4096):
             raise BadRequest(f"Invalid value for 'dimensions': {dimensions!r}", "dimensions")
         tokens = sum(max(1, len(text) // 4) for text in texts)
         if failure := self._failure(call):
             return self._paced(call, failure)
-        vectors = [answers.vector(text, call.model, dimensions) for text in texts]
+        vectors = [generation.vector(text, call.model, dimensions) for text in texts]
         as_text = call.body.get("encoding_format") == "base64"
         listed = [base64.b64encode(v.tobytes()).decode() if as_text else v.tolist() for v in vectors]
-        usage = answers.usage_of(Answer((), "stop", tokens), call.drill)
+        usage = generation.usage_of(Generation((), "stop", tokens), call.drill)
         body: dict[str, Any] = {
             "model": call.model.name,
             "data": [{"embedding": v, "index": i, "object": "embedding"} for i, v in enumerate(listed)],
@@ -235,7 +235,7 @@ class DemoUpstream:
         )
 
     def _call_headers(self, request: Request, model: Model | None, cost: float | None = None) -> list[tuple[str, str]]:
-        """LiteLLM's headers of an answer; a provider sends but its own."""
+        """LiteLLM's headers of a response; a provider sends but its own."""
         if self.options.role == "provider":
             return [("x-request-id", f"req_demo_{request.entry.seq}")]
         call_id = request.entry.call_id or str(random_id())
@@ -257,7 +257,7 @@ class DemoUpstream:
     # Drills.
 
     def _failure(self, call: "_Call") -> Reply | None:
-        """The answer that replaces the real one, if the drill wants one."""
+        """The answer that replaces the real one, if a fault asks for one."""
         headers = self._call_headers(call.request, call.model)
         if status := call.drill.get("status"):
             code = status.number("code")
@@ -278,7 +278,7 @@ class DemoUpstream:
         return None
 
     def _drilled(self, request: Request, reply: Reply) -> Reply | Live:
-        """A page that is no model's call, bent by the faults set for its path."""
+        """A page that is no model's call, changed by the faults set for its path."""
         drill = Drill.of(self.faults.take(request.path, None))
         if not drill:
             return reply
@@ -287,7 +287,7 @@ class DemoUpstream:
         return self._paced(call, self._failure(call) or reply)
 
     def _paced(self, call: "_Call", reply: Reply) -> Reply | Live:
-        """`reply` as it is, or as the drill bends it below and around HTTP."""
+        """`reply` as it is, or as its faults change it below and around HTTP."""
         if not call.drill:
             return reply
         entry = call.request.entry
@@ -442,7 +442,7 @@ async def _send_stream(
 
 
 async def _send_reply(reply: Reply, drill: Drill, exchange: Exchange) -> None:
-    """An answer that is no stream, as the drill bends it."""
+    """A response without streaming, with its faults."""
     if slow := drill.get("slow"):
         await asyncio.sleep(slow.number("first_ms") / 1000)
     struck = drill.first_of("cut", "eof", "hang")

@@ -1,11 +1,11 @@
-"""A stream as a list of events, how its surface dresses it, and what a drill makes of it. Pure."""
+"""Streams as lists of events: framing by surface, and the faults applied to them. Pure."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from codexflow.dev.demo_upstream.answers import Answer, Usage
 from codexflow.dev.demo_upstream.faults import Drill
+from codexflow.dev.demo_upstream.generation import Generation, Usage
 
 DONE = b"data: [DONE]\n\n"
 Role = Literal["proxy", "provider"]
@@ -22,7 +22,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What every part of one answer repeats."""
+    """Fields that every part of one response repeats."""
 
     id: str
     created: int
@@ -32,19 +32,19 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What was asked, in the words of its surface, and what is to be answered."""
+    """A request, as its surface spells it, and the response to send."""
 
     asked: Mapping[str, Any]
-    answer: Answer
+    generated: Generation
     identity: Identity
     usage: Usage | None  # None: the drill wants none
-    cost: float | None  # None: a provider does not tell
+    cost: float | None  # None: a provider reports none
     drill: Drill
 
 
 @dataclass(frozen=True, slots=True)
 class Dress:
-    """What the streams of one surface have in common."""
+    """Framing that the streams of one surface share."""
 
     closing: bytes  # the event that says: this was all
     malformed: bytes  # an event that is no JSON
@@ -54,7 +54,7 @@ class Dress:
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """The events to send and what comes after them."""
+    """The events to send and the ending after them."""
 
     events: Sequence[Event]
     ending: Ending
@@ -62,7 +62,7 @@ class Script:
 
 
 def scripted(made: Sequence[Event], drill: Drill, dress: Dress, error: Callable[[Sequence[Event]], bytes]) -> Script:
-    """The stream as the drill wants it. `error` makes the event of a failure after those events."""
+    """The stream with its faults applied. `error` makes the event of a failure after those events."""
     kept = list(made)
     if fault := drill.get("malformed"):
         kept.insert(min(fault.after or 0, len(kept)), Event(dress.malformed))

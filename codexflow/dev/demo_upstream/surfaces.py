@@ -1,4 +1,4 @@
-"""What the demo upstream knows of each surface on which a model is asked for words. Pure."""
+"""Surfaces on which the demo upstream generates text. Pure."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence

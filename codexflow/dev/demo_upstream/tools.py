@@ -1,4 +1,4 @@
-"""Which tool a model that is none calls, and with which arguments. Pure.
+"""Tool calls of the demo models: the tool, and its arguments. Pure.
 
 A user who asks for a tool gets a call of it; once its result has come, words. What to call can be dictated:
 `call tool NAME with {"json": "of its arguments"}`, several times in one message for calls side by side.
@@ -16,7 +16,7 @@ _PLAIN_WORD = re.compile(r"[A-Za-z][a-z]*")
 # Claude Code adds system messages behind the user's; LiteLLM makes messages of the user of them that begin so.
 _LITELLMS_NOTE = "Operator note (not from the user)"
 _DEEPEST = 8
-# Values for parameters of these names, so that what an agent is told to do is harmless.
+# Values for parameters of these names, so that the calls an agent executes are harmless.
 _HARMLESS = {
     **dict.fromkeys(("command", "cmd", "script"), "echo demo"),
     **dict.fromkeys(("file_path", "filepath", "filename", "path"), "README.md"),
@@ -66,7 +66,7 @@ def calls_asked_for(body: Mapping[str, Any], asked: str) -> Sequence[ToolCall]:
 
 
 def spoken(messages: Sequence[Any]) -> list[dict[str, Any]]:
-    """What the user, the model and its tools said."""
+    """Messages of the user, the model and its tools."""
     said = [message for message in messages if isinstance(message, dict)]
     return [m for m in said if m.get("role") not in ("system", "developer") and not _is_note(m.get("content"))]
 

@@ -39,7 +39,7 @@ class Request:
 
 @dataclass(slots=True)
 class Reply:
-    """A whole answer."""
+    """A whole response."""
 
     status: int
     body: bytes
@@ -62,7 +62,7 @@ Handler = Callable[[Request], Reply | Live]
 
 
 class Exchange:
-    """One answer in the making, for those that take their time."""
+    """A response being written piece by piece."""
 
     def __init__(self, connection: "Connection", request: Request) -> None:
         self._connection = connection
@@ -96,7 +96,7 @@ class Exchange:
         transport.abort()
 
     async def close(self) -> None:
-        """Close the connection properly, whether or not the answer is whole."""
+        """Close the connection properly, whether or not the response is complete."""
         await self.flushed()
         self.finish("broken")
         self._connection.transport.close()

@@ -11,8 +11,8 @@ import jsonschema  # type: ignore[import-untyped]
 import pytest
 from openai import APIError, OpenAI
 
-from codexflow.dev.demo_upstream.answers import last_user_text
 from codexflow.dev.demo_upstream.bridge import from_messages, from_responses
+from codexflow.dev.demo_upstream.generation import last_user_text
 from codexflow.dev.demo_upstream.tools import calls_asked_for, example, result_in
 from tests.support.upstream import Upstream, running_upstream
 

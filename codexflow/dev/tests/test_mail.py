@@ -23,8 +23,8 @@ def test_stored_mail_is_shown_on_loopback_only(client: Client, cast: Cast, setti
 
 def test_only_the_newest_mails_are_stored(settings: Any, tmp_path: Path) -> None:
     settings.ENV = replace(settings.ENV, home=tmp_path)
-    for n in range(mail.KEPT + 5):
+    for n in range(mail.MAX_STORED + 5):
         mail.EmailBackend().send_messages([EmailMessage(f"{n}", "x", "a@b.c", ["b@b.c"])])
-    kept = mail.kept()
-    assert len(kept) == mail.KEPT
-    assert kept[0].subject == str(mail.KEPT + 4)
+    kept = mail.stored()
+    assert len(kept) == mail.MAX_STORED
+    assert kept[0].subject == str(mail.MAX_STORED + 4)

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from codexflow.dev.processes import Process, end, is_alive, marked, process, running_in
+from codexflow.dev.processes import Process, end, is_alive, process, running_in, started_with
 from tests.support.waiting import until
 
 
@@ -61,6 +61,6 @@ def test_marked_processes_are_found_by_the_whole_value() -> None:
         subprocess.Popen(["sleep", "60"], env={"PATH": os.defpath, "CFX_MARK": "/a"}) as wanted,
         subprocess.Popen(["sleep", "60"], env={"PATH": os.defpath, "CFX_MARK": "/a/b"}) as other,
     ):
-        assert until(lambda: [found.pid for found in marked("CFX_MARK", "/a")]) == [wanted.pid]
+        assert until(lambda: [found.pid for found in started_with("CFX_MARK", "/a")]) == [wanted.pid]
         wanted.kill()
         other.kill()

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from codexflow.dev.home import Home
-from codexflow.dev.quickstart import Quickstart, api_url, ensure, site_url
+from codexflow.dev.quickstart import Quickstart, ensure
 from codexflow.env import Env
+from codexflow.lib.addresses import api_url, site_url
 
 
 @pytest.fixture

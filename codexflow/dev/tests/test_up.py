@@ -15,7 +15,7 @@ import pytest
 
 from codexflow.dev import services, valkey
 from codexflow.dev.home import Home
-from codexflow.dev.processes import end, marked, running_in
+from codexflow.dev.processes import end, running_in, started_with
 from codexflow.dev.tests.conftest import environ_for
 from codexflow.dev.up import MARK
 from codexflow.env import REPOSITORY
@@ -127,7 +127,7 @@ def up(home: Home, port: int) -> Iterator["subprocess.Popen[str]"]:
     finally:
         running.kill()
         running.wait()
-        end(marked(MARK, str(home.path)), with_signal=signal.SIGKILL, grace_s=0)
+        end(started_with(MARK, str(home.path)), with_signal=signal.SIGKILL, grace_s=0)
 
 
 def answers(port: int) -> bool:
@@ -165,7 +165,7 @@ def test_the_house_heals_ends_in_order_and_comes_back(home: Home) -> None:
     with up(home, port) as second:
         second.send_signal(signal.SIGINT)
         assert second.wait(60) == 0
-        assert marked(MARK, str(home.path)) == []
+        assert started_with(MARK, str(home.path)) == []
         assert running_in(home.postgres, "postgres") == []
         assert running_in(home.valkey, "valkey-server") == []
         assert not home.services_file.exists()

@@ -1,4 +1,4 @@
-"""manage.py catalogue: look at the configuration's versions and change which is in force."""
+"""manage.py catalogue: list, compare, apply and roll back versions of the configuration."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""manage.py seed: what every installation starts with. Safe to repeat."""
+"""manage.py seed: create the administrator, plans and site settings. Safe to repeat."""
 
 import secrets
 from typing import Any
@@ -17,13 +17,13 @@ from logs.pipeline.partitions import make_ahead
 
 ADMIN_EMAIL = "admin@cfx.dev"
 ADMIN_ORGANIZATION = "codexflow"
-# Printed in guides all over: fine on one's own machine, never on a server.
+# Printed in guides: acceptable on a developer's machine, refused in production.
 KNOWN_PASSWORDS = frozenset({"admin123456"})
 MIN_PASSWORD_LENGTH = 10
 
 
 def administrator() -> User | None:
-    """The first administrator, who may have taken another address since; None on a new installation."""
+    """Find the first administrator, also under a changed address; None on a new installation."""
     in_charge = User.objects.filter(role=User.Role.SUPER_ADMIN, is_active=True).order_by("pk")
     return User.objects.filter(email=ADMIN_EMAIL).first() or in_charge.first()
 
@@ -33,7 +33,7 @@ class Command(BaseCommand):
 
     @override
     def handle(self, *args: Any, **options: Any) -> None:
-        directory.load(ENV.config_path)
+        directory.in_force()  # an unusable configuration fails before anything is created
         make_ahead()
         with transaction.atomic():
             plans = seed_plans()
@@ -52,7 +52,7 @@ class Command(BaseCommand):
             password = ENV.admin_password or secrets.token_urlsafe(15)
             _check_password(password)
             user = User.objects.create_superuser(ADMIN_EMAIL, password, name="Administrator", must_change_password=True)
-            # No mailbox stands behind it: a code that proves the address would reach nobody here.
+            # The address has no mailbox: a verification code would reach nobody.
             EmailAddress.objects.create(user=user, email=ADMIN_EMAIL, verified=True, primary=True)
         if not Organization.objects.filter(slug=ADMIN_ORGANIZATION).exists():
             create_organization(name="CodexFlow", owner=user, slug=ADMIN_ORGANIZATION, plan="internal")

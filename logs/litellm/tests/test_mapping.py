@@ -23,6 +23,7 @@ from logs.litellm.report import (
     id_of,
 )
 from logs.litellm.tests.factories import CAPTURED, SALTS, a_payload, a_spend_row, mapped
+from tests.support.examples import examples
 
 SIMPLE = {
     "user_id": "cf_abc123def456",
@@ -244,7 +245,7 @@ names = st.sampled_from(
 )
 
 
-@settings(max_examples=500)
+@settings(max_examples=examples(500))
 @given(rows=st.lists(st.dictionaries(names, anything, max_size=8) | anything, max_size=3), base=st.booleans())
 def test_nothing_makes_the_reader_fail_and_all_it_makes_fits(rows: list[Any], base: bool) -> None:
     given_rows = [{**a_payload("c"), **row} if base and isinstance(row, dict) else row for row in rows]

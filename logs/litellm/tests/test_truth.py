@@ -42,6 +42,7 @@ from logs.pipeline.rollups import Folded
 from logs.pipeline.tests.test_drain import books, entries
 from logs.pipeline.verify import verify_rollups
 from logs.tests.factories import RATES, an_event
+from tests.support.examples import examples
 
 IDS = UUID(int=1), UUID(int=2)
 TIMES = 5
@@ -152,7 +153,7 @@ def with_gaps(words: Sequence[Word], dice: random.Random) -> list[Word]:
     return kept
 
 
-@settings(max_examples=2500)
+@settings(max_examples=examples(2500))
 @given(words=stories(), seed=st.integers(0, 2**32))
 def test_five_deliveries_shuffled_with_gaps_end_as_one(words: list[Word], seed: int) -> None:
     plain = end_of(words)
@@ -162,7 +163,7 @@ def test_five_deliveries_shuffled_with_gaps_end_as_one(words: list[Word], seed: 
     assert row.charged_nanos == row.event.cost_nanos == cost_nanos(row.event.usage, RATES)
 
 
-@settings(max_examples=2000)
+@settings(max_examples=examples(2000))
 @given(words=stories(), seed=st.integers(0, 2**32))
 def test_litellm_never_creates_a_charge_and_only_the_winner_is_billed(words: list[Word], seed: int) -> None:
     gateway = words[0].event
@@ -257,7 +258,7 @@ def forget_everything() -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(20), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**32), at_once=st.integers(1, 40))
 def test_the_books_end_bit_by_bit_as_those_of_the_plain_run(seed: int, at_once: int) -> None:
     forget_everything()

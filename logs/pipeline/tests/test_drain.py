@@ -45,6 +45,7 @@ from logs.pipeline.rows import stored_rows
 from logs.pipeline.settlement import unreported_requests
 from logs.pipeline.verify import verify_rollups
 from logs.tests.factories import RATES, an_event
+from tests.support.examples import examples
 
 SHARD = ShardKeys.of("test", 0)
 
@@ -83,7 +84,7 @@ def books(organization_id: Any) -> dict[str, Any]:
 
 
 @pytest.mark.django_db(transaction=True)
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(40), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**32), cuts=st.lists(st.integers(1, 30), max_size=4))
 def test_any_order_any_number_of_times_ends_in_the_same_books(seed: int, cuts: list[int]) -> None:
     dice = random.Random(seed)  # noqa: S311 - shuffling

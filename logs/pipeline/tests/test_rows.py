@@ -32,8 +32,9 @@ from logs.pipeline.rows import (
     write_reported,
 )
 from logs.tests.strategies import EVENTS, events, reports
+from tests.support.examples import examples
 
-a_property = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+a_property = settings(max_examples=examples(60), suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def test_every_field_of_an_event_has_a_column_or_is_said_to_have_none() -> None:

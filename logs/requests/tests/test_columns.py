@@ -15,6 +15,7 @@ from logs.requests.selectors import RequestDetail
 from logs.requests.serializers import RequestRowSerializer, RequestSerializer
 from logs.tail.rows import row_of as tail_row_of
 from logs.tests.strategies import events
+from tests.support.examples import examples
 
 ALL = {*(column.name for column in COLUMNS), *COUNTED}
 # The tenant's own id is in the path; `day` is the UTC day of `started_at`; the catalogue's version, our own cost and
@@ -52,7 +53,7 @@ def assert_decided(shown: Collection[str], hidden: Collection[str]) -> None:
     assert set(hidden) <= ALL, f"no columns: {sorted(set(hidden) - ALL)}"
 
 
-a_property = settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+a_property = settings(max_examples=examples(20), suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.mark.django_db

@@ -19,6 +19,7 @@ from logs.pipeline.events import encode
 from logs.requests.search import find_requests
 from logs.requests.selectors import Filters, requests_of
 from logs.tests.factories import an_event
+from tests.support.examples import examples
 
 pytestmark = pytest.mark.django_db
 
@@ -75,7 +76,7 @@ _requests = st.lists(
 )
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(40), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     requests=_requests,
     filters=st.fixed_dictionaries(

@@ -17,6 +17,7 @@ from logs.pipeline import histogram
 from logs.usage.periods import HOUR, Interval, buckets_of
 from logs.usage.series import SUMS, usage_of
 from tests.support.cast import Cast, an_event_of, happened
+from tests.support.examples import examples
 
 ISTANBUL, NEW_YORK, KOLKATA = "Europe/Istanbul", "America/New_York", "Asia/Kolkata"
 # UTC by its other name: days of "UTC" itself come from the daily rollups, which these tests do not fill.
@@ -104,7 +105,7 @@ def test_buckets_follow_each_other(zone: str, first: date, days: int, interval: 
 
 
 @pytest.mark.django_db
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(60), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     zone=st.sampled_from(ZONES),
     interval=st.sampled_from(INTERVALS),

@@ -16,7 +16,7 @@ from codexflow.dev.supervisor import ChildSpec
 from codexflow.env import Env
 from codexflow.lib.clock import monotonic_s, now_ms
 from tests.chaos.traffic import Caller
-from tests.support.stack import House
+from tests.support.stack import Stack
 
 TARGETS = ("web", "worker", "beat", "valkey", "postgres")
 # Time passes so much faster than in production: what waits for a time waits for a part of it, so that a run settles
@@ -39,7 +39,7 @@ class Death:
     is_emptied: bool = False
 
 
-class MortalHouse(House):
+class ChaosStack(Stack):
     """A house for killing in."""
 
     def __init__(self, log: Path, *, cuts_tail: bool = False) -> None:

@@ -1,7 +1,7 @@
-"""What a model that is none would say: request in, words and token counts out. Pure.
+"""Generated text of the demo models: request in, text and token counts out. Pure.
 
 One piece of text is one token is one streamed event, so a test can count tokens by counting events. The last user
-message may dictate the answer, `[[say:these words]]`; calls of tools it dictates as `tools.py` says.
+message may dictate the text, `[[say:these words]]`, and tool calls (see `tools.py`).
 """
 
 import hashlib
@@ -43,8 +43,8 @@ class Missing(BadRequest):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What to send back. `pieces` joined is the text; every choice gets the same."""
+class Generation:
+    """The generated text and its usage. `pieces` joined is the text; every choice gets the same."""
 
     pieces: Sequence[str]
     finish_reason: str
@@ -99,7 +99,7 @@ def drill_of(text: str, model: str) -> Drill:
     return Drill.of(fault for fault in directives(text) if fault.concerns(model))
 
 
-def compose(body: Mapping[str, Any], drill: Drill) -> Answer:
+def compose(body: Mapping[str, Any], drill: Drill) -> Generation:
     """The answer to a chat request. Raises BadRequest."""
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages:
@@ -111,13 +111,13 @@ def compose(body: Mapping[str, Any], drill: Drill) -> Answer:
         body.get("max_tokens"), "max_tokens", 0
     )
     if drill.get("empty"):
-        return Answer((), "stop", prompt_tokens, choices)
+        return Generation((), "stop", prompt_tokens, choices)
     if calls := calls_asked_for(body, _without_notes(asked)):
-        return Answer((), "tool_calls", prompt_tokens, choices, calls)
+        return Generation((), "tool_calls", prompt_tokens, choices, calls)
     pieces = _cut_at_stop(_pieces(body, asked, drill), body.get("stop"))
     if limit and len(pieces) > limit:
-        return Answer(pieces[:limit], "length", prompt_tokens, choices)
-    return Answer(pieces, "stop", prompt_tokens, choices)
+        return Generation(pieces[:limit], "length", prompt_tokens, choices)
+    return Generation(pieces, "stop", prompt_tokens, choices)
 
 
 def _pieces(body: Mapping[str, Any], asked: str, drill: Drill) -> list[str]:
@@ -188,10 +188,10 @@ class Usage:
         return shown
 
 
-def usage_of(answer: Answer, drill: Drill) -> Usage:
+def usage_of(generated: Generation, drill: Drill) -> Usage:
     if wrong := drill.get("usage"):
         return Usage(wrong.number("prompt"), wrong.number("completion"))
-    return Usage(answer.prompt_tokens, answer.completion_tokens)
+    return Usage(generated.prompt_tokens, generated.completion_tokens)
 
 
 def embedding_inputs(body: Mapping[str, Any]) -> list[str]:

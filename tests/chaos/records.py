@@ -105,7 +105,7 @@ class UpstreamCall:
 
 
 @dataclass(slots=True)
-class Books:
+class Records:
     """Everything that was written down."""
 
     rows: list[Row] = field(default_factory=list)
@@ -136,22 +136,22 @@ FROM {table}
 """
 
 
-def read_database(cursor: Cursor, books: Books) -> None:
+def read_database(cursor: Cursor, records: Records) -> None:
     """Rows, rollups, ledger, accounts and spend. In one snapshot, if the caller's transaction gives one."""
     cursor.execute(f"SELECT {', '.join(Row._fields)} FROM request_log")  # noqa: S608 - our own field names
-    books.rows = [Row(*each) for each in cursor.fetchall()]
-    books.hours = dict(_rollup(cursor, "usage_hourly", "hour"))
-    books.days = dict(_rollup(cursor, "usage_daily", "day"))
+    records.rows = [Row(*each) for each in cursor.fetchall()]
+    records.hours = dict(_rollup(cursor, "usage_hourly", "hour"))
+    records.days = dict(_rollup(cursor, "usage_daily", "day"))
     cursor.execute("SELECT organization_id, request_id, revision, kind, amount_nanos FROM billing_ledgerentry")
-    books.ledger = [LedgerLine(*each) for each in cursor.fetchall()]
+    records.ledger = [LedgerLine(*each) for each in cursor.fetchall()]
     cursor.execute("SELECT organization_id, credit_nanos, spent_nanos FROM billing_account")
-    books.accounts = {each[0]: AccountSums(*each[1:]) for each in cursor.fetchall()}
+    records.accounts = {each[0]: AccountSums(*each[1:]) for each in cursor.fetchall()}
     cursor.execute("SELECT organization_id, key_id, day, requests, cost_nanos FROM billing_spend_daily")
-    books.spend = {each[:3]: Spend(*each[3:]) for each in map(tuple, cursor.fetchall())}
+    records.spend = {each[:3]: Spend(*each[3:]) for each in map(tuple, cursor.fetchall())}
     cursor.execute("SELECT request_id, n FROM upstream_attempt WHERE status = 200")
-    books.won_attempts = dict(cursor.fetchall())
+    records.won_attempts = dict(cursor.fetchall())
     cursor.execute("SELECT count(*) FROM usage_dead_letter")
-    books.dead_letters = cursor.fetchall()[0][0]
+    records.dead_letters = cursor.fetchall()[0][0]
 
 
 def _rollup(cursor: Cursor, table: str, bucket: str) -> Iterator[tuple[RollupKey, RollupSums]]:
@@ -161,10 +161,10 @@ def _rollup(cursor: Cursor, table: str, bucket: str) -> Iterator[tuple[RollupKey
         yield RollupKey(*each[:width]), RollupSums(*map(int, each[width:]))
 
 
-def read_redis(redis: "Redis", prefix: str, books: Books) -> None:
+def read_redis(redis: "Redis", prefix: str, records: Records) -> None:
     """The limiter's counters, and how much of everything passing is still there."""
     client: Any = redis  # its stubs know no difference between one client and an asynchronous one
-    books.redis_day = client.time()[0] // 86_400
+    records.redis_day = client.time()[0] // 86_400
     names = ("stream", "pending", "leases", "slots", "intents", "progress", "held", "reports")
     counts = dict.fromkeys(names, 0)
     for key in client.scan_iter(match=f"{prefix}:{{s*", count=1000):
@@ -172,7 +172,7 @@ def read_redis(redis: "Redis", prefix: str, books: Books) -> None:
         if name.startswith("scope:"):
             scope = _counters(client.hgetall(key))
             _, kind, owner = name.split(":")
-            books.scopes[kind, UUID(owner)] = scope
+            records.scopes[kind, UUID(owner)] = scope
             counts["held"] += scope.held_nanos != 0
         elif name == "usage":
             counts["stream"] += client.xlen(key)
@@ -185,7 +185,7 @@ def read_redis(redis: "Redis", prefix: str, books: Books) -> None:
             counts["leases"] += client.zcard(key)
         elif name.startswith("slots:"):
             counts["slots"] += client.zcard(key)
-    books.leftovers |= counts
+    records.leftovers |= counts
 
 
 def _counters(fields: dict[bytes, bytes]) -> Counters:
@@ -195,17 +195,17 @@ def _counters(fields: dict[bytes, bytes]) -> Counters:
     return Counters(day, requests, day_nanos, month, month_nanos, spent, held)
 
 
-def read_journal(folder: Path, books: Books) -> None:
+def read_journal(folder: Path, records: Records) -> None:
     """Segments that nobody has shipped. A living process keeps one open, and empty once it is quiet."""
     waiting = [*folder.glob("*.closed"), *(each for each in folder.glob("*.open") if each.stat().st_size)]
-    books.leftovers["journal"] = len(waiting)
-    books.leftovers["unreadable journal"] = len([*folder.glob("*.bad")])
+    records.leftovers["journal"] = len(waiting)
+    records.leftovers["unreadable journal"] = len([*folder.glob("*.bad")])
 
 
-def read_upstream(entries: Iterable[dict[str, Any]], books: Books) -> None:
+def read_upstream(entries: Iterable[dict[str, Any]], records: Records) -> None:
     """The upstream's own ledger."""
     for each in entries:
         if each["call_id"]:
-            books.upstream[each["call_id"]] = UpstreamCall(
+            records.upstream[each["call_id"]] = UpstreamCall(
                 each["model"], each["prompt_tokens"], each["completion_tokens"], each["outcome"], each["status"]
             )

@@ -1,3 +1,5 @@
+"""manage.py up. Listed here for `help`; `codexflow.dev.commands` runs it without loading Django, to save memory."""
+
 from argparse import REMAINDER
 from typing import Any
 
@@ -8,8 +10,6 @@ from codexflow.dev import up
 
 
 class Command(BaseCommand):
-    """Listed by `help`. `manage.py` calls `codexflow.dev.up` before Django is loaded, which saves a Django's memory."""
-
     help = "Run the whole of CodexFlow on this machine: servers, migrations, seed, web, worker and beat."
     requires_system_checks: list[str] = []
 

@@ -65,7 +65,7 @@ def models_text(**changes: str) -> str:
 
 
 class Program:
-    """A process of the house, started with the test session's servers."""
+    """A process of the installation, on the test session's servers."""
 
     def __init__(self, name: str, environ: dict[str, str], log: Path, *, clock_off_s: int = 0) -> None:
         self.log = log
@@ -110,8 +110,8 @@ class Gateway(Program):
         return False
 
 
-class Live:
-    """The house and what tests do with it."""
+class Installation:
+    """A running CodexFlow and the verbs that tests need: send calls, read rows, look into Redis."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
