@@ -1,6 +1,6 @@
-"""The raw ASGI entrance of `/v1/*` and `/health*`: route table, guard, and the last word on every failure.
+"""ASGI application of `/v1/*` and `/health*`: route table, guard, and the response to every failure.
 
-No Django middleware is met here: it would cost fifteen thread hops a request, and Django would spool an
+No Django middleware runs here: it would cost fifteen thread hops a request, and Django would spool an
 unauthenticated body to disk before any view runs.
 """
 
@@ -49,22 +49,22 @@ class Gateway:
         return self.serve(Incoming(scope, receive, send))
 
     async def serve(self, incoming: Incoming) -> None:
-        """Answer a request, whatever goes wrong; also for doors that know their callers by other means than a key."""
+        """Serve a request, whatever goes wrong; also for callers that are authenticated by other means than a key."""
         try:
             incoming.check_headers()
-            await self._answer(incoming)
+            await self._dispatch(incoming)
         except ClientDisconnected:
-            return  # nobody is there to hear it; the log has it
+            return  # there is no caller left to respond to; the log has it
         except AppError as error:
             await self._refuse(incoming, error)
         except Exception as exc:
             logger.exception("gateway.failed", extra={"request_id": str(incoming.request_id)})
             await self._refuse(incoming, AppError(reason=repr(exc)))
 
-    async def _answer(self, incoming: Incoming) -> None:
+    async def _dispatch(self, incoming: Incoming) -> None:
         path: str = incoming.scope["path"]
         if path.startswith("/health"):
-            await self._answer_health(incoming, path)
+            await self._serve_health(incoming, path)
             return
         methods = ROUTES.get(path) or (MODEL_ROUTE if path.startswith("/v1/models/") else None)
         if methods is None:
@@ -78,7 +78,7 @@ class Gateway:
             raise ShuttingDown(retry_after_s=1)
         await handler(self.context, incoming)
 
-    async def _answer_health(self, incoming: Incoming, path: str) -> None:
+    async def _serve_health(self, incoming: Incoming, path: str) -> None:
         if incoming.scope["method"] not in ("GET", "HEAD"):
             raise MethodNotAllowed("GET", "HEAD")
         if path.rstrip("/") == "/health/live":
@@ -91,7 +91,7 @@ class Gateway:
 
     @staticmethod
     async def _refuse(incoming: Incoming, error: AppError) -> None:
-        """Tell the caller, unless an answer has begun; then only cutting it off is honest."""
+        """Respond with the error, unless a response has begun; then only cutting it off is honest."""
         if incoming.is_started:
             return
         if not isinstance(error, InvalidApiKey):
@@ -105,5 +105,5 @@ class Gateway:
         await incoming.refuse(error, body, headers)
 
 
-# This process's own. The status page asks it, too.
+# The instance of this process. The status page reads it, too.
 gateway = Gateway()

@@ -36,7 +36,7 @@ class Report:
 
 
 class Health:
-    """Probes everything that a call needs."""
+    """Probes everything that a call depends on. One instance per process."""
 
     def __init__(self, env: Env, redis: Pipeline, breakers: Breakers, limiter: Limiter) -> None:
         self._env = env
@@ -48,7 +48,7 @@ class Health:
             timeout=PROBE_TIMEOUT_S,
             headers={"Authorization": f"Bearer {env.litellm_api_key}"},
         )
-        self._last: tuple[float, dict[str, bool]] | None = None
+        self._cached_checks: tuple[float, dict[str, bool]] | None = None
         self._probing: asyncio.Task[dict[str, bool]] | None = None
         self._unknown_models: tuple[float, list[str] | None] = (-MODELS_CACHE_TTL_S, None)
 
@@ -60,15 +60,15 @@ class Health:
         checks = await self._checks()
         # Without Redis some calls are still served, and the others get a precise refusal.
         can_serve = checks["config"] and not is_shutting_down
-        is_limiter_well = checks["redis"] and not self._limiter.is_degraded
+        is_limiter_healthy = checks["redis"] and not self._limiter.is_degraded
         open_models = self._breakers.states()
         unknown = self._unknown_models[1] or []
         problems = directory.problems()
-        is_well = all(checks.values()) and is_limiter_well and not open_models and not unknown and not problems
-        status = "unhealthy" if not can_serve else "healthy" if is_well else "degraded"
+        is_healthy = all(checks.values()) and is_limiter_healthy and not open_models and not unknown and not problems
+        status = "unhealthy" if not can_serve else "healthy" if is_healthy else "degraded"
         details: dict[str, Any] = {
             "upstream": "demo" if self._env.is_demo_upstream else "litellm",
-            "limiter": "shared" if is_limiter_well else "degraded",
+            "limiter": "shared" if is_limiter_healthy else "degraded",
             "circuits": open_models,
             "models_unknown_to_litellm": unknown,
             "config_problems": problems,
@@ -78,15 +78,15 @@ class Health:
         return Report({"status": status, "version": __version__, "checks": checks, "details": details}, can_serve)
 
     async def _checks(self) -> dict[str, bool]:
-        if self._last is not None and clock.monotonic_s() - self._last[0] < PROBE_CACHE_TTL_S:
-            return self._last[1]
+        if self._cached_checks is not None and clock.monotonic_s() - self._cached_checks[0] < PROBE_CACHE_TTL_S:
+            return self._cached_checks[1]
         if self._probing is None or self._probing.done():
             self._probing = asyncio.get_running_loop().create_task(self._probe())
         return await asyncio.shield(self._probing)
 
     async def _probe(self) -> dict[str, bool]:
         database, redis, litellm = await asyncio.gather(
-            _works(self._database), _works(self._ping), _works(self._liveliness)
+            _succeeds(self._database), _succeeds(self._ping), _succeeds(self._liveliness)
         )
         if litellm:
             await self._compare_models()
@@ -105,7 +105,7 @@ class Health:
             "litellm": litellm,
             "redis": redis,
         }
-        self._last = (clock.monotonic_s(), checks)
+        self._cached_checks = (clock.monotonic_s(), checks)
         return checks
 
     async def _database(self) -> None:
@@ -141,7 +141,7 @@ class Health:
         self._unknown_models = (clock.monotonic_s(), unknown)
 
 
-async def _works(probe: Callable[[], Awaitable[None]]) -> bool:
+async def _succeeds(probe: Callable[[], Awaitable[None]]) -> bool:
     try:
         async with asyncio.timeout(PROBE_TIMEOUT_S):
             await probe()
