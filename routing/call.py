@@ -46,7 +46,7 @@ class ShutdownSignal:
         self._callback = callback
 
     def detach(self) -> None:
-        """Drop the callback. It knows the call, and such a ring would be left to the garbage collector."""
+        """Drop the callback. It refers to the call, and that cycle would be left to the garbage collector."""
         self._callback = None
 
 

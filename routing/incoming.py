@@ -53,7 +53,7 @@ class Incoming:
         self._receive = receive
         self._send = send
         # HEAD goes through ASGI, which handles it.
-        # Taken out of the scope: it knows the scope, and such a ring would be left to the garbage collector.
+        # Removed from the scope: it refers to the scope, and that cycle would be left to the garbage collector.
         offered = scope.get("extensions", {}).pop(DIRECT_EXTENSION, None)
         self._direct: Direct | None = offered if scope["method"] != "HEAD" else None
         self.request_id: UUID = new_id()

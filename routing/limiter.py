@@ -46,7 +46,7 @@ class Limiter:
 
     @property
     def is_degraded(self) -> bool:
-        """Whether this process admits calls by the local limiter."""
+        """Degraded mode: this process admits calls by the local limiter."""
         return self._breaker.is_blocking(clock.monotonic_s(), is_up=self._redis.is_up)
 
     async def admit(

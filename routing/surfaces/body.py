@@ -63,7 +63,7 @@ CONTROL_PREFIXES = (
 # The same inside `metadata`, which otherwise is the caller's own.
 METADATA_CONTROL_PREFIXES = ("litellm", "user_api_key", "spend_logs", "guardrail", "model_", "hidden_", "proxy_")
 
-# OpenRouter, behind the shipped LiteLLM, obeys these: with `models` it answers by any model, at that one's price, when
+# OpenRouter, behind the shipped LiteLLM, obeys these: with `models` it uses any of them, at that one's price, when
 # the first refuses, as it does a prompt that is too long for it.
 ROUTER_FIELDS = frozenset({"models", "preset", "provider", "providerOptions", "route"})
 # Bounds of the output under other names, of other surfaces and providers. LiteLLM passes most of them on, and Gemini

@@ -36,7 +36,7 @@ class RequestSchema(Struct, kw_only=True):
 
     @property
     def wants_usage(self) -> bool:
-        """Whether the caller's stream shall carry usage."""
+        """True if the caller's stream shall carry usage."""
         return True
 
     @property

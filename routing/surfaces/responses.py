@@ -1,6 +1,6 @@
 """Response formats of the surfaces: reading usage, content and the end, writing errors. Pure.
 
-Bytes pass as they came. Only these are changed: usage that was not asked for, the upstream's cost, which is not the
+Bytes pass as they came. Only these are changed: usage that was not requested, the upstream's cost, which is not the
 caller's price, and on responses the model's name.
 """
 
@@ -134,7 +134,7 @@ class _Choice(Struct):
 
     @property
     def has_content(self) -> bool:
-        """Whether it has more than a role, or another reason to end than "stop"."""
+        """True if it has more than a role, or another reason to end than "stop"."""
         if self.text or self.finish_reason not in (None, "stop"):
             return True
         return any(bytes(raw) not in _EMPTY for name, raw in (self.delta or {}).items() if name != "role")

@@ -20,7 +20,7 @@ class Kind(Enum):
     """Kind of an event, for the gateway."""
 
     CONTENT = 0
-    USAGE = 1  # usage alone: sent only to callers that asked for it
+    USAGE = 1  # usage alone: sent only to callers that request it
     ERROR = 2
     END = 3  # the last one of a complete stream
 
@@ -87,9 +87,9 @@ class Splitter:
 
     def flush(self) -> Iterator[Event]:
         """Yield the remainder when the stream has ended: some servers omit the last empty line."""
-        rest = self._take()
-        if rest.strip():
-            yield self._response_format.classify(rest)
+        remainder = self._take()
+        if remainder.strip():
+            yield self._response_format.classify(remainder)
 
     def _may_hold_more(self) -> bool:
         self._rest = [b"".join(self._rest)]
