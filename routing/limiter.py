@@ -132,14 +132,14 @@ class Limiter:
             self._breaker.record_success()
         if self._local.is_on:
             self._local.end(clock.monotonic_s())
-            logger.warning("limiter.back", extra={"admitted": self._local.admitted, "refused": self._local.refused})
+            logger.warning("limiter.recovered", extra={"admitted": self._local.admitted, "refused": self._local.refused})
 
     def _record_failure(self, exc: LimiterAway) -> None:
         now_s = clock.monotonic_s()
         self._breaker.record_failure(now_s, is_up=self._redis.is_up)
         if not self._local.is_on:
             self._local.begin(now_s)
-            logger.error("limiter.away", extra={"reason": exc.facts.get("reason")})
+            logger.error("limiter.degraded", extra={"reason": exc.facts.get("reason")})
 
     def _redis_now_ms(self) -> int:
         """Estimate Redis's clock."""

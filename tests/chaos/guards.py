@@ -38,7 +38,7 @@ class Guard:
 GUARDS = (
     Guard(
         name="ON CONFLICT",
-        file="logs/pipeline/drain.py",
+        file="logs/pipeline/rows.py",
         old=" ON CONFLICT (request_id) DO NOTHING RETURNING",
         new=" RETURNING",
         provocation="redeliver-events",
