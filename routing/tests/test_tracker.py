@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.conf import settings
@@ -122,3 +123,22 @@ async def test_a_long_response_id_of_a_provider_is_cut_for_the_journal(tracker: 
     (segment,) = (tmp_path / "journal").glob("*.open")
     first, second = map(decode, read_segment(segment))
     assert (first.attempts[0].response_id, second.request_id) == ("x" * 200, next_one.request_id)
+
+
+async def test_a_call_leaves_the_registry_before_it_is_settled(
+    tracker: CallTracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise a heartbeat could restore a settled call."""
+    principal, in_flight = a_principal(DEAREST), []
+    call = await tracker.admit(principal, an_intent(principal), CHAIN, size=SIZE)
+    settle = Settler.settle
+
+    async def settle_and_look(self: Settler, *arguments: Any) -> None:
+        in_flight.append(tracker.calls)
+        await settle(self, *arguments)
+
+    monkeypatch.setattr(Settler, "settle", settle_and_look)
+    assert tracker.calls == [call]
+    await call.finish(status=200)
+    await call.finish(status=500)
+    assert in_flight == [[]]
