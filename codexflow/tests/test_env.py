@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from typing_extensions import override
 
 from codexflow.env import DEPRECATED, DEVELOPMENT_SECRET, IGNORED, REPOSITORY, Env, EnvError
+from tests.support.lists import assert_same
 
 GOOD = {
     "CFX_ENV": "production",
@@ -131,7 +132,7 @@ def test_exactly_the_variables_that_are_read_are_documented() -> None:
     Env.read(recorder)
     text = (REPOSITORY / "docs" / "settings.md").read_text()
     documented = set(re.findall(r"`([A-Z][A-Z_]+)`", text)) - {"DEBUG", "INFO", "WARNING", "ERROR"}
-    assert documented == recorder.asked | set(IGNORED) | set(DEPRECATED)
+    assert_same(documented, recorder.asked | set(IGNORED) | set(DEPRECATED), "docs/settings.md")
     example = (REPOSITORY / ".env.example").read_text()
     for name in recorder.asked - set(DEPRECATED) - set(IGNORED):
         assert re.search(rf"^#? ?{name}=", example, re.MULTILINE), f"{name} is missing in .env.example"

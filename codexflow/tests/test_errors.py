@@ -12,6 +12,7 @@ from codexflow.lib.envelope import envelope
 from codexflow.lib.errors import AppError
 from codexflow.lib.http import headers_of
 from routing.errors import UpstreamRefused
+from tests.support.lists import assert_same
 
 # Permanent: clients rely on every line. code -> status
 TABLE = {
@@ -59,7 +60,7 @@ def every_error() -> dict[str, type[AppError]]:
 
 
 def test_the_table_lists_exactly_the_existing_codes() -> None:
-    assert set(every_error()) == set(TABLE) | INTERNAL
+    assert_same({*TABLE, *INTERNAL}, every_error(), "TABLE in codexflow/tests/test_errors.py")
 
 
 @pytest.mark.parametrize(("code", "status"), TABLE.items())
@@ -84,4 +85,5 @@ def test_every_code_is_documented_with_its_status() -> None:
     documented = dict(re.findall(r"^\| `([a-z_]+)` \| (\d{3}|–) \|", text, re.MULTILINE))
     expected = {code: str(status) for code, status in TABLE.items()}
     expected |= dict.fromkeys(INTERNAL - {"redis_unavailable"} | LOGGED_ONLY, "–")
+    assert_same(documented, expected, "docs/errors.md")
     assert documented == expected

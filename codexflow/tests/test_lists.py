@@ -25,15 +25,8 @@ from logs.usage.periods import RANGES
 from routing.inference import evaluation, lexicon
 from routing.surfaces import table
 from tests.support.demo_data import SHARES
+from tests.support.lists import assert_same
 from tests.support.pictures import LOOKS
-
-
-def assert_same(copy: Iterable[object], home: Iterable[object], where: str) -> None:
-    """The copy at `where` has the members of the list at home and no others."""
-    copied, members = set(copy), set(home)
-    assert not members - copied, f"{where} lacks {members - copied}"
-    assert not copied - members, f"{where} has {copied - members}, which the list does not have"
-
 
 NO_RATES = FrozenRates(input_nanos=0, cached_nanos=0, output_nanos=0)
 # Place -> its copy of the list, and the list.

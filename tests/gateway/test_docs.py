@@ -10,13 +10,14 @@ from drf_spectacular.generators import SchemaGenerator
 from codexflow.env import REPOSITORY
 from routing.gateway import MODEL_ROUTE, ROUTES
 from routing.surfaces.table import SURFACES
+from tests.support.lists import assert_same
 
 
 def test_every_route_is_documented_and_nothing_else_is() -> None:
     text = (REPOSITORY / "docs" / "surfaces.md").read_text()
     documented = set(re.findall(r"`(GET|POST) (/v1/[^`]*)`", text))
     served = {(method, path) for path, methods in ROUTES.items() for method in methods if path.startswith("/v1/")}
-    assert documented == served | {(method, "/v1/models/{id}") for method in MODEL_ROUTE}
+    assert_same(documented, served | {(method, "/v1/models/{id}") for method in MODEL_ROUTE}, "docs/surfaces.md")
     for surface in SURFACES:
         assert f"| `POST {surface.path}` | `{surface.name}` |" in text
 
@@ -34,7 +35,7 @@ def test_every_endpoint_of_the_management_api_is_documented_and_nothing_else_is(
     served = {
         (method.upper(), path) for path, methods in paths.items() for method in methods if path != "/api/v1/schema"
     }
-    assert documented - {("GET", "/api/v1/schema")} == served
+    assert_same(documented - {("GET", "/api/v1/schema")}, served, "docs/api.md")
     assert "/ws/o/{slug}/logs/" in text
 
 

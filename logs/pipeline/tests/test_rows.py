@@ -33,30 +33,32 @@ from logs.pipeline.rows import (
 )
 from logs.tests.strategies import EVENTS, events, reports
 from tests.support.examples import examples
+from tests.support.lists import assert_same
 
 a_property = settings(max_examples=examples(60), suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def test_every_field_of_an_event_has_a_column_or_is_said_to_have_none() -> None:
     fields = {column.field.partition(".")[0] for column in COLUMNS}
-    assert fields | set(NOT_STORED) == set(UsageEvent.__struct_fields__)
+    assert_same(fields | set(NOT_STORED), UsageEvent.__struct_fields__, "logs/pipeline/rows.py: COLUMNS")
     assert fields.isdisjoint(NOT_STORED)
 
 
 @pytest.mark.parametrize(("name", "struct"), [("usage", Usage), ("rates", FrozenRates)])
 def test_every_field_of_usage_and_rates_has_a_column(name: str, struct: type[msgspec.Struct]) -> None:
     fields = {column.field.partition(".")[2] for column in COLUMNS if column.field.startswith(f"{name}.")}
-    assert fields == set(struct.__struct_fields__)
+    assert_same(fields, struct.__struct_fields__, f"logs/pipeline/rows.py: COLUMNS, {name}")
 
 
 def test_the_tables_have_exactly_the_columns_described() -> None:
-    assert {field.column for field in RequestLog._meta.concrete_fields} == {*(each.name for each in COLUMNS), *COUNTED}
+    described = {*(each.name for each in COLUMNS), *COUNTED}
+    assert_same(described, (field.column for field in RequestLog._meta.concrete_fields), "logs/pipeline/rows.py")
     attempt = {field.column for field in UpstreamAttempt._meta.concrete_fields if field.column is not None}
     assert attempt - {name for name in attempt if name.startswith("reported_")} == set(ATTEMPT_COLUMNS)
 
 
 def test_the_round_trip_below_tries_every_field() -> None:
-    assert {"request_id", *EVENTS, *NOT_STORED} == set(UsageEvent.__struct_fields__)
+    assert_same({"request_id", *EVENTS, *NOT_STORED}, UsageEvent.__struct_fields__, "logs/tests/strategies.py: EVENTS")
 
 
 def forgotten(event: UsageEvent) -> UsageEvent:
