@@ -132,7 +132,8 @@ class Limiter:
             self._breaker.record_success()
         if self._local.is_on:
             self._local.end(clock.monotonic_s())
-            logger.warning("limiter.recovered", extra={"admitted": self._local.admitted, "refused": self._local.refused})
+            counts = {"admitted": self._local.admitted, "refused": self._local.refused}
+            logger.warning("limiter.recovered", extra=counts)
 
     def _record_failure(self, exc: LimiterAway) -> None:
         now_s = clock.monotonic_s()
