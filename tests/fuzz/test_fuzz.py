@@ -7,7 +7,7 @@ import pytest
 from keys.tests.factories import a_key
 from tests.fuzz.bodies import SEEDS, body_of
 from tests.fuzz.run import fuzz
-from tests.gateway.test_surfaces import WAYS
+from tests.gateway.test_surfaces import SURFACE_CASES
 from tests.seeds import seed_of
 from tests.support.installation import Gateway, Installation
 
@@ -16,7 +16,7 @@ MAX_GROWTH_KB = 50 * 1024
 
 
 def test_every_surface_has_seeds() -> None:
-    assert {way.path.partition("?")[0] for way in WAYS} - {"/chat/completions"} < set(SEEDS)
+    assert {case.path.partition("?")[0] for case in SURFACE_CASES} - {"/chat/completions"} < set(SEEDS)
 
 
 def test_the_same_number_makes_the_same_body() -> None:
@@ -35,7 +35,7 @@ def test_no_body_makes_the_gateway_fail_or_grow(
     assert not outcome.failures, outcome.text()
     assert outcome.growth_kb < MAX_GROWTH_KB, f"seed {seed}: {outcome.text()}"
     assert "Traceback" not in unbreakable.log.read_text()
-    # Most are refused at once, but the way to the upstream is tried as well.
+    # Most are refused at once, but the case to the upstream is tried as well.
     for path, counts in outcome.counts.items():
         assert counts[400] > BODIES / 2, path
         assert counts[200] > BODIES / 50, path
