@@ -32,7 +32,7 @@ async def measure(url: str, keys: dict[str, str], samples: int) -> dict[str, lis
         for kind in draw.sample(KINDS, len(KINDS)):
             began_ns = perf_counter_ns()
             wire.write(requests[kind])
-            response = await wire.answer()
+            response = await wire.response()
             took_us = (perf_counter_ns() - began_ns) / 1000
             if response.status != 401:
                 raise RuntimeError(f"{kind}: {response.status} {response.body!r}")

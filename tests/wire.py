@@ -51,7 +51,7 @@ class Wire:
         fields = (line.partition(": ") for line in lines[1:] if line)
         return int(lines[0].split(" ")[1]), tuple((name.lower(), value) for name, _, value in fields)
 
-    async def answer(self) -> Response:
+    async def response(self) -> Response:
         """Read the next response. Raises EOFError when it is incomplete."""
         status, headers = await self.head()
         return Response(status, headers, await self.body(headers))

@@ -56,7 +56,7 @@ async def _one_connection(url: str, key: str, cases: deque[tuple[str, int]], see
         try:
             async with asyncio.timeout(RESPONSE_WITHIN_S):
                 await wire.send(request(path, key, body))
-                response = await wire.answer()
+                response = await wire.response()
         except (OSError, EOFError, TimeoutError) as exc:
             outcome.failures.append(f"seed {seed} {path} {number}: {exc!r} {body[:200]!r}")
             wire.abort()

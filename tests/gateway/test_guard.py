@@ -277,7 +277,7 @@ async def test_pipelined_requests_get_their_responses_in_order(running: Installa
     wire = await Wire.to(running.url)
     wire.write(b"".join(sent for sent, _ in calls))
     async with asyncio.timeout(30):
-        responses = [await wire.answer() for _ in calls]
+        responses = [await wire.response() for _ in calls]
     assert [response.status for response in responses] == [status for _, status in calls]
     assert len({response.header("x-cfx-request-id") for response in responses}) == len(calls)
     await wire.close()

@@ -160,7 +160,11 @@ def test_secrets_and_prompts_are_in_no_log_no_key_and_no_metric(running: Install
     assert unbreakable.log in written
     assert b"relay.broken" in unbreakable.log.read_bytes()
     for path in written:
-        found = [secret[:12] for secret in planted if secret.encode() in path.read_bytes()]
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            continue  # a journal segment, shipped meanwhile
+        found = [secret[:12] for secret in planted if secret.encode() in content]
         assert not found, f"{path}: {found}"
     for name in running.redis.scan_iter(match=f"{running.prefix}*", count=1_000):
         assert not [secret[:12] for secret in planted if secret.encode() in name], name

@@ -155,7 +155,7 @@ def test_sigterm_cuts_no_stream_within_the_grace_period(running: Installation, k
         await all_open(streams)
         kept = await Wire.to(gateway.url)
         await kept.send(request("/v1/models", key, b"", method="GET"))
-        assert (await kept.answer()).status == 200
+        assert (await kept.response()).status == 200
         gateway.terminate()
         async with httpx.AsyncClient() as client:
             ready = await client.get(f"{gateway.url}/health/ready")
@@ -164,7 +164,7 @@ def test_sigterm_cuts_no_stream_within_the_grace_period(running: Installation, k
                 refused = await client.post(gateway.url + case.path, headers={"x-api-key": key}, json=case.body("x"))
                 assert (refused.status_code, error_of(case, refused.json())["code"]) == (503, "shutting_down")
         await kept.send(request(SURFACE_CASES[0].path, key, b"{}"))
-        assert (await kept.answer()).status == 503
+        assert (await kept.response()).status == 503
         await kept.close()
         assert streams.complete < len(streams.ways)
         await reading
@@ -260,7 +260,7 @@ async def trickle(gateway: Gateway, key: str, ways: list[SurfaceCase], *, most_g
     for case in MIXED:  # warm: every surface has run once
         wire = await Wire.to(gateway.url)
         await wire.send(request(case.path, key, json.dumps(case.body("x", stream=True)).encode()))
-        assert (await wire.answer()).status == 200
+        assert (await wire.response()).status == 200
         await wire.close()
     before = memory_kb(gateway.process.pid)
     wires = [await Wire.to(gateway.url) for _ in ways]
