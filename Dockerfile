@@ -1,5 +1,5 @@
-# Production image: web, worker, beat and commands from one build. .dockerignore leaves out development services, tests
-# and tools.
+# Production image: web, worker, beat and commands from one build. .dockerignore excludes development services, tests and
+# tools.
 FROM python:3.11.13-slim-bookworm AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 COPY requirements/base.txt /build/base.txt
@@ -14,23 +14,23 @@ ENV PATH=/venv/bin:$PATH \
     DJANGO_SETTINGS_MODULE=codexflow.settings \
     HOST=0.0.0.0 \
     PORT=8000
-# A fixed number, so that volumes keep their owner across builds.
+# Fixed ids, so that volumes keep their owner across builds.
 RUN groupadd --system --gid 10001 codexflow \
     && useradd --system --uid 10001 --gid codexflow --home-dir /var/lib/codexflow --shell /usr/sbin/nologin codexflow \
     && install -d -o codexflow -g codexflow -m 0700 /var/lib/codexflow
 COPY --from=build /venv /venv
 WORKDIR /app
 COPY . .
-# Static files belong to the image, not to a start. The values exist for this one command only.
+# Static files are collected at build time, not at start. The values are used by this command only.
 RUN CFX_HOME=/tmp/build DATABASE_URL=postgres://build REDIS_URL=redis://build LITELLM_URL=http://build \
     AUTH_SECRET=used-for-nothing-but-this-one-command HASH_SALT=used-for-nothing-but-this-one-command \
     python manage.py collectstatic --noinput --verbosity 0 \
     && rm -rf /tmp/build
 USER 10001
-# The journal, and exported files for a day: the only state outside PostgreSQL and Valkey.
+# The journal, and export files for a day: the only state outside PostgreSQL and Valkey.
 VOLUME /var/lib/codexflow
 EXPOSE 8000
-# Longer than the gateway's drain (CFX_DRAIN_GRACE_S) must be what the platform waits after SIGTERM.
+# The platform's timeout after SIGTERM must be longer than the gateway's shutdown (CFX_DRAIN_GRACE_S).
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["/app/docker/entrypoint.sh"]
 CMD ["web"]

@@ -1,4 +1,4 @@
-# Everything a developer runs. `make run` needs Python 3.11 or newer and make; the rest it installs into .venv.
+# Commands for developers. `make run` needs Python 3.11 or newer and make; it installs the rest into .venv.
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := run
@@ -9,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PY := $(BIN)/python
 REQUIREMENTS := base embedded dev
-# Further words for pytest: make test ARGS="-k chat -x"
+# Further arguments for pytest: make test ARGS="-k chat -x"
 ARGS ?=
 KILLS ?= 40
 BODIES ?= 10000
@@ -23,7 +23,7 @@ CLIENTS_ARGS ?=
 NIGHTLY_ARGS ?=
 
 # Install pinned, hashed requirements into an environment: $(call install,environment,files...)
-# uv takes seconds; pip, which also knows the machine's own index settings, is there for when uv cannot reach its index.
+# uv takes seconds; pip, which also reads the machine's own index settings, is the fallback if uv cannot reach its index.
 define install
 	$(BIN)/uv pip install --quiet --python $(1)/bin/python --require-hashes $(foreach file,$(2),-r $(file)) \
 	|| { echo "uv could not install; trying pip" >&2; \
@@ -32,15 +32,15 @@ endef
 
 .PHONY: run smoke check test chaos chaos-nightly nightly fuzz soak timing clients bench bench-compare format lock clean versions css check-css messages chromium curl screenshots
 
-# Start everything on this machine; Ctrl-C ends it. PORT, CFX_HOME, DATABASE_URL, REDIS_URL, LITELLM_URL are honoured.
+# Start everything on this machine; Ctrl-C stops it. Uses PORT, CFX_HOME, DATABASE_URL, REDIS_URL and LITELLM_URL if set.
 run: $(VENV)/.run
 	exec $(PY) manage.py up
 
-# The promise of `make run`, tried: start, first call, its row, end. Needs only what `make run` installs.
+# Smoke test of `make run`: start, first call, its row, stop. Needs only what `make run` installs.
 smoke: $(VENV)/.run
 	$(PY) -m codexflow.dev.smoke
 
-# Style, types, import directions, migrations and settings.
+# Style, types, import contracts, migrations and system checks.
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -49,61 +49,61 @@ check: $(VENV)/.dev
 	$(PY) manage.py makemigrations --check --dry-run
 	$(PY) manage.py check
 
-# Every test, on real PostgreSQL and Valkey. Without the LiteLLM environment, Chromium or curl their suites are left out,
-# and named; with CI=true they are installed first and nothing is left out. SEED=7 repeats what Hypothesis, chaos and fuzz drew.
+# Every test, on real PostgreSQL and Valkey. Without the LiteLLM environment, Chromium or curl, their suites are skipped and
+# reported; with CI=true they are installed first. SEED=7 repeats the random choices of Hypothesis, chaos and fuzz.
 test: $(VENV)/.dev $(if $(filter true,$(CI)),litellm-env chromium curl)
 	$(PY) -m pytest -n 2 --dist loadgroup $(if $(SEED),--hypothesis-seed=$(SEED)) $(ARGS)
 
-# Kill processes of a whole house at random, then audit every ledger: make chaos KILLS=500 SEED=7
+# Kill random processes of a complete stack under load, then audit the ledger: make chaos KILLS=500 SEED=7
 chaos: $(VENV)/.dev
 	$(PY) -m tests.chaos --kills $(KILLS) $(if $(SEED),--seed $(SEED)) $(CHAOS_ARGS)
 
-# The long form, for the night (about an hour): 500 kills; the same losses with the end of Valkey's file and with all of
-# it taken away; PostgreSQL away for ten simulated minutes; and each guard of the books taken away once.
+# The long form of chaos (about an hour): 500 kills; kills with Valkey's file cut at its end and emptied; PostgreSQL down
+# for ten simulated minutes; and each guard of the ledger removed once.
 chaos-nightly: $(VENV)/.dev
 	$(PY) -m tests.chaos --kills 500 $(if $(SEED),--seed $(SEED)) $(CHAOS_ARGS)
 	$(PY) -m tests.chaos --kills 60 --cut-tail --empty-once $(if $(SEED),--seed $(SEED)) $(CHAOS_ARGS)
 	$(PY) -m tests.chaos --kills 10 --postgres-down-s 600 $(if $(SEED),--seed $(SEED)) $(CHAOS_ARGS)
 	$(PY) -m tests.chaos.guards
 
-# All that is too long for CI, one suite after the other (hours): long chaos, clients, fuzz, soak, ten times the Hypothesis
-# examples, every page in a browser, timing. Logs and a summary in artifacts/nightly/. Some of them, repeated:
+# Every suite that is too long for CI, one after the other (hours): long chaos, clients, fuzz, soak, ten times the Hypothesis
+# examples, every page in a browser, timing. Logs and a summary in artifacts/nightly/. To repeat some of them:
 # make nightly NIGHTLY_ARGS="--only chaos,fuzz --seed 7"
 nightly: $(VENV)/.dev
 	$(PY) -m tests.nightly $(if $(SEED),--seed $(SEED)) $(NIGHTLY_ARGS)
 
-# Broken bodies on every surface (minutes): make fuzz BODIES=10000 SEED=7
+# Malformed bodies on every surface (minutes): make fuzz BODIES=10000 SEED=7
 fuzz: $(VENV)/.dev
 	$(PY) -m tests.fuzz --bodies $(BODIES) $(if $(SEED),--seed $(SEED))
 
-# A steady mixed load, and the gateway's memory and files over time: make soak MINUTES=20
+# Memory and open files of the gateway under a steady mixed load: make soak MINUTES=20
 soak: $(VENV)/.dev
 	$(PY) -m tests.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
-# Whether the time of a refusal tells which keys exist. Wants a quiet machine.
+# Timing attack: does the duration of a refusal reveal which keys exist? Needs an idle machine.
 timing: $(VENV)/.dev
 	$(PY) -m tests.timing
 
-# Real SDKs and coding agents against a whole house, each streaming and running a tool (minutes; needs npm; about 3 GB
-# in .clients/). One of them: make clients CLIENTS_ARGS='--only codex'
+# Real SDKs and coding agents against a complete installation, each streaming and running a tool (minutes; needs npm; about
+# 3 GB in .clients/). To run one of them: make clients CLIENTS_ARGS='--only codex'
 clients: $(VENV)/.dev
 	$(PY) -m tests.clients $(CLIENTS_ARGS)
 
-# Cost and latency against nginx and LiteLLM on one upstream (minutes); see bench/README.md. A look: BENCH_ARGS=--quick
+# Cost and latency against nginx and LiteLLM on one upstream (minutes); see bench/README.md. Smoke test: BENCH_ARGS=--quick
 bench: $(VENV)/.dev litellm-env
 	$(PY) -m bench $(BENCH_ARGS)
 
 # CPU of this tree against an older commit, interleaved (about 5 minutes): make bench-compare BASE=main~1 [BOUND=1.02]
-# Fails only when the whole 95 % interval of the ratio lies above BOUND; see bench/README.md.
+# Fails only if the whole 95 % interval of the ratio is above BOUND; see bench/README.md.
 bench-compare: $(VENV)/.dev
-	@test -n "$(BASE)" || { echo "Say against which commit: make bench-compare BASE=main~1" >&2; exit 2; }
+	@test -n "$(BASE)" || { echo "Set the commit to compare with: make bench-compare BASE=main~1" >&2; exit 2; }
 	$(PY) -m bench.compare $(BASE) --bound $(BOUND) $(BENCH_ARGS)
 
-# Build static/css/app.css, which is committed. Needs Node; nothing else here does.
+# Build static/css/app.css, which is committed. Needs Node.
 css: frontend/node_modules
 	cd frontend && npm run --silent css
 
-# The committed style is what a build gives. Where npm is missing this cannot be told.
+# Compare the committed stylesheet with a build; skipped without npm.
 check-css:
 	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory check-css-with-npm; \
 	else echo "npm is not installed: static/css/app.css was not compared with a build"; fi
@@ -112,30 +112,31 @@ check-css-with-npm: frontend/node_modules
 	cd frontend && npx --no-install tailwindcss --input app.css --output /tmp/cfx-app.css --minify 2>/dev/null
 	cmp /tmp/cfx-app.css static/css/app.css && rm /tmp/cfx-app.css
 
-# Not `npm ci`: it insists on packages of other platforms, which not every registry has. Versions and hashes are the lock's.
+# Not `npm ci`, which requires packages of other platforms that not every registry has. The lock file pins versions and
+# hashes.
 frontend/node_modules: frontend/package-lock.json
 	cd frontend && npm install --silent --no-save
 	touch $@
 
-# Collect the texts of pages for translation. Needs gettext. Then edit locale/tr and run it again to compile.
+# Collect translatable texts. Needs gettext. Then edit locale/tr and run it again to compile.
 LANGUAGES := $(patsubst locale/%/LC_MESSAGES,%,$(wildcard locale/*/LC_MESSAGES))
 messages: $(VENV)/.dev
 	$(PY) manage.py makemessages $(LANGUAGES:%=--locale %) --no-location --no-wrap --no-obsolete --ignore 'frontend/*' --ignore staticfiles --ignore '.venv*'
 	$(PY) -c "import pathlib, polib; [polib.pofile(str(path)).save_as_mofile(str(path.with_suffix('.mo'))) for path in pathlib.Path('locale').rglob('*.po')]"
 
-# What tests the agent doctor, where it is missing.
+# Install curl, which tests the agent doctor, if it is missing.
 curl:
 	@command -v curl >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends curl >/dev/null; }
 
-# The browser of the browser tests, where it is missing.
+# Install the browser of the browser tests if it is missing.
 chromium:
 	@test -x /usr/bin/chromium || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null; }
 
-# Pictures of the main pages into artifacts/: light and dark, large and small, both languages. ARGS=--readme renews docs/images.
+# Screenshots of the main pages in artifacts/: both themes, both languages, desktop and phone. ARGS=--readme renews docs/images.
 screenshots: $(VENV)/.dev
 	$(PY) -m tests.support.pictures $(ARGS)
 
-# Put imports and layout in order.
+# Sort imports and format code.
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix --quiet . || true
 	$(BIN)/ruff format .
@@ -147,12 +148,12 @@ lock: $(VENV)/.tools
 	        --python-version 3.11 requirements/$$name.in -o requirements/$$name.txt; \
 	done
 
-# Remove what can be made again. The data under .codexflow stays.
+# Remove everything that can be rebuilt. Data in .codexflow is kept.
 clean:
 	rm -rf $(VENV) $(LITELLM_VENV) .clients .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache staticfiles build
 	find . -name __pycache__ -type d -not -path './.codexflow/*' -prune -exec rm -rf {} +
 
-# What runs here, for reports.
+# Print the versions of tools, for bug reports.
 versions: $(VENV)/.dev
 	$(PY) --version
 	$(BIN)/uv --version
@@ -160,7 +161,7 @@ versions: $(VENV)/.dev
 	$(BIN)/ruff --version
 	$(BIN)/mypy --version
 
-# The stamps below make later runs instant; a changed requirements file renews its environment.
+# Stamp files: later runs are instant, and a changed requirements file updates its environment.
 $(VENV)/.tools: requirements/tools.txt
 	@command -v $(PYTHON) >/dev/null || { echo "CodexFlow needs Python 3.11 or newer; $(PYTHON) was not found. Set PYTHON." >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("CodexFlow needs Python 3.11 or newer; $(PYTHON) is " + sys.version.split()[0] + ". Set PYTHON, as in: make run PYTHON=python3.12")'

@@ -1,4 +1,4 @@
-"""The append-only trail of who did what."""
+"""Audit log: the append-only record of actions, their actors and their targets."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,12 +12,12 @@ from codexflow.lib.addresses import plain_address
 
 
 def labels() -> dict[str, str | Promise]:
-    """What pages call each action, from `audit_actions` of every app; an action that is missing is shown as written."""
+    """Labels of actions, from `audit_actions` of every app; an action without a label is shown unchanged."""
     return _declared("audit_actions")
 
 
 def areas() -> dict[str, str | Promise]:
-    """Beginnings of actions that the trail can be filtered by, from `audit_areas` of every app."""
+    """Prefixes of actions to filter the audit log by, from `audit_areas` of every app."""
     return _declared("audit_areas")
 
 
@@ -26,7 +26,7 @@ def _declared(attribute: str) -> dict[str, str | Promise]:
 
 
 def acting(request: HttpRequest) -> dict[str, Any]:
-    """Who acts, for an entry: `actor` and `address`."""
+    """Return the `actor` and `address` of a request, as arguments of `record`."""
     return {
         "actor": request.user if isinstance(request.user, User) else None,
         "address": request.META.get("REMOTE_ADDR") or None,
@@ -43,9 +43,9 @@ def record(
     address: str | None = None,
     **facts: Any,
 ) -> AuditEntry:
-    """Write one entry, in the transaction of the deed itself.
+    """Write one entry, in the same transaction as the action itself.
 
-    `facts` never hold secrets, prompts or people's names and addresses: those stand in rows that can be emptied.
+    `facts` never contain secrets, prompts or personal data: entries are permanent, and personal data must be deletable.
     """
     return AuditEntry.objects.create(
         action=action,
@@ -62,7 +62,7 @@ def record(
 def trail_of(
     organization: Organization, *, area: str = "", actor_id: int | None = None, before: int | None = None, limit: int
 ) -> list[AuditEntry]:
-    """The newest entries of an organization's trail that are older than entry `before`."""
+    """Newest entries of an organization's audit log, older than entry `before`."""
     entries = AuditEntry.objects.filter(organization=organization).select_related("actor")
     if area:
         entries = entries.filter(action__startswith=f"{area}.")
@@ -74,7 +74,7 @@ def trail_of(
 
 
 def names_of(entries: Sequence[AuditEntry]) -> dict[tuple[str, str], str]:
-    """What the people and invitations among the objects are called now, by kind and id. Two queries at most."""
+    """Current names of users and invitations among the targets, by kind and id. At most two queries."""
     ids: dict[str, set[str]] = {"user": set(), "invitation": set()}
     for entry in entries:
         if entry.object_kind in ids:

@@ -34,7 +34,7 @@ from codexflow.lib.errors import NotFound
 from codexflow.lib.exchange import send_json, send_response
 from codexflow.lib.redis import SHARDS, async_client
 from logs.litellm import stream
-from logs.litellm.daily import kept_totals
+from logs.litellm.daily import stored_totals
 from logs.models import DayReconciled, DeadLetter, SyncRun, UnmatchedReport
 from logs.pipeline import partitions
 from routing.upstream.breaker_store import key_of
@@ -246,7 +246,7 @@ def _reconciliation_samples() -> Iterator[Sample]:
         return
     yield Sample("reconciliation_age_seconds", (clock.now() - last.compared_at).total_seconds())
     for days in WINDOWS_DAYS:
-        totals = kept_totals(days=days)
+        totals = stored_totals(days=days)
         if totals is None:
             continue
         for result in ("matched", "missing_here", "missing_there", "past_gateway", "differing"):

@@ -1,4 +1,4 @@
-"""Operators' pages of plans and money."""
+"""Admin pages of plans, accounts and the ledger."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ from codexflow.lib.money import format_usd
 
 @admin.register(Plan, site=site)
 class PlanAdmin(AuditedAdmin):
-    """A changed plan changes what is allowed from now on; what was charged stays."""
+    """Plans. A change applies from now on; past charges stay."""
 
     list_display = (
         "name",
@@ -42,7 +42,7 @@ class PlanAdmin(AuditedAdmin):
 
 @admin.register(Account, site=site)
 class AccountAdmin(AuditedAdmin):
-    """Plan and budgets may be changed; the money is the sum of the ledger."""
+    """Accounts. Plan and budgets are editable; credit and spent are sums of the ledger."""
 
     list_display = ("organization", "plan", "credit", "spent", "opened_at")
     list_filter = ("plan",)

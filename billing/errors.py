@@ -1,4 +1,4 @@
-"""What the limiter answers when it refuses."""
+"""Errors of the limiter."""
 
 from http import HTTPStatus
 
@@ -55,4 +55,4 @@ class LimiterUnavailable(AppError):
 
 
 class LimiterAway(LimiterUnavailable):
-    """Redis itself does not answer: what has no hard budget may go on within bounds (billing.limiter.fallback)."""
+    """Redis does not respond: calls without a hard budget may go on within bounds (billing.limiter.fallback)."""

@@ -1,12 +1,12 @@
-"""How a month will end if it goes on as it went. Pure."""
+"""Forecast of a month's spend from its average so far. Pure."""
 
 from calendar import monthrange
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 DAY_S = 86_400
-# Before that a month says nothing about itself.
-LEAST_S = 6 * 3600
+# A younger month has no forecast.
+MIN_ELAPSED_S = 6 * 3600
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,12 +18,13 @@ class Forecast:
 
 
 def forecast(*, spent_nanos: int, available_nanos: int, now: datetime) -> Forecast:
-    """From what the present UTC month has spent so far, by its average pace."""
-    here = now.astimezone(UTC)
-    start = here.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
-    gone_s = int((here - start).total_seconds())
-    whole_s = monthrange(here.year, here.month)[1] * DAY_S
-    if gone_s < LEAST_S:
+    """Forecast the present UTC month from its average pace so far."""
+    now = now.astimezone(UTC)
+    start = now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    elapsed_s = int((now - start).total_seconds())
+    month_s = monthrange(now.year, now.month)[1] * DAY_S
+    if elapsed_s < MIN_ELAPSED_S:
         return Forecast(None, None)
-    days_left = available_nanos * gone_s // (spent_nanos * DAY_S) if spent_nanos > 0 and available_nanos > 0 else None
-    return Forecast(spent_nanos * whole_s // gone_s, days_left)
+    is_shrinking = spent_nanos > 0 and available_nanos > 0
+    days_left = available_nanos * elapsed_s // (spent_nanos * DAY_S) if is_shrinking else None
+    return Forecast(spent_nanos * month_s // elapsed_s, days_left)

@@ -1,4 +1,4 @@
-"""What an organization decides about its money."""
+"""Forms of an organization's budgets."""
 
 from decimal import Decimal
 from typing import Any
@@ -13,22 +13,22 @@ from codexflow.lib.money import NANOS_PER_USD, parse_usd
 
 
 class UsdField(forms.DecimalField):
-    """An amount that may be left out."""
+    """Optional amount in USD."""
 
     def __init__(self, **kwargs: Any) -> None:
-        least = MinValueValidator(Decimal("0.01"))
-        super().__init__(required=False, max_digits=15, decimal_places=9, validators=[least], **kwargs)
+        minimum = MinValueValidator(Decimal("0.01"))
+        super().__init__(required=False, max_digits=15, decimal_places=9, validators=[minimum], **kwargs)
 
 
 class BudgetsForm(forms.Form):
-    """Budgets of the UTC day and month in USD; empty is none."""
+    """Budgets of the UTC day and month in USD; an empty field is no budget."""
 
     day_usd = UsdField(label=_("Budget a day (USD)"))
     month_usd = UsdField(label=_("Budget a month (USD)"))
 
     def __init__(self, posted: QueryDict | None, *, account: Account) -> None:
-        known = {"day_usd": _usd(account.budget_day_nanos), "month_usd": _usd(account.budget_month_nanos)}
-        super().__init__(posted, initial=known)
+        initial = {"day_usd": _usd(account.budget_day_nanos), "month_usd": _usd(account.budget_month_nanos)}
+        super().__init__(posted, initial=initial)
 
     def nanos(self, name: str) -> int | None:
         """The field's amount, once the form is valid."""
@@ -37,5 +37,5 @@ class BudgetsForm(forms.Form):
 
 
 def _usd(nanos: int | None) -> str:
-    """Without digits that say nothing, and none lost."""
+    """USD without trailing zeros, exact."""
     return "" if nanos is None else f"{(Decimal(nanos) / NANOS_PER_USD).normalize():f}"

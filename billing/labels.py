@@ -1,4 +1,4 @@
-"""What pages call the classes of tokens that have a price each (`billing.pricing.classes`)."""
+"""Labels of the token classes that have a price each (`billing.pricing.tokens_by_class`)."""
 
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _

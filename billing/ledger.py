@@ -27,8 +27,8 @@ class Charge:
     """Cost of one request, or the difference that a better usage report makes to it.
 
     `revision` numbers the charges of a request from 1; the database refuses the same number twice. `day` is the UTC day
-    of admission. `amount_nanos` may be negative. `is_correction` is False for the first charge, which also counts the
-    request.
+    of admission. `amount_nanos` may be negative. `hold_nanos` is the call's hold (column `held_nanos`). `is_correction`
+    is False for the first charge, which also counts the request.
     """
 
     organization_id: UUID
@@ -37,7 +37,7 @@ class Charge:
     revision: int
     day: date
     amount_nanos: int
-    held_nanos: int
+    hold_nanos: int
     is_correction: bool
 
 
@@ -178,7 +178,7 @@ def _entry(charge: Charge, booked: date) -> dict[str, Any]:
         "organization_id": charge.organization_id,
         "kind": kind.value,
         "amount_nanos": -charge.amount_nanos,
-        "held_nanos": charge.held_nanos,
+        "held_nanos": charge.hold_nanos,
         "request_id": charge.request_id,
         "revision": charge.revision,
         "key_id": charge.key_id,

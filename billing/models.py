@@ -10,10 +10,10 @@ from codexflow.lib.clock import now
 
 
 class Plan(models.Model):
-    """What an organization may use and what it pays. Editing a plan never rewrites history."""
+    """Limits and prices of an organization. Editing a plan never changes past charges."""
 
     class LimiterFail(models.TextChoices):
-        """What happens to calls without a hard budget while Redis is away; those with one are always refused."""
+        """Calls without a hard budget while Redis is away. Those with one are always refused."""
 
         BOUNDED = "bounded", _("Goes on within bounds")
         CLOSED = "closed", _("Refuses")
@@ -66,10 +66,10 @@ class Account(models.Model):
     plan = models.ForeignKey(Plan, on_delete=models.PROTECT, related_name="accounts")
     credit_nanos = models.BigIntegerField(_("credit (nano-USD)"), default=0)
     spent_nanos = models.BigIntegerField(_("spent (nano-USD)"), default=0)
-    # Hard stops the organization sets itself, beside its credit; None: none.
+    # Hard limits that the organization sets itself, beside its credit; None: none.
     budget_day_nanos = models.PositiveBigIntegerField(_("budget a day (nano-USD)"), null=True, blank=True)
     budget_month_nanos = models.PositiveBigIntegerField(_("budget a month (nano-USD)"), null=True, blank=True)
-    # Calls made straight at LiteLLM with a mapped key are logged and counted; whether they cost is decided here.
+    # Calls past the gateway, with a mapped LiteLLM key, are logged and counted; if true, they are charged as well.
     charges_direct_traffic = models.BooleanField(_("charges traffic past the gateway"), default=False, db_default=False)
     opened_at = models.DateTimeField(_("opened"), default=now, editable=False)
 
@@ -87,10 +87,10 @@ class Account(models.Model):
 
 
 class LedgerEntry(models.Model):
-    """One line of the money trail. Never changed, never deleted (a trigger refuses): corrections are new lines.
+    """One entry of the append-only ledger. A trigger refuses changes and deletions: corrections are new entries.
 
-    A request's lines are numbered by `revision`; the database refuses a second line with the same number,
-    so that no replay can charge twice.
+    A request's entries are numbered by `revision`; the database refuses a second entry with the same number, so that
+    no replay can charge twice.
     """
 
     class Kind(models.TextChoices):
@@ -105,14 +105,14 @@ class LedgerEntry(models.Model):
     kind = models.CharField(_("kind"), max_length=12, choices=Kind.choices)
     # Positive adds credit, negative is usage.
     amount_nanos = models.BigIntegerField(_("amount (nano-USD)"))
-    # What was set aside at admission, for "why was I charged".
+    # The call's hold at admission, to explain the charge.
     held_nanos = models.BigIntegerField(_("held (nano-USD)"), default=0)
     # Not foreign keys: log partitions are dropped long before the ledger may be.
     request_id = models.UUIDField(_("request"), null=True)
     revision = models.PositiveSmallIntegerField(_("revision"), default=1)
     key_id = models.UUIDField(_("key"), null=True)
     day = models.DateField(_("day (UTC)"))
-    # Natural key of entries that no request made, e.g. "opening": makes them idempotent.
+    # Natural key of entries that are not of a request, e.g. "opening": makes them idempotent.
     reference = models.CharField(_("reference"), max_length=80, blank=True)
     note = models.CharField(_("note"), max_length=200, blank=True)
     created_at = models.DateTimeField(_("created"), default=now, editable=False)

@@ -1,4 +1,4 @@
-"""What an organization and a key may use: limits as plain values. Pure."""
+"""Limits of organizations and keys, as plain values. Pure."""
 
 from dataclasses import dataclass, field
 from struct import Struct
@@ -19,7 +19,7 @@ class Limits:
     day_budget_nanos: int = UNLIMITED
     month_budget_nanos: int = UNLIMITED
 
-    # The same in the order of admit.lua and in one piece: worked out once, sent with every call.
+    # All of them packed in the order of admit.lua: computed once, sent with every call.
     packed: bytes = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -40,7 +40,7 @@ class Limits:
 
 
 def tighter(a: int, b: int) -> int:
-    """The stricter of two limits, where -1 is none."""
+    """Stricter of two limits, where -1 is none."""
     if a < 0:
         return b
     return a if b < 0 else min(a, b)

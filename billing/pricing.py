@@ -1,4 +1,4 @@
-"""Usage times frozen rates gives nanos. Pure."""
+"""Price of a call: its usage times frozen rates, in nanos. Pure."""
 
 from msgspec import Struct
 
@@ -12,8 +12,8 @@ BASIS_POINTS = 10_000
 class Usage(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Tokens of one call.
 
-    `cached_tokens` and `cache_write_tokens` are parts of the prompt: what the provider's cache served, and what it took
-    in, of which `cache_write_1h_tokens` for an hour. `reasoning_tokens` are part of the completion.
+    `cached_tokens` and `cache_write_tokens` are parts of the prompt: those read from the provider's cache, and those
+    written to it, of which `cache_write_1h_tokens` for an hour. `reasoning_tokens` are part of the completion.
     """
 
     prompt_tokens: int = 0
@@ -29,9 +29,9 @@ class Usage(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class FrozenRates(Struct, frozen=True, kw_only=True):
-    """A price as it stood at admission: nanos per million tokens, and the plan's margin in basis points.
+    """Price at admission: nanos per million tokens, and the plan's margin in basis points.
 
-    Without a price of their own, as in events of before there was one, tokens written to a cache cost as other input.
+    Without a price of their own, as in older events, tokens written to a cache cost the same as other input.
     """
 
     input_nanos: int
@@ -43,7 +43,7 @@ class FrozenRates(Struct, frozen=True, kw_only=True):
 
 
 def frozen(price: Rates, *, margin_bp: int = 0) -> FrozenRates:
-    """A price of the catalogue as it stands now."""
+    """Freeze a price of the catalogue."""
     return FrozenRates(
         input_nanos=price.input_nanos,
         cached_nanos=price.cached_nanos,
@@ -54,8 +54,8 @@ def frozen(price: Rates, *, margin_bp: int = 0) -> FrozenRates:
     )
 
 
-def classes(usage: Usage, rates: FrozenRates) -> tuple[tuple[str, int, int], ...]:
-    """The classes of tokens as (kind, tokens, nanos per million): every token is in exactly one."""
+def tokens_by_class(usage: Usage, rates: FrozenRates) -> tuple[tuple[str, int, int], ...]:
+    """Split usage into classes as (kind, tokens, nanos per million). Every token is in exactly one."""
     cached = min(usage.cached_tokens, usage.prompt_tokens)
     written = min(usage.cache_write_tokens, usage.prompt_tokens - cached)
     for_an_hour = min(usage.cache_write_1h_tokens, written)
@@ -70,9 +70,9 @@ def classes(usage: Usage, rates: FrozenRates) -> tuple[tuple[str, int, int], ...
 
 
 def cost_nanos(usage: Usage, rates: FrozenRates) -> int:
-    """What the customer pays, in nanos. Rounded once, at the end, half to even."""
+    """Cost for the customer, in nanos. Rounded once, at the end, half to even."""
     if usage.cached_tokens or usage.cache_write_tokens:
-        millionths = sum([tokens * rate for _, tokens, rate in classes(usage, rates)])
-    else:  # the same, sooner: every call asks several times
+        millionths = sum([tokens * rate for _, tokens, rate in tokens_by_class(usage, rates)])
+    else:  # a fast path with the same result: it runs several times a call
         millionths = usage.prompt_tokens * rates.input_nanos + usage.completion_tokens * rates.output_nanos
     return round_div(millionths * (BASIS_POINTS + rates.margin_bp), TOKENS_PER_RATE * BASIS_POINTS)

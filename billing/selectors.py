@@ -78,8 +78,13 @@ def account_of(organization: Organization) -> Account:
     return Account.objects.select_related("plan").get(organization=organization)
 
 
+def retention_days_of(organization: Organization) -> int:
+    """Days back that its plan shows requests."""
+    return account_of(organization).plan.log_retention_days
+
+
 def seats_of(organization: Organization) -> int:
-    """How many people its plan allows."""
+    """Number of members that its plan allows."""
     return account_of(organization).plan.seats
 
 
@@ -102,14 +107,14 @@ def spend_of(organization: Organization, first: date, last: date) -> Period:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeySpend:
-    """What one key did this month, and the last day (UTC) on which it did anything."""
+    """Spend of one key this month, and the last day (UTC) of its use."""
 
     month_nanos: int
     last_day: date
 
 
 def spend_by_key(organization: Organization, month: date) -> dict[UUID, KeySpend]:
-    """Of the organization's keys that were ever used."""
+    """Spend by key, of the organization's keys that were ever used."""
     rows = (
         SpendDaily.objects.filter(organization=organization)
         .values_list("key_id")
@@ -127,7 +132,7 @@ def ledger_of(organization: Organization, *, before: int | None, limit: int) -> 
 
 
 def ledger_of_request(organization: Organization, request_id: UUID) -> list[LedgerEntry]:
-    """Why a request was charged: its entries, the first one first."""
+    """Entries of a request, the first one first."""
     return list(LedgerEntry.objects.filter(organization=organization, request_id=request_id).order_by("revision"))
 
 

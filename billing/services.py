@@ -1,4 +1,4 @@
-"""Verbs on plans and accounts. Money itself moves in `billing.ledger` only."""
+"""Services of plans and accounts. Money itself moves in `billing.ledger` only."""
 
 from typing import Any
 
@@ -49,14 +49,14 @@ def seed_plans() -> list[Plan]:
 def open_account(organization: Organization, *, plan: str = DEFAULT_PLAN) -> Account:
     """Open the account of a new organization with its plan's included credit. One transaction, idempotent.
 
-    Every organization gets its account when it is made (`accounts.signals.organization_created`). What a plan gives
-    away without a price is given once to a person, however many organizations they make.
+    Every organization gets its account when it is made (`accounts.signals.organization_created`). The credit
+    of a free plan is granted once per user, however many organizations they create.
     """
     with transaction.atomic():
         chosen = _plan(plan)
         account, is_new = Account.objects.get_or_create(organization=organization, defaults={"plan": chosen})
-        is_gift = chosen.price_month_nanos == 0 and chosen.is_public
-        if is_new and chosen.included_credit_nanos and not (is_gift and _had_gift(organization)):
+        is_free_credit = chosen.price_month_nanos == 0 and chosen.is_public
+        if is_new and chosen.included_credit_nanos and not (is_free_credit and _had_free_credit(organization)):
             post_credit(
                 organization,
                 chosen.included_credit_nanos,
@@ -76,8 +76,8 @@ def _plan(slug: str) -> Plan:
     return found or Plan.objects.get(slug=slug)
 
 
-def _had_gift(organization: Organization) -> bool:
-    """Whether whoever made the organization was given credit before. Waits for others of theirs being opened."""
+def _had_free_credit(organization: Organization) -> bool:
+    """Return whether the organization's creator was granted opening credit before. Locks the creator's row."""
     if organization.created_by_id is None:
         return False
     User.objects.select_for_update(no_key=True).get(pk=organization.created_by_id)
@@ -96,7 +96,7 @@ def set_budgets(
 ) -> Account:
     """Give the organization budgets of the UTC day and month, or none, in one transaction with the audit entry.
 
-    They hold from the next call on: every gateway process hears of them.
+    They apply from the next call on: every gateway process is notified.
     """
     with transaction.atomic():
         account = Account.objects.select_for_update().get(organization=organization)
@@ -117,14 +117,14 @@ def set_budgets(
 
 
 def limits_of(account: Account) -> Limits:
-    """What the organization may use: its plan's values, or the catalogue's where the plan has none."""
+    """Limits of an organization: its plan's values, or the catalogue's where the plan has none."""
     plan, defaults = account.plan, directory.in_force()
     return Limits(
         daily_requests=_or(plan.daily_requests, defaults.daily_requests),
         rpm=plan.rpm,
         tpm=plan.tpm,
         concurrent_streams=_or(plan.concurrent_streams, defaults.concurrent_streams),
-        # Less than nothing is nothing: a negative limit would be none.
+        # A negative limit would mean none.
         total_budget_nanos=max(0, account.credit_nanos) if plan.has_hard_budget else UNLIMITED,
         day_budget_nanos=_or(account.budget_day_nanos, UNLIMITED),
         month_budget_nanos=_or(account.budget_month_nanos, UNLIMITED),

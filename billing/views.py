@@ -1,4 +1,4 @@
-"""The page of an organization's money."""
+"""Pages of an organization's billing."""
 
 from django.contrib import messages
 from django.http import HttpResponseBase
@@ -20,7 +20,7 @@ PAGE = 25
 @organization_page(Action.SEE_BILLING, section="billing")
 @require_safe
 def billing(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
-    """Plan, balance, this month and the ledger. Billing days and months are UTC's, and the page says so."""
+    """Plan, balance, this month and the ledger. Days and months are UTC's, as the page states."""
     text = request.GET.get("before", "")
     before = int(text) if text.isdecimal() and len(text) < 19 else None
     entries = selectors.ledger_of(tenant.organization, before=before, limit=PAGE + 1)

@@ -23,7 +23,7 @@ from codexflow.bodies import BoundedBodies  # noqa: E402
 from codexflow.lib.asgi import Receive, Scope, Send  # noqa: E402
 from codexflow.settings import ENV  # noqa: E402
 from logs.litellm import webhook as litellm_webhook  # noqa: E402
-from logs.tail.consumer import LiveTail, Nowhere  # noqa: E402
+from logs.tail.consumer import LiveTail, UnknownSocket  # noqa: E402
 from routing.gateway import PREFIXES, gateway  # noqa: E402
 from routing.playground import Playground, is_playground  # noqa: E402
 from routing.runtime import running  # noqa: E402
@@ -32,7 +32,7 @@ pages = BoundedBodies(django_application)
 playground = Playground(gateway)
 # The session authenticates; the consumer authorizes.
 websockets: Any = AuthMiddlewareStack(
-    URLRouter([path("ws/o/<slug:slug>/logs/", LiveTail.as_asgi()), re_path(r"", Nowhere.as_asgi())])
+    URLRouter([path("ws/o/<slug:slug>/logs/", LiveTail.as_asgi()), re_path(r"", UnknownSocket.as_asgi())])
 )
 # Raw applications by their exact path. Each authenticates before it reads a body, and is closed at shutdown.
 RAW: dict[str, Any] = {

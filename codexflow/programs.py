@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from codexflow.env import Env, EnvError
 
-# After the gateway's own shutdown, which ends running streams; uvicorn's timeout merely cuts what is left.
+# Added to the gateway's own shutdown, which ends running streams; uvicorn's timeout only cuts what is left.
 WEB_STOP_MARGIN_S = 5
 PROGRAMS = ("web", "worker", "beat")
 
@@ -21,7 +21,8 @@ def argv_of(name: str, env: Env) -> list[str]:
 
 def _web(env: Env) -> list[str]:
     argv = ["uvicorn", "codexflow.asgi:application", "--host", env.host, "--port", str(env.port)]
-    # Ours is httptools, which refuses smuggled requests that h11 answers; `auto` would hide a failing lifespan hook.
+    # The protocol uses httptools, which refuses smuggled requests that h11 accepts. `--lifespan auto` would hide a
+    # failing hook.
     argv += ["--http", "codexflow.server:Protocol", "--loop", "uvloop", "--lifespan", "on"]
     # Clients send only small filter messages; per-message compression would keep a window for each connection.
     argv += ["--ws", "websockets-sansio", "--ws-max-size", "16384", "--ws-per-message-deflate", "false"]
@@ -59,7 +60,7 @@ def main(argv: Sequence[str]) -> int:
         return 2
     env.home.mkdir(mode=0o700, parents=True, exist_ok=True)  # beat keeps its schedule there
     program = argv_of(argv[0], env)
-    return os.execv(program[0], program)  # noqa: S606 - argv is ours
+    return os.execv(program[0], program)  # noqa: S606 - argv is built here
 
 
 if __name__ == "__main__":

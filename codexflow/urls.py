@@ -12,7 +12,9 @@ from codexflow.lib.admin import site
 from codexflow.pages import account, docs, doctor, legal, reference, status, views
 from keys.api import BudgetsView, KeyRotationView, KeysView, KeyView
 from logs.exports.api import ExportCancelView, ExportDownloadView, ExportsView, ExportView
-from logs.requests.api import ReconciliationView, RequestContentView, RequestsView, RequestView, UsageView
+from logs.litellm.api import ReconciliationView
+from logs.requests.api import RequestContentView, RequestsView, RequestView
+from logs.usage.api import UsageView
 
 # Only the web needs the operators' pages; workers and commands do without.
 admin.autodiscover()

@@ -1,5 +1,5 @@
 #!/bin/sh
-# web | worker | beat | manage COMMAND...: the programs that `manage.py up` runs, one to a container.
+# web | worker | beat | manage COMMAND...: runs one program of `manage.py up` per container.
 set -eu
 case "${1:-web}" in
     web | worker | beat)

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Runs once, on an empty volume. Two databases, each with an owner that is not superuser: ours and LiteLLM's.
+# Runs once, on an empty volume. Creates two databases, CodexFlow's and LiteLLM's, each with an owner that is not superuser.
 set -eu
 psql -v ON_ERROR_STOP=1 --username "$POSTGRES_USER" --dbname postgres \
     -v cfx_password="$CFX_DB_PASSWORD" -v litellm_password="$LITELLM_DB_PASSWORD" <<'SQL'

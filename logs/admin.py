@@ -1,4 +1,4 @@
-"""Operators' pages of requests. Read-only, and never counted."""
+"""Admin pages of requests and LiteLLM reports. Read-only, and without total counts."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ from logs.models import DayReconciled, DeadLetter, RequestLog, SyncRun, Unmatche
 
 @admin.register(RequestLog, site=site)
 class RequestLogAdmin(ReadOnlyAdmin):
-    """Found by the id of a request, an organization or a key: what an index answers."""
+    """Requests, searched by the id of a request, an organization or a key, which have an index."""
 
     list_display = (
         "request_id",
@@ -53,11 +53,11 @@ class RequestLogAdmin(ReadOnlyAdmin):
         term = search_term.strip()
         if not term:
             return queryset, False
-        wanted = parse_id(term)
-        if wanted is None:
+        searched = parse_id(term)
+        if searched is None:
             return queryset.none(), False
         for column in ("request_id", "organization_id", "key_id"):
-            found = queryset.filter(**{column: wanted})
+            found = queryset.filter(**{column: searched})
             if found.exists():
                 return found, False
         return queryset.none(), False
@@ -71,7 +71,7 @@ class DeadLetterAdmin(ReadOnlyAdmin):
 
 
 class MapForm(forms.Form):
-    """Whose calls the chosen reports tell of."""
+    """Key that the chosen reports are mapped to."""
 
     key = forms.CharField(
         label=_("API key"),
@@ -90,7 +90,7 @@ class MapForm(forms.Form):
 
 @admin.register(UnmatchedReport, site=site)
 class UnmatchedReportAdmin(ReadOnlyAdmin):
-    """Calls that LiteLLM saw and nobody here knows."""
+    """Calls that LiteLLM reported and that match nothing here."""
 
     list_display = (
         "received_at",
@@ -137,7 +137,7 @@ class UnmatchedReportAdmin(ReadOnlyAdmin):
 
 @admin.register(SyncRun, site=site)
 class SyncRunAdmin(ReadOnlyAdmin):
-    """What was read from LiteLLM's own log, and what stopped it."""
+    """Runs of the sync from LiteLLM's own log, with their errors."""
 
     list_display = (
         "started_at",
@@ -156,7 +156,7 @@ class SyncRunAdmin(ReadOnlyAdmin):
 
 @admin.register(DayReconciled, site=site)
 class DayReconciledAdmin(ReadOnlyAdmin):
-    """Each day's rows against LiteLLM's reports. A day opens with its models, compared anew."""
+    """Daily reconciliation with LiteLLM's reports. A day's page shows its models, reconciled anew."""
 
     list_display = (
         "day",
@@ -189,7 +189,7 @@ class DayReconciledAdmin(ReadOnlyAdmin):
     ) -> HttpResponse:
         row = self.get_object(request, object_id)
         models = compare(row.day) if row else []
-        found: HttpResponse = super().change_view(
+        response: HttpResponse = super().change_view(
             request, object_id, form_url, {**(extra_context or {}), "models": models}
         )
-        return found
+        return response

@@ -1,4 +1,4 @@
-"""Why an export, or a prompt and its answer, is not to be had."""
+"""Errors of exports and stored content."""
 
 from http import HTTPStatus
 
@@ -6,7 +6,7 @@ from codexflow.lib.errors import AppError
 
 
 class TooManyExports(AppError):
-    """The organization has as many exports waiting and running as it may."""
+    """The organization has its maximum of waiting and running exports."""
 
     code = "too_many_exports"
     status = HTTPStatus.TOO_MANY_REQUESTS
@@ -16,7 +16,7 @@ class TooManyExports(AppError):
 
 
 class ExportNotReady(AppError):
-    """There is no file: not yet, or no longer going to be."""
+    """The export has no file: it is not done, or it failed or was cancelled."""
 
     code = "export_not_ready"
     status = HTTPStatus.CONFLICT
@@ -25,7 +25,7 @@ class ExportNotReady(AppError):
 
 
 class ContentNotKept(AppError):
-    """The request is there, its prompt and answer are not: not wanted, over, or lost on the way."""
+    """The request has no stored content: it was off, has expired, or was lost."""
 
     code = "content_not_kept"
     status = HTTPStatus.NOT_FOUND
@@ -34,7 +34,7 @@ class ContentNotKept(AppError):
 
 
 class ExportExpired(AppError):
-    """The file was there and is not any more."""
+    """The file has expired."""
 
     code = "export_expired"
     status = HTTPStatus.GONE

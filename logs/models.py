@@ -1,8 +1,8 @@
-"""What happened: one row a request, one a try at a model, and the sums of both by hour and day.
+"""Usage: one row per request, one per attempt at a model, their sums by hour and day, and LiteLLM's reports.
 
 `request_log` and `upstream_attempt` are partitioned by day on the UUIDv7 of the request, so the primary key alone keeps
-a request unique over all days. They are created by SQL in the migration; Django only reads the state. Nothing points
-at them with a foreign key, because a partition that something points at cannot be dropped. For Citus both distribute
+a request unique over all days. They are created by SQL in the migration; Django only has their state. No foreign key
+references them, because a referenced partition cannot be dropped. For Citus both distribute
 by organization once that column joins the primary key.
 """
 
@@ -17,24 +17,24 @@ from codexflow.lib.ids import new_id
 from logs.pipeline import rollups
 from logs.pipeline.events import is_estimated
 
-# Stands for "none" in rollup keys: NULL could not be part of a primary key.
-NOBODY = str(rollups.NOBODY)
+# Text of `rollups.NO_KEY`.
+NO_KEY = str(rollups.NO_KEY)
 
 
 class UsageFacts(models.Model):
-    """Columns shared by a request's row and an import's row: tokens by class and what they cost."""
+    """Tokens by class and their cost."""
 
     prompt_tokens = models.IntegerField(default=0)
     cached_tokens = models.IntegerField(default=0)  # part of prompt_tokens
-    # Parts of it, too: what a cache took in, and of that for an hour. NULL in rows of before they were known.
+    # Parts of prompt_tokens, too: tokens written to a cache, and those of them for an hour. NULL in older rows.
     cache_write_tokens = models.IntegerField(null=True)
     cache_write_1h_tokens = models.IntegerField(null=True)
     completion_tokens = models.IntegerField(default=0)
     reasoning_tokens = models.IntegerField(default=0)  # part of completion_tokens
     cost_nanos = models.BigIntegerField(default=0)
     upstream_cost_nanos = models.BigIntegerField(null=True)
-    # How the numbers are known: 40 the provider's usage seen by the gateway, 30 LiteLLM's log, 20 the gateway's own
-    # count, 10 a heartbeat's progress, 0 nothing.
+    # Source of the numbers: 40 the provider's usage seen by the gateway, 30 LiteLLM's log, 20 the gateway's own count,
+    # 10 a heartbeat's progress, 0 nothing.
     usage_rank = models.SmallIntegerField(default=0)
 
     class Meta:
@@ -106,7 +106,7 @@ class UpstreamAttempt(models.Model):
     request_id = models.UUIDField()
     n = models.SmallIntegerField()
     model = models.TextField()
-    # HTTP status of the upstream's answer; 0 when there was none.
+    # HTTP status of the upstream's response; 0 when there was none.
     status = models.SmallIntegerField()
     error_code = models.TextField(default="")
     started_offset_ms = models.IntegerField()  # from the request's start
@@ -136,7 +136,7 @@ class UpstreamAttempt(models.Model):
 
     @property
     def call_id(self) -> str:
-        """What LiteLLM knows the attempt by."""
+        """Call id of the attempt at LiteLLM."""
         return f"{self.request_id}.{self.n}"
 
 
@@ -175,7 +175,7 @@ class UsageHourly(Rollup):
         db_table = "usage_hourly"
         verbose_name = _("hourly usage")
         verbose_name_plural = _("hourly usage")
-        # For whoever reads an hour of everybody.
+        # For queries over all organizations.
         indexes = [models.Index(fields=["hour"], name="usage_hourly_hour")]
 
     @override
@@ -201,9 +201,9 @@ class UsageDaily(Rollup):
 
 
 class ReportIdentity(models.Model):
-    """By which request a call that LiteLLM reported, and our gateway did not name, is known here.
+    """Request of a call that LiteLLM reported without a call id of the gateway's, by a digest of its identity.
 
-    The same call comes again from other sources and days later; its digest finds what was made of it.
+    The same call is reported again by other sources and days later; its digest finds its request.
     """
 
     digest = models.UUIDField(primary_key=True)
@@ -220,9 +220,9 @@ class ReportIdentity(models.Model):
 
 
 class UnmatchedReport(models.Model):
-    """A call that LiteLLM reported and nobody here knows, or not yet. Never charged, never counted.
+    """A call that LiteLLM reported and that matches no request, key or user here, or not yet. Not charged, not counted.
 
-    Forgotten after CFX_UNMATCHED_DAYS.
+    Deleted after CFX_UNMATCHED_DAYS.
     """
 
     class State(models.TextChoices):
@@ -241,7 +241,7 @@ class UnmatchedReport(models.Model):
     source = models.CharField(_("source"), max_length=10, choices=RequestLog.Source.choices)
     received_at = models.DateTimeField(_("received"), default=now)
     started_at = models.DateTimeField(_("started"), db_index=True)
-    # What LiteLLM knows the call and its key by: ids and digests, never a key.
+    # LiteLLM's ids of the call and its key: ids and digests, never a key.
     call = models.CharField(_("call"), max_length=220)
     litellm_key = models.CharField(_("LiteLLM key id"), max_length=128, blank=True)
     model = models.CharField(_("model"), max_length=200, blank=True)
@@ -261,20 +261,20 @@ class UnmatchedReport(models.Model):
 
 
 class SyncRun(models.Model):
-    """One reading of LiteLLM's own log."""
+    """One sync of a window of LiteLLM's own log."""
 
     started_at = models.DateTimeField(_("started"), default=now)
     ended_at = models.DateTimeField(_("ended"), null=True)
     window_start = models.DateTimeField(_("from"))
     window_end = models.DateTimeField(_("to"))
-    # All calls that began before are taken in, so that a run that was cut short can be gone on with.
+    # All calls that began before are taken, so that an interrupted run can be resumed.
     reached = models.DateTimeField(_("read up to"), null=True)
     pages = models.IntegerField(_("pages"), default=0)
     seen = models.IntegerField(_("rows seen"), default=0)
     new = models.IntegerField(_("new"), default=0)
     duplicate = models.IntegerField(_("known before"), default=0)
     unmatched = models.IntegerField(_("unmatched"), default=0)
-    # What LiteLLM says it had in the window, where it says so.
+    # LiteLLM's own sums of the window, where it has them.
     reported_requests = models.BigIntegerField(_("requests by LiteLLM's count"), null=True)
     reported_cost_nanos = models.BigIntegerField(_("cost by LiteLLM's count (nano-USD)"), null=True)
     error = models.TextField(_("error"), blank=True)
@@ -294,7 +294,7 @@ class SyncRun(models.Model):
 
 
 class DayReconciled(models.Model):
-    """A day's rows against LiteLLM's reports, as the daily comparison found them."""
+    """Result of the daily reconciliation of a day's rows with LiteLLM's reports."""
 
     day = models.DateField(primary_key=True)
     compared_at = models.DateTimeField()
@@ -303,7 +303,7 @@ class DayReconciled(models.Model):
     missing_there = models.BigIntegerField()
     past_gateway = models.BigIntegerField()
     differing = models.BigIntegerField()
-    # Sums over models of what differs, without signs: differences do not cancel.
+    # Sums of absolute drifts over models: drifts of opposite signs do not cancel.
     token_drift = models.BigIntegerField()
     cost_drift_nanos = models.BigIntegerField()
 
@@ -318,10 +318,10 @@ class DayReconciled(models.Model):
 
 
 class DeadLetter(models.Model):
-    """An event that could not be taken in. Kept for the operator; never dropped."""
+    """A stream entry that could not be stored. Kept for the operator, never deleted."""
 
     stream_id = models.TextField(unique=True)
-    # Of a usage event that can be read: journals need not hand it in again.
+    # Of a readable usage event: the journal's shipper need not settle it again.
     request_id = models.UUIDField(null=True, db_index=True)
     received_at = models.DateTimeField(default=now)
     payload = models.BinaryField()
@@ -338,7 +338,7 @@ class DeadLetter(models.Model):
 
 
 class ExportJob(models.Model):
-    """A file of requests in the making, or made. The file stands below CFX_EXPORT_DIR under the job's id."""
+    """Export of requests to a file, which is below CFX_EXPORT_DIR under the job's id."""
 
     class State(models.TextChoices):
         QUEUED = "queued", _("Queued")
@@ -356,18 +356,18 @@ class ExportJob(models.Model):
     organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="exports")
     created_by = models.ForeignKey(User, on_delete=models.SET_NULL, null=True, related_name="+")
     format = models.CharField(max_length=8, choices=Format.choices)
-    # As asked, for reading; and the Filters they mean, with times that no longer move.
+    # Filters as requested, for display; and as `Filters`, with absolute times.
     query = models.JSONField(default=dict)
     filters = models.JSONField(default=dict)
     state = models.CharField(max_length=10, choices=State.choices, default=State.QUEUED)
     created_at = models.DateTimeField(default=now, editable=False)
     finished_at = models.DateTimeField(null=True)
     expires_at = models.DateTimeField(null=True)
-    # Where the file stands: everything up to `size_bytes` is whole and ends with the request `cursor`.
+    # Progress: the file is complete up to `size_bytes`, where it ends with the request `cursor`.
     rows = models.BigIntegerField(default=0)
     size_bytes = models.BigIntegerField(default=0)
     cursor = models.UUIDField(null=True)
-    # Who works at it and until when that is believed; a worker that died is followed by another.
+    # The worker's lease; another worker resumes the job once it has expired.
     lease = models.UUIDField(null=True)
     leased_until = models.DateTimeField(null=True)
     worked_at = models.DateTimeField(null=True)
@@ -389,21 +389,21 @@ class ExportJob(models.Model):
 
     @property
     def file_name(self) -> str:
-        """What a browser saves it as."""
+        """Name of the downloaded file."""
         return f"requests-{self.created_at:%Y%m%d-%H%M%S}.{self.format}.gz"
 
 
 class RequestContent(models.Model):
-    """Prompt and answer of a request whose organization wants them kept. Nothing else of the house holds either."""
+    """Prompt and response of a request, for an organization that stores them. No other table holds either."""
 
     request_id = models.UUIDField(primary_key=True)
     organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="+", db_index=False)
     kept_until = models.DateTimeField()
-    # As they went over the wire, compressed (logs/content/codec.py); cut where they were larger than what is kept.
+    # The bytes on the wire, compressed and cut to a maximum (logs/content/codec.py).
     request = models.BinaryField()
-    answer = models.BinaryField()
+    response = models.BinaryField()
     is_request_cut = models.BooleanField()
-    is_answer_cut = models.BooleanField()
+    is_response_cut = models.BooleanField()
 
     class Meta:
         db_table = "request_content"
@@ -420,13 +420,13 @@ class RequestContent(models.Model):
 
 
 class StageVerdict(models.Model):
-    """What somebody who made a request says its stage should have been: labels for inference, without the text."""
+    """A user's verdict on the stage of a request: a label to evaluate inference with, without the prompt."""
 
     request_id = models.UUIDField(primary_key=True)
     organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="+")
     created_by = models.ForeignKey(User, on_delete=models.SET_NULL, null=True, related_name="+")
     created_at = models.DateTimeField(default=now)
-    # As it was told; the request's own row will not be kept for as long.
+    # Copies of the request's columns, whose row is dropped earlier.
     stage = models.CharField(max_length=20)
     reason = models.CharField(max_length=40)
     surface = models.CharField(max_length=40)

@@ -1,4 +1,4 @@
-"""Celery's doorbells of the usage pipeline. Each fetches its own work; none carries data."""
+"""Celery tasks of the usage pipeline. Each fetches its own work; none carries data."""
 
 import os
 import socket
@@ -13,7 +13,7 @@ from logs.exports import jobs
 from logs.litellm import daily, ingest, stream, sync
 from logs.pipeline import drain, partitions, sweeper, verify
 from logs.pipeline.reconcile import reconcile
-from logs.tail.publisher import Announcer
+from logs.tail.publisher import TailPublisher
 
 
 @shared_task
@@ -24,13 +24,13 @@ def drain_usage() -> str:
         redis,
         prefix=prefix,
         consumer=_consumer(),
-        on_batch=partial(_announce, Announcer(redis, prefix)),
+        on_batch=partial(_publish, TailPublisher(redis, prefix)),
     )
     return f"read {done.read}, stored {done.stored}, corrected {done.corrected}, dead {done.dead}"
 
 
-def _announce(announcer: Announcer, batch: drain.Drained) -> None:
-    announcer.announce(batch.new_rows, batch.corrected_rows)
+def _publish(publisher: TailPublisher, batch: drain.Drained) -> None:
+    publisher.publish(batch.new_rows, batch.corrected_rows)
 
 
 def _consumer() -> str:
@@ -39,91 +39,91 @@ def _consumer() -> str:
 
 @shared_task
 def take_reports() -> str:
-    """LiteLLM's reports from the stream to the books."""
+    """Take LiteLLM's reports from the stream into rows and ledger."""
     redis, prefix = sync_client(settings.ENV.redis_url), settings.ENV.redis_prefix
     return str(stream.take_waiting(redis, prefix, consumer=_consumer()))
 
 
 @shared_task
 def take_content() -> str:
-    """Prompts and answers from the stream to the table, for organizations that want them kept."""
+    """Store prompts and responses from the stream, for organizations that store them."""
     redis, prefix = sync_client(settings.ENV.redis_url), settings.ENV.redis_prefix
-    return f"kept {store.take_waiting(redis, prefix, consumer=_consumer())}"
+    return f"kept {store.save_waiting(redis, prefix, consumer=_consumer())}"
 
 
 @shared_task
 def delete_content() -> str:
-    """Prompts and answers whose time is over, or which nobody wants kept any longer."""
+    """Delete prompts and responses past their retention."""
     return f"deleted {store.delete_expired()}"
 
 
 @shared_task
 def retry_reports() -> str:
-    """Reports that came before their request."""
+    """Retry reports that came before their request."""
     return str(ingest.retry(sync_client(settings.ENV.redis_url), settings.ENV.redis_prefix))
 
 
 @shared_task
 def retry_unmatched() -> str:
-    """Reports that nobody knew: keys are mapped later, and journals come back."""
+    """Retry unmatched reports: keys are mapped later, and journals are shipped later."""
     redis, prefix = sync_client(settings.ENV.redis_url), settings.ENV.redis_prefix
     return str(ingest.retry(redis, prefix, also_unmatched=True, limit=5_000))
 
 
 @shared_task
 def forget_unmatched() -> str:
-    """Reports that nobody has known for too long."""
-    return f"forgot {ingest.forget_unmatched(days=settings.ENV.unmatched_days)}"
+    """Delete reports that were unmatched for too long."""
+    return f"forgot {ingest.delete_unmatched(days=settings.ENV.unmatched_days)}"
 
 
 @shared_task
 def sweep_orphans() -> str:
-    """Calls whose process died."""
+    """Settle calls whose process died."""
     return f"settled {sweeper.sweep_orphans(sync_client(settings.ENV.redis_url), settings.ENV.redis_prefix)}"
 
 
 @shared_task
 def reconcile_limits() -> str:
-    """Redis's counters against PostgreSQL."""
+    """Reconcile Redis's counters with PostgreSQL."""
     done = reconcile(sync_client(settings.ENV.redis_url), settings.ENV.redis_prefix)
     return f"{done.scopes} scopes, {done.corrected} corrected, {done.busy} busy"
 
 
 @shared_task
 def reconcile_litellm() -> str:
-    """Past days against LiteLLM's reports."""
+    """Reconcile past days with LiteLLM's reports."""
     days = daily.reconcile_days(settings.ENV)
-    return f"compared {', '.join(map(str, days)) or 'nothing: done, too early, or nobody reports'}"
+    return f"compared {', '.join(map(str, days)) or 'nothing: done, too early, or no reports'}"
 
 
 @shared_task
 def make_partitions() -> str:
-    """Partitions of the days ahead made, those of days that nobody may see any longer dropped."""
+    """Create partitions of the days ahead, and drop those past every plan's retention."""
     made, dropped = partitions.make_ahead(), partitions.drop_expired()
     if dropped:
-        ingest.forget_identities(partitions.first_day_kept())
+        ingest.delete_identities(partitions.first_day_kept())
     return f"made {made}, dropped {len(dropped)}, strays {partitions.strays()}"
 
 
 @shared_task
 def verify_rollups() -> str:
-    """Rollups against rows."""
+    """Verify rollups against rows."""
     return f"{len(verify.verify_rollups())} tables drift"
 
 
 @shared_task
 def run_exports() -> str:
-    """Exports that wait or were left."""
+    """Run waiting and interrupted exports."""
     return f"{jobs.run_exports(within_s=20)} slices"
 
 
 @shared_task
 def expire_exports() -> str:
-    """Files whose time is over."""
+    """Delete expired export files."""
     return f"removed {jobs.expire_exports()}"
 
 
 @shared_task
 def sync_litellm() -> str:
-    """LiteLLM's own log."""
+    """Sync from LiteLLM's own log."""
     return sync.sync(sync_client(settings.ENV.redis_url), settings.ENV.redis_prefix)

@@ -1,22 +1,24 @@
-"""What every call of a process shares."""
+"""Dependencies shared by all requests of a gateway process."""
 
 from dataclasses import dataclass
 
 from codexflow.env import Env
 from keys.lookup import PrincipalCache
-from routing.call import FrontDesk
+from routing.content_capture import ContentPublisher
+from routing.tracker import CallTracker
 from routing.upstream.attempts import RetryBudget
 from routing.upstream.breaker_store import Breakers
 from routing.upstream.pool import Pool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class House:
-    """One a process, from startup to shutdown."""
+class GatewayContext:
+    """One instance per process, from startup to shutdown."""
 
     env: Env
     keys: PrincipalCache
-    desk: FrontDesk
+    tracker: CallTracker
     breakers: Breakers
     retries: RetryBudget
     pool: Pool
+    content: ContentPublisher

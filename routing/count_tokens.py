@@ -1,4 +1,4 @@
-"""POST /v1/messages/count_tokens: how large a message would be. Asked of the upstream, answered here when it cannot.
+"""POST /v1/messages/count_tokens: size of a message in tokens, by the upstream or else estimated here.
 
 It counts as a request and costs nothing.
 """
@@ -9,9 +9,10 @@ import msgspec
 from msgspec import Struct
 
 from codexflow.lib.errors import AppError
-from routing import chat
-from routing.call import LiveCall
-from routing.context import House
+from routing.accept import accept
+from routing.call import Call
+from routing.chat import response_headers
+from routing.context import GatewayContext
 from routing.errors import ClientDisconnected, ShuttingDown
 from routing.incoming import Incoming
 from routing.surfaces import body
@@ -31,32 +32,32 @@ class _Count(Struct):
 _decoder = msgspec.json.Decoder(_Count)
 
 
-async def serve(house: House, incoming: Incoming) -> None:
-    """Answer `{"input_tokens": n}`. Raises what a message would before it is sent upstream."""
-    accepted = await chat.accept(house, incoming, COUNT_TOKENS)
-    call, model = accepted.call, accepted.intent.model
-    message = body.upstream_body(model, body.upstream_tail(call, max_tokens=0, temperature=None))
-    free = msgspec.structs.replace(accepted.intent, hold_nanos=0, tokens_reserved=0, is_stream=False)
-    live = await house.desk.admit(accepted.principal, free, accepted.rates)
-    incoming.admission = live.admission
-    async with live:
-        counted = await _asked(house, live, message)
-        tokens = counted if counted is not None else call.size(0).expected_prompt_tokens
-        await live.finish(status=200)
-        headers = [(b"content-type", b"application/json"), *chat.answer_headers(accepted.route, model, live.admission)]
+async def serve(context: GatewayContext, incoming: Incoming) -> None:
+    """Respond `{"input_tokens": n}`. Raises what a message would before it is sent upstream."""
+    accepted = await accept(context, incoming, COUNT_TOKENS)
+    request, model = accepted.request, accepted.first_model
+    message = body.upstream_body(model, body.upstream_tail(request, max_tokens=0, temperature=None))
+    free = msgspec.structs.replace(accepted.intent(), hold_nanos=0, tokens_reserved=0, is_stream=False)
+    call = await context.tracker.admit(accepted.principal, free, accepted.rates)
+    incoming.admission = call.admission
+    async with call:
+        counted = await _count_upstream(context, call, message)
+        tokens = counted if counted is not None else request.size(0).expected_prompt_tokens
+        await call.finish(status=200)
+        headers = [(b"content-type", b"application/json"), *response_headers(accepted.route, model, call.admission)]
         await incoming.respond(200, headers, msgspec.json.encode({"input_tokens": tokens}))
 
 
-async def _asked(house: House, live: LiveCall, message: bytes) -> int | None:
-    """The upstream's count; None when it has none: some versions of LiteLLM lack the endpoint."""
+async def _count_upstream(context: GatewayContext, call: Call, message: bytes) -> int | None:
+    """Return the upstream's count; None when it has none: some versions of LiteLLM lack the endpoint."""
     try:
-        call_id = (b"x-litellm-call-id", f"{live.request_id}.1".encode())
-        connection = await house.pool.post(COUNT_TOKENS.path, message, headers=[call_id])
+        call_id = (b"x-litellm-call-id", f"{call.request_id}.1".encode())
+        connection = await context.pool.post(COUNT_TOKENS.path, message, headers=[call_id])
         status = await connection.head(TIMEOUT_S)
-        answer = await connection.body(TIMEOUT_S, limit_bytes=ERROR_BODY_LIMIT_BYTES)
-        return _decoder.decode(answer).input_tokens if status == 200 else None
+        response = await connection.body(TIMEOUT_S, limit_bytes=ERROR_BODY_LIMIT_BYTES)
+        return _decoder.decode(response).input_tokens if status == 200 else None
     except (ClientDisconnected, ShuttingDown):
         raise
     except (AppError, msgspec.MsgspecError, UnicodeError) as exc:
-        logger.info("count_tokens.estimated", extra={"request_id": str(live.request_id), "reason": repr(exc)})
+        logger.info("count_tokens.estimated", extra={"request_id": str(call.request_id), "reason": repr(exc)})
         return None

@@ -1,4 +1,4 @@
-"""What the gateway answers when it cannot serve a call."""
+"""Errors of the gateway."""
 
 from collections.abc import Iterable
 from http import HTTPStatus
@@ -19,7 +19,7 @@ class InvalidStage(BadRequest):
 
 
 class ModelNotAllowed(BadRequest):
-    """The body's model is not one that callers may ask for."""
+    """The body's model is not one that callers may use."""
 
     code = "model_not_allowed"
     default_message = "The model is not allowed."
@@ -65,7 +65,7 @@ class SurfaceNotAllowedForKey(AppError):
 
 
 class UpstreamUnavailable(AppError):
-    """Every attempt failed, or every model of the chain is resting."""
+    """Every attempt failed, or every model of the chain has an open circuit."""
 
     code = "upstream_unavailable"
     status = HTTPStatus.SERVICE_UNAVAILABLE
@@ -74,7 +74,7 @@ class UpstreamUnavailable(AppError):
 
 
 class UpstreamTimeout(AppError):
-    """No attempt answered in time."""
+    """No attempt responded in time."""
 
     code = "upstream_timeout"
     status = HTTPStatus.GATEWAY_TIMEOUT
@@ -83,7 +83,7 @@ class UpstreamTimeout(AppError):
 
 
 def _quoted(name: str) -> str:
-    """The caller's own word, cut short: it may be as long as a body."""
+    """Quote a name of the caller, shortened: it may be as long as a body."""
     return repr(name if len(name) <= 100 else name[:100] + "…")
 
 
@@ -99,7 +99,7 @@ class InvalidRequestBody(BadRequest):
 
 
 class ThreadsUnsupported(BadRequest):
-    """The request names a conversation for us to keep. Anthropic's SDKs know this code and go on without."""
+    """The request names a stored conversation. Anthropic's SDKs know this code and continue without."""
 
     code = "thread_unsupported_request"
     default_message = "No conversations are kept here: send all messages, without `thread`."
@@ -107,7 +107,7 @@ class ThreadsUnsupported(BadRequest):
 
 
 class BadHeader(BadRequest):
-    """A header that decides something was given twice or cannot be read."""
+    """A decisive header was given twice or cannot be read."""
 
     code = "invalid_header"
 
@@ -133,7 +133,7 @@ class MethodNotAllowed(AppError):
 
 
 class UpgradeRefused(AppError):
-    """Somebody wants a WebSocket. 426 is what makes Codex use HTTP at once; after a 405 it tries five times more."""
+    """The request is for a WebSocket. After a 426 Codex uses HTTP at once; after a 405 it tries five times more."""
 
     code = "websockets_unsupported"
     status = HTTPStatus.UPGRADE_REQUIRED
@@ -169,7 +169,7 @@ class RequestTimeout(AppError):
 
 
 class ShuttingDown(AppError):
-    """This process is going away; another one, or its successor, will answer."""
+    """This process is shutting down; another one, or its successor, will serve the call."""
 
     code = "shutting_down"
     status = HTTPStatus.SERVICE_UNAVAILABLE
@@ -178,7 +178,7 @@ class ShuttingDown(AppError):
 
 
 class ClientDisconnected(AppError):
-    """The caller left before the answer was complete. Nobody sees this but the log."""
+    """The caller left before the response was complete. Only the log shows this."""
 
     code = "client_disconnected"
     # nginx's convention; HTTPStatus has no name for it.
@@ -204,7 +204,7 @@ class UpstreamFailure(AppError):
     code = "upstream_unavailable"
     status = HTTPStatus.SERVICE_UNAVAILABLE
     trips_breaker: ClassVar[bool] = True
-    # What the upstream's own status was; 0 when it gave none.
+    # The upstream's own status; 0 when it gave none.
     upstream_status = 0
 
 
@@ -216,21 +216,21 @@ class ConnectFailed(UpstreamFailure):
 
 
 class UpstreamBroken(UpstreamFailure):
-    """The connection was lost, or what came over it is not HTTP."""
+    """The connection was lost, or the bytes received are not HTTP."""
 
     code = "upstream_broken"
     may_retry = True
 
 
 class UpstreamSilent(UpstreamFailure):
-    """No answer in time. Trying the same again would only double the wait."""
+    """No response in time. A retry of the same model would only double the wait."""
 
     code = "upstream_timeout"
     status = HTTPStatus.GATEWAY_TIMEOUT
 
 
 class UpstreamInvalid(UpstreamFailure):
-    """A success that is none: HTML, broken JSON, a redirect, packed or empty content."""
+    """An invalid success: HTML, broken JSON, a redirect, compressed or empty content."""
 
     code = "upstream_invalid_answer"
 
@@ -244,7 +244,7 @@ class UpstreamFaulty(UpstreamFailure):
         super().__init__(upstream_status=upstream_status)
         self.trips_breaker = trips_breaker  # type: ignore[misc]
         self.upstream_status = upstream_status
-        # Per instance: only these three say that trying again soon makes sense.
+        # Per instance: only these three mean that a retry may help.
         self.may_retry = upstream_status in (502, 503, 504)  # type: ignore[misc]
 
 
@@ -260,7 +260,7 @@ class UpstreamBusy(UpstreamFailure):
 
 
 class UpstreamRefused(AppError):
-    """The upstream's 4xx: the request itself is at fault, so its words pass on, scrubbed."""
+    """The upstream's 4xx: the request itself is at fault, so its message is passed on, scrubbed."""
 
     code = "upstream_refused"
     status = HTTPStatus.BAD_REQUEST

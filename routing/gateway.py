@@ -1,6 +1,6 @@
-"""The raw ASGI entrance of `/v1/*` and `/health*`: route table, guard, and the last word on every failure.
+"""ASGI application of `/v1/*` and `/health*`: route table, guard, and the response to every failure.
 
-No Django middleware is met here: it would cost fifteen thread hops a request, and Django would spool an
+No Django middleware runs here: it would cost fifteen thread hops a request, and Django would spool an
 unauthenticated body to disk before any view runs.
 """
 
@@ -14,19 +14,19 @@ from codexflow.lib.asgi import Header, Receive, Scope, Send
 from codexflow.lib.errors import AppError
 from keys.errors import InvalidApiKey
 from routing import chat, count_tokens, health, models_list
-from routing.context import House
+from routing.context import GatewayContext
 from routing.errors import ClientDisconnected, MethodNotAllowed, ShuttingDown, UnknownRoute, UpgradeRefused
 from routing.incoming import Incoming
-from routing.surfaces.table import BY_PATH, COUNT_TOKENS, Surface, dialect_of
+from routing.surfaces.table import BY_PATH, COUNT_TOKENS, Surface, response_format_of
 
 logger = logging.getLogger(__name__)
 
-Handler = Callable[[House, Incoming], Awaitable[None]]
+Handler = Callable[[GatewayContext, Incoming], Awaitable[None]]
 PREFIXES = ("/v1/", "/chat/completions", "/health")
 
 
 def _metered(surface: Surface) -> dict[str, Handler]:
-    return {"POST": lambda house, incoming: chat.serve(house, incoming, surface)}
+    return {"POST": lambda context, incoming: chat.serve(context, incoming, surface)}
 
 
 ROUTES: dict[str, dict[str, Handler]] = {
@@ -38,33 +38,33 @@ MODEL_ROUTE: dict[str, Handler] = {"GET": models_list.show_model}
 
 
 class Gateway:
-    """One a process. `house` is there from startup to shutdown; without it nothing can be served."""
+    """The ASGI application. `context` is set from startup to shutdown; without it nothing can be served."""
 
     def __init__(self) -> None:
-        self.house: House | None = None
+        self.context: GatewayContext | None = None
         self.health: health.Health | None = None
-        self.is_draining = False
+        self.is_shutting_down = False
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         return self.serve(Incoming(scope, receive, send))
 
     async def serve(self, incoming: Incoming) -> None:
-        """Answer a request, whatever goes wrong; also for doors that know their callers by other means than a key."""
+        """Serve a request, whatever goes wrong; also for callers that are authenticated by other means than a key."""
         try:
             incoming.check_headers()
-            await self._answer(incoming)
+            await self._dispatch(incoming)
         except ClientDisconnected:
-            return  # nobody is there to hear it; the log has it
+            return  # there is no caller left to respond to; the log has it
         except AppError as error:
             await self._refuse(incoming, error)
         except Exception as exc:
             logger.exception("gateway.failed", extra={"request_id": str(incoming.request_id)})
             await self._refuse(incoming, AppError(reason=repr(exc)))
 
-    async def _answer(self, incoming: Incoming) -> None:
+    async def _dispatch(self, incoming: Incoming) -> None:
         path: str = incoming.scope["path"]
         if path.startswith("/health"):
-            await self._answer_health(incoming, path)
+            await self._serve_health(incoming, path)
             return
         methods = ROUTES.get(path) or (MODEL_ROUTE if path.startswith("/v1/models/") else None)
         if methods is None:
@@ -74,11 +74,11 @@ class Gateway:
             if incoming.headers.get(b"upgrade", b"").lower() == b"websocket":
                 raise UpgradeRefused
             raise MethodNotAllowed(*methods)
-        if self.house is None or self.is_draining:
+        if self.context is None or self.is_shutting_down:
             raise ShuttingDown(retry_after_s=1)
-        await handler(self.house, incoming)
+        await handler(self.context, incoming)
 
-    async def _answer_health(self, incoming: Incoming, path: str) -> None:
+    async def _serve_health(self, incoming: Incoming, path: str) -> None:
         if incoming.scope["method"] not in ("GET", "HEAD"):
             raise MethodNotAllowed("GET", "HEAD")
         if path.rstrip("/") == "/health/live":
@@ -86,12 +86,12 @@ class Gateway:
             return
         if self.health is None or path.rstrip("/") not in ("/health", "/health/ready"):
             raise UnknownRoute
-        report = await self.health.report(is_draining=self.is_draining)
+        report = await self.health.report(is_shutting_down=self.is_shutting_down)
         await incoming.respond(200 if report.can_serve else 503, [models_list.JSON], msgspec.json.encode(report.body))
 
     @staticmethod
     async def _refuse(incoming: Incoming, error: AppError) -> None:
-        """Tell the caller, unless an answer has begun; then only cutting it off is honest."""
+        """Respond with the error, unless a response has begun; then only cutting it off is honest."""
         if incoming.is_started:
             return
         if not isinstance(error, InvalidApiKey):
@@ -101,9 +101,9 @@ class Gateway:
             )
         admission = incoming.admission or error.facts.get("admission")
         headers: list[Header] = admission.headers() if isinstance(admission, Admission) else []
-        body = dialect_of(incoming.scope["path"]).error_body(error)
+        body = response_format_of(incoming.scope["path"]).error_body(error)
         await incoming.refuse(error, body, headers)
 
 
-# This process's own. The status page asks it, too.
+# The instance of this process. The status page reads it, too.
 gateway = Gateway()

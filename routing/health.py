@@ -1,4 +1,4 @@
-"""GET /health: what works, probed at most once a second however often it is asked."""
+"""GET /health: state of all dependencies, probed at most once a second however often it is requested."""
 
 import asyncio
 import logging
@@ -17,76 +17,76 @@ from codexflow.env import Env
 from codexflow.lib import clock
 from codexflow.lib.db import in_database
 from codexflow.lib.redis import Pipeline, RedisUnavailable
-from routing.call import FrontDesk
+from routing.limiter import Limiter
 from routing.upstream.breaker_store import Breakers
 
 logger = logging.getLogger(__name__)
 
 PROBE_TIMEOUT_S = 2.0
-MEMORY_S = 1.0
-MODELS_MEMORY_S = 60.0
+PROBE_CACHE_TTL_S = 1.0
+MODELS_CACHE_TTL_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The body of /health and whether this process can serve."""
+    """Body of /health, and whether this process can serve."""
 
     body: dict[str, Any]
     can_serve: bool
 
 
 class Health:
-    """Probes everything that a call needs."""
+    """Probes everything that a call depends on. One instance per process."""
 
-    def __init__(self, env: Env, redis: Pipeline, breakers: Breakers, desk: FrontDesk) -> None:
+    def __init__(self, env: Env, redis: Pipeline, breakers: Breakers, limiter: Limiter) -> None:
         self._env = env
         self._redis = redis
         self._breakers = breakers
-        self._desk = desk
+        self._limiter = limiter
         self._http = httpx.AsyncClient(
             base_url=env.litellm_url,
             timeout=PROBE_TIMEOUT_S,
             headers={"Authorization": f"Bearer {env.litellm_api_key}"},
         )
-        self._last: tuple[float, dict[str, bool]] | None = None
+        self._cached_checks: tuple[float, dict[str, bool]] | None = None
         self._probing: asyncio.Task[dict[str, bool]] | None = None
-        self._unknown_models: tuple[float, list[str] | None] = (-MODELS_MEMORY_S, None)
+        self._unknown_models: tuple[float, list[str] | None] = (-MODELS_CACHE_TTL_S, None)
 
     async def close(self) -> None:
         await self._http.aclose()
 
-    async def report(self, *, is_draining: bool) -> Report:
+    async def report(self, *, is_shutting_down: bool) -> Report:
         """`healthy`: all works. `degraded`: serves, but something is wrong. `unhealthy`: cannot serve."""
         checks = await self._checks()
-        # Without Redis some calls are still served, and those that are not get a better answer than none.
-        can_serve = checks["config"] and not is_draining
-        is_limiter_well = checks["redis"] and not self._desk.is_degraded
+        # Without Redis some calls are still served, and the others get a precise refusal.
+        can_serve = checks["config"] and not is_shutting_down
+        is_limiter_healthy = checks["redis"] and not self._limiter.is_degraded
         open_models = self._breakers.states()
         unknown = self._unknown_models[1] or []
         problems = directory.problems()
-        is_well = all(checks.values()) and is_limiter_well and not open_models and not unknown and not problems
-        status = "unhealthy" if not can_serve else "healthy" if is_well else "degraded"
+        is_healthy = all(checks.values()) and is_limiter_healthy and not open_models and not unknown and not problems
+        status = "unhealthy" if not can_serve else "healthy" if is_healthy else "degraded"
         details: dict[str, Any] = {
             "upstream": "demo" if self._env.is_demo_upstream else "litellm",
-            "limiter": "shared" if is_limiter_well else "degraded",
+            "limiter": "shared" if is_limiter_healthy else "degraded",
             "circuits": open_models,
             "models_unknown_to_litellm": unknown,
             "config_problems": problems,
             "config_version": directory.current().version if checks["config"] else None,
-            "draining": is_draining,
+            "draining": is_shutting_down,
         }
         return Report({"status": status, "version": __version__, "checks": checks, "details": details}, can_serve)
 
     async def _checks(self) -> dict[str, bool]:
-        if self._last is not None and clock.monotonic_s() - self._last[0] < MEMORY_S:
-            return self._last[1]
+        if self._cached_checks is not None and clock.monotonic_s() - self._cached_checks[0] < PROBE_CACHE_TTL_S:
+            return self._cached_checks[1]
         if self._probing is None or self._probing.done():
             self._probing = asyncio.get_running_loop().create_task(self._probe())
         return await asyncio.shield(self._probing)
 
     async def _probe(self) -> dict[str, bool]:
         database, redis, litellm = await asyncio.gather(
-            _works(self._database), _works(self._ping), _works(self._liveliness)
+            _succeeds(self._database), _succeeds(self._ping), _succeeds(self._liveliness)
         )
         if litellm:
             await self._compare_models()
@@ -95,6 +95,8 @@ class Health:
             has_config = True
         except CatalogueError:
             has_config = False
+        # `stage_router` and `litellm_client` are names that monitoring may read: routing needs no more than the
+        # configuration, and the client always exists.
         checks = {
             "config": has_config,
             "stage_router": has_config,
@@ -103,7 +105,7 @@ class Health:
             "litellm": litellm,
             "redis": redis,
         }
-        self._last = (clock.monotonic_s(), checks)
+        self._cached_checks = (clock.monotonic_s(), checks)
         return checks
 
     async def _database(self) -> None:
@@ -117,14 +119,14 @@ class Health:
         (await self._http.get("/health/liveliness")).raise_for_status()
 
     async def watch_models(self) -> None:
-        """Compare from the start on, without waiting for somebody to ask for /health."""
+        """Compare from startup on, without waiting for the first request of /health."""
         while True:
             await self._compare_models()
-            await asyncio.sleep(MODELS_MEMORY_S)
+            await asyncio.sleep(MODELS_CACHE_TTL_S)
 
     async def _compare_models(self) -> None:
         """Find models that models.yaml names and LiteLLM does not know, once a minute."""
-        if clock.monotonic_s() - self._unknown_models[0] < MODELS_MEMORY_S:
+        if clock.monotonic_s() - self._unknown_models[0] < MODELS_CACHE_TTL_S:
             return
         try:
             response = await self._http.get("/model/info")
@@ -139,7 +141,7 @@ class Health:
         self._unknown_models = (clock.monotonic_s(), unknown)
 
 
-async def _works(probe: Callable[[], Awaitable[None]]) -> bool:
+async def _succeeds(probe: Callable[[], Awaitable[None]]) -> bool:
     try:
         async with asyncio.timeout(PROBE_TIMEOUT_S):
             await probe()

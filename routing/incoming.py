@@ -1,4 +1,4 @@
-"""One HTTP request as the gateway sees it: ASGI's callables behind a few words, guarded while reading."""
+"""One HTTP request of the gateway and its response, over ASGI or the server's direct interface."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
@@ -30,7 +30,7 @@ _SINGLE = (b"authorization", b"x-api-key", b"content-length", b"transfer-encodin
 
 
 class Direct(Protocol):
-    """What `codexflow.server` offers besides ASGI."""
+    """Direct interface of `codexflow.server`, besides ASGI."""
 
     def whole_body(self) -> bytes | None: ...
     def watch(self, when_gone: Callable[[], None]) -> None: ...
@@ -41,7 +41,7 @@ class Direct(Protocol):
 
 
 class Incoming:
-    """A request and its answer. Every answer carries X-CFX-Request-Id."""
+    """A request and its response. Every response carries X-CFX-Request-Id."""
 
     __slots__ = (
         "_direct", "_gone_callback", "_receive", "_send", "_watcher", "admission", "headers", "is_gone", "is_started",
@@ -52,21 +52,21 @@ class Incoming:
         self.scope = scope
         self._receive = receive
         self._send = send
-        # ASGI knows best how to answer HEAD.
-        # Taken out of the scope: it knows the scope, and such a ring would be left to the garbage collector.
+        # HEAD goes through ASGI, which handles it.
+        # Removed from the scope: it refers to the scope, and that cycle would be left to the garbage collector.
         offered = scope.get("extensions", {}).pop(DIRECT_EXTENSION, None)
         self._direct: Direct | None = offered if scope["method"] != "HEAD" else None
         self.request_id: UUID = new_id()
         self.headers: dict[bytes, bytes] = {}
         self.is_started = False
         self.is_gone = False
-        # Set once the call is admitted: errors after that still tell of the daily limit.
+        # Set once the call is admitted: errors after that still carry the headers of the limits.
         self.admission: Admission | None = None
         self._watcher: asyncio.Task[None] | None = None
         self._gone_callback: Callable[[], None] | None = None
 
     def check_headers(self) -> None:
-        """Take the headers in. Raises HeadersTooLarge (431), and BadHeader (400) for a doubled one that decides."""
+        """Read the headers. Raises HeadersTooLarge (431), and BadHeader (400) for a decisive one given twice."""
         raw: list[Header] = self.scope["headers"]
         if len(raw) > MAX_HEADERS or len(b"".join(chain.from_iterable(raw))) > MAX_HEADER_BYTES:
             raise HeadersTooLarge
@@ -77,7 +77,7 @@ class Incoming:
                 if names.count(name) > 1:
                     raise BadHeader(f"The header {name.decode()} may be given only once.")
         if headers.get(b"transfer-encoding", b"chunked").strip().lower() != b"chunked":
-            raise BadHeader("The only transfer coding is chunked.")  # others are read differently along the way
+            raise BadHeader("The only transfer coding is chunked.")  # proxies on the way disagree about others
         self.headers = headers
 
     @property
@@ -90,23 +90,23 @@ class Incoming:
         return value.decode("latin-1").strip() if value is not None else None
 
     def bearer(self) -> str | None:
-        """The presented key: `Authorization: Bearer …`, or `x-api-key` as Anthropic's clients send it."""
+        """Return the presented key: `Authorization: Bearer …`, or `x-api-key` as Anthropic's clients send it."""
         scheme, _, token = (self.header(b"authorization") or "").partition(" ")
         if scheme.lower() == "bearer" and token:
             return token.strip()
         return self.header(b"x-api-key")
 
     def principal(self, keys: PrincipalCache) -> Awaitable[Principal]:
-        """Who calls: whoever presents the key. Raises as `PrincipalCache.authenticate`."""
+        """Authenticate the presented key. Raises as `PrincipalCache.authenticate`."""
         return keys.authenticate(self.bearer(), self.address)
 
     async def read(self, *, limit_bytes: int, timeout_s: float) -> bytes:
-        """The body.
+        """Read the body.
 
         Raises RequestTooLarge before reading past the limit, RequestTimeout, UpgradeRefused, ClientDisconnected.
         """
         if b"upgrade" in self.headers and b"upgrade" in self.headers.get(b"connection", b"").lower():
-            # The parser has taken the body for the other protocol.
+            # The parser has treated the body as the other protocol.
             raise UpgradeRefused("Nothing can be upgraded to here: send the request without `Upgrade`.")
         if exceeds(self.headers.get(b"content-length"), limit_bytes):
             raise _too_large(limit_bytes)
@@ -125,7 +125,7 @@ class Incoming:
             raise ClientDisconnected from None
 
     def watch(self, when_gone: Callable[[], None]) -> None:
-        """Call `when_gone` once should the caller leave before its answer is complete. After `read`."""
+        """Call `when_gone` once if the caller leaves before the response is complete. Call this after `read`."""
         self._gone_callback = when_gone
         if self._direct is not None:
             self._direct.watch(self._gone)
@@ -133,7 +133,7 @@ class Incoming:
             self._watcher = asyncio.get_running_loop().create_task(self._watch())
 
     async def _watch(self) -> None:
-        # The server answers this only when the caller has left or the answer is complete.
+        # The server returns from this only when the caller has left or the response is complete.
         while (await self._receive())["type"] != "http.disconnect":
             pass
         self._gone()
@@ -145,11 +145,11 @@ class Incoming:
             callback()
 
     def unwatch(self) -> None:
-        """The answer is complete as far as it matters: leaving is no news any more."""
+        """Stop watching: the response is complete, so a caller who leaves no longer matters."""
         self._gone_callback = None
 
     async def start(self, status: int, headers: list[Header]) -> None:
-        """The head of an answer whose length is not known."""
+        """Send the head of a response of unknown length."""
         headers = self._with_id(headers)
         if self._direct is not None:
             self._direct.start(status, headers)
@@ -170,7 +170,7 @@ class Incoming:
         return self._direct is not None and self._direct.send_at_once(chunk)
 
     async def respond(self, status: int, headers: list[Header], body: bytes, *, closes: bool = False) -> None:
-        """A complete answer in one piece; with `closes` the connection serves nothing else."""
+        """Send a complete response in one piece; `closes` ends the connection after it."""
         if self._direct is not None:
             self.unwatch()
             self._direct.respond(status, self._with_id(headers), body, closes=closes)
@@ -184,12 +184,12 @@ class Incoming:
         request_id = str(self.request_id).encode()
         own = [(b"x-cfx-request-id", request_id), (b"x-request-id", request_id)]
         if self.scope["path"].startswith("/v1/messages"):
-            own.append((b"request-id", request_id))  # where Anthropic's clients look
+            own.append((b"request-id", request_id))  # read by Anthropic's clients
         return headers + own
 
     async def refuse(self, error: AppError, body: bytes, headers: list[Header]) -> None:
-        """An error as a complete answer, written as `body`."""
-        # The rest of a body that is too large or too slow would otherwise be read to its end and thrown away.
+        """Send an error, written as `body`, as a complete response."""
+        # The rest of a body that is too large or too slow would otherwise be read to its end and discarded.
         closes = isinstance(error, RequestTooLarge | RequestTimeout | BadHeader)
         await self.respond(int(error.status), [*headers_of(error), *headers], body, closes=closes)
 

@@ -1,4 +1,4 @@
-"""GET /v1/models: what a key may ask for, in one shape that OpenAI's, Anthropic's and Codex's clients read alike."""
+"""GET /v1/models: models that a key may use, in one format that OpenAI's, Anthropic's and Codex's clients read."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -9,18 +9,18 @@ import msgspec
 from codexflow.catalogue import directory
 from codexflow.catalogue.schema import AUTO_MODELS, DIRECT, Catalogue
 from keys.policy import KeyPolicy
-from routing.context import House
+from routing.context import GatewayContext
 from routing.errors import UnknownRoute
 from routing.incoming import Incoming
 from routing.stages import STAGE_MODELS
 
 PATH = "/v1/models"
 JSON = (b"content-type", b"application/json")
-# Seconds since 1970 that is given as every model's age: nobody knows the real one.
+# Unix time returned as every model's creation: the real one is not known.
 CREATED_S = 1_735_689_600
 CREATED_AT = datetime.fromtimestamp(CREATED_S, UTC).isoformat().replace("+00:00", "Z")
 
-# Codex takes these for a model that it does not know itself.
+# Codex uses these for a model that it does not know itself.
 CODEX_INSTRUCTIONS = """\
 You are a coding agent in the user's terminal. Work in their repository with the tools you are given.
 Read the code that matters before you change it, and keep changes small and in the style of what is there.
@@ -29,9 +29,9 @@ Never undo work that is not yours, never commit or push unless asked, and ask be
 Say briefly what you are doing while you work; at the end say what changed, where, and what is left."""
 
 
-async def list_models(house: House, incoming: Incoming) -> None:
-    """Stages, inference and models that the key may use; for Codex as it asks for them."""
-    names = await _names(house, incoming)
+async def list_models(context: GatewayContext, incoming: Incoming) -> None:
+    """List the stages, inference and models that the key may use; for Codex in its own format."""
+    names = await _names(context, incoming)
     if b"client_version=" in incoming.scope.get("query_string", b""):
         content: dict[str, Any] = {"models": [_codex_model(name, order) for order, name in enumerate(names)]}
     else:
@@ -45,21 +45,21 @@ async def list_models(house: House, incoming: Incoming) -> None:
     await incoming.respond(200, [JSON], msgspec.json.encode(content))
 
 
-async def show_model(house: House, incoming: Incoming) -> None:
+async def show_model(context: GatewayContext, incoming: Incoming) -> None:
     """GET /v1/models/{id}."""
     name = incoming.scope["path"].removeprefix(PATH + "/")
-    if name not in await _names(house, incoming):
+    if name not in await _names(context, incoming):
         raise UnknownRoute(f"There is no model {name[:100]!r}.", param="model")
     await incoming.respond(200, [JSON], msgspec.json.encode(_model(name)))
 
 
-async def _names(house: House, incoming: Incoming) -> Sequence[str]:
-    principal = await house.keys.authenticate(incoming.bearer(), incoming.address)
+async def _names(context: GatewayContext, incoming: Incoming) -> Sequence[str]:
+    principal = await context.keys.authenticate(incoming.bearer(), incoming.address)
     return permitted_names(directory.current(), principal.policy)
 
 
 def permitted_names(catalogue: Catalogue, policy: KeyPolicy) -> list[str]:
-    """What a body's `model` may say with this key: stages, inference, and the allow-lists."""
+    """Return the values of a body's `model` that this key may use: stages, inference, and the allow-lists."""
     stages = [
         name
         for name, stage in STAGE_MODELS.items()
@@ -76,7 +76,7 @@ def _model(name: str) -> dict[str, Any]:
         "object": "model",
         "created": CREATED_S,
         "owned_by": "codexflow",
-        # What Anthropic's clients look for.
+        # Read by Anthropic's clients.
         "type": "model",
         "display_name": name,
         "created_at": CREATED_AT,
@@ -84,7 +84,7 @@ def _model(name: str) -> dict[str, Any]:
 
 
 def _codex_model(name: str, order: int) -> dict[str, Any]:
-    """A model as Codex's own catalogue describes one. It claims nothing that only some models can do."""
+    """Describe a model in the format of Codex's catalogue. It claims no ability that only some models have."""
     return {
         "slug": name,
         "display_name": name,

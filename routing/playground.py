@@ -1,10 +1,10 @@
-"""The playground's door: whoever is signed in may call, without ever holding a key.
+"""Chat completions for the playground, authenticated by the session instead of a key.
 
-The browser sends what an SDK would, to an address of the organization, with its session's cookie. From here the call
-goes the gateway's way like any other (limits, holds, metering, log), as a key of its own kind: one for each person and
-organization, restricted to chat, its secret thrown away when it is made. So there is nothing in a page that could
-leak or outlive the session, any process can serve any call, and the numbers are exact because nothing is counted twice
-or elsewhere. Session, membership and role are asked anew for each call.
+The browser sends the request of an SDK to a URL of the organization, with its session's cookie. The gateway serves it
+like any other (limits, holds, metering, log), under a key of its own kind: one for each person and organization,
+restricted to chat, its secret discarded when it is made. So a page holds nothing that could leak or outlive the
+session, any process can serve any call, and the numbers are exact because nothing is counted twice or elsewhere.
+Session, membership and role are checked for each call.
 """
 
 import re
@@ -46,7 +46,7 @@ class Playground:
 
 
 class SessionIncoming(Incoming):
-    """A request whose caller is told by the session. To the gateway it is one to the chat surface."""
+    """A request authenticated by the session. To the gateway it is one to the chat surface."""
 
     __slots__ = ("_slug",)
 
@@ -60,15 +60,15 @@ class SessionIncoming(Incoming):
         return self._principal()
 
     async def _principal(self) -> Principal:
-        # Browsers name the origin of every POST. Without one it is no page of ours, whatever cookie comes along.
+        # Browsers send the origin of every POST. Without it the request is from no page of ours, whatever its cookie.
         if b"origin" not in self.headers or not is_own_origin(self.scope):
             raise NotFound
         session_key = session_key_in(self.headers.get(b"cookie", b""))
-        return await in_database(player_of, self._slug, session_key, self.address)
+        return await in_database(session_principal, self._slug, session_key, self.address)
 
 
-def player_of(slug: str, session_key: str, address: str | None) -> Principal:
-    """As whom a session's calls count. Blocks: not for the event loop.
+def session_principal(slug: str, session_key: str, address: str | None) -> Principal:
+    """Return the principal of a session. Blocks: not for the event loop.
 
     Raises InvalidApiKey (401) without a session, NotFound (404) for strangers, ActionNotAllowed (403) for members
     who may not spend, AccountSuspended (403).

@@ -1,4 +1,4 @@
-"""A gateway process from startup to shutdown: what it shares, and what runs beside its calls."""
+"""Startup and shutdown of a gateway process, and its background jobs."""
 
 import asyncio
 import contextlib
@@ -11,7 +11,7 @@ import redis
 from django.db import DatabaseError
 
 from billing.errors import LimiterUnavailable
-from billing.limiter.fallback import Terms
+from billing.limiter.fallback import OutageTerms
 from billing.limiter.limits import Payer, ScopeTotals
 from billing.selectors import key_totals, organization_totals
 from codexflow.catalogue import directory
@@ -22,12 +22,14 @@ from codexflow.lib.redis import Pipeline, async_client, sync_client
 from keys import invalidation, lookup
 from logs.pipeline.journal import Journal
 from logs.pipeline.shipper import JournalShipper
-from routing.call import FrontDesk
-from routing.content_capture import Keeper
-from routing.context import House
+from routing.content_capture import ContentPublisher
+from routing.context import GatewayContext
 from routing.gateway import Gateway
 from routing.health import Health
-from routing.shutdown import DrainManager
+from routing.limiter import Limiter
+from routing.settler import Settler
+from routing.shutdown import ShutdownManager
+from routing.tracker import CallTracker
 from routing.upstream.attempts import RetryBudget
 from routing.upstream.breaker_store import REFRESH_S, Breakers
 from routing.upstream.pool import Pool
@@ -36,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 CATALOGUE_REFRESH_S = 2.0
 JOURNAL_SYNC_S = 0.05
-JOURNAL_LOOK_S = 1.0
+JOURNAL_ROTATE_CHECK_S = 1.0
 JOURNAL_SHIP_S = 2.0
 RESTART_PAUSE_S = 1.0
 # A call leaves few cycles behind; the default of 700 objects is a few calls.
@@ -45,9 +47,9 @@ GC_THRESHOLD = 20_000
 
 @contextlib.asynccontextmanager
 async def running(gateway: Gateway, env: Env) -> AsyncIterator[None]:
-    """Make the gateway able to serve for the length of the block.
+    """Start the gateway for the length of the block.
 
-    Raises CatalogueError when there is no usable configuration; everything else it can start without.
+    Raises CatalogueError when there is no usable configuration; it can start without everything else.
     """
     use_one_arena()
     report(env, logger)
@@ -60,45 +62,45 @@ async def running(gateway: Gateway, env: Env) -> AsyncIterator[None]:
         ttl_s=env.key_cache_fresh_s,
         max_stale_s=env.key_cache_stale_s,
     )
-    keeper = Keeper(env.redis_url, env.redis_prefix)
-    desk = FrontDesk(
-        redis=pipeline,
-        journal=journal,
+    content = ContentPublisher(env.redis_url, env.redis_prefix)
+    limiter = Limiter(
+        pipeline,
         load_totals=_load_totals,
         lease_ms=env.lease_ms,
-        heartbeat_s=env.heartbeat_s,
-        terms=Terms(processes=env.limiter_processes, allowance_nanos=env.outage_allowance_nanos),
+        terms=OutageTerms(processes=env.limiter_processes, allowance_nanos=env.outage_allowance_nanos),
         fails_closed=env.limiter_fail == "closed",
-        keeper=keeper,
     )
+    tracker = CallTracker(limiter, Settler(journal, limiter), heartbeat_s=env.heartbeat_s)
     breakers = Breakers(pipeline, env.redis_prefix)
     pool = Pool(env.litellm_url, api_key=env.litellm_api_key, connect_s=env.upstream_connect_s)
-    health = Health(env, pipeline, breakers, desk)
+    health = Health(env, pipeline, breakers, limiter)
     disk = ThreadPoolExecutor(1, thread_name_prefix="journal")
     tasks = [
-        asyncio.get_running_loop().create_task(_forever(job))
+        asyncio.get_running_loop().create_task(_run_forever(job))
         for job in (
-            desk.beat,
+            tracker.send_heartbeats,
             health.watch_models,
-            lambda: _follow_catalogue(keys),
-            lambda: _follow_keys(env, keys),
-            lambda: _follow_breakers(breakers),
+            lambda: _refresh_catalogue(keys),
+            lambda: _subscribe_to_keys(env, keys),
+            lambda: _refresh_breakers(breakers),
             lambda: _sync_journal(journal, disk),
             lambda: _ship_journals(env),
         )
     ]
-    gateway.house = House(env=env, keys=keys, desk=desk, breakers=breakers, retries=RetryBudget(), pool=pool)
+    gateway.context = GatewayContext(
+        env=env, keys=keys, tracker=tracker, breakers=breakers, retries=RetryBudget(), pool=pool, content=content
+    )
     gateway.health = health
 
-    def begin_draining() -> None:
-        gateway.is_draining = True
+    def begin_shutdown() -> None:
+        gateway.is_shutting_down = True
 
-    DrainManager(desk, grace_s=env.drain_grace_s, when_draining=begin_draining).install()
-    _spare_the_collector()
+    ShutdownManager(tracker, grace_s=env.drain_grace_s, on_begin=begin_shutdown).install()
+    _freeze_startup_objects()
     try:
         yield
     finally:
-        gateway.house = None
+        gateway.context = None
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -106,19 +108,19 @@ async def running(gateway: Gateway, env: Env) -> AsyncIterator[None]:
         journal.close()
         pool.close()
         await health.close()
-        await keeper.close()
+        await content.close()
         await pipeline.close()
 
 
-def _spare_the_collector() -> None:
-    """Modules and models live as long as the process: looking at them again and again was 8 % of all CPU time."""
+def _freeze_startup_objects() -> None:
+    """Exclude modules and models from garbage collection: scanning them again and again was 8 % of all CPU time."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD)
 
 
-async def _forever(job: Callable[[], Awaitable[None]]) -> None:
-    """A background job must never end silently."""
+async def _run_forever(job: Callable[[], Awaitable[None]]) -> None:
+    """Restart a background job whenever it fails; it must never end silently."""
     while True:
         try:
             await job()
@@ -128,7 +130,7 @@ async def _forever(job: Callable[[], Awaitable[None]]) -> None:
 
 
 async def _load_totals(payer: Payer, scope: int, day: int) -> ScopeTotals:
-    """What PostgreSQL knows of a scope that Redis has forgotten. Raises LimiterUnavailable when it cannot be asked."""
+    """Load a scope that Redis does not know from PostgreSQL. Raises LimiterUnavailable while that is unavailable."""
     load, owner = ((organization_totals, payer.organization_id), (key_totals, payer.key_id))[scope]
     try:
         known = await in_database(load, [owner], day)
@@ -137,8 +139,8 @@ async def _load_totals(payer: Payer, scope: int, day: int) -> ScopeTotals:
     return known.get(owner, ScopeTotals())
 
 
-async def _follow_catalogue(keys: lookup.PrincipalCache) -> None:
-    """Every change within two seconds; limits of plans hang on it, so principals are worked out anew."""
+async def _refresh_catalogue(keys: lookup.PrincipalCache) -> None:
+    """Apply every change within two seconds; limits depend on plans, so cached principals are dropped."""
     while True:
         version = directory.current().version
         await in_database(directory.refresh)
@@ -147,8 +149,8 @@ async def _follow_catalogue(keys: lookup.PrincipalCache) -> None:
         await asyncio.sleep(CATALOGUE_REFRESH_S)
 
 
-async def _follow_keys(env: Env, keys: lookup.PrincipalCache) -> None:
-    """Hear which keys changed. Whatever was said while nobody listened is made up for by forgetting everything."""
+async def _subscribe_to_keys(env: Env, keys: lookup.PrincipalCache) -> None:
+    """Subscribe to invalidations of keys. Those missed while disconnected are made up for by dropping all."""
     client = async_client(env.redis_url)
     try:
         async with client.pubsub() as subscription:
@@ -170,21 +172,21 @@ async def _follow_keys(env: Env, keys: lookup.PrincipalCache) -> None:
         await client.aclose()
 
 
-async def _follow_breakers(breakers: Breakers) -> None:
+async def _refresh_breakers(breakers: Breakers) -> None:
     while True:
         catalogue = directory.current()
-        await breakers.follow(catalogue.models, catalogue.breaker)
+        await breakers.refresh(catalogue.models, catalogue.breaker)
         await asyncio.sleep(REFRESH_S)
 
 
 async def _sync_journal(journal: Journal, disk: ThreadPoolExecutor) -> None:
-    """fsync in groups, beside the hot path; while nothing is written, nothing happens."""
+    """fsync in groups, off the hot path; while nothing is written, nothing happens."""
     loop = asyncio.get_running_loop()
     written = asyncio.Event()
     journal.when_dirty = written.set
     while True:
         with contextlib.suppress(TimeoutError):  # the last segment must be closed without another event
-            await asyncio.wait_for(written.wait(), JOURNAL_LOOK_S)
+            await asyncio.wait_for(written.wait(), JOURNAL_ROTATE_CHECK_S)
             await asyncio.sleep(JOURNAL_SYNC_S)
         written.clear()
         if close_old := journal.rotate():
@@ -194,7 +196,7 @@ async def _sync_journal(journal: Journal, disk: ThreadPoolExecutor) -> None:
 
 
 async def _ship_journals(env: Env) -> None:
-    """Hand over what PostgreSQL lacks: from the first moment on, because a predecessor may have died."""
+    """Ship closed segments, from startup on, because a predecessor may have died."""
     shipper = JournalShipper(sync_client(env.redis_url), env.redis_prefix, env.journal_dir)
     while True:
         try:

@@ -1,4 +1,4 @@
-"""Which stage serves a call, and why."""
+"""Stage routing: choose the stage and models of a call. Pure."""
 
 from collections.abc import Callable
 
@@ -14,7 +14,7 @@ STAGE_MODELS = {name: stage for stage in STAGES for name in (f"cfx-{stage}", sta
 
 
 class Route(Struct, frozen=True, kw_only=True):
-    """Where a call goes. Defaults fill in only what the request leaves out; the cap always holds."""
+    """Stage, models and limits of a call. Defaults replace only missing fields; the cap always applies."""
 
     stage: str  # plan, code, review or direct
     reason: str  # header, model, stage-alias, alias, or what inference went by
@@ -26,10 +26,10 @@ class Route(Struct, frozen=True, kw_only=True):
 
 
 def route(*, stage_header: str | None, model: str | None, prompt: Callable[[], Prompt], catalogue: Catalogue) -> Route:
-    """Decide by the header, then the body's model, then the text. The prompt is read only for the last.
+    """Route by the header, then the body's model, then the text. The prompt is read only for the last.
 
     Exact names win over aliases, so an alias can never shadow a model that callers may ask for.
-    Raises InvalidStage and ModelNotAllowed, both saying what is allowed.
+    Raises InvalidStage and ModelNotAllowed, which list the allowed values.
     """
     header = (stage_header or "").strip().lower()
     if header in STAGES:
@@ -54,7 +54,7 @@ def route(*, stage_header: str | None, model: str | None, prompt: Callable[[], P
 
 
 def route_embeddings(*, stage_header: str | None, model: str | None, catalogue: Catalogue) -> Route:
-    """Embeddings have no stages: the model must be on their own allow-list. Raises as `route`."""
+    """Route embeddings. They have no stages: the model must be on their own allow-list. Raises as `route`."""
     header = (stage_header or "").strip().lower()
     if header not in ("", DIRECT):
         raise InvalidStage.named(header, (DIRECT,))
@@ -72,7 +72,7 @@ def route_embeddings(*, stage_header: str | None, model: str | None, catalogue: 
 
 
 def allowed_names(catalogue: Catalogue) -> tuple[str, ...]:
-    """What a body's `model` may say: stages, inference, and the allow-list."""
+    """Return the values of a body's `model`: stages, inference, and the allow-list."""
     return (*(f"cfx-{stage}" for stage in STAGES), AUTO_MODELS[0], *catalogue.direct.allowed_models)
 
 

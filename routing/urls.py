@@ -1,4 +1,4 @@
-"""The playground's pages. What it sends goes to the gateway (playground.py), not through Django."""
+"""URLs of the playground's pages. Its calls go to the gateway (playground.py), not through Django."""
 
 from django.urls import path
 

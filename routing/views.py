@@ -1,4 +1,4 @@
-"""The playground: a conversation with the gateway, in the browser."""
+"""Pages of the playground, a chat with the gateway in the browser."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ AUTO = "auto"
 
 
 class PlaygroundForm(forms.Form):
-    """What a conversation is asked with. What is left empty, the stage decides."""
+    """Parameters of a conversation. Empty fields are decided by the stage."""
 
     stage = forms.ChoiceField(label=_("Stage"))
     model = forms.ChoiceField(label=_("Model"), required=False)
@@ -55,7 +55,7 @@ class PlaygroundForm(forms.Form):
             field.choices = offered
 
     def call(self, messages: list[dict[str, str]]) -> tuple[dict[str, Any], str]:
-        """The body of the chat completion, and the stage for the header; empty when the text decides."""
+        """Return the body of the chat completion, and the stage for the header; empty for inference."""
         chosen = self.cleaned_data
         stage = "" if chosen["stage"] == AUTO else chosen["stage"]
         system = [{"role": "system", "content": chosen["system"]}] if chosen["system"] else []
@@ -73,7 +73,7 @@ class PlaygroundForm(forms.Form):
 @organization_page(Action.USE_PLAYGROUND, section="playground")
 @require_safe
 def playground(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
-    """The page; scripts send its calls."""
+    """Show the page; its script sends the calls."""
     return render(request, "playground/playground.html", {"form": PlaygroundForm(tenant=tenant), "direct": DIRECT})
 
 
@@ -81,7 +81,7 @@ def playground(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
 @require_POST
 @never_cache
 def code(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
-    """What the page would send, as code. Posted, because prompts have no place in addresses."""
+    """Show the page's request as code. Posted, because prompts do not belong in URLs."""
     form = PlaygroundForm(request.POST, tenant=tenant)
     context: dict[str, Any] = {"form": form, "snippets": []}
     if form.is_valid():

@@ -1,4 +1,4 @@
-"""`make nightly`: every suite that is too long for CI, one after the other (hours).
+"""`make nightly`: run every suite that is too long for CI, one after the other (hours).
 
     make nightly NIGHTLY_ARGS="--only chaos,fuzz --seed 7"
 
@@ -27,7 +27,7 @@ Write = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    """Commands that are run in this order until one fails."""
+    """Commands that run in order until one fails."""
 
     name: str
     commands: Sequence[Sequence[str]]
@@ -35,7 +35,7 @@ class Suite:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The end of one suite."""
+    """Result of one suite."""
 
     name: str
     returncode: int
@@ -48,7 +48,7 @@ class Outcome:
 
 
 def suites_of(seed: int) -> list[Suite]:
-    """List the suites: the longest first, the one that wants a quiet machine last."""
+    """List the suites: the longest first, the one that needs an idle machine last."""
     pytest = (sys.executable, "-m", "pytest", "-n", "2", "--dist", "loadgroup", f"--hypothesis-seed={seed}")
     return [
         Suite("chaos", [("make", "chaos-nightly", f"SEED={seed}")]),
@@ -56,7 +56,7 @@ def suites_of(seed: int) -> list[Suite]:
         Suite("clients-litellm", [("make", "litellm-env", "clients", "CLIENTS_ARGS=--litellm")]),
         Suite("fuzz", [("make", "fuzz", "BODIES=30000", f"SEED={seed}")]),
         Suite("soak", [("make", "soak", "MINUTES=30", f"SEED={seed}")]),
-        # Every test is collected before the properties are chosen, so the programs that any test needs must be there.
+        # All tests are collected before the properties are selected, so every program that a test needs must be there.
         Suite(
             "properties",
             [
@@ -80,7 +80,7 @@ def run(suites: Sequence[Suite], folder: Path, *, seed: int, write: Write) -> li
         outcomes.append(_outcome(suite, folder))
         write(outcomes[-1].line())
         lines = [head, *(each.line() for each in outcomes), verdict(outcomes, seed=seed)]
-        # After each suite: a run that is interrupted leaves what it knows.
+        # Written after each suite, so that an interrupted run leaves its results.
         (REPOSITORY / folder / SUMMARY).write_text("\n".join(lines) + "\n")
     write(verdict(outcomes, seed=seed))
     return outcomes
@@ -101,8 +101,8 @@ def _outcome(suite: Suite, folder: Path) -> Outcome:
 
 
 def _returncode(command: Sequence[str], output: int) -> int:
-    # With CI=true a missing program (Chromium, LiteLLM) is a failure, not a suite that is left out.
-    environ = {**os.environ, "CI": "true"}  # noqa: TID251 - the commands' own settings pass through
+    # With CI=true a missing program (Chromium, LiteLLM) is a failure, not a skipped suite.
+    environ = {**os.environ, "CI": "true"}  # noqa: TID251 - passed to the commands
     try:
         return subprocess.run(
             list(command),
@@ -121,8 +121,8 @@ def _returncode(command: Sequence[str], output: int) -> int:
 def main(argv: Sequence[str] | None = None, *, suites: Callable[[int], list[Suite]] = suites_of) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.nightly", description=__doc__)
     parser.add_argument("--seed", type=int, default=secrets.randbelow(1_000_000), help="default: random, and printed")
-    parser.add_argument("--only", default="", help=f"comma-separated, of {', '.join(s.name for s in suites(0))}")
-    parser.add_argument("--folder", type=Path, default=FOLDER, help="of the logs")
+    parser.add_argument("--only", default="", help=f"comma-separated, from {', '.join(s.name for s in suites(0))}")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="folder for the logs")
     options = parser.parse_args(argv)
     known = suites(options.seed)
     names = options.only.split(",") if options.only else [suite.name for suite in known]

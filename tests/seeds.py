@@ -1,4 +1,4 @@
-"""The seed of a test run: `make test SEED=7` gives it to Hypothesis, chaos and fuzz alike."""
+"""Seed of a test run: `make test SEED=7` sets it for Hypothesis, chaos and fuzz."""
 
 import secrets
 

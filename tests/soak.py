@@ -1,7 +1,7 @@
-"""`python -m tests.soak --minutes 20`: a steady mixed load on one web process; exit code 0 when it keeps its size.
+"""`python -m tests.soak --minutes 20`: a steady mixed load on one web process. Exit code 0 when it does not grow.
 
-All surfaces, whole and streamed, on kept and on new connections, with refusals of every kind, faults of the upstream
-and callers who leave. Every few seconds the memory and the open files of the process are read.
+All surfaces, whole and streamed, on reused and new connections, with refusals of every kind, upstream faults and
+callers who disconnect. Memory and open files of the process are sampled every few seconds.
 """
 
 import argparse
@@ -21,14 +21,14 @@ from codexflow.lib.clock import monotonic_s
 from tests.support.mini_stack import beside, memory_kb, mini_stack, unbreakable_models, web_pid
 from tests.wire import Wire, request
 
-LOOK_S = 5.0
-ANSWER_WITHIN_S = 30.0
-MOST_OPEN = 300
-MOST_KEPT = 30
-# The last quarter against the second; in the first, caches fill.
-MOST_SHARE = 0.05
-MOST_KB = 6 * 1024
-MOST_FILES = 30
+SAMPLE_INTERVAL_S = 5.0
+RESPONSE_WITHIN_S = 30.0
+MAX_OPEN = 300
+MAX_IDLE = 30
+# Growth from the second quarter to the last; in the first, caches fill.
+MAX_SHARE = 0.05
+MAX_GROWTH_KB = 6 * 1024
+MAX_MORE_FILES = 30
 
 _WORDS: dict[str, tuple[str, str]] = {  # path -> its model and the field of the text
     "/v1/chat/completions": ("gpt-4o-mini", "messages"),
@@ -45,7 +45,7 @@ _FAULTS = ("503", "cut after=3", "error_event after=2", "malformed", "400 says=c
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """The process at one moment."""
+    """Memory and open files of the process at one moment."""
 
     at_s: float
     memory_kb: int
@@ -54,7 +54,7 @@ class Sample:
 
 @dataclass(slots=True)
 class Load:
-    """Sends `rate` calls a second for so long, and watches the process."""
+    """Sends `rate` calls a second for `seconds`, and samples the process."""
 
     url: str
     keys: dict[str, str]
@@ -64,17 +64,17 @@ class Load:
     draw: Random
     ends: Counter[str] = field(default_factory=Counter)
     samples: list[Sample] = field(default_factory=list)
-    _kept: list[Wire] = field(default_factory=list)
+    _idle: list[Wire] = field(default_factory=list)
 
     async def run(self) -> None:
         began_s = monotonic_s()
-        watching = asyncio.create_task(self._watch(began_s))
+        sampling = asyncio.create_task(self._sample(began_s))
         calls: set[asyncio.Task[None]] = set()
         number = 0
         while (now_s := monotonic_s() - began_s) < self.seconds:
             number += 1
-            if len(calls) >= MOST_OPEN:
-                self.ends["left out: too many open"] += 1
+            if len(calls) >= MAX_OPEN:
+                self.ends["skipped: too many open"] += 1
             else:
                 task = asyncio.create_task(self._call(number))
                 calls.add(task)
@@ -82,44 +82,44 @@ class Load:
             await asyncio.sleep(max(0.0, number / self.rate - now_s))
         if calls:
             await asyncio.wait(calls)
-        watching.cancel()
-        for wire in self._kept:
+        sampling.cancel()
+        for wire in self._idle:
             await wire.close()
 
-    async def _watch(self, began_s: float) -> None:
+    async def _sample(self, began_s: float) -> None:
         while True:
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(SAMPLE_INTERVAL_S)
             self.samples.append(Sample(monotonic_s() - began_s, memory_kb(self.pid), open_files(self.pid)))
 
     async def _call(self, number: int) -> None:
         sent, is_stream = self._request(number)
-        leaves = is_stream and self.draw.random() < 0.08
-        is_kept = bool(self._kept) and self.draw.random() < 0.7
+        disconnects = is_stream and self.draw.random() < 0.08
+        is_reused = bool(self._idle) and self.draw.random() < 0.7
         try:
-            async with asyncio.timeout(ANSWER_WITHIN_S):
-                wire = self._kept.pop() if is_kept else await Wire.to(self.url)
-                await self._exchange(wire, sent, leaves=leaves)
+            async with asyncio.timeout(RESPONSE_WITHIN_S):
+                wire = self._idle.pop() if is_reused else await Wire.to(self.url)
+                await self._exchange(wire, sent, disconnects=disconnects)
         except (OSError, EOFError, TimeoutError) as exc:
-            # The gateway may close a kept connection at the moment in which it is used.
-            self.ends[f"{type(exc).__name__}{' on a kept connection' if is_kept else ''}"] += 1
+            # The gateway may close an idle connection at the moment it is reused.
+            self.ends[f"{type(exc).__name__}{' on a reused connection' if is_reused else ''}"] += 1
 
-    async def _exchange(self, wire: Wire, sent: bytes, *, leaves: bool) -> None:
+    async def _exchange(self, wire: Wire, sent: bytes, *, disconnects: bool) -> None:
         try:
             await wire.send(sent)
             status, headers = await wire.head()
-            if leaves:
+            if disconnects:
                 await wire.reader.read(self.draw.randint(1, 2_000))
-                self.ends[f"{status}, left"] += 1
+                self.ends[f"{status}, disconnected"] += 1
                 return
             await wire.body(headers)
             self.ends[str(status)] += 1
-            if len(self._kept) < MOST_KEPT and ("connection", "close") not in headers:
-                self._kept.append(wire)
+            if len(self._idle) < MAX_IDLE and ("connection", "close") not in headers:
+                self._idle.append(wire)
                 return
         except BaseException:
             wire.abort()
             raise
-        wire.abort() if leaves else await wire.close()
+        wire.abort() if disconnects else await wire.close()
 
     def _request(self, number: int) -> tuple[bytes, bool]:
         draw = self.draw
@@ -129,7 +129,7 @@ class Load:
         if kind < 0.04:
             return request(path, self.keys[draw.choice(("wrong", "unknown", "revoked", "expired"))], b"{}"), False
         if kind < 0.08:
-            return request(path, key, draw.choice((b"{", b"{}", b'{"model":"nobody","messages":[]}', b"\xff"))), False
+            return request(path, key, draw.choice((b"{", b"{}", b'{"model":"unknown","messages":[]}', b"\xff"))), False
         model, name = _WORDS[path]
         words = f"Soak, call {number}. {'word ' * draw.choice((5, 50, 500, 5_000))}"
         if kind < 0.11:
@@ -151,11 +151,11 @@ def open_files(pid: int) -> int:
 
 
 def verdict(samples: list[Sample]) -> tuple[str, bool]:
-    """What the samples tell, and whether the process kept its size."""
+    """Summarize the samples. Returns the text, and True when the process did not grow."""
     quarter = len(samples) // 4
     second, last = samples[quarter : 2 * quarter], samples[-quarter:]
     if not second:
-        return "too short to tell anything", False
+        return "too short for a verdict", False
     before, after = fmean(s.memory_kb for s in second), fmean(s.memory_kb for s in last)
     files_before, files_after = fmean(s.files for s in second), fmean(s.files for s in last)
     most = max(s.memory_kb for s in samples)
@@ -163,13 +163,15 @@ def verdict(samples: list[Sample]) -> tuple[str, bool]:
     lines = [
         "memory over time: " + " ".join(f"{s.memory_kb / 1024:.1f}" for s in tenths) + " MB",
         f"memory: first {_mb(samples[0].memory_kb)}, last {_mb(samples[-1].memory_kb)}, most {_mb(most)}, "
-        f"{_slope_kb(samples[quarter:]) / 1024:+.3f} MB a minute",
+        f"{_slope_kb(samples[quarter:]) / 1024:+.3f} MB per minute",
         f"memory: second quarter {_mb(before)}, last quarter {_mb(after)} ({after / before - 1:+.1%})",
         f"files: first {samples[0].files}, last {samples[-1].files}, second quarter {files_before:.0f}, "
         f"last quarter {files_after:.0f}",
     ]
-    keeps = after - before <= min(MOST_KB, MOST_SHARE * before) and files_after - files_before <= MOST_FILES
-    return "\n".join(lines), keeps
+    is_stable = (
+        after - before <= min(MAX_GROWTH_KB, MAX_SHARE * before) and files_after - files_before <= MAX_MORE_FILES
+    )
+    return "\n".join(lines), is_stable
 
 
 def _mb(kilobytes: float) -> str:
@@ -177,7 +179,7 @@ def _mb(kilobytes: float) -> str:
 
 
 def _slope_kb(samples: list[Sample]) -> float:
-    """Kilobytes a minute, as a straight line has it."""
+    """Slope of the linear regression, in kilobytes per minute."""
     middle_s, middle_kb = fmean(s.at_s for s in samples), fmean(s.memory_kb for s in samples)
     spread = sum((s.at_s - middle_s) ** 2 for s in samples)
     return 60 * sum((s.at_s - middle_s) * (s.memory_kb - middle_kb) for s in samples) / spread if spread else 0.0
@@ -205,11 +207,11 @@ def main() -> int:
             )
             beside(stack, load.run())
             is_alive = web_pid(stack) == load.pid
-    text, keeps = verdict(load.samples)
+    text, is_stable = verdict(load.samples)
     tracebacks = options.log.read_text(errors="replace").count("Traceback (most recent call last)")
     sys.stdout.write(f"{sum(load.ends.values())} calls: {dict(load.ends.most_common())}\n{text}\n")
     sys.stdout.write(f"{tracebacks} tracebacks in the log; {'the same' if is_alive else 'ANOTHER'} process\n")
-    is_clean = keeps and is_alive and not tracebacks
+    is_clean = is_stable and is_alive and not tracebacks
     sys.stdout.write(f"soak: {'clean' if is_clean else 'NOT clean'}\n")
     return 0 if is_clean else 1
 

@@ -1,4 +1,4 @@
-"""The bookkeeping of the nightly run, with commands that do nothing."""
+"""The nightly run: order, logs, summary and exit code, with trivial commands."""
 
 import sys
 from pathlib import Path
@@ -14,7 +14,7 @@ def python(code: str) -> list[str]:
     return [sys.executable, "-c", code]
 
 
-SAYS = python("print('said')")
+SAYS = python("print('done')")
 FAILS = python("raise SystemExit(3)")
 MARKS = python("print('reached')")
 
@@ -45,7 +45,7 @@ def test_a_failed_suite_is_named_and_the_others_still_run(tmp_path: Path, capsys
 
 def test_each_suite_has_its_log_and_stops_at_its_first_failure(tmp_path: Path) -> None:
     nightly.main(["--folder", str(tmp_path)], suites=suites)
-    assert (tmp_path / "fuzz.log").read_text() == "said\n"
+    assert (tmp_path / "fuzz.log").read_text() == "done\n"
     assert (tmp_path / "clients.log").read_text() == "no-such-program: No such file or directory\n"
 
 
@@ -61,7 +61,7 @@ def test_an_unknown_suite_is_refused(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "there is no suite weather" in capsys.readouterr().err
 
 
-def test_every_recipe_of_a_suite_is_in_the_makefile() -> None:
+def test_every_make_target_of_a_suite_exists() -> None:
     rules = {line.split(":")[0] for name in ("Makefile", "Makefile.litellm") for line in lines_of(name) if ":" in line}
     recipes = {
         word
@@ -74,7 +74,7 @@ def test_every_recipe_of_a_suite_is_in_the_makefile() -> None:
     assert recipes <= rules
 
 
-def test_the_seed_reaches_every_suite_that_draws() -> None:
+def test_the_seed_reaches_every_random_suite() -> None:
     for suite in nightly.suites_of(4711):
         if suite.name in {"chaos", "fuzz", "soak", "properties", "browser"}:
             assert any("4711" in word for command in suite.commands for word in command), suite.name

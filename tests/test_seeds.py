@@ -1,4 +1,4 @@
-"""The seed of a run, and the number of examples."""
+"""Seed of a test run, and numbers of Hypothesis examples."""
 
 from collections.abc import Callable, Iterator
 
@@ -10,7 +10,7 @@ from tests.support.examples import examples
 
 
 class Config:
-    """The only part of pytest's configuration that is read."""
+    """Stand-in for the one part of pytest's configuration that is read."""
 
     def __init__(self, seed: str | None) -> None:
         self.seed = seed
@@ -20,30 +20,30 @@ class Config:
         return self.seed
 
 
-def test_the_seed_that_was_given_is_used() -> None:
-    assert seed_of(Config("4711")) == 4711  # type: ignore[arg-type] # as much of it as is needed
+def test_a_given_seed_is_used() -> None:
+    assert seed_of(Config("4711")) == 4711  # type: ignore[arg-type]
     assert 0 <= seed_of(Config(None)) < 1_000_000  # type: ignore[arg-type]
 
 
-def test_the_option_exists(pytestconfig: pytest.Config) -> None:
+def test_hypothesis_defines_the_seed_option(pytestconfig: pytest.Config) -> None:
     assert seed_of(pytestconfig) >= 0
 
 
-def test_examples_depend_on_the_seed_also_in_ci() -> None:
-    """By itself Hypothesis takes the same examples in every run where CI is set."""
+def test_examples_depend_on_the_seed_in_ci_too() -> None:
+    """By default Hypothesis uses the same examples in every run where CI is set."""
     assert settings().derandomize is False
     assert settings.get_profile("nightly").derandomize is False
 
 
 @pytest.fixture
 def profile() -> Iterator[Callable[[str], None]]:
-    """Load a profile for the length of a test."""
+    """Load a Hypothesis profile for the duration of a test."""
     before = settings.get_current_profile_name()
     yield settings.load_profile
     settings.load_profile(before)
 
 
-def test_the_nightly_profile_takes_ten_times_the_examples(profile: Callable[[str], None]) -> None:
+def test_the_nightly_profile_runs_ten_times_the_examples(profile: Callable[[str], None]) -> None:
     profile("codexflow")
     assert examples(40) == 40
     profile("nightly")

@@ -1,7 +1,7 @@
-"""`python -m tests.timing`: whether the time of a refusal tells which keys exist. Exit code 0 when it does not.
+"""`python -m tests.timing`: timing attack on refusals. Exit code 0 when their duration reveals no existing key.
 
-Refusals of unknown keys, wrong secrets, revoked and expired keys are asked for in turn over one connection, so that
-whatever the machine does meets all of them alike.
+Unknown keys, wrong secrets, revoked and expired keys are tried in turn over one connection, so that other load on the
+machine affects all of them alike.
 """
 
 import argparse
@@ -16,34 +16,34 @@ from tests.support.mini_stack import beside, mini_stack
 from tests.wire import Wire, request
 
 KINDS = ("unknown", "wrong", "revoked", "expired")
-MOST_SHARE = 0.05
-MOST_US = 200.0
-LOAD = 500
+MAX_SHARE = 0.05
+MAX_US = 200.0
+WARMUP = 500
 PATH = "/v1/chat/completions"
 
 
 async def measure(url: str, keys: dict[str, str], samples: int) -> dict[str, list[float]]:
-    """Microseconds from the request to the whole answer, by kind of key."""
+    """Time each refusal. Returns microseconds from the request to the complete response, by kind of key."""
     wire = await Wire.to(url)
     requests = {kind: request(PATH, keys[kind], b"{}") for kind in KINDS}
     found: dict[str, list[float]] = {kind: [] for kind in KINDS}
-    draw = Random(1)  # noqa: S311 - an order that is no pattern
-    for turn in range(samples + LOAD):
+    draw = Random(1)  # noqa: S311 - a repeatable shuffle
+    for turn in range(samples + WARMUP):
         for kind in draw.sample(KINDS, len(KINDS)):
             began_ns = perf_counter_ns()
             wire.write(requests[kind])
-            answer = await wire.answer()
+            response = await wire.response()
             took_us = (perf_counter_ns() - began_ns) / 1000
-            if answer.status != 401:
-                raise RuntimeError(f"{kind}: {answer.status} {answer.body!r}")
-            if turn >= LOAD:
+            if response.status != 401:
+                raise RuntimeError(f"{kind}: {response.status} {response.body!r}")
+            if turn >= WARMUP:
                 found[kind].append(took_us)
     await wire.close()
     return found
 
 
 def table(found: dict[str, list[float]]) -> tuple[str, bool]:
-    """The figures, and whether no kind stands out."""
+    """Format the figures. Returns the text, and True when no kind stands out."""
     medians = {kind: median(times) for kind, times in found.items()}
     lowest = min(medians.values())
     lines = [f"{'key':<10}{'samples':>9}{'median us':>11}{'p90 us':>9}{'above':>9}{'share':>8}"]
@@ -52,7 +52,7 @@ def table(found: dict[str, list[float]]) -> tuple[str, bool]:
         p90 = quantiles(times, n=10)[-1]
         lines.append(f"{kind:<10}{len(times):>9}{medians[kind]:>11.1f}{p90:>9.1f}{above:>9.1f}{above / lowest:>8.1%}")
     widest = max(medians.values()) - lowest
-    return "\n".join(lines), widest < MOST_US and widest / lowest < MOST_SHARE
+    return "\n".join(lines), widest < MAX_US and widest / lowest < MAX_SHARE
 
 
 def main() -> int:

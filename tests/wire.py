@@ -1,4 +1,4 @@
-"""A bare HTTP/1.1 caller: it sends what it is told to, sound or not, and takes in answers of any kind."""
+"""A raw HTTP/1.1 connection: sends any bytes, valid or not, and reads any response."""
 
 import asyncio
 import contextlib
@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """One answer, whole."""
+class Response:
+    """A complete response."""
 
     status: int
     headers: tuple[tuple[str, str], ...]
@@ -21,7 +21,7 @@ class Answer:
 
 
 def request(path: str, key: str, body: bytes, *more: str, method: str = "POST") -> bytes:
-    """A sound request; `more` are lines of its head."""
+    """Build a valid request; `more` are further header lines."""
     lines = (f"{method} {path} HTTP/1.1", "Host: localhost", f"Authorization: Bearer {key}", *more)
     return ("\r\n".join(lines) + f"\r\nContent-Length: {len(body)}\r\n\r\n").encode() + body
 
@@ -46,18 +46,18 @@ class Wire:
         await self._writer.drain()
 
     async def head(self) -> tuple[int, tuple[tuple[str, str], ...]]:
-        """Status and headers, their names in small letters. Raises EOFError."""
+        """Read status and headers, names in lower case. Raises EOFError."""
         lines = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
         fields = (line.partition(": ") for line in lines[1:] if line)
         return int(lines[0].split(" ")[1]), tuple((name.lower(), value) for name, _, value in fields)
 
-    async def answer(self) -> Answer:
-        """The next answer. Raises EOFError when it does not come whole."""
+    async def response(self) -> Response:
+        """Read the next response. Raises EOFError when it is incomplete."""
         status, headers = await self.head()
-        return Answer(status, headers, await self.body(headers))
+        return Response(status, headers, await self.body(headers))
 
     async def body(self, headers: tuple[tuple[str, str], ...]) -> bytes:
-        """The body that belongs to these headers. Raises EOFError when it does not come whole."""
+        """Read the body that these headers announce. Raises EOFError when it is incomplete."""
         named = dict(headers)
         if named.get("transfer-encoding") == "chunked":
             return b"".join([piece async for piece in self._chunks()])
@@ -76,5 +76,5 @@ class Wire:
             await self._writer.wait_closed()
 
     def abort(self) -> None:
-        """Leave without a word."""
+        """Close the connection at once, without a shutdown."""
         self._writer.transport.abort()

@@ -1,4 +1,4 @@
-"""The state of a caller's limits after a call was let in or refused, and how it is told in headers. Pure."""
+"""State of a caller's limits at an admission, its rate limit headers, and the errors of refusals. Pure."""
 
 from http import HTTPStatus
 
@@ -21,12 +21,12 @@ DEGRADED = (b"x-cfx-degraded", b"limiter")
 
 
 def duration(seconds: int) -> str:
-    """Seconds as OpenAI's reset headers have them: 12s, 1m0s."""
+    """Format seconds as in OpenAI's reset headers: 12s, 1m0s."""
     minutes, rest = divmod(seconds, SECONDS_PER_MINUTE)
     return f"{minutes}m{rest}s" if minutes else f"{rest}s"
 
 
-# Every reset that a minute can have, made once.
+# Reset headers of every second of a minute, built once.
 _RESETS = tuple(
     (
         (b"x-ratelimit-reset-requests", duration(left_s).encode()),
@@ -37,7 +37,7 @@ _RESETS = tuple(
 
 
 class Admission(Struct, frozen=True, kw_only=True, gc=False):
-    """Counts right after a call was let in, or as they were when it was refused. Pairs are organization and key."""
+    """Counts after a call was admitted, or when it was refused. Pairs are organization and key."""
 
     day: int  # days since 1970, by Redis's clock
     minute: int  # minutes since 1970
@@ -46,7 +46,7 @@ class Admission(Struct, frozen=True, kw_only=True, gc=False):
     requests_today: tuple[int, int]
     minute_requests: tuple[int, int] = (0, 0)
     minute_tokens: tuple[int, int] = (0, 0)
-    # Redis was away: the counts are what this process knew last, and those of the minute are not known.
+    # Redis was away: daily counts are the last that this process knew, and those of the minute are unknown.
     is_degraded: bool = False
 
     @property
@@ -60,7 +60,7 @@ class Admission(Struct, frozen=True, kw_only=True, gc=False):
 
     @property
     def reset_s(self) -> int:
-        """Midnight, in epoch seconds."""
+        """Next midnight (UTC), in Unix seconds."""
         return (self.day + 1) * SECONDS_PER_DAY
 
     @property
@@ -72,7 +72,7 @@ class Admission(Struct, frozen=True, kw_only=True, gc=False):
         return least_left(organization.daily_requests, key.daily_requests, self.requests_today)
 
     def headers(self) -> list[Header]:
-        """X-RateLimit-* of the day, and OpenAI's of the minute. Limits that are not set are left out."""
+        """Rate limit headers: X-RateLimit-* of the day, and OpenAI's of the minute, of the limits that are set."""
         organization, key = self.limits
         headers: list[Header] = []
         limit, left = least_left(organization.daily_requests, key.daily_requests, self.requests_today)
@@ -104,7 +104,7 @@ class Admission(Struct, frozen=True, kw_only=True, gc=False):
 
 
 def least_left(organization: int, key: int, used: tuple[int, int]) -> tuple[int, int]:
-    """Of two limits the one with less left, and how much; (-1, 0) when neither is set."""
+    """The limit with less left, and how much; (-1, 0) when neither is set."""
     if key < 0:
         return (organization, max(0, organization - used[0])) if organization >= 0 else (-1, 0)
     key_left = max(0, key - used[1])
@@ -116,7 +116,7 @@ def least_left(organization: int, key: int, used: tuple[int, int]) -> tuple[int,
     return key, key_left
 
 
-# Verdict of admit.lua -> the error, and what the message calls the limit.
+# Verdict of admit.lua -> the error, and the limit's name in its message.
 _REFUSALS: dict[str, tuple[type[RateLimitExceeded | InsufficientQuota], str]] = {
     "day": (DailyQuotaExceeded, "requests a day"),
     "rpm": (RateLimitExceeded, "requests a minute"),
@@ -129,14 +129,14 @@ _REFUSALS: dict[str, tuple[type[RateLimitExceeded | InsufficientQuota], str]] = 
 def refusal(
     verdict: str, scope: int, admission: Admission, *, slot_free_in_ms: int = 0
 ) -> RateLimitExceeded | InsufficientQuota:
-    """The error for a verdict about one of SCOPES, with the whole seconds after which the same call may pass.
+    """Error of a verdict about one of SCOPES, with the whole seconds after which the same call may pass.
 
-    A stream's slot is free at the latest when its lease ends unrenewed. No time makes up for missing money.
+    A stream's slot is free at the latest when its lease expires. Waiting does not help against missing money.
     """
-    error, what = _REFUSALS[verdict]
+    error, limit = _REFUSALS[verdict]
     name = SCOPES[scope]
     return error(
-        f"{error.default_message} (limit of the {name}: {what})",
+        f"{error.default_message} (limit of the {name}: {limit})",
         retry_after_s=_retry_after_s(verdict, admission, slot_free_in_ms)
         if error.status == HTTPStatus.TOO_MANY_REQUESTS
         else None,

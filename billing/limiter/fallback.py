@@ -1,7 +1,7 @@
-"""Limits while Redis is away: when to stop asking it, and what one process may then let in by itself. Pure.
+"""Fallback of the limiter while Redis is unavailable: a circuit breaker for Redis and a per-process limiter. Pure.
 
-The limits are shared by several processes that cannot hear each other now, so each takes its part of them and trusts
-nothing beyond what Redis told it last. A hard budget is never guessed at: such calls are refused.
+The processes that share the limits cannot communicate during an outage, so each takes its share of them and relies on
+nothing beyond the last counts it read from Redis. A hard budget is never estimated: such calls are refused.
 """
 
 from dataclasses import dataclass
@@ -11,79 +11,79 @@ from billing.limiter.admission import SCOPES, SECONDS_PER_DAY, SECONDS_PER_MINUT
 from billing.plans import Limits, tighter
 
 FAILURES_TO_OPEN = 5
-PROBE_S = 1.0
+TRIAL_INTERVAL_S = 1.0
 PERCENT_OF_DAY = 5
-# A relapse within this time is the same outage: counters are put right every half minute, journals are shipped sooner.
+# A relapse within this time is the same outage: counters are reconciled every half minute, journals are shipped sooner.
 SAME_OUTAGE_S = 60.0
-# Scopes whose last counts are kept; one that was forgotten counts as unknown.
+# Scopes whose last counts are kept; an evicted one counts as unknown.
 MAX_KNOWN = 40_000
 KEY = SCOPES.index("key")
 
 Scopes = tuple[bytes, bytes]
 
 
-class Breaker:
-    """Whether to ask the limiter's Redis. A slow Redis hurts more than a dead one.
+class RedisBreaker:
+    """Circuit breaker for the limiter's Redis, of one process. A slow Redis hurts more than a dead one.
 
-    Opens after five failures in a row, or at once when the connection is gone and a moment's patience did not bring it
-    back. While there is no connection nobody asks: reconnecting, tried every second, is the trial. With a connection
-    that gave five failures, one call a second is.
+    Opens after five failures in a row, or at once when the connection is lost and the short retry did not restore it.
+    Without a connection every call is blocked: reconnecting, tried every second, is the trial. With a connection that
+    gave five failures, one call a second is the trial.
     """
 
-    __slots__ = ("_is_cut", "_probe_at_s", "failures")
+    __slots__ = ("_is_cut", "_trial_at_s", "failures")
 
     def __init__(self) -> None:
         self.failures = 0
         self._is_cut = False
-        self._probe_at_s = 0.0
+        self._trial_at_s = 0.0
 
     @property
     def is_open(self) -> bool:
         return self._is_cut or self.failures >= FAILURES_TO_OPEN
 
-    def is_resting(self, now_s: float, *, is_up: bool) -> bool:
-        """Whether a call would not ask now."""
+    def is_blocking(self, now_s: float, *, is_up: bool) -> bool:
+        """Return whether a call would skip Redis now. Claims no trial."""
         if not is_up:
             return self.is_open
-        return self.failures >= FAILURES_TO_OPEN and now_s < self._probe_at_s
+        return self.failures >= FAILURES_TO_OPEN and now_s < self._trial_at_s
 
-    def asks(self, now_s: float, *, is_up: bool) -> bool:
-        """Whether this call asks Redis. Claims the trial when it is due."""
-        if self.is_resting(now_s, is_up=is_up):
+    def allow_request(self, now_s: float, *, is_up: bool) -> bool:
+        """Return whether this call uses Redis. Claims the trial when it is due."""
+        if self.is_blocking(now_s, is_up=is_up):
             return False
-        self._probe_at_s = now_s + PROBE_S
+        self._trial_at_s = now_s + TRIAL_INTERVAL_S
         return True
 
-    def failed(self, now_s: float, *, is_up: bool) -> None:
-        """A call asked and got no answer; `is_up` is whether there is a connection now."""
+    def record_failure(self, now_s: float, *, is_up: bool) -> None:
+        """Count a call that got no reply from Redis; `is_up` tells whether it is connected now."""
         self.failures += 1
         self._is_cut = not is_up
-        self._probe_at_s = now_s + PROBE_S
+        self._trial_at_s = now_s + TRIAL_INTERVAL_S
 
-    def succeeded(self) -> None:
+    def record_success(self) -> None:
         self.failures = 0
         self._is_cut = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Terms:
-    """What the operator allows during an outage."""
+class OutageTerms:
+    """Limits of an outage, as configured by the operator."""
 
     processes: int = 1  # gateway processes that share the limits
     allowance_nanos: int = 1_000_000_000  # per key and outage, over all processes
 
     def share(self, limit: int) -> int:
-        """This process's part of a limit, rounded up."""
+        """Return this process's share of a limit, rounded up."""
         return -(-limit // self.processes)
 
     def daily(self, limit: int) -> int:
-        """Requests of one outage against a daily limit: a part of 5 %, and never nothing."""
+        """Return the requests allowed in one outage: this process's share of 5 % of a daily limit, at least one."""
         return min(limit, max(1, limit * PERCENT_OF_DAY // 100 // self.processes))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wish:
-    """What a call asks for."""
+class LocalClaim:
+    """Resources a call requests from the local limiter."""
 
     tokens: int
     hold_nanos: int
@@ -93,19 +93,19 @@ class Wish:
 
 @dataclass(slots=True)
 class _Used:
-    """What a scope got from this process during the outage."""
+    """Usage of one scope admitted by this process during the outage."""
 
     requests: int = 0
     minute: int = 0
     minute_requests: int = 0
     minute_tokens: int = 0
-    nanos: int = 0  # spent, or held by running calls
+    nanos: int = 0  # spent, or held by calls in flight
 
 
-class Rations:
-    """What every scope still gets from this process while Redis is away."""
+class LocalLimiter:
+    """Per-process fallback limiter, used while Redis is unavailable."""
 
-    def __init__(self, terms: Terms) -> None:
+    def __init__(self, terms: OutageTerms) -> None:
         self._terms = terms
         self._known: dict[bytes, Admission] = {}
         self._used: dict[bytes, _Used] = {}
@@ -115,30 +115,31 @@ class Rations:
         self.refused = 0
 
     def remember(self, scopes: Scopes, admission: Admission) -> None:
-        """What Redis said last: the outage starts from there."""
+        """Store the last counts read from Redis: an outage starts from there."""
         known = self._known
         if len(known) > MAX_KNOWN:
             known.clear()
         known[scopes[0]] = known[scopes[1]] = admission
 
     def begin(self, now_s: float) -> None:
-        """An outage begins, or goes on after Redis was there for a moment."""
+        """Begin an outage, or continue the last one if Redis was back only for a moment."""
         self.is_on = True
         if self._ended_at_s is None or now_s - self._ended_at_s > SAME_OUTAGE_S:
             self._used.clear()
             self.admitted = self.refused = 0
 
     def end(self, now_s: float) -> None:
+        """End the outage: Redis replied."""
         self.is_on = False
         self._ended_at_s = now_s
 
     def admit(
-        self, scopes: Scopes, limits: tuple[Limits, Limits], wish: Wish, *, now_ms: int, is_closed: bool = False
+        self, scopes: Scopes, limits: tuple[Limits, Limits], claim: LocalClaim, *, now_ms: int, is_closed: bool = False
     ) -> Admission:
-        """Let a call in as far as this process can answer for it alone.
+        """Admit a call within this process's share of the limits.
 
-        `now_ms` is Redis's time as well as this process can tell. Raises the limit's own refusal (429) where the limit
-        itself is known to be reached, LimiterUnavailable (503) where only Redis could say; a refusal uses nothing up.
+        `now_ms` is this process's estimate of Redis's time. Raises the limit's own refusal (429) where the limit is
+        known to be reached, LimiterUnavailable (503) where only Redis could decide; a refusal consumes nothing.
         """
         minute = now_ms // 1000 // SECONDS_PER_MINUTE
         admission = Admission(
@@ -150,7 +151,7 @@ class Rations:
             is_degraded=True,
         )
         try:
-            counts = self._checked(scopes, wish, admission, is_closed=is_closed)
+            counts = self._checked(scopes, claim, admission, is_closed=is_closed)
         except Exception:
             self.refused += 1
             raise
@@ -161,35 +162,35 @@ class Rations:
                 used.minute, used.minute_requests, used.minute_tokens = minute, 0, 0
             used.requests += 1
             used.minute_requests += 1
-            used.minute_tokens += wish.tokens
-            used.nanos += wish.hold_nanos
+            used.minute_tokens += claim.tokens
+            used.nanos += claim.hold_nanos
         return _counted(admission, (counts[0] + 1, counts[1] + 1))
 
     def settle(self, scopes: Scopes, *, hold_nanos: int, cost_nanos: int) -> None:
-        """A call that was let in here has ended."""
+        """Replace the hold of a finished call by its cost."""
         for scope in scopes:
             if (used := self._used.get(scope)) is not None:
                 used.nanos = max(0, used.nanos + cost_nanos - hold_nanos)
 
-    def _checked(self, scopes: Scopes, wish: Wish, admission: Admission, *, is_closed: bool) -> tuple[int, int]:
-        """Requests of the day so far as this process knows them, when the call may pass. Raises as `admit`."""
+    def _checked(self, scopes: Scopes, claim: LocalClaim, admission: Admission, *, is_closed: bool) -> tuple[int, int]:
+        """Check all limits. Returns today's requests per scope, as far as they are known. Raises as `admit`."""
         limits = admission.limits
         counts = (self._count(scopes[0], 0, admission), self._count(scopes[1], 1, admission))
         admission = _counted(admission, counts)
         if is_closed or limits[0].has_budget or limits[1].has_budget:
             raise _unavailable(admission, "closed" if is_closed else "hard budget")
         for index in range(len(SCOPES)):
-            if verdict := self._verdict(scopes[index], index, wish, admission):
+            if verdict := self._verdict(scopes[index], index, claim, admission):
                 raise refusal(verdict, index, admission, slot_free_in_ms=0)
         tightest = tighter(limits[0].daily_requests, limits[1].daily_requests)
         for index, limit in enumerate((limits[0].daily_requests, tightest)):
             used = self._used.get(scopes[index], _Used()).requests
-            # A key of which nothing is known could have nothing left.
+            # An unknown key may have nothing left.
             is_unknown = index == KEY and scopes[index] not in self._known
             if limit >= 0 and used >= (1 if is_unknown else self._terms.daily(limit)):
                 raise _unavailable(admission, "requests of an outage")
         spent = self._used.get(scopes[KEY], _Used()).nanos
-        if spent + wish.hold_nanos > self._terms.allowance_nanos // self._terms.processes:
+        if spent + claim.hold_nanos > self._terms.allowance_nanos // self._terms.processes:
             raise _unavailable(admission, "allowance of an outage")
         return counts
 
@@ -198,8 +199,8 @@ class Rations:
         before = known.requests_today[index] if known is not None and known.day == admission.day else 0
         return before + (used.requests if used else 0)
 
-    def _verdict(self, scope: bytes, index: int, wish: Wish, admission: Admission) -> str:
-        """Which limit of the scope is reached, as far as this process can know; empty: none."""
+    def _verdict(self, scope: bytes, index: int, claim: LocalClaim, admission: Admission) -> str:
+        """Name the limit of the scope that is reached, as far as this process knows; empty: none."""
         limits, share = admission.limits[index], self._terms.share
         used = self._used.get(scope, _Used())
         is_this_minute = used.minute == admission.minute
@@ -209,10 +210,10 @@ class Rations:
             return "day"
         if limits.rpm >= 0 and requests >= share(limits.rpm):
             return "rpm"
-        if limits.tpm == 0 or (limits.tpm > 0 and tokens > 0 and tokens + wish.tokens > share(limits.tpm)):
+        if limits.tpm == 0 or (limits.tpm > 0 and tokens > 0 and tokens + claim.tokens > share(limits.tpm)):
             return "tpm"
-        if wish.takes_slot and limits.concurrent_streams >= 0:
-            return "streams" if wish.open_streams[index] >= share(limits.concurrent_streams) else ""
+        if claim.takes_slot and limits.concurrent_streams >= 0:
+            return "streams" if claim.open_streams[index] >= share(limits.concurrent_streams) else ""
         return ""
 
 

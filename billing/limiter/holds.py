@@ -1,4 +1,4 @@
-"""The most a call can cost, before it runs. Pure."""
+"""Holds: the most that a call can cost, before it runs. Pure."""
 
 from collections.abc import Iterable, Mapping
 
@@ -8,25 +8,25 @@ from billing.pricing import FrozenRates, Usage, cost_nanos
 
 TOKENS_PER_MESSAGE = 16
 TOKENS_PER_IMAGE = 2_000
-# Of files the bytes in the body are known, and the tokens can only be estimated from them: a page is a few kilobytes of
-# text or hundreds of a scan, and no model reads more than its context.
-LEAST_TOKENS_PER_FILE, MOST_TOKENS_PER_FILE = 2_000, 200_000
+# A file's tokens can only be estimated from its bytes: a page is a few kilobytes of text or hundreds of a scan, and no
+# model reads more than its context.
+MIN_TOKENS_PER_FILE, MAX_TOKENS_PER_FILE = 2_000, 200_000
 BYTES_PER_DOCUMENT_TOKEN = 16
-BYTES_PER_SOUND_TOKEN = 256
+BYTES_PER_AUDIO_TOKEN = 256
 
 
 def document_tokens(size_bytes: int) -> int:
-    """What to hold for a document, or anything else that is no picture and no sound."""
-    return min(MOST_TOKENS_PER_FILE, max(LEAST_TOKENS_PER_FILE, size_bytes // BYTES_PER_DOCUMENT_TOKEN))
+    """Tokens to hold for a document, or any other file that is neither an image nor audio."""
+    return min(MAX_TOKENS_PER_FILE, max(MIN_TOKENS_PER_FILE, size_bytes // BYTES_PER_DOCUMENT_TOKEN))
 
 
 def sound_tokens(size_bytes: int) -> int:
-    """What to hold for a recording."""
-    return min(MOST_TOKENS_PER_FILE, max(LEAST_TOKENS_PER_FILE, size_bytes // BYTES_PER_SOUND_TOKEN))
+    """Tokens to hold for an audio file."""
+    return min(MAX_TOKENS_PER_FILE, max(MIN_TOKENS_PER_FILE, size_bytes // BYTES_PER_AUDIO_TOKEN))
 
 
 class CallSize(Struct, frozen=True, kw_only=True):
-    """What bounds a call's tokens before they are counted."""
+    """Bounds of a call's tokens, before they are counted."""
 
     text_bytes: int
     messages: int = 0
@@ -34,7 +34,7 @@ class CallSize(Struct, frozen=True, kw_only=True):
     file_tokens: int = 0
     max_output_tokens: int  # already clamped, and sent upstream as such
     choices: int = 1
-    # Whether the provider's cache may be asked to keep the input for an hour, which costs more than for minutes.
+    # The call may ask the provider's cache to keep the input for an hour, which costs more than for minutes.
     may_cache_for_an_hour: bool = False
 
     @property
@@ -44,7 +44,7 @@ class CallSize(Struct, frozen=True, kw_only=True):
 
     @property
     def attached_tokens(self) -> int:
-        """Pictures and files."""
+        """Tokens of images and files."""
         return TOKENS_PER_IMAGE * self.images + self.file_tokens
 
     @property
@@ -57,14 +57,14 @@ class CallSize(Struct, frozen=True, kw_only=True):
 
     @property
     def expected_prompt_tokens(self) -> int:
-        """A fair guess rather than a bound, for calls whose usage nobody reported."""
+        """Estimate rather than a bound, for calls without reported usage."""
         return self.text_bytes // 4 + 4 * self.messages + self.attached_tokens // 2
 
 
 def worst_nanos(size: CallSize, rates: Iterable[FrozenRates]) -> int:
-    """Most that a call can cost, in nanos, over the models that may answer it.
+    """Most that a call can cost, in nanos, over the models that may serve it.
 
-    The dearest counts, since only one attempt is billed; and of each the dearest way in which input is counted.
+    The dearest counts, since only one attempt is billed; and for each the dearest class of its input.
     """
     return max([cost_nanos(_dearest_usage(size, each), each) for each in rates])
 
@@ -84,7 +84,7 @@ def _dearest_usage(size: CallSize, rates: FrozenRates) -> Usage:
 
 
 def no_dearer_than_first(size: CallSize, rates: Mapping[str, FrozenRates]) -> tuple[dict[str, FrozenRates], int]:
-    """The models of a chain that cost at most what its first one does, in their order, and the hold for them.
+    """Models of a chain that cost at most as much as its first one, in order, and the hold for them.
 
     A dearer fallback must not refuse a call that the first model could serve: without the dearer ones it may fit.
     """

@@ -37,7 +37,7 @@ def intent_in(redis: "Redis", prefix: str, organization_id: UUID, request_id: UU
 
 
 def is_settled_lately(redis: "Redis", prefix: str, organization_id: UUID, request_id: UUID) -> bool:
-    """Whether an organization's call was settled in the last ten minutes. Raises redis.RedisError."""
+    """Return whether an organization's call was settled in the last ten minutes. Raises redis.RedisError."""
     shard = ShardKeys.of(prefix, shard_of(organization_id))
     owner: Any = redis.get(recent_key(shard, request_id))
     return bool(owner == str(organization_id).encode())

@@ -1,8 +1,8 @@
-"""admit, settle, heartbeat: every limit is taken and given back here, by the Lua scripts beside it.
+"""Limiter: admit, settle and heartbeat, by the Lua scripts beside it.
 
 Each script runs in one round trip and one step: a thousand simultaneous calls never pass a limit by one, and a
-refused call changes nothing. Truth is PostgreSQL; Redis holds truth plus what is in flight. A scope that Redis does
-not know is loaded from PostgreSQL before anything is admitted by it, so an emptied Redis gives nothing away.
+refused call changes nothing. PostgreSQL has the truth; Redis has it plus the calls in flight. A scope that Redis does
+not know is loaded from PostgreSQL before anything is admitted by it, so an emptied Redis grants nothing extra.
 
 The gateway calls the async functions on its Pipeline; sweeper and shipper call the sync ones on redis-py.
 """
@@ -21,7 +21,7 @@ from redis import Redis, RedisError, ResponseError
 
 from billing.errors import LimiterAway
 from billing.limiter.admission import SCOPES, SECONDS_PER_DAY, refusal
-from billing.limiter.admission import Admission as Admission  # part of this face
+from billing.limiter.admission import Admission as Admission  # part of this interface
 from billing.plans import Limits
 from codexflow.lib.redis import Argument, Pipeline, RedisUnavailable, Script, shard_of, tag
 
@@ -60,7 +60,7 @@ class ShardKeys:
 
 @dataclass(frozen=True, slots=True)
 class Payer:
-    """Whom a call counts against: an organization and one of its keys, with the Redis keys of both."""
+    """Scopes that a call counts against: an organization and one of its keys, with the Redis keys of both."""
 
     organization_id: UUID
     organization: bytes  # its id as text
@@ -108,7 +108,7 @@ class ScopeTotals:
 
 
 class Settlement(Struct, frozen=True, kw_only=True):
-    """How a call ended, for the counters, and its event for the log."""
+    """Result of a call for the counters, and its event for the log."""
 
     request_id: UUID
     event: bytes
@@ -137,7 +137,7 @@ async def admit(
     """Check every limit, count the call, take its hold and its lease, and write its intent; or change nothing.
 
     Raises DailyQuotaExceeded, RateLimitExceeded, TokenRateExceeded, ConcurrencyExceeded (429), InsufficientQuota (402),
-    each with the state of the limits in `facts["admission"]`; LimiterAway (503) when Redis cannot answer,
+    each with the state of the limits in `facts["admission"]`; LimiterAway (503) when Redis does not respond,
     LimiterUnavailable when PostgreSQL cannot for a scope that Redis does not know.
     """
     organization, key = limits
@@ -206,7 +206,7 @@ async def _retry(
 
 
 async def settle(redis: Pipeline, payer: Payer, settlement: Settlement) -> bool:
-    """Append the event, give lease and hold back, charge. Returns whether this call moved the money.
+    """Append the event, release lease and hold, and charge. Returns whether this call moved the money.
 
     Raises RedisUnavailable; the journal then carries the event.
     """
@@ -220,13 +220,13 @@ def settle_sync(redis: "Redis", payer: Payer, settlement: Settlement) -> bool:
 
 
 def count_sync(redis: "Redis", payer: Payer, *, day: int, requests: int, cost_nanos: int) -> None:
-    """Count calls that nobody admitted, once PostgreSQL has them. Raises redis.RedisError: it will be made up for."""
+    """Count calls past the gateway that PostgreSQL has. Raises redis.RedisError; reconciliation corrects it later."""
     COUNT.run(redis, list(payer.scopes), [day, month_of(day), requests, cost_nanos])
 
 
 @dataclass(frozen=True, slots=True)
 class Pulse:
-    """A live call as the heartbeat reports it."""
+    """A call in flight, as the heartbeat reports it."""
 
     request_id: UUID
     payer: Payer
@@ -235,7 +235,7 @@ class Pulse:
 
 
 async def heartbeat(redis: Pipeline, pulses: Sequence[Pulse], *, lease_ms: int) -> set[UUID]:
-    """Renew the leases of all live calls of this process. Returns the calls that Redis has forgotten.
+    """Renew the leases of this process's calls in flight. Returns the calls that Redis has lost.
 
     Raises RedisUnavailable.
     """
@@ -261,7 +261,7 @@ async def heartbeat(redis: Pipeline, pulses: Sequence[Pulse], *, lease_ms: int) 
 
 
 def held_nanos(redis: "Redis", prefix: str, organization_id: UUID) -> int | None:
-    """What the organization's running calls hold now; None while Redis is away. For pages, not for decisions."""
+    """Sum of the holds of an organization's running calls; None while Redis is away. For pages, not for decisions."""
     shard = ShardKeys.of(prefix, shard_of(organization_id))
     try:
         stored: Any = redis.hget(f"{shard.prefix}scope:o:{organization_id}", "held")
@@ -303,5 +303,5 @@ def _settle_command(payer: Payer, settlement: Settlement) -> tuple[list[bytes], 
 
 
 def recent_key(shard: ShardKeys, request_id: UUID | str) -> bytes:
-    """Says for ten minutes whose request it was, so that a row on its way is not reported missing."""
+    """Key of a settled request's organization, kept for RECENT_S: a row not stored yet is not reported missing."""
     return f"{shard.prefix}recent:{request_id}".encode()

@@ -81,7 +81,7 @@ def read_shard(redis: "Redis", shard: ShardKeys, keys: Sequence[bytes]) -> Snaps
 
 
 def correct(redis: "Redis", scope: Scope, totals: ScopeTotals, *, held_nanos: int, today: int) -> Correction:
-    """Write what the scope should be, where it differs and nothing has moved it since it was read."""
+    """Write the fields of a scope that differ, unless it has moved since it was read."""
     changes = _changes(scope, totals, held_nanos, today)
     if not changes:
         return Correction()
@@ -97,10 +97,10 @@ def correct(redis: "Redis", scope: Scope, totals: ScopeTotals, *, held_nanos: in
 
 
 def _changes(scope: Scope, totals: ScopeTotals, held_nanos: int, today: int) -> dict[str, int]:
-    """The fields that are wrong, with what they should be. Sums of a day or month that is over do not matter."""
-    wanted = {"spent": totals.total_nanos, "held": held_nanos}
+    """Fields that differ, with their expected values. Sums of a past day or month do not matter."""
+    expected = {"spent": totals.total_nanos, "held": held_nanos}
     if scope.number("d") == today:
-        wanted |= {"n": totals.requests_today, "ds": totals.day_nanos}
+        expected |= {"n": totals.requests_today, "ds": totals.day_nanos}
     if scope.number("mo") == month_of(today):
-        wanted |= {"ms": totals.month_nanos}
-    return {name: value for name, value in wanted.items() if scope.number(name) != value}
+        expected |= {"ms": totals.month_nanos}
+    return {name: value for name, value in expected.items() if scope.number(name) != value}

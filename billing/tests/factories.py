@@ -8,6 +8,6 @@ from codexflow.lib.ids import random_id
 
 
 def an_organization(*, owner: User | None = None, plan: str = "internal") -> Organization:
-    """An organization that nobody else has touched, with its account on a plan."""
+    """A new organization with its account on a plan."""
     seed_plans()
     return create_organization(name=f"Org {random_id().hex[:8]}", owner=owner or a_user(), plan=plan)

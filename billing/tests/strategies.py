@@ -1,4 +1,4 @@
-"""Prices as Hypothesis makes them up."""
+"""Hypothesis strategies of prices."""
 
 from hypothesis import strategies as st
 

@@ -1,4 +1,4 @@
-"""How a month will end."""
+"""Forecast of a month."""
 
 from datetime import UTC, datetime
 
@@ -19,5 +19,5 @@ MID_APRIL = datetime(2026, 4, 16, tzinfo=UTC)  # half of thirty days
         (280, 10, datetime(2026, 2, 28, 23, 59, 59, tzinfo=UTC), Forecast(280, 0)),
     ],
 )
-def test_it_goes_on_as_it_went(spent: int, available: int, moment: datetime, expected: Forecast) -> None:
+def test_the_forecast_is_the_average_pace(spent: int, available: int, moment: datetime, expected: Forecast) -> None:
     assert forecast(spent_nanos=spent, available_nanos=available, now=moment) == expected

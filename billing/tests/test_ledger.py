@@ -1,4 +1,4 @@
-"""Ledger entries, daily spend and accounts agree, and nobody else writes them."""
+"""Ledger entries, daily spend and accounts agree, and only the ledger writes them."""
 
 import re
 from datetime import timedelta
@@ -26,7 +26,7 @@ def a_charge(organization_id: UUID, amount_nanos: int = 5, **facts: object) -> C
         "request_id": random_id(),
         "revision": 1,
         "day": now().date(),
-        "held_nanos": 9,
+        "hold_nanos": 9,
         "is_correction": False,
     }
     return Charge(organization_id=organization_id, amount_nanos=amount_nanos, **{**known, **facts})  # type: ignore[arg-type]
@@ -78,7 +78,7 @@ def test_entries_daily_spend_and_account_always_agree(
 
 
 @pytest.mark.django_db
-def test_a_charge_for_a_closed_month_is_booked_today_and_says_so() -> None:
+def test_a_charge_for_a_closed_month_is_booked_today_with_a_note() -> None:
     organization, closed = an_organization(), first_open_day(now()) - timedelta(days=1)
     post_charges([a_charge(organization.pk, 7, day=closed)])
     entry = LedgerEntry.objects.get(organization=organization, kind=LedgerEntry.Kind.SETTLE)
@@ -98,7 +98,7 @@ def test_the_same_revision_is_never_charged_twice() -> None:
 
 
 @pytest.mark.django_db
-def test_credit_with_the_same_reference_is_given_once() -> None:
+def test_credit_with_the_same_reference_is_posted_once() -> None:
     organization = an_organization()
     before = Account.objects.get(organization=organization).credit_nanos
     post_credit(organization, 3, kind=LedgerEntry.Kind.PROMO, reference="spring")
@@ -107,11 +107,11 @@ def test_credit_with_the_same_reference_is_given_once() -> None:
     assert Account.objects.get(organization=organization).credit_nanos == before + 3
 
 
-def test_no_charge_writes_nothing(django_assert_num_queries: object) -> None:
-    post_charges([])  # would raise without a database if it asked one
+def test_posting_no_charges_writes_nothing() -> None:
+    post_charges([])  # a query would raise: this test has no database
 
 
-# Writing SQL, or the ORM's writing verbs, on a table of money.
+# SQL or ORM calls that write a table of money.
 _WRITES = re.compile(
     r"(INSERT INTO|UPDATE|DELETE FROM)\s+billing_"
     r"|(LedgerEntry|SpendDaily)\.objects\.(create|bulk_create|get_or_create|update_or_create)"
@@ -121,7 +121,7 @@ _WRITES = re.compile(
 
 
 def test_the_ledger_is_the_only_writer_of_money() -> None:
-    """Migrations, which state history, and tests, which forge it, are left out."""
+    """Migrations and tests are left out."""
     writers = set()
     for app in ("accounts", "adminpanel", "billing", "codexflow", "keys", "logs", "routing"):
         for path in (REPOSITORY / app).rglob("*.py"):
@@ -131,15 +131,15 @@ def test_the_ledger_is_the_only_writer_of_money() -> None:
     assert writers == {"billing/ledger.py"}
 
 
-# What only the limiter may name: its scripts, its scope hash, its leases and intents.
+# Names that only the limiter may use: its scripts, scope hashes, leases and intents.
 _LIMITER_KEYS = re.compile(
     r"""\bshard\.(alive|intents|progress)\b|scope:[ok*{]|["'/](admit|settle|heartbeat|load|count|correct)\.lua"""
 )
 
 
-def test_the_limiter_is_the_only_door_to_its_keys_in_redis() -> None:
+def test_only_the_limiter_uses_its_redis_keys() -> None:
     allowed = {
-        # Reads how many calls run, for a gauge.
+        # Reads the number of running calls, for a gauge.
         "adminpanel/metrics.py",
     }
     users = set()

@@ -32,7 +32,7 @@ def test_the_shipped_prices_in_nanos() -> None:
     assert cost_nanos(Usage(completion_tokens=10), with_margin) == 1_150
 
 
-def test_what_a_cache_takes_in_costs_its_own_price_and_as_input_where_there_is_none() -> None:
+def test_cache_writes_cost_their_own_price_or_else_that_of_input() -> None:
     sonnet = frozen(SHIPPED.prices["claude-sonnet-4.5"])
     written = Usage(prompt_tokens=1_000_000, cache_write_tokens=1_000_000)
     assert cost_nanos(written, sonnet) == parse_usd("3.75")
@@ -62,7 +62,7 @@ def test_amounts_read_back_as_written(nanos: int) -> None:
     assert parse_usd(format_usd(nanos, decimals=9)) == nanos
 
 
-def test_what_is_no_amount_is_refused() -> None:
+def test_a_text_that_is_not_an_amount_is_refused() -> None:
     for text in ("", "x", "1.0000000001", "NaN", "Infinity", "1e999999", "-1e200000", "1e40"):
         try:
             parse_usd(text)

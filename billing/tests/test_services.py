@@ -1,4 +1,4 @@
-"""Every organization has its account from the moment it is made."""
+"""Accounts: every organization has one from its creation."""
 
 from importlib import import_module
 
@@ -23,8 +23,8 @@ def opening_of(organization: Organization) -> int:
 
 
 @pytest.mark.django_db
-def test_an_organization_is_made_with_its_account_and_opening_credit() -> None:
-    """Also before `seed` has run: the plans that every installation has are made when they are missing."""
+def test_an_organization_is_created_with_its_account_and_opening_credit() -> None:
+    """Also before `seed` has run: missing plans of every installation are created."""
     organization = create_personal_organization(a_user())
     account = account_of(organization)
     assert (account.plan.slug, account.credit_nanos) == ("free", account.plan.included_credit_nanos)
@@ -39,7 +39,7 @@ def test_an_organization_may_begin_on_another_plan() -> None:
 
 
 @pytest.mark.django_db
-def test_included_credit_that_costs_nothing_is_given_once_to_a_person() -> None:
+def test_included_credit_of_a_free_plan_is_granted_once_per_user() -> None:
     ada = a_user()
     first, second = create_personal_organization(ada), create_extra_organization(name="Second", owner=ada)
     assert opening_of(first) > 0
@@ -47,7 +47,7 @@ def test_included_credit_that_costs_nothing_is_given_once_to_a_person() -> None:
 
 
 @pytest.mark.django_db
-def test_an_organization_whose_account_cannot_be_opened_is_not_made() -> None:
+def test_an_organization_whose_account_cannot_be_opened_is_not_created() -> None:
     with pytest.raises(Plan.DoesNotExist):
         create_organization(name="Nowhere", owner=a_user(), plan="no-such-plan")
     assert not Organization.objects.filter(name="Nowhere").exists()
@@ -56,9 +56,9 @@ def test_an_organization_whose_account_cannot_be_opened_is_not_made() -> None:
 @pytest.mark.django_db
 def test_reading_an_account_writes_nothing() -> None:
     organization = create_personal_organization(a_user())
-    with CaptureQueriesContext(connection) as asked:
+    with CaptureQueriesContext(connection) as captured:
         account_of(organization)
-    assert [each["sql"].split()[0] for each in asked] == ["SELECT"]
+    assert [each["sql"].split()[0] for each in captured] == ["SELECT"]
     Account.objects.all().delete()
     with pytest.raises(Account.DoesNotExist):
         account_of(organization)
@@ -73,7 +73,7 @@ def test_opening_an_account_again_changes_nothing() -> None:
 
 
 @pytest.mark.django_db
-def test_the_migration_opens_what_was_never_opened() -> None:
+def test_the_migration_opens_missing_accounts() -> None:
     ada, ben = a_user(), a_user()
     old = create_personal_organization(ada)
     without, of_ben = (

@@ -1,4 +1,4 @@
-"""The page of money."""
+"""Pages of billing."""
 
 import pytest
 from django.db import connection
@@ -20,19 +20,19 @@ def page(client: Client, cast: Cast) -> Client:
     return client
 
 
-def test_the_numbers_are_those_of_the_ledger(page: Client, cast: Cast) -> None:
+def test_figures_are_those_of_the_ledger(page: Client, cast: Cast) -> None:
     event = an_event_of(cast)
     happened(cast, event)
-    answer = page.get(reverse("billing", args=[cast.slug]))
-    balance = answer.context["balance"]
+    response = page.get(reverse("billing", args=[cast.slug]))
+    balance = response.context["balance"]
     assert balance.spent_nanos == event.cost_nanos
     assert balance.available_nanos == 500_000_000 - event.cost_nanos
     assert balance.held_nanos == 0
-    assert (answer.context["month"].requests, answer.context["month"].cost_nanos) == (1, event.cost_nanos)
-    assert str(event.request_id)[-8:] in answer.content.decode()
+    assert (response.context["month"].requests, response.context["month"].cost_nanos) == (1, event.cost_nanos)
+    assert str(event.request_id)[-8:] in response.content.decode()
 
 
-def test_older_entries_are_a_page_away(page: Client, cast: Cast) -> None:
+def test_older_entries_are_on_further_pages(page: Client, cast: Cast) -> None:
     page.get(reverse("billing", args=[cast.slug]))
     for n in range(30):
         post_credit(cast.organization, 1_000, kind=LedgerEntry.Kind.PROMO, reference=f"promo {n}", note=f"promo {n}")
@@ -46,7 +46,7 @@ def test_older_entries_are_a_page_away(page: Client, cast: Cast) -> None:
 
 
 @pytest.mark.parametrize("before", ["x", "-1", "9" * 30, "1e3"])
-def test_a_mistyped_page_is_the_first(page: Client, cast: Cast, before: str) -> None:
+def test_an_invalid_page_is_the_first(page: Client, cast: Cast, before: str) -> None:
     assert page.get(reverse("billing", args=[cast.slug]), {"before": before}).context["is_first_page"]
 
 
@@ -61,14 +61,14 @@ def test_the_number_of_queries_does_not_grow_with_the_ledger(page: Client, cast:
     assert len(many) == len(few)
 
 
-def test_what_a_proxy_passes_on_as_an_address_keeps_nobody_from_acting(page: Client, cast: Cast) -> None:
+def test_an_invalid_proxy_address_does_not_prevent_the_change(page: Client, cast: Cast) -> None:
     where = reverse("billing-budgets", args=[cast.slug])
-    for told, kept in (("somebody", None), ("fe80::1%eth0", "fe80::1")):
-        assert page.post(where, {"day_usd": "1.50"}, REMOTE_ADDR=told).status_code == 302
-        assert AuditEntry.objects.filter(action="account.budgets_set").latest("pk").address == kept
+    for given, stored in (("somebody", None), ("fe80::1%eth0", "fe80::1")):
+        assert page.post(where, {"day_usd": "1.50"}, REMOTE_ADDR=given).status_code == 302
+        assert AuditEntry.objects.filter(action="account.budgets_set").latest("pk").address == stored
 
 
-def test_credit_below_nothing_allows_nothing(cast: Cast) -> None:
+def test_negative_credit_allows_no_spending(cast: Cast) -> None:
     account = account_of(cast.organization)
     post_credit(
         cast.organization, -2 * account.credit_nanos, kind=LedgerEntry.Kind.ADJUSTMENT, reference="chargeback"
@@ -78,7 +78,7 @@ def test_credit_below_nothing_allows_nothing(cast: Cast) -> None:
     assert limits_of(account).total_budget_nanos == 0
 
 
-def test_budgets_are_set_shown_and_taken_back(page: Client, cast: Cast) -> None:
+def test_budgets_are_set_shown_and_removed(page: Client, cast: Cast) -> None:
     where = reverse("billing-budgets", args=[cast.slug])
     assert page.post(where, {"day_usd": "1.50", "month_usd": ""}).status_code == 302
     account = account_of(cast.organization)
@@ -94,13 +94,13 @@ def test_budgets_are_set_shown_and_taken_back(page: Client, cast: Cast) -> None:
 
 
 @pytest.mark.parametrize("wrong", ["-1", "0", "much", "1e30"])
-def test_a_budget_that_is_none_comes_back_with_its_error(page: Client, cast: Cast, wrong: str) -> None:
-    answer = page.post(reverse("billing-budgets", args=[cast.slug]), {"day_usd": wrong})
-    assert answer.status_code == 422
+def test_an_invalid_budget_is_refused_with_its_error(page: Client, cast: Cast, wrong: str) -> None:
+    response = page.post(reverse("billing-budgets", args=[cast.slug]), {"day_usd": wrong})
+    assert response.status_code == 422
     assert account_of(cast.organization).budget_day_nanos is None
 
 
-def test_who_only_makes_keys_sets_no_budgets(client: Client, cast: Cast) -> None:
+def test_a_developer_may_not_set_budgets(client: Client, cast: Cast) -> None:
     client.force_login(cast.ben)
     where = reverse("billing-budgets", args=[cast.slug])
     assert [client.get(where).status_code, client.post(where, {"day_usd": "1"}).status_code] == [403, 403]

@@ -1,13 +1,12 @@
-"""The catalogue in force, in this process.
+"""The catalogue in force in this process.
 
-Two kinds of processes use it. A *server* (the web process, by `serve`) follows its file: a change of the file is
-recorded as a version, and the newest version, be it from a file or from an operator, is in force everywhere. Any other
-process (a command, a worker, a shell, by `load` or `in_force`) only reads: the newest version in PostgreSQL, or its own
-file, in memory, where there is no version yet or PostgreSQL is away. So a command with another file, or a worker that
-still has the file of yesterday's image, cannot replace what the servers use. Workers and beat have no timer for it
-either: they read the newest version when a task needs it.
+A *server* (the web process, by `serve`) follows its file: a change of the file is recorded as a version, and the newest
+version, from a file or from an operator, is in force everywhere. Any other process (a command, a worker, a shell, by
+`load` or `in_force`) only reads: the newest version in PostgreSQL or, without a version or without PostgreSQL, its own
+file in memory. So a command with another file, or a worker with the file of an older image, cannot replace the servers'
+configuration. Workers and beat have no timer: they read the newest version when a task needs it.
 
-A text with a mistake never replaces a good one.
+An invalid text never replaces a valid one.
 """
 
 import logging
@@ -27,7 +26,7 @@ _Stamp = tuple[int, int, int]
 
 
 class Directory:
-    """State of the file and of the versions, as one process knows them."""
+    """One process's state of the file and of the versions."""
 
     def __init__(self) -> None:
         self._current: Catalogue | None = None
@@ -35,14 +34,14 @@ class Directory:
         self._is_server = False
         self._stamp: _Stamp | None = None  # of the file when it was last read
         self._file_text = ""
-        self._file: Catalogue | None = None  # the last good one
+        self._file: Catalogue | None = None  # the last valid one
         self._has_unrecorded_file = False  # servers: the file changed and is not in PostgreSQL yet
         self._row_id: int | None = None  # of the version last read from PostgreSQL
-        self._problems: dict[str, list[str]] = {}  # origin (file or version) -> its problems now
+        self._problems: dict[str, list[str]] = {}  # origin (file or version) -> its current problems
         self._lock = Lock()
 
     def current(self) -> Catalogue:
-        """Return the catalogue in force. Instant. Raises CatalogueError before the first load."""
+        """Return the catalogue in force, without I/O. Raises CatalogueError before the first load."""
         if self._current is None:
             raise CatalogueError(["no configuration has been loaded yet"])
         return self._current
@@ -54,20 +53,20 @@ class Directory:
         return self.current()
 
     def problems(self) -> list[str]:
-        """List the problems of the file or of the newest version; the catalogue in force is another, good one."""
+        """List problems of the file or of the newest version; the catalogue in force is an earlier, valid one."""
         return [problem for found in self._problems.values() for problem in found]
 
     def load(self, path: Path) -> None:
         """Read the newest version, or the file at `path` where there is none. Never writes a version.
 
-        Raises CatalogueError when neither is good.
+        Raises CatalogueError when neither is valid.
         """
         self._begin(path, is_server=False)
 
     def serve(self, path: Path) -> None:
-        """Load for a server: from now on changes of the file at `path` are put in force. Raises CatalogueError.
+        """Load for a server: later changes of the file at `path` are put in force. Raises CatalogueError.
 
-        A bad file is no reason not to start as long as PostgreSQL has a good version.
+        With an invalid file the server still starts, as long as PostgreSQL has a valid version.
         """
         self._begin(path, is_server=True)
 
@@ -81,9 +80,9 @@ class Directory:
     def refresh(self) -> None:
         """Notice new versions and, in a server, changes of the file. Blocks for a round trip to PostgreSQL.
 
-        Never raises for PostgreSQL's absence. A timer of the web process calls it every two seconds on a thread whose
-        connection is looked after (`lib.db.in_database`). Swapping one reference needs no lock; two refreshes at once
-        would confuse each other, so they take turns.
+        Does not raise when PostgreSQL is away. A timer of the web process calls it every two seconds on a thread that
+        `lib.db.in_database` provides with a connection. Swapping one reference needs no lock; concurrent refreshes
+        would interfere, so they are serialized.
         """
         with self._lock:
             if self._is_server:
@@ -99,7 +98,7 @@ class Directory:
         except DatabaseFailure:
             if self._has_unrecorded_file:
                 self._put_in_force(self._file)
-                self._row_id = None  # when PostgreSQL is back, its newest version decides again, whatever it is
+                self._row_id = None  # once PostgreSQL is back, its newest version takes precedence again
 
     def _refresh_reader(self) -> None:
         try:
@@ -112,7 +111,7 @@ class Directory:
 
     def _read_file(self) -> None:
         try:
-            # Before reading: a change in between is then noticed the next time.
+            # Before reading, so that a change in between is noticed the next time.
             status = self._path.stat()
             stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
             if stamp == self._stamp:
@@ -135,20 +134,20 @@ class Directory:
                 self._file_text, self._file, self._has_unrecorded_file = text, catalogue, True
 
     def _record_file(self) -> None:
-        """Write the changed file as a version. Only servers come here."""
+        """Write the changed file as a version. Only servers do."""
         if self._has_unrecorded_file and self._file is not None:
             services.record_file(self._file_text, version=self._file.version)
             self._has_unrecorded_file = False
 
     def _read_newest_version(self) -> bool:
-        """Put the newest version in force when it is another one; returns whether there is any."""
+        """Put the newest version in force if it changed. Returns True when a version exists."""
         newest_id = ConfigVersion.objects.values_list("pk", flat=True).first()
         if newest_id is None or newest_id == self._row_id:
             return newest_id is not None
         try:
             catalogue = parse(ConfigVersion.objects.get(pk=newest_id).text, source=f"version {newest_id}")
         except CatalogueError as exc:
-            # It was good when it was written: a newer CodexFlow asks for more.
+            # It was valid when written; this release validates more strictly.
             self._report("version", exc.problems)
             self._put_in_force(self._current or self._file)
         else:
@@ -163,7 +162,7 @@ class Directory:
         self._current = catalogue
 
     def _report(self, origin: str, problems: list[str]) -> None:
-        """Remember the problems of one origin; log them once, not every two seconds."""
+        """Store the problems of one origin; log them once, not every two seconds."""
         if problems and problems != self._problems.get(origin):
             logger.error("catalogue.refused", extra={"problems": problems})
         self._problems = {**self._problems, origin: problems}
@@ -173,7 +172,7 @@ _directory = Directory()
 
 
 def in_force() -> Catalogue:
-    """Return the catalogue in a process that may not be a server: a command, a worker, a shell. Never writes."""
+    """Return the catalogue in any process: a command, a worker, a shell. Never writes."""
     return _directory.in_force(settings.ENV.config_path)
 
 

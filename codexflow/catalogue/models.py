@@ -1,4 +1,4 @@
-"""Every configuration that was ever active. The newest row is the active one."""
+"""Versions of the configuration. The newest row is the active one."""
 
 from django.db import models
 from django.utils.translation import gettext_lazy as _
@@ -8,9 +8,9 @@ from codexflow.lib.clock import now
 
 
 class ConfigVersion(models.Model):
-    """Version of models.yaml. Append-only: a rollback adds a row, too.
+    """Version of models.yaml. Append-only: a rollback adds a row too.
 
-    Writers hold one lock, so that ids are in the order in which versions became active.
+    Writers hold one lock, so ids are in the order in which versions became active.
     """
 
     class Source(models.TextChoices):

@@ -1,4 +1,4 @@
-"""Reasons for which a request has its stage. They are stored with it and sent as `X-CFX-Stage-Reason`; permanent."""
+"""Reasons for a request's stage, stored with it and sent as `X-CFX-Stage-Reason`. Permanent."""
 
 from codexflow.catalogue.schema import STAGES
 
@@ -12,9 +12,9 @@ INTENT = "intent"
 KEYWORD = "keyword"
 DEFAULT = "default"
 
-# What inference goes by.
+# Reasons of inference.
 INFERRED = (*AGENT.values(), DIFF, INTENT, KEYWORD, DEFAULT)
-# What the gateway says.
+# All reasons of the gateway.
 REASONS = (HEADER, STAGE_ALIAS, MODEL, ALIAS, *INFERRED)
-# Of a call that LiteLLM reported and no gateway saw.
+# A call that LiteLLM reported and that did not pass the gateway.
 PAST_GATEWAY = "past_gateway"

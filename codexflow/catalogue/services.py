@@ -9,7 +9,7 @@ from django.db import connection, transaction
 from codexflow.catalogue.models import ConfigVersion
 from codexflow.catalogue.schema import parse
 
-# Any number, as long as nothing else in this database locks it.
+# Any number that nothing else in this database uses for an advisory lock.
 _LOCK = 0x63617461  # "cata"
 
 
@@ -40,7 +40,7 @@ def roll_back(to: ConfigVersion, *, author: str) -> ConfigVersion:
 
 
 def record_file(text: str, *, version: str) -> ConfigVersion | None:
-    """Put a server's changed file in force, once, however many processes saw it change. One transaction.
+    """Put a server's changed file in force, once, even if several processes saw the change. One transaction.
 
     Only the web process calls it, by `directory.serve`. Returns None when the file's last recorded text is this one.
     Two nodes whose files differ record one row at each start; they do not take turns, because a process records only

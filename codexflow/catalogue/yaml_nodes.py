@@ -1,8 +1,8 @@
 """Strict YAML reader: text in, plain values out, every problem collected.
 
 Only mappings with text keys, lists, text, whole numbers, decimals, booleans and null exist. Numbers with
-a point become Decimal, so that a price of 0.27 stays 0.27. YAML's surprises are left out on purpose: no
-dates, no octal, no base 60, no tags, and no anchors, because nested ones grow a kilobyte into gigabytes.
+a point become Decimal, so that a price of 0.27 stays 0.27. YAML's surprising features are refused on purpose: no
+dates, no octal, no base 60, no tags, and no anchors, because nested ones expand a kilobyte into gigabytes.
 """
 
 import re
@@ -59,7 +59,7 @@ def read(text: str) -> tuple[Plain, list[str]]:
     except RecursionError:
         return None, ["is nested too deeply"]
     except (yaml.YAMLError, ValueError, OverflowError) as exc:
-        # PyYAML lets the last two escape, for instance on an escaped character beyond Unicode.
+        # PyYAML does not catch the last two, for instance for an escaped character beyond Unicode.
         return None, [f"is not valid YAML: {str(exc).splitlines()[0]}"]
 
 

@@ -70,7 +70,7 @@ def stored_key(home: Path) -> str:
 
 
 def main() -> None:
-    given = os.environ  # noqa: TID251 - handed on to LiteLLM; no setting of ours is read here
+    given = os.environ  # noqa: TID251 - passed on to LiteLLM; no setting is read here
     parser = argparse.ArgumentParser(prog="python -m codexflow.dev.litellm", description=__doc__)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=4000)

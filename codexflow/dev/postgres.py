@@ -54,7 +54,7 @@ class Postgres:
 
     @property
     def url(self) -> str:
-        """As libpq reads it: the socket's folder stands where a host would."""
+        """Return the libpq URL, with the socket's folder in place of a host."""
         return f"postgresql:///{DATABASE}?host={quote(str(self.socket_folder))}&user={ROLE}"
 
     def is_ready(self) -> bool:
@@ -110,7 +110,7 @@ def prepare(home: Home, runtime_folder: Path, *, is_ephemeral: bool = False) -> 
 def end_leftovers(home: Home) -> None:
     """End every server that still works in our data folder, then drop the pid file it left.
 
-    PostgreSQL itself refuses to start when the pid in that file is alive, even if it is somebody else's by now.
+    PostgreSQL itself refuses to start when the pid in that file is alive, even if another process has it by now.
     """
     leftovers = running_in(home.postgres, "postgres")
     end(leftovers, with_signal=signal.SIGINT, grace_s=10)

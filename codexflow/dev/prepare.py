@@ -30,7 +30,7 @@ def prepare(env: Env) -> None:
     if has_pending_migrations():
         call_command("migrate", interactive=False, verbosity=0)
         sys.stdout.write("migrated\n")
-    # Its own lines would show a password that the quickstart replaces at once.
+    # Its output would show a password that the quickstart replaces at once.
     call_command("seed", stdout=sys.stdout if env.is_production else io.StringIO())
     if not env.is_production:
         quickstart.ensure(env, issue=issue)

@@ -38,14 +38,14 @@ def needed(environ: Mapping[str, str]) -> frozenset[str]:
     """List the servers that no variable names and that are therefore run here. In production: none, ever."""
     mode = environ.get("CFX_ENV", "").strip()
     database, redis = environ.get("DATABASE_URL", "").strip(), environ.get("REDIS_URL", "").strip()
-    # A database named by hand means production unless said otherwise; `Env` decides the same way.
+    # A database named by hand means production unless CFX_ENV is set; `Env` decides the same way.
     if mode == "production" or (database and not mode):
         return frozenset()
     return frozenset(name for name, url in ((POSTGRES, database), (VALKEY, redis)) if not url)
 
 
 def start(supervisor: Supervisor, home: Home, needs: frozenset[str], *, is_ephemeral: bool = False) -> dict[str, str]:
-    """Start the servers and return their addresses, keyed as in services.json, once they answer. The lock is ours."""
+    """Start the servers and return their addresses, keyed as in services.json, once they respond. The lock is ours."""
     if not PROC.joinpath("self", "stat").exists():
         raise ServiceFailed("The embedded servers need Linux with /proc: set DATABASE_URL and REDIS_URL.")
     addresses: dict[str, str] = {}
@@ -169,7 +169,7 @@ def own(home: Home, needs: frozenset[str], *, is_ephemeral: bool = False) -> Ser
     except BaseException:
         _release(supervisor)
         raise
-    answer = (
+    reply = (
         json.loads(said)
         if said
         else {
@@ -177,10 +177,10 @@ def own(home: Home, needs: frozenset[str], *, is_ephemeral: bool = False) -> Ser
             "kind": "ServiceFailed",
         }
     )
-    if "error" in answer:
+    if "error" in reply:
         _release(supervisor)
-        raise _ERRORS.get(answer["kind"], ServiceFailed)(answer["error"])
-    return Services(answer.get("database_url", ""), answer.get("redis_url", ""), supervisor)
+        raise _ERRORS.get(reply["kind"], ServiceFailed)(reply["error"])
+    return Services(reply.get("database_url", ""), reply.get("redis_url", ""), supervisor)
 
 
 _ERRORS: dict[str, type[DevError]] = {kind.__name__: kind for kind in (HomeBusy, HomeUnusable, ServiceFailed)}
@@ -256,7 +256,7 @@ def _serve(home: Home, needs: frozenset[str], log: IO[str], *, is_ephemeral: boo
         _answer(addresses)
         while not (owner_is_done or supervisor.stops_requested):
             supervisor.pump(60.0)
-        # Others may be using our servers: stay for them, and let no new ones in once we have decided to go.
+        # Other processes may use these servers: stay while they do, and refuse new ones once shutdown is decided.
         while not (supervisor.stops_requested or users.acquire(shared=False)):
             supervisor.pump(0.2)
         home.remove_services_file()

@@ -38,7 +38,7 @@ def main() -> int:
     except SmokeFailed as exc:
         sys.stderr.write(f"smoke: {exc}\n")
         return 1
-    sys.stdout.write(f"smoke: request {request_id} answered, counted and priced at {cost} USD\n")
+    sys.stdout.write(f"smoke: request {request_id} served, counted and priced at {cost} USD\n")
     return 0
 
 
@@ -63,8 +63,8 @@ def running_installation(home: Path, **settings: str) -> Iterator[dict[str, str]
                 raise SmokeFailed(f"`up` ended with code {process.returncode}:\n{_tail(log)}")
             return json.loads(file.read_text()) if file.exists() and _answers(environ["PORT"]) else None
 
-        found = _until(quickstart, START_WITHIN_S, "the first answer")
-        sys.stdout.write(f"smoke: first answer after {monotonic_s() - started_s:.1f} s\n")
+        found = _until(quickstart, START_WITHIN_S, "the first response")
+        sys.stdout.write(f"smoke: first response after {monotonic_s() - started_s:.1f} s\n")
         try:
             yield found
         except SmokeFailed as exc:
@@ -84,8 +84,8 @@ def _tail(log: Any) -> str:
 
 def _answers(port: str) -> bool:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as answer:
-            return bool(answer.status == 200)
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as response:
+            return bool(response.status == 200)
     except OSError:
         return False
 
@@ -98,17 +98,17 @@ def _call(quickstart: dict[str, str]) -> str:
         data=json.dumps(body).encode(),
         headers={"Authorization": f"Bearer {quickstart['api_key']}", "Content-Type": "application/json"},
     )
-    with _opened(request) as answer:
-        if not json.load(answer)["choices"][0]["message"]["content"]:
-            raise SmokeFailed("the answer has no content")
-        return str(answer.headers["X-CFX-Request-Id"])
+    with _opened(request) as response:
+        if not json.load(response)["choices"][0]["message"]["content"]:
+            raise SmokeFailed("the response has no content")
+        return str(response.headers["X-CFX-Request-Id"])
 
 
 def _row(quickstart: dict[str, str], request_id: str) -> dict[str, Any] | None:
     url = f"{quickstart['base_url'].removesuffix('/v1')}/api/v1/requests/{request_id}"
     request = urllib.request.Request(url, headers={"Authorization": f"Bearer {quickstart['api_key']}"})  # noqa: S310
-    with _opened(request) as answer:
-        return json.load(answer) if answer.status == 200 else None
+    with _opened(request) as response:
+        return json.load(response) if response.status == 200 else None
 
 
 def _opened(request: urllib.request.Request) -> Any:
@@ -116,7 +116,7 @@ def _opened(request: urllib.request.Request) -> Any:
         return urllib.request.urlopen(request, timeout=30)  # noqa: S310 - our own loopback address
     except urllib.error.HTTPError as exc:
         with exc:
-            raise SmokeFailed(f"{request.full_url} answered {exc.code}: {exc.read(2000)!r}") from exc
+            raise SmokeFailed(f"{request.full_url} returned {exc.code}: {exc.read(2000)!r}") from exc
 
 
 def _until(condition: Callable[[], Any], within_s: float, what: str) -> Any:

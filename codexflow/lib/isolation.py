@@ -1,12 +1,11 @@
-"""The second wall between organizations: PostgreSQL itself refuses the rows of another one.
+"""Tenant isolation by row-level security: PostgreSQL itself hides the rows of other organizations.
 
-Selectors always name the organization. Pages and management API of an organization also run as a role under row-level
-security, so that a selector that forgets finds nothing. Gateway, workers and operators are above organizations and run
-as the owner of the tables, to whom the policies do not apply.
+Selectors always filter by organization. Pages and management API of an organization also run as a role under row-level
+security, so a selector that forgets the filter finds nothing. Gateway, workers and operators serve all organizations
+and run as the owner of the tables, to which the policies do not apply.
 
-A table is closed to that role until an app declares it: `tenant_tables` of its AppConfig maps tables to OWN, SHARED or
-a condition of their own, or to CLOSED, so that a test can name a table that nobody decided about. `build` runs after
-every migration.
+A table is closed to the role until an app declares it: `tenant_tables` of its AppConfig maps tables to OWN, SHARED or a
+condition of their own, or to CLOSED; a test names undeclared tables. `build` runs after every migration.
 """
 
 import contextlib
@@ -23,16 +22,16 @@ from django.db.utils import ProgrammingError
 logger = logging.getLogger(__name__)
 
 ROLE = "cfx_tenant"
-# In a SELECT of their own they are looked up once a query instead of once a row.
+# As a subquery, evaluated once per query instead of once per row.
 ORGANIZATION = "(SELECT NULLIF(current_setting('cfx.organization', true), '')::uuid)"
 PERSON = "(SELECT NULLIF(current_setting('cfx.person', true), '')::bigint)"
 
-# Rules of `tenant_tables`; any other is the condition under which a row is seen and may be written.
-OWN = f"organization_id = {ORGANIZATION}"  # the rows of the organization
+# Rules of `tenant_tables`; any other text is the condition for reading and writing a row.
+OWN = f"organization_id = {ORGANIZATION}"  # rows of the organization
 SHARED = "true"  # all rows: they belong to no organization
-CLOSED = "false"  # none: for operators and workers
+CLOSED = "false"  # no rows: for operators and workers only
 
-# A partition is read through its parent, whose policy would not hold for the partition itself: it stays closed.
+# Partitions stay closed: they are read through their parent, whose policy does not apply to direct access.
 _TABLES_SQL = """
 SELECT c.relname,
     has_table_privilege(%s, c.oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE'),
@@ -46,13 +45,13 @@ _ENTER_SQL = (
     " set_config('cfx.person', %s, false)"
 )
 
-# Database -> whether its role is there and may be taken. Asked once a process.
-_is_built: dict[str, bool] = {}
+# Database -> True when the role exists and may be assumed. Queried once per process.
+_role_usable: dict[str, bool] = {}
 
 
 @contextlib.contextmanager
 def within(organization_id: UUID, *, person_id: int) -> Iterator[None]:
-    """Everything on this thread's connection sees this organization only, and the person's own memberships."""
+    """Restrict this thread's connection to one organization and to the user's own memberships, for the block."""
     enter(organization_id, person_id=person_id)
     try:
         yield
@@ -61,19 +60,19 @@ def within(organization_id: UUID, *, person_id: int) -> Iterator[None]:
 
 
 def enter(organization_id: UUID, *, person_id: int) -> None:
-    """As `within`, until `leave`."""
+    """Restrict the connection as `within` does, until `leave`."""
     if _has_role():
         _set(ROLE, str(organization_id), str(person_id))
 
 
 def leave() -> None:
-    """Back above organizations. A connection that cannot be brought back is closed."""
+    """Lift the restriction. A connection that cannot be reset is closed."""
     if connection.connection is None or not _has_role():
         return
     try:
         _set("none", "", "")
     except DatabaseError:
-        logger.exception("isolation.not_left")
+        logger.exception("isolation.reset_failed")
         connection.close()
 
 
@@ -84,27 +83,26 @@ def _set(role: str, organization: str, person: str) -> None:
 
 def _has_role() -> bool:
     name = str(connection.settings_dict["NAME"])
-    if name not in _is_built:
+    if name not in _role_usable:
         with connection.cursor() as cursor:
             cursor.execute(
                 "SELECT coalesce((SELECT pg_has_role(oid, 'MEMBER') FROM pg_roles WHERE rolname = %s), false)", [ROLE]
             )
-            _is_built[name] = cursor.fetchone()[0]
-    return _is_built[name]
+            _role_usable[name] = cursor.fetchone()[0]
+    return _role_usable[name]
 
 
 def build(**_signal: Any) -> None:
-    """Make the role and the policies that are missing. Without the right to make roles the second wall is not there.
+    """Create the missing role, grants and policies. Without the right to create roles, there is no row-level security.
 
-    Then an administrator of the server makes it (`CREATE ROLE cfx_tenant; GRANT cfx_tenant TO <user>`) and migrates
-    again.
+    Then a server administrator creates it (`CREATE ROLE cfx_tenant; GRANT cfx_tenant TO <user>`) and migrates again.
     """
     try:
-        _make_role()
+        _create_role()
     except ProgrammingError as exc:
         logger.warning("isolation.no_role", extra={"reason": str(exc).partition("\n")[0]})
         return
-    _is_built.clear()
+    _role_usable.clear()
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(f"GRANT USAGE ON SCHEMA public TO {ROLE}")
         cursor.execute(f"GRANT USAGE, SELECT ON ALL SEQUENCES IN SCHEMA public TO {ROLE}")
@@ -119,12 +117,12 @@ def build(**_signal: Any) -> None:
 
 
 def declared_tables() -> dict[str, str]:
-    """Table -> its rule, from `tenant_tables` of every app."""
+    """Collect the rules of all tables from `tenant_tables` of every app."""
     return {table: rule for app in apps.get_app_configs() for table, rule in getattr(app, "tenant_tables", {}).items()}
 
 
-def _make_role() -> None:
-    # Databases of one server share their roles: another one may be migrated at this moment.
+def _create_role() -> None:
+    # Databases of one server share roles, and another one may be migrated at this moment.
     with contextlib.suppress(IntegrityError), transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("SELECT FROM pg_roles WHERE rolname = %s", [ROLE])
         if cursor.fetchone() is None:
@@ -133,7 +131,7 @@ def _make_role() -> None:
 
 
 def _open(cursor: Any, table: str, rule: str, known: list[str]) -> None:
-    """Grant a table, behind its policy; the name of the policy in force tells its wording."""
+    """Grant a table under its policy. The policy's name has the hash of its condition, to detect changes."""
     name = f"tenant_{hashlib.sha256(rule.encode()).hexdigest()[:8]}"
     if rule != SHARED and known != [name]:
         for old in known:

@@ -1,4 +1,4 @@
-"""What every page shows around its content."""
+"""Context of every page: theme, addresses, menu and the state of the organization's plan."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +22,7 @@ from codexflow.pages.middleware import request_id_of
 
 @dataclass(frozen=True, slots=True)
 class Shell:
-    """The frame of the signed-in pages: where one is, where one may go, and what is left of the plan today."""
+    """Frame of the signed-in pages: current organization, other organizations, and today's usage of the plan."""
 
     tenant: Tenant
     memberships: list[Membership]
@@ -36,7 +36,7 @@ class Shell:
 
 
 def page(request: HttpRequest) -> dict[str, Any]:
-    """Theme, addresses and, for who is signed in, the shell: asked for only by pages that show it."""
+    """Context processor. The shell is lazy: only pages that show it pay for its queries."""
     theme = request.COOKIES.get(THEME_COOKIE, "")
     return {
         "theme": theme if theme in THEMES else "",
@@ -53,13 +53,13 @@ def page(request: HttpRequest) -> dict[str, Any]:
 
 
 def section_of(request: HttpRequest) -> str:
-    """The entry of the menu that a page belongs to: its view says so. What is about oneself is under the settings."""
+    """Menu entry of a page: its view's `section`. Pages of the user's own account belong to the settings."""
     view = request.resolver_match.func if request.resolver_match else None
     return getattr(view, "section", "settings")
 
 
 def shell_of(request: HttpRequest) -> Shell | None:
-    """The shell around the organization of the URL, or the one the person worked with last."""
+    """Shell of the organization in the URL, or of the one the user visited last; None for visitors."""
     user = getattr(request, "user", None)
     if user is None or not isinstance(user, User):
         return None

@@ -46,7 +46,7 @@ async def status(request: HttpRequest) -> HttpResponse:
     """Show the health of the gateway in this process; without a gateway the state is unknown."""
     known = None
     if gateway.health is not None:
-        known = (await gateway.health.report(is_draining=gateway.is_draining)).body
+        known = (await gateway.health.report(is_shutting_down=gateway.is_shutting_down)).body
     part = "#state" if request.headers.get("HX-Request") else ""
     return await sync_to_async(render)(request, f"pages/status.html{part}", facts_of(known))
 

@@ -13,10 +13,10 @@ from codexflow.env import REPOSITORY
 from codexflow.lib.admin import site
 
 APPS = ("accounts", "adminpanel", "billing", "codexflow", "keys", "logs", "routing")
-# Names its actions after models: see the last test.
+# Builds action names from models: see by_operators.
 OPERATORS = REPOSITORY / "accounts" / "audited_admin.py"
 
-# The routes register what operators see.
+# Importing the routes registers the operator pages.
 assert urls.urlpatterns
 
 
@@ -28,7 +28,7 @@ def sources() -> Iterator[Path]:
 
 
 def recorded_in(tree: ast.AST) -> Iterator[str]:
-    """The actions of `audit.record(…)`; where a function passes on what it was given, those of its callers."""
+    """Actions of `audit.record(…)`; where a function passes its own argument on, those of its callers."""
     functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
     for function in functions:
         for call in _calls(function, "record"):
@@ -73,7 +73,7 @@ def test_a_recorded_action_has_a_label_and_an_area(action: str) -> None:
 
 
 def by_operators() -> Iterator[str]:
-    """What operators' forms record in the trail of an organization."""
+    """Actions that operators' forms record in an organization's audit log."""
     for model, admin in site._registry.items():
         form = type(admin)
         if isinstance(admin, AuditedAdmin) and form.organization_of is not AuditedAdmin.organization_of:
@@ -83,9 +83,9 @@ def by_operators() -> Iterator[str]:
 
 
 @pytest.mark.parametrize("action", list(by_operators()))
-def test_what_operators_do_to_an_organization_has_a_label(action: str) -> None:
+def test_operator_actions_on_an_organization_have_a_label(action: str) -> None:
     assert action in audit.labels(), f"{action}: no label in audit_actions of an app"
 
 
-def test_nothing_has_a_label_that_is_never_recorded() -> None:
+def test_every_labelled_action_is_recorded_somewhere() -> None:
     assert not set(audit.labels()) - {*RECORDED, *by_operators()}

@@ -1,4 +1,4 @@
-"""Bodies are read whole whatever their pieces, and never past their limit."""
+"""Reading bodies: complete, in any chunks, and never beyond the limit."""
 
 import asyncio
 from typing import Any
@@ -12,7 +12,7 @@ from codexflow.lib.exchange import BodyAborted, BodyTimeout, BodyTooLarge, excee
 
 
 class Client:
-    """Sends the messages given, then nothing; counts how many were taken."""
+    """Sends the given messages, then nothing; counts the messages received."""
 
     def __init__(self, *messages: Message) -> None:
         self.messages = list(messages)
@@ -43,10 +43,10 @@ def test_a_body_is_read_whole_or_refused_at_its_limit(pieces: list[bytes], limit
     with pytest.raises(BodyTooLarge):
         read(client, limit_bytes=limit_bytes)
     taken = sum(map(len, pieces[: client.taken - 1]))
-    assert taken <= limit_bytes  # nothing is read beyond the piece that is too much
+    assert taken <= limit_bytes  # nothing is read after the chunk that exceeds the limit
 
 
-def test_a_client_that_leaves_has_sent_no_body() -> None:
+def test_a_disconnected_client_sends_no_body() -> None:
     with pytest.raises(BodyAborted):
         read(Client(piece(b"half", more=True), {"type": "http.disconnect"}))
 
@@ -70,7 +70,7 @@ def test_a_body_that_does_not_arrive_times_out() -> None:
         (b"9" * 5000, True),
     ],
 )
-def test_what_a_content_length_announces(announced: bytes | None, is_too_much: bool) -> None:
+def test_the_content_length_is_checked_before_reading(announced: bytes | None, is_too_much: bool) -> None:
     assert exceeds(announced, 100) is is_too_much
 
 

@@ -1,4 +1,4 @@
-"""The second wall: PostgreSQL refuses another organization's rows, whatever a selector forgets."""
+"""Row-level security: PostgreSQL hides other organizations' rows, even if a selector forgets its filter."""
 
 from typing import Any
 
@@ -20,8 +20,8 @@ TENANT_ROWS = (ApiKey, RequestLog, UpstreamAttempt, LedgerEntry, Account, Export
 
 
 @pytest.fixture
-def theirs(cast: Cast) -> Any:
-    """Ada's organization has rows of every kind; Eve's has none but its own."""
+def populated(cast: Cast) -> Any:
+    """Rows of every kind in Ada's organization; Eve's has only its own."""
     event = an_event_of(cast)
     happened(cast, event)
     keeps(cast, event.request_id)
@@ -48,14 +48,14 @@ def test_every_table_is_declared_by_an_app() -> None:
     assert not declared - there, f"{declared - there}: declared in tenant_tables, but no such table"
 
 
-def test_a_tenant_may_touch_what_is_declared_open_and_nothing_else() -> None:
+def test_the_tenant_role_may_access_exactly_the_declared_tables() -> None:
     open_tables = {table for table, rule in isolation.declared_tables().items() if rule != isolation.CLOSED}
     for privilege in ("SELECT", "INSERT", "UPDATE", "DELETE"):
         assert with_privilege(privilege) == open_tables, privilege
     assert not with_privilege("TRUNCATE")
 
 
-def test_every_table_with_an_organization_is_behind_the_wall() -> None:
+def test_every_table_with_an_organization_has_a_policy() -> None:
     wanted = tables(
         "NOT relispartition AND oid IN (SELECT attrelid FROM pg_attribute"
         " WHERE attname = 'organization_id' AND NOT attisdropped)"
@@ -65,60 +65,60 @@ def test_every_table_with_an_organization_is_behind_the_wall() -> None:
     assert secured == wanted | {"upstream_attempt", "accounts_organization"}
 
 
-def test_a_table_that_nobody_declared_is_closed() -> None:
+def test_an_undeclared_table_is_closed() -> None:
     with connection.cursor() as cursor:
         cursor.execute("CREATE TABLE operators_notes (id int)")
-        cursor.execute(f"GRANT ALL ON operators_notes TO {isolation.ROLE}")  # as a release before this one did
+        cursor.execute(f"GRANT ALL ON operators_notes TO {isolation.ROLE}")  # as earlier releases did
     isolation.build()
     assert "operators_notes" not in with_privilege("SELECT, INSERT, UPDATE, DELETE, TRUNCATE")
 
 
-def test_inside_there_is_one_organization_and_outside_all(theirs: Cast) -> None:
-    own = Organization.objects.get(memberships__user=theirs.eve)
+def test_only_one_organization_is_visible_inside_and_all_outside(populated: Cast) -> None:
+    own = Organization.objects.get(memberships__user=populated.eve)
     a_key(own)
-    with isolation.within(own.pk, person_id=theirs.eve.pk):
+    with isolation.within(own.pk, person_id=populated.eve.pk):
         assert [key.organization_id for key in ApiKey.objects.all()] == [own.pk]
         assert [each.pk for each in Organization.objects.all()] == [own.pk]
-        assert not Membership.objects.exclude(user=theirs.eve).exists()
+        assert not Membership.objects.exclude(user=populated.eve).exists()
         assert not any(model.objects.exists() for model in (RequestLog, UpstreamAttempt, ExportJob, RequestContent))
         assert set(LedgerEntry.objects.values_list("organization_id", flat=True)) <= {own.pk}
-        assert ApiKey.objects.filter(pk=theirs.key.pk).update(name="taken over") == 0
-        assert ApiKey.objects.filter(pk=theirs.key.pk).delete()[0] == 0
+        assert ApiKey.objects.filter(pk=populated.key.pk).update(name="taken over") == 0
+        assert ApiKey.objects.filter(pk=populated.key.pk).delete()[0] == 0
     assert all(model.objects.exists() for model in TENANT_ROWS)
-    with isolation.within(theirs.organization.pk, person_id=theirs.ada.pk):
+    with isolation.within(populated.organization.pk, person_id=populated.ada.pk):
         assert all(model.objects.exists() for model in TENANT_ROWS)
 
 
 @pytest.mark.django_db(transaction=True)
-def test_nothing_can_be_written_for_others(theirs: Cast) -> None:
-    own = Organization.objects.get(memberships__user=theirs.eve)
-    row = ExportJob(organization=theirs.organization, created_by=theirs.eve, format="csv")
-    with isolation.within(own.pk, person_id=theirs.eve.pk), pytest.raises(DatabaseError, match="row-level security"):
+def test_rows_of_other_organizations_cannot_be_written(populated: Cast) -> None:
+    own = Organization.objects.get(memberships__user=populated.eve)
+    row = ExportJob(organization=populated.organization, created_by=populated.eve, format="csv")
+    with isolation.within(own.pk, person_id=populated.eve.pk), pytest.raises(DatabaseError, match="row-level security"):
         row.save()
     assert ExportJob.objects.count() == 1
 
 
 @pytest.mark.django_db(transaction=True)
-def test_what_operators_see_is_closed(theirs: Cast) -> None:
+def test_tables_of_operators_are_closed(populated: Cast) -> None:
     with (
-        isolation.within(theirs.organization.pk, person_id=theirs.ada.pk),
+        isolation.within(populated.organization.pk, person_id=populated.ada.pk),
         pytest.raises(DatabaseError, match="permission denied"),
     ):
         DeadLetter.objects.exists()
     assert not DeadLetter.objects.exists()
 
 
-def test_a_page_whose_selector_forgets_shows_nothing_of_others(
-    theirs: Cast, client: Client, monkeypatch: pytest.MonkeyPatch
+def test_a_page_whose_selector_forgets_its_filter_shows_no_other_rows(
+    populated: Cast, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("keys.views.keys_of", lambda _organization: ApiKey.objects.all())
-    client.force_login(theirs.eve)
-    own = Organization.objects.get(memberships__user=theirs.eve)
+    client.force_login(populated.eve)
+    own = Organization.objects.get(memberships__user=populated.eve)
     key = a_key(own).row
     shown = client.get(reverse("keys", args=[own.slug])).content.decode()
     assert key.public_id in shown
-    assert theirs.key.public_id not in shown
-    assert ApiKey.objects.filter(pk=theirs.key.pk).exists()  # above again after the page
+    assert populated.key.public_id not in shown
+    assert ApiKey.objects.filter(pk=populated.key.pk).exists()  # unrestricted again after the page
 
 
 def test_a_second_migration_changes_nothing() -> None:

@@ -31,7 +31,7 @@ NAMES = [each.name for each in fields(Limits) if each.name != "packed"]
 
 @dataclass(frozen=True)
 class Places:
-    """Where one limit is set. `key`, `api`, `form` and `option` are None for a limit that only an organization has."""
+    """Places of one limit. `key`, `api`, `form` and `option` are None for a limit that only an organization has."""
 
     model: type[Plan] | type[Account]
     column: str
@@ -45,14 +45,14 @@ class Places:
 
 PLACES = {
     "daily_requests": Places(
-        Plan, "daily_requests", "requests a day", "daily_quota_exceeded",
+        Plan, "daily_requests", "requests per day", "daily_quota_exceeded",
         key="daily_requests", api="daily_requests", form="daily_requests", option="--daily-requests",
     ),
     "rpm": Places(
-        Plan, "rpm", "requests a minute", "rate_limit_exceeded", key="rpm", api="rpm", form="rpm", option="--rpm"
+        Plan, "rpm", "requests per minute", "rate_limit_exceeded", key="rpm", api="rpm", form="rpm", option="--rpm"
     ),
     "tpm": Places(
-        Plan, "tpm", "tokens a minute", "token_rate_exceeded", key="tpm", api="tpm", form="tpm", option="--tpm"
+        Plan, "tpm", "tokens per minute", "token_rate_exceeded", key="tpm", api="tpm", form="tpm", option="--tpm"
     ),
     "concurrent_streams": Places(
         Plan, "concurrent_streams", "concurrent streams", "concurrency_limit_exceeded",
@@ -60,11 +60,11 @@ PLACES = {
     ),
     "total_budget_nanos": Places(Account, "credit_nanos", "credit", "insufficient_quota"),
     "day_budget_nanos": Places(
-        Account, "budget_day_nanos", "budget a day", "insufficient_quota",
+        Account, "budget_day_nanos", "budget per day", "insufficient_quota",
         key="budget_day_nanos", api="budget_day_usd", form="day_budget_usd", option="--day-budget-usd",
     ),
     "month_budget_nanos": Places(
-        Account, "budget_month_nanos", "budget a day, a month", "insufficient_quota",
+        Account, "budget_month_nanos", "budget per day, per month", "insufficient_quota",
         key="budget_month_nanos", api="budget_month_usd", form="budget_usd", option="--budget-usd",
     ),
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Every copy of a list has each member of the list; a test that fails names the missing ones."""
+"""Every copy of a list has all its members; a failing test names the missing ones."""
 
 import re
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ from django.test import RequestFactory
 from django.utils import translation
 
 from billing.labels import TOKEN_CLASSES
-from billing.pricing import FrozenRates, Usage, classes
+from billing.pricing import FrozenRates, Usage, tokens_by_class
 from codexflow.catalogue import reasons
 from codexflow.catalogue.schema import ALL_STAGES, STAGES, parse
 from codexflow.catalogue.surfaces import PATHS, SURFACES
@@ -29,13 +29,13 @@ from tests.support.lists import assert_same
 from tests.support.pictures import LOOKS
 
 NO_RATES = FrozenRates(input_nanos=0, cached_nanos=0, output_nanos=0)
-# Place -> its copy of the list, and the list.
+# Place of the copy -> the copy and the original.
 COPIES: dict[str, tuple[Iterable[object], Iterable[object]]] = {
     "routing/inference/lexicon.py: TIE_ORDER": (lexicon.TIE_ORDER, STAGES),
     "codexflow/pages/views.py: STAGE_TEXTS": (STAGE_TEXTS, STAGES),
     "the demo's SHARES": ([stage for stage, _share in SHARES], ALL_STAGES),
     "logs/requests/forms.py: RANGE_NAMES": (RANGE_NAMES, RANGES),
-    "billing/labels.py: TOKEN_CLASSES": (TOKEN_CLASSES, [kind for kind, _tokens, _rate in classes(Usage(), NO_RATES)]),
+    "billing/labels.py: TOKEN_CLASSES": (TOKEN_CLASSES, [kind for kind, _, _ in tokens_by_class(Usage(), NO_RATES)]),
     "logs/requests/reasons.py: LABELS": (LABELS, [*reasons.REASONS, reasons.PAST_GATEWAY]),
     "routing/surfaces/table.py: SURFACES": ([surface.name for surface in table.SURFACES], SURFACES),
     "logs/requests/curl.py: BODIES": (curl.BODIES, SURFACES),
@@ -68,7 +68,7 @@ def test_inference_is_measured_with_prompts_for_every_stage(file: str) -> None:
 @pytest.mark.parametrize(
     "file", ["README.md", "docs/surfaces.md", "docs/clients/README.md", "templates/pages/docs/quickstart.html"]
 )
-def test_callers_are_told_the_name_of_every_stage(file: str) -> None:
+def test_the_documentation_names_every_stage(file: str) -> None:
     found = re.findall(r"\bcfx-(?!auto)([a-z]+)\b", (REPOSITORY / file).read_text())
     assert_same(found, STAGES, f"{file}: models called cfx-*")
 
@@ -85,11 +85,11 @@ def test_every_language_has_its_texts() -> None:
     assert_same(folders("locale"), TRANSLATED, "locale/")
 
 
-def test_what_allauth_says_is_in_our_words_in_every_language() -> None:
+def test_allauth_texts_are_overridden_in_every_language() -> None:
     assert_same(folders("locale/allauth"), LANGUAGES, "locale/allauth/")
 
 
-def test_every_language_is_looked_at() -> None:
+def test_accessibility_is_checked_in_every_language() -> None:
     assert_same({language for _theme, language, _size in LOOKS}, LANGUAGES, "the screenshots' LOOKS")
 
 
@@ -104,7 +104,7 @@ def test_every_page_offers_all_other_languages(language: str) -> None:
 
 
 def listed_in_api_docs(field: str) -> list[str]:
-    """The words that docs/api.md lists in brackets behind a field."""
+    """Words that docs/api.md lists in parentheses after a field."""
     found = re.search(rf"`{field}` \(([^)]*)\)", (REPOSITORY / "docs" / "api.md").read_text())
     assert found, field
     return re.findall(r"`(\w+)`", found[1])
@@ -122,5 +122,5 @@ def test_every_stage_reason_is_documented() -> None:
 
 
 @pytest.mark.parametrize("surface", table.SURFACES, ids=lambda surface: surface.name)
-def test_a_surface_is_served_where_everybody_else_expects_it(surface: table.Surface) -> None:
+def test_a_surface_is_served_at_its_documented_path(surface: table.Surface) -> None:
     assert surface.path == PATHS[surface.name]

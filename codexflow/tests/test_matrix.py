@@ -149,7 +149,7 @@ def test_the_menu_has_every_section_and_no_other() -> None:
     assert set(MENU) == set(get_args(Section))
 
 
-def test_every_page_lights_up_the_entry_of_the_menu_that_it_names(scene: Scene) -> None:
+def test_every_page_highlights_its_menu_entry(scene: Scene) -> None:
     client = Client()
     owner = scene.people["owner"]
     assert owner
@@ -166,9 +166,7 @@ def test_every_page_lights_up_the_entry_of_the_menu_that_it_names(scene: Scene) 
 
 
 @pytest.mark.parametrize(("name", "section"), [("request-content", "log"), ("organization-content", "team")])
-def test_a_page_without_an_entry_of_its_own_is_found_under_its_neighbours(
-    scene: Scene, name: str, section: str
-) -> None:
+def test_a_page_without_its_own_menu_entry_highlights_its_parents(scene: Scene, name: str, section: str) -> None:
     route = next(route for route in OURS if route.name == name)
     assert getattr(resolve(scene.address(route)).func, "section", None) == section
 

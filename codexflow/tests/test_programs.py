@@ -15,7 +15,7 @@ def an_env(tmp_path: Path, **variables: str) -> Env:
     return Env.read({"CFX_HOME": str(tmp_path), "CFX_ENV": "development", **variables})
 
 
-def test_the_web_uses_the_strict_parser_and_outlasts_the_drain(tmp_path: Path) -> None:
+def test_the_web_process_uses_the_strict_parser_and_outlasts_shutdown(tmp_path: Path) -> None:
     argv = argv_of("web", an_env(tmp_path, PORT="9000", CFX_DRAIN_GRACE_S="30"))
     options = dict(itertools.pairwise(argv))
     assert options["--http"] == "codexflow.server:Protocol"
@@ -26,12 +26,12 @@ def test_the_web_uses_the_strict_parser_and_outlasts_the_drain(tmp_path: Path) -
     assert "--workers" not in argv
 
 
-def test_several_web_processes_are_passed_on(tmp_path: Path) -> None:
+def test_several_web_processes_are_passed_to_uvicorn(tmp_path: Path) -> None:
     argv = argv_of("web", an_env(tmp_path, CFX_WEB_PROCESSES="3"))
     assert argv[-2:] == ["--workers", "3"]
 
 
-def test_beat_keeps_its_schedule_in_the_home(tmp_path: Path) -> None:
+def test_beat_stores_its_schedule_in_the_home_folder(tmp_path: Path) -> None:
     argv = argv_of("beat", an_env(tmp_path))
     assert argv[argv.index("--schedule") + 1] == str(tmp_path / "beat-schedule")
 

@@ -130,7 +130,7 @@ async def read_response(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
 
 async def until(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110 - the event looked for is in another task of this loop
+        while not condition():  # noqa: ASYNC110 - the condition is set by another task of this loop
             await asyncio.sleep(0.005)
 
 

@@ -62,7 +62,7 @@ def test_utc_offsets_are_formatted(zone: str, shown: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "shown"),
+    ("user_agent", "shown"),
     [
         ("Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 Chrome/140.0 Safari/537.36", "Chrome · Windows"),
         ("Mozilla/5.0 (Windows NT 10.0) AppleWebKit/537.36 Chrome/140.0 Safari/537.36 Edg/140.0", "Edge · Windows"),
@@ -73,5 +73,5 @@ def test_utc_offsets_are_formatted(zone: str, shown: str) -> None:
         ("", ""),
     ],
 )
-def test_user_agents_are_shown_as_browser_and_system(said: str, shown: str) -> None:
-    assert show.browser(said) == shown
+def test_user_agents_are_shown_as_browser_and_system(user_agent: str, shown: str) -> None:
+    assert show.browser(user_agent) == shown

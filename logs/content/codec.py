@@ -1,6 +1,6 @@
-"""Prompts and answers on their way into the database, for organizations that want them kept. Pure.
+"""Encoding of prompts and responses that organizations store. Pure.
 
-What is kept is what went over the wire, as bytes, compressed and bounded on both sides.
+Both are the bytes that went over the wire, each cut to a maximum and compressed.
 """
 
 import zlib
@@ -11,45 +11,45 @@ from uuid import UUID
 import msgspec
 from msgspec import Struct
 
-# Of a request's body and of an answer: that much is kept, compressed at most to the second.
+# Maximum of a request's body and of a response, before and after compression.
 MAX_BYTES = 256 * 1024
 MAX_PACKED_BYTES = 128 * 1024
-# What does not compress at all grows by less.
-_ROOM_BYTES = 1024
-# How LiteLLM writes what it was told to leave out.
+# Bytes that do not compress at all grow by less than this.
+_OVERHEAD_BYTES = 1024
+# LiteLLM's text in place of content that it was configured to leave out.
 REDACTED = "redacted-by-litellm"
 
 
 class Packed(Struct, frozen=True, array_like=True):
-    """One side, compressed; `is_cut` when the end is missing."""
+    """One side of the content, compressed; `is_cut` when its end is missing."""
 
     packed: bytes
     is_cut: bool = False
 
 
 class Content(Struct, frozen=True, array_like=True):
-    """Both sides of one request."""
+    """Prompt and response of one request, in the content stream. Encoded as an array, so names are not on the wire."""
 
     request_id: UUID
     organization_id: UUID
     request: Packed
-    answer: Packed
+    response: Packed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Texts:
-    """Prompt and answer of one request, as they went over the wire."""
+    """Prompt and response of one request as text."""
 
     request_id: UUID
     request: str
-    answer: str
+    response: str
     is_request_cut: bool
-    is_answer_cut: bool
+    is_response_cut: bool
     kept_until: datetime
 
 
 class BadContent(ValueError):
-    """The bytes are no content."""
+    """The bytes are not a content."""
 
 
 _decoder = msgspec.msgpack.Decoder(Content)
@@ -57,17 +57,17 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 def pack(raw: bytes, *, is_cut: bool = False) -> Packed:
-    """The beginning of `raw` that may be kept. `is_cut` says that something was missing before."""
-    whole, raw = len(raw), raw[:MAX_BYTES]
+    """Compress the beginning of `raw`, up to the maximum. `is_cut`: its end was missing already."""
+    size, raw = len(raw), raw[:MAX_BYTES]
     packed = zlib.compress(raw, 1)
     if len(packed) > MAX_PACKED_BYTES:
-        raw = raw[: MAX_PACKED_BYTES - _ROOM_BYTES]
+        raw = raw[: MAX_PACKED_BYTES - _OVERHEAD_BYTES]
         packed = zlib.compress(raw, 1)
-    return Packed(packed, is_cut or len(raw) < whole)
+    return Packed(packed, is_cut or len(raw) < size)
 
 
 def text_of(packed: bytes) -> str:
-    """The text; what is no UTF-8 (a cut may fall into a letter) is replaced."""
+    """Decompress to text; invalid UTF-8 (a cut may fall into a character) is replaced."""
     unpacker = zlib.decompressobj()
     return unpacker.decompress(packed, MAX_BYTES).decode(errors="replace")
 
@@ -77,7 +77,7 @@ def encode(content: Content) -> bytes:
 
 
 def decode(payload: bytes) -> Content:
-    """Raises BadContent, which does not repeat what it read."""
+    """Raises BadContent, whose message never contains the payload."""
     try:
         return _decoder.decode(payload)
     except msgspec.MsgspecError:

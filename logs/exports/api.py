@@ -26,18 +26,18 @@ CHUNK_BYTES = 256 * 1024
 
 
 class NewExportSerializer(FilterQuery):
-    """Which requests, in which format. The filters are those of the list of requests."""
+    """Format and filters of an export. The filters are those of the list of requests."""
 
     format = serializers.ChoiceField(ExportJob.Format.choices)
 
 
 class ExportSerializer(serializers.Serializer[ExportJob]):
-    """An export: how far it is and, once it is done, where its file is."""
+    """An export: its progress and, once it is done, the path of its file."""
 
     id = serializers.UUIDField()
     format = serializers.CharField()
     state = serializers.ChoiceField(ExportJob.State.choices)
-    query = serializers.JSONField(help_text="The filters as they were asked for.")
+    query = serializers.JSONField(help_text="The filters as requested.")
     created_at = serializers.DateTimeField()
     finished_at = serializers.DateTimeField(allow_null=True)
     expires_at = serializers.DateTimeField(allow_null=True, help_text="When the file is removed.")
@@ -48,12 +48,12 @@ class ExportSerializer(serializers.Serializer[ExportJob]):
     download = serializers.SerializerMethodField()
 
     def get_progress(self, job: ExportJob) -> float:
-        """0 to 1, by the span of time gone through: rows are never counted ahead."""
+        """Progress from 0 to 1, by the part of the time span that is done: rows are never counted ahead."""
         return jobs.progress_of(job)
 
     @extend_schema_field(serializers.CharField(allow_null=True))
     def get_download(self, job: ExportJob) -> str | None:
-        """A path; it asks who comes, like everything here."""
+        """Path of the file, which needs the same authentication as the rest of the API."""
         return reverse("api-export-download", args=[job.pk]) if job.state == ExportJob.State.DONE else None
 
 
@@ -69,8 +69,8 @@ class ExportsView(ManagementView):
     @extend_schema(operation_id="exports_list", responses=ExportPageSerializer)
     def get(self, request: Request) -> Response:
         caller = _exporter(request)
-        jobs = ExportJob.objects.filter(organization=caller.organization).order_by("-created_at")
-        return Response(ExportPageSerializer({"data": jobs[:LISTED]}).data)
+        newest = ExportJob.objects.filter(organization=caller.organization).order_by("-created_at")[:LISTED]
+        return Response(ExportPageSerializer({"data": newest}).data)
 
     @extend_schema(operation_id="exports_create", request=NewExportSerializer, responses={202: ExportSerializer})
     def post(self, request: Request) -> Response:
@@ -78,12 +78,12 @@ class ExportsView(ManagementView):
         caller = _exporter(request)
         wanted = NewExportSerializer(data=request.data)
         wanted.is_valid(raise_exception=True)
-        asked = {name: str(value) for name, value in wanted.validated_data.items() if value is not None}
-        file_format = asked.pop("format")
+        query = {name: str(value) for name, value in wanted.validated_data.items() if value is not None}
+        file_format = query.pop("format")
         job = jobs.request_export(
             caller.organization,
             file_format=file_format,
-            query=asked,
+            query=query,
             filters=wanted.filters(caller.organization),
             by=_requester(request, caller),
         )
@@ -106,7 +106,7 @@ class ExportView(ManagementView):
 
 
 class ExportCancelView(ManagementView):
-    """An end to one export."""
+    """Cancellation of an export."""
 
     @extend_schema(operation_id="exports_cancel", request=None, responses=ExportSerializer)
     def post(self, request: Request, export_id: UUID) -> Response:
@@ -139,14 +139,14 @@ class ExportDownloadView(ManagementView):
                 "Content-Length": str(job.size_bytes),
                 "Content-Disposition": f'attachment; filename="{job.file_name}"',
                 "Cache-Control": "private, no-store",
-                # The file is compressed, the answer is not: nobody shall compress it again or unpack it on the way.
+                # The file is compressed, the response is not: a proxy must neither compress it again nor unpack it.
                 "Content-Encoding": "identity",
             },
         )
 
 
 async def _chunks(path: Path) -> AsyncIterator[bytes]:
-    """The file in pieces, read on a thread: under ASGI a plain iterator would be read to its end beforehand."""
+    """Read the file in chunks, on a thread: under ASGI a plain iterator would be read to its end beforehand."""
     file = await asyncio.to_thread(path.open, "rb")
     try:
         while chunk := await asyncio.to_thread(file.read, CHUNK_BYTES):
@@ -162,11 +162,11 @@ def _exporter(request: Request) -> Caller:
 
 
 def _job(caller: Caller, export_id: UUID) -> ExportJob:
-    job = ExportJob.objects.select_related("organization").filter(organization=caller.organization, pk=export_id)
-    found = job.first()
-    if found is None:
+    own = ExportJob.objects.select_related("organization").filter(organization=caller.organization)
+    job = own.filter(pk=export_id).first()
+    if job is None:
         raise NotFound
-    return found
+    return job
 
 
 def _requester(request: Request, caller: Caller) -> jobs.Requester:

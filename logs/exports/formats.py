@@ -1,6 +1,6 @@
-"""Requests as lines of CSV and JSON. Pure.
+"""File formats of exports: requests as lines of CSV and JSON. Pure.
 
-Times are UTC in ISO 8601, money is nano-USD and once more in USD; nothing depends on anybody's language.
+Times are UTC in ISO 8601, money is in nano-USD and in USD; nothing depends on a user's language.
 """
 
 import csv
@@ -45,34 +45,34 @@ COLUMNS = {
 NAMES = (*COLUMNS, "cost_usd")
 _COST = list(COLUMNS).index("cost_nanos")
 
-# Where a spreadsheet may see a cell begin (at separators, too: where commas are decimal, files are cut at semicolons),
-# what it skips there, and what it then takes for a formula, also in full width.
+# Where a cell may begin for a spreadsheet (at separators, too: where commas are decimal, it splits at semicolons), the
+# spaces that it skips there, and characters that begin a formula, also in full width.
 _FORMULA = re.compile(r"(^|[;\t\r\n])( *)(?=[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20])")
 
 Row = Sequence[Any]
 
 
-def harmless(text: str) -> str:
-    """Text that no spreadsheet runs: an apostrophe goes before what could begin a formula (CWE-1236).
+def escape_formulas(text: str) -> str:
+    """Put an apostrophe before anything that a spreadsheet could run as a formula (CWE-1236).
 
-    User agents and model names are chosen by callers, and those who open the file trust it.
+    User agents and model names are chosen by callers, and the readers of the file trust it.
     """
     return _FORMULA.sub(r"\1'\2", text)
 
 
 def csv_head() -> bytes:
-    """The first line."""
+    """Header line."""
     return _csv([NAMES])
 
 
 def csv_lines(rows: Iterable[Row]) -> bytes:
-    """Rows in the order of COLUMNS as lines of RFC 4180."""
-    return _csv([_cell(value) for value in _whole(row)] for row in rows)
+    """Rows in the order of COLUMNS, as lines of RFC 4180."""
+    return _csv([_cell(value) for value in _with_usd(row)] for row in rows)
 
 
 def json_lines(rows: Iterable[Row]) -> bytes:
     """Rows in the order of COLUMNS, one JSON object a line."""
-    return b"".join(_encode(dict(zip(NAMES, _whole(row), strict=True))) + b"\n" for row in rows)
+    return b"".join(_encode(dict(zip(NAMES, _with_usd(row), strict=True))) + b"\n" for row in rows)
 
 
 LINES: dict[str, tuple[Callable[[], bytes], Callable[[Iterable[Row]], bytes]]] = {
@@ -82,7 +82,7 @@ LINES: dict[str, tuple[Callable[[], bytes], Callable[[Iterable[Row]], bytes]]] =
 _encode = msgspec.json.Encoder().encode
 
 
-def _whole(row: Row) -> Row:
+def _with_usd(row: Row) -> Row:
     return (*row, format_usd(row[_COST], decimals=9))
 
 
@@ -90,7 +90,7 @@ def _cell(value: Any) -> Any:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
-        return harmless(value)
+        return escape_formulas(value)
     return value.isoformat() if hasattr(value, "isoformat") else value
 
 

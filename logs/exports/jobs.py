@@ -1,9 +1,9 @@
-"""Requests as a file, made in the background.
+"""Export jobs: requests written to a file in the background.
 
-A job is worked at in slices of a few seconds, so that it never keeps a worker from draining for longer. What a slice
-writes is a gzip member of its own, and the job's row remembers up to where the file is whole: whoever goes on, in the
-next slice or after a worker's death, cuts off what is beyond and continues at the row's cursor. Nothing is written
-twice and nothing is lost. Rows are read by keyset a batch at a time, so memory does not grow with the file.
+A job runs in slices of a few seconds, so that it never keeps a worker from the drain for longer. Each slice writes gzip
+members of its own, and the job's row stores up to where the file is complete: the next slice, also after a worker's
+death, truncates the file there and continues at the row's cursor. Nothing is written twice and nothing is lost. Rows
+are read by keyset in batches, so memory does not grow with the file.
 """
 
 import contextlib
@@ -36,24 +36,25 @@ logger = logging.getLogger(__name__)
 
 State = ExportJob.State
 ACTIVE = (State.QUEUED, State.RUNNING)
-MAX_RUNNING = 2  # an organization's
-MAX_ACTIVE = 10  # an organization's, waiting ones included
+MAX_RUNNING = 2  # of one organization
+MAX_ACTIVE = 10  # of one organization, waiting ones included
 BATCH = 1000
 SAVE_EVERY_S = 2.0
 SLICE_S = 5.0
-# A worker that has saved nothing for so long is dead.
+# A worker that has not saved its progress for so long is dead.
 LEASE = timedelta(seconds=30)
-# Slices that ended without progress; then it is the job that kills its workers.
+# Slices that ended without progress; after so many the job itself kills its workers.
 MAX_ATTEMPTS = 5
-KEPT = timedelta(hours=24)
-# How long the list remembers what was exported; the audit trail does so for good.
-REMEMBERED = timedelta(days=30)
+FILE_LIFETIME = timedelta(hours=24)
+# Lifetime of a finished job in the list; the audit log keeps it for good.
+JOB_LIFETIME = timedelta(days=30)
+# A file without a job is deleted at this age.
 STRAY_AFTER_S = 3600
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Requester:
-    """Who asks, for the audit trail."""
+    """User or key that acts, for the audit log."""
 
     user: User | None
     responsible: User
@@ -75,21 +76,21 @@ def request_export(
             created_by=by.responsible,
             format=file_format,
             query=query,
-            # Requests that begin later are not part of it, or it might never end.
+            # Later requests are left out, or the export might never end.
             filters=msgspec.to_builtins(_until(filters, now())),
         )
-        _note("export.requested", job, by, format=file_format, query=query)
+        _audit("export.requested", job, by, format=file_format, query=query)
     return job
 
 
 def cancel_export(job: ExportJob, *, by: Requester) -> ExportJob:
-    """Stop a job that waits or runs; its worker notices within a batch. One that has ended stays as it is."""
+    """Cancel a waiting or running job; its worker stops within a batch. A finished job stays as it is."""
     with transaction.atomic():
         stopped = ExportJob.objects.filter(pk=job.pk, state__in=ACTIVE).update(
             state=State.CANCELLED, finished_at=now(), lease=None, leased_until=None
         )
         if stopped:
-            _note("export.cancelled", job, by)
+            _audit("export.cancelled", job, by)
     if stopped:
         _remove(job.pk)
     job.refresh_from_db()
@@ -97,41 +98,41 @@ def cancel_export(job: ExportJob, *, by: Requester) -> ExportJob:
 
 
 def delete_export(job: ExportJob, *, by: Requester) -> None:
-    """Forget a job, whatever its state, with its file."""
+    """Delete a job in any state, with its file."""
     with transaction.atomic():
-        _note("export.deleted", job, by, rows=job.rows)
+        _audit("export.deleted", job, by, rows=job.rows)
         ExportJob.objects.filter(pk=job.pk).delete()
     _remove(job.pk)
 
 
 def open_export(job: ExportJob, *, by: Requester) -> Path:
-    """The file, for one download. Raises ExportExpired, ExportNotReady."""
+    """Path of the file, for one download. Raises ExportExpired, ExportNotReady."""
     if job.state == State.EXPIRED or (job.expires_at is not None and job.expires_at <= now()):
         raise ExportExpired
     path = path_of(job.pk)
     if job.state != State.DONE or not path.exists():
         raise ExportNotReady
-    _note("export.downloaded", job, by, rows=job.rows)
+    _audit("export.downloaded", job, by, rows=job.rows)
     return path
 
 
 def progress_of(job: ExportJob) -> float:
-    """How much of its span of time a job has gone through, 0 to 1. Rows are never counted ahead."""
+    """Progress of a job, 0 to 1, by the part of its time span that is done. Rows are never counted ahead."""
     if job.state == State.DONE:
         return 1.0
     if job.cursor is None:
         return 0.0
-    wanted = _filters(job)
-    span_s = (wanted.end - wanted.start).total_seconds()
-    gone_s = (wanted.end - started_at(job.cursor)).total_seconds()
-    return round(min(max(gone_s / span_s, 0.0), 0.99), 3) if span_s > 0 else 0.0
+    filters = _filters(job)
+    span_s = (filters.end - filters.start).total_seconds()
+    done_s = (filters.end - started_at(job.cursor)).total_seconds()
+    return round(min(max(done_s / span_s, 0.0), 0.99), 3) if span_s > 0 else 0.0
 
 
-# The worker's side
+# Worker
 
 
 def run_exports(*, within_s: float) -> int:
-    """Work at whatever waits, in slices, for about so long. Returns how many slices were done.
+    """Run slices of waiting jobs for about `within_s`. Returns how many.
 
     One worker at a time does so: the other one is for the drain.
     """
@@ -144,7 +145,7 @@ def run_exports(*, within_s: float) -> int:
 
 
 def claim() -> ExportJob | None:
-    """The job whose turn it is, leased to the caller; None when there is none or another worker is at one."""
+    """Lease the next job to the caller; None when there is none, or another worker runs one."""
     with transaction.atomic():
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_advisory_xact_lock(hashtext('codexflow.exports'))")
@@ -177,14 +178,14 @@ def _run_slice(job: ExportJob, *, until_s: float) -> None:
         logger.exception("export.storage_failed", extra={"export": str(job.pk)})
         _fail(job, f"The file could not be written: {exc.strerror or 'storage failed'}.")
     finally:
-        # Given up by cancelling or deleting: whoever did so may have come before the file.
+        # Cancelled or deleted meanwhile, perhaps before the file existed.
         if not ExportJob.objects.filter(pk=job.pk).exclude(state=State.CANCELLED).exists():
             _remove(job.pk)
 
 
 @contextlib.contextmanager
 def _file_of(job: ExportJob) -> Iterator[IO[bytes] | None]:
-    """The job's file, cut to what is known to be whole; None while a worker that was only paused holds it."""
+    """The job's file, truncated to its complete part; None while a worker that was only paused has it locked."""
     path = path_of(job.pk)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b") as file:
@@ -194,7 +195,7 @@ def _file_of(job: ExportJob) -> Iterator[IO[bytes] | None]:
             yield None
             return
         if file.seek(0, os.SEEK_END) < job.size_bytes:
-            # Another machine's disk, or somebody tidied up: what is missing is written again.
+            # Another machine's disk, or a deleted file: write it again from the start.
             job.rows, job.size_bytes, job.cursor = 0, 0, None
         file.truncate(job.size_bytes)
         file.seek(job.size_bytes)
@@ -202,7 +203,7 @@ def _file_of(job: ExportJob) -> Iterator[IO[bytes] | None]:
 
 
 def _write(job: ExportJob, file: IO[bytes], *, until_s: float) -> None:
-    """Go on with the file until it is complete, the slice is over, or the job is no longer ours."""
+    """Write rows until the file is complete, the slice is over, or the lease is lost."""
     is_complete = False
     while not is_complete:
         save_at_s = min(until_s, monotonic_s() + SAVE_EVERY_S)
@@ -212,7 +213,7 @@ def _write(job: ExportJob, file: IO[bytes], *, until_s: float) -> None:
                 member.write(head())
             while not is_complete:
                 rows = _next_rows(job)
-                if not _is_ours(job):
+                if not _has_lease(job):
                     return
                 member.write(lines(rows))
                 job.rows += len(rows)
@@ -233,12 +234,12 @@ def _next_rows(job: ExportJob) -> list[tuple[Any, ...]]:
     return list(rows.values_list(*COLUMNS.values())[:BATCH])
 
 
-def _is_ours(job: ExportJob) -> bool:
+def _has_lease(job: ExportJob) -> bool:
     return ExportJob.objects.filter(pk=job.pk, lease=job.lease, state=State.RUNNING).exists()
 
 
 def _save(job: ExportJob, *, is_complete: bool, is_over: bool) -> bool:
-    """Remember how far the file is whole. Returns False when the job is no longer ours."""
+    """Store up to where the file is complete. Returns False when the lease is lost."""
     moment = now()
     facts: dict[str, Any] = {
         "rows": job.rows,
@@ -249,7 +250,7 @@ def _save(job: ExportJob, *, is_complete: bool, is_over: bool) -> bool:
         "leased_until": None if is_over else moment + LEASE,
     }
     if is_complete:
-        facts |= {"state": State.DONE, "finished_at": moment, "expires_at": moment + KEPT}
+        facts |= {"state": State.DONE, "finished_at": moment, "expires_at": moment + FILE_LIFETIME}
     return bool(ExportJob.objects.filter(pk=job.pk, lease=job.lease, state=State.RUNNING).update(**facts))
 
 
@@ -261,13 +262,12 @@ def _fail(job: ExportJob, reason: str) -> None:
 
 
 def expire_exports() -> int:
-    """Remove files whose time is over, files of nobody, and jobs that nobody remembers. Returns how many files."""
-    over = ExportJob.objects.filter(state=State.DONE, expires_at__lte=now())
+    """Delete expired files, files without a job, and old jobs. Returns how many files."""
     removed = 0
-    for job in over:
+    for job in ExportJob.objects.filter(state=State.DONE, expires_at__lte=now()):
         _remove(job.pk)
         removed += ExportJob.objects.filter(pk=job.pk).update(state=State.EXPIRED)
-    ExportJob.objects.filter(created_at__lt=now() - REMEMBERED).exclude(state__in=(*ACTIVE, State.DONE)).delete()
+    ExportJob.objects.filter(created_at__lt=now() - JOB_LIFETIME).exclude(state__in=(*ACTIVE, State.DONE)).delete()
     kept = {str(pk) for pk in ExportJob.objects.filter(state__in=(*ACTIVE, State.DONE)).values_list("pk", flat=True)}
     for path in folder().glob("*.gz"):
         if path.stem not in kept and path.stat().st_mtime < now_s() - STRAY_AFTER_S:
@@ -277,14 +277,14 @@ def expire_exports() -> int:
 
 
 def _remove(job_id: UUID) -> None:
-    """Storage that is gone altogether must not keep a job from ending."""
+    """Delete a job's file. Missing storage must not keep the job from ending."""
     with contextlib.suppress(OSError):
         path_of(job_id).unlink(missing_ok=True)
 
 
 def folder() -> Path:
-    where: Path = settings.ENV.export_dir
-    return where
+    path: Path = settings.ENV.export_dir
+    return path
 
 
 def path_of(job_id: UUID) -> Path:
@@ -299,7 +299,7 @@ def _until(filters: Filters, moment: datetime) -> Filters:
     return replace(filters, end=min(filters.end, moment))
 
 
-def _note(action: str, job: ExportJob, by: Requester, **facts: Any) -> None:
+def _audit(action: str, job: ExportJob, by: Requester, **facts: Any) -> None:
     record(
         action,
         job,

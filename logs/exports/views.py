@@ -1,4 +1,4 @@
-"""Pages of exports: ask for one, watch it, fetch it."""
+"""Pages of exports: request one, watch its progress, download it."""
 
 from typing import Any
 from uuid import UUID
@@ -10,12 +10,13 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 
 from accounts.permissions import Action
 from accounts.tenancy import PageRequest, Tenant, organization_page
+from billing.selectors import retention_days_of
 from codexflow.lib.clock import now
 from logs.errors import TooManyExports
 from logs.exports import jobs
 from logs.models import ExportJob
+from logs.requests.forms import filter_form
 from logs.requests.selectors import estimate_of
-from logs.requests.views import filter_form, retention_days_of
 
 LISTED = 100
 
@@ -23,9 +24,9 @@ LISTED = 100
 @organization_page(Action.EXPORT_USAGE, section="log")
 @require_safe
 def export_list(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
-    """What the organization exported lately."""
-    jobs = ExportJob.objects.filter(organization=tenant.organization).select_related("created_by")
-    rows = [_shown(job) for job in jobs.order_by("-created_at")[:LISTED]]
+    """The organization's recent exports."""
+    newest = ExportJob.objects.filter(organization=tenant.organization).order_by("-created_at")[:LISTED]
+    rows = [_context_of(job) for job in newest.select_related("created_by")]
     context = {"rows": rows, "is_any_active": any(row["is_active"] for row in rows)}
     return render(request, f"logs/exports.html{'#table' if request.htmx else ''}", context)
 
@@ -33,10 +34,10 @@ def export_list(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
 @organization_page(Action.EXPORT_USAGE, section="log")
 @require_http_methods(["GET", "POST"])
 def export_new(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
-    """Say what would be exported and about how much, then queue it. The filters are those of the log."""
+    """Show the filters and an estimate, then queue an export. The filters are those of the log."""
     organization = tenant.organization
     form = filter_form(tenant, request.POST or request.GET)
-    filters = form.filters(now(), retention_days=retention_days_of(tenant))
+    filters = form.filters(now(), retention_days=retention_days_of(organization))
     error = _("A mistyped request id matches nothing.") if form.errors.get("id") else ""
     if request.method == "POST" and not error:
         chosen = request.POST.get("format", "")
@@ -53,7 +54,7 @@ def export_new(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
         else:
             if not request.htmx:
                 return redirect("exports", slug=organization.slug)
-            return render(request, "logs/export.html#body", _shown(job))
+            return render(request, "logs/export.html#body", _context_of(job))
     context = {
         "chosen": form.chosen,
         "named": form.named,
@@ -68,22 +69,22 @@ def export_new(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
 @organization_page(Action.EXPORT_USAGE, section="log")
 @require_safe
 def export(request: PageRequest, tenant: Tenant, export_id: UUID) -> HttpResponseBase:
-    """How far one is; the dialog asks again while it runs."""
+    """Progress of an export; the dialog polls it."""
     template = "logs/export.html#progress" if request.htmx else "logs/export.html"
-    return render(request, template, _shown(_job_or_404(tenant, export_id)))
+    return render(request, template, _context_of(_job_or_404(tenant, export_id)))
 
 
 @organization_page(Action.EXPORT_USAGE, section="log")
 @require_POST
 def export_cancel(request: PageRequest, tenant: Tenant, export_id: UUID) -> HttpResponseBase:
-    """Stop one that waits or runs."""
+    """Cancel a waiting or running export."""
     job = jobs.cancel_export(_job_or_404(tenant, export_id), by=_requester(request))
     if request.htmx and request.htmx.target == "export-progress":
-        return render(request, "logs/export.html#progress", _shown(job))
+        return render(request, "logs/export.html#progress", _context_of(job))
     return redirect("exports", slug=tenant.organization.slug)
 
 
-def _shown(job: ExportJob) -> dict[str, Any]:
+def _context_of(job: ExportJob) -> dict[str, Any]:
     return {
         "job": job,
         "percent": int(jobs.progress_of(job) * 100),
@@ -93,11 +94,11 @@ def _shown(job: ExportJob) -> dict[str, Any]:
 
 
 def _job_or_404(tenant: Tenant, export_id: UUID) -> ExportJob:
-    jobs = ExportJob.objects.select_related("organization", "created_by").filter(organization=tenant.organization)
-    found = jobs.filter(pk=export_id).first()
-    if found is None:
+    own = ExportJob.objects.select_related("organization", "created_by").filter(organization=tenant.organization)
+    job = own.filter(pk=export_id).first()
+    if job is None:
         raise Http404
-    return found
+    return job
 
 
 def _requester(request: PageRequest) -> jobs.Requester:

@@ -1,7 +1,7 @@
-"""LiteLLM's management API, over httpx: its spend logs, and the documented log, usage and key endpoints.
+"""Client of LiteLLM's management API: its spend logs, and the documented log, usage and key endpoints.
 
-Versions differ: pages hold 1,000 rows or 100, totals stop at 10,000 while pages go on, old ones know no order. So pages
-are asked for until one is empty, and rows are taken as they come (mapping.py knows all their shapes).
+Versions differ: pages hold 1,000 rows or 100, totals stop at 10,000 while pages go on, old versions cannot sort. So
+pages are read until one is empty, and rows are returned as they are (mapping.py reads all their formats).
 """
 
 import logging
@@ -21,37 +21,41 @@ TRIES = 4
 PAGE_SIZES = (1000, 100)
 MAX_PAGES = 10_000
 DOCUMENTED_LIMIT = 10_000
-KEYS_A_PAGE = 100
-_MANY_KEYS = 200  # pages of keys
+KEY_PAGE_SIZE = 100
+MAX_KEY_PAGES = 200
 
 
 class LitellmError(Exception):
     """LiteLLM cannot be read. `code` is for programs, the text for operators."""
 
     code = "litellm_failed"
-    # Whether trying again in five minutes would only say the same.
+    # Only an operator can end it: the next run would fail in the same way.
     is_lasting = False
 
 
 class KeyRefused(LitellmError):
+    """LiteLLM does not accept LITELLM_ADMIN_KEY."""
+
     code = "key_refused"
     is_lasting = True
 
 
 class NoDatabase(LitellmError):
-    """Without a database LiteLLM keeps no log."""
+    """LiteLLM has no database, and so no log."""
 
     code = "no_database"
     is_lasting = True
 
 
 class NoSuchEndpoint(LitellmError):
+    """This version of LiteLLM lacks the endpoint."""
+
     code = "no_such_endpoint"
     is_lasting = True
 
 
 class TooManyRows(LitellmError):
-    """LiteLLM has more rows of a time than it tells. Other times can be read all the same."""
+    """A window has more rows than LiteLLM returns. Other windows can be read all the same."""
 
     code = "too_many_rows"
 
@@ -77,7 +81,7 @@ class LitellmClient:
         """Pages of `/spend/logs/v2` of calls that began in the window, the oldest first. Raises LitellmError."""
         sizes = list(PAGE_SIZES)
         page = 1
-        # To the second, both included.
+        # LiteLLM compares whole seconds, both ends included.
         until = end if end.microsecond == 0 else end.replace(microsecond=0) + timedelta(seconds=1)
         while page <= MAX_PAGES:
             query = {
@@ -85,7 +89,7 @@ class LitellmClient:
                 "end_date": f"{until:%Y-%m-%d %H:%M:%S}",
                 "page": page,
                 "page_size": sizes[0],
-                # Old versions do not know these two and leave them out.
+                # Old versions ignore these two.
                 "sort_by": "startTime",
                 "sort_order": "asc",
             }
@@ -93,10 +97,10 @@ class LitellmClient:
             if response.status_code in (HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.BAD_REQUEST) and len(sizes) > 1:
                 sizes.pop(0)
                 continue
-            found = _checked(response)
-            rows = found.get("data") if isinstance(found, Mapping) else found
+            page_of_rows = _checked(response)
+            rows = page_of_rows.get("data") if isinstance(page_of_rows, Mapping) else page_of_rows
             if not isinstance(rows, list):
-                raise LitellmError("The answer of /spend/logs/v2 is no page of rows.")
+                raise LitellmError("The response of /spend/logs/v2 is not a page of rows.")
             if not rows:
                 return
             yield rows
@@ -104,16 +108,16 @@ class LitellmClient:
         raise TooManyRows(f"More than {MAX_PAGES} pages in one window.")
 
     def documented_rows(self, start: datetime, _end: datetime) -> Iterator[list[Any]]:
-        """Rows of `/v1/logs` of the day in which the window begins: it has no pages. Raises LitellmError."""
+        """Rows of `/v1/logs`, which has no pages, of the day in which the window begins. Raises LitellmError."""
         day = start.date()
         rows = _checked(self._get("/v1/logs", {**_days(day, day + timedelta(days=1)), "limit": DOCUMENTED_LIMIT}))
         if isinstance(rows, Mapping):
             rows = rows.get("data") or rows.get("logs")
         if not isinstance(rows, list):
-            raise LitellmError("The answer of /v1/logs is no list of rows.")
+            raise LitellmError("The response of /v1/logs is not a list of rows.")
         yield rows
         if len(rows) >= DOCUMENTED_LIMIT:
-            raise TooManyRows(f"/v1/logs gave {len(rows)} rows of {day}, its most: the rest of the day is missing.")
+            raise TooManyRows(f"/v1/logs gave {len(rows)} rows of {day}, its maximum: the rest of the day is missing.")
 
     def usage(self, start: datetime, end: datetime) -> tuple[Any, Any]:
         """Requests and spend as `/v1/usage/global` and `/v1/usage/spend` sum them up. Raises LitellmError."""
@@ -130,8 +134,8 @@ class LitellmClient:
         if is_documented:
             return _objects(_checked(self._get("/v1/key/list", {})))
         found: list[Mapping[str, Any]] = []
-        for page in range(1, _MANY_KEYS + 1):
-            query = {"page": page, "size": KEYS_A_PAGE, "return_full_object": "true"}
+        for page in range(1, MAX_KEY_PAGES + 1):
+            query = {"page": page, "size": KEY_PAGE_SIZE, "return_full_object": "true"}
             keys = _objects(_checked(self._get("/key/list", query)))
             if not keys:
                 break
@@ -139,26 +143,26 @@ class LitellmClient:
         return found
 
     def _get(self, path: str, query: Mapping[str, Any]) -> httpx.Response:
-        """The answer, tried again after failures that may pass. Raises LitellmError."""
+        """Get with retries after temporary failures. Raises LitellmError."""
         for number in range(1, TRIES + 1):
             is_last = number == TRIES
             try:
                 response = self._http.get(path, params=dict(query))
             except httpx.HTTPError as exc:
                 if is_last:
-                    raise LitellmError(f"LiteLLM does not answer: {exc.__class__.__name__}.") from exc
+                    raise LitellmError(f"LiteLLM does not respond: {exc.__class__.__name__}.") from exc
             else:
-                _refuse_lasting(response, path)
+                _raise_if_lasting(response, path)
                 if response.status_code < 500 and response.status_code != HTTPStatus.TOO_MANY_REQUESTS:
                     return response
                 if is_last:
-                    raise LitellmError(f"LiteLLM answers {path} with status {response.status_code}.")
+                    raise LitellmError(f"LiteLLM responds to {path} with status {response.status_code}.")
             self._pause(2.0 ** (number - 1))
         raise AssertionError("unreachable")
 
 
-def _refuse_lasting(response: httpx.Response, path: str) -> None:
-    """Rename what no repetition helps. Texts differ by version and route; what they say does not."""
+def _raise_if_lasting(response: httpx.Response, path: str) -> None:
+    """Raise for failures that no retry helps. Texts differ by version and route, so several are known of each."""
     status, text = response.status_code, response.text[:2000].lower()
     if status < 400:
         return
@@ -175,11 +179,11 @@ def _refuse_lasting(response: httpx.Response, path: str) -> None:
 
 def _checked(response: httpx.Response) -> Any:
     if response.status_code >= 400:
-        raise LitellmError(f"LiteLLM answers {response.url.path} with status {response.status_code}.")
+        raise LitellmError(f"LiteLLM responds to {response.url.path} with status {response.status_code}.")
     try:
         return response.json()
     except ValueError as exc:
-        raise LitellmError(f"LiteLLM's answer to {response.url.path} is no JSON.") from exc
+        raise LitellmError(f"LiteLLM's response to {response.url.path} is not JSON.") from exc
 
 
 def _objects(found: Any) -> list[Mapping[str, Any]]:

@@ -1,37 +1,36 @@
-"""Prompts and answers that LiteLLM tells, for organizations that want them kept. All others' are dropped unread.
+"""Content of LiteLLM's reports, for organizations that store prompts and responses. All other is dropped unread.
 
-What the gateway has kept already stays as it is (logs/content/store.py takes the first of a request). Best effort: a
-call whose organization is not known yet when its report comes is left out.
+Content that the gateway stored already stays (logs/content/store.py keeps the first of a request). Best effort: a call
+whose organization is not known yet when its report arrives is left out.
 """
 
 from collections.abc import Sequence
 
 from accounts.models import Organization
 from logs.content.codec import Content, encode, pack
-from logs.litellm.mapping import Fields, content_of
-from logs.litellm.report import Report
+from logs.litellm.mapping import MappedReport, content_of
 from logs.litellm.resolve import requests_of
 
 
-def is_any_kept() -> bool:
-    """Whether any organization wants any of this."""
+def is_wanted() -> bool:
+    """Return whether any organization stores content."""
     return Organization.objects.filter(content_retention_days__gt=0).exists()
 
 
-def wanted(told: Sequence[tuple[Report, Fields]]) -> list[bytes]:
-    """What of these goes to the worker, encoded."""
-    whose = requests_of([report for report, _ in told])
-    keeping = set(
+def payloads_of(reports: Sequence[MappedReport]) -> list[bytes]:
+    """Encode the content of these reports, of organizations that store it, for the content stream."""
+    requests = requests_of([each.report for each in reports])
+    storing = set(
         Organization.objects.filter(
-            pk__in={organization for _, organization in whose.values()}, content_retention_days__gt=0
+            pk__in={organization_id for _, organization_id in requests.values()}, content_retention_days__gt=0
         ).values_list("pk", flat=True)
     )
-    found = []
-    for report, row in told:
-        request_id, organization_id = whose.get(report.digest, (None, None))
-        if request_id is None or organization_id is None or organization_id not in keeping:
+    payloads = []
+    for each in reports:
+        request_id, organization_id = requests.get(each.report.digest, (None, None))
+        if request_id is None or organization_id is None or organization_id not in storing:
             continue
-        request, answer = content_of(row)
-        if request or answer:
-            found.append(encode(Content(request_id, organization_id, pack(request), pack(answer))))
-    return found
+        request, response = content_of(each.row)
+        if request or response:
+            payloads.append(encode(Content(request_id, organization_id, pack(request), pack(response))))
+    return payloads

@@ -1,4 +1,4 @@
-"""Why a report is not taken."""
+"""Errors of the webhook."""
 
 from http import HTTPStatus
 
@@ -6,7 +6,7 @@ from codexflow.lib.errors import AppError, BadRequest
 
 
 class WebhookKeyInvalid(AppError):
-    """No key, or none that is active."""
+    """The key is missing or not active."""
 
     code = "invalid_webhook_key"
     status = HTTPStatus.UNAUTHORIZED
@@ -15,7 +15,7 @@ class WebhookKeyInvalid(AppError):
 
 
 class WebhookAddressRefused(AppError):
-    """The sender's address is not on the list."""
+    """The sender's address is not on the allow list."""
 
     code = "webhook_address_refused"
     status = HTTPStatus.FORBIDDEN
@@ -42,7 +42,7 @@ class WebhookBusy(AppError):
 
 
 class WebhookUnavailable(AppError):
-    """The delivery cannot be kept right now; LiteLLM tries again by itself."""
+    """The delivery cannot be stored right now; LiteLLM retries by itself."""
 
     code = "webhook_unavailable"
     status = HTTPStatus.SERVICE_UNAVAILABLE

@@ -1,8 +1,8 @@
 """Take LiteLLM's reports into the request log and the ledger, one transaction a batch.
 
-Each call is resolved once (resolve.py), then written. Usage of an attempt is kept beside the attempt and corrects the
+Each call is resolved once (resolve.py), then written. Usage of an attempt is stored beside the attempt and corrects the
 row (merge.py). A call past the gateway gets a row of its own, counts toward limits, and costs the customer nothing
-unless the account says otherwise. What is unmatched is kept: some to be tried again, the rest for the operator.
+unless the account says otherwise. Unmatched reports are stored: some to be retried, the rest for the operator.
 
 Redelivery is harmless: the rows are the same however often and in whatever order reports come.
 """
@@ -46,7 +46,7 @@ from logs.models import ReportIdentity, UnmatchedReport
 from logs.pipeline.events import RANK_LITELLM, UsageEvent
 from logs.pipeline.merge import DIRECT, ReportedUsage, better, corrected, merge_direct
 from logs.pipeline.postings import Postings
-from logs.pipeline.rollups import NOBODY
+from logs.pipeline.rollups import NO_KEY
 from logs.pipeline.rows import (
     AttemptReport,
     ReportedAttempts,
@@ -56,7 +56,7 @@ from logs.pipeline.rows import (
     update_rows,
     write_reported,
 )
-from logs.tail.publisher import Announcer
+from logs.tail.publisher import TailPublisher
 
 logger = logging.getLogger(__name__)
 
@@ -107,8 +107,8 @@ def take(
 ) -> Taken:
     """Resolve and write some reports, at best a few hundred. Raises what PostgreSQL raises; then nothing was taken.
 
-    Without `redis` nobody can be asked whether a request is still running, and nothing is added to its counters;
-    reconciliation corrects them. `owner` is the operator's decision on whose calls these are.
+    Without `redis`, requests that are still running are unknown, and its counters are left to reconciliation. `owner`
+    is the operator's decision on the owner of these calls.
     """
     with transaction.atomic():
         batch = _Batch({call.digest: call for call in _open(reports)})
@@ -120,25 +120,25 @@ def take(
         batch.postings.write()
     _count(batch, redis, prefix)
     if redis is not None:
-        transaction.on_commit(partial(_announce, batch, redis, prefix))
+        transaction.on_commit(partial(_publish, batch, redis, prefix))
     return batch.taken
 
 
 def retry(redis: "Redis", prefix: str, *, also_unmatched: bool = False, limit: int = 500) -> Taken:
-    """Try again what waits for its request; with `also_unmatched` what else is kept, `limit` reports at a time."""
+    """Retry reports that wait for their request; with `also_unmatched` all others, too, `limit` at a time."""
     if also_unmatched:
         rows = _next_unmatched(redis, f"{prefix}:unmatched:retried", limit)
     else:
         rows = list(UnmatchedReport.objects.filter(state=State.WAITING).order_by("pk")[:limit])
     total = Taken()
-    kept = [decode_delivery(bytes(row.report)).reports for row in rows]
-    for start in range(0, len(kept), 100):
-        total.add(take(chain.from_iterable(kept[start : start + 100]), redis=redis, prefix=prefix))
+    reports = [decode_delivery(bytes(row.report)).reports for row in rows]
+    for start in range(0, len(reports), 100):
+        total.add(take(chain.from_iterable(reports[start : start + 100]), redis=redis, prefix=prefix))
     return total
 
 
 def _next_unmatched(redis: "Redis", cursor: str, limit: int) -> list[UnmatchedReport]:
-    """The newest first, then on from where it was left: what stays unknown must not keep the older from its turn."""
+    """Next rows to retry, the newest first, by a cursor in Redis, so that newer ones do not block older ones."""
     left_at: Any = redis.get(cursor)
     rows = UnmatchedReport.objects.order_by("-pk")
     found = list((rows.filter(pk__lt=int(left_at)) if left_at else rows)[:limit])
@@ -149,24 +149,24 @@ def _next_unmatched(redis: "Redis", cursor: str, limit: int) -> list[UnmatchedRe
     return found
 
 
-def forget_unmatched(*, days: int) -> int:
-    """Delete reports that were received this long ago and never matched. Returns how many."""
+def delete_unmatched(*, days: int) -> int:
+    """Delete reports that have been unmatched for so many days. Returns how many."""
     too_old = UnmatchedReport.objects.filter(received_at__lt=clock.now() - timedelta(days=days))
     deleted, _ = too_old.delete()
     if deleted:
-        logger.warning("litellm.unmatched_forgotten", extra={"count": deleted, "days": days})
+        logger.warning("litellm.unmatched_deleted", extra={"count": deleted, "days": days})
     return deleted
 
 
-def forget_identities(before: date) -> int:
-    """Delete identities of calls whose day is no longer kept: further reports of them are too old for a row."""
+def delete_identities(before: date) -> int:
+    """Delete identities of calls whose day was dropped: further reports of them are too old for a row."""
     midnight = datetime(before.year, before.month, before.day, tzinfo=UTC)
     deleted, _ = ReportIdentity.objects.filter(request_id__lt=uuid7_floor(midnight)).delete()
     return deleted
 
 
 def _open(reports: Iterable[Report]) -> list[Call]:
-    """Group reports by call, together with what was kept of the same calls, in the order of their digests."""
+    """Group reports by call, together with unmatched reports of the same calls, in the order of their digests."""
     found: dict[UUID, list[Report]] = {}
     for report in reports:
         found.setdefault(report.digest, []).append(report)
@@ -182,7 +182,7 @@ def _those(found: Mapping[UUID, Resolution], kind: type[Kind]) -> dict[UUID, Kin
 
 
 def _write_attempts(batch: _Batch, attempts: Mapping[UUID, AttemptOf]) -> None:
-    """Keep the usage that LiteLLM reports of our attempts, and correct their requests' rows."""
+    """Store the usage that LiteLLM reports of our attempts, and correct their requests' rows."""
     if not attempts:
         return
     inferred = {digest: each.request_id for digest, each in attempts.items() if each.is_inferred}
@@ -309,7 +309,7 @@ def direct_event(report: Report, request_id: UUID, owner: CallOwner) -> UsageEve
 
 
 def _write_unmatched(batch: _Batch, unmatched: Mapping[UUID, Unmatched]) -> None:
-    """Keep what is unmatched, and delete what was kept of the calls that are resolved now."""
+    """Store unmatched reports, and delete those of calls that are resolved now."""
     UnmatchedReport.objects.filter(digest__in=[each for each in batch.calls if each not in unmatched]).delete()
     rows = [_unmatched_row(batch.calls[digest], unmatched[digest]) for digest in sorted(unmatched)]
     alarming = [row for row in rows if row.state == State.UNMATCHED]
@@ -355,7 +355,7 @@ def _unmatched_row(call: Call, unmatched: Unmatched) -> UnmatchedReport:
 
 def _count(batch: _Batch, redis: "Redis | None", prefix: str) -> None:
     """Count calls past the gateway toward the limits in Redis; PostgreSQL has them already."""
-    mark_used({event.key_id for event in batch.new_rows} - {NOBODY})
+    mark_used({event.key_id for event in batch.new_rows} - {NO_KEY})
     if redis is None:
         return
     try:
@@ -363,13 +363,13 @@ def _count(batch: _Batch, redis: "Redis | None", prefix: str) -> None:
             payer = Payer.of(prefix, event.organization_id, event.key_id)
             count_sync(redis, payer, day=event.day, requests=1, cost_nanos=event.cost_nanos)
     except RedisError:
-        logger.warning("litellm.not_counted_yet", exc_info=True)
+        logger.warning("litellm.count_failed", exc_info=True)
 
 
-def _announce(batch: _Batch, redis: "Redis", prefix: str) -> None:
-    """Publish recent rows to the live tail; an import of last month is nothing that happens now."""
+def _publish(batch: _Batch, redis: "Redis", prefix: str) -> None:
+    """Publish recent rows to the live tail. Older ones, as of an import, are left out."""
     since_ms = clock.now_ms() - LIVE_TAIL_MS
     new, changed = (
         [event for event in events if event.started_ms >= since_ms] for events in (batch.new_rows, batch.corrected_rows)
     )
-    Announcer(redis, prefix).announce(new, changed)
+    TailPublisher(redis, prefix).publish(new, changed)

@@ -1,8 +1,8 @@
-"""LiteLLM's words -> Report. Pure.
+"""Map LiteLLM's rows to Reports. Pure.
 
-Understood are StandardLoggingPayload (what the generic_api callback posts), rows of `/spend/logs/v2` of all versions,
-rows of the documented `/v1/logs`, and the simple documented webhook object. They differ in names, not in meaning, so
-one reader knows all names; what is missing or of another type counts as unknown and never stops anything.
+Formats: StandardLoggingPayload (which the generic_api callback posts), rows of `/spend/logs/v2` of all versions, rows
+of the documented `/v1/logs`, and the simple documented webhook object. They differ in names, not in meaning, so one
+reader knows all names; a field that is missing or of another type is unknown and never stops anything.
 """
 
 import contextlib
@@ -11,6 +11,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import ROUND_HALF_EVEN, Decimal
 from functools import partial
@@ -26,21 +27,21 @@ from keys import secret
 from logs.content.codec import REDACTED
 from logs.litellm.report import Owner, Report, Source, attempt_of
 
-# More is a mistake of whoever counted, and would not fit the columns.
+# More is a counting error, and would not fit the columns.
 MAX_TOKENS = 1_000_000_000
 MAX_NANOS = 10**15  # a million dollars for one call
 MAX_MS = 2**31 - 1
 TEXT_CHARS = 200
 # Between 2001 and 2100; anything else is no time of a call.
 _FIRST_MS, _LAST_MS = 978_307_200_000, 4_102_444_800_000
-# Presented as a bearer somewhere: never kept as it is.
+# Texts that may be API keys: never stored as they are.
 _KEY = re.compile(r"(?:sk-|cf_|cfx_|pk-)\S{4,}|\S{40,}")
 _HASH = re.compile(r"[0-9a-f]{64}")
 MASTER_KEY = "litellm_proxy_master_key"
-# How LiteLLM writes the id of an answer that has none.
+# LiteLLM's ids of responses without one.
 _NO_ID = ("", "None", "null")
-# What LiteLLM calls whoever has no name.
-_NOBODY = (MASTER_KEY, "default_user_id")
+# LiteLLM's names of users without one.
+_NO_USER = (MASTER_KEY, "default_user_id")
 
 # LiteLLM's `call_type` -> surface.
 SURFACE_OF_CALL_TYPE = {
@@ -57,8 +58,15 @@ SURFACE_OF_CALL_TYPE = {
 _SURFACE_OF_PATH = {path: surface for surface, path in PATHS.items()}
 Fields = Mapping[str, Any]
 
-
 _lines = msgspec.json.Decoder()
+
+
+@dataclass(frozen=True, slots=True)
+class MappedReport:
+    """A report, and the row that it was mapped from."""
+
+    report: Report
+    row: Fields
 
 
 class NotReports(ValueError):
@@ -66,11 +74,11 @@ class NotReports(ValueError):
 
 
 def elements(body: bytes) -> list[Any]:
-    """What a body holds: the elements of an array, one object, or the lines of NDJSON. Raises NotReports."""
+    """Split a body into rows: the elements of an array, one object, or the lines of NDJSON. Raises NotReports."""
     if not body.strip():
         raise NotReports("The body is empty.")
-    found = _read(body)
-    rows = found if isinstance(found, list) else [found]
+    value = _read(body)
+    rows = value if isinstance(value, list) else [value]
     return [each for row in rows for each in (row if isinstance(row, list) else [row])]
 
 
@@ -83,9 +91,9 @@ def _read(body: bytes) -> Any:
 
 
 def _leniently(body: bytes) -> Any:
-    """The same as Python's own writer makes it: half a surrogate, NaN. Raises ValueError, RecursionError.
+    """Parse JSON as Python's own writer makes it: lone surrogates, NaN. Raises ValueError, RecursionError.
 
-    A caller's word that a report repeats must not cost the other reports of the delivery, which are other callers'.
+    One caller's odd text in a report must not cost the other reports of the delivery, which are other callers'.
     """
     text = body.decode(errors="replace")
     try:
@@ -95,54 +103,55 @@ def _leniently(body: bytes) -> Any:
 
 
 def reports_of(
-    rows: Sequence[Any], *, source: Source, now_ms: int, delivery: str, salts: Sequence[str], given_id: str = ""
+    rows: Sequence[Any], *, source: Source, now_ms: int, delivery: str, salts: Sequence[str]
 ) -> tuple[Report, ...]:
-    """The reports among `rows`. Nulls and what tells of no call are left out.
+    """Return the reports of `map_rows` without their rows."""
+    reports = map_rows(rows, source=source, now_ms=now_ms, delivery=delivery, salts=salts)
+    return tuple(each.report for each in reports)
 
-    `delivery` names this delivery: an object without any identity counts once for it. `given_id` is the caller's
-    Idempotency-Key; it names an object that has no id of its own. A log is read again and again: there, such a row is
-    named by all it says.
+
+def map_rows(
+    rows: Sequence[Any], *, source: Source, now_ms: int, delivery: str, salts: Sequence[str], idempotency_key: str = ""
+) -> list[MappedReport]:
+    """Map rows to reports. Nulls and rows that describe no call are left out.
+
+    `delivery` identifies this delivery: a row without any id counts once for it, or once for the caller's
+    `idempotency_key`. A log is read again and again: there, such a row is identified by a digest of all its fields.
     """
-    told = told_of(rows, source=source, now_ms=now_ms, delivery=delivery, salts=salts, given_id=given_id)
-    return tuple(report for report, _ in told)
 
-
-def told_of(
-    rows: Sequence[Any], *, source: Source, now_ms: int, delivery: str, salts: Sequence[str], given_id: str = ""
-) -> list[tuple[Report, Fields]]:
-    """As `reports_of`, each with the row that it was made of."""
-
-    def nameless(number: int, row: Fields) -> str:
+    def fallback_identity(number: int, row: Fields) -> str:
         if source == "sync":
             return f"row:{hashlib.sha256(json.dumps(row, sort_keys=True).encode()).hexdigest()}"
-        return f"once:{given_id or delivery}:{number}"
+        return f"once:{idempotency_key or delivery}:{number}"
 
-    found = (
-        (_report(row, source=source, now_ms=now_ms, nameless=partial(nameless, number, row), salts=salts), row)
-        for number, row in enumerate(rows)
-        if isinstance(row, Mapping)
-    )
-    return [(report, row) for report, row in found if report is not None]
+    reports: list[MappedReport] = []
+    for number, row in enumerate(rows):
+        if isinstance(row, Mapping):
+            identity = partial(fallback_identity, number, row)
+            report = _report(row, source=source, now_ms=now_ms, fallback_identity=identity, salts=salts)
+            if report is not None:
+                reports.append(MappedReport(report, row))
+    return reports
 
 
 def content_of(row: Fields) -> tuple[bytes, bytes]:
-    """Prompt and answer as the row tells them, in JSON; empty where it does not, or was told to leave them out."""
-    return _written(row.get("messages")), _written(row.get("response"))
+    """Prompt and response of the row, in JSON; empty where it has none, or where LiteLLM redacted them."""
+    return _json_of(row.get("messages")), _json_of(row.get("response"))
 
 
-def _written(value: Any) -> bytes:
+def _json_of(value: Any) -> bytes:
     if not value:
         return b""
     try:
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     except RecursionError:
         return b""
-    is_left_out = text == REDACTED or f'"{REDACTED}"' in text or f"'{REDACTED}'" in text
-    return b"" if is_left_out else text.encode(errors="replace")
+    is_redacted = text == REDACTED or f'"{REDACTED}"' in text or f"'{REDACTED}'" in text
+    return b"" if is_redacted else text.encode(errors="replace")
 
 
 def _report(
-    row: Fields, *, source: Source, now_ms: int, nameless: Callable[[], str], salts: Sequence[str]
+    row: Fields, *, source: Source, now_ms: int, fallback_identity: Callable[[], str], salts: Sequence[str]
 ) -> Report | None:
     metadata = _object(row.get("metadata"))
     response = _object(row.get("response"))
@@ -153,17 +162,17 @@ def _report(
     usage = usage_of(row, metadata, response)
     model = _first_text(row.get("model_group"), row.get("model"), response.get("model"))
     if not (call_id or model or usage.total_tokens):
-        return None  # an alert, or nothing of ours
+        return None  # an alert, or another kind of object
     started_ms = _ms(row.get("startTime")) or _ms(row.get("created_at")) or _ms(row.get("timestamp"))
     ended_ms = _ms(row.get("endTime"))
     latency_ms = _latency_ms(row, response, started_ms, ended_ms)
     begun_ms = started_ms if started_ms is not None else (ended_ms or now_ms) - latency_ms
     status, error_code = _outcome(row, metadata)
-    surface, endpoint = _where(row, metadata)
+    surface, endpoint = _surface_and_endpoint(row, metadata)
     first_ms = _ms(row.get("completionStartTime"))
     is_stream = row.get("stream") is True
     return Report(
-        identities=_identities(row, call_id) or (nameless(),),
+        identities=_identities(row, call_id) or (fallback_identity(),),
         source=source,
         call_id=call_id,
         response_id=row_id,
@@ -186,7 +195,7 @@ def _report(
 
 
 def _identities(row: Fields, call_id: str) -> tuple[str, ...]:
-    """Names of the call. Every source tells the row's id, only newer ones the call id: the row's id comes first."""
+    """Identities of the call. Every source has the row's id, only newer ones the call id: the row's id comes first."""
     row_id = _id_of(row)
     if len(row_id) > TEXT_CHARS:
         row_id = hashlib.sha256(row_id.encode(errors="replace")).hexdigest()
@@ -194,26 +203,26 @@ def _identities(row: Fields, call_id: str) -> tuple[str, ...]:
 
 
 def _id_of(row: Fields) -> str:
-    told = (_whole_text(row.get(name)) for name in ("id", "request_id"))
-    return next((text for text in told if text not in _NO_ID), "")
+    ids = (_whole_text(row.get(name)) for name in ("id", "request_id"))
+    return next((text for text in ids if text not in _NO_ID), "")
 
 
 # Tokens
 
 
 def usage_of(row: Fields, metadata: Fields, response: Fields) -> Usage:
-    """Tokens by class, from wherever the row tells them; the numbers of the row itself hold."""
-    told = _object(metadata.get("usage_object")) or _object(row.get("usage")) or _object(response.get("usage"))
+    """Tokens by class, from any place of the row; counts of the row itself take precedence."""
+    usage = _object(metadata.get("usage_object")) or _object(row.get("usage")) or _object(response.get("usage"))
     own = any(_count(row.get(name)) for name in ("prompt_tokens", "completion_tokens", "total_tokens"))
-    numbers = row if own else told
-    into = _object(told.get("prompt_tokens_details")) or _object(told.get("input_tokens_details"))
-    out = _object(told.get("completion_tokens_details")) or _object(told.get("output_tokens_details"))
-    cached = _count(into.get("cached_tokens")) or _count(told.get("cache_read_input_tokens"))
-    written = _count(into.get("cache_creation_tokens")) or _count(told.get("cache_creation_input_tokens"))
-    written_by_life = _object(into.get("cache_creation_token_details")) or _object(told.get("cache_creation"))
+    numbers = row if own else usage
+    into = _object(usage.get("prompt_tokens_details")) or _object(usage.get("input_tokens_details"))
+    out = _object(usage.get("completion_tokens_details")) or _object(usage.get("output_tokens_details"))
+    cached = _count(into.get("cached_tokens")) or _count(usage.get("cache_read_input_tokens"))
+    written = _count(into.get("cache_creation_tokens")) or _count(usage.get("cache_creation_input_tokens"))
+    written_by_life = _object(into.get("cache_creation_token_details")) or _object(usage.get("cache_creation"))
     prompt, completion = _count(numbers.get("prompt_tokens")), _count(numbers.get("completion_tokens"))
     if not prompt and not completion and not own:
-        # As Anthropic counts: what a cache served or took in is not part of the input.
+        # Anthropic's counts: tokens read from or written to a cache are not part of the input.
         prompt, completion = _count(numbers.get("input_tokens")), _count(numbers.get("output_tokens"))
         if not into:
             prompt += cached + written
@@ -249,7 +258,7 @@ def _cost_nanos(row: Fields, response: Fields) -> int | None:
 
 
 def nanos_of(value: Any) -> int | None:
-    """USD as LiteLLM writes them (1.2e-07, "0.001") in nanos; None for what is no amount."""
+    """Nanos of USD as LiteLLM writes them (1.2e-07, "0.001"); None for anything that is not an amount."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
@@ -280,14 +289,14 @@ def _ms(value: Any) -> int | None:
 
 
 def _latency_ms(row: Fields, response: Fields, started_ms: int | None, ended_ms: int | None) -> int:
-    told = _between(ended_ms, started_ms) if started_ms and ended_ms else None
-    if told is None:
-        told = _within(_number(row.get("request_duration_ms")))
+    latency_ms = _between(ended_ms, started_ms) if started_ms and ended_ms else None
+    if latency_ms is None:
+        latency_ms = _within(_number(row.get("request_duration_ms")))
     for value in (row.get("response_time"), response.get("response_time")):
         seconds = _number(value)
-        if told is None and seconds is not None:
-            told = _within(seconds * 1000)
-    return told or 0
+        if latency_ms is None and seconds is not None:
+            latency_ms = _within(seconds * 1000)
+    return latency_ms or 0
 
 
 def _between(later_ms: int | None, earlier_ms: int | None) -> int | None:
@@ -300,16 +309,16 @@ def _within(ms: float | None) -> int | None:
     return round(ms) if ms is not None and 0 <= ms <= MAX_MS else None
 
 
-# How it ended, and where
+# Outcome, surface and endpoint
 
 
 def _outcome(row: Fields, metadata: Fields) -> tuple[int, str]:
-    """HTTP status and error code. A call whose caller left is 499, though LiteLLM calls it a success."""
+    """HTTP status and error code. A call whose client disconnected is 499, though LiteLLM calls it a success."""
     error = _object(row.get("error_information")) or _object(metadata.get("error_information"))
     code = _number(error.get("error_code"))
-    words = _first_text(row.get("status"), metadata.get("status")).lower()
+    outcome = _first_text(row.get("status"), metadata.get("status")).lower()
     status_code = _number(row.get("status_code"))
-    failed = words in ("failure", "failed", "error") or bool(_text(row.get("error_str")) and words != "success")
+    failed = outcome in ("failure", "failed", "error") or bool(_text(row.get("error_str")) and outcome != "success")
     if code == 499:
         return 499, "client_disconnected"
     if status_code is not None and 100 <= status_code <= 599:
@@ -321,26 +330,26 @@ def _outcome(row: Fields, metadata: Fields) -> tuple[int, str]:
     return status, ("litellm_failure" if status >= 400 else "")
 
 
-def _where(row: Fields, metadata: Fields) -> tuple[str, str]:
+def _surface_and_endpoint(row: Fields, metadata: Fields) -> tuple[str, str]:
     surface = SURFACE_OF_CALL_TYPE.get(_text(row.get("call_type")), "chat")
-    told = _first_text(row.get("path"), metadata.get("user_api_key_request_route"))
-    if not told.startswith("/"):
+    route = _first_text(row.get("path"), metadata.get("user_api_key_request_route"))
+    if not route.startswith("/"):
         return surface, PATHS[surface]
-    path = told.partition("?")[0]
+    path = route.partition("?")[0]
     return _SURFACE_OF_PATH.get(path if path.startswith("/v1") else f"/v1{path}", surface), path
 
 
-# Whose
+# Owner
 
 
 def owner_of(row: Fields, metadata: Fields, salts: Sequence[str]) -> Owner:
-    """Whose call it may have been: LiteLLM's key, the names it goes by, a key of ours, a user."""
+    """Candidates for the call's owner: LiteLLM's key, its names, a key of ours, a user."""
     litellm_key = _named_key(
         _first_text(row.get("api_key"), metadata.get("user_api_key_hash"), row.get("user_api_key"))
     )
-    told = [row.get("user_id"), row.get("user_api_key"), metadata.get("user_api_key_user_id"), row.get("user")]
-    told += [metadata.get("user_api_key_alias"), metadata.get("user_id")]
-    texts = [text for text in (_whole_text(value) for value in told) if text and text not in _NOBODY]
+    values = [row.get("user_id"), row.get("user_api_key"), metadata.get("user_api_key_user_id"), row.get("user")]
+    values += [metadata.get("user_api_key_alias"), metadata.get("user_id")]
+    texts = [text for text in (_whole_text(value) for value in values) if text and text not in _NO_USER]
     public_id = next((found for text in texts if (found := secret.split(text))), "")
     ours = next((text for text in texts if secret.split(text)), "")
     names = {name for text in texts for name in _names(text)} | ({litellm_key} - {"", MASTER_KEY})
@@ -354,7 +363,7 @@ def owner_of(row: Fields, metadata: Fields, salts: Sequence[str]) -> Owner:
 
 
 def _names(text: str) -> Iterator[str]:
-    """What a text may be known by: itself unless it could be a key, and its digest."""
+    """Names to look an owner up by: the text itself unless it may be a key, and its digest."""
     if _HASH.fullmatch(text):
         yield text
         return
@@ -364,7 +373,7 @@ def _names(text: str) -> Iterator[str]:
 
 
 def _named_key(text: str) -> str:
-    """LiteLLM's id of a key. Where it tells the key itself, the id is its hash."""
+    """LiteLLM's id of a key. Where the row has the key itself, the id is its hash."""
     if not text or text == MASTER_KEY or _HASH.fullmatch(text):
         return text
     return hashlib.sha256(text.encode()).hexdigest()
@@ -379,7 +388,7 @@ def _laravel_user(row: Fields, metadata: Fields) -> int | None:
     return None
 
 
-# Reading without trust
+# Untrusted values
 
 
 def _object(value: Any) -> Fields:
@@ -409,7 +418,7 @@ def _whole_text(value: Any) -> str:
 
 
 def _text(value: Any) -> str:
-    """A text that fits a column. PostgreSQL knows no NUL, and UTF-8 no lone surrogates."""
+    """Text that fits a column. PostgreSQL has no NUL, and UTF-8 no lone surrogates."""
     return _whole_text(value)[:TEXT_CHARS]
 
 

@@ -1,7 +1,7 @@
-"""Our rows against LiteLLM's reports, by day and model: what both have, what one lacks, and where numbers drift.
+"""Reconcile our rows with LiteLLM's reports, by day and model: matches, gaps on either side, and drift.
 
-A LiteLLM report lands beside the attempt it tells of (`told_*`), as a row of its own (a call past the gateway), or
-among the unmatched. So the comparison reads only what is here, and costs LiteLLM nothing.
+A report is stored beside its attempt (`reported_*`), as a row of its own (a call past the gateway), or as unmatched.
+So the comparison reads PostgreSQL only, and costs LiteLLM nothing.
 """
 
 from collections.abc import Iterable
@@ -18,18 +18,18 @@ class DayModel:
 
     day: date
     model: str
-    # Attempts that got an answer and that LiteLLM told of.
+    # Attempts with a response that LiteLLM reported.
     matched: int = 0
-    # Reports of calls that nobody here knows: unmatched, or waiting for their request.
+    # Reports of unknown calls: unmatched, or waiting for their request.
     missing_here: int = 0
-    # Attempts that got an answer and that LiteLLM has not told of.
+    # Attempts with a response that LiteLLM did not report.
     missing_there: int = 0
     # Calls past the gateway: known from LiteLLM alone.
     past_gateway: int = 0
-    # Matched answers whose tokens differ, and by how much in all.
+    # Matched attempts whose tokens differ, and by how much in all.
     differing: int = 0
     token_drift: int = 0
-    # Cost by our price list, and as LiteLLM told of the same attempts.
+    # Cost by our price list, and as LiteLLM reported it for the same attempts.
     expected_cost_nanos: int = 0
     reported_cost_nanos: int = 0
     cost_drift_nanos: int = 0
@@ -42,7 +42,7 @@ class DayModel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Totals:
-    """Sums of several, for a metric."""
+    """Sums over days and models, for the metrics."""
 
     matched: int
     missing_here: int
@@ -53,8 +53,8 @@ class Totals:
     cost_drift_nanos: int
 
 
-# What the gateway saw of an upstream cost is LiteLLM's own word again. So cost is compared with what our price list
-# expects of the row's tokens, without the plan's margin.
+# An upstream cost that the gateway saw is LiteLLM's own number again. So cost is compared with our price list times the
+# row's tokens, without the plan's margin.
 _COMPARED_SQL = """
 WITH bounds AS (SELECT cfx_uuid7_floor(%(day)s) AS low, cfx_uuid7_floor(%(day)s + 1) AS high),
 attempts AS (
@@ -70,7 +70,7 @@ attempts AS (
 ), compared AS (
     SELECT model,
            reported_ended_ms IS NOT NULL AS is_reported,
-           status > 0 AS is_answered,
+           status > 0 AS has_response,
            reported_ended_ms IS NOT NULL AND first_byte_ms IS NOT NULL AND usage_rank > 0
                AND reported_prompt_tokens + reported_completion_tokens > 0 AS is_compared,
            reported_prompt_tokens + reported_completion_tokens - prompt_tokens - completion_tokens AS drift,
@@ -84,7 +84,7 @@ attempts AS (
 )
 SELECT model,
        count(*) FILTER (WHERE is_reported) AS matched,
-       count(*) FILTER (WHERE NOT is_reported AND is_answered) AS missing_there,
+       count(*) FILTER (WHERE NOT is_reported AND has_response) AS missing_there,
        count(*) FILTER (WHERE is_compared AND drift <> 0) AS differing,
        coalesce(sum(drift) FILTER (WHERE is_compared), 0)::bigint AS token_drift,
        coalesce(sum(expected_nanos) FILTER (WHERE is_compared AND reported_cost_nanos IS NOT NULL), 0)::bigint
@@ -106,27 +106,28 @@ GROUP BY model
 
 
 def compare(day: date) -> list[DayModel]:
-    """One day (UTC), by model in alphabetical order."""
-    found: dict[str, dict[str, Any]] = {}
+    """Reconcile one day (UTC), by model in alphabetical order."""
+    numbers_of: dict[str, dict[str, Any]] = {}
     values = {"day": day, "next": day + timedelta(days=1)}
     with connection.cursor() as cursor:
         cursor.execute(_COMPARED_SQL, values)
-        for model, matched, missing_there, differing, drift, expected, told in cursor.fetchall():
-            found[model] = {
+        for model, matched, missing_there, differing, drift, expected, reported in cursor.fetchall():
+            numbers_of[model] = {
                 "matched": matched, "missing_there": missing_there, "differing": differing, "token_drift": drift,
-                "expected_cost_nanos": expected, "reported_cost_nanos": told, "cost_drift_nanos": told - expected,
+                "expected_cost_nanos": expected, "reported_cost_nanos": reported,
+                "cost_drift_nanos": reported - expected,
             }  # fmt: skip
         cursor.execute(_PAST_SQL, values)
         for model, count in cursor.fetchall():
-            found.setdefault(model, {})["past_gateway"] = count
+            numbers_of.setdefault(model, {})["past_gateway"] = count
         cursor.execute(_UNMATCHED_SQL, values)
         for model, count, cost in cursor.fetchall():
-            found.setdefault(model, {}).update(missing_here=count, missing_cost_nanos=cost)
-    return [DayModel(day=day, model=model, **numbers) for model, numbers in sorted(found.items())]
+            numbers_of.setdefault(model, {}).update(missing_here=count, missing_cost_nanos=cost)
+    return [DayModel(day=day, model=model, **numbers) for model, numbers in sorted(numbers_of.items())]
 
 
 def totals(days: Iterable[date]) -> Totals:
-    """Sums over days and models: the numbers of a metric. Differences of different signs do not cancel."""
+    """Sum over days and models. Drifts of opposite signs do not cancel."""
     rows = [row for day in days for row in compare(day)]
     return Totals(
         matched=sum(row.matched for row in rows),

@@ -1,7 +1,7 @@
-"""Report: what LiteLLM says about one call, whoever told it. Pure.
+"""Report: one call as LiteLLM's webhook or log describes it. Pure.
 
-Webhook and sync make the same structure (mapping.py), the worker takes it in (ingest.py). It never holds a prompt, an
-answer or a key: keys are digests from the moment they arrive.
+Webhook and sync make the same structure (mapping.py), the worker ingests it (ingest.py). It never holds a prompt, a
+response or a key: keys are digests from the moment they arrive.
 """
 
 from collections.abc import Iterable
@@ -16,16 +16,16 @@ from billing.pricing import Usage
 from codexflow.lib.ids import parse_id
 
 Source = Literal["webhook", "sync"]
-# An object with an id but no time is another one with every post; nobody needs them all.
-MOST_OF_ONE_CALL = 8
+# A row with an id but without a time makes another report with every post; not all are needed.
+MAX_REPORTS_PER_CALL = 8
 
 
 class Owner(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Whose call it may have been."""
+    """Candidates for the owner of a call."""
 
     # LiteLLM's key id: the hash of a virtual key, or the master key's name.
     litellm_key: str = ""
-    # Names that a key of ours may be known by at LiteLLM: texts and digests of texts.
+    # Names that LiteLLM may have for a key of ours: texts and digests of texts.
     names: tuple[str, ...] = ()
     # A key of ours as (public id, digests under the salts).
     public_id: str = ""
@@ -34,7 +34,7 @@ class Owner(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Report(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One call as LiteLLM reports it. `identities` name it, the most lasting first; none is ever empty."""
+    """One call as LiteLLM reports it. `identities` name it, the most stable first; none is ever empty."""
 
     identities: tuple[str, ...]
     source: Source
@@ -62,18 +62,18 @@ class Report(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def digest(self) -> UUID:
-        """The first identity as a number: the same in every delivery."""
+        """Digest of the first identity: the same in every delivery."""
         return digest_of(self.identities[0])
 
 
 class Delivery(Struct, frozen=True, kw_only=True):
-    """What one post brought, or what is kept of one call."""
+    """Reports of one post, or the stored reports of one call."""
 
     reports: tuple[Report, ...]
 
 
 class BadReport(ValueError):
-    """The bytes are no delivery."""
+    """The bytes are not a delivery."""
 
 
 _delivery = msgspec.msgpack.Decoder(Delivery)
@@ -93,7 +93,7 @@ def decode_delivery(payload: bytes) -> Delivery:
 
 
 def attempt_of(call_id: str) -> tuple[UUID, int] | None:
-    """Request and number of the attempt that the gateway named so, or None for a call id that is not ours."""
+    """Request id and number of the attempt with this call id; None for a call id that is not the gateway's."""
     text, dot, number = call_id.partition(".")
     request_id = parse_id(text) if dot else None
     if request_id is None or request_id.version != 7 or not (number.isascii() and number.isdecimal()):
@@ -106,19 +106,19 @@ def digest_of(identity: str) -> UUID:
 
 
 def id_of(identity: str, started_ms: int) -> UUID:
-    """The UUIDv7 of a call that has no id of ours: its time, and the hash of its identity in place of chance."""
-    chance = sha256(identity.encode()).digest()[:10]
-    value = (started_ms << 80) | int.from_bytes(chance, "big")
+    """UUIDv7 of a call without an id of ours: its time, and a hash of its identity in place of random bits."""
+    bits = sha256(identity.encode()).digest()[:10]
+    value = (started_ms << 80) | int.from_bytes(bits, "big")
     value = value & ~(0xF << 76) | (0x7 << 76)
     return UUID(int=value & ~(0x3 << 62) | (0x2 << 62))
 
 
 def distinct(reports: Iterable[Report]) -> tuple[Report, ...]:
-    """Reports of one call without repetitions, the one that tells most first. The order is the same however they came.
+    """Reports of one call without duplicates, the most informative first, in an order independent of their arrival.
 
-    A success tells more than a failure, and the webhook has more details than the spend logs.
+    A success is more informative than a failure, and the webhook has more details than the spend logs.
     """
-    return tuple(sorted(set(reports), key=_order, reverse=True)[:MOST_OF_ONE_CALL])
+    return tuple(sorted(set(reports), key=_order, reverse=True)[:MAX_REPORTS_PER_CALL])
 
 
 def _order(report: Report) -> tuple[bool, bool, bool, bool, int, bytes]:

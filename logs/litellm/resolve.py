@@ -1,4 +1,4 @@
-"""Resolve what LiteLLM reports: each call to exactly one thing that is known of it. Reads only.
+"""Resolve each call that LiteLLM reports to exactly one known thing. Reads only.
 
 A call is resolved in one of four ways, tried in this order.
 1. Its call id names an attempt of ours (`AttemptOf`). A customer of LiteLLM may send any call id, so the key must be
@@ -8,7 +8,7 @@ A call is resolved in one of four ways, tried in this order.
    model and tokens in the same minute, is the one it means (`AttemptOf`).
 4. Its key or user is known here: a call past the gateway (`NewCall`).
 Whatever is left is `Unmatched`, with the reason; so is an attempt whose request has no row yet, which may still be
-running or on its way.
+running or not stored yet.
 """
 
 import hashlib
@@ -37,7 +37,7 @@ from logs.litellm.mapping import MASTER_KEY
 from logs.litellm.report import Report, attempt_of, digest_of, id_of
 from logs.models import ReportIdentity, RequestLog, UnmatchedReport
 from logs.pipeline.partitions import DAYS_BACK
-from logs.pipeline.rollups import NOBODY
+from logs.pipeline.rollups import NO_KEY
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ State: TypeAlias = UnmatchedReport.State
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """All reports of one call, the most telling first, and when the first of them was received."""
+    """All reports of one call, the most informative first, and when the first of them was received."""
 
     reports: tuple[Report, ...]
     received_at: datetime
@@ -69,7 +69,7 @@ class Call:
 
     @property
     def may_still_match(self) -> bool:
-        """Whether what it belongs to may yet arrive."""
+        """True while the request that it belongs to may still arrive."""
         return clock.now() - self.received_at < PATIENCE
 
 
@@ -78,14 +78,14 @@ class CallOwner:
     """The organization, key and user of a call past the gateway, with the prices it is charged at; none: free."""
 
     organization_id: UUID
-    key_id: UUID = NOBODY
+    key_id: UUID = NO_KEY
     user_id: int | None = None
     rates: Mapping[str, FrozenRates] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class AttemptOf:
-    """The call is attempt `n` of a request of the gateway. `is_inferred`: told by its content, not by its call id."""
+    """The call is attempt `n` of a request of the gateway. `is_inferred`: found by its content, not by its call id."""
 
     request_id: UUID
     n: int
@@ -123,8 +123,8 @@ def resolve(
 ) -> dict[UUID, Resolution]:
     """Resolve each call once, by its digest. Raises what PostgreSQL raises.
 
-    `owner` is the operator's decision on whose calls these are. Without `redis` nobody can be asked whether a request
-    is still running.
+    `owner` is the operator's decision on whose calls these are. Without `redis`, requests that are still
+    running are unknown.
     """
     found: dict[UUID, Resolution] = {}
 
@@ -140,7 +140,7 @@ def resolve(
 
 
 def is_own_key(litellm_key: str) -> bool:
-    """Whether the gateway called with this key, going by LiteLLM's id of it."""
+    """Return whether LiteLLM's id of a key is that of the gateway's own key."""
     env = settings.ENV
     own = {hashlib.sha256(key.encode()).hexdigest() for key in (env.litellm_api_key, env.litellm_admin_key) if key}
     return litellm_key in own or litellm_key == MASTER_KEY
@@ -238,7 +238,7 @@ def _attempts_by_response_id(reports: Sequence[Report]) -> dict[str, tuple[UUID,
 
 
 def _attempt_by_tokens(report: Report) -> tuple[UUID, int] | None:
-    """Return the answered attempt of the same model and tokens that began nearest, within a minute."""
+    """Return the attempt with a response of the same model and tokens that began nearest, within a minute."""
     if not report.usage.total_tokens:
         return None
     moment = moment_of(report.started_ms)
@@ -293,7 +293,7 @@ def _owners_of(reports: Sequence[Report], owner: ApiKey | None) -> dict[UUID, Ca
         if key is not None:
             found[report.digest] = CallOwner(key.organization_id, key.pk, key.created_by_id)
         elif named.user_id in by_user:
-            found[report.digest] = CallOwner(by_user[named.user_id], NOBODY, named.user_id)
+            found[report.digest] = CallOwner(by_user[named.user_id], NO_KEY, named.user_id)
     return _with_rates(found)
 
 
@@ -341,7 +341,7 @@ def _without_a_row(
 
 
 def _missing_rows(ids: set[UUID]) -> set[UUID]:
-    # Bounded on both sides, so that only the partitions of these days are looked into.
+    # Bounded on both sides, so that only the partitions of these days are read.
     rows = RequestLog.objects.filter(request_id__in=ids, request_id__gte=min(ids), request_id__lte=max(ids))
     return ids - set(rows.values_list("request_id", flat=True))
 

@@ -1,4 +1,4 @@
-"""What operators do about reports that nobody knew."""
+"""Operators' actions on unmatched reports."""
 
 from collections.abc import Sequence
 from itertools import chain
@@ -18,32 +18,32 @@ from logs.models import UnmatchedReport
 def map_to_key(
     rows: Sequence[UnmatchedReport], key: ApiKey, *, actor: User | None = None, address: str | None = None
 ) -> Taken:
-    """Take these reports in as calls of `key`, in one transaction with the audit entry.
+    """Take these reports as calls of `key`, in one transaction with the audit entry.
 
-    When they all come from one LiteLLM key and `key` is not mapped yet, it is from now on: everything kept of that
-    LiteLLM key finds its place as well, and so will what comes later.
+    When they all come from one LiteLLM key and `key` is not mapped yet, it is mapped to it: all other unmatched reports
+    of that LiteLLM key are taken as well, and so are later ones.
     """
     redis, prefix = sync_client(settings.ENV.redis_url), settings.ENV.redis_prefix
     litellm_keys = {row.litellm_key for row in rows}
     with transaction.atomic():
-        kept = {row.pk: row for row in rows}
+        chosen = {row.pk: row for row in rows}
         litellm_key = next(iter(litellm_keys)) if len(litellm_keys) == 1 else ""
         if litellm_key and not key.litellm_key_id:
             key.litellm_key_id = litellm_key
             key.save(update_fields=["litellm_key_id"])
-            kept |= {row.pk: row for row in UnmatchedReport.objects.filter(litellm_key=litellm_key)[:5_000]}
+            chosen |= {row.pk: row for row in UnmatchedReport.objects.filter(litellm_key=litellm_key)[:5_000]}
         audit.record(
             "reports.mapped",
             key,
             organization=key.organization,
             actor=actor,
             address=address,
-            count=len(kept),
+            count=len(chosen),
             litellm_key=litellm_key,
         )
         total = Taken()
-        told = [decode_delivery(bytes(row.report)).reports for row in kept.values()]
-        for start in range(0, len(told), 100):
-            batch = chain.from_iterable(told[start : start + 100])
+        reports = [decode_delivery(bytes(row.report)).reports for row in chosen.values()]
+        for start in range(0, len(reports), 100):
+            batch = chain.from_iterable(reports[start : start + 100])
             total.add(take(batch, redis=redis, prefix=prefix, owner=key))
     return total

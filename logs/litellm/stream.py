@@ -1,4 +1,4 @@
-"""The stream of reports between webhook and worker: one entry a delivery, acknowledged once PostgreSQL has it."""
+"""Stream of reports from the webhook to the worker: one entry a delivery, acknowledged once PostgreSQL has it."""
 
 from collections.abc import Sequence
 
@@ -13,20 +13,20 @@ from logs.pipeline.streams import read_waiting
 GROUP = "reports"
 FIELD = b"r"
 # Deliveries read at once; LiteLLM sends at most 512 reports with each.
-DELIVERIES = 20
+MAX_DELIVERIES = 20
 BATCH = 200
 
 
 def name_of(prefix: str) -> str:
-    """Redis key of the stream. Reports do not say whose they are before they are resolved, so all share one."""
+    """Redis key of the stream. The owners of reports are unknown before they are resolved, so all share one."""
     return f"{prefix}:{tag(0)}:reports"
 
 
 def take_waiting(redis: "Redis", prefix: str, *, consumer: str, max_rounds: int = 50) -> Taken:
-    """Take in every delivery that waits. Raises what Redis and PostgreSQL raise; then it is read again."""
+    """Take every waiting delivery. Raises what Redis and PostgreSQL raise; then it is read again."""
     stream, total = name_of(prefix), Taken()
     for _ in range(max_rounds):
-        entries = read_waiting(redis, stream, group=GROUP, consumer=consumer, field=FIELD, count=DELIVERIES)
+        entries = read_waiting(redis, stream, group=GROUP, consumer=consumer, field=FIELD, count=MAX_DELIVERIES)
         if not entries:
             break
         for stream_id, payload in entries:

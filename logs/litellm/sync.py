@@ -1,8 +1,8 @@
-"""Reading LiteLLM's own log: what the webhook lost, and what was there before the webhook.
+"""Sync from LiteLLM's own log: calls that the webhook lost, and calls from before the webhook.
 
-Windows overlap, because rows are dated by their start and written after their end; taking a row in again changes
-nothing. Every window leaves a SyncRun that says what was found and what stopped it. A window is read in slices, and the
-run knows how far it has come: a wide one that was cut short, by a worker's end or by its time, is gone on with.
+Windows overlap, because rows are dated by their start and written after their end; taking a row again changes nothing.
+Every window leaves a SyncRun with its counts and its error. A window is read in slices, and the run stores how far it
+has come: a wide one that was interrupted, by the worker's end or by its time limit, is resumed.
 """
 
 import hashlib
@@ -10,6 +10,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -35,19 +36,19 @@ OVERLAP = timedelta(minutes=60)
 WIDE = timedelta(hours=48)
 # After a failure that only an operator can end.
 PAUSE = timedelta(hours=1)
-# Hours (UTC) in which the wide window is due once more; at the latest a day and a bit after the last was begun.
+# The wide window is due at night (hours, UTC), MIN_AGE after the last one began, or at any hour after MAX_AGE.
 NIGHT = range(1, 5)
-APART, AT_THE_LATEST = timedelta(hours=20), timedelta(hours=26)
-# A reading ends before the next one is due, and long before Celery would end it.
-WITHIN_S = 240.0
-# What of a wide reading is read again when it is cut short.
+MIN_AGE, MAX_AGE = timedelta(hours=20), timedelta(hours=26)
+# A run ends before the next one is due, and long before Celery would end it.
+TIME_LIMIT_S = 240.0
+# An interrupted wide window reads at most this much again.
 SLICE = timedelta(minutes=30)
-# /v1/logs tells whole days only.
+# /v1/logs returns whole days only.
 DAY = timedelta(days=1)
 BATCH = 200
-_LOCK = 0x6C6C6D  # any number that nobody else locks
+ADVISORY_LOCK = 0x6C6C6D  # any number that nothing else locks
 
-# Names that a LiteLLM key goes by, by its id.
+# Other names of a LiteLLM key, by its id.
 Aliases = Mapping[str, tuple[str, ...]]
 Progress = Callable[[SyncRun], None]
 
@@ -57,22 +58,22 @@ def is_configured(env: Env) -> bool:
 
 
 def sync(redis: "Redis", prefix: str) -> str:
-    """The regular reading: the last hour; then, once a night, the last two days. Returns a line for the log."""
+    """Read the last hour and, once a night, the last two days. Returns a summary line."""
     env = settings.ENV
     if not is_configured(env):
         return "off: CFX_LITELLM_SYNC says so, or LITELLM_ADMIN_KEY is not set"
-    if reason := paused():
+    if reason := pause_reason():
         return f"paused: {reason}"
-    until_s = clock.monotonic_s() + WITHIN_S
-    with alone() as is_alone:
-        if not is_alone:
+    until_s = clock.monotonic_s() + TIME_LIMIT_S
+    with sync_lock() as is_locked:
+        if not is_locked:
             return "another one is running"
         with LitellmClient(env.litellm_url, env.litellm_admin_key) as client:
             now = clock.now()
             run = read_window(client, now - OVERLAP, now, redis=redis, prefix=prefix)
-            wide = _wide(now) if run.is_complete else None
+            wide = _wide_run(now) if run.is_complete else None
             if wide is not None:
-                read_on(wide, client, redis=redis, prefix=prefix, step=SLICE, until_s=until_s)
+                resume(wide, client, redis=redis, prefix=prefix, step=SLICE, until_s=until_s)
     return "; ".join(_summary(each) for each in (run, wide) if each is not None)
 
 
@@ -81,8 +82,8 @@ def _summary(run: SyncRun) -> str:
     return f"seen {run.seen}, new {run.new}, unmatched {run.unmatched}{end}{', ' + run.error if run.error else ''}"
 
 
-def paused() -> str:
-    """Why nothing is read for the time being: what the last run said, if only an operator can change it."""
+def pause_reason() -> str:
+    """Error that pauses the sync: the last run's, when only an operator can end it; empty otherwise."""
     last = SyncRun.objects.order_by("-pk").first()
     lasting = tuple(f"{kind.code}:" for kind in LitellmError.__subclasses__() if kind.is_lasting)
     if last is None or not last.error.startswith(lasting) or last.started_at < clock.now() - PAUSE:
@@ -90,18 +91,18 @@ def paused() -> str:
     return last.error
 
 
-def _wide(now: datetime) -> SyncRun | None:
-    """The wide reading to go on with or to begin; None while it is not its time.
+def _wide_run(now: datetime) -> SyncRun | None:
+    """Wide run to resume or to begin; None while none is due.
 
-    It begins where the last one ended, or earlier: time in which nobody could read is made up for.
+    A new one begins where the last one ended, or earlier: days without a sync are read afterwards.
     """
     last = SyncRun.objects.filter(window_end__gte=F("window_start") + WIDE).order_by("-pk").first()
     if last is None:
         return SyncRun.objects.create(window_start=now - WIDE, window_end=now)
     age = now - last.started_at
-    if not last.is_complete and age < APART:
+    if not last.is_complete and age < MIN_AGE:
         return last
-    if age < APART or (now.hour not in NIGHT and age < AT_THE_LATEST):
+    if age < MIN_AGE or (now.hour not in NIGHT and age < MAX_AGE):
         return None
     oldest = now - timedelta(days=DAYS_BACK - 1)  # the log reaches no further back
     start = max(min(now - WIDE, last.window_end - OVERLAP), oldest)
@@ -109,17 +110,17 @@ def _wide(now: datetime) -> SyncRun | None:
 
 
 @contextmanager
-def alone() -> Iterator[bool]:
-    """Whether nobody else reads now; two would only do each other's work again."""
+def sync_lock() -> Iterator[bool]:
+    """Hold the lock of the sync. Yields False when another process has it: two would only repeat each other's work."""
     with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_try_advisory_lock(%s)", [_LOCK])
-        got = bool(cursor.fetchone()[0])
+        cursor.execute("SELECT pg_try_advisory_lock(%s)", [ADVISORY_LOCK])
+        is_locked = bool(cursor.fetchone()[0])
     try:
-        yield got
+        yield is_locked
     finally:
-        if got:
+        if is_locked:
             with connection.cursor() as cursor:
-                cursor.execute("SELECT pg_advisory_unlock(%s)", [_LOCK])
+                cursor.execute("SELECT pg_advisory_unlock(%s)", [ADVISORY_LOCK])
 
 
 def read_window(
@@ -131,12 +132,12 @@ def read_window(
     prefix: str,
     progress: Progress | None = None,
 ) -> SyncRun:
-    """Take in every row of calls that began in the window. What fails is said in the run; what was read is kept."""
+    """Take every row of calls that began in the window. A failure is stored in the run; rows before it stay taken."""
     run = SyncRun.objects.create(window_start=start, window_end=end)
-    return read_on(run, client, redis=redis, prefix=prefix, progress=progress)
+    return resume(run, client, redis=redis, prefix=prefix, progress=progress)
 
 
-def read_on(
+def resume(
     run: SyncRun,
     client: LitellmClient,
     *,
@@ -146,43 +147,75 @@ def read_on(
     step: timedelta = DAY,
     until_s: float = math.inf,
 ) -> SyncRun:
-    """Go on with a run from where it was left, until its window is read or `until_s` (monotonic) has come.
+    """Read a run's window from where it was left, until it is read or `until_s` (monotonic) has come.
 
-    After each `step` it remembers how far it is.
+    The run stores its progress after each `step`.
     """
     is_documented = settings.ENV.litellm_sync == "documented"
-    pages = client.documented_rows if is_documented else client.spend_rows
     run.error = ""
     try:
-        aliases = _aliases(client, is_documented=is_documented)
+        reading = _Reading(run, client, is_documented, _aliases(client, is_documented=is_documented), redis, prefix)
         for start, end in _slices(run, DAY if is_documented else step):
             if clock.monotonic_s() >= until_s:
                 break
-            try:
-                for rows in pages(start, end):
-                    _take_page(run, rows, aliases, redis, prefix)
-                    if progress is not None:
-                        progress(run)
-            except TooManyRows as exc:
-                _note_failure(run, exc)
-            run.reached = end
-            run.save()
+            reading.read_slice(start, end, progress)
         if is_documented:
-            _note_usage(run, client, run.window_start, run.window_end)
+            _store_usage(run, client, run.window_start, run.window_end)
     except LitellmError as exc:
-        _note_failure(run, exc)
+        _store_error(run, exc)
     run.ended_at = clock.now()
     run.save()
     return run
 
 
-def _note_failure(run: SyncRun, exc: LitellmError) -> None:
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """A run's source and target."""
+
+    run: SyncRun
+    client: LitellmClient
+    is_documented: bool
+    aliases: Aliases
+    redis: "Redis | None"
+    prefix: str
+
+    def read_slice(self, start: datetime, end: datetime, progress: Progress | None) -> None:
+        """Take the slice's rows and store that it is done. Raises LitellmError; too many rows end only the slice."""
+        pages = self.client.documented_rows if self.is_documented else self.client.spend_rows
+        try:
+            for rows in pages(start, end):
+                self._take_page(rows)
+                if progress is not None:
+                    progress(self.run)
+        except TooManyRows as exc:
+            _store_error(self.run, exc)
+        self.run.reached = end
+        self.run.save()
+
+    def _take_page(self, rows: Sequence[Any]) -> None:
+        salts = settings.ENV.salts
+        reports = reports_of(rows, source="sync", now_ms=clock.now_ms(), delivery=str(new_id()), salts=salts)
+        # Most rows were taken before: small batches hold no lock for long.
+        total = Taken()
+        for first in range(0, len(reports), BATCH):
+            batch = [_with_aliases(report, self.aliases) for report in reports[first : first + BATCH]]
+            total.add(take(batch, redis=self.redis, prefix=self.prefix))
+        run = self.run
+        run.pages += 1
+        run.seen += len(rows)
+        run.new += total.new
+        run.duplicate += total.duplicate
+        run.unmatched += total.unmatched + total.waiting
+        run.save()
+
+
+def _store_error(run: SyncRun, exc: LitellmError) -> None:
     run.error = f"{exc.code}: {exc}"
     logger.error("litellm.sync_failed", extra={"code": exc.code, "reason": str(exc)})
 
 
 def _slices(run: SyncRun, step: timedelta) -> Iterator[tuple[datetime, datetime]]:
-    """What of the window is left, the oldest first, cut where the clock (UTC) shows whole steps."""
+    """Slices of the rest of the window, the oldest first, cut at whole steps of the clock (UTC)."""
     start = run.reached or run.window_start
     while start < run.window_end:
         into_step = (start - datetime.min.replace(tzinfo=UTC)) % step
@@ -191,23 +224,8 @@ def _slices(run: SyncRun, step: timedelta) -> Iterator[tuple[datetime, datetime]
         start = end
 
 
-def _take_page(run: SyncRun, rows: Sequence[Any], aliases: Aliases, redis: "Redis | None", prefix: str) -> None:
-    reports = reports_of(rows, source="sync", now_ms=clock.now_ms(), delivery=str(new_id()), salts=settings.ENV.salts)
-    # Rows that were there before are many: in small batches no lock is held for long.
-    total = Taken()
-    for first in range(0, len(reports), BATCH):
-        batch = [_with_aliases(report, aliases) for report in reports[first : first + BATCH]]
-        total.add(take(batch, redis=redis, prefix=prefix))
-    run.pages += 1
-    run.seen += len(rows)
-    run.new += total.new
-    run.duplicate += total.duplicate
-    run.unmatched += total.unmatched + total.waiting
-    run.save()
-
-
-def _note_usage(run: SyncRun, client: LitellmClient, start: datetime, end: datetime) -> None:
-    """LiteLLM's own sums, for the operator to compare."""
+def _store_usage(run: SyncRun, client: LitellmClient, start: datetime, end: datetime) -> None:
+    """Store LiteLLM's own sums, for the operator to compare."""
     try:
         requests, spend = client.usage(start, end)
     except NoSuchEndpoint:
@@ -217,21 +235,21 @@ def _note_usage(run: SyncRun, client: LitellmClient, start: datetime, end: datet
 
 
 def _aliases(client: LitellmClient, *, is_documented: bool) -> Aliases:
-    """By what other names each LiteLLM key goes. A log names a key by its hash; an operator may map it by any name."""
+    """Other names of each LiteLLM key. A log has a key's hash; an operator may have mapped it by any of its names."""
     try:
         keys = client.keys(is_documented=is_documented)
     except LitellmError as exc:
         if exc.is_lasting and not isinstance(exc, NoSuchEndpoint):
             raise
         return {}
-    found: dict[str, tuple[str, ...]] = {}
+    aliases: dict[str, tuple[str, ...]] = {}
     for key in keys:
-        told = [key.get(name) for name in ("token", "token_id", "key_id", "key", "key_alias")]
-        texts = [text for text in told if isinstance(text, str) and text]
+        values = [key.get(name) for name in ("token", "token_id", "key_id", "key", "key_alias")]
+        texts = [text for text in values if isinstance(text, str) and text]
         ids = {text if len(text) == 64 else hashlib.sha256(text.encode()).hexdigest() for text in texts}
         names = tuple(sorted(ids | {text for text in texts if not text.startswith("sk-")}))
-        found |= dict.fromkeys(ids, names)
-    return found
+        aliases |= dict.fromkeys(ids, names)
+    return aliases
 
 
 def _with_aliases(report: Report, aliases: Aliases) -> Report:
@@ -243,7 +261,7 @@ def _with_aliases(report: Report, aliases: Aliases) -> Report:
 
 
 def days_back(days: int) -> list[tuple[datetime, datetime]]:
-    """The last `days` days as windows, the oldest first, ending now."""
+    """Windows of the last `days` days, the oldest first, the last one ending now."""
     now = clock.now()
     midnight = datetime(now.year, now.month, now.day, tzinfo=UTC)
     starts = [midnight - timedelta(days=each) for each in range(days - 1, -1, -1)]

@@ -1,17 +1,18 @@
 """POST /api/webhook/litellm: usage as LiteLLM reports it. A raw ASGI application, like the gateway.
 
-Django would take a stranger's body to disk before any view could refuse it. Here address, rate, key and length are
-looked at before the first byte of the body is read; the body is mapped (which leaves prompts and answers behind) and
-appended to a Redis stream, once a delivery, and that is all: no PostgreSQL. The worker does the rest (stream.py).
+Django would write a stranger's body to disk before any view could refuse it. Here address, rate, key and length are
+checked before the first byte of the body is read; the body is mapped (which drops prompts and responses) and appended
+to a Redis stream, one entry a delivery, without PostgreSQL. The worker does the rest (stream.py).
 
-Where an organization wants prompts and answers kept (which is looked up every few seconds), theirs go to a stream of
-their own after the answer, best effort: what goes wrong there is no matter of the delivery.
+Prompts and responses of organizations that store them (looked up every few seconds) go to a stream of their own after
+the webhook's response, best effort: a failure there does not fail the delivery.
 """
 
 import asyncio
 import hmac
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from http import HTTPStatus
 from ipaddress import ip_address, ip_network
 from typing import Any
@@ -40,8 +41,8 @@ from logs.litellm.errors import (
     WebhookTooLarge,
     WebhookUnavailable,
 )
-from logs.litellm.mapping import Fields, NotReports, elements, told_of
-from logs.litellm.report import Delivery, Report, encode
+from logs.litellm.mapping import MappedReport, NotReports, elements, map_rows
+from logs.litellm.report import Delivery, encode
 from logs.litellm.stream import FIELD, name_of
 
 logger = logging.getLogger(__name__)
@@ -49,35 +50,40 @@ logger = logging.getLogger(__name__)
 PATH = "/api/webhook/litellm"
 BODY_TIMEOUT_S = 30
 REDIS_TIMEOUT_S = 3
-# Addresses remembered within one minute; more than that is an attack, and all share what is left.
+# Addresses counted apart within one minute; more are an attack, and share one count.
 MAX_ADDRESSES = 10_000
-# Longer than the minute they count, also where clocks differ.
-COUNTED_FOR_S = 120
-# How long it is believed that no organization wants prompts kept.
-NOBODY_S = 5.0
+# Lifetime of a minute's count: longer than the minute, also where clocks differ.
+COUNT_TTL_S = 120
+# Cache lifetime of "no organization stores content".
+NO_CONTENT_TTL_S = 5.0
 
-# What a delivery came to, and the rows behind its reports.
-Told = list[tuple[Report, Fields]]
-Taken = tuple[dict[str, int], Told]
+
+@dataclass(frozen=True, slots=True)
+class _Accepted:
+    """An accepted delivery: the counts of the response, the stream's payload (empty without reports), the reports."""
+
+    counts: dict[str, int]
+    payload: bytes
+    reports: list[MappedReport]
 
 
 class MinuteCount:
-    """Requests of this minute by address, of this process: what a stranger gets before anybody asks Redis."""
+    """Requests of this minute by address, in this process: the rate limit that costs no round trip to Redis."""
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
         self._minute = 0
         self._counts: dict[str, int] = {}
 
     def admit(self, address: str, now_s: float) -> int:
-        """0, or the seconds to wait."""
+        """Count a request. Returns 0, or the seconds to wait when the address is over its limit."""
         minute = int(now_s // 60)
         if minute != self._minute:
             self._minute, self._counts = minute, {}
         if address not in self._counts and len(self._counts) >= MAX_ADDRESSES:
             address = ""
         count = self._counts.get(address, 0)
-        if count >= self._most:
+        if count >= self._limit:
             return max(1, int((minute + 1) * 60 - now_s))
         self._counts[address] = count + 1
         return 0
@@ -92,40 +98,44 @@ class Webhook:
         self._keys = [key.encode() for key in env.webhook_keys]
         self._counts = MinuteCount(env.webhook_rpm)
         self._redis: redis.asyncio.Redis | None = None
-        # Nobody wanted prompts kept when it was asked last.
-        self._nobody_until_s = 0.0
+        # No organization stores content, as looked up last.
+        self._no_content_until_s = 0.0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        told: Told = []
+        reports: list[MappedReport] = []
         try:
-            taken, told = await self._take(scope, receive)
+            accepted = await self._accept(scope, receive)
         except AppError as error:
             await send_json(send, int(error.status), envelope(error), headers_of(error))
         except Exception:
             logger.exception("webhook.failed")
             await send_json(send, 500, envelope(AppError()), headers_of(AppError()))
         else:
-            await send_json(send, HTTPStatus.ACCEPTED, taken, [])
-        # After the answer, which waits for no PostgreSQL.
-        if told:
-            await self._hand_on(told)
+            reports = accepted.reports
+            await send_json(send, HTTPStatus.ACCEPTED, accepted.counts, [])
+        # After the response, which must not wait for PostgreSQL.
+        if reports:
+            await self._publish_content(reports)
 
     async def close(self) -> None:
         if self._redis is not None:
             await self._redis.aclose()
             self._redis = None
 
-    async def _take(self, scope: Scope, receive: Receive) -> Taken:
+    async def _accept(self, scope: Scope, receive: Receive) -> _Accepted:
         if not self._keys or scope["method"] != "POST":
             raise NotFound
         headers = dict(scope["headers"])
         address = (scope.get("client") or ("", 0))[0]
-        self._let_in(address, headers)
-        await self._count(address)
-        body = await self._read(headers, receive)
-        return await self._keep(body, headers)
+        self._check_caller(address, headers)
+        await self._count_delivery(address)
+        body = await self._read_body(headers, receive)
+        accepted = await self._map(body, headers)
+        if accepted.payload:
+            await self._append(accepted.payload)
+        return accepted
 
-    def _let_in(self, address: str, headers: dict[bytes, bytes]) -> None:
+    def _check_caller(self, address: str, headers: dict[bytes, bytes]) -> None:
         """Raises WebhookAddressRefused (403), WebhookBusy (429), WebhookKeyInvalid (401)."""
         if self._allowed and not self._is_allowed(address):
             raise WebhookAddressRefused(address=address)
@@ -134,7 +144,7 @@ class Webhook:
         if not _is_one_of(headers.get(b"x-api-key", b""), self._keys):
             raise WebhookKeyInvalid
 
-    async def _count(self, address: str) -> None:
+    async def _count_delivery(self, address: str) -> None:
         """Count a delivery of this minute over all processes. Raises WebhookBusy (429), WebhookUnavailable (503)."""
         now_s = clock.now_s()
         minute = int(now_s // 60)
@@ -143,7 +153,7 @@ class Webhook:
             async with asyncio.timeout(REDIS_TIMEOUT_S):
                 pipe: Any = self._client.pipeline(transaction=False)
                 pipe.incr(key)
-                pipe.expire(key, COUNTED_FOR_S)
+                pipe.expire(key, COUNT_TTL_S)
                 count, _ = await pipe.execute()
         except (RedisError, OSError, TimeoutError) as exc:
             raise WebhookUnavailable(retry_after_s=5, reason=repr(exc)) from exc
@@ -158,13 +168,13 @@ class Webhook:
 
     def _is_allowed(self, address: str) -> bool:
         try:
-            found = ip_address(address)
+            parsed = ip_address(address)
         except ValueError:
             return False  # a socket file has no address
-        mapped = getattr(found, "ipv4_mapped", None)
-        return any((mapped or found) in network for network in self._allowed)
+        ipv4 = getattr(parsed, "ipv4_mapped", None)
+        return any((ipv4 or parsed) in network for network in self._allowed)
 
-    async def _read(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
+    async def _read_body(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
         """Read the body. Raises WebhookTooLarge (413) before reading one that announces more, NotADelivery (400)."""
         limit_bytes = self._env.webhook_body_limit_bytes
         too_large = WebhookTooLarge(f"The delivery is larger than {limit_bytes} bytes.")
@@ -179,41 +189,39 @@ class Webhook:
         except BodyAborted as exc:
             raise NotADelivery from exc
 
-    async def _keep(self, body: bytes, headers: dict[bytes, bytes]) -> Taken:
-        """Map the body and append what it reports. Large ones are mapped beside the event loop, which serves calls."""
-        given_id = headers.get(b"idempotency-key", b"").decode("latin-1")[:200]
+    async def _map(self, body: bytes, headers: dict[bytes, bytes]) -> _Accepted:
+        """Map the body on a thread, since the event loop serves the gateway's calls. Raises NotADelivery (400)."""
+        idempotency_key = headers.get(b"idempotency-key", b"").decode("latin-1")[:200]
         try:
-            found, payload, told = await asyncio.to_thread(self._mapped, body, given_id)
+            return await asyncio.to_thread(self._map_body, body, idempotency_key)
         except NotReports as exc:
             raise NotADelivery from exc
-        if payload:
-            await self._append(payload)
-        return found, told
 
-    def _mapped(self, body: bytes, given_id: str) -> tuple[dict[str, int], bytes, Told]:
+    def _map_body(self, body: bytes, idempotency_key: str) -> _Accepted:
         rows = [row for row in elements(body) if row is not None]
-        told = told_of(
+        reports = map_rows(
             rows,
             source="webhook",
             now_ms=clock.now_ms(),
             delivery=str(new_id()),
             salts=self._env.salts,
-            given_id=given_id,
+            idempotency_key=idempotency_key,
         )
-        counts = {"accepted": len(told), "ignored": len(rows) - len(told)}
-        return counts, encode(Delivery(reports=tuple(report for report, _ in told))) if told else b"", told
+        counts = {"accepted": len(reports), "ignored": len(rows) - len(reports)}
+        payload = encode(Delivery(reports=tuple(each.report for each in reports))) if reports else b""
+        return _Accepted(counts, payload, reports)
 
-    async def _hand_on(self, told: Told) -> None:
-        """Prompts and answers, of those who want them kept."""
-        if clock.monotonic_s() < self._nobody_until_s:
+    async def _publish_content(self, reports: list[MappedReport]) -> None:
+        """Append prompts and responses of organizations that store them to the content stream. Best effort."""
+        if clock.monotonic_s() < self._no_content_until_s:
             return
         try:
             async with asyncio.timeout(REDIS_TIMEOUT_S):
-                if not await in_database(content.is_any_kept):
-                    self._nobody_until_s = clock.monotonic_s() + NOBODY_S
+                if not await in_database(content.is_wanted):
+                    self._no_content_until_s = clock.monotonic_s() + NO_CONTENT_TTL_S
                     return
                 pipe: Any = self._client.pipeline(transaction=False)
-                for payload in await in_database(content.wanted, told):
+                for payload in await in_database(content.payloads_of, reports):
                     stream = store.name_of(self._env.redis_prefix)
                     pipe.xadd(stream, {store.FIELD: payload}, maxlen=store.MAX_WAITING)
                 await pipe.execute()
@@ -229,6 +237,6 @@ class Webhook:
 
 
 def _is_one_of(given: bytes, keys: Sequence[bytes]) -> bool:
-    """Compared with every active key in constant time: how long it takes says nothing about which fits."""
+    """Compare with every active key in constant time: the duration does not depend on which one matches."""
     matches = [hmac.compare_digest(given, key) for key in keys]
     return any(matches)

@@ -1,7 +1,7 @@
-"""UsageEvent: the facts of one finished call, from the hot path to the worker. Pure.
+"""UsageEvent: the facts of one finished call, from the gateway to the worker. Pure.
 
-The same structure, filled as far as it is known at admission, is the call's intent: whatever dies afterwards, the
-sweeper can still finish it.
+The same structure, filled as far as it is known at admission, is the call's intent: if the process dies afterwards, the
+sweeper finishes the call from it.
 """
 
 from uuid import UUID
@@ -11,16 +11,16 @@ from msgspec import Struct
 
 from billing.pricing import FrozenRates, Usage, cost_nanos
 
-# How a usage fact is known; a higher rank replaces a lower one.
+# Rank of a usage fact by its source; a higher rank replaces a lower one.
 RANK_PROVIDER = 40  # the gateway saw the provider's usage
-RANK_LITELLM = 30  # LiteLLM's log says so
+RANK_LITELLM = 30  # LiteLLM reported it
 RANK_COUNTED = 20  # the gateway counted what it delivered
 RANK_PROGRESS = 10  # the last heartbeat before its process died
 RANK_NONE = 0
 
 
 def is_estimated(rank: int) -> bool:
-    """Whether usage of this rank was counted here rather than told by a provider or LiteLLM."""
+    """Return whether usage of this rank was counted here, not reported by a provider or LiteLLM."""
     return RANK_NONE < rank < RANK_LITELLM
 
 
@@ -70,7 +70,7 @@ class UsageEvent(Struct, frozen=True, kw_only=True, omit_defaults=True):
     upstream_cost_nanos: int | None = None
     hold_nanos: int = 0
     tokens_reserved: int = 0
-    # A fair guess of the prompt, for calls whose usage nobody reported.
+    # Expected prompt tokens, for calls without reported usage.
     prompt_tokens_guess: int = 0
     catalogue_version: str = ""
     latency_ms: int = 0
@@ -85,7 +85,7 @@ class UsageEvent(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class BadEvent(ValueError):
-    """The bytes are no event, or contradict themselves."""
+    """The bytes are not an event, or contradict themselves."""
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -97,7 +97,7 @@ def encode(event: UsageEvent) -> bytes:
 
 
 def decode(payload: bytes) -> UsageEvent:
-    """The event in `payload`. Raises BadEvent when it is none, or when its cost does not follow from its usage."""
+    """Decode an event. Raises BadEvent when it is none, or when its cost does not follow from its usage."""
     try:
         event = _decoder.decode(payload)
     except msgspec.MsgspecError as exc:
@@ -121,12 +121,12 @@ _head_decoder = msgspec.msgpack.Decoder(_Head)
 
 
 def request_id_of(payload: bytes) -> UUID:
-    """Whose event it is, without reading the rest. Raises BadEvent."""
+    """Request id of an encoded event, without decoding the rest. Raises BadEvent."""
     return _head_of(payload).request_id
 
 
 def is_intent(payload: bytes) -> bool:
-    """Whether the call had not ended when this was written. Raises BadEvent."""
+    """Return whether an encoded event is an intent: the call had not ended yet. Raises BadEvent."""
     return _head_of(payload).status == 0
 
 
@@ -138,7 +138,7 @@ def _head_of(payload: bytes) -> _Head:
 
 
 def orphaned(intent: UsageEvent, *, delivered_tokens: int | None, now_ms: int) -> UsageEvent:
-    """The event of a call whose process died: what was delivered is charged, and marked estimated.
+    """Event of a call whose process died: its delivered tokens are charged, and marked as estimated.
 
     `delivered_tokens` is None when no byte had reached the caller; then nothing is charged.
     """

@@ -14,21 +14,21 @@ BUCKETS = 152
 
 
 def bucket_of(value_ms: float) -> int:
-    """The bucket of a duration. Anything up to 1 ms is in bucket 0, anything too long in the last."""
+    """Bucket of a duration. Anything up to 1 ms is in bucket 0, anything too long in the last."""
     if value_ms <= 1:
         return 0
     return min(BUCKETS - 1, math.ceil(math.log(value_ms) / _LOG_GAMMA - 1e-9))
 
 
 def middle_ms(bucket: int) -> float:
-    """The value that stands for a bucket: at most 5 % off everything in it."""
+    """Representative value of a bucket: at most 5 % off everything in it."""
     if bucket == 0:
         return 1.0
     return 2 * GAMMA**bucket / (1 + GAMMA)
 
 
 def of(values_ms: Sequence[float]) -> list[int]:
-    """The histogram of some durations."""
+    """Histogram of some durations."""
     counts: list[int] = []
     for value in values_ms:
         add(counts, value)
@@ -36,7 +36,7 @@ def of(values_ms: Sequence[float]) -> list[int]:
 
 
 def add(counts: list[int], value_ms: float, times: int = 1) -> None:
-    """Count a duration once more, in place; -1 takes it out again."""
+    """Count a duration, in place; times=-1 removes one."""
     bucket = bucket_of(value_ms)
     if bucket >= len(counts):
         counts.extend([0] * (bucket + 1 - len(counts)))
@@ -45,7 +45,7 @@ def add(counts: list[int], value_ms: float, times: int = 1) -> None:
 
 
 def merged(a: Sequence[int], b: Sequence[int]) -> list[int]:
-    """Both together. The SQL function cfx_add_histograms does the same."""
+    """Add two histograms. The SQL function cfx_add_histograms does the same."""
     longer, shorter = (a, b) if len(a) >= len(b) else (b, a)
     counts = [count + (shorter[i] if i < len(shorter) else 0) for i, count in enumerate(longer)]
     _trim(counts)
@@ -53,13 +53,13 @@ def merged(a: Sequence[int], b: Sequence[int]) -> list[int]:
 
 
 def _trim(counts: list[int]) -> None:
-    """A correction empties buckets; sums of the same durations are the same list all the same."""
+    """Drop trailing zeros, which a correction leaves: histograms of the same durations are equal lists."""
     while counts and counts[-1] == 0:
         counts.pop()
 
 
 def quantile(counts: Sequence[int], q: float) -> float | None:
-    """The q-quantile (0 to 1) in ms, or None when nothing was counted."""
+    """q-quantile (0 to 1) in ms, or None when nothing was counted."""
     total = sum(counts)
     if total == 0:
         return None

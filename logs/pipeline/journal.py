@@ -1,12 +1,12 @@
-"""The journal: every event is on this machine's disk before its caller sees the end of the answer.
+"""Journal: every event is on this machine's disk before its caller sees the end of the response.
 
 Redis may lose the last second of what it acknowledged; the journal may not. Each gateway process appends to segments
 of its own. A closed segment is shipped: events that PostgreSQL lacks are settled again, and the segment is deleted
-only when PostgreSQL has every one of them. Segments of dead processes are adopted: a lock file tells the living
-from the dead.
+only when PostgreSQL has every one of them. Segments of dead processes are adopted: a lock file shows which processes
+are alive.
 
-Calls that are let in while Redis is away leave their intent here as well: should their process die, nothing else knows
-of them. A call's last record holds.
+Calls that are admitted while Redis is away write their intent here as well: if their process dies, nothing else has
+it. The last record of a call counts.
 
 A record is `length, CRC-32, payload`. A process killed while writing leaves a torn last record, which is skipped.
 """
@@ -32,7 +32,7 @@ SEGMENT_BYTES = 4 << 20
 
 
 class Journal:
-    """The journal of one process. `append` is a single write(2); `sync` makes it survive the machine, too."""
+    """Journal of one process. `append` is a single write(2); `sync` makes it survive a crash of the machine, too."""
 
     def __init__(self, folder: Path, *, segment_s: float) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -58,7 +58,7 @@ class Journal:
         self._opened_s = clock.monotonic_s()
 
     def append(self, payload: bytes) -> None:
-        """Write one event. Raises OSError when the disk refuses it, or when no reader would take it."""
+        """Write one event. Raises OSError when the disk is full, or when the record is larger than readers accept."""
         if len(payload) > MAX_RECORD_BYTES:
             raise OSError(errno.EFBIG, "The record would hide everything after it from the reader")
         record = _HEADER.pack(len(payload), zlib.crc32(payload)) + payload
@@ -73,7 +73,7 @@ class Journal:
             self.when_dirty()
 
     def sync(self) -> None:
-        """fsync what was appended since the last time."""
+        """fsync the appended records."""
         if self.is_dirty:
             self.is_dirty = False
             os.fdatasync(self._file)
@@ -81,7 +81,7 @@ class Journal:
     def rotate(self) -> Callable[[], None] | None:
         """Begin a new segment once this one is old or large enough.
 
-        Returns the slow part, closing the old one so that it can be shipped: to be run on the thread that syncs.
+        Returns the slow part, which closes the old segment for shipping: run it on the thread that syncs.
         """
         is_due = clock.monotonic_s() - self._opened_s >= self._segment_s or self._size >= SEGMENT_BYTES
         if not (self._size and is_due):
@@ -91,7 +91,7 @@ class Journal:
         return lambda: _close_segment(old_file, old_path)
 
     def close(self) -> None:
-        """End of the process: everything may be shipped, by whoever comes next."""
+        """Close the journal at the end of the process, so that any other process may ship it."""
         if self._size:
             _close_segment(self._file, self._path)
         else:
@@ -108,7 +108,7 @@ def _close_segment(file: int, path: Path) -> None:
 
 
 def _locked(path: Path) -> int:
-    """An exclusively locked new file. A sibling that looks for orphans may remove it before it is locked: try again."""
+    """Create and lock a file. Retries when a sibling, looking for orphans, removes it before it is locked."""
     while True:
         descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -118,7 +118,7 @@ def _locked(path: Path) -> int:
 
 
 def read_segment(path: Path) -> Iterator[bytes]:
-    """The payloads in a segment, up to the first torn or damaged record."""
+    """Payloads of a segment, up to the first torn or damaged record."""
     content = path.read_bytes()
     at = 0
     while at + _HEADER.size <= len(content):
@@ -126,7 +126,7 @@ def read_segment(path: Path) -> Iterator[bytes]:
         at += _HEADER.size
         payload = content[at : at + length]
         if length > MAX_RECORD_BYTES or len(payload) < length or zlib.crc32(payload) != checksum:
-            # The one writer died here; nothing can follow.
+            # The only writer died here; no record can follow.
             logger.warning("journal.torn_record", extra={"segment": path.name, "at": at})
             return
         at += length
@@ -134,7 +134,7 @@ def read_segment(path: Path) -> Iterator[bytes]:
 
 
 def adopt_orphans(folder: Path) -> int:
-    """Close the segments of processes that are gone. Returns how many were adopted."""
+    """Close the segments of dead processes. Returns how many."""
     adopted = 0
     for segment in sorted(folder.glob("*.open")):
         if is_owner_alive(segment):
@@ -151,7 +151,7 @@ def adopt_orphans(folder: Path) -> int:
 
 
 def is_owner_alive(segment: Path) -> bool:
-    """Whether the process that wrote the segment runs."""
+    """Return whether the process that wrote the segment is alive."""
     return _is_locked(_lock_of(segment))
 
 
@@ -188,7 +188,7 @@ def ship_segment(
 ) -> bool:
     """Settle again what PostgreSQL lacks; delete the segment when it lacks nothing. Returns whether it is done.
 
-    `missing` and `settle` raise what their services raise; the segment then stays for the next time.
+    `missing` and `settle` raise what their services raise; the segment then stays and is retried.
     """
     try:
         payloads = {id_of(payload): payload for payload in read_segment(path)}
@@ -203,7 +203,7 @@ def ship_segment(
     if lacking - unreadable:
         return False
     if unreadable:
-        # Everything else has arrived. Left where it is, it would keep the segments behind it from their turn.
+        # All other events have arrived; left in place, the segment would block those behind it.
         logger.error("journal.unreadable_segment", extra={"segment": path.name, "ids": [*map(str, unreadable)]})
         path.rename(path.with_suffix(".bad"))
         return True
@@ -212,7 +212,7 @@ def ship_segment(
 
 
 def _is_settled(settle: Callable[[bytes], object], payload: bytes) -> bool:
-    """Whether it could be read, so that it was settled."""
+    """Settle a payload. False when it cannot be read."""
     try:
         settle(payload)
     except ValueError:

@@ -25,7 +25,7 @@ class ReportedUsage(Struct, frozen=True, kw_only=True):
 
     @property
     def has_usage(self) -> bool:
-        """Whether usage is known: LiteLLM writes zeros when it does not know."""
+        """True when usage is known: LiteLLM writes zeros for unknown usage."""
         return self.usage.total_tokens > 0
 
 
@@ -56,7 +56,7 @@ def _order(reported: ReportedUsage) -> tuple[bool | int, ...]:
 
 
 def winner_of(attempts: tuple[AttemptFact, ...]) -> int | None:
-    """Number of the attempt that answered; None when none did, or it is not known."""
+    """Number of the attempt that responded; None when none did, or it is unknown."""
     return next((fact.n for fact in reversed(attempts) if fact.first_byte_ms is not None), None)
 
 
@@ -70,7 +70,7 @@ def merge(
 
     The gateway owns what a request was (stage, model, status, price): its report replaces a sweeper's row whole, except
     for a better usage that has come in between. Any other report changes usage only, at the price frozen in the row.
-    `reported` is LiteLLM's usage of the request's attempts, `winner` the attempt that answered, where it is known.
+    `reported` is LiteLLM's usage of the request's attempts, `winner` the attempt that responded, where it is known.
     """
     winner = winner_of(report.attempts) or winner
     merged = corrected(_merged(row, report, reported or {}, winner), reported or {}, winner)
@@ -123,7 +123,7 @@ def _with_usage_of(source: UsageEvent, event: UsageEvent, upstream_cost_nanos: i
     )
 
 
-# Calls that the gateway never saw, known from LiteLLM alone.
+# Sources of calls past the gateway, which only LiteLLM reports.
 DIRECT = ("webhook", "sync")
 
 

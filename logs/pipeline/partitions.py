@@ -1,4 +1,4 @@
-"""Day partitions of request_log and upstream_attempt: made ahead, dropped when no plan shows them any longer.
+"""Day partitions of request_log and upstream_attempt: created ahead, dropped when no plan shows them any longer.
 
 Ledger and rollups are other tables and stay. A plan's shorter retention is applied on reading.
 """
@@ -11,15 +11,15 @@ from django.db.models import Max
 
 from billing.models import Plan
 from codexflow.lib.clock import now
-from logs.usage.periods import kept_since
+from logs.pipeline.retention import kept_since
 
 logger = logging.getLogger(__name__)
 
 DAYS_BACK = 35  # imports reach this far
 DAYS_AHEAD = 7
-# Making and dropping wait for readers of the whole log, and everybody behind waits, too: rather come back in an hour.
+# Creating and dropping wait for readers of the whole log, and block all queries behind them: give up and retry hourly.
 LOCK_TIMEOUT = "2s"
-MOST_STRAYS = 1_000
+MAX_STRAYS = 1_000
 
 _OLD_SQL = """
 SELECT child.relname FROM pg_inherits
@@ -31,9 +31,9 @@ ORDER BY right(child.relname, 8), child.relname
 
 
 def make_ahead() -> int:
-    """Make the partitions that are missing around today, and move into them what DEFAULT has of their days.
+    """Create the missing partitions around today, and move their days' rows out of DEFAULT.
 
-    Idempotent; returns how many were made. While the log is read as a whole none is: there are days in hand.
+    Idempotent. Returns how many were created: none while the log is read as a whole, since several days are ahead.
     """
     try:
         with transaction.atomic(), connection.cursor() as cursor:
@@ -46,14 +46,14 @@ def make_ahead() -> int:
 
 
 def first_day_kept() -> date:
-    """The oldest day that any plan still shows, or that an import may still write."""
+    """Oldest day that any plan still shows, or that an import may still write."""
     longest_days: int = Plan.objects.aggregate(longest=Max("log_retention_days"))["longest"] or 0
-    # One more: a request of the day's last moments is shown until its own time is over.
+    # One more: a request at the end of a day is shown until its own retention ends.
     return kept_since(now(), max(longest_days + 1, DAYS_BACK)).date()
 
 
 def drop_expired() -> list[str]:
-    """Drop the partitions of all days before the first one kept. Returns their names; those in use wait."""
+    """Drop the partitions of all days before the first one kept. Returns their names; busy ones are left for later."""
     dropped = []
     with connection.cursor() as cursor:
         cursor.execute(_OLD_SQL, [first_day_kept()])
@@ -72,8 +72,8 @@ def drop_expired() -> list[str]:
     return dropped
 
 
-def first_day_there() -> date:
-    """The oldest day that has a partition; today when none has."""
+def first_partition_day() -> date:
+    """Oldest day that has a partition; today when none has."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT min(to_date(right(relname, 8), 'YYYYMMDD')) FROM pg_class WHERE relname ~ '^request_log_[0-9]{8}$'"
@@ -83,7 +83,7 @@ def first_day_there() -> date:
 
 
 def days_ahead() -> int:
-    """How many days after today have their partition; without tomorrow's, rows go to DEFAULT at midnight."""
+    """Number of days after today with a partition; without tomorrow's, rows go to DEFAULT at midnight."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT max(to_date(right(relname, 8), 'YYYYMMDD')) - %s FROM pg_class"
@@ -94,12 +94,12 @@ def days_ahead() -> int:
 
 
 def strays() -> int:
-    """Rows in the DEFAULT partitions, ids of no known day, counted up to MOST_STRAYS. Any at all are logged."""
+    """Count rows in the DEFAULT partitions (ids of no known day), up to MAX_STRAYS. Any are logged as an error."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT count(*) FROM (SELECT 1 FROM request_log_default"
             " UNION ALL SELECT 1 FROM upstream_attempt_default LIMIT %s) AS rows",
-            [MOST_STRAYS],
+            [MAX_STRAYS],
         )
         count = int(cursor.fetchone()[0])
     if count:

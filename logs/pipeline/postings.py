@@ -18,7 +18,7 @@ _HISTOGRAMS = ("latency_histogram", "ttft_histogram")
 
 
 class Postings:
-    """What one transaction adds to rollups, ledger, daily spend and accounts."""
+    """Additions of one transaction to rollups, ledger, daily spend and accounts."""
 
     def __init__(self) -> None:
         self._folded = Folded()
@@ -50,7 +50,7 @@ def _charge(event: UsageEvent, *, revision: int, amount_nanos: int) -> Charge:
         revision=revision,
         day=day_of(event),
         amount_nanos=amount_nanos,
-        held_nanos=event.hold_nanos,
+        hold_nanos=event.hold_nanos,
         is_correction=revision > 1,
     )
 

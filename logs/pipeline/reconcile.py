@@ -1,6 +1,6 @@
 """Reconcile the limiter's counters in Redis with PostgreSQL.
 
-What a scope should hold is what PostgreSQL has, plus events still in the stream, plus running calls.
+A scope should hold PostgreSQL's sums, plus events still in the stream, plus running calls.
 """
 
 import logging
@@ -21,7 +21,7 @@ from logs.pipeline.settlement import intent_of, missing_requests
 logger = logging.getLogger(__name__)
 
 TRIES = 5
-# A longer backlog is drained first: every event in it would have to be looked up.
+# A longer backlog is drained first: each of its events would be looked up.
 MAX_BACKLOG = 20_000
 _TOTALS = {"o": organization_totals, "k": key_totals}
 
@@ -82,16 +82,16 @@ def _events(read: Callable[[bytes], UsageEvent], payloads: Iterable[bytes]) -> l
 
 @dataclass(slots=True)
 class _Expected:
-    """What one scope should hold."""
+    """Expected values of one scope."""
 
     totals: ScopeTotals
     held_nanos: int = 0
 
 
 def _expected(snapshot: Snapshot) -> list[tuple[Scope, _Expected]]:
-    """Each scope with what it should hold: PostgreSQL's sums, plus waiting events, plus running calls."""
+    """Expected values of each scope: PostgreSQL's sums, plus waiting events, plus running calls."""
     today, month = snapshot.day, month_of(snapshot.day)
-    live = _events(intent_of, snapshot.intents)
+    running = _events(intent_of, snapshot.intents)
     waiting = {event.request_id: event for event in _events(decode, snapshot.events)}
     scopes: dict[tuple[str, UUID], _Expected] = {}
     # One snapshot of PostgreSQL: an event is either in its sums or missing from its rows, never both or neither.
@@ -102,7 +102,7 @@ def _expected(snapshot: Snapshot) -> list[tuple[Scope, _Expected]]:
             ids = [scope.id for scope in snapshot.scopes if scope.kind == kind]
             known = totals_of(ids, today)
             scopes.update({(kind, each): _Expected(known.get(each, ScopeTotals())) for each in ids})
-        missing = missing_requests(event.request_id for event in (*waiting.values(), *live))
+        missing = missing_requests(event.request_id for event in (*waiting.values(), *running))
     for event in waiting.values():
         if event.request_id in missing:
             for scope in _scopes_of(event, scopes):
@@ -114,7 +114,7 @@ def _expected(snapshot: Snapshot) -> list[tuple[Scope, _Expected]]:
                     month_nanos=old.month_nanos + event.cost_nanos * (month_of(event.day) == month),
                     total_nanos=old.total_nanos + event.cost_nanos,
                 )
-    for event in live:
+    for event in running:
         for scope in _scopes_of(event, scopes):
             scope.held_nanos += event.hold_nanos
             # A Redis that lost its last second may still hold the intent of a call that has been settled since.

@@ -1,4 +1,4 @@
-"""Folding events into hours and days. Pure."""
+"""Rollups: sums of events by hour and day. Pure."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -9,12 +9,13 @@ from logs.pipeline import histogram
 from logs.pipeline.events import UsageEvent
 
 EPOCH = date(1970, 1, 1)
-NOBODY = UUID(int=0)
+# Key of calls without one, in events and rollups: NULL could not be part of a rollup's primary key.
+NO_KEY = UUID(int=0)
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class RollupKey:
-    """Whose sums, and which: everything but the bucket of time."""
+    """Key of a rollup without its bucket of time."""
 
     organization_id: UUID
     key_id: UUID
@@ -25,7 +26,7 @@ class RollupKey:
 
 @dataclass(slots=True)
 class Sums:
-    """What a rollup row adds up."""
+    """Sums of one rollup row."""
 
     requests: int = 0
     errors: int = 0
@@ -40,7 +41,7 @@ class Sums:
     ttft_histogram: list[int] = field(default_factory=list)
 
     def count(self, event: UsageEvent, times: int = 1) -> None:
-        """Count a request once more; with times=-1, take out what was counted of it before."""
+        """Count a request; with times=-1, subtract one that was counted before."""
         self.requests += times
         self.errors += times * (event.status >= 400)
         self.disconnects += times * event.is_disconnected
@@ -56,12 +57,12 @@ class Sums:
 
 
 def day_of(event: UsageEvent) -> date:
-    """The day of admission, by Redis's clock."""
+    """Day of admission, by Redis's clock."""
     return EPOCH + timedelta(days=event.day)
 
 
 def hour_of(event: UsageEvent) -> datetime:
-    """The hour the request began, kept inside its day of admission: the hours of a day add up to the day."""
+    """Hour of the request's start, clamped to its day of admission: the hours of a day add up to the day."""
     started = datetime.fromtimestamp(event.started_ms / 1000, UTC).replace(minute=0, second=0, microsecond=0)
     midnight = datetime.combine(day_of(event), datetime.min.time(), UTC)
     return min(max(started, midnight), midnight + timedelta(hours=23))
@@ -85,7 +86,7 @@ class Folded:
 
 
 def fold(events: Iterable[UsageEvent]) -> Folded:
-    """Sums of all events; any order, any split into parts gives the same."""
+    """Sum all events. Any order, and any split into parts, gives the same."""
     folded = Folded()
     for event in events:
         folded.count(event)

@@ -21,13 +21,13 @@ from billing.pricing import FrozenRates, Usage
 from logs.models import RequestLog
 from logs.pipeline.events import AttemptFact, UsageEvent
 from logs.pipeline.merge import ReportedUsage
-from logs.pipeline.rollups import EPOCH, NOBODY
+from logs.pipeline.rollups import EPOCH, NO_KEY
 
 
 class Writer(Enum):
-    """Whose report may change a column once the row is there."""
+    """Source of the reports that may change a column of an existing row."""
 
-    NOBODY = "nobody"  # identity: fixed when the row is inserted
+    NONE = "none"  # identity: fixed when the row is inserted
     OWNER = "owner"  # the gateway's report; for calls that went past the gateway, LiteLLM's
     USAGE = "usage"  # any report that knows usage and cost better
 
@@ -52,21 +52,21 @@ class Column:
 
 
 COLUMNS = (
-    Column("request_id", "request_id", Writer.NOBODY),
-    Column("organization_id", "organization_id", Writer.NOBODY),
+    Column("request_id", "request_id", Writer.NONE),
+    Column("organization_id", "organization_id", Writer.NONE),
     # The day of admission decides quota, ledger and daily rollup, so no report moves it.
     Column(
         "day",
         "day",
-        Writer.NOBODY,
+        Writer.NONE,
         store=lambda day: EPOCH + timedelta(days=day),
         load=lambda day: (day - EPOCH).days,
     ),
     Column(
         "key_id",
         "key_id",
-        store=lambda key_id: key_id if key_id != NOBODY else None,
-        load=lambda key_id: key_id or NOBODY,
+        store=lambda key_id: key_id if key_id != NO_KEY else None,
+        load=lambda key_id: key_id or NO_KEY,
     ),
     Column("user_id", "user_id"),
     Column(
@@ -123,7 +123,7 @@ NOT_STORED = ("minute", "tokens_reserved", "prompt_tokens_guess", "attempts")
 _NAMES = tuple(column.name for column in COLUMNS)
 _values_of = attrgetter(*(column.field for column in COLUMNS))
 _STORE = {column.name: column.store for column in COLUMNS if column.store is not _same}
-_CORRECTED = tuple(column.name for column in COLUMNS if column.writer is not Writer.NOBODY)
+_CORRECTED = tuple(column.name for column in COLUMNS if column.writer is not Writer.NONE)
 _PLAIN = [column for column in COLUMNS if "." not in column.field]
 
 
@@ -199,14 +199,14 @@ def update_rows(rows: Mapping[UUID, tuple[UsageEvent, int]]) -> None:
     if not rows:
         return
     assignments = ", ".join(f"{name} = new.{name}" for name in (*_CORRECTED, "revision"))
-    # Only the gateway reports attempts; whoever corrects its usage knows of none.
+    # Only the gateway reports attempts; a correction of usage has none.
     assignments += ", attempts = greatest(request_log.attempts, new.attempts)"
     with connection.cursor() as cursor:
         cursor.execute(
             f"UPDATE request_log SET {assignments}"  # noqa: S608 - constants
             " FROM json_populate_recordset(NULL::request_log, %s::json) AS new"
             " WHERE request_log.request_id = new.request_id"
-            # Said once more as a span, so that only the partitions of these days are looked into.
+            # Said once more as a span, so that only the partitions of these days are read.
             " AND request_log.request_id BETWEEN %s AND %s",
             [_json(row_of(event, revision) for event, revision in rows.values()), min(rows), max(rows)],
         )
@@ -237,7 +237,7 @@ def insert_attempts(events: Iterable[UsageEvent]) -> None:
 
 @dataclass(slots=True)
 class ReportedAttempts:
-    """A request's attempts: which one answered, and the usage that LiteLLM reported for each, by number."""
+    """A request's attempts: which one won, and the usage that LiteLLM reported for each, by number."""
 
     winner: int | None = None
     reported: dict[int, ReportedUsage] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""Settle usage events through the limiter, and tell which requests PostgreSQL lacks."""
+"""Settle usage events through the limiter, and find requests that PostgreSQL lacks."""
 
 from collections.abc import Iterable
 from uuid import UUID
@@ -13,7 +13,7 @@ from logs.pipeline.events import UsageEvent, decode, encode
 
 
 def settlement_of(event: UsageEvent) -> Settlement:
-    """What the limiter needs of a finished event."""
+    """Arguments of the limiter for a finished event."""
     return Settlement(
         request_id=event.request_id,
         event=encode(event),
@@ -32,7 +32,7 @@ def settle_event(redis: "Redis", prefix: str, event: UsageEvent) -> bool:
 
 
 def intent_of(stored: bytes) -> UsageEvent:
-    """A stored intent as the event it would become. Raises BadEvent."""
+    """Decode a stored intent as an event. Raises BadEvent."""
     day, minute, payload = read_intent(stored)
     return msgspec.structs.replace(decode(payload), day=day, minute=minute)
 
@@ -47,12 +47,12 @@ WHERE NOT EXISTS (
 
 
 def missing_requests(ids: Iterable[UUID]) -> set[UUID]:
-    """Those of `ids` that have neither a row yet nor a dead letter."""
+    """Return those of `ids` that have neither a row nor a dead letter."""
     return _missing(set(ids), counts_estimates=True)
 
 
 def unreported_requests(ids: Iterable[UUID]) -> set[UUID]:
-    """Those of `ids` without the gateway's own word in PostgreSQL: no row and no dead letter, or only an estimate."""
+    """Return those of `ids` that the gateway has not reported: no row and no dead letter, or a sweeper's estimate."""
     return _missing(set(ids), counts_estimates=False)
 
 
@@ -62,6 +62,6 @@ def _missing(wanted: set[UUID], *, counts_estimates: bool) -> set[UUID]:
     # As one literal: the gateway ships thousands at a time beside its calls, and the driver takes its time with lists.
     literal = "{" + ",".join(map(str, wanted)) + "}"
     with connection.cursor() as cursor:
-        # Bounded on both sides, so that only the partitions of these days are looked into.
+        # Bounded on both sides, so that only the partitions of these days are read.
         cursor.execute(_MISSING_SQL, [literal, min(wanted), max(wanted), counts_estimates])
         return {row[0] for row in cursor.fetchall()}

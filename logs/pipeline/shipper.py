@@ -27,7 +27,7 @@ class JournalShipper:
         self._seen_ms: dict[Path, int] = {}
 
     def ship(self) -> int:
-        """Adopt what dead processes left, and ship every segment whose events have had their turn.
+        """Adopt segments of dead processes, and ship every segment whose events the drain has had time for.
 
         While the drain is behind, a segment's events may only wait in the stream: to settle them again would put it
         further behind. So a segment waits until the stream holds nothing older than the first look at it. Returns how
@@ -43,9 +43,9 @@ class JournalShipper:
         return sum(self._ship(path) for path in segments if self._seen_ms[path] < drained_ms)
 
     def _ship(self, path: Path) -> bool:
-        settle = _settle_again if journal.is_owner_alive(path) else _settle_of_the_dead
+        settle = _settle_again if journal.is_owner_alive(path) else _settle_for_dead
         return journal.ship_segment(
-            path, id_of=request_id_of, missing=_lacking, settle=partial(settle, self._redis, self._prefix)
+            path, id_of=request_id_of, missing=_missing, settle=partial(settle, self._redis, self._prefix)
         )
 
     def _progress(self) -> tuple[int, int]:
@@ -60,23 +60,23 @@ class JournalShipper:
         return now_ms, min(waiting_ms, default=now_ms)
 
 
-def _lacking(payloads: Mapping[UUID, bytes]) -> set[UUID]:
-    """An intent has nothing to add to whatever row there is; an event has, to a sweeper's estimate."""
+def _missing(payloads: Mapping[UUID, bytes]) -> set[UUID]:
+    """Find payloads to settle again. An intent adds nothing to any row; an event corrects a sweeper's estimate."""
     intents = {request_id for request_id, payload in payloads.items() if is_intent(payload)}
     return missing_requests(intents) | unreported_requests(payloads.keys() - intents)
 
 
 def _settle_again(redis: "Redis", prefix: str, payload: bytes) -> None:
-    """What a living process wrote: its event again; whatever has not ended, it will end itself."""
+    """Settle a living process's event again. It ends its running calls itself."""
     if not is_intent(payload):
         settle_event(redis, prefix, decode(payload))
 
 
-def _settle_of_the_dead(redis: "Redis", prefix: str, payload: bytes) -> None:
-    """What a dead process wrote: its event again, or the end of a call that it let in while Redis was away.
+def _settle_for_dead(redis: "Redis", prefix: str, payload: bytes) -> None:
+    """Settle a dead process's event again, or end a call that it admitted while Redis was away.
 
-    How much of that call was delivered nobody knows: it is recorded and charges nothing. Where Redis was back in time
-    to hear of it, the sweeper knows more.
+    Such a call is recorded without a charge, because how much was delivered is unknown. If Redis has its intent, it is
+    left to the sweeper, which knows its progress.
     """
     event = decode(payload)
     if is_intent(payload):

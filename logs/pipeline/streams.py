@@ -1,18 +1,18 @@
-"""What waits in streams that workers share. The drain reads all shards at once; the others read theirs here."""
+"""Consumer groups of Redis streams. The drain reads all shards at once; the other consumers read theirs here."""
 
 from collections.abc import Iterator
 from typing import Any
 
 from redis import Redis, ResponseError
 
-# A worker that read a batch this long ago and said nothing is dead.
+# A worker that read a batch this long ago without acknowledging it is dead.
 CLAIM_IDLE_MS = 30_000
 
 
 def read_waiting(
     redis: "Redis", stream: str, *, group: str, consumer: str, field: bytes, count: int
 ) -> list[tuple[bytes, bytes]]:
-    """What a dead worker left behind, then what is new: ids and payloads, up to `count` of each.
+    """Claim entries of dead workers and read new ones: ids and payloads, up to `count` of each.
 
     An entry without the field has an empty payload.
     """
@@ -23,7 +23,7 @@ def read_waiting(
         if "NOGROUP" not in str(exc):
             raise
         if not redis.exists(stream):
-            return []  # nobody has ever written
+            return []  # nothing was ever written
         make_group(redis, stream, group)
         return read_waiting(redis, stream, group=group, consumer=consumer, field=field, count=count)
     found = [each for each in claimed[1] if each[1]]
@@ -32,7 +32,7 @@ def read_waiting(
 
 
 def streams_in(reply: Any) -> Iterator[list[Any]]:
-    """The entries in XREADGROUP's answer, which is a list of pairs in RESP2 and a mapping in RESP3."""
+    """Entries in XREADGROUP's reply, which is a list of pairs in RESP2 and a mapping in RESP3."""
     if not reply:
         return
     if isinstance(reply, dict):
@@ -44,7 +44,7 @@ def streams_in(reply: Any) -> Iterator[list[Any]]:
 
 
 def make_group(redis: "Redis", stream: bytes | str, group: bytes | str) -> None:
-    """The workers' group, which begins with the first entry. Another worker may have made it meanwhile."""
+    """Create the workers' group, which begins with the first entry. Another worker may have created it meanwhile."""
     try:
         redis.xgroup_create(stream, group, id="0", mkstream=True)
     except ResponseError as exc:

@@ -13,13 +13,13 @@ from logs.pipeline.settlement import intent_of, settle_event
 
 logger = logging.getLogger(__name__)
 
-# After its lease has ended, a call's own process may still hand its event in (a paused process, a journal that a
-# sibling adopts). Its report is better than what a sweeper can know, so it gets this much more time.
+# After a lease has ended, the call's own process may still settle it (a paused process, a journal that a sibling
+# adopts). Its report is better than the sweeper's estimate, so it gets this much more time.
 ORPHAN_PATIENCE_S = 20
 
 
 def sweep_orphans(redis: "Redis", prefix: str) -> int:
-    """Settle calls whose lease has ended and that nobody settled. Returns how many."""
+    """Settle calls whose lease has ended unsettled. Returns how many."""
     swept = 0
     for number in range(SHARDS):
         for lease in expired_leases(redis, ShardKeys.of(prefix, number), patience_s=ORPHAN_PATIENCE_S):

@@ -1,4 +1,4 @@
-"""The rollups against the rows they were added up from."""
+"""Verify the rollups against the rows of the request log."""
 
 import logging
 from dataclasses import dataclass
@@ -9,15 +9,15 @@ from django.db import connection, transaction
 
 from codexflow.lib import clock
 from codexflow.lib.ids import uuid7_floor
-from logs.pipeline.partitions import first_day_there
-from logs.pipeline.rollups import NOBODY
+from logs.pipeline.partitions import first_partition_day
+from logs.pipeline.rollups import NO_KEY
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RollupDrift:
-    """A day of a rollup table that disagrees with the rows: in how many sums, and by how much in all."""
+    """Disagreement of a rollup table with the rows of a day: the number of sums that differ, and by how much in all."""
 
     table: str
     day: date
@@ -26,7 +26,7 @@ class RollupDrift:
     cost_nanos: int
 
 
-# What is counted -> in the rows; in the rollups, where it is no column of that name.
+# Name of a sum -> its SQL over the rows, and over the rollups where it is not the column of that name.
 _VERIFIED = {
     "requests": ("count(*)", ""),
     "errors": ("count(*) FILTER (WHERE status >= 400)", ""),
@@ -43,7 +43,7 @@ _VERIFIED = {
 }  # fmt: skip
 _DRIFT_SQL = """
 WITH rows AS (
-    SELECT {row_moment} AS moment, organization_id, coalesce(key_id, %(nobody)s) AS key_id,
+    SELECT {row_moment} AS moment, organization_id, coalesce(key_id, %(no_key)s) AS key_id,
            coalesce(user_id, 0) AS user_id, model, stage, {counted}
     FROM request_log WHERE day = %(day)s AND request_id >= %(low)s AND request_id < %(high)s
     GROUP BY 1, 2, 3, 4, 5, 6
@@ -59,7 +59,7 @@ WHERE {differ}
 _DRIFT_PARTS = {
     "counted": ", ".join(f"{row} AS {name}" for name, (row, _) in _VERIFIED.items()),
     "added": ", ".join(f"{rollup} AS {name}" if rollup else name for name, (_, rollup) in _VERIFIED.items()),
-    # What was corrected away leaves zeros behind.
+    # A correction may leave a rollup of zeros behind.
     "differ": " OR ".join(f"coalesce(rows.{name}, 0) <> coalesce(sums.{name}, 0)" for name in _VERIFIED),
 }
 _ROLLUPS = (
@@ -74,14 +74,14 @@ _ROLLUPS = (
 )
 # Clocks of gateways and of Redis, which decides the day, differ by less.
 _SKEW = timedelta(hours=12)
-HOURS_A_DAY = 24
+HOURS_PER_DAY = 24
 
 
 def verify_rollups() -> list[RollupDrift]:
-    """Recompute sums from the rows, hour by hour; what differs is reported, never silently mended.
+    """Recompute sums from the rows and report drift. Nothing is corrected silently.
 
-    Today and yesterday are looked at every time, and of the days before one in twenty-four: asked every hour, all that
-    still have rows once a day, because reports correct and imports add to them.
+    Verifies today and yesterday every time, and one in twenty-four of the days before: called every hour, it verifies
+    every day that still has rows once a day, because reports correct them and imports add to them.
     """
     now = clock.now()
     drifts = [drift for day in _days_to_verify(now) for drift in _drifts_of(day)]
@@ -98,9 +98,9 @@ def verify_rollups() -> list[RollupDrift]:
 
 def _days_to_verify(now: datetime) -> list[date]:
     today = now.date()
-    # Requests at the edge of a day whose partition is gone are gone with it.
-    older = (today - timedelta(days=each) for each in range(2, (today - first_day_there()).days))
-    return [today, today - timedelta(days=1), *(day for day in older if day.toordinal() % HOURS_A_DAY == now.hour)]
+    # The day after a dropped partition may lack requests at its edge, so it is left out.
+    older = (today - timedelta(days=each) for each in range(2, (today - first_partition_day()).days))
+    return [today, today - timedelta(days=1), *(day for day in older if day.toordinal() % HOURS_PER_DAY == now.hour)]
 
 
 def _drifts_of(day: date) -> list[RollupDrift]:
@@ -109,7 +109,7 @@ def _drifts_of(day: date) -> list[RollupDrift]:
     values: dict[str, Any] = {
         "day": day,
         "midnight": midnight,
-        "nobody": NOBODY,
+        "no_key": NO_KEY,
         "low": uuid7_floor(midnight - _SKEW),
         "high": uuid7_floor(next_midnight + _SKEW),
     }
@@ -118,7 +118,7 @@ def _drifts_of(day: date) -> list[RollupDrift]:
         "usage_hourly": {"first": midnight, "end": next_midnight},
     }
     drifts = []
-    # One snapshot for all: a drain that commits meanwhile must be seen by both sides or by neither.
+    # One snapshot for all: a drain that commits meanwhile must be in both sides or in neither.
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         for rollup in _ROLLUPS:

@@ -1,10 +1,10 @@
-"""Why a request cost what it did: its tokens by class times the frozen rates. Pure."""
+"""Charge of a request, explained: its tokens by class times the frozen rates. Pure."""
 
 from dataclasses import dataclass
 
-from billing.pricing import FrozenRates, Usage, classes, cost_nanos
+from billing.pricing import FrozenRates, Usage, cost_nanos, tokens_by_class
 
-# The caches are spoken of where they had a part.
+# Classes of the cache are shown only where they have tokens.
 _ALWAYS_SHOWN = ("input", "output")
 
 
@@ -12,20 +12,20 @@ _ALWAYS_SHOWN = ("input", "output")
 class Line:
     """One class of tokens. `exact_millionths` are nanos times a million, before the one rounding at the end."""
 
-    kind: str  # as in `billing.pricing.classes`
+    kind: str  # as in `billing.pricing.tokens_by_class`
     tokens: int
     rate_nanos: int  # per million tokens
     exact_millionths: int
 
     @property
     def nanos(self) -> int:
-        """For reading; the sum is rounded once, not line by line."""
+        """Rounded for display; the total is rounded once, not line by line."""
         return self.exact_millionths // 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """The lines, the plan's margin and the sum."""
+    """Lines, the plan's margin and the total."""
 
     lines: tuple[Line, ...]
     margin_bp: int
@@ -37,10 +37,10 @@ class Charge:
 
 
 def charge_of(usage: Usage, rates: FrozenRates) -> Charge:
-    """The same sum as `billing.pricing.cost_nanos`, taken apart."""
+    """Break down the sum of `billing.pricing.cost_nanos`."""
     lines = tuple(
         Line(kind, tokens, rate, tokens * rate)
-        for kind, tokens, rate in classes(usage, rates)
+        for kind, tokens, rate in tokens_by_class(usage, rates)
         if tokens or kind in _ALWAYS_SHOWN
     )
     return Charge(lines, rates.margin_bp, cost_nanos(usage, rates))

@@ -1,4 +1,4 @@
-"""A request again, as a command for the terminal. Prompts are not kept, so one stands in. Pure."""
+"""curl command that reproduces a request. A placeholder stands in for the prompt. Pure."""
 
 import json
 
@@ -8,7 +8,7 @@ _PROMPT = "Your prompt"
 
 
 def curl_of(*, api_url: str, surface: str, model: str, stage: str, is_stream: bool) -> str:
-    """`api_url` ends in /v1. Ready to run once CODEXFLOW_API_KEY is set and the prompt is filled in."""
+    """Command for the terminal, once CODEXFLOW_API_KEY is set and the prompt filled in. `api_url` ends in /v1."""
     surface = surface if surface in BODIES else "chat"
     sent = {"model": model, **BODIES[surface], **({"stream": True} if is_stream else {})}
     lines = [
@@ -17,7 +17,7 @@ def curl_of(*, api_url: str, surface: str, model: str, stage: str, is_stream: bo
         '-H "Content-Type: application/json"',
     ]
     if stage != "direct":
-        # The stage it had, whatever inference would say today; without one the model alone decides.
+        # The stage that it had, not the one that inference would choose today.
         lines.append(f"-H {_quoted(f'X-CFX-Stage: {stage}')}")
     return " \\\n  ".join([*lines, f"-d {_quoted(json.dumps(sent, ensure_ascii=False))}"])
 

@@ -1,4 +1,4 @@
-"""Filters of the request log, as the URL has them."""
+"""Form of the request log's filters, read from the URL."""
 
 import re
 from collections.abc import Sequence
@@ -6,15 +6,20 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django import forms
+from django.http import QueryDict
 from django.utils.translation import gettext_lazy as _
 
+from accounts.tenancy import Tenant
+from codexflow.catalogue import directory
 from codexflow.catalogue.schema import ALL_STAGES
 from codexflow.lib.ids import parse_id
+from keys.selectors import key_names_of
 from logs.requests.selectors import Filters
 from logs.usage.periods import RANGES
 
 _ID = re.compile(r"[0-9a-fA-F-]{1,36}")
 DEFAULT_RANGE = "7d"
+MAX_MEMBERS = 500
 STATUSES = [
     ("", _("Any status")),
     ("ok", _("Succeeded")),
@@ -34,7 +39,7 @@ Choices = Sequence[tuple[str, str]]
 
 
 class LogFilterForm(forms.Form):
-    """Every filter is optional; what makes no sense is left out rather than refused."""
+    """Filters, all optional. An invalid one is left out, not refused."""
 
     id = forms.CharField(label=_("Request id"), required=False, max_length=36, strip=True)
     status = forms.ChoiceField(label=_("Status"), required=False, choices=STATUSES)
@@ -66,22 +71,22 @@ class LogFilterForm(forms.Form):
 
     @property
     def chosen(self) -> dict[str, str]:
-        """The filters that are set, for links."""
+        """Filters that are set, for links."""
         self.is_valid()
         return {name: str(value) for name, value in self.cleaned_data.items() if value}
 
     @property
     def named(self) -> list[tuple[str, str]]:
-        """The filters that are set, as people read them: what it is and which."""
-        found = []
+        """Labels and values of the filters that are set, for display."""
+        labels = []
         for name, value in {"range": DEFAULT_RANGE, **self.chosen}.items():
             field = self.fields[name]
             choices: dict[Any, Any] = dict(getattr(field, "choices", ()))
-            found.append((str(field.label), str(choices.get(value, value))))
-        return found
+            labels.append((str(field.label), str(choices.get(value, value))))
+        return labels
 
     def filters(self, now: datetime, *, retention_days: int) -> Filters:
-        """What the form says, no further back than the plan keeps."""
+        """Filters of the form, no further back than the plan's retention."""
         chosen = self.chosen
         days = min(RANGES[chosen.get("range", DEFAULT_RANGE)], retention_days)
         return Filters(
@@ -94,3 +99,15 @@ class LogFilterForm(forms.Form):
             user_id=int(chosen["member"]) if "member" in chosen else None,
             id_prefix=chosen.get("id", ""),
         )
+
+
+def filter_form(tenant: Tenant, query: QueryDict) -> LogFilterForm:
+    """The log's filters, with the organization's own models, keys and members to choose from."""
+    names = key_names_of(tenant.organization)
+    members = tenant.organization.memberships.select_related("user").order_by("user__email")[:MAX_MEMBERS]
+    return LogFilterForm(
+        query,
+        models=sorted(directory.current().prices),
+        keys=[(str(pk), name) for pk, name in names.items()],
+        members=[(str(each.user_id), each.user.name or each.user.email) for each in members],
+    )

@@ -1,4 +1,4 @@
-"""What callers of the management API may ask of the log: filters, checked."""
+"""Query parameters of the request log in the management API."""
 
 from datetime import UTC, timedelta
 from typing import Any
@@ -6,18 +6,18 @@ from typing import Any
 from rest_framework import serializers
 
 from accounts.models import Organization
-from billing.selectors import account_of
+from billing.selectors import retention_days_of
 from codexflow.lib.clock import now
 from codexflow.lib.errors import BadRequest
 from logs.models import RequestLog
+from logs.pipeline.retention import kept_since
 from logs.requests.selectors import Filters
-from logs.usage.periods import kept_since
 
 DEFAULT_DAYS = 7
 
 
 class FilterQuery(serializers.Serializer[Any]):
-    """Which requests are meant. Times are ISO 8601; without a zone they are UTC."""
+    """Filters of requests. Times are ISO 8601; without a zone they are UTC."""
 
     start = serializers.DateTimeField(
         required=False, default_timezone=UTC, help_text="Default: seven days before the end."
@@ -29,17 +29,17 @@ class FilterQuery(serializers.Serializer[Any]):
     error_code = serializers.CharField(required=False, max_length=100)
     key = serializers.UUIDField(required=False)
     user = serializers.IntegerField(
-        required=False, min_value=1, max_value=2**63 - 1, help_text="`user_id` of whoever made the key."
+        required=False, min_value=1, max_value=2**63 - 1, help_text="`user_id` of the key's creator."
     )
     surface = serializers.CharField(required=False, max_length=40, help_text="chat, messages, responses, …")
     stream = serializers.BooleanField(required=False, allow_null=True, default=None)
     source = serializers.ChoiceField(RequestLog.Source.choices, required=False)  # type: ignore[assignment] # a field
-    id = serializers.RegexField(r"^[0-9a-fA-F-]{1,36}$", required=False, help_text="How the request id begins.")
+    id = serializers.RegexField(r"^[0-9a-fA-F-]{1,36}$", required=False, help_text="Beginning of the request id.")
 
     def filters(self, organization: Organization) -> Filters:
-        """What was asked for, no further back than the organization's plan shows. Raises BadRequest."""
+        """Return the filters, no further back than the plan's retention. Raises BadRequest."""
         wanted = self.validated_data
-        oldest = kept_since(now(), account_of(organization).plan.log_retention_days)
+        oldest = kept_since(now(), retention_days_of(organization))
         # Nothing is newer, and the calendar has an end.
         end = min(wanted.get("end", now() + timedelta(minutes=1)), now() + timedelta(days=1))
         start = wanted.get("start", max(end, oldest) - timedelta(days=DEFAULT_DAYS))

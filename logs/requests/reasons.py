@@ -1,4 +1,4 @@
-"""Why a request went the way it did, in words."""
+"""Labels of stage reasons."""
 
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
@@ -32,6 +32,6 @@ LABELS: dict[str, Promise] = {
 }
 
 
-def in_words(reason: str) -> str:
-    """A stage reason in the reader's language; an unknown one as it is."""
+def label_of(reason: str) -> str:
+    """Label of a stage reason in the reader's language; an unknown reason as it is."""
     return str(LABELS.get(reason, reason))

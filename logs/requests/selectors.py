@@ -1,5 +1,6 @@
-"""Reading requests. Every function takes the tenant first."""
+"""Selectors of requests. Every function takes the tenant first."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -13,10 +14,23 @@ from codexflow.lib.clock import now
 from codexflow.lib.ids import uuid7_floor
 from logs.models import RequestLog, UpstreamAttempt, UsageHourly
 from logs.pipeline.events import BadEvent
+from logs.pipeline.retention import kept_since
 from logs.pipeline.rows import rates_of, usage_of
 from logs.pipeline.settlement import intent_of
 from logs.requests.charge import Charge, charge_of
-from logs.usage.periods import kept_since
+
+
+@dataclass(frozen=True, slots=True)
+class NamedRequest:
+    """A request with the name of its key."""
+
+    request: RequestLog
+    key_name: str
+
+
+def with_key_names(rows: Iterable[RequestLog], names: Mapping[UUID, str]) -> list[NamedRequest]:
+    """Join requests with the names of their keys; without a key, or with a deleted one, the name is empty."""
+    return [NamedRequest(row, names.get(row.key_id, "") if row.key_id else "") for row in rows]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,14 +42,14 @@ class RequestDetail:
 
     @property
     def charge(self) -> Charge:
-        """Why it cost what it did."""
+        """Charge of the request, by class of tokens."""
         return charge_of(usage_of(self.row), rates_of(self.row))
 
 
 def request_of(organization_id: UUID, request_id: UUID, *, retention_days: int) -> RequestDetail | None:
     """One request of the organization.
 
-    None when there is none, it is somebody else's, or it began longer ago than the plan shows, as in lists.
+    None when there is none, it is another organization's, or it began before the plan's retention, as in lists.
     """
     row = RequestLog.objects.filter(request_id=request_id, organization_id=organization_id).first()
     if row is None or row.request_id < uuid7_floor(kept_since(now(), retention_days)):
@@ -45,7 +59,7 @@ def request_of(organization_id: UUID, request_id: UUID, *, retention_days: int) 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filters:
-    """Which requests are meant. Empty means any."""
+    """Filters of requests. Empty means any."""
 
     start: datetime
     end: datetime
@@ -59,22 +73,22 @@ class Filters:
     error_code: str = ""
     source: str = ""
     is_stream: bool | None = None
-    # The first characters of a request id.
+    # First characters of the request id.
     id_prefix: str = ""
 
     @property
-    def is_of_failures(self) -> bool:
-        """Whether nothing that succeeded can match."""
+    def matches_only_failures(self) -> bool:
+        """True when no successful request can match."""
         return bool(self.error_code) or self.status == "errors" or (self.status.isdecimal() and int(self.status) >= 400)
 
 
 def requests_of(organization_id: UUID, filters: Filters, *, before: UUID | None, limit: int) -> list[RequestLog]:
-    """The newest requests older than `before`, newest first."""
+    """Return the newest requests older than `before`, newest first."""
     return list(requests_before(organization_id, filters, before=before)[:limit])
 
 
 def requests_before(organization_id: UUID, filters: Filters, *, before: UUID | None) -> QuerySet[RequestLog]:
-    """All requests older than `before`, newest first. Bounded on both sides, so that few partitions are read."""
+    """Query all requests older than `before`, newest first. Bounded on both sides, so that few partitions are read."""
     low, high = uuid7_floor(filters.start), uuid7_floor(max(filters.end, filters.start))
     if filters.id_prefix:
         first, last = id_range(filters.id_prefix)
@@ -91,7 +105,7 @@ def requests_before(organization_id: UUID, filters: Filters, *, before: UUID | N
     }
     rows = rows.filter(**exact)
     if filters.error_code:
-        rows = rows.filter(status__gte=400)  # follows from it, and there is an index of failures
+        rows = rows.filter(status__gte=400)  # implied, and there is an index of failures
     if filters.status == "ok":
         rows = rows.filter(status__lt=400)
     elif filters.status == "errors":
@@ -102,13 +116,13 @@ def requests_before(organization_id: UUID, filters: Filters, *, before: UUID | N
 
 
 def id_range(prefix: str) -> tuple[UUID, UUID]:
-    """The smallest and the largest id that begin with `prefix`: hexadecimal digits, with or without hyphens."""
+    """Smallest and largest id that begin with `prefix`: hexadecimal digits, with or without hyphens."""
     digits = prefix.replace("-", "")[:32]
     return UUID(digits.ljust(32, "0")), UUID(digits.ljust(32, "f"))
 
 
-def is_on_its_way(redis: "Redis", prefix: str, organization_id: UUID, request_id: UUID) -> bool:
-    """Whether the organization's request is running, or settled but not yet drained."""
+def is_pending(redis: "Redis", prefix: str, organization_id: UUID, request_id: UUID) -> bool:
+    """Return whether the organization's request is running, or settled but not yet drained."""
     if is_settled_lately(redis, prefix, organization_id, request_id):
         return True
     stored = intent_in(redis, prefix, organization_id, request_id)
@@ -122,20 +136,20 @@ def is_on_its_way(redis: "Redis", prefix: str, organization_id: UUID, request_id
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """How many requests filters match, by the rollups; `is_upper` when there may be fewer."""
+    """Number of requests that filters match, by the rollups; `is_upper` when there may be fewer."""
 
     rows: int
     is_upper: bool
 
 
 def estimate_of(organization_id: UUID, filters: Filters) -> Estimate:
-    """About how many requests there are, without counting them: hours at either end are taken whole."""
+    """Estimate the number of requests from hourly rollups, whole hours at either end."""
     known = {name: value for name in ("stage", "model", "key_id", "user_id") if (value := getattr(filters, name))}
     sums = UsageHourly.objects.filter(
         organization_id=organization_id, hour__gte=filters.start, hour__lte=filters.end, **known
     ).aggregate(requests=Coalesce(Sum("requests"), 0), errors=Coalesce(Sum("errors"), 0))
     requests, errors = int(sums["requests"]), int(sums["errors"])
-    rows = errors if filters.is_of_failures else requests - errors if filters.status else requests
+    rows = errors if filters.matches_only_failures else requests - errors if filters.status else requests
     others = (filters.surface, filters.error_code, filters.source, filters.id_prefix)
     is_upper = any(others) or filters.is_stream is not None or filters.status not in ("", "ok", "errors")
     return Estimate(rows, is_upper)

@@ -1,8 +1,7 @@
-"""What the management API says of a request."""
+"""Requests as the management API returns them."""
 
 from typing import Any
 
-from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
@@ -13,7 +12,6 @@ from logs.models import RequestLog, UpstreamAttempt
 from logs.requests import reasons
 from logs.requests.charge import Charge, Line
 from logs.requests.selectors import RequestDetail
-from logs.usage.series import Cell
 
 
 class TokensSerializer(serializers.Serializer[RequestLog]):
@@ -35,7 +33,7 @@ class TokensSerializer(serializers.Serializer[RequestLog]):
 
 
 class CostSerializer(serializers.Serializer[RequestLog]):
-    """What the request cost: integer nano-USD, and the same in USD for reading."""
+    """Cost of the request: integer nano-USD, and the same in USD for display."""
 
     nanos = serializers.IntegerField(source="cost_nanos")
     usd = serializers.SerializerMethodField()
@@ -67,7 +65,7 @@ class ChargeLineSerializer(serializers.Serializer[Line]):
 
 
 class ChargeSerializer(serializers.Serializer[Charge]):
-    """Why the request cost what it did."""
+    """Charge of the request, explained."""
 
     lines = ChargeLineSerializer(many=True)
     margin_bp = serializers.IntegerField(help_text="The plan's margin in basis points.")
@@ -76,7 +74,7 @@ class ChargeSerializer(serializers.Serializer[Charge]):
 
 
 class LedgerLineSerializer(serializers.Serializer[Any]):
-    """A step of the money's way. `amount_nanos` is negative for a charge; a hold moves nothing, it only sets aside."""
+    """One ledger entry. `amount_nanos` is negative for a charge; a hold moves nothing, it only sets money aside."""
 
     kind = serializers.ChoiceField(["hold", "settle", "adjustment", "refund"])
     amount_nanos = serializers.IntegerField()
@@ -87,13 +85,13 @@ class LedgerLineSerializer(serializers.Serializer[Any]):
 
 
 class RequestContentSerializer(serializers.Serializer[Texts]):
-    """Prompt and answer as they went over the wire; a streamed answer is its events."""
+    """Prompt and response (`answer`) as they went over the wire; a streamed response is its events."""
 
     request_id = serializers.UUIDField()
     request = serializers.CharField(help_text="The body of the request, as text.")
-    answer = serializers.CharField(help_text="Empty when there was none.")
+    answer = serializers.CharField(source="response", help_text="Empty when there was none.")
     is_request_cut = serializers.BooleanField(help_text="The end is missing: at most 256 KB of each are kept.")
-    is_answer_cut = serializers.BooleanField()
+    is_answer_cut = serializers.BooleanField(source="is_response_cut")
     kept_until = serializers.DateTimeField()
 
 
@@ -128,11 +126,11 @@ class RequestSerializer(serializers.Serializer[RequestDetail]):
     ledger = serializers.SerializerMethodField()
 
     def get_stage_reason_text(self, detail: RequestDetail) -> str:
-        return reasons.in_words(detail.row.stage_reason)
+        return reasons.label_of(detail.row.stage_reason)
 
     @extend_schema_field(LedgerLineSerializer(many=True))
     def get_ledger(self, detail: RequestDetail) -> list[dict[str, Any]]:
-        """The hold was never a line of the ledger; it stands first because the story begins with it."""
+        """Ledger entries of the request. The hold comes first, though the ledger has no entry for it."""
         row = detail.row
         hold = {
             "kind": "hold",
@@ -158,7 +156,7 @@ class RequestSerializer(serializers.Serializer[RequestDetail]):
 
 
 class PendingRequestSerializer(serializers.Serializer[Any]):
-    """A request that runs, or whose row is still on its way."""
+    """A request that is running, or not stored yet."""
 
     id = serializers.UUIDField()
     state = serializers.ChoiceField(["pending"])
@@ -190,85 +188,7 @@ class RequestRowSerializer(serializers.Serializer[Any]):
 
 
 class RequestPageSerializer(serializers.Serializer[Any]):
-    """A page of requests. `next` is the `before` of the page that follows; null at the end."""
+    """A page of requests. `next` is the `before` of the next page; null at the end."""
 
     data = RequestRowSerializer(many=True)  # type: ignore[assignment] # a field that is named so
     next = serializers.CharField(allow_null=True)
-
-
-class QuantilesSerializer(serializers.Serializer[Any]):
-    """Milliseconds, within 5 %; null where nothing was measured."""
-
-    p50 = serializers.FloatField(allow_null=True)
-    p95 = serializers.FloatField(allow_null=True)
-    p99 = serializers.FloatField(allow_null=True)
-
-
-class UsageSumsSerializer(serializers.Serializer[Any]):
-    """What is added up."""
-
-    requests = serializers.IntegerField(source="sums.requests")
-    errors = serializers.IntegerField(source="sums.errors")  # type: ignore[assignment] # a field that is named so
-    disconnects = serializers.IntegerField(source="sums.disconnects")
-    prompt_tokens = serializers.IntegerField(source="sums.prompt_tokens")
-    cached_tokens = serializers.IntegerField(source="sums.cached_tokens")
-    completion_tokens = serializers.IntegerField(source="sums.completion_tokens")
-    reasoning_tokens = serializers.IntegerField(source="sums.reasoning_tokens")
-    cost_nanos = serializers.IntegerField(source="sums.cost_nanos")
-    latency_ms = QuantilesSerializer()
-    ttft_ms = QuantilesSerializer()
-
-
-class UsageCellSerializer(UsageSumsSerializer):
-    """The sums of one hour, day or month, of everything or of one group."""
-
-    start = serializers.SerializerMethodField()
-    day = serializers.DateField(source="bucket.day", help_text="The zone's calendar day on which the bucket begins.")
-    group = serializers.CharField(allow_null=True)
-
-    @extend_schema_field(OpenApiTypes.DATETIME)
-    def get_start(self, cell: Cell) -> str:
-        """With the offset that the asked zone has then; the framework would write it in the reader's own zone."""
-        return cell.bucket.start.isoformat()
-
-
-class UsagePageSerializer(serializers.Serializer[Any]):
-    """Sums over time, oldest first, and all of them together."""
-
-    interval = serializers.CharField()
-    tz = serializers.CharField()
-    start = serializers.DateField()
-    end = serializers.DateField()
-    group_by = serializers.CharField()
-    data = UsageCellSerializer(many=True)  # type: ignore[assignment] # a field that is named so
-    total = UsageSumsSerializer()
-
-
-class ReconciliationTotalsSerializer(serializers.Serializer[Any]):
-    """Drifts are LiteLLM's sum less ours, over what both have; in sums differences of different signs do not cancel."""
-
-    matched = serializers.IntegerField()
-    missing_here = serializers.IntegerField()
-    missing_there = serializers.IntegerField()
-    past_gateway = serializers.IntegerField()
-    differing = serializers.IntegerField()
-    token_drift = serializers.IntegerField()
-    cost_drift_nanos = serializers.IntegerField()
-
-
-class DayModelSerializer(ReconciliationTotalsSerializer):
-    """A day and a model."""
-
-    day = serializers.DateField()
-    model = serializers.CharField()
-    expected_cost_nanos = serializers.IntegerField()
-    told_cost_nanos = serializers.IntegerField(source="reported_cost_nanos")
-    missing_cost_nanos = serializers.IntegerField()
-    is_clean = serializers.BooleanField()
-
-
-class ReconciliationSerializer(serializers.Serializer[Any]):
-    """By day and model, and in all."""
-
-    data = DayModelSerializer(many=True)  # type: ignore[assignment] # a field that is named so
-    totals = ReconciliationTotalsSerializer()

@@ -1,12 +1,12 @@
-"""What people say the stage of a request should have been."""
+"""Stage verdicts: users' feedback on the stage of a request."""
 
 from accounts.models import Organization, User
 from codexflow.lib.clock import now
 from logs.models import RequestLog, StageVerdict
 
 
-def judge_stage(organization: Organization, row: RequestLog, *, right_stage: str, by: User) -> StageVerdict | None:
-    """Keep what the stage should have been, in place of what was said before; the told stage takes it back (None)."""
+def set_verdict(organization: Organization, row: RequestLog, *, right_stage: str, by: User) -> StageVerdict | None:
+    """Store the right stage of a request, replacing an earlier verdict; the stage it had deletes the verdict (None)."""
     if right_stage == row.stage:
         StageVerdict.objects.filter(organization=organization, request_id=row.request_id).delete()
         return None
@@ -27,5 +27,5 @@ def judge_stage(organization: Organization, row: RequestLog, *, right_stage: str
 
 
 def verdict_of(organization: Organization, row: RequestLog) -> StageVerdict | None:
-    """What was said of a request; None when nobody did."""
+    """Verdict on a request; None when there is none."""
     return StageVerdict.objects.filter(organization=organization, request_id=row.request_id).first()

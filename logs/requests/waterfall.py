@@ -1,15 +1,15 @@
-"""Attempts of one request as bars over its time. Pure: values in, per mille of the width out."""
+"""Waterfall of a request's attempts: bars over its time, in per mille of the width. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 FULL = 1000
-LEAST = 6  # so that a very short attempt can be seen
+MIN_WIDTH = 6  # so that a very short attempt is visible
 
 
 class AttemptLike(Protocol):
-    """What a bar needs to know of an attempt."""
+    """Fields of an attempt that a bar shows."""
 
     n: int
     model: str
@@ -22,7 +22,7 @@ class AttemptLike(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One attempt: where its bar begins, how long it is, and how much of it was waiting for the first byte."""
+    """Bar of one attempt: its position, its width, and the part before the first byte."""
 
     n: int
     model: str
@@ -40,18 +40,18 @@ class Bar:
 
 
 def bars(attempts: Sequence[AttemptLike], latency_ms: int) -> list[Bar]:
-    """A bar for each attempt, on one scale."""
+    """Return a bar for each attempt, all on one scale."""
     span = max([latency_ms, 1, *(each.started_offset_ms + each.duration_ms for each in attempts)])
 
     def scaled(ms: int) -> int:
         return ms * FULL // span
 
-    found = []
+    result = []
     for each in attempts:
-        width = max(LEAST, scaled(each.duration_ms))
+        width = max(MIN_WIDTH, scaled(each.duration_ms))
         x = min(scaled(each.started_offset_ms), FULL - width)
         wait = 0 if each.first_byte_ms is None else min(width, scaled(each.first_byte_ms))
-        found.append(
+        result.append(
             Bar(each.n, each.model, each.status, each.error_code, each.duration_ms, each.first_byte_ms, x, width, wait)
         )
-    return found
+    return result

@@ -1,9 +1,8 @@
 """The live tail: new requests of one organization over a WebSocket, as the drain commits them.
 
-Two things run for each client. Messages of the channel layer are taken at once and kept in a queue of a few rows, so
-nothing piles up behind a slow client; what had to make room is counted. One task alone writes to the client, once a
-second at most. Whether the client may still watch is asked again at every heartbeat. The database is met on threads:
-the gateway shares this event loop.
+Two things run for each client. Messages of the channel layer go at once into a queue of a few rows, so nothing piles up
+behind a slow client; the rows that it drops are counted. One task alone writes to the client, at most once a second.
+Access is checked again at every heartbeat. Database queries run on threads: the gateway shares this event loop.
 """
 
 import asyncio
@@ -24,7 +23,7 @@ from typing_extensions import override
 
 from accounts.models import Organization
 from accounts.selectors import membership_of
-from billing.selectors import account_of
+from billing.selectors import retention_days_of
 from codexflow.lib.clock import monotonic_s, now
 from codexflow.lib.db import in_database
 from codexflow.lib.envelope import envelope
@@ -36,40 +35,41 @@ from codexflow.lib.session import user_of_session
 from logs.models import RequestLog
 from logs.requests.selectors import Filters, requests_before
 from logs.requests.serializers import RequestRowSerializer
-from logs.tail.publisher import group_of, listen
-from logs.tail.rows import ROWS_PER_S, BadWish, Row, Waiting, Wish, wish_in, wish_of
+from logs.tail.publisher import group_of, mark_watched
+from logs.tail.rows import ROWS_PER_S, InvalidFilter, Row, RowQueue, TailFilter, filter_from_query, parse_filter
 
 logger = logging.getLogger(__name__)
 
-PAUSE_S = 1.0
+SEND_INTERVAL_S = 1.0
 MAX_CLIENTS = 500  # of one process
-MAX_OF_ONE = 25  # or one person could keep all others out
-MAX_WISHES = 60  # between two heartbeats
-# What a client that comes back is told of the time it was away.
+MAX_CLIENTS_PER_USER = 25  # or one person could keep all others out
+MAX_FILTER_CHANGES = 60  # between two heartbeats
+# Rows that a reconnecting client gets of the time it was away, and how many are read to find them.
 MAX_RESUMED = 200
+MAX_SCANNED = 2000
 # A request that began so long before another may end after it.
-LONGEST = timedelta(minutes=15)
-LOOKED_AT = 2000
+MAX_DURATION = timedelta(minutes=15)
 
-BAD_WISH, GONE = 4400, 4404
-TOO_MUCH, TRY_LATER = 1008, 1013
+# WebSocket close codes: two of ours, and two of RFC 6455's registry.
+INVALID_FILTER, NOT_FOUND = 4400, 4404
+POLICY_VIOLATION, TRY_AGAIN_LATER = 1008, 1013
 
 
 @dataclass(frozen=True, slots=True)
-class Resumed:
-    """What came while a client was away, oldest first. `has_more`: there was more than is told."""
+class MissedRows:
+    """Rows of the time that a client was away, oldest first. `has_more`: there were more than these."""
 
     rows: list[Row]
     has_more: bool
 
 
 class LiveTail(AsyncWebsocketConsumer):  # type: ignore[misc] # channels has no types
-    """`/ws/o/<slug>/logs/`. For whoever is not a member it does not exist: refused before it is accepted."""
+    """`/ws/o/<slug>/logs/`. Non-members get a 404 before the upgrade, as for an organization that does not exist."""
 
-    # How many each person has.
+    # Connections by user, of this process.
     clients: ClassVar[Counter[int]] = Counter()
-    # One looks back at a time: the gateway waits for the same few threads when it meets a key.
-    looking_back: ClassVar[asyncio.Semaphore] = asyncio.Semaphore(1)
+    # One query for missed rows at a time: the gateway needs the same few threads to look up a key.
+    resuming: ClassVar[asyncio.Semaphore] = asyncio.Semaphore(1)
 
     @override
     async def connect(self) -> None:
@@ -80,123 +80,123 @@ class LiveTail(AsyncWebsocketConsumer):  # type: ignore[misc] # channels has no 
             return
         self.organization_id = organization_id
         await self.accept()
-        self.person: int = self.scope["user"].pk
-        if self.clients.total() >= MAX_CLIENTS or self.clients[self.person] >= MAX_OF_ONE:
-            await self.close(code=TRY_LATER)
+        self.user_id: int = self.scope["user"].pk
+        if self.clients.total() >= MAX_CLIENTS or self.clients[self.user_id] >= MAX_CLIENTS_PER_USER:
+            await self.close(code=TRY_AGAIN_LATER)
             return
         try:
-            self.wish: Wish = wish_in(dict(parse_qsl(self.scope["query_string"].decode("latin-1"))))
-        except BadWish as exc:
-            await self.close(code=BAD_WISH, reason=str(exc)[:100])
+            self.filter: TailFilter = filter_from_query(dict(parse_qsl(self.scope["query_string"].decode("latin-1"))))
+        except InvalidFilter as exc:
+            await self.close(code=INVALID_FILTER, reason=str(exc)[:100])
             return
-        self.waiting, self.something = Waiting(), asyncio.Event()
-        self.wished: Wish | None = self.wish
-        self.something.set()
-        self.wishes = 0
-        # Listening comes before looking back: nothing falls between the two, and what comes twice is known by its id.
+        self.queue, self.wake_up = RowQueue(), asyncio.Event()
+        self.unconfirmed: TailFilter | None = self.filter
+        self.wake_up.set()
+        self.filter_changes = 0
+        # Subscribe before reading missed rows: nothing falls between the two, and duplicates are known by their ids.
         await self.channel_layer.group_add(group_of(self.organization_id), self.channel_name)
-        self.clients[self.person] += 1
-        self.sender = asyncio.get_running_loop().create_task(self._send_while_it_goes())
+        self.clients[self.user_id] += 1
+        self.sender = asyncio.get_running_loop().create_task(self._send_or_close())
 
     @override
     async def disconnect(self, code: int) -> None:
         if self.sender is None:
             return
-        self.clients[self.person] -= 1
-        if not self.clients[self.person]:
-            del self.clients[self.person]
+        self.clients[self.user_id] -= 1
+        if not self.clients[self.user_id]:
+            del self.clients[self.user_id]
         self.sender.cancel()
         await asyncio.gather(self.sender, return_exceptions=True)
         await self.channel_layer.group_discard(group_of(self.organization_id), self.channel_name)
 
     @override
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
-        """A new wish replaces the one before. The writing task answers it: here nothing may wait for the client."""
+        """Replace the filter. The sending task confirms it: nothing may wait for the client here."""
         if self.sender is None:
             return
-        self.wishes += 1
-        if self.wishes > MAX_WISHES:
-            await self.close(code=TOO_MUCH)
+        self.filter_changes += 1
+        if self.filter_changes > MAX_FILTER_CHANGES:
+            await self.close(code=POLICY_VIOLATION)
             return
         try:
-            self.wish = wish_of(text_data or "")
-        except BadWish as exc:
-            await self.close(code=BAD_WISH, reason=str(exc)[:100])
+            self.filter = parse_filter(text_data or "")
+        except InvalidFilter as exc:
+            await self.close(code=INVALID_FILTER, reason=str(exc)[:100])
             return
-        self.waiting = Waiting()
-        self.wished = self.wish
-        self.something.set()
+        self.queue = RowQueue()
+        self.unconfirmed = self.filter
+        self.wake_up.set()
 
     async def tail_rows(self, message: dict[str, Any]) -> None:
-        """From the channel layer: what a batch of the drain brought."""
+        """Queue the rows of a message of the channel layer that match the filter."""
         if self.sender is None:
             return
         for row in message["rows"]:
-            if self.wish.wants(row):
-                self.waiting.put(row)
+            if self.filter.matches(row):
+                self.queue.put(row)
         if message["skipped"]:
-            self.waiting.skip(message["skipped"])
-        if self.waiting:
-            self.something.set()
+            self.queue.skip(message["skipped"])
+        if self.queue:
+            self.wake_up.set()
 
-    async def _send_while_it_goes(self) -> None:
-        """A client that nobody writes to any more must not believe that nothing happens."""
+    async def _send_or_close(self) -> None:
+        """Send until something fails, then close: an open but silent socket would look like a quiet log."""
         try:
-            await self._send_forever()
+            await self._send_until_closed()
         except OSError:
             return  # the client has left
         except Exception:
             logger.exception("live.failed")
-            await self.close(code=TRY_LATER)
+            await self.close(code=TRY_AGAIN_LATER)
 
-    async def _send_forever(self) -> None:
+    async def _send_until_closed(self) -> None:
         heartbeat_at_s = monotonic_s() + settings.ENV.live_heartbeat_s
-        told: frozenset[str] = frozenset()
+        resumed_ids: frozenset[str] = frozenset()
         while True:
             if monotonic_s() >= heartbeat_at_s:
                 if await self._organization() is None:
-                    await self.close(code=GONE)
+                    await self.close(code=NOT_FOUND)
                     return
                 heartbeat_at_s = monotonic_s() + settings.ENV.live_heartbeat_s
-                self.wishes = 0
-                await self._say(type="ping", at=now())
+                self.filter_changes = 0
+                await self._send(type="ping", at=now())
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(max(heartbeat_at_s - monotonic_s(), 0)):
-                    await self.something.wait()
-            self.something.clear()
-            if (wish := self.wished) is not None:
-                self.wished = None
-                told = await self._begin(wish)
-            rows, skipped = self.waiting.take()
-            rows = [row for row in rows if row["id"] not in told or row["revision"] > 1]
+                    await self.wake_up.wait()
+            self.wake_up.clear()
+            if (wanted := self.unconfirmed) is not None:
+                self.unconfirmed = None
+                resumed_ids = await self._confirm(wanted)
+            rows, skipped = self.queue.take()
+            rows = [row for row in rows if row["id"] not in resumed_ids or row["revision"] > 1]
             if rows or skipped:
-                await self._say(type="rows", rows=rows, skipped=skipped)
-                await asyncio.sleep(PAUSE_S)
+                await self._send(type="rows", rows=rows, skipped=skipped)
+                await asyncio.sleep(SEND_INTERVAL_S)
 
-    async def _begin(self, wish: Wish) -> frozenset[str]:
-        """Confirm a wish, and tell what came since the request it names. Returns the ids told."""
-        await self._say(type="ready", filter=wish, rows_per_s=ROWS_PER_S, heartbeat_s=settings.ENV.live_heartbeat_s)
-        if wish.after is None:
+    async def _confirm(self, wanted: TailFilter) -> frozenset[str]:
+        """Confirm a filter, and send the rows since the request that it names. Returns their ids."""
+        await self._send(type="ready", filter=wanted, rows_per_s=ROWS_PER_S, heartbeat_s=settings.ENV.live_heartbeat_s)
+        if wanted.after is None:
             return frozenset()
-        async with self.looking_back:
-            found = await in_database(since, self.organization_id, wish)
-        await self._say(type="rows", rows=found.rows, skipped=0, resumed=True, has_more=found.has_more)
-        return frozenset(row["id"] for row in found.rows)
+        async with self.resuming:
+            missed = await in_database(missed_rows, self.organization_id, wanted)
+        await self._send(type="rows", rows=missed.rows, skipped=0, resumed=True, has_more=missed.has_more)
+        return frozenset(row["id"] for row in missed.rows)
 
-    async def _say(self, **message: Any) -> None:
+    async def _send(self, **message: Any) -> None:
         await self.send(text_data=msgspec.json.encode(message).decode())
 
     async def _organization(self) -> UUID | None:
-        """The organization, as long as the client may watch it; says beside that somebody does."""
+        """Id of the organization while the client may watch it, else None. Marks it as watched for the publisher."""
         session = self.scope["session"].session_key
         user_id = self.scope["user"].pk
         if session is None or user_id is None:
             return None
-        return await in_database(watched, self.scope["url_route"]["kwargs"]["slug"], user_id, session)
+        return await in_database(watched_organization, self.scope["url_route"]["kwargs"]["slug"], user_id, session)
 
 
-class Nowhere(AsyncWebsocketConsumer):  # type: ignore[misc] # channels has no types
-    """Every other address."""
+class UnknownSocket(AsyncWebsocketConsumer):  # type: ignore[misc] # channels has no types
+    """Refuses every other address."""
 
     @override
     async def connect(self) -> None:
@@ -204,9 +204,9 @@ class Nowhere(AsyncWebsocketConsumer):  # type: ignore[misc] # channels has no t
 
 
 async def refuse(consumer: Any) -> None:
-    """404 instead of an upgrade, whatever the reason; a server that cannot say so closes with 4404."""
+    """Respond 404 instead of upgrading, whatever the reason; a server that cannot closes with 4404."""
     if "websocket.http.response" not in consumer.scope.get("extensions", {}):
-        await consumer.close(code=GONE)
+        await consumer.close(code=NOT_FOUND)
         return
     headers = [(b"content-type", b"application/json")]
     await consumer.base_send({"type": "websocket.http.response.start", "status": 404, "headers": headers})
@@ -215,8 +215,8 @@ async def refuse(consumer: Any) -> None:
     raise StopConsumer
 
 
-def watched(slug: str, user_id: int, session_key: str) -> UUID | None:
-    """The id of the organization, when the session still is one of a member's. Blocks: not for the event loop."""
+def watched_organization(slug: str, user_id: int, session_key: str) -> UUID | None:
+    """Id of the organization while the session is a member's; marks it as watched. Blocks: not for the event loop."""
     user = user_of_session(session_key)
     if user is None or user.pk != user_id:
         return None
@@ -224,39 +224,39 @@ def watched(slug: str, user_id: int, session_key: str) -> UUID | None:
     if membership is None:
         return None
     organization_id: UUID = membership.organization_id
-    listen(sync_client(settings.ENV.redis_url), settings.ENV.redis_prefix, organization_id)
+    mark_watched(sync_client(settings.ENV.redis_url), settings.ENV.redis_prefix, organization_id)
     return organization_id
 
 
-def since(organization_id: UUID, wish: Wish) -> Resumed:
-    """Requests that ended after the one named, oldest first. Blocks: not for the event loop.
+def missed_rows(organization_id: UUID, wanted: TailFilter) -> MissedRows:
+    """Requests that ended after `wanted.after`, oldest first. Blocks: not for the event loop.
 
-    Those that began earlier and ended later are among them. Two that ended almost together may come twice: a client
-    knows them by their ids.
+    Includes those that began earlier and ended later. Two that ended almost together may come twice: a client knows
+    them by their ids.
     """
-    assert wish.after is not None  # noqa: S101 - asked by the caller
-    known = RequestLog.objects.filter(organization_id=organization_id, request_id=wish.after).first()
-    # A client may name any id; what is older than the plan shows is not told here either.
-    kept_days = account_of(Organization.objects.get(pk=organization_id)).plan.log_retention_days
+    assert wanted.after is not None  # noqa: S101 - checked by the caller
+    known = RequestLog.objects.filter(organization_id=organization_id, request_id=wanted.after).first()
+    # A client may name any id; the plan's retention bounds this list, too.
+    kept_days = retention_days_of(Organization.objects.get(pk=organization_id))
     oldest, newest = now() - timedelta(days=kept_days), now()
-    named = min(max(wish.after, uuid7_floor(oldest)), uuid7_floor(newest))
+    named = min(max(wanted.after, uuid7_floor(oldest)), uuid7_floor(newest))
     begun = max(known.started_at, oldest) if known else started_at(named)
     ended = begun + timedelta(milliseconds=known.latency_ms if known else 0)
     filters = Filters(
-        start=max(begun - LONGEST, oldest),
+        start=max(begun - MAX_DURATION, oldest),
         end=now() + timedelta(minutes=1),
-        stage=wish.stage,
-        model=wish.model,
-        status=wish.status,
-        key_id=wish.key,
-        user_id=wish.user,
-        id_prefix=wish.id,
+        stage=wanted.stage,
+        model=wanted.model,
+        status=wanted.status,
+        key_id=wanted.key,
+        user_id=wanted.user,
+        id_prefix=wanted.id,
     )
     found = [
         row
-        for row in requests_before(organization_id, filters, before=None)[:LOOKED_AT]
-        if row.request_id != wish.after and row.started_at + timedelta(milliseconds=row.latency_ms) >= ended
+        for row in requests_before(organization_id, filters, before=None)[:MAX_SCANNED]
+        if row.request_id != wanted.after and row.started_at + timedelta(milliseconds=row.latency_ms) >= ended
     ]
     shown = found[:MAX_RESUMED][::-1]
     rows = msgspec.json.decode(msgspec.json.encode(list(RequestRowSerializer(shown, many=True).data)))
-    return Resumed(rows, has_more=len(found) > MAX_RESUMED)
+    return MissedRows(rows, has_more=len(found) > MAX_RESUMED)

@@ -1,4 +1,4 @@
-"""What a live tail shows of the requests that arrive: filters, rows, and how many of them a second. Pure."""
+"""Filters, rows and the bounded queue of the live tail. Pure."""
 
 from collections import deque
 from collections.abc import Mapping
@@ -11,20 +11,20 @@ from msgspec import Meta, Struct
 
 from codexflow.lib.money import format_usd
 from logs.pipeline.events import UsageEvent, is_estimated
-from logs.pipeline.rollups import NOBODY
+from logs.pipeline.rollups import NO_KEY
 
-# A screen shows no more, and nobody reads faster.
+# Rows a second that a client gets: a screen shows no more, and people read no faster.
 ROWS_PER_S = 20
 
 Row = dict[str, Any]
 
 
-class BadWish(ValueError):
-    """The message is not one that a tail understands; the text says why."""
+class InvalidFilter(ValueError):
+    """The message or the query is not a filter; the text says why."""
 
 
-class Wish(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a client wants to see. Empty means any; `after` also asks for what came since that request."""
+class TailFilter(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Filter of one client. Empty means any; `after` also asks for the requests that ended since that one."""
 
     type: Annotated[str, Meta(pattern="^filter$")] = "filter"
     stage: Annotated[str, Meta(max_length=20)] = ""
@@ -32,50 +32,50 @@ class Wish(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     status: Annotated[str, Meta(pattern=r"^(|ok|errors|[1-5][0-9][0-9])$")] = ""
     key: UUID | None = None
     user: Annotated[int, Meta(ge=1, le=2**63 - 1)] | None = None
-    # How the request id begins.
+    # First characters of the request id.
     id: Annotated[str, Meta(pattern="^[0-9a-fA-F-]{0,36}$")] = ""
     after: UUID | None = None
 
-    def wants(self, row: Row) -> bool:
+    def matches(self, row: Row) -> bool:
         return (
             (not self.stage or row["stage"] == self.stage)
             and (not self.model or row["model"] == self.model)
             and (self.key is None or row["key_id"] == str(self.key))
             and (self.user is None or row["user_id"] == self.user)
             and (not self.id or row["id"].replace("-", "").startswith(self.id.replace("-", "").lower()))
-            and self._wants_status(row["status"])
+            and self._matches_status(row["status"])
         )
 
-    def _wants_status(self, status: int) -> bool:
+    def _matches_status(self, status: int) -> bool:
         if self.status in ("ok", "errors"):
             return (status < 400) == (self.status == "ok")
         return not self.status or status == int(self.status)
 
 
-def wish_of(text: str) -> Wish:
-    """A client's message. Raises BadWish."""
+def parse_filter(text: str) -> TailFilter:
+    """Parse a client's message. Raises InvalidFilter."""
     try:
-        return msgspec.json.decode(text, type=Wish)
+        return msgspec.json.decode(text, type=TailFilter)
     except (msgspec.MsgspecError, RecursionError) as exc:
-        raise BadWish(str(exc)) from exc
+        raise InvalidFilter(str(exc)) from exc
 
 
-def wish_in(query: Mapping[str, str]) -> Wish:
-    """The same out of the address. Raises BadWish."""
+def filter_from_query(query: Mapping[str, str]) -> TailFilter:
+    """Parse the query of the socket's address. Raises InvalidFilter."""
     try:
-        return msgspec.convert(dict(query), Wish, strict=False)
+        return msgspec.convert(dict(query), TailFilter, strict=False)
     except msgspec.ValidationError as exc:
-        raise BadWish(str(exc)) from exc
+        raise InvalidFilter(str(exc)) from exc
 
 
 def row_of(event: UsageEvent) -> Row:
-    """A new request as the list of requests shows it, in values that every format carries."""
+    """Row of a new request, as the list of requests has it, in values that JSON carries."""
     usage = event.usage
     return {
         "id": str(event.request_id),
         "started_at": datetime.fromtimestamp(event.started_ms / 1000, UTC).isoformat().replace("+00:00", "Z"),
         "surface": event.surface,
-        "key_id": str(event.key_id) if event.key_id != NOBODY else None,
+        "key_id": str(event.key_id) if event.key_id != NO_KEY else None,
         "user_id": event.user_id,
         "stage": event.stage,
         "stage_reason": event.stage_reason,
@@ -107,8 +107,8 @@ def row_of(event: UsageEvent) -> Row:
     }
 
 
-class Waiting:
-    """Rows on their way to one client: the newest few; what had to make room is only counted."""
+class RowQueue:
+    """Bounded queue of rows for one client: it holds the newest few and only counts those it drops."""
 
     __slots__ = ("_rows", "_skipped")
 
@@ -124,11 +124,11 @@ class Waiting:
         self._rows.append(row)
 
     def skip(self, count: int) -> None:
-        """Rows that were left out before they came here."""
+        """Count rows that were left out by the publisher."""
         self._skipped += count
 
     def take(self) -> tuple[list[Row], int]:
-        """Everything that waits, oldest first, and how many had to make room."""
+        """Empty the queue: its rows, oldest first, and how many were dropped since the last time."""
         taken = list(self._rows), self._skipped
         self._rows.clear()
         self._skipped = 0

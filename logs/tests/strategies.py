@@ -1,4 +1,4 @@
-"""Usage events and reports as Hypothesis makes them up: every field, within what PostgreSQL and the wire can hold."""
+"""Hypothesis strategies of usage events and reports: every field, within the limits of PostgreSQL and the wire."""
 
 from ipaddress import ip_address
 from typing import Any
@@ -10,7 +10,7 @@ from billing.tests.strategies import rates
 from codexflow.lib.ids import new_id
 from logs.pipeline.events import AttemptFact, UsageEvent
 from logs.pipeline.merge import ReportedUsage
-from logs.pipeline.rollups import NOBODY
+from logs.pipeline.rollups import NO_KEY
 
 # PostgreSQL's text has no NUL and no half surrogates; the gateway lets neither in.
 texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=40)
@@ -21,7 +21,7 @@ times_ms = st.integers(0, 4_000_000_000_000)
 addresses = st.ip_addresses().map(lambda address: str(ip_address(address)))
 EVENTS: dict[str, st.SearchStrategy[Any]] = {
     "organization_id": ids,
-    "key_id": st.just(NOBODY) | ids,
+    "key_id": st.just(NO_KEY) | ids,
     "user_id": st.none() | bigs,
     "day": st.integers(0, 40_000),
     "started_ms": times_ms,

@@ -1,4 +1,4 @@
-"""What the overview shows: sums of hourly rollups, in buckets of the reader's time zone."""
+"""Figures of the overview: sums of rollups in buckets of the user's time zone."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -19,16 +19,16 @@ from logs.usage.series import quantiles
 METRICS = ("cost", "requests", "tokens", "errors")
 # name in the URL -> column of the rollups
 GROUPS = {"model": "model", "stage": "stage", "key": "key_id", "member": "user_id"}
-# Further series are one, in grey: five colours are told apart, ten are not.
+# Further groups share one grey series: five colours can be distinguished, ten cannot.
 MAX_SERIES = 4
 OTHER = ""
-# How old the sums of days and hours that are over may be.
-KEPT_S = 120
+# Cache lifetime of the sums of past days and hours, which only corrections change.
+CACHE_TTL_S = 120
 
 
 @dataclass(slots=True)
 class Sums:
-    """What is added up."""
+    """Sums of usage."""
 
     cost_nanos: int = 0
     requests: int = 0
@@ -47,7 +47,7 @@ class Sums:
 
 @dataclass(slots=True)
 class Series:
-    """One line of the legend: a value for every bucket. `name` is empty for the rest of them."""
+    """One series: a value for every bucket. `name` is empty for the groups that share one."""
 
     name: str
     values: list[int] = field(default_factory=list)
@@ -59,7 +59,7 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """Sums by bucket and by group, of everything; and of one metric by both."""
+    """Sums by bucket and by group, and one metric by both."""
 
     period: Period
     totals: list[Sums]
@@ -76,7 +76,7 @@ class Chart:
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """Percentiles (ms; None where nothing was measured) of the period and of the one before, and p95 by bucket."""
+    """Percentiles of the period and of the one before, in ms (None where nothing was measured), and p95 by bucket."""
 
     latency: dict[str, float | None]
     ttft: dict[str, float | None]
@@ -85,37 +85,37 @@ class Latency:
 
 
 def has_usage(organization_id: UUID) -> bool:
-    """Whether anything was ever counted."""
+    """Return whether the organization has any usage."""
     return UsageHourly.objects.filter(organization_id=organization_id).exists()
 
 
 def chart_of(organization_id: UUID, period: Period, *, metric: str, group: str) -> Chart:
     """Sums by bucket and group. `group` is one of GROUPS; ids come as text.
 
-    What is over is read once for a while: only corrections still change it.
+    Past buckets are cached: only corrections still change them.
     """
     cells = _cells_by_hour if period.is_hourly else _cells_by_day
     fresh_from = _fresh_from(period)
     starts = [bucket.astimezone(UTC) for bucket in period.buckets]
-    over = [start for start in starts if start < fresh_from]
-    kept_as = f"overview:cells:{organization_id}:{group}:{period.start.tzinfo}:{_span(period.start, fresh_from)}"
-    known = cached(kept_as, lambda: cells(organization_id, over, fresh_from, GROUPS[group]), seconds=KEPT_S)
-    fresh = cells(organization_id, starts[len(over) :], period.end, GROUPS[group])
+    past = [start for start in starts if start < fresh_from]
+    cache_key = f"overview:cells:{organization_id}:{group}:{period.start.tzinfo}:{_span(period.start, fresh_from)}"
+    known = cached(cache_key, lambda: cells(organization_id, past, fresh_from, GROUPS[group]), seconds=CACHE_TTL_S)
+    fresh = cells(organization_id, starts[len(past) :], period.end, GROUPS[group])
     index = {start: i for i, start in enumerate(starts)}
     totals = [Sums() for _ in starts]
     groups: dict[str, Sums] = {}
-    found: dict[str, list[int]] = {}
+    by_group: dict[str, list[int]] = {}
     for start, name, *sums in [*known, *fresh]:
         place, cell = index[start], Sums(*sums)
         totals[place].add(cell)
         groups.setdefault(name, Sums()).add(cell)
-        found.setdefault(name, [0] * len(index))[place] += cell.of(metric)
-    return Chart(period, totals, groups, _largest(found, len(index)))
+        by_group.setdefault(name, [0] * len(index))[place] += cell.of(metric)
+    return Chart(period, totals, groups, _largest(by_group, len(index)))
 
 
 # Start of the bucket, group, and the sums in the order of `Sums`.
 Cell = tuple[datetime, str, int, int, int, int]
-# As numbers that need no decimals: a month has thousands of them.
+# As bigint, not numeric: a month has thousands of them, and decimals are slow.
 _ADDED = (
     "sum(cost_nanos)::bigint, sum(requests)::bigint, sum(prompt_tokens + completion_tokens)::bigint,"
     " sum(errors)::bigint"
@@ -147,8 +147,8 @@ def _cells_by_day(organization_id: UUID, starts: Sequence[datetime], end: dateti
     """Sums of days that begin at `starts`, the last of which ends at `end`.
 
     Daily rollups are UTC's, and reading hours instead would be up to twenty-four times as much. So each of the zone's
-    days is the UTC day that begins nearest, and only the hours between their midnights are read, to be moved to the
-    day before or after. One statement: what is moved must have been counted.
+    days starts as the UTC day that begins nearest, and only the hours between the two midnights are read, to be moved
+    to the day before or after. In one statement, so that every hour that is moved has been counted.
     """
     midnights = [_nearest_midnight(moment) for moment in (*starts, end)]
     bucket_of_day = {
@@ -156,8 +156,7 @@ def _cells_by_day(organization_id: UUID, starts: Sequence[datetime], end: dateti
         for i, (first, last) in enumerate(pairwise(moment.date() for moment in midnights))
         for n in range((last - first).days)
     }
-    # Where the two midnights differ: the hours between them, from the bucket that the daily rollups have them in to
-    # that of the zone.
+    # Where the two midnights differ: the hours between them, from the bucket of the daily rollups to that of the zone.
     edges: list[datetime] = []
     moves: list[tuple[int, int]] = []
     hours: list[datetime] = []
@@ -191,7 +190,7 @@ def _nearest_midnight(moment: datetime) -> datetime:
 
 
 def _hours_between(start: datetime, end: datetime) -> Iterator[datetime]:
-    """The full hours (UTC) that begin from `start` until before `end`."""
+    """Full hours (UTC) that begin from `start` until before `end`."""
     hour = _next_full(start)
     while hour < end:
         yield hour
@@ -199,13 +198,13 @@ def _hours_between(start: datetime, end: datetime) -> Iterator[datetime]:
 
 
 def _next_full(moment: datetime) -> datetime:
-    """The moment, if an hour begins then, else the beginning of the next."""
+    """The moment itself if it is a full hour, else the next full hour."""
     full = moment.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
     return full if full == moment else full + HOUR
 
 
 def _fresh_from(period: Period) -> datetime:
-    """From where on sums are always read anew: the present day, or the present hour and the one before."""
+    """First bucket that is never cached: the present day, or the hour before the present one."""
     return period.buckets[-2] if period.is_hourly else period.buckets[-1]
 
 
@@ -214,10 +213,10 @@ def _span(start: datetime, end: datetime) -> str:
 
 
 def sums_before(organization_id: UUID, start: datetime, end: datetime) -> Sums:
-    """Everything of the hours that begin in a span that is over. Read once for a while, as `chart_of` does."""
+    """Sums of the hours that begin in a past span. Cached, as in `chart_of`."""
     end = _next_full(end)  # an hour that began counts whole
     name = f"overview:before:{organization_id}:{_span(start, end)}"
-    cells = cached(name, lambda: _cells_by_day(organization_id, [start], end, "''"), seconds=KEPT_S)
+    cells = cached(name, lambda: _cells_by_day(organization_id, [start], end, "''"), seconds=CACHE_TTL_S)
     return Sums(*cells[0][2:]) if cells else Sums()
 
 
@@ -225,16 +224,16 @@ _LENGTHS_SQL = """
 SELECT coalesce(max(cardinality(latency_histogram)), 0), coalesce(max(cardinality(ttft_histogram)), 0)
 FROM {table} WHERE organization_id = %s AND {moment} >= %s AND {moment} < %s
 """
-# A column for each bucket: one pass over the rows, while taking arrays apart makes a row of each of their elements.
+# A column for each bucket, in one pass over the rows. Refused: unnest, which makes a row of each array element.
 _HISTOGRAMS_SQL = """
 SELECT {moment}{added} FROM {table} WHERE organization_id = %s AND {moment} >= %s AND {moment} < %s GROUP BY 1
 """
 
 
 def latency_of(organization_id: UUID, period: Period, earlier: tuple[datetime, datetime]) -> Latency:
-    """Percentiles from added histograms, each within 5 %.
+    """Percentiles from merged histograms, each within 5 %.
 
-    Days are UTC's here, taken by their date whatever the zone: hours would be twenty-four times as much to add.
+    Days are UTC's here, matched by their date in any zone: hours would be twenty-four times as much to add.
     """
     is_hourly = period.is_hourly
     places: dict[Any, int] = {
@@ -244,19 +243,19 @@ def latency_of(organization_id: UUID, period: Period, earlier: tuple[datetime, d
     earlier_first, earlier_end = ends(*earlier)
     first, end = ends(period.start, period.end)
     fresh_from, _ = ends(_fresh_from(period), period.end)
-    kept_as = f"overview:latency:{organization_id}:{earlier_first}:{earlier_end}:{fresh_from}".replace(" ", "T")
+    cache_key = f"overview:latency:{organization_id}:{earlier_first}:{earlier_end}:{fresh_from}".replace(" ", "T")
     read = partial(_histograms, organization_id, is_hourly=is_hourly)
 
-    def over() -> tuple[dict[Any, Histograms], dict[Any, Histograms]]:
+    def read_past() -> tuple[dict[Any, Histograms], dict[Any, Histograms]]:
         return read(earlier_first, earlier_end, with_ttft=False), read(first, fresh_from)
 
-    before, known = cached(kept_as, over, seconds=KEPT_S)
+    before, known = cached(cache_key, read_past, seconds=CACHE_TTL_S)
     by_bucket: list[list[int]] = [[] for _ in period.buckets]
     total: list[int] = []
     ttft: list[int] = []
     for moment, counts in {**known, **read(fresh_from, end)}.items():
         if moment not in places:
-            continue  # a day that the zone never had
+            continue  # a day that the zone skipped
         by_bucket[places[moment]] = counts.latency
         total = histogram.merged(total, counts.latency)
         ttft = histogram.merged(ttft, counts.ttft)
@@ -269,7 +268,7 @@ def latency_of(organization_id: UUID, period: Period, earlier: tuple[datetime, d
 
 @dataclass(frozen=True, slots=True)
 class Histograms:
-    """Added up over an hour or a day."""
+    """Histograms of an hour or a day."""
 
     latency: list[int]
     ttft: list[int]
@@ -278,7 +277,7 @@ class Histograms:
 def _histograms(
     organization_id: UUID, first: Any, end: Any, *, is_hourly: bool, with_ttft: bool = True
 ) -> dict[Any, Histograms]:
-    """By hour or day."""
+    """Histograms by hour or day."""
     shape = {"table": "usage_hourly" if is_hourly else "usage_daily", "moment": "hour" if is_hourly else "day"}
     values = [organization_id, first, end]
     with connection.cursor() as cursor:
@@ -297,20 +296,20 @@ def _histograms(
 
 
 def _ends(start: datetime, end: datetime, *, is_hourly: bool) -> tuple[Any, Any]:
-    """The span as the rollups count: hours, or whole days of which the last begins before the end."""
+    """The span in units of the rollups: hours, or whole days of which the last begins before the end."""
     if is_hourly:
         return _next_full(start), _next_full(end)
     last: date = (end - timedelta(microseconds=1)).date()
     return start.date(), last + timedelta(days=1)
 
 
-def _largest(found: dict[str, list[int]], buckets: int) -> list[Series]:
-    """The largest groups in the order of their names, so that colours stay; the others as one."""
-    ranked = sorted(found, key=lambda name: (-sum(found[name]), name))
-    shown = [Series(name, found[name]) for name in sorted(ranked[:MAX_SERIES]) if any(found[name])]
+def _largest(values: dict[str, list[int]], buckets: int) -> list[Series]:
+    """The largest groups, ordered by name so that colours are stable; the others as one series."""
+    ranked = sorted(values, key=lambda name: (-sum(values[name]), name))
+    shown = [Series(name, values[name]) for name in sorted(ranked[:MAX_SERIES]) if any(values[name])]
     rest = ranked[MAX_SERIES:]
-    if any(any(found[name]) for name in rest):
-        shown.append(Series(OTHER, _added((found[name] for name in rest), buckets)))
+    if any(any(values[name]) for name in rest):
+        shown.append(Series(OTHER, _added((values[name] for name in rest), buckets)))
     return shown
 
 

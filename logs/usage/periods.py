@@ -1,11 +1,10 @@
-"""Spans of time that pages show, cut into buckets of the reader's time zone. Pure."""
+"""Periods of time and their buckets in a time zone. Pure."""
 
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from typing import Literal
 
 HOUR = timedelta(hours=1)
-FOREVER_DAYS = 36_500
 Interval = Literal["hour", "day", "month"]
 # name in the URL -> days; a single day is cut into hours.
 RANGES = {"24h": 1, "7d": 7, "14d": 14, "30d": 30}
@@ -22,20 +21,15 @@ class Period:
 
 
 def midnight(day: date, zone: tzinfo) -> datetime:
-    """When the day begins in the zone. Where the clocks skip midnight, the first moment after."""
+    """First moment of a day in the zone: midnight, or the first one after where the clocks skip it."""
     return datetime.combine(day, time.min, zone).astimezone(UTC).astimezone(zone)
-
-
-def kept_since(now: datetime, retention_days: int) -> datetime:
-    """From when on a plan shows requests. Some operators write a million days for ever; calendars have fewer."""
-    return now - timedelta(days=min(retention_days, FOREVER_DAYS))
 
 
 MONTH = "month"  # the calendar's, beside the names of RANGES
 
 
 def period_of(name: str, now: datetime, zone: tzinfo) -> Period:
-    """The span named in the URL, up to and with the present hour or day."""
+    """Period named in the URL, up to and including the present hour or day."""
     here = now.astimezone(zone)
     days = here.day if name == MONTH else RANGES[name]
     if name == MONTH:
@@ -53,8 +47,8 @@ def _days(today: date, days: int, zone: tzinfo) -> Period:
     return Period(starts[0], midnight(today + timedelta(days=1), zone), starts, is_hourly=False)
 
 
-def before(name: str, period: Period, now: datetime, zone: tzinfo) -> tuple[datetime, datetime]:
-    """What to compare the period named `name` with: as much of the time before it as is over of itself."""
+def period_before(name: str, period: Period, now: datetime, zone: tzinfo) -> tuple[datetime, datetime]:
+    """Span to compare a period with: as much of the time before it as has passed of the period itself."""
     if period.is_hourly:
         return period.start - HOUR * 24, now - HOUR * 24
     first = period.start.astimezone(zone).date()
@@ -65,19 +59,19 @@ def before(name: str, period: Period, now: datetime, zone: tzinfo) -> tuple[date
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """One piece of a span: its first moment and the calendar day on which that lies."""
+    """One bucket: its first moment, and the calendar day of that moment."""
 
     start: datetime
     day: date
 
 
 def buckets_of(first: date, last: date, interval: Interval, zone: tzinfo) -> tuple[list[Bucket], datetime]:
-    """The days from `first` to `last`, both included, in hours, days or months of the zone; and where they end.
+    """Buckets of the days from `first` to `last`, both included: hours, days or months of the zone; and their end.
 
-    What is counted is counted by the hour (UTC), and such an hour belongs to the bucket in which it begins. Hours
-    therefore begin at UTC's full hours (10:30 in Kolkata), and where midnight is no full hour of UTC, the hour that
-    runs across it belongs to the day before. So every hour is in one bucket and in no other, whatever the clocks do:
-    an hour that they repeat is two buckets, one that they skip is none.
+    Usage is counted by hours of UTC, and such an hour belongs to the bucket in which it begins. Hours therefore
+    begin at UTC's full hours (10:30 in Kolkata), and where midnight is no full hour of UTC, the hour that
+    runs across it belongs to the day before. So every hour is in exactly one bucket: an hour that the clocks
+    repeat is two buckets, one that they skip is none.
     """
     end = midnight(last + timedelta(days=1), zone)
     if interval == "hour":
@@ -87,7 +81,7 @@ def buckets_of(first: date, last: date, interval: Interval, zone: tzinfo) -> tup
     found: list[Bucket] = []
     for day in starts:
         start = midnight(day, zone)
-        # A zone that moved over the date line has a day that never was.
+        # A zone that moved across the date line has skipped a day.
         if found and start.astimezone(UTC) <= found[-1].start.astimezone(UTC):
             found.pop()
         found.append(Bucket(start, day))
@@ -107,5 +101,5 @@ def _hours(start: datetime, end: datetime, zone: tzinfo) -> list[Bucket]:
 
 
 def day_of(now: datetime, zone: tzinfo) -> tuple[datetime, datetime]:
-    """Today in the zone: its first moment and the present one."""
+    """Today in the zone: its first moment, and now."""
     return midnight(now.astimezone(zone).date(), zone), now

@@ -1,4 +1,4 @@
-"""Usage over time: sums of rollups in hours, days or months of the reader's time zone, with percentiles."""
+"""Series of usage: sums of rollups in hours, days or months of a time zone, with percentiles."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 
 @dataclass(slots=True)
 class Cell:
-    """What one bucket has of one group; `group` is None when nothing was grouped."""
+    """Sums of one bucket and one group; `group` is None without grouping."""
 
     bucket: Bucket
     group: str | None
@@ -46,16 +46,16 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Cells that have something in them, oldest first, and everything together."""
+    """Cells that are not empty, oldest first, and their total."""
 
     cells: list[Cell]
     total: Cell
 
 
 def quantiles(counts: Sequence[int]) -> dict[str, float | None]:
-    """p50, p95 and p99 in ms, each at most 5 % off; None where nothing was measured."""
-    found = {name: histogram.quantile(counts, q) for name, q in QUANTILES.items()}
-    return {name: value if value is None else round(value, 1) for name, value in found.items()}
+    """Return p50, p95 and p99 in ms, each at most 5 % off; None where nothing was measured."""
+    values = {name: histogram.quantile(counts, q) for name, q in QUANTILES.items()}
+    return {name: value if value is None else round(value, 1) for name, value in values.items()}
 
 
 _SUMS_SQL = """
@@ -63,7 +63,7 @@ SELECT width_bucket({moment}, %(starts)s::{kind}[]) AS place, {group} AS name, {
 FROM {table} WHERE organization_id = %(organization)s AND {moment} >= %(first)s AND {moment} < %(end)s
 GROUP BY 1, 2
 """
-# Histograms are added by the database: bucket by bucket, only those that have something.
+# Histograms are added by the database, bucket by bucket, without empty buckets.
 _HISTOGRAM_SQL = """
 SELECT place, name, n, sum(count)
 FROM (
@@ -77,8 +77,8 @@ WHERE count <> 0 GROUP BY 1, 2, 3
 def usage_of(
     organization_id: UUID, first: date, last: date, *, interval: Interval, zone: tzinfo, group: str | None
 ) -> Usage:
-    """Sums of the days from `first` to `last`, both included, in buckets of the zone; see `buckets_of` for what an
-    hour belongs to. Group is one of GROUPS.
+    """Sums of the days from `first` to `last`, both included, in the zone's buckets (see `buckets_of`). `group` is one
+    of GROUPS.
 
     Days and months of UTC come from the daily rollups, everything else from the hourly ones.
     """
@@ -108,9 +108,9 @@ def usage_of(
         for kind in ("latency", "ttft"):
             cursor.execute(_HISTOGRAM_SQL.format(**shape, histogram=f"{kind}_histogram"), values)
             for place, name, n, count in cursor.fetchall():
-                # A request that was counted since the first question has no cell: the next answer will have it.
+                # A request counted since the first query has no cell: the next call will have it.
                 if (place, name) in cells:
-                    _put(getattr(cells[place, name], kind), n - 1, int(count))
+                    _set_count(getattr(cells[place, name], kind), n - 1, int(count))
     ordered = [cells[key] for key in sorted(cells, key=lambda key: (key[0], key[1] or ""))]
     total = Cell(buckets[0], None)
     for cell in ordered:
@@ -118,6 +118,6 @@ def usage_of(
     return Usage(ordered, total)
 
 
-def _put(counts: list[int], place: int, count: int) -> None:
+def _set_count(counts: list[int], place: int, count: int) -> None:
     counts.extend([0] * (place + 1 - len(counts)))
     counts[place] = count

@@ -1,12 +1,12 @@
-"""What coding agents give away about what they are doing: their mode, their tools, and the boilerplate to look past.
+"""Signals of coding agents: their mode, role, tools and commands, and the boilerplate around the user's text. Pure.
 
-Their system prompts are long and speak of planning, writing and reviewing everywhere, so no word of them is counted:
-only the sentence that announces a mode, or the role in the first lines, says anything.
+Their system prompts are long and mention planning, writing and reviewing everywhere, so none of their words is counted:
+only a sentence that announces a mode, or the role in the first lines, is a signal.
 """
 
 import re
 
-# Tools that change files: whoever brings them is at work on code.
+# Tools that change files: an agent that has them works on code.
 _EDIT_TOOLS = frozenset(
     {
         "apply_diff",
@@ -40,13 +40,13 @@ _EDIT_TOOLS = frozenset(
         "writefile",
     }
 )
-# Tools with which a plan is handed over. Claude Code and Cline list theirs outside of plan mode as well, always beside
-# tools that edit; so only where nothing can be edited do they show that a plan is being made.
+# Tools that submit a plan. Claude Code and Cline list theirs outside of plan mode as well, always beside tools that
+# edit; so they signal planning only where nothing can be edited.
 _PLAN_TOOLS = frozenset(
     {"exitplanmode", "exit_plan_mode", "plan_mode_respond", "present_plan", "submit_plan", "create_plan"}
 )
 
-# Modes are announced in so many words; the last announcement holds.
+# Phrases that announce a mode; the last announcement counts.
 _PLAN_MODE = (
     "plan mode is active",
     "plan mode is still active",
@@ -82,7 +82,7 @@ _OTHER_MODE = (
 # "When you are in plan mode, …" describes a mode and does not announce it.
 _CONDITION = re.compile(r"\b(?:when|whenever|if|while|once|unless|until|whether|not|before|after|as)\s+$")
 
-# Who the model is said to be stands in the first lines.
+# The model's role is in the first lines.
 _ROLE_CHARS = 1000
 _REVIEWER = re.compile(
     r"\b(?:you are|you're|act as|acting as|your (?:role|job|task) is)\b[^.\n]{0,80}?"
@@ -100,7 +100,7 @@ _COMMANDS = {
 }
 _COMMAND = re.compile(r"\s*(?:<command-(?:name|message)>)?\s*(/[a-z-]{1,32})(?![\w/.-])")
 
-# Enough of a system prompt on both sides to find roles and modes.
+# Enough of a system prompt at both ends to find roles and modes.
 _SIDE_CHARS = 8 * 1024
 
 _BLOCKS = (
@@ -119,35 +119,35 @@ _DIFF = re.compile(r"^(?:diff --git |@@ -\d|\*\*\* (?:Update|Add|Delete) File)",
 _DIFF_LINES = ("+", "-", "@@", " ", "\\", "diff --git ", "index ", "*** ", "===")
 
 
-def without_boilerplate(text: str) -> tuple[str, str]:
-    """What a person wrote in a message, and what an agent put around it.
+def split_boilerplate(text: str) -> tuple[str, str]:
+    """Split a message into the user's own text and an agent's boilerplate.
 
-    Quoted files and fenced code are in neither: they are not about what is wanted.
+    Quoted files and fenced code are in neither: they are no request.
     """
-    added: list[str] = []
+    blocks: list[str] = []
     if "<" in text:
         for begin, end in _BLOCKS:
             if begin in text:
-                text = _cut(text, begin, end, added)
+                text = _cut(text, begin, end, blocks)
     if "`" in text and "```" in text:
         text = "\n".join(text.split("```")[::2])
-    return text, "\n".join(added)
+    return text, "\n".join(blocks)
 
 
-def _cut(text: str, begin: str, end: str, added: list[str]) -> str:
-    """`text` without its blocks; one that is not closed goes on to the end."""
+def _cut(text: str, begin: str, end: str, blocks: list[str]) -> str:
+    """Move blocks from the text to `blocks`; one that is not closed extends to the end."""
     kept = []
     at = 0
     while (start := text.find(begin, at)) >= 0:
         kept.append(text[at:start])
         stop = text.find(end, start)
         at = len(text) if stop < 0 else stop + len(end)
-        added.append(text[start:at])
+        blocks.append(text[start:at])
     return "\n".join([*kept, text[at:]])
 
 
 def has_diff(text: str) -> bool:
-    # The pattern takes a hundred times as long as one of its signs, and that twenty times as long as one letter.
+    # The pattern takes a hundred times as long as one of its substrings, and that twenty times as long as one letter.
     is_likely = (
         ("@" in text and "@@ -" in text) or ("*" in text and "*** " in text) or ("-" in text and "diff --git " in text)
     )
@@ -155,7 +155,7 @@ def has_diff(text: str) -> bool:
 
 
 def without_diff(text: str) -> str:
-    """The lines that are not of a patch."""
+    """Return the lines that belong to no patch."""
     return "\n".join(line for line in text.splitlines() if not line.startswith(_DIFF_LINES))
 
 
@@ -163,17 +163,17 @@ def edits_files(tool_names: tuple[str, ...]) -> bool:
     return any(name.lower() in _EDIT_TOOLS for name in tool_names)
 
 
-def announced(*, system_text: str, added: str, said: str, tool_names: tuple[str, ...]) -> str | None:
-    """The stage that an agent's mode, role or command stands for: plan, review or None."""
-    if "/" in said and (command := _COMMAND.match(said)) and command[1] in _COMMANDS:
+def announced_stage(*, system_text: str, boilerplate: str, user_text: str, tool_names: tuple[str, ...]) -> str | None:
+    """Return the stage of an agent's mode, role or command: plan, review or None."""
+    if "/" in user_text and (command := _COMMAND.match(user_text)) and command[1] in _COMMANDS:
         return _COMMANDS[command[1]]
-    if system_text or added:
+    if system_text or boilerplate:
         system = _folded(system_text)
-        if _is_planning(f"{system}\n{_folded(added)}"):
+        if _is_planning(f"{system}\n{_folded(boilerplate)}"):
             return "plan"
         if _REVIEWER.search(system[:_ROLE_CHARS]):
             return "review"
-    if said[:8].lower() in ("you are ", "act as a") and _REVIEWER.search(said[:_ROLE_CHARS].lower()):
+    if user_text[:8].lower() in ("you are ", "act as a") and _REVIEWER.search(user_text[:_ROLE_CHARS].lower()):
         return "review"
     if tool_names and not edits_files(tool_names) and any(name.lower() in _PLAN_TOOLS for name in tool_names):
         return "plan"
@@ -186,7 +186,7 @@ def _is_planning(text: str) -> bool:
 
 
 def _last(text: str, phrase: str) -> int:
-    """Where a mode is announced last, or -1."""
+    """Return the offset of a mode's last announcement, or -1."""
     at = text.rfind(phrase)
     while at >= 0 and _CONDITION.search(text[max(0, at - 16) : at]):
         at = text.rfind(phrase, 0, at)
@@ -194,7 +194,7 @@ def _last(text: str, phrase: str) -> int:
 
 
 def _folded(text: str) -> str:
-    """Small and without emphasis; of a long text its two ends."""
+    """Lower case without emphasis; of a long text its two ends."""
     if len(text) > 2 * _SIDE_CHARS:
         text = f"{text[:_SIDE_CHARS]}\n{text[-_SIDE_CHARS:]}"
     return text.replace("*", "").replace("'re ", " are ").lower()

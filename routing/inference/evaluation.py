@@ -1,4 +1,4 @@
-"""Labelled prompts and how well inference does on them."""
+"""Accuracy and time of stage inference on labelled prompts."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -19,12 +19,12 @@ TIMED_ROUNDS = 200
 
 
 class LabelledError(Exception):
-    """The text is not a set of labelled prompts; the message says where."""
+    """The text is not a valid set of labelled prompts; the message names the place."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Labelled:
-    """A prompt and the stage that a person would send it to."""
+    """A prompt and the stage that a person chose for it."""
 
     language: str
     stage: str
@@ -32,8 +32,8 @@ class Labelled:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Guess:
-    """What inference made of a labelled prompt."""
+class Inferred:
+    """Result of inference on a labelled prompt."""
 
     labelled: Labelled
     stage: str
@@ -45,9 +45,9 @@ class Guess:
 
 
 def parse(text: str, *, source: str) -> list[Labelled]:
-    """The prompts of a file: language -> stage -> prompts, each a text or a mapping with text, system and tools.
+    """Parse the prompts of a file: language -> stage -> prompts, each a text or a mapping with text, system and tools.
 
-    Raises LabelledError for the first thing that is something else.
+    Raises LabelledError for the first problem.
     """
     try:
         content = yaml.safe_load(text)
@@ -70,21 +70,21 @@ def parse(text: str, *, source: str) -> list[Labelled]:
     return found
 
 
-def guesses(prompts: Iterable[Labelled], config: InferenceConfig) -> list[Guess]:
+def infer_all(prompts: Iterable[Labelled], config: InferenceConfig) -> list[Inferred]:
     found = []
     for labelled in prompts:
         stage, reason = infer(labelled.prompt, config)
-        found.append(Guess(labelled=labelled, stage=stage, reason=reason))
+        found.append(Inferred(labelled=labelled, stage=stage, reason=reason))
     return found
 
 
-def accuracy(found: Iterable[Guess]) -> float:
-    right = [guess.is_right for guess in found]
+def accuracy(found: Iterable[Inferred]) -> float:
+    right = [each.is_right for each in found]
     return sum(right) / len(right)
 
 
 def timed_us(prompts: Iterable[Labelled], config: InferenceConfig) -> list[float]:
-    """What inference takes for each prompt in µs, shortest first, when pasted code in front makes it 2 KB long."""
+    """Measure inference of each prompt in µs, shortest first, with pasted code in front to make it 2 KB long."""
     pasted = Path(__file__).read_text(encoding="utf-8")
     took = []
     for each in prompts:
@@ -98,22 +98,22 @@ def timed_us(prompts: Iterable[Labelled], config: InferenceConfig) -> list[float
     return sorted(took)
 
 
-def report(found: list[Guess]) -> Iterator[str]:
-    """Lines: accuracy by language and stage, what was taken for what, reasons, and every mistake."""
+def report(found: list[Inferred]) -> Iterator[str]:
+    """Yield lines: accuracy by language and stage, the confusion matrix, reasons, and every mistake."""
     yield _row("", STAGES, "all")
-    for language in dict.fromkeys(guess.labelled.language for guess in found):
-        spoken = [guess for guess in found if guess.labelled.language == language]
-        yield _row(language, [_share(spoken, stage) for stage in STAGES], _share(spoken))
+    for language in dict.fromkeys(each.labelled.language for each in found):
+        of_language = [each for each in found if each.labelled.language == language]
+        yield _row(language, [_share(of_language, stage) for stage in STAGES], _share(of_language))
     yield _row("all", [_share(found, stage) for stage in STAGES], _share(found))
     yield ""
     yield _row("taken for", STAGES)
-    pairs = Counter((guess.labelled.stage, guess.stage) for guess in found)
-    for wanted in STAGES:
-        yield _row(wanted, [str(pairs[wanted, taken]) for taken in STAGES])
+    pairs = Counter((each.labelled.stage, each.stage) for each in found)
+    for expected in STAGES:
+        yield _row(expected, [str(pairs[expected, inferred]) for inferred in STAGES])
     yield ""
-    for reason, count in Counter(guess.reason for guess in found).most_common():
-        yield f"{reason:<14}{count:>5}, {_percent([guess for guess in found if guess.reason == reason])} right"
-    mistakes = [guess for guess in found if not guess.is_right]
+    for reason, count in Counter(each.reason for each in found).most_common():
+        yield f"{reason:<14}{count:>5}, {_percent([each for each in found if each.reason == reason])} right"
+    mistakes = [each for each in found if not each.is_right]
     yield ""
     yield from (
         f"{each.labelled.language} {each.labelled.stage} taken for {each.stage} ({each.reason}):"
@@ -126,12 +126,12 @@ def _row(name: str, cells: Iterable[str], last: str = "") -> str:
     return f"{name:<10}{''.join(f'{cell:>16}' for cell in cells)}{last:>16}".rstrip()
 
 
-def _share(found: list[Guess], stage: str | None = None) -> str:
-    asked = [guess for guess in found if stage in (None, guess.labelled.stage)]
-    return f"{sum(guess.is_right for guess in asked)}/{len(asked)} {_percent(asked)}" if asked else "-"
+def _share(found: list[Inferred], stage: str | None = None) -> str:
+    matching = [each for each in found if stage in (None, each.labelled.stage)]
+    return f"{sum(each.is_right for each in matching)}/{len(matching)} {_percent(matching)}" if matching else "-"
 
 
-def _percent(found: list[Guess]) -> str:
+def _percent(found: list[Inferred]) -> str:
     return f"{100 * accuracy(found):.1f} %"
 
 

@@ -1,7 +1,7 @@
-"""The words of a configuration, folded and arranged so that a text is told quickly which of them it has.
+"""Lexicon of a configuration: its words, folded and indexed so that a text is searched quickly. Pure.
 
-English verbs are looked for as they stand. A Turkish entry is a stem with a dash (incele-): its forms are spelled out
-here once, so that a look-up is exact and "yazın gelirim" never asks for writing.
+English verbs match as they are. A Turkish entry is a stem with a dash (incele-): its forms are spelled out here once,
+so that a look-up is exact and "yazın gelirim" never asks for writing.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -24,34 +24,34 @@ Form = Literal["english", "stem", "final", "free", "polite", "wanted", "question
 
 _HEAD = MIN_STEM_CHARS
 TIE_ORDER = ("plan", "review", "code")  # what is listed for two stages belongs to the first
-_MOST_MET = 20_000
+_MAX_CACHED = 20_000
 _SHORT_BYTES = 24  # longer ones are keys and hashes, not words
 _VOWELS = "aeiouöü"
-# After a noun they ask for it ("bir plan istiyorum"), after a verb for what it does ("yazmanı istiyorum").
+# After a noun they request it ("bir plan istiyorum"), after a verb its action ("yazmanı istiyorum").
 WANTS = word_set("istiyorum istiyoruz isterim isteriz rica lazım gerek gerekiyor")
 
 
 @dataclass(frozen=True, slots=True)
 class Sense:
-    """What a word can ask for, when the words after it are `rest`."""
+    """A request that a word can make, when the words after it are `rest`."""
 
     rest: Words
     form: Form
-    stage: str | None  # of the verb itself; None for a mere maker
+    stage: str | None  # of the verb itself; None for a verb that only makes something
     makes: bool  # its object may decide: to write a plan is to plan
 
 
 @dataclass(frozen=True, slots=True)
 class Lexicon:
-    """Everything that is looked for in a text. Words are folded and in UTF-8."""
+    """Words to find in a text. They are folded and in UTF-8."""
 
     keywords: Mapping[bytes, str]
     stems: Mapping[bytes, tuple[tuple[bytes, str | None], ...]]  # head -> (stem, stage or exception), longest first
     senses: Mapping[bytes, tuple[Sense, ...]]  # first word -> senses, longest first
     nouns: Mapping[bytes, tuple[tuple[Words, str], ...]]  # last word -> (words before it, stage), longest first
-    # word -> whether it is looked for: all keywords and senses, and short words as they are met, since telling whether
-    # one begins with a stem takes longer than everything else.
-    met: dict[bytes, bool] = field(default_factory=dict)
+    # word -> whether it matches: all keywords and senses, and a cache of short words, since testing a word for stems
+    # takes longer than everything else.
+    matches: dict[bytes, bool] = field(default_factory=dict)
 
     @classmethod
     def of(cls, config: InferenceConfig) -> "Lexicon":
@@ -66,22 +66,22 @@ class Lexicon:
             by_head[stem[:_HEAD]] = (*by_head.get(stem[:_HEAD], ()), (stem, stems[stem]))
         listed = cls(keywords, by_head, {}, {})
         senses = listed._senses(config)
-        met = dict.fromkeys((*keywords, *senses), True)
-        return cls(keywords, by_head, senses, listed._nouns(config), met)
+        matches = dict.fromkeys((*keywords, *senses), True)
+        return cls(keywords, by_head, senses, listed._nouns(config), matches)
 
     def find(self, words: Sequence[bytes]) -> list[int]:
-        """The places of the words that are looked for: keywords, what begins with a stem, and what has a sense.
+        """Return the places of matching words: keywords, words that begin with a stem, and words with a sense.
 
         `words` are at least two, as `clauses` gives them.
         """
         try:
             # One call for all of them takes two thirds of the time of map().
-            return [*compress(count(), itemgetter(*words)(self.met))]
+            return [*compress(count(), itemgetter(*words)(self.matches))]
         except KeyError:
-            return [*compress(count(), map(self._meet, words))]
+            return [*compress(count(), map(self._matches, words))]
 
     def stage_of(self, word: bytes) -> str | None:
-        """The stage that a word speaks for: as a keyword, else by its longest stem."""
+        """Return the stage of a word: as a keyword, else by its longest stem."""
         if word in self.keywords:
             return self.keywords[word]
         for stem, stage in self.stems.get(word[:_HEAD], ()):
@@ -89,22 +89,22 @@ class Lexicon:
                 return stage
         return None
 
-    def _meet(self, word: bytes) -> bool:
-        known = self.met.get(word)
+    def _matches(self, word: bytes) -> bool:
+        known = self.matches.get(word)
         if known is None:
             known = self.stage_of(word) is not None
             if len(word) <= _SHORT_BYTES:
-                if len(self.met) >= _MOST_MET:
-                    self._forget()
-                self.met[word] = known
+                if len(self.matches) >= _MAX_CACHED:
+                    self._reset_cache()
+                self.matches[word] = known
         return known
 
-    def _forget(self) -> None:
-        self.met.clear()
-        self.met.update(dict.fromkeys((*self.keywords, *self.senses), True))
+    def _reset_cache(self) -> None:
+        self.matches.clear()
+        self.matches.update(dict.fromkeys((*self.keywords, *self.senses), True))
 
     def noun_stage(self, words: Words) -> str | None:
-        """The stage that the thing called by the last of `words` belongs to."""
+        """Return the stage of the thing that the last of `words` names."""
         for before, stage in self.nouns.get(words[-1], ()) if words else ():
             if words[-1 - len(before) : -1] == before:
                 return stage
@@ -145,18 +145,18 @@ class Lexicon:
         return nouns
 
     def _listed(self, entry: str, stage: str) -> str:
-        """The stage under which a single word is listed as a keyword or stem, else `stage`: lists are not overruled."""
+        """Return the stage under which a word is listed as a keyword or stem, else `stage`: lists take precedence."""
         word = fold(entry).removesuffix("-").encode()
         return (None if b" " in word else self.stage_of(word)) or stage
 
 
 def _spellings(entries: Iterable[str]) -> list[bytes]:
-    """Folded words, each also without Turkish letters."""
+    """Fold words, each also without Turkish letters."""
     return [spelling.encode() for word in map(fold, entries) for spelling in dict.fromkeys((word, bare(word)))]
 
 
 def _verb_forms(entry: str) -> Iterator[tuple[Words, Form]]:
-    """The forms in which a verb asks. Of several words only the last is inflected."""
+    """Yield the forms in which a verb makes a request. Of several words only the last is inflected."""
     *first, last = fold(entry).split()
     forms: Iterable[tuple[str, Form]] = _turkish_verb(last[:-1]) if last.endswith("-") else [(last, "english")]
     for word, form in forms:
@@ -176,7 +176,7 @@ def _both(words: tuple[str, ...]) -> Iterator[Words]:
 
 
 def _turkish_verb(stem: str) -> Iterator[tuple[str, Form]]:
-    """Without regard to vowel harmony: what nobody writes does no harm in an exact look-up."""
+    """Yield a verb's forms without regard to vowel harmony: unused forms do no harm in an exact look-up."""
     vowel = stem[-1] in _VOWELS
     y = "y" if vowel else ""
     # et-, git-: eder, gidelim
@@ -199,7 +199,7 @@ def _turkish_verb(stem: str) -> Iterator[tuple[str, Form]]:
 
 
 def _turkish_noun(stem: str) -> Iterator[str]:
-    """A noun as object or as head of a compound: planı, planını, taslağını, haritası."""
+    """Yield a noun as object or as head of a compound: planı, planını, taslağını, haritası."""
     vowel = stem[-1] in _VOWELS
     soft = stem[:-1] + "ğ" if stem.endswith("k") else stem
     yield from (stem, stem + "lar", stem + "ler", stem + "lari", stem + "leri", stem + "larini", stem + "lerini")

@@ -1,10 +1,10 @@
-"""What the sentences of a message ask for, when they say so plainly.
+"""Explicit requests in the sentences of a message: "please review it", "testleri yaz". Pure.
 
 English asks at the beginning of a clause ("please fix the build", "could you review it"), Turkish at its end
 ("testleri yaz", "planı inceler misin"). A verb that makes something asks for the stage of what is made: to write a plan
 is to plan.
-Elsewhere a verb only tells a story ("the code that I review"), and whoever says "don't write" does not ask for writing.
-The vocabulary is configured; the grammar around it stands here.
+Elsewhere a verb only describes ("the code that I review"), and "don't write" does not ask for writing.
+The vocabulary is configured; the grammar is here.
 """
 
 from collections.abc import Sequence
@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from routing.inference.lexicon import WANTS, Lexicon, Sense
 from routing.inference.words import END, word_set
 
-# What a message asks for stands at its beginning or its end: of the words that are looked for, so many there are tried.
+# Requests stand at the beginning or the end of a message: so many configured words are tried there.
 _MOST_FIRST, _MOST_LAST = 6, 10
-# So many words on either side of a verb are looked at, which keeps the whole linear.
+# So many words on either side of a verb are read, which keeps the whole linear.
 _AROUND = 20
 _MOST_NOUN_WORDS = 4
 
 
-# What may stand between the beginning of a clause and the verb that asks.
+# Words allowed between the beginning of a clause and the verb that asks.
 _OPENERS = word_set(
     "please pls plz kindly can could would will you we i let lets us s m d ll ve me help want need needs to like love"
     " now then next first also just finally ok okay yes so hey hi hello thanks go ahead and but should must have try"
@@ -31,11 +31,11 @@ _OPENERS = word_set(
 # After these a clause may begin without a comma.
 _JOINERS = word_set("and then but so ve ama sonra")
 _LEADS = _OPENERS | _JOINERS | {END}
-# Right before a verb these tell of habits, not of wishes: "we review every PR".
+# Right before a verb these describe habits, not requests: "we review every PR".
 _SUBJECTS = word_set("i we they")
 _INVERTED = word_set("should shall can could may must let do")
 _FUTURE = word_set("will ll")
-# Right after a verb they show that it was a noun: "the plan is ready", "review comments".
+# Right after a verb they show that it is a noun: "the plan is ready", "review comments".
 _NOT_OBJECTS = word_set(
     "is are was were be been isn wasn looks look looked seems says said shows has had needs should must will would can"
     " could may might mode comment comments feedback done finished complete went fails failed does did doesn crashes"
@@ -53,8 +53,8 @@ _ENDS_OF_OBJECT = word_set(
     " but without into describing covering comparing showing because if where like via per over around we i you it is"
 ) | {END}
 
-# To write one of these is to answer, whatever else was asked for.
-_ANSWERS = word_set("list summary overview notes explanation answer liste özet açıklama listesini özetini")
+# To write one of these is to respond, whatever else is requested.
+_RESPONSES = word_set("list summary overview notes explanation answer liste özet açıklama listesini özetini")
 _QUESTION_OPENERS = word_set("is are does do did was were will am has have isn aren doesn don any")
 _QUESTION_PARTICLES = word_set("mi mu mü midir mudur müdür miyim")
 _QUESTION_WORDS = word_set("ne nerede nesi hangi hangisi")
@@ -70,19 +70,19 @@ _ADVERBS = word_set("bana bize lütfen hemen önce şimdi bir tane detaylı birl
 
 @dataclass(frozen=True, slots=True)
 class _Request:
-    """One thing that is asked for; a deliverable is named by its noun: a plan, a review."""
+    """One request; a deliverable is named by its noun: a plan, a review."""
 
     stage: str
     is_deliverable: bool
 
 
-def asked(text: list[bytes], places: Sequence[int], lexicon: Lexicon) -> str | None:
-    """The stage that a message plainly asks for, or None. `places` are where the lexicon found words in `text`.
+def requested_stage(text: list[bytes], places: Sequence[int], lexicon: Lexicon) -> str | None:
+    """Return the stage that a message explicitly requests, or None.
 
-    `text` begins and ends with END.
-    Several requests for one stage are plain. Of requests for different stages the last one is plain when it names what
-    is to be handed over ("move X out of Y. Write a plan"); otherwise, where one asks for code, code has to be written
-    whatever else is wanted. Plan and review together are not plain, nor is a list of bare verbs beside a request.
+    `places` are where the lexicon found words in `text`, which begins and ends with END.
+    Several requests for one stage agree. Of requests for different stages the last one decides when it names a
+    deliverable ("move X out of Y. Write a plan"); otherwise, if one asks for code, code has to be written whatever else
+    is requested. Plan and review together decide nothing, nor does a list of bare verbs beside a request.
     """
     english: list[_Request] = []
     turkish: list[_Request] = []
@@ -99,7 +99,7 @@ def asked(text: list[bytes], places: Sequence[int], lexicon: Lexicon) -> str | N
             english.append(_request(sense, lexicon, made=_made_in_english(text, place + 1 + len(sense.rest))))
         else:
             turkish.append(_request(sense, lexicon, made=_made_in_turkish(text, place)))
-    # What looks English beside a Turkish request is a loan: "plan sayfasini düzelt".
+    # A word that looks English beside a Turkish request is a loan: "plan sayfasini düzelt".
     requests = [request for request in turkish or english if request.stage]
     stages = {request.stage for request in requests}
     if not requests or (not turkish and not listed - {""} <= stages):
@@ -110,7 +110,7 @@ def asked(text: list[bytes], places: Sequence[int], lexicon: Lexicon) -> str | N
 
 
 def _sense(text: list[bytes], place: int, lexicon: Lexicon) -> Sense | None:
-    """The sense in which the word at a place asks for something, if it does."""
+    """Return the sense in which the word at a place makes a request, or None."""
     leads = text[place - 1] in _LEADS
     for sense in lexicon.senses.get(text[place], ()):
         if sense.form == "english" and not leads:
@@ -129,7 +129,7 @@ def _asks(sense: Sense, text: list[bytes], place: int, *, following: bytes) -> b
             return (
                 (following not in _NOT_OBJECTS or bool(sense.rest))
                 and _opens(sense, text, place, following=following)
-                # A Turkish sentence may begin with what would be an English verb: "plan sayfası boş".
+                # A Turkish sentence may begin with a word that is a verb in English: "plan sayfası boş".
                 and b"".join(text[place + 1 : place + 5]).isascii()
             )
         case "free":
@@ -148,8 +148,8 @@ def _asks(sense: Sense, text: list[bytes], place: int, *, following: bytes) -> b
 
 
 def _opens(sense: Sense, text: list[bytes], place: int, *, following: bytes) -> bool:
-    """Whether an English verb stands at the beginning of a clause, but for openers."""
-    if sense.stage is not None and _is_told(nearest=text[place - 1], further=text[place - 2]):
+    """Return whether an English verb begins a clause, openers aside."""
+    if sense.stage is not None and _is_statement(nearest=text[place - 1], further=text[place - 2]):
         return False
     for word in text[place - 1 : max(0, place - _AROUND) : -1]:
         if word == END:
@@ -161,15 +161,15 @@ def _opens(sense: Sense, text: list[bytes], place: int, *, following: bytes) -> 
     return place <= _AROUND
 
 
-def _is_told(*, nearest: bytes, further: bytes) -> bool:
-    """Whether somebody does or will do it anyway: "we review every PR", "I will write the tests"."""
+def _is_statement(*, nearest: bytes, further: bytes) -> bool:
+    """Return whether the verb states what happens anyway: "we review every PR", "I will write the tests"."""
     if nearest in _FUTURE:
         return further in _SUBJECTS
     return nearest in _SUBJECTS and further not in _INVERTED
 
 
 def _is_question(text: list[bytes], place: int) -> bool:
-    """Whether the clause of a word asks something: "is this safe", "bir sorun var mı", "ne yanlış"."""
+    """Return whether the clause of a word is a question: "is this safe", "bir sorun var mı", "ne yanlış"."""
     if not _QUESTION_PARTICLES.isdisjoint(text[place + 1 : place + 8]):
         return True
     first = text[place]
@@ -183,7 +183,7 @@ def _is_question(text: list[bytes], place: int) -> bool:
 
 
 def _is_bare(sense: Sense, following: bytes) -> bool:
-    """Whether a single verb has no object: an item of a list or a heading rather than a request."""
+    """Return whether a single verb has no object: an item of a list or a heading rather than a request."""
     return not sense.rest and (following == END or following in _JOINERS)
 
 
@@ -191,12 +191,12 @@ def _request(sense: Sense, lexicon: Lexicon, *, made: tuple[bytes, ...]) -> _Req
     if not sense.makes:
         return _Request(sense.stage or "", is_deliverable=False)
     stage = lexicon.noun_stage(made)
-    is_answer = bool(made) and made[-1] in _ANSWERS
-    return _Request(stage or ("" if is_answer else sense.stage) or "", is_deliverable=stage is not None)
+    is_response = bool(made) and made[-1] in _RESPONSES
+    return _Request(stage or ("" if is_response else sense.stage) or "", is_deliverable=stage is not None)
 
 
 def _made_in_english(text: list[bytes], place: int) -> tuple[bytes, ...]:
-    """The object that begins at a place, up to its head: "me a short plan for …" -> short, plan."""
+    """Return the object that begins at a place, up to its head: "me a short plan for …" -> short, plan."""
     made: list[bytes] = []
     for word in text[place : place + _AROUND]:
         if word == END or (made and word in _ENDS_OF_OBJECT):
@@ -209,7 +209,7 @@ def _made_in_english(text: list[bytes], place: int) -> tuple[bytes, ...]:
 
 
 def _made_in_turkish(text: list[bytes], place: int) -> tuple[bytes, ...]:
-    """The words before a place, the last of which is the head of the object of the verb there."""
+    """Return the words before a place, the last of which is the head of the object of the verb there."""
     made: list[bytes] = []
     for word in text[place - 1 : max(0, place - _AROUND) : -1]:
         if word == END or len(made) == _MOST_NOUN_WORDS:

@@ -1,6 +1,6 @@
-"""A request's bytes -> Call, and back to bytes for the upstream. Pure.
+"""Request bodies: parse the caller's bytes, write the upstream's. Pure.
 
-The body is parsed once. What the gateway does not change goes on byte for byte, so that every parameter a provider
+The body is parsed once. Fields that the gateway does not change pass byte for byte, so every parameter that a provider
 invents tomorrow works today.
 """
 
@@ -13,10 +13,9 @@ from msgspec import Raw, Struct
 from billing.limiter.holds import CallSize
 from routing.errors import InvalidJson, InvalidRequestBody
 from routing.inference.infer import Prompt
-from routing.surfaces.requests import MAX_OUTPUT_TOKENS, Fields, Shape
+from routing.surfaces.requests import MAX_OUTPUT_TOKENS, Fields, RequestSchema
 
-# LiteLLM obeys these from anyone: they choose servers, keys, prices, callbacks or retries, which is not the caller's
-# business. They are dropped.
+# LiteLLM obeys these from any caller: they choose servers, keys, prices, callbacks or retries. They are dropped.
 # fmt: off
 CONTROL_FIELDS = frozenset({
     "additional_drop_params", "allow_client_keepalive_override", "allowed_model_region", "allowed_openai_params",
@@ -64,10 +63,10 @@ CONTROL_PREFIXES = (
 # The same inside `metadata`, which otherwise is the caller's own.
 METADATA_CONTROL_PREFIXES = ("litellm", "user_api_key", "spend_logs", "guardrail", "model_", "hidden_", "proxy_")
 
-# OpenRouter, behind the shipped LiteLLM, obeys these: with `models` it answers by any model, at that one's price, when
+# OpenRouter, behind the shipped LiteLLM, obeys these: with `models` it uses any of them, at that one's price, when
 # the first refuses, as it does a prompt that is too long for it.
 ROUTER_FIELDS = frozenset({"models", "preset", "provider", "providerOptions", "route"})
-# How much may come out, in the words of other surfaces and of providers. LiteLLM hands most of them on, and Gemini
+# Bounds of the output under other names, of other surfaces and providers. LiteLLM passes most of them on, and Gemini
 # obeys `max_output_tokens` rather than our bound: each is dropped where it is not the surface's own.
 # fmt: off
 OUTPUT_FIELDS = frozenset({
@@ -77,13 +76,13 @@ OUTPUT_FIELDS = frozenset({
     "num_return_sequences",
 })
 # fmt: on
-# Faster or nearer service, and searches, for which providers charge more than the price that is sold.
+# Faster or regional service, and searches, for which providers charge more than the price we sell at.
 DEARER_FIELDS = frozenset({"inference_geo", "plugins", "service_tier", "serviceTier", "speed", "web_search_options"})
 
 # Written by the gateway itself, from the parsed values.
 _REWRITTEN = frozenset({"model", "stream_options", "metadata"})
 
-# Anthropic's least thinking.
+# Anthropic's minimum.
 MIN_THINKING_TOKENS = 1_024
 
 _fields = msgspec.json.Decoder(dict[str, Raw])
@@ -91,11 +90,11 @@ _objects = msgspec.json.Decoder(dict[str, Any])
 _encode = msgspec.json.encode
 
 
-class Call(Struct, frozen=True, kw_only=True):
-    """A request as the gateway understands it. `fields` holds every field of the body as it was written."""
+class ParsedRequest(Struct, frozen=True, kw_only=True):
+    """A parsed request. `fields` holds every field of the body as it was written."""
 
     fields: Fields
-    shape: Shape
+    schema: RequestSchema
     limits: dict[str, int]  # the bounds of the output that were given, by field
     text_bytes: int
     images: int
@@ -104,46 +103,46 @@ class Call(Struct, frozen=True, kw_only=True):
 
     @property
     def model(self) -> str | None:
-        return self.shape.model
+        return self.schema.model
 
     @property
     def is_stream(self) -> bool:
-        return bool(self.shape.stream)
+        return bool(self.schema.stream)
 
     def max_tokens(self, *, default: int, cap: int) -> int:
-        """What is sent upstream as the most to produce: asked for or the default, never above the cap."""
-        if not self.shape.limit_fields:
+        """Return the bound of the output sent upstream: as requested or the default, never above the cap."""
+        if not self.schema.limit_fields:
             return 0
         return min(cap, *self.limits.values()) if self.limits else min(default, cap)
 
     def size(self, max_output_tokens: int) -> CallSize:
         return CallSize(
             text_bytes=self.text_bytes,
-            messages=self.shape.parts,
+            messages=self.schema.parts,
             images=self.images,
             file_tokens=self.file_tokens,
             max_output_tokens=max_output_tokens,
-            choices=self.shape.choices,
+            choices=self.schema.choices,
             may_cache_for_an_hour=self.may_cache_for_an_hour,
         )
 
     def prompt(self) -> Prompt:
-        """What stage inference looks at."""
-        return self.shape.prompt(self.fields)
+        """Return the texts that stage inference reads."""
+        return self.schema.prompt(self.fields)
 
 
 @cache
-def _decoder(shape: type[Shape]) -> msgspec.json.Decoder[Shape]:
-    return msgspec.json.Decoder(shape)
+def _decoder(schema: type[RequestSchema]) -> msgspec.json.Decoder[RequestSchema]:
+    return msgspec.json.Decoder(schema)
 
 
-def parse(body: bytes, shape: type[Shape]) -> Call:
-    """Understand a request. Raises InvalidJson or InvalidRequestBody (400), naming the field where it can."""
+def parse(body: bytes, schema: type[RequestSchema]) -> ParsedRequest:
+    """Parse a request. Raises InvalidJson or InvalidRequestBody (400), naming the field where it can."""
     try:
         if not body.isascii():
-            body.decode()  # what is not looked into would otherwise not be looked at
+            body.decode()  # also fields that are never decoded must be UTF-8
         fields = _fields.decode(body)
-        known = _decoder(shape).decode(body)
+        known = _decoder(schema).decode(body)
     except msgspec.ValidationError as exc:
         raise _invalid(str(exc)) from exc
     except (msgspec.DecodeError, RecursionError, UnicodeError) as exc:
@@ -154,9 +153,9 @@ def parse(body: bytes, shape: type[Shape]) -> Call:
         if not 1 <= value <= MAX_OUTPUT_TOKENS:
             raise InvalidRequestBody(f"`{name}` must be between 1 and {MAX_OUTPUT_TOKENS}.", param=name)
     attachments = known.attachments()
-    return Call(
+    return ParsedRequest(
         fields=fields,
-        shape=known,
+        schema=known,
         limits=limits,
         text_bytes=len(body) - sum([each.size_bytes for each in attachments]),
         images=sum([each.is_image for each in attachments]),
@@ -165,30 +164,30 @@ def parse(body: bytes, shape: type[Shape]) -> Call:
     )
 
 
-def upstream_tail(call: Call, *, max_tokens: int, temperature: float | None) -> bytes:
-    """The upstream body of every attempt but for the model, which `upstream_body` puts in front."""
-    fields, shape = call.fields, call.shape
-    # Clamp each spelling that was used; when none was, the first is understood everywhere.
-    own = dict.fromkeys(call.limits or shape.limit_fields[:1], b"%d" % max_tokens)
-    thinks = _thinking(fields.get("thinking"), max_tokens)
-    if thinks is not None:
-        own["thinking"] = thinks
-    if temperature is not None and shape.takes_temperature and not thinks and _is_absent(fields.get("temperature")):
+def upstream_tail(request: ParsedRequest, *, max_tokens: int, temperature: float | None) -> bytes:
+    """Write the upstream body of every attempt but for the model, which `upstream_body` puts in front."""
+    fields, schema = request.fields, request.schema
+    # Clamp each field that was used; when none was, the first is understood everywhere.
+    own = dict.fromkeys(request.limits or schema.limit_fields[:1], b"%d" % max_tokens)
+    thinking = _thinking(fields.get("thinking"), max_tokens)
+    if thinking is not None:
+        own["thinking"] = thinking
+    if temperature is not None and schema.takes_temperature and not thinking and _is_absent(fields.get("temperature")):
         own["temperature"] = _encode(temperature)
-    if call.is_stream and shape.asks_for_usage:
+    if request.is_stream and schema.asks_for_usage:
         own["stream_options"] = _with_usage(fields.get("stream_options"))
-    if shape.is_kept or "store" in fields:
+    if schema.is_stored_by_default or "store" in fields:
         own["store"] = b"false"
     if metadata := _own_metadata(fields.get("metadata")):
         own["metadata"] = _encode(metadata)
-    dropped = _dropped(type(shape))
+    dropped = _dropped(type(schema))
     parts = [
         b"%b:%b" % (_encode(name), raw)
         for name, raw in fields.items()
         if name not in own
         and name not in _REWRITTEN
         and name not in dropped
-        and name not in shape.limit_fields
+        and name not in schema.limit_fields
         and not name.startswith(CONTROL_PREFIXES)
     ]
     parts += [b'"%b":%b' % (name.encode(), value) for name, value in own.items() if value]
@@ -196,14 +195,14 @@ def upstream_tail(call: Call, *, max_tokens: int, temperature: float | None) -> 
 
 
 def upstream_body(model: str, tail: bytes) -> bytes:
-    """A complete upstream body for one attempt."""
+    """Write the complete upstream body of one attempt."""
     return b'{"model":%b,%b' % (_encode(model), tail)
 
 
 @cache
-def _dropped(shape: type[Shape]) -> frozenset[str]:
-    """The fields that do not go on from a surface."""
-    return CONTROL_FIELDS | ROUTER_FIELDS | DEARER_FIELDS | OUTPUT_FIELDS.difference(shape.__struct_encode_fields__)
+def _dropped(schema: type[RequestSchema]) -> frozenset[str]:
+    """Return the fields that a surface does not pass upstream."""
+    return CONTROL_FIELDS | ROUTER_FIELDS | DEARER_FIELDS | OUTPUT_FIELDS.difference(schema.__struct_encode_fields__)
 
 
 def _is_absent(raw: Raw | None) -> bool:
@@ -211,7 +210,7 @@ def _is_absent(raw: Raw | None) -> bool:
 
 
 def _object(name: str, raw: Raw | None) -> dict[str, Any]:
-    """A field that is looked into. Raises InvalidRequestBody, also for numbers and depths that only pass unread."""
+    """Decode a field. Raises InvalidRequestBody, also for numbers and depths that would pass undecoded."""
     try:
         return _objects.decode(raw or b"{}")
     except (msgspec.MsgspecError, RecursionError):
@@ -219,7 +218,7 @@ def _object(name: str, raw: Raw | None) -> dict[str, Any]:
 
 
 def _thinking(raw: Raw | None, max_tokens: int) -> bytes | None:
-    """`thinking` so that it fits below the clamped max_tokens; empty when it cannot, None when it is not asked for."""
+    """Fit `thinking` below the clamped max_tokens; empty when it cannot fit, None when it is not requested."""
     if _is_absent(raw):
         return None
     thinking = _object("thinking", raw)
@@ -232,13 +231,13 @@ def _thinking(raw: Raw | None, max_tokens: int) -> bytes | None:
 
 
 def _with_usage(raw: Raw | None) -> bytes:
-    """The caller's stream options, and the usage that the gateway needs in any case."""
+    """Return the caller's stream options with usage, which the gateway always needs."""
     options = {} if _is_absent(raw) else _object("stream_options", raw)
     return _encode({**options, "include_usage": True})
 
 
 def _own_metadata(raw: Raw | None) -> dict[str, str]:
-    """The caller's metadata in OpenAI's form (texts), without what LiteLLM would take for instructions."""
+    """Return the caller's metadata in OpenAI's form (strings), without the fields that LiteLLM obeys."""
     if _is_absent(raw):
         return {}
     metadata = _object("metadata", raw)
@@ -252,7 +251,7 @@ def _own_metadata(raw: Raw | None) -> dict[str, str]:
 
 
 def _invalid(reason: str) -> InvalidRequestBody:
-    """msgspec says "Expected `int`, got `str` - at `$.max_tokens`": keep the place as `param`."""
+    """Convert msgspec's "Expected `int`, got `str` - at `$.max_tokens`": the place becomes `param`."""
     what, _, place = reason.partition(" - at `$")
     param = place.strip("`.").replace("[...]", "") or None
     return InvalidRequestBody(f"{what}{f' at {param}' if param else ''}.", param=param)

@@ -1,6 +1,6 @@
-"""The request bodies of the metered surfaces: the few fields that the gateway reads of each. Pure.
+"""Request schemas of the metered surfaces: the few fields that the gateway reads. Pure.
 
-Everything else of a body only passes through, so types are strict where the gateway decides by them and nowhere else.
+All other fields pass through, so types are strict only where the gateway decides by them.
 """
 
 from collections.abc import Iterator, Mapping
@@ -20,61 +20,61 @@ MAX_CHOICES = 128
 Fields = Mapping[str, Raw]
 
 
-class Shape(Struct, kw_only=True):
-    """What every surface has. Subclasses say what they call it."""
+class RequestSchema(Struct, kw_only=True):
+    """Fields common to all surfaces; subclasses map their own names to them."""
 
-    # The fields that bound the output, the one used by default first; none: the surface produces no tokens.
+    # Fields that bound the output, the default one first; none: the surface produces no tokens.
     limit_fields: ClassVar[tuple[str, ...]] = ("max_tokens",)
-    # Asked for with `stream_options`; elsewhere streams always carry usage.
+    # Usage is requested with `stream_options`; elsewhere streams always carry it.
     asks_for_usage: ClassVar[bool] = False
     takes_temperature: ClassVar[bool] = True
-    # Answers are kept at the provider unless the request says no.
-    is_kept: ClassVar[bool] = False
+    # The provider stores responses unless the request opts out.
+    is_stored_by_default: ClassVar[bool] = False
 
     model: str | None = None
     stream: bool | None = None
 
     @property
     def wants_usage(self) -> bool:
-        """Whether the caller's own stream shall carry usage."""
+        """True if the caller's stream shall carry usage."""
         return True
 
     @property
     def parts(self) -> int:
-        """Messages, items or texts: each costs a few tokens of envelope."""
+        """Number of messages, items or texts: each costs a few tokens of envelope."""
         return 1
 
     @property
     def choices(self) -> int:
-        """How many answers of full length may be produced."""
+        """Number of choices of full length that may be produced."""
         return 1
 
     def limits(self) -> dict[str, int]:
-        """The bounds of the output that were given, by field."""
+        """Return the bounds of the output that were given, by field."""
         given = {name: getattr(self, name) for name in self.limit_fields}
         return {name: value for name, value in given.items() if value is not None}
 
     def attachments(self) -> "list[Attachment]":
-        """Images and files inside the body: their bytes are no text."""
+        """Return images and files inside the body: their bytes are no text."""
         return []
 
     def prompt(self, fields: Fields) -> Prompt:
-        """What stage inference looks at; nothing where nobody is spoken to."""
+        """Return the texts that stage inference reads; none on surfaces without messages."""
         return Prompt(last_user_text="")
 
     def check(self) -> None:
-        """Raise InvalidRequestBody for what types cannot say; bounds of the output are looked at by the caller."""
+        """Raise InvalidRequestBody for rules that types cannot express; bounds of the output are checked elsewhere."""
 
 
 class Attachment(NamedTuple):
-    """A picture, or a file with what to hold for it; its bytes in the body."""
+    """An image, or a file with the tokens to hold for it; its bytes in the body."""
 
     size_bytes: int
     tokens: int = 0
     is_image: bool = False
 
 
-def _picture(raw: Raw) -> Attachment:
+def _image(raw: Raw) -> Attachment:
     return Attachment(len(bytes(raw)), is_image=True)
 
 
@@ -89,29 +89,29 @@ def _sound(raw: Raw) -> Attachment:
 
 
 class _Part(Struct):
-    """A piece of a message's content, as any of the surfaces writes it."""
+    """A part of a message's content, as any of the surfaces writes it."""
 
     type: str = ""
     text: str | None = None
-    image_url: Raw | UnsetType = UNSET  # chat; responses, where it is a text
+    image_url: Raw | UnsetType = UNSET  # chat; responses, where it is a string
     input_audio: Raw | UnsetType = UNSET
     file: Raw | UnsetType = UNSET
     file_data: Raw | UnsetType = UNSET  # responses, as the next
     file_url: Raw | UnsetType = UNSET
     video_url: Raw | UnsetType = UNSET  # chat, for Gemini
     source: Raw | UnsetType = UNSET  # messages: images and documents
-    content: "str | list[_Part] | None" = None  # messages: what a tool gave back
+    content: "str | list[_Part] | None" = None  # messages: the result of a tool
 
     def attachments(self) -> Iterator[Attachment]:
         if self.image_url is not UNSET:
-            yield _picture(self.image_url)
+            yield _image(self.image_url)
         if self.input_audio is not UNSET:
             yield _sound(self.input_audio)
         for each in (self.file, self.file_data, self.file_url, self.video_url):
             if each is not UNSET:
                 yield _document(each)
         if self.source is not UNSET:
-            yield from _attached(self.source, is_image=self.type == "image")
+            yield from _of_source(self.source, is_image=self.type == "image")
         if isinstance(self.content, list):
             for part in self.content:
                 yield from part.attachments()
@@ -125,17 +125,17 @@ class _Source(Struct):
 _source = msgspec.json.Decoder(_Source)
 
 
-def _attached(source: Raw, *, is_image: bool) -> list[Attachment]:
-    """The bytes of a source, or where some are found. A plain document is text, and so is a search result's name."""
+def _of_source(source: Raw, *, is_image: bool) -> list[Attachment]:
+    """Return the attachments of a source. A plain document is text, and so is a search result's name."""
     try:
         found = _source.decode(source)
     except (msgspec.MsgspecError, RecursionError):
         return []
     if isinstance(found.content, list):
-        return [_picture(part.source) for part in found.content if part.source is not UNSET]
+        return [_image(part.source) for part in found.content if part.source is not UNSET]
     if found.type == "text":
         return []
-    return [_picture(source) if is_image else _document(source)]
+    return [_image(source) if is_image else _document(source)]
 
 
 _Content = str | list[_Part] | None
@@ -167,7 +167,7 @@ class _Tool(Struct):
     type: str | None = None
     function: _Function | None = None
 
-    def called(self) -> str:
+    def tool_name(self) -> str:
         return (self.function.name if self.function else None) or self.name or self.type or ""
 
 
@@ -175,19 +175,19 @@ _tools = msgspec.json.Decoder(list[_Tool])
 
 
 def tool_names(fields: Fields) -> tuple[str, ...]:
-    """The tools offered; none when they are written in a way that only the model may judge."""
+    """Return the names of the tools; none when their form is unknown, which the model may judge."""
     try:
-        return tuple(tool.called() for tool in _tools.decode(fields["tools"])) if "tools" in fields else ()
+        return tuple(tool.tool_name() for tool in _tools.decode(fields["tools"])) if "tools" in fields else ()
     except (msgspec.MsgspecError, RecursionError):
         return ()
 
 
 def _conversation(messages: list[_Message], fields: Fields, *, instructions: str = "") -> Prompt:
-    """The last thing the user said, and what the system says. A tool's answer in the user's name is not said by him."""
-    said = (text for each in reversed(messages) if each.role == "user" and (text := _text(each.content)))
+    """Return the user's last message and the system's texts. Tool results in the user's role do not count."""
+    user_texts = (text for each in reversed(messages) if each.role == "user" and (text := _text(each.content)))
     system = [_text(each.content) for each in messages if each.role in ("system", "developer")]
     return Prompt(
-        last_user_text=next(said, ""),
+        last_user_text=next(user_texts, ""),
         system_text="\n".join([instructions, *system] if instructions else system),
         tool_names=tool_names(fields),
     )
@@ -203,8 +203,8 @@ def _check_count(name: str, value: int | None) -> None:
         raise InvalidRequestBody(f"`{name}` must be between 1 and {MAX_CHOICES}.", param=name)
 
 
-class _OnRequest(Shape, kw_only=True):
-    """OpenAI's older two: a stream carries usage only when it is asked for, and several answers may be."""
+class _UsageOnRequest(RequestSchema, kw_only=True):
+    """OpenAI's older two: streams carry usage only on request, and there may be several choices."""
 
     asks_for_usage: ClassVar[bool] = True
 
@@ -218,7 +218,7 @@ class _OnRequest(Shape, kw_only=True):
         return self.stream_options is not None and bool(self.stream_options.include_usage)
 
 
-class Chat(_OnRequest, kw_only=True):
+class Chat(_UsageOnRequest, kw_only=True):
     """POST /v1/chat/completions."""
 
     limit_fields: ClassVar[tuple[str, ...]] = ("max_tokens", "max_completion_tokens")
@@ -251,17 +251,17 @@ class Chat(_OnRequest, kw_only=True):
         _check_count("n", self.n)
 
 
-# A text, several, the tokens of one, or of several.
+# A text, several texts, the tokens of one, or of several.
 _Texts = str | list[str | int | list[int]]
 
 
 def _count_of(texts: _Texts) -> int:
-    """One for a text or its tokens; as many as there are texts otherwise."""
+    """Return the number of texts; the tokens of one text count as one."""
     return 1 if isinstance(texts, str) or (texts and isinstance(texts[0], int)) else len(texts)
 
 
-class Completions(_OnRequest, kw_only=True):
-    """POST /v1/completions: a text goes on."""
+class Completions(_UsageOnRequest, kw_only=True):
+    """POST /v1/completions: continue a text."""
 
     prompt_: _Texts = msgspec.field(name="prompt")
     best_of: int | None = None
@@ -274,7 +274,7 @@ class Completions(_OnRequest, kw_only=True):
     @property
     @override
     def choices(self) -> int:
-        """Every text gets `best_of` answers, of which `n` are shown."""
+        """Every text gets `best_of` completions, of which `n` are returned."""
         return self.parts * max(self.n or 1, self.best_of or 1)
 
     @override
@@ -292,8 +292,8 @@ class Completions(_OnRequest, kw_only=True):
         _check_count("best_of", self.best_of)
 
 
-class Embeddings(Shape, kw_only=True):
-    """POST /v1/embeddings: no tokens come out."""
+class Embeddings(RequestSchema, kw_only=True):
+    """POST /v1/embeddings: no output tokens."""
 
     limit_fields: ClassVar[tuple[str, ...]] = ()
     takes_temperature: ClassVar[bool] = False
@@ -314,17 +314,17 @@ class Embeddings(Shape, kw_only=True):
 
 
 class _Item(Struct):
-    """A message or anything else of a response's input; only messages are looked into."""
+    """A message or another item of a response's input; only messages are inspected."""
 
     role: str | None = None
     content: _Content = None
 
 
-class Responses(Shape, kw_only=True):
-    """POST /v1/responses. Only the stateless kind: what is kept at a provider is kept in an account that all share."""
+class Responses(RequestSchema, kw_only=True):
+    """POST /v1/responses. Stateless only: a provider would store responses in one account for all callers."""
 
     limit_fields: ClassVar[tuple[str, ...]] = ("max_output_tokens",)
-    is_kept: ClassVar[bool] = True
+    is_stored_by_default: ClassVar[bool] = True
 
     input: str | list[_Item]
     instructions: str | None = None
@@ -369,7 +369,7 @@ class Responses(Shape, kw_only=True):
                 )
 
 
-class Messages(Shape, kw_only=True):
+class Messages(RequestSchema, kw_only=True):
     """POST /v1/messages, as Anthropic's clients write it."""
 
     messages: list[_Message]
@@ -393,14 +393,14 @@ class Messages(Shape, kw_only=True):
     @override
     def check(self) -> None:
         if bytes(self.thread) != b"null":
-            # A message that goes on where an earlier one ended would reach the model without that one.
+            # The model would get a message that continues a thread without the thread.
             raise ThreadsUnsupported(param="thread")
         if not self.messages:
             raise InvalidRequestBody("`messages` must have at least one message.", param="messages")
 
 
 class CountTokens(Messages, kw_only=True):
-    """POST /v1/messages/count_tokens: a message that is measured and not answered."""
+    """POST /v1/messages/count_tokens: a message that is only measured."""
 
     limit_fields: ClassVar[tuple[str, ...]] = ()
     takes_temperature: ClassVar[bool] = False

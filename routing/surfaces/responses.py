@@ -1,7 +1,7 @@
-"""How each surface's answers are read and its errors written: usage, content, the end, the envelope. Pure.
+"""Response formats of the surfaces: reading usage, content and the end, writing errors. Pure.
 
-Bytes pass as they came. What is changed is said here: usage that was not asked for, and what the upstream charges us,
-which is not the caller's price.
+Bytes pass as they came. Only these are changed: usage that was not requested, the upstream's cost, which is not the
+caller's price, and on responses the model's name.
 """
 
 from abc import ABC, abstractmethod
@@ -21,15 +21,15 @@ T = TypeVar("T")
 
 _NULL = b"null"
 _COST_MARK = b'"cost'
-# Values that say nothing, as bytes of JSON.
+# Values without content, as bytes of JSON.
 _EMPTY = frozenset({b"null", b'""', b"[]", b"{}"})
 _encode = msgspec.json.encode
 _raw_fields = msgspec.json.Decoder(dict[str, Raw])
 _objects = msgspec.json.Decoder(dict[str, Any])
 
 
-class Answer(Struct, frozen=True):
-    """A whole answer: its id, its usage, and how many bytes of it the model wrote."""
+class ResponseSummary(Struct, frozen=True):
+    """Facts of a whole JSON response. `text_bytes` counts what the model wrote."""
 
     id: str
     usage: ProviderUsage | None
@@ -37,42 +37,42 @@ class Answer(Struct, frozen=True):
 
 
 class Opening(Struct, frozen=True):
-    """What the first bytes of a stream tell."""
+    """Facts from the first bytes of a stream."""
 
     response_id: str = ""
     is_error: bool = False
-    # It ends and nothing was said: LiteLLM makes a clean empty stream of a provider's error page.
+    # It ends without content: LiteLLM turns a provider's error page into a clean empty stream.
     may_be_empty: bool = False
 
 
-class Dialect(ABC):
-    """What every surface has in common, and OpenAI's way where others go their own."""
+class ResponseFormat(ABC):
+    """Response format of a surface. Defaults are OpenAI's."""
 
-    # An event longer than this is passed on in pieces: it is content, not one of the small events we look for.
+    # A longer event is passed on in pieces: it is content, not one of the small events that are inspected.
     max_held_bytes: int = 256 * 1024
 
     def most_held_bytes(self, beginning: bytes) -> int:
-        """How much is held of an event that begins so and is longer than that."""
+        """Return how much to hold of an event with this beginning that is longer than `max_held_bytes`."""
         return self.max_held_bytes
 
     def may_matter(self, events: bytes) -> bool:
-        """Whether any of these events could be more than content."""
+        """Return whether any of these events could be more than content."""
         return b'"usage":' in events or b"[DONE]" in events or b'"error":' in events
 
     @abstractmethod
     def classify(self, raw: bytes) -> Event:
-        """What one event is."""
+        """Classify one event."""
 
     @abstractmethod
     def opening(self, chunk: bytes) -> Opening:
-        """What a stream begins with."""
+        """Read the beginning of a stream."""
 
     @abstractmethod
     def is_content(self, events: bytes) -> bool:
-        """Whether the model says something in these events, be it that it stopped for a reason of its own."""
+        """Return whether these events carry output of the model, or its own reason to stop."""
 
     def is_empty(self, stream: bytes) -> bool:
-        """Whether a whole stream says nothing and counts nothing, or ends in an error."""
+        """Return whether a whole stream has neither output nor output tokens, or ends in an error."""
         events = [self.classify(raw) for raw in sse.events_of(stream)]
         if any(event.kind is Kind.ERROR for event in events):
             return True
@@ -80,30 +80,30 @@ class Dialect(ABC):
 
     @abstractmethod
     def for_caller(self, event: Event, *, wants_usage: bool) -> bytes:
-        """An event with usage, or the last one, as the caller may see it."""
+        """Return an event with usage, or the last one, as the caller may see it."""
 
-    def named(self, events: bytes, model: str) -> bytes:
-        """Events of a stream's beginning or end, with the model's name as it is sold. LiteLLM sees to it elsewhere."""
+    def with_model(self, events: bytes, model: str) -> bytes:
+        """Return a stream's first or last events with the model's public name. Elsewhere LiteLLM writes it."""
         return events
 
     @abstractmethod
-    def answer(self, body: bytes) -> Answer | None:
-        """A whole JSON answer; None when it is none of this surface."""
+    def summarize(self, body: bytes) -> ResponseSummary | None:
+        """Read a whole JSON response; None when it is none of this surface."""
 
-    def whole_for_caller(self, body: bytes, answer: Answer) -> bytes:
-        """A whole answer as the caller may see it."""
-        if _COST_MARK not in body or answer.usage is None:
+    def body_for_caller(self, body: bytes, summary: ResponseSummary) -> bytes:
+        """Return a whole JSON response as the caller may see it."""
+        if _COST_MARK not in body or summary.usage is None:
             return body
         fields = _decoded(_raw_fields, body)
         usage = _decoded(_objects, fields["usage"]) if fields else None
-        # What cannot be read to its end passes as it is: broken text beside the usage is no reason to withhold it.
+        # A body that cannot be decoded as a whole passes as it is: broken text beside the usage is no reason to refuse.
         return _encode({**fields, "usage": _without_cost(usage)}) if fields and usage else body
 
     def error_body(self, error: AppError) -> bytes:
         return _encode(envelope(error))
 
     def error_event(self, error: AppError) -> bytes:
-        """An error as the last event of a stream: no end follows, so a cut stream never looks complete."""
+        """Write an error as the last event of a stream: no end follows, so a cut stream never looks complete."""
         return b"data: " + self.error_body(error) + b"\n\n"
 
 
@@ -115,7 +115,7 @@ def _decoded(decoder: msgspec.json.Decoder[T], data: bytes | Raw) -> T | None:
 
 
 def _event_like(raw: bytes, payload: Any) -> bytes:
-    """`payload` as an event with the name that `raw` has."""
+    """Write `payload` as an event with the name that `raw` has."""
     names = b"".join(b"%b\n" % line for line in raw.splitlines() if line.startswith(b"event:"))
     return names + b"data: " + _encode(payload) + b"\n\n"
 
@@ -133,8 +133,8 @@ class _Choice(Struct):
     text: str | None = None
 
     @property
-    def says(self) -> bool:
-        """Whether there is more than a role in it, or an end that is not simply an end."""
+    def has_content(self) -> bool:
+        """True if it has more than a role, or another reason to end than "stop"."""
         if self.text or self.finish_reason not in (None, "stop"):
             return True
         return any(bytes(raw) not in _EMPTY for name, raw in (self.delta or {}).items() if name != "role")
@@ -160,7 +160,7 @@ class _Written(Struct):
     message: dict[str, Raw] | None = None
     text: str | None = None
 
-    # What of a message the model wrote.
+    # Fields of a message that the model wrote.
     names: ClassVar[tuple[str, ...]] = ("content", "reasoning_content", "tool_calls")
 
     @property
@@ -185,7 +185,7 @@ _whole = msgspec.json.Decoder(_Whole)
 _vectors = msgspec.json.Decoder(_Vectors)
 
 
-class Completions(Dialect):
+class Completions(ResponseFormat):
     """Chat completions and text completions."""
 
     @override
@@ -221,8 +221,8 @@ class Completions(Dialect):
             if not data or data == b"[DONE]":
                 continue
             chunk = _decoded(_chunk, data)
-            # What cannot be read is a matter between the model and the caller.
-            if chunk is None or any(choice.says for choice in chunk.choices or ()):
+            # An event that cannot be decoded counts as content.
+            if chunk is None or any(choice.has_content for choice in chunk.choices or ()):
                 return True
         return False
 
@@ -244,23 +244,25 @@ class Completions(Dialect):
         return b"data: " + _encode(payload) + b"\n\n"
 
     @override
-    def answer(self, body: bytes) -> Answer | None:
+    def summarize(self, body: bytes) -> ResponseSummary | None:
         whole = _decoded(_whole, body)
         if whole is None:
             return None
-        # Counted only where the provider has not: its own count is better.
+        # Counted only without the provider's count, which is better.
         is_counted = whole.usage is not None and whole.usage.produced > 0
-        return Answer(whole.id or "", whole.usage, 0 if is_counted else sum(each.text_bytes for each in whole.choices))
+        return ResponseSummary(
+            whole.id or "", whole.usage, 0 if is_counted else sum(each.text_bytes for each in whole.choices)
+        )
 
 
 class Embeddings(Completions):
-    """Vectors. Their requests never stream, so of OpenAI's way only the whole answer is another."""
+    """Vectors. Their requests never stream, so only the whole response differs."""
 
     @override
-    def answer(self, body: bytes) -> Answer | None:
+    def summarize(self, body: bytes) -> ResponseSummary | None:
         vectors = _decoded(_vectors, body)
-        # Vectors are no tokens: without usage only the input counts.
-        return None if vectors is None else Answer("", vectors.usage, 0)
+        # Vectors have no output tokens: without usage only the input counts.
+        return None if vectors is None else ResponseSummary("", vectors.usage, 0)
 
 
 # Responses
@@ -289,7 +291,7 @@ _whole_response = msgspec.json.Decoder(_WholeResponse)
 
 
 def _with_model(raw: bytes, model: bytes) -> bytes:
-    """An event that tells of the response, with another name in it; every other one as it is."""
+    """Replace the model's name in an event that carries the response; return any other as it is."""
     payload = _decoded(_raw_fields, sse.data_of(raw)) if b'"response"' in raw else None
     response = _decoded(_raw_fields, payload["response"]) if payload and "response" in payload else None
     if not payload or not response or bytes(response.get("model", model)) == model:
@@ -300,13 +302,13 @@ def _with_model(raw: bytes, model: bytes) -> bytes:
     return _event_like(raw, payload)
 
 
-class Responses(Dialect):
-    """OpenAI's responses: typed events; the last one repeats the whole answer, with usage."""
+class Responses(ResponseFormat):
+    """OpenAI's responses: typed events; the last one repeats the whole response, with usage."""
 
     max_held_bytes: int = 8 * 1024 * 1024
-    # Pictures are repeated, too. As much as the whole answers of other surfaces may have by default.
-    _MOST_OF_LAST_BYTES = 64 * 1024 * 1024
-    _SAYS_ITS_TYPE_BYTES = 512
+    # Images are repeated, too. As much as whole responses of other surfaces may have by default.
+    _MAX_LAST_EVENT_BYTES = 64 * 1024 * 1024
+    _TYPE_WITHIN_BYTES = 512
     _ENDS = ("response.completed", "response.incomplete")
     _FAILURES = ("response.failed", "error")
 
@@ -321,8 +323,8 @@ class Responses(Dialect):
 
     @override
     def most_held_bytes(self, beginning: bytes) -> int:
-        is_last = self.may_matter(beginning[: self._SAYS_ITS_TYPE_BYTES])
-        return self._MOST_OF_LAST_BYTES if is_last else self.max_held_bytes
+        is_last = self.may_matter(beginning[: self._TYPE_WITHIN_BYTES])
+        return self._MAX_LAST_EVENT_BYTES if is_last else self.max_held_bytes
 
     @override
     def classify(self, raw: bytes) -> Event:
@@ -350,7 +352,7 @@ class Responses(Dialect):
         return b'.delta"' in events or b'"function_call"' in events or b'"response.incomplete"' in events
 
     @override
-    def named(self, events: bytes, model: str) -> bytes:
+    def with_model(self, events: bytes, model: str) -> bytes:
         return b"".join([_with_model(raw, _encode(model)) for raw in sse.events_of(events)])
 
     @override
@@ -364,15 +366,15 @@ class Responses(Dialect):
         return _event_like(event.raw, payload)
 
     @override
-    def answer(self, body: bytes) -> Answer | None:
+    def summarize(self, body: bytes) -> ResponseSummary | None:
         whole = _decoded(_whole_response, body)
         if whole is None:
             return None
-        return Answer(whole.id or "", whole.usage, sum(len(bytes(item)) for item in whole.output))
+        return ResponseSummary(whole.id or "", whole.usage, sum(len(bytes(item)) for item in whole.output))
 
     @override
     def error_event(self, error: AppError) -> bytes:
-        """Said twice: OpenAI's SDKs raise on `error`, Codex hears only of a response that failed.
+        """Write the error twice: OpenAI's SDKs raise on `error`, Codex reads only `response.failed`.
 
         In this order, because the SDKs would compare the failed response's id, which is not known here.
         """
@@ -380,9 +382,9 @@ class Responses(Dialect):
         reason = {"code": error.code, "message": error.message}
         response = {"object": "response", "status": "failed", "error": reason, "output": []}
         failed = _encode({"type": "response.failed", "response": response})
-        # The fields of OpenAI's event, and `error`, which is what its SDK raises on.
-        told = _encode({**fields, "type": "error", "error": fields})
-        return b"event: error\ndata: " + told + b"\n\nevent: response.failed\ndata: " + failed + b"\n\n"
+        # The fields of OpenAI's event, and `error`, on which its SDK raises.
+        sdk_error = _encode({**fields, "type": "error", "error": fields})
+        return b"event: error\ndata: " + sdk_error + b"\n\nevent: response.failed\ndata: " + failed + b"\n\n"
 
 
 # Messages
@@ -415,7 +417,7 @@ _message_event = msgspec.json.Decoder(_MessageEvent)
 _whole_message = msgspec.json.Decoder(_WholeMessage)
 
 
-class Messages(Dialect):
+class Messages(ResponseFormat):
     """Anthropic's messages: typed events with names; the input's tokens may come first and the output's last."""
 
     @override
@@ -460,12 +462,12 @@ class Messages(Dialect):
         return _event_like(event.raw, payload)
 
     @override
-    def answer(self, body: bytes) -> Answer | None:
+    def summarize(self, body: bytes) -> ResponseSummary | None:
         whole = _decoded(_whole_message, body)
         if whole is None:
             return None
         written = sum(len(b.text or "") + len(b.thinking or "") + len(bytes(b.input)) for b in whole.content)
-        return Answer(whole.id or "", whole.usage, written)
+        return ResponseSummary(whole.id or "", whole.usage, written)
 
     @override
     def error_body(self, error: AppError) -> bytes:

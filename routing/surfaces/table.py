@@ -1,4 +1,4 @@
-"""The metered surfaces: where each is found, how its requests and answers are read, what it calls its errors."""
+"""Table of the metered surfaces: path, request schema, response format."""
 
 from dataclasses import dataclass
 
@@ -9,31 +9,31 @@ from routing import stages
 from routing.incoming import Incoming
 from routing.stages import Route
 from routing.surfaces import requests, responses
-from routing.surfaces.body import Call
-from routing.surfaces.responses import Dialect
+from routing.surfaces.body import ParsedRequest
+from routing.surfaces.responses import ResponseFormat
 
-# What an Anthropic provider behind the upstream needs to see of the caller's request.
+# Headers of the caller that an Anthropic provider behind the upstream needs.
 _ANTHROPIC_HEADERS = (b"anthropic-version", b"anthropic-beta")
 
 
 @dataclass(frozen=True, slots=True)
 class Surface:
-    """One API shape. `path` is the upstream's, and ours unless an alias leads here."""
+    """One API shape. `path` is the upstream's, and ours besides its aliases."""
 
     name: str
     path: str
-    shape: type[requests.Shape]
-    dialect: Dialect
+    schema: type[requests.RequestSchema]
+    response_format: ResponseFormat
     passed_headers: tuple[bytes, ...] = ()
 
-    def route(self, call: Call, stage_header: str | None, catalogue: Catalogue) -> Route:
-        """Which stage serves a call, and why. Raises InvalidStage and ModelNotAllowed."""
+    def route(self, request: ParsedRequest, stage_header: str | None, catalogue: Catalogue) -> Route:
+        """Choose the stage. Raises InvalidStage and ModelNotAllowed."""
         if self is EMBEDDINGS:
-            return stages.route_embeddings(stage_header=stage_header, model=call.model, catalogue=catalogue)
-        return stages.route(stage_header=stage_header, model=call.model, prompt=call.prompt, catalogue=catalogue)
+            return stages.route_embeddings(stage_header=stage_header, model=request.model, catalogue=catalogue)
+        return stages.route(stage_header=stage_header, model=request.model, prompt=request.prompt, catalogue=catalogue)
 
     def headers(self, incoming: Incoming) -> tuple[Header, ...]:
-        """The caller's headers that go on."""
+        """Return the caller's headers that are passed upstream."""
         return tuple((name, incoming.headers[name]) for name in self.passed_headers if name in incoming.headers)
 
 
@@ -55,6 +55,6 @@ COUNT_TOKENS = Surface(
 )
 
 
-def dialect_of(path: str) -> Dialect:
-    """How errors are written at `path`: Anthropic's clients read only their own envelope."""
+def response_format_of(path: str) -> ResponseFormat:
+    """Return the format of errors at `path`: Anthropic's clients read only their own envelope."""
     return _MESSAGES if path.startswith(MESSAGES.path) else _COMPLETIONS

@@ -1,4 +1,4 @@
-"""A provider's own count of tokens, in the words of any surface. Pure."""
+"""Usage as providers report it, in the fields of any surface. Pure."""
 
 from typing import Any
 
@@ -8,13 +8,13 @@ from billing.pricing import Usage
 
 # More is a mistake of the provider, and would not fit the columns.
 MAX_TOKENS = 1_000_000_000
-NOTHING = Usage()
+NO_USAGE = Usage()
 
 
 class _Details(Struct):
     cached_tokens: int | None = None
     reasoning_tokens: int | None = None
-    # LiteLLM's names for what a cache took in.
+    # LiteLLM's names for tokens written to a cache.
     cache_creation_tokens: int | None = None
     cache_creation_token_details: Any = None  # as `cache_creation` below
 
@@ -22,8 +22,8 @@ class _Details(Struct):
 class ProviderUsage(Struct):
     """`usage` as OpenAI, Anthropic and LiteLLM write it.
 
-    Chat, completions and embeddings say prompt and completion; responses and messages say input and output. On
-    messages alone, what a cache served or took in is not part of the input.
+    Chat, completions and embeddings use prompt and completion; responses and messages use input and output. On
+    messages alone, tokens read from or written to a cache are not part of the input.
     """
 
     prompt_tokens: int | None = None
@@ -36,26 +36,26 @@ class ProviderUsage(Struct):
     output_tokens_details: _Details | None = None
     cache_read_input_tokens: int | None = None
     cache_creation_input_tokens: int | None = None
-    # What a cache took in, by how long it keeps it.
+    # Tokens written to a cache, by its lifetime.
     cache_creation: Any = None
-    cost: Any = None  # LiteLLM's is a number; some providers write an object, and their answer is good all the same
-    # Set by a dialect whose streams tell of the input first: there is more to come.
+    cost: Any = None  # LiteLLM's is a number; some providers write an object, and their response is valid all the same
+    # Set by a format whose streams report the input first: the output follows.
     is_only_input: bool = False
 
     @property
     def produced(self) -> int:
         return self.completion_tokens or self.output_tokens or 0
 
-    def tokens(self, begun: Usage = NOTHING) -> Usage | None:
-        """The classes of tokens; None when it says nothing: LiteLLM writes zeros when the provider gave nothing.
+    def tokens(self, begun: Usage = NO_USAGE) -> Usage | None:
+        """Return the classes of tokens; None without usage: LiteLLM writes zeros when the provider gave none.
 
-        The input of `begun` counts where it was told earlier in the stream and is not repeated.
+        The input of `begun` counts where it was reported earlier in the stream and is not repeated.
         """
         details = self.prompt_tokens_details or self.input_tokens_details
         output = self.completion_tokens_details or self.output_tokens_details
         cached = details.cached_tokens if details else 0
         written = (details.cache_creation_tokens if details else None) or self.cache_creation_input_tokens
-        by_life = (details.cache_creation_token_details if details else None) or self.cache_creation
+        by_lifetime = (details.cache_creation_token_details if details else None) or self.cache_creation
         prompt = self.prompt_tokens
         if prompt is None:
             prompt = self.input_tokens or 0
@@ -69,8 +69,8 @@ class ProviderUsage(Struct):
             return None
         cached = _part(cached, prompt)
         written = _part(written, prompt - cached)
-        # The end of a stream repeats how much was written and not for how long.
-        for_an_hour = by_life.get("ephemeral_1h_input_tokens") if isinstance(by_life, dict) else None
+        # The end of a stream repeats how much was written, not the lifetime.
+        for_an_hour = by_lifetime.get("ephemeral_1h_input_tokens") if isinstance(by_lifetime, dict) else None
         return Usage(
             prompt_tokens=prompt,
             completion_tokens=completion,

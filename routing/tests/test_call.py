@@ -1,123 +1,79 @@
-"""The front desk on real Valkey: who is let in with which models."""
+"""A call in flight: one writer per field, and one signal for shutdown."""
 
-from collections.abc import AsyncIterator
+import ast
 from pathlib import Path
 
 import pytest
-from django.conf import settings
 
-from billing.errors import InsufficientQuota
-from billing.limiter.fallback import Terms
-from billing.limiter.holds import CallSize, worst_nanos
-from billing.limiter.limits import Payer, ScopeTotals
-from billing.plans import Limits
-from billing.pricing import FrozenRates
-from codexflow.lib import clock
-from codexflow.lib.ids import new_id, random_id
-from codexflow.lib.redis import Pipeline, sync_client
-from keys.principal import Principal
-from logs.pipeline.events import AttemptFact, UsageEvent, decode
-from logs.pipeline.journal import Journal, read_segment
-from routing.call import FrontDesk
+import routing
+from routing.call import Call, ShutdownSignal
 
-SIZE = CallSize(text_bytes=200, messages=1, max_output_tokens=1_000)
+# Fields that another module than call.py changes, which only initializes them.
+WRITERS = {"attempts": "upstream/open.py"}
+_CHANGING_METHODS = {"append", "extend", "insert", "pop", "remove", "clear", "sort", "reverse"}
+_SOURCE = Path(routing.__file__).parent
+_MODULES = {str(path.relative_to(_SOURCE)): path for path in _SOURCE.rglob("*.py") if "tests" not in path.parts}
 
 
-def rate(output_nanos: int) -> FrozenRates:
-    return FrozenRates(input_nanos=output_nanos // 4, cached_nanos=0, output_nanos=output_nanos)
-
-
-CHAIN = {"middle": rate(4_000_000), "dear": rate(15_000_000), "cheap": rate(1_000_000), "like it": rate(4_000_000)}
-HOLD, DEAREST = worst_nanos(SIZE, [CHAIN["middle"]]), worst_nanos(SIZE, CHAIN.values())
-
-
-@pytest.fixture
-async def desk(tmp_path: Path) -> AsyncIterator[FrontDesk]:
-    redis = Pipeline(settings.ENV.redis_url, timeout_s=5)
-    await redis.start()
-    journal = Journal(tmp_path / "journal", segment_s=10)
-
-    async def load(*_: object) -> ScopeTotals:
-        return ScopeTotals()
-
-    yield FrontDesk(
-        redis=redis, journal=journal, load_totals=load, lease_ms=5_000, heartbeat_s=5, terms=Terms()
-    )  # fmt: skip
-    journal.close()
-    await redis.close()
-
-
-def a_principal(credit_nanos: int) -> Principal:
-    organization_id, key_id = random_id(), random_id()
-    return Principal(
-        key_id=key_id,
-        organization_id=organization_id,
-        user_id=1,
-        digest=b"",
-        payer=Payer.of(settings.ENV.redis_prefix, organization_id, key_id),
-        limits=(Limits(total_budget_nanos=credit_nanos), Limits()),
+def _is_call(node: ast.expr) -> bool:
+    """Return whether an expression is a call in flight by this app's naming: `call` and `self._call`."""
+    return (isinstance(node, ast.Name) and node.id == "call") or (
+        isinstance(node, ast.Attribute) and node.attr == "_call"
     )
 
 
-def an_intent(principal: Principal, hold_nanos: int = DEAREST) -> UsageEvent:
-    return UsageEvent(
-        request_id=new_id(),
-        organization_id=principal.organization_id,
-        key_id=principal.key_id,
-        started_ms=clock.now_ms(),
-        surface="chat",
-        endpoint="/v1/chat/completions",
-        stage="code",
-        stage_reason="header",
-        model="middle",
-        rates=CHAIN["middle"],
-        hold_nanos=hold_nanos,
-    )
+def _written_fields(module: str) -> set[str]:
+    """Return the fields of calls in flight that a module writes. In call.py `self` of Call counts."""
+    tree: ast.AST = ast.parse(_MODULES[module].read_text())
+    if module == "call.py":
+        tree = next(each for each in ast.walk(tree) if isinstance(each, ast.ClassDef) and each.name == "Call")
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in _CHANGING_METHODS:
+            target = node.func.value
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store | ast.Del):
+            target = node
+        else:
+            continue
+        if isinstance(target, ast.Attribute):
+            owner = target.value
+            is_self = module == "call.py" and isinstance(owner, ast.Name) and owner.id == "self"
+            if is_self or _is_call(owner):
+                found.add(target.attr)
+    return found
 
 
-def held(principal: Principal) -> int:
-    found = sync_client(settings.ENV.redis_url).hget(principal.payer.scopes[0].decode(), "held")
-    return int(str(found, "ascii") if isinstance(found, bytes) else 0)
+def test_a_call_initializes_all_its_fields_itself() -> None:
+    assert _written_fields("call.py") == set(Call.__slots__)
 
 
-async def test_with_credit_for_the_dearest_all_models_may_be_tried(desk: FrontDesk) -> None:
-    principal = a_principal(DEAREST)
-    live = await desk.admit(principal, an_intent(principal), CHAIN, size=SIZE)
-    assert list(live.rates) == list(CHAIN)
-    assert held(principal) == live.intent.hold_nanos == DEAREST
-    await live.finish(status=200)
-    assert held(principal) == 0
+@pytest.mark.parametrize("module", sorted(_MODULES.keys() - {"call.py"}))
+def test_each_field_of_a_call_is_written_only_by_its_own_module(module: str) -> None:
+    assert _written_fields(module) == {field for field, writer in WRITERS.items() if writer == module}
 
 
-@pytest.mark.parametrize("credit", [HOLD, DEAREST - 1])
-async def test_a_dearer_fallback_that_does_not_fit_is_left_out(desk: FrontDesk, credit: int) -> None:
-    principal = a_principal(credit)
-    live = await desk.admit(principal, an_intent(principal), CHAIN, size=SIZE)
-    assert list(live.rates) == ["middle", "cheap", "like it"]
-    assert held(principal) == live.intent.hold_nanos == HOLD
-    await live.finish(status=200)
-    assert held(principal) == 0
+@pytest.mark.parametrize("module", sorted(_MODULES))
+def test_nothing_reaches_through_a_call_to_write_on_its_parts(module: str) -> None:
+    """Meter and shutdown signal change by their own methods, and only the shutdown manager sends the signal."""
+    tree = ast.parse(_MODULES[module].read_text())
+    attributes = [each for each in ast.walk(tree) if isinstance(each, ast.Attribute)]
+    parts = [each for each in attributes if isinstance(each.value, ast.Attribute) and each.value.attr in Call.__slots__]
+    assert not [each.attr for each in parts if isinstance(each.ctx, ast.Store | ast.Del)]
+    is_sender = any(each.attr == "set" and ast.unparse(each.value).endswith(".shutdown") for each in parts)
+    assert is_sender == (module == "shutdown.py")
 
 
-@pytest.mark.parametrize(("credit", "size"), [(HOLD - 1, SIZE), (HOLD, None)])
-async def test_what_does_not_pay_for_the_first_model_is_refused(
-    desk: FrontDesk, credit: int, size: CallSize | None
-) -> None:
-    principal = a_principal(credit)
-    with pytest.raises(InsufficientQuota):
-        await desk.admit(principal, an_intent(principal), CHAIN, size=size)
-    assert held(principal) == 0
-    assert desk.live == []
+def test_shutdown_calls_back_and_stays_set() -> None:
+    signal, called = ShutdownSignal(), list[str]()
+    signal.on_set(lambda: called.append("aborted"))
+    assert not signal.is_set
+    signal.set()
+    assert (signal.is_set, called) == (True, ["aborted"])
 
 
-async def test_no_providers_id_is_too_long_for_the_journal(desk: FrontDesk, tmp_path: Path) -> None:
-    principal = a_principal(DEAREST)
-    longwinded, next_one = [
-        await desk.admit(principal, an_intent(principal, hold_nanos=0), CHAIN) for _ in range(2)
-    ]  # fmt: skip
-    longwinded.attempts.append(AttemptFact(n=1, model="middle", first_byte_ms=1, response_id="x" * 2_000_000))
-    await longwinded.finish(status=200)
-    await next_one.finish(status=200)
-    (segment,) = (tmp_path / "journal").glob("*.open")
-    first, second = map(decode, read_segment(segment))
-    assert (first.attempts[0].response_id, second.request_id) == ("x" * 200, next_one.request_id)
+def test_a_finished_call_is_not_interrupted() -> None:
+    signal, called = ShutdownSignal(), list[str]()
+    signal.on_set(lambda: called.append("aborted"))
+    signal.detach()
+    signal.set()
+    assert called == []

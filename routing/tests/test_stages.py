@@ -1,4 +1,4 @@
-"""Which stage serves a call, and why."""
+"""Stage routing."""
 
 from dataclasses import replace
 
@@ -28,7 +28,7 @@ def unread() -> Prompt:
     raise AssertionError("the prompt is read only for inference")
 
 
-def test_a_stage_brings_its_own_values() -> None:
+def test_a_stage_sets_its_models_and_limits() -> None:
     assert decide("plan") == Route(
         stage="plan",
         reason="header",
@@ -40,7 +40,7 @@ def test_a_stage_brings_its_own_values() -> None:
     )
 
 
-def test_direct_mode_brings_the_callers_model() -> None:
+def test_direct_mode_uses_the_callers_model() -> None:
     assert decide("direct", "gpt-4o") == Route(
         stage="direct",
         reason="header",
@@ -58,7 +58,7 @@ def test_the_fallback_of_direct_mode_does_not_repeat_the_model() -> None:
 
 
 @pytest.mark.parametrize("header", ["review", "REVIEW", "  Review\t"])
-def test_the_header_is_read_without_case_and_spaces(header: str) -> None:
+def test_the_header_ignores_case_and_spaces(header: str) -> None:
     assert decide(header).stage == "review"
 
 
@@ -80,7 +80,7 @@ def test_a_models_name_decides_without_a_header(model: str, stage: str, reason: 
 
 
 @pytest.mark.parametrize("model", [None, "", "auto", "cfx-auto"])
-def test_without_a_name_the_text_decides(model: str | None) -> None:
+def test_without_a_model_the_text_decides(model: str | None) -> None:
     assert (decide(None, model, "review it").stage, decide(None, model, "review it").reason) == ("review", "keyword")
     assert (decide("", model, "hm").stage, decide(" ", model, "hm").reason) == ("code", "default")
 
@@ -101,13 +101,13 @@ def test_the_models_name_can_be_ignored(model: str) -> None:
 
 
 @pytest.mark.parametrize("header", ["test", "cfx-plan", "auto", "plan,code", "İ"])
-def test_an_unknown_stage_is_refused_and_says_what_is_allowed(header: str) -> None:
+def test_an_unknown_stage_is_refused_with_the_allowed_ones(header: str) -> None:
     with pytest.raises(InvalidStage, match="Allowed: plan, code, review, direct") as caught:
         decide(header, "gpt-4o")
     assert (caught.value.code, caught.value.status, caught.value.param) == ("invalid_stage", 400, "X-CFX-Stage")
 
 
-def test_an_unknown_model_is_refused_and_says_what_is_allowed() -> None:
+def test_an_unknown_model_is_refused_with_the_allowed_ones() -> None:
     with pytest.raises(ModelNotAllowed) as caught:
         decide(None, "x" * 10_000)
     assert (caught.value.code, caught.value.status, caught.value.param) == ("model_not_allowed", 400, "model")
@@ -115,7 +115,7 @@ def test_an_unknown_model_is_refused_and_says_what_is_allowed() -> None:
     assert len(caught.value.message) < 500
 
 
-def test_every_name_that_an_error_offers_works() -> None:
+def test_every_model_that_an_error_lists_works() -> None:
     assert all(decide(None, name).models for name in allowed_names(CATALOGUE))
 
 
@@ -135,10 +135,7 @@ def outcome(header: str | None, model: str | None, text: str) -> Route | tuple[s
 
 @given(header=headers, model=models, text=prompts)
 def test_routing_is_deterministic(header: str | None, model: str | None, text: str) -> None:
-    """Property 5: Stage Routing Determinism.
-
-    The same call goes the same way, an equal catalogue decides the same, and the prompt matters only for inference.
-    """
+    """The same call gets the same route, also by an equal catalogue, and the prompt matters only for inference."""
     first = outcome(header, model, text)
     assert outcome(header, model, text) == first
     again = parse((REPOSITORY / "config" / "models.yaml").read_text(), source="again")
@@ -151,10 +148,7 @@ def test_routing_is_deterministic(header: str | None, model: str | None, text: s
 
 @given(model=models)
 def test_direct_mode_serves_exactly_the_allow_list(model: str | None) -> None:
-    """Property 7: Direct Mode Allowlist.
-
-    The direct header serves a model if and only if it is on the list, and no other way leads past the list either.
-    """
+    """The direct header serves a model if and only if it is on the list, and no other route bypasses the list."""
     found = outcome("direct", model, "")
     assert isinstance(found, Route) == (model in ALLOWED)
     if isinstance(found, Route):
@@ -166,7 +160,6 @@ def test_direct_mode_serves_exactly_the_allow_list(model: str | None) -> None:
 
 @given(stage=st.sampled_from(STAGES), model=models, text=prompts)
 def test_the_stage_header_replaces_the_bodys_model(stage: str, model: str | None, text: str) -> None:
-    """Property 17: Model Override Behavior."""
     found = decide(stage, model, text)
     assert found.models[0] == CATALOGUE.stages[stage].model
     assert (found.stage, found.reason) == (stage, "header")

@@ -1,4 +1,4 @@
-"""The playground's page, and its calls as code."""
+"""Pages of the playground, and its calls as code."""
 
 import ast
 import html
@@ -33,24 +33,24 @@ def test_the_page_offers_what_the_plan_allows(page: Client, cast: Cast) -> None:
     assert [name for name, _ in form.fields["model"].choices] == ["gpt-4o"]
 
 
-def test_no_key_and_no_secret_stand_in_the_page(page: Client, cast: Cast) -> None:
+def test_the_page_contains_no_key_and_no_secret(page: Client, cast: Cast) -> None:
     assert "cfx_" not in page.get(reverse("playground", args=[cast.slug])).content.decode()
 
 
 @pytest.mark.parametrize("role", ["vic", "ben"])
-def test_only_who_may_spend_is_led_there(client: Client, cast: Cast, role: str) -> None:
+def test_only_roles_that_may_spend_get_the_link(client: Client, cast: Cast, role: str) -> None:
     client.force_login(getattr(cast, role))
     text = client.get(reverse("keys", args=[cast.slug])).content.decode()
     assert (reverse("playground", args=[cast.slug]) in text) is (role == "ben")
 
 
-def test_code_is_what_the_page_would_send(page: Client, cast: Cast) -> None:
+def test_the_code_sends_the_same_request_as_the_page(page: Client, cast: Cast) -> None:
     chosen = {
         "stage": "direct", "model": "gpt-4o", "system": "Be 'brief'", "temperature": "0.5", "max_tokens": "7",
         "prompt": "Say \"hi\"",
     }  # fmt: skip
-    answer = page.post(reverse("playground-code", args=[cast.slug]), chosen, headers=HTMX)
-    curl, python, node = (each.code for each in answer.context["snippets"])
+    response = page.post(reverse("playground-code", args=[cast.slug]), chosen, headers=HTMX)
+    curl, python, node = (each.code for each in response.context["snippets"])
     words = shlex.split(curl)
     body = json.loads(words[words.index("-d") + 1])
     assert body == {
@@ -63,16 +63,16 @@ def test_code_is_what_the_page_would_send(page: Client, cast: Cast) -> None:
     assert "X-CFX-Stage: direct" in words
     ast.parse(python)
     assert "X-CFX-Stage" in node
-    assert html.unescape(answer.content.decode()).count('Say \\"hi\\"') >= 2
+    assert html.unescape(response.content.decode()).count('Say \\"hi\\"') >= 2
 
 
-def test_what_cannot_be_sent_is_told(page: Client, cast: Cast) -> None:
-    answer = page.post(reverse("playground-code", args=[cast.slug]), {"stage": "plan", "temperature": "9"})
-    assert answer.status_code == 422
-    assert "Temperature" in answer.content.decode()
+def test_invalid_parameters_are_reported(page: Client, cast: Cast) -> None:
+    response = page.post(reverse("playground-code", args=[cast.slug]), {"stage": "plan", "temperature": "9"})
+    assert response.status_code == 422
+    assert "Temperature" in response.content.decode()
 
 
-def test_odd_texts_survive_in_every_language() -> None:
+def test_odd_texts_survive_in_every_snippet() -> None:
     text = 'It\'s "odd" \\ \n \U0001f600 İ'
     call = {"model": "cfx-plan", "messages": [{"role": "user", "content": text}], "stream": True}
     curl, python, _ = (each.code for each in snippets_of("https://x/v1", call, stage=""))

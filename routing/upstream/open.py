@@ -1,4 +1,4 @@
-"""Attempts in order until one gives a first byte. All failures of the upstream leave here under our own names."""
+"""Attempts in order until one gives a first byte. Failures of the upstream are mapped to our own errors here."""
 
 import asyncio
 import logging
@@ -15,7 +15,7 @@ from codexflow.lib.asgi import Header
 from codexflow.lib.clock import monotonic_s
 from codexflow.lib.log import redact
 from logs.pipeline.events import AttemptFact
-from routing.call import LiveCall
+from routing.call import Call
 from routing.errors import (
     ClientDisconnected,
     ShuttingDown,
@@ -30,7 +30,7 @@ from routing.errors import (
     UpstreamUnavailable,
 )
 from routing.surfaces.body import upstream_body
-from routing.surfaces.responses import Dialect, Opening
+from routing.surfaces.responses import Opening, ResponseFormat
 from routing.upstream.attempts import Attempt, RetryBudget
 from routing.upstream.breaker_store import Breakers
 from routing.upstream.pool import Connection, Pool
@@ -43,24 +43,24 @@ RETRY_PAUSE_S = (0.05, 0.25)
 _jitter = Random()  # noqa: S311 - spreading load, not keeping secrets
 
 
-class Order(Struct, frozen=True, kw_only=True):
-    """What is sent with every attempt of a call, and how long it may take."""
+class UpstreamRequest(Struct, frozen=True, kw_only=True):
+    """Request that every attempt of a call sends upstream, with its time limits."""
 
     path: str
-    headers: tuple[Header, ...] = ()  # the caller's own that a provider should see
+    headers: tuple[Header, ...] = ()  # of the caller, for the provider
     tail: bytes
-    dialect: Dialect
+    response_format: ResponseFormat
     is_stream: bool
     first_byte_s: float
     total_s: float
-    answer_limit_bytes: int
+    response_limit_bytes: int
     breaker: BreakerConfig
-    caller: bytes = b""  # for whom a circuit may be open alone
+    organization: bytes = b""  # a circuit may be open for one alone
 
 
 @dataclass(slots=True)
-class Opened:
-    """An attempt that gave its first byte: the stream's first chunk, or the whole body as the caller may see it."""
+class OpenedResponse:
+    """Response whose first byte has arrived: the stream's first chunk, or the whole body as the caller may see it."""
 
     attempt: Attempt
     connection: Connection | None  # None: `first` is everything
@@ -69,43 +69,41 @@ class Opened:
 
 
 class Upstream:
-    """The door to the upstream for one call; `abort` may be called at any moment from outside."""
+    """Attempts of one call; `abort` may be called at any moment from outside."""
 
-    def __init__(self, pool: Pool, breakers: Breakers, retries: RetryBudget, call: LiveCall, order: Order) -> None:
+    def __init__(
+        self, pool: Pool, breakers: Breakers, retries: RetryBudget, call: Call, request: UpstreamRequest
+    ) -> None:
         self._pool = pool
         self._breakers = breakers
         self._retries = retries
         self._call = call
-        self._order = order
-        self._ends_s = monotonic_s() + order.total_s
+        self._request = request
+        self._ends_s = monotonic_s() + request.total_s
         self._connection: Connection | None = None
         self._is_aborted = False
-        self._must_go = False
 
     def abort(self) -> None:
-        """Stop whatever is going on: the caller has left, or the process must go."""
+        """Stop the attempt in progress: the caller has left, or the process is shutting down."""
         self._is_aborted = True
         if self._connection is not None:
             self._connection.abort()
 
-    def shut_down(self) -> None:
-        """Stop because the process must go: the caller is still there and is told so."""
-        self._must_go = True
-        self.abort()
-
-    def _stopped(self) -> ClientDisconnected | ShuttingDown:
-        return ShuttingDown(retry_after_s=1) if self._must_go else ClientDisconnected()
+    def _aborted(self) -> ClientDisconnected | ShuttingDown:
+        return ShuttingDown(retry_after_s=1) if self._call.shutdown.is_set else ClientDisconnected()
 
     @property
     def left_s(self) -> float:
         return max(0.0, self._ends_s - monotonic_s())
 
-    async def open_first(self, attempts: Sequence[Attempt]) -> Opened:
-        """The first attempt that succeeds.
+    async def open_first(self, attempts: Sequence[Attempt]) -> OpenedResponse:
+        """Run attempts until one succeeds.
 
-        A retry of the same model is taken only when its failure says that it may help. Raises UpstreamRefused when the
-        request itself is at fault; when all failed, UpstreamTimeout, UpstreamBusy or UpstreamUnavailable.
+        A retry of the same model is made only when its failure says that it may help. Raises UpstreamRefused when the
+        request itself is at fault; when all failed, UpstreamTimeout, UpstreamBusy or UpstreamUnavailable;
+        ClientDisconnected or ShuttingDown after `abort`.
         """
+        request = self._request
         failure: UpstreamFailure | None = None
         self._retries.earn()
         for attempt in attempts:
@@ -114,16 +112,16 @@ class Upstream:
                     continue
                 await asyncio.sleep(min(_jitter.uniform(*RETRY_PAUSE_S), self.left_s))
             if self._is_aborted:
-                raise self._stopped()
+                raise self._aborted()
             if self.left_s <= 0:
                 break
-            if not await self._breakers.may_try(attempt.model, self._order.breaker, self._order.caller):
+            if not await self._breakers.allow_request(attempt.model, request.breaker, request.organization):
                 continue
             try:
                 return await self._try(attempt)
             except UpstreamFailure as exc:
                 if self._is_aborted:
-                    raise self._stopped() from exc
+                    raise self._aborted() from exc
                 failure = exc
                 logger.warning(
                     "upstream.attempt_failed",
@@ -137,12 +135,12 @@ class Upstream:
                     },
                 )
                 if exc.trips_breaker:
-                    await self._breakers.failed(attempt.model, self._order.breaker, self._order.caller)
+                    await self._breakers.record_failure(attempt.model, request.breaker, request.organization)
         raise _final(failure)
 
-    async def _try(self, attempt: Attempt) -> Opened:
-        """One attempt, recorded however it ends."""
-        call = self._call
+    async def _try(self, attempt: Attempt) -> OpenedResponse:
+        """Make one attempt and record it, however it ends."""
+        call, request = self._call, self._request
         started_offset_ms = call.elapsed_ms()
         try:
             opened = await self._open(attempt)
@@ -162,11 +160,10 @@ class Upstream:
             if self._connection is not None:
                 self._connection.abort()
             if isinstance(exc, UpstreamRefused):
-                # It answered, and sensibly: the model is well.
-                await self._breakers.succeeded(attempt.model, self._order.breaker, self._order.caller)
+                # A refusal is a valid response: the model works.
+                await self._breakers.record_success(attempt.model, request.breaker, request.organization)
             raise
-        call.ttft_ms = call.elapsed_ms()
-        first_byte_ms = call.ttft_ms - started_offset_ms
+        first_byte_ms = call.elapsed_ms() - started_offset_ms
         call.attempts.append(
             AttemptFact(
                 n=attempt.n,
@@ -178,65 +175,65 @@ class Upstream:
                 response_id=opened.response_id,
             )
         )
-        await self._breakers.succeeded(attempt.model, self._order.breaker, self._order.caller)
+        await self._breakers.record_success(attempt.model, request.breaker, request.organization)
         return opened
 
-    async def _open(self, attempt: Attempt) -> Opened:
-        order = self._order
+    async def _open(self, attempt: Attempt) -> OpenedResponse:
+        request = self._request
         call_id = f"{self._call.request_id}.{attempt.n}".encode()
-        body = upstream_body(attempt.model, order.tail)
-        headers = [(b"x-litellm-call-id", call_id), *order.headers]
-        connection = await self._pool.post(order.path, body, headers=headers)
+        body = upstream_body(attempt.model, request.tail)
+        headers = [(b"x-litellm-call-id", call_id), *request.headers]
+        connection = await self._pool.post(request.path, body, headers=headers)
         self._connection = connection
         if self._is_aborted:
             connection.abort()
-            raise self._stopped()
-        ends_s = monotonic_s() + min(order.first_byte_s if order.is_stream else order.total_s, self.left_s)
+            raise self._aborted()
+        ends_s = monotonic_s() + min(request.first_byte_s if request.is_stream else request.total_s, self.left_s)
         status = await connection.head(max(0.0, ends_s - monotonic_s()))
         if status != 200:
             raise await _error_of(connection, status, max(0.0, ends_s - monotonic_s()))
         if connection.headers.get(b"content-encoding", b"identity") != b"identity":
             raise UpstreamInvalid(reason="packed content")
-        if order.is_stream:
+        if request.is_stream:
             return await self._opened_stream(attempt, connection, ends_s)
         return await self._opened_body(attempt, connection, ends_s)
 
-    async def _opened_stream(self, attempt: Attempt, connection: Connection, ends_s: float) -> Opened:
-        dialect = self._order.dialect
+    async def _opened_stream(self, attempt: Attempt, connection: Connection, ends_s: float) -> OpenedResponse:
+        response_format = self._request.response_format
         if not connection.headers.get(b"content-type", b"").startswith(b"text/event-stream"):
             raise UpstreamInvalid(reason="not an event stream")
         first = await connection.chunk(max(0.0, ends_s - monotonic_s()))
         if first is None:
             raise UpstreamInvalid(reason="empty stream")
-        opening: Opening = dialect.opening(first)
+        opening: Opening = response_format.opening(first)
         if opening.is_error:
             raise UpstreamBroken(reason="error instead of a first event")
         if opening.may_be_empty:
-            # It is over already, so reading it whole keeps nobody waiting, and another model may still be asked.
+            # It is complete already, so reading it whole delays no one, and another model may still be tried.
             left_s = max(0.0, ends_s - monotonic_s())
-            first += await connection.body(left_s, limit_bytes=self._order.answer_limit_bytes)
+            first += await connection.body(left_s, limit_bytes=self._request.response_limit_bytes)
             self._connection = None  # back in the pool
-            if dialect.is_empty(first):
+            if response_format.is_empty(first):
                 raise UpstreamInvalid(reason="empty success")
-            return Opened(attempt, None, first, opening.response_id)
-        return Opened(attempt, connection, first, opening.response_id)
+            return OpenedResponse(attempt, None, first, opening.response_id)
+        return OpenedResponse(attempt, connection, first, opening.response_id)
 
-    async def _opened_body(self, attempt: Attempt, connection: Connection, ends_s: float) -> Opened:
-        order, call = self._order, self._call
+    async def _opened_body(self, attempt: Attempt, connection: Connection, ends_s: float) -> OpenedResponse:
+        request, call = self._request, self._call
         if not connection.headers.get(b"content-type", b"").startswith(b"application/json"):
             raise UpstreamInvalid(reason="not JSON")
-        body = await connection.body(max(0.0, ends_s - monotonic_s()), limit_bytes=order.answer_limit_bytes)
-        # It is back in the pool and may be another call's by now: leaving must not cut that one off.
+        body = await connection.body(max(0.0, ends_s - monotonic_s()), limit_bytes=request.response_limit_bytes)
+        # It is back in the pool and may serve another call by now, which `abort` must not cut off.
         self._connection = None
-        answer = order.dialect.answer(body)
-        if answer is None:
+        summary = request.response_format.summarize(body)
+        if summary is None:
             raise UpstreamInvalid(reason="broken JSON")
-        call.meter.answered(answer, connection.headers.get(b"x-litellm-response-cost"))
-        return Opened(attempt, None, order.dialect.whole_for_caller(body, answer))
+        call.meter.record_response(summary, connection.headers.get(b"x-litellm-response-cost"))
+        return OpenedResponse(attempt, None, request.response_format.body_for_caller(body, summary))
 
 
 def _final(failure: UpstreamFailure | None) -> Exception:
-    """What the caller hears when everything failed."""
+    """Return the caller's error when every attempt failed."""
     if isinstance(failure, UpstreamBusy):
         return failure
     if isinstance(failure, UpstreamSilent):
@@ -259,7 +256,7 @@ _error_decoder = msgspec.json.Decoder(_ErrorBody)
 
 
 async def _error_of(connection: Connection, status: int, timeout_s: float) -> UpstreamFailure | UpstreamRefused:
-    """The upstream's error answer under our own name."""
+    """Map the upstream's error response to our own error."""
     if status == 429:
         headers = connection.headers
         after = headers.get(b"retry-after") or headers.get(b"llm_provider-retry-after") or b""
@@ -275,28 +272,28 @@ async def _error_of(connection: Connection, status: int, timeout_s: float) -> Up
         fields = _error_decoder.decode(body).error or _ErrorFields()
     except (msgspec.MsgspecError, UnicodeError, RecursionError, UpstreamFailure):
         fields = _ErrorFields()
-    said = (fields.message or "")[:MAX_READ_CHARS]
-    if {fields.type, str(fields.code)} & _ABOUT_US or _SAID_OF_US.search(said):
-        # The caller may have put these words into the provider's mouth: no reason to let a model rest.
+    message = (fields.message or "")[:MAX_READ_CHARS]
+    if {fields.type, str(fields.code)} & _OWN_ACCOUNT_CODES or _OWN_ACCOUNT_MESSAGE.search(message):
+        # The message may quote the caller, so it must not trip the breaker.
         return UpstreamFaulty(status, trips_breaker=False)
     param = fields.param if fields.param and _PARAM.fullmatch(fields.param) else None
-    return UpstreamRefused(status, scrub(said, host=connection.host), code=_code_of(fields, said), param=param)
+    return UpstreamRefused(status, scrub(message, host=connection.host), code=_code_of(fields, message), param=param)
 
 
-# What is about our own key or account, with LiteLLM or with the provider: their types and codes, and their words.
-_ABOUT_US = frozenset({
+# Errors about our own key or account, with LiteLLM or with the provider: types, codes and messages.
+_OWN_ACCOUNT_CODES = frozenset({
     "account_deactivated", "auth_error", "authentication_error", "billing_hard_limit_reached", "billing_not_active",
     "budget_exceeded", "expired_key", "insufficient_quota", "invalid_api_key", "key_model_access_denied",
     "no_db_connection", "team_model_access_denied", "token_not_found_in_db",
 })  # fmt: skip
-_SAID_OF_US = re.compile(
+_OWN_ACCOUNT_MESSAGE = re.compile(
     r"incorrect api key|invalid_api_key|api key not valid|invalid x-api-key|credit balance is too low", re.IGNORECASE
 )
 _PARAM = re.compile(r"[\w.\[\]-]{1,100}")
 
-# The message may hold the caller's own words, so each of these patterns takes time in proportion to its length only:
-# they begin at a border of a word, and what repeats inside of them has a bound.
-# LiteLLM wraps the provider's words in its own class names and routing notes.
+# The message may quote the caller, so each of these patterns takes linear time: they begin at a word boundary, and
+# their repetitions are bounded.
+# LiteLLM wraps the provider's message in its own class names and routing notes.
 _LITELLM_PREFIX = re.compile(
     r"\b(?:litellm\.)?[A-Z]\w{0,60}(?:Error|Exception)(?::\s{0,2}| - )"
     r"|\blitellm\.\w{1,60}:?\s{0,2}|\b\w{0,60}Exception - "
@@ -312,7 +309,7 @@ MAX_MESSAGE_CHARS = 2_000
 
 
 def scrub(message: str, *, host: str = "") -> str:
-    """An upstream's message without its keys, hosts and wrappings; `host` is the upstream's own."""
+    """Remove keys, hosts and LiteLLM's wrappings from an upstream's message; `host` is the upstream's own."""
     text = _LITELLM_SUFFIX.sub("", message[:MAX_READ_CHARS])
     text = _LITELLM_PREFIX.sub("", text)
     text = _ADDRESS.sub("[upstream]", redact(text))
@@ -336,7 +333,7 @@ _KNOWN_CODES = (
 
 
 def _code_of(fields: _ErrorFields, message: str) -> str:
-    """OpenAI's own code. LiteLLM replaces it by the status as text, so it is found again in the message."""
+    """Return OpenAI's error code. LiteLLM replaces it by the status as text, so it is recovered from the message."""
     code = str(fields.code or "")
     if code and not code.isdigit() and re.fullmatch(r"[a-z0-9_]{1,64}", code):
         return code

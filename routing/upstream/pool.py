@@ -1,7 +1,7 @@
 """Keep-alive connections to LiteLLM over httptools.
 
-This is the core of the product and so our own: it costs a tenth of what general clients cost for the same pass
-through. All failures leave here as errors of `routing.errors`.
+This is the core of the product, so it is our own: it costs a tenth of what general clients cost for the same
+pass-through. All failures are raised as errors of `routing.errors`.
 """
 
 import asyncio
@@ -18,14 +18,14 @@ from codexflow.lib.asgi import Header
 from codexflow.lib.clock import monotonic_s
 from routing.errors import ConnectFailed, UpstreamBroken, UpstreamSilent
 
-# Reading stops above HIGH until the caller has taken enough: a slow reader does not grow memory.
+# Reading pauses above HIGH until the caller has caught up: a slow reader does not grow memory.
 HIGH_WATER_BYTES = 256 * 1024
 LOW_WATER_BYTES = 64 * 1024
-# LiteLLM's server closes idle connections after 5 s; we leave first, so that no request meets a closing one.
+# LiteLLM's server closes idle connections after 5 s; we close first, so that no request meets a closing one.
 MAX_IDLE_S = 4.0
 MAX_HEADERS = 200
 
-# Takes a piece of a body at once, or returns False and leaves it to whoever waits.
+# Consumes a piece of a body at once, or returns False and leaves it to the waiting reader.
 Sink = Callable[[bytes], bool]
 
 
@@ -50,14 +50,14 @@ class Connection(asyncio.Protocol):
         self._is_paused = False
         self._has_head = False
         self._is_complete = False
-        self._may_serve_again = False
+        self._can_be_reused = False
         self._error: UpstreamBroken | UpstreamSilent | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._sink: Sink | None = None
         self._idle_s = 0.0
         self._ends_s = 0.0
 
-    # What the exchange looks like from outside
+    # Interface of an exchange
 
     def send(self, head: bytes, body: bytes) -> None:
         """Begin an exchange."""
@@ -74,7 +74,7 @@ class Connection(asyncio.Protocol):
         return self.status
 
     async def chunk(self, timeout_s: float) -> bytes | None:
-        """The next piece of the body as it came, or None at its end. Raises as `head`."""
+        """Read the next piece of the body as it came, or None at its end. Raises as `head`."""
         if not self._chunks and not self._is_complete:
             self._allow(timeout_s)
             while not self._chunks and not self._is_complete:
@@ -91,7 +91,7 @@ class Connection(asyncio.Protocol):
         return None
 
     async def chunk_past(self, sink: Sink, *, idle_s: float, left_s: float) -> bytes | None:
-        """As `chunk`, for the first piece that `sink` does not take; what it takes wakes nobody.
+        """As `chunk`, for the first piece that `sink` does not consume; consumed pieces wake no task.
 
         Pieces may be `idle_s` apart, and all of them may take `left_s`.
         """
@@ -103,7 +103,7 @@ class Connection(asyncio.Protocol):
             self._sink = None
 
     async def body(self, timeout_s: float, *, limit_bytes: int) -> bytes:
-        """The whole body, within `timeout_s` in all. Raises UpstreamBroken when it is larger than `limit_bytes`."""
+        """Read the whole body, within `timeout_s` in all. Raises UpstreamBroken above `limit_bytes`."""
         ends_s = monotonic_s() + timeout_s
         pieces: list[bytes] = []
         size = 0
@@ -111,12 +111,12 @@ class Connection(asyncio.Protocol):
             size += len(piece)
             if size > limit_bytes:
                 self.abort()
-                raise UpstreamBroken("The upstream's answer is too large.", reason="answer too large")
+                raise UpstreamBroken("The upstream's answer is too large.", reason="response too large")
             pieces.append(piece)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     async def read_to_end(self, timeout_s: float) -> None:
-        """Let the exchange end, so that the connection can serve another; give it up when that takes too long."""
+        """Read the exchange to its end, so that the connection can be reused; close it when that takes too long."""
         try:
             while await self.chunk(timeout_s) is not None:
                 pass
@@ -124,7 +124,7 @@ class Connection(asyncio.Protocol):
             self.abort()
 
     def abort(self) -> None:
-        """Drop the connection and with it the upstream's work on the exchange."""
+        """Close the connection, which also ends the upstream's work on the exchange."""
         self._disarm()
         if self._transport is not None:
             self._transport.abort()
@@ -132,14 +132,14 @@ class Connection(asyncio.Protocol):
 
     @property
     def host(self) -> str:
-        """The upstream's name."""
+        """Host name of the upstream."""
         return self._pool.host
 
     @property
     def is_open(self) -> bool:
         return self._transport is not None
 
-    # Waiting and deadlines: one lazy timer a connection instead of one a wait
+    # Waiting and deadlines: one lazy timer per connection instead of one per wait
 
     async def _wait(self) -> None:
         if self._error is not None:
@@ -165,7 +165,7 @@ class Connection(asyncio.Protocol):
     def _check_deadline(self) -> None:
         self._timer = None
         if self._waiter is None:
-            return  # nobody is waiting: the caller is the slow one
+            return  # no reader is waiting: the caller is the slow side
         left_s = self._deadline_s - monotonic_s()
         if left_s > 0:
             self._timer = self._loop.call_later(left_s, self._check_deadline)
@@ -184,9 +184,9 @@ class Connection(asyncio.Protocol):
         self._wake()
 
     def _finish(self) -> None:
-        """The exchange is read to its end: the connection may serve another."""
-        if self._transport is not None and self._may_serve_again:
-            self._pool.give_back(self)
+        """Return the connection to the pool once its exchange is read to the end."""
+        if self._transport is not None and self._can_be_reused:
+            self._pool.release(self)
         else:
             self.abort()
 
@@ -214,7 +214,7 @@ class Connection(asyncio.Protocol):
     @override
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
-        self._pool.forget(self)
+        self._pool.remove(self)
         if self._has_head and not self._is_complete and self._ends_with_connection() and exc is None:
             self._is_complete = True
         self._fail(UpstreamBroken(reason="connection lost"))
@@ -248,14 +248,14 @@ class Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         if self._has_head:
             self._is_complete = True
-            # Only here: once the callback has returned the parser has forgotten the message, and says no to all.
-            self._may_serve_again = self._parser.should_keep_alive()
+            # Only here: after this callback the parser has reset, and always returns False.
+            self._can_be_reused = self._parser.should_keep_alive()
             self._wake()
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where the upstream is."""
+    """Address of the upstream."""
 
     host: str
     port: int
@@ -275,14 +275,14 @@ class Target:
 
 
 class Pool:
-    """Keep-alive connections to one upstream. The one that was used last is used next."""
+    """Keep-alive connections to one upstream. The most recently used one is used next."""
 
     def __init__(self, url: str, *, api_key: str, connect_s: float) -> None:
         self._target = Target.of(url)
         self._connect_s = connect_s
         self._idle: list[Connection] = []
         self._tls = ssl.create_default_context() if self._target.is_tls else None
-        # The gateway retries; LiteLLM must not. Answers must come as they are: nothing here unpacks them.
+        # The gateway retries; LiteLLM must not. Responses must not be compressed: nothing here decompresses them.
         fixed = {
             "Host": self._target.authority,
             "Authorization": f"Bearer {api_key}",
@@ -298,7 +298,7 @@ class Pool:
         return self._target.host
 
     async def post(self, path: str, body: bytes, *, headers: Sequence[Header] = ()) -> Connection:
-        """Send a request; the answer is read from the connection. Raises ConnectFailed."""
+        """Send a request; its response is read from the connection. Raises ConnectFailed."""
         connection = await self._connection()
         own = b"".join(b"%b: %b\r\n" % header for header in headers)
         line = f"POST {self._target.base_path}{path} HTTP/1.1\r\n".encode("latin-1")
@@ -322,11 +322,11 @@ class Pool:
             raise ConnectFailed(reason=exc.__class__.__name__) from exc
         return connection
 
-    def give_back(self, connection: Connection) -> None:
+    def release(self, connection: Connection) -> None:
         connection.idle_since_s = monotonic_s()
         self._idle.append(connection)
 
-    def forget(self, connection: Connection) -> None:
+    def remove(self, connection: Connection) -> None:
         if connection in self._idle:
             self._idle.remove(connection)
 

@@ -1,4 +1,4 @@
-// Small behaviours for every page, by event delegation: what htmx swaps in works at once.
+// Behaviours of every page, by event delegation: content that htmx swaps in works at once.
 "use strict";
 (() => {
   const say = (name) => document.body.dataset[name];
@@ -12,7 +12,7 @@
     showToasts();
   }
 
-  // Shown anew each time: the newest popover lies above an open dialog.
+  // Shown again each time: the newest popover is above an open dialog.
   function showToasts() {
     const box = toasts();
     if (!box.children.length) return;
@@ -50,7 +50,7 @@
     document.dispatchEvent(new Event("themechange"));
   }
 
-  // A dialog may be opened from within the drawer: each gives the focus back to where it came from.
+  // A dialog can be opened from the drawer: each returns the focus to the element that opened it.
   const openers = new WeakMap();
 
   function open(dialog) {
@@ -63,7 +63,7 @@
     dialog.close();
   }
 
-  // What a <template> of the page holds, in a dialog.
+  // Opens a dialog with the content of a <template>.
   function show(dialog, template) {
     dialog.firstElementChild.replaceChildren(template.content.cloneNode(true));
     open(dialog);
@@ -94,7 +94,7 @@
       }
       return;
     }
-    // A click on the backdrop closes what may be closed without a thought.
+    // A click on the backdrop closes dialogs that are safe to close.
     if (target.matches("dialog") && !isSticky(target)) {
       const box = target.getBoundingClientRect();
       const isInside = event.clientX >= box.left && event.clientX <= box.right && event.clientY >= box.top && event.clientY <= box.bottom;
@@ -110,7 +110,7 @@
   document.addEventListener("close", (event) => {
     const dialog = event.target;
     if (!dialog.matches("dialog")) return;
-    // Nothing of a secret stays in the page.
+    // Remove the secret from the page.
     const body = dialog.firstElementChild;
     const mustReload = body.querySelector("[data-reload-after]") !== null;
     body.replaceChildren();
@@ -138,7 +138,7 @@
     tab.focus();
   }
 
-  // Keyboard: "/" searches, "g" and a letter goes, arrows walk tabs.
+  // Keyboard: "/" searches, "g" and a letter navigates, arrow keys switch tabs.
   let went = 0;
   document.addEventListener("keydown", (event) => {
     if (event.target.matches("[role=tab]") && (event.key === "ArrowRight" || event.key === "ArrowLeft")) {
@@ -165,13 +165,13 @@
     }
   });
 
-  // One request at a time from a form, and no second press of its button.
+  // One request at a time per form: its button is disabled meanwhile.
   document.addEventListener("submit", (event) => {
     const form = event.target;
     if (form.method !== "post") return;
     const button = event.submitter;
     if (!button) return;
-    // After the form's data is collected: a disabled button would not be part of it.
+    // After the form's data is collected: a disabled button is not part of it.
     setTimeout(() => { button.disabled = true; }, 0);
     setTimeout(() => { if (button.isConnected) button.disabled = false; }, 8000);
   });
@@ -181,7 +181,7 @@
     running = Math.max(0, running + step);
     document.documentElement.classList.toggle("is-loading", running > 0);
   };
-  // A drawer that takes longer than a blink opens with its outline.
+  // A drawer that takes longer than a moment opens with its outline.
   let outline = 0;
   document.addEventListener("htmx:before:request", (event) => {
     count(1);
@@ -195,7 +195,7 @@
     const drawer = document.getElementById("drawer");
     if (drawer?.querySelector("[data-outline]")) close(drawer);
   });
-  // What asks by itself goes on asking; only what a person did is worth a word. No error page takes a part's place.
+  // Polling continues after an error; only errors of user actions are shown. An error page never replaces a part of a page.
   function sayFailed(event) {
     if (!event.detail.ctx?.sourceElement?.matches("[hx-trigger^=every]")) toast(say("sayFailed"), true);
   }
@@ -204,7 +204,7 @@
     if (event.detail.ctx.response.status >= 500) sayFailed(event);
   });
   document.addEventListener("htmx:after:swap", () => {
-    // A field's problem comes beside what was asked for: the field itself stays, with what is typed in it.
+    // A field's error is shown beside it: the field itself stays, with the user's input.
     for (const problem of document.querySelectorAll("[role=alert][id$=_error]"))
       document.querySelector(`[aria-describedby~="${problem.id}"]`)?.setAttribute("aria-invalid", String(!problem.hidden));
     for (const id of ["dialog", "drawer"]) {
@@ -227,7 +227,7 @@
     }
   }
 
-  // On a phone a row of links may be wider than the screen: begin with the one that is chosen.
+  // On a phone a row of links can be wider than the screen: scroll to the current one.
   for (const chosen of document.querySelectorAll("nav.overflow-x-auto [aria-current], .seg [aria-current]")) {
     const row = chosen.parentElement;
     row.scrollLeft = chosen.offsetLeft - row.offsetLeft - (row.clientWidth - chosen.clientWidth) / 2;

@@ -1,4 +1,4 @@
-// Charts of the overview: one block of JSON in, Chart.js out; drawn again when the theme changes.
+// Charts of the overview: one block of JSON, drawn by Chart.js, and again when the theme changes.
 "use strict";
 (() => {
   const source = document.getElementById("chart-data");
@@ -10,7 +10,7 @@
   const number = new Intl.NumberFormat(language);
   let chart = null;
 
-  // Our own letters: Intl's compact form says "B" for thousands in Turkish.
+  // Own abbreviations: Intl's compact form uses "B" for thousands in Turkish.
   function short(value) {
     const [size, letter] = value >= 1e9 ? [1e9, "B"] : value >= 1e6 ? [1e6, "M"] : value >= 1e4 ? [1e3, "K"] : [1, ""];
     return new Intl.NumberFormat(language, { maximumFractionDigits: size === 1 ? 0 : 1 }).format(value / size) + letter;
@@ -27,7 +27,7 @@
 
   function draw() {
     const style = getComputedStyle(document.documentElement);
-    // Chart.js mixes colours itself and does not know oklch: let the browser turn them into rgb first.
+    // Chart.js mixes colours and does not support oklch: let the browser convert them to rgb first.
     const rgb = (name) => {
       const pixel = document.createElement("canvas").getContext("2d");
       pixel.fillStyle = style.getPropertyValue(name).trim();

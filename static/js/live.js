@@ -1,5 +1,5 @@
-// The live tail of the request log: rows come over a WebSocket, filtered by the server, and are put on top of the table.
-// Whoever looks at the table (mouse, focus, scrolled down, an open drawer) is not disturbed: rows wait behind a button.
+// The live tail of the request log: rows arrive over a WebSocket, filtered by the server, and are added on top of the table.
+// While the user reads the table (mouse, focus, scrolled down, an open drawer), new rows wait behind a button.
 "use strict";
 (() => {
   const button = document.getElementById("live");
@@ -79,7 +79,7 @@
     remember();
   }
 
-  // In the address, so that a reload goes on; and among the filters, whose address replaces it.
+  // In the address, so that a reload resumes; and among the filters, whose address replaces it.
   function remember() {
     button.setAttribute("aria-pressed", String(isWanted));
     field.disabled = !isWanted;
@@ -114,7 +114,7 @@
       return;
     }
     tries += 1;
-    // Not all at once when a server comes back.
+    // With jitter, so that clients do not reconnect all at once after a restart.
     const longest = Math.min(LONGEST_PAUSE_S, 2 ** (tries - 1));
     const pause_s = Math.max(1, Math.round(longest * (0.5 + Math.random() / 2)));
     show("lost", button.dataset.sayLost.replace("{n}", String(pause_s)));
@@ -143,7 +143,7 @@
       skipped = message.skipped;
       flush(false);
     }
-    // Silence for longer than two heartbeats is a connection that nobody closed.
+    // Silence for more than two heartbeats means a dead connection.
     clearTimeout(watchdog);
     const heartbeat_s = Number(button.dataset.heartbeat) || 30;
     watchdog = setTimeout(() => socket && socket.close(), heartbeat_s * 2500);
@@ -169,7 +169,7 @@
     }
     const all = table.querySelectorAll("tr[data-id]");
     for (const row of [...all].slice(MOST_ROWS)) row.remove();
-    // What was cut off at the end is what "Load older" begins with.
+    // "Load older" continues after the rows that remain.
     const older = table.querySelector("#older a");
     if (older && all.length > MOST_ROWS) {
       const query = new URLSearchParams(older.getAttribute("href"));
@@ -185,7 +185,7 @@
     const set = (name, text) => { line.querySelector(`[data-part=${name}]`).textContent = text; };
     line.dataset.id = row.id;
     const link = line.querySelector("a");
-    for (const name of ["href", "hx-get"]) link.setAttribute(name, link.getAttribute(name).replace(model.dataset.nobody, row.id));
+    for (const name of ["href", "hx-get"]) link.setAttribute(name, link.getAttribute(name).replace(model.dataset.placeholder, row.id));
     const time = line.querySelector("time");
     time.dateTime = row.started_at;
     time.textContent = document.body.dataset.saySec.replace("{n}", String(Math.max(0, Math.floor((Date.now() - Date.parse(row.started_at)) / 1000))));
@@ -215,7 +215,7 @@
   }
   document.addEventListener("close", () => isWanted && flush(false), true);
   window.addEventListener("online", () => isWanted && !socket && connect());
-  // Other filters, other rows: what waited belongs to the filters before.
+  // New filters: discard waiting rows of the previous ones.
   document.addEventListener("htmx:after:swap", () => {
     if (!isWanted || JSON.stringify(wish()) === sent) return;
     waiting = [];

@@ -1,5 +1,5 @@
-// The playground: sends the conversation to the gateway's door for sessions and shows the stream as it comes.
-// The page holds no key: the session's cookie says who asks. The conversation lives in this page only.
+// The playground: sends the conversation to the gateway's session endpoint and shows the stream as it arrives.
+// The page has no key: the session's cookie authenticates. The conversation exists in this page only.
 "use strict";
 (() => {
   const form = document.getElementById("play");
@@ -34,7 +34,7 @@
     return { body: JSON.stringify(body), headers };
   }
 
-  // One turn of the conversation: who, what, and below it what is known about it.
+  // One turn of the conversation: role, text, and facts about it below.
   function turn(who, text) {
     const box = document.createElement("article");
     box.className = `turn turn-${who}`;
@@ -91,7 +91,7 @@
     }
     if (!state.text) {
       answer.content.textContent = state.isDone ? say.sayEmpty : "";
-      // Nothing was answered: the question is not part of the conversation, and can be asked again.
+      // Without a response the prompt is not part of the conversation and can be sent again.
       if (!state.isDone) {
         conversation.pop();
         if (conversation === messages && !prompt.value) prompt.value = text;
@@ -145,7 +145,7 @@
     if (!state.isDone && !answer.box.querySelector("[role=alert]")) fail(answer, say.sayBroken);
   }
 
-  // Tokens and cost are the log's own: the row is there a moment after the answer.
+  // Tokens and cost come from the request log, whose row exists a moment after the response.
   async function tell(answer, id) {
     const link = document.createElement("a");
     link.className = "link-plain";

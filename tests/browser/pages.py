@@ -1,4 +1,4 @@
-"""Every page that a browser can open, by the name of its route. A new route fails a test until it stands here."""
+"""Every page that a browser can open, by route name. A route that is missing here fails a test."""
 
 import re
 
@@ -6,7 +6,7 @@ from playwright.sync_api import Page
 
 from tests.support.pictures import SLUG
 
-# For visitors.
+# Without signing in.
 PUBLIC = {
     "landing": ["/", "/?stage=review"],
     "pricing": ["/pricing/"],
@@ -23,16 +23,16 @@ PUBLIC = {
     "account_reset_password": ["/accounts/password/reset/"],
     "account_password_reset_completed": ["/accounts/password/reset/done/"],
     "account_inactive": ["/accounts/inactive/"],
-    "account_confirm_email": ["/accounts/confirm-email/nobodys/"],
+    "account_confirm_email": ["/accounts/confirm-email/unknown/"],
     "account_email_verification_sent": ["/accounts/confirm-email/"],
     "github_login": ["/accounts/github/login/"],
     "google_login": ["/accounts/google/login/"],
     "socialaccount_login_cancelled": ["/accounts/3rdparty/login/cancelled/"],
-    # Nothing there, and a sign-in that nobody began here.
+    # A missing page, and a callback without a sign-in in progress.
     "": ["/nowhere/", "/accounts/github/login/callback/"],
 }
 
-# For who is signed in and owns the organization.
+# For the signed-in owner of the organization.
 INSIDE = {
     "overview": [f"/o/{SLUG}/", f"/o/{SLUG}/?range=14d"],
     "log": [f"/o/{SLUG}/logs/?range=14d", f"/o/{SLUG}/logs/?id=00000000"],
@@ -65,7 +65,7 @@ INSIDE = {
     "socialaccount_connections": ["/accounts/3rdparty/", "/accounts/github/login/?process=connect"],
 }
 
-# Pages whose address holds an id -> the page that links to them, and how the link looks.
+# Pages with an id in their address -> the page that links to them, and the pattern of the link.
 LINKED = {
     "request": (f"/o/{SLUG}/logs/?range=14d", r"/logs/[0-9a-f-]{36}/"),
     "export": (f"/o/{SLUG}/logs/exports/", r"/logs/exports/[0-9a-f-]{36}/"),
@@ -75,19 +75,19 @@ LINKED = {
     "invitation": (f"/o/{SLUG}/members/", r"/invitations/[^/\"]+/"),
 }
 
-# Pages below those.
+# Pages below these: the parent, and the rest of the address.
 BELOW = {
     "key-edit": ("key", "edit/"),
     "key-rotate": ("key", "rotate/"),
     "key-revoke": ("key", "revoke/"),
 }
 
-# Not pages of ours: no HTML, or mails that differ from run to run. And what is there only where prompts are kept.
-NOT_LOOKED_AT = {"api-schema", "doctor-script", "dev-mail", "request-content"}
+# Excluded: responses without HTML, mails that differ from run to run, and pages that need a stored prompt.
+EXCLUDED = {"api-schema", "doctor-script", "dev-mail", "request-content"}
 
 
 def linked(page: Page, name: str) -> str:
-    """The address of such a page, found where it is linked. Leaves the browser on the page that links."""
+    """Find the address of such a page by its link. Leaves the browser on the linking page."""
     if name in BELOW:
         above, rest = BELOW[name]
         return linked(page, above) + rest

@@ -1,4 +1,4 @@
-"""axe on every page: both themes, both languages, a desk and a phone; and nothing the browser complains about."""
+"""axe on every page, in both themes and languages, on desktop and phone; and no browser errors."""
 
 from collections.abc import Iterator
 
@@ -7,38 +7,38 @@ from django.conf import settings
 from playwright.sync_api import Browser
 
 from codexflow.tests.access import EXPECTED
-from tests.browser.pages import BELOW, INSIDE, LINKED, NOT_LOOKED_AT, PUBLIC, linked
+from tests.browser.pages import BELOW, EXCLUDED, INSIDE, LINKED, PUBLIC, linked
 from tests.support.browser import DESKTOP, PHONE, Visitor, visitor
 from tests.support.pictures import SLUG, set_language
 from tests.support.site import Site
 
 pytestmark = pytest.mark.browser
 
-# A theme changes colours and a window changes the layout, neither changes the page: it is loaded once and looked at
-# four times, by all rules on the diagonal and by those about colour on the rest.
+# Themes change colours and windows change the layout, but not the page: it is loaded once and checked four times, with
+# all rules for two of the combinations and with the colour rules for the others.
 LOOKS = [("light", DESKTOP, True), ("dark", DESKTOP, False), ("dark", PHONE, True), ("light", PHONE, False)]
 
 
 @pytest.fixture(scope="module")
 def busy_site(site: Site) -> Site:
-    """The site with two weeks of usage, a colleague and an invitation."""
+    """The site with two weeks of usage, a second member and an invitation."""
     site.run("tests.support.demo_data", SLUG)
     return site
 
 
-def test_every_page_is_looked_at() -> None:
+def test_every_page_is_checked() -> None:
     pages = {
         name
         for name, access in EXPECTED.items()
         if not name.startswith("api-") and 200 in (access.of("get", "owner"), access.of("get", "anonymous"))
     }
     visited = {*PUBLIC, *INSIDE, *LINKED, *BELOW} - {""}
-    assert sorted(pages - visited - NOT_LOOKED_AT) == [], "pages that tests/browser/pages.py does not know"
+    assert sorted(pages - visited - EXCLUDED) == [], "pages that tests/browser/pages.py does not know"
     assert sorted(visited - pages - {"account_set_password"}) == []
 
 
 def findings(person: Visitor) -> Iterator[str]:
-    """What is wrong with the page as it stands there."""
+    """Check the current page in both themes and sizes; yields findings."""
     for theme, size, is_full in LOOKS:
         person.page.set_viewport_size({"width": size["width"], "height": size["height"]})
         person.page.evaluate(
@@ -62,7 +62,7 @@ def findings(person: Visitor) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("language", dict(settings.LANGUAGES))
-def test_no_serious_findings_outside(busy_site: Site, browser: Browser, language: str) -> None:
+def test_no_serious_findings_before_signing_in(busy_site: Site, browser: Browser, language: str) -> None:
     wrong: list[str] = []
     with visitor(browser, busy_site.url, size=DESKTOP) as person:
         person.prefer(theme="light", language=language)
@@ -71,12 +71,12 @@ def test_no_serious_findings_outside(busy_site: Site, browser: Browser, language
                 person.go(path)
                 assert person.page.locator(f"html[lang={language}]").count() == 1, path
                 wrong += findings(person)
-        wrong += person.complaints
+        wrong += person.errors
     assert not wrong, "\n".join(wrong)
 
 
 @pytest.mark.parametrize("language", dict(settings.LANGUAGES))
-def test_no_serious_findings_inside(busy_site: Site, browser: Browser, language: str) -> None:
+def test_no_serious_findings_after_signing_in(busy_site: Site, browser: Browser, language: str) -> None:
     known = busy_site.quickstart
     wrong: list[str] = []
     with visitor(browser, busy_site.url, size=DESKTOP) as person:
@@ -87,7 +87,7 @@ def test_no_serious_findings_inside(busy_site: Site, browser: Browser, language:
         for path in addresses:
             page = person.go(path)
             if page.locator("#id_password").count():
-                wrong += findings(person)  # asked for the password again: a page as well
+                wrong += findings(person)  # the page that asks for the password again
                 page.fill("#id_password", known.admin_password)
                 page.press("#id_password", "Enter")
                 page.wait_for_url(f"**{path}")
@@ -110,9 +110,9 @@ def test_no_serious_findings_inside(busy_site: Site, browser: Browser, language:
         page.locator("#drawer a[hx-get$='/edit/']").click()
         page.locator("#dialog form").wait_for()
         wrong += findings(person)
-        # The operators' pages are another's: only that they work under their own policy is ours to see.
-        set_language(person, "en")  # as other tests expect the pages
+        # The operators' pages come from a library: only check that they work under their content security policy.
+        set_language(person, "en")  # the language that other tests expect
         person.go("/ops/")
         person.go("/ops/logs/requestlog/")
-        wrong += person.complaints
+        wrong += person.errors
     assert not wrong, "\n".join(wrong)

@@ -1,4 +1,4 @@
-"""Prompt and answer in a real browser: turned on, opened in the drawer, turned off again."""
+"""Content retention in a real browser: turn it on, open a prompt and response in the drawer, turn it off."""
 
 import pytest
 from playwright.sync_api import Browser, expect
@@ -12,33 +12,33 @@ pytestmark = pytest.mark.browser
 TRIES = 20
 
 
-def keep_for(person: Visitor, days: str) -> None:
+def set_retention(person: Visitor, days: str) -> None:
     page = person.go(f"/o/{SLUG}/settings/")
     page.get_by_label("Keep prompts and answers").select_option(days)
     page.locator("form", has=page.get_by_label("Keep prompts and answers")).get_by_role("button", name="Save").click()
     person.settle()
 
 
-def a_kept_request(person: Visitor, site: Site) -> str:
-    """A request that has content: the gateway hears of the setting a moment later, the worker stores a moment later."""
+def a_request_with_content(person: Visitor, site: Site) -> str:
+    """Make requests until one has content: the setting and the stored content each take a moment to arrive."""
     for _ in range(TRIES):
         request_id = call(site.url, site.quickstart.api_key)
         person.page.wait_for_timeout(2_500)
         page = person.go(f"/o/{SLUG}/logs/{request_id}/")
         if page.locator("summary", has_text="Prompt and answer").count():
             return request_id
-    raise AssertionError("nothing is kept")
+    raise AssertionError("no content was stored")
 
 
-def test_it_is_opened_where_it_is_wanted_and_nowhere_else(site: Site, browser: Browser) -> None:
+def test_content_is_shown_only_while_retention_is_on(site: Site, browser: Browser) -> None:
     with visitor(browser, site.url, size=DESKTOP) as person:
         known = site.quickstart
         person.sign_in(known.admin_email, known.admin_password)
-        keep_for(person, "7")
+        set_retention(person, "7")
         page = person.page
         expect(page.get_by_text("Prompts and answers are being kept, for 7 days.")).to_be_visible()
         assert person.axe() == []
-        request_id = a_kept_request(person, site)
+        request_id = a_request_with_content(person, site)
 
         page = person.go(f"/o/{SLUG}/logs/?request={request_id}")
         drawer = page.locator("#drawer")
@@ -50,8 +50,8 @@ def test_it_is_opened_where_it_is_wanted_and_nowhere_else(site: Site, browser: B
         person.go(f"/o/{SLUG}/logs/{request_id}/content/")
         assert person.axe() == []
 
-        keep_for(person, "0")
+        set_retention(person, "0")
         assert page.get_by_text("are being kept").count() == 0
         page = person.go(f"/o/{SLUG}/logs/{request_id}/")
         assert page.locator("summary", has_text="Prompt and answer").count() == 0
-        assert person.complaints == []
+        assert person.errors == []

@@ -1,4 +1,4 @@
-"""A newcomer's way, through a real browser and real processes: sign up, make a key, call, see the call and its cost."""
+"""A new user's journey in a real browser: sign up, create a key, make a call, see the call and its cost."""
 
 import pytest
 from playwright.sync_api import Browser
@@ -11,7 +11,7 @@ pytestmark = pytest.mark.browser
 COLOUR = "getComputedStyle(document.documentElement).getPropertyValue('--color-base-200')"
 
 
-def test_from_sign_up_to_the_first_number(site: Site, browser: Browser) -> None:
+def test_from_signing_up_to_the_cost_of_the_first_call(site: Site, browser: Browser) -> None:
     with visitor(browser, site.url, size=DESKTOP) as person:
         page = person.go("/")
         page.get_by_role("link", name="Get an API key").click()
@@ -20,7 +20,7 @@ def test_from_sign_up_to_the_first_number(site: Site, browser: Browser) -> None:
         page.get_by_role("button", name="Create an account").click()
         page.get_by_text("Waiting for your first request").wait_for()
         assert "/o/grace/" in page.url
-        # The examples read the key from there.
+        # The page fills the key into its examples.
         assert "export CODEXFLOW_API_KEY=cfx_" in page.locator("main").inner_text()
 
         page.get_by_role("link", name="Create a key").click()
@@ -42,7 +42,7 @@ def test_from_sign_up_to_the_first_number(site: Site, browser: Browser) -> None:
         assert secret not in page.content()
 
         request_id = call(site.url, secret)
-        # The page was waiting and turns itself into the overview.
+        # The waiting page becomes the overview by itself.
         page.locator('[data-kpi="requests"] .kpi-value').wait_for()
         assert page.locator('[data-kpi="requests"] .kpi-value').inner_text() == "1"
         assert page.locator('[data-kpi="cost"] .kpi-value').inner_text() != "$0.00"
@@ -63,10 +63,10 @@ def test_from_sign_up_to_the_first_number(site: Site, browser: Browser) -> None:
         assert "status=errors" in page.url
         page.go_back()
         page.locator(f"a[href$='/logs/{request_id}/']").wait_for()
-        assert person.complaints == []
+        assert person.errors == []
 
 
-def test_the_theme_changes_at_once_and_stays(site: Site, browser: Browser) -> None:
+def test_the_theme_changes_at_once_and_is_remembered(site: Site, browser: Browser) -> None:
     with visitor(browser, site.url, size=DESKTOP) as person:
         page = person.go("/")
         light = page.evaluate(COLOUR)
@@ -76,4 +76,4 @@ def test_the_theme_changes_at_once_and_stays(site: Site, browser: Browser) -> No
         page.reload()
         assert page.evaluate("document.documentElement.dataset.theme") == "dark"
         assert page.evaluate(COLOUR) == dark
-        assert person.complaints == []
+        assert person.errors == []

@@ -1,4 +1,4 @@
-"""The main ways through the product, without a mouse."""
+"""The main tasks by keyboard alone."""
 
 import re
 
@@ -13,16 +13,16 @@ pytestmark = pytest.mark.browser
 
 
 def focused(page: Page) -> str:
-    """What the one who types is at: the text, label or name of the element with the focus."""
-    told: str = page.evaluate(
+    """Text, label or name of the focused element."""
+    name: str = page.evaluate(
         "(() => { const e = document.activeElement;"
         " return e.getAttribute('aria-label') || e.innerText.trim() || e.name || e.id || e.tagName; })()"
     )
-    return told
+    return name
 
 
 def tab_to(page: Page, text: str, *, within: int = 40) -> None:
-    """Tab forward until an element that is called so has the focus."""
+    """Press Tab until the element with this text has the focus."""
     for _ in range(within):
         page.keyboard.press("Tab")
         if re.search(text, focused(page)):
@@ -40,7 +40,7 @@ def test_from_signing_in_to_a_key_and_an_invitation(site: Site, browser: Browser
         assert focused(page) != "Skip to the content"
         assert page.evaluate("document.activeElement.id") == "main"
 
-        # Examples are tabs: arrows walk them.
+        # Examples are tabs: arrow keys switch between them.
         tab_to(page, "^Python$")
         page.keyboard.press("ArrowRight")
         assert focused(page) == "curl"
@@ -56,7 +56,7 @@ def test_from_signing_in_to_a_key_and_an_invitation(site: Site, browser: Browser
         person.settle()
         set_language(person, "en")
 
-        # g and a letter goes.
+        # g and a letter navigate.
         page.keyboard.press("g")
         page.keyboard.press("k")
         page.wait_for_url("**/keys/")
@@ -75,7 +75,7 @@ def test_from_signing_in_to_a_key_and_an_invitation(site: Site, browser: Browser
         page.keyboard.type("by hand")
         page.keyboard.press("Enter")
         page.locator("[data-secret]").wait_for()
-        page.keyboard.press("Escape")  # a secret is not lost by a slip
+        page.keyboard.press("Escape")  # Escape does not close the dialog that shows a secret
         assert page.locator("#dialog[open] [data-secret]").count() == 1
         page.locator("[data-unlocks]").focus()
         page.keyboard.press("Space")
@@ -83,12 +83,12 @@ def test_from_signing_in_to_a_key_and_an_invitation(site: Site, browser: Browser
         page.keyboard.press("Enter")
         page.locator("td", has_text="by hand").first.wait_for()
 
-        # "?" tells the keys.
+        # "?" lists the keyboard shortcuts.
         page.keyboard.press("?")
         expect(page.locator("#dialog")).to_contain_text("This list")
         page.keyboard.press("Escape")
 
-        # "/" searches the log.
+        # "/" focuses the log's search.
         page.keyboard.press("g")
         page.keyboard.press("l")
         page.wait_for_url("**/logs/**")
@@ -103,7 +103,7 @@ def test_from_signing_in_to_a_key_and_an_invitation(site: Site, browser: Browser
         page.locator("#dialog [name=email]").focus()
         page.keyboard.type("kit@example.org")
         page.keyboard.press("Tab")
-        page.keyboard.press("ArrowDown")  # one role further
+        page.keyboard.press("ArrowDown")  # the next role
         page.keyboard.press("Enter")
         page.get_by_text("kit@example.org is invited.").wait_for()
-        assert person.complaints == []
+        assert person.errors == []

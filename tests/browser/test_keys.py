@@ -1,4 +1,4 @@
-"""Keys in a real browser: rotation with overlap, and everything from a phone."""
+"""API keys in a real browser: rotation with overlap, and all actions on a phone."""
 
 import json
 import urllib.request
@@ -19,10 +19,10 @@ def works(site: Site, key: str) -> bool:
         f"{site.url}/v1/models", headers={"Authorization": f"Bearer {key}"}
     )
     try:
-        with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 - our own address
-            return "data" in json.load(answer)
+        with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310 - our own address
+            return "data" in json.load(response)
     except HTTPError as refusal:
-        assert refusal.code == 401  # noqa: PT017 - anything else is a fault
+        assert refusal.code == 401  # noqa: PT017 - any other status fails the test
         return False
 
 
@@ -34,7 +34,7 @@ def make(page: Page, name: str) -> str:
 
 
 def taken(page: Page) -> str:
-    """The secret in the dialog, which is then closed as a person would."""
+    """Read the secret in the dialog and close the dialog as a user does."""
     secret = page.locator("[data-secret]").inner_text()
     page.get_by_label("I have stored this key").check()
     page.get_by_role("button", name="Done").click()
@@ -58,7 +58,7 @@ def test_rotation_with_and_without_overlap(site: Site, browser: Browser) -> None
         page.get_by_text("Rotated").wait_for()
         assert works(site, first)
         assert works(site, second)
-        # While the old one works, the new one is not rotated: the dialog says so.
+        # While the old key works, the new one cannot be rotated: the dialog says so.
         page.get_by_role("link", name="Rotate turning").click()
         page.get_by_role("button", name="Rotate").click()
         page.get_by_text("Only a key that works can be rotated").wait_for()
@@ -72,10 +72,10 @@ def test_rotation_with_and_without_overlap(site: Site, browser: Browser) -> None
         fourth = taken(page)
         assert works(site, fourth)
         assert not works(site, third)
-        assert person.complaints == []
+        assert person.errors == []
 
 
-def test_a_name_without_a_space_breaks_instead_of_the_page(site: Site, browser: Browser) -> None:
+def test_a_long_name_without_spaces_wraps_and_keeps_the_layout(site: Site, browser: Browser) -> None:
     known, name = site.quickstart, "k" * 60
     width = "document.documentElement.scrollWidth"
     boxes = "[...document.querySelectorAll('#dialog, main .scroller')]"
@@ -96,13 +96,13 @@ def test_a_name_without_a_space_breaks_instead_of_the_page(site: Site, browser: 
         page.get_by_text("The old key").wait_for()
         assert page.evaluate(hidden) == 0
         taken(page)
-        # The row of the old key says until when it works, and every column is still there.
+        # The old key's row shows until when it works, and every column is visible.
         page = person.go(f"/o/{SLUG}/keys/")
         page.get_by_text("Rotated").first.wait_for()
         assert page.evaluate(hidden) == 0
 
 
-def test_on_a_phone_a_row_leads_to_everything(site: Site, browser: Browser) -> None:
+def test_on_a_phone_every_action_is_reached_from_a_row(site: Site, browser: Browser) -> None:
     known = site.quickstart
     with visitor(browser, site.url, size=PHONE) as person:
         person.sign_in(known.admin_email, known.admin_password)
@@ -119,7 +119,7 @@ def test_on_a_phone_a_row_leads_to_everything(site: Site, browser: Browser) -> N
         page.locator("td a[title=pocket]").click()
         drawer.get_by_text("12", exact=True).wait_for()
         drawer.locator("dd", has_text="review").wait_for()
-        # A dialog opened from the drawer gives the focus back to it, and the drawer to its row.
+        # A dialog returns the focus to its drawer, and the drawer to its row.
         drawer.get_by_role("link", name="Revoke").click()
         page.get_by_text("Revoke this key?").wait_for()
         page.keyboard.press("Escape")
@@ -127,4 +127,4 @@ def test_on_a_phone_a_row_leads_to_everything(site: Site, browser: Browser) -> N
         page.keyboard.press("Escape")
         assert "pocket" in page.evaluate("document.activeElement.textContent")
         assert person.axe() == []
-        assert person.complaints == []
+        assert person.errors == []

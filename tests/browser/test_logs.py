@@ -1,4 +1,4 @@
-"""The request log in a real browser: the live tail, and a file of requests."""
+"""The request log in a real browser: live tail and exports."""
 
 import gzip
 import json
@@ -19,7 +19,7 @@ _EXPORT = re.compile(r"/logs/exports/[0-9a-f-]{36}/$")
 
 
 def watching(person: Visitor, site: Site, query: str = "") -> Page:
-    """The log with the live tail on."""
+    """Open the log and turn the live tail on."""
     known = site.quickstart
     person.sign_in(known.admin_email, known.admin_password)
     page = person.go(f"/o/{SLUG}/logs/{query}")
@@ -32,7 +32,7 @@ def row(page: Page, request_id: str) -> Any:
     return page.locator(f"tr[data-id='{request_id}']")
 
 
-def test_requests_appear_and_wait_while_somebody_looks(site: Site, browser: Browser) -> None:
+def test_new_requests_appear_and_are_held_back_under_the_mouse(site: Site, browser: Browser) -> None:
     key = site.quickstart.api_key
     call(site.url, key)
     with visitor(browser, site.url, size=DESKTOP) as person:
@@ -43,7 +43,7 @@ def test_requests_appear_and_wait_while_somebody_looks(site: Site, browser: Brow
         assert "review" in row(page, first).inner_text()
         assert page.evaluate("document.activeElement.name") == "id"
 
-        # Under the mouse the table stands still; what came is counted, and shown when asked for.
+        # Under the mouse the table does not change; new rows are counted, and shown on click.
         page.locator("#results").hover()
         second = call(site.url, key)
         page.get_by_role("button", name="1 new request").wait_for()
@@ -53,19 +53,19 @@ def test_requests_appear_and_wait_while_somebody_looks(site: Site, browser: Brow
         row(page, second).wait_for()
         assert page.locator("#live-new").is_hidden()
 
-        # A row that came by itself opens like any other.
+        # A row from the live tail opens like any other.
         row(page, second).get_by_role("link").click()
         page.locator("#drawer").get_by_text("Why this stage").wait_for()
         page.keyboard.press("Escape")
         page.get_by_role("button", name="Live").click()
         assert page.locator("#live").get_attribute("aria-pressed") == "false"
         assert "live=" not in page.url
-        assert person.complaints == []
+        assert person.errors == []
 
 
-def test_on_a_phone_names_of_models_are_whole(site: Site, browser: Browser) -> None:
+def test_on_a_phone_model_names_are_not_cut(site: Site, browser: Browser) -> None:
     known = site.quickstart
-    mine = call(site.url, known.api_key)  # by claude-sonnet-4.5, the longest of them
+    mine = call(site.url, known.api_key)  # served by claude-sonnet-4.5, the longest name
     with visitor(browser, site.url, size=PHONE) as person:
         person.sign_in(known.admin_email, known.admin_password)
         page = person.go(f"/o/{SLUG}/logs/?id={mine}")
@@ -75,7 +75,7 @@ def test_on_a_phone_names_of_models_are_whole(site: Site, browser: Browser) -> N
         assert page.locator("#results .scroller").evaluate("(box) => box.scrollWidth - box.clientWidth") == 0
 
 
-def test_the_server_filters_and_a_reload_goes_on(site: Site, browser: Browser) -> None:
+def test_the_server_filters_and_a_reload_keeps_the_tail_on(site: Site, browser: Browser) -> None:
     key = site.quickstart.api_key
     with visitor(browser, site.url, size=DESKTOP) as person:
         page = watching(person, site, "?id=0000")
@@ -90,10 +90,10 @@ def test_the_server_filters_and_a_reload_goes_on(site: Site, browser: Browser) -
         wanted = call(site.url, key, model="cfx-plan")
         row(page, wanted).wait_for()
         assert row(page, other).count() == 0
-        assert person.complaints == []
+        assert person.errors == []
 
 
-def test_a_mistyped_id_is_said_at_its_field(site: Site, browser: Browser) -> None:
+def test_an_invalid_id_is_reported_at_its_field(site: Site, browser: Browser) -> None:
     call(site.url, site.quickstart.api_key)
     with visitor(browser, site.url, size=DESKTOP) as person:
         known = site.quickstart
@@ -109,10 +109,10 @@ def test_a_mistyped_id_is_said_at_its_field(site: Site, browser: Browser) -> Non
         field.press("Enter")
         problem.wait_for(state="detached")
         expect(field).to_have_attribute("aria-invalid", "false")
-        assert person.complaints == []
+        assert person.errors == []
 
 
-def test_after_a_break_it_connects_again_and_misses_nothing(site: Site, browser: Browser) -> None:
+def test_it_reconnects_and_misses_no_request(site: Site, browser: Browser) -> None:
     key = site.quickstart.api_key
     call(site.url, key)
     with visitor(browser, site.url, size=DESKTOP) as person:
@@ -134,17 +134,17 @@ def test_after_a_break_it_connects_again_and_misses_nothing(site: Site, browser:
         page.get_by_text("New requests appear by themselves").wait_for()
 
 
-def test_two_hundred_rows_are_the_most(site: Site, browser: Browser) -> None:
+def test_the_table_keeps_at_most_two_hundred_rows(site: Site, browser: Browser) -> None:
     call(site.url, site.quickstart.api_key)
     with visitor(browser, site.url, size=DESKTOP) as person:
 
         def flood(socket: WebSocketRoute) -> None:
-            def answer(_: Any) -> None:
+            def respond(_: Any) -> None:
                 socket.send(json.dumps({"type": "ready", "filter": {}, "rows_per_s": 20, "heartbeat_s": 30}))
                 for _batch in range(15):
                     socket.send(json.dumps({"type": "rows", "rows": [a_row() for _ in range(20)], "skipped": 3}))
 
-            socket.on_message(answer)
+            socket.on_message(respond)
 
         person.page.route_web_socket("**/ws/**", flood)
         known = site.quickstart
@@ -153,9 +153,9 @@ def test_two_hundred_rows_are_the_most(site: Site, browser: Browser) -> None:
         page.get_by_role("button", name="Live").click()
         page.get_by_text("3 not shown").wait_for()
         expect(page.locator("#results tr[data-id]")).to_have_count(200)
-        # Names are text, whatever they look like.
+        # Names are shown as text, never as HTML.
         assert page.locator("#results b").count() == 0
-        assert person.complaints == []
+        assert person.errors == []
 
 
 def a_row() -> dict[str, Any]:
@@ -167,7 +167,7 @@ def a_row() -> dict[str, Any]:
     }  # fmt: skip
 
 
-def test_requests_become_a_file(site: Site, browser: Browser) -> None:
+def test_requests_are_exported_to_a_file(site: Site, browser: Browser) -> None:
     known = site.quickstart
     made = {call(site.url, known.api_key, model="cfx-review") for _ in range(3)}
     with visitor(browser, site.url, size=DESKTOP) as person:
@@ -193,14 +193,14 @@ def test_requests_become_a_file(site: Site, browser: Browser) -> None:
         assert {line["stage"] for line in exported} == {"review"}
         page.get_by_role("link", name="All exports").click()
         page.get_by_role("link", name="Download").first.wait_for()
-        assert person.complaints == []
+        assert person.errors == []
 
 
-def test_watching_an_export_outlives_a_server_that_is_away_and_keeps_the_focus(site: Site, browser: Browser) -> None:
+def test_polling_an_export_survives_a_failing_server_and_keeps_the_focus(site: Site, browser: Browser) -> None:
     known = site.quickstart
     shown = ""
 
-    def answer(route: Route) -> None:
+    def respond(route: Route) -> None:
         if shown:
             route.fulfill(content_type="text/html", body=shown)
         else:
@@ -214,7 +214,7 @@ def test_watching_an_export_outlives_a_server_that_is_away_and_keeps_the_focus(s
     with visitor(browser, site.url, size=DESKTOP) as person:
         person.sign_in(known.admin_email, known.admin_password)
         page = person.go(f"/o/{SLUG}/logs/exports/new/")
-        page.route(_EXPORT, answer)
+        page.route(_EXPORT, respond)
         page.get_by_role("button", name="Export", exact=True).click()
         cancel = page.get_by_role("button", name="Cancel the export")
         cancel.wait_for()
@@ -225,4 +225,4 @@ def test_watching_an_export_outlives_a_server_that_is_away_and_keeps_the_focus(s
         shown = page.locator("#export-progress").evaluate("element => element.outerHTML")
         looked(page, 3)
         expect(cancel).to_be_focused()
-        assert all("502" in each for each in person.complaints)
+        assert all("502" in each for each in person.errors)

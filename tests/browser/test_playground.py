@@ -1,4 +1,4 @@
-"""The playground in a real browser: stream, stop, cost, code; and no key anywhere."""
+"""The playground in a real browser: stream, stop, cost and code, without a key."""
 
 import json
 
@@ -30,15 +30,15 @@ def test_a_conversation_with_its_cost(site: Site, browser: Browser) -> None:
         page = opened(person, site)
         page.get_by_label("Stage").select_option("review")
         ask(page, "Is this right?")
-        answer = page.locator(".turn-model").first
-        answer.locator("[data-cost]").wait_for()
-        assert int(answer.locator("[data-cost]").get_attribute("data-cost") or "0") > 0
-        facts = answer.inner_text()
-        for told in ("review", "first token after", "tokens in"):
-            assert told in facts
+        turn = page.locator(".turn-model").first
+        turn.locator("[data-cost]").wait_for()
+        assert int(turn.locator("[data-cost]").get_attribute("data-cost") or "0") > 0
+        facts = turn.inner_text()
+        for text in ("review", "first token after", "tokens in"):
+            assert text in facts
         assert page.get_by_label("Your message").evaluate("element => element === document.activeElement")
 
-        # The second question brings the first along.
+        # The second question is sent with the first.
         page.get_by_label("Stage").select_option("direct")
         page.get_by_label("Model", exact=True).select_option("gpt-4o")
         ask(page, "And this?")
@@ -57,38 +57,38 @@ def test_a_conversation_with_its_cost(site: Site, browser: Browser) -> None:
         page.get_by_role("button", name="View code").click()
         page.get_by_role("tab", name="Python").click()
         code = page.locator("#panel-python").inner_text()
-        for told in ('model="gpt-4o"', "And then?", "X-CFX-Stage"):
-            assert told in code
+        for text in ('model="gpt-4o"', "And then?", "X-CFX-Stage"):
+            assert text in code
         page.keyboard.press("Escape")
-        answer.get_by_role("link", name="Request").click()
+        turn.get_by_role("link", name="Request").click()
         page.locator("#drawer").get_by_text("Playground").wait_for()
-        assert person.complaints == []
+        assert person.errors == []
 
 
-def test_stop_stops_and_what_came_is_charged(site: Site, browser: Browser) -> None:
+def test_stop_ends_the_stream_and_its_output_is_charged(site: Site, browser: Browser) -> None:
     with visitor(browser, site.url, size=PHONE) as person:
         page = opened(person, site)
         ask(page, "[[fault:chunks n=600 gap_ms=100]] Tell me a long story")
         page.locator(".turn-model .turn-text:not(.text-muted)").wait_for()
         page.get_by_role("button", name="Stop").click()
-        answer = page.locator(".turn-model").first
-        answer.get_by_text("Stopped").wait_for()
-        answer.locator("[data-cost]").wait_for()
+        turn = page.locator(".turn-model").first
+        turn.get_by_text("Stopped").wait_for()
+        turn.locator("[data-cost]").wait_for()
         page.get_by_role("button", name="Send").wait_for()
-        assert person.complaints == []
+        assert person.errors == []
 
 
-def test_a_refusal_is_told_in_words(site: Site, browser: Browser) -> None:
+def test_a_refusal_is_explained(site: Site, browser: Browser) -> None:
     with visitor(browser, site.url, size=DESKTOP) as person:
         page = opened(person, site)
         ask(page, "[[fault:400]]")
         page.locator(".turn-model [role=alert]").wait_for()
         assert page.get_by_label("Your message").input_value() == "[[fault:400]]", "what was written is lost"
-        # The browser itself says that the answer was no success.
-        assert all("400" in each for each in person.complaints)
+        # The browser itself logs the failed response.
+        assert all("400" in each for each in person.errors)
 
 
-def test_who_is_signed_out_meanwhile_is_told_and_loses_no_word(site: Site, browser: Browser) -> None:
+def test_a_signed_out_user_is_told_and_keeps_the_text(site: Site, browser: Browser) -> None:
     with visitor(browser, site.url, size=PHONE) as person:
         page = opened(person, site)
         row = page.locator("#play-send").locator("xpath=../..")

@@ -1,4 +1,4 @@
-"""The buttons of providers in a real browser, which asks the content policy before it follows a form elsewhere."""
+"""Sign-in providers in a real browser, which applies the content security policy to forms."""
 
 from urllib.parse import parse_qs, urlsplit
 
@@ -27,9 +27,9 @@ def test_a_button_leads_to_its_provider(site: Site, browser: Browser, name: str,
 
         person.go(f"/accounts/{page.format(name=name.lower())}/")
         with person.page.expect_request(is_there) as asked:
-            # Nobody answers there: this machine is all that the browser can reach.
+            # The request fails: the browser reaches loopback only.
             person.page.get_by_role("button", name=f"Continue with {name}").click(no_wait_after=True)
         query = parse_qs(urlsplit(asked.value.url).query)
         assert query["redirect_uri"] == [f"{site.url}/accounts/{name.lower()}/login/callback/"]
         assert query["code_challenge_method"] == ["S256"]
-        assert not [said for said in person.complaints if "Content Security Policy" in said]
+        assert not [error for error in person.errors if "Content Security Policy" in error]

@@ -1,4 +1,4 @@
-"""Passkeys, authenticator apps and recovery codes, with an authenticator that Chromium plays."""
+"""Passkeys, authenticator apps and recovery codes, with Chromium's virtual authenticator."""
 
 import re
 
@@ -12,7 +12,7 @@ from tests.support.site import Site
 
 pytestmark = pytest.mark.browser
 PASSWORD = "correct horse battery"
-# A device that holds keys, knows its owner and says yes by itself.
+# A device that stores keys, verifies its user and approves by itself.
 DEVICE = {
     "protocol": "ctap2",
     "transport": "internal",
@@ -32,8 +32,8 @@ def signed_up(person: Visitor, email: str) -> Page:
     return page
 
 
-def asked_again(person: Visitor, path: str) -> Page:
-    """A page that wants the password once more."""
+def reauthenticated(person: Visitor, path: str) -> Page:
+    """Open a page that asks for the password again."""
     page = person.go(path)
     page.fill("#id_password", PASSWORD)
     page.press("#id_password", "Enter")
@@ -49,13 +49,13 @@ def signed_out(person: Visitor) -> Page:
 
 
 def test_a_passkey_opens_the_account_without_a_password(site: Site, browser: Browser) -> None:
-    # Browsers bind passkeys to names: an address is none.
+    # Browsers bind passkeys to host names, not to IP addresses.
     with visitor(browser, site.url.replace("127.0.0.1", "localhost"), size=DESKTOP) as person:
         page = signed_up(person, "hedy@example.org")
         devices = person.context.new_cdp_session(page)
         devices.send("WebAuthn.enable")
         device = devices.send("WebAuthn.addVirtualAuthenticator", {"options": DEVICE})["authenticatorId"]
-        page = asked_again(person, "/accounts/2fa/webauthn/add/")
+        page = reauthenticated(person, "/accounts/2fa/webauthn/add/")
         page.get_by_label("Name").fill("laptop")
         assert page.get_by_label("Sign in with this key alone").is_checked()
         page.locator("#mfa_webauthn_add").click()
@@ -70,13 +70,13 @@ def test_a_passkey_opens_the_account_without_a_password(site: Site, browser: Bro
         page.wait_for_url("**/o/hedy/")
         page = person.go("/accounts/2fa/webauthn/")
         assert "laptop" in page.locator("main").inner_text()
-        assert person.complaints == []
+        assert person.errors == []
 
 
-def test_a_recovery_code_stands_in_for_the_app_once(site: Site, browser: Browser) -> None:
+def test_a_recovery_code_replaces_the_app_once(site: Site, browser: Browser) -> None:
     with visitor(browser, site.url, size=DESKTOP) as person:
         signed_up(person, "joan@example.org")
-        page = asked_again(person, "/accounts/2fa/totp/activate/")
+        page = reauthenticated(person, "/accounts/2fa/totp/activate/")
         secret = page.locator("#authenticator_secret").inner_text()
         activate(page, "000000")
         page.get_by_text("Incorrect code.").wait_for()
@@ -84,7 +84,7 @@ def test_a_recovery_code_stands_in_for_the_app_once(site: Site, browser: Browser
         activate(page, code_of(secret))
         page.get_by_text("Incorrect code.").or_(activated).first.wait_for()
         if not activated.count():
-            activate(page, code_of(secret))  # half a minute ended in between
+            activate(page, code_of(secret))  # the code expired in between
             activated.wait_for()
         codes = re.findall(r"\b[0-9a-f]{8}\b", page.locator("main").inner_text())
         assert len(codes) == 10
@@ -95,9 +95,9 @@ def test_a_recovery_code_stands_in_for_the_app_once(site: Site, browser: Browser
         page = signed_out(person)
         second_step(page, codes[0])
         page.get_by_text("Incorrect code.").wait_for()
-        answer(page, codes[1])
+        enter_code(page, codes[1])
         page.wait_for_url("**/o/joan/")
-        assert person.complaints == []
+        assert person.errors == []
 
 
 def activate(page: Page, code: str) -> None:
@@ -110,14 +110,14 @@ def code_of(secret: str) -> str:
 
 
 def second_step(page: Page, code: str) -> None:
-    """Sign in with the password, and answer the question after it."""
+    """Sign in with the password and enter the code."""
     page.fill("input[name=login]", "joan@example.org")
     page.fill("input[name=password]", PASSWORD)
     page.press("input[name=password]", "Enter")
     page.wait_for_url("**/accounts/2fa/authenticate/")
-    answer(page, code)
+    enter_code(page, code)
 
 
-def answer(page: Page, code: str) -> None:
+def enter_code(page: Page, code: str) -> None:
     page.fill("input[name=code]", code)
     page.press("input[name=code]", "Enter")

@@ -1,4 +1,4 @@
-"""What a page makes a browser load before anybody has seen it once."""
+"""Size of style and scripts that a first visit loads."""
 
 from urllib.request import Request, urlopen
 
@@ -16,14 +16,14 @@ ASSETS = "[...document.querySelectorAll('link[rel=stylesheet], script[src]')].ma
 
 
 def weight_of(url: str) -> int:
-    """Bytes on the wire."""
-    with urlopen(Request(url, headers={"Accept-Encoding": "br"})) as answer:  # noqa: S310 - our own address
-        assert answer.headers["Content-Encoding"] == "br", url
-        assert "immutable" in answer.headers["Cache-Control"], url
-        return len(answer.read())
+    """Transferred bytes, compressed."""
+    with urlopen(Request(url, headers={"Accept-Encoding": "br"})) as response:  # noqa: S310 - our own address
+        assert response.headers["Content-Encoding"] == "br", url
+        assert "immutable" in response.headers["Cache-Control"], url
+        return len(response.read())
 
 
-def test_style_and_scripts_of_pages_without_charts_weigh_little(site: Site, browser: Browser) -> None:
+def test_style_and_scripts_of_pages_without_charts_are_small(site: Site, browser: Browser) -> None:
     known = site.quickstart
     weights: dict[str, int] = {}
     heavy = []

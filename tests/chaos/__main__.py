@@ -17,13 +17,11 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=secrets.randbelow(1_000_000), help="default: random, and printed")
     parser.add_argument("--rate", type=float, default=60.0, help="requests a second")
     parser.add_argument("--targets", default=",".join(TARGETS), help="comma-separated")
-    parser.add_argument("--cut-tail", action="store_true", help="take the last second off Valkey's file at each kill")
-    parser.add_argument("--empty-once", action="store_true", help="at one kill take all of Valkey's data away")
-    parser.add_argument(
-        "--postgres-down-s", type=float, default=0.0, help="PostgreSQL is away for so long, in production's time"
-    )
-    parser.add_argument("--provoke", default="", help=f"comma-separated, of {', '.join(PROVOCATIONS)}")
-    parser.add_argument("--quiet-within-s", type=float, default=QUIET_WITHIN_S, help="patience before the audit")
+    parser.add_argument("--cut-tail", action="store_true", help="cut the last second off Valkey's file at each kill")
+    parser.add_argument("--empty-once", action="store_true", help="delete all of Valkey's data at one kill")
+    parser.add_argument("--postgres-down-s", type=float, default=0.0, help="outage of PostgreSQL, in production time")
+    parser.add_argument("--provoke", default="", help=f"comma-separated, from {', '.join(PROVOCATIONS)}")
+    parser.add_argument("--quiet-within-s", type=float, default=QUIET_WITHIN_S, help="wait before the audit")
     parser.add_argument("--log", type=Path, default=Path(tempfile.gettempdir()) / "codexflow-chaos.log")
     options = parser.parse_args()
     plan = Plan(

@@ -1,4 +1,4 @@
-"""The ledger audit: what callers saw, what the upstream did, and what the house wrote down must be one story. Pure."""
+"""Audit: what callers saw, what the upstream did, and what was stored must agree. Pure."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,10 +18,10 @@ RANK_PROVIDER = 40
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One disagreement. `kind` names the equation that does not hold."""
+    """One contradiction. `kind` names the invariant that is violated."""
 
     kind: str
-    what: str
+    detail: str
     at_ms: int = 0  # when the call began, where that matters
 
 
@@ -44,10 +44,10 @@ class Report:
         lines = [f"  {name:<22}{value}" for name, value in self.facts.items()]
         by_kind: dict[str, list[str]] = defaultdict(list)
         for finding in self.findings:
-            by_kind[finding.kind].append(finding.what)
+            by_kind[finding.kind].append(finding.detail)
         for kind, found in sorted(by_kind.items()):
             lines.append(f"  FAILED {kind}: {len(found)}")
-            lines += [f"      {what}" for what in found[:MOST_SHOWN]]
+            lines += [f"      {detail}" for detail in found[:MOST_SHOWN]]
         lines.append("  audit: clean" if self.is_clean else f"  audit: {len(self.findings)} findings")
         return "\n".join(lines)
 
@@ -62,21 +62,20 @@ def audit(
     quota_slack: float = 0.0,
     forgettable_ms: Sequence[tuple[int, int]] = (),
 ) -> Report:
-    """Every equation, each on its own, so that one failure does not hide another.
+    """Check every invariant independently, so that one failure does not hide another.
 
-    `outages` is how often a gateway can have been without Valkey: each time a key may get 5 % of its day beyond its
-    limit.
+    `outages` bounds how often a gateway was without Valkey: each time a key may use 5 % of its daily limit on top.
 
-    `quota_slack` is the part of its requests that a key may pass above its daily limit, because Valkey lost the count.
-    Calls that began inside `forgettable_ms` (Unix, in pairs) are only counted when nothing knows of them: their gateway
-    died together with what Valkey remembered, and nobody saw their end.
+    `quota_slack` is the share of its requests that a key may pass above its daily limit, because Valkey lost the count.
+    Calls that began inside `forgettable_ms` (Unix, in pairs) and have no record are counted, not reported: their
+    gateway died together with Valkey's memory of them.
     """
     unknown = list(_every_upstream_call_has_a_row(records))
     forgotten = [each for each in unknown if not any(since <= each.at_ms <= until for since, until in forgettable_ms)]
     margins = {caller.key_id: caller.margin_bp for caller in callers}
     findings = [
         *_rows_are_unique(records.rows),
-        *_complete_answers_are_recorded(records, seen),
+        *_complete_responses_are_recorded(records, seen),
         *_usage_is_the_upstreams(records),
         *_costs_follow_from_usage(records.rows, catalogue, margins),
         *forgotten,
@@ -112,24 +111,24 @@ def _rows_are_unique(rows: Sequence[Row]) -> Iterator[Finding]:
             yield Finding("one row a request", f"{request_id} has {times}")
 
 
-def _complete_answers_are_recorded(records: Records, seen: Iterable[Seen]) -> Iterator[Finding]:
+def _complete_responses_are_recorded(records: Records, seen: Iterable[Seen]) -> Iterator[Finding]:
     rows = {row.request_id: row for row in records.rows}
     for each in seen:
         if not (each.is_complete and each.status == 200):
             continue
         row = rows.get(each.request_id) if each.request_id else None
         if row is None:
-            yield Finding("a complete answer has its row", f"{each.request_id} of {each.caller.name} is missing")
+            yield Finding("a complete response has its row", f"{each.request_id} of {each.caller.name} is missing")
         elif (row.key_id, row.organization_id) != (each.caller.key_id, each.caller.organization_id):
-            yield Finding("a complete answer has its row", f"{each.request_id} is booked to somebody else")
+            yield Finding("a complete response has its row", f"{each.request_id} is charged to another key")
         elif (row.status, row.source, row.usage_rank) != (200, "gateway", RANK_PROVIDER):
-            yield Finding("a complete answer is billed as seen", f"{row}")
+            yield Finding("a complete response is billed as seen", f"{row}")
         elif each.usage is not None and each.usage != (row.prompt_tokens, row.completion_tokens):
-            yield Finding("a complete answer is billed as seen", f"its caller read {each.usage}: {row}")
+            yield Finding("a complete response is billed as seen", f"its caller read {each.usage}: {row}")
 
 
 def _usage_is_the_upstreams(records: Records) -> Iterator[Finding]:
-    """What is billed on the provider's word is what the provider has in its own ledger."""
+    """Usage billed as reported by the provider equals the provider's own ledger."""
     for row in records.rows:
         if row.usage_rank < RANK_PROVIDER:
             continue
@@ -152,7 +151,7 @@ def _costs_follow_from_usage(rows: Iterable[Row], catalogue: Catalogue, margins:
             + row.cached_tokens * price.cached_nanos
             + row.completion_tokens * price.output_nanos
         )
-        # Fractions round half to even, as money does here; no code of the house is asked.
+        # Fractions round half to even, as money does here; computed without the code under test.
         expected = round(Fraction(millionths * (10_000 + margins[row.key_id]), 10_000_000_000))
         if row.cost_nanos != expected:
             yield Finding("cost is usage times price", f"expected {expected}: {row}")
@@ -167,7 +166,7 @@ def _every_upstream_call_has_a_row(records: Records) -> Iterator[Finding]:
 
 
 def _hour_of(row: Row) -> datetime:
-    """The hour the request began, kept inside its day of admission."""
+    """The hour in which the request began, clamped to its day of admission."""
     midnight = datetime.combine(row.day, datetime.min.time(), UTC)
     began = row.started_at.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
     return min(max(began, midnight), midnight + timedelta(hours=23))
@@ -249,7 +248,7 @@ def _spend(records: Records) -> Iterator[Finding]:
 
 
 def _counters(records: Records) -> Iterator[Finding]:
-    """The limiter's counters of organizations and keys against the rows."""
+    """The limiter's counters of organizations and keys equal the rows."""
     today = EPOCH + timedelta(days=records.redis_day)
     month = today.year * 12 + today.month - 1
     for (kind, owner), scope in records.scopes.items():
@@ -257,12 +256,12 @@ def _counters(records: Records) -> Iterator[Finding]:
         wanted = {"spent": sum(row.cost_nanos for row in rows)}
         has = {"spent": scope.spent_nanos}
         if scope.day == records.redis_day:
-            of_today = [row for row in rows if row.day == today]
-            wanted |= {"requests": len(of_today), "day": sum(row.cost_nanos for row in of_today)}
+            today_rows = [row for row in rows if row.day == today]
+            wanted |= {"requests": len(today_rows), "day": sum(row.cost_nanos for row in today_rows)}
             has |= {"requests": scope.requests, "day": scope.day_nanos}
         if scope.month == month:
-            of_month = [row for row in rows if (row.day.year, row.day.month) == (today.year, today.month)]
-            wanted |= {"month": sum(row.cost_nanos for row in of_month)}
+            month_rows = [row for row in rows if (row.day.year, row.day.month) == (today.year, today.month)]
+            wanted |= {"month": sum(row.cost_nanos for row in month_rows)}
             has |= {"month": scope.month_nanos}
         if wanted != has:
             yield Finding("limiter equals PostgreSQL", f"{kind}:{owner}: {has}, rows say {wanted}")
@@ -291,7 +290,7 @@ def _quotas_hold(
 
 
 def _outages_are_bounded(rows: Iterable[Row], callers: Iterable[Caller], outages: int) -> Iterator[Finding]:
-    """Without Valkey a key gets a twentieth of its day, at least one call, and a hard budget nothing."""
+    """Without Valkey a key gets a twentieth of its daily limit, at least one call; with a hard budget, none."""
     alone = Counter(row.key_id for row in rows if row.is_degraded)
     for caller in callers:
         count = alone[caller.key_id]

@@ -1,8 +1,8 @@
-"""`python -m tests.chaos.guards`: take away each guard of the books once, and see that the audit notices.
+"""`python -m tests.chaos.guards`: mutation test of the code that protects the ledger; the audit must notice.
 
-For each guard the source is copied, one piece of code is replaced, and a chaos run of the copy must fail for
-the expected reason. Random kills would rarely meet the hole that a guard covers, so each run provokes it; a control run
-with all guards in place and all provocations must be clean.
+For each guard the source is copied, one piece of code is replaced, and a chaos run of the copy must fail for the
+expected reason. Random kills would rarely reach the case that a guard covers, so each run provokes it; a control run
+with all guards and all provocations must be clean.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from pathlib import Path
 from codexflow.env import REPOSITORY
 from tests.chaos.provocations import PROVOCATIONS
 
-# Of a run of its own; the control run has the same.
+# Of each run, the control run included.
 QUIET_WITHIN_S = 40
 RUN_WITHIN_S = 300
 _NO_SOURCE = (".*", "__pycache__", "artifacts", "build", "node_modules", "staticfiles")
@@ -25,7 +25,7 @@ _NO_SOURCE = (".*", "__pycache__", "artifacts", "build", "node_modules", "static
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Guard:
-    """A piece of code that keeps the books right, how to do without, and what the audit then has to say."""
+    """A piece of code that protects the ledger, its mutation, and the finding that the audit must then report."""
 
     name: str
     file: str
@@ -38,7 +38,7 @@ class Guard:
 GUARDS = (
     Guard(
         name="ON CONFLICT",
-        file="logs/pipeline/drain.py",
+        file="logs/pipeline/rows.py",
         old=" ON CONFLICT (request_id) DO NOTHING RETURNING",
         new=" RETURNING",
         provocation="redeliver-events",
@@ -53,16 +53,16 @@ GUARDS = (
     ),
     Guard(
         name="journal",
-        file="routing/call.py",
-        old="self._write_down(settlement.event, event.request_id)",
+        file="routing/settler.py",
+        old="self._append(settlement.event, event.request_id)",
         new="pass",
         provocation="lose-the-stream",
-        finding="FAILED a complete answer has its row",
+        finding="FAILED a complete response has its row",
     ),
     Guard(
         name="journal of intents",
-        file="routing/call.py",
-        old="self._write_down(encode(call.intent), call.request_id)",
+        file="routing/settler.py",
+        old="self._append(encode(intent), intent.request_id)",
         new="pass",
         provocation="die-without-valkey",
         finding="FAILED no call is forgotten",
@@ -73,32 +73,35 @@ GUARDS = (
         old="RANK_NONE < row.rank <= RANK_LITELLM",
         new="RANK_NONE < row.rank",
         provocation="report-late",
-        finding="FAILED a complete answer is billed as seen",
+        finding="FAILED a complete response is billed as seen",
     ),
 )
 
 
-class GuardGone(Exception):
-    """The code to replace is not there exactly once: the mutation must follow the code."""
+class GuardNotFound(Exception):
+    """The code to replace is not there exactly once: update the mutation."""
 
 
 def mutate(guard: Guard, tree: Path) -> None:
-    """Take the guard away in a copy. Raises GuardGone."""
+    """Remove the guard from a copy of the source. Raises GuardNotFound."""
     path = tree / guard.file
     text = path.read_text()
     if (times := text.count(guard.old)) != 1:
-        raise GuardGone(f"{guard.name}: {guard.file} has {guard.old!r} {times} times")
+        raise GuardNotFound(f"{guard.name}: {guard.file} has {guard.old!r} {times} times")
     path.write_text(text.replace(guard.old, guard.new))
 
 
 def copy_tree(tree: Path) -> None:
-    """The source as it is now, and the environment."""
+    """Copy the source, uncommitted changes included, and link the environment."""
     shutil.copytree(REPOSITORY, tree, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*_NO_SOURCE))
     (tree / ".venv").symlink_to(sys.prefix)
 
 
 def try_guard(guard: Guard | None, *, seed: int) -> tuple[bool, str]:
-    """Whether the audit judged as it should, and what it said. Without a guard: the control run. Raises GuardGone."""
+    """Run chaos without a guard (None: the control run). Returns True if it ended as expected, and its output.
+
+    Raises GuardNotFound.
+    """
     provocations = [guard.provocation] if guard else list(PROVOCATIONS)
     with tempfile.TemporaryDirectory(prefix="cfx-guard-") as folder:
         tree = Path(folder, "tree")
@@ -116,28 +119,28 @@ def try_guard(guard: Guard | None, *, seed: int) -> tuple[bool, str]:
             timeout=RUN_WITHIN_S,
             check=False,
         )
-    said = f"{done.stdout}{done.stderr}"
+    output = f"{done.stdout}{done.stderr}"
     if guard is None:
-        return done.returncode == 0 and "audit: clean" in done.stdout, said
-    return done.returncode == 1 and guard.finding in done.stdout, said
+        return done.returncode == 0 and "audit: clean" in done.stdout, output
+    return done.returncode == 1 and guard.finding in done.stdout, output
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos.guards", description=__doc__)
     parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--only", help="a guard's name")
+    parser.add_argument("--only", help="name of a guard")
     options = parser.parse_args(argv)
     tried = [None, *GUARDS] if options.only is None else [each for each in GUARDS if each.name == options.only]
-    is_all_right = True
+    all_expected = True
     for guard in tried:
-        is_right, said = try_guard(guard, seed=options.seed)
-        is_all_right &= is_right
+        is_expected, output = try_guard(guard, seed=options.seed)
+        all_expected &= is_expected
         name = f"without {guard.name}" if guard else "with every guard"
         verdict = "the audit noticed" if guard else "clean"
-        sys.stdout.write(f"{name}: {verdict if is_right else 'NOT AS IT SHOULD BE'}\n")
-        if not is_right:
-            sys.stdout.write(f"{said}\n")
-    return 0 if is_all_right else 1
+        sys.stdout.write(f"{name}: {verdict if is_expected else 'NOT AS EXPECTED'}\n")
+        if not is_expected:
+            sys.stdout.write(f"{output}\n")
+    return 0 if all_expected else 1
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""What kills at random meet too rarely, made to happen once each while the callers call.
+"""Failures that random kills reach too rarely, each forced once under load.
 
-Each of them brings exactly one guard into play (guards.py); with all guards in place none may leave a trace.
+Each needs exactly one guard (guards.py); with all guards in place, the audit must find nothing.
 """
 
 import json
@@ -17,28 +17,28 @@ from tests.chaos.traffic import Seen, Traffic
 Found = TypeVar("Found")
 
 DRAINED_WITHIN_S = 20.0
-# On a busy machine a house that was killed serves again only after a while.
+# On a busy machine a killed process takes a while to serve again.
 READY_WITHIN_S = 60.0
-# As much as LiteLLM sends at once.
+# The size of LiteLLM's largest batch.
 MOST_REPORTS = 500
 
 
 def redeliver_events(stack: ChaosStack, _traffic: Traffic) -> None:
-    """A worker dies between its commit and its acknowledgement: what it stored comes again, rows and all."""
+    """A worker dies between commit and acknowledgement: entries it has stored are delivered again."""
     stack.kill("worker", down_s=3.0)
     stack.pump(2.0)
     with Redis.from_url(stack.addresses["redis_url"], socket_timeout=5) as redis:
-        delivered = _waiting(redis)
+        delivered = _delivered(redis)
         ends_s = monotonic_s() + DRAINED_WITHIN_S
-        # A drain that is stuck already, because the kill itself met the hole, is the audit's to tell.
-        while _still_there(redis, delivered) and monotonic_s() < ends_s:
+        # If the kill itself already blocked the drain, the audit reports it.
+        while _are_undrained(redis, delivered) and monotonic_s() < ends_s:
             stack.pump(0.2)
         for stream, _, fields in delivered:
             redis.xadd(stream, fields)
 
 
 def lose_the_stream(stack: ChaosStack, _traffic: Traffic) -> None:
-    """Valkey loses events that it has acknowledged and no worker has read; their callers have their answers."""
+    """Valkey loses acknowledged events before a worker reads them; their callers have complete responses."""
     stack.kill("worker", down_s=6.0)
     stack.pump(3.0)
     stack.empties_next = True
@@ -46,7 +46,7 @@ def lose_the_stream(stack: ChaosStack, _traffic: Traffic) -> None:
 
 
 def die_without_valkey(stack: ChaosStack, _traffic: Traffic) -> None:
-    """A gateway dies while it answers for the limits alone, with calls running that Valkey has never heard of."""
+    """A gateway dies while it applies local limits, with calls in flight that Valkey has never seen."""
     stack.kill("valkey", down_s=8.0)
     stack.pump(4.0)
     stack.kill("web", down_s=0.0)
@@ -54,9 +54,9 @@ def die_without_valkey(stack: ChaosStack, _traffic: Traffic) -> None:
 
 
 def report_late(stack: ChaosStack, traffic: Traffic) -> None:
-    """LiteLLM tells of calls that have their rows, and counts other tokens than the provider told the gateway."""
+    """LiteLLM reports calls that have rows, with token counts that differ from the provider's."""
     stack.pump(3.0)
-    answered = _in_time(stack, traffic, lambda: _answered(traffic), what="No call was answered")
+    completed = _in_time(stack, traffic, lambda: _completed(traffic), what="No call succeeded")
     reports = [
         {
             "litellm_call_id": f"{each.request_id}.1",
@@ -64,31 +64,31 @@ def report_late(stack: ChaosStack, traffic: Traffic) -> None:
             "usage": {"prompt_tokens": 7, "completion_tokens": 7},
             "status": "success",
         }
-        for each in answered[:MOST_REPORTS]
+        for each in completed[:MOST_REPORTS]
     ]
-    _in_time(stack, traffic, lambda: _is_told(stack, reports), what="The webhook took no reports")
+    _in_time(stack, traffic, lambda: _are_accepted(stack, reports), what="The webhook took no reports")
 
 
-def _answered(traffic: Traffic) -> list[Seen]:
+def _completed(traffic: Traffic) -> list[Seen]:
     return [each for each in traffic.seen if each.is_complete and each.status == 200]
 
 
-def _is_told(stack: ChaosStack, reports: list[dict[str, Any]]) -> bool:
-    """Whether the webhook took them all; while Valkey is away it refuses them."""
+def _are_accepted(stack: ChaosStack, reports: list[dict[str, Any]]) -> bool:
+    """Deliver the reports; true when the webhook accepted all. It refuses them while Valkey is away."""
     request = Request(
         f"http://127.0.0.1:{stack.port}/api/webhook/litellm",
         data=json.dumps(reports).encode(),
         headers={"X-API-Key": stack.webhook_key, "Content-Type": "application/json"},
     )
     try:
-        with urlopen(request, timeout=10) as answer:  # noqa: S310 - loopback
-            return bool(json.load(answer)["accepted"] == len(reports))
+        with urlopen(request, timeout=10) as response:  # noqa: S310 - loopback
+            return bool(json.load(response)["accepted"] == len(reports))
     except OSError:
         return False
 
 
 def _in_time(stack: ChaosStack, traffic: Traffic, probe: Callable[[], Found], *, what: str) -> Found:
-    """What the probe finds once it finds something. Raises RuntimeError when that takes too long."""
+    """Return the probe's first truthy result. Raises RuntimeError after READY_WITHIN_S."""
     ends_s = monotonic_s() + READY_WITHIN_S
     while not (found := probe()):
         if monotonic_s() > ends_s:
@@ -107,12 +107,12 @@ PROVOCATIONS: dict[str, Provocation] = {
 Delivered = list[tuple[bytes, bytes, Any]]  # stream, id, fields
 
 
-def _waiting(redis: "Redis") -> Delivered:
-    client: Any = redis  # its stubs know no difference between one client and an asynchronous one
+def _delivered(redis: "Redis") -> Delivered:
+    client: Any = redis  # the stubs do not distinguish the client from its asynchronous form
     streams = list(client.scan_iter(match="cfx:{s*}:usage", count=1000))
     return [(stream, each, fields) for stream in streams for each, fields in client.xrange(stream)]
 
 
-def _still_there(redis: "Redis", delivered: Delivered) -> bool:
+def _are_undrained(redis: "Redis", delivered: Delivered) -> bool:
     client: Any = redis
     return any(client.xrange(stream, each, each) for stream, each, _ in delivered)

@@ -1,4 +1,4 @@
-"""Reading what every part of the house has written down, as plain values. SQL and Redis only: no code of the house."""
+"""Read what every component stored, as plain values: by SQL, Redis commands and files, with no code under test."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from redis import Redis
 
 
 class Row(NamedTuple):
-    """A line of request_log."""
+    """A row of request_log."""
 
     request_id: UUID
     organization_id: UUID
@@ -34,7 +34,7 @@ class Row(NamedTuple):
 
 
 class RollupKey(NamedTuple):
-    """What a rollup adds up by."""
+    """Group of a rollup row."""
 
     bucket: date | datetime
     organization_id: UUID
@@ -45,7 +45,7 @@ class RollupKey(NamedTuple):
 
 
 class RollupSums(NamedTuple):
-    """What a rollup adds up; `seen` is what its histogram of latencies adds up to."""
+    """Sums of a rollup row; `seen` is the sum of its latency histogram."""
 
     requests: int
     errors: int
@@ -57,7 +57,7 @@ class RollupSums(NamedTuple):
 
 
 class LedgerLine(NamedTuple):
-    """A ledger entry; request_id is None for credit."""
+    """A ledger entry; `request_id` is None for credit."""
 
     organization_id: UUID
     request_id: UUID | None
@@ -74,7 +74,7 @@ class AccountSums(NamedTuple):
 
 
 class Spend(NamedTuple):
-    """A key's day."""
+    """Daily spend of a key."""
 
     requests: int
     cost_nanos: int
@@ -82,7 +82,7 @@ class Spend(NamedTuple):
 
 @dataclass(slots=True)
 class Counters:
-    """A scope of the limiter; `day` says which day `requests` counts, `month` is counted from year 0."""
+    """Counters of a limiter scope; `day` is the day that `requests` counts, `month` counts months since year 0."""
 
     day: int
     requests: int
@@ -95,7 +95,7 @@ class Counters:
 
 @dataclass(slots=True)
 class UpstreamCall:
-    """A call as the upstream has it."""
+    """A call as the upstream recorded it."""
 
     model: str
     prompt_tokens: int
@@ -106,7 +106,7 @@ class UpstreamCall:
 
 @dataclass(slots=True)
 class Records:
-    """Everything that was written down."""
+    """Everything that was stored."""
 
     rows: list[Row] = field(default_factory=list)
     hours: dict[RollupKey, RollupSums] = field(default_factory=dict)
@@ -114,16 +114,16 @@ class Records:
     ledger: list[LedgerLine] = field(default_factory=list)
     accounts: dict[UUID, AccountSums] = field(default_factory=dict)
     spend: dict[tuple[UUID, UUID, date], Spend] = field(default_factory=dict)
-    won_attempts: dict[UUID, int] = field(default_factory=dict)  # request -> the attempt that answered
+    won_attempts: dict[UUID, int] = field(default_factory=dict)  # request -> the attempt that succeeded
     dead_letters: int = 0
     redis_day: int = 0
     scopes: dict[tuple[str, UUID], Counters] = field(default_factory=dict)  # ("o" or "k", id)
-    leftovers: dict[str, int] = field(default_factory=dict)  # what should be empty when all is quiet
+    leftovers: dict[str, int] = field(default_factory=dict)  # counts that must be zero when idle
     upstream: dict[str, UpstreamCall] = field(default_factory=dict)  # by call id
 
 
 class Cursor(Protocol):
-    """As much of a database cursor as is needed: psycopg's and Django's have it."""
+    """The part of a database cursor used here, common to psycopg and Django."""
 
     def execute(self, sql: str) -> Any: ...
     def fetchall(self) -> list[Any]: ...
@@ -137,7 +137,7 @@ FROM {table}
 
 
 def read_database(cursor: Cursor, records: Records) -> None:
-    """Rows, rollups, ledger, accounts and spend. In one snapshot, if the caller's transaction gives one."""
+    """Read rows, rollups, ledger, accounts and spend; consistent if the caller's transaction is a snapshot."""
     cursor.execute(f"SELECT {', '.join(Row._fields)} FROM request_log")  # noqa: S608 - our own field names
     records.rows = [Row(*each) for each in cursor.fetchall()]
     records.hours = dict(_rollup(cursor, "usage_hourly", "hour"))
@@ -162,8 +162,8 @@ def _rollup(cursor: Cursor, table: str, bucket: str) -> Iterator[tuple[RollupKey
 
 
 def read_redis(redis: "Redis", prefix: str, records: Records) -> None:
-    """The limiter's counters, and how much of everything passing is still there."""
-    client: Any = redis  # its stubs know no difference between one client and an asynchronous one
+    """Read the limiter's counters, and count events, leases and intents that are still there."""
+    client: Any = redis  # the stubs do not distinguish the client from its asynchronous form
     records.redis_day = client.time()[0] // 86_400
     names = ("stream", "pending", "leases", "slots", "intents", "progress", "held", "reports")
     counts = dict.fromkeys(names, 0)
@@ -196,14 +196,14 @@ def _counters(fields: dict[bytes, bytes]) -> Counters:
 
 
 def read_journal(folder: Path, records: Records) -> None:
-    """Segments that nobody has shipped. A living process keeps one open, and empty once it is quiet."""
-    waiting = [*folder.glob("*.closed"), *(each for each in folder.glob("*.open") if each.stat().st_size)]
-    records.leftovers["journal"] = len(waiting)
+    """Count segments not yet shipped. A running process keeps one open, which is empty when idle."""
+    unshipped = [*folder.glob("*.closed"), *(each for each in folder.glob("*.open") if each.stat().st_size)]
+    records.leftovers["journal"] = len(unshipped)
     records.leftovers["unreadable journal"] = len([*folder.glob("*.bad")])
 
 
 def read_upstream(entries: Iterable[dict[str, Any]], records: Records) -> None:
-    """The upstream's own ledger."""
+    """Read the upstream's own ledger."""
     for each in entries:
         if each["call_id"]:
             records.upstream[each["call_id"]] = UpstreamCall(

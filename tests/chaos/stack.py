@@ -1,4 +1,4 @@
-"""The house whose processes are killed: `kill`, and what a power cut does to Valkey's file."""
+"""A stack whose processes are killed: `kill -9`, and the loss of Valkey's last second as in a power cut."""
 
 import json
 import os
@@ -19,19 +19,19 @@ from tests.chaos.traffic import Caller
 from tests.support.stack import Stack
 
 TARGETS = ("web", "worker", "beat", "valkey", "postgres")
-# Time passes so much faster than in production: what waits for a time waits for a part of it, so that a run settles
-# within a minute and an outage of ten minutes takes two.
+# Intervals and timeouts are shorter than in production by this factor, so that a run settles within a minute and a
+# ten-minute outage takes two.
 FASTER = 5
 _SCALED = ("lease_ms", "heartbeat_s", "journal_ship_after_s", "key_cache_fresh_s", "key_cache_stale_s")
 _DEFAULTS: dict[str, Any] = {each.name: each.default for each in fields(Env)}
 _SETTINGS = {f"CFX_{name.upper()}": f"{_DEFAULTS[name] / FASTER:g}" for name in _SCALED}
-# A power cut takes what is younger than this: Valkey syncs its file every second.
+# A power cut loses writes younger than this: Valkey syncs its file every second.
 CUT_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Death:
-    """A kill: who, when (Unix), and for how long it was to stay away."""
+    """A kill: the process, the time (Unix), and the downtime."""
 
     name: str
     at_ms: int
@@ -40,7 +40,7 @@ class Death:
 
 
 class ChaosStack(Stack):
-    """A house for killing in."""
+    """A stack that can kill its own processes and cut or empty Valkey's file."""
 
     def __init__(self, log: Path, *, cuts_tail: bool = False) -> None:
         self.webhook_key = secrets.token_urlsafe(32)
@@ -53,7 +53,7 @@ class ChaosStack(Stack):
         self._lengths: list[tuple[float, Path, int]] = []
 
     def start(self) -> None:
-        """Everything, ready to serve."""
+        """Start everything; returns once the gateway serves."""
         self.start_servers()
         tenants = self.home.path / "tenants.json"
         self.run_module("tests.chaos.tenants", str(tenants))
@@ -63,7 +63,7 @@ class ChaosStack(Stack):
         self.start_programs()
 
     def pump(self, seconds: float) -> None:
-        """Look after the children for so long."""
+        """Supervise the children for this long."""
         ends_s = monotonic_s() + seconds
         while True:
             self._remember_length()
@@ -73,7 +73,7 @@ class ChaosStack(Stack):
                 return
 
     def kill(self, name: str, *, down_s: float) -> None:
-        """kill -9 the whole process group, and start it again after `down_s`. Waits first until there is one."""
+        """kill -9 the process group and restart it after `down_s`. Waits first until the process runs."""
         child = self.children[name]
         while child.identity is None:
             self.pump(0.05)
@@ -81,18 +81,18 @@ class ChaosStack(Stack):
         os.killpg(child.identity.pid, signal.SIGKILL)
         while child.is_running:
             self.supervisor.pump(0.05)
-        # Dying is what it is here for: no back-off.
+        # Deaths are intended here: no restart back-off.
         child.quick_deaths, child.backoff_s = 0, 0.2
         child.restart_at_s = monotonic_s() + down_s
 
     @property
     def killed(self) -> Counter[str]:
-        """How often each was."""
+        """Kills by process name."""
         return Counter(death.name for death in self.deaths)
 
     def is_whole(self) -> bool:
-        """Whether every process runs and the gateway answers."""
-        return all(child.is_running for child in self.supervisor.children) and self.answers()
+        """True when every process runs and the gateway responds."""
+        return all(child.is_running for child in self.supervisor.children) and self.is_live()
 
     def _remember_length(self) -> None:
         if not self.cuts_tail:
@@ -101,7 +101,7 @@ class ChaosStack(Stack):
         if newest is not None:
             now_s = monotonic_s()
             self._lengths.append((now_s, newest, newest.stat().st_size))
-            # Keep the youngest that is old enough, and everything younger.
+            # Keep the youngest length that is old enough, and all younger ones.
             while len(self._lengths) > 1 and self._lengths[1][0] <= now_s - CUT_S:
                 del self._lengths[0]
 
@@ -121,6 +121,6 @@ class ChaosStack(Stack):
         return before_start
 
 
-def caller_of(told: dict[str, Any]) -> Caller:
-    """A caller as tenants.py wrote it down."""
-    return Caller(**{**told, "key_id": UUID(told["key_id"]), "organization_id": UUID(told["organization_id"])})
+def caller_of(stored: dict[str, Any]) -> Caller:
+    """Build a caller from its JSON form, as tenants.py writes it."""
+    return Caller(**{**stored, "key_id": UUID(stored["key_id"]), "organization_id": UUID(stored["organization_id"])})

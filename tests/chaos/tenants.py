@@ -1,4 +1,4 @@
-"""`python -m tests.chaos.tenants FILE`: make the organizations and keys that the callers use; write them down."""
+"""`python -m tests.chaos.tenants FILE`: create organizations and keys for the callers and write them to FILE."""
 
 import json
 import sys
@@ -16,7 +16,7 @@ _ORGANIZATIONS: tuple[tuple[str, str, str, tuple[tuple[str, int, dict[str, Any]]
 
 
 def make() -> list[dict[str, Any]]:
-    """Every key with what the audit must know of it."""
+    """Create them. Returns each key with the facts that the audit needs."""
     # Models can be imported only once Django is set up.
     from accounts.models import User
     from accounts.services import create_organization

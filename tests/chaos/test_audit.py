@@ -1,4 +1,4 @@
-"""The audit itself: it is content with an honest story, and notices every way in which one may be falsified."""
+"""The audit: consistent records are clean, and every kind of tampering is noticed."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -35,8 +35,8 @@ REQUESTS = 12
 
 
 @dataclass
-class Story:
-    """A few requests that were answered, and what everybody wrote down about them."""
+class Scenario:
+    """A few completed requests, and what every component stored about them."""
 
     prefix: str
     journal: Path
@@ -76,22 +76,22 @@ class Story:
 
 
 @pytest.fixture
-def story(tmp_path: Path) -> Iterator[Story]:
+def scenario(tmp_path: Path) -> Iterator[Scenario]:
     seed_plans()
     callers = [caller_of(each) for each in make()]
-    told = Story(f"{settings.ENV.redis_prefix}_audit", tmp_path, callers, [], {})
+    prepared = Scenario(f"{settings.ENV.redis_prefix}_audit", tmp_path, callers, [], {})
     for number in range(REQUESTS):
-        happen(told, callers[number % len(callers)], number)
-    for _ in range(2):  # the first one finds no group and makes it
-        drain(told.redis, prefix=told.prefix, consumer="test")
-    reconcile(told.redis, told.prefix)
-    yield told
-    for key in told.redis.scan_iter(match=f"{told.prefix}:*"):
-        told.redis.delete(key)
+        complete_request(prepared, callers[number % len(callers)], number)
+    for _ in range(2):  # the first run creates the consumer group
+        drain(prepared.redis, prefix=prepared.prefix, consumer="test")
+    reconcile(prepared.redis, prepared.prefix)
+    yield prepared
+    for key in prepared.redis.scan_iter(match=f"{prepared.prefix}:*"):
+        prepared.redis.delete(key)
 
 
-def happen(story: Story, caller: Caller, number: int) -> None:
-    """One answered request, from admission to settlement."""
+def complete_request(scenario: Scenario, caller: Caller, number: int) -> None:
+    """One completed request, from admission to settlement."""
     usage = Usage(prompt_tokens=10 + number, completion_tokens=20 + number)
     price = directory.current().prices[MODEL]
     rates = FrozenRates(
@@ -108,177 +108,181 @@ def happen(story: Story, caller: Caller, number: int) -> None:
         model=MODEL, status=200, usage=usage, rank=RANK_PROVIDER, rates=rates, cost_nanos=cost_nanos(usage, rates),
         attempts=(AttemptFact(n=1, model=MODEL, status=200, first_byte_ms=1),),
     )  # fmt: skip
-    for scope in Payer.of(story.prefix, caller.organization_id, caller.key_id).scopes:
-        LOAD.run(story.redis, [scope], [day, 0, 0, month_of(day), 0, 0])
-    settle_event(story.redis, story.prefix, event)
+    for scope in Payer.of(scenario.prefix, caller.organization_id, caller.key_id).scopes:
+        LOAD.run(scenario.redis, [scope], [day, 0, 0, month_of(day), 0, 0])
+    settle_event(scenario.redis, scenario.prefix, event)
     tokens = (usage.prompt_tokens, usage.completion_tokens)
-    story.seen.append(Seen(caller, False, 200, event.request_id, is_complete=True, usage=tokens))
-    story.upstream[f"{event.request_id}.1"] = UpstreamCall(MODEL, *tokens, "finished", 200)
+    scenario.seen.append(Seen(caller, False, 200, event.request_id, is_complete=True, usage=tokens))
+    scenario.upstream[f"{event.request_id}.1"] = UpstreamCall(MODEL, *tokens, "finished", 200)
 
 
-def test_an_honest_story_is_clean(story: Story) -> None:
-    report = story.audited()
+def test_consistent_records_are_clean(scenario: Scenario) -> None:
+    report = scenario.audited()
     assert report.is_clean, report.text()
     assert report.facts["rows"] == REQUESTS
     assert "audit: clean" in report.text()
 
 
-def lose_a_row(story: Story) -> None:
-    story.sql("DELETE FROM request_log WHERE request_id = %s", story.first)
+def lose_a_row(scenario: Scenario) -> None:
+    scenario.sql("DELETE FROM request_log WHERE request_id = %s", scenario.first)
 
 
-def bill_another_amount(story: Story) -> None:
-    story.sql("UPDATE request_log SET cost_nanos = cost_nanos + 1 WHERE request_id = %s", story.first)
+def bill_another_amount(scenario: Scenario) -> None:
+    scenario.sql("UPDATE request_log SET cost_nanos = cost_nanos + 1 WHERE request_id = %s", scenario.first)
 
 
-def bill_other_tokens(story: Story) -> None:
-    story.sql("UPDATE request_log SET completion_tokens = completion_tokens + 1 WHERE request_id = %s", story.first)
-
-
-def bill_an_estimate(story: Story) -> None:
-    story.sql("UPDATE request_log SET usage_rank = 10, source = 'sweeper' WHERE request_id = %s", story.first)
-
-
-def bill_somebody_else(story: Story) -> None:
-    story.sql("UPDATE request_log SET key_id = %s WHERE request_id = %s", story.callers[1].key_id, story.first)
-
-
-def charge_twice(story: Story) -> None:
-    story.sql(
-        "INSERT INTO billing_ledgerentry (organization_id, kind, amount_nanos, held_nanos, request_id, revision,"
-        " key_id, day, reference, note, created_at) SELECT organization_id, 'adjustment', amount_nanos, 0, request_id,"
-        " 2, key_id, day, '', '', now() FROM billing_ledgerentry WHERE request_id = %s",
-        story.first,
+def bill_other_tokens(scenario: Scenario) -> None:
+    scenario.sql(
+        "UPDATE request_log SET completion_tokens = completion_tokens + 1 WHERE request_id = %s", scenario.first
     )
 
 
-def drop_a_day(story: Story) -> None:
-    story.sql("DELETE FROM usage_daily WHERE key_id = %s", story.callers[0].key_id)
+def bill_an_estimate(scenario: Scenario) -> None:
+    scenario.sql("UPDATE request_log SET usage_rank = 10, source = 'sweeper' WHERE request_id = %s", scenario.first)
 
 
-def drop_an_hour(story: Story) -> None:
-    story.sql("DELETE FROM usage_hourly WHERE key_id = %s", story.callers[0].key_id)
+def bill_another_key(scenario: Scenario) -> None:
+    scenario.sql("UPDATE request_log SET key_id = %s WHERE request_id = %s", scenario.callers[1].key_id, scenario.first)
 
 
-def count_a_histogram_twice(story: Story) -> None:
-    story.sql("UPDATE usage_daily SET latency_histogram = cfx_add_histograms(latency_histogram, latency_histogram)")
+def charge_twice(scenario: Scenario) -> None:
+    scenario.sql(
+        "INSERT INTO billing_ledgerentry (organization_id, kind, amount_nanos, held_nanos, request_id, revision,"
+        " key_id, day, reference, note, created_at) SELECT organization_id, 'adjustment', amount_nanos, 0, request_id,"
+        " 2, key_id, day, '', '', now() FROM billing_ledgerentry WHERE request_id = %s",
+        scenario.first,
+    )
 
 
-def move_an_account(story: Story) -> None:
-    story.sql("UPDATE billing_account SET spent_nanos = spent_nanos - 1")
+def drop_a_day(scenario: Scenario) -> None:
+    scenario.sql("DELETE FROM usage_daily WHERE key_id = %s", scenario.callers[0].key_id)
 
 
-def move_a_spend(story: Story) -> None:
-    story.sql("UPDATE billing_spend_daily SET requests = requests + 1 WHERE key_id = %s", story.callers[0].key_id)
+def drop_an_hour(scenario: Scenario) -> None:
+    scenario.sql("DELETE FROM usage_hourly WHERE key_id = %s", scenario.callers[0].key_id)
 
 
-def move_a_counter(story: Story) -> None:
-    story.redis.hincrby(story.scope(), "spent", -1)
+def count_a_histogram_twice(scenario: Scenario) -> None:
+    scenario.sql("UPDATE usage_daily SET latency_histogram = cfx_add_histograms(latency_histogram, latency_histogram)")
 
 
-def forget_a_request_of_today(story: Story) -> None:
-    story.redis.hincrby(story.scope("k"), "n", -1)
+def change_an_account(scenario: Scenario) -> None:
+    scenario.sql("UPDATE billing_account SET spent_nanos = spent_nanos - 1")
 
 
-def keep_a_hold(story: Story) -> None:
-    story.redis.hset(story.scope(), "held", 5)
+def change_a_daily_spend(scenario: Scenario) -> None:
+    scenario.sql("UPDATE billing_spend_daily SET requests = requests + 1 WHERE key_id = %s", scenario.callers[0].key_id)
 
 
-def keep_an_intent(story: Story) -> None:
-    payer = Payer.of(story.prefix, story.callers[0].organization_id, story.callers[0].key_id)
-    story.redis.hset(payer.shard.intents, "x", "1:1:x")
+def change_a_counter(scenario: Scenario) -> None:
+    scenario.redis.hincrby(scenario.scope(), "spent", -1)
 
 
-def keep_a_slot(story: Story) -> None:
-    payer = Payer.of(story.prefix, story.callers[0].organization_id, story.callers[0].key_id)
-    story.redis.zadd(payer.slots[0], {"x": 1})
+def drop_a_request_of_today(scenario: Scenario) -> None:
+    scenario.redis.hincrby(scenario.scope("k"), "n", -1)
 
 
-def keep_an_event(story: Story) -> None:
-    payer = Payer.of(story.prefix, story.callers[0].organization_id, story.callers[0].key_id)
-    story.redis.xadd(payer.shard.usage, {"e": b"x"})
+def leave_a_hold(scenario: Scenario) -> None:
+    scenario.redis.hset(scenario.scope(), "held", 5)
 
 
-def keep_a_segment(story: Story) -> None:
-    (story.journal / "1-1.closed").write_bytes(b"x")
+def leave_an_intent(scenario: Scenario) -> None:
+    payer = Payer.of(scenario.prefix, scenario.callers[0].organization_id, scenario.callers[0].key_id)
+    scenario.redis.hset(payer.shard.intents, "x", "1:1:x")
 
 
-def bury_an_event(story: Story) -> None:
-    story.sql(
+def leave_a_slot(scenario: Scenario) -> None:
+    payer = Payer.of(scenario.prefix, scenario.callers[0].organization_id, scenario.callers[0].key_id)
+    scenario.redis.zadd(payer.slots[0], {"x": 1})
+
+
+def leave_an_event(scenario: Scenario) -> None:
+    payer = Payer.of(scenario.prefix, scenario.callers[0].organization_id, scenario.callers[0].key_id)
+    scenario.redis.xadd(payer.shard.usage, {"e": b"x"})
+
+
+def leave_a_segment(scenario: Scenario) -> None:
+    (scenario.journal / "1-1.closed").write_bytes(b"x")
+
+
+def add_a_dead_letter(scenario: Scenario) -> None:
+    scenario.sql(
         "INSERT INTO usage_dead_letter (stream_id, received_at, payload, reason) VALUES ('x', now(), '\\x00', 'x')"
     )
 
 
-def forget_a_call(story: Story) -> None:
-    story.upstream[f"{new_id()}.1"] = UpstreamCall(MODEL, 1, 1, "aborted", 200)
+def call_the_upstream_without_a_row(scenario: Scenario) -> None:
+    scenario.upstream[f"{new_id()}.1"] = UpstreamCall(MODEL, 1, 1, "aborted", 200)
 
 
-def misread_usage(story: Story) -> None:
-    story.seen[0].usage = (1, 1)
+def misread_usage(scenario: Scenario) -> None:
+    scenario.seen[0].usage = (1, 1)
 
 
-def pass_a_quota(story: Story) -> None:
-    story.callers[0] = replace(story.callers[0], daily_requests=1)
+def exceed_a_quota(scenario: Scenario) -> None:
+    scenario.callers[0] = replace(scenario.callers[0], daily_requests=1)
 
 
-def serve_beyond_the_part_of_an_outage(story: Story) -> None:
-    story.sql("UPDATE request_log SET is_degraded = true WHERE key_id = %s", story.callers[1].key_id)
-    story.callers[1] = replace(story.callers[1], daily_requests=10)
+def serve_more_than_an_outage_allows(scenario: Scenario) -> None:
+    scenario.sql("UPDATE request_log SET is_degraded = true WHERE key_id = %s", scenario.callers[1].key_id)
+    scenario.callers[1] = replace(scenario.callers[1], daily_requests=10)
 
 
-def serve_a_hard_budget_alone(story: Story) -> None:
-    budgeted = next(caller for caller in story.callers if caller.has_budget)
-    story.sql("UPDATE request_log SET is_degraded = true WHERE key_id = %s", budgeted.key_id)
+def serve_a_hard_budget_without_valkey(scenario: Scenario) -> None:
+    budgeted = next(caller for caller in scenario.callers if caller.has_budget)
+    scenario.sql("UPDATE request_log SET is_degraded = true WHERE key_id = %s", budgeted.key_id)
 
 
 @pytest.mark.parametrize(
-    ("falsify", "kind"),
+    ("tamper", "kind"),
     [
-        (lose_a_row, "a complete answer has its row"),
-        (bill_somebody_else, "a complete answer has its row"),
-        (bill_an_estimate, "a complete answer is billed as seen"),
-        (misread_usage, "a complete answer is billed as seen"),
+        (lose_a_row, "a complete response has its row"),
+        (bill_another_key, "a complete response has its row"),
+        (bill_an_estimate, "a complete response is billed as seen"),
+        (misread_usage, "a complete response is billed as seen"),
         (bill_another_amount, "cost is usage times price"),
         (bill_other_tokens, "usage is the upstream's"),
-        (forget_a_call, "no call is forgotten"),
+        (call_the_upstream_without_a_row, "no call is forgotten"),
         (charge_twice, "ledger equals its row"),
         (drop_a_day, "daily rollup equals its rows"),
         (count_a_histogram_twice, "daily rollup equals its rows"),
         (drop_an_hour, "hourly rollup equals its rows"),
-        (move_an_account, "account equals its ledger"),
-        (move_a_spend, "daily spend equals its rows"),
-        (move_a_counter, "limiter equals PostgreSQL"),
-        (forget_a_request_of_today, "limiter equals PostgreSQL"),
-        (keep_a_hold, "nothing is left behind"),
-        (keep_an_intent, "nothing is left behind"),
-        (keep_a_slot, "nothing is left behind"),
-        (keep_an_event, "nothing is left behind"),
-        (keep_a_segment, "nothing is left behind"),
-        (bury_an_event, "nothing is left behind"),
-        (pass_a_quota, "quotas hold"),
-        (serve_beyond_the_part_of_an_outage, "outages are bounded"),
-        (serve_a_hard_budget_alone, "outages are bounded"),
+        (change_an_account, "account equals its ledger"),
+        (change_a_daily_spend, "daily spend equals its rows"),
+        (change_a_counter, "limiter equals PostgreSQL"),
+        (drop_a_request_of_today, "limiter equals PostgreSQL"),
+        (leave_a_hold, "nothing is left behind"),
+        (leave_an_intent, "nothing is left behind"),
+        (leave_a_slot, "nothing is left behind"),
+        (leave_an_event, "nothing is left behind"),
+        (leave_a_segment, "nothing is left behind"),
+        (add_a_dead_letter, "nothing is left behind"),
+        (exceed_a_quota, "quotas hold"),
+        (serve_more_than_an_outage_allows, "outages are bounded"),
+        (serve_a_hard_budget_without_valkey, "outages are bounded"),
     ],
 )
-def test_a_falsified_story_is_noticed(story: Story, falsify: Callable[[Story], None], kind: str) -> None:
-    falsify(story)
-    report = story.audited()
+def test_tampering_is_noticed(scenario: Scenario, tamper: Callable[[Scenario], None], kind: str) -> None:
+    tamper(scenario)
+    report = scenario.audited()
     assert kind in report.kinds, report.text()
     assert f"FAILED {kind}" in report.text()
 
 
-def test_a_call_is_forgotten_only_when_it_began_in_time(story: Story) -> None:
-    forget_a_call(story)
-    began_ms = max(UUID(call.partition(".")[0]).int >> 80 for call in story.upstream)
+def test_a_call_without_a_row_is_excused_only_in_a_forgettable_period(scenario: Scenario) -> None:
+    call_the_upstream_without_a_row(scenario)
+    began_ms = max(UUID(call.partition(".")[0]).int >> 80 for call in scenario.upstream)
 
     def audited(*forgettable_ms: tuple[int, int]) -> Report:
-        return audit(story.read(), story.seen, story.callers, directory.current(), forgettable_ms=forgettable_ms)
+        return audit(
+            scenario.read(), scenario.seen, scenario.callers, directory.current(), forgettable_ms=forgettable_ms
+        )
 
     assert audited((0, 1), (began_ms - 5, began_ms)).is_clean
     assert audited((0, began_ms - 1), (began_ms + 1, began_ms + 2)).kinds == {"no call is forgotten"}
 
 
-def test_a_call_may_be_forgotten_only_where_gateway_and_valkey_died_together() -> None:
+def test_periods_are_forgettable_only_when_gateway_and_valkey_died_together() -> None:
     valkey, late_s = Death("valkey", 100_000, down_s=2.0), 3.0
     for web_ms, expected in (
         (96_999, []),
@@ -292,24 +296,24 @@ def test_a_call_may_be_forgotten_only_where_gateway_and_valkey_died_together() -
     assert forgettable_ms([before, valkey, Death("web", 100_000, 0.0)], late_s)[-1] == (98_500, 100_000)
     emptied = replace(valkey, is_emptied=True)
     assert forgettable_ms([emptied, Death("web", 100_000, 0.0)], late_s) == [(0, 100_000)]
-    # Swept up by then, or not yet: only the calls of the gateway that died.
+    # The sweeper had finished them, or not yet: then only the calls of the dead gateway.
     assert forgettable_ms([emptied, Death("web", 39_999, 0.0)], late_s) == []
     assert forgettable_ms([emptied, Death("web", 90_000, 0.0)], late_s) == [(0, 90_000)]
 
 
-def test_an_outage_is_noticed_when_a_call_is_not_let_in(story: Story) -> None:
-    began_ms = story.first.int >> 80
-    story.seen[0].status = 503
-    rows = story.read().rows
-    assert calls_refused(story.seen, rows, range(began_ms, began_ms + 1)) == []  # it has a row
-    lose_a_row(story)
-    rows = story.read().rows
-    (found,) = calls_refused(story.seen, rows, range(began_ms, began_ms + 1))
-    assert (found.kind, str(story.first) in found.what) == ("an outage is not noticed", True)
-    assert calls_refused(story.seen, rows, range(began_ms + 10_000, began_ms + 10_001)) == []
+def test_a_call_refused_during_an_outage_is_a_finding(scenario: Scenario) -> None:
+    began_ms = scenario.first.int >> 80
+    scenario.seen[0].status = 503
+    rows = scenario.read().rows
+    assert calls_refused(scenario.seen, rows, range(began_ms, began_ms + 1)) == []  # it has a row
+    lose_a_row(scenario)
+    rows = scenario.read().rows
+    (found,) = calls_refused(scenario.seen, rows, range(began_ms, began_ms + 1))
+    assert (found.kind, str(scenario.first) in found.detail) == ("an outage is not noticed", True)
+    assert calls_refused(scenario.seen, rows, range(began_ms + 10_000, began_ms + 10_001)) == []
 
 
-def test_a_row_that_is_there_twice_is_noticed(story: Story) -> None:
-    records = story.read()
+def test_a_duplicate_row_is_noticed(scenario: Scenario) -> None:
+    records = scenario.read()
     records.rows.append(records.rows[0])
-    assert "one row a request" in audit(records, story.seen, story.callers, directory.current()).kinds
+    assert "one row a request" in audit(records, scenario.seen, scenario.callers, directory.current()).kinds

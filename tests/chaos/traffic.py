@@ -1,4 +1,4 @@
-"""The callers: a steady mix of streams and whole answers, and a log of what each of them saw."""
+"""Load generator: a steady mix of streamed and whole responses, with a log of what each caller saw."""
 
 import asyncio
 import json
@@ -11,14 +11,14 @@ from uuid import UUID
 from codexflow.lib.clock import monotonic_s
 
 MODELS = ("gpt-4o-mini", "deepseek-v3", "claude-haiku-3.5", "cfx-code", "cfx-auto")
-ANSWER_WITHIN_S = 30.0
+RESPONSE_WITHIN_S = 30.0
 MAX_OPEN = 300
 DONE = b"data: [DONE]"
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """An organization's key."""
+    """A key, with its limits and its share of the traffic."""
 
     name: str
     secret: str = field(repr=False)
@@ -32,7 +32,7 @@ class Caller:
 
 @dataclass(slots=True)
 class Seen:
-    """One request as its caller saw it. `status` 0: no answer began. Complete: [DONE], or the whole JSON body."""
+    """One request as its caller saw it. `status` 0: no response began. Complete: [DONE], or the whole JSON body."""
 
     caller: Caller
     is_stream: bool
@@ -45,7 +45,7 @@ class Seen:
 
 
 class Traffic:
-    """Sends `rate` requests a second, whatever becomes of them, until stopped."""
+    """Sends `rate` requests a second until stopped, whether or not they succeed."""
 
     def __init__(self, port: int, callers: list[Caller], *, rate: float, seed: int) -> None:
         self._port = port
@@ -62,12 +62,12 @@ class Traffic:
         self._thread.start()
 
     def stop(self) -> None:
-        """No new requests; returns when those under way have ended, each within its own deadline."""
+        """Send no new requests; returns when those in flight have ended, each within its deadline."""
         self._stop.set()
-        self._thread.join(ANSWER_WITHIN_S + 10)
+        self._thread.join(RESPONSE_WITHIN_S + 10)
 
     def statuses(self) -> dict[str, int]:
-        """How many ended how."""
+        """Number of requests by status; "cut" marks incomplete responses."""
         return dict(Counter(f"{each.status}{'' if each.is_complete else ' cut'}" for each in self.seen).most_common())
 
     async def _run(self) -> None:
@@ -95,10 +95,10 @@ class Traffic:
         leaves_after = draw.randint(1, 5) if draw.random() < 0.03 else 0
         request = self._request(number, seen)
         try:
-            async with asyncio.timeout(ANSWER_WITHIN_S):
+            async with asyncio.timeout(RESPONSE_WITHIN_S):
                 await self._exchange(request, seen, leaves_after)
         except (OSError, EOFError, TimeoutError, ValueError):
-            pass  # what was seen until then stands in `seen`
+            pass  # `seen` has what arrived until then
         finally:
             seen.body.clear()
 
@@ -139,7 +139,7 @@ class Traffic:
                 if leaves_after and pieces >= leaves_after and seen.is_stream:
                     seen.left_early = True
                     break
-            _judge(seen, headers)
+            _set_outcome(seen, headers)
         finally:
             writer.transport.abort()
 
@@ -150,8 +150,8 @@ def _parsed(head: bytes) -> tuple[int, dict[str, str]]:
     return int(first.split()[1]), headers
 
 
-def _judge(seen: Seen, headers: dict[str, str]) -> None:
-    """Whether the answer is complete, and the usage that it tells."""
+def _set_outcome(seen: Seen, headers: dict[str, str]) -> None:
+    """Set completeness and usage from the response read so far."""
     if seen.is_stream and seen.status == 200:
         seen.is_complete = DONE in seen.body
         for line in seen.body.split(b"\n"):
@@ -163,5 +163,5 @@ def _judge(seen: Seen, headers: dict[str, str]) -> None:
         seen.usage = _usage(json.loads(seen.body))
 
 
-def _usage(answer: dict[str, dict[str, int]]) -> tuple[int, int]:
-    return answer["usage"]["prompt_tokens"], answer["usage"]["completion_tokens"]
+def _usage(response: dict[str, dict[str, int]]) -> tuple[int, int]:
+    return response["usage"]["prompt_tokens"], response["usage"]["completion_tokens"]

@@ -1,7 +1,7 @@
-"""`make clients`: real SDKs and coding agents against a whole house. Exit code 1 when one of them fails.
+"""`make clients`: real SDKs and coding agents against a complete installation. Exit code 1 when one of them fails.
 
-Each gets an empty home and loopback only; hosts that it tried to reach besides are named. What the house recorded is
-counted from its own log: a client that did not really stream, or saw an error and hid it, shows.
+Each gets an empty home directory and loopback only; other hosts that it tried to reach are reported. Calls are counted
+from the installation's own request log, which reveals a client that did not stream or that hid an error.
 """
 
 import argparse
@@ -38,7 +38,7 @@ def main() -> int:
     try:
         install.install()
     except (subprocess.SubprocessError, FileNotFoundError) as exc:
-        sys.stderr.write(f"clients: could not be installed: {exc}\n")
+        sys.stderr.write(f"clients: installation failed: {exc}\n")
         return 1
     chosen = {name: trial for name, trial in TRIALS.items() if args.only.lower() in name.lower()}
     try:
@@ -60,7 +60,7 @@ def main() -> int:
 
 @contextlib.contextmanager
 def _upstream(*, with_litellm: bool) -> Iterator[dict[str, str]]:
-    """Settings of the house: none for its own demo upstream, or a LiteLLM in front of one."""
+    """Settings for the installation's upstream: none for the demo upstream, or a LiteLLM in front of one."""
     if not with_litellm:
         yield {}
         return
@@ -69,7 +69,7 @@ def _upstream(*, with_litellm: bool) -> Iterator[dict[str, str]]:
 
 
 def _tried(name: str, trial: Trial, quickstart: dict[str, str]) -> tuple[list[tuple[str, ...]], str]:
-    """The rows of one client, and why it failed if it did."""
+    """Try one client. Returns its table rows, and the failure or an empty string."""
     began, began_s = now(), monotonic_s()
     rows: list[tuple[str, ...]] = []
     failure = ""
@@ -81,20 +81,20 @@ def _tried(name: str, trial: Trial, quickstart: dict[str, str]) -> tuple[list[tu
         except (ClientFailed, FileNotFoundError, LookupError, ValueError) as exc:
             failure = f"{name} failed: {type(exc).__name__}: {exc}"
             rows.append((name, "", "", "FAILED", "FAILED", "", ""))
-        hosts = ", ".join(sorted(box.outside.hosts))
+        hosts = ", ".join(sorted(box.proxy.hosts))
     recorded = _recorded(quickstart, began)
     if not failure and ("errors" in recorded or " 0 streamed" in recorded):
-        failure = f"{name} says that all went well, the house does not: {recorded}"
+        failure = f"{name} reported success, but the request log shows {recorded}"
     if rows:
         *rest, note = rows[-1]
-        phoned = f"tried {hosts}" if hosts else ""
-        rows[-1] = (*rest[:-1], recorded, "; ".join(filter(None, (note, phoned))))
+        attempted = f"tried {hosts}" if hosts else ""
+        rows[-1] = (*rest[:-1], recorded, "; ".join(filter(None, (note, attempted))))
     sys.stdout.write(f"{name}: {'FAILED' if failure else 'ok'} in {monotonic_s() - began_s:.0f} s; {recorded}\n")
     return rows, failure
 
 
 def _recorded(quickstart: dict[str, str], since: datetime) -> str:
-    """What the house wrote down of the calls since then, once its log has settled."""
+    """Summarize the calls logged since then, once no more rows arrive."""
     seen, deadline_s = _log(quickstart, since), monotonic_s() + ROWS_WITHIN_S
     while monotonic_s() < deadline_s:
         Event().wait(1.5)
@@ -111,8 +111,8 @@ def _log(quickstart: dict[str, str], since: datetime) -> list[dict[str, Any]]:
     query = urlencode({"start": since.astimezone(UTC).isoformat(), "limit": 200})
     url = f"{quickstart['base_url'].removesuffix('/v1')}/api/v1/requests?{query}"
     request = urllib.request.Request(url, headers={"Authorization": f"Bearer {quickstart['api_key']}"})  # noqa: S310
-    with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310 - our own loopback address
-        rows: list[dict[str, Any]] = json.load(answer)["data"]
+    with urllib.request.urlopen(request, timeout=30) as response:  # noqa: S310 - our own loopback address
+        rows: list[dict[str, Any]] = json.load(response)["data"]
     return rows
 
 

@@ -1,4 +1,4 @@
-"""A box for a program that is not ours: an empty home, loopback only, a limit of time, nobody left behind."""
+"""A sandbox for third-party clients: an empty home directory, loopback only, a timeout, no processes left behind."""
 
 import contextlib
 import os
@@ -13,8 +13,8 @@ from pathlib import Path
 from typing_extensions import override
 
 
-class PhonedOut(socketserver.ThreadingTCPServer):
-    """A proxy that lets nobody through and remembers where they wanted to go."""
+class RefusingProxy(socketserver.ThreadingTCPServer):
+    """An HTTP proxy that refuses every request and records the requested hosts."""
 
     allow_reuse_address = True
     daemon_threads = True
@@ -30,7 +30,7 @@ class PhonedOut(socketserver.ThreadingTCPServer):
 
 
 class _Refusal(socketserver.StreamRequestHandler):
-    server: PhonedOut
+    server: RefusingProxy
 
     @override
     def handle(self) -> None:
@@ -42,33 +42,33 @@ class _Refusal(socketserver.StreamRequestHandler):
 
 
 class Box:
-    """Runs one client. `work` is its working folder, `home` its HOME."""
+    """Runs one client. `work` is its working directory, `home` its HOME."""
 
     def __init__(self, folder: Path) -> None:
         self.home = folder / "home"
         self.work = folder / "work"
         self.home.mkdir()
         self.work.mkdir()
-        self.outside = PhonedOut()
+        self.proxy = RefusingProxy()
         self._environment = {
             "PATH": "/usr/bin:/bin",
             "LANG": "C.UTF-8",
             "HOME": str(self.home),
             "TMPDIR": str(folder),
-            **dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), self.outside.url),
+            **dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), self.proxy.url),
             **dict.fromkeys(("NO_PROXY", "no_proxy"), "127.0.0.1,localhost"),
         }
 
     def run(self, command: Sequence[str | Path], *, within_s: float = 90, **environment: str) -> str:
-        """Its standard output. Raises ClientFailed with the end of what it said."""
-        with tempfile.TemporaryFile("w+") as said, tempfile.TemporaryFile("w+") as complained:
+        """Run a command and return its standard output. Raises ClientFailed with the end of its output."""
+        with tempfile.TemporaryFile("w+") as stdout, tempfile.TemporaryFile("w+") as stderr:
             process = subprocess.Popen(
                 [str(word) for word in command],
                 cwd=self.work,
                 env={**self._environment, **environment},
                 stdin=subprocess.DEVNULL,
-                stdout=said,
-                stderr=complained,
+                stdout=stdout,
+                stderr=stderr,
                 start_new_session=True,
             )
             try:
@@ -77,13 +77,13 @@ class Box:
                 code = f"none within {within_s:g} s"
             finally:
                 with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)  # its session: also what it started and left
+                    os.killpg(process.pid, signal.SIGKILL)  # its session, which includes processes that it left behind
                 process.wait()
-            said.seek(0)
-            complained.seek(0)
-            output, complaints = said.read(), complained.read()
+            stdout.seek(0)
+            stderr.seek(0)
+            output, errors = stdout.read(), stderr.read()
         if code != 0:
-            raise ClientFailed(f"exit code {code}\n{output[-1500:]}\n{complaints[-1500:]}")
+            raise ClientFailed(f"exit code {code}\n{output[-1500:]}\n{errors[-1500:]}")
         return output
 
 
@@ -93,11 +93,11 @@ class ClientFailed(Exception):
 
 @contextlib.contextmanager
 def boxed() -> Iterator[Box]:
-    """A Box in a new folder, gone afterwards. Far from this repository: agents read and write what lies around them."""
+    """A Box in a temporary directory, outside this repository: agents read and write the files around them."""
     with tempfile.TemporaryDirectory(prefix="cfx-client-", ignore_cleanup_errors=True) as folder:
         box = Box(Path(folder))
         try:
             yield box
         finally:
-            box.outside.shutdown()
-            box.outside.server_close()
+            box.proxy.shutdown()
+            box.proxy.server_close()

@@ -1,4 +1,4 @@
-"""Puts the pinned clients into `.clients/`: two Python environments and one of npm. Later runs change nothing."""
+"""Install the pinned clients into `.clients/`: two Python environments and one npm project. Idempotent."""
 
 import hashlib
 import shutil
@@ -19,7 +19,7 @@ _INSTALL_S = 900
 
 
 def install() -> None:
-    """Everything. Raises CalledProcessError and FileNotFoundError (npm is missing)."""
+    """Install all clients. Raises CalledProcessError, and FileNotFoundError when npm is missing."""
     CLIENTS.mkdir(exist_ok=True)
     _python("python", REQUIREMENTS / "clients.txt")
     _python("aider", REQUIREMENTS / "aider.txt")
@@ -27,7 +27,7 @@ def install() -> None:
 
 
 def program(package: str) -> Path:
-    """A program that an npm package brings for this machine, as `*` in `package` fits: `@openai/codex-*/…/codex`."""
+    """Find the program of a platform-specific npm package by a glob such as `@openai/codex-*/…/codex`."""
     found = sorted(path for path in NODE_MODULES.glob(package) if path.is_file())
     if not found:
         raise FileNotFoundError(f"npm has no {package} for this machine")
@@ -55,13 +55,13 @@ def _python(name: str, requirements: Path) -> None:
 def _node() -> None:
     folder, sources = CLIENTS / "node", [HERE / "node" / "package-lock.json"]
     folder.mkdir(exist_ok=True)
-    # Modules are looked up from where a script lies, so the scripts move in.
+    # Node resolves modules from a script's own directory, so the scripts are copied there.
     for path in (HERE / "node").iterdir():
         shutil.copy(path, folder)
     if _is_current(folder, sources):
         return
     sys.stdout.write("installing npm packages into .clients/node (about 2 GB)\n")
-    # Not `npm ci`: it insists on packages of other platforms. No scripts run, and versions and hashes are the lock's.
+    # Not `npm ci`, which requires packages of other platforms. No scripts run; the lock file pins versions and hashes.
     _run(["npm", "install", "--silent", "--no-save", "--prefix", folder])
     _stamp(folder, sources)
 

@@ -1,4 +1,4 @@
-"""What docs/clients says was tried is what `make clients` tries."""
+"""The table in docs/clients matches the clients that `make clients` tries."""
 
 import json
 import re
@@ -8,9 +8,10 @@ import pytest
 from codexflow.env import REPOSITORY
 from tests.clients.install import HERE, REQUIREMENTS
 from tests.clients.trials import TRIALS
+from tests.support.lists import assert_same
 
 DOCS = REPOSITORY / "docs" / "clients"
-# Page of the table -> the package whose version it gives, and who installs it.
+# Page in the table -> the package whose version it states, and its installer.
 PACKAGES = {
     "openai-python": ("openai", "clients"),
     "openai-node": ("openai", "npm"),
@@ -41,21 +42,22 @@ def rows() -> dict[str, list[str]]:
 
 
 def test_every_page_is_in_the_table() -> None:
-    assert set(rows()) == {path.stem for path in DOCS.glob("*.md")} - {"README"}
+    assert_same(rows(), {path.stem for path in DOCS.glob("*.md")} - {"README"}, "docs/clients/README.md")
     assert len(PACKAGES) == len(TRIALS)
-    assert {page for page, cells in rows().items() if cells[1] == "not tried"} == set(rows()) - set(PACKAGES) - {"curl"}
+    untested = {page for page, cells in rows().items() if cells[1] == "not tested"}
+    assert_same({*PACKAGES, *untested, "curl"}, rows(), "PACKAGES in tests/clients/test_docs.py")
 
 
 @pytest.mark.parametrize("page", PACKAGES)
-def test_the_versions_are_those_that_are_pinned(page: str) -> None:
+def test_documented_versions_are_the_pinned_ones(page: str) -> None:
     version = pinned(*PACKAGES[page])
     assert rows()[page][1] == version
     assert version in (DOCS / f"{page}.md").read_text()
 
 
-def test_pages_that_were_not_tried_say_so() -> None:
+def test_pages_of_untested_clients_say_so() -> None:
     for page, cells in rows().items():
-        assert ("Not tried" in (DOCS / f"{page}.md").read_text()) == (cells[1] == "not tried")
+        assert ("Not tested" in (DOCS / f"{page}.md").read_text()) == (cells[1] == "not tested")
 
 
 def test_the_lock_file_names_no_host() -> None:

@@ -1,7 +1,7 @@
-"""Each client at work: a streamed answer and a loop in which it runs what the model asks for.
+"""Trials of each client: a streamed response, and a tool loop.
 
-The demo upstream says what it is told to: a prompt ends in a word that must come back, and dictates a call whose
-result, a sum that the client alone computes, must come back too.
+The prompt directs the demo upstream: its last word must come back in the response, and it dictates a tool call whose
+result, a sum that only the client computes, must come back too.
 """
 
 import json
@@ -18,12 +18,12 @@ WORD = "marmalade"
 ASK = f"Remember the word {WORD}"
 SUM = "sum=42"
 SHELL = "echo sum=$((40+2))"
-_FEWEST_PIECES = 5
+_MIN_PIECES = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What one client did on one surface."""
+    """Result of one client on one surface."""
 
     version: str
     surface: str
@@ -36,7 +36,7 @@ Trial = Callable[[Box, str, str], Iterator[Result]]
 
 
 def _script(language: str, name: str) -> Trial:
-    """A script that prints `{"version": …, surface: {"pieces": […], "tool": text, "note": …}}`."""
+    """Build a trial from a script that prints `{"version": …, surface: {"pieces": […], "tool": text, "note": …}}`."""
 
     def run(box: Box, base_url: str, key: str) -> Iterator[Result]:
         if language == "node":
@@ -54,8 +54,8 @@ def _script(language: str, name: str) -> Trial:
 
 def _streamed(pieces: list[str]) -> str:
     pieces = [piece for piece in pieces if piece]
-    if len(pieces) < _FEWEST_PIECES or not "".join(pieces).strip('"').endswith(WORD):
-        raise ClientFailed(f"not the streamed answer: {pieces}")
+    if len(pieces) < _MIN_PIECES or not "".join(pieces).strip('"').endswith(WORD):
+        raise ClientFailed(f"unexpected streamed response: {pieces}")
     return f"{len(pieces)} pieces"
 
 
@@ -70,7 +70,7 @@ def _events(output: str) -> list[dict[str, Any]]:
 
 
 def aider(box: Box, base_url: str, key: str) -> Iterator[Result]:
-    """It has no tools: it edits files as the text of the answer says."""
+    """Try aider, which uses no tools: it edits files by the text of the response."""
     (box.work / "note.md").write_text("before\n")
     edit = f"note.md\n```\n<<<<<<< SEARCH\nbefore\n=======\n{WORD}\n>>>>>>> REPLACE\n```\n"
     flags = (
@@ -90,7 +90,7 @@ def aider(box: Box, base_url: str, key: str) -> Iterator[Result]:
 
 
 def codex(box: Box, base_url: str, key: str) -> Iterator[Result]:
-    """First as it comes, with the model it names by itself; then with a stage and the list of models from here."""
+    """Try Codex CLI first with its default model, then with a stage and the model list served here."""
     program = install.program("@openai/codex-*/vendor/*/bin/codex")
     folder = box.home / ".codex"
     folder.mkdir()
@@ -102,31 +102,31 @@ def codex(box: Box, base_url: str, key: str) -> Iterator[Result]:
     with urlopen(listed, timeout=30) as models:  # noqa: S310 - our own loopback address
         (folder / "models.json").write_bytes(models.read())
 
-    def said(prompt: str, settings: str = "") -> list[dict[str, Any]]:
+    def run(prompt: str, settings: str = "") -> list[dict[str, Any]]:
         (folder / "config.toml").write_text(settings + provider)
         flags = ("exec", "--json", "--skip-git-repo-check", "--dangerously-bypass-approvals-and-sandbox")
         events = _events(box.run([program, *flags, prompt], CODEXFLOW_API_KEY=key))
         return [event["item"] for event in events if event["type"] == "item.completed"]
 
-    def words(items: list[dict[str, Any]]) -> str:
+    def text_of(items: list[dict[str, Any]]) -> str:
         return str([item["text"] for item in items if item["type"] == "agent_message"][-1])
 
-    answered = said(ASK)
-    if not words(answered).endswith(WORD):
-        raise ClientFailed(f"not the answer: {answered}")
+    first = run(ASK)
+    if not text_of(first).endswith(WORD):
+        raise ClientFailed(f"unexpected response: {first}")
     with_stage = f'model = "cfx-code"\nmodel_catalog_json = "{folder / "models.json"}"\n'
-    # The tool's name depends on what is known of the model; a tool that is not offered is not called.
+    # The tool's name depends on the model's metadata; a tool that was not offered is not called.
     calls = [("exec_command", {"cmd": SHELL}), ("shell_command", {"command": SHELL})]
-    worked = said("; ".join(f"call tool {name} with {json.dumps(given)}" for name, given in calls), with_stage)
-    complaints = sorted({item["message"] for item in (*answered, *worked) if item["type"] == "error"})
+    worked = run("; ".join(f"call tool {name} with {json.dumps(given)}" for name, given in calls), with_stage)
+    warnings = sorted({item["message"] for item in (*first, *worked) if item["type"] == "error"})
     version = box.run([program, "--version"]).split()[-1]
-    yield Result(version, "responses", "yes", _looped(words(worked)), "; ".join(complaints))
+    yield Result(version, "responses", "yes", _looped(text_of(worked)), "; ".join(warnings))
 
 
 def claude_code(box: Box, base_url: str, key: str) -> Iterator[Result]:
     program = install.program("@anthropic-ai/claude-code-*/claude")
 
-    def said(prompt: str, *flags: str) -> list[dict[str, Any]]:
+    def run(prompt: str, *flags: str) -> list[dict[str, Any]]:
         common = ("--output-format", "stream-json", "--verbose", "--include-partial-messages", "--allowedTools", "Bash")
         output = box.run(
             [program, "-p", prompt, *common, *flags],
@@ -138,12 +138,12 @@ def claude_code(box: Box, base_url: str, key: str) -> Iterator[Result]:
         )
         return _events(output)
 
-    # The names it sends by itself first, then a stage of ours.
-    events = said(ASK)
+    # First with the model names that it sends by default, then with a stage.
+    events = run(ASK)
     deltas = [event["event"].get("delta") or {} for event in events if event["type"] == "stream_event"]
     streamed = _streamed([delta["text"] for delta in deltas if delta.get("type") == "text_delta"])
     dictated = f"call tool Bash with {json.dumps({'command': SHELL, 'description': 'Adds'})}"
-    final = next(e for e in said(dictated, "--model", "cfx-code") if e["type"] == "result")
+    final = next(e for e in run(dictated, "--model", "cfx-code") if e["type"] == "result")
     version = box.run([program, "--version"]).split()[0]
     yield Result(version, "messages", streamed, _looped(final["result"]))
 
@@ -169,9 +169,9 @@ def opencode(box: Box, base_url: str, key: str) -> Iterator[Result]:
         }
         (box.work / "opencode.json").write_text(json.dumps(settings))
 
-        def said(prompt: str) -> str:
+        def run(prompt: str) -> str:
             output = box.run(
-                [program, "run", "--format", "json", *prompt.split(" ")],  # it puts words with blanks in quotes
+                [program, "run", "--format", "json", *prompt.split(" ")],  # it quotes arguments that contain spaces
                 CODEXFLOW_API_KEY=key,
                 OPENCODE_DISABLE_AUTOUPDATE="1",
                 OPENCODE_DISABLE_MODELS_FETCH="1",
@@ -179,33 +179,33 @@ def opencode(box: Box, base_url: str, key: str) -> Iterator[Result]:
             )
             return "".join(event["part"]["text"] for event in _events(output) if event["type"] == "text")
 
-        if not said(ASK).strip('"').endswith(WORD):
-            raise ClientFailed("not the answer")
+        if not run(ASK).strip('"').endswith(WORD):
+            raise ClientFailed("unexpected response")
         dictated = f"call tool bash with {json.dumps({'command': SHELL, 'description': 'Adds'})}"
-        looped = _looped(said(dictated))
+        looped = _looped(run(dictated))
         yield Result(box.run([program, "--version"]).strip(), surface, "yes", looped, f"over {npm}")
 
 
 def cline(box: Box, base_url: str, key: str) -> Iterator[Result]:
-    """Its command line, which shares all but the window with the extension."""
+    """Try Cline's command line, which shares its code with the extension."""
     program = install.program("@cline/cli-*/bin/cline")
     for provider, surface in (("openai-compatible", "chat"), ("openai-native", "responses")):
         account = ("--provider", provider, "--baseurl", base_url, "--modelid", "cfx-code", "--apikey", key)
         box.run([program, "auth", *account])
 
-        def said(prompt: str) -> list[dict[str, Any]]:
-            # Without a hub, which is a process that would outlive this one.
+        def run(prompt: str) -> list[dict[str, Any]]:
+            # No hub: that process would outlive this one.
             return _events(box.run([program, "--json", prompt], CLINE_SESSION_BACKEND_MODE="local"))
 
-        heard = [event["event"] for event in said(ASK) if event["type"] == "agent_event"]
-        streamed = _streamed([event["text"] for event in heard if event["type"] == "content_start"])
-        worked = said(f"call tool run_commands with {json.dumps({'commands': [SHELL]})}")
+        received = [event["event"] for event in run(ASK) if event["type"] == "agent_event"]
+        streamed = _streamed([event["text"] for event in received if event["type"] == "content_start"])
+        worked = run(f"call tool run_commands with {json.dumps({'commands': [SHELL]})}")
         version = box.run([program, "--version"]).strip()
         yield Result(version, surface, streamed, _looped(worked[-1]["text"]), f"over {provider}")
 
 
 def continue_cli(box: Box, base_url: str, key: str) -> Iterator[Result]:
-    """Its command line, which reads the extension's configuration."""
+    """Try Continue's command line, which reads the extension's configuration."""
     node, program = install.program("node-*/bin/node"), install.program("@continuedev/cli/dist/cn.js")
     for provider, surface in (("openai", "chat"), ("anthropic", "messages")):
         model = {
@@ -222,7 +222,7 @@ def continue_cli(box: Box, base_url: str, key: str) -> Iterator[Result]:
         (box.home / "config.yaml").write_text(json.dumps(settings))
         command: list[str | Path] = [node, program, "--config", box.home / "config.yaml", "--auto", "--print"]
         if not box.run([*command, ASK]).strip().endswith(WORD):
-            raise ClientFailed("not the answer")
+            raise ClientFailed("unexpected response")
         looped = _looped(box.run([*command, f"call tool Bash with {json.dumps({'command': SHELL})}"]))
         version = box.run([node, program, "--version"]).strip()
         yield Result(version, surface, "yes", looped, f"over {provider}")

@@ -1,4 +1,4 @@
-"""`python -m tests.fuzz --bodies 10000 --seed 7`: exit code 0 when nothing was found, 1 when something was."""
+"""`python -m tests.fuzz --bodies 10000 --seed 7`: exit code 0 when nothing was found, 1 otherwise."""
 
 import argparse
 import secrets
@@ -10,7 +10,7 @@ from codexflow.lib.clock import monotonic_s
 from tests.fuzz.run import fuzz
 from tests.support.mini_stack import beside, mini_stack, unbreakable_models, web_pid
 
-MOST_GROWN_KB = 50 * 1024
+MAX_GROWTH_KB = 50 * 1024
 SHOWN = 40
 
 
@@ -30,13 +30,13 @@ def main() -> int:
             took_s = monotonic_s() - began_s
             is_alive = web_pid(stack) == pid
     tracebacks = options.log.read_text(errors="replace").count("Traceback (most recent call last)")
-    shown = outcome.failures[SHOWN:]
+    hidden = outcome.failures[SHOWN:]
     del outcome.failures[SHOWN:]
     sys.stdout.write(f"{outcome.text()}\n")
-    if shown:
-        sys.stdout.write(f"... and {len(shown)} more\n")
+    if hidden:
+        sys.stdout.write(f"... and {len(hidden)} more\n")
     sys.stdout.write(f"{tracebacks} tracebacks in the log; {took_s:.0f} s\n")
-    is_clean = not outcome.failures and not tracebacks and is_alive and outcome.grown_kb <= MOST_GROWN_KB
+    is_clean = not outcome.failures and not tracebacks and is_alive and outcome.growth_kb <= MAX_GROWTH_KB
     sys.stdout.write(f"fuzz: {'clean' if is_clean else 'NOT clean'}\n")
     return 0 if is_clean else 1
 

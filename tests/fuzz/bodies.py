@@ -1,6 +1,6 @@
-"""Bodies that nobody should send: a grammar of requests, bent in one to three places. Pure.
+"""Malformed bodies: a grammar of valid requests, mutated in one to three places. Pure.
 
-Every body has its own number and is made from seed, surface and number alone, so any of them can be made again.
+A body is determined by seed, surface and number, so any of them can be reproduced.
 """
 
 import json
@@ -8,16 +8,16 @@ from random import Random
 from typing import Any
 
 DEEP = 100_000
-# Larger ones are refused unread, which is tried elsewhere.
-MOST_BYTES = 1_000_000
+# Larger bodies are refused unread, which is tested elsewhere.
+MAX_BYTES = 1_000_000
 
 
 class Verbatim(bytes):
-    """Bytes that stand in the body as they are, JSON or not."""
+    """Bytes inserted into the body unchanged, JSON or not."""
 
 
 class Object(list[tuple[str | Verbatim, Any]]):
-    """A JSON object that may have a name twice."""
+    """A JSON object that may have duplicate names."""
 
 
 _USER = {"role": "user", "content": "Hello there"}
@@ -25,7 +25,7 @@ _PICTURE = "data:image/png;base64,iVBORw0KGgo="
 _TOOL = {"type": "object", "properties": {"city": {"type": "string"}}}
 _SAMPLING = {"temperature": 0.5, "top_p": 0.9, "stop": ["\n\n"], "user": "ada", "metadata": {"a": "b"}}
 
-# Sound requests of each surface, with all fields that the gateway looks at and many that it does not.
+# Valid requests of each surface, with all fields that the gateway reads and many that it does not.
 SEEDS: dict[str, tuple[dict[str, Any], ...]] = {
     "/v1/chat/completions": (
         {"model": "gpt-4o-mini", "messages": [_USER], "max_tokens": 8},
@@ -147,7 +147,7 @@ SEEDS: dict[str, tuple[dict[str, Any], ...]] = {
     ),
 }
 
-# Values for any place: JSON of the wrong kind, JSON on the edge of what parsers take, and what is no JSON.
+# Values for any place: JSON of the wrong type, JSON at the limits of parsers, and invalid JSON.
 WRONG: tuple[Any, ...] = (
     *(None, True, False, 0, -1, 1, 0.5, 128, 129, 10**9, 2**63, 2**64, "", "x", [], {}, [[]], [None], [{}], {"": ""}),
 )
@@ -193,42 +193,42 @@ WHOLE: tuple[bytes, ...] = (
 
 
 def body_of(seed: int, path: str, number: int) -> bytes:
-    """The body with this number."""
+    """Build the body with this number."""
     draw = Random(f"{seed}:{path}:{number}")  # noqa: S311 - repeatable
     way = draw.random()
     if way < 0.04:
         return draw.choice(WHOLE)
     if way < 0.10:
         return draw.randbytes(draw.randrange(300))
-    sound = parsed(draw.choice(SEEDS[path]))
+    valid = mutable(draw.choice(SEEDS[path]))
     if way < 0.12:
-        return written(sound)
+        return encoded(valid)
     for _ in range(draw.randint(1, 3)):
-        _bend(draw, sound)
-    body = written(sound)
-    return (_scratched(draw, body) if way > 0.85 else body)[:MOST_BYTES]
+        _mutate(draw, valid)
+    body = encoded(valid)
+    return (_corrupted(draw, body) if way > 0.85 else body)[:MAX_BYTES]
 
 
-def parsed(value: Any) -> Any:
-    """A JSON value with objects that can be bent."""
+def mutable(value: Any) -> Any:
+    """Convert a JSON value so that its objects can be mutated."""
     if isinstance(value, dict):
-        return Object((name, parsed(each)) for name, each in value.items())
-    return [parsed(each) for each in value] if isinstance(value, list) else value
+        return Object((name, mutable(each)) for name, each in value.items())
+    return [mutable(each) for each in value] if isinstance(value, list) else value
 
 
-def written(value: Any) -> bytes:
-    """As JSON, but for what is verbatim."""
+def encoded(value: Any) -> bytes:
+    """Encode as JSON, verbatim bytes unchanged."""
     if isinstance(value, Verbatim):
         return bytes(value)
     if isinstance(value, Object):
-        return b"{" + b",".join(written(name) + b":" + written(each) for name, each in value) + b"}"
+        return b"{" + b",".join(encoded(name) + b":" + encoded(each) for name, each in value) + b"}"
     if isinstance(value, list):
-        return b"[" + b",".join(map(written, value)) + b"]"
+        return b"[" + b",".join(map(encoded, value)) + b"]"
     return json.dumps(value, ensure_ascii=False).encode()
 
 
 def _places(value: Any) -> list[tuple[Any, int]]:
-    """Every container that holds something, with every index of it."""
+    """List every container with every index into it."""
     if not isinstance(value, list):
         return []
     found = [(value, index) for index in range(len(value))]
@@ -236,17 +236,17 @@ def _places(value: Any) -> list[tuple[Any, int]]:
     return found + [place for each in inner for place in _places(each)]
 
 
-def _bend(draw: Random, sound: Object) -> None:
-    """Change one place."""
-    places = _places(sound)
+def _mutate(draw: Random, valid: Object) -> None:
+    """Mutate one place."""
+    places = _places(valid)
     if not places:
         return
-    # Fields at the top are what the gateway decides by.
-    holder, index = draw.choice(places) if draw.random() < 0.5 else (sound, draw.randrange(len(sound) or 1))
+    # Half of the mutations hit top-level fields, which decide how the gateway treats the request.
+    holder, index = draw.choice(places) if draw.random() < 0.5 else (valid, draw.randrange(len(valid) or 1))
     if index >= len(holder):
         return
     (kind,) = draw.choices((WRONG, EXTREME, BROKEN, DEEPEST), weights=(60, 28, 11, 1))
-    value = parsed(draw.choice(kind))
+    value = mutable(draw.choice(kind))
     how = draw.random()
     if not isinstance(holder, Object):
         if how < 0.7:
@@ -269,18 +269,18 @@ def _bend(draw: Random, sound: Object) -> None:
         del holder[index]
 
 
-def _scratched(draw: Random, body: bytes) -> bytes:
-    """A few bytes changed, lost or doubled, or the rest missing."""
-    bent = bytearray(body)
+def _corrupted(draw: Random, body: bytes) -> bytes:
+    """Change, drop or repeat a few bytes, or truncate the body."""
+    damaged = bytearray(body)
     for _ in range(draw.randint(1, 4)):
-        at = draw.randrange(len(bent)) if bent else 0
+        at = draw.randrange(len(damaged)) if damaged else 0
         how = draw.randrange(4)
-        if how == 0 and bent:
-            bent[at] = draw.randrange(256)
+        if how == 0 and damaged:
+            damaged[at] = draw.randrange(256)
         elif how == 1:
-            del bent[at : at + draw.randint(1, 8)]
+            del damaged[at : at + draw.randint(1, 8)]
         elif how == 2:
-            bent[at:at] = bent[at : at + draw.randint(1, 8)]
+            damaged[at:at] = damaged[at : at + draw.randint(1, 8)]
         else:
-            del bent[at:]
-    return bytes(bent)
+            del damaged[at:]
+    return bytes(damaged)

@@ -1,4 +1,4 @@
-"""Who is let in."""
+"""Authentication and permissions of keys."""
 
 from datetime import timedelta
 from typing import Any
@@ -24,7 +24,7 @@ REFUSAL = {
 }
 
 
-# Headers that differ with every answer.
+# Headers that differ with every response.
 CHANGING = {"date", "request-id", "x-request-id", "x-cfx-request-id"}
 
 
@@ -47,19 +47,18 @@ def call(running: Installation, headers: dict[str, str]) -> httpx.Response:
     presented=st.one_of(st.none(), st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=80))
 )
 def test_only_a_key_that_was_issued_is_valid(running: Installation, presented: str | None) -> None:
-    """Property 1: Authentication Validation. Whatever else is presented, the one answer is 401."""
+    """Anything else presented gets the same 401."""
     assert is_refused(call(running, {} if presented is None else {"Authorization": f"Bearer {presented}"}))
 
 
 def test_an_issued_key_is_valid_in_both_headers(running: Installation) -> None:
-    """Property 1: Authentication Validation."""
     key = a_key().plain
     assert call(running, {"Authorization": f"Bearer {key}"}).status_code == 200
     assert call(running, {"x-api-key": key}).status_code == 200
 
 
-def test_every_key_that_does_not_work_gets_the_same_answer(running: Installation) -> None:
-    """Property 1: Authentication Validation. Nobody can tell a wrong secret from a revoked key."""
+def test_every_invalid_key_gets_the_same_response(running: Installation) -> None:
+    """A wrong secret cannot be distinguished from a revoked key."""
     good, revoked, unknown = a_key(), a_key(), a_key()
     revoke_key(revoked.row)
     expired = a_key(expires_at=now() - timedelta(seconds=1))
@@ -71,10 +70,10 @@ def test_every_key_that_does_not_work_gets_the_same_answer(running: Installation
     presented = (guessed, mistyped, revoked.plain, expired.plain, elsewhere.plain, unknown.plain)
     with httpx.Client(base_url=running.url) as client:
         for surface in (*SURFACES, COUNT_TOKENS):
-            answers = [client.post(surface.path, json={}, headers={"x-api-key": key}) for key in presented]
-            (status,) = {response.status_code for response in answers}
-            (body,) = {response.content for response in answers}
-            (headers,) = {tuple((k, v) for k, v in r.headers.items() if k not in CHANGING) for r in answers}
+            responses = [client.post(surface.path, json={}, headers={"x-api-key": key}) for key in presented]
+            (status,) = {response.status_code for response in responses}
+            (body,) = {response.content for response in responses}
+            (headers,) = {tuple((k, v) for k, v in r.headers.items() if k not in CHANGING) for r in responses}
             assert (status, b"Invalid API key" in body, dict(headers)["www-authenticate"]) == (401, True, "Bearer")
 
 
@@ -85,7 +84,7 @@ def test_a_revoked_key_is_refused_within_a_second(running: Installation) -> None
     until(lambda: is_refused(running.post(key.plain)), within_s=1, what="refusal")
 
 
-def test_a_suspended_account_is_told_so(running: Installation) -> None:
+def test_a_suspended_account_gets_its_own_error(running: Installation) -> None:
     organization = an_organization(owner=a_user())
     key = a_key(organization)
     organization.is_active = False
@@ -101,7 +100,7 @@ def test_a_suspended_account_is_told_so(running: Installation) -> None:
         ({"allowed_models": ("gpt-4o",)}, {"X-CFX-Stage": "code"}, "model_not_allowed_for_key"),
     ],
 )
-def test_a_key_may_only_do_what_it_was_made_for(
+def test_a_key_is_restricted_to_its_policy(
     running: Installation, terms: dict[str, Any], headers: dict[str, str], code: str
 ) -> None:
     response = running.post(a_key(**terms).plain, headers=headers)

@@ -1,4 +1,4 @@
-"""Every call is on record, whatever the surface and however it ends, under an id that no other call has."""
+"""Completeness of the request log: every call has a row, on every surface and however it ends, with a unique id."""
 
 import asyncio
 import contextlib
@@ -57,7 +57,7 @@ def body_of(surface: str, text: str, **more: Any) -> dict[str, Any]:
 
 @st.composite
 def calls(draw: st.DrawFn) -> dict[str, Any]:
-    """One call: surface, streamed or whole, what goes wrong upstream, whether the caller leaves early."""
+    """One call: surface, streamed or whole, fault of the upstream, and if the caller leaves early."""
     surface = draw(st.sampled_from(sorted(SURFACES)))
     is_stream = surface != "embeddings" and draw(st.booleans())
     return {
@@ -104,7 +104,7 @@ def test_every_call_has_one_row_with_all_its_facts(
     assert (row.surface, row.endpoint) == (call["surface"], SURFACES[call["surface"]][0])
     assert (row.requested_model, row.stage, row.stage_reason) == (SURFACES[call["surface"]][1], "direct", "model")
     assert (row.is_stream, row.user_agent, row.client_address) == (call["is_stream"], call["agent"], "127.0.0.1")
-    # What breaks after the first byte is known only to the row: the status has gone out.
+    # A failure after the first byte is known only to the row: the status has been sent.
     assert row.status == status or (status == 200 and row.error_code)
     assert (row.status >= 400) == bool(row.error_code)
     assert row.latency_ms >= (row.ttft_ms or 0) >= 0
@@ -117,7 +117,7 @@ def test_every_call_has_one_row_with_all_its_facts(
 
 
 def test_ids_are_unique_over_processes_responses_and_rows(running: Installation) -> None:
-    """Refused calls have ids, too, and no rows; those of two processes never meet."""
+    """Refused calls have ids, too, and no rows; ids of two processes never collide."""
     number, key = 150, a_key(daily_requests=200)
     other = running.new_gateway()
     responses = asyncio.run(_alternating([running.url, other.url], key.plain, 2 * number))

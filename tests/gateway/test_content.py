@@ -1,4 +1,4 @@
-"""Prompts and answers over the running house: nowhere by default; where they are wanted, in one table and no other."""
+"""Content capture in a running installation: off by default; when on, prompts and responses are in one table only."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +17,7 @@ from logs.content.codec import Texts
 from logs.content.store import content_of, name_of
 from logs.litellm.tests.factories import a_payload
 from logs.models import RequestContent, RequestLog
-from tests.gateway.test_surfaces import STREAMING, Way
+from tests.gateway.test_surfaces import STREAMING, SurfaceCase
 from tests.support.installation import Gateway, Installation
 from tests.support.waiting import until
 
@@ -28,28 +28,28 @@ def a_marker() -> str:
     return f"planted{random_id().hex}"
 
 
-def wanted(running: Installation, key: IssuedKey, *, days: int = 1) -> None:
-    """The organization wants prompts and answers kept, and every gateway has heard of it."""
+def set_capture(running: Installation, key: IssuedKey, *, days: int = 1) -> None:
+    """Set the organization's content capture, and wait until every gateway applies it."""
     set_content_retention(key.row.organization, days=days)
-    # The announcement is heard within moments; a call tells when.
-    until(lambda: bool(days) == is_kept(running, key), within_s=20, what="gateways that know")
+    # The change is announced to every gateway; a call shows when it applies.
+    until(lambda: bool(days) == is_published(running, key), within_s=20, what="gateways that apply it")
 
 
-def is_kept(running: Installation, key: IssuedKey) -> bool:
-    """Whether the gateway hands on what this call says."""
-    before = handed_on(running)
+def is_published(running: Installation, key: IssuedKey) -> bool:
+    """Make a call. Returns whether the gateway published its content."""
+    before = published_count(running)
     running.row_of(running.post(key.plain, model="gpt-4o-mini"))
-    return handed_on(running) > before
+    return published_count(running) > before
 
 
-def handed_on(running: Installation) -> int:
-    """How many contents have ever been in the stream: there they are compressed, and not for long."""
+def published_count(running: Installation) -> int:
+    """Count the contents that were ever in the stream, where they stay only briefly."""
     stream = name_of(running.prefix)
-    told: Any = running.redis.xinfo_stream(stream) if running.redis.exists(stream) else {}
-    return int(told.get("entries-added", 0))
+    stats: Any = running.redis.xinfo_stream(stream) if running.redis.exists(stream) else {}
+    return int(stats.get("entries-added", 0))
 
 
-def kept(key: IssuedKey, request_id: str) -> Texts:
+def stored_content(key: IssuedKey, request_id: str) -> Texts:
     def found() -> Texts | None:
         close_old_connections()
         key.row.organization.refresh_from_db()
@@ -59,7 +59,7 @@ def kept(key: IssuedKey, request_id: str) -> Texts:
 
 
 def in_redis(running: Installation, word: str) -> list[bytes]:
-    """Keys of the house that hold the word, as it is or packed into a stream's entry."""
+    """Return the Redis keys that hold the word, as it is or packed into a stream's entry."""
     found = []
     for key in running.redis.scan_iter(match=f"{running.prefix}*", count=1_000):
         dumped: Any = running.redis.dump(key)
@@ -82,7 +82,7 @@ def _plain(running: Installation, key: bytes) -> bytes:
 
 
 def in_tables(word: str) -> list[str]:
-    """Tables with the word in any row."""
+    """Return the tables with the word in any row."""
     found = []
     with connection.cursor() as cursor:
         cursor.execute(
@@ -97,59 +97,59 @@ def in_tables(word: str) -> list[str]:
 
 
 def in_files(running: Installation, word: str) -> list[str]:
-    """Logs, journals and whatever else the house has written."""
+    """Return the files with the word: logs, journals and all others."""
     written = [path for path in running.folder.rglob("*") if path.is_file()]
     assert running.gateway.log in written
     return [str(path) for path in written if word.encode() in path.read_bytes()]
 
 
-@pytest.mark.parametrize("way", STREAMING, ids=lambda way: way.path)
-def test_by_default_nothing_is_kept_anywhere(running: Installation, way: Way) -> None:
-    key, marker, before = a_key(), a_marker(), handed_on(running)
+@pytest.mark.parametrize("case", STREAMING, ids=lambda case: case.path)
+def test_by_default_no_content_is_stored_anywhere(running: Installation, case: SurfaceCase) -> None:
+    key, marker, before = a_key(), a_marker(), published_count(running)
     for stream in (False, True):
-        body = way.body(f"[[say:{marker}]]", stream=stream)
-        response = running.ask(key.plain, way.path, **body)
+        body = case.body(f"[[say:{marker}]]", stream=stream)
+        response = running.ask(key.plain, case.path, **body)
         assert stream or marker in response.text  # events may cut it in two
         running.row_of(response)
-    assert handed_on(running) == before
+    assert published_count(running) == before
     assert not RequestContent.objects.filter(organization=key.row.organization).exists()
     assert (in_redis(running, marker), in_tables(marker), in_files(running, marker)) == ([], [], [])
 
 
-@pytest.mark.parametrize("way", STREAMING, ids=lambda way: way.path)
-def test_where_it_is_wanted_both_are_kept_as_they_went_over_the_wire(running: Installation, way: Way) -> None:
+@pytest.mark.parametrize("case", STREAMING, ids=lambda case: case.path)
+def test_with_capture_on_both_are_stored_as_they_went_over_the_wire(running: Installation, case: SurfaceCase) -> None:
     key, marker = a_key(), a_marker()
-    wanted(running, key)
+    set_capture(running, key)
     for stream in (False, True):
-        response = running.ask(key.plain, way.path, **way.body(f"[[say:{marker}]]", stream=stream))
-        texts = kept(key, response.headers["x-cfx-request-id"])
+        response = running.ask(key.plain, case.path, **case.body(f"[[say:{marker}]]", stream=stream))
+        texts = stored_content(key, response.headers["x-cfx-request-id"])
         assert texts.request == response.request.content.decode()
-        assert texts.answer == response.text
+        assert texts.response == response.text
         assert marker in texts.request
-        assert stream or marker in texts.answer
+        assert stream or marker in texts.response
         assert not texts.is_request_cut
-        assert not texts.is_answer_cut
-    # Only in its table, where it is compressed, and on no other way.
+        assert not texts.is_response_cut
+    # Only in its table, where it is compressed.
     assert (in_tables(marker), in_files(running, marker)) == ([], [])
     assert until(lambda: in_redis(running, marker) == [], what="an empty stream")
 
 
-def test_who_may_read_it_by_the_api(running: Installation) -> None:
+def test_the_api_shows_content_only_to_permitted_readers(running: Installation) -> None:
     ada, eve = a_key(), a_key()
-    wanted(running, ada)
+    set_capture(running, ada)
     response = running.say(ada.plain, "[[say:the-answer]] the-prompt", model="gpt-4o-mini", stream=True)
     request_id = response.headers["x-cfx-request-id"]
-    kept(ada, request_id)
+    stored_content(ada, request_id)
     running.row_of(response)
 
     def ask(key: str) -> httpx.Response:
         where = f"{running.url}/api/v1/requests/{request_id}/content"
         return httpx.get(where, headers={"Authorization": f"Bearer {key}"})
 
-    answer = ask(ada.plain)
-    assert answer.headers["cache-control"] == "no-store"
-    assert "the-prompt" in answer.json()["request"]
-    assert answer.json()["answer"] == response.text
+    shown = ask(ada.plain)
+    assert shown.headers["cache-control"] == "no-store"
+    assert "the-prompt" in shown.json()["request"]
+    assert shown.json()["answer"] == response.text
     stranger = ask(eve.plain)
     assert (stranger.status_code, stranger.json()["error"]["code"]) == (404, "not_found")
     set_content_retention(ada.row.organization, days=0)
@@ -157,37 +157,39 @@ def test_who_may_read_it_by_the_api(running: Installation) -> None:
     assert (gone.status_code, gone.json()["error"]["code"]) == (404, "content_not_kept")
 
 
-def test_what_is_long_is_cut_and_goes_out_whole(running: Installation) -> None:
+def test_long_content_is_cut_in_storage_and_sent_whole(running: Installation) -> None:
     key = a_key()
-    wanted(running, key)
+    set_capture(running, key)
     words = "word " * 70_000
     response = running.say(key.plain, words, model="gpt-4o-mini")
     assert response.status_code == 200
-    texts = kept(key, response.headers["x-cfx-request-id"])
-    assert (texts.is_request_cut, texts.is_answer_cut) == (True, False)
+    texts = stored_content(key, response.headers["x-cfx-request-id"])
+    assert (texts.is_request_cut, texts.is_response_cut) == (True, False)
     assert len(texts.request) == 256 * 1024
     assert response.request.content.decode().startswith(texts.request)
-    answer = running.say(key.plain, f"[[say:{words}]]", model="gpt-4o-mini", stream=True)
-    texts = kept(key, answer.headers["x-cfx-request-id"])
-    assert texts.is_answer_cut
-    assert answer.text.endswith("[DONE]\n\n")
-    assert answer.text.startswith(texts.answer)
+    response = running.say(key.plain, f"[[say:{words}]]", model="gpt-4o-mini", stream=True)
+    texts = stored_content(key, response.headers["x-cfx-request-id"])
+    assert texts.is_response_cut
+    assert response.text.endswith("[DONE]\n\n")
+    assert response.text.startswith(texts.response)
 
 
-def test_a_broken_stream_and_a_refused_call_are_kept_as_far_as_they_came(running: Installation) -> None:
+def test_a_broken_stream_and_a_refused_call_are_stored_as_far_as_they_came(running: Installation) -> None:
     key = a_key()
-    wanted(running, key)
+    set_capture(running, key)
     cut = running.say(key.plain, "[[fault:cut after=5]]", model="gpt-4o-mini", stream=True)
-    assert kept(key, cut.headers["x-cfx-request-id"]).answer == cut.text
+    assert stored_content(key, cut.headers["x-cfx-request-id"]).response == cut.text
     refused = running.say(key.plain, "[[fault:400]] the-prompt", model="gpt-4o-mini")
-    texts = kept(key, refused.headers["x-cfx-request-id"])
-    assert ("the-prompt" in texts.request, texts.answer) == (True, "")
+    texts = stored_content(key, refused.headers["x-cfx-request-id"])
+    assert ("the-prompt" in texts.request, texts.response) == (True, "")
 
 
-def test_turned_off_the_gateway_hands_nothing_on(running: Installation) -> None:
+def test_with_capture_off_the_gateway_publishes_nothing(running: Installation) -> None:
     key = a_key()
-    wanted(running, key)
-    wanted(running, key, days=0)
+    set_capture(running, key)
+    assert is_published(running, key)
+    set_capture(running, key, days=0)
+    assert not is_published(running, key)
 
 
 # LiteLLM's webhook
@@ -207,7 +209,7 @@ def report(gateway: Gateway, *payloads: dict[str, Any]) -> None:
 
 
 def past_the_gateway(key: IssuedKey, marker: str, **fields: Any) -> dict[str, Any]:
-    """A call made with a key of LiteLLM's own that belongs to this key's organization."""
+    """Return the report of a call with a key of LiteLLM's own that belongs to this key's organization."""
     key.row.litellm_key_id = key.row.litellm_key_id or random_id().hex
     key.row.save(update_fields=["litellm_key_id"])
     content = {"messages": [{"role": "user", "content": marker}], "response": {"choices": [{"text": f"{marker}-told"}]}}
@@ -219,10 +221,16 @@ def rows_of(key: IssuedKey) -> list[RequestLog]:
     return list(RequestLog.objects.filter(organization_id=key.row.organization_id, source="webhook"))
 
 
-def test_a_report_of_somebody_who_did_not_ask_leaves_no_word(running: Installation, listener: Gateway) -> None:
+def test_a_report_for_an_organization_without_capture_leaves_no_content(
+    running: Installation, listener: Gateway
+) -> None:
     other, key, marker, others = a_key(), a_key(), a_marker(), a_marker()
-    wanted(running, other)  # so that contents are looked at
-    until(lambda: _told(running, listener, other, others), within_s=20, what="a webhook that looks")
+    set_capture(running, other)  # so that the webhook reads contents
+    until(
+        lambda: is_stored_from_report(running, listener, other, others),
+        within_s=20,
+        what="a webhook in force",
+    )
     report(listener, past_the_gateway(key, marker), past_the_gateway(other, "the-last-one"))
     until(lambda: [each for each in _contents(other) if "the-last-one" in each], what="the other report's content")
     assert until(lambda: rows_of(key), what="the call's row")
@@ -230,36 +238,36 @@ def test_a_report_of_somebody_who_did_not_ask_leaves_no_word(running: Installati
     assert (in_redis(running, marker), in_tables(marker), in_files(running, marker)) == ([], [], [])
 
 
-def test_a_report_of_a_call_past_the_gateway_is_kept_where_it_is_wanted(
+def test_a_report_of_a_call_past_the_gateway_is_stored_with_capture_on(
     running: Installation, listener: Gateway
 ) -> None:
     key, marker = a_key(), a_marker()
-    wanted(running, key)
-    until(lambda: _told(running, listener, key, marker), within_s=20, what="a kept report")
+    set_capture(running, key)
+    until(lambda: is_stored_from_report(running, listener, key, marker), within_s=20, what="a stored report")
     assert (in_tables(marker), in_files(running, marker)) == ([], [])
 
 
-def _told(running: Installation, listener: Gateway, key: IssuedKey, marker: str) -> bool:
-    """Report a call. The webhook may believe for some seconds that nobody wants it kept."""
+def is_stored_from_report(running: Installation, listener: Gateway, key: IssuedKey, marker: str) -> bool:
+    """Report a call. The webhook may use an outdated setting for some seconds."""
     report(listener, past_the_gateway(key, marker))
     for row in until(lambda: rows_of(key), what="the call's row"):
         key.row.organization.refresh_from_db()
         texts = content_of(key.row.organization, row.request_id)
         if texts is not None:
             assert marker in texts.request
-            assert f"{marker}-told" in texts.answer
+            assert f"{marker}-told" in texts.response
             return True
     return False
 
 
-def test_what_litellm_was_told_to_leave_out_is_no_content(running: Installation, listener: Gateway) -> None:
+def test_content_that_litellm_redacts_is_not_stored(running: Installation, listener: Gateway) -> None:
     key, marker = a_key(), a_marker()
-    wanted(running, key)
-    until(lambda: _told(running, listener, key, marker), within_s=20, what="a webhook that looks")
-    left_out = [{"role": "user", "content": "redacted-by-litellm"}]
+    set_capture(running, key)
+    until(lambda: is_stored_from_report(running, listener, key, marker), within_s=20, what="a webhook in force")
+    redacted = [{"role": "user", "content": "redacted-by-litellm"}]
     report(
         listener,
-        past_the_gateway(key, marker, messages=left_out, response={"text": "redacted-by-litellm"}),
+        past_the_gateway(key, marker, messages=redacted, response={"text": "redacted-by-litellm"}),
         past_the_gateway(key, "the-last-one"),
     )
     until(lambda: [each for each in _contents(key) if "the-last-one" in each], what="the other report's content")
@@ -273,18 +281,18 @@ def _contents(key: IssuedKey) -> list[str]:
     return [each.request for each in texts if each is not None]
 
 
-def test_what_the_gateway_kept_stays_as_it_was(running: Installation, listener: Gateway) -> None:
+def test_a_report_does_not_replace_content_of_the_gateway(running: Installation, listener: Gateway) -> None:
     key, marker = a_key(), a_marker()
-    wanted(running, key)
-    until(lambda: _told(running, listener, key, marker), within_s=20, what="a webhook that looks")
+    set_capture(running, key)
+    until(lambda: is_stored_from_report(running, listener, key, marker), within_s=20, what="a webhook in force")
     response = running.say(key.plain, "the-prompt", model="gpt-4o-mini")
     request_id = response.headers["x-cfx-request-id"]
     running.row_of(response)
-    before = kept(key, request_id)
+    before = stored_content(key, request_id)
     other = a_payload(f"{request_id}.1", response={"text": "other"})
     report(listener, other, past_the_gateway(key, "the-last-one"))
     until(lambda: [each for each in _contents(key) if "the-last-one" in each], what="both reports")
-    assert kept(key, request_id) == before
+    assert stored_content(key, request_id) == before
     RequestContent.objects.filter(pk=request_id).delete()
     report(listener, other)
-    assert "prompt-words" in kept(key, request_id).request
+    assert "prompt-words" in stored_content(key, request_id).request

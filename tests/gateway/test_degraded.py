@@ -1,4 +1,4 @@
-"""Limits while Redis is away or slow, over HTTP: one of two gateway processes loses its way to a real Valkey."""
+"""Limits while Redis is unavailable or slow, over HTTP: one of two gateway processes is cut off from a real Valkey."""
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -24,13 +24,13 @@ from tests.support.fault_proxy import FaultProxy, fault_proxy
 from tests.support.installation import Gateway, Installation
 from tests.support.waiting import until
 
-# Nobody may wait longer than 0.3 s for Redis; the rest is this machine's, which is busy with other tests.
+# No call may wait longer than 0.3 s for Redis; the remainder allows for a machine that is busy with other tests.
 NOISE_S = 1.2
 BODY: dict[str, Any] = {"model": "gpt-4o-mini", "max_tokens": 100, "messages": [{"role": "user", "content": "Hello"}]}
 
 
 class CutOff:
-    """A gateway whose Redis can be taken away."""
+    """A gateway that can be cut off from Redis."""
 
     def __init__(self, running: Installation, gateway: Gateway, proxy: FaultProxy) -> None:
         self.running = running
@@ -49,10 +49,10 @@ class CutOff:
         until(self.is_shared, what="Redis found again")
 
     def known(self, **terms: Any) -> IssuedKey:
-        """A key, without a hard budget, that this gateway has let in once while all was well."""
+        """Make a key without a hard budget that this gateway has admitted once before the outage."""
 
         def served_as_usual() -> IssuedKey | None:
-            # On a busy machine Redis may be late for once; then another key has to do.
+            # On a busy machine Redis may be late; then another key is used.
             key = a_key(**terms)
             response = self.post(key)
             return key if (response.status_code, response.headers.get("x-cfx-degraded")) == (200, None) else None
@@ -94,7 +94,7 @@ FAULTS: dict[str, Callable[[FaultProxy], None]] = {
 
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
-def test_a_hard_budget_is_refused_soon_and_nobody_waits_for_redis(
+def test_a_hard_budget_is_refused_soon_and_no_call_waits_for_redis(
     cut_off: CutOff, fault: Callable[[FaultProxy], None]
 ) -> None:
     key = a_key(an_organization(plan="free"))
@@ -117,7 +117,7 @@ def test_a_hard_budget_is_refused_soon_and_nobody_waits_for_redis(
     until(lambda: cut_off.is_served(key), what="service again")
 
 
-def test_a_day_goes_on_by_five_percent_from_what_was_left_and_is_made_good_afterwards(cut_off: CutOff) -> None:
+def test_an_outage_allows_five_percent_of_the_day_and_is_reconciled_afterwards(cut_off: CutOff) -> None:
     key = cut_off.known(daily_requests=200)
     cut_off.proxy.reset()
     seen = [cut_off.post(key) for _ in range(7)]
@@ -127,7 +127,7 @@ def test_a_day_goes_on_by_five_percent_from_what_was_left_and_is_made_good_after
     assert [r.headers["x-ratelimit-remaining"] for r in seen[:5]] == ["198", "197", "196", "195", "194"]
     assert "x-ratelimit-limit-requests" not in seen[0].headers  # the minute is not known
     assert seen[5].headers["retry-after"] == "1"
-    assert cut_off.running.scope("k", key.row.id)["n"] == 1  # the other process did not hear of it
+    assert cut_off.running.scope("k", key.row.id)["n"] == 1  # unknown to the other process
 
     cut_off.heal()
     until(lambda: "x-cfx-degraded" not in cut_off.post(key).headers, what="shared limits")
@@ -147,16 +147,16 @@ def test_a_day_goes_on_by_five_percent_from_what_was_left_and_is_made_good_after
     assert account.spent_nanos == sum(row.cost_nanos for row in rows)
 
 
-def test_of_an_unknown_key_one_call_is_served(cut_off: CutOff) -> None:
+def test_an_unknown_key_is_served_one_call(cut_off: CutOff) -> None:
     key = a_key(daily_requests=200)
     until(cut_off.is_shared)
     cut_off.proxy.reset()
     until(lambda: not cut_off.is_shared(), what="the outage")
-    # Asking where to look it up costs this process nothing: PostgreSQL is there.
+    # The look-up works: PostgreSQL is available.
     assert [cut_off.post(key).status_code for _ in range(3)] == [200, 503, 503]
 
 
-def test_what_was_not_left_before_is_not_left_in_an_outage(cut_off: CutOff) -> None:
+def test_a_limit_reached_before_an_outage_stays_reached(cut_off: CutOff) -> None:
     key = cut_off.known(daily_requests=200)
     (name,) = cut_off.running.keys(f"*scope:k:{key.row.id}")
     cut_off.running.redis.hset(name, "n", 197)
@@ -170,7 +170,7 @@ def test_what_was_not_left_before_is_not_left_in_an_outage(cut_off: CutOff) -> N
     assert at_least_s - 1 <= int(seen[2].headers["retry-after"]) <= at_most_s + 1
 
 
-def test_streams_are_limited_to_this_processs_part(cut_off: CutOff) -> None:
+def test_streams_are_limited_to_this_processs_share(cut_off: CutOff) -> None:
     key = cut_off.known(concurrent_streams=3)
     cut_off.proxy.reset()
     body = {**BODY, "stream": True, "messages": [{"role": "user", "content": "[[fault:chunks n=100 gap_ms=50]]"}]}
@@ -195,7 +195,7 @@ def test_the_money_at_risk_is_bounded_by_the_allowance(cut_off: CutOff) -> None:
     # Half of 0.01 USD is this process's: 0.005. The dear model could cost 0.015.
     refused = cut_off.post(key, model="claude-sonnet-4.5", max_tokens=1_000)
     assert (refused.status_code, refused.json()["error"]["code"]) == (503, "limiter_unavailable")
-    # 0.0048 each, if they ran to their end: what they did not use is given back.
+    # 0.0048 each at most: the unused part of each hold is released.
     assert [cut_off.post(key, max_tokens=7_900).status_code for _ in range(4)] == [200] * 4
 
 
@@ -209,12 +209,12 @@ def test_a_budget_of_the_organization_or_of_the_key_is_hard(cut_off: CutOff) -> 
     cut_off.heal()
     set_budgets(organization, day_nanos=None, month_nanos=10**12)
     cut_off.proxy.reset()
-    # The news of the budget may have got lost with the connection: keys are then read again after a second.
+    # The change may be lost with the connection: keys are then read again after a second.
     until(lambda: cut_off.post(without).status_code == 503, within_s=5, what="the budget")
 
 
-def test_a_plan_may_refuse_instead(cut_off: CutOff) -> None:
-    an_organization()  # makes the plans
+def test_a_plan_may_fail_closed(cut_off: CutOff) -> None:
+    an_organization()  # creates the plans
     plan = Plan.objects.get(slug="internal")
     plan.pk, plan.slug, plan.limiter_fail, plan.is_public = None, "careful", Plan.LimiterFail.CLOSED, False
     plan.save()
@@ -226,11 +226,11 @@ def test_a_plan_may_refuse_instead(cut_off: CutOff) -> None:
 
 
 @pytest.mark.parametrize(("policy", "statuses"), [("bounded", [200, 503]), ("closed", [503, 503])])
-def test_a_gateway_that_starts_without_redis_serves_as_it_is_told(
+def test_a_gateway_started_without_redis_follows_its_setting(
     running: Installation, policy: str, statuses: list[int]
 ) -> None:
-    nobody = f"redis://127.0.0.1:{free_port()}/0"
-    gateway = running.new_gateway(REDIS_URL=nobody, LIMITER_FAIL=policy)
+    unused_url = f"redis://127.0.0.1:{free_port()}/0"
+    gateway = running.new_gateway(REDIS_URL=unused_url, LIMITER_FAIL=policy)
     key = a_key()
     seen = [running.post(key.plain, url=gateway.url, **BODY) for _ in statuses]
     assert [r.status_code for r in seen] == statuses
@@ -239,7 +239,7 @@ def test_a_gateway_that_starts_without_redis_serves_as_it_is_told(
     gateway.stop()
 
 
-def test_a_stream_from_an_outage_is_known_to_redis_once_it_is_back(cut_off: CutOff) -> None:
+def test_a_stream_from_an_outage_is_registered_in_redis_once_it_is_back(cut_off: CutOff) -> None:
     key = cut_off.known()
     cut_off.proxy.reset()
     body = {**BODY, "stream": True, "messages": [{"role": "user", "content": "[[fault:chunks n=60 gap_ms=50]]"}]}

@@ -1,4 +1,4 @@
-"""What callers are told is complete."""
+"""Completeness of the documentation for callers."""
 
 import re
 from typing import Any

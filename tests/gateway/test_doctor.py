@@ -1,4 +1,4 @@
-"""The doctor's script, run as a reader would: piped into a shell, against a running gateway and its demo upstream."""
+"""The doctor's script, piped into a shell, against a running gateway and its demo upstream."""
 
 import json
 import subprocess
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.curl
 
 
 def consult(base_url: str, key: str, *words: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """The script with nothing around it but a path and the key."""
+    """Run the script with only a path and the key in its environment."""
     return subprocess.run(
         ["sh", "-s", "--", *words],
         input=doctor.text_of(base_url),
@@ -23,18 +23,18 @@ def consult(base_url: str, key: str, *words: str, folder: Path) -> subprocess.Co
         text=True,
         timeout=120,
         check=False,
-        # No terminal: nobody is there to be asked.
+        # No terminal, so the script cannot ask.
         start_new_session=True,
     )
 
 
 def results(text: str) -> dict[str, str]:
-    """Outcome by test."""
+    """Return the outcome by check."""
     lines = [line.split() for line in text.partition("passed,")[0].splitlines()]
     return {line[1]: line[0] for line in lines if line and line[0] in ("ok", "FAILED")}
 
 
-def test_all_is_well(running: Installation, tmp_path: Path) -> None:
+def test_a_working_setup_passes(running: Installation, tmp_path: Path) -> None:
     key = a_key().plain
     done = consult(f"{running.url}/v1", key, folder=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -48,7 +48,7 @@ def test_all_is_well(running: Installation, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_configuration_it_prints_is_whole(running: Installation, tmp_path: Path) -> None:
+def test_the_printed_configuration_is_complete(running: Installation, tmp_path: Path) -> None:
     text = consult(f"{running.url}/v1", a_key().plain, "--quick", folder=tmp_path).stdout
     assert "long" not in results(text)
     opencode = text.partition("in opencode.json\n")[2].partition("\n\n")[0]
@@ -59,7 +59,7 @@ def test_the_configuration_it_prints_is_whole(running: Installation, tmp_path: P
     )
 
 
-def test_a_wrong_key_is_told_and_not_shown(running: Installation, tmp_path: Path) -> None:
+def test_a_wrong_key_is_reported_and_not_shown(running: Installation, tmp_path: Path) -> None:
     key = with_another_secret(a_key().plain)
     done = consult(f"{running.url}/v1", key, folder=tmp_path)
     assert done.returncode == 1
@@ -69,20 +69,20 @@ def test_a_wrong_key_is_told_and_not_shown(running: Installation, tmp_path: Path
     assert key not in done.stdout + done.stderr
 
 
-def test_a_limit_is_named_with_its_end(running: Installation, tmp_path: Path) -> None:
+def test_a_limit_is_reported_with_its_reset(running: Installation, tmp_path: Path) -> None:
     done = consult(f"{running.url}/v1", a_key(rpm=2).plain, "--quick", folder=tmp_path)
     assert done.returncode == 1
     assert "429" in done.stdout
     assert "it ends in" in done.stdout
 
 
-def test_a_model_that_does_not_exist_is_found_out(running: Installation, tmp_path: Path) -> None:
+def test_an_unknown_model_is_reported(running: Installation, tmp_path: Path) -> None:
     done = consult(f"{running.url}/v1", a_key().plain, "--model", "gpt-9", "--quick", folder=tmp_path)
     assert results(done.stdout)["models"] == "FAILED"
     assert "model_not_allowed" in done.stdout
 
 
-def test_nobody_at_home(tmp_path: Path) -> None:
+def test_a_server_that_is_down_is_reported(tmp_path: Path) -> None:
     done = consult("http://127.0.0.1:9/v1", "cfx_x", folder=tmp_path)
     assert done.returncode == 1
     assert results(done.stdout) == {"network": "FAILED"}
@@ -92,7 +92,7 @@ def test_nobody_at_home(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "words"), [("", ()), ("cfx with blank", ()), ('a"\nurl = "http://x', ()), ("cfx_x", ("--model", 'a"b'))]
 )
-def test_what_cannot_be_right_is_refused_before_anything_is_sent(
+def test_invalid_arguments_are_refused_before_anything_is_sent(
     tmp_path: Path, key: str, words: tuple[str, ...]
 ) -> None:
     done = consult("http://127.0.0.1:9/v1", key, *words, folder=tmp_path)

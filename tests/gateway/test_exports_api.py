@@ -1,4 +1,4 @@
-"""Exports on the running house: asked for by key, made by the worker, fetched by who may, and by nobody else."""
+"""Exports: requested by key, made by the worker, fetched only with permission."""
 
 import gzip
 import json
@@ -18,8 +18,8 @@ def api(running: Installation, key: str, method: str, path: str, **more: Any) ->
 
 def done(running: Installation, key: str, export_id: str) -> Any:
     def found() -> Any:
-        answer = api(running, key, "GET", f"exports/{export_id}").json()
-        return answer if answer["state"] not in ("queued", "running") else None
+        response = api(running, key, "GET", f"exports/{export_id}").json()
+        return response if response["state"] not in ("queued", "running") else None
 
     return until(found, within_s=30, what="the export")
 
@@ -44,13 +44,13 @@ def test_an_export_is_made_and_fetched(running: Installation) -> None:
     assert httpx.get(f"{running.url}{made['download']}", headers={"Authorization": f"Bearer {key}"}).status_code == 404
 
 
-def test_strangers_find_no_export(running: Installation) -> None:
+def test_strangers_get_no_export(running: Installation) -> None:
     ada, eve = a_key().plain, a_key().plain
     export_id = api(running, ada, "POST", "exports", json={"format": "csv"}).json()["id"]
     done(running, ada, export_id)
     for method, path in (("GET", ""), ("DELETE", ""), ("POST", "/cancel"), ("GET", "/download")):
-        answer = api(running, eve, method, f"exports/{export_id}{path}")
-        assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
+        response = api(running, eve, method, f"exports/{export_id}{path}")
+        assert (response.status_code, response.json()["error"]["code"]) == (404, "not_found")
         assert httpx.request(method, f"{running.url}/api/v1/exports/{export_id}{path}").status_code == 401
     assert api(running, eve, "GET", "exports").json()["data"] == []
     assert api(running, ada, "GET", f"exports/{export_id}/download").status_code == 200

@@ -1,4 +1,4 @@
-"""What never gets in: oversized, slow, smuggled or garbled requests."""
+"""Requests refused by the guard: oversized, slow, smuggled or garbled."""
 
 import asyncio
 import json
@@ -11,7 +11,7 @@ import pytest
 
 from keys.tests.factories import a_key
 from routing.surfaces.table import COUNT_TOKENS, SURFACES
-from tests.gateway.test_surfaces import STREAMING, WAYS, Way
+from tests.gateway.test_surfaces import STREAMING, SURFACE_CASES, SurfaceCase
 from tests.support.installation import Installation
 from tests.wire import Wire, request
 
@@ -24,25 +24,25 @@ def key(running: Installation) -> str:
 def raw(
     running: Installation, request: bytes, *, limit: int = 65536, timeout_s: float = 10, until_closed: bool = False
 ) -> bytes:
-    """What comes back on a bare socket until the gateway closes it, or until an error unless `until_closed`."""
+    """Receive from a bare socket until the gateway closes it, or until an error unless `until_closed`."""
     parts = urlsplit(running.url)
     with socket.create_connection((parts.hostname, parts.port), timeout=timeout_s) as connection:
         connection.sendall(request)
-        answer = b""
-        while len(answer) < limit:
+        response = b""
+        while len(response) < limit:
             try:
                 piece = connection.recv(65536)
             except TimeoutError:
-                assert not until_closed, answer
+                assert not until_closed, response
                 break
             except ConnectionResetError:
                 break
             if not piece:
                 break
-            answer += piece
-            if not until_closed and b"\r\n\r\n" in answer and b'"error"' in answer:
+            response += piece
+            if not until_closed and b"\r\n\r\n" in response and b'"error"' in response:
                 break
-        return answer
+        return response
 
 
 def head(key: str, *more: str, method: str = "POST", path: str = "/v1/chat/completions") -> bytes:
@@ -50,7 +50,7 @@ def head(key: str, *more: str, method: str = "POST", path: str = "/v1/chat/compl
     return "\r\n".join(lines).encode()
 
 
-def test_unknown_paths_and_methods_are_told_in_the_envelope(running: Installation, key: str) -> None:
+def test_unknown_paths_and_methods_get_the_error_envelope(running: Installation, key: str) -> None:
     headers = {"Authorization": f"Bearer {key}"}
     for method, path, status, code, allowed in (
         ("GET", "/v1/nothing", 404, "unknown_route", None),
@@ -68,9 +68,9 @@ def test_unknown_paths_and_methods_are_told_in_the_envelope(running: Installatio
 
 def test_websockets_are_refused_so_that_codex_goes_on_over_http(running: Installation, key: str) -> None:
     wanted = ("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: eA==")
-    answer = raw(running, head(key, *wanted, method="GET", path="/v1/responses"))
-    assert answer.startswith(b"HTTP/1.1 426 ")
-    assert b"websockets_unsupported" in answer
+    response = raw(running, head(key, *wanted, method="GET", path="/v1/responses"))
+    assert response.startswith(b"HTTP/1.1 426 ")
+    assert b"websockets_unsupported" in response
 
 
 def test_too_many_or_too_long_headers_are_refused(running: Installation, key: str) -> None:
@@ -84,7 +84,7 @@ def test_a_body_over_the_limit_is_refused_unread(running: Installation, key: str
     assert b"request_too_large" in raw(running, head(key, f"Content-Length: {over}"))
 
 
-def test_a_chunked_body_is_counted_as_it_comes(running: Installation, key: str) -> None:
+def test_a_chunked_body_is_counted_while_it_arrives(running: Installation, key: str) -> None:
     piece = b" " * (1024 * 1024)
     response = httpx.post(
         f"{running.url}/v1/chat/completions",
@@ -96,7 +96,7 @@ def test_a_chunked_body_is_counted_as_it_comes(running: Installation, key: str) 
 
 
 @pytest.mark.parametrize("sent", [b"", b"POST /v1/chat/comp", b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\nGET /he"])
-def test_a_head_that_does_not_come_is_not_waited_for(running: Installation, sent: bytes) -> None:
+def test_a_head_that_does_not_arrive_times_out(running: Installation, sent: bytes) -> None:
     """Neither the first one of a connection nor a later one: such sockets cost nothing to keep open."""
     address = urlsplit(running.url)
     with socket.create_connection((address.hostname or "", address.port or 0), timeout=10) as connection:
@@ -114,18 +114,18 @@ def _received(connection: socket.socket) -> bytes:
         return b""
 
 
-def test_a_body_that_does_not_come_is_not_waited_for(running: Installation, key: str) -> None:
+def test_a_body_that_does_not_arrive_times_out(running: Installation, key: str) -> None:
     assert b"request_timeout" in raw(running, head(key, "Content-Length: 100") + b'{"messages"')
 
 
 @pytest.mark.parametrize("name", ["Authorization", "x-cfx-stage"])
-def test_a_header_that_decides_may_be_given_once(running: Installation, key: str, name: str) -> None:
+def test_a_decisive_header_may_be_given_only_once(running: Installation, key: str, name: str) -> None:
     twice = [f"{name}: Bearer x", f"{name}: Bearer y"]
     assert b"invalid_header" in raw(running, head(key, *twice, "Content-Length: 2") + b"{}")
 
 
 PATHS = [surface.path for surface in (*SURFACES, COUNT_TOKENS)]
-# Heads that a proxy before us might read in another way, each before a body that hides a second request.
+# Heads that a proxy before us might parse differently, each before a body that hides a second request.
 SMUGGLED: tuple[tuple[str, ...], ...] = (
     ("Content-Length: 5", "Transfer-Encoding: chunked"),
     ("Transfer-Encoding: chunked", "Content-Length: 5"),
@@ -168,13 +168,13 @@ def test_smuggled_requests_are_refused(running: Installation, key: str, path: st
     before = running.upstream.state()["last_seq"]
     second = head(key, method="GET", path="/v1/models")
     for smuggled in SMUGGLED:
-        answer = raw(running, head(key, *smuggled, path=path) + b"0\r\n\r\n" + second, until_closed=True)
-        # Nothing, where the first was sound by itself and what came after it was none.
-        assert re.findall(rb"HTTP/1.1 (\d+)", answer) in ([b"400"], []), smuggled
+        response = raw(running, head(key, *smuggled, path=path) + b"0\r\n\r\n" + second, until_closed=True)
+        # Nothing, where the first request was complete and the bytes after it were none.
+        assert re.findall(rb"HTTP/1.1 (\d+)", response) in ([b"400"], []), smuggled
     assert running.upstream.state()["last_seq"] == before
 
 
-# Chunks that are none.
+# Invalid chunks.
 CHUNKS = (
     b"0x5\r\nhello\r\n0\r\n\r\n", b"-5\r\nhello\r\n0\r\n\r\n", b"5 \r\nhello\r\n0\r\n\r\n", b"5\nhello\n0\n\n",
     b"5\r\nhello0\r\n\r\n", b"5;a=\nb\r\nhello\r\n0\r\n\r\n", b"f" * 17 + b"\r\nhello", b"5\r\nhel",
@@ -187,9 +187,9 @@ def test_broken_chunks_are_refused(running: Installation, key: str, path: str) -
     second = head(key, method="GET", path="/v1/models")
     for chunks in CHUNKS:
         sent = head(key, "Transfer-Encoding: chunked", path=path) + chunks + second
-        answer = raw(running, sent, until_closed=True)
-        assert b" 200 " not in answer, chunks
-        assert answer.count(b"HTTP/1.1") <= 1, chunks
+        response = raw(running, sent, until_closed=True)
+        assert b" 200 " not in response, chunks
+        assert response.count(b"HTTP/1.1") <= 1, chunks
 
 
 BAD_HEADERS = (
@@ -201,17 +201,17 @@ BAD_HEADERS = (
 @pytest.mark.parametrize("path", PATHS)
 def test_garbled_headers_are_refused(running: Installation, key: str, path: str) -> None:
     for line in BAD_HEADERS:
-        answer = raw(running, head(key, "Content-Length: 2", line, path=path) + b"{}", until_closed=True)
-        assert answer.startswith(b"HTTP/1.1 400 "), line
+        response = raw(running, head(key, "Content-Length: 2", line, path=path) + b"{}", until_closed=True)
+        assert response.startswith(b"HTTP/1.1 400 "), line
 
 
-def test_white_space_around_values_is_no_part_of_them(running: Installation, key: str) -> None:
+def test_white_space_around_header_values_is_ignored(running: Installation, key: str) -> None:
     body = json.dumps({"messages": [{"role": "user", "content": "x"}]}).encode()
     lines = (f"Content-Length:\t {len(body)} ", "X-CFX-Stage: plan \t", f"x-api-key:  {key} ", "Connection: close")
     sent = "\r\n".join(["POST /v1/chat/completions HTTP/1.1", "Host: x", *lines, "", ""]).encode() + body
-    answer = raw(running, sent, until_closed=True)
-    assert answer.startswith(b"HTTP/1.1 200 ")
-    assert b"x-cfx-stage: plan\r\n" in answer
+    response = raw(running, sent, until_closed=True)
+    assert response.startswith(b"HTTP/1.1 200 ")
+    assert b"x-cfx-stage: plan\r\n" in response
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -220,14 +220,14 @@ def test_upgrades_of_a_call_are_refused_and_end_the_connection(
     running: Installation, key: str, path: str, upgrade: str
 ) -> None:
     lines = (f"Upgrade: {upgrade}", "Connection: Upgrade, HTTP2-Settings", "Content-Length: 2")
-    answer = raw(
+    response = raw(
         running, head(key, *lines, path=path) + b"{}" + head(key, method="GET", path="/v1/models"), until_closed=True
     )
-    assert re.findall(rb"HTTP/1.1 (\d+)", answer) == [b"426"]
-    assert b"websockets_unsupported" in answer
+    assert re.findall(rb"HTTP/1.1 (\d+)", response) == [b"426"]
+    assert b"websockets_unsupported" in response
 
 
-def test_a_header_more_or_a_byte_more_is_too_much(running: Installation, key: str) -> None:
+def test_one_header_or_one_byte_over_the_limit_is_refused(running: Installation, key: str) -> None:
     with httpx.Client(base_url=running.url, headers={"Authorization": f"Bearer {key}"}) as client:
         usual = client.build_request("GET", "/v1/models")
         room = 100 - len(usual.headers.raw)
@@ -241,9 +241,9 @@ def test_a_header_more_or_a_byte_more_is_too_much(running: Installation, key: st
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("path", PATHS)
-def test_an_older_http_is_served_and_closed(running: Installation, key: str, path: str, stream: bool) -> None:
-    way = next((way for way in WAYS if way.path == path), WAYS[4])
-    body = json.dumps(way.body("x", **({"stream": True} if stream and way.streams else {}))).encode()
+def test_http_1_0_is_served_and_closed(running: Installation, key: str, path: str, stream: bool) -> None:
+    case = next((case for case in SURFACE_CASES if case.path == path), SURFACE_CASES[4])
+    body = json.dumps(case.body("x", **({"stream": True} if stream and case.streams else {}))).encode()
     lines = (
         f"POST {path} HTTP/1.0",
         f"x-api-key: {key}",
@@ -252,54 +252,54 @@ def test_an_older_http_is_served_and_closed(running: Installation, key: str, pat
         "",
         "",
     )
-    answer = raw(running, "\r\n".join(lines).encode() + body, until_closed=True)
-    headers, _, content = answer.partition(b"\r\n\r\n")
+    response = raw(running, "\r\n".join(lines).encode() + body, until_closed=True)
+    headers, _, content = response.partition(b"\r\n\r\n")
     assert headers.startswith(b"HTTP/1.1 200 ")
     assert b"connection: close" in headers
     assert b"chunked" not in headers
-    assert content.endswith(b"}" if not stream or not way.streams or path.endswith("count_tokens") else b"\n\n")
+    assert content.endswith(b"}" if not stream or not case.streams or path.endswith("count_tokens") else b"\n\n")
 
 
-async def test_requests_sent_at_once_are_answered_in_order(running: Installation, key: str) -> None:
+async def test_pipelined_requests_get_their_responses_in_order(running: Installation, key: str) -> None:
     """Also when one of them is refused, a stream, or unauthenticated."""
     sound, broken = {"model": "gpt-4o-mini"}, b"{"
     calls: list[tuple[bytes, int]] = []
-    for way in WAYS:
+    for case in SURFACE_CASES:
         calls += [
-            (request(way.path, key, json.dumps(way.body("x")).encode()), 200),
-            (request(way.path, key, broken), 400),
-            (request(way.path, "cfx_nobody", broken), 401),
-            (request(way.path, key, json.dumps(sound).encode()), 400),
+            (request(case.path, key, json.dumps(case.body("x")).encode()), 200),
+            (request(case.path, key, broken), 400),
+            (request(case.path, "cfx_nobody", broken), 401),
+            (request(case.path, key, json.dumps(sound).encode()), 400),
             (request("/v1/nothing", key, b""), 404),
         ]
-        if way.streams:
-            calls.append((request(way.path, key, json.dumps(way.body("x", stream=True)).encode()), 200))
+        if case.streams:
+            calls.append((request(case.path, key, json.dumps(case.body("x", stream=True)).encode()), 200))
     wire = await Wire.to(running.url)
     wire.write(b"".join(sent for sent, _ in calls))
     async with asyncio.timeout(30):
-        answers = [await wire.answer() for _ in calls]
-    assert [answer.status for answer in answers] == [status for _, status in calls]
-    assert len({answer.header("x-cfx-request-id") for answer in answers}) == len(calls)
+        responses = [await wire.response() for _ in calls]
+    assert [response.status for response in responses] == [status for _, status in calls]
+    assert len({response.header("x-cfx-request-id") for response in responses}) == len(calls)
     await wire.close()
 
 
-async def test_nothing_is_answered_after_a_refusal_that_closes(running: Installation, key: str) -> None:
+async def test_nothing_is_served_after_a_refusal_that_closes(running: Installation, key: str) -> None:
     good = request("/v1/models", key, b"", method="GET")
     for first in (head(key, "Content-Length: 99999999"), head(key, "Content-Length: 5", "Host: y") + b"hello"):
-        answer = await asyncio.to_thread(raw, running, first + good, until_closed=True)
-        assert len(re.findall(rb"HTTP/1.1 (\d+)", answer)) == 1
+        response = await asyncio.to_thread(raw, running, first + good, until_closed=True)
+        assert len(re.findall(rb"HTTP/1.1 (\d+)", response)) == 1
 
 
-@pytest.mark.parametrize("way", [pytest.param(way, id=way.path) for way in STREAMING if "?" not in way.path])
-def test_who_leaves_pays_for_the_call_that_ran_and_the_others_never_begin(
-    running: Installation, key: str, way: Way
+@pytest.mark.parametrize("case", [pytest.param(case, id=case.path) for case in STREAMING if "?" not in case.path])
+def test_a_disconnect_charges_the_running_call_and_the_pipelined_ones_never_begin(
+    running: Installation, key: str, case: SurfaceCase
 ) -> None:
-    body = json.dumps(way.body("[[fault:chunks n=500 gap_ms=20]]", stream=True)).encode()
+    body = json.dumps(case.body("[[fault:chunks n=500 gap_ms=20]]", stream=True)).encode()
     since = running.upstream.state()["last_seq"]
 
     async def leave() -> str:
         wire = await Wire.to(running.url)
-        wire.write(request(way.path, key, body) * 3)
+        wire.write(request(case.path, key, body) * 3)
         _, headers = await wire.head()
         await wire.reader.readuntil(b"\n\n")
         wire.abort()
@@ -311,8 +311,8 @@ def test_who_leaves_pays_for_the_call_that_ran_and_the_others_never_begin(
     assert running.open_leases(row.request_id) == []
 
 
-def test_who_sends_a_body_over_the_limit_to_its_end_hears_that_it_is_too_large(running: Installation, key: str) -> None:
-    """As most clients do. A connection that is closed with bytes unread is reset, and the answer with it."""
+def test_a_client_that_sends_a_too_large_body_to_its_end_gets_the_error(running: Installation, key: str) -> None:
+    """Most clients do. A connection that is closed with bytes unread is reset, which would drop the response."""
     parts, size = urlsplit(running.url), 24 * 1024 * 1024
     with socket.create_connection((parts.hostname, parts.port), timeout=10) as connection:
         connection.sendall(head(key, f"Content-Length: {size}"))
@@ -324,8 +324,8 @@ def test_who_sends_a_body_over_the_limit_to_its_end_hears_that_it_is_too_large(r
 @pytest.mark.parametrize(
     ("path", "status"), [("/v1/chat/completions", 401), ("/v1/nothing", 404), ("/health", 405), ("/v1/models", 405)]
 )
-def test_nobody_sends_long_bodies_that_no_one_reads(running: Installation, path: str, status: int) -> None:
-    """Without a key, too: whoever is refused is not listened to for ever."""
+def test_long_unread_bodies_end_the_connection(running: Installation, path: str, status: int) -> None:
+    """Without a key, too: after a refusal the body is not read for ever."""
     parts = urlsplit(running.url)
     with socket.create_connection((parts.hostname, parts.port), timeout=10) as connection:
         connection.sendall(head("", "Content-Length: 2000000000", path=path))
@@ -334,7 +334,7 @@ def test_nobody_sends_long_bodies_that_no_one_reads(running: Installation, path:
             connection.sendall(bytes(64 * 1024 * 1024))
 
 
-def test_a_short_body_that_no_one_reads_keeps_the_connection(running: Installation) -> None:
+def test_a_short_unread_body_keeps_the_connection(running: Installation) -> None:
     parts = urlsplit(running.url)
     with socket.create_connection((parts.hostname, parts.port), timeout=10) as connection:
         for _ in range(2):
@@ -343,7 +343,7 @@ def test_a_short_body_that_no_one_reads_keeps_the_connection(running: Installati
             connection.sendall(bytes(100_000))
 
 
-def test_the_rest_of_a_body_over_the_limit_is_not_taken(running: Installation, key: str) -> None:
+def test_the_rest_of_a_too_large_body_is_not_read(running: Installation, key: str) -> None:
     parts = urlsplit(running.url)
     with socket.create_connection((parts.hostname, parts.port), timeout=5) as connection:
         connection.sendall(head(key, "Content-Length: 2000000000"))
@@ -353,13 +353,13 @@ def test_the_rest_of_a_body_over_the_limit_is_not_taken(running: Installation, k
 
 
 @pytest.mark.parametrize("path", ["/accounts/login/", "/api/v1/keys", "/nowhere"])
-def test_pages_take_no_body_that_no_form_of_theirs_has(running: Installation, path: str) -> None:
+def test_pages_refuse_bodies_larger_than_their_forms(running: Installation, path: str) -> None:
     assert raw(running, head("", "Content-Length: 300000000", path=path)).startswith(b"HTTP/1.1 413 ")
-    # Announced or not: what comes is counted.
+    # Announced or not: the received bytes are counted.
     response = httpx.post(f"{running.url}{path}", content=(bytes(1024 * 1024) for _ in range(4)), timeout=20)
     assert (response.status_code, response.json()["error"]["code"]) == (413, "request_too_large")
 
 
-def test_pages_do_not_wait_for_a_body_for_ever(running: Installation) -> None:
-    answer = raw(running, head("", "Content-Length: 10", path="/accounts/login/") + b"email")
-    assert answer.startswith(b"HTTP/1.1 408 ")
+def test_a_body_for_a_page_times_out(running: Installation) -> None:
+    response = raw(running, head("", "Content-Length: 10", path="/accounts/login/") + b"email")
+    assert response.startswith(b"HTTP/1.1 408 ")

@@ -36,9 +36,9 @@ async def all_at_once(urls: list[str], key: str, number: int, **body: Any) -> li
 
 
 def test_a_thousand_at_once_never_pass_a_daily_limit_of_five_hundred(running: Installation) -> None:
-    """Property 3: Rate Limit Enforcement. Two gateway processes share one limit to the request."""
+    """Two gateway processes share one limit exactly."""
     key = a_key(daily_requests=500)
-    # A thousand callers in one process are slow ones.
+    # A thousand callers in one process are slow.
     with running.configured(**PATIENT):
         gateways = [running.new_gateway(CFX_REQUEST_BODY_TIMEOUT_S="60", CFX_HEADER_TIMEOUT_S="60") for _ in range(2)]
         responses = asyncio.run(all_at_once([each.url for each in gateways], key.plain, 1000))
@@ -55,8 +55,7 @@ def test_a_thousand_at_once_never_pass_a_daily_limit_of_five_hundred(running: In
     assert running.scope("o", key.row.organization_id)["spent"] == account.spent_nanos > 0
 
 
-def test_success_and_refusal_tell_what_is_left_of_the_day(running: Installation) -> None:
-    """Property 3: Rate Limit Enforcement."""
+def test_success_and_refusal_carry_the_days_remaining_requests(running: Installation) -> None:
     key = a_key(daily_requests=2)
     midnight = (int(now_s()) // 86_400 + 1) * 86_400
     at_most_s = midnight - now_s()
@@ -75,7 +74,7 @@ def early_in_a_minute() -> None:
     until(lambda: 2 <= now_s() % 60 < 50, what="another minute")
 
 
-def test_openais_headers_tell_of_the_minute_on_success_and_refusal(running: Installation) -> None:
+def test_openais_headers_carry_the_minute_on_success_and_refusal(running: Installation) -> None:
     early_in_a_minute()
     key = a_key(rpm=2, tpm=50_000)
     at_most_s = 60 - now_s() % 60
@@ -90,7 +89,7 @@ def test_openais_headers_tell_of_the_minute_on_success_and_refusal(running: Inst
             reset = response.headers[f"x-ratelimit-reset-{name}"]
             assert at_least_s - 1 <= int(reset.removesuffix("s")) <= at_most_s + 1
     assert seen[2].headers["retry-after"] == seen[2].headers["x-ratelimit-reset-requests"].removesuffix("s")
-    # The first call left its reservation for its true usage before the second asked.
+    # The first call's reservation was replaced by its usage before the second call.
     reserved = 50_000 - int(seen[0].headers["x-ratelimit-remaining-tokens"])
     used = running.row_of(seen[0]).prompt_tokens + running.row_of(seen[0]).completion_tokens
     assert reserved > 1_000 > used
@@ -99,7 +98,7 @@ def test_openais_headers_tell_of_the_minute_on_success_and_refusal(running: Inst
 
 def an_organization_with(**limits: int) -> Organization:
     """An organization on a plan of its own, without a hard budget."""
-    an_organization()  # makes the plans
+    an_organization()  # creates the plans
     name = random_id().hex[:8]
     values = {"rpm": 10**6, "tpm": 10**9, "daily_requests": 10**6, "concurrent_streams": 10**6, **limits}
     Plan.objects.create(slug=name, name=name, has_hard_budget=False, is_public=False, max_keys=100, **values)
@@ -121,7 +120,7 @@ REFUSED_BY: dict[str, tuple[dict[str, int], dict[str, Any], str]] = {
 def test_each_limit_holds_for_organization_and_key(
     running: Installation, scope: str, limits: dict[str, int], body: dict[str, Any], code: str
 ) -> None:
-    """One call passes, the next one does not; another key shares the organization's limits and no other."""
+    """One call passes, the next does not; another key shares only the organization's limits."""
     if not {"rpm", "tpm"}.isdisjoint(limits):
         early_in_a_minute()
     budgets = {name: value for name, value in limits.items() if name.startswith("budget")}
@@ -145,7 +144,7 @@ def test_each_limit_holds_for_organization_and_key(
     assert others.status_code == (200 if scope == "key" else refused.status_code)
 
 
-def test_a_new_budget_holds_at_once_and_its_end_too(running: Installation) -> None:
+def test_a_budget_and_its_removal_take_effect_at_once(running: Installation) -> None:
     organization = an_organization()
     key = a_key(organization)
     assert running.post(key.plain, **BODY).status_code == 200
@@ -156,17 +155,16 @@ def test_a_new_budget_holds_at_once_and_its_end_too(running: Installation) -> No
 
 
 def test_requests_a_minute_are_limited(running: Installation) -> None:
-    """Property 3: Rate Limit Enforcement."""
     key = a_key(rpm=3)
     responses = asyncio.run(all_at_once([running.url], key.plain, 8))
     refused = [r for r in responses if r.status_code == 429]
-    # A minute that ends between two of them begins anew.
+    # A minute that ends between two of them starts a new count.
     assert 2 <= len(refused) <= 5
     assert {r.json()["error"]["code"] for r in refused} == {"rate_limit_exceeded"}
     assert all(1 <= int(r.headers["retry-after"]) <= 60 for r in refused)
 
 
-def test_tokens_a_minute_are_limited_by_the_estimate_and_settled_by_the_truth(running: Installation) -> None:
+def test_tokens_a_minute_are_limited_by_the_estimate_and_settled_by_the_real_usage(running: Installation) -> None:
     key = a_key(tpm=5_000)
     first = running.post(key.plain, model="gpt-4o-mini", max_tokens=4_900)
     assert first.status_code == 200
@@ -186,7 +184,7 @@ def test_plan_and_key_limits_combine_by_the_tighter(running: Installation) -> No
 
 
 async def hold_streams(running: Installation, key: str, number: int) -> list[int]:
-    """Open streams at once; how many were let in while all were open."""
+    """Open streams at once. Returns how many were admitted."""
     body = {**BODY, "stream": True, "messages": [{"role": "user", "content": "[[fault:chunks n=40 gap_ms=25]]"}]}
     async with httpx.AsyncClient(timeout=30, headers={"Authorization": f"Bearer {key}"}) as client:
         return [
@@ -197,14 +195,13 @@ async def hold_streams(running: Installation, key: str, number: int) -> list[int
         ]
 
 
-def test_streams_at_once_are_limited_and_their_slots_come_back(running: Installation) -> None:
-    """Property 14: Concurrency Limit Enforcement."""
+def test_concurrent_streams_are_limited_and_their_slots_are_freed(running: Installation) -> None:
     key = a_key(concurrent_streams=3)
     assert Counter(asyncio.run(hold_streams(running, key.plain, 10))) == {200: 3, 429: 7}
     assert running.post(key.plain, stream=True).status_code == 200
 
 
-def test_a_refused_stream_is_told_when_a_slot_is_free_at_the_latest(running: Installation) -> None:
+def test_a_refused_stream_gets_the_latest_time_of_a_free_slot(running: Installation) -> None:
     key = a_key(concurrent_streams=1)
     body = {**BODY, "stream": True, "messages": [{"role": "user", "content": "[[fault:chunks n=100 gap_ms=50]]"}]}
     headers = {"Authorization": f"Bearer {key.plain}"}
@@ -217,15 +214,14 @@ def test_a_refused_stream_is_told_when_a_slot_is_free_at_the_latest(running: Ins
         assert refused.headers["retry-after"] in ("6", "7")
 
 
-def test_answers_in_one_piece_take_no_stream_slot(running: Installation) -> None:
-    """Property 15: Non-Streaming Concurrency Exemption."""
+def test_calls_without_streaming_take_no_stream_slot(running: Installation) -> None:
     key = a_key(concurrent_streams=1)
     text = [{"role": "user", "content": "[[fault:slow first_ms=400]]"}]
     responses = asyncio.run(all_at_once([running.url], key.plain, 8, messages=text))
     assert {r.status_code for r in responses} == {200}
 
 
-def test_what_the_credit_does_not_cover_is_refused_before_it_costs_anything(running: Installation) -> None:
+def test_a_call_that_the_credit_does_not_cover_is_refused_before_it_costs_anything(running: Installation) -> None:
     organization = an_organization(plan="free")
     key = a_key(organization)
     account = Account.objects.get(pk=organization.pk)
@@ -242,7 +238,7 @@ def test_what_the_credit_does_not_cover_is_refused_before_it_costs_anything(runn
 
 
 def test_a_small_balance_is_held_for_the_models_that_it_covers(running: Installation) -> None:
-    """A fallback that is too dear is left out; it must not keep the first model from answering."""
+    """A fallback that is too expensive is left out; it must not prevent the first model from serving the call."""
     organization = an_organization(plan="free")
     key = a_key(organization).plain
     account = Account.objects.get(pk=organization.pk)
@@ -290,7 +286,7 @@ def test_a_call_over_midnight_is_charged_to_the_day_of_its_admission(running: In
         request_id = stream.headers["x-cfx-request-id"]
         (name,) = running.keys(f"*scope:k:{key.row.id}")
         day = running.scope("k", key.row.id)["d"]
-        # It strikes midnight: the next call of the key has begun another day, month and minute.
+        # Midnight passes: the next call of the key has begun another day, month and minute.
         running.redis.hset(
             name, mapping={"d": day + 1, "n": 1, "ds": 5, "mo": month_of(day) + 1, "ms": 5, "m": 1, "t": 7}
         )
@@ -303,7 +299,7 @@ def test_a_call_over_midnight_is_charged_to_the_day_of_its_admission(running: In
 
 
 def test_a_gateway_whose_clock_is_wrong_counts_by_redis_s_day(running: Installation) -> None:
-    """A day ahead, or 90 seconds behind: day, minute and what is told of them are Redis's."""
+    """A day ahead, or 90 seconds behind: day, minute and their headers follow Redis's clock."""
     early_in_a_minute()
     for off_s in (86_400, -90):
         key = a_key(daily_requests=10, rpm=5)
@@ -329,7 +325,7 @@ def test_an_emptied_redis_gives_nothing_away(running: Installation) -> None:
     assert running.scope("k", key.row.id)["spent"] >= sum(row.cost_nanos for row in rows) > 0
 
 
-def test_reconciling_puts_counters_right(running: Installation) -> None:
+def test_reconciling_corrects_counters(running: Installation) -> None:
     key = a_key()
     row = running.row_of(running.post(key.plain))
     (name,) = running.keys(f"*scope:k:{key.row.id}")
@@ -342,7 +338,7 @@ def test_reconciling_puts_counters_right(running: Installation) -> None:
 
 
 def test_a_killed_gateway_gives_its_slots_back_and_its_calls_are_settled(running: Installation) -> None:
-    """Nothing of a dead process blocks a customer, and what it had delivered is charged as estimated."""
+    """A dead process blocks no customer, and the output it had delivered is charged as estimated."""
     key = a_key(concurrent_streams=1)
     doomed = running.new_gateway()
     body = {**BODY, "stream": True, "messages": [{"role": "user", "content": "[[fault:chunks n=400 gap_ms=50]]"}]}
@@ -363,7 +359,7 @@ def test_a_killed_gateway_gives_its_slots_back_and_its_calls_are_settled(running
     assert running.open_leases(request_id) == []
 
 
-def test_what_is_wrong_with_the_body_is_found_before_the_call_is_counted(running: Installation) -> None:
+def test_an_invalid_body_is_refused_before_the_call_is_counted(running: Installation) -> None:
     key = a_key(concurrent_streams=1)
     for metadata in ("text", [1], 7):
         response = running.post(key.plain, model="gpt-4o-mini", stream=True, metadata=metadata)

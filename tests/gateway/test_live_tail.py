@@ -1,4 +1,4 @@
-"""The live tail on the running house: members see new requests as they are committed, nobody else sees anything."""
+"""Live tail: members see new requests when they are committed, strangers see nothing."""
 
 import json
 from collections.abc import Iterator
@@ -25,10 +25,9 @@ from logs.litellm.ingest import take
 from logs.litellm.tests.factories import a_payload, mapped
 from logs.pipeline.drain import store
 from logs.pipeline.events import RANK_COUNTED
-from logs.pipeline.tests.test_drain import entries
-from logs.tail import publisher as announcements
-from logs.tail.consumer import MAX_OF_ONE
-from logs.tests.factories import an_event
+from logs.tail import publisher
+from logs.tail.consumer import MAX_CLIENTS_PER_USER
+from logs.tests.factories import an_event, entries
 from tests.support.installation import Gateway, Installation
 from tests.support.waiting import until
 
@@ -60,8 +59,8 @@ def tail(
         yield connection
 
 
-def heard(connection: ClientConnection, kind: str, *, within_s: float = 15) -> Any:
-    """The next message of a kind."""
+def receive(connection: ClientConnection, kind: str, *, within_s: float = 15) -> Any:
+    """Receive the next message of a kind."""
     deadline_s = monotonic_s() + within_s
     while True:
         message = json.loads(connection.recv(timeout=deadline_s - monotonic_s()))
@@ -70,10 +69,10 @@ def heard(connection: ClientConnection, kind: str, *, within_s: float = 15) -> A
 
 
 def begun(connection: ClientConnection) -> None:
-    heard(connection, "ready")
+    receive(connection, "ready")
 
 
-def test_the_first_message_says_what_is_watched(running: Installation) -> None:
+def test_the_first_message_states_the_filters(running: Installation) -> None:
     organization = an_organization()
     with tail(running, organization.slug, owner_of(organization)) as connection:
         assert json.loads(connection.recv(timeout=15))["type"] == "ready"
@@ -93,7 +92,7 @@ def test_a_member_sees_a_request_as_the_list_has_it(running: Installation) -> No
     with tail(running, organization.slug, a_member(organization, "viewer")) as connection:
         begun(connection)
         response = running.post(key.plain, model="cfx-review")
-        message = heard(connection, "rows")
+        message = receive(connection, "rows")
     assert ids(message) == [response.headers["x-cfx-request-id"]]
     headers = {"Authorization": f"Bearer {key.plain}"}
     (listed,) = httpx.get(f"{running.url}/api/v1/requests", headers=headers).json()["data"]
@@ -101,7 +100,7 @@ def test_a_member_sees_a_request_as_the_list_has_it(running: Installation) -> No
     assert {**row, "started_at": ""} == {**listed, "started_at": ""}
 
 
-def test_a_row_that_is_corrected_comes_again(running: Installation) -> None:
+def test_a_corrected_row_is_sent_again(running: Installation) -> None:
     key = a_key().row
     event = an_event(key.organization_id, key.id, rank=RANK_COUNTED)
     store(entries([event]))
@@ -110,11 +109,11 @@ def test_a_row_that_is_corrected_comes_again(running: Installation) -> None:
     with tail(running, key.organization.slug, owner_of(key.organization)) as connection:
         begun(connection)
         take(mapped(a_payload(f"{event.request_id}.1")), redis=running.redis, prefix=running.prefix)
-        (row,) = heard(connection, "rows")["rows"]
+        (row,) = receive(connection, "rows")["rows"]
         assert (row["id"], row["revision"], row["tokens"]["is_estimated"]) == (str(event.request_id), 2, False)
         assert (row["tokens"]["completion"], row["attempts"]) == (60, 1)
         take(mapped(a_payload(str(random_id()), key_hash=name)), redis=running.redis, prefix=running.prefix)
-        (row,) = heard(connection, "rows")["rows"]
+        (row,) = receive(connection, "rows")["rows"]
         assert (row["key_id"], row["source"], row["revision"]) == (str(key.pk), "webhook", 1)
 
 
@@ -126,7 +125,7 @@ def refused(running: Installation, *args: Any, **kwargs: Any) -> int:
     return caught.value.response.status_code
 
 
-def test_to_strangers_there_is_no_such_tail(running: Installation) -> None:
+def test_strangers_get_404(running: Installation) -> None:
     organization, eve = an_organization(), a_user("eve")
     an_organization(owner=eve)
     assert refused(running, organization.slug, eve) == 404
@@ -136,13 +135,13 @@ def test_to_strangers_there_is_no_such_tail(running: Installation) -> None:
     assert refused(running, "", eve, path="/ws/nothing") == 404
 
 
-def test_eve_who_watches_her_own_sees_nothing_of_adas(running: Installation) -> None:
+def test_eves_own_tail_shows_nothing_of_adas(running: Installation) -> None:
     ada, eve = a_key(), a_key()
     with tail(running, eve.row.organization.slug, owner_of(eve.row.organization)) as connection:
         begun(connection)
         running.row_of(running.post(ada.plain))
         mine = running.post(eve.plain).headers["x-cfx-request-id"]
-        assert ids(heard(connection, "rows")) == [mine]
+        assert ids(receive(connection, "rows")) == [mine]
 
 
 @pytest.mark.parametrize("origin", ["https://evil.example", "http://127.0.0.1:1", "null", "http://[", ""])
@@ -159,23 +158,23 @@ def test_filters_are_applied_on_the_server_and_may_change(running: Installation)
     key = a_key()
     organization = key.row.organization
     with tail(running, organization.slug, owner_of(organization), query="?stage=plan") as connection:
-        assert heard(connection, "ready")["filter"]["stage"] == "plan"
+        assert receive(connection, "ready")["filter"]["stage"] == "plan"
         running.row_of(running.post(key.plain, model="cfx-code"))
         wanted = running.post(key.plain, model="cfx-plan").headers["x-cfx-request-id"]
-        assert ids(heard(connection, "rows")) == [wanted]
+        assert ids(receive(connection, "rows")) == [wanted]
         connection.send(json.dumps({"type": "filter", "status": "errors"}))
-        assert heard(connection, "ready")["filter"]["status"] == "errors"
+        assert receive(connection, "ready")["filter"]["status"] == "errors"
         running.row_of(running.post(key.plain, model="cfx-plan"))
         failed = running.say(key.plain, "[[fault:400]]", model="cfx-code").headers["x-cfx-request-id"]
-        assert ids(heard(connection, "rows")) == [failed]
+        assert ids(receive(connection, "rows")) == [failed]
 
 
-def test_one_resumes_after_the_last_request_seen(running: Installation) -> None:
+def test_a_client_resumes_after_the_last_request_it_saw(running: Installation) -> None:
     key = a_key()
     organization = key.row.organization
     rows = [running.row_of(running.post(key.plain)) for _ in range(4)]
     with tail(running, organization.slug, owner_of(organization), query=f"?after={rows[1].request_id}") as connection:
-        message = heard(connection, "rows")
+        message = receive(connection, "rows")
     assert (message["resumed"], message["has_more"]) == (True, False)
     assert set(ids(message)) >= {str(row.request_id) for row in rows[2:]}
     assert str(rows[1].request_id) not in ids(message)
@@ -183,23 +182,23 @@ def test_one_resumes_after_the_last_request_seen(running: Installation) -> None:
 
 
 @pytest.mark.parametrize("after", [UUID(int=2**128 - 1), UUID(int=0)], ids=str)
-def test_a_request_that_never_was_ends_nothing(running: Installation, after: UUID) -> None:
+def test_an_unknown_request_to_resume_from_is_accepted(running: Installation, after: UUID) -> None:
     key = a_key()
     organization = key.row.organization
     with tail(running, organization.slug, owner_of(organization), query=f"?after={after}") as connection:
-        assert ids(heard(connection, "rows")) == []
+        assert ids(receive(connection, "rows")) == []
         made = running.post(key.plain).headers["x-cfx-request-id"]
-        assert ids(heard(connection, "rows")) == [made]
+        assert ids(receive(connection, "rows")) == [made]
 
 
 @pytest.mark.parametrize("text", ["no json", '{"type": "delete"}', '{"stage": 5}'])
-def test_nonsense_ends_the_connection(running: Installation, text: str) -> None:
+def test_an_invalid_message_ends_the_connection(running: Installation, text: str) -> None:
     organization = an_organization()
     with tail(running, organization.slug, owner_of(organization)) as connection:
         begun(connection)
         connection.send(text)
         with pytest.raises(ConnectionClosed) as caught:
-            heard(connection, "never")
+            receive(connection, "never")
         assert caught.value.rcvd is not None
         assert caught.value.rcvd.code == 4400
 
@@ -211,36 +210,36 @@ def test_a_flood_of_messages_ends_the_connection(running: Installation) -> None:
             for _ in range(100):
                 connection.send("{}")
         with pytest.raises(ConnectionClosed) as caught:
-            heard(connection, "never")
+            receive(connection, "never")
         assert caught.value.rcvd is not None
         assert caught.value.rcvd.code == 1008
 
 
-def test_a_flood_of_rows_is_cut_to_what_one_can_read_and_counted(running: Installation) -> None:
+def test_a_flood_of_rows_is_cut_to_the_rate_limit_and_counted(running: Installation) -> None:
     organization, key_id = an_organization(), random_id()
     with tail(running, organization.slug, owner_of(organization)) as connection:
         begun(connection)
         started_s = monotonic_s()
         for _ in range(10):
             events = [an_event(organization.pk, key_id) for _ in range(50)]
-            assert announcements.Announcer(running.redis, running.prefix).announce(events) == 1
+            assert publisher.TailPublisher(running.redis, running.prefix).publish(events) == 1
         shown, skipped, messages = 0, 0, 0
         while shown + skipped < 500:
-            message = heard(connection, "rows")
+            message = receive(connection, "rows")
             assert len(message["rows"]) <= 20
             shown, skipped, messages = shown + len(message["rows"]), skipped + message["skipped"], messages + 1
         assert (shown + skipped, skipped > 0) == (500, True)
         assert messages - 1 <= (monotonic_s() - started_s) / 0.99
 
 
-def test_nothing_is_published_when_nobody_listens(running: Installation) -> None:
+def test_nothing_is_published_without_subscribers(running: Installation) -> None:
     organization, key_id = an_organization(), random_id()
-    assert announcements.Announcer(running.redis, running.prefix).announce([an_event(organization.pk, key_id)]) == 0
+    assert publisher.TailPublisher(running.redis, running.prefix).publish([an_event(organization.pk, key_id)]) == 0
     with tail(running, organization.slug, owner_of(organization)) as connection:
         begun(connection)
-        assert announcements.Announcer(running.redis, running.prefix).announce([an_event(organization.pk, key_id)]) == 1
-    key = announcements.listening_key(running.prefix, organization.pk)
-    assert 0 < int(running.redis.ttl(key)) <= announcements.LISTENING_S
+        assert publisher.TailPublisher(running.redis, running.prefix).publish([an_event(organization.pk, key_id)]) == 1
+    key = publisher.watched_key(running.prefix, organization.pk)
+    assert 0 < int(running.redis.ttl(key)) <= publisher.WATCHED_TTL_S
 
 
 def test_the_tail_ends_with_the_membership_and_with_the_session(running: Installation) -> None:
@@ -255,10 +254,10 @@ def test_the_tail_ends_with_the_membership_and_with_the_session(running: Install
     ):
         headers = {"Cookie": f"sessionid={cookie_of(user)}"}
         with connect(f"ws://{where}/ws/o/{organization.slug}/logs/", additional_headers=headers) as connection:
-            heard(connection, "ping")
+            receive(connection, "ping")
             end()
             with pytest.raises(ConnectionClosed) as caught:
-                heard(connection, "never")
+                receive(connection, "never")
             assert caught.value.rcvd is not None
             assert caught.value.rcvd.code == 4404
 
@@ -268,17 +267,17 @@ def _is_of(session: Session, user: User) -> bool:
 
 
 def _change_password(user: User) -> None:
-    """As somebody does whose session was stolen; the row of the session stays where it is."""
+    """End the session without deleting its row, as when it was stolen."""
     user.set_password("another horse battery")
     user.save()
 
 
-def test_one_person_does_not_take_every_place(running: Installation) -> None:
+def test_connections_are_limited_per_person(running: Installation) -> None:
     organization = an_organization()
     ben, vic = a_member(organization), a_member(organization, "viewer")
     gateway = running.new_gateway()
     with ExitStack() as stack:
-        for _ in range(MAX_OF_ONE):
+        for _ in range(MAX_CLIENTS_PER_USER):
             begun(stack.enter_context(tail(gateway, organization.slug, ben)))
         with pytest.raises(ConnectionClosed) as caught, tail(gateway, organization.slug, ben) as connection:
             begun(connection)
@@ -298,7 +297,7 @@ def _may_watch(gateway: Gateway, slug: str, user: User) -> bool:
     return True
 
 
-def test_the_gateway_answers_while_many_watch(running: Installation) -> None:
+def test_the_gateway_serves_calls_while_many_watch(running: Installation) -> None:
     key = a_key()
     organization, user = key.row.organization, owner_of(key.row.organization)
     with tail(running, organization.slug, user) as one, tail(running, organization.slug, user) as two:
@@ -311,7 +310,7 @@ def test_the_gateway_answers_while_many_watch(running: Installation) -> None:
         def both() -> bool:
             for n, connection in enumerate((one, two)):
                 if len(seen[n]) < 5:
-                    seen[n] |= set(ids(heard(connection, "rows")))
+                    seen[n] |= set(ids(receive(connection, "rows")))
             return all(len(each) == 5 for each in seen.values())
 
         until(both, what="five rows each")

@@ -41,7 +41,7 @@ def test_a_key_is_made_listed_renamed_and_revoked(running: Installation) -> None
     assert list(actions) == ["key.issued", "key.renamed", "key.revoked"]
 
 
-def test_a_key_makes_none_that_may_do_more_than_itself(running: Installation) -> None:
+def test_a_key_cannot_make_a_more_powerful_one(running: Installation) -> None:
     small = a_key(daily_requests=10, allowed_stages=("review",), expires_at=now() + timedelta(hours=1))
     made = api(running, small.plain, "POST", "keys", json={"name": "greedy", "daily_requests": 1000}).json()
     assert (made["daily_requests"], made["allowed_stages"]) == (10, ["review"])
@@ -50,9 +50,9 @@ def test_a_key_makes_none_that_may_do_more_than_itself(running: Installation) ->
 
 def test_both_keys_work_until_the_overlap_is_over(running: Installation) -> None:
     old = a_key(rpm=100)
-    answer = api(running, old.plain, "POST", f"keys/{old.row.id}/rotate", json={"overlap_s": 3600})
-    assert (answer.status_code, answer.headers["cache-control"]) == (201, "no-store")
-    new = answer.json()
+    response = api(running, old.plain, "POST", f"keys/{old.row.id}/rotate", json={"overlap_s": 3600})
+    assert (response.status_code, response.headers["cache-control"]) == (201, "no-store")
+    new = response.json()
     assert (new["name"], new["rpm"], new["state"]) == ("test", 100, "active")
     assert running.post(old.plain).status_code == running.post(new["key"]).status_code == 200
     shown = api(running, new["key"], "GET", f"keys/{old.row.id}").json()
@@ -65,7 +65,7 @@ def test_both_keys_work_until_the_overlap_is_over(running: Installation) -> None
     assert api(running, new["key"], "GET", f"keys/{old.row.id}").json()["state"] == "revoked"
 
 
-def test_a_key_in_its_grace_makes_none_that_outlives_it(running: Installation) -> None:
+def test_a_key_in_its_overlap_makes_none_that_outlives_it(running: Installation) -> None:
     old = a_key()
     other = a_key(old.row.organization)
     assert api(running, old.plain, "POST", f"keys/{old.row.id}/rotate", json={"overlap_s": 3600}).status_code == 201
@@ -83,7 +83,7 @@ def test_a_key_rotated_without_overlap_is_refused_within_a_second(running: Insta
     assert running.post(new).status_code == 200
 
 
-def test_changed_terms_hold_within_a_second(running: Installation) -> None:
+def test_changed_terms_take_effect_within_a_second(running: Installation) -> None:
     key = a_key()
     boss = a_key(key.row.organization)
     assert running.post(key.plain).status_code == 200
@@ -91,9 +91,9 @@ def test_changed_terms_hold_within_a_second(running: Installation) -> None:
         "daily_requests": 3, "allowed_stages": ["review"], "allowed_networks": ["127.0.0.0/8"],
         "budget_day_usd": "1.25", "expires_at": (now() + timedelta(hours=1)).isoformat(),
     }  # fmt: skip
-    answer = api(running, boss.plain, "PATCH", f"keys/{key.row.id}", json=changes)
-    assert answer.status_code == 200, answer.text
-    assert (answer.json()["daily_requests"], answer.json()["budget_day_usd"]) == (3, "1.250000")
+    response = api(running, boss.plain, "PATCH", f"keys/{key.row.id}", json=changes)
+    assert response.status_code == 200, response.text
+    assert (response.json()["daily_requests"], response.json()["budget_day_usd"]) == (3, "1.250000")
     until(lambda: running.post(key.plain, model="cfx-plan").status_code == 403, within_s=1, what="the stage's refusal")
     assert running.post(key.plain, model="cfx-review").headers["x-ratelimit-limit"] == "3"
     api(running, boss.plain, "PATCH", f"keys/{key.row.id}", json={"allowed_networks": ["10.0.0.0/8"]})
@@ -105,7 +105,7 @@ def test_changed_terms_hold_within_a_second(running: Installation) -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "told"),
+    ("terms", "message"),
     [
         ({"rpm": 11}, "at most 10"),
         ({"allowed_models": ["nonsense"]}, "There is no model nonsense"),
@@ -113,12 +113,15 @@ def test_changed_terms_hold_within_a_second(running: Installation) -> None:
         ({"allowed_networks": ["10.0.0.0/33"]}, "10.0.0.0/33"),
     ],
 )
-def test_a_key_gets_no_more_than_the_plan_allows(running: Installation, asked: dict[str, Any], told: str) -> None:
+def test_a_key_gets_no_more_than_the_plan_allows(running: Installation, terms: dict[str, Any], message: str) -> None:
     key = a_key(an_organization(plan="free"))
-    for method, path, body in (("POST", "keys", {"name": "x", **asked}), ("PATCH", f"keys/{key.row.id}", asked)):
-        answer = api(running, key.plain, method, path, json=body)
-        assert answer.status_code == 400
-        assert told in answer.json()["error"]["message"]
+    for method, path, body in (
+        ("POST", "keys", {"name": "x", **terms}),
+        ("PATCH", f"keys/{key.row.id}", terms),
+    ):
+        response = api(running, key.plain, method, path, json=body)
+        assert response.status_code == 400
+        assert message in response.json()["error"]["message"]
 
 
 def test_a_restricted_key_gets_nothing_more_by_changing_or_rotating_keys(running: Installation) -> None:
@@ -196,7 +199,7 @@ def session_of(user: Any) -> Client:
 
 
 @pytest.mark.parametrize(("role", "status"), [("owner", 201), ("developer", 201), ("viewer", 403), ("billing", 403)])
-def test_a_session_may_what_its_role_may(running: Installation, role: str, status: int) -> None:
+def test_a_session_has_the_permissions_of_its_role(running: Installation, role: str, status: int) -> None:
     organization = an_organization()
     user = organization.members.get() if role == "owner" else a_member(organization, role)
     client = session_of(user)
@@ -208,7 +211,7 @@ def test_a_session_may_what_its_role_may(running: Installation, role: str, statu
 
 
 @pytest.mark.parametrize(("role", "status"), [("owner", 200), ("billing", 200), ("developer", 403), ("viewer", 403)])
-def test_budgets_are_set_by_who_manages_billing(running: Installation, role: str, status: int) -> None:
+def test_budgets_are_set_by_those_who_manage_billing(running: Installation, role: str, status: int) -> None:
     organization = an_organization()
     user = organization.members.get() if role == "owner" else a_member(organization, role)
     client, url = session_of(user), f"/api/v1/budgets?organization={organization.slug}"
@@ -225,27 +228,27 @@ def test_budgets_are_set_by_who_manages_billing(running: Installation, role: str
 def test_no_key_lifts_a_budget(running: Installation) -> None:
     key = a_key()
     assert api(running, key.plain, "GET", "budgets").json() == {"budget_day_usd": None, "budget_month_usd": None}
-    answer = api(running, key.plain, "PUT", "budgets", json={"budget_day_usd": "5", "budget_month_usd": None})
-    assert (answer.status_code, answer.json()["error"]["code"]) == (403, "action_not_allowed")
+    response = api(running, key.plain, "PUT", "budgets", json={"budget_day_usd": "5", "budget_month_usd": None})
+    assert (response.status_code, response.json()["error"]["code"]) == (403, "action_not_allowed")
 
 
-def test_a_session_of_somebody_else_finds_no_such_organization(running: Installation) -> None:
+def test_a_session_of_a_stranger_gets_404(running: Installation) -> None:
     organization = an_organization()
     client = session_of(a_user("eve"))
     assert client.get(f"/api/v1/keys?organization={organization.slug}").status_code == 404
     assert client.get("/api/v1/keys?organization=no-such").status_code == 404
 
 
-def test_whoever_must_choose_a_password_may_nothing_before(running: Installation) -> None:
+def test_a_user_who_must_choose_a_password_may_do_nothing_before(running: Installation) -> None:
     organization = an_organization()
     user = organization.members.get()
     user.must_change_password = True
     user.save()
     client = session_of(user)
     for path in ("keys", "requests", "usage", "budgets"):
-        answer = client.get(f"/api/v1/{path}?organization={organization.slug}")
-        assert (answer.status_code, answer.json()["error"]["code"]) == (403, "action_not_allowed"), path
-        assert "/accounts/password/change/" in answer.json()["error"]["message"]
+        response = client.get(f"/api/v1/{path}?organization={organization.slug}")
+        assert (response.status_code, response.json()["error"]["code"]) == (403, "action_not_allowed"), path
+        assert "/accounts/password/change/" in response.json()["error"]["message"]
     made = client.post(f"/api/v1/keys?organization={organization.slug}", {"name": "x"}, content_type="application/json")
     assert made.status_code == 403
     assert not ApiKey.objects.filter(organization=organization).exists()
@@ -260,13 +263,13 @@ def test_a_session_needs_its_csrf_token_to_write(running: Installation) -> None:
     assert not ApiKey.objects.filter(organization=organization).exists()
 
 
-def test_the_schema_describes_it_all(running: Installation) -> None:
+def test_the_schema_describes_every_endpoint(running: Installation) -> None:
     schema = httpx.get(f"{running.url}/api/v1/schema").json()
     assert set(schema["paths"]) >= {"/api/v1/keys", "/api/v1/keys/{key_id}", "/api/v1/requests", "/api/v1/usage"}
 
 
-def test_answers_are_what_the_schema_says(running: Installation) -> None:
-    """Every field told is there, and none that is not told."""
+def test_responses_match_the_schema(running: Installation) -> None:
+    """Every documented field is present, and no other."""
     schema = httpx.get(f"{running.url}/api/v1/schema").json()
     components = strict(schema["components"])
     key = a_key().plain
@@ -274,11 +277,11 @@ def test_answers_are_what_the_schema_says(running: Installation) -> None:
 
     def ask(method: str, template: str, *, query: str = "", json: Any = None, **ids: Any) -> Any:
         path = template.format(**ids).removeprefix("/api/v1/")
-        answer = api(running, key, method, f"{path}{query}", json=json)
-        told = schema["paths"][template][method.lower()]["responses"]
-        content = told.get(str(answer.status_code), told["default"])["content"]["application/json"]
-        Draft202012Validator({**strict(content["schema"]), "components": components}).validate(answer.json())
-        return answer.json()
+        response = api(running, key, method, f"{path}{query}", json=json)
+        documented = schema["paths"][template][method.lower()]["responses"]
+        content = documented.get(str(response.status_code), documented["default"])["content"]["application/json"]
+        Draft202012Validator({**strict(content["schema"]), "components": components}).validate(response.json())
+        return response.json()
 
     key_id = ask("GET", "/api/v1/keys")["data"][0]["id"]
     ask("GET", "/api/v1/keys/{key_id}", key_id=key_id)
@@ -298,7 +301,7 @@ def test_answers_are_what_the_schema_says(running: Installation) -> None:
 
 
 def strict(part: Any) -> Any:
-    """OpenAPI 3.0 as JSON Schema: what may be null, and objects without further fields."""
+    """Convert OpenAPI 3.0 to JSON Schema: nullable fields, and objects without further fields."""
     if isinstance(part, list):
         return [strict(each) for each in part]
     if not isinstance(part, dict):

@@ -1,4 +1,4 @@
-"""A house without applications at GitHub and Google: nothing of them is shown, and nothing is there."""
+"""An installation without GitHub and Google: no page mentions them, and their URLs do not exist."""
 
 import httpx
 import pytest
@@ -12,15 +12,15 @@ PATHS = [
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_no_address_of_theirs_is_there(running: Installation, path: str) -> None:
+def test_their_urls_do_not_exist(running: Installation, path: str) -> None:
     assert httpx.get(f"{running.url}/accounts/{path}").status_code == 404
 
 
 @pytest.mark.parametrize("path", ["login", "signup"])
-def test_nothing_of_them_is_shown(running: Installation, path: str) -> None:
-    answer = httpx.get(f"{running.url}/accounts/{path}/")
-    assert answer.status_code == 200
-    assert "GitHub" not in answer.text
-    assert "Google" not in answer.text
-    policy = [part.strip() for part in answer.headers["Content-Security-Policy"].split(";")]
+def test_no_page_mentions_them(running: Installation, path: str) -> None:
+    response = httpx.get(f"{running.url}/accounts/{path}/")
+    assert response.status_code == 200
+    assert "GitHub" not in response.text
+    assert "Google" not in response.text
+    policy = [part.strip() for part in response.headers["Content-Security-Policy"].split(";")]
     assert "form-action 'self'" in policy

@@ -1,4 +1,4 @@
-"""The playground's door on the running house: a session instead of a key, and everything else as always."""
+"""Calls of the playground: authenticated by a session instead of a key, otherwise like any other."""
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -46,14 +46,14 @@ def play(
     return httpx.post(f"{where}/o/{organization.slug}/playground/chat", json=body, headers=sent, timeout=20)
 
 
-def test_a_member_s_call_is_answered_and_charged_like_any_other(running: Installation) -> None:
+def test_a_members_call_is_served_and_charged_like_any_other(running: Installation) -> None:
     organization = an_organization()
     ben = a_member(organization, "developer")
-    answer = play(running, organization, cookie_of(ben), body={**BODY, "stream": True})
-    assert answer.status_code == 200
-    assert answer.text.rstrip().endswith("data: [DONE]")
-    assert answer.headers["x-cfx-stage"] == "plan"
-    row = running.row_of(answer)
+    response = play(running, organization, cookie_of(ben), body={**BODY, "stream": True})
+    assert response.status_code == 200
+    assert response.text.rstrip().endswith("data: [DONE]")
+    assert response.headers["x-cfx-stage"] == "plan"
+    row = running.row_of(response)
     key = ApiKey.objects.get(organization=organization)
     assert (row.key_id, row.user_id, row.organization_id) == (key.pk, ben.pk, organization.pk)
     assert (row.surface, row.endpoint, row.is_stream) == ("chat", "/v1/chat/completions", True)
@@ -81,12 +81,12 @@ def test_stage_and_model_are_chosen_as_with_a_key(running: Installation) -> None
 @pytest.mark.parametrize(
     ("role", "status"), [("owner", 200), ("admin", 200), ("developer", 200), ("billing", 403), ("viewer", 403)]
 )
-def test_only_who_may_spend_plays(running: Installation, role: str, status: int) -> None:
+def test_only_roles_that_may_spend_may_call(running: Installation, role: str, status: int) -> None:
     organization = an_organization()
     assert play(running, organization, cookie_of(a_member(organization, role))).status_code == status
 
 
-def test_strangers_and_other_pages_find_nothing(running: Installation) -> None:
+def test_strangers_and_other_origins_get_404(running: Installation) -> None:
     organization, eve = an_organization(), a_user("eve")
     an_organization(owner=eve)
     assert play(running, organization, cookie_of(eve)).status_code == 404
@@ -100,18 +100,18 @@ def test_strangers_and_other_pages_find_nothing(running: Installation) -> None:
 
 
 @pytest.mark.parametrize("others", ['g_state={"i_l": 0}', "user@x=1", "path=/", "prefs[a]=b", "alone"])
-def test_cookies_of_others_on_this_host_are_no_matter(running: Installation, others: str) -> None:
+def test_unrelated_cookies_are_ignored(running: Installation, others: str) -> None:
     organization = an_organization()
     assert play(running, organization, cookie_of(a_member(organization)), others=others).status_code == 200
 
 
-def test_a_key_opens_nothing_here(running: Installation) -> None:
+def test_a_key_does_not_authenticate_here(running: Installation) -> None:
     key = a_key()
-    answer = play(running, key.row.organization, "", authorization=f"Bearer {key.plain}")
-    assert answer.status_code == 401
+    response = play(running, key.row.organization, "", authorization=f"Bearer {key.plain}")
+    assert response.status_code == 401
 
 
-def test_it_ends_with_the_session_the_membership_and_the_person(running: Installation) -> None:
+def test_access_ends_with_session_membership_and_user(running: Installation) -> None:
     organization = an_organization()
     ben = a_member(organization, "developer")
     cookie = cookie_of(ben)
@@ -129,7 +129,7 @@ def test_it_ends_with_the_session_the_membership_and_the_person(running: Install
     assert play(running, organization, cookie).status_code == 401
 
 
-def test_the_plan_s_limits_hold_here_too(running: Installation) -> None:
+def test_the_plans_limits_apply(running: Installation) -> None:
     organization = an_organization(plan="free")
     cookie = cookie_of(a_member(organization, "developer"))
     limit = Plan.objects.get(slug="free").daily_requests
@@ -141,12 +141,12 @@ def test_first_calls_at_once_share_one_key(running: Installation) -> None:
     organization = an_organization()
     cookie = cookie_of(a_member(organization, "developer"))
     with ThreadPoolExecutor(6) as pool:
-        answers = list(pool.map(lambda _: play(running, organization, cookie), range(6)))
-    assert {answer.status_code for answer in answers} == {200}
+        responses = list(pool.map(lambda _: play(running, organization, cookie), range(6)))
+    assert {response.status_code for response in responses} == {200}
     assert ApiKey.objects.filter(organization=organization).count() == 1
 
 
-def test_its_key_is_not_among_the_keys(running: Installation) -> None:
+def test_the_playgrounds_key_is_not_listed(running: Installation) -> None:
     boss = a_key()
     organization = boss.row.organization
     own = playground_key(organization, a_member(organization, "developer"))
@@ -155,5 +155,5 @@ def test_its_key_is_not_among_the_keys(running: Installation) -> None:
         str(boss.row.pk)
     ]
     for method, path, body in (("GET", "", None), ("PATCH", "", {"rpm": 1}), ("POST", "/rotate", {"overlap_s": 0})):
-        answer = httpx.request(method, f"{running.url}/api/v1/keys/{own.pk}{path}", headers=headers, json=body)
-        assert answer.status_code == 404
+        response = httpx.request(method, f"{running.url}/api/v1/keys/{own.pk}{path}", headers=headers, json=body)
+        assert response.status_code == 404

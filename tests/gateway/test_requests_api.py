@@ -1,4 +1,4 @@
-"""What a request's owner can ask about it, and nobody else."""
+"""API of requests: for their organization only."""
 
 from uuid import UUID
 
@@ -20,7 +20,7 @@ def ask(running: Installation, key: str, request_id: str) -> httpx.Response:
     return httpx.get(f"{running.url}/api/v1/requests/{request_id}", headers={"Authorization": f"Bearer {key}"})
 
 
-def test_a_request_is_pending_then_complete_and_nobody_elses(running: Installation) -> None:
+def test_a_request_is_pending_then_complete_and_hidden_from_strangers(running: Installation) -> None:
     ada, eve = a_key(), a_key()
     response = running.post(ada.plain, model="cfx-review")
     request_id = response.headers["x-cfx-request-id"]
@@ -54,7 +54,6 @@ def test_a_running_stream_is_pending(running: Installation) -> None:
 
 
 def test_every_request_is_logged_with_all_its_facts(running: Installation) -> None:
-    """Property 11: Request Logging Completeness."""
     key = a_key()
     faults = ["", "[[fault:400]]", "[[fault:503]]", "[[fault:cut after=2]]"]
     responses = [
@@ -92,18 +91,17 @@ def test_every_request_is_logged_with_all_its_facts(running: Installation) -> No
 
 @settings(max_examples=examples(20), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(number=st.integers(1, 5))
-def test_request_ids_are_unique_and_in_every_answer(running: Installation, number: int) -> None:
-    """Property 12: Request ID Uniqueness."""
-    answers = [httpx.get(f"{running.url}/v1/models") for _ in range(number)]
-    answers += [httpx.get(f"{running.url}/health/live") for _ in range(number)]
-    ids = [UUID(answer.headers["x-cfx-request-id"]) for answer in answers]
+def test_request_ids_are_unique_and_in_every_response(running: Installation, number: int) -> None:
+    responses = [httpx.get(f"{running.url}/v1/models") for _ in range(number)]
+    responses += [httpx.get(f"{running.url}/health/live") for _ in range(number)]
+    ids = [UUID(response.headers["x-cfx-request-id"]) for response in responses]
     assert len(set(ids)) == len(ids)
     assert {each.version for each in ids} == {7}
 
 
-def test_whatever_a_proxy_passes_on_as_an_address_the_call_is_recorded_and_charged(running: Installation) -> None:
+def test_a_call_is_recorded_and_charged_whatever_address_a_proxy_passes(running: Installation) -> None:
     key = a_key()
-    for told, kept in (("somebody", None), ("fe80::1%eth0", "fe80::1"), ("203.0.113.7", "203.0.113.7")):
-        row = running.row_of(running.post(key.plain, headers={"X-Forwarded-For": told}), told)
-        assert row.client_address == kept
+    for sent, stored in (("somebody", None), ("fe80::1%eth0", "fe80::1"), ("203.0.113.7", "203.0.113.7")):
+        row = running.row_of(running.post(key.plain, headers={"X-Forwarded-For": sent}), sent)
+        assert row.client_address == stored
         assert LedgerEntry.objects.filter(request_id=row.request_id).count() == 1

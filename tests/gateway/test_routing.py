@@ -1,4 +1,4 @@
-"""Which stage and model serve a call, as the caller and the upstream see it."""
+"""Stage routing over HTTP, as caller and upstream see it."""
 
 import json
 from typing import Any
@@ -25,7 +25,7 @@ def served(response: httpx.Response) -> tuple[str, str, str]:
 
 
 def sent(running: Installation, response: httpx.Response) -> dict[str, Any]:
-    """The body that the upstream got."""
+    """Return the body that the upstream received."""
     call_id = f"{response.headers['x-cfx-request-id']}.1"
     (entry,) = running.upstream.ledger(call_id=call_id, wait=1)
     body: dict[str, Any] = json.loads(entry["body"])
@@ -36,14 +36,13 @@ def sent(running: Installation, response: httpx.Response) -> dict[str, Any]:
     ("stage", "model"), [("plan", "claude-sonnet-4.5"), ("code", "deepseek-v3"), ("review", "gpt-4o-mini")]
 )
 def test_the_stage_header_overrides_the_bodys_model(running: Installation, key: str, stage: str, model: str) -> None:
-    """Property 17: Model Override Behavior."""
     response = running.post(key, headers={"X-CFX-Stage": stage}, model="gpt-4o")
     assert served(response) == (stage, "header", model)
     assert sent(running, response)["model"] == model
     assert response.json()["model"] == model
 
 
-def test_a_direct_model_is_capped_and_given_a_sane_default(running: Installation, key: str) -> None:
+def test_a_direct_model_gets_the_cap_and_the_default(running: Installation, key: str) -> None:
     response = running.post(key, headers={"X-CFX-Stage": "direct"}, model="gpt-4o", max_tokens=100_000)
     assert served(response) == ("direct", "header", "gpt-4o")
     assert sent(running, response)["max_tokens"] == 8192
@@ -64,7 +63,7 @@ def test_without_a_model_the_text_decides(running: Installation, key: str, model
     assert served(running.say(key, "Merhaba", **named)) == ("code", "default", "deepseek-v3")
 
 
-def test_what_is_not_allowed_is_refused_with_what_is(running: Installation, key: str) -> None:
+def test_an_unknown_stage_or_model_is_refused_with_the_allowed_ones(running: Installation, key: str) -> None:
     for response, code in (
         (running.post(key, model="gpt-99"), "model_not_allowed"),
         (running.post(key, model="gpt-99", headers={"X-CFX-Stage": "direct"}), "model_not_allowed"),
@@ -75,7 +74,7 @@ def test_what_is_not_allowed_is_refused_with_what_is(running: Installation, key:
         assert "Allowed:" in error["message"]
 
 
-def test_stage_defaults_fill_in_only_what_is_left_out(running: Installation, key: str) -> None:
+def test_stage_defaults_replace_only_missing_fields(running: Installation, key: str) -> None:
     body = sent(running, running.post(key, model="cfx-code"))
     assert (body["max_tokens"], body["temperature"]) == (8192, 0.2)
     body = sent(running, running.post(key, model="cfx-code", max_tokens=7, temperature=1.5))
@@ -85,10 +84,10 @@ def test_stage_defaults_fill_in_only_what_is_left_out(running: Installation, key
     assert "max_tokens" not in body
 
 
-def test_what_was_held_covers_what_was_sent(running: Installation, key: str) -> None:
+def test_the_hold_covers_the_request_sent_upstream(running: Installation, key: str) -> None:
     response = running.post(key, model="cfx-plan", max_tokens=1_000, n=2)
     row = running.row_of(response)
-    # The dearest of the chain produces everything it may: two answers of a thousand tokens at 15 USD a million.
+    # The dearest of the chain produces its maximum: two choices of a thousand tokens at 15 USD a million.
     assert row.held_nanos >= 2 * 1_000 * 15_000
     assert row.held_nanos >= row.cost_nanos > 0
 
@@ -103,12 +102,12 @@ _json = st.recursive(
 @settings(max_examples=examples(40), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(extra=st.dictionaries(st.sampled_from(["seed", "x_custom", "reasoning_effort", "logit_bias", "ünïcode"]), _json))
 def test_unknown_fields_reach_the_upstream_as_they_were(running: Installation, key: str, extra: dict[str, Any]) -> None:
-    """Property 8: Request Parameter Preservation, over the wire."""
+    """Over the wire."""
     body = sent(running, running.post(key, model="cfx-code", **extra))
     assert {name: body[name] for name in extra} == extra
 
 
-def test_what_litellm_would_obey_never_reaches_it(running: Installation, key: str) -> None:
+def test_control_fields_of_litellm_never_reach_it(running: Installation, key: str) -> None:
     orders: dict[str, Any] = {
         "api_base": "http://127.0.0.1:1", "api_key": "sk-x", "user_config": {}, "fallbacks": ["gpt-4o"],
         "mock_response": "free", "callbacks": ["x"], "litellm_trace_id": "x", "num_retries": 9,

@@ -1,4 +1,4 @@
-"""What must not come out, keys, prompts and the upstream's ways, and what must: OpenAI's own codes."""
+"""Scrubbing: keys, prompts and the upstream's details are removed, OpenAI's error codes are kept."""
 
 from typing import Any
 
@@ -7,11 +7,15 @@ import pytest
 
 from codexflow.lib.ids import random_id
 from keys.tests.factories import a_key
-from tests.gateway.test_surfaces import STREAMING, WAYS, Way, error_of
+from tests.gateway.test_surfaces import STREAMING, SURFACE_CASES, SurfaceCase, error_of
 from tests.support.installation import Gateway, Installation
 
-BY_PATH = [pytest.param(way, id=way.path) for way in WAYS if "?" not in way.path and way.path != "/chat/completions"]
-# As in codexflow/dev/demo_upstream/errors.py, and what callers hear.
+BY_PATH = [
+    pytest.param(case, id=case.path)
+    for case in SURFACE_CASES
+    if "?" not in case.path and case.path != "/chat/completions"
+]
+# As in codexflow/dev/demo_upstream/errors.py -> the caller's error code.
 CODES = {
     "context": "context_length_exceeded",
     "too_long": "context_length_exceeded",
@@ -21,7 +25,7 @@ CODES = {
     "echo": "upstream_refused",
 }
 ABOUT_US = ("key", "credit")
-# Headers that answers may have, whatever the upstream sends.
+# Headers that responses may have, whatever the upstream sends.
 OURS = {
     "cache-control", "connection", "content-length", "content-type", "date", "request-id", "retry-after",
     "transfer-encoding", "www-authenticate", "x-accel-buffering", "x-request-id",
@@ -38,37 +42,37 @@ def key(running: Installation) -> str:
     return a_key().plain
 
 
-def ask(gateway: Gateway, key: str, way: Way, text: str, **more: Any) -> httpx.Response:
-    url, body = gateway.url + way.path, way.body(text, **more)
+def ask(gateway: Gateway, key: str, case: SurfaceCase, text: str, **more: Any) -> httpx.Response:
+    url, body = gateway.url + case.path, case.body(text, **more)
     return httpx.post(url, json=body, headers={"Authorization": f"Bearer {key}"}, timeout=30)
 
 
-@pytest.mark.parametrize("way", BY_PATH)
-def test_openais_codes_are_found_again_on_every_surface(
-    running: Installation, unbreakable: Gateway, key: str, way: Way
+@pytest.mark.parametrize("case", BY_PATH)
+def test_openais_error_codes_are_recovered_on_every_surface(
+    running: Installation, unbreakable: Gateway, key: str, case: SurfaceCase
 ) -> None:
     for says, code in CODES.items():
-        for stream in (False, True) if way.streams else (False,):
-            response = ask(unbreakable, key, way, f"[[fault:400 says={says}]] hello", stream=stream)
-            error = error_of(way, response.json())
+        for stream in (False, True) if case.streams else (False,):
+            response = ask(unbreakable, key, case, f"[[fault:400 says={says}]] hello", stream=stream)
+            error = error_of(case, response.json())
             assert (response.status_code, error["code"]) == (400, code)
             assert error["type"] == "invalid_request_error"
             assert "litellm" not in response.text.lower()
 
 
-@pytest.mark.parametrize("way", BY_PATH)
-def test_what_is_wrong_with_our_own_account_never_looks_like_the_callers(
-    running: Installation, unbreakable: Gateway, key: str, way: Way
+@pytest.mark.parametrize("case", BY_PATH)
+def test_errors_of_our_own_account_never_look_like_the_callers(
+    running: Installation, unbreakable: Gateway, key: str, case: SurfaceCase
 ) -> None:
     for fault in ("401", "402", *(f"{status} says={says}" for says in ABOUT_US for status in (400, 403))):
-        response = ask(unbreakable, key, way, f"[[fault:{fault}]]")
-        assert (response.status_code, error_of(way, response.json())["code"]) == (503, "upstream_unavailable"), fault
+        response = ask(unbreakable, key, case, f"[[fault:{fault}]]")
+        assert (response.status_code, error_of(case, response.json())["code"]) == (503, "upstream_unavailable"), fault
         assert "key" not in response.text
         assert "credit" not in response.text
 
 
-def test_who_makes_a_provider_speak_of_keys_rests_no_model(running: Installation, key: str) -> None:
-    """The words of a 400 may be the caller's: what only they say is no reason to shut a model for everybody."""
+def test_a_message_about_keys_opens_no_circuit(running: Installation, key: str) -> None:
+    """The message of a 400 may quote the caller, so it must not open the circuit for all."""
     for _ in range(8):
         response = running.say(key, "incorrect api key [[fault:400 says=echo]]", model="gpt-4o-mini")
         assert response.status_code == 503
@@ -83,19 +87,19 @@ def test_a_timeout_inside_of_the_upstream_is_a_timeout(running: Installation, ke
     assert (response.status_code, response.json()["error"]["code"]) == (504, "upstream_timeout")
 
 
-@pytest.mark.parametrize("way", BY_PATH)
-def test_keys_hosts_and_wrappings_are_taken_out_of_a_providers_words(
-    running: Installation, unbreakable: Gateway, key: str, way: Way
+@pytest.mark.parametrize("case", BY_PATH)
+def test_keys_hosts_and_wrappings_are_removed_from_messages(
+    running: Installation, unbreakable: Gateway, key: str, case: SurfaceCase
 ) -> None:
-    text = ask(unbreakable, key, way, "[[fault:400 says=secrets]]").text
+    text = ask(unbreakable, key, case, "[[fault:400 says=secrets]]").text
     assert "value not supported" in text
     for secret in ("sk-", "demo-provider", "10.1.2.3", "litellm", "LiteLLM", "OpenAIException", "BadRequestError"):
         assert secret not in text, secret
 
 
-@pytest.mark.parametrize("way", BY_PATH)
-def test_only_headers_on_the_lists_go_either_way(
-    running: Installation, unbreakable: Gateway, key: str, way: Way
+@pytest.mark.parametrize("case", BY_PATH)
+def test_only_listed_headers_pass_in_either_direction(
+    running: Installation, unbreakable: Gateway, key: str, case: SurfaceCase
 ) -> None:
     hostile = {
         "Connection": "keep-alive, X-Api-Key, X-Secret",
@@ -111,10 +115,10 @@ def test_only_headers_on_the_lists_go_either_way(
         "Accept-Encoding": "gzip, br",
     }
     for words in ("hello", "[[fault:400 says=context]]", "[[fault:503]]", "[[fault:gzip_bomb bytes=1000]]"):
-        for stream in (False, True) if way.streams else (False,):
+        for stream in (False, True) if case.streams else (False,):
             response = httpx.post(
-                unbreakable.url + way.path,
-                json=way.body(words, stream=stream),
+                unbreakable.url + case.path,
+                json=case.body(words, stream=stream),
                 headers={**hostile, "Authorization": f"Bearer {key}"},
                 timeout=30,
             )
@@ -131,7 +135,7 @@ def test_only_headers_on_the_lists_go_either_way(
 
 
 def test_secrets_and_prompts_are_in_no_log_no_key_and_no_metric(running: Installation, unbreakable: Gateway) -> None:
-    """Sound, refused, broken, cut and left calls with planted words; then everything written down is searched."""
+    """Calls of every outcome with planted words; then all logs, keys and metrics are searched."""
     marker = f"planted{random_id().hex}"
     issued = a_key()
     key = issued.plain
@@ -141,22 +145,26 @@ def test_secrets_and_prompts_are_in_no_log_no_key_and_no_metric(running: Install
     )  # fmt: skip
     with httpx.Client(base_url=unbreakable.url, timeout=30) as client:
         bearer = {"Authorization": f"Bearer {key}"}
-        for way in STREAMING:
+        for case in STREAMING:
             for text in texts:
                 for stream in (False, True):
-                    client.post(way.path, json=way.body(f"{marker} {text}", stream=stream), headers=bearer)
-            client.post(way.path, content=f'{{"model": "{marker}", "{marker}": '.encode(), headers=bearer)
-            client.post(way.path, json={**way.body(marker), "model": marker, "max_tokens": marker}, headers=bearer)
-            client.post(way.path, json=way.body(marker), headers={"Authorization": f"Bearer {key}x"})
-            client.post(f"{way.path}?api_key={key}", json=way.body(marker))
-            last = client.post(way.path, json=way.body(marker), headers=bearer)
+                    client.post(case.path, json=case.body(f"{marker} {text}", stream=stream), headers=bearer)
+            client.post(case.path, content=f'{{"model": "{marker}", "{marker}": '.encode(), headers=bearer)
+            client.post(case.path, json={**case.body(marker), "model": marker, "max_tokens": marker}, headers=bearer)
+            client.post(case.path, json=case.body(marker), headers={"Authorization": f"Bearer {key}x"})
+            client.post(f"{case.path}?api_key={key}", json=case.body(marker))
+            last = client.post(case.path, json=case.body(marker), headers=bearer)
     running.row_of(last)
     planted = [marker, key, key.split("_")[2], running.upstream.api_key, "sk-provider-0123456789"]
     written = [path for path in running.folder.rglob("*") if path.is_file()]
     assert unbreakable.log in written
     assert b"relay.broken" in unbreakable.log.read_bytes()
     for path in written:
-        found = [secret[:12] for secret in planted if secret.encode() in path.read_bytes()]
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            continue  # a journal segment, shipped meanwhile
+        found = [secret[:12] for secret in planted if secret.encode() in content]
         assert not found, f"{path}: {found}"
     for name in running.redis.scan_iter(match=f"{running.prefix}*", count=1_000):
         assert not [secret[:12] for secret in planted if secret.encode() in name], name

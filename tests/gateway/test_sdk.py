@@ -21,12 +21,11 @@ def client(running: Installation, key: str) -> Any:
     return openai.OpenAI(base_url=f"{running.url}/v1", api_key=key, max_retries=0)
 
 
-def test_answers_streams_and_raw_responses(running: Installation) -> None:
-    """Property 16: OpenAI API Compatibility."""
+def test_responses_streams_and_raw_responses(running: Installation) -> None:
     with client(running, a_key().plain) as sdk:
-        answer = sdk.chat.completions.create(model="cfx-code", messages=HELLO)
-        assert "demo upstream" in answer.choices[0].message.content
-        assert answer.usage.total_tokens > 0
+        response = sdk.chat.completions.create(model="cfx-code", messages=HELLO)
+        assert "demo upstream" in response.choices[0].message.content
+        assert response.usage.total_tokens > 0
         raw = sdk.chat.completions.with_raw_response.create(model="cfx-code", messages=HELLO)
         assert raw.headers["x-cfx-stage"] == "code"
         assert raw.parse().model == "deepseek-v3"
@@ -36,18 +35,19 @@ def test_answers_streams_and_raw_responses(running: Installation) -> None:
         )
         chunks = list(stream)
         text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
-        assert text == answer.choices[0].message.content
-        assert chunks[-1].usage.total_tokens == answer.usage.total_tokens
+        assert text == response.choices[0].message.content
+        assert chunks[-1].usage.total_tokens == response.usage.total_tokens
         assert "cfx-plan" in [model.id for model in sdk.models.list()]
 
 
-def test_tools_come_through(running: Installation) -> None:
-    """Property 16: OpenAI API Compatibility."""
+def test_tool_calls_pass(running: Installation) -> None:
     with client(running, a_key().plain) as sdk:
         messages = [{"role": "user", "content": "call the tool get_weather"}]
-        answer = sdk.chat.completions.create(model="cfx-code", messages=messages, tools=[TOOL], tool_choice="required")
-        assert answer.choices[0].finish_reason == "tool_calls"
-        assert answer.choices[0].message.tool_calls[0].function.name == "get_weather"
+        response = sdk.chat.completions.create(
+            model="cfx-code", messages=messages, tools=[TOOL], tool_choice="required"
+        )
+        assert response.choices[0].finish_reason == "tool_calls"
+        assert response.choices[0].message.tool_calls[0].function.name == "get_weather"
 
 
 @pytest.fixture
@@ -56,7 +56,6 @@ def key(running: Installation) -> str:
 
 
 async def test_the_async_client_too(running: Installation, key: str) -> None:
-    """Property 16: OpenAI API Compatibility."""
     made: Any = openai.AsyncOpenAI(base_url=f"{running.url}/v1", api_key=key, max_retries=0)
     async with made as sdk:
         stream = await sdk.chat.completions.create(model="cfx-review", messages=HELLO, stream=True)
@@ -74,7 +73,6 @@ async def test_the_async_client_too(running: Installation, key: str) -> None:
 def test_typed_errors(
     running: Installation, text: str, model: str, error: type[openai.APIStatusError], status: int, code: str
 ) -> None:
-    """Property 16: OpenAI API Compatibility."""
     with client(running, a_key().plain) as sdk, pytest.raises(error) as caught:
         sdk.chat.completions.create(model=model, messages=[{"role": "user", "content": text}])
     assert (caught.value.status_code, caught.value.code) == (status, code)
@@ -101,7 +99,6 @@ def test_a_broken_stream_raises(running: Installation) -> None:
 
 
 def test_responses_stream_and_raise_when_they_break_off(running: Installation) -> None:
-    """Property 16: OpenAI API Compatibility."""
     with client(running, a_key().plain) as sdk:
         with sdk.responses.stream(model="cfx-code", input="Hello") as stream:
             text = "".join(event.delta for event in stream if event.type == "response.output_text.delta")

@@ -31,7 +31,7 @@ def sdk(running: Installation, key: str) -> Iterator[Any]:
         yield sdk
 
 
-def test_answers_streams_and_raw_responses(sdk: Any) -> None:
+def test_responses_streams_and_raw_responses(sdk: Any) -> None:
     whole = sdk.messages.create(model="cfx-code", max_tokens=500, messages=HELLO, system="Be kind")
     assert "demo upstream" in whole.content[0].text
     raw = sdk.messages.with_raw_response.create(model="cfx-code", max_tokens=500, messages=HELLO)
@@ -44,7 +44,7 @@ def test_answers_streams_and_raw_responses(sdk: Any) -> None:
     assert final.usage.output_tokens == whole.usage.output_tokens
 
 
-def test_either_way_of_showing_the_key_works(running: Installation, key: str) -> None:
+def test_both_headers_authenticate(running: Installation, key: str) -> None:
     for made in (
         anthropic.Anthropic(base_url=running.url, max_retries=0, api_key=key),
         anthropic.Anthropic(base_url=running.url, max_retries=0, auth_token=key),
@@ -61,8 +61,8 @@ def test_tokens_are_counted(sdk: Any) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_the_tool_runner_goes_on_without_a_thread(running: Installation, sdk: Any, stream: bool) -> None:
-    """It asks for a conversation kept by the server; told that there is none, it sends the whole one each turn."""
+def test_the_tool_runner_continues_without_a_thread(running: Installation, sdk: Any, stream: bool) -> None:
+    """It requests a stored conversation; when refused, it sends the whole one each turn."""
 
     def add(a: int, b: int) -> str:
         return f"sum={a + b}"
@@ -79,7 +79,7 @@ def test_the_tool_runner_goes_on_without_a_thread(running: Installation, sdk: An
     assert [message["role"] for message in last["messages"]] == ["user", "assistant", "user"]
 
 
-def test_a_thread_asked_for_by_hand_is_refused(sdk: Any) -> None:
+def test_an_explicit_thread_is_refused(sdk: Any) -> None:
     with pytest.raises(anthropic.BadRequestError) as caught:
         sdk.beta.messages.create(
             model="cfx-code", max_tokens=9, messages=HELLO, extra_body={"thread": {"type": "create"}}

@@ -1,4 +1,4 @@
-"""Streams: untouched, complete only when durable, and honest when they are not complete."""
+"""Streams: unchanged, complete only when durable, ended by an error when incomplete."""
 
 import asyncio
 import json
@@ -11,7 +11,7 @@ from django.db import close_old_connections
 
 from keys.tests.factories import a_key
 from logs.models import RequestLog
-from tests.gateway.test_surfaces import STREAMING, WAYS, Way, error_of, last_event
+from tests.gateway.test_surfaces import STREAMING, SURFACE_CASES, SurfaceCase, error_of, last_event
 from tests.support.installation import Gateway, Installation
 from tests.support.mini_stack import memory_kb
 from tests.support.waiting import until
@@ -28,7 +28,6 @@ def events(text: str) -> list[str]:
 
 
 def test_the_caller_gets_the_upstreams_events_and_the_end(running: Installation, key: str) -> None:
-    """Property 10: SSE Streaming Format."""
     response = running.post(key, model="gpt-4o-mini", stream=True)
     assert response.headers["content-type"].startswith("text/event-stream")
     assert response.text.endswith("data: [DONE]\n\n")
@@ -40,7 +39,7 @@ def test_the_caller_gets_the_upstreams_events_and_the_end(running: Installation,
     assert not any(chunk.get("usage") for chunk in parsed)
 
 
-def test_usage_comes_to_those_who_ask_and_never_with_our_cost(running: Installation, key: str) -> None:
+def test_usage_is_sent_on_request_and_never_with_our_cost(running: Installation, key: str) -> None:
     response = running.post(key, model="gpt-4o-mini", stream=True, stream_options={"include_usage": True})
     usage = json.loads(events(response.text)[-2])["usage"]
     row = running.row_of(response)
@@ -50,26 +49,28 @@ def test_usage_comes_to_those_who_ask_and_never_with_our_cost(running: Installat
     assert (row.usage_rank, row.ttft_ms is not None, row.is_stream) == (40, True, True)
 
 
-def test_a_broken_stream_ends_in_an_error_event_and_is_charged_for_what_came(running: Installation, key: str) -> None:
+def test_a_broken_stream_ends_in_an_error_event_and_is_charged_for_its_output(running: Installation, key: str) -> None:
     response = running.say(key, "[[fault:cut after=5]]", model="gpt-4o-mini", stream=True)
     last = json.loads(events(response.text)[-1])
     assert last["error"]["code"] == "upstream_stream_broken"
     row = running.row_of(response)
     assert (row.status, row.error_code, row.is_estimated) == (502, "upstream_stream_broken", True)
-    assert row.completion_tokens == 4  # one of the five only says whose turn it is
+    assert row.completion_tokens == 4  # the first of the five has only the role
     assert row.cost_nanos > 0
 
 
 @pytest.mark.parametrize("fault", ["cut after=1", "error_event after=1"])
 def test_a_stream_that_breaks_before_the_first_word_is_free(running: Installation, key: str, fault: str) -> None:
-    """The first event only says whose turn it is."""
+    """The first event has only the role."""
     response = running.say(key, f"[[fault:{fault}]]", model="gpt-4o-mini", stream=True)
     assert json.loads(events(response.text)[-1])["error"]["code"] == "upstream_stream_broken"
     row = running.row_of(response)
     assert (row.status, row.prompt_tokens, row.cost_nanos) == (502, 0, 0)
 
 
-def test_who_leaves_pays_for_what_was_delivered_and_frees_the_upstream(running: Installation, key: str) -> None:
+def test_a_disconnect_is_charged_for_the_delivered_output_and_frees_the_upstream(
+    running: Installation, key: str
+) -> None:
     body = {"stream": True, "model": "gpt-4o-mini"}
     text = "[[fault:chunks n=500 gap_ms=20]]"
     content = {**body, "messages": [{"role": "user", "content": text}]}
@@ -80,7 +81,7 @@ def test_who_leaves_pays_for_what_was_delivered_and_frees_the_upstream(running: 
         read = [next(lines) for _ in range(8)]
     row = running.row(request_id)
     assert (row.status, row.is_disconnected, row.usage_rank) == (499, True, 20)
-    # The first event only says whose turn it is.
+    # The first event has only the role.
     assert len(read) - 1 <= row.completion_tokens < 500
     assert row.cost_nanos > 0
     (seen,) = running.upstream.ledger(call_id=f"{request_id}.1", wait=1)
@@ -88,7 +89,7 @@ def test_who_leaves_pays_for_what_was_delivered_and_frees_the_upstream(running: 
     assert running.open_leases(request_id) == []
 
 
-def test_who_leaves_before_the_first_byte_pays_nothing(running: Installation, key: str) -> None:
+def test_a_disconnect_before_the_first_byte_is_free(running: Installation, key: str) -> None:
     with pytest.raises(httpx.ReadTimeout):
         httpx.post(
             f"{running.url}/v1/chat/completions",
@@ -106,14 +107,14 @@ def test_who_leaves_before_the_first_byte_pays_nothing(running: Installation, ke
 
 
 ENDS = {"messages": b"message_stop", "responses": b"response.completed"}
-MIXED = [way for way in STREAMING if "?" not in way.path and way.path != "/chat/completions"]
+MIXED = [case for case in STREAMING if "?" not in case.path and case.path != "/chat/completions"]
 
 
 @dataclass
 class Streams:
-    """Streams of all surfaces, in turn, that are read together: their texts and request ids."""
+    """Read streams of all surfaces at the same time. Returns their texts and request ids."""
 
-    ways: list[Way]
+    ways: list[SurfaceCase]
     open: int = 0
     texts: list[bytes] = field(default_factory=list)
     ids: list[str] = field(default_factory=list)
@@ -124,18 +125,18 @@ class Streams:
         return cls([MIXED[n % len(MIXED)] for n in range(number)])
 
     async def read(self, url: str, key: str, words: str) -> None:
-        await asyncio.gather(*(self._one(url, key, way, words) for way in self.ways))
+        await asyncio.gather(*(self._one(url, key, case, words) for case in self.ways))
 
-    async def _one(self, url: str, key: str, way: Way, words: str) -> None:
+    async def _one(self, url: str, key: str, case: SurfaceCase, words: str) -> None:
         wire = await Wire.to(url)
-        await wire.send(request(way.path, key, json.dumps(way.body(words, stream=True)).encode()))
+        await wire.send(request(case.path, key, json.dumps(case.body(words, stream=True)).encode()))
         status, headers = await wire.head()
         assert status == 200
         self.open += 1
         text = await wire.body(headers)
         self.ids.append(dict(headers)["x-cfx-request-id"])
         self.texts.append(text)
-        end = ENDS.get(way.name, b"data: [DONE]")
+        end = ENDS.get(case.name, b"data: [DONE]")
         self.complete += end in text[-len(text) // 3 :]
         await wire.close()
 
@@ -145,7 +146,7 @@ async def all_open(streams: Streams) -> None:
         await asyncio.sleep(0.02)
 
 
-def test_sigterm_cuts_no_stream_within_the_grace(running: Installation, key: str) -> None:
+def test_sigterm_cuts_no_stream_within_the_grace_period(running: Installation, key: str) -> None:
     gateway = running.new_gateway(CFX_DRAIN_GRACE_S="15")
     streams = Streams.of(200)
 
@@ -154,16 +155,16 @@ def test_sigterm_cuts_no_stream_within_the_grace(running: Installation, key: str
         await all_open(streams)
         kept = await Wire.to(gateway.url)
         await kept.send(request("/v1/models", key, b"", method="GET"))
-        assert (await kept.answer()).status == 200
+        assert (await kept.response()).status == 200
         gateway.terminate()
         async with httpx.AsyncClient() as client:
             ready = await client.get(f"{gateway.url}/health/ready")
             assert ready.status_code == 503
-            for way in WAYS:
-                refused = await client.post(gateway.url + way.path, headers={"x-api-key": key}, json=way.body("x"))
-                assert (refused.status_code, error_of(way, refused.json())["code"]) == (503, "shutting_down")
-        await kept.send(request(WAYS[0].path, key, b"{}"))
-        assert (await kept.answer()).status == 503
+            for case in SURFACE_CASES:
+                refused = await client.post(gateway.url + case.path, headers={"x-api-key": key}, json=case.body("x"))
+                assert (refused.status_code, error_of(case, refused.json())["code"]) == (503, "shutting_down")
+        await kept.send(request(SURFACE_CASES[0].path, key, b"{}"))
+        assert (await kept.response()).status == 503
         await kept.close()
         assert streams.complete < len(streams.ways)
         await reading
@@ -175,7 +176,7 @@ def test_sigterm_cuts_no_stream_within_the_grace(running: Installation, key: str
     assert {(row.status, row.error_code, row.usage_rank) for row in rows} == {(200, "", 40)}
 
 
-def test_beyond_the_grace_streams_end_honestly_and_are_on_record(running: Installation, key: str) -> None:
+def test_after_the_grace_period_streams_end_with_an_error_and_are_recorded(running: Installation, key: str) -> None:
     gateway = running.new_gateway(CFX_DRAIN_GRACE_S="0.2")
     streams = Streams.of(40)
 
@@ -196,7 +197,7 @@ def test_beyond_the_grace_streams_end_honestly_and_are_on_record(running: Instal
 
 
 def rows_of(running: Installation, ids: list[str]) -> list[RequestLog]:
-    """The rows of all these requests, once the worker has written them."""
+    """Return the rows of these requests, once the worker has written them."""
 
     def found() -> list[RequestLog]:
         close_old_connections()
@@ -207,7 +208,9 @@ def rows_of(running: Installation, ids: list[str]) -> list[RequestLog]:
 
 
 @pytest.mark.parametrize("is_stream", [False, True])
-def test_beyond_the_grace_who_waits_for_a_first_byte_is_told(running: Installation, key: str, is_stream: bool) -> None:
+def test_after_the_grace_period_calls_without_a_first_byte_get_an_error(
+    running: Installation, key: str, is_stream: bool
+) -> None:
     gateway = running.new_gateway(CFX_DRAIN_GRACE_S="0.2")
     since = running.upstream.state()["last_seq"]
     with ThreadPoolExecutor(1) as callers:
@@ -228,22 +231,22 @@ LARGE = "[[fault:huge_line bytes=70000000]]"
 
 
 def test_slow_readers_of_all_surfaces_do_not_grow_memory(running: Installation, key: str) -> None:
-    """The upstream offers each of them 70 MB; who reads little of it makes the gateway hold little of it."""
+    """The upstream offers each of them 70 MB; a slow reader makes the gateway hold little of it."""
     gateway = running.new_gateway(CFX_UPSTREAM_TOTAL_S="60")
     # Of a response's events up to 8 MB are held, of its last one all: that must be seen whole.
-    asyncio.run(trickle(gateway, key, [way for way in MIXED if way.name != "responses"], most_grown_kb=8_000))
-    asyncio.run(trickle(gateway, key, [way for way in MIXED if way.name == "responses"], most_grown_kb=32_000))
+    asyncio.run(trickle(gateway, key, [case for case in MIXED if case.name != "responses"], most_grown_kb=8_000))
+    asyncio.run(trickle(gateway, key, [case for case in MIXED if case.name == "responses"], most_grown_kb=32_000))
     gateway.stop()
 
 
-def test_a_huge_last_event_is_held_and_let_go_again(running: Installation, key: str) -> None:
-    """The last event of a response repeats all of it, and is held until it is whole."""
+def test_memory_of_a_huge_last_event_is_released(running: Installation, key: str) -> None:
+    """The last event of a response repeats all of it, and is held until it is complete."""
     gateway = running.new_gateway(CFX_UPSTREAM_TOTAL_S="60")
-    way = next(way for way in MIXED if way.name == "responses")
-    body = way.body("[[fault:big_body bytes=7000000]]", stream=True)
+    case = next(case for case in MIXED if case.name == "responses")
+    body = case.body("[[fault:big_body bytes=7000000]]", stream=True)
     held = []
     for _ in range(10):
-        response = running.ask(key, way.path, url=gateway.url, **body)
+        response = running.ask(key, case.path, url=gateway.url, **body)
         assert last_event(response.text)["type"] == "response.completed"
         assert running.row_of(response).status == 200
         held.append(memory_kb(gateway.process.pid))
@@ -252,17 +255,17 @@ def test_a_huge_last_event_is_held_and_let_go_again(running: Installation, key: 
     gateway.stop()
 
 
-async def trickle(gateway: Gateway, key: str, ways: list[Way], *, most_grown_kb: int) -> None:
+async def trickle(gateway: Gateway, key: str, ways: list[SurfaceCase], *, most_grown_kb: int) -> None:
     """Read a little of each stream, in turn, for as long as it takes to see that memory stays."""
-    for way in MIXED:  # warm: every surface has run once
+    for case in MIXED:  # warm: every surface has run once
         wire = await Wire.to(gateway.url)
-        await wire.send(request(way.path, key, json.dumps(way.body("x", stream=True)).encode()))
-        assert (await wire.answer()).status == 200
+        await wire.send(request(case.path, key, json.dumps(case.body("x", stream=True)).encode()))
+        assert (await wire.response()).status == 200
         await wire.close()
     before = memory_kb(gateway.process.pid)
     wires = [await Wire.to(gateway.url) for _ in ways]
-    for wire, way in zip(wires, ways, strict=True):
-        await wire.send(request(way.path, key, json.dumps(way.body(LARGE, stream=True)).encode()))
+    for wire, case in zip(wires, ways, strict=True):
+        await wire.send(request(case.path, key, json.dumps(case.body(LARGE, stream=True)).encode()))
         assert (await wire.head())[0] == 200
     grown = []
     for _ in range(100):
@@ -275,8 +278,8 @@ async def trickle(gateway: Gateway, key: str, ways: list[Way], *, most_grown_kb:
         wire.abort()
 
 
-def test_what_a_caller_saw_complete_survives_the_gateways_death(running: Installation, key: str) -> None:
-    """Completed implies durable: Redis forgets the event, the gateway dies, and the row comes all the same."""
+def test_a_call_seen_complete_survives_the_gateways_death(running: Installation, key: str) -> None:
+    """Completed implies durable: Redis loses the event, the gateway dies, and the row is written nevertheless."""
     doomed = running.new_gateway(CFX_JOURNAL_DIR=str(running.folder / "doomed"))
     response = running.post(key, url=doomed.url, model="gpt-4o-mini", stream=True)
     doomed.kill()

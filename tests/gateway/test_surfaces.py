@@ -1,4 +1,4 @@
-"""Every metered surface: answered, streamed, counted, refused and broken in its own words."""
+"""Every metered surface: whole and streamed responses, usage, refusals and failures."""
 
 import json
 from dataclasses import dataclass
@@ -13,8 +13,8 @@ from tests.support.installation import Installation
 
 
 @dataclass(frozen=True)
-class Way:
-    """How a text is said on one surface."""
+class SurfaceCase:
+    """Request of one surface with a given text."""
 
     name: str
     path: str
@@ -33,18 +33,18 @@ class Way:
         return {"model": self.model, **by_surface[self.name], **more}
 
 
-WAYS = (
-    Way("chat", "/v1/chat/completions", "gpt-4o-mini"),
-    Way("chat", "/chat/completions", "gpt-4o-mini"),
-    Way("completions", "/v1/completions", "gpt-4o-mini"),
-    Way("responses", "/v1/responses", "gpt-4o-mini"),
-    Way("messages", "/v1/messages", "claude-haiku-3.5"),
-    Way("messages", "/v1/messages?beta=true", "claude-haiku-3.5"),
-    Way("embeddings", "/v1/embeddings", "text-embedding-3-small", streams=False),
+SURFACE_CASES = (
+    SurfaceCase("chat", "/v1/chat/completions", "gpt-4o-mini"),
+    SurfaceCase("chat", "/chat/completions", "gpt-4o-mini"),
+    SurfaceCase("completions", "/v1/completions", "gpt-4o-mini"),
+    SurfaceCase("responses", "/v1/responses", "gpt-4o-mini"),
+    SurfaceCase("messages", "/v1/messages", "claude-haiku-3.5"),
+    SurfaceCase("messages", "/v1/messages?beta=true", "claude-haiku-3.5"),
+    SurfaceCase("embeddings", "/v1/embeddings", "text-embedding-3-small", streams=False),
 )
-STREAMING = tuple(way for way in WAYS if way.streams)
-BY_PATH = [pytest.param(way, id=way.path) for way in WAYS]
-BY_STREAM = [pytest.param(way, id=way.path) for way in STREAMING]
+STREAMING = tuple(case for case in SURFACE_CASES if case.streams)
+BY_PATH = [pytest.param(case, id=case.path) for case in SURFACE_CASES]
+BY_STREAM = [pytest.param(case, id=case.path) for case in STREAMING]
 
 
 @pytest.fixture
@@ -52,19 +52,19 @@ def key(running: Installation) -> str:
     return a_key().plain
 
 
-def ask(running: Installation, key: str, way: Way, text: str, **more: Any) -> httpx.Response:
-    return running.ask(key, way.path, **way.body(text, **more))
+def ask(running: Installation, key: str, case: SurfaceCase, text: str, **more: Any) -> httpx.Response:
+    return running.ask(key, case.path, **case.body(text, **more))
 
 
-def error_of(way: Way, content: Any) -> dict[str, Any]:
-    if way.name == "messages":
+def error_of(case: SurfaceCase, content: Any) -> dict[str, Any]:
+    if case.name == "messages":
         assert content["type"] == "error"
     error: dict[str, Any] = content["error"]
     return error
 
 
 def last_event(text: str) -> Any:
-    """What a stream ended with. Responses tell of a failure twice; the event that all surfaces have counts."""
+    """Return the last event of a stream. Responses send a failure twice; the event common to all surfaces counts."""
     *before, last = text.rstrip("\n").split("\n\n")
     if before and '"response.failed"' in last:
         last = before[-1]
@@ -73,49 +73,50 @@ def last_event(text: str) -> Any:
 
 
 def test_every_surface_is_tried_here() -> None:
-    assert {way.name for way in WAYS} == {surface.name for surface in SURFACES}
+    assert {case.name for case in SURFACE_CASES} == {surface.name for surface in SURFACES}
 
 
-@pytest.mark.parametrize("way", BY_PATH)
-def test_an_answer_is_passed_on_and_counted_by_the_providers_usage(running: Installation, key: str, way: Way) -> None:
-    response = ask(running, key, way, "Hello there")
+@pytest.mark.parametrize("case", BY_PATH)
+def test_a_response_is_passed_on_and_counted_by_the_providers_usage(
+    running: Installation, key: str, case: SurfaceCase
+) -> None:
+    response = ask(running, key, case, "Hello there")
     assert response.status_code == 200, response.text
-    assert (response.headers["x-cfx-stage"], response.headers["x-cfx-model"]) == ("direct", way.model)
+    assert (response.headers["x-cfx-stage"], response.headers["x-cfx-model"]) == ("direct", case.model)
     assert response.headers["x-ratelimit-limit"]
     row = running.row_of(response)
-    assert (row.surface, row.endpoint, row.status) == (way.name, way.path.partition("?")[0], 200)
+    assert (row.surface, row.endpoint, row.status) == (case.name, case.path.partition("?")[0], 200)
     (seen,) = running.upstream.ledger(call_id=f"{row.request_id}.1")
-    assert seen["path"].partition("?")[0] == "/v1/" + way.path.partition("?")[0].removeprefix("/v1").lstrip("/")
+    assert seen["path"].partition("?")[0] == "/v1/" + case.path.partition("?")[0].removeprefix("/v1").lstrip("/")
     assert (row.prompt_tokens, row.completion_tokens) == (seen["prompt_tokens"], seen["completion_tokens"])
     assert row.prompt_tokens > 0
-    assert (row.completion_tokens > 0) == (way.name != "embeddings")
+    assert (row.completion_tokens > 0) == (case.name != "embeddings")
     assert row.cost_nanos > 0
     assert row.upstream_cost_nanos == pytest.approx(row.cost_nanos, abs=2)
     assert not row.is_estimated
     assert b'"cost"' not in response.content
 
 
-@pytest.mark.parametrize("way", BY_STREAM)
-def test_a_stream_is_passed_on_complete_and_counted(running: Installation, key: str, way: Way) -> None:
-    response = ask(running, key, way, "Hello there", stream=True)
+@pytest.mark.parametrize("case", BY_STREAM)
+def test_a_stream_is_passed_on_complete_and_counted(running: Installation, key: str, case: SurfaceCase) -> None:
+    response = ask(running, key, case, "Hello there", stream=True)
     assert response.headers["content-type"].startswith("text/event-stream")
     row = running.row_of(response)
     (seen,) = running.upstream.ledger(call_id=f"{row.request_id}.1", wait=1)
     assert (row.prompt_tokens, row.completion_tokens) == (seen["prompt_tokens"], seen["completion_tokens"])
-    assert (row.is_stream, row.is_estimated, row.status, row.surface) == (True, False, 200, way.name)
+    assert (row.is_stream, row.is_estimated, row.status, row.surface) == (True, False, 200, case.name)
     end = last_event(response.text)
-    expected = {"messages": "message_stop", "responses": "response.completed"}.get(way.name, "[DONE]")
+    expected = {"messages": "message_stop", "responses": "response.completed"}.get(case.name, "[DONE]")
     assert (end if end == "[DONE]" else end["type"]) == expected
     assert '"cost"' not in response.text
     assert running.open_leases(row.request_id) == []
 
 
-@pytest.mark.parametrize("way", BY_STREAM)
-def test_a_stream_that_breaks_never_looks_complete(running: Installation, key: str, way: Way) -> None:
-    """Property 11: Stream Error Handling, on every surface."""
-    response = ask(running, key, way, "[[fault:cut after=6]] and much more to say", stream=True)
+@pytest.mark.parametrize("case", BY_STREAM)
+def test_a_stream_that_breaks_never_looks_complete(running: Installation, key: str, case: SurfaceCase) -> None:
+    response = ask(running, key, case, "[[fault:cut after=6]] and much more to say", stream=True)
     end = last_event(response.text)
-    assert error_of(way, end)["code"] == "upstream_stream_broken"
+    assert error_of(case, end)["code"] == "upstream_stream_broken"
     for mark in ("[DONE]", '"message_stop"', '"response.completed"'):
         assert mark not in response.text
     row = running.row_of(response)
@@ -123,64 +124,64 @@ def test_a_stream_that_breaks_never_looks_complete(running: Installation, key: s
     assert running.open_leases(row.request_id) == []
 
 
-@pytest.mark.parametrize("way", BY_PATH)
-def test_a_refusal_is_written_as_the_surfaces_clients_expect(running: Installation, key: str, way: Way) -> None:
-    refused = running.ask(key, way.path, **{**way.body("x"), "model": "nobody-knows-this"})
+@pytest.mark.parametrize("case", BY_PATH)
+def test_a_refusal_has_the_format_of_the_surfaces_clients(running: Installation, key: str, case: SurfaceCase) -> None:
+    refused = running.ask(key, case.path, **{**case.body("x"), "model": "nobody-knows-this"})
     assert refused.status_code == 400
-    assert error_of(way, refused.json())["code"] == "model_not_allowed"
-    unknown = running.ask("cfx_nonsense", way.path, **way.body("x"))
+    assert error_of(case, refused.json())["code"] == "model_not_allowed"
+    unknown = running.ask("cfx_nonsense", case.path, **case.body("x"))
     assert (unknown.status_code, unknown.headers["www-authenticate"]) == (401, "Bearer")
-    assert error_of(way, unknown.json())["message"] == "Invalid API key"
-    if way.name == "messages":
+    assert error_of(case, unknown.json())["message"] == "Invalid API key"
+    if case.name == "messages":
         assert unknown.json()["error"]["type"] == "authentication_error"
         assert unknown.headers["request-id"] == unknown.headers["x-cfx-request-id"]
-    broken = httpx.post(running.url + way.path, content=b"{", headers={"x-api-key": key})
-    assert error_of(way, broken.json())["code"] == "invalid_json"
+    broken = httpx.post(running.url + case.path, content=b"{", headers={"x-api-key": key})
+    assert error_of(case, broken.json())["code"] == "invalid_json"
 
 
-@pytest.mark.parametrize("way", BY_PATH)
-def test_the_anthropic_header_opens_every_surface(running: Installation, key: str, way: Way) -> None:
-    answer = httpx.post(running.url + way.path, json=way.body("x"), headers={"x-api-key": key}, timeout=30)
-    assert answer.status_code == 200
+@pytest.mark.parametrize("case", BY_PATH)
+def test_x_api_key_authenticates_on_every_surface(running: Installation, key: str, case: SurfaceCase) -> None:
+    response = httpx.post(running.url + case.path, json=case.body("x"), headers={"x-api-key": key}, timeout=30)
+    assert response.status_code == 200
 
 
-@pytest.mark.parametrize("way", BY_PATH)
-def test_a_key_for_other_surfaces_is_refused(running: Installation, way: Way) -> None:
-    others = tuple(surface.name for surface in SURFACES if surface.name != way.name)
-    response = ask(running, a_key(allowed_surfaces=others).plain, way, "x")
+@pytest.mark.parametrize("case", BY_PATH)
+def test_a_key_for_other_surfaces_is_refused(running: Installation, case: SurfaceCase) -> None:
+    others = tuple(surface.name for surface in SURFACES if surface.name != case.name)
+    response = ask(running, a_key(allowed_surfaces=others).plain, case, "x")
     assert response.status_code == 403
-    assert error_of(way, response.json())["code"] == "surface_not_allowed"
-    assert ask(running, a_key(allowed_surfaces=(way.name,)).plain, way, "x").status_code == 200
+    assert error_of(case, response.json())["code"] == "surface_not_allowed"
+    assert ask(running, a_key(allowed_surfaces=(case.name,)).plain, case, "x").status_code == 200
 
 
-@pytest.mark.parametrize("way", BY_STREAM)
+@pytest.mark.parametrize("case", BY_STREAM)
 @pytest.mark.parametrize("stream", [False, True])
-def test_failover_works_on_every_surface(running: Installation, key: str, way: Way, *, stream: bool) -> None:
+def test_failover_works_on_every_surface(running: Installation, key: str, case: SurfaceCase, *, stream: bool) -> None:
     running.upstream.set_fault("500", model="deepseek-v3")
-    response = running.ask(key, way.path, **{**way.body("x", stream=stream), "model": "cfx-code"})
+    response = running.ask(key, case.path, **{**case.body("x", stream=stream), "model": "cfx-code"})
     assert (response.status_code, response.headers["x-cfx-model"]) == (200, "gemini-2.0-flash")
     assert running.row_of(response).stage == "code"
 
 
-@pytest.mark.parametrize("way", BY_STREAM)
-def test_the_day_counts_calls_of_all_surfaces(running: Installation, way: Way) -> None:
+@pytest.mark.parametrize("case", BY_STREAM)
+def test_the_daily_limit_counts_calls_of_all_surfaces(running: Installation, case: SurfaceCase) -> None:
     key = a_key(daily_requests=1).plain
     assert running.say(key, "x").status_code == 200
-    second = ask(running, key, way, "x")
+    second = ask(running, key, case, "x")
     assert second.status_code == 429
-    assert error_of(way, second.json())["code"] == "daily_quota_exceeded"
+    assert error_of(case, second.json())["code"] == "daily_quota_exceeded"
     assert int(second.headers["retry-after"]) > 0
 
 
 def test_stages_are_inferred_on_every_surface(running: Installation, key: str) -> None:
-    for way in STREAMING:
-        body = way.body("plan the architecture")
+    for case in STREAMING:
+        body = case.body("plan the architecture")
         del body["model"]
-        response = running.ask(key, way.path, **body)
+        response = running.ask(key, case.path, **body)
         assert (response.headers["x-cfx-stage"], response.json()["model"]) == ("plan", "claude-sonnet-4.5")
 
 
-def test_embeddings_take_their_own_models_and_no_stage(running: Installation, key: str) -> None:
+def test_embeddings_accept_their_own_models_and_no_stage(running: Installation, key: str) -> None:
     for body, headers, code in (
         ({"model": "gpt-4o"}, {}, "model_not_allowed"),
         ({}, {}, "model_not_allowed"),
@@ -191,40 +192,40 @@ def test_embeddings_take_their_own_models_and_no_stage(running: Installation, ke
     assert running.post(key, model="text-embedding-3-small").json()["error"]["code"] == "model_not_allowed"
 
 
-def test_what_clients_name_by_themselves_is_served(running: Installation, key: str) -> None:
-    """Claude Code and Codex work without a model being configured, and hear which one answered."""
-    for way, name, used in (
-        (WAYS[4], "claude-sonnet-4-5-20250929", "claude-sonnet-4.5"),
-        (WAYS[4], "claude-3-5-haiku-latest", "claude-haiku-3.5"),
-        (WAYS[3], "gpt-5.1-codex", "deepseek-v3"),
-        (WAYS[0], "gpt-4o-2024-08-06", "gpt-4o"),
+def test_default_models_of_clients_are_served(running: Installation, key: str) -> None:
+    """Claude Code and Codex work without a configured model, and learn which one served the call."""
+    for case, name, used in (
+        (SURFACE_CASES[4], "claude-sonnet-4-5-20250929", "claude-sonnet-4.5"),
+        (SURFACE_CASES[4], "claude-3-5-haiku-latest", "claude-haiku-3.5"),
+        (SURFACE_CASES[3], "gpt-5.1-codex", "deepseek-v3"),
+        (SURFACE_CASES[0], "gpt-4o-2024-08-06", "gpt-4o"),
     ):
-        response = running.ask(key, way.path, **{**way.body("hello"), "model": name})
+        response = running.ask(key, case.path, **{**case.body("hello"), "model": name})
         assert (response.headers["x-cfx-stage-reason"], response.json()["model"]) == ("alias", used)
 
 
-def test_anthropics_own_headers_go_on(running: Installation, key: str) -> None:
+def test_anthropics_headers_are_passed_upstream(running: Installation, key: str) -> None:
     headers = {"anthropic-version": "2023-06-01", "anthropic-beta": "a-1,b-2", "x-secret": "no"}
-    response = running.ask(key, "/v1/messages", headers=headers, **WAYS[4].body("x"))
+    response = running.ask(key, "/v1/messages", headers=headers, **SURFACE_CASES[4].body("x"))
     (seen,) = running.upstream.ledger(call_id=f"{response.headers['x-cfx-request-id']}.1")
     assert {"anthropic-version", "anthropic-beta"} <= set(seen["header_names"])
     assert not {"x-secret", "x-api-key", "cookie"} & set(seen["header_names"])
 
 
-@pytest.mark.parametrize("way", BY_STREAM)
-def test_an_empty_success_never_looks_like_an_answer(running: Installation, key: str, way: Way) -> None:
-    """LiteLLM makes a clean, empty stream of a provider's error page."""
-    response = ask(running, key, way, "[[fault:empty]]", stream=True)
+@pytest.mark.parametrize("case", BY_STREAM)
+def test_an_empty_success_never_looks_complete(running: Installation, key: str, case: SurfaceCase) -> None:
+    """LiteLLM turns a provider's error page into a clean, empty stream."""
+    response = ask(running, key, case, "[[fault:empty]]", stream=True)
     row = running.row_of(response)
-    if response.status_code == 200:  # what came before its end told nothing: the end does
-        assert error_of(way, last_event(response.text))["code"] == row.error_code == "upstream_stream_broken"
+    if response.status_code == 200:  # the end shows what the beginning did not
+        assert error_of(case, last_event(response.text))["code"] == row.error_code == "upstream_stream_broken"
     else:
-        assert (response.status_code, error_of(way, response.json())["code"]) == (503, "upstream_unavailable")
+        assert (response.status_code, error_of(case, response.json())["code"]) == (503, "upstream_unavailable")
     assert (row.completion_tokens, row.cost_nanos) == (0, 0)
     assert running.open_leases(row.request_id) == []
 
 
-def test_another_model_answers_where_the_first_says_nothing(running: Installation, key: str) -> None:
+def test_an_empty_response_fails_over_to_the_next_model(running: Installation, key: str) -> None:
     running.upstream.set_fault("empty", model="deepseek-v3")
     response = running.post(key, model="cfx-code", stream=True)
     assert (response.status_code, response.headers["x-cfx-model"]) == (200, "gemini-2.0-flash")
@@ -237,7 +238,7 @@ class TestCountTokens:
     def body(self, **more: Any) -> dict[str, Any]:
         return {"model": "claude-haiku-3.5", "messages": [{"role": "user", "content": "word " * 400}], **more}
 
-    def test_it_is_answered_though_the_upstream_does_not(self, running: Installation, key: str) -> None:
+    def test_the_count_is_estimated_when_the_upstream_has_none(self, running: Installation, key: str) -> None:
         response = running.ask(key, self.PATH, **self.body())
         assert response.status_code == 200
         assert 300 <= response.json()["input_tokens"] <= 800
@@ -246,7 +247,7 @@ class TestCountTokens:
         assert (row.surface, row.endpoint, row.cost_nanos, row.prompt_tokens) == ("messages", self.PATH, 0, 0)
         assert running.open_leases(row.request_id) == []
 
-    def test_it_is_free_counts_as_a_request_and_needs_a_key_for_messages(self, running: Installation) -> None:
+    def test_a_count_is_free_is_one_request_and_needs_the_scope_of_messages(self, running: Installation) -> None:
         issued = a_key(daily_requests=1, budget_month_nanos=0)
         assert running.ask(issued.plain, self.PATH, **self.body()).status_code == 200
         assert running.ask(issued.plain, self.PATH, **self.body()).status_code == 429
@@ -271,13 +272,13 @@ class TestModels:
 
     def test_a_key_sees_what_it_may_use(self, running: Installation) -> None:
         def names(**terms: Any) -> list[str]:
-            answer = self.get(running, a_key(**terms).plain).json()
-            return [model["id"] for model in answer["data"]]
+            response = self.get(running, a_key(**terms).plain).json()
+            return [model["id"] for model in response["data"]]
 
         assert names(allowed_stages=("review",)) == ["cfx-review", "cfx-auto"]
         assert names(allowed_models=("gpt-4o",)) == ["gpt-4o"]
 
-    def test_codex_finds_its_own_shape(self, running: Installation, key: str) -> None:
+    def test_codex_gets_its_own_format(self, running: Installation, key: str) -> None:
         models = self.get(running, key, "/v1/models?client_version=0.150.0").json()["models"]
         assert "cfx-code" in [model["slug"] for model in models]
         assert all(model["base_instructions"] and model["context_window"] for model in models)

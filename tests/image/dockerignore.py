@@ -1,7 +1,7 @@
 """Rules of a `.dockerignore`, as `docker build` applies them to its context.
 
 Each line is a pattern; the last that matches decides. `*` and `?` stay within one path component, `**` spans any number
-of them, `!` takes a path back in, `#` begins a comment. A pattern that matches a folder matches all below it.
+of them, `!` includes a path again, `#` begins a comment. A pattern that matches a folder matches all below it.
 Source: the reference of the Dockerfile, section ".dockerignore file".
 """
 
@@ -19,18 +19,18 @@ class Rule:
     is_exception: bool
 
     def matches(self, path: PurePosixPath) -> bool:
-        """Whether the pattern matches the path or a folder that it lies in."""
+        """True when the pattern matches the path or one of its parent folders."""
         return any(self.pattern.fullmatch(str(each)) for each in (path, *path.parents))
 
 
 def rules_of(text: str) -> list[Rule]:
-    """Parse the file. Blank lines and comments are no rules."""
+    """Parse the file, skipping blank lines and comments."""
     lines = [line.strip() for line in text.splitlines() if not line.startswith("#")]
     return [_rule(line) for line in lines if line]
 
 
 def is_ignored(path: PurePosixPath, rules: Sequence[Rule]) -> bool:
-    """Whether the last rule that matches leaves the path out."""
+    """True when the last matching rule excludes the path."""
     return next((not rule.is_exception for rule in reversed(rules) if rule.matches(path)), False)
 
 

@@ -1,4 +1,4 @@
-"""The rules by which the image's content is decided."""
+"""Rules of `.dockerignore`."""
 
 from pathlib import Path, PurePosixPath
 
@@ -26,13 +26,13 @@ from tests.image.dockerignore import context, is_ignored, rules_of
         ("# bench\n\n  bench  ", ["bench/a"], ["# bench"]),
     ],
 )
-def test_patterns_match_as_docker_matches_them(text: str, ignored: list[str], kept: list[str]) -> None:
+def test_patterns_match_as_in_docker(text: str, ignored: list[str], kept: list[str]) -> None:
     rules = rules_of(text)
     assert [path for path in ignored if not is_ignored(PurePosixPath(path), rules)] == []
     assert [path for path in kept if is_ignored(PurePosixPath(path), rules)] == []
 
 
-def test_the_context_is_every_file_that_no_rule_leaves_out(tmp_path: Path) -> None:
+def test_the_context_has_every_file_that_no_rule_excludes(tmp_path: Path) -> None:
     for name in ("a.py", "tests/b.py", "docs/c.md", "docs/d.md"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()

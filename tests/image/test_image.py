@@ -1,4 +1,4 @@
-"""The tree that the production image gets: it holds nothing of development, and it runs."""
+"""Files of the production image: they contain no development code, and they run."""
 
 import os
 import shutil
@@ -19,7 +19,7 @@ from codexflow.env import REPOSITORY
 from tests.image.dockerignore import context, rules_of
 from tests.support.waiting import until
 
-# Folders that only development has, and names that no path may have at any depth.
+# Folders that only development needs, and names that no path may contain at any depth.
 DEVELOPMENT = {"codexflow/dev", "templates/dev", "bench", "frontend", ".git", ".ci"}
 ANYWHERE = {"tests", "conftest.py", "__pycache__", "node_modules"}
 PROGRAM = [sys.executable, "-m", "codexflow.programs"]
@@ -50,7 +50,7 @@ def files() -> list[PurePosixPath]:
 
 @pytest.fixture(scope="module")
 def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of what `COPY . .` copies."""
+    """Copy the files that `COPY . .` copies."""
     folder = tmp_path_factory.mktemp("image") / "app"
     for path in files():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
@@ -60,12 +60,12 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def environ(tmp_path: Path) -> dict[str, str]:
-    """Production's variables, with the servers of this session."""
+    """Environment of production, with the servers of this session."""
     found = connection.settings_dict
     query = {"host": found["HOST"], "port": found["PORT"], "user": found["USER"], "password": found["PASSWORD"]}
     given = urlencode({name: value for name, value in query.items() if value})
     return {
-        "PATH": os.environ["PATH"],  # noqa: TID251 - the only variable of ours that the copy gets
+        "PATH": os.environ["PATH"],  # noqa: TID251 - the only inherited variable
         "PYTHONDONTWRITEBYTECODE": "1",
         "DJANGO_SETTINGS_MODULE": "codexflow.settings",
         "CFX_ENV": "production",
@@ -89,7 +89,7 @@ def run(image: Path, environ: dict[str, str], *words: str) -> str:
     return done.stdout + done.stderr
 
 
-def test_the_image_holds_neither_development_services_nor_tests_nor_tools() -> None:
+def test_the_image_contains_no_development_services_tests_or_tools() -> None:
     found = files()
     assert PurePosixPath("codexflow/asgi.py") in found
     assert PurePosixPath("docker/entrypoint.sh") in found
@@ -106,7 +106,7 @@ def test_nothing_secret_or_local_is_sent_to_the_build() -> None:
     assert not [name for name in names if name == ".env" or name.startswith((".venv", ".codexflow", ".git"))]
 
 
-def test_every_module_that_is_left_can_be_imported(image: Path, environ: dict[str, str], db: None) -> None:
+def test_every_remaining_module_can_be_imported(image: Path, environ: dict[str, str], db: None) -> None:
     run(image, environ, "-c", IMPORT_EVERYTHING)
 
 
@@ -120,7 +120,7 @@ def test_commands_run_in_the_image(image: Path, environ: dict[str, str], command
 
 
 @pytest.mark.django_db(transaction=True)
-def test_up_is_no_command_of_the_image(image: Path, environ: dict[str, str]) -> None:
+def test_the_image_has_no_up_command(image: Path, environ: dict[str, str]) -> None:
     done = subprocess.run(
         [sys.executable, "manage.py", "up"], cwd=image, env=environ, capture_output=True, text=True, check=False
     )
@@ -130,7 +130,7 @@ def test_up_is_no_command_of_the_image(image: Path, environ: dict[str, str]) -> 
 
 @pytest.fixture
 def web(image: Path, environ: dict[str, str], tmp_path: Path, transactional_db: None) -> Iterator[str]:
-    """The web process of the image, after the static files were gathered as its build does."""
+    """Start the image's web process, with static files collected as in its build."""
     run(image, environ, "manage.py", "collectstatic", "--noinput", "--verbosity", "0")
     log = tmp_path / "web.log"
     with log.open("w") as output:
@@ -144,7 +144,7 @@ def web(image: Path, environ: dict[str, str], tmp_path: Path, transactional_db: 
         process.wait(timeout=30)
 
 
-def test_the_web_process_serves_pages_and_none_of_developments(web: str) -> None:
+def test_the_web_process_serves_pages_but_no_development_pages(web: str) -> None:
     assert status(web, "/") == 200
     assert status(web, "/docs/") == 200
     assert status(web, "/dev/mail/") == 404
@@ -164,12 +164,12 @@ def test_the_worker_starts(image: Path, environ: dict[str, str], tmp_path: Path)
 
 
 def status(port: str, path: str) -> int:
-    """The status of an answer; 0 when there is none."""
-    asked = HTTPConnection(LOOPBACK, int(port), timeout=5)
+    """Request a path and return the status; 0 without a response."""
+    client = HTTPConnection(LOOPBACK, int(port), timeout=5)
     try:
-        asked.request("GET", path, headers={"Host": "localhost"})
-        return asked.getresponse().status
+        client.request("GET", path, headers={"Host": "localhost"})
+        return client.getresponse().status
     except (OSError, HTTPException):
         return 0
     finally:
-        asked.close()
+        client.close()

@@ -1,4 +1,4 @@
-"""The whole way with a real LiteLLM proxy in it: caller, gateway, LiteLLM, provider, and back to the books."""
+"""End to end with a real LiteLLM proxy: caller, gateway, LiteLLM, provider, and the request log."""
 
 import contextlib
 import json
@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.litellm, pytest.mark.xdist_group("litellm")]
 
 @contextmanager
 def gateway_over(running: Installation, proxy: LiteLLM, blocker: Any) -> Iterator[Gateway]:
-    """A gateway with patience: LiteLLM is slow to answer at first, most of all beside other tests."""
+    """A gateway with long timeouts: LiteLLM's first responses are slow, above all beside other tests."""
     with blocker.unblock(), running.configured(**PATIENT):
         made = running.new_gateway(LITELLM_URL=proxy.url, LITELLM_API_KEY=proxy.api_key)
         yield made
@@ -37,7 +37,7 @@ def gateway(installation: Installation, running_proxy: LiteLLM, django_db_blocke
 
 @pytest.fixture(scope="module")
 def as_shipped(installation: Installation, django_db_blocker: Any) -> Iterator[tuple[Gateway, LiteLLM]]:
-    """A gateway over LiteLLM with the shipped file just as it is: every model through its OpenRouter code."""
+    """A gateway over LiteLLM with the unchanged shipped file: every model through its OpenRouter code."""
     with (
         running_as_shipped(program.CONFIG) as proxy,
         gateway_over(installation, proxy, django_db_blocker) as made,
@@ -51,14 +51,14 @@ def shipped(as_shipped: tuple[Gateway, LiteLLM]) -> tuple[Gateway, LiteLLM]:
     return as_shipped
 
 
-def test_an_answer_comes_through_with_our_call_id_and_its_cost(
+def test_a_response_arrives_with_its_call_id_and_cost(
     running: Installation, litellm: LiteLLM, gateway: Gateway
 ) -> None:
     key = a_key().plain
     response: list[httpx.Response] = []
 
     def reported() -> list[dict[str, Any]]:
-        # LiteLLM forgets reports that arise while a batch is on its way, so one call may not be enough.
+        # LiteLLM loses reports that arise while a batch is being sent, so one call may not be enough.
         response[:] = [running.post(key, url=gateway.url, model="cfx-review")]
         assert response[0].status_code == 200, response[0].text
         with contextlib.suppress(TimeoutError):
@@ -70,13 +70,13 @@ def test_an_answer_comes_through_with_our_call_id_and_its_cost(
     assert report["litellm_call_id"] == f"{row.request_id}.1"
     assert (report["prompt_tokens"], report["completion_tokens"]) == (row.prompt_tokens, row.completion_tokens)
     assert row.upstream_cost_nanos == nanos_of(report["response_cost"])
-    # What the customer pays follows from our price, whatever LiteLLM thinks it costs.
+    # The charge follows from the catalogue's price, whatever cost LiteLLM reports.
     expected = row.prompt_tokens * row.rate_input_nanos + row.completion_tokens * row.rate_output_nanos
     assert abs(row.cost_nanos * 1_000_000 - expected) <= 500_000
     assert not any(name.startswith(("x-litellm", "llm_provider")) for name in response[0].headers)
 
 
-def test_a_stream_comes_through_complete_and_counted(running: Installation, litellm: LiteLLM, gateway: Gateway) -> None:
+def test_a_stream_arrives_complete_and_is_counted(running: Installation, litellm: LiteLLM, gateway: Gateway) -> None:
     response = running.post(a_key().plain, url=gateway.url, model="cfx-code", stream=True)
     assert response.text.endswith("data: [DONE]\n\n")
     chunks = [json.loads(block.removeprefix("data: ")) for block in response.text.split("\n\n")[:-2]]
@@ -88,7 +88,7 @@ def test_a_stream_comes_through_complete_and_counted(running: Installation, lite
     assert seen["outcome"] == "finished"
 
 
-def test_a_provider_that_breaks_off_never_looks_complete(
+def test_a_response_cut_by_the_provider_never_looks_complete(
     running: Installation, litellm: LiteLLM, gateway: Gateway
 ) -> None:
     text = "[[fault:cut after=3]] go on"
@@ -100,7 +100,7 @@ def test_a_provider_that_breaks_off_never_looks_complete(
     assert row.status in (502, 503)
 
 
-def test_a_providers_refusal_keeps_its_meaning_and_loses_its_wrapping(
+def test_a_providers_refusal_is_unwrapped_and_keeps_its_meaning(
     running: Installation, litellm: LiteLLM, gateway: Gateway
 ) -> None:
     response = running.say(a_key().plain, "[[fault:400]]", url=gateway.url, model="gpt-4o-mini")
@@ -123,7 +123,7 @@ def test_health_compares_models_with_litellms(running: Installation, gateway: Ga
 
 
 TOOL = {"name": "get_weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}}
-# path -> (what says "hello", the type of the last event)
+# path -> (a body that says "hello", the type of the last event)
 SURFACES: dict[str, tuple[dict[str, Any], str]] = {
     "/v1/chat/completions": ({"messages": [{"role": "user", "content": "hello"}]}, "[DONE]"),
     "/v1/completions": ({"prompt": "hello"}, "[DONE]"),
@@ -134,7 +134,7 @@ SURFACES: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize("path", SURFACES)
 @pytest.mark.parametrize("stream", [False, True])
-def test_every_surface_is_answered_and_counted_as_the_provider_counts(
+def test_every_surface_responds_and_counts_tokens_as_the_provider_does(
     running: Installation, shipped: tuple[Gateway, LiteLLM], path: str, *, stream: bool
 ) -> None:
     body, end = SURFACES[path]
@@ -151,7 +151,7 @@ def test_every_surface_is_answered_and_counted_as_the_provider_counts(
 
 
 @pytest.mark.parametrize("path", SURFACES)
-# Not "malformed": LiteLLM's OpenRouter code leaves out an event that is no JSON, and nobody can tell.
+# Not "malformed": LiteLLM's OpenRouter code silently drops an event that is not JSON.
 @pytest.mark.parametrize("fault", ["cut after=3", "eof after=3", "error_event after=3", "html"])
 def test_no_surface_makes_a_broken_stream_look_complete(
     running: Installation, shipped: tuple[Gateway, LiteLLM], path: str, fault: str
@@ -167,7 +167,7 @@ def test_no_surface_makes_a_broken_stream_look_complete(
     assert running.open_leases(row.request_id) == []
 
 
-def test_embeddings_are_answered_and_counted(running: Installation, shipped: tuple[Gateway, LiteLLM]) -> None:
+def test_embeddings_are_returned_and_counted(running: Installation, shipped: tuple[Gateway, LiteLLM]) -> None:
     response = running.ask(
         a_key().plain, "/v1/embeddings", url=shipped[0].url, model="text-embedding-3-small", input=["a", "b"]
     )
@@ -177,7 +177,7 @@ def test_embeddings_are_answered_and_counted(running: Installation, shipped: tup
     assert row.prompt_tokens > 0
 
 
-def test_thinking_and_tools_as_claude_code_sends_them(running: Installation, shipped: tuple[Gateway, LiteLLM]) -> None:
+def test_thinking_and_tools_of_claude_code_work(running: Installation, shipped: tuple[Gateway, LiteLLM]) -> None:
     body: dict[str, Any] = {
         "model": "claude-sonnet-4-5-20250929",
         "max_tokens": 32_000,
@@ -193,7 +193,7 @@ def test_thinking_and_tools_as_claude_code_sends_them(running: Installation, shi
     assert response.headers["x-cfx-model"] == "claude-sonnet-4.5"
 
 
-def test_tokens_are_counted_by_litellm_where_it_can(running: Installation, shipped: tuple[Gateway, LiteLLM]) -> None:
+def test_litellm_counts_tokens_where_it_can(running: Installation, shipped: tuple[Gateway, LiteLLM]) -> None:
     body: dict[str, Any] = {"model": "claude-haiku-3.5", "messages": [{"role": "user", "content": "word " * 100}]}
     response = running.ask(a_key().plain, "/v1/messages/count_tokens", url=shipped[0].url, **body)
     assert response.status_code == 200

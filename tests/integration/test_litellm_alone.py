@@ -1,4 +1,4 @@
-"""What the real LiteLLM does, without us in front: the facts that gateway, webhook and sync rely on.
+"""Behaviour of the real LiteLLM on its own: the facts that gateway, webhook and sync rely on.
 
 A new LiteLLM release that changes one of them fails here first, by name.
 """
@@ -46,15 +46,15 @@ def text_of(found: list[Any]) -> str:
     return "".join(part or "" for part in parts)
 
 
-def error_of(answer: httpx.Response) -> dict[str, Any]:
-    error: dict[str, Any] = answer.json()["error"]
+def error_of(response: httpx.Response) -> dict[str, Any]:
+    error: dict[str, Any] = response.json()["error"]
     return error
 
 
-# The two files.
+# Configuration files
 
 
-def test_the_shipped_and_the_mock_file_name_the_same_models_at_the_same_prices() -> None:
+def test_the_shipped_and_the_mock_file_have_the_same_models_and_prices() -> None:
     def priced(config: dict[str, Any]) -> dict[str, tuple[Any, ...]]:
         wanted = ("mode", "input_cost_per_token", "output_cost_per_token")
         return {m["model_name"]: tuple(m["model_info"][key] for key in wanted) for m in config["model_list"]}
@@ -65,7 +65,7 @@ def test_the_shipped_and_the_mock_file_name_the_same_models_at_the_same_prices()
         assert mock[section] == shipped_config()[section]
 
 
-def test_the_demo_upstream_has_the_shipped_models_at_the_shipped_prices() -> None:
+def test_the_demo_upstream_has_the_shipped_models_and_prices() -> None:
     info = {m["model_name"]: m["model_info"] for m in shipped_config()["model_list"]}
     assert {name: (m.mode, m.input_cost_per_token, m.output_cost_per_token) for name, m in MODELS.items()} == {
         name: (i["mode"], i["input_cost_per_token"], i["output_cost_per_token"]) for name, i in info.items()
@@ -73,21 +73,21 @@ def test_the_demo_upstream_has_the_shipped_models_at_the_shipped_prices() -> Non
 
 
 @on_litellm
-def test_the_shipped_file_works_as_it_is_and_without_a_webhook() -> None:
-    """Missing variables cost an error line a call, no more. (An empty CODEXFLOW_WEBHOOK_URL stops it.)"""
+def test_the_shipped_file_works_unchanged_and_without_a_webhook() -> None:
+    """Missing variables only log an error per call. (An empty CODEXFLOW_WEBHOOK_URL prevents the start.)"""
     with running_as_shipped(program.CONFIG) as litellm:
         thinking = {"thinking": {"type": "enabled", "budget_tokens": 1024}, "max_tokens": 2000}
         for entry in shipped_config()["model_list"]:
             name = entry["model_name"]
             if entry["model_info"]["mode"] == "embedding":
-                answer = litellm.client.post("/v1/embeddings", json={"model": name, "input": "hi"})
+                response = litellm.client.post("/v1/embeddings", json={"model": name, "input": "hi"})
             else:
                 request = {**ask("hi"), "model": name}
-                answer = litellm.client.post("/v1/chat/completions", json=request)
-                # Claude Code always asks for thinking.
+                response = litellm.client.post("/v1/chat/completions", json=request)
+                # Claude Code always requests thinking.
                 claude = litellm.client.post("/v1/messages", json={**request, **thinking})
                 assert claude.status_code == 200, (name, claude.text)
-            assert answer.status_code == 200, (name, answer.text)
+            assert response.status_code == 200, (name, response.text)
         asked = {entry["model"] for entry in litellm.provider.ledger()}
         assert {f"openrouter/{model}" for model in asked} == {
             entry["litellm_params"]["model"] for entry in shipped_config()["model_list"]
@@ -96,53 +96,53 @@ def test_the_shipped_file_works_as_it_is_and_without_a_webhook() -> None:
 
 
 @on_litellm
-def test_the_mock_file_answers_without_a_provider() -> None:
+def test_the_mock_file_responds_without_a_provider() -> None:
     with running_as_shipped(program.MOCK_CONFIG) as litellm:
         for stream in (False, True):
-            answer = post(litellm, "hi", stream=stream, stream_options={"include_usage": True} if stream else None)
-            assert answer.status_code == 200
-            assert "[mock]" in (text_of(events(answer.text)) if stream else answer.text)
+            response = post(litellm, "hi", stream=stream, stream_options={"include_usage": True} if stream else None)
+            assert response.status_code == 200
+            assert "[mock]" in (text_of(events(response.text)) if stream else response.text)
         request = {"model": "text-embedding-3-small", "input": "hi"}
         vector = litellm.client.post("/v1/embeddings", json=request).json()["data"][0]["embedding"]
         assert vector == [0.6, 0.0, -0.8]
         assert litellm.provider.ledger() == []
 
 
-# Answers.
+# Responses
 
 
 @on_litellm
-def test_a_chat_answer_carries_our_call_id_and_its_cost(litellm: LiteLLM) -> None:
+def test_a_chat_response_has_the_given_call_id_and_a_cost(litellm: LiteLLM) -> None:
     call_id = str(new_id())
-    answer = post(litellm, "hello", call_id=call_id)
-    assert answer.status_code == 200
-    assert answer.headers["x-litellm-call-id"] == call_id
-    body = answer.json()
+    response = post(litellm, "hello", call_id=call_id)
+    assert response.status_code == 200
+    assert response.headers["x-litellm-call-id"] == call_id
+    body = response.json()
     assert body["model"] == MODEL
     assert body["choices"][0]["message"]["content"].endswith("hello")
     usage = body["usage"]
     cost = usage["prompt_tokens"] * INPUT + usage["completion_tokens"] * OUTPUT
-    assert float(answer.headers["x-litellm-response-cost"]) == pytest.approx(cost)
-    assert answer.headers["x-litellm-model-id"] in litellm.client.get("/model/info").text
+    assert float(response.headers["x-litellm-response-cost"]) == pytest.approx(cost)
+    assert response.headers["x-litellm-model-id"] in litellm.client.get("/model/info").text
 
 
 @on_litellm
-def test_a_stream_ends_with_usage_and_its_cost_when_asked(litellm: LiteLLM) -> None:
-    """The usage event has an empty choice where OpenAI (and LiteLLM 1.109) has none: look for `usage`."""
-    answer = post(litellm, "hello", stream=True, stream_options={"include_usage": True})
-    found = events(answer.text)
+def test_a_stream_ends_with_usage_and_cost_when_requested(litellm: LiteLLM) -> None:
+    """The usage event has an empty choice where OpenAI (and LiteLLM 1.109) has none: detect it by `usage`."""
+    response = post(litellm, "hello", stream=True, stream_options={"include_usage": True})
+    found = events(response.text)
     assert found[-1] == "[DONE]"
     assert found[-2]["choices"] == [{"index": 0, "delta": {}}]
     usage = found[-2]["usage"]
     cost = usage["prompt_tokens"] * INPUT + usage["completion_tokens"] * OUTPUT
     assert usage["cost"] == pytest.approx(cost)
-    assert "x-litellm-response-cost" not in answer.headers
+    assert "x-litellm-response-cost" not in response.headers
     assert usage["completion_tokens"] == litellm.provider.ledger(wait=1)[-1]["completion_tokens"]
 
 
 @on_litellm
-def test_the_shipped_route_over_openrouter_has_usage_and_cost_too(litellm: LiteLLM) -> None:
-    """LiteLLM adds `usage: {include: true}` there and would take OpenRouter's own cost over our price."""
+def test_the_shipped_openrouter_route_has_usage_and_cost_too(litellm: LiteLLM) -> None:
+    """LiteLLM adds `usage: {include: true}` there and would prefer OpenRouter's cost to the configured price."""
     request = {**ask("hi", stream=True, stream_options={"include_usage": True}), "model": SHIPPED_MODEL}
     found = events(litellm.client.post("/v1/chat/completions", json=request).text)
     assert found[-2]["choices"] == [{"index": 0, "delta": {}}]
@@ -154,8 +154,8 @@ def test_the_shipped_route_over_openrouter_has_usage_and_cost_too(litellm: LiteL
 
 
 @on_litellm
-def test_without_being_asked_a_stream_has_no_usage(litellm: LiteLLM) -> None:
-    """LiteLLM asks the provider all the same, so that its own report is exact."""
+def test_a_stream_has_no_usage_unless_requested(litellm: LiteLLM) -> None:
+    """LiteLLM still requests it from the provider, so its own report is exact."""
 
     def call(call_id: str) -> None:
         found = events(post(litellm, "hi", stream=True, call_id=call_id).text)
@@ -183,19 +183,19 @@ def test_tools_and_embeddings_pass_through_the_sdk(litellm: LiteLLM) -> None:
 @on_litellm
 @pytest.mark.parametrize("model", [MODEL, SHIPPED_MODEL])
 @pytest.mark.parametrize("stream", [False, True])
-def test_messages_and_responses_are_answered_over_chat_completions(litellm: LiteLLM, model: str, stream: bool) -> None:
+def test_messages_and_responses_are_served_over_chat_completions(litellm: LiteLLM, model: str, stream: bool) -> None:
     """Claude Code and Codex CLI work with providers that know chat completions only."""
     message = {"max_tokens": 50, "messages": [{"role": "user", "content": "marmalade"}]}
     for path, body in (("/v1/messages", message), ("/v1/responses", {"input": "marmalade"})):
-        answer = litellm.client.post(path, json={"model": model, "stream": stream, **body})
-        assert answer.status_code == 200, answer.text
-        assert "marmal" in answer.text
+        response = litellm.client.post(path, json={"model": model, "stream": stream, **body})
+        assert response.status_code == 200, response.text
+        assert "marmal" in response.text
     paths = {entry["path"] for entry in litellm.provider.ledger(wait=2)}
     assert paths == {"/v1/chat/completions"}
 
 
 @on_litellm
-def test_every_model_of_the_file_is_listed_with_its_price(litellm: LiteLLM) -> None:
+def test_every_configured_model_is_listed_with_its_price(litellm: LiteLLM) -> None:
     shipped = {m["model_name"]: m["model_info"] for m in shipped_config()["model_list"]}
     info = {m["model_name"]: m["model_info"] for m in litellm.client.get("/model/info").json()["data"]}
     assert set(info) == {*shipped, SHIPPED_MODEL}
@@ -206,9 +206,9 @@ def test_every_model_of_the_file_is_listed_with_its_price(litellm: LiteLLM) -> N
 
 
 @on_litellm
-def test_keys_and_unknown_models_without_a_database(litellm: LiteLLM) -> None:
-    """A wrong key is a 400. No key is a bare 500: LiteLLM trips over the database client it was not given."""
-    wrong = httpx.get(f"{litellm.url}/v1/models", headers={"Authorization": "Bearer cfx_nobody"})
+def test_refusals_of_keys_and_models_without_a_database(litellm: LiteLLM) -> None:
+    """A wrong key is a 400. A missing key is a bare 500: LiteLLM fails on its missing database client."""
+    wrong = httpx.get(f"{litellm.url}/v1/models", headers={"Authorization": "Bearer cfx_unknown"})
     assert (wrong.status_code, error_of(wrong)["type"]) == (400, "no_db_connection")
     missing = httpx.get(f"{litellm.url}/v1/models")
     assert (missing.status_code, missing.text) == (500, "Internal Server Error")
@@ -218,15 +218,15 @@ def test_keys_and_unknown_models_without_a_database(litellm: LiteLLM) -> None:
     assert httpx.get(f"{litellm.url}/health/liveliness").text == '"I\'m alive!"'
 
 
-# Reports.
+# Reports
 
 
 @on_litellm
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_call_is_reported_once_with_our_call_id_and_no_text(litellm: LiteLLM, stream: bool) -> None:
+def test_a_call_is_reported_once_with_its_call_id_and_without_text(litellm: LiteLLM, stream: bool) -> None:
     options = {"stream": True, "stream_options": {"include_usage": True}} if stream else {}
     call_id, payload = litellm.reported(lambda call_id: post(litellm, "a secret of mine", call_id=call_id, **options))
-    # Batches come in order: a second report would have come before this one.
+    # Batches arrive in order: a second report would have arrived before this one.
     litellm.reported(lambda later: post(litellm, "a later one", call_id=later))
     assert litellm.callback_payloads(call_id) == [payload]
     seen = litellm.provider.ledger(wait=2)[0]
@@ -253,8 +253,8 @@ def test_a_refused_report_is_sent_again(litellm: LiteLLM) -> None:
 
 
 @on_litellm
-def test_reports_that_arise_while_a_batch_is_on_its_way_are_lost(litellm: LiteLLM) -> None:
-    """LiteLLM empties its queue after the answer, not before: nobody may bill by reports alone."""
+def test_reports_that_arise_while_a_batch_is_sent_are_lost(litellm: LiteLLM) -> None:
+    """LiteLLM empties its queue after the response, not before: billing must not depend on reports alone."""
     seen = litellm.sink.begun
     with litellm.sink.held():
         post(litellm, "one that is reported")
@@ -275,13 +275,13 @@ def test_a_failed_call_is_reported_without_tokens(litellm: LiteLLM) -> None:
 
 @on_litellm
 def test_an_aborted_stream_is_cancelled_upstream_and_reported_as_a_success(litellm: LiteLLM) -> None:
-    """With the tokens LiteLLM counted for what it had sent: a disconnect is not a failure in its eyes."""
+    """It reports the tokens that it counted for the output sent so far: a disconnect is not a failure."""
 
     def leave_early(call_id: str) -> None:
         request = ask("[[fault:chunks n=2000 gap_ms=10]]", stream=True)
         headers = {"x-litellm-call-id": call_id}
-        with litellm.client.stream("POST", "/v1/chat/completions", json=request, headers=headers) as answer:
-            next(line for line in answer.iter_lines() if "many" in line)
+        with litellm.client.stream("POST", "/v1/chat/completions", json=request, headers=headers) as response:
+            next(line for line in response.iter_lines() if "many" in line)
 
     _, payload = litellm.reported(leave_early)
     seen = litellm.provider.ledger(wait=1)[-1]
@@ -291,49 +291,49 @@ def test_an_aborted_stream_is_cancelled_upstream_and_reported_as_a_success(litel
     assert 0 < payload["completion_tokens"] < 2000
 
 
-# Faults of the provider.
+# Provider faults
 
 
 @on_litellm
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 429, 500, 502, 503, 504, 529])
-def test_a_providers_status_is_kept_and_nothing_is_retried(litellm: LiteLLM, status: int, stream: bool) -> None:
-    """Retry-After comes back only as llm_provider-retry-after; `code` is the status as text."""
-    answer = post(litellm, f"[[fault:{status} retry_after=7]]", stream=stream)
-    error = error_of(answer)
-    assert (answer.status_code, error["code"]) == (status, str(status))
+def test_a_providers_status_is_preserved_and_nothing_is_retried(litellm: LiteLLM, status: int, stream: bool) -> None:
+    """Retry-After is passed on only as llm_provider-retry-after; `code` is the status as text."""
+    response = post(litellm, f"[[fault:{status} retry_after=7]]", stream=stream)
+    error = error_of(response)
+    assert (response.status_code, error["code"]) == (status, str(status))
     assert error["message"].startswith("litellm.")
-    assert answer.headers.get("llm_provider-retry-after") == "7"
-    assert "retry-after" not in answer.headers
+    assert response.headers.get("llm_provider-retry-after") == "7"
+    assert "retry-after" not in response.headers
     assert len(litellm.provider.ledger(wait=1)) == 1
 
 
 @on_litellm
 @pytest.mark.parametrize("words", ["cut after=3", "eof after=3", "error_event after=3", "malformed after=3"])
-def test_a_stream_that_breaks_ends_with_an_error_event_and_no_done(litellm: LiteLLM, words: str) -> None:
+def test_a_broken_stream_ends_with_an_error_event_and_no_done(litellm: LiteLLM, words: str) -> None:
     """Its `type` is null. LiteLLM 1.109 says internal_server_error and adds [DONE] even then.
 
     The pause matters: a reset right behind the data makes LiteLLM's HTTP client lose both, and the caller
     gets a plain 500.
     """
-    answers = []
+    responses = []
 
     def call(call_id: str) -> None:
         broken = f"[[fault:{words}]] [[fault:slow gap_ms=50]]"
-        answers.append(post(litellm, broken, stream=True, call_id=call_id))
+        responses.append(post(litellm, broken, stream=True, call_id=call_id))
 
     _, payload = litellm.reported(call)
     assert payload["status"] == "failure"
-    *before, error = events(answers[-1].text)
-    assert answers[-1].status_code == 200
+    *before, error = events(responses[-1].text)
+    assert responses[-1].status_code == 200
     assert text_of(before) == "[demo"
     assert error["error"]["message"].startswith("litellm.APIConnectionError")
     assert (error["error"]["type"], error["error"]["code"]) == (None, "500")
 
 
 @on_litellm
-def test_a_stream_that_merely_stops_is_completed_by_litellm(litellm: LiteLLM) -> None:
-    """A provider that ends early but politely, even inside an event, looks like a whole answer."""
+def test_a_stream_that_just_ends_is_completed_by_litellm(litellm: LiteLLM) -> None:
+    """A provider that ends early without an error, even inside an event, looks like a complete response."""
     for words in ("truncated after=3", "no_done"):
         found = events(post(litellm, f"[[fault:{words}]]", stream=True).text)
         assert found[-1] == "[DONE]"
@@ -343,21 +343,21 @@ def test_a_stream_that_merely_stops_is_completed_by_litellm(litellm: LiteLLM) ->
 @on_litellm
 def test_the_sdk_raises_on_a_broken_stream(litellm: LiteLLM) -> None:
     with OpenAI(base_url=f"{litellm.url}/v1", api_key=litellm.api_key, max_retries=0) as client:
-        broken = ask("[[fault:cut after=3]] [[fault:slow gap_ms=400]]")  # LiteLLM must have begun to answer
+        broken = ask("[[fault:cut after=3]] [[fault:slow gap_ms=400]]")  # LiteLLM must have begun its response
         stream: Any = client.chat.completions.create(**broken, stream=True)
         with pytest.raises(APIError):
             list(stream)
 
 
 @on_litellm
-def test_a_reset_before_the_answer_is_a_500(litellm: LiteLLM) -> None:
+def test_a_reset_before_the_response_is_a_500(litellm: LiteLLM) -> None:
     assert post(litellm, "[[fault:cut]]").status_code == 500
     assert post(litellm, "[[fault:cut]]", stream=True).status_code == 500
 
 
 @on_litellm
 def test_html_instead_of_a_stream_looks_like_an_empty_success(litellm: LiteLLM) -> None:
-    """200, no text, finish_reason stop, [DONE]: only the missing text tells. Without a stream it is a 500."""
+    """200, no text, finish_reason stop, [DONE]: only the missing text reveals it. Without a stream it is a 500."""
     found = events(post(litellm, "[[fault:html]]", stream=True).text)
     assert text_of(found) == ""
     assert found[-2]["choices"][0]["finish_reason"] == "stop"
@@ -366,10 +366,10 @@ def test_html_instead_of_a_stream_looks_like_an_empty_success(litellm: LiteLLM) 
 
 
 @on_litellm
-def test_without_usage_a_stream_is_counted_and_an_answer_is_free(litellm: LiteLLM) -> None:
+def test_without_usage_a_stream_is_counted_and_a_response_is_free(litellm: LiteLLM) -> None:
     streamed = events(post(litellm, "[[fault:no_usage]]", stream=True, stream_options={"include_usage": True}).text)
     assert streamed[-2]["usage"]["completion_tokens"] > 0
-    answer = post(litellm, "[[fault:no_usage]]")
-    assert answer.json()["usage"]["total_tokens"] == 0
-    assert "x-litellm-response-cost" not in answer.headers
-    assert float(answer.headers["x-litellm-response-cost-original"]) == 0
+    response = post(litellm, "[[fault:no_usage]]")
+    assert response.json()["usage"]["total_tokens"] == 0
+    assert "x-litellm-response-cost" not in response.headers
+    assert float(response.headers["x-litellm-response-cost-original"]) == 0

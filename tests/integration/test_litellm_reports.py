@@ -1,4 +1,4 @@
-"""A real LiteLLM reports to our real webhook, and the worker takes it in: calls of the gateway, and calls past it."""
+"""A real LiteLLM reports to the webhook and the worker ingests: calls through the gateway, and calls past it."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -23,7 +23,7 @@ TRIES = 6
 
 @pytest.fixture(scope="module")
 def reporting(installation: Installation, django_db_blocker: Any) -> Iterator[tuple[Gateway, LiteLLM]]:
-    """A gateway over a LiteLLM that reports to the webhook of another process of the same house."""
+    """A gateway over a LiteLLM that reports to the webhook of another process of the installation."""
     settings: dict[str, Any] = {"LITELLM_WEBHOOK_KEY": f"old-key,{WEBHOOK_KEY}"}
     listener = installation.new_gateway(**settings)
     with (
@@ -37,28 +37,28 @@ def reporting(installation: Installation, django_db_blocker: Any) -> Iterator[tu
     listener.stop()
 
 
-def told(request_id: str) -> UpstreamAttempt | None:
+def reported_attempt(request_id: str) -> UpstreamAttempt | None:
     close_old_connections()
     return UpstreamAttempt.objects.filter(request_id=request_id, reported_ended_ms__isnull=False).first()
 
 
-def until_told(call: Callable[[], httpx.Response]) -> tuple[httpx.Response, UpstreamAttempt]:
-    """Make a call until LiteLLM's report of it has arrived: it forgets those that arise while a batch is on its way."""
+def until_reported(call: Callable[[], httpx.Response]) -> tuple[httpx.Response, UpstreamAttempt]:
+    """Make calls until LiteLLM's report of one arrives: it loses those that arise while a batch is being sent."""
     for _ in range(TRIES):
         response = call()
         request_id = response.headers["x-cfx-request-id"]
         with contextlib.suppress(AssertionError, TimeoutError):
-            return response, until(partial(told, request_id), within_s=PATIENCE_S, what="LiteLLM's report")
+            return response, until(partial(reported_attempt, request_id), within_s=PATIENCE_S, what="LiteLLM's report")
     raise AssertionError(f"LiteLLM's report of none of {TRIES} calls arrived")
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_call_is_reported_of_and_charged_once(
+def test_a_call_is_reported_and_charged_once(
     running: Installation, reporting: tuple[Gateway, LiteLLM], *, stream: bool
 ) -> None:
     gateway, _ = reporting
     key = a_key().plain
-    response, attempt = until_told(lambda: running.post(key, url=gateway.url, model="gpt-4o-mini", stream=stream))
+    response, attempt = until_reported(lambda: running.post(key, url=gateway.url, model="gpt-4o-mini", stream=stream))
     assert response.status_code == 200
     row = running.row_of(response)
     assert (row.usage_rank, row.source) == (40, "gateway")
@@ -72,13 +72,13 @@ def test_a_call_is_reported_of_and_charged_once(
     assert verify_rollups() == []
 
 
-def test_a_failed_attempt_is_reported_of_and_nobody_pays(
+def test_a_failed_attempt_is_reported_and_not_charged(
     running: Installation, reporting: tuple[Gateway, LiteLLM]
 ) -> None:
     gateway, litellm = reporting
     litellm.provider.set_fault("503", model="deepseek-v3")
     try:
-        response, attempt = until_told(lambda: running.post(a_key().plain, url=gateway.url, model="cfx-code"))
+        response, attempt = until_reported(lambda: running.post(a_key().plain, url=gateway.url, model="cfx-code"))
     finally:
         litellm.provider.clear()
     row = running.row_of(response)
@@ -87,7 +87,7 @@ def test_a_failed_attempt_is_reported_of_and_nobody_pays(
     assert row.model != "deepseek-v3"
 
 
-def test_a_call_past_the_gateway_with_the_masters_key_is_kept_for_the_operator(
+def test_a_call_past_the_gateway_with_the_master_key_is_stored_as_unmatched(
     running: Installation, reporting: tuple[Gateway, LiteLLM]
 ) -> None:
     _, litellm = reporting

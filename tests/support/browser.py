@@ -1,4 +1,4 @@
-"""A real Chromium on our pages: what it complains about, and what axe finds."""
+"""A real Chromium on the site's pages: its console errors, and axe's findings."""
 
 import json
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ _ARGS = [
     "--disable-component-update",
     "--no-first-run",
     "--disable-sync",
-    # Nothing beyond loopback, even when a page leads there.
+    # No network beyond loopback, even when a page links there.
     "--no-proxy-server",
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost",
 ]
@@ -31,7 +31,7 @@ _SERIOUS = ("serious", "critical")
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """Debian's browser, driven by Playwright."""
+    """Run Debian's Chromium, driven by Playwright."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=_ARGS)
         try:
@@ -42,34 +42,34 @@ def chromium() -> Iterator[Browser]:
 
 @dataclass
 class Visitor:
-    """One person's browser window. Remembers everything it complained about."""
+    """One user's browser window. Records console errors and page errors."""
 
     context: BrowserContext
     site_url: str
-    complaints: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
     page: Page = field(init=False)
 
     def __post_init__(self) -> None:
-        # Init scripts come from outside the page, so its content policy does not concern them.
+        # Init scripts come from outside the page, so its content security policy does not apply to them.
         self.context.add_init_script(path=str(_AXE))
         self.page = self.context.new_page()
-        self.page.on("console", self._hear)
-        self.page.on("pageerror", lambda error: self.complaints.append(f"{self.page.url}: {error}"))
+        self.page.on("console", self._record)
+        self.page.on("pageerror", lambda error: self.errors.append(f"{self.page.url}: {error}"))
 
-    def _hear(self, message: ConsoleMessage) -> None:
-        # A form that is refused (422), a page that is not there and a forged sign-in (401) are answers, not faults.
-        is_answer = any(f"status of {status}" in message.text for status in (401, 404, 422))
-        if message.type == "error" and not is_answer:
-            self.complaints.append(f"{self.page.url}: {message.text}")
+    def _record(self, message: ConsoleMessage) -> None:
+        # An invalid form (422), a missing page (404) and a forged sign-in (401) are expected responses.
+        is_expected = any(f"status of {status}" in message.text for status in (401, 404, 422))
+        if message.type == "error" and not is_expected:
+            self.errors.append(f"{self.page.url}: {message.text}")
 
     def go(self, path: str) -> Page:
-        """Open a page of the site and wait until it stands still."""
+        """Open a page of the site and wait until it has loaded."""
         self.page.goto(f"{self.site_url}{path}")
         self.settle()
         return self.page
 
     def settle(self) -> None:
-        """Fonts are there, the chart is drawn, nothing is on its way."""
+        """Wait until the page and its fonts have loaded."""
         self.page.wait_for_load_state("load")
         self.page.evaluate("document.fonts.ready")
 
@@ -82,7 +82,7 @@ class Visitor:
         self.settle()
 
     def prefer(self, *, theme: str, language: str) -> None:
-        """Set what the page remembers in cookies."""
+        """Set the preferences that the site keeps in cookies."""
         host = urlsplit(self.site_url).hostname or ""
         self.context.add_cookies(
             [
@@ -92,7 +92,7 @@ class Visitor:
         )
 
     def axe(self, *, colours_only: bool = False) -> list[str]:
-        """Serious findings on the page as it is now, each in one line; of all rules, or of those about colour."""
+        """Run axe on the page, with all rules or only those about colour. Returns serious findings, one line each."""
         rules = ", runOnly: ['color-contrast', 'link-in-text-block']" if colours_only else ""
         found: Any = self.page.evaluate(f"axe.run(document, {{resultTypes: ['violations']{rules}}})")
         return [
@@ -105,7 +105,7 @@ class Visitor:
 
 @contextmanager
 def visitor(browser: Browser, site_url: str, *, size: dict[str, int]) -> Iterator[Visitor]:
-    """A window without a past."""
+    """Open a window with an empty profile."""
     context = browser.new_context(
         viewport={"width": size["width"], "height": size["height"]},
         timezone_id="Europe/Istanbul",

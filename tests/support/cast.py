@@ -1,4 +1,4 @@
-"""The people of page tests: Ada owns, Ben develops, Vic looks on, Eve belongs elsewhere and must see nothing."""
+"""Cast of the page tests: Ada is owner, Ben developer, Vic viewer; Eve is in another organization and sees nothing."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +15,7 @@ from codexflow.lib.ids import started_at
 from keys.models import ApiKey
 from keys.services import issue_key
 from logs.content.codec import Content, pack
-from logs.content.store import keep
+from logs.content.store import save
 from logs.pipeline.drain import Entry, store
 from logs.pipeline.events import UsageEvent, encode
 from logs.pipeline.partitions import make_ahead
@@ -24,7 +24,7 @@ from logs.tests.factories import an_event
 
 @dataclass(frozen=True, slots=True)
 class Cast:
-    """Everybody, and Ada's organization with one key."""
+    """The four users, and Ada's organization with one key."""
 
     organization: Organization
     ada: User
@@ -39,7 +39,7 @@ class Cast:
 
 
 def gather() -> Cast:
-    """Plans, catalogue and people, in the database of the test."""
+    """Create plans, catalogue, users and organizations in the test database."""
     seed_plans()
     directory.load(settings.ENV.config_path)
     make_ahead()
@@ -54,21 +54,21 @@ def gather() -> Cast:
 
 
 def happened(cast: Cast, *events: UsageEvent) -> None:
-    """Requests as the worker would have stored them."""
+    """Store requests as the worker does."""
     shard = ShardKeys.of(settings.ENV.redis_prefix, 0)
     stored = store([Entry(shard, event.request_id.bytes.hex().encode(), encode(event)) for event in events])
     assert stored.stored == len(events), stored
 
 
 def keeps(cast: Cast, request_id: UUID, *, request: str = "a prompt", answer: str = "an answer", days: int = 7) -> None:
-    """Ada's organization keeps prompts and answers, this request's among them."""
+    """Turn on content retention for Ada's organization and store this request's prompt and response."""
     set_content_retention(cast.organization, days=days)
     Organization.objects.filter(pk=cast.organization.pk).update(content_kept_since=started_at(request_id))
     cast.organization.refresh_from_db()
     sides = (pack(request.encode()), pack(answer.encode()))
-    assert keep([Content(request_id, cast.organization.pk, *sides)]) == 1
+    assert save([Content(request_id, cast.organization.pk, *sides)]) == 1
 
 
 def an_event_of(cast: Cast, **facts: Any) -> UsageEvent:
-    """A request of Ada's organization."""
+    """Build a usage event of Ada's organization."""
     return an_event(cast.organization.pk, cast.key.pk, **facts)

@@ -1,6 +1,6 @@
-"""Run a Python module with our clock set wrong: `python -m tests.support.clock_skew SECONDS MODULE [ARGUMENT]...`.
+"""Run a Python module with a skewed clock: `python -m tests.support.clock_skew SECONDS MODULE [ARGUMENT]...`.
 
-Unix time and dates of `codexflow.lib.clock` are off by so many seconds; spans of time and the machine's clock are not.
+Unix time and dates of `codexflow.lib.clock` are off by SECONDS; durations and the system clock are not.
 """
 
 import runpy
@@ -12,7 +12,7 @@ from codexflow.lib import clock
 
 
 def skew(seconds: int) -> None:
-    """Set this process's clock wrong. Before anything else takes the functions from the module."""
+    """Skew this process's clock. Call before any module imports the clock's functions."""
     now, now_s, now_ms = clock.now, clock.now_s, clock.now_ms
 
     def skewed_now() -> datetime:
@@ -28,7 +28,7 @@ def skew(seconds: int) -> None:
 
 
 def argv_with(seconds: int, argv: Sequence[str]) -> list[str]:
-    """A command line `python -m module …` with the clock set wrong."""
+    """Wrap a command line `python -m module …` so that it runs with a skewed clock."""
     interpreter, option, *rest = argv
     assert option == "-m"
     return [interpreter, option, __name__, str(seconds), *rest]

@@ -1,7 +1,7 @@
-"""`python -m tests.support.demo_data SLUG`: two weeks of plausible usage for an organization, to look at pages with; a
-colleague, an invitation, an export and a reconciled day, too.
+"""`python -m tests.support.demo_data SLUG`: demo data for an organization, so that pages have something to show.
 
-The events go the way of real ones, from the drain on. The numbers come from a fixed seed.
+Two weeks of plausible usage, a second member, an invitation, an export and a reconciled day. Events are stored by the
+drain's own code; the numbers come from a fixed seed.
 """
 
 import random
@@ -41,14 +41,14 @@ def main(slug: str) -> int:
     organization = Organization.objects.get(slug=slug)
     owner = organization.members.get(memberships__role="owner")
     keys = [issue_key(organization, name=name, created_by=owner).row.pk for name in ("prod-web", "ci-agent", "laptop")]
-    asked = [
+    invitations = [
         members.invite(organization, email=f"{name}@example.org", role=role, by_role="owner", actor=owner)
         for name, role in (("ben", "developer"), ("nina", "viewer"))
     ]
-    members.accept(asked[0], actor=_colleague())
+    members.accept(invitations[0], actor=_colleague())
     shard = ShardKeys.of(ENV.redis_prefix, 0)
     entries = [
-        Entry(shard, b"scene-%d" % n, encode(event)) for n, event in enumerate(_events(organization.pk, keys, owner.pk))
+        Entry(shard, b"demo-%d" % n, encode(event)) for n, event in enumerate(_events(organization.pk, keys, owner.pk))
     ]
     for start in range(0, len(entries), 200):
         store(entries[start : start + 200])
@@ -86,7 +86,7 @@ def _events(organization_id: UUID, keys: list[UUID], user_id: int) -> "Iterator[
             stage = draw.choices([name for name, _ in SHARES], [share for _, share in SHARES])[0]
             model = draw.choice(("gpt-4o", "claude-haiku-3.5")) if stage == "direct" else catalogue.stages[stage].model
             rates = frozen(catalogue.prices[model])
-            fate = draw.random()
+            chance = draw.random()
             prompt = draw.randint(400, 9_000)
             usage = Usage(
                 prompt_tokens=prompt,
@@ -99,12 +99,12 @@ def _events(organization_id: UUID, keys: list[UUID], user_id: int) -> "Iterator[
                 AttemptFact(n=1, model=model, status=200, first_byte_ms=first_ms, duration_ms=latency_ms),
             )
             status, error = 200, ""
-            if fate < 0.04:
+            if chance < 0.04:
                 status, error, usage = 503, "upstream_unavailable", Usage()
                 attempts = (
                     AttemptFact(n=1, model=model, status=503, error_code="upstream_busy", duration_ms=latency_ms),
                 )
-            elif fate < 0.12 and stage != "direct":
+            elif chance < 0.12 and stage != "direct":
                 second = catalogue.stages[stage].fallback[0]
                 rates = frozen(catalogue.prices[second])
                 half = latency_ms // 3

@@ -1,4 +1,4 @@
-"""Numbers of Hypothesis examples that grow with the profile in use."""
+"""Numbers of Hypothesis examples, scaled by the profile in use."""
 
 from hypothesis import settings
 

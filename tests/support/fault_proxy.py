@@ -1,8 +1,8 @@
-"""A TCP proxy that behaves as badly as it is told: slow, silent, or resetting every connection.
+"""A TCP proxy that injects faults: delayed replies, silence, or connection resets.
 
 with fault_proxy(host, port) as proxy:
-    proxy.delay(2.0)     # every reply comes two seconds late
-    proxy.swallow()      # connections stay open, and nothing gets through
+    proxy.delay(2.0)     # every reply is two seconds late
+    proxy.swallow()      # connections stay open, but no bytes pass
     proxy.reset()        # every connection, old and new, is reset
     proxy.heal()
 """
@@ -18,11 +18,11 @@ from urllib.parse import urlsplit, urlunsplit
 
 LOOPBACK = "127.0.0.1"
 CHUNK_BYTES = 65_536
-_RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER for no time: the other side gets RST instead of FIN
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER of 0 s: the peer gets RST instead of FIN
 
 
 class FaultProxy:
-    """Runs in a thread of its own, so that tests may block."""
+    """Runs in its own thread, so that tests may block."""
 
     def __init__(self, host: str, port: int) -> None:
         self._target = (host, port)
@@ -45,17 +45,17 @@ class FaultProxy:
         self._thread.join(5)
 
     def address_of(self, url: str) -> str:
-        """`url`, led through this proxy."""
+        """Rewrite `url` to go through this proxy."""
         parts = urlsplit(url)
         credentials, at, _ = parts.netloc.rpartition("@")
         return urlunsplit(parts._replace(netloc=f"{credentials}{at}{LOOPBACK}:{self.port}"))
 
     def delay(self, seconds: float) -> None:
-        """From now on every piece of every reply comes so much later."""
+        """Delay every chunk of every reply from now on."""
         self._do(lambda: setattr(self, "_delay_s", seconds))
 
     def swallow(self) -> None:
-        """From now on nothing gets through, and nobody is told."""
+        """Drop all bytes silently from now on."""
         self._do(lambda: setattr(self, "_is_silent", True))
 
     def reset(self) -> None:
@@ -63,11 +63,11 @@ class FaultProxy:
         self._do(self._reset)
 
     def heal(self) -> None:
-        """Behave again. Connections of the bad times end, since bytes of theirs may be lost."""
+        """Stop injecting faults. Connections that may have lost bytes are closed."""
         self._do(self._heal)
 
     def _do(self, change: Callable[[], None]) -> None:
-        """Make the change on the loop and wait for it."""
+        """Apply a change on the event loop and wait for it."""
         is_done = threading.Event()
 
         def run() -> None:
@@ -83,9 +83,9 @@ class FaultProxy:
             _reset_connection(writer)
 
     def _heal(self) -> None:
-        was_bad = self._is_silent or self._delay_s > 0
+        was_faulty = self._is_silent or self._delay_s > 0
         self._delay_s, self._is_silent, self._is_resetting = 0.0, False, False
-        for writer in list(self._writers) if was_bad else ():
+        for writer in list(self._writers) if was_faulty else ():
             _reset_connection(writer)
 
     def _run(self) -> None:
@@ -113,18 +113,18 @@ class FaultProxy:
         try:
             far_reader, far_writer = await asyncio.open_connection(*self._target)
             await asyncio.gather(
-                self._pass_on(reader, far_writer, is_reply=False), self._pass_on(far_reader, writer, is_reply=True)
+                self._forward(reader, far_writer, is_reply=False), self._forward(far_reader, writer, is_reply=True)
             )
         except (OSError, asyncio.CancelledError):
-            pass  # one side is gone: so is the other
+            pass  # one side is closed: close the other
         finally:
             self._writers.discard(writer)
             for each in (writer, far_writer):
                 if each is not None:
                     each.transport.abort()
 
-    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, is_reply: bool) -> None:
-        """One direction, in order. Ends with an error when either side ends, so that both directions do."""
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, is_reply: bool) -> None:
+        """Forward one direction, in order. Ends with an error when a side closes, which ends both directions."""
         waiting: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
 
         async def send() -> None:

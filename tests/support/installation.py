@@ -1,7 +1,7 @@
-"""A running CodexFlow beside the tests: real gateway, worker, beat and demo upstream on the session's servers.
+"""A running CodexFlow for tests: real gateway, worker, beat and demo upstream on the session's servers.
 
-One a session and xdist worker. Tests make organizations of their own and so share it in any order; rows are really
-committed, because other processes must see them.
+One per session and xdist worker. Tests create their own organizations and so share it in any order; rows are committed,
+because other processes must see them.
 """
 
 import contextlib
@@ -34,13 +34,13 @@ from tests.support import clock_skew
 from tests.support.upstream import Upstream
 from tests.support.waiting import until
 
-# Nothing may wait as long here as in production.
-_SHORTER = {
+# Timeouts are shorter here than in production.
+_SHORT_TIMEOUTS = {
     r"timeout: \d+": "timeout: 2",
     r"total_timeout: \d+": "total_timeout: 3",
     r"recovery_timeout: \d+": "recovery_timeout: 1",
 }
-# For gateways over a real LiteLLM.
+# For gateways in front of a real LiteLLM.
 PATIENT = {r"\btimeout: \d+": "timeout: 30", r"total_timeout: \d+": "total_timeout: 30"}
 _SETTINGS = {
     "CFX_UPSTREAM_IDLE_S": "2",
@@ -51,15 +51,15 @@ _SETTINGS = {
     "CFX_HEARTBEAT_S": "0.5",
     "CFX_JOURNAL_SHIP_AFTER_S": "0.5",
     "CFX_DRAIN_GRACE_S": "5",
-    # Other processes are busy starting while the first tests run.
+    # Other processes are still starting while the first tests run.
     "CFX_REDIS_TIMEOUT_MS": "1000",
 }
 
 
 def models_text(**changes: str) -> str:
-    """The shipped models.yaml with short times; `changes` replace further patterns."""
+    """Return the shipped models.yaml with short timeouts; `changes` replace further patterns."""
     text = (REPOSITORY / "config" / "models.yaml").read_text()
-    for pattern, value in {**_SHORTER, **changes}.items():
+    for pattern, value in {**_SHORT_TIMEOUTS, **changes}.items():
         text = re.sub(pattern, value, text)
     return text
 
@@ -77,7 +77,7 @@ class Program:
             self.process = subprocess.Popen(argv, cwd=REPOSITORY, env=environ, stdout=output, stderr=output)
 
     def kill(self) -> None:
-        """SIGKILL: as when the machine dies."""
+        """Send SIGKILL: as when the machine dies."""
         self.process.kill()
         self.process.wait()
 
@@ -153,7 +153,7 @@ class Installation:
         return self.gateway.url
 
     def new_gateway(self, *, clock_off_s: int = 0, **changes: str) -> Gateway:
-        """One more gateway process; it ends with the session unless a test ends it."""
+        """Start another gateway process; it is stopped with the session unless a test stops it."""
         (self.folder / "home").mkdir(exist_ok=True)
         number = len(self._programs)
         log = self.folder / f"gateway{number}.log"
@@ -168,18 +168,18 @@ class Installation:
             program.stop()
         self.upstream.stop()
 
-    def calm_down(self) -> None:
-        """No faults upstream, and no circuit that an earlier test has opened."""
+    def reset(self) -> None:
+        """Clear upstream faults, and close circuits that earlier tests have opened."""
         self.upstream.clear()
         if circuits := self.keys("breaker:*"):
             self.redis.delete(*circuits)
-            # Each gateway keeps its own copy of the circuits, and would refuse by it without a call.
+            # Each gateway caches the circuits and would refuse calls by its copy.
             until(lambda: not any(map(self._has_open_circuits, self._gateways())), what="closed circuits")
         self._put_in_force()
 
     @contextlib.contextmanager
     def configured(self, **changes: str) -> Iterator[None]:
-        """Another models.yaml for all: its versions are shared, so no process can have one of its own."""
+        """Put another models.yaml in force for the block, in all processes: they share the configuration's versions."""
         before, self._configuration = self._configuration, models_text(**changes)
         self._put_in_force()
         try:
@@ -213,10 +213,10 @@ class Installation:
     def health(self, url: str = "") -> Any:
         return httpx.get(f"{url or self.url}/health", timeout=5).json()
 
-    # What tests ask
+    # Verbs for tests
 
     def post(self, key: str, *, url: str = "", headers: dict[str, str] | None = None, **body: Any) -> httpx.Response:
-        """A chat call with a key; the body has one user message unless it says otherwise."""
+        """Make a chat call with a key; the body has one user message unless `body` has `messages`."""
         content = {"messages": [{"role": "user", "content": "Hello"}], **body}
         own = {"Authorization": f"Bearer {key}", **(headers or {})}
         return httpx.post(f"{url or self.url}/v1/chat/completions", json=content, headers=own, timeout=30)
@@ -224,16 +224,16 @@ class Installation:
     def ask(
         self, key: str, path: str, *, url: str = "", headers: dict[str, str] | None = None, **body: Any
     ) -> httpx.Response:
-        """A call on any surface; `path` begins with a slash."""
+        """Make a call on any surface; `path` begins with a slash."""
         own = {"Authorization": f"Bearer {key}", **(headers or {})}
         return httpx.post(f"{url or self.url}{path}", json=body, headers=own, timeout=30)
 
     def say(self, key: str, text: str, **more: Any) -> httpx.Response:
-        """A chat call with this user message: where faults are asked for."""
+        """Make a chat call with this user message, which may request faults."""
         return self.post(key, messages=[{"role": "user", "content": text}], **more)
 
     def row(self, request_id: str | UUID, *, within_s: float = 20) -> RequestLog:
-        """The request's row, once the worker has written it."""
+        """Wait for the worker to write the request's row and return it."""
         return until(lambda: self.row_now(request_id), within_s=within_s, what=f"row of {request_id}")
 
     def row_now(self, request_id: str | UUID) -> RequestLog | None:
@@ -242,24 +242,24 @@ class Installation:
 
     def row_of(self, response: httpx.Response, about: object = "") -> RequestLog:
         request_id = response.headers["x-cfx-request-id"]
-        told = f"row of {request_id}: {response.status_code} {response.text[:200]} {about}"
-        return until(lambda: self.row_now(request_id), what=told)
+        what = f"row of {request_id}: {response.status_code} {response.text[:200]} {about}"
+        return until(lambda: self.row_now(request_id), what=what)
 
     def drain_now(self) -> None:
-        """The drain, here and now, when waiting for the worker is not the subject."""
+        """Run the drain in this process, when waiting for the worker is not the subject."""
         drain(self.redis, prefix=self.prefix, consumer="test")
 
     def keys(self, pattern: str) -> list[bytes]:
         return list(self.redis.scan_iter(match=f"{self.prefix}:{pattern}"))
 
     def scope(self, kind: str, owner: UUID) -> dict[str, int]:
-        """A scope's counters: kind is o or k."""
+        """Counters of a limiter scope; `kind` is o (organization) or k (key)."""
         found = self.keys(f"*scope:{kind}:{owner}")
         values: Any = self.redis.hgetall(found[0]) if found else {}
         return {name.decode(): int(value) for name, value in values.items()}
 
     def open_leases(self, request_id: str | UUID) -> list[bytes]:
-        """Where Redis still knows the call as running."""
+        """Redis keys that still list the call as in flight."""
         name = str(request_id)
         leases = (*self.keys("*alive"), *self.keys("*slots:*"))
         found = [key for key in leases if self.redis.zscore(key, name) is not None]

@@ -40,7 +40,7 @@ def installation(
 def running(installation: "Installation", django_db_blocker: Any) -> "Iterator[Installation]":
     """The session's installation, reset: no upstream faults, all circuits closed."""
     with django_db_blocker.unblock():
-        installation.calm_down()
+        installation.reset()
         yield installation
 
 

@@ -1,9 +1,9 @@
-"""A real LiteLLM proxy for tests, between a demo upstream and a webhook that remembers.
+"""A real LiteLLM proxy for tests, between a demo upstream and a recording webhook.
 
     caller -> LiteLLM (settings of config/litellm.yaml) -> demo upstream as the provider
                  `-> usage reports -> WebhookSink
 
-Faults asked for in a message therefore pass through the real LiteLLM. Starting it takes 5 to 75 seconds.
+Faults requested in a message therefore pass through the real LiteLLM. Starting it takes 5 to 75 seconds.
 """
 
 import json
@@ -28,7 +28,7 @@ from tests.support.upstream import Upstream, running_upstream
 
 MASTER_KEY = "sk-litellm-master-key-for-tests"
 WEBHOOK_KEY = "webhook-key-for-tests"
-# Routed as the shipped file routes it, through LiteLLM's OpenRouter code; the others through its OpenAI code.
+# Routed as in the shipped file, through LiteLLM's OpenRouter code; the other models through its OpenAI code.
 SHIPPED_MODEL = "claude-sonnet-4.5-over-openrouter"
 _START_S = 180
 _LOG_LINES = 200
@@ -37,7 +37,7 @@ _REPORT_S = 4
 
 
 class WebhookSink:
-    """A loopback endpoint that keeps what LiteLLM reports; `fail_next` makes it refuse."""
+    """A loopback endpoint that records LiteLLM's reports; `fail_next` makes it refuse batches."""
 
     def __init__(self) -> None:
         self.payloads: list[dict[str, Any]] = []
@@ -45,7 +45,7 @@ class WebhookSink:
         self.refused = 0
         self.begun = 0  # batches that started to arrive
         self._refusals_left = 0
-        self._open = threading.Event()  # cleared: batches wait for their answer
+        self._open = threading.Event()  # cleared: batches wait for their response
         self._open.set()
         self._changed = threading.Condition()
         sink = self
@@ -64,7 +64,7 @@ class WebhookSink:
         return f"{self._server.url}/api/webhook/litellm"
 
     def receive(self, key: str | None, body: bytes) -> int:
-        """Keep one batch; the status to answer with."""
+        """Record one batch. Returns the status to respond with."""
         with self._changed:
             self.begun += 1
             self._changed.notify_all()
@@ -80,13 +80,13 @@ class WebhookSink:
         return 200
 
     def fail_next(self, times: int) -> None:
-        """Answer the next `times` batches with 503."""
+        """Respond to the next `times` batches with 503."""
         with self._changed:
             self._refusals_left = times
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Leave batches that arrive meanwhile without an answer until the block ends."""
+        """Hold the responses to batches until the block ends."""
         self._open.clear()
         try:
             yield
@@ -94,13 +94,13 @@ class WebhookSink:
             self._open.set()
 
     def wait_for_batch(self, seen: int, *, timeout_s: float = 20) -> None:
-        """Until more than `seen` batches have begun to arrive. Raises TimeoutError."""
+        """Wait until more than `seen` batches have begun to arrive. Raises TimeoutError."""
         with self._changed:
             if not self._changed.wait_for(lambda: self.begun > seen, timeout_s):
                 raise TimeoutError(f"LiteLLM sent no batch in {timeout_s} s")
 
     def wait(self, wanted: Callable[[dict[str, Any]], bool], *, count: int, timeout_s: float) -> list[dict[str, Any]]:
-        """The payloads that are `wanted`, as soon as there are `count`. Raises TimeoutError."""
+        """Wait for `count` payloads that are `wanted` and return them. Raises TimeoutError."""
         with self._changed:
             if not self._changed.wait_for(lambda: sum(map(wanted, self.payloads)) >= count, timeout_s):
                 seen = [payload.get("litellm_call_id") for payload in self.payloads]
@@ -115,21 +115,21 @@ class LiteLLM:
     """A running LiteLLM proxy. `provider` is the demo upstream behind it."""
 
     def __init__(self, config: Path, provider: Upstream, sink: WebhookSink | None, *, webhook_url: str = "") -> None:
-        """Start it and return once it listens. It reports to the sink, or to `webhook_url`, or to nobody."""
+        """Start it and return once it listens. It reports to the sink, to `webhook_url`, or not at all."""
         webhook_url = sink.url if sink else webhook_url
         self.api_key = MASTER_KEY
         self.provider = provider
         self._sink = sink
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
-        given = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG")}  # noqa: TID251 - handed on
+        given = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG")}  # noqa: TID251 - passed on
         environment = program.environment(
             {
                 **given,
                 **({"CODEXFLOW_WEBHOOK_URL": webhook_url, "LITELLM_WEBHOOK_KEY": WEBHOOK_KEY} if webhook_url else {}),
                 "OPENROUTER_API_KEY": provider.api_key,
                 "OPENROUTER_API_BASE": f"{provider.url}/v1",
-                "DEFAULT_FLUSH_INTERVAL_SECONDS": "1",  # five as shipped: tests would wait for nothing
+                "DEFAULT_FLUSH_INTERVAL_SECONDS": "1",  # five as shipped, which would only slow tests down
             },
             master_key=MASTER_KEY,
         )
@@ -159,23 +159,23 @@ class LiteLLM:
                 self._log.append(line)
                 if "Uvicorn running on" in line:
                     self._listens.set()
-        self._listens.set()  # it ended: whoever waits should look
+        self._listens.set()  # it ended: wake the waiting constructor
 
     @property
     def sink(self) -> WebhookSink:
-        """Where it reports. Raises LookupError when it was started without."""
+        """The sink it reports to. Raises LookupError when it has none."""
         if self._sink is None:
-            raise LookupError("This LiteLLM reports to nobody")
+            raise LookupError("This LiteLLM has no webhook sink")
         return self._sink
 
     def log(self) -> str:
-        """Its last lines, for failures."""
+        """The last lines of its log, for failure messages."""
         return "".join(self._log)
 
     def callback_payloads(
         self, call_id: str | None = None, *, count: int = 1, timeout_s: float = 20
     ) -> list[dict[str, Any]]:
-        """What it reported (of one call), once there are `count` reports. Raises TimeoutError."""
+        """Wait for `count` reports (of one call) and return them. Raises TimeoutError."""
         return self.sink.wait(
             lambda payload: call_id is None or payload.get("litellm_call_id") == call_id,
             count=count,
@@ -183,9 +183,9 @@ class LiteLLM:
         )
 
     def reported(self, call: Callable[[str], object]) -> tuple[str, dict[str, Any]]:
-        """Make a call under a new id until LiteLLM reports it; the id and the report.
+        """Make calls under new ids until LiteLLM reports one. Returns its id and the report.
 
-        LiteLLM forgets reports that arise while a batch is on its way, so one try may not be enough.
+        LiteLLM loses reports that arise while a batch is being sent, so one call may not be enough.
         """
         for _attempt in range(5):
             call_id = str(new_id())
@@ -208,13 +208,13 @@ class LiteLLM:
 
 
 def shipped_config() -> dict[str, Any]:
-    """config/litellm.yaml, parsed."""
+    """Parse config/litellm.yaml."""
     found: dict[str, Any] = yaml.safe_load(program.CONFIG.read_text())
     return found
 
 
 def config_over(provider: Upstream) -> dict[str, Any]:
-    """The shipped configuration with its models behind `provider`."""
+    """Return the shipped configuration with its models served by `provider`."""
     config = shipped_config()
     shipped = next(entry for entry in config["model_list"] if entry["model_name"] == "claude-sonnet-4.5")
     extra = {**shipped, "model_name": SHIPPED_MODEL}
@@ -231,7 +231,7 @@ def config_over(provider: Upstream) -> dict[str, Any]:
 
 @contextmanager
 def running_litellm() -> Iterator[LiteLLM]:
-    """LiteLLM with its provider and its webhook, for the length of a `with` block."""
+    """Run LiteLLM with its provider and a recording webhook for a `with` block."""
     sink = WebhookSink()
     try:
         with running_upstream(as_provider=True) as provider, tempfile.TemporaryDirectory() as folder:
@@ -245,7 +245,7 @@ def running_litellm() -> Iterator[LiteLLM]:
 
 @contextmanager
 def running_over(webhook_url: str) -> Iterator[LiteLLM]:
-    """LiteLLM with its provider, reporting to a webhook of somebody else's."""
+    """Run LiteLLM with its provider, reporting to the given webhook."""
     with running_upstream(as_provider=True) as provider, tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "litellm.yaml"
         config.write_text(yaml.safe_dump(config_over(provider)))
@@ -255,7 +255,7 @@ def running_over(webhook_url: str) -> Iterator[LiteLLM]:
 
 @contextmanager
 def running_as_shipped(config: Path) -> Iterator[LiteLLM]:
-    """LiteLLM with a configuration file just as it is, OpenRouter replaced by a demo upstream, no webhook."""
+    """Run LiteLLM with an unchanged configuration file; OpenRouter is replaced by a demo upstream, no webhook."""
     with (
         running_upstream(as_provider=True) as provider,
         _stopping(LiteLLM(config, provider, sink=None)) as litellm,

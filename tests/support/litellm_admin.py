@@ -1,6 +1,7 @@
-"""A stand-in for the management API of a LiteLLM with a database, which cannot run in tests. Wire and state, as three
-versions have them: 1.80.8 (pages of 100, metadata as text), 1.90.0 (pages of 100, no call id) and 1.109.1 (pages of
-1,000, call ids). Totals stop at 10,000 and the rows of one moment have no order, as with the real one.
+"""A stand-in for the management API of a LiteLLM with a database, which cannot run in tests.
+
+It imitates three versions: 1.80.8 (pages of 100, metadata as text), 1.90.0 (pages of 100, no call id) and 1.109.1
+(pages of 1,000, call ids). As in the real one, totals stop at 10,000 and rows of the same moment are in no order.
 """
 
 import json
@@ -14,11 +15,11 @@ from tests.support.loopback import LoopbackServer, QuietHandler
 
 ADMIN_KEY = "sk-admin-key-for-tests"
 CAP = 10_000
-_MOST = {"1.80.8": 100, "1.90.0": 100, "1.109.1": 1000}
+_MAX_PAGE = {"1.80.8": 100, "1.90.0": 100, "1.109.1": 1000}
 
 
 class LitellmAdmin:
-    """`rows` are spend-log rows as 1.109.1 has them, `logs` documented ones; both may change while it runs."""
+    """`rows` are spend-log rows in the form of 1.109.1, `logs` documented ones; both may change while it runs."""
 
     def __init__(self, version: str = "1.109.1") -> None:
         self.version = version
@@ -35,7 +36,7 @@ class LitellmAdmin:
             def do_GET(self) -> None:  # noqa: N802 - http.server asks for this name
                 url = urlsplit(self.path)
                 query = {name: values[-1] for name, values in parse_qs(url.query).items()}
-                status, content = stand_in.answer(url.path, query, self.headers.get("authorization") or "")
+                status, content = stand_in.respond(url.path, query, self.headers.get("authorization") or "")
                 body = json.dumps(content).encode()
                 self.send_response(status)
                 self.send_header("content-type", "application/json")
@@ -55,7 +56,7 @@ class LitellmAdmin:
     def __exit__(self, *_: object) -> None:
         self._server.close()
 
-    def answer(self, path: str, query: dict[str, str], authorization: str) -> tuple[int, Any]:
+    def respond(self, path: str, query: dict[str, str], authorization: str) -> tuple[int, Any]:
         with self._lock:
             self.asked.append((path, query))
             if self.fail_next:
@@ -80,8 +81,8 @@ class LitellmAdmin:
 
     def _spend_logs(self, query: Mapping[str, str]) -> tuple[int, Any]:
         size, page = int(query.get("page_size", 50)), int(query.get("page", 1))
-        if size > _MOST[self.version]:
-            message = f"Input should be less than or equal to {_MOST[self.version]}"
+        if size > _MAX_PAGE[self.version]:
+            message = f"Input should be less than or equal to {_MAX_PAGE[self.version]}"
             return 422, {"detail": [{"type": "less_than_equal", "loc": ["query", "page_size"], "msg": message}]}
         start, end = _moment(query["start_date"]), _moment(query["end_date"])
         found = [row for row in self.rows if start <= _moment(row["startTime"]) <= end]

@@ -1,4 +1,4 @@
-"""A pytest plugin: the `litellm` fixture."""
+"""Pytest plugin: the `litellm` fixture."""
 
 from collections.abc import Iterator
 
@@ -15,6 +15,6 @@ def running_proxy() -> Iterator[LiteLLM]:
 
 @pytest.fixture
 def litellm(running_proxy: LiteLLM) -> LiteLLM:
-    """A real LiteLLM proxy, started once a session; its provider has no faults and an empty ledger."""
+    """A real LiteLLM proxy, started once per session; its provider has no faults and an empty ledger."""
     running_proxy.provider.clear()
     return running_proxy

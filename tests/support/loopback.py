@@ -1,4 +1,4 @@
-"""The HTTP server of a stand-in: on loopback, on a thread of its own, without a word to the terminal."""
+"""HTTP server for stand-ins: on loopback, on its own thread, without log output."""
 
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -8,15 +8,15 @@ from typing_extensions import override
 
 
 class QuietHandler(BaseHTTPRequestHandler):
-    """Stand-ins keep records of their own."""
+    """A request handler that logs nothing; stand-ins keep their own records."""
 
     @override
     def log_message(self, format: str, *args: Any) -> None:
-        """Nothing."""
+        """Log nothing."""
 
 
 class LoopbackServer:
-    """Answers from the moment it is made until it is closed."""
+    """Serves from construction until `close`."""
 
     def __init__(self, handler: type[QuietHandler]) -> None:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)

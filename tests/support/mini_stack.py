@@ -1,6 +1,6 @@
-"""A house of one web process with a set of keys, for commands that press on it.
+"""A stack with one web process and a set of keys, for load and timing commands.
 
-`python -m tests.support.mini_stack FILE` runs inside of it and makes the keys.
+`python -m tests.support.mini_stack FILE` runs inside it and creates the keys.
 """
 
 import asyncio
@@ -25,14 +25,14 @@ T = TypeVar("T")
 
 @contextmanager
 def mini_stack(log: Path, **settings: str) -> Iterator[tuple[Stack, dict[str, str]]]:
-    """The running house and its keys by what they are: good, wrong, unknown, revoked, expired."""
+    """A running stack and its keys by kind: good, wrong, unknown, revoked, expired."""
     stack = Stack(log, settings={"CFX_LIMITER_PROCESSES": "1", **settings})
     with stack:
         stack.start_servers()
-        kept = stack.home.path / "keys.json"
-        stack.run_module("tests.support.mini_stack", str(kept))
+        keys_file = stack.home.path / "keys.json"
+        stack.run_module("tests.support.mini_stack", str(keys_file))
         stack.start_programs()
-        yield stack, json.loads(kept.read_text())
+        yield stack, json.loads(keys_file.read_text())
 
 
 def unbreakable_models(folder: Path) -> Path:
@@ -44,7 +44,7 @@ def unbreakable_models(folder: Path) -> Path:
 
 
 def beside(stack: Stack, work: Coroutine[Any, Any, T]) -> T:
-    """What `work` gives, while the house is looked after. Raises what it raises."""
+    """Run `work` on a thread while this one supervises the stack. Returns its result or raises its exception."""
     results: list[T] = []
     failures: list[BaseException] = []
 
@@ -64,7 +64,7 @@ def beside(stack: Stack, work: Coroutine[Any, Any, T]) -> T:
 
 
 def memory_kb(pid: int) -> int:
-    """What the process has in memory."""
+    """Resident memory of a process, in kB."""
     status = Path(f"/proc/{pid}/status").read_text()
     return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS"))
 
@@ -84,11 +84,11 @@ def make_keys() -> dict[str, str]:
     from keys.services import KeyTerms, issue_key, revoke_key
     from keys.tests.factories import with_another_secret
 
-    owner = User.objects.create_user("ada@small-house.example", None)
+    owner = User.objects.create_user("ada@mini-stack.example", None)
     organization = create_organization(name="Ada", owner=owner, plan="internal")
 
     def key(**terms: Any) -> Any:
-        return issue_key(organization, name="small house", created_by=owner, terms=KeyTerms(**terms))
+        return issue_key(organization, name="mini stack", created_by=owner, terms=KeyTerms(**terms))
 
     good, other, revoked, unknown = (key() for _ in range(4))
     expired = key(expires_at=now() - timedelta(seconds=1))

@@ -1,4 +1,4 @@
-"""A pytest plugin: the fixtures of page and browser tests."""
+"""Pytest plugin: fixtures of page and browser tests."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def cast(db: None, settings: Any) -> "Cast":
-    """Ada, Ben, Vic and Eve. Nobody counts how often they try: tests share one counter."""
+    """Ada, Ben, Vic and Eve. Sign-in rate limits are off, because tests share one counter."""
     settings.ACCOUNT_RATE_LIMITS = False
-    from tests.support.cast import gather  # models: only once Django is set up
+    from tests.support.cast import gather  # imports models: only once Django is set up
 
     return gather()
 
 
 @pytest.fixture(scope="session")
 def site() -> Iterator[Site]:
-    """One running installation for all browser tests of a process."""
+    """A running site, shared by all browser tests of a process."""
     with running_site() as running:
         yield running
 
@@ -39,5 +39,5 @@ def browser() -> Iterator[Browser]:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("browser"):
-            # One site and one browser serve them all.
+            # All of them share one site and one browser.
             item.add_marker(pytest.mark.xdist_group("browser"))

@@ -1,6 +1,6 @@
-"""`make screenshots`: pictures of the main pages, light and dark, large and small, in English and Turkish.
+"""`make screenshots`: screenshots of the main pages in both themes, both languages, and on desktop and phone.
 
-They go to artifacts/; `--readme` also renews the few that the README shows.
+They are written to artifacts/; `--readme` also renews those in the README.
 """
 
 import sys
@@ -16,7 +16,7 @@ from codexflow.lib.clock import now
 from tests.support.browser import DESKTOP, PHONE, Visitor, chromium, visitor
 from tests.support.site import Site, running_site
 
-PICTURES = REPOSITORY / "artifacts"
+SCREENSHOTS = REPOSITORY / "artifacts"
 README = REPOSITORY / "docs" / "images"
 SLUG = "codexflow"
 LOOKS = [
@@ -64,14 +64,14 @@ INSIDE = [
 
 
 @contextmanager
-def looking(browser: Browser, site: Site, theme: str, language: str, size: str) -> Iterator[Visitor]:
+def visiting(browser: Browser, site: Site, theme: str, language: str, size: str) -> Iterator[Visitor]:
     with visitor(browser, site.url, size=DESKTOP if size == "desktop" else PHONE) as person:
         person.prefer(theme=theme, language=language)
         yield person
 
 
 def set_language(person: Visitor, language: str) -> None:
-    """The signed-in person's own language, which goes before the cookie."""
+    """Set the signed-in user's language, which takes precedence over the cookie."""
     page = person.go("/settings/")
     page.select_option("select[name=language]", language)
     page.select_option("select[name=timezone]", "Europe/Istanbul")
@@ -81,14 +81,14 @@ def set_language(person: Visitor, language: str) -> None:
 
 
 def take(person: Visitor, name: str, look: tuple[str, str, str]) -> Path:
-    path = PICTURES / f"{name}-{look[1]}-{look[0]}-{look[2]}.png"
+    path = SCREENSHOTS / f"{name}-{look[1]}-{look[0]}-{look[2]}.png"
     person.page.evaluate("document.querySelectorAll('#toasts > *').forEach((each) => each.remove())")
     person.page.screenshot(path=path, full_page="dialog" not in name and "drawer" not in name)
     return path
 
 
 def take_all(browser: Browser, site: Site, look: tuple[str, str, str], number: int) -> None:
-    with looking(browser, site, *look) as person:
+    with visiting(browser, site, *look) as person:
         for name, path in PUBLIC:
             person.go(path)
             take(person, name, look)
@@ -106,7 +106,7 @@ def take_all(browser: Browser, site: Site, look: tuple[str, str, str], number: i
         page.click("#dialog button.btn-primary")
         page.locator("[data-secret]").wait_for()
         take(person, "dialog-secret", look)
-    with looking(browser, site, *look) as person:
+    with visiting(browser, site, *look) as person:
         known = site.quickstart
         person.sign_in(known.admin_email, known.admin_password)
         set_language(person, look[1])
@@ -135,8 +135,8 @@ def take_all(browser: Browser, site: Site, look: tuple[str, str, str], number: i
             page.press("input[name=password]", "Enter")
             page.locator("#authenticator_secret").wait_for()
         take(person, "totp", look)
-        for complaint in person.complaints:
-            sys.stdout.write(f"{complaint}\n")
+        for error in person.errors:
+            sys.stdout.write(f"{error}\n")
 
 
 def renew_readme(browser: Browser, site: Site) -> None:
@@ -147,7 +147,7 @@ def renew_readme(browser: Browser, site: Site) -> None:
         ("keys", ("light", "en", "desktop"), f"/o/{SLUG}/keys/"),
     ]
     for name, look, path in shots:
-        with looking(browser, site, *look) as person:
+        with visiting(browser, site, *look) as person:
             person.page.set_viewport_size({"width": 1200, "height": 720})
             person.sign_in(site.quickstart.admin_email, site.quickstart.admin_password)
             set_language(person, "en")
@@ -160,14 +160,14 @@ def renew_readme(browser: Browser, site: Site) -> None:
 
 
 def main(argv: list[str]) -> int:
-    PICTURES.mkdir(exist_ok=True)
+    SCREENSHOTS.mkdir(exist_ok=True)
     with running_site() as site, chromium() as browser:
         site.run("tests.support.demo_data", SLUG)
         for number, look in enumerate(LOOKS):
             take_all(browser, site, look, number)
         if "--readme" in argv:
             renew_readme(browser, site)
-    sys.stdout.write(f"{len(list(PICTURES.glob('*.png')))} pictures in {PICTURES.name}/\n")
+    sys.stdout.write(f"{len(list(SCREENSHOTS.glob('*.png')))} screenshots in {SCREENSHOTS.name}/\n")
     return 0
 
 

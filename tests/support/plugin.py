@@ -1,4 +1,4 @@
-"""Pytest plugin, loaded by `-p tests.support.plugin`: servers before settings, and gone at the end.
+"""Pytest plugin, loaded by `-p tests.support.plugin`: starts the servers before settings are read.
 
 A wrapper around the loading of conftests is the earliest hook; pytest-django reads the settings inside it.
 """
@@ -15,8 +15,8 @@ from codexflow.dev.services import Services
 from tests.support import services
 from tests.support.examples import STANDARD
 
-# How long an example takes says more of the machine than of the code. Not derandomized, not even in CI: the run's seed
-# (--hypothesis-seed, from the commit in .ci/run) decides, so that each commit tries other examples and can be repeated.
+# No deadline: an example's duration depends on the machine more than on the code. Not derandomized, not even in CI: the
+# run's seed (--hypothesis-seed, from the commit in .ci/run) decides, so each commit tries other, repeatable examples.
 hypothesis.register_profile(
     "codexflow",
     parent=hypothesis.default,
@@ -30,16 +30,16 @@ hypothesis.register_profile("nightly", parent=hypothesis.get_profile("codexflow"
 hypothesis.load_profile("codexflow")
 
 _running: Services | None = None
-_INFORMS_ONLY = frozenset({"-h", "--help", "-V", "--version", "--markers", "--fixtures"})
+_PRINT_ONLY = frozenset({"-h", "--help", "-V", "--version", "--markers", "--fixtures"})
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_load_initial_conftests(args: list[str]) -> Generator[None]:
-    """Start the servers, unless pytest will only say something about itself."""
+    """Start the servers, unless pytest only prints help, its version or lists."""
     global _running
-    if _INFORMS_ONLY.isdisjoint(args):
+    if _PRINT_ONLY.isdisjoint(args):
         try:
-            _running = services.start(os.environ)  # noqa: TID251 - before settings, which are the ones to read it
+            _running = services.start(os.environ)  # noqa: TID251 - before settings exist
         except DevError as exc:
             pytest.exit(str(exc), returncode=exc.exit_code)
     return (yield)
@@ -51,7 +51,7 @@ def pytest_report_header() -> str:
 
 @pytest.hookimpl(trylast=True)
 def pytest_unconfigure() -> None:
-    """Called after Ctrl-C too. After kill -9 the servers notice by themselves that their pipe is closed."""
+    """Stop the servers, after Ctrl-C too. After kill -9 they notice by themselves that their pipe is closed."""
     global _running
     if _running is not None:
         _running.close()

@@ -1,7 +1,7 @@
-"""GitHub and Google as people meet them who sign in by them: one small server on loopback.
+"""Stand-in for the OAuth servers of GitHub and Google: one small server on loopback.
 
-It speaks as much of OAuth as we use, and is as strict as they are: client, secret, redirect address, a code that works
-once, and the proof key (PKCE) that belongs to it.
+It implements the part of OAuth in use and is as strict as the real ones: client, secret, redirect address, a code that
+works once, and its proof key (PKCE).
 """
 
 import base64
@@ -29,25 +29,25 @@ GITHUB, GOOGLE = "github", "google"
 
 @dataclass
 class Profile:
-    """Who is signed in over there."""
+    """The user who is signed in at the provider."""
 
     number: int = 7001
     name: str = "Grace Hopper"
     login: str = "grace"
-    # Address, and whether it is proved; the first one is the primary.
+    # Address and whether it is verified; the first one is primary.
     emails: list[tuple[str, bool]] = field(default_factory=lambda: [("Grace@Example.org", True)])
 
 
 class StandIn:
-    """The server, and what a test may decide about it."""
+    """The server, and the behaviour that a test may set."""
 
     def __init__(self) -> None:
         self.profile = Profile()
-        self.refuses = ""  # what the person's answer is, such as access_denied
+        self.refuses = ""  # the user's refusal, such as access_denied
         self.is_broken = False
         self.audience = PROVIDERS["CFX_GOOGLE_CLIENT_ID"]
         self.asked: list[dict[str, str]] = []
-        # Whatever must never be seen elsewhere.
+        # Values that must never appear elsewhere.
         self.secrets = {PROVIDERS["CFX_GITHUB_CLIENT_SECRET"], PROVIDERS["CFX_GOOGLE_CLIENT_SECRET"]}
         self._codes: dict[str, dict[str, str]] = {}
         self._tokens: set[str] = set()
@@ -55,10 +55,10 @@ class StandIn:
 
         class Handler(QuietHandler):
             def do_GET(self) -> None:  # noqa: N802 - http.server asks for this name
-                stand_in.answer(self, "")
+                stand_in.respond(self, "")
 
             def do_POST(self) -> None:  # noqa: N802 - http.server asks for this name
-                stand_in.answer(self, self.rfile.read(int(self.headers["Content-Length"])).decode())
+                stand_in.respond(self, self.rfile.read(int(self.headers["Content-Length"])).decode())
 
         self._server = LoopbackServer(Handler)
         self.url = self._server.url
@@ -66,16 +66,16 @@ class StandIn:
     def stop(self) -> None:
         self._server.close()
 
-    def answer(self, handler: BaseHTTPRequestHandler, body: str) -> None:
+    def respond(self, handler: BaseHTTPRequestHandler, body: str) -> None:
         where = urlsplit(handler.path)
         query = {name: values[0] for name, values in parse_qs(body or where.query).items()}
         _, provider, what = where.path.split("/")
         if what == "authorize":
             status, headers, content = 302, {"Location": self._authorize(provider, query)}, b""
         else:
-            answered: Any = self._token(provider, query) if what == "token" else self._told(what, handler)
-            status, headers = (200 if answered is not None else 400), {"Content-Type": "application/json"}
-            content = json.dumps(answered if answered is not None else {"error": "bad_verification_code"}).encode()
+            issued: Any = self._token(provider, query) if what == "token" else self._profile(what, handler)
+            status, headers = (200 if issued is not None else 400), {"Content-Type": "application/json"}
+            content = json.dumps(issued if issued is not None else {"error": "bad_verification_code"}).encode()
         if self.is_broken and what != "authorize":
             status = 500
         handler.send_response(status)
@@ -102,34 +102,34 @@ class StandIn:
         if asked is None or asked["provider"] != provider or form["redirect_uri"] != asked["redirect_uri"]:
             return None
         digest = hashlib.sha256(form.get("code_verifier", "").encode()).digest()
-        is_proved = base64.urlsafe_b64encode(digest).decode().rstrip("=") == asked.get("code_challenge")
+        is_verified = base64.urlsafe_b64encode(digest).decode().rstrip("=") == asked.get("code_challenge")
         known = tuple(PROVIDERS[f"CFX_{provider.upper()}_CLIENT_{part}"] for part in ("ID", "SECRET"))
-        if not is_proved or asked["code_challenge_method"] != "S256":
+        if not is_verified or asked["code_challenge_method"] != "S256":
             return None
         if (form["client_id"], form["client_secret"]) != known:
             return None
         token = secrets.token_urlsafe(24)
         self._tokens.add(token)
         self.secrets |= {token, form["code_verifier"]}
-        told = {"access_token": token, "token_type": "bearer"}
-        return told | ({"id_token": self._id_token()} if provider == GOOGLE else {})
+        issued = {"access_token": token, "token_type": "bearer"}
+        return issued | ({"id_token": self._id_token()} if provider == GOOGLE else {})
 
     def _id_token(self) -> str:
-        email, is_proved = self.profile.emails[0]
+        email, is_verified = self.profile.emails[0]
         claims = {
             "iss": "https://accounts.google.com",
             "aud": self.audience,
             "sub": str(self.profile.number),
             "exp": int(now_s()) + 600,
             "email": email,
-            "email_verified": is_proved,
+            "email_verified": is_verified,
             "given_name": self.profile.name.partition(" ")[0],
             "family_name": self.profile.name.partition(" ")[2],
             "picture": "https://lh3.googleusercontent.com/a/private",
         }
         return jwt.encode(claims, "k" * 32, algorithm="HS256")
 
-    def _told(self, what: str, handler: BaseHTTPRequestHandler) -> Any:
+    def _profile(self, what: str, handler: BaseHTTPRequestHandler) -> Any:
         if handler.headers.get("Authorization", "").partition(" ")[2] not in self._tokens:
             return None
         who = self.profile
@@ -142,14 +142,14 @@ class StandIn:
                 "bio": "Not for us",
             }
         return [
-            {"email": email, "verified": is_proved, "primary": n == 0}
-            for n, (email, is_proved) in enumerate(who.emails)
+            {"email": email, "verified": is_verified, "primary": n == 0}
+            for n, (email, is_verified) in enumerate(who.emails)
         ]
 
 
 @contextmanager
 def standing_in(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
-    """A server in place of both providers. The one place that knows where allauth keeps their addresses."""
+    """Replace both providers by a stand-in. The only place that knows allauth's attributes for their addresses."""
     stand_in = StandIn()
     for adapter, name in ((GitHubOAuth2Adapter, GITHUB), (GoogleOAuth2Adapter, GOOGLE)):
         monkeypatch.setattr(adapter, "authorize_url", f"{stand_in.url}/{name}/authorize")

@@ -1,4 +1,4 @@
-"""Real PostgreSQL and Valkey for a test session, in a folder that lives as long as the session."""
+"""Real PostgreSQL and Valkey for a test session, in a temporary folder."""
 
 import os
 import secrets
@@ -11,7 +11,7 @@ from codexflow.dev.services import Services, needed, own
 
 WORKER = "PYTEST_XDIST_WORKER"
 RUN = "CFX_TEST_RUN"
-# Applications at those by whom people may sign in. Nobody is asked: tests put a server of their own in their place.
+# OAuth applications of the sign-in providers. The providers are never called: tests replace them by a stand-in.
 PROVIDERS = {
     "CFX_GITHUB_CLIENT_ID": "test-github-client",
     "CFX_GITHUB_CLIENT_SECRET": "test-github-secret",
@@ -21,34 +21,34 @@ PROVIDERS = {
 
 
 def start(environ: MutableMapping[str, str]) -> Services | None:
-    """Make `environ` that of a test process, before settings are read.
+    """Prepare the environment of a test process, before settings are read.
 
-    The first process of a session starts what DATABASE_URL and REDIS_URL do not name; pytest-xdist workers inherit
-    the addresses. Returns what the caller must close at the end.
+    The first process of a session starts the servers that DATABASE_URL and REDIS_URL do not name; pytest-xdist workers
+    inherit the addresses. The caller must close the returned services at the end.
     """
     environ["CFX_ENV"] = "development"
     environ.update(PROVIDERS)
-    # Ledger and audit trail refuse to be emptied, as tests do with all tables between each other.
+    # Ledger and audit log refuse TRUNCATE, which transactional tests need between each other.
     environ["PGOPTIONS"] = "-c codexflow.may_empty=on"
     services = None
     if WORKER not in environ:
-        # Servers that were named by hand are shared with other sessions: our keys must not meet theirs.
+        # Servers named by hand may be shared with other sessions: keys must not collide.
         environ[RUN] = secrets.token_hex(4)
         home = Home(Path(tempfile.mkdtemp(prefix=f"{RUNTIME_PREFIX}test-")))
         environ["CFX_HOME"] = str(home.path)
         home.create()
         home.ensure_secrets()
-        # Always started, even when nothing is needed: this also removes the folder, however the session ends.
+        # Always started, even when no server is needed: it also removes the folder, however the session ends.
         services = own(home, needed(environ), is_ephemeral=True)
         environ["DATABASE_URL"] = environ.get("DATABASE_URL") or services.database_url
         environ["REDIS_URL"] = environ.get("REDIS_URL") or services.redis_url
-    # Databases are separated by pytest-django; Redis has one for all, so names are.
+    # pytest-django gives each process a database; Redis is shared, so each process has a key prefix.
     environ["CFX_REDIS_PREFIX"] = f"test_{environ[RUN]}_{environ.get(WORKER, 'main')}"
     return services
 
 
 def announce(services: Services | None) -> str:
-    """One line for the session's header."""
+    """Describe the services in one line, for the session's header."""
     if services is None or services.supervisor is None:
         return "services: inherited"
     return f"services: own, supervised by {services.supervisor.pid} (this is {os.getpid()})"

@@ -1,4 +1,4 @@
-"""The whole of CodexFlow as `manage.py up` runs it, in a folder of its own, for browsers to visit."""
+"""A complete CodexFlow as `manage.py up` runs it, in a folder of its own, for browser tests."""
 
 import os
 import shutil
@@ -22,13 +22,13 @@ from tests.support.waiting import until
 
 START_WITHIN_S = 90.0
 STOP_WITHIN_S = 60.0
-# Of the surroundings a site sees no more: not the servers of the test session, for one.
+# A site inherits only these variables: not, for example, the test session's servers.
 _INHERITED = ("PATH", "HOME", "LANG", "VIRTUAL_ENV")
 
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """A running installation."""
+    """A running site."""
 
     url: str
     home: Home
@@ -45,7 +45,7 @@ class Site:
         return _environ(self.home, int(self.url.rpartition(":")[2]))
 
     def run(self, *words: str) -> str:
-        """Run `python -m ...` among its servers; what it printed. Fails the test when it fails."""
+        """Run `python -m ...` with the site's environment and return its output. A failure fails the test."""
         done = subprocess.run(
             [sys.executable, "-m", *words],
             cwd=REPOSITORY,
@@ -63,21 +63,21 @@ def _environ(home: Home, port: int) -> dict[str, str]:
     inherited = {name: value for name, value in os.environ.items() if name in _INHERITED}  # noqa: TID251 - a clean copy
     return {
         **inherited,
-        # Their buttons are part of the pages; nobody presses them.
+        # So that the pages have the providers' buttons, which no test presses.
         **PROVIDERS,
         "CFX_HOME": str(home.path),
         "CFX_ENV": "development",
         "PORT": str(port),
         "LOG_LEVEL": "WARNING",
         "DJANGO_SETTINGS_MODULE": "codexflow.settings",
-        # Files are served as in production: packed, under names that hold their hash.
+        # Static files are served as in production: compressed, with a hash in their names.
         "CFX_STATIC_ROOT": str(home.path / "static"),
     }
 
 
 @contextmanager
 def running_site() -> Iterator[Site]:
-    """Start it, hand it over, end it and remove its folder."""
+    """Start a site for a `with` block; stop it and remove its folder afterwards."""
     home = Home(Path(tempfile.mkdtemp(prefix=f"{RUNTIME_PREFIX}site-")))
     port = valkey.free_port()
     log = home.path.with_suffix(".log")
@@ -91,9 +91,9 @@ def running_site() -> Iterator[Site]:
 
             def is_ready() -> bool:
                 assert process.poll() is None, log.read_text()
-                return _answers(f"{site.url}/health/live") and home.quickstart_file.exists()
+                return _is_live(f"{site.url}/health/live") and home.quickstart_file.exists()
 
-            until(is_ready, within_s=START_WITHIN_S, what="the site answers")
+            until(is_ready, within_s=START_WITHIN_S, what="the site responds")
             yield site
         finally:
             process.send_signal(signal.SIGINT)
@@ -105,9 +105,9 @@ def running_site() -> Iterator[Site]:
             log.unlink(missing_ok=True)
 
 
-def _answers(url: str) -> bool:
+def _is_live(url: str) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=1) as answer:  # noqa: S310 - our own address
-            return bool(answer.status == 200)
+        with urllib.request.urlopen(url, timeout=1) as response:  # noqa: S310 - our own address
+            return bool(response.status == 200)
     except (URLError, OSError):
         return False

@@ -1,4 +1,4 @@
-"""A whole CodexFlow of real processes in a folder of its own, for chaos and bench."""
+"""A complete CodexFlow of real processes in a folder of its own, for chaos tests and benchmarks."""
 
 import contextlib
 import os
@@ -23,9 +23,9 @@ _INHERITED = ("PATH", "HOME", "LANG", "VIRTUAL_ENV")
 
 
 class Stack:
-    """Use as a context manager; everything in it ends and vanishes with the block.
+    """A context manager: its processes and files are gone after the block.
 
-    The children are looked after in `supervisor.pump`, on the main thread, which must also be the one that made this.
+    `supervisor.pump` supervises the children; call it on the main thread, the one that created this object.
     """
 
     def __init__(self, log: Path, *, settings: Mapping[str, str], upstream_url: str = "") -> None:
@@ -65,14 +65,14 @@ class Stack:
 
     @property
     def environ(self) -> dict[str, str]:
-        """What every child gets: nothing of ours but the path to programs."""
+        """Environment of every child: of this process's, only what finds programs."""
         inherited = {name: value for name, value in os.environ.items() if name in _INHERITED}  # noqa: TID251 - a clean copy
         own = {"CFX_HOME": str(self.home.path), "PORT": str(self.port), "CFX_ENV": "development"}
         return {**inherited, **own, **self._settings, "DJANGO_SETTINGS_MODULE": "codexflow.settings"}
 
     @property
     def children(self) -> dict[str, Child]:
-        """By name: demo, valkey, postgres, web, worker, beat."""
+        """Children by name: demo, valkey, postgres, web, worker, beat."""
         return {child.spec.name: child for child in self.supervisor.children}
 
     def start_servers(self) -> None:
@@ -93,14 +93,14 @@ class Stack:
         self.supervisor.start(self._spec("demo", [*argv, "--api-key", self.upstream_key]))
 
     def start_programs(self) -> None:
-        """Gateway, worker and beat; returns once the gateway answers."""
+        """Start gateway, worker and beat; returns once the gateway responds."""
         env = Env.read(self.environ)
         for name in ("web", "worker", "beat"):
             self.supervisor.start(self._spec(name, argv_of(name, env)))
-        self.supervisor.wait_until(self.answers, self.children["web"], within_s=READY_WITHIN_S)
+        self.supervisor.wait_until(self.is_live, self.children["web"], within_s=READY_WITHIN_S)
 
     def run_module(self, *words: str) -> None:
-        """Run `python -m ...` among the servers. Raises RuntimeError with its last words when it fails."""
+        """Run `python -m ...` with the stack's environment. Raises RuntimeError when it fails."""
         argv = [sys.executable, "-m", *words]
         done = self.supervisor.run_once(self._spec(words[0], argv, is_restarted=False))
         if done.returncode != 0:
@@ -109,10 +109,10 @@ class Stack:
     def _spec(self, name: str, argv: Sequence[str], *, is_restarted: bool = True) -> ChildSpec:
         return ChildSpec(name=name, argv=argv, environ=self.environ, cwd=REPOSITORY, is_restarted=is_restarted)
 
-    def answers(self) -> bool:
-        """Whether the gateway is there."""
+    def is_live(self) -> bool:
+        """True when the gateway responds to a liveness probe."""
         try:
-            with urlopen(f"http://{valkey.LOOPBACK}:{self.port}/health/live", timeout=1) as answer:
-                return bool(answer.status == 200)
+            with urlopen(f"http://{valkey.LOOPBACK}:{self.port}/health/live", timeout=1) as response:
+                return bool(response.status == 200)
         except (URLError, OSError):
             return False

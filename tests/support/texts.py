@@ -1,4 +1,4 @@
-"""Every text of the program that is to be translated, found without gettext's tools: not every machine has them."""
+"""Translatable texts of the program, found without gettext's tools, which not every machine has."""
 
 import ast
 import re
@@ -14,7 +14,7 @@ _CALLS = {"_", "gettext", "gettext_lazy", "gettext_noop", "ngettext", "ngettext_
 
 
 def texts() -> dict[str, Path]:
-    """What is looked up in the catalogue, in the singular, with a file where it stands."""
+    """Map each message id (the singular) to a file that uses it."""
     found: dict[str, Path] = {}
     for app in APPS:
         for path in (REPOSITORY / app).rglob("*.py"):
@@ -36,11 +36,11 @@ def _in_python(source: str) -> Iterator[str]:
             yield first.value
 
 
-# `templatize` makes calls of gettext out of tags and blanks out the rest.
+# `templatize` turns translation tags into gettext calls and blanks out the rest.
 _CALL = re.compile(r"""n?gettext\(\s*u?((?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"))""", re.DOTALL)
 
 
 def _in_template(source: str) -> Iterator[str]:
-    # Texts inside attributes of components (`<c-kpi label="{% translate '…' %}">`) are tags like any others.
+    # Texts in component attributes (`<c-kpi label="{% translate '…' %}">`) are found like any other tag.
     for literal in _CALL.findall(templatize(source)):
         yield str(ast.literal_eval(literal))

@@ -1,4 +1,4 @@
-"""Run the demo upstream as tests need it: a process of its own on a free port.
+"""Run the demo upstream for tests: in a process of its own on a free port.
 
 with running_upstream() as upstream:
     upstream.set_fault("503", model="deepseek-v3", times=1)
@@ -22,7 +22,7 @@ _LISTENING = re.compile(r"listening on (http://\S+)")
 
 
 class Upstream:
-    """A demo upstream at work."""
+    """A running demo upstream."""
 
     def __init__(
         self,
@@ -34,7 +34,7 @@ class Upstream:
         counts_tokens: bool = False,
         port: int = 0,
     ) -> None:
-        """Start it and return once it listens. Streams come without pauses unless `gap_ms` says so."""
+        """Start it and return once it listens. Streams have no pauses unless `gap_ms` is set."""
         self.api_key = api_key
         command = [
             sys.executable,
@@ -60,7 +60,7 @@ class Upstream:
             found = _LISTENING.search(lines.readline())
         if found is None:
             self.kill()
-            raise RuntimeError("The demo upstream did not start; its standard error says why")
+            raise RuntimeError("The demo upstream did not start; see its standard error")
         return found.group(1)
 
     @property
@@ -76,24 +76,24 @@ class Upstream:
         wait: int = 0,
         timeout_s: float = 5.0,
     ) -> list[dict[str, Any]]:
-        """What it saw, oldest first. With `wait`: once that many of them are over, or time is up."""
+        """Its requests, oldest first. With `wait`, returns when that many have ended or the timeout passes."""
         return list(self.state(since=since, call_id=call_id, model=model, wait=wait, timeout_s=timeout_s)["entries"])
 
     def state(self, **query: Any) -> dict[str, Any]:
-        """The ledger with `last_seq`, `open` requests and `connections`."""
+        """Return the ledger with `last_seq`, `open` requests and `connections`."""
         params = {name: value for name, value in query.items() if value is not None}
-        answer = self.control.get("/demo/ledger", params=params)
-        answer.raise_for_status()
-        found: dict[str, Any] = answer.json()
+        response = self.control.get("/demo/ledger", params=params)
+        response.raise_for_status()
+        found: dict[str, Any] = response.json()
         return found
 
     def set_fault(
         self, words: str, *, model: str | None = None, path: str | None = None, times: int | None = None
     ) -> None:
-        """Let the next `times` matching requests (all, when left out) go wrong in this way."""
+        """Inject a fault into the next `times` matching requests (by default, all)."""
         body = {"fault": words, "model": model, "path": path, "times": times}
-        answer = self.control.post("/demo/faults", json={k: v for k, v in body.items() if v is not None})
-        assert answer.status_code == httpx.codes.OK, answer.text
+        response = self.control.post("/demo/faults", json={k: v for k, v in body.items() if v is not None})
+        assert response.status_code == httpx.codes.OK, response.text
 
     def clear(self) -> None:
         """Forget faults and ledger."""
@@ -101,20 +101,20 @@ class Upstream:
         self.control.delete("/demo/ledger").raise_for_status()
 
     def stop(self) -> None:
-        """SIGTERM; returns when it is gone."""
+        """Send SIGTERM and wait until the process has ended."""
         self.control.close()
         self.process.terminate()
         self.process.wait(timeout=5)
 
     def kill(self) -> None:
-        """SIGKILL: as when the machine dies."""
+        """Send SIGKILL: as when the machine dies."""
         self.process.kill()
         self.process.wait(timeout=5)
 
 
 @contextmanager
 def running_upstream(**settings: Any) -> Iterator[Upstream]:
-    """An Upstream for the length of a `with` block; settings as for Upstream."""
+    """Run an Upstream for a `with` block; settings as for Upstream."""
     upstream = Upstream(**settings)
     try:
         yield upstream

@@ -1,4 +1,4 @@
-"""Waiting for a condition with a deadline, for tests of real processes. Never for a span of time."""
+"""Wait for a condition with a deadline, for tests of real processes; never for a fixed time."""
 
 from collections.abc import Callable
 from threading import Event
@@ -11,7 +11,7 @@ _never = Event()
 
 
 def until(condition: Callable[[], T | None], *, within_s: float = 20.0, what: str = "") -> T:
-    """The first true value of `condition`. Fails the test when there is none in time."""
+    """Return the first truthy value of `condition`. Fails the test after `within_s`."""
     deadline_s = monotonic_s() + within_s
     while not (value := condition()):
         assert monotonic_s() < deadline_s, f"not within {within_s:g} s: {what or condition}"

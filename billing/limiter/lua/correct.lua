@@ -1,4 +1,4 @@
--- Put a scope right, if nothing has moved it since it was looked at.
+-- Correct a scope, if nothing has moved it since it was read.
 --
 -- KEYS 1 scope   ARGV 1 number of fields, then the fields' names and values seen, then names and values to set
 local n = tonumber(ARGV[1])

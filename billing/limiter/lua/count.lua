@@ -1,8 +1,8 @@
--- Count requests that were not admitted here: calls made straight at LiteLLM with one of our keys.
+-- Count calls past the gateway, made directly at LiteLLM with one of our keys.
 --
 -- KEYS 1 scope of the organization  2 scope of the key
 -- ARGV 1 day of the calls  2 month  3 requests  4 cost (nanos)
--- A scope that is not loaded will read the calls from PostgreSQL.
+-- A scope that is not loaded reads the calls from PostgreSQL when it is.
 for i = 1, 2 do
   local f = redis.call('HMGET', KEYS[i], 'd', 'mo')
   if f[1] then

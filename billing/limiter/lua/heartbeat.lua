@@ -1,4 +1,4 @@
--- Keep the calls of one process and one shard alive, and note how far they have come.
+-- Renew the leases of one process's calls in one shard, and store their progress.
 --
 -- KEYS 1 alive  2 intents  3 progress  4.. slots
 -- ARGV 1 lease ms, then for each call: request id, index into KEYS of the organization's slots, of the key's slots

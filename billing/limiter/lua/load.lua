@@ -1,4 +1,4 @@
--- Load a scope that Redis does not know: its truth from PostgreSQL, unless somebody was faster.
+-- Load a scope that Redis does not have with its sums from PostgreSQL, unless another process has.
 --
 -- KEYS 1 scope   ARGV 1 day  2 requests of the day  3 nanos spent on it  4 month  5 nanos spent in it  6 nanos spent in all
 if redis.call('HEXISTS', KEYS[1], 'd') == 1 then

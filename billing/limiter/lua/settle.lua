@@ -1,14 +1,14 @@
--- Settle one call: append its usage event and give back what it held.
+-- Settle one call: append its usage event, release its lease and hold, and charge its cost.
 --
 -- KEYS 1 scope of the organization  2 scope of the key  3 alive  4 intents  5 slots of the organization  6 slots of the key
 --      7 progress  8 usage stream  9 recent
 -- ARGV 1 request id  2 event  3 cost (nanos)  4 hold (nanos)  5 tokens used  6 tokens reserved  7 day  8 minute of admission
 --      9 organization id  10 seconds to keep `recent`  11 month of admission
--- Returns 1 when this was the settling that moved the money, 0 when another one had done so before.
+-- Returns 1 when this call moved the money, 0 when an earlier one had.
 --
--- The event is always appended and the lease always given back: an event whose intent was lost with the tail of the
--- append-only file must not be lost with it. Only the money hangs on removing the intent, so it moves once; events
--- that come twice are the drain's business (one row a request id).
+-- The event is always appended and the lease always released: an event whose intent was lost with the tail of the
+-- append-only file must not be lost with it. Only the money depends on removing the intent, so it moves once;
+-- duplicate events are the drain's to handle (one row per request id).
 
 redis.call('XADD', KEYS[8], '*', 'e', ARGV[2])
 redis.call('SET', KEYS[9], ARGV[9], 'EX', ARGV[10])
@@ -24,7 +24,7 @@ for i = 1, 2 do
   local key = KEYS[i]
   local f = redis.call('HMGET', key, 'd', 'mo', 'm')
   if f[1] then
-    -- Redis takes '-0' for no integer.
+    -- Redis does not accept '-0' as an integer.
     if ARGV[4] ~= '0' then redis.call('HINCRBY', key, 'held', '-' .. ARGV[4]) end
     redis.call('HINCRBY', key, 'spent', ARGV[3])
     if f[1] == ARGV[7] then redis.call('HINCRBY', key, 'ds', ARGV[3]) end

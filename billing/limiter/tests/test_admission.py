@@ -1,4 +1,4 @@
-"""What callers are told of their limits."""
+"""Rate limit headers and refusals."""
 
 import pytest
 from hypothesis import given
@@ -23,7 +23,7 @@ def an_admission(organization: Limits, key: Limits, used: tuple[int, int] = (0, 
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0s"), (12, "12s"), (60, "1m0s"), (61, "1m1s")])
-def test_durations_look_like_openais(seconds: int, text: str) -> None:
+def test_durations_have_openais_format(seconds: int, text: str) -> None:
     assert duration(seconds) == text
 
 
@@ -42,7 +42,7 @@ def test_every_limit_has_its_three_headers() -> None:
     ]
 
 
-def test_limits_that_are_not_set_have_none() -> None:
+def test_limits_that_are_not_set_have_no_headers() -> None:
     assert an_admission(Limits(), Limits(concurrent_streams=3, day_budget_nanos=5)).headers() == []
     assert [name for name, _ in an_admission(Limits(), Limits(tpm=5)).headers()] == [
         b"x-ratelimit-limit-tokens",
@@ -56,7 +56,7 @@ counts = st.integers(0, 100)
 
 
 @given(organization=limits, key=limits, used=st.tuples(counts, counts))
-def test_of_two_limits_the_one_with_less_left_is_told(organization: int, key: int, used: tuple[int, int]) -> None:
+def test_headers_have_the_limit_with_less_left(organization: int, key: int, used: tuple[int, int]) -> None:
     both = zip((organization, key), used, strict=True)
     left = sorted((max(0, limit - count), limit) for limit, count in both if limit >= 0)
     assert least_left(organization, key, used) == (left[0][::-1] if left else (-1, 0))
@@ -74,9 +74,7 @@ def test_of_two_limits_the_one_with_less_left_is_told(organization: int, key: in
         ("budget", 0, None),
     ],
 )
-def test_a_refusal_says_when_the_same_call_may_pass(
-    verdict: str, slot_free_in_ms: int, retry_after_s: int | None
-) -> None:
+def test_a_refusal_has_the_time_to_retry_after(verdict: str, slot_free_in_ms: int, retry_after_s: int | None) -> None:
     error = refusal(verdict, 1, an_admission(Limits(), Limits()), slot_free_in_ms=slot_free_in_ms)
     assert error.retry_after_s == retry_after_s
     assert "limit of the key" in error.message

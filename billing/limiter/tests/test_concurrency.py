@@ -109,7 +109,7 @@ def _settlement(request_id: UUID, plan: Plan, admission: Admission) -> Settlemen
 
 
 async def _watch(redis: Pipeline, payer: Payer, limits: Limits, is_over: asyncio.Event) -> None:
-    """Look at the organization again and again while everybody calls: it is never above its limits."""
+    """Read the organization's scope repeatedly during the calls: it is never above its limits."""
     while not is_over.is_set():
         requests, spent, held = await redis.call(b"HMGET", payer.scopes[0], b"n", b"spent", b"held")
         streams = await redis.call(b"ZCARD", payer.slots[0])
@@ -129,11 +129,11 @@ def _judge(calls: Sequence[Plan], results: Sequence[Admission | AppError], organ
         assert of_key == list(range(1, len(of_key) + 1))
         assert key.daily_requests == UNLIMITED or len(of_key) <= key.daily_requests
     if _fits(calls, organization, key):
-        assert len(admitted) == len(calls)  # nobody was refused without need
+        assert len(admitted) == len(calls)  # no refusal without need
 
 
 def _fits(calls: Sequence[Plan], organization: Limits, key: Limits) -> bool:
-    """Whether all calls fit in together, even if none of them ends before the last begins."""
+    """Return whether all calls fit in together, even if none of them ends before the last begins."""
     demands = [
         (len(calls), organization.daily_requests),
         (sum(call.is_stream for call in calls), organization.concurrent_streams),
@@ -146,7 +146,7 @@ def _fits(calls: Sequence[Plan], organization: Limits, key: Limits) -> bool:
 async def _compare(
     redis: Pipeline, payers: Sequence[Payer], calls: Sequence[Plan], results: Sequence[Admission | AppError]
 ) -> None:
-    """What Redis ends with is what the admitted calls add up to, for the organization and for each key."""
+    """Compare the counters in Redis with the sums of the admitted calls, for the organization and for each key."""
     admitted = [call for call, each in zip(calls, results, strict=True) if isinstance(each, Admission)]
     await _compare_scope(redis, payers[0].scopes[0], admitted)
     for number, payer in enumerate(payers):

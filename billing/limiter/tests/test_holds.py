@@ -1,4 +1,4 @@
-"""What a call can cost at most, and which models of a chain it may be tried with."""
+"""Holds: a call's highest cost, and the models of a chain that it covers."""
 
 import msgspec
 from hypothesis import given
@@ -10,7 +10,7 @@ from billing.tests.strategies import rates
 
 
 def priced_sensibly(rates: FrozenRates) -> FrozenRates:
-    """No cache serves at more than the price of input; keeping for an hour costs no less than for minutes."""
+    """Bound rates: cached input costs at most as much as input, an hour of cache at least as much as minutes."""
     write_nanos, write_1h_nanos = sorted((rates.cache_write_nanos or 0, rates.cache_write_1h_nanos or 0))
     return msgspec.structs.replace(
         rates,

@@ -1,4 +1,4 @@
-"""The catalogue in force, as several processes see it. Each Directory here stands for one process."""
+"""The catalogue in force in several processes. Each Directory stands for one process."""
 
 import ast
 import os
@@ -24,12 +24,12 @@ SHIPPED = (REPOSITORY / "config" / "models.yaml").read_text()
 
 
 def text_with(daily_requests: int) -> str:
-    """The shipped text, told apart by its daily limit."""
+    """The shipped text with another daily limit."""
     return SHIPPED.replace("daily_requests: 1000", f"daily_requests: {daily_requests}")
 
 
 def save(path: Path, text: str) -> None:
-    """As editors and config maps do it: a new file takes the old one's name."""
+    """Replace the file by renaming, as editors and config maps do."""
     fresh = path.with_suffix(".new")
     fresh.write_text(text)
     fresh.replace(path)
@@ -48,7 +48,7 @@ def started(path: Path) -> Directory:
 
 @contextmanager
 def postgres_away() -> Iterator[None]:
-    """Nothing listens where this thread's connection looks for PostgreSQL."""
+    """Point this thread's database connection to an address where nothing listens."""
     there = dict(connection.settings_dict)
     connection.close()
     connection.settings_dict.update(HOST="127.0.0.1", PORT="1")
@@ -72,7 +72,7 @@ def test_nothing_is_in_force_before_the_first_load() -> None:
 
 
 @pytest.mark.django_db
-def test_a_reader_uses_its_own_file_in_memory_while_there_is_no_version(path: Path) -> None:
+def test_a_reader_uses_its_own_file_in_memory_without_a_version(path: Path) -> None:
     process = Directory()
     assert process.in_force(path).daily_requests == 1000
     save(path, text_with(7))
@@ -82,7 +82,7 @@ def test_a_reader_uses_its_own_file_in_memory_while_there_is_no_version(path: Pa
 
 
 @pytest.mark.django_db
-def test_a_reader_with_another_file_uses_the_version_in_force_and_leaves_it(path: Path, tmp_path: Path) -> None:
+def test_a_reader_with_another_file_uses_the_version_in_force(path: Path, tmp_path: Path) -> None:
     server = started(path)
     other = tmp_path / "other.yaml"
     save(other, text_with(7))
@@ -107,7 +107,7 @@ def test_a_reader_notices_a_new_version(path: Path) -> None:
 
 
 @pytest.mark.django_db
-def test_a_reader_falls_back_to_its_file_when_the_newest_version_is_no_longer_good(path: Path) -> None:
+def test_a_reader_falls_back_to_its_file_when_the_newest_version_is_invalid(path: Path) -> None:
     ConfigVersion.objects.create(text="stages: []", version="0" * 12, source="operator", author="ada@example.org")
     reader = Directory()
     assert reader.in_force(path).daily_requests == 1000
@@ -147,7 +147,7 @@ def test_a_command_in_a_shell_with_another_file_changes_nothing(
 
 
 def test_only_the_web_process_puts_a_file_in_force() -> None:
-    """Every other module of production may only read."""
+    """All other modules of production only read."""
     used = {(str(path.relative_to(REPOSITORY)), name) for path in production_modules() for name in names_in(path)}
     assert {each for each in used if each[1] in {"record_file", "directory.serve"}} == {
         ("codexflow/catalogue/services.py", "record_file"),
@@ -167,7 +167,7 @@ def production_modules() -> Iterator[Path]:
 
 
 def names_in(path: Path) -> Iterator[str]:
-    """Functions that are defined, and dotted names as they are spelled."""
+    """Names of defined functions, and dotted names as written."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.FunctionDef):
             yield node.name
@@ -186,7 +186,7 @@ def test_the_module_functions_share_one_directory(path: Path) -> None:
 
 
 @pytest.mark.django_db
-def test_the_file_is_recorded_once_however_many_processes_start(path: Path) -> None:
+def test_the_file_is_recorded_once_by_several_processes(path: Path) -> None:
     processes = [started(path) for _ in range(3)]
     assert [limit_of(process) for process in processes] == [1000] * 3
     assert [(row.source, row.text) for row in ConfigVersion.objects.all()] == [("file", SHIPPED)]
@@ -206,7 +206,7 @@ def test_the_latest_change_wins_in_every_process(path: Path) -> None:
 
 
 @pytest.mark.django_db
-def test_a_file_that_was_only_touched_undoes_no_edit(path: Path) -> None:
+def test_touching_the_file_does_not_undo_an_edit(path: Path) -> None:
     process = started(path)
     services.apply(text_with(2), author="ada@example.org")
     save(path, SHIPPED)
@@ -216,7 +216,7 @@ def test_a_file_that_was_only_touched_undoes_no_edit(path: Path) -> None:
 
 
 @pytest.mark.django_db
-def test_a_file_that_changed_while_nothing_ran_is_noticed_at_the_start(path: Path) -> None:
+def test_a_change_of_the_file_is_noticed_at_the_next_start(path: Path) -> None:
     started(path)
     services.apply(text_with(2), author="ada@example.org")
     save(path, text_with(3))
@@ -224,7 +224,7 @@ def test_a_file_that_changed_while_nothing_ran_is_noticed_at_the_start(path: Pat
 
 
 @pytest.mark.django_db
-def test_a_bad_file_never_replaces_a_good_one_and_is_reported_once(
+def test_an_invalid_file_never_replaces_a_valid_one_and_is_reported_once(
     path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     process = started(path)
@@ -242,12 +242,12 @@ def test_a_bad_file_never_replaces_a_good_one_and_is_reported_once(
 
 
 @pytest.mark.django_db
-@pytest.mark.parametrize("spoilt", [b"\xff\xfe", None])
-def test_a_file_that_cannot_be_read_changes_nothing_until_it_is_back(path: Path, spoilt: bytes | None) -> None:
+@pytest.mark.parametrize("content", [b"\xff\xfe", None])
+def test_an_unreadable_file_changes_nothing_until_it_is_back(path: Path, content: bytes | None) -> None:
     process = started(path)
     path.unlink()
-    if spoilt is not None:
-        path.write_bytes(spoilt)
+    if content is not None:
+        path.write_bytes(content)
     assert limit_of(process) == 1000
     assert len(process.problems()) == 1
     save(path, SHIPPED)
@@ -257,14 +257,14 @@ def test_a_file_that_cannot_be_read_changes_nothing_until_it_is_back(path: Path,
 
 
 @pytest.mark.django_db
-def test_without_anything_good_there_is_no_start(path: Path) -> None:
+def test_without_a_valid_configuration_the_start_fails(path: Path) -> None:
     save(path, "stages: []")
     with pytest.raises(CatalogueError, match=r"models\.yaml: stages: must be a mapping"):
         started(path)
 
 
 @pytest.mark.django_db
-def test_a_bad_file_does_not_keep_a_process_from_starting_with_the_last_good_version(path: Path) -> None:
+def test_a_process_with_an_invalid_file_starts_with_the_last_valid_version(path: Path) -> None:
     services.apply(text_with(2), author="ada@example.org")
     save(path, "stages: []")
     process = started(path)
@@ -273,7 +273,7 @@ def test_a_bad_file_does_not_keep_a_process_from_starting_with_the_last_good_ver
 
 
 @pytest.mark.django_db
-def test_a_version_that_is_no_longer_good_leaves_the_one_in_force(path: Path) -> None:
+def test_an_invalid_newest_version_leaves_the_one_in_force(path: Path) -> None:
     process = started(path)
     ConfigVersion.objects.create(text="stages: []", version="0" * 12, source="operator", author="ada@example.org")
     assert limit_of(process) == 1000
@@ -285,7 +285,7 @@ def test_a_version_that_is_no_longer_good_leaves_the_one_in_force(path: Path) ->
 
 
 @pytest.mark.django_db(transaction=True)
-def test_while_postgres_is_away_the_file_is_followed_and_recorded_later(path: Path) -> None:
+def test_without_postgres_the_file_is_followed_and_recorded_later(path: Path) -> None:
     process = started(path)
     with postgres_away():
         assert limit_of(process) == 1000
@@ -299,7 +299,7 @@ def test_while_postgres_is_away_the_file_is_followed_and_recorded_later(path: Pa
 
 
 @pytest.mark.django_db(transaction=True)
-def test_an_edit_in_force_survives_the_absence_of_postgres(path: Path) -> None:
+def test_an_edit_in_force_survives_an_outage_of_postgres(path: Path) -> None:
     process = started(path)
     services.apply(text_with(2), author="ada@example.org")
     assert limit_of(process) == 2
@@ -309,12 +309,12 @@ def test_an_edit_in_force_survives_the_absence_of_postgres(path: Path) -> None:
         assert limit_of(process) == 3
         save(path, SHIPPED)
         assert limit_of(process) == 1000
-    # The file is what it was when it was last recorded, so the edit is still the latest change.
+    # The file is unchanged since it was last recorded, so the edit is still the latest change.
     assert limit_of(process) == 2
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_process_that_starts_without_postgres_catches_up_later(path: Path) -> None:
+def test_a_process_started_without_postgres_catches_up_later(path: Path) -> None:
     started(path)
     services.apply(text_with(2), author="ada@example.org")
     with postgres_away():
@@ -325,7 +325,7 @@ def test_a_process_that_starts_without_postgres_catches_up_later(path: Path) -> 
 
 
 @pytest.mark.django_db(transaction=True)
-def test_processes_that_see_a_change_at_once_record_it_once(path: Path) -> None:
+def test_processes_that_see_a_change_concurrently_record_it_once(path: Path) -> None:
     processes = [started(path) for _ in range(8)]
     save(path, text_with(3))
 

@@ -30,13 +30,13 @@ def problems_of(text: str) -> list[str]:
 
 def problems_with(path: str, value: Any) -> list[str]:
     """Problems of the shipped content with one value replaced."""
-    spoilt = content()
+    invalid = content()
     *parents, last = path.split(".")
-    at = spoilt
+    at = invalid
     for parent in parents:
         at = at[parent]
     at[last] = value
-    return problems_of(yaml.safe_dump(spoilt))
+    return problems_of(yaml.safe_dump(invalid))
 
 
 def test_the_shipped_file_has_the_documented_stages_and_limits() -> None:
@@ -82,7 +82,7 @@ def test_cache_writes_have_their_own_prices_when_given() -> None:
 
 
 def test_litellm_is_configured_with_our_prices() -> None:
-    """Otherwise every call would differ in cost when our usage is reconciled with LiteLLM's."""
+    """Otherwise the cost of every call would differ in reconciliation with LiteLLM."""
     entries = yaml.safe_load((REPOSITORY / "config" / "litellm.yaml").read_text())["model_list"]
     prices = parse(SHIPPED, source="models.yaml").prices
     for model in entries:
@@ -161,12 +161,12 @@ def test_the_first_matching_alias_wins() -> None:
 
 
 def test_all_problems_are_reported_at_once_with_their_paths() -> None:
-    spoilt = content()
-    spoilt["stages"]["plan"] |= {"model": "claude-sonet-4.5", "max_tokens": -1, "fallbak": []}
-    del spoilt["stages"]["review"]
-    spoilt["direct"]["allowed_models"] = []
-    spoilt["prices"]["gpt-4o"] = {"input": "cheap"}
-    assert problems_of(yaml.safe_dump(spoilt, sort_keys=False)) == [
+    invalid = content()
+    invalid["stages"]["plan"] |= {"model": "claude-sonet-4.5", "max_tokens": -1, "fallbak": []}
+    del invalid["stages"]["review"]
+    invalid["direct"]["allowed_models"] = []
+    invalid["prices"]["gpt-4o"] = {"input": "cheap"}
+    assert problems_of(yaml.safe_dump(invalid, sort_keys=False)) == [
         "models.yaml: prices.gpt-4o.input: must be an amount of USD from 0 to 1,000,000, not 'cheap'",
         "models.yaml: prices.gpt-4o.output: is missing",
         "models.yaml: stages.plan.model: 'claude-sonet-4.5' has no price, and unpriced models cannot be sold"
@@ -229,10 +229,10 @@ def test_an_invalid_value_is_reported_with_its_path(path: str, value: Any) -> No
 
 
 def test_a_model_cannot_have_the_name_of_a_stage() -> None:
-    spoilt = content()
-    spoilt["prices"]["cfx-auto"] = {"input": 1, "output": 1}
-    spoilt["direct"]["allowed_models"].append("cfx-auto")
-    assert ["'cfx-auto' means a stage" in problem for problem in problems_of(yaml.safe_dump(spoilt))] == [True]
+    invalid = content()
+    invalid["prices"]["cfx-auto"] = {"input": 1, "output": 1}
+    invalid["direct"]["allowed_models"].append("cfx-auto")
+    assert ["'cfx-auto' means a stage" in problem for problem in problems_of(yaml.safe_dump(invalid))] == [True]
 
 
 @pytest.mark.parametrize(
@@ -260,7 +260,7 @@ def test_text_that_is_not_a_catalogue_is_refused_with_a_reason(text: str, proble
     assert problem in problems[0]
 
 
-def test_the_version_depends_on_the_meaning_only() -> None:
+def test_the_version_depends_on_the_content_not_its_format() -> None:
     version = parse(SHIPPED, source="models.yaml").version
     assert len(version) == 12
     assert parse(yaml.safe_dump(content(), sort_keys=False), source="reworded").version == version
@@ -297,7 +297,7 @@ snippets = st.sampled_from(
 
 @st.composite
 def mutated_files(draw: st.DrawFn) -> str:
-    """The shipped file with lines dropped, doubled, moved or garbled."""
+    """Draw the shipped file with lines dropped, repeated, moved or garbled."""
     lines = list(LINES)
     for _ in range(draw(st.integers(1, 6))):
         at = draw(st.integers(0, len(lines) - 1))
@@ -329,15 +329,15 @@ plain_values = st.recursive(
 
 @st.composite
 def mutated_contents(draw: st.DrawFn) -> str:
-    """The shipped content with one value anywhere replaced by something else."""
-    spoilt = at = content()
+    """Draw the shipped content with one value replaced."""
+    invalid = at = content()
     while True:
         key = draw(st.sampled_from(sorted(at)))
         if isinstance(at[key], dict) and at[key] and draw(st.booleans()):
             at = at[key]
             continue
         at[key] = draw(plain_values)
-        return yaml.safe_dump(spoilt, allow_unicode=draw(st.booleans()))
+        return yaml.safe_dump(invalid, allow_unicode=draw(st.booleans()))
 
 
 @settings(max_examples=examples(150))

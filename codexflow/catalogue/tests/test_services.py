@@ -1,4 +1,4 @@
-"""Versions of the configuration: written only when good, kept for good."""
+"""Versions of the configuration: written only when valid, never changed."""
 
 import pytest
 
@@ -12,7 +12,7 @@ CHEAPER = SHIPPED.replace("{input: 2.50, output: 10}", "{input: 2, output: 10}")
 
 
 @pytest.mark.django_db
-def test_an_edit_is_kept_with_its_author() -> None:
+def test_an_edit_is_stored_with_its_author() -> None:
     made = services.apply(CHEAPER, author="ada@example.org", note="Autumn prices")
     made.refresh_from_db()
     assert (made.text, made.version) == (CHEAPER, parse(CHEAPER, source="x").version)
@@ -20,7 +20,7 @@ def test_an_edit_is_kept_with_its_author() -> None:
 
 
 @pytest.mark.django_db
-def test_a_bad_edit_is_refused_with_every_problem_and_leaves_nothing() -> None:
+def test_an_invalid_edit_is_refused_with_every_problem_and_not_stored() -> None:
     with pytest.raises(CatalogueError) as caught:
         services.apply("stages: []\nnonsense: 1", author="ada@example.org")
     assert [problem.split(": ")[:2] for problem in caught.value.problems] == [
@@ -32,7 +32,7 @@ def test_a_bad_edit_is_refused_with_every_problem_and_leaves_nothing() -> None:
 
 
 @pytest.mark.django_db
-def test_going_back_is_a_new_version() -> None:
+def test_a_rollback_is_a_new_version() -> None:
     first = services.apply(SHIPPED, author="ada@example.org")
     services.apply(CHEAPER, author="ada@example.org")
     made = services.roll_back(first, author="ben@example.org")
@@ -42,14 +42,14 @@ def test_going_back_is_a_new_version() -> None:
 
 
 @pytest.mark.django_db
-def test_what_is_no_longer_good_cannot_come_back() -> None:
+def test_a_version_that_is_no_longer_valid_cannot_be_rolled_back_to() -> None:
     old = ConfigVersion.objects.create(text="stages: []", version="0" * 12, source="file")
     with pytest.raises(CatalogueError, match=f"version {old.pk}: stages"):
         services.roll_back(old, author="ada@example.org")
     assert ConfigVersion.objects.count() == 1
 
 
-def test_a_diff_shows_what_changes() -> None:
+def test_a_diff_shows_the_changes() -> None:
     lines = services.diff(SHIPPED, CHEAPER).splitlines()
     assert [line for line in lines if line.startswith(("-", "+"))] == [
         "--- old",

@@ -11,7 +11,7 @@ from codexflow.dev.demo_upstream.server import DemoUpstream, Options
 
 
 async def serve(host: str, port: int, options: Options) -> None:
-    """Answer until SIGTERM or SIGINT, then drop everything at once."""
+    """Serve until SIGTERM or SIGINT, then close all connections at once."""
     upstream = DemoUpstream(options)
     loop = asyncio.get_running_loop()
     server = await loop.create_server(upstream.connection, host, port, backlog=1024)
@@ -31,12 +31,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m codexflow.dev.demo_upstream", description=__doc__)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=4010, help="0 takes a free one and prints it")
-    parser.add_argument("--api-key", default="", help="the only key accepted; without it nobody is asked for one")
+    parser.add_argument("--api-key", default="", help="the only key accepted; by default none is required")
     parser.add_argument("--gap-ms", type=int, default=15, help="pause between the events of a stream")
     parser.add_argument("--record-bodies", action="store_true", help="keep whole request bodies in the ledger")
     parser.add_argument("--as-provider", action="store_true", help="speak as a provider behind LiteLLM, not as LiteLLM")
     parser.add_argument(
-        "--counts-tokens", action="store_true", help="answer /v1/messages/count_tokens, as LiteLLM 1.106"
+        "--counts-tokens", action="store_true", help="serve /v1/messages/count_tokens, as LiteLLM 1.106"
     )
     args = parser.parse_args()
     options = Options(

@@ -68,7 +68,7 @@ def events(turn: Turn) -> list[Event]:
         return Event(b'%b[{"index":%d,"delta":%b%b' % (prefix, index, content, unfinished), tokens)
 
     each = range(generated.choices)
-    # LiteLLM's stream over a provider that said nothing begins with its end.
+    # LiteLLM's stream over an empty provider stream begins with its end.
     is_bare = turn.drill.get("empty") is not None and identity.role == "proxy"
     made = [] if is_bare else [delta(i, b'{"content":"","role":"assistant"}', 0) for i in each]
     for piece in generated.pieces:

@@ -66,7 +66,7 @@ def as_anthropics(openai: bytes, status: int) -> bytes:
 
 
 def provider_failed(status: int, model: str, role: Role, *, says: str = "", param: str | None = None) -> bytes:
-    """The model's provider answered with `status`."""
+    """Build the error of a model whose provider returned `status`."""
     usual = _NAMES[400] if status < 500 else _NAMES[500]
     name, litellm_type, openai_type = _NAMES.get(status, ("APIError", usual[1], usual[2]))
     says = says or _SAYS.get(status, f"[demo upstream] {status} as asked for")

@@ -1,8 +1,8 @@
-"""Fault injection: the language in which tests and drills ask for faults.
+"""Fault injection: the language in which tests and drills request faults.
 
-A fault is asked for inside the last user message, `[[fault:cut after=3]]`, or through `POST /demo/faults`
-with the same words. Several may stand together; of each kind the first counts. `models=a,b` in front limits
-one to those models, so that fallbacks can be drilled: `[[fault:models=deepseek-v3 503]]`. All surfaces obey.
+A fault is requested in the last user message, `[[fault:cut after=3]]`, or through `POST /demo/faults`
+with the same words. Several may be combined; of each kind the first counts. A leading `models=a,b` limits
+a fault to those models, so that fallbacks can be drilled: `[[fault:models=deepseek-v3 503]]`. All surfaces obey.
 
 `after` counts the `data:` events of a stream that still arrive. Without it `cut`, `eof` and `hang` strike
 before the first byte of the response. In a response without streaming, any `after` stands for half of the body.
@@ -38,7 +38,7 @@ from dataclasses import dataclass, field
 _DIRECTIVE = re.compile(r"\[\[fault:([^\]]*)\]\]")
 _MIB = 1024 * 1024
 
-# name -> its parameters and what they are when left out. None: not given.
+# name -> its parameters and their defaults. None: no default.
 KINDS: Mapping[str, Mapping[str, int | str | None]] = {
     "slow": {"first_ms": 0, "gap_ms": 0},
     "chunks": {"n": 50, "gap_ms": 0},
@@ -208,7 +208,7 @@ class StandingFaults:
         self.items.append(Standing(parse(words), words, model, path, times))
 
     def take(self, path: str, model: str | None) -> list[Fault]:
-        """The faults due for this request; each one's count goes down."""
+        """Return the faults due for this request, and decrement their counts."""
         due = [item for item in self.items if item.concerns(path, model)]
         for item in due:
             if item.times is not None:

@@ -63,7 +63,7 @@ class Generation:
 
 
 def split(text: str) -> list[str]:
-    """`text` in token-like pieces; joined they are the text again."""
+    """Split `text` into token-like pieces whose concatenation is the text."""
     return _PIECE.findall(text)
 
 
@@ -100,7 +100,7 @@ def drill_of(text: str, model: str) -> Drill:
 
 
 def compose(body: Mapping[str, Any], drill: Drill) -> Generation:
-    """The answer to a chat request. Raises BadRequest."""
+    """Build the response to a chat request. Raises BadRequest."""
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages:
         raise BadRequest("'messages' must be a list that is not empty", "messages")
@@ -164,7 +164,7 @@ def _whole(value: object, name: str, usual: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """The counts that the answer claims."""
+    """Token counts that the response reports."""
 
     prompt_tokens: int
     completion_tokens: int

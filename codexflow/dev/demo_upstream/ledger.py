@@ -27,8 +27,8 @@ class Entry(msgspec.Struct):
     faults: list[str] = []
     status: int | None = None
     prompt_tokens: int = 0
-    completion_tokens: int = 0  # handed to the socket, whatever the usage said
-    chunks: int = 0  # data events handed to the socket, [DONE] or message_stop not counted
+    completion_tokens: int = 0  # written to the socket, regardless of the reported usage
+    chunks: int = 0  # data events written to the socket, without [DONE] or message_stop
     outcome: str = "open"
     duration_ms: float | None = None
 
@@ -63,7 +63,7 @@ class Ledger:
         return entry
 
     def finish(self, entry: Entry, outcome: str) -> None:
-        """Only the first word counts: a connection that closes after its answer is no abort."""
+        """Record the first outcome only: closing a connection after its response is not an abort."""
         if entry.outcome != "open":
             return
         entry.outcome = outcome
@@ -91,7 +91,7 @@ class Ledger:
         call_id: str | None = None,
         model: str | None = None,
     ) -> list[Entry]:
-        """As `select`, once `count` of them are over or the time is up."""
+        """Wait until `count` entries have ended or the time is up, then `select`."""
         deadline_s = clock.monotonic_s() + timeout_s
         while True:
             found = self.select(since=since, call_id=call_id, model=model)

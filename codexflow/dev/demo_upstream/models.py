@@ -1,4 +1,4 @@
-"""The models that the demo upstream claims to have: those of `config/litellm.yaml`, at the same prices."""
+"""Models of the demo upstream: those of `config/litellm.yaml`, at the same prices."""
 
 import hashlib
 from dataclasses import dataclass

@@ -93,7 +93,7 @@ def events(turn: Turn) -> list[Event]:
 
 
 def failed(turn: Turn, reached: Sequence[Event], message: str) -> bytes:
-    """The event of a failure after those events: of all, LiteLLM names this one."""
+    """Build the error event after those events; the only event that LiteLLM names."""
     response = {
         "id": _id(turn),
         "created_at": turn.identity.created,

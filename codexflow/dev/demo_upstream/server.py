@@ -25,7 +25,7 @@ from codexflow.dev.demo_upstream.ledger import Entry, Ledger
 from codexflow.dev.demo_upstream.models import MODELS, Model, unpriced
 from codexflow.dev.demo_upstream.streams import Identity, Role, Script, Turn
 from codexflow.dev.demo_upstream.surfaces import Surface
-from codexflow.dev.demo_upstream.wire import Connection, Exchange, Live, Reply, Request, head_of
+from codexflow.dev.demo_upstream.wire import Connection, Exchange, Reply, Request, Streamed, head_of
 from codexflow.lib import clock
 from codexflow.lib.ids import random_id
 
@@ -34,7 +34,7 @@ _SELECTED = (
     *("tool_choice", "response_format", "user", "metadata", "dimensions", "encoding_format"),
     *("max_output_tokens", "previous_response_id", "reasoning", "stop_sequences", "store", "suffix", "thinking"),
 )
-_CREATED = 1677610602  # what LiteLLM says of every model
+_CREATED = 1677610602  # LiteLLM's value for every model
 _NEEDS_DATABASE = ("/spend/", "/key/", "/user/", "/team/", "/global/")
 _SSE = "text/event-stream; charset=utf-8"
 _HTML = b"<!doctype html><html><body><h1>502 Bad Gateway</h1><p>[demo upstream]</p></body></html>"
@@ -49,7 +49,7 @@ class Options:
     role: Role = "proxy"
     records_bodies: bool = False
     gap_ms: int = 0  # the usual pause between events
-    counts_tokens: bool = False  # whether /v1/messages/count_tokens is there
+    counts_tokens: bool = False  # serve /v1/messages/count_tokens
 
 
 class NotServed(Exception):
@@ -72,13 +72,13 @@ class DemoUpstream:
     def connection(self) -> Connection:
         return Connection(self.handle, self.ledger, self.connections)
 
-    def handle(self, request: Request) -> Reply | Live:
+    def handle(self, request: Request) -> Reply | Streamed:
         try:
             return self._route(request)
         except NotServed as early:
             return early.reply
 
-    def _route(self, request: Request) -> Reply | Live:
+    def _route(self, request: Request) -> Reply | Streamed:
         path = request.path
         surface = self._surface(path)
         if surface is not None or path in _EMBEDDINGS:
@@ -104,7 +104,7 @@ class DemoUpstream:
         return self._drilled(request, self._about_models(path))
 
     def _check_key(self, request: Request) -> None:
-        """As LiteLLM without a database: no key 401, any other key than its own 400."""
+        """Refuse keys as LiteLLM does without a database: a missing key with 401, a wrong key with 400."""
         if not self.options.api_key:
             return
         given = request.headers.get("authorization", "").removeprefix("Bearer ").strip() or request.headers.get(
@@ -121,7 +121,7 @@ class DemoUpstream:
 
     # Calls of a model.
 
-    def _call(self, request: Request, surface: Surface | None) -> Reply | Live:
+    def _call(self, request: Request, surface: Surface | None) -> Reply | Streamed:
         """`surface` is None for embeddings."""
         body = _object(request.body)
         self._note(request, body)
@@ -165,7 +165,7 @@ class DemoUpstream:
         error = errors.provider_failed(400, model.name, self.options.role, says=says, param=param)
         return Reply(400, error, self._call_headers(request, model))
 
-    def _words(self, call: "_Call", surface: Surface) -> Reply | Live:
+    def _words(self, call: "_Call", surface: Surface) -> Reply | Streamed:
         generated = generation.compose(call.chat, call.drill)
         usage = generation.usage_of(generated, call.drill)
         cost = call.model.cost(usage.prompt_tokens, usage.completion_tokens)
@@ -203,7 +203,7 @@ class DemoUpstream:
         counted = generation.prompt_tokens_of(chat)
         return _json(200, {"input_tokens": counted, "litellm_count_source": "local_estimate"})
 
-    def _embeddings(self, call: "_Call") -> Reply | Live:
+    def _embeddings(self, call: "_Call") -> Reply | Streamed:
         texts = generation.embedding_inputs(call.body)
         dimensions = call.body.get("dimensions")
         if dimensions is not None and (not isinstance(dimensions, int) or not 1 <= dimensions <= 4096):
@@ -257,7 +257,7 @@ class DemoUpstream:
     # Drills.
 
     def _failure(self, call: "_Call") -> Reply | None:
-        """The answer that replaces the real one, if a fault asks for one."""
+        """Return the response that replaces the real one, if a fault requests it."""
         headers = self._call_headers(call.request, call.model)
         if status := call.drill.get("status"):
             code = status.number("code")
@@ -277,7 +277,7 @@ class DemoUpstream:
             return _dressed(failed, call.surface)
         return None
 
-    def _drilled(self, request: Request, reply: Reply) -> Reply | Live:
+    def _drilled(self, request: Request, reply: Reply) -> Reply | Streamed:
         """A page that is no model's call, changed by the faults set for its path."""
         drill = Drill.of(self.faults.take(request.path, None))
         if not drill:
@@ -286,7 +286,7 @@ class DemoUpstream:
         call = _Call(request, {}, unpriced(""), drill)
         return self._paced(call, self._failure(call) or reply)
 
-    def _paced(self, call: "_Call", reply: Reply) -> Reply | Live:
+    def _paced(self, call: "_Call", reply: Reply) -> Reply | Streamed:
         """`reply` as it is, or as its faults change it below and around HTTP."""
         if not call.drill:
             return reply
@@ -296,7 +296,7 @@ class DemoUpstream:
             entry.completion_tokens = 0
         return functools.partial(_send_reply, reply, call.drill)
 
-    def _stream(self, call: "_Call", script: Script) -> Live:
+    def _stream(self, call: "_Call", script: Script) -> Streamed:
         headers = [
             ("content-type", _SSE), ("cache-control", "no-cache"), ("x-accel-buffering", "no"),
             *self._call_headers(call.request, call.model),
@@ -344,7 +344,7 @@ class DemoUpstream:
         ]
         return _json(200, {"faults": standing})
 
-    def _ledger(self, request: Request) -> Reply | Live:
+    def _ledger(self, request: Request) -> Reply | Streamed:
         _only(request, "GET", "DELETE")
         if request.method == "DELETE":
             self.ledger.clear()
@@ -383,7 +383,7 @@ class _Call:
     drill: Drill
     surface: Surface | None = None  # None: embeddings, or a page that is no model's call
     chat: dict[str, Any] = field(default_factory=dict)  # the body as a chat body
-    said: str = ""  # by the caller, last
+    said: str = ""  # last message of the caller
 
 
 _SURFACES = {
@@ -458,7 +458,7 @@ async def _send_reply(reply: Reply, drill: Drill, exchange: Exchange) -> None:
 
 
 async def _send_bent(reply: Reply, drill: Drill, exchange: Exchange) -> None:
-    """The faults of framing: compressed, of another length than said, dribbled, or none of these."""
+    """Apply framing faults: compression, a wrong length, slow bytes, or none."""
     if bomb := drill.get("gzip_bomb"):
         packed = await asyncio.to_thread(_bomb, reply.content_type, bomb.number("bytes"))
         reply = Reply(reply.status, packed, [*reply.headers, ("content-encoding", "gzip")], reply.content_type)
@@ -478,7 +478,7 @@ async def _send_bent(reply: Reply, drill: Drill, exchange: Exchange) -> None:
 
 @functools.lru_cache(maxsize=4)
 def _bomb(content_type: str, size: int) -> bytes:
-    """A believable answer whose text inflates to `size` bytes."""
+    """Build a plausible response whose text decompresses to `size` bytes."""
     start, end = (
         b'{"id":"chatcmpl-bomb","object":"chat.completion","choices":[{"index":0,"message":{"role":"assistant","content":"',
         b'"}}]}',

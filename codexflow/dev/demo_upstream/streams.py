@@ -46,10 +46,10 @@ class Turn:
 class Dress:
     """Framing that the streams of one surface share."""
 
-    closing: bytes  # the event that says: this was all
+    closing: bytes  # the event that ends the stream
     malformed: bytes  # an event that is no JSON
-    text_event: tuple[bytes, bytes]  # a piece of text goes between
-    error_closes: bool = True  # whether the closing event may follow an error
+    text_event: tuple[bytes, bytes]  # wraps a piece of text
+    error_closes: bool = True  # the closing event may follow an error
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class Script:
 
 
 def scripted(made: Sequence[Event], drill: Drill, dress: Dress, error: Callable[[Sequence[Event]], bytes]) -> Script:
-    """The stream with its faults applied. `error` makes the event of a failure after those events."""
+    """Build the stream with its faults applied. `error` builds the error event that follows the given events."""
     kept = list(made)
     if fault := drill.get("malformed"):
         kept.insert(min(fault.after or 0, len(kept)), Event(dress.malformed))

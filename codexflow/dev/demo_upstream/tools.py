@@ -114,7 +114,7 @@ def _runs_commands(tool: Mapping[str, Any]) -> bool:
 
 
 def example(schema: Any, *, root: Mapping[str, Any] | None = None, name: str = "", depth: int = 0) -> Any:
-    """A small value that satisfies a JSON schema, as far as examples can: what is not required is left out.
+    """A small value that satisfies a JSON schema, as far as an example can; optional properties are omitted.
 
     `root` is the schema in which `$ref` are looked up, `name` that of the property.
     """

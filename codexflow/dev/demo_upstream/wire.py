@@ -57,8 +57,8 @@ def head_of(status: int, headers: Iterable[tuple[str, str]]) -> bytes:
     return f"HTTP/1.1 {status} {_REASONS.get(status, 'Unknown')}\r\n{lines}\r\n".encode("latin-1", "replace")
 
 
-Live = Callable[["Exchange"], Awaitable[None]]
-Handler = Callable[[Request], Reply | Live]
+Streamed = Callable[["Exchange"], Awaitable[None]]
+Handler = Callable[[Request], Reply | Streamed]
 
 
 class Exchange:
@@ -83,7 +83,7 @@ class Exchange:
 
     async def flushed(self) -> None:
         """Wait until the kernel has everything, so that what follows cannot swallow it."""
-        while self._connection.transport.get_write_buffer_size():  # noqa: ASYNC110 - asyncio tells nobody
+        while self._connection.transport.get_write_buffer_size():  # noqa: ASYNC110 - asyncio has no event for it
             await asyncio.sleep(0.001)
 
     async def reset(self) -> None:
@@ -212,7 +212,7 @@ class Connection(asyncio.Protocol):
         else:
             self.waiting.append(request)
 
-    # Answers.
+    # Responses
 
     def _answer(self, request: Request) -> None:
         reply = self.handler(request)
@@ -226,7 +226,7 @@ class Connection(asyncio.Protocol):
         self.current_entry = request.entry
         self.current = asyncio.get_running_loop().create_task(self._live(reply, Exchange(self, request)))
 
-    async def _live(self, act: Live, exchange: Exchange) -> None:
+    async def _live(self, act: Streamed, exchange: Exchange) -> None:
         try:
             await act(exchange)
         except Exception:

@@ -15,7 +15,7 @@ BOTH = frozenset({POSTGRES, VALKEY})
 
 @pytest.fixture
 def home() -> Iterator[Home]:
-    """A folder nobody but us may enter, with a long path: the hard case is the ordinary one here."""
+    """A private folder with a long path: the hard case, used in every test."""
     closed = Path(tempfile.mkdtemp(prefix="cfx-test-"))
     made = Home(closed / ("long" * 30) / ("path" * 30))
     made.create()
@@ -25,9 +25,9 @@ def home() -> Iterator[Home]:
 
 
 def environ_for(home: Home, **more: str) -> dict[str, str]:
-    """What a developer's shell would hand to a command of this home."""
-    ours = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "VIRTUAL_ENV")}  # noqa: TID251 - a clean copy
-    return {**ours, "CFX_HOME": str(home.path), "PYTHONWARNINGS": "ignore", **more}
+    """Environment of a command in a developer's shell, with this home folder."""
+    inherited = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "VIRTUAL_ENV")}  # noqa: TID251 - a clean copy
+    return {**inherited, "CFX_HOME": str(home.path), "PYTHONWARNINGS": "ignore", **more}
 
 
 @pytest.fixture(scope="module")

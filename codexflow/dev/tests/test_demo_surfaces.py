@@ -1,4 +1,4 @@
-"""The surfaces beside chat, as SDKs and LiteLLM's own answers have them. Chat and the drills: test_demo_upstream.py."""
+"""Surfaces other than chat, as SDKs and LiteLLM have them. Chat and faults: test_demo_upstream.py."""
 
 import json
 import re
@@ -64,7 +64,7 @@ def told(**more: Any) -> dict[str, Any]:
 # Text completions.
 
 
-def test_completions_say_what_chat_says(openai: Any) -> None:
+def test_completions_have_the_text_of_chat(openai: Any) -> None:
     chat = openai.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": "hello"}])
     whole = openai.completions.create(model=MODEL, prompt="hello", suffix="ignored, as over any chat model")
     assert whole.choices[0].text == chat.choices[0].message.content
@@ -96,7 +96,7 @@ def test_words_can_be_dictated(openai: Any) -> None:
 # Responses.
 
 
-def test_responses_say_what_chat_says(openai: Any) -> None:
+def test_responses_have_the_text_of_chat(openai: Any) -> None:
     whole = openai.responses.create(model=MODEL, input="hello", instructions="be kind", metadata={"a": "b"})
     assert whole.output_text.endswith("hello")
     assert (whole.status, whole.instructions, whole.metadata) == ("completed", "be kind", {"a": "b"})
@@ -153,7 +153,7 @@ def test_a_responses_tool_loop_ends_in_words(openai: Any, output: Any) -> None:
 # Messages.
 
 
-def test_messages_say_what_chat_says(claude: Any) -> None:
+def test_messages_have_the_text_of_chat(claude: Any) -> None:
     words = [{"role": "user", "content": [{"type": "text", "text": "hello"}]}]
     for system in ("be kind", [{"type": "text", "text": "be kind"}]):
         whole = claude.messages.create(**told(messages=words, system=system))
@@ -188,7 +188,7 @@ def test_the_sdk_runs_a_messages_tool_loop(claude: Any) -> None:
     assert message.stop_reason == "tool_use"
     assert use.input == json.loads("".join(deltas)) == {"city": "demo", "unit": "celsius"}
     result = {"type": "tool_result", "tool_use_id": use.id, "content": [{"type": "text", "text": "rain"}]}
-    answered = [
+    with_result = [
         *asked,
         {"role": "assistant", "content": [block.model_dump() for block in message.content]},
         # An agent's note beside a result asks for nothing.
@@ -197,7 +197,7 @@ def test_the_sdk_runs_a_messages_tool_loop(claude: Any) -> None:
             "content": [result, {"type": "text", "text": "<system-reminder>call a tool</system-reminder>"}],
         },
     ]
-    final = claude.messages.create(**told(messages=answered, tools=[MESSAGES_TOOL]))
+    final = claude.messages.create(**told(messages=with_result, tools=[MESSAGES_TOOL]))
     assert final.content[0].text.endswith("The tool's result ended with: rain")
     forced = claude.messages.create(
         **told(messages=[{"role": "user", "content": "hi"}], tools=[MESSAGES_TOOL], tool_choice={"type": "any"})
@@ -227,19 +227,19 @@ def test_tokens_are_counted_only_where_litellm_counts_them(upstream: Upstream) -
         ("/v1/messages", {"messages": [1]}, "anthropic_messages: Missing required parameter: 'max_tokens'."),
     ],
 )
-def test_what_is_missing_is_said_in_litellms_words(
+def test_missing_fields_are_reported_in_litellms_format(
     upstream: Upstream, path: str, body: dict[str, Any], says: str
 ) -> None:
-    answer = upstream.control.post(path, json={"model": MODEL, **body})
-    assert (answer.status_code, answer.json()["error"]["message"]) == (400, says)
+    response = upstream.control.post(path, json={"model": MODEL, **body})
+    assert (response.status_code, response.json()["error"]["message"]) == (400, says)
 
 
 def test_failures_wear_the_envelope_of_their_surface(upstream: Upstream) -> None:
     for path in TEXTS:
-        answer = post(upstream, path, "[[fault:429]]")
-        assert answer.status_code == 429
-        kind = answer.json()["error"]["type"]
-        assert (answer.json().get("type"), kind) == (
+        response = post(upstream, path, "[[fault:429]]")
+        assert response.status_code == 429
+        kind = response.json()["error"]["type"]
+        assert (response.json().get("type"), kind) == (
             ("error", "rate_limit_error") if path == "/v1/messages" else (None, "throttling_error")
         )
     unknown = upstream.control.post("/v1/messages", json=told(model="nope", messages=[]))
@@ -317,7 +317,7 @@ def test_calls_can_be_dictated() -> None:
     ],
 )
 def test_a_note_behind_the_users_message_changes_nothing(note: dict[str, Any]) -> None:
-    """Claude Code's own, and what LiteLLM makes of it."""
+    """Claude Code's request, and LiteLLM's translation of it."""
     body = chat("use a tool", "other")
     body["messages"].append(note)
     assert called(body) == [("other", {})]

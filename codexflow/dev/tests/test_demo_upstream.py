@@ -36,7 +36,7 @@ WEATHER: dict[str, Any] = {
 
 @pytest.fixture
 def client(upstream: Upstream) -> Iterator[Any]:
-    # Any: every test would otherwise narrow the SDK's unions before it may look.
+    # Any: otherwise every test would have to narrow the SDK's unions first.
     with OpenAI(base_url=f"{upstream.url}/v1", api_key=upstream.api_key, max_retries=0) as client:
         yield client
 
@@ -68,21 +68,21 @@ def text_of(found: list[dict[str, Any]]) -> str:
     return "".join(c["delta"].get("content") or "" for chunk in found for c in chunk["choices"])
 
 
-# Answers.
+# Responses
 
 
-def test_an_answer_is_labelled_and_echoes_the_end_of_the_message(client: Any) -> None:
-    answer = client.chat.completions.create(**ask("Please remember the word marmalade"))
-    text = answer.choices[0].message.content
+def test_a_response_is_labelled_and_echoes_the_end_of_the_message(client: Any) -> None:
+    response = client.chat.completions.create(**ask("Please remember the word marmalade"))
+    text = response.choices[0].message.content
     assert text is not None
     assert text.startswith("[demo upstream]")
     assert text.endswith("marmalade")
-    assert answer.model == MODEL
-    assert answer.choices[0].finish_reason == "stop"
-    assert answer.usage.total_tokens == answer.usage.prompt_tokens + answer.usage.completion_tokens
+    assert response.model == MODEL
+    assert response.choices[0].finish_reason == "stop"
+    assert response.usage.total_tokens == response.usage.prompt_tokens + response.usage.completion_tokens
 
 
-def test_the_stream_says_what_the_answer_says(client: Any) -> None:
+def test_the_stream_has_the_text_of_the_whole_response(client: Any) -> None:
     whole = client.chat.completions.create(**ask("hello"))
     with client.chat.completions.create(**ask("hello"), stream=True) as stream:
         parts = list(stream)
@@ -117,24 +117,24 @@ def test_chunks_leave_finish_reason_out_until_the_last_as_litellm_does(upstream:
 
 @pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
 def test_the_length_is_respected(client: Any, name: str) -> None:
-    answer = client.chat.completions.create(**ask("hi", **{name: 3}))
-    assert answer.choices[0].finish_reason == "length"
-    assert answer.usage.completion_tokens == 3
+    response = client.chat.completions.create(**ask("hi", **{name: 3}))
+    assert response.choices[0].finish_reason == "length"
+    assert response.usage.completion_tokens == 3
 
 
 def test_n_and_stop_are_respected(client: Any) -> None:
-    answer = client.chat.completions.create(**ask("hi"), n=3, stop=["canned"])
-    assert len(answer.choices) == 3
-    assert {c.message.content for c in answer.choices} == {"[demo upstream] No model was asked: this is a "}
+    response = client.chat.completions.create(**ask("hi"), n=3, stop=["canned"])
+    assert len(response.choices) == 3
+    assert {c.message.content for c in response.choices} == {"[demo upstream] No model was asked: this is a "}
     with client.chat.completions.create(**ask("hi"), n=2, stream=True) as stream:
         finished = [p.choices[0].index for p in stream if p.choices[0].finish_reason]
     assert finished == [0, 1]
 
 
 def test_a_tool_is_called_when_the_user_asks(client: Any) -> None:
-    answer = client.chat.completions.create(**ask("use get_weather now"), tools=[WEATHER])
-    call = answer.choices[0].message.tool_calls[0]
-    assert answer.choices[0].finish_reason == "tool_calls"
+    response = client.chat.completions.create(**ask("use get_weather now"), tools=[WEATHER])
+    call = response.choices[0].message.tool_calls[0]
+    assert response.choices[0].finish_reason == "tool_calls"
     assert call.function.name == "get_weather"
     assert json.loads(call.function.arguments) == {"city": "demo", "unit": "celsius", "days": 1}
 
@@ -150,21 +150,21 @@ def test_tool_arguments_stream_in_pieces(client: Any) -> None:
     assert parts[-1].finish_reason == "tool_calls"
 
 
-def test_a_tools_result_is_answered_with_words(client: Any) -> None:
+def test_a_tool_result_gets_a_text_response(client: Any) -> None:
     call = {"id": "c1", "type": "function", "function": {"name": "get_weather", "arguments": "{}"}}
     messages = [
         {"role": "user", "content": "use the tool"},
         {"role": "assistant", "tool_calls": [call]},
         {"role": "tool", "tool_call_id": "c1", "content": "rain"},
     ]
-    answer = client.chat.completions.create(model=MODEL, messages=messages, tools=[WEATHER])
-    assert answer.choices[0].finish_reason == "stop"
-    assert answer.choices[0].message.content.startswith("[demo upstream]")
+    response = client.chat.completions.create(model=MODEL, messages=messages, tools=[WEATHER])
+    assert response.choices[0].finish_reason == "stop"
+    assert response.choices[0].message.content.startswith("[demo upstream]")
 
 
 def test_no_tool_is_called_unasked(client: Any) -> None:
-    answer = client.chat.completions.create(**ask("good morning"), tools=[WEATHER])
-    assert answer.choices[0].finish_reason == "stop"
+    response = client.chat.completions.create(**ask("good morning"), tools=[WEATHER])
+    assert response.choices[0].finish_reason == "stop"
 
 
 def test_embeddings_depend_on_the_text_alone(client: Any) -> None:
@@ -190,20 +190,20 @@ def test_models_are_listed_with_prices(upstream: Upstream, client: Any) -> None:
 
 def test_health_needs_no_key(upstream: Upstream) -> None:
     for page in ("liveliness", "liveness"):
-        answer = httpx.get(f"{upstream.url}/health/{page}")
-        assert (answer.status_code, answer.text) == (200, '"I\'m alive!"')
+        response = httpx.get(f"{upstream.url}/health/{page}")
+        assert (response.status_code, response.text) == (200, '"I\'m alive!"')
     assert httpx.get(f"{upstream.url}/health/readiness").json()["status"] == "healthy"
 
 
 def test_headers_are_litellms(upstream: Upstream) -> None:
     call_id = str(new_id())
-    answer = upstream.control.post("/v1/chat/completions", json=ask("hi"), headers={"x-litellm-call-id": call_id})
-    assert answer.headers["x-litellm-call-id"] == call_id
-    assert answer.headers["x-litellm-version"] == "demo"
-    assert len(answer.headers["x-litellm-model-id"]) == 64
-    usage = answer.json()["usage"]
+    response = upstream.control.post("/v1/chat/completions", json=ask("hi"), headers={"x-litellm-call-id": call_id})
+    assert response.headers["x-litellm-call-id"] == call_id
+    assert response.headers["x-litellm-version"] == "demo"
+    assert len(response.headers["x-litellm-model-id"]) == 64
+    usage = response.json()["usage"]
     cost = (usage["prompt_tokens"] * 15 + usage["completion_tokens"] * 60) / 1e8
-    assert float(answer.headers["x-litellm-response-cost"]) == pytest.approx(cost)
+    assert float(response.headers["x-litellm-response-cost"]) == pytest.approx(cost)
     assert "x-litellm-response-cost" not in post(upstream, "hi", stream=True).headers
 
 
@@ -225,31 +225,31 @@ def test_an_unknown_model_is_a_400(client: Any) -> None:
     "body", [b"{", b"[]", b'{"model":"gpt-4o-mini"}', b'{"model":"gpt-4o-mini","messages":[1],"n":0}']
 )
 def test_bad_bodies_are_a_400(upstream: Upstream, body: bytes) -> None:
-    answer = upstream.control.post("/v1/chat/completions", content=body)
-    assert answer.status_code == 400
-    assert answer.json()["error"]["code"] == "400"
+    response = upstream.control.post("/v1/chat/completions", content=body)
+    assert response.status_code == 400
+    assert response.json()["error"]["code"] == "400"
 
 
 def test_a_provider_speaks_plainly() -> None:
     with running_upstream(as_provider=True) as provider:
-        answer = post(provider, "[[fault:429 retry_after=7]]")
-        assert answer.headers["retry-after"] == "7"
-        assert not [name for name in answer.headers if name.startswith("x-litellm")]
-        assert answer.json()["error"]["type"] == "rate_limit_error"
+        response = post(provider, "[[fault:429 retry_after=7]]")
+        assert response.headers["retry-after"] == "7"
+        assert not [name for name in response.headers if name.startswith("x-litellm")]
+        assert response.json()["error"]["type"] == "rate_limit_error"
         other = provider.control.post("/v1/chat/completions", json={**ask("hi", stream=True), "model": "x/y"})
         assert chunks(other.text)[0]["choices"][0]["finish_reason"] is None
 
 
-# Faults: what the caller sees.
+# Faults, as the caller sees them
 
 
 def broken_stream(upstream: Upstream, words: str) -> tuple[str, Exception]:
     """The text that arrived and the failure that ended it."""
     seen = ""
     request = ask(words, stream=True)
-    with upstream.control.stream("POST", "/v1/chat/completions", json=request, timeout=0.2) as answer:
+    with upstream.control.stream("POST", "/v1/chat/completions", json=request, timeout=0.2) as response:
         try:
-            for part in answer.iter_text():
+            for part in response.iter_text():
                 seen += part
         except httpx.TransportError as failure:
             return seen, failure
@@ -266,7 +266,7 @@ def test_fault_cut_resets_the_connection_after_some_events(upstream: Upstream) -
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_fault_cut_without_after_strikes_before_the_answer(upstream: Upstream, stream: bool) -> None:
+def test_fault_cut_without_after_strikes_before_the_response(upstream: Upstream, stream: bool) -> None:
     with pytest.raises(httpx.ReadError, match="reset"):
         post(upstream, "[[fault:cut]]", stream=stream)
     assert upstream.ledger(wait=1)[0]["completion_tokens"] == 0
@@ -309,10 +309,10 @@ def test_fault_error_event_is_litellms(upstream: Upstream) -> None:
 
 
 def test_fault_429_hides_retry_after_as_litellm_does(upstream: Upstream, client: Any) -> None:
-    answer = post(upstream, "[[fault:429 retry_after=7]]", stream=True)
-    assert answer.status_code == 429
-    assert answer.headers["llm_provider-retry-after"] == "7"
-    assert "retry-after" not in answer.headers
+    response = post(upstream, "[[fault:429 retry_after=7]]", stream=True)
+    assert response.status_code == 429
+    assert response.headers["llm_provider-retry-after"] == "7"
+    assert "retry-after" not in response.headers
     with pytest.raises(RateLimitError) as failure:
         client.chat.completions.create(**ask("[[fault:429]]"))
     body: Any = failure.value.body
@@ -322,9 +322,9 @@ def test_fault_429_hides_retry_after_as_litellm_does(upstream: Upstream, client:
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 408, 418, 422, 429, 500, 502, 503, 504, 529, 599])
 @pytest.mark.parametrize("stream", [True, False])
 def test_fault_any_status(upstream: Upstream, status: int, stream: bool) -> None:
-    answer = post(upstream, f"[[fault:{status}]]", stream=stream)
-    error = answer.json()["error"]
-    assert (answer.status_code, error["code"], error["param"]) == (status, str(status), None)
+    response = post(upstream, f"[[fault:{status}]]", stream=stream)
+    error = response.json()["error"]
+    assert (response.status_code, error["code"], error["param"]) == (status, str(status), None)
     assert error["message"].startswith("litellm.")
     assert error["message"].endswith("No fallback was attempted.")
 
@@ -367,9 +367,9 @@ def test_fault_malformed(upstream: Upstream) -> None:
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_fault_html(upstream: Upstream, stream: bool) -> None:
-    answer = post(upstream, "[[fault:html]]", stream=stream)
-    assert (answer.status_code, answer.headers["content-type"]) == (200, "text/html; charset=utf-8")
-    assert "<html>" in answer.text
+    response = post(upstream, "[[fault:html]]", stream=stream)
+    assert (response.status_code, response.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert "<html>" in response.text
     assert post(upstream, "[[fault:html status=502]]", stream=stream).status_code == 502
 
 
@@ -381,7 +381,7 @@ def test_fault_empty(upstream: Upstream) -> None:
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_fault_hang_never_answers(upstream: Upstream, stream: bool) -> None:
+def test_fault_hang_never_responds(upstream: Upstream, stream: bool) -> None:
     with pytest.raises(httpx.ReadTimeout):
         upstream.control.post("/v1/chat/completions", json=ask("[[fault:hang]]", stream=stream), timeout=0.1)
     assert upstream.ledger(wait=1)[0]["outcome"] == "aborted"
@@ -430,9 +430,9 @@ def test_fault_wrong_length(upstream: Upstream, stream: bool) -> None:
 @pytest.mark.parametrize("stream", [True, False])
 def test_fault_gzip_bomb(upstream: Upstream, stream: bool) -> None:
     request = ask("[[fault:gzip_bomb bytes=5000000]]", stream=stream)
-    with upstream.control.stream("POST", "/v1/chat/completions", json=request) as answer:
-        packed = b"".join(answer.iter_raw())
-    assert answer.headers["content-encoding"] == "gzip"
+    with upstream.control.stream("POST", "/v1/chat/completions", json=request) as response:
+        packed = b"".join(response.iter_raw())
+    assert response.headers["content-encoding"] == "gzip"
     assert len(packed) < 20_000
     inflated = post(upstream, "[[fault:gzip_bomb bytes=5000000]]", stream=stream).text
     assert len(inflated) > 5_000_000
@@ -440,9 +440,9 @@ def test_fault_gzip_bomb(upstream: Upstream, stream: bool) -> None:
     assert text["content"].startswith("xxx")
 
 
-def test_fault_redirect_goes_where_following_shows(upstream: Upstream) -> None:
-    answer = post(upstream, "[[fault:redirect]]")
-    assert (answer.status_code, answer.headers["location"]) == (307, "/demo/redirected")
+def test_fault_redirect_leads_to_a_detectable_target(upstream: Upstream) -> None:
+    response = post(upstream, "[[fault:redirect]]")
+    assert (response.status_code, response.headers["location"]) == (307, "/demo/redirected")
     assert [e["path"] for e in upstream.ledger()] == ["/v1/chat/completions"]
     upstream.control.post("/v1/chat/completions", json=ask("[[fault:redirect status=308]]"), follow_redirects=True)
     assert [e["path"] for e in upstream.ledger()][-1] == "/demo/redirected"
@@ -460,17 +460,17 @@ def test_fault_slow_and_chunks_set_the_pace(upstream: Upstream) -> None:
     found = chunks(post(upstream, "[[fault:chunks n=200]]", stream=True).text)
     pieces = [c["choices"][0]["delta"].get("content") for c in found]
     assert sum(bool(piece) for piece in pieces) == 200
-    # LiteLLM takes a hundred equal chunks in a row for a model gone wild.
+    # LiteLLM aborts a stream after a hundred equal chunks.
     assert not any(a == b for a, b in pairwise(pieces))
 
 
 def test_a_directive_may_concern_some_models_only(upstream: Upstream) -> None:
     words = "[[fault:models=deepseek-v3,gpt-4o 503]] [[fault:models=gpt-4o-mini 502]]"
-    answers = {
+    responses = {
         model: upstream.control.post("/v1/chat/completions", json={**ask(words), "model": model}).status_code
         for model in ("deepseek-v3", "gpt-4o", "gpt-4o-mini", "claude-haiku-3.5")
     }
-    assert answers == {"deepseek-v3": 503, "gpt-4o": 503, "gpt-4o-mini": 502, "claude-haiku-3.5": 200}
+    assert responses == {"deepseek-v3": 503, "gpt-4o": 503, "gpt-4o-mini": 502, "claude-haiku-3.5": 200}
 
 
 def test_only_the_last_user_message_is_obeyed_and_its_directives_are_not_echoed(upstream: Upstream) -> None:
@@ -478,9 +478,9 @@ def test_only_the_last_user_message_is_obeyed_and_its_directives_are_not_echoed(
         {"role": "user", "content": "[[fault:500]]"},
         {"role": "user", "content": "tail [[fault:no_usage]]"},
     ]
-    answer = upstream.control.post("/v1/chat/completions", json={"model": MODEL, "messages": messages})
-    assert answer.status_code == 200
-    assert answer.json()["choices"][0]["message"]["content"].endswith("tail")
+    response = upstream.control.post("/v1/chat/completions", json={"model": MODEL, "messages": messages})
+    assert response.status_code == 200
+    assert response.json()["choices"][0]["message"]["content"].endswith("tail")
 
 
 def test_embeddings_can_fail_too(upstream: Upstream) -> None:
@@ -490,9 +490,9 @@ def test_embeddings_can_fail_too(upstream: Upstream) -> None:
 
 @pytest.mark.parametrize("words", ["nonsense", "cut twice=1", "slow first_ms=x", "200", "", "models=gpt-4o"])
 def test_a_fault_that_does_not_exist_is_explained(upstream: Upstream, words: str) -> None:
-    answer = post(upstream, f"[[fault:{words}]]")
-    assert answer.status_code == 400
-    assert "[demo upstream]" in answer.json()["error"]["message"]
+    response = post(upstream, f"[[fault:{words}]]")
+    assert response.status_code == 400
+    assert "[demo upstream]" in response.json()["error"]["message"]
 
 
 # Faults through the control endpoint.
@@ -555,7 +555,7 @@ def test_the_ledger_knows_what_was_asked_and_sent(upstream: Upstream) -> None:
     assert (entry["completion_tokens"], entry["chunks"]) == (4, 7)
 
 
-def test_the_ledger_keeps_no_bodies_unless_told() -> None:
+def test_the_ledger_stores_bodies_only_on_request() -> None:
     with running_upstream(records_bodies=False) as upstream:
         post(upstream, "a secret of mine")
         assert upstream.ledger()[0]["body"] is None
@@ -572,8 +572,8 @@ def test_the_ledger_can_be_read_from_a_place_on(upstream: Upstream) -> None:
 
 async def test_a_caller_who_leaves_is_noticed_at_once(upstream: Upstream, http: httpx.AsyncClient) -> None:
     request = ask("[[fault:chunks n=5000 gap_ms=1]]", stream=True)
-    async with http.stream("POST", "/v1/chat/completions", json=request) as answer:
-        async for line in answer.aiter_lines():
+    async with http.stream("POST", "/v1/chat/completions", json=request) as response:
+        async for line in response.aiter_lines():
             if "many" in line:
                 break
     left = time.perf_counter()
@@ -596,7 +596,7 @@ def raw_request(upstream: Upstream, body: dict[str, Any]) -> bytes:
     return head.encode() + payload
 
 
-def test_pipelined_requests_are_answered_in_order(upstream: Upstream) -> None:
+def test_pipelined_requests_are_served_in_order(upstream: Upstream) -> None:
     bodies = [ask("one"), ask("two [[fault:slow first_ms=30]]"), ask("three", stream=True), ask("four")]
     with socket.create_connection(("127.0.0.1", upstream.port)) as raw:
         raw.sendall(b"".join(raw_request(upstream, body) for body in bodies))
@@ -609,12 +609,12 @@ def test_pipelined_requests_are_answered_in_order(upstream: Upstream) -> None:
     assert text.index("two") < text.index("[DONE]") < text.index("four")
 
 
-def test_a_connection_is_kept_and_closed_as_asked(upstream: Upstream) -> None:
+def test_a_connection_is_kept_or_closed_as_requested(upstream: Upstream) -> None:
     for _ in range(3):
         post(upstream, "hi")
     assert upstream.state()["connections"] == 1
-    answer = upstream.control.post("/v1/chat/completions", json=ask("bye"), headers={"Connection": "close"})
-    assert answer.status_code == 200
+    response = upstream.control.post("/v1/chat/completions", json=ask("bye"), headers={"Connection": "close"})
+    assert response.status_code == 200
 
 
 def test_what_is_not_http_is_refused(upstream: Upstream) -> None:
@@ -629,8 +629,8 @@ async def test_two_hundred_streams_at_once(upstream: Upstream) -> None:
     request = ask("[[fault:chunks n=30 gap_ms=5]]", stream=True)
     async with httpx.AsyncClient(limits=limits, headers=headers, timeout=30, trust_env=False) as http:
         url = f"{upstream.url}/v1/chat/completions"
-        answers = await asyncio.gather(*(http.post(url, json=request) for _ in range(200)))
-    assert {answer.text.endswith("data: [DONE]\n\n") for answer in answers} == {True}
+        responses = await asyncio.gather(*(http.post(url, json=request) for _ in range(200)))
+    assert {response.text.endswith("data: [DONE]\n\n") for response in responses} == {True}
     assert {entry["completion_tokens"] for entry in upstream.ledger()} == {30}
 
 

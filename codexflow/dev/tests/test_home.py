@@ -66,7 +66,7 @@ def test_a_lock_has_one_holder_and_names_it(home: Home) -> None:
 
 
 def test_services_of_a_dead_supervisor_are_not_running(home: Home) -> None:
-    # Our own pid with another start time: what a reused pid looks like.
+    # This process's pid with another start time, as with a reused pid.
     home.write(home.services_file, {"database_url": "x", "supervisor": {"pid": os.getpid(), "started_ticks": 1}})
     assert home.running() is None
 

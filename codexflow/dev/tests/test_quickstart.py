@@ -94,6 +94,6 @@ def test_secrets_stay_out_of_representations(env: Env) -> None:
         ),
     ],
 )
-def test_addresses_are_those_a_browser_can_open(variables: dict[str, str], site: str, api: str, tmp_path: Path) -> None:
+def test_addresses_can_be_opened_in_a_browser(variables: dict[str, str], site: str, api: str, tmp_path: Path) -> None:
     env = Env.read({"CFX_HOME": str(tmp_path), "CFX_ENV": "development", **variables})
     assert (site_url(env), api_url(env)) == (site, api)

@@ -31,7 +31,7 @@ def ask_database(running: Services, query: str) -> Any:
         return cursor.fetchone() if cursor.description else None
 
 
-def database_answers(running: Services) -> bool:
+def database_responds(running: Services) -> bool:
     try:
         return bool(ask_database(running, "SELECT 1"))
     except psycopg.Error:
@@ -42,7 +42,7 @@ def cache_of(running: Services) -> redis.Redis:
     return redis.Redis.from_url(running.redis_url, socket_timeout=5, decode_responses=True)
 
 
-def cache_answers(running: Services) -> bool:
+def cache_responds(running: Services) -> bool:
     try:
         with cache_of(running) as client:
             return bool(client.ping())
@@ -116,34 +116,34 @@ def test_postgres_never_runs_as_root_and_owns_only_the_data(home: Home) -> None:
 def test_data_and_addresses_survive_a_restart(home: Home) -> None:
     with own(home, BOTH) as running:
         first_url = running.redis_url
-        ask_database(running, "CREATE TABLE kept AS SELECT 42 AS answer")
+        ask_database(running, "CREATE TABLE kept AS SELECT 42 AS number")
         with cache_of(running) as client:
             client.set("kept", "yes")
     with own(home, BOTH) as running:
         assert running.redis_url == first_url
-        assert ask_database(running, "SELECT answer FROM kept") == (42,)
+        assert ask_database(running, "SELECT number FROM kept") == (42,)
         with cache_of(running) as client:
             assert client.get("kept") == "yes"
 
 
 @pytest.mark.parametrize("name", [POSTGRES, VALKEY])
 def test_a_killed_server_is_back_at_the_same_address(home: Home, name: str) -> None:
-    answers = {POSTGRES: database_answers, VALKEY: cache_answers}[name]
+    responds = {POSTGRES: database_responds, VALKEY: cache_responds}[name]
     with own(home, frozenset({name})) as running:
         killed = pid_of(home, name)
         os.kill(killed, signal.SIGKILL)
         until(lambda: pid_of(home, name) != killed, what="a new pid in services.json")
-        until(lambda: answers(running), what=f"{name} answering")
+        until(lambda: responds(running), what=f"{name} responding")
 
 
 def test_a_killed_supervisor_leaves_no_servers_and_the_next_start_works(home: Home) -> None:
     running = own(home, BOTH)
-    ask_database(running, "CREATE TABLE kept AS SELECT 42 AS answer")
+    ask_database(running, "CREATE TABLE kept AS SELECT 42 AS number")
     first_runtime_folder = Path((home.path / "runtime_folder").read_text())
     kill_supervisor(running)
     assert home.running() is None
     with own(home, BOTH) as again:
-        assert ask_database(again, "SELECT answer FROM kept") == (42,)
+        assert ask_database(again, "SELECT number FROM kept") == (42,)
         assert len(running_in(home.valkey, "valkey-server")) == 1
         assert not first_runtime_folder.exists()
 
@@ -184,7 +184,7 @@ def test_an_innocent_process_with_our_old_pid_is_neither_signalled_nor_in_the_wa
             },
         )
         with own(home, BOTH) as running:
-            assert database_answers(running)
+            assert database_responds(running)
         assert identity is not None
         assert is_alive(identity)
         innocent.kill()
@@ -194,7 +194,7 @@ def test_an_interrupted_initdb_is_repeated(home: Home) -> None:
     (home.path / "postgres.new").mkdir()
     (home.path / "postgres.new" / "PG_VERSION").write_text("18\n")
     with own(home, frozenset({POSTGRES})) as running:
-        assert database_answers(running)
+        assert database_responds(running)
     assert not (home.path / "postgres.new").exists()
 
 
@@ -202,7 +202,7 @@ def test_a_folder_that_never_was_a_database_is_put_aside_whole(home: Home) -> No
     home.postgres.mkdir()
     (home.postgres / "PG_VERSION").write_text("18\n")
     with own(home, frozenset({POSTGRES})) as running:
-        assert database_answers(running)
+        assert database_responds(running)
     assert (home.path / "postgres.broken-1" / "PG_VERSION").read_text() == "18\n"
 
 
@@ -214,7 +214,7 @@ def test_data_of_another_version_is_refused_untouched(home: Home) -> None:
     assert (home.postgres / "global" / "pg_control").is_file()
 
 
-def test_a_server_that_cannot_start_says_why(home: Home) -> None:
+def test_a_server_that_cannot_start_reports_the_reason(home: Home) -> None:
     own(home, frozenset({POSTGRES})).close()
     with (home.postgres / "postgresql.conf").open("a") as configuration:
         configuration.write("no_such_setting_of_postgres = 1\n")
@@ -230,17 +230,17 @@ def test_a_port_taken_by_a_stranger_is_given_up(home: Home) -> None:
         with own(home, frozenset({VALKEY})) as running:
             assert f":{taken}/" not in running.redis_url
             assert "kept-password" in running.redis_url
-            assert cache_answers(running)
+            assert cache_responds(running)
 
 
 def test_a_second_valkey_on_one_folder_is_ended_before_ours_starts(home: Home) -> None:
     own(home, frozenset({VALKEY})).close()
     binary = valkey._installed()
-    # Without the kernel's death signal: as one that somebody started by hand.
+    # Without the kernel's death signal, as if started by hand.
     with subprocess.Popen([binary, "valkey.conf"], cwd=home.valkey, stdout=subprocess.DEVNULL) as by_hand:
         until(lambda: running_in(home.valkey, "valkey-server"))
         with own(home, frozenset({VALKEY})) as running:
-            assert cache_answers(running)
+            assert cache_responds(running)
             assert [found.pid for found in running_in(home.valkey, "valkey-server")] == [pid_of(home, "valkey")]
         assert by_hand.wait(5) == 0
 
@@ -256,7 +256,7 @@ def test_commands_share_servers_and_the_last_one_ends_them(home: Home) -> None:
     assert first.database_url == second.database_url
     assert first.supervisor.stdin is not None
     first.supervisor.stdin.close()  # the first command is done; the second is not
-    assert database_answers(second)
+    assert database_responds(second)
     second.close()
     assert first.supervisor.wait(20) == 0
     assert first.supervisor.stdout is not None
@@ -269,9 +269,9 @@ def test_two_supervisors_on_one_home_are_refused(home: Home) -> None:
         own(home, frozenset({VALKEY}))
 
 
-def test_a_session_folder_goes_with_its_servers(home: Home) -> None:
+def test_a_session_folder_is_removed_with_its_servers(home: Home) -> None:
     with own(home, BOTH, is_ephemeral=True) as running:
-        assert database_answers(running)
+        assert database_responds(running)
     assert not home.path.exists()
 
 
@@ -285,7 +285,7 @@ def test_a_session_folder_goes_with_its_servers(home: Home) -> None:
         ({"CFX_ENV": "production"}, set()),
     ],
 )
-def test_only_what_nobody_named_is_started_and_nothing_in_production(environ: dict[str, str], wanted: set[str]) -> None:
+def test_only_unnamed_servers_are_started_and_none_in_production(environ: dict[str, str], wanted: set[str]) -> None:
     assert services.needed(environ) == wanted
 
 
@@ -301,7 +301,7 @@ def test_binaries_in_a_closed_folder_are_copied_to_where_the_server_may_run_them
     runtime_folder = home.make_runtime_folder()
     try:
         ready = postgres.prepare(home, runtime_folder, is_ephemeral=True)
-        # Anybody but root runs the server as themselves, who may enter their own folder.
+        # Other users than root run the server themselves and may enter their own folder.
         assert ready.spec.argv[0].startswith(str(runtime_folder)) is (os.geteuid() == 0)
         assert (home.postgres / "PG_VERSION").is_file()
     finally:
@@ -315,7 +315,7 @@ def test_the_lock_is_not_inherited_by_servers(home: Home) -> None:
         assert lock.acquire(shared=False)
 
 
-def test_what_the_supervisor_says_is_one_line_of_json(home: Home) -> None:
+def test_the_supervisor_reports_in_one_line_of_json(home: Home) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "codexflow.dev.services", "--home", str(home.path), "--need", VALKEY],
         cwd=REPOSITORY,

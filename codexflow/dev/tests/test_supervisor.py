@@ -83,7 +83,7 @@ def test_a_killed_child_is_started_again(running: Supervisor, lines: Lines) -> N
     assert any("SIGKILL" in line and "starting it again in 0.2 s" in line for line in lines.of("up"))
 
 
-def test_a_child_that_keeps_dying_is_reported_with_its_last_words_and_retried(
+def test_a_child_that_keeps_dying_is_reported_with_its_last_output_and_retried(
     running: Supervisor, lines: Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "BACKOFF_SLOW_S", 0.1)

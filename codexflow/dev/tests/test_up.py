@@ -1,4 +1,4 @@
-"""`manage.py` as a developer runs it: a process of its own, judged by exit code, messages and answers."""
+"""`manage.py` as a developer runs it, in its own process: exit codes, messages and responses."""
 
 import contextlib
 import json
@@ -72,7 +72,7 @@ def test_wrong_variables_are_all_named(home: Home, variables: dict[str, str], wo
 @pytest.mark.parametrize(
     ("name", "scheme", "path"), [("DATABASE_URL", "postgresql", "/x"), ("REDIS_URL", "redis", "/0")]
 )
-def test_a_given_server_that_does_not_answer_is_named(home: Home, name: str, scheme: str, path: str) -> None:
+def test_a_named_server_that_does_not_respond_is_reported(home: Home, name: str, scheme: str, path: str) -> None:
     url = f"{scheme}://ada:hunter2@127.0.0.1:{valkey.free_port()}{path}"
     done = manage(home, "up", **{name: url})
     assert_refused(done, 6, name)
@@ -109,7 +109,7 @@ def test_production_starts_nothing(home: Home) -> None:
 
 @contextlib.contextmanager
 def up(home: Home, port: int) -> Iterator["subprocess.Popen[str]"]:
-    """A running `up`, answering; whatever is left of it is ended at last."""
+    """Start `up` and wait until it serves; end all its processes afterwards."""
     log = home.path / "up.log"
     with log.open("a") as output:
         running = subprocess.Popen(
@@ -121,7 +121,7 @@ def up(home: Home, port: int) -> Iterator["subprocess.Popen[str]"]:
             text=True,
         )
     try:
-        until(lambda: running.poll() is not None or answers(port), within_s=60, what="an answer")
+        until(lambda: running.poll() is not None or responds(port), within_s=60, what="a response")
         assert running.poll() is None, log.read_text()
         yield running
     finally:
@@ -130,13 +130,13 @@ def up(home: Home, port: int) -> Iterator["subprocess.Popen[str]"]:
         end(started_with(MARK, str(home.path)), with_signal=signal.SIGKILL, grace_s=0)
 
 
-def answers(port: int) -> bool:
+def responds(port: int) -> bool:
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/health/live", timeout=2):
             return True
     except urllib.error.HTTPError as exc:
         exc.close()
-        return True  # it answered
+        return True  # it responded
     except OSError:
         return False
 
@@ -157,11 +157,11 @@ def test_the_house_heals_ends_in_order_and_comes_back(home: Home) -> None:
         for name in names:
             os.kill(before[name], signal.SIGKILL)
         until(lambda: all(pids(home).get(name, 0) not in (0, before[name]) for name in names), within_s=40)
-        until(lambda: answers(port))
+        until(lambda: responds(port))
         assert manage(home, "up", PORT=str(valkey.free_port())).returncode == 5
         first.kill()  # the supervisor itself, without a chance to tidy up
         first.wait()
-        until(lambda: not answers(port))
+        until(lambda: not responds(port))
     with up(home, port) as second:
         second.send_signal(signal.SIGINT)
         assert second.wait(60) == 0

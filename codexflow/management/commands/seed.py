@@ -17,15 +17,15 @@ from logs.pipeline.partitions import make_ahead
 
 ADMIN_EMAIL = "admin@cfx.dev"
 ADMIN_ORGANIZATION = "codexflow"
-# Printed in guides: acceptable on a developer's machine, refused in production.
+# Printed in documentation: accepted in development, refused in production.
 KNOWN_PASSWORDS = frozenset({"admin123456"})
 MIN_PASSWORD_LENGTH = 10
 
 
 def administrator() -> User | None:
-    """Find the first administrator, also under a changed address; None on a new installation."""
-    in_charge = User.objects.filter(role=User.Role.SUPER_ADMIN, is_active=True).order_by("pk")
-    return User.objects.filter(email=ADMIN_EMAIL).first() or in_charge.first()
+    """Find the first administrator, even with a changed address; None on a new installation."""
+    administrators = User.objects.filter(role=User.Role.SUPER_ADMIN, is_active=True).order_by("pk")
+    return User.objects.filter(email=ADMIN_EMAIL).first() or administrators.first()
 
 
 class Command(BaseCommand):
@@ -52,7 +52,7 @@ class Command(BaseCommand):
             password = ENV.admin_password or secrets.token_urlsafe(15)
             _check_password(password)
             user = User.objects.create_superuser(ADMIN_EMAIL, password, name="Administrator", must_change_password=True)
-            # The address has no mailbox: a verification code would reach nobody.
+            # The address has no mailbox to receive a verification code.
             EmailAddress.objects.create(user=user, email=ADMIN_EMAIL, verified=True, primary=True)
         if not Organization.objects.filter(slug=ADMIN_ORGANIZATION).exists():
             create_organization(name="CodexFlow", owner=user, slug=ADMIN_ORGANIZATION, plan="internal")

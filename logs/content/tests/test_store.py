@@ -1,4 +1,4 @@
-"""Prompts and answers: off unless wanted, bounded, over when they are over, and nobody else's."""
+"""Stored prompts and responses: off by default, bounded, deleted in time, and only for their organization."""
 
 import os
 from datetime import timedelta
@@ -19,7 +19,7 @@ from codexflow.lib.ids import new_id, random_id, uuid7_floor
 from codexflow.lib.redis import sync_client
 from keys.selectors import principal_of
 from logs.content.codec import MAX_BYTES, MAX_PACKED_BYTES, BadContent, Content, decode, encode, pack, text_of
-from logs.content.store import FIELD, content_of, delete_expired, has_content, keep, name_of, take_waiting
+from logs.content.store import FIELD, content_of, delete_expired, has_content, name_of, save, save_waiting
 from logs.models import RequestContent
 from logs.tasks import delete_content, take_content
 from tests.support.cast import Cast, an_event_of, happened, keeps
@@ -27,16 +27,16 @@ from tests.support.cast import Cast, an_event_of, happened, keeps
 SIDES = (pack(b"a prompt"), pack(b"an answer"))
 
 
-# What is kept
+# Encoding
 
 
-def test_what_is_short_comes_back_whole() -> None:
+def test_a_short_text_is_stored_whole() -> None:
     packed = pack('{"words": "günaydın"}'.encode())
     assert (text_of(packed.packed), packed.is_cut) == ('{"words": "günaydın"}', False)
 
 
 @pytest.mark.parametrize("raw", [os.urandom(300_000), b"a" * 10_000_000, os.urandom(MAX_PACKED_BYTES)])
-def test_what_is_long_is_cut_and_says_so(raw: bytes) -> None:
+def test_a_long_text_is_cut_and_marked(raw: bytes) -> None:
     packed = pack(raw)
     assert packed.is_cut
     assert len(packed.packed) <= MAX_PACKED_BYTES
@@ -44,12 +44,12 @@ def test_what_is_long_is_cut_and_says_so(raw: bytes) -> None:
     assert len(text_of(packed.packed)) <= MAX_BYTES
 
 
-def test_what_was_cut_before_stays_cut() -> None:
+def test_a_text_that_was_cut_before_stays_marked() -> None:
     assert pack(b"the beginning", is_cut=True).is_cut
     assert not pack(b"a" * MAX_BYTES).is_cut
 
 
-def test_an_entry_says_itself_and_nonsense_is_not_repeated() -> None:
+def test_an_entry_round_trips_and_an_error_repeats_no_payload() -> None:
     content = Content(new_id(), new_id(), *SIDES)
     assert decode(encode(content)) == content
     with pytest.raises(BadContent) as caught:
@@ -57,7 +57,7 @@ def test_an_entry_says_itself_and_nonsense_is_not_repeated() -> None:
     assert "secret" not in str(caught.value)
 
 
-# Whether it is kept
+# Storing
 
 
 @pytest.fixture
@@ -66,61 +66,61 @@ def redis() -> Redis:
 
 
 @pytest.mark.django_db
-def test_only_what_is_wanted_is_kept_and_only_once(cast: Cast) -> None:
+def test_content_is_stored_once_and_only_while_the_organization_stores_it(cast: Cast) -> None:
     before, request_id = new_id(), new_id()
-    assert keep([Content(request_id, cast.organization.pk, *SIDES)]) == 0  # off
+    assert save([Content(request_id, cast.organization.pk, *SIDES)]) == 0  # off
     set_content_retention(cast.organization, days=7)
-    assert keep([Content(before, cast.organization.pk, *SIDES)]) == 0  # began before it was turned on
+    assert save([Content(before, cast.organization.pk, *SIDES)]) == 0  # began before it was turned on
     request_id = new_id()
-    assert keep([Content(request_id, cast.organization.pk, *SIDES)] * 2) == 1
-    assert keep([Content(request_id, cast.organization.pk, pack(b"another"), SIDES[1])]) == 0
+    assert save([Content(request_id, cast.organization.pk, *SIDES)] * 2) == 1
+    assert save([Content(request_id, cast.organization.pk, pack(b"another"), SIDES[1])]) == 0
     texts = content_of(cast.organization, request_id)
     assert texts is not None
-    assert (texts.request, texts.answer) == ("a prompt", "an answer")
+    assert (texts.request, texts.response) == ("a prompt", "an answer")
     assert timedelta(days=6, hours=23) < texts.kept_until - now() <= timedelta(days=7)
     set_content_retention(cast.organization, days=0)
-    assert keep([Content(new_id(), cast.organization.pk, *SIDES)]) == 0
-    assert keep([Content(new_id(), random_id(), *SIDES)]) == 0  # nobody's
+    assert save([Content(new_id(), cast.organization.pk, *SIDES)]) == 0
+    assert save([Content(new_id(), random_id(), *SIDES)]) == 0  # no such organization
 
 
 @pytest.mark.django_db
-def test_the_stream_is_taken_in_and_nonsense_in_it_stops_nothing(cast: Cast, redis: Redis, caplog: Any) -> None:
+def test_the_stream_is_stored_and_an_unreadable_entry_stops_no_other(cast: Cast, redis: Redis, caplog: Any) -> None:
     prefix = f"content_{random_id().hex}"
-    assert take_waiting(redis, prefix, consumer="a") == 0
+    assert save_waiting(redis, prefix, consumer="a") == 0
     assert not redis.exists(name_of(prefix))
     set_content_retention(cast.organization, days=1)
     request_id = new_id()
     for payload in (b"nonsense-prompt", encode(Content(request_id, cast.organization.pk, *SIDES))):
         redis.xadd(name_of(prefix), {FIELD: payload})
-    assert take_waiting(redis, prefix, consumer="a") == 1
+    assert save_waiting(redis, prefix, consumer="a") == 1
     assert (redis.xlen(name_of(prefix)), has_content(cast.organization, request_id)) == (0, True)
     assert "content.unreadable" in caplog.text
     assert "nonsense-prompt" not in caplog.text
 
 
 @pytest.mark.django_db
-def test_what_a_worker_died_with_is_taken_by_the_next(cast: Cast, redis: Redis, monkeypatch: Any) -> None:
+def test_entries_of_a_dead_worker_are_taken_by_the_next(cast: Cast, redis: Redis, monkeypatch: Any) -> None:
     monkeypatch.setattr("logs.pipeline.streams.CLAIM_IDLE_MS", 0)
     prefix = f"content_{random_id().hex}"
     set_content_retention(cast.organization, days=1)
     redis.xadd(name_of(prefix), {FIELD: encode(Content(new_id(), cast.organization.pk, *SIDES))})
     with monkeypatch.context() as patch:
-        patch.setattr("logs.content.store.keep", _dies)
+        patch.setattr("logs.content.store.save", _dies)
         with pytest.raises(KeyboardInterrupt):
-            take_waiting(redis, prefix, consumer="dead")
-    assert take_waiting(redis, prefix, consumer="next") == 1
+            save_waiting(redis, prefix, consumer="dead")
+    assert save_waiting(redis, prefix, consumer="next") == 1
 
 
 def _dies(_contents: Any) -> int:
     raise KeyboardInterrupt
 
 
-# When it is over
+# Retention
 
 
 @pytest.fixture
 def kept(cast: Cast) -> Any:
-    """A request of Ada's organization of two hours ago with prompt and answer."""
+    """A request of Ada's organization, two hours old, with stored content."""
     event = an_event_of(cast, request_id=_id_before(timedelta(hours=2)))
     happened(cast, event)
     keeps(cast, event.request_id, days=30)
@@ -132,7 +132,7 @@ def _id_before(span: timedelta) -> Any:
 
 
 @pytest.mark.django_db
-def test_its_time_ends_it_for_readers_and_in_the_table(cast: Cast, kept: Any) -> None:
+def test_expired_content_is_hidden_and_deleted(cast: Cast, kept: Any) -> None:
     assert delete_expired() == 0
     RequestContent.objects.update(kept_until=now() - timedelta(seconds=1))
     assert content_of(cast.organization, kept) is None
@@ -141,10 +141,10 @@ def test_its_time_ends_it_for_readers_and_in_the_table(cast: Cast, kept: Any) ->
 
 
 @pytest.mark.django_db
-def test_a_shorter_time_hides_at_once_and_for_good(cast: Cast) -> None:
+def test_a_shorter_retention_hides_at_once_and_for_good(cast: Cast) -> None:
     old, young = _id_before(timedelta(days=3)), _id_before(timedelta(hours=2))
     keeps(cast, old, days=30)
-    assert keep([Content(young, cast.organization.pk, *SIDES)]) == 1
+    assert save([Content(young, cast.organization.pk, *SIDES)]) == 1
     set_content_retention(cast.organization, days=1)
     assert [has_content(cast.organization, each) for each in (old, young)] == [False, True]
     texts = content_of(cast.organization, young)
@@ -157,7 +157,7 @@ def test_a_shorter_time_hides_at_once_and_for_good(cast: Cast) -> None:
 
 
 @pytest.mark.django_db
-def test_off_hides_at_once_and_on_again_brings_nothing_back(cast: Cast, kept: Any) -> None:
+def test_turning_it_off_hides_at_once_and_turning_it_on_again_shows_nothing_old(cast: Cast, kept: Any) -> None:
     set_content_retention(cast.organization, days=0)
     assert content_of(cast.organization, kept) is None
     set_content_retention(cast.organization, days=30)
@@ -166,28 +166,28 @@ def test_off_hides_at_once_and_on_again_brings_nothing_back(cast: Cast, kept: An
 
 
 @pytest.mark.django_db
-def test_closing_the_organization_deletes_it_and_leaves_others(cast: Cast, kept: Any, monkeypatch: Any) -> None:
-    monkeypatch.setattr("logs.content.store.DELETED_AT_ONCE", 2)
+def test_deleting_the_organization_deletes_its_content_and_no_other(cast: Cast, kept: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr("logs.content.store.DELETE_BATCH", 2)
     eves = Organization.objects.get(memberships__user=cast.eve)
     set_content_retention(eves, days=1)
-    assert keep([Content(new_id(), eves.pk, *SIDES)]) == 1
-    assert keep([Content(new_id(), cast.organization.pk, *SIDES) for _ in range(4)]) == 4
+    assert save([Content(new_id(), eves.pk, *SIDES)]) == 1
+    assert save([Content(new_id(), cast.organization.pk, *SIDES) for _ in range(4)]) == 4
     delete_organization(cast.organization, actor=cast.ada)
     assert delete_expired() == 5
     assert RequestContent.objects.get().organization_id == eves.pk
 
 
 @pytest.mark.django_db
-def test_no_more_than_thirty_days_are_possible(cast: Cast) -> None:
+def test_the_retention_is_at_most_thirty_days(cast: Cast) -> None:
     with pytest.raises(IntegrityError), transaction.atomic():
         Organization.objects.filter(pk=cast.organization.pk).update(content_retention_days=31)
 
 
-# Who sets it
+# The setting
 
 
 @pytest.mark.django_db
-def test_the_owner_turns_it_on_and_off_and_the_trail_tells(cast: Cast, client: Client) -> None:
+def test_the_owner_turns_it_on_and_off_with_audit_entries(cast: Cast, client: Client) -> None:
     client.force_login(cast.ada)
     page, where = reverse("organization-settings", args=[cast.slug]), reverse("organization-content", args=[cast.slug])
     assert "being kept" not in client.get(page).content.decode()
@@ -204,23 +204,23 @@ def test_the_owner_turns_it_on_and_off_and_the_trail_tells(cast: Cast, client: C
 
 
 @pytest.mark.django_db(transaction=True)
-def test_gateways_hear_of_it(cast: Cast, monkeypatch: Any) -> None:
-    heard: list[bool] = []
-    monkeypatch.setattr("keys.invalidation.invalidate_all", lambda: heard.append(True))
+def test_a_change_invalidates_the_gateways_key_caches(cast: Cast, monkeypatch: Any) -> None:
+    invalidated: list[bool] = []
+    monkeypatch.setattr("keys.invalidation.invalidate_all", lambda: invalidated.append(True))
 
-    def told() -> bool:
+    def keeps_content() -> bool:
         principal = principal_of(cast.key.public_id)
         assert principal is not None
         return principal.keeps_content
 
-    assert not told()
+    assert not keeps_content()
     set_content_retention(cast.organization, days=1)
-    assert (told(), heard) == (True, [True])
+    assert (keeps_content(), invalidated) == (True, [True])
     set_content_retention(cast.organization, days=1)
-    assert heard == [True]
+    assert invalidated == [True]
 
 
-# Who reads it
+# Access
 
 
 def _joined(cast: Cast, role: str) -> User:
@@ -230,7 +230,7 @@ def _joined(cast: Cast, role: str) -> User:
 
 
 @pytest.mark.django_db
-def test_it_is_shown_to_the_right_roles_alone(cast: Cast, client: Client) -> None:
+def test_content_is_shown_only_to_its_roles(cast: Cast, client: Client) -> None:
     event = an_event_of(cast)
     happened(cast, event)
     keeps(cast, event.request_id, request='{"p": "<b>prompt-words</b>"}', answer="answer-words")
@@ -241,22 +241,22 @@ def test_it_is_shown_to_the_right_roles_alone(cast: Cast, client: Client) -> Non
     people |= dict.fromkeys((cast.vic, _joined(cast, "billing")), 403) | {cast.eve: 404}
     for user, status in people.items():
         client.force_login(user)
-        answers = [client.get(where), client.get(where, headers={"HX-Request": "true"}), client.get(endpoint)]
-        assert [each.status_code for each in answers] == [status] * 3, user
+        responses = [client.get(where), client.get(where, headers={"HX-Request": "true"}), client.get(endpoint)]
+        assert [each.status_code for each in responses] == [status] * 3, user
         assert (where in client.get(page).content.decode()) == (status == 200), user
-        for each in answers:
+        for each in responses:
             text = each.content.decode()
             assert ("prompt-words" in text) == ("answer-words" in text) == (status == 200), user
-            assert "<b>" not in text or each is answers[2]
+            assert "<b>" not in text or each is responses[2]
             assert status != 200 or "no-store" in each["Cache-Control"]
     client.force_login(cast.ada)
-    told = client.get(endpoint).json()
-    assert (told["request"], told["answer"]) == ('{"p": "<b>prompt-words</b>"}', "answer-words")
-    assert (told["is_request_cut"], told["is_answer_cut"]) == (False, False)
+    content = client.get(endpoint).json()
+    assert (content["request"], content["answer"]) == ('{"p": "<b>prompt-words</b>"}', "answer-words")
+    assert (content["is_request_cut"], content["is_answer_cut"]) == (False, False)
 
 
 @pytest.mark.django_db
-def test_what_is_not_kept_is_not_there(cast: Cast, client: Client) -> None:
+def test_content_that_is_not_stored_is_not_found(cast: Cast, client: Client) -> None:
     event = an_event_of(cast)
     happened(cast, event)
     client.force_login(cast.ada)
@@ -271,7 +271,7 @@ def test_what_is_not_kept_is_not_there(cast: Cast, client: Client) -> None:
 
 
 @pytest.mark.django_db
-def test_a_cut_side_says_so_on_the_page(cast: Cast, client: Client) -> None:
+def test_the_page_marks_a_cut_side(cast: Cast, client: Client) -> None:
     event = an_event_of(cast)
     happened(cast, event)
     keeps(cast, event.request_id, request="p" * (MAX_BYTES + 1), answer="")
@@ -283,7 +283,7 @@ def test_a_cut_side_says_so_on_the_page(cast: Cast, client: Client) -> None:
 
 
 @pytest.mark.django_db
-def test_the_worker_keeps_and_deletes(cast: Cast) -> None:
+def test_the_task_stores_content(cast: Cast) -> None:
     set_content_retention(cast.organization, days=1)
     redis, request_id = sync_client(settings.ENV.redis_url), new_id()
     payload = encode(Content(request_id, cast.organization.pk, *SIDES))

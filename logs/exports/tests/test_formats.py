@@ -1,4 +1,4 @@
-"""Lines of an export: whole, readable again, and harmless."""
+"""Lines of an export: complete, parseable, and safe in a spreadsheet."""
 
 import csv
 import io
@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from codexflow.lib.ids import new_id
-from logs.exports.formats import COLUMNS, NAMES, csv_head, csv_lines, harmless, json_lines
+from logs.exports.formats import COLUMNS, NAMES, csv_head, csv_lines, escape_formulas, json_lines
 
 
 def a_row(**facts: Any) -> tuple[Any, ...]:
@@ -21,9 +21,9 @@ def a_row(**facts: Any) -> tuple[Any, ...]:
 
 
 @pytest.mark.parametrize("begin", ["=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠", " =", "  @"])
-def test_a_formula_is_defused(begin: str) -> None:
+def test_a_formula_is_escaped(begin: str) -> None:
     text = f"{begin}cmd|' /C calc'!A0"
-    assert harmless(text) == f"'{text}"
+    assert escape_formulas(text) == f"'{text}"
     (line,) = csv.DictReader(io.StringIO((csv_head() + csv_lines([a_row(user_agent=text)])).decode(), newline=""))
     assert line["user_agent"] == f"'{text}"
 
@@ -32,21 +32,21 @@ def test_a_formula_is_defused(begin: str) -> None:
     ("text", "shown"),
     [("agent;=cmd", "agent;'=cmd"), ("agent; @sum", "agent;' @sum"), ("a\tb\t+1", "a\tb\t'+1"), ("a\n-1", "a\n'-1")],
 )
-def test_a_formula_after_another_programs_separator_is_defused(text: str, shown: str) -> None:
-    """Where commas are decimal, a spreadsheet cuts the file at semicolons."""
-    assert harmless(text) == shown
+def test_a_formula_after_a_semicolon_or_tab_is_escaped(text: str, shown: str) -> None:
+    """Where commas are decimal, a spreadsheet splits lines at semicolons."""
+    assert escape_formulas(text) == shown
 
 
 @pytest.mark.parametrize("text", ["", "gpt-4o", "a; b=c", "a=b", "OpenAI/Python 2.8.1", "'quoted'", " plain"])
-def test_other_text_stays_as_it_is(text: str) -> None:
-    assert harmless(text) == text
+def test_other_text_is_unchanged(text: str) -> None:
+    assert escape_formulas(text) == text
 
 
 @given(agents=st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=30), max_size=5))
-def test_whatever_callers_send_a_line_stays_a_line(agents: list[str]) -> None:
+def test_any_user_agent_stays_on_one_line(agents: list[str]) -> None:
     rows = [a_row(user_agent=agent) for agent in agents]
     lines = list(csv.DictReader(io.StringIO((csv_head() + csv_lines(rows)).decode(), newline="")))
-    assert [line["user_agent"] for line in lines] == [harmless(agent) for agent in agents]
+    assert [line["user_agent"] for line in lines] == [escape_formulas(agent) for agent in agents]
     objects = [json.loads(line) for line in json_lines(rows).split(b"\n")[:-1]]
     assert [each["user_agent"] for each in objects] == agents
 

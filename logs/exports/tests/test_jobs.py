@@ -1,4 +1,4 @@
-"""Exports: complete whatever dies, small in memory, and nobody else's."""
+"""Export jobs: complete after any crash, bounded in memory, and only of their organization."""
 
 import csv
 import gc
@@ -41,9 +41,9 @@ def api(client: Client, cast: Cast) -> Client:
 
 
 def asked(api: Client, **body: Any) -> ExportJob:
-    answer = api.post(reverse("api-exports"), {"format": "jsonl", **body}, content_type="application/json")
-    assert answer.status_code == 202, answer.content
-    return ExportJob.objects.get(pk=answer.json()["id"])
+    response = api.post(reverse("api-exports"), {"format": "jsonl", **body}, content_type="application/json")
+    assert response.status_code == 202, response.content
+    return ExportJob.objects.get(pk=response.json()["id"])
 
 
 def show(api: Client, job: ExportJob) -> dict[str, Any]:
@@ -60,7 +60,7 @@ def ids(job: ExportJob) -> list[str]:
 
 
 def many_rows(cast: Cast, count: int) -> None:
-    """Rows by the hundred thousand, all within today's last hour."""
+    """Insert a hundred thousand rows, all within the last hour."""
     event = an_event_of(cast)
     happened(cast, event)
     columns = ", ".join(
@@ -80,7 +80,7 @@ def many_rows(cast: Cast, count: int) -> None:
 
 
 @pytest.mark.parametrize("file_format", ["csv", "jsonl"])
-def test_an_export_has_every_request_once_and_only_ones_own(api: Client, cast: Cast, file_format: str) -> None:
+def test_an_export_has_every_request_of_its_organization_once(api: Client, cast: Cast, file_format: str) -> None:
     events = [an_event_of(cast, user_agent="=1+1") for _ in range(5)]
     happened(cast, *events)
     RequestLog.objects.filter(request_id=events[0].request_id).update(organization_id=random_id())
@@ -101,7 +101,7 @@ def test_an_export_has_every_request_once_and_only_ones_own(api: Client, cast: C
     assert found["download"] == reverse("api-export-download", args=[job.pk])
 
 
-def test_filters_hold_and_what_comes_later_is_not_in_it(api: Client, cast: Cast) -> None:
+def test_an_export_is_filtered_and_leaves_out_later_requests(api: Client, cast: Cast) -> None:
     plan, code = an_event_of(cast, stage="plan"), an_event_of(cast, stage="code")
     happened(cast, plan, code)
     job = asked(api, stage="plan", stream=False)
@@ -114,14 +114,14 @@ def test_filters_hold_and_what_comes_later_is_not_in_it(api: Client, cast: Cast)
     assert show(api, job)["query"] == {"stage": "plan", "stream": "False"}
 
 
-def test_an_export_of_nothing_is_an_empty_file(api: Client) -> None:
+def test_an_export_without_requests_is_an_empty_file(api: Client) -> None:
     job = asked(api, format="csv")
     jobs.run_exports(within_s=5)
     assert content(job).decode().strip() == ",".join(NAMES)
     assert show(api, job)["rows"] == 0
 
 
-def test_slices_add_up_to_the_whole(api: Client, cast: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slices_add_up_to_the_complete_file(api: Client, cast: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
     many_rows(cast, 2500)
     monkeypatch.setattr(jobs, "SAVE_EVERY_S", 0.0)
     monkeypatch.setattr(jobs, "SLICE_S", 0.0)
@@ -138,7 +138,7 @@ def test_slices_add_up_to_the_whole(api: Client, cast: Cast, monkeypatch: pytest
 
 
 class Killed(BaseException):
-    """As if the process ended here."""
+    """Stand-in for the end of the process."""
 
 
 @pytest.mark.parametrize("file_format", ["csv", "jsonl"])
@@ -275,8 +275,8 @@ def test_files_expire_and_strays_go(api: Client, cast: Cast, tmp_path: Path) -> 
     assert jobs.expire_exports() == 1
     assert (stray.exists(), fresh.exists(), jobs.path_of(job.pk).exists()) == (False, True, True)
     ExportJob.objects.update(expires_at=now() - timedelta(seconds=1))
-    answer = api.get(reverse("api-export-download", args=[job.pk]))
-    assert (answer.status_code, answer.json()["error"]["code"]) == (410, "export_expired")
+    response = api.get(reverse("api-export-download", args=[job.pk]))
+    assert (response.status_code, response.json()["error"]["code"]) == (410, "export_expired")
     assert jobs.expire_exports() == 1
     assert not jobs.path_of(job.pk).exists()
     assert show(api, job)["state"] == "expired"
@@ -284,18 +284,18 @@ def test_files_expire_and_strays_go(api: Client, cast: Cast, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(("role", "status"), [("ada", 202), ("ben", 202), ("vic", 403)])
-def test_who_may_export(client: Client, cast: Cast, role: str, status: int) -> None:
+def test_only_some_roles_may_export(client: Client, cast: Cast, role: str, status: int) -> None:
     client.force_login(getattr(cast, role))
     where = f"{reverse('api-exports')}?organization={cast.slug}"
-    answer = client.post(where, {"format": "csv"}, content_type="application/json")
-    assert answer.status_code == status
+    response = client.post(where, {"format": "csv"}, content_type="application/json")
+    assert response.status_code == status
     assert client.get(where).status_code == (200 if status == 202 else 403)
 
 
 def test_a_bad_format_or_filter_is_named(api: Client) -> None:
     for body, param in (({}, "format"), ({"format": "xml"}, "format"), ({"format": "csv", "status": "9"}, "status")):
-        answer = api.post(reverse("api-exports"), body, content_type="application/json")
-        assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
+        response = api.post(reverse("api-exports"), body, content_type="application/json")
+        assert (response.status_code, response.json()["error"]["param"]) == (400, param)
 
 
 def resident_bytes() -> int:
@@ -303,7 +303,7 @@ def resident_bytes() -> int:
 
 
 class Watch:
-    """The most that this process had resident during the block."""
+    """Peak resident memory of this process during the block."""
 
     def __enter__(self) -> "Watch":
         self.most, self._over = resident_bytes(), threading.Event()

@@ -1,5 +1,6 @@
-"""Pages of jobs."""
+"""Pages of exports."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,17 +19,15 @@ HTMX = {"hx-request": "true"}
 
 @pytest.fixture
 def page(client: Client, cast: Cast, settings: Any, tmp_path: Any) -> Client:
-    from dataclasses import replace
-
     settings.ENV = replace(settings.ENV, export_dir=tmp_path)
     client.force_login(cast.ben)
     return client
 
 
-def test_the_dialog_says_what_and_about_how_much(page: Client, cast: Cast) -> None:
+def test_the_dialog_shows_filters_and_an_estimate(page: Client, cast: Cast) -> None:
     happened(cast, an_event_of(cast), an_event_of(cast, stage="plan"), an_event_of(cast, stage="plan", status=503))
     where = reverse("export-new", args=[cast.slug])
-    for query, told in (
+    for query, estimate in (
         ({}, "about 3"),
         ({"stage": "plan"}, "about 2"),
         ({"stage": "plan", "status": "errors"}, "about 1"),
@@ -37,12 +36,12 @@ def test_the_dialog_says_what_and_about_how_much(page: Client, cast: Cast) -> No
         ({"id": "0199"}, "at most 3"),
     ):
         text = page.get(where, query, headers=HTMX).content.decode()
-        assert told in text, query
+        assert estimate in text, query
         for name, value in query.items():
             assert f'name="{name}" value="{value}"' in text
 
 
-def test_from_the_dialog_to_the_file(page: Client, cast: Cast) -> None:
+def test_an_export_from_the_dialog_to_the_file(page: Client, cast: Cast) -> None:
     happened(cast, *(an_event_of(cast, stage="plan") for _ in range(3)), an_event_of(cast))
     where = reverse("export-new", args=[cast.slug])
     asked = page.post(where, {"format": "jsonl", "stage": "plan"}, headers=HTMX).content.decode()
@@ -63,7 +62,7 @@ def test_from_the_dialog_to_the_file(page: Client, cast: Cast) -> None:
     assert AuditEntry.objects.filter(action="export.requested", actor=cast.ben).count() == 1
 
 
-def test_one_that_waits_is_cancelled(page: Client, cast: Cast) -> None:
+def test_a_waiting_export_is_cancelled(page: Client, cast: Cast) -> None:
     page.post(reverse("export-new", args=[cast.slug]), {"format": "csv"})
     job = ExportJob.objects.get()
     cancel = reverse("export-cancel", args=[cast.slug, job.pk])
@@ -74,13 +73,13 @@ def test_one_that_waits_is_cancelled(page: Client, cast: Cast) -> None:
     assert page.post(cancel)["Location"] == reverse("exports", args=[cast.slug])
 
 
-def test_too_many_are_refused_in_words(page: Client, cast: Cast) -> None:
+def test_too_many_exports_are_refused_with_a_message(page: Client, cast: Cast) -> None:
     where = reverse("export-new", args=[cast.slug])
     for _ in range(jobs.MAX_ACTIVE):
         page.post(where, {"format": "csv"})
-    answer = page.post(where, {"format": "csv"}, headers=HTMX)
-    assert answer.status_code == 422
-    assert "Ten exports wait" in answer.content.decode()
+    response = page.post(where, {"format": "csv"}, headers=HTMX)
+    assert response.status_code == 422
+    assert "Ten exports wait" in response.content.decode()
 
 
 def test_the_number_of_queries_does_not_grow_with_the_exports(page: Client, cast: Cast) -> None:
@@ -97,8 +96,8 @@ def test_the_number_of_queries_does_not_grow_with_the_exports(page: Client, cast
     assert len(many) == len(few)
 
 
-def test_what_is_swapped_while_it_runs_keeps_the_focus(page: Client, cast: Cast) -> None:
-    """The script puts the focus back by ids: what can be focused has the same one the next time."""
+def test_swapped_fragments_keep_the_focus(page: Client, cast: Cast) -> None:
+    """The script restores the focus by id, so every focusable element keeps its id."""
     happened(cast, an_event_of(cast))
     page.post(reverse("export-new", args=[cast.slug]), {"format": "csv"})
     job = ExportJob.objects.get()

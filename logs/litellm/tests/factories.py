@@ -1,11 +1,14 @@
-"""What LiteLLM tells, as its callback and its spend logs have it."""
+"""Reports as LiteLLM's callback and its spend logs write them."""
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from codexflow.lib import clock
-from codexflow.lib.ids import new_id
+from codexflow.lib.ids import new_id, random_id
+from keys.models import ApiKey
+from keys.tests.factories import a_key
 from logs.litellm.mapping import MASTER_KEY, reports_of
 from logs.litellm.report import Report
 
@@ -17,6 +20,14 @@ def mapped(*rows: Any, source: Any = "webhook", now_ms: int | None = None, deliv
     return reports_of(
         rows, source=source, now_ms=now_ms or clock.now_ms(), delivery=delivery or str(new_id()), salts=SALTS
     )
+
+
+def a_mapped_key(name: str = "") -> ApiKey:
+    """A key of ours that LiteLLM knows by `name`."""
+    row = a_key().row
+    row.litellm_key_id = name or random_id().hex
+    row.save(update_fields=["litellm_key_id"])
+    return row
 
 
 def a_payload(call_id: str, **fields: Any) -> dict[str, Any]:
@@ -70,6 +81,4 @@ def a_spend_row(payload: dict[str, Any], *, version: str = "1.109.1") -> dict[st
 
 
 def _iso(epoch_s: float) -> str:
-    from datetime import UTC, datetime
-
     return datetime.fromtimestamp(epoch_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

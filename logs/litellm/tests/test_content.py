@@ -1,4 +1,4 @@
-"""Prompts and answers in LiteLLM's reports: whose of them go on to the worker."""
+"""Content of LiteLLM's reports: only of organizations that store it."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from keys.services import IssuedKey
 from keys.tests.factories import a_key
 from logs.content.codec import decode, text_of
 from logs.litellm import content
-from logs.litellm.mapping import told_of
+from logs.litellm.mapping import map_rows
 from logs.litellm.tests.factories import a_payload
 
 SALTS = ("x" * 32,)
@@ -26,12 +26,12 @@ def a_call_of(key: IssuedKey, prompt: str) -> dict[str, Any]:
 
 
 @pytest.mark.django_db
-def test_only_what_its_organization_wants_kept_goes_on() -> None:
-    wanting, other = a_key(), a_key()
-    set_content_retention(wanting.row.organization, days=7)
-    rows = [a_call_of(other, "not this"), a_call_of(wanting, "but this"), a_payload("call-of-nobody")]
-    told = told_of(rows, source="webhook", now_ms=clock.now_ms(), delivery="x", salts=SALTS)
-    assert len(told) == 3
-    (found,) = [decode(payload) for payload in content.wanted(told)]
-    assert found.organization_id == wanting.row.organization_id
-    assert "but this" in text_of(found.request.packed)
+def test_only_content_of_organizations_that_store_it_is_published() -> None:
+    storing, other = a_key(), a_key()
+    set_content_retention(storing.row.organization, days=7)
+    rows = [a_call_of(other, "not this"), a_call_of(storing, "but this"), a_payload("call-of-nobody")]
+    reports = map_rows(rows, source="webhook", now_ms=clock.now_ms(), delivery="x", salts=SALTS)
+    assert len(reports) == 3
+    (stored,) = [decode(payload) for payload in content.payloads_of(reports)]
+    assert stored.organization_id == storing.row.organization_id
+    assert "but this" in text_of(stored.request.packed)

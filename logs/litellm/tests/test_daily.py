@@ -1,4 +1,4 @@
-"""The daily comparison with LiteLLM: when it is made, what of it is kept."""
+"""The daily reconciliation with LiteLLM: its time, and the stored results."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -8,7 +8,7 @@ from django.conf import settings
 
 from codexflow.lib import clock
 from codexflow.lib.ids import random_id
-from logs.litellm.daily import kept_totals, reconcile_days
+from logs.litellm.daily import reconcile_days, stored_totals
 from logs.models import DayReconciled, UnmatchedReport
 
 pytestmark = pytest.mark.django_db
@@ -22,7 +22,7 @@ def at(monkeypatch: pytest.MonkeyPatch) -> "At":
 
 
 class At:
-    """Sets the time."""
+    """Sets the clock."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._monkeypatch = monkeypatch
@@ -36,7 +36,7 @@ def an_unmatched_report(began: datetime) -> None:
     UnmatchedReport.objects.create(digest=random_id(), state="unmatched", reason="no_owner", **facts)
 
 
-def test_it_is_made_once_a_day_over_three_days_and_not_before_the_night_is_over(at: At) -> None:
+def test_three_days_are_reconciled_once_a_day_and_not_before_six(at: At) -> None:
     at(MORNING - timedelta(minutes=1))
     assert reconcile_days(ENV) == []
     at(MORNING)
@@ -48,7 +48,7 @@ def test_it_is_made_once_a_day_over_three_days_and_not_before_the_night_is_over(
     assert DayReconciled.objects.count() == 4
 
 
-def test_a_report_that_comes_late_is_in_the_next_result(at: At) -> None:
+def test_a_late_report_is_in_the_next_result(at: At) -> None:
     at(MORNING)
     reconcile_days(ENV)
     an_unmatched_report(MORNING - timedelta(days=2))
@@ -58,18 +58,18 @@ def test_a_report_that_comes_late_is_in_the_next_result(at: At) -> None:
     assert DayReconciled.objects.get(day="2026-11-18").missing_here == 1
 
 
-def test_where_nobody_reports_nothing_is_compared(at: At) -> None:
+def test_without_reports_nothing_is_reconciled(at: At) -> None:
     at(MORNING)
     assert reconcile_days(replace(settings.ENV, webhook_keys=(), litellm_admin_key="")) == []
 
 
-def test_windows_add_up_whole_days(at: At) -> None:
+def test_totals_add_up_whole_days(at: At) -> None:
     at(MORNING)
-    assert kept_totals(days=7) is None
+    assert stored_totals(days=7) is None
     for days_ago in (1, 1, 2, 8):
         an_unmatched_report(MORNING - timedelta(days=days_ago))
     reconcile_days(ENV)
-    one, seven = kept_totals(days=1), kept_totals(days=7)
+    one, seven = stored_totals(days=1), stored_totals(days=7)
     assert one is not None
     assert seven is not None
     assert (one.missing_here, seven.missing_here) == (2, 3)

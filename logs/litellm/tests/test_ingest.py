@@ -1,4 +1,4 @@
-"""What becomes of reports: attempts told of, charges corrected, never created; nothing counted twice or lost."""
+"""Ingest of reports: attempts reported, charges corrected, never created; nothing counted twice or lost."""
 
 import hashlib
 from datetime import timedelta
@@ -21,17 +21,15 @@ from codexflow.lib import clock
 from codexflow.lib.ids import new_id, random_id
 from codexflow.lib.redis import sync_client
 from keys import secret
-from keys.models import ApiKey
 from keys.tests.factories import a_key
-from logs.litellm.ingest import forget_identities, forget_unmatched, retry, take
+from logs.litellm.ingest import delete_identities, delete_unmatched, retry, take
 from logs.litellm.resolve import PATIENCE
-from logs.litellm.tests.factories import a_payload, a_spend_row, mapped
+from logs.litellm.tests.factories import a_mapped_key, a_payload, a_spend_row, mapped
 from logs.models import ReportIdentity, RequestLog, UnmatchedReport, UpstreamAttempt
 from logs.pipeline.drain import store
 from logs.pipeline.events import RANK_COUNTED, RANK_LITELLM, RANK_NONE, RANK_PROVIDER, AttemptFact, UsageEvent, orphaned
-from logs.pipeline.tests.test_drain import entries
 from logs.pipeline.verify import verify_rollups
-from logs.tests.factories import RATES, an_event
+from logs.tests.factories import RATES, an_event, entries
 
 pytestmark = pytest.mark.django_db(transaction=True)
 REPORTED = Usage(prompt_tokens=120, completion_tokens=60)
@@ -48,7 +46,7 @@ def prefix() -> str:
 
 
 def a_request(rank: int = RANK_COUNTED, **facts: Any) -> UsageEvent:
-    """A request that is in the books."""
+    """A stored request."""
     event = an_event(an_organization().id, random_id(), rank=rank, **facts)
     store(entries([event]))
     return event
@@ -62,17 +60,10 @@ def charged(request_id: UUID) -> int:
     return -sum(LedgerEntry.objects.filter(request_id=request_id).values_list("amount_nanos", flat=True))
 
 
-def a_mapped_key(name: str = "") -> ApiKey:
-    row = a_key().row
-    row.litellm_key_id = name or random_id().hex
-    row.save(update_fields=["litellm_key_id"])
-    return row
-
-
 # Attempts of ours
 
 
-def test_a_report_corrects_what_the_gateway_had_to_count_itself() -> None:
+def test_a_report_corrects_usage_that_the_gateway_counted_itself() -> None:
     event = a_request()
     done = take(mapped(a_payload(f"{event.request_id}.1")))
     row = row_of(event)
@@ -85,7 +76,7 @@ def test_a_report_corrects_what_the_gateway_had_to_count_itself() -> None:
     assert verify_rollups() == []
 
 
-def test_a_report_about_what_the_provider_told_us_only_adds_the_upstream_cost() -> None:
+def test_a_report_only_adds_the_upstream_cost_to_the_providers_usage() -> None:
     event = a_request(RANK_PROVIDER)
     take(mapped(a_payload(f"{event.request_id}.1")))
     row = row_of(event)
@@ -96,7 +87,7 @@ def test_a_report_about_what_the_provider_told_us_only_adds_the_upstream_cost() 
 
 
 @pytest.mark.parametrize("source", ["webhook", "sync"])
-def test_the_second_time_changes_nothing(source: str) -> None:
+def test_a_repeated_report_changes_nothing(source: str) -> None:
     event = a_request()
     payload = a_payload(f"{event.request_id}.1")
     take(mapped(payload))
@@ -131,18 +122,18 @@ def test_a_report_never_creates_a_charge() -> None:
     assert LedgerEntry.objects.exclude(amount_nanos=0).filter(kind="settle").count() == 0
 
 
-def test_zeros_are_not_taken_for_a_count() -> None:
+def test_zeros_are_unknown_usage() -> None:
     event = a_request()
     take(mapped(a_payload(f"{event.request_id}.1", prompt_tokens=0, completion_tokens=0, total_tokens=0)))
     assert (row_of(event).usage_rank, row_of(event).cost_nanos) == (RANK_COUNTED, event.cost_nanos)
 
 
-def test_a_dead_gateways_call_is_billed_by_litellms_count_and_then_by_the_gateways_own_word() -> None:
+def test_a_dead_gateways_call_is_billed_by_litellms_count_until_its_journal_is_shipped() -> None:
     whole = an_event(an_organization().id, random_id(), rank=RANK_COUNTED)
     store(entries([orphaned(whole, delivered_tokens=3, now_ms=whole.started_ms + 9)]))
     take(mapped(a_payload(f"{whole.request_id}.1")))
     assert (row_of(whole).usage_rank, row_of(whole).source) == (RANK_LITELLM, "sweeper")
-    # The journal comes back and says that the second attempt had answered.
+    # The journal is shipped later: the second attempt had responded.
     won = AttemptFact(n=2, model="gpt-4o-mini", status=200, first_byte_ms=1)
     second = (AttemptFact(n=1, model="a", status=503), won)
     store(entries([msgspec.structs.replace(whole, attempts=second)]))
@@ -154,7 +145,7 @@ def test_a_dead_gateways_call_is_billed_by_litellms_count_and_then_by_the_gatewa
     assert verify_rollups() == []
 
 
-def test_somebody_elses_key_cannot_speak_for_our_call_ids() -> None:
+def test_a_foreign_key_cannot_report_our_call_ids() -> None:
     event = a_request()
     stranger = hashlib.sha256(b"sk-strangers-virtual-key").hexdigest()
     done = take(mapped(a_payload(f"{event.request_id}.1", key_hash=stranger)))
@@ -163,7 +154,7 @@ def test_somebody_elses_key_cannot_speak_for_our_call_ids() -> None:
     assert UnmatchedReport.objects.get().reason == "no_owner"
 
 
-# On the way
+# Requests without a row yet
 
 
 def test_a_report_that_comes_first_waits_for_its_request(redis: Redis, prefix: str) -> None:
@@ -178,7 +169,7 @@ def test_a_report_that_comes_first_waits_for_its_request(redis: Redis, prefix: s
     assert UnmatchedReport.objects.count() == 0
 
 
-def test_a_report_waits_as_long_as_its_call_runs_and_is_then_kept_for_the_operator(redis: Redis, prefix: str) -> None:
+def test_a_report_waits_while_its_call_runs_and_is_then_unmatched(redis: Redis, prefix: str) -> None:
     event = an_event(an_organization().id, random_id(), rank=RANK_COUNTED)
     take(mapped(a_payload(f"{event.request_id}.1")), redis=redis, prefix=prefix)
     UnmatchedReport.objects.update(received_at=clock.now() - PATIENCE - timedelta(seconds=1))
@@ -188,7 +179,7 @@ def test_a_report_waits_as_long_as_its_call_runs_and_is_then_kept_for_the_operat
     redis.delete(intents)
     assert retry(redis, prefix).unmatched == 1
     assert UnmatchedReport.objects.get().state == "unmatched"
-    # Days later the journal comes back.
+    # Days later the journal is shipped.
     store(entries([event]))
     assert retry(redis, prefix, also_unmatched=True).corrected == 1
     assert UnmatchedReport.objects.count() == 0
@@ -209,9 +200,9 @@ def test_a_row_without_call_id_is_found_by_its_response_id(version: str) -> None
     assert RequestLog.objects.count() == 1
 
 
-def test_a_row_without_any_of_our_ids_is_compared_by_model_and_tokens_within_the_minute() -> None:
+def test_a_row_without_our_ids_is_found_by_model_and_tokens_within_a_minute() -> None:
     event = a_request(RANK_PROVIDER, usage=REPORTED)
-    done = take(mapped(a_payload("nobody")))
+    done = take(mapped(a_payload("unknown")))
     assert (done.new, done.waiting, done.unmatched) == (1, 0, 0)
     assert row_of(event).upstream_cost_nanos == 54_000
     others = (
@@ -253,7 +244,7 @@ def test_a_call_with_a_mapped_key_is_logged_and_counted_and_costs_nothing(redis:
     assert verify_rollups() == []
 
 
-def test_webhook_and_every_versions_sync_make_one_row_of_one_call() -> None:
+def test_webhook_and_sync_of_every_version_make_one_row_of_a_call() -> None:
     digest = hashlib.sha256(b"sk-customers-virtual-key").hexdigest()
     key = a_mapped_key(digest)
     payload = a_payload("x1", key_hash=digest)
@@ -269,7 +260,7 @@ def test_webhook_and_every_versions_sync_make_one_row_of_one_call() -> None:
     assert verify_rollups() == []
 
 
-def test_a_call_with_one_of_our_keys_finds_it_and_the_key_is_nowhere_stored() -> None:
+def test_a_call_with_one_of_our_keys_finds_it_without_storing_the_key() -> None:
     issued = a_key()
     row = {"user_id": issued.plain, "model": "gpt-4o-mini", "usage": {"total_tokens": 9}}
     (report,) = mapped(row)
@@ -278,14 +269,14 @@ def test_a_call_with_one_of_our_keys_finds_it_and_the_key_is_nowhere_stored() ->
     )
     take([msgspec.structs.replace(report, owner=own)])
     assert [each.key_id for each in direct_rows(issued.row.organization_id)] == [issued.row.pk]
-    # Under another salt it is nobody's, and what is kept does not hold it either.
+    # Under another salt it has no owner, and the unmatched report does not contain the key either.
     take([msgspec.structs.replace(report, identities=("row:2",))])
     kept = UnmatchedReport.objects.get()
     assert issued.plain.encode() not in bytes(kept.report)
     assert issued.plain not in (kept.call, kept.litellm_key)
 
 
-def test_a_laravel_user_means_the_personal_organization() -> None:
+def test_a_laravel_user_is_resolved_to_the_personal_organization() -> None:
     user = a_user()
     organization = create_personal_organization(user)
     take(mapped({"model": "gpt-4", "usage": {"total_tokens": 5}, "metadata": {"laravel_user_id": user.pk}}))
@@ -305,12 +296,12 @@ def test_an_object_without_identity_counts_once_per_delivery() -> None:
     assert len(direct_rows(key.organization_id)) == 2
 
 
-def test_an_object_that_tells_no_time_stays_where_it_was_when_it_comes_again() -> None:
+def test_a_repeated_object_without_a_time_keeps_its_first_time() -> None:
     key = a_mapped_key("cf_abc123")
-    told = {"id": "call-17", "user_id": "cf_abc123", "model": "gpt-4", "usage": {"prompt_tokens": 100}}
+    untimed = {"id": "call-17", "user_id": "cf_abc123", "model": "gpt-4", "usage": {"prompt_tokens": 100}}
     now_ms = clock.now_ms()
     for later_ms in (0, 5_000, 86_400_000):
-        take(mapped(told, now_ms=now_ms + later_ms))
+        take(mapped(untimed, now_ms=now_ms + later_ms))
     (row,) = direct_rows(key.organization_id)
     assert (row.revision, round(row.started_at.timestamp() * 1000)) == (1, now_ms)
 
@@ -328,11 +319,11 @@ def test_an_account_may_charge_traffic_past_the_gateway() -> None:
     assert verify_rollups() == []
 
 
-def test_what_nobody_knows_is_kept_and_finds_its_place_once_its_key_is_mapped(redis: Redis, prefix: str) -> None:
+def test_an_unmatched_report_is_taken_once_its_key_is_mapped(redis: Redis, prefix: str) -> None:
     digest = hashlib.sha256(b"sk-unknown-virtual-key").hexdigest()
     payload = a_payload("u1", key_hash=digest)
     assert take(mapped(payload), redis=redis, prefix=prefix).unmatched == 1
-    assert retry(redis, prefix).unmatched == 0  # only what waits is tried again soon
+    assert retry(redis, prefix).unmatched == 0  # only waiting reports are retried soon
     kept = UnmatchedReport.objects.get()
     assert (kept.state, kept.reason, kept.litellm_key, kept.prompt_tokens) == ("unmatched", "no_owner", digest, 120)
     key = a_mapped_key(digest)
@@ -341,10 +332,10 @@ def test_what_nobody_knows_is_kept_and_finds_its_place_once_its_key_is_mapped(re
     assert len(direct_rows(key.organization_id)) == 1
 
 
-def test_what_nobody_will_ever_know_does_not_keep_the_older_from_its_turn(redis: Redis, prefix: str) -> None:
+def test_newer_unmatched_reports_do_not_block_older_ones(redis: Redis, prefix: str) -> None:
     name = random_id().hex * 2
     take(mapped(a_payload("ours", key_hash=name)))
-    take(mapped(*(a_payload(f"nobodys{n}", key_hash="0" * 64) for n in range(5))))
+    take(mapped(*(a_payload(f"unknown{n}", key_hash="0" * 64) for n in range(5))))
     key = a_mapped_key(name)
     for _ in range(3):
         retry(redis, prefix, also_unmatched=True, limit=2)
@@ -354,7 +345,7 @@ def test_what_nobody_will_ever_know_does_not_keep_the_older_from_its_turn(redis:
     assert UnmatchedReport.objects.count() == 5
 
 
-def test_what_is_older_than_the_log_is_kept_for_the_operator() -> None:
+def test_a_report_older_than_the_log_is_unmatched() -> None:
     key = a_mapped_key("cf_old")
     old = {"user_id": "cf_old", "id": "o", "model": "m", "usage": {"total_tokens": 5}}
     take(mapped({**old, "created_at": "2020-01-01T00:00:00Z"}))
@@ -362,13 +353,13 @@ def test_what_is_older_than_the_log_is_kept_for_the_operator() -> None:
     assert UnmatchedReport.objects.get().reason == "too_old"
 
 
-def test_what_nobody_has_known_for_too_long_is_forgotten() -> None:
+def test_old_unmatched_reports_are_deleted() -> None:
     take(mapped(a_payload("x", key_hash=hashlib.sha256(b"sk-nobody").hexdigest())))
     take(mapped(a_payload("y", key_hash=hashlib.sha256(b"sk-nobody").hexdigest())))
     first = UnmatchedReport.objects.order_by("pk")[0]
     UnmatchedReport.objects.filter(pk=first.pk).update(received_at=clock.now() - timedelta(days=90, minutes=1))
-    assert forget_unmatched(days=91) == 0
-    assert forget_unmatched(days=90) == 1
+    assert delete_unmatched(days=91) == 0
+    assert delete_unmatched(days=90) == 1
     assert not UnmatchedReport.objects.filter(pk=first.pk).exists()
     assert UnmatchedReport.objects.count() == 1
 
@@ -381,13 +372,13 @@ def test_a_failed_call_past_the_gateway_is_an_error_in_the_rollups() -> None:
     assert verify_rollups() == []
 
 
-def test_names_of_calls_go_with_their_day() -> None:
+def test_identities_are_deleted_with_their_day() -> None:
     digest = hashlib.sha256(b"sk-customers-virtual-key").hexdigest()
     key = a_mapped_key(digest)
     take(mapped(a_payload("x1", key_hash=digest)))
     made = ReportIdentity.objects.count()
     assert made > 0
     today = clock.now().date()
-    assert forget_identities(today) == 0
-    assert forget_identities(today + timedelta(days=1)) == made
+    assert delete_identities(today) == 0
+    assert delete_identities(today + timedelta(days=1)) == made
     assert len(direct_rows(key.organization_id)) == 1

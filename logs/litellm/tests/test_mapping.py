@@ -1,4 +1,4 @@
-"""Whatever LiteLLM sends becomes the same Report, or none; nothing makes the reader fail, no secret comes through."""
+"""Mapping of LiteLLM's rows: every format gives the same Report, nothing raises, and no secret comes through."""
 
 import hashlib
 import json
@@ -59,7 +59,7 @@ def test_every_captured_payload_has_an_expectation() -> None:
 
 
 @pytest.mark.parametrize("name", EXPECTED)
-def test_what_litellm_really_posts_is_understood(name: str) -> None:
+def test_captured_payloads_are_mapped(name: str) -> None:
     (report,) = mapped(*CAPTURED[name])
     found = (
         report.status, report.usage.prompt_tokens, report.usage.completion_tokens, report.cost_nanos, report.surface
@@ -73,14 +73,14 @@ def test_what_litellm_really_posts_is_understood(name: str) -> None:
     assert abs(report.started_ms - payload["startTime"] * 1000) < 1
 
 
-def test_no_prompt_and_no_answer_comes_through() -> None:
+def test_no_prompt_and_no_response_comes_through() -> None:
     reports = mapped(*(row for rows in CAPTURED.values() for row in rows))
     payload = encode(Delivery(reports=reports))
     for word in (b"prompt-words", b"MOCK(", b"messages\xa4"):
         assert word not in payload
 
 
-def test_the_simple_object_is_understood_at_the_top_and_inside_response() -> None:
+def test_the_simple_object_is_mapped_at_the_top_and_inside_response() -> None:
     inside = {
         "user_id": SIMPLE["user_id"],
         "model": "gpt-4",
@@ -95,7 +95,7 @@ def test_the_simple_object_is_understood_at_the_top_and_inside_response() -> Non
         assert report.started_ms == 1_800_000_000_000 - 1250
 
 
-def test_an_object_without_identity_is_named_by_its_delivery_and_one_with_an_id_by_that() -> None:
+def test_an_object_is_identified_by_its_id_or_else_by_its_delivery() -> None:
     first, second = mapped(SIMPLE, SIMPLE, delivery="d")
     assert first.identities != second.identities
     assert mapped(SIMPLE, delivery="d")[0].identities == first.identities
@@ -104,20 +104,20 @@ def test_an_object_without_identity_is_named_by_its_delivery_and_one_with_an_id_
     assert mapped({**SIMPLE, "request_id": "x"}, delivery="e")[0].identities == ("row:x",)
 
 
-def test_an_id_that_says_there_is_none_names_nothing() -> None:
+def test_an_id_that_means_none_is_no_identity() -> None:
     first, second = mapped({**a_payload("a"), "id": "None"}, {**a_payload("b"), "id": "None"})
     assert (first.identities, second.identities) == (("call:a",), ("call:b",))
     assert first.response_id == ""
 
 
-def test_rows_of_a_log_without_any_identity_are_the_same_whenever_they_are_read() -> None:
+def test_log_rows_without_an_id_have_the_same_identity_every_time() -> None:
     rows = [{**a_spend_row(a_payload("a", started_s=s), version="1.90.0"), "request_id": "None"} for s in (1e9, 2e9)]
     first, second = mapped(*rows, source="sync", delivery="d")
     assert first.identities != second.identities
     assert mapped(rows[1], source="sync", delivery="e")[0].identities == second.identities
 
 
-def test_a_documented_log_row_is_understood() -> None:
+def test_a_documented_log_row_is_mapped() -> None:
     row = {
         "id": "log_123", "created_at": "2026-10-30T10:00:00Z", "model": "gpt-4o-mini", "prompt_tokens": 100,
         "completion_tokens": 50, "total_tokens": 150, "spend": 0.001, "response_time": 1.5, "status_code": 200,
@@ -135,10 +135,10 @@ def test_a_documented_log_row_is_understood() -> None:
 @pytest.mark.parametrize("version", ["1.80.8", "1.90.0", "1.109.1"])
 def test_webhook_and_spend_row_of_one_call_share_their_first_identity(version: str) -> None:
     payload = a_payload(f"{new_id()}.1")
-    (told,), (read,) = mapped(payload), mapped(a_spend_row(payload, version=version), source="sync")
-    assert told.digest == read.digest
-    assert (told.usage, told.cost_nanos, told.status) == (read.usage, read.cost_nanos, read.status)
-    assert distinct([told, read, told]) == distinct([read, told]) == (told, read)
+    (posted,), (read,) = mapped(payload), mapped(a_spend_row(payload, version=version), source="sync")
+    assert posted.digest == read.digest
+    assert (posted.usage, posted.cost_nanos, posted.status) == (read.usage, read.cost_nanos, read.status)
+    assert distinct([posted, read, posted]) == distinct([read, posted]) == (posted, read)
 
 
 def test_a_full_key_never_comes_through() -> None:
@@ -158,7 +158,7 @@ def test_a_full_key_never_comes_through() -> None:
     assert report.owner.digests == tuple(secret.digest(minted.key, salt) for salt in SALTS)
 
 
-def test_the_laravel_user_is_found_wherever_litellm_puts_it() -> None:
+def test_the_laravel_user_is_found_in_every_place() -> None:
     for metadata in (
         {"laravel_user_id": 7}, {"laravel_user_id": "7"}, {"requester_metadata": {"laravel_user_id": 7}},
         {"spend_logs_metadata": {"laravel_user_id": 7}}, '{"laravel_user_id": 7}',
@@ -168,7 +168,7 @@ def test_the_laravel_user_is_found_wherever_litellm_puts_it() -> None:
         assert mapped({**SIMPLE, "metadata": {"laravel_user_id": wrong}})[0].owner.user_id is None
 
 
-def test_anthropic_tokens_count_what_the_cache_served() -> None:
+def test_anthropic_prompt_tokens_include_the_cache() -> None:
     usage = {
         "input_tokens": 10, "output_tokens": 5, "cache_read_input_tokens": 100, "cache_creation_input_tokens": 20,
     }  # fmt: skip
@@ -176,7 +176,7 @@ def test_anthropic_tokens_count_what_the_cache_served() -> None:
     assert report.usage == Usage(prompt_tokens=130, cached_tokens=100, cache_write_tokens=20, completion_tokens=5)
 
 
-def test_what_a_cache_took_in_for_an_hour_is_reported_apart() -> None:
+def test_cache_writes_for_an_hour_are_mapped_apart() -> None:
     by_life = {"ephemeral_5m_input_tokens": 5, "ephemeral_1h_input_tokens": 15}
     native = {"input_tokens": 10, "output_tokens": 5, "cache_creation_input_tokens": 20, "cache_creation": by_life}
     (report,) = mapped({"model": "m", "usage": native})
@@ -196,7 +196,7 @@ def test_classes_of_tokens_are_taken_from_the_usage_object() -> None:
     assert (report.usage.cached_tokens, report.usage.reasoning_tokens) == (64, 9)
 
 
-def test_bodies_of_every_form_are_taken_apart() -> None:
+def test_bodies_of_every_format_are_split() -> None:
     one = json.dumps({"a": 1})
     assert elements(one.encode()) == [{"a": 1}]
     assert elements(f"[{one},null,{one}]".encode()) == [{"a": 1}, None, {"a": 1}]
@@ -206,7 +206,7 @@ def test_bodies_of_every_form_are_taken_apart() -> None:
             elements(nonsense)
 
 
-def test_alerts_and_empty_objects_are_no_reports() -> None:
+def test_alerts_and_empty_objects_are_not_reports() -> None:
     alert = {"event": "budget_crossed", "event_message": "…", "spend": 3, "token": "x", "user_id": "u"}
     assert mapped(alert, {}, None, 1, "x", [], {"model": ""}) == ()
 
@@ -219,7 +219,7 @@ def test_money_is_exact() -> None:
         assert nanos_of(wrong) is None
 
 
-def test_a_call_id_of_ours_is_reported_from_others() -> None:
+def test_only_the_gateways_call_ids_name_an_attempt() -> None:
     request_id = new_id()
     assert attempt_of(f"{request_id}.2") == (request_id, 2)
     for number in ("", ".", ".0", ".x", ".12345", ".²"):
@@ -247,7 +247,7 @@ names = st.sampled_from(
 
 @settings(max_examples=examples(500))
 @given(rows=st.lists(st.dictionaries(names, anything, max_size=8) | anything, max_size=3), base=st.booleans())
-def test_nothing_makes_the_reader_fail_and_all_it_makes_fits(rows: list[Any], base: bool) -> None:
+def test_any_row_maps_without_an_error_and_fits_the_columns(rows: list[Any], base: bool) -> None:
     given_rows = [{**a_payload("c"), **row} if base and isinstance(row, dict) else row for row in rows]
     for report in mapped(*given_rows):
         assert decode_delivery(encode(Delivery(reports=(report,)))).reports == (report,)
@@ -273,7 +273,7 @@ def test_any_bytes_are_reports_or_refused(body: bytes) -> None:
     assert isinstance(mapped(*found), tuple)
 
 
-def test_a_delivery_survives_its_encoding() -> None:
+def test_a_delivery_round_trips() -> None:
     reports = mapped(*(row for rows in CAPTURED.values() for row in rows))
     assert decode_delivery(encode(Delivery(reports=reports))).reports == reports
     assert isinstance(reports[0], Report)
@@ -289,13 +289,15 @@ def test_a_delivery_survives_its_encoding() -> None:
     ],
     ids=["half a surrogate", "no number", "no UTF-8"],
 )
-def test_one_callers_word_does_not_cost_the_reports_of_others(odd: bytes) -> None:
+def test_one_callers_odd_text_does_not_cost_the_reports_of_others(odd: bytes) -> None:
     plain = json.dumps(a_payload("plain")).encode()
     for body in (b"[" + odd + b"," + plain + b"]", odd + b"\n" + plain + b"\n"):
         assert [report.call_id for report in mapped(*elements(body))] == ["odd", "plain"]
 
 
-@pytest.mark.parametrize(("told", "kept"), [("fe80::1%eth0", "fe80::1"), ("203.0.113.7", "203.0.113.7"), ("me", None)])
-def test_an_address_is_kept_as_the_column_takes_it(told: str, kept: str | None) -> None:
-    (report,) = mapped(a_payload("c", requester_ip_address=told))
-    assert report.client_address == kept
+@pytest.mark.parametrize(
+    ("reported", "stored"), [("fe80::1%eth0", "fe80::1"), ("203.0.113.7", "203.0.113.7"), ("me", None)]
+)
+def test_an_address_is_mapped_as_the_column_accepts_it(reported: str, stored: str | None) -> None:
+    (report,) = mapped(a_payload("c", requester_ip_address=reported))
+    assert report.client_address == stored

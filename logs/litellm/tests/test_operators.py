@@ -1,4 +1,4 @@
-"""What operators do about reports that nobody knew."""
+"""Operators' pages of unmatched reports and the reconciliation."""
 
 import hashlib
 
@@ -25,7 +25,7 @@ def root(client: Client) -> User:
     return user
 
 
-def test_reports_are_mapped_to_a_key_and_later_ones_find_it(client: Client, root: User) -> None:
+def test_reports_are_mapped_to_a_key_together_with_later_ones(client: Client, root: User) -> None:
     take(mapped(*(a_payload(f"c{n}", key_hash=HASH) for n in range(3))))
     key = a_key().row
     chosen = {"action": "map_to_key", "_selected_action": [str(UnmatchedReport.objects.values_list("pk")[0][0])]}
@@ -41,7 +41,7 @@ def test_reports_are_mapped_to_a_key_and_later_ones_find_it(client: Client, root
     assert RequestLog.objects.filter(organization_id=key.organization_id, cost_nanos=0).count() == 4
 
 
-def test_a_key_that_is_mapped_elsewhere_takes_only_what_was_chosen(client: Client, root: User) -> None:
+def test_a_key_that_is_mapped_already_takes_only_the_chosen_reports(client: Client, root: User) -> None:
     take(mapped(a_payload("a", key_hash=HASH), a_payload("b", key_hash=HASH)))
     key = a_key().row
     ApiKey.objects.filter(pk=key.pk).update(litellm_key_id="another")
@@ -51,7 +51,7 @@ def test_a_key_that_is_mapped_elsewhere_takes_only_what_was_chosen(client: Clien
     assert ApiKey.objects.get(pk=key.pk).litellm_key_id == "another"
 
 
-def test_an_administrator_looks_and_maps_nothing(client: Client) -> None:
+def test_an_administrator_sees_reports_and_cannot_map_them(client: Client) -> None:
     client.force_login(User.objects.create_user("admin@example.org", role=User.Role.ADMIN))
     take(mapped(a_payload("a", key_hash=HASH)))
     first = UnmatchedReport.objects.get()
@@ -63,12 +63,12 @@ def test_an_administrator_looks_and_maps_nothing(client: Client) -> None:
     assert "prompt-words" not in page
 
 
-def test_a_day_opens_with_its_models_compared_anew(client: Client, root: User) -> None:
+def test_the_page_of_a_day_shows_its_models(client: Client, root: User) -> None:
     today = clock.now().date()
-    nothing = dict.fromkeys(
+    zeros = dict.fromkeys(
         ("matched", "missing_there", "past_gateway", "differing", "token_drift", "cost_drift_nanos"), 0
     )
-    DayReconciled.objects.create(day=today, compared_at=clock.now(), missing_here=1, **nothing)
+    DayReconciled.objects.create(day=today, compared_at=clock.now(), missing_here=1, **zeros)
     take(mapped(a_payload("nobody's", key_hash=HASH, model_group="deepseek-v3")))
     days = client.get("/ops/logs/dayreconciled/").content.decode()
     assert f"/ops/logs/dayreconciled/{today}/change/" in days

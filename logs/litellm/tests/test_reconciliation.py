@@ -1,4 +1,4 @@
-"""A day compared with LiteLLM's reports: what both have, what one lacks, where numbers drift."""
+"""Reconciliation of a day with LiteLLM's reports: matches, gaps and drift."""
 
 import hashlib
 import io
@@ -22,8 +22,7 @@ from logs.litellm.reconciliation import DayModel, compare, totals
 from logs.litellm.tests.factories import a_payload, mapped
 from logs.pipeline.drain import store
 from logs.pipeline.events import RANK_PROVIDER, AttemptFact, UsageEvent
-from logs.pipeline.tests.test_drain import entries
-from logs.tests.factories import an_event
+from logs.tests.factories import an_event, entries
 
 pytestmark = pytest.mark.django_db(transaction=True)
 USAGE = Usage(prompt_tokens=120, completion_tokens=60)
@@ -38,8 +37,8 @@ def requests(count: int, **facts: Any) -> list[UsageEvent]:
     return events
 
 
-def test_a_day_is_compared_model_by_model() -> None:
-    same, fewer, _untold = requests(3)
+def test_a_day_is_reconciled_model_by_model() -> None:
+    same, fewer, _unreported = requests(3)
     take(mapped(a_payload(f"{same.request_id}.1", response_cost=EXPECTED_NANOS / 1e9)))
     take(mapped(a_payload(f"{fewer.request_id}.1", completion_tokens=50, response_cost=(EXPECTED_NANOS + 70) / 1e9)))
     take(mapped(a_payload("x", key_hash=hashlib.sha256(b"sk-nobody").hexdigest(), response_cost=1e-6)))
@@ -70,7 +69,7 @@ def test_a_day_is_compared_model_by_model() -> None:
     assert (sums.matched, sums.missing_there, sums.token_drift, sums.cost_drift_nanos) == (2, 2, 10, 70)
 
 
-def test_a_day_on_which_all_agree_is_clean_and_another_day_is_empty() -> None:
+def test_a_day_without_differences_is_clean_and_a_day_without_requests_is_empty() -> None:
     (event,) = requests(1)
     take(mapped(a_payload(f"{event.request_id}.1", response_cost=EXPECTED_NANOS / 1e9)))
     assert [row.is_clean for row in compare(clock.now().date())] == [True]
@@ -81,7 +80,7 @@ def test_a_day_on_which_all_agree_is_clean_and_another_day_is_empty() -> None:
     assert out.getvalue().splitlines()[1].split() == ["gpt-4o-mini", "1", "0", "0", "0", "0", "+0", "0.000000"]
 
 
-def test_operators_read_it_as_json_and_nobody_else_does() -> None:
+def test_only_operators_read_the_reconciliation() -> None:
     directory.load(settings.ENV.config_path)
     (event,) = requests(1)
     take(mapped(a_payload(f"{event.request_id}.1"), a_payload(f"{new_id()}.1")))

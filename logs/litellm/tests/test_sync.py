@@ -1,4 +1,4 @@
-"""Reading LiteLLM's own log, from a stand-in that behaves like three versions of it."""
+"""Sync from LiteLLM's own log, against a stand-in that behaves like three versions of it."""
 
 import dataclasses
 import hashlib
@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.db import connection
 from redis import Redis
 
 from billing.models import SpendDaily
@@ -16,19 +17,16 @@ from billing.tests.factories import an_organization
 from codexflow.lib import clock
 from codexflow.lib.ids import random_id
 from codexflow.lib.redis import sync_client
-from keys.models import ApiKey
-from keys.tests.factories import a_key
 from logs.litellm import sync as syncing
 from logs.litellm.client import KeyRefused, LitellmClient, LitellmError, NoDatabase
 from logs.litellm.ingest import Taken, take
-from logs.litellm.sync import WIDE, alone, days_back, read_window
-from logs.litellm.tests.factories import a_payload, a_spend_row
+from logs.litellm.sync import WIDE, days_back, read_window
+from logs.litellm.tests.factories import a_mapped_key, a_payload, a_spend_row
 from logs.models import RequestLog, SyncRun, UnmatchedReport
 from logs.pipeline.drain import store
 from logs.pipeline.events import RANK_COUNTED, AttemptFact, UsageEvent
-from logs.pipeline.tests.test_drain import entries
 from logs.pipeline.verify import verify_rollups
-from logs.tests.factories import an_event
+from logs.tests.factories import an_event, entries
 from tests.support.litellm_admin import ADMIN_KEY, LitellmAdmin
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -76,18 +74,11 @@ def a_request(number: int = 0) -> UsageEvent:
     return an_event(an_organization().id, random_id(), rank=RANK_COUNTED, attempts=(won,))
 
 
-def a_mapped_key(name: str) -> ApiKey:
-    row = a_key().row
-    row.litellm_key_id = name
-    row.save(update_fields=["litellm_key_id"])
-    return row
-
-
 def spend_row(call_id: str, **fields: Any) -> dict[str, Any]:
     return a_spend_row(a_payload(call_id, **fields))
 
 
-def test_every_versions_rows_find_their_requests_once(versions: LitellmAdmin) -> None:
+def test_rows_of_every_version_correct_their_requests_once(versions: LitellmAdmin) -> None:
     events = [a_request(number) for number in range(5)]
     store(entries(events))
     versions.rows = [spend_row(f"{event.request_id}.1", id=f"chatcmpl-{n}") for n, event in enumerate(events)]
@@ -108,8 +99,8 @@ def test_pages_are_read_until_one_is_empty(versions: LitellmAdmin) -> None:
     ]
     run = read(versions)
     assert (run.error, run.seen, run.new) == ("", count, count)
-    asked = [query for path, query in versions.asked if path == "/spend/logs/v2"]
-    sizes = {int(query["page_size"]) for query in asked}
+    queries = [query for path, query in versions.asked if path == "/spend/logs/v2"]
+    sizes = {int(query["page_size"]) for query in queries}
     assert sizes == ({1000} if versions.version == "1.109.1" else {1000, 100})
     assert SpendDaily.objects.get(organization_id=key.organization_id, key_id=key.pk).requests == count
     assert RequestLog.objects.filter(source="sync", cost_nanos=0, upstream_cost_nanos=1_000_000).count() == count
@@ -124,7 +115,7 @@ def test_rows_beyond_the_capped_total_are_read(litellm: LitellmAdmin, monkeypatc
     assert (run.seen, run.pages, run.unmatched) == (250, 3, 250)
 
 
-def test_rows_written_while_pages_are_read_are_found_at_the_latest_by_the_next_run(litellm: LitellmAdmin) -> None:
+def test_rows_written_during_a_run_are_found_by_the_next_at_the_latest(litellm: LitellmAdmin) -> None:
     a_mapped_key(CUSTOMER)
     litellm.rows = [spend_row(f"c{n}", key_hash=CUSTOMER, started_s=clock.now_s() - 60 - n) for n in range(30)]
     read(litellm)
@@ -134,7 +125,7 @@ def test_rows_written_while_pages_are_read_are_found_at_the_latest_by_the_next_r
     assert RequestLog.objects.count() == 33
 
 
-def test_a_wrong_key_and_a_missing_database_are_said_plainly(litellm: LitellmAdmin) -> None:
+def test_a_wrong_key_and_a_missing_database_have_errors_of_their_own(litellm: LitellmAdmin) -> None:
     now = clock.now()
     with client_of(litellm, "sk-wrong") as client, pytest.raises(KeyRefused, match="LITELLM_ADMIN_KEY"):
         next(client.spend_rows(now, now))
@@ -144,7 +135,7 @@ def test_a_wrong_key_and_a_missing_database_are_said_plainly(litellm: LitellmAdm
             next(client.spend_rows(now, now))
 
 
-def test_failures_that_pass_are_tried_again_and_others_end_the_run(litellm: LitellmAdmin) -> None:
+def test_temporary_failures_are_retried_and_lasting_ones_end_the_run(litellm: LitellmAdmin) -> None:
     litellm.rows = [spend_row("c", key_hash=CUSTOMER)]
     litellm.fail_next = 3
     assert (read(litellm).error, read(litellm).seen) == ("", 1)
@@ -156,7 +147,7 @@ def test_failures_that_pass_are_tried_again_and_others_end_the_run(litellm: Lite
         next(client.spend_rows(clock.now(), clock.now()))
 
 
-def test_the_regular_sync_pauses_while_only_an_operator_can_help(
+def test_the_sync_pauses_after_a_failure_that_only_an_operator_can_end(
     litellm: LitellmAdmin, redis: Redis, settings: Any
 ) -> None:
     prefix = settings.ENV.redis_prefix
@@ -171,7 +162,7 @@ def test_the_regular_sync_pauses_while_only_an_operator_can_help(
     assert SyncRun.objects.filter(error="").count() == 2  # the last hour, and two days
 
 
-def test_the_last_hour_is_always_read_and_once_a_day_two_days(
+def test_every_run_reads_the_last_hour_and_one_a_day_the_last_two_days(
     litellm: LitellmAdmin, redis: Redis, settings: Any
 ) -> None:
     for _ in range(3):
@@ -182,12 +173,12 @@ def test_the_last_hour_is_always_read_and_once_a_day_two_days(
 
 
 def a_wide_run() -> SyncRun:
-    """The only wide one of the regular readings."""
-    (found,) = [each for each in SyncRun.objects.order_by("pk") if each.window_end - each.window_start >= WIDE]
-    return found
+    """The only wide run."""
+    (run,) = [each for each in SyncRun.objects.order_by("pk") if each.window_end - each.window_start >= WIDE]
+    return run
 
 
-def test_a_wide_reading_that_is_killed_goes_on_where_it_was(
+def test_a_killed_wide_run_is_resumed_where_it_was(
     litellm: LitellmAdmin, redis: Redis, settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key = a_mapped_key(CUSTOMER)
@@ -200,7 +191,7 @@ def test_a_wide_reading_that_is_killed_goes_on_where_it_was(
     def killed_at_the_third(*args: Any, **kwargs: Any) -> Taken:
         taken.append(args)
         if len(taken) == 3:
-            raise SystemExit  # nothing that the reading could note
+            raise SystemExit  # not an error that the run could store
         return take(*args, **kwargs)
 
     monkeypatch.setattr(syncing, "take", killed_at_the_third)
@@ -218,10 +209,10 @@ def test_a_wide_reading_that_is_killed_goes_on_where_it_was(
     assert RequestLog.objects.filter(key_id=key.pk).count() == 4
 
 
-def test_a_wide_reading_ends_in_time_and_goes_on_the_next_time(
+def test_a_wide_run_ends_at_its_time_limit_and_is_resumed(
     litellm: LitellmAdmin, redis: Redis, settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(syncing, "WITHIN_S", -1.0)
+    monkeypatch.setattr(syncing, "TIME_LIMIT_S", -1.0)
     line = syncing.sync(redis, settings.ENV.redis_prefix)
     first = a_wide_run()
     assert line == f"seen 0, new 0, unmatched 0; seen 0, new 0, unmatched 0, up to {first.window_start:%F %T}"
@@ -230,9 +221,7 @@ def test_a_wide_reading_ends_in_time_and_goes_on_the_next_time(
     assert (a_wide_run().pk, a_wide_run().is_complete) == (first.pk, True)
 
 
-def test_days_in_which_nobody_could_read_are_read_afterwards(
-    litellm: LitellmAdmin, redis: Redis, settings: Any
-) -> None:
+def test_days_without_a_sync_are_read_afterwards(litellm: LitellmAdmin, redis: Redis, settings: Any) -> None:
     now = clock.now()
     ended = now - timedelta(days=5)
     SyncRun.objects.create(started_at=ended, window_start=ended - WIDE, window_end=ended, reached=ended)
@@ -242,7 +231,7 @@ def test_days_in_which_nobody_could_read_are_read_afterwards(
     assert RequestLog.objects.count() == 1
 
 
-def test_a_day_with_more_rows_than_are_told_does_not_hide_the_next(
+def test_a_day_with_too_many_rows_does_not_hide_the_next(
     litellm: LitellmAdmin, settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings.ENV = dataclasses.replace(settings.ENV, litellm_sync="documented")
@@ -260,7 +249,7 @@ def test_a_day_with_more_rows_than_are_told_does_not_hide_the_next(
     assert (run.seen, run.is_complete) == (3, True)
 
 
-def test_nothing_is_read_unless_it_is_configured(litellm: LitellmAdmin, redis: Redis, settings: Any) -> None:
+def test_an_unconfigured_sync_reads_nothing(litellm: LitellmAdmin, redis: Redis, settings: Any) -> None:
     for change in ({"litellm_sync": "off"}, {"litellm_admin_key": ""}, {"is_demo_upstream": True}):
         before = settings.ENV
         settings.ENV = dataclasses.replace(before, **change)
@@ -269,12 +258,21 @@ def test_nothing_is_read_unless_it_is_configured(litellm: LitellmAdmin, redis: R
     assert litellm.asked == []
 
 
-def test_two_readings_do_not_run_at_once(litellm: LitellmAdmin, redis: Redis, settings: Any) -> None:
-    with alone() as got:
-        assert got
+def test_two_runs_do_not_overlap(litellm: LitellmAdmin, redis: Redis, settings: Any) -> None:
+    other = connection.copy()
+    try:
+        with other.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_lock(%s)", [syncing.ADVISORY_LOCK])
+            assert syncing.sync(redis, settings.ENV.redis_prefix) == "another one is running"
+            assert litellm.asked == []
+            # Closing the connection would release the lock as well, but some time later.
+            cursor.execute("SELECT pg_advisory_unlock(%s)", [syncing.ADVISORY_LOCK])
+    finally:
+        other.close()
+    assert syncing.sync(redis, settings.ENV.redis_prefix).startswith("seen 0")
 
 
-def test_a_key_is_found_by_any_name_that_litellm_gives_it(litellm: LitellmAdmin) -> None:
+def test_a_key_is_found_by_any_of_litellms_names(litellm: LitellmAdmin) -> None:
     key = a_mapped_key("team-alias")
     litellm.keys = [{"token": CUSTOMER, "key_alias": "team-alias", "key_name": "sk-...ab"}]
     litellm.rows = [spend_row("c", key_hash=CUSTOMER)]
@@ -282,7 +280,7 @@ def test_a_key_is_found_by_any_name_that_litellm_gives_it(litellm: LitellmAdmin)
     assert RequestLog.objects.get().key_id == key.pk
 
 
-def test_the_documented_endpoints_are_read_when_so_configured(litellm: LitellmAdmin, settings: Any) -> None:
+def test_the_documented_endpoints_are_read_when_configured(litellm: LitellmAdmin, settings: Any) -> None:
     settings.ENV = dataclasses.replace(settings.ENV, litellm_sync="documented")
     key = a_mapped_key("key_id_1")
     litellm.keys = [{"key_id": "key_id_1", "token": "sk-customer", "metadata": {"user_email": "a@example.org"}}]
@@ -303,7 +301,7 @@ def test_the_documented_endpoints_are_read_when_so_configured(litellm: LitellmAd
     assert "sk-customer" not in str(list(RequestLog.objects.values())) + str(list(UnmatchedReport.objects.values()))
 
 
-def test_the_import_reads_a_month_day_by_day_and_shows_how_far_it_is(litellm: LitellmAdmin) -> None:
+def test_the_import_reads_a_month_day_by_day_and_shows_its_progress(litellm: LitellmAdmin) -> None:
     a_mapped_key(CUSTOMER)
     now_s = clock.now_s()
     litellm.rows = [spend_row(f"c{n}", key_hash=CUSTOMER, started_s=now_s - n * 86_400) for n in range(30)]
@@ -319,7 +317,7 @@ def test_the_import_reads_a_month_day_by_day_and_shows_how_far_it_is(litellm: Li
     assert len(days_back(30)) == 30
 
 
-def test_the_import_ends_with_what_is_wrong(litellm: LitellmAdmin) -> None:
+def test_the_import_ends_with_the_error(litellm: LitellmAdmin) -> None:
     litellm.has_database = False
     with pytest.raises(CommandError, match="no_database"):
         call_command("import_litellm", stdout=io.StringIO())

@@ -1,4 +1,4 @@
-"""The door for LiteLLM's reports: who gets in, what is refused unread, and what is appended."""
+"""The webhook: access, refusals before the body is read, and the entries it appends."""
 
 import asyncio
 import json
@@ -23,8 +23,7 @@ from logs.litellm.webhook import PATH, MinuteCount, Webhook
 from logs.models import DeadLetter, RequestLog
 from logs.pipeline.drain import store
 from logs.pipeline.events import RANK_COUNTED, RANK_LITELLM
-from logs.pipeline.tests.test_drain import entries
-from logs.tests.factories import an_event
+from logs.tests.factories import an_event, entries
 
 KEYS = ("first-key", "second-key")
 
@@ -35,9 +34,9 @@ def redis() -> Redis:
 
 
 @pytest.fixture(autouse=True)
-def nobody_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Most of these have no database."""
-    monkeypatch.setattr("logs.litellm.content.is_any_kept", lambda: False)
+def no_content_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Most of these tests have no database to look it up in."""
+    monkeypatch.setattr("logs.litellm.content.is_wanted", lambda: False)
 
 
 def an_env(**changes: Any) -> Env:
@@ -76,7 +75,7 @@ async def test_a_delivery_becomes_one_entry_without_prompts(redis: Redis) -> Non
     assert "MOCK(" not in stored
 
 
-async def test_objects_and_lines_are_taken_as_well(redis: Redis) -> None:
+async def test_objects_and_lines_are_accepted_as_well(redis: Redis) -> None:
     env = an_env()
     lines = b"\n".join(msgspec.json.encode(a_payload(name)) for name in "ab")
     for body in (msgspec.json.encode(a_payload("c")), lines, msgspec.json.encode([a_payload("d")])):
@@ -85,7 +84,7 @@ async def test_objects_and_lines_are_taken_as_well(redis: Redis) -> None:
     assert calls == [["c"], ["a", "b"], ["d"]]
 
 
-async def test_what_reports_nothing_is_accepted_and_leaves_no_trace(redis: Redis) -> None:
+async def test_a_body_without_reports_is_accepted_and_appends_nothing(redis: Redis) -> None:
     env = an_env()
     response = await post(env, [None, {"event": "budget_crossed"}])
     assert (response.status_code, response.json()) == (202, {"accepted": 0, "ignored": 1})
@@ -105,7 +104,7 @@ async def test_any_other_key_is_refused(redis: Redis, key: str | None) -> None:
     assert appended(redis, env) == []
 
 
-async def test_without_a_configured_key_there_is_no_such_place() -> None:
+async def test_without_a_configured_key_the_webhook_is_not_found() -> None:
     assert (await post(an_env(webhook_keys=()), [], key="")).status_code == 404
 
 
@@ -113,7 +112,7 @@ async def test_without_a_configured_key_there_is_no_such_place() -> None:
     ("address", "status"),
     [("10.1.2.3", 202), ("::ffff:10.1.2.3", 202), ("192.0.2.1", 202), ("192.0.2.2", 403), ("", 403), ("::1", 403)],
 )
-async def test_an_allow_list_is_kept(address: str, status: int) -> None:
+async def test_only_listed_addresses_are_allowed(address: str, status: int) -> None:
     env = an_env(webhook_allow=("10.0.0.0/8", "192.0.2.1"))
     assert (await post(env, [], address=address)).status_code == status
 
@@ -130,7 +129,7 @@ async def test_a_large_body_is_refused_before_it_is_read() -> None:
             read += 1
             yield b" " * 500
 
-    # A body of unknown length is cut off at the limit, one that announces too much is not even begun.
+    # A body of unknown length is read up to the limit, one that announces more is not read at all.
     webhook, sent = Webhook(env), []
     pieces = endless()
 
@@ -154,18 +153,18 @@ async def test_a_large_body_is_refused_before_it_is_read() -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"hello", b'{"a": }', b"\xff"])
-async def test_what_is_no_json_is_refused(body: bytes) -> None:
+async def test_a_body_that_is_not_json_is_refused(body: bytes) -> None:
     response = await post(an_env(), body)
     assert (response.status_code, response.json()["error"]["code"]) == (400, "invalid_report")
 
 
-async def test_only_posts_are_answered() -> None:
+async def test_any_method_but_post_is_not_found() -> None:
     transport = httpx.ASGITransport(Webhook(an_env()))
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         assert (await client.get(PATH, headers={"X-API-Key": KEYS[0]})).status_code == 404
 
 
-async def test_without_redis_the_sender_is_asked_to_come_again() -> None:
+async def test_without_redis_the_sender_is_asked_to_retry() -> None:
     env = an_env(redis_url="redis://127.0.0.1:1/0")
     response = await post(env, [a_payload("a")])
     assert (response.status_code, response.headers["retry-after"]) == (503, "5")
@@ -182,33 +181,33 @@ def test_deliveries_are_counted_by_address_and_minute() -> None:
     assert counts.admit("a", 120) == 0
 
 
-async def test_too_many_deliveries_are_refused_whatever_process_they_come_to() -> None:
+async def test_the_rate_limit_counts_over_all_processes() -> None:
     env = an_env(webhook_rpm=2)
-    # `post` is a process of its own each time. The minute may end in between, once.
-    answers = [await post(env, []) for _ in range(6)]
-    refused = [answer for answer in answers if answer.status_code == 429]
+    # `post` stands for a process of its own each time. The minute may end in between, once.
+    responses = [await post(env, []) for _ in range(6)]
+    refused = [response for response in responses if response.status_code == 429]
     assert 2 <= len(refused) <= 4
-    assert all(1 <= int(answer.headers["retry-after"]) <= 60 for answer in refused)
+    assert all(1 <= int(response.headers["retry-after"]) <= 60 for response in refused)
     assert (await post(env, [], address="203.0.113.8")).status_code == 202
 
 
-async def test_a_stranger_is_counted_before_anybody_asks_redis(redis: Redis) -> None:
+async def test_a_stranger_is_counted_without_redis(redis: Redis) -> None:
     env = an_env(webhook_rpm=1)
     webhook = Webhook(env)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(webhook), base_url="http://test") as client:
-        answers = [await client.post(PATH, content=b"[]", headers={"X-API-Key": "guess"}) for _ in range(3)]
-    assert {answer.status_code for answer in answers} == {401, 429}
+        responses = [await client.post(PATH, content=b"[]", headers={"X-API-Key": "guess"}) for _ in range(3)]
+    assert {response.status_code for response in responses} == {401, 429}
     assert not list(redis.scan_iter(match=f"{env.redis_prefix}:*"))
 
 
-async def test_the_answer_waits_for_no_postgresql(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_response_does_not_wait_for_postgresql(monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[str] = []
 
-    def is_any_kept() -> bool:
-        sent.append("asked")
+    def is_wanted() -> bool:
+        sent.append("looked up")
         return False
 
-    monkeypatch.setattr("logs.litellm.content.is_any_kept", is_any_kept)
+    monkeypatch.setattr("logs.litellm.content.is_wanted", is_wanted)
     body = json.dumps([a_payload("a-call")]).encode()
     scope = {"type": "http", "method": "POST", "headers": [(b"x-api-key", KEYS[0].encode())], "client": ("1.2.3.4", 1)}
 
@@ -221,11 +220,11 @@ async def test_the_answer_waits_for_no_postgresql(monkeypatch: pytest.MonkeyPatc
     webhook = Webhook(an_env())
     await webhook(scope, receive, send)
     await webhook.close()
-    assert sent == ["http.response.start", "http.response.body", "asked"]
+    assert sent == ["http.response.start", "http.response.body", "looked up"]
 
 
 @pytest.mark.django_db(transaction=True)
-def test_what_is_posted_reaches_the_row_however_often(redis: Redis) -> None:
+def test_a_repeated_delivery_corrects_the_row_once(redis: Redis) -> None:
     env = an_env()
     event = an_event(an_organization().id, a_key().row.id, rank=RANK_COUNTED)
     store(entries([event]))
@@ -239,20 +238,20 @@ def test_what_is_posted_reaches_the_row_however_often(redis: Redis) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_an_idempotency_key_names_an_object_without_an_id(redis: Redis) -> None:
+def test_an_idempotency_key_identifies_an_object_without_an_id(redis: Redis) -> None:
     env = an_env()
     key = a_key().row
     key.litellm_key_id = "cf_idempotent"
     key.save()
     simple = {"user_id": "cf_idempotent", "model": "gpt-4", "usage": {"total_tokens": 5}}
-    for given_id in ("a", "a", "b"):
-        asyncio.run(post(env, simple, idempotency_key=given_id))
+    for name in ("a", "a", "b"):
+        asyncio.run(post(env, simple, idempotency_key=name))
     assert take_waiting(redis, env.redis_prefix, consumer="test").new == 2
     assert RequestLog.objects.filter(organization_id=key.organization_id).count() == 2
 
 
 @pytest.mark.django_db(transaction=True)
-def test_an_entry_that_is_no_delivery_is_buried_and_stops_nobody(redis: Redis) -> None:
+def test_an_unreadable_entry_becomes_a_dead_letter_and_stops_no_other(redis: Redis) -> None:
     env = an_env()
     redis.xadd(name_of(env.redis_prefix), {FIELD: b"\xff nonsense"})
     asyncio.run(post(env, [a_payload("a", key_hash="k" * 64)]))

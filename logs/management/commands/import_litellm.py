@@ -1,4 +1,4 @@
-"""manage.py import_litellm: calls that LiteLLM logged before we listened. Safe to repeat."""
+"""manage.py import_litellm: import calls from LiteLLM's log. Safe to repeat."""
 
 import argparse
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from codexflow.lib.redis import sync_client
 from logs.litellm.client import LitellmClient
-from logs.litellm.sync import alone, days_back, read_window
+from logs.litellm.sync import days_back, read_window, sync_lock
 from logs.models import SyncRun
 from logs.pipeline.partitions import DAYS_BACK, make_ahead
 
@@ -20,7 +20,7 @@ BAR = 30
 
 @dataclass(slots=True)
 class Counts:
-    """Of the windows that are done."""
+    """Sums of the windows that are done."""
 
     seen: int = 0
     new: int = 0
@@ -47,8 +47,8 @@ class Command(BaseCommand):
         if settings.ENV.litellm_sync == "off" or not settings.ENV.litellm_admin_key or not settings.ENV.litellm_url:
             raise CommandError("Set LITELLM_URL, LITELLM_ADMIN_KEY and CFX_LITELLM_SYNC first.")
         make_ahead()
-        with alone() as is_alone:
-            if not is_alone:
+        with sync_lock() as is_locked:
+            if not is_locked:
                 raise CommandError("Another reading is under way. Try again when it has ended.")
             self._read(days)
 
@@ -68,7 +68,7 @@ class Command(BaseCommand):
         self.stdout.write(f"{total.seen} rows of {days} days: {total.new} new, {total.unmatched} unmatched.")
 
     def _show(self, done: int, days: int, total: Counts, run: SyncRun | None = None) -> None:
-        """One line that is written over; in a file, where it cannot be, a line a page."""
+        """Progress line: overwritten in a terminal; in a file, one line a page."""
         seen, new = total.seen + (run.seen if run else 0), total.new + (run.new if run else 0)
         filled = BAR * done // days
         line = f"[{'#' * filled}{'.' * (BAR - filled)}] {done}/{days} days, {seen} rows, {new} new"

@@ -1,4 +1,4 @@
-"""manage.py reconcile: our rows of a day against LiteLLM's reports."""
+"""manage.py reconcile: compare our rows of a day with LiteLLM's reports."""
 
 import argparse
 from datetime import date, timedelta

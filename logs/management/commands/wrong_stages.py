@@ -1,4 +1,4 @@
-"""manage.py wrong_stages: what people said of stages, as lines of JSON."""
+"""manage.py wrong_stages: print stage verdicts as lines of JSON."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -12,8 +12,8 @@ from logs.models import StageVerdict
 
 class Command(BaseCommand):
     help = (
-        "Print requests whose stage people said was wrong, one JSON object a line, oldest first. Prompts are not"
-        " stored, so they are not among it: whoever adds a line to the labelled prompts writes one that is like it."
+        "Print requests whose stage users marked as wrong, one JSON object a line, oldest first. Prompts are not"
+        " included: to add a case to the evaluation set, write a prompt like it."
     )
 
     @override

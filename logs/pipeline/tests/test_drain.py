@@ -1,10 +1,8 @@
-"""The drain: whatever comes how often in whatever order, the books end the same."""
+"""The drain: any order and any number of deliveries end in the same rows, money and rollups."""
 
 import random
 import re
-from collections.abc import Sequence
 from datetime import UTC, date, datetime, time, timedelta
-from typing import Any
 from unittest.mock import patch
 from uuid import UUID
 
@@ -37,62 +35,28 @@ from logs.pipeline.events import (
     RANK_NONE,
     RANK_PROGRESS,
     RANK_PROVIDER,
-    UsageEvent,
     encode,
     orphaned,
 )
 from logs.pipeline.rows import stored_rows
 from logs.pipeline.settlement import unreported_requests
 from logs.pipeline.verify import verify_rollups
-from logs.tests.factories import RATES, an_event
+from logs.tests.factories import RATES, SHARD, an_event, another_report, entries, written_by_drain
 from tests.support.examples import examples
-
-SHARD = ShardKeys.of("test", 0)
-
-
-def entries(events: Sequence[UsageEvent]) -> list[Entry]:
-    return [Entry(SHARD, f"{number}-0".encode(), encode(event)) for number, event in enumerate(events, start=1)]
-
-
-def better(event: UsageEvent, rank: int, **tokens: int) -> UsageEvent:
-    """Another report about the same request."""
-    usage = Usage(**tokens)
-    source = "sweeper" if rank == RANK_PROGRESS else "webhook" if rank == RANK_LITELLM else "gateway"
-    return msgspec.structs.replace(
-        event, usage=usage, rank=rank, cost_nanos=cost_nanos(usage, event.rates), source=source
-    )
-
-
-def books(organization_id: Any) -> dict[str, Any]:
-    """Everything that the drain writes, without what only says when or in how many steps."""
-    mine = {"organization_id": organization_id}
-    rows = RequestLog.objects.filter(**mine).order_by("request_id").values()
-    ledger = LedgerEntry.objects.filter(**mine).exclude(request_id=None).values_list("request_id", "amount_nanos")
-    sums: dict[Any, int] = {}
-    for request_id, amount in ledger:
-        sums[request_id] = sums.get(request_id, 0) + amount
-    return {
-        "rows": [{name: value for name, value in row.items() if name != "revision"} for row in rows],
-        "ledger": sums,
-        "hours": list(
-            UsageHourly.objects.filter(**mine).exclude(requests=0).order_by("hour", "model", "key_id").values()
-        ),
-        "days": list(UsageDaily.objects.filter(**mine).exclude(requests=0).order_by("day", "model", "key_id").values()),
-        "spend": list(SpendDaily.objects.filter(**mine).order_by("key_id").values()),
-        "spent": Account.objects.get(**mine).spent_nanos,
-    }
 
 
 @pytest.mark.django_db(transaction=True)
 @settings(max_examples=examples(40), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**32), cuts=st.lists(st.integers(1, 30), max_size=4))
-def test_any_order_any_number_of_times_ends_in_the_same_books(seed: int, cuts: list[int]) -> None:
+def test_any_order_and_number_of_deliveries_writes_the_same(seed: int, cuts: list[int]) -> None:
     dice = random.Random(seed)  # noqa: S311 - shuffling
     organization = an_organization()
     events = [an_event(organization.id, random_id(), model=dice.choice(["a", "b"])) for _ in range(4)]
-    counted = [better(event, RANK_COUNTED, prompt_tokens=5, completion_tokens=dice.randrange(9)) for event in events]
+    counted = [
+        another_report(event, RANK_COUNTED, prompt_tokens=5, completion_tokens=dice.randrange(9)) for event in events
+    ]
     store(entries(events))
-    expected = books(organization.id)
+    expected = written_by_drain(organization.id)
     for model in (RequestLog, UsageHourly, UsageDaily, SpendDaily, UpstreamAttempt):
         model.objects.all().delete()
     with connection.cursor() as cursor:
@@ -105,7 +69,7 @@ def test_any_order_any_number_of_times_ends_in_the_same_books(seed: int, cuts: l
     for cut in [*cuts, len(delivered)]:
         store(entries(delivered[start : start + cut]))
         start += cut
-    assert books(organization.id) == expected
+    assert written_by_drain(organization.id) == expected
     assert verify_rollups() == []
 
 
@@ -113,7 +77,7 @@ def test_any_order_any_number_of_times_ends_in_the_same_books(seed: int, cuts: l
 def test_a_better_report_writes_the_difference_to_ledger_and_rollups() -> None:
     organization = an_organization()
     event = an_event(organization.id, random_id())
-    store(entries([better(event, RANK_PROGRESS, prompt_tokens=10, completion_tokens=2)]))
+    store(entries([another_report(event, RANK_PROGRESS, prompt_tokens=10, completion_tokens=2)]))
     done = store(entries([event]))
     assert (done.corrected, done.stored) == (1, 0)
     row = RequestLog.objects.get(request_id=event.request_id)
@@ -138,14 +102,14 @@ def test_a_month_closes_a_day_after_its_end(at: str, first: str) -> None:
 
 
 @pytest.mark.django_db
-def test_a_correction_of_a_closed_month_is_booked_today_and_leaves_that_months_money_alone() -> None:
+def test_a_correction_of_a_closed_month_is_booked_today() -> None:
     organization, key_id = an_organization(), random_id()
     today = now().date()
     past = (today.replace(day=1) - timedelta(days=1)).replace(day=1) - timedelta(days=1)  # closed also on a first
     noon = datetime.combine(past, time(12), UTC)
     number = (past - date(1970, 1, 1)).days
     event = an_event(organization.id, key_id, day=number, request_id=UUID(int=uuid7_floor(noon).int + 1))
-    estimate = better(event, RANK_PROGRESS, prompt_tokens=10, completion_tokens=2)
+    estimate = another_report(event, RANK_PROGRESS, prompt_tokens=10, completion_tokens=2)
     with patch.object(clock, "now", lambda: noon):
         store(entries([estimate]))  # while the month was open
 
@@ -161,18 +125,18 @@ def test_a_correction_of_a_closed_month_is_booked_today_and_leaves_that_months_m
         (past, 1, estimate.cost_nanos),
         (today, 0, difference),
     ]
-    # What was used stays where it was used: row, rollups, and the day it began.
+    # Usage stays on its own day: row, rollups and requests.
     assert RequestLog.objects.get(request_id=event.request_id).day == past
     assert UsageDaily.objects.get(organization_id=organization.id).day == past
     assert UsageDaily.objects.get(organization_id=organization.id).cost_nanos == event.cost_nanos
     assert Account.objects.get(organization=organization).spent_nanos == event.cost_nanos
-    # The limiter's counters follow: the month that runs pays, and today's count of requests does not.
-    (truth,) = key_totals([key_id], (today - date(1970, 1, 1)).days).values()
-    assert (truth.requests_today, truth.month_nanos) == (0, difference)
+    # The limiter's counters follow: the present month is charged, and today's count of requests is not raised.
+    (totals,) = key_totals([key_id], (today - date(1970, 1, 1)).days).values()
+    assert (totals.requests_today, totals.month_nanos) == (0, difference)
 
 
 @pytest.mark.django_db
-def test_a_key_that_was_used_says_so_once_an_hour() -> None:
+def test_the_last_use_of_a_key_is_stored_once_an_hour() -> None:
     key = a_key().row
     assert key.last_used_at is None
     store(entries([an_event(key.organization_id, key.id)]))
@@ -190,19 +154,19 @@ def test_a_key_that_was_used_says_so_once_an_hour() -> None:
 
 
 @pytest.mark.django_db
-def test_what_a_cache_took_in_is_kept_with_its_price_and_corrected_by_it() -> None:
+def test_cache_writes_are_stored_with_their_price_and_corrected_by_it() -> None:
     key = a_key().row
     rates = msgspec.structs.replace(RATES, cache_write_nanos=200_000_000, cache_write_1h_nanos=300_000_000)
-    told = Usage(prompt_tokens=100, cache_write_tokens=80, cache_write_1h_tokens=30, completion_tokens=50)
+    reported = Usage(prompt_tokens=100, cache_write_tokens=80, cache_write_1h_tokens=30, completion_tokens=50)
     event = msgspec.structs.replace(an_event(key.organization_id, key.id, rank=RANK_COUNTED), rates=rates)
     event = msgspec.structs.replace(event, cost_nanos=cost_nanos(event.usage, rates))
     store(entries([event]))
-    report = {name: getattr(told, name) for name in Usage.__struct_fields__}
-    store(entries([better(event, RANK_LITELLM, **report)]))
+    report = {name: getattr(reported, name) for name in Usage.__struct_fields__}
+    store(entries([another_report(event, RANK_LITELLM, **report)]))
     (row, _), *_ = stored_rows([event.request_id]).values()
-    assert (row.usage, row.rates, row.cost_nanos) == (told, rates, cost_nanos(told, rates))
+    assert (row.usage, row.rates, row.cost_nanos) == (reported, rates, cost_nanos(reported, rates))
     ledger = LedgerEntry.objects.filter(request_id=event.request_id).values_list("amount_nanos", flat=True)
-    assert -sum(ledger) == cost_nanos(told, rates)
+    assert -sum(ledger) == cost_nanos(reported, rates)
 
 
 @pytest.mark.django_db
@@ -210,39 +174,39 @@ def test_a_worse_report_changes_nothing() -> None:
     organization = an_organization()
     event = an_event(organization.id, random_id())
     store(entries([event]))
-    before = books(organization.id)
-    done = store(entries([better(event, RANK_COUNTED, prompt_tokens=999, completion_tokens=999)]))
+    before = written_by_drain(organization.id)
+    done = store(entries([another_report(event, RANK_COUNTED, prompt_tokens=999, completion_tokens=999)]))
     assert done.repeated == 1
-    assert books(organization.id) == before
+    assert written_by_drain(organization.id) == before
 
 
 @pytest.mark.django_db(transaction=True)
-def test_what_is_no_event_is_kept_as_a_dead_letter_and_stops_nobody() -> None:
+def test_a_rejected_event_becomes_a_dead_letter_and_stops_no_other() -> None:
     organization = an_organization()
     good = an_event(organization.id, random_id())
     lying = msgspec.structs.replace(an_event(organization.id, random_id()), cost_nanos=1)
     # PostgreSQL, not the decoder, refuses this one.
     unstorable = an_event(organization.id, random_id(), requested_model="a\0b")
-    of_nobody = an_event(random_id(), random_id())
+    without_organization = an_event(random_id(), random_id())
     done = store_all(
-        [*entries([lying, unstorable, of_nobody, good]), Entry(SHARD, b"9-0", b"\xff nonsense")],
+        [*entries([lying, unstorable, without_organization, good]), Entry(SHARD, b"9-0", b"\xff nonsense")],
     )
     assert (done.stored, done.dead, done.read) == (1, 4, 5)
     assert RequestLog.objects.get().request_id == good.request_id
-    buried = {unstorable.request_id, of_nobody.request_id, lying.request_id}
-    assert {*DeadLetter.objects.values_list("request_id", flat=True)} == {*buried, None}
-    assert unreported_requests(buried) == set()  # no journal hands them in again
+    rejected = {unstorable.request_id, without_organization.request_id, lying.request_id}
+    assert {*DeadLetter.objects.values_list("request_id", flat=True)} == {*rejected, None}
+    assert unreported_requests(rejected) == set()  # no journal settles them again
     assert isinstance(done, Drained)
 
 
 @pytest.mark.django_db(transaction=True)
-def test_an_entry_that_is_none_of_ours_is_buried_and_the_next_one_stored() -> None:
+def test_a_foreign_entry_becomes_a_dead_letter_and_the_next_is_stored() -> None:
     redis, prefix = sync_client(django_settings.ENV.redis_url), f"foreign_{random_id().hex}"
     event = an_event(an_organization().id, random_id())
     stream = ShardKeys.of(prefix, 0).usage
     redis.xadd(stream.decode(), {"x": "y"})
     redis.xadd(stream.decode(), {"e": encode(event)})
-    # The first ring finds no group yet and makes it.
+    # The first call finds no group yet and creates it.
     drain(redis, prefix=prefix, consumer="test")
     drain(redis, prefix=prefix, consumer="test")
     assert RequestLog.objects.filter(request_id=event.request_id).exists()
@@ -251,15 +215,19 @@ def test_an_entry_that_is_none_of_ours_is_buried_and_the_next_one_stored() -> No
 
 
 @pytest.mark.django_db
-def test_tokens_that_cost_nothing_raise_an_alarm(caplog: pytest.LogCaptureFixture) -> None:
+def test_tokens_without_cost_are_logged_as_an_error(caplog: pytest.LogCaptureFixture) -> None:
     organization = an_organization()
     free = FrozenRates(input_nanos=0, cached_nanos=0, output_nanos=0)
-    gift, priced, empty = (an_event(organization.id, random_id()) for _ in range(3))
-    gift = msgspec.structs.replace(gift, rates=free, cost_nanos=0)
+    uncharged, priced, empty = (an_event(organization.id, random_id()) for _ in range(3))
+    uncharged = msgspec.structs.replace(uncharged, rates=free, cost_nanos=0)
     empty = msgspec.structs.replace(empty, usage=Usage(), cost_nanos=0)
-    store(entries([gift, priced, empty]))
-    (said,) = [each for each in caplog.records if each.getMessage() == "drain.tokens_without_cost"]
-    assert (said.levelname, vars(said)["count"], vars(said)["request_id"]) == ("ERROR", 1, str(gift.request_id))
+    store(entries([uncharged, priced, empty]))
+    (record,) = [each for each in caplog.records if each.getMessage() == "drain.tokens_without_cost"]
+    assert (record.levelname, vars(record)["count"], vars(record)["request_id"]) == (
+        "ERROR",
+        1,
+        str(uncharged.request_id),
+    )
 
 
 @pytest.mark.django_db
@@ -278,7 +246,7 @@ def test_the_ledger_refuses_changes_and_second_charges() -> None:
 
 
 @pytest.mark.django_db
-def test_partitions_are_made_ahead_and_strangers_are_seen() -> None:
+def test_partitions_are_created_ahead_and_strays_are_counted() -> None:
     partitions.make_ahead()
     assert partitions.make_ahead() == 0
     for days in (-35, 0, 7):
@@ -293,16 +261,18 @@ def test_partitions_are_made_ahead_and_strangers_are_seen() -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_correction_by_somebody_else_keeps_the_number_of_attempts() -> None:
+def test_a_report_without_attempts_keeps_their_number() -> None:
     event = an_event(an_organization().id, random_id())
-    store(entries([better(event, RANK_COUNTED, prompt_tokens=5, completion_tokens=2)]))
-    report = msgspec.structs.replace(better(event, RANK_LITELLM, prompt_tokens=9, completion_tokens=3), attempts=())
+    store(entries([another_report(event, RANK_COUNTED, prompt_tokens=5, completion_tokens=2)]))
+    report = msgspec.structs.replace(
+        another_report(event, RANK_LITELLM, prompt_tokens=9, completion_tokens=3), attempts=()
+    )
     assert store(entries([report])).corrected == 1
     assert RequestLog.objects.get(request_id=event.request_id).attempts == 1
 
 
 @pytest.mark.django_db(transaction=True)
-def test_the_gateways_word_after_a_sweepers_brings_its_attempts() -> None:
+def test_a_gateways_report_after_a_sweepers_adds_its_attempts() -> None:
     event = an_event(an_organization().id, random_id())
     intent = msgspec.structs.replace(event, attempts=(), usage=Usage(), cost_nanos=0, rank=RANK_NONE)
     store(entries([orphaned(intent, delivered_tokens=None, now_ms=event.started_ms)]))
@@ -312,12 +282,12 @@ def test_the_gateways_word_after_a_sweepers_brings_its_attempts() -> None:
 
 
 @pytest.mark.django_db
-def test_a_correction_looks_only_into_the_days_of_its_requests() -> None:
+def test_a_correction_reads_only_the_partitions_of_its_requests() -> None:
     event = an_event(an_organization().id, random_id())
-    store(entries([better(event, RANK_COUNTED, prompt_tokens=5, completion_tokens=2)]))
-    with CaptureQueriesContext(connection) as asked:
-        store(entries([better(event, RANK_PROVIDER, prompt_tokens=9, completion_tokens=3)]))
-    (update,) = [each["sql"] for each in asked if each["sql"].startswith("UPDATE request_log")]
+    store(entries([another_report(event, RANK_COUNTED, prompt_tokens=5, completion_tokens=2)]))
+    with CaptureQueriesContext(connection) as captured:
+        store(entries([another_report(event, RANK_PROVIDER, prompt_tokens=9, completion_tokens=3)]))
+    (update,) = [each["sql"] for each in captured if each["sql"].startswith("UPDATE request_log")]
     with connection.cursor() as cursor:
         cursor.execute(f"EXPLAIN {update}")
         plan = "\n".join(line for (line,) in cursor.fetchall())

@@ -1,4 +1,4 @@
-"""Histograms: close enough, and mergeable."""
+"""Histograms: within their error, and mergeable."""
 
 import math
 
@@ -31,12 +31,12 @@ def test_percentiles_are_within_five_percent(values: list[int], q: float) -> Non
     assert abs(found - exact) <= 0.05 * exact + 0.01
 
 
-def test_of_nothing_there_is_no_percentile() -> None:
+def test_an_empty_histogram_has_no_percentile() -> None:
     assert quantile([], 0.5) is None
 
 
 @pytest.mark.django_db
-def test_the_database_adds_as_we_do() -> None:
+def test_the_database_adds_histograms_in_the_same_way() -> None:
     a, b = of([1, 5, 5, 900]), of([2, 70_000])
     with connection.cursor() as cursor:
         cursor.execute("SELECT cfx_add_histograms(%s, %s)", [a, b])
@@ -44,7 +44,7 @@ def test_the_database_adds_as_we_do() -> None:
 
 
 @pytest.mark.django_db
-def test_what_is_taken_out_again_leaves_no_trace() -> None:
+def test_a_removed_duration_leaves_no_trace() -> None:
     counts = of([5])
     add(counts, 70_000)
     add(counts, 70_000, -1)

@@ -15,7 +15,7 @@ def segments(folder: Path) -> list[Path]:
     return sorted([*folder.glob("*.open"), *folder.glob("*.closed")])
 
 
-def test_what_is_appended_is_read_back(tmp_path: Path) -> None:
+def test_appended_records_read_back(tmp_path: Path) -> None:
     journal = Journal(tmp_path, segment_s=0)
     for payload in (b"one", b"", b"three" * 1000):
         journal.append(payload)
@@ -37,11 +37,11 @@ def test_a_torn_last_record_costs_only_itself(cut: int, tmp_path_factory: object
     journal.close()
 
 
-def test_the_living_are_not_robbed_and_the_dead_are_adopted(tmp_path: Path) -> None:
+def test_only_segments_of_dead_processes_are_adopted(tmp_path: Path) -> None:
     journal = Journal(tmp_path, segment_s=0)
     journal.append(b"mine")
     assert adopt_orphans(tmp_path) == 0
-    # As a dead process leaves it: an open segment whose lock nobody holds.
+    # As a dead process leaves it: an open segment whose lock is free.
     (tmp_path / "0000000000001-dead-000001.open").write_bytes((segments(tmp_path)[0]).read_bytes())
     (tmp_path / "0000000000001-dead.lock").touch()
     assert adopt_orphans(tmp_path) == 1
@@ -49,7 +49,7 @@ def test_the_living_are_not_robbed_and_the_dead_are_adopted(tmp_path: Path) -> N
     journal.close()
 
 
-def test_a_segment_goes_only_when_nothing_of_it_is_missing(tmp_path: Path) -> None:
+def test_a_segment_is_deleted_only_when_nothing_of_it_is_missing(tmp_path: Path) -> None:
     journal = Journal(tmp_path, segment_s=0)
     ids = [UUID(int=number) for number in range(3)]
     for each in ids:
@@ -88,7 +88,7 @@ def test_segments_rotate_when_they_are_due(tmp_path: Path) -> None:
     journal.close()
 
 
-def test_a_record_that_was_written_by_half_hides_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_half_written_record_hides_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     journal = Journal(tmp_path, segment_s=0)
     journal.append(b"before")
     whole_write = os.write
@@ -102,7 +102,7 @@ def test_a_record_that_was_written_by_half_hides_nothing(tmp_path: Path, monkeyp
     journal.close()
 
 
-def test_a_record_that_no_reader_would_take_is_refused_and_hides_nothing(tmp_path: Path) -> None:
+def test_a_record_too_large_for_readers_is_refused(tmp_path: Path) -> None:
     journal = Journal(tmp_path, segment_s=0)
     with pytest.raises(OSError, match="hide everything"):
         journal.append(b"x" * (MAX_RECORD_BYTES + 1))
@@ -112,7 +112,7 @@ def test_a_record_that_no_reader_would_take_is_refused_and_hides_nothing(tmp_pat
     journal.close()
 
 
-def test_an_event_that_cannot_be_read_keeps_nobody_waiting(tmp_path: Path) -> None:
+def test_an_unreadable_event_blocks_no_other_segment(tmp_path: Path) -> None:
     journal = Journal(tmp_path, segment_s=0)
     good, bad = (UUID(int=number) for number in range(2))
     for each in (bad, good):

@@ -1,4 +1,4 @@
-"""Reports about one request may come in any order and any number: the row ends the same."""
+"""Reports of one request in any order and any number end in the same row."""
 
 from functools import reduce
 from itertools import permutations
@@ -18,7 +18,7 @@ gateways = st.sampled_from([RANK_COUNTED, RANK_PROVIDER])
 
 
 def reports(gateway_rank: int) -> list[UsageEvent]:
-    """What gateway, sweeper and LiteLLM's log say about one request."""
+    """Reports of gateway, sweeper and LiteLLM's log on one request."""
     gateway = an_event(*IDS, rank=gateway_rank)
     sweeper = orphaned(gateway, delivered_tokens=3, now_ms=gateway.started_ms + 1)
     usage = Usage(prompt_tokens=101, completion_tokens=51)
@@ -32,10 +32,10 @@ def merged(row: UsageEvent, report: UsageEvent) -> UsageEvent:
 
 @given(rank=gateways, repeats=st.lists(st.integers(0, 2), max_size=4))
 def test_any_order_of_reports_ends_in_the_same_row(rank: int, repeats: list[int]) -> None:
-    told = reports(rank)
-    more = [told[i] for i in repeats]
+    distinct = reports(rank)
+    more = [distinct[i] for i in repeats]
     # LiteLLM's word alone makes no row of a gateway's request.
-    ends = {repr(reduce(merged, [*order, *more])) for order in permutations(told) if order[0].source != "sync"}
+    ends = {repr(reduce(merged, [*order, *more])) for order in permutations(distinct) if order[0].source != "sync"}
     assert len(ends) == 1
 
 
@@ -47,7 +47,7 @@ def test_the_better_usage_is_charged_at_the_gateways_price() -> None:
     assert row.cost_nanos == cost_nanos(log.usage, gateway.rates)
 
 
-def test_a_success_that_tells_no_usage_takes_the_place_of_nothing_that_does() -> None:
+def test_a_success_without_usage_replaces_no_report_with_usage() -> None:
     telling = ReportedUsage(usage=Usage(completion_tokens=1), ended_ms=1)
     mute = ReportedUsage(is_success=True, cost_nanos=5, ended_ms=9)
     assert better(telling, mute) == better(mute, telling) == replace(telling, cost_nanos=5)

@@ -1,4 +1,4 @@
-"""Days of the log: made ahead, dropped when over."""
+"""Day partitions: created ahead, dropped after retention."""
 
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.django_db
 
 
 def stored_on(day: datetime) -> UsageEvent:
-    """A request whose id says that it began then."""
+    """A request with an id of that moment."""
     request_id = UUID(int=uuid7_floor(day).int + 1)
     key = a_key().row
     event = an_event(key.organization_id, key.id, request_id=request_id)
@@ -46,7 +46,7 @@ def make(days_ago: int) -> None:
         cursor.execute("SELECT cfx_make_partitions(%s, %s)", [day, day])
 
 
-def test_days_are_made_ahead_and_far_enough_back_for_imports() -> None:
+def test_days_are_created_ahead_and_far_enough_back_for_imports() -> None:
     assert partitions.make_ahead() == 0  # the migration has
     assert {name_of(35), name_of(0), name_of(-7)} <= tables()
     with connection.cursor() as cursor:
@@ -54,14 +54,14 @@ def test_days_are_made_ahead_and_far_enough_back_for_imports() -> None:
     assert partitions.make_ahead() == 1
 
 
-def test_days_go_once_no_plan_shows_them_and_sums_stay() -> None:
+def test_days_that_no_plan_shows_are_dropped_and_rollups_stay() -> None:
     seed_plans()
     Plan.objects.update(log_retention_days=30)
     Plan.objects.filter(slug="team").update(log_retention_days=60)
     for days_ago in (200, 62, 61, 60):
         make(days_ago)
     event = stored_on(now() - timedelta(days=200))
-    Plan.objects.exclude(slug="team").update(log_retention_days=30)  # the house brings its own
+    Plan.objects.exclude(slug="team").update(log_retention_days=30)  # migrations and seeds bring plans of their own
     assert partitions.drop_expired() == [
         name.replace("request_log", table)
         for name in (name_of(200), name_of(62))
@@ -73,14 +73,14 @@ def test_days_go_once_no_plan_shows_them_and_sums_stay() -> None:
     assert partitions.drop_expired() == []
 
 
-def test_what_an_import_may_still_write_stays_whatever_plans_say() -> None:
+def test_days_that_an_import_may_write_are_not_dropped() -> None:
     seed_plans()
     Plan.objects.update(log_retention_days=1)
     assert partitions.drop_expired() == []
     assert name_of(35) in tables()
 
 
-def test_ids_of_no_known_day_are_kept_and_reported(caplog: pytest.LogCaptureFixture) -> None:
+def test_ids_of_no_known_day_are_stored_and_logged(caplog: pytest.LogCaptureFixture) -> None:
     assert partitions.strays() == 0
     stored_on(now() + timedelta(days=400))
     assert partitions.strays() == 2
@@ -88,7 +88,7 @@ def test_ids_of_no_known_day_are_kept_and_reported(caplog: pytest.LogCaptureFixt
 
 
 def test_a_day_whose_requests_came_before_its_partition_gets_one() -> None:
-    """Nobody made partitions for a week, or a clock was wrong."""
+    """As after a week without the task, or with a wrong clock."""
     with connection.cursor() as cursor:
         for table in ("request_log", "upstream_attempt"):
             cursor.execute(f"DROP TABLE {name_of(-6).replace('request_log', table)}, {table}_{now():%Y%m%d}")
@@ -108,7 +108,7 @@ def test_a_day_whose_requests_came_before_its_partition_gets_one() -> None:
     assert partitions.make_ahead() == 0
 
 
-def test_days_ahead_wait_for_whoever_reads_the_log_as_a_whole(
+def test_days_ahead_wait_for_a_reader_of_the_whole_log(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(partitions, "DAYS_AHEAD", partitions.DAYS_AHEAD + 1)

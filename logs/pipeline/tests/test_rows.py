@@ -38,7 +38,7 @@ from tests.support.lists import assert_same
 a_property = settings(max_examples=examples(60), suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
-def test_every_field_of_an_event_has_a_column_or_is_said_to_have_none() -> None:
+def test_every_field_of_an_event_has_a_column_or_is_listed_without_one() -> None:
     fields = {column.field.partition(".")[0] for column in COLUMNS}
     assert_same(fields | set(NOT_STORED), UsageEvent.__struct_fields__, "logs/pipeline/rows.py: COLUMNS")
     assert fields.isdisjoint(NOT_STORED)
@@ -62,7 +62,7 @@ def test_the_round_trip_below_tries_every_field() -> None:
 
 
 def forgotten(event: UsageEvent) -> UsageEvent:
-    """The event without what a row does not keep."""
+    """The event without the fields that a row does not have."""
     defaults = {"minute": 0, "tokens_reserved": 0, "prompt_tokens_guess": 0, "attempts": ()}
     assert defaults.keys() == set(NOT_STORED)
     return replace(event, **defaults)
@@ -90,7 +90,7 @@ def test_a_stored_event_reads_back_the_same(event: UsageEvent) -> None:
 def test_a_correction_writes_every_column_that_it_may(event: UsageEvent, other: UsageEvent) -> None:
     make_ahead()
     insert_rows([event])
-    fixed = {column.field: getattr(event, column.field) for column in COLUMNS if column.writer is Writer.NOBODY}
+    fixed = {column.field: getattr(event, column.field) for column in COLUMNS if column.writer is Writer.NONE}
     corrected = replace(other, **fixed)
     update_rows({event.request_id: (corrected, 2)})
     assert stored(event.request_id) == (forgotten(corrected), 2)

@@ -46,13 +46,13 @@ def organization_id() -> UUID:
     return create_organization(name="Ada", owner=owner, plan="internal").id
 
 
-def drained(redis: "Redis") -> None:
-    for _ in range(2):  # the first one finds no group and makes it
+def drain_all(redis: "Redis") -> None:
+    for _ in range(2):  # the first call finds no group and creates it
         drain(redis, prefix=PREFIX, consumer="test")
 
 
 def journalled(folder: Path, *events: UsageEvent) -> None:
-    """What a gateway leaves that died between journal and settlement."""
+    """Journal of a gateway that died between journal and settlement."""
     journal = Journal(folder, segment_s=60)
     for event in events:
         journal.append(encode(event))
@@ -63,8 +63,8 @@ def in_stream(redis: "Redis") -> int:
     return sum(redis.xlen(ShardKeys.of(PREFIX, number).usage) for number in range(SHARDS))
 
 
-def until_looked_again(shipper: JournalShipper) -> int:
-    """The second look, which acts on what the first one saw."""
+def ship_twice(shipper: JournalShipper) -> int:
+    """Ship a second time, which acts on the segments that the first one saw."""
     assert shipper.ship() == 0
     first_ms = clock.now_ms()
     until(lambda: clock.now_ms() > first_ms)
@@ -72,25 +72,25 @@ def until_looked_again(shipper: JournalShipper) -> int:
 
 
 def an_intent(organization_id: UUID) -> UsageEvent:
-    """A call that was let in while Redis was away."""
+    """A call that was admitted while Redis was away."""
     return an_event(
         organization_id, new_id(), status=0, usage=Usage(), rank=0, attempts=(), is_degraded=True
     )  # fmt: skip
 
 
-def test_a_journal_that_comes_after_the_sweeper_still_counts(
+def test_a_journal_shipped_after_the_sweeper_corrects_its_estimate(
     redis: "Redis", organization_id: UUID, tmp_path: Path
 ) -> None:
     event = an_event(organization_id, new_id())
     journalled(tmp_path, event)
     # The gateway stayed away for longer than the sweeper's patience.
     settle_event(redis, PREFIX, orphaned(event, delivered_tokens=3, now_ms=clock.now_ms()))
-    drained(redis)
+    drain_all(redis)
     assert RequestLog.objects.get().source == "sweeper"
 
     shipper = JournalShipper(redis, PREFIX, tmp_path)
-    assert until_looked_again(shipper) == 0
-    drained(redis)
+    assert ship_twice(shipper) == 0
+    drain_all(redis)
 
     row = RequestLog.objects.get()
     assert (row.source, row.status, row.cost_nanos, row.usage_rank) == ("gateway", 200, event.cost_nanos, event.rank)
@@ -100,46 +100,44 @@ def test_a_journal_that_comes_after_the_sweeper_still_counts(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_events_that_only_wait_for_the_drain_are_not_settled_again(
+def test_events_that_wait_for_the_drain_are_not_settled_again(
     redis: "Redis", organization_id: UUID, tmp_path: Path
 ) -> None:
     waiting, lost = (an_event(organization_id, new_id()) for _ in range(2))
     settle_event(redis, PREFIX, waiting)
     journalled(tmp_path, waiting, lost)
     shipper = JournalShipper(redis, PREFIX, tmp_path)
-    assert until_looked_again(shipper) == 0
+    assert ship_twice(shipper) == 0
     assert in_stream(redis) == 1
 
-    drained(redis)
+    drain_all(redis)
     assert shipper.ship() == 0
     assert in_stream(redis) == 1  # the lost one
-    drained(redis)
+    drain_all(redis)
     assert RequestLog.objects.count() == 2
     assert shipper.ship() == 1
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_call_that_only_its_dead_process_knew_is_recorded(
+def test_a_call_known_only_from_a_dead_processs_journal_is_recorded(
     redis: "Redis", organization_id: UUID, tmp_path: Path
 ) -> None:
     intent = an_intent(organization_id)
     journalled(tmp_path, intent)
 
-    assert until_looked_again(JournalShipper(redis, PREFIX, tmp_path)) == 0
-    drained(redis)
+    assert ship_twice(JournalShipper(redis, PREFIX, tmp_path)) == 0
+    drain_all(redis)
 
     row = RequestLog.objects.get()
     assert (row.request_id, row.source, row.status, row.error_code) == (
         intent.request_id, "sweeper", 500, "gateway_lost",
     )  # fmt: skip
     assert (row.cost_nanos, row.is_degraded) == (0, True)
-    assert until_looked_again(JournalShipper(redis, PREFIX, tmp_path)) == 1
+    assert ship_twice(JournalShipper(redis, PREFIX, tmp_path)) == 1
     assert verify_rollups() == []
 
 
-def test_an_intent_is_left_to_its_process_while_that_lives(
-    redis: "Redis", organization_id: UUID, tmp_path: Path
-) -> None:
+def test_an_intent_is_left_to_its_process_while_it_lives(redis: "Redis", organization_id: UUID, tmp_path: Path) -> None:
     intent = an_intent(organization_id)
     journal = Journal(tmp_path, segment_s=0)
     journal.append(encode(intent))
@@ -147,19 +145,17 @@ def test_an_intent_is_left_to_its_process_while_that_lives(
     assert close_old is not None
     close_old()
 
-    assert until_looked_again(JournalShipper(redis, PREFIX, tmp_path)) == 0
-    drained(redis)
+    assert ship_twice(JournalShipper(redis, PREFIX, tmp_path)) == 0
+    drain_all(redis)
     assert not RequestLog.objects.exists()
 
-    journal.close()  # its process ends, and has not said how the call did
-    assert until_looked_again(JournalShipper(redis, PREFIX, tmp_path)) == 0
-    drained(redis)
+    journal.close()  # its process ends without the call's event
+    assert ship_twice(JournalShipper(redis, PREFIX, tmp_path)) == 0
+    drain_all(redis)
     assert RequestLog.objects.get().error_code == "gateway_lost"
 
 
-def test_an_intent_that_redis_has_heard_of_is_the_sweepers(
-    redis: "Redis", organization_id: UUID, tmp_path: Path
-) -> None:
+def test_an_intent_that_redis_has_is_left_to_the_sweeper(redis: "Redis", organization_id: UUID, tmp_path: Path) -> None:
     intent = an_intent(organization_id)
     journalled(tmp_path, intent)
     shard = Payer.of(PREFIX, organization_id, intent.key_id).shard
@@ -167,33 +163,33 @@ def test_an_intent_that_redis_has_heard_of_is_the_sweepers(
     redis.hset(shard.progress.decode(), str(intent.request_id), b"5")
     redis.zadd(shard.alive.decode(), {str(intent.request_id): 1})
 
-    assert until_looked_again(JournalShipper(redis, PREFIX, tmp_path)) == 0
+    assert ship_twice(JournalShipper(redis, PREFIX, tmp_path)) == 0
     assert sweep_orphans(redis, PREFIX) == 1
-    drained(redis)
+    drain_all(redis)
 
     assert RequestLog.objects.get().completion_tokens == 5
-    assert until_looked_again(JournalShipper(redis, PREFIX, tmp_path)) == 1
+    assert ship_twice(JournalShipper(redis, PREFIX, tmp_path)) == 1
 
 
-def test_the_event_in_a_journal_holds_and_not_its_intent(redis: "Redis", organization_id: UUID, tmp_path: Path) -> None:
+def test_a_calls_event_takes_precedence_over_its_intent(redis: "Redis", organization_id: UUID, tmp_path: Path) -> None:
     intent = an_intent(organization_id)
     event = an_event(organization_id, intent.key_id, request_id=intent.request_id)
     journalled(tmp_path, intent, event)
 
-    assert until_looked_again(JournalShipper(redis, PREFIX, tmp_path)) == 0
-    drained(redis)
+    assert ship_twice(JournalShipper(redis, PREFIX, tmp_path)) == 0
+    drain_all(redis)
 
     row = RequestLog.objects.get()
     assert (row.source, row.cost_nanos, row.revision) == ("gateway", event.cost_nanos, 1)
 
 
-def test_an_intent_that_came_back_from_the_dead_counts_once(redis: "Redis", organization_id: UUID) -> None:
+def test_an_intent_that_a_restarted_redis_still_has_counts_once(redis: "Redis", organization_id: UUID) -> None:
     event = an_event(organization_id, new_id(), hold_nanos=9)
     payer = Payer.of(PREFIX, organization_id, event.key_id)
     for scope in payer.scopes:
         LOAD.run(redis, [scope], [event.day, 0, 0, month_of(event.day), 0, 0])
     settle_event(redis, PREFIX, event)
-    drained(redis)
+    drain_all(redis)
     # Valkey restarts without its last second: settled and drained, but the intent is there again.
     redis.hset(payer.shard.intents, str(event.request_id), b"%d:0:%b" % (event.day, encode(event)))
 
@@ -203,7 +199,7 @@ def test_an_intent_that_came_back_from_the_dead_counts_once(redis: "Redis", orga
         assert redis.hmget(scope, "n", "spent", "held") == [b"1", b"%d" % event.cost_nanos, b"9"]
 
 
-def test_the_sweepers_own_clock_ends_no_lease(
+def test_leases_end_by_redis_clock_and_not_by_the_sweepers(
     redis: "Redis", organization_id: UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     event = an_event(organization_id, new_id())

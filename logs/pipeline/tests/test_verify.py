@@ -1,4 +1,4 @@
-"""What differs between rows and rollups is noticed, and nothing else is."""
+"""Drift between rows and rollups is found, and nothing else is."""
 
 from datetime import datetime, timedelta
 from typing import Any
@@ -12,16 +12,15 @@ from codexflow.lib import clock
 from codexflow.lib.ids import random_id, uuid7_floor
 from logs.models import UsageDaily, UsageHourly
 from logs.pipeline.drain import store
-from logs.pipeline.tests.test_drain import entries
 from logs.pipeline.verify import verify_rollups
-from logs.tests.factories import an_event
+from logs.tests.factories import an_event, entries
 
 pytestmark = pytest.mark.django_db(transaction=True)
 DAY = timedelta(days=1)
 
 
 def a_request(moment: datetime, *, day: int | None = None) -> None:
-    """A stored request that began at a moment, and was let in on a day (since 1970) by Redis's clock."""
+    """Store a request that began at a moment, and was admitted on a day (since 1970) by Redis's clock."""
     ms = int(moment.timestamp() * 1000)
     request_id = UUID(int=uuid7_floor(moment).int | (0x7 << 76) | (0x2 << 62) | (random_id().int & 0xFFFF))
     facts = {"request_id": request_id, "started_ms": ms, "day": ms // 86_400_000 if day is None else day}
@@ -37,7 +36,7 @@ CHANGES: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("table", [UsageHourly, UsageDaily])
-def test_any_sum_that_was_tampered_with_is_noticed(table: Any) -> None:
+def test_a_change_of_any_sum_is_found(table: Any) -> None:
     now = clock.now()
     a_request(now)
     assert verify_rollups() == []
@@ -50,7 +49,7 @@ def test_any_sum_that_was_tampered_with_is_noticed(table: Any) -> None:
     assert verify_rollups() == []
 
 
-def test_an_hour_of_the_same_day_that_is_not_the_requests_is_noticed() -> None:
+def test_a_request_counted_in_another_hour_is_found() -> None:
     yesterday = clock.now().replace(hour=12, minute=30) - DAY
     a_request(yesterday)
     assert verify_rollups() == []
@@ -59,7 +58,7 @@ def test_an_hour_of_the_same_day_that_is_not_the_requests_is_noticed() -> None:
     assert (drift.table, drift.sums, drift.day) == ("usage_hourly", 2, yesterday.date())
 
 
-def test_requests_at_the_edge_of_a_day_are_counted_where_the_limiter_counted_them() -> None:
+def test_requests_at_the_edge_of_a_day_count_on_their_day_of_admission() -> None:
     midnight = clock.now().replace(hour=0, minute=0, second=0, microsecond=0)
     days = int(midnight.timestamp() // 86_400)
     # The gateway's clock and Redis's do not agree on the day.
@@ -68,7 +67,7 @@ def test_requests_at_the_edge_of_a_day_are_counted_where_the_limiter_counted_the
     assert verify_rollups() == []
 
 
-def test_every_day_that_has_rows_is_looked_at_within_a_day(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_day_with_rows_is_verified_once_a_day(monkeypatch: pytest.MonkeyPatch) -> None:
     noon = clock.now().replace(hour=12)
     a_request(noon - 20 * DAY)
     a_request(noon - 33 * DAY)
@@ -80,7 +79,7 @@ def test_every_day_that_has_rows_is_looked_at_within_a_day(monkeypatch: pytest.M
     assert found == {(noon - 20 * DAY).date(), (noon - 33 * DAY).date()}
 
 
-def test_days_whose_rows_were_dropped_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_days_whose_rows_were_dropped_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     noon = clock.now().replace(hour=12)
     a_request(noon - 40 * DAY)
     for hour in range(24):
@@ -89,7 +88,7 @@ def test_days_whose_rows_were_dropped_are_left_alone(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize(("table", "moment"), [("usage_hourly", "hour"), ("usage_daily", "day")])
-def test_a_look_at_two_days_does_not_read_the_others(table: str, moment: str) -> None:
+def test_verifying_two_days_does_not_read_the_others(table: str, moment: str) -> None:
     question = f"EXPLAIN SELECT FROM {table} WHERE {moment} >= now() AND {moment} < now() + interval '1 day'"
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("SET LOCAL enable_seqscan = off")

@@ -28,9 +28,9 @@ def api(client: Client, cast: Cast) -> Client:
 
 
 def listed(api: Client, **query: Any) -> list[dict[str, Any]]:
-    answer = api.get(reverse("api-requests"), query)
-    assert answer.status_code == 200, answer.content
-    rows: list[dict[str, Any]] = answer.json()["data"]
+    response = api.get(reverse("api-requests"), query)
+    assert response.status_code == 200, response.content
+    rows: list[dict[str, Any]] = response.json()["data"]
     return rows
 
 
@@ -66,7 +66,7 @@ def test_every_filter_finds_its_requests_and_no_other(api: Client, cast: Cast) -
     assert listed(api, key=str(new_id())) == []
 
 
-def test_what_is_older_than_the_plan_shows_is_not_shown_by_its_id_either(api: Client, cast: Cast) -> None:
+def test_requests_past_retention_are_not_found_by_id_either(api: Client, cast: Cast) -> None:
     days = account_of(cast.organization).plan.log_retention_days
     ages = {timedelta(days=days) - timedelta(minutes=1): 200, timedelta(days=days, minutes=1): 404}
     for age, status in ages.items():
@@ -79,7 +79,7 @@ def test_what_is_older_than_the_plan_shows_is_not_shown_by_its_id_either(api: Cl
         assert (opened is not None) == (status == 200)
 
 
-def test_an_id_may_be_begun_only(api: Client, cast: Cast) -> None:
+def test_a_prefix_of_an_id_finds_its_requests(api: Client, cast: Cast) -> None:
     event = an_event_of(cast)
     happened(cast, event)
     for length in (1, 8, 9, 13, 36):
@@ -87,7 +87,7 @@ def test_an_id_may_be_begun_only(api: Client, cast: Cast) -> None:
     assert listed(api, id="ffff") == []
 
 
-def test_a_span_of_time_bounds_the_list(api: Client, cast: Cast) -> None:
+def test_start_and_end_bound_the_list(api: Client, cast: Cast) -> None:
     happened(cast, an_event_of(cast))
     moment = now()
     assert len(listed(api, start=(moment - timedelta(hours=1)).isoformat())) == 1
@@ -96,7 +96,7 @@ def test_a_span_of_time_bounds_the_list(api: Client, cast: Cast) -> None:
     assert len(listed(api, end="9999-12-31T23:59:59Z", surface="chat")) == 1
 
 
-def test_an_end_alone_means_the_days_before_it(api: Client, cast: Cast) -> None:
+def test_an_end_alone_lists_the_days_before_it(api: Client, cast: Cast) -> None:
     Plan.objects.update(log_retention_days=60)
     then = now() - timedelta(days=20)
     event = an_event_of(cast, request_id=uuid7_floor(then), started_ms=int(then.timestamp() * 1000))
@@ -107,7 +107,7 @@ def test_an_end_alone_means_the_days_before_it(api: Client, cast: Cast) -> None:
 
 
 @pytest.mark.parametrize("days", [36_500, 1_000_000])
-def test_a_plan_may_keep_requests_for_ever(api: Client, cast: Cast, days: int) -> None:
+def test_a_plan_may_show_requests_for_ever(api: Client, cast: Cast, days: int) -> None:
     event = an_event_of(cast)
     happened(cast, event)
     Plan.objects.update(log_retention_days=days)
@@ -132,9 +132,9 @@ def test_a_time_without_a_zone_is_utc_whatever_the_readers_zone(api: Client, cas
         ("start", "soon"), ("key", "1"), ("before", "1"), ("limit", "201"),
     ],
 )  # fmt: skip
-def test_a_filter_that_makes_no_sense_is_named(api: Client, name: str, value: str) -> None:
-    answer = api.get(reverse("api-requests"), {name: value})
-    assert (answer.status_code, answer.json()["error"]["param"]) == (400, name)
+def test_an_invalid_filter_is_named(api: Client, name: str, value: str) -> None:
+    response = api.get(reverse("api-requests"), {name: value})
+    assert (response.status_code, response.json()["error"]["param"]) == (400, name)
 
 
 def test_an_end_before_the_start_is_refused(api: Client) -> None:
@@ -142,7 +142,7 @@ def test_an_end_before_the_start_is_refused(api: Client) -> None:
     assert api.get(reverse("api-requests"), query).json()["error"]["param"] == "end"
 
 
-def test_pages_follow_each_other_without_gap_or_repetition(api: Client, cast: Cast) -> None:
+def test_pages_have_neither_gaps_nor_duplicates(api: Client, cast: Cast) -> None:
     events = [an_event_of(cast) for _ in range(7)]
     happened(cast, *events)
     seen: list[str] = []
@@ -162,7 +162,7 @@ def corrected(event: UsageEvent, usage: Usage) -> UsageEvent:
     return better
 
 
-def test_why_was_i_charged(api: Client, cast: Cast) -> None:
+def test_a_request_has_its_charge_and_its_ledger_entries(api: Client, cast: Cast) -> None:
     event = an_event_of(cast, stage_reason="diff", hold_nanos=9_000_000, rank=20)
     happened(cast, event)
     better = corrected(event, Usage(prompt_tokens=200, cached_tokens=50, completion_tokens=60))
@@ -180,7 +180,7 @@ def test_why_was_i_charged(api: Client, cast: Cast) -> None:
     assert [attempt["model"] for attempt in found["attempts"]] == ["gpt-4o-mini"]
 
 
-def test_the_reason_is_told_in_the_readers_language(api: Client, cast: Cast) -> None:
+def test_the_stage_reason_is_in_the_users_language(api: Client, cast: Cast) -> None:
     event = an_event_of(cast, stage_reason="default")
     happened(cast, event)
     cast.ada.language = "tr"
@@ -190,8 +190,8 @@ def test_the_reason_is_told_in_the_readers_language(api: Client, cast: Cast) -> 
 
 
 @pytest.mark.parametrize("edge", ["end", "start"])
-def test_the_ends_of_the_calendar_can_be_asked_for(api: Client, cast: Cast, edge: str) -> None:
+def test_the_ends_of_the_calendar_are_valid_times(api: Client, cast: Cast, edge: str) -> None:
     happened(cast, an_event_of(cast, stage="plan"))
     for moment in ("0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z"):
-        answer = api.get(reverse("api-requests"), {edge: moment, "stage": "plan", "model": "gpt-4o-mini"})
-        assert answer.status_code == 200, (moment, answer.content)
+        response = api.get(reverse("api-requests"), {edge: moment, "stage": "plan", "model": "gpt-4o-mini"})
+        assert response.status_code == 200, (moment, response.content)

@@ -1,4 +1,4 @@
-"""Why a request cost what it did."""
+"""Charge of a request by class of tokens."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,7 +18,7 @@ usages = st.builds(
 
 
 @given(usage=usages, price=rates)
-def test_the_lines_add_up_to_what_is_charged(usage: Usage, price: FrozenRates) -> None:
+def test_the_lines_add_up_to_the_cost(usage: Usage, price: FrozenRates) -> None:
     charge = charge_of(usage, price)
     assert charge.total_nanos == cost_nanos(usage, price)
     assert sum(line.tokens for line in charge.lines) == usage.total_tokens

@@ -1,4 +1,4 @@
-"""A column of the log is shown or decided not to be: in the API, in lists and the live tail, and in exports."""
+"""Every column of the log is in the API, lists, live tail and exports, or is listed as left out."""
 
 from collections.abc import Collection
 from typing import Any
@@ -33,7 +33,7 @@ NOT_EXPORTED = INTERNAL | {
 
 
 class Recording:
-    """A row that remembers which of its columns were read."""
+    """Row that records which of its columns were read."""
 
     def __init__(self, row: RequestLog) -> None:
         self.row = row
@@ -59,7 +59,7 @@ a_property = settings(max_examples=examples(20), suppress_health_check=[HealthCh
 @pytest.mark.django_db
 @a_property
 @given(event=events())
-def test_every_column_is_in_the_detail_or_decided_against(event: UsageEvent) -> None:
+def test_every_column_is_in_the_detail_or_left_out_on_purpose(event: UsageEvent) -> None:
     row = Recording(RequestLog(**row_of(event, 1)))
     assert RequestSerializer(RequestDetail(row, []), context={"ledger": []}).data  # type: ignore[arg-type] # stands in
     assert_decided(row.read | {"attempts"}, NOT_IN_DETAIL)
@@ -67,13 +67,13 @@ def test_every_column_is_in_the_detail_or_decided_against(event: UsageEvent) -> 
 
 @a_property
 @given(event=events())
-def test_every_column_is_in_lists_or_decided_against(event: UsageEvent) -> None:
+def test_every_column_is_in_lists_or_left_out_on_purpose(event: UsageEvent) -> None:
     row = Recording(RequestLog(**row_of(event, 1)))
     assert RequestRowSerializer(row).data
     assert_decided(row.read, NOT_IN_LISTS)
 
 
-def test_every_column_is_exported_or_decided_against() -> None:
+def test_every_column_is_exported_or_left_out_on_purpose() -> None:
     assert_decided(EXPORTED.values(), NOT_EXPORTED)
 
 

@@ -1,4 +1,4 @@
-"""The command that makes a request again."""
+"""curl command that reproduces a request."""
 
 import json
 import shlex
@@ -18,7 +18,7 @@ from logs.requests.curl import curl_of
         ("embeddings", "/embeddings", "input"),
     ],
 )
-def test_a_shell_reads_what_was_meant(surface: str, path: str, field: str) -> None:
+def test_a_shell_parses_the_command(surface: str, path: str, field: str) -> None:
     words = shlex.split(
         curl_of(api_url="http://127.0.0.1:8000/v1", surface=surface, model="it's", stage="plan", is_stream=True)
     )
@@ -29,7 +29,7 @@ def test_a_shell_reads_what_was_meant(surface: str, path: str, field: str) -> No
     assert field in body
 
 
-def test_a_model_that_was_named_is_named_again() -> None:
+def test_the_requested_model_is_in_the_command() -> None:
     text = curl_of(api_url="https://x/v1", surface="chat", model="gpt-4o", stage="direct", is_stream=False)
     assert "X-CFX-Stage" not in text
     assert "stream" not in text

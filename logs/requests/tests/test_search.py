@@ -1,4 +1,4 @@
-"""Looking for requests that are rare: nothing is missed, nothing comes twice, and a page ends in time."""
+"""Search for rare requests: nothing is missed, nothing comes twice, and a page ends in time."""
 
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -32,7 +32,7 @@ def key() -> ApiKey:
 
 
 def stored(key: ApiKey, requests: list[tuple[int, str, str, int]]) -> None:
-    """Requests so many minutes ago, of a stage, a model and a status."""
+    """Store requests of so many minutes ago, with stage, model and status."""
     entries = []
     for number, (minutes, stage, model, status) in enumerate(requests):
         moment = now() - timedelta(minutes=minutes)
@@ -51,16 +51,16 @@ def stored(key: ApiKey, requests: list[tuple[int, str, str, int]]) -> None:
     store(entries)
 
 
-def asked(**filters: str) -> Filters:
+def filters_of(**filters: str) -> Filters:
     return Filters(start=now() - timedelta(days=8), end=now() + timedelta(minutes=1), **filters)  # type: ignore[arg-type] # texts
 
 
-def walked(key: ApiKey, filters: Filters, *, limit: int, patience_s: float) -> list[UUID]:
-    """All pages, one after the other."""
+def all_pages(key: ApiKey, filters: Filters, *, limit: int, time_limit_s: float) -> list[UUID]:
+    """Ids on all pages, one after the other."""
     ids: list[UUID] = []
     before: UUID | None = None
     for _ in range(500):
-        found = find_requests(key.organization_id, filters, before=before, limit=limit, patience_s=patience_s)
+        found = find_requests(key.organization_id, filters, before=before, limit=limit, time_limit_s=time_limit_s)
         assert len(found.rows) <= limit
         ids += [row.request_id for row in found.rows]
         if found.next_before is None:
@@ -88,39 +88,39 @@ _requests = st.lists(
         }
     ),
     limit=st.integers(1, 7),
-    is_patient=st.booleans(),
+    is_unhurried=st.booleans(),
 )
-def test_all_pages_together_are_what_a_search_without_hurry_finds(
-    requests: list[tuple[int, str, str, int]], filters: dict[str, str], limit: int, is_patient: bool
+def test_all_pages_together_are_all_matches_whatever_the_time_limit(
+    requests: list[tuple[int, str, str, int]], filters: dict[str, str], limit: int, is_unhurried: bool
 ) -> None:
     key = a_key().row
     stored(key, requests)
-    wanted = asked(**filters)
+    wanted = filters_of(**filters)
     expected = [row.request_id for row in requests_of(key.organization_id, wanted, before=None, limit=1_000)]
-    assert walked(key, wanted, limit=limit, patience_s=10 if is_patient else 0) == expected
+    assert all_pages(key, wanted, limit=limit, time_limit_s=10 if is_unhurried else 0) == expected
 
 
-def test_what_was_never_counted_together_is_not_looked_for(
+def test_values_that_were_never_counted_together_are_not_searched(
     key: ApiKey, django_assert_num_queries: "pytest.FixtureRequest"
 ) -> None:
     stored(key, [(minutes, "plan", "gpt-4o", 200) for minutes in range(0, 7_000, 700)])
     with django_assert_num_queries(1):  # type: ignore[operator] # pytest-django's
-        found = find_requests(key.organization_id, asked(stage="plan", model="deepseek-v3"), before=None, limit=5)
+        found = find_requests(key.organization_id, filters_of(stage="plan", model="deepseek-v3"), before=None, limit=5)
     assert (found.rows, found.next_before) == ([], None)
 
 
-def test_somebody_elses_requests_are_never_found(key: ApiKey) -> None:
+def test_requests_of_other_organizations_are_never_found(key: ApiKey) -> None:
     stored(key, [(5, "plan", "gpt-4o", 200)])
     stranger = a_key().row
-    for filters in (asked(), asked(stage="plan", model="gpt-4o")):
+    for filters in (filters_of(), filters_of(stage="plan", model="gpt-4o")):
         assert find_requests(stranger.organization_id, filters, before=None, limit=5).rows == []
 
 
 @pytest.mark.parametrize("more", [{}, {"surface": "chat"}])
 def test_a_status_between_success_and_failure_is_found_hour_by_hour(key: ApiKey, more: dict[str, str]) -> None:
-    """LiteLLM may report any status of a call past the gateway, and no index knows those below 400."""
+    """LiteLLM may report any status of a call past the gateway, and no index has those below 400."""
     stored(key, [(minutes, "plan", "gpt-4o", 302 if minutes == 600 else 200) for minutes in range(0, 3_000, 300)])
-    with CaptureQueriesContext(connection) as asked_for:
-        found = find_requests(key.organization_id, asked(status="302", **more), before=None, limit=5)
+    with CaptureQueriesContext(connection) as captured:
+        found = find_requests(key.organization_id, filters_of(status="302", **more), before=None, limit=5)
     assert [row.status for row in found.rows] == [302]
-    assert "usage_hourly" in asked_for[0]["sql"]
+    assert "usage_hourly" in captured[0]["sql"]

@@ -1,4 +1,4 @@
-"""Bars of attempts."""
+"""Waterfall of attempts."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,7 +17,7 @@ attempts = st.builds(
 
 
 @given(st.lists(attempts, max_size=6), st.integers(0, 600_000))
-def test_every_bar_lies_in_the_picture_and_can_be_seen(tries: list[UpstreamAttempt], latency_ms: int) -> None:
+def test_every_bar_is_visible_and_within_the_width(tries: list[UpstreamAttempt], latency_ms: int) -> None:
     for bar in bars(tries, latency_ms):
         assert bar.x >= 0
         assert bar.width > 0

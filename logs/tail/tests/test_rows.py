@@ -1,4 +1,4 @@
-"""What a live tail shows: the same rows as the list, only those wished for, never more than fit."""
+"""Rows, filters and queue of the live tail."""
 
 import asyncio
 import contextlib
@@ -18,8 +18,8 @@ from codexflow.lib.ids import new_id, random_id, uuid7_floor
 from logs.models import RequestLog
 from logs.requests.serializers import RequestRowSerializer
 from logs.tail import consumer
-from logs.tail.consumer import TRY_LATER, LiveTail, Resumed, since
-from logs.tail.rows import BadWish, Waiting, Wish, row_of, wish_in, wish_of
+from logs.tail.consumer import TRY_AGAIN_LATER, LiveTail, MissedRows, missed_rows
+from logs.tail.rows import InvalidFilter, RowQueue, TailFilter, filter_from_query, parse_filter, row_of
 from logs.tests.factories import an_event
 from tests.support.cast import Cast, an_event_of, happened
 
@@ -38,25 +38,34 @@ def test_a_row_of_the_tail_is_a_row_of_the_list(cast: Cast) -> None:
         assert {**tailed, "started_at": ""} == {**listed, "started_at": ""}
 
 
-def test_only_what_is_wished_for_is_shown() -> None:
+def test_a_filter_matches_its_rows_and_no_others() -> None:
     key = random_id()
     row = row_of(an_event(random_id(), key, stage="plan", model="gpt-4o", status=429, user_id=7))
     for yes in (
-        Wish(), Wish(stage="plan"), Wish(model="gpt-4o"), Wish(status="429"), Wish(status="errors"), Wish(key=key),
-        Wish(stage="plan", model="gpt-4o", status="errors", key=key), Wish(user=7), wish_in({"user": "7"}),
-        Wish(id=row["id"][:13]), Wish(id=row["id"][:13].upper()), Wish(id=row["id"].replace("-", "")[:20]),
-    ):  # fmt: skip
-        assert yes.wants(row), yes
-    for no in (
-        Wish(stage="code"),
-        Wish(model="gpt"),
-        Wish(status="ok"),
-        Wish(status="500"),
-        Wish(key=random_id()),
-        Wish(user=8),
-        Wish(id="ffff"),
+        TailFilter(),
+        TailFilter(stage="plan"),
+        TailFilter(model="gpt-4o"),
+        TailFilter(status="429"),
+        TailFilter(status="errors"),
+        TailFilter(key=key),
+        TailFilter(stage="plan", model="gpt-4o", status="errors", key=key),
+        TailFilter(user=7),
+        filter_from_query({"user": "7"}),
+        TailFilter(id=row["id"][:13]),
+        TailFilter(id=row["id"][:13].upper()),
+        TailFilter(id=row["id"].replace("-", "")[:20]),
     ):
-        assert not no.wants(row), no
+        assert yes.matches(row), yes
+    for no in (
+        TailFilter(stage="code"),
+        TailFilter(model="gpt"),
+        TailFilter(status="ok"),
+        TailFilter(status="500"),
+        TailFilter(key=random_id()),
+        TailFilter(user=8),
+        TailFilter(id="ffff"),
+    ):
+        assert not no.matches(row), no
 
 
 @pytest.mark.parametrize(
@@ -67,66 +76,68 @@ def test_only_what_is_wished_for_is_shown() -> None:
         '{"key": "1"}', "[" * 10_000, '{"stage": "' + "x" * 50 + '"}',
     ],
 )  # fmt: skip
-def test_nonsense_is_refused(text: str) -> None:
-    with pytest.raises(BadWish):
-        wish_of(text)
+def test_an_invalid_filter_is_refused(text: str) -> None:
+    with pytest.raises(InvalidFilter):
+        parse_filter(text)
 
 
 @given(st.text(max_size=60))
-def test_whatever_is_sent_is_understood_or_refused(text: str) -> None:
-    with contextlib.suppress(BadWish):
-        assert wish_in({"stage": text}).stage == text
-    with contextlib.suppress(BadWish):
-        assert wish_of(text).type == "filter"
+def test_any_text_is_parsed_or_refused(text: str) -> None:
+    with contextlib.suppress(InvalidFilter):
+        assert filter_from_query({"stage": text}).stage == text
+    with contextlib.suppress(InvalidFilter):
+        assert parse_filter(text).type == "filter"
 
 
-def test_an_address_and_a_message_say_the_same() -> None:
+def test_query_and_message_give_the_same_filter() -> None:
     after = new_id()
-    assert wish_in({"stage": "plan", "after": str(after)}) == Wish(stage="plan", after=after)
-    assert wish_of(f'{{"type": "filter", "stage": "plan", "after": "{after}"}}') == Wish(stage="plan", after=after)
+    assert filter_from_query({"stage": "plan", "after": str(after)}) == TailFilter(stage="plan", after=after)
+    assert parse_filter(f'{{"type": "filter", "stage": "plan", "after": "{after}"}}') == TailFilter(
+        stage="plan", after=after
+    )
 
 
 @given(st.lists(st.one_of(st.integers(0, 60), st.none()), max_size=20))
-def test_what_waits_is_bounded_and_nothing_goes_uncounted(steps: list[int | None]) -> None:
-    """A number puts so many rows; None takes what waits."""
-    waiting, put, seen, skipped = Waiting(20), 0, list[dict[str, Any]](), 0
+def test_the_queue_is_bounded_and_counts_every_row_it_drops(steps: list[int | None]) -> None:
+    """A number puts so many rows; None empties the queue."""
+    queue, put, seen, skipped = RowQueue(20), 0, list[dict[str, Any]](), 0
     for step in [*steps, None]:
         if step is None:
-            rows, missed = waiting.take()
+            rows, missed = queue.take()
             assert len(rows) <= 20
             seen += rows
             skipped += missed
             continue
         for _ in range(step):
             put += 1
-            waiting.put({"n": put})
+            queue.put({"n": put})
     assert len(seen) + skipped == put
     assert [row["n"] for row in seen] == sorted(row["n"] for row in seen)
-    assert not waiting
+    assert not queue
 
 
-def test_who_comes_back_is_told_nothing_that_the_plan_no_longer_shows(cast: Cast) -> None:
+def test_missed_rows_end_where_the_plans_retention_does(cast: Cast) -> None:
     moment = now() - timedelta(days=3)
     old = an_event_of(cast, request_id=uuid7_floor(moment), started_ms=int(moment.timestamp() * 1000))
     fresh = an_event_of(cast)
     happened(cast, old, fresh)
-    asked = Wish(after=uuid7_floor(moment - timedelta(hours=1)))
+    wanted = TailFilter(after=uuid7_floor(moment - timedelta(hours=1)))
 
-    def told() -> list[str]:
-        return [row["id"] for row in since(cast.organization.pk, asked).rows]
+    def missed() -> list[str]:
+        return [row["id"] for row in missed_rows(cast.organization.pk, wanted).rows]
 
-    assert told() == [str(old.request_id), str(fresh.request_id)]
+    assert missed() == [str(old.request_id), str(fresh.request_id)]
     Plan.objects.update(log_retention_days=2)
-    assert told() == [str(fresh.request_id)]
+    assert missed() == [str(fresh.request_id)]
 
 
 @pytest.mark.parametrize("after", [UUID(int=0), UUID(int=2**128 - 1), UUID(int=7)])
-def test_any_id_may_be_named(cast: Cast, after: UUID) -> None:
+def test_missed_rows_take_any_id(cast: Cast, after: UUID) -> None:
     happened(cast, an_event_of(cast))
-    assert len(since(cast.organization.pk, Wish(after=after)).rows) <= 1
+    assert len(missed_rows(cast.organization.pk, TailFilter(after=after)).rows) <= 1
 
 
-async def test_a_tail_that_cannot_go_on_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_failing_tail_closes_its_socket(monkeypatch: pytest.MonkeyPatch) -> None:
     consumer, closed = LiveTail(), []
 
     async def broken() -> None:
@@ -137,29 +148,29 @@ async def test_a_tail_that_cannot_go_on_says_so(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(consumer, "_organization", broken)
     monkeypatch.setattr(consumer, "close", close)
-    await consumer._send_while_it_goes()
-    assert closed == [TRY_LATER]
+    await consumer._send_or_close()
+    assert closed == [TRY_AGAIN_LATER]
 
 
-async def test_only_one_looks_back_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    looking, most = 0, 0
+async def test_missed_rows_are_read_by_one_client_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    running, most = 0, 0
 
-    async def look(*_: Any) -> Resumed:
-        nonlocal looking, most
-        looking += 1
-        most = max(most, looking)
+    async def read(*_: Any) -> MissedRows:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
         await asyncio.sleep(0)
-        looking -= 1
-        return Resumed([], has_more=False)
+        running -= 1
+        return MissedRows([], has_more=False)
 
-    async def say(**_: Any) -> None:
+    async def send(**_: Any) -> None:
         pass
 
-    monkeypatch.setattr(consumer, "in_database", look)
-    monkeypatch.setattr(LiveTail, "looking_back", asyncio.Semaphore(1), raising=False)
+    monkeypatch.setattr(consumer, "in_database", read)
+    monkeypatch.setattr(LiveTail, "resuming", asyncio.Semaphore(1), raising=False)
     tails = [LiveTail() for _ in range(5)]
     for each in tails:
         each.organization_id = random_id()
-        monkeypatch.setattr(each, "_say", say)
-    await asyncio.gather(*(each._begin(Wish(after=new_id())) for each in tails))
+        monkeypatch.setattr(each, "_send", send)
+    await asyncio.gather(*(each._confirm(TailFilter(after=new_id())) for each in tails))
     assert most == 1

@@ -1,4 +1,4 @@
-"""Sums in the reader's buckets."""
+"""Sums of the overview in buckets of the user's zone."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -10,20 +10,20 @@ from codexflow.lib.ids import random_id
 from logs.models import UsageDaily, UsageHourly
 from logs.pipeline.histogram import of as of_ms
 from logs.usage.overview import chart_of, latency_of, sums_before
-from logs.usage.periods import Period, before, period_of
+from logs.usage.periods import Period, period_before, period_of
 
 pytestmark = pytest.mark.django_db
 
 
 def an_hour(organization_id: Any, hour: datetime, **facts: Any) -> None:
-    """What the drain adds up of an hour, and of its day."""
+    """Rollups of an hour and of its day, as the drain writes them."""
     known = {"key_id": random_id(), "user_id": 1, "model": "m", "stage": "code", "requests": 1}
     row = {"organization_id": organization_id, **known, **facts}
     UsageHourly.objects.create(hour=hour, **row)
     UsageDaily.objects.create(day=hour.date(), **row)
 
 
-def test_an_hour_that_the_clocks_repeat_keeps_what_was_counted_in_it() -> None:
+def test_an_hour_that_the_clocks_repeat_has_two_buckets() -> None:
     organization_id = random_id()
     for hour in (5, 6):  # one o'clock in New York, and one o'clock again
         an_hour(organization_id, datetime(2025, 11, 2, hour, tzinfo=UTC), requests=hour)
@@ -33,7 +33,7 @@ def test_an_hour_that_the_clocks_repeat_keeps_what_was_counted_in_it() -> None:
 
 
 @pytest.mark.parametrize("name", ["24h", "7d", "month"])
-def test_the_present_is_never_old(name: str) -> None:
+def test_the_present_bucket_is_never_cached(name: str) -> None:
     organization_id, now, zone = random_id(), datetime(2026, 3, 18, 12, 30, tzinfo=UTC), ZoneInfo("Europe/Istanbul")
     period = period_of(name, now, zone)
     for count in (1, 2, 3):
@@ -41,7 +41,7 @@ def test_the_present_is_never_old(name: str) -> None:
         assert chart_of(organization_id, period, metric="requests", group="key").total.requests == count
 
 
-def test_what_is_over_is_read_once_for_a_while() -> None:
+def test_past_buckets_are_cached() -> None:
     organization_id, now, zone = random_id(), datetime(2026, 3, 18, 12, 30, tzinfo=UTC), ZoneInfo("UTC")
     period = period_of("7d", now, zone)
     an_hour(organization_id, datetime(2026, 3, 14, 12, tzinfo=UTC))
@@ -72,10 +72,10 @@ ZONES = ("UTC", "Europe/Istanbul", "America/New_York", "Asia/Kolkata", "Pacific/
 @pytest.mark.parametrize(
     "moment", [datetime(2026, 3, 30, 2, 30, tzinfo=UTC), datetime(2026, 11, 3, 23, 30, tzinfo=UTC)], ids=str
 )
-def test_days_are_those_of_the_readers_zone_to_the_hour(zone_name: str, moment: datetime) -> None:
+def test_days_are_those_of_the_users_zone_to_the_hour(zone_name: str, moment: datetime) -> None:
     organization_id, zone = random_id(), ZoneInfo(zone_name)
     period = period_of("30d", moment, zone)
-    earlier = before("30d", period, moment, zone)
+    earlier = period_before("30d", period, moment, zone)
     hours = [earlier[0].astimezone(UTC).replace(minute=0) + timedelta(hours=n) for n in range(-26, 61 * 24)]
     counted = {hour: n * n % 1009 + 1 for n, hour in enumerate(hours)}
     for hour, requests in counted.items():
@@ -99,15 +99,15 @@ def hour_is_in(hour: datetime, period: Period) -> bool:
 
 
 @pytest.mark.parametrize("name", ["24h", "30d"])
-def test_percentiles_come_from_all_histograms_of_the_time(name: str) -> None:
+def test_percentiles_come_from_all_histograms_of_the_period(name: str) -> None:
     organization_id, now, zone = random_id(), datetime(2026, 3, 18, 12, 30, tzinfo=UTC), ZoneInfo("UTC")
     period = period_of(name, now, zone)
-    earlier = before(name, period, now, zone)
+    earlier = period_before(name, period, now, zone)
     for start, latency_ms, ttft_ms in ((earlier[0], 50, 9), (period.start, 1000, 100), (period.buckets[-1], 3000, 300)):
         for _ in range(2):
             facts = {"latency_histogram": of_ms([latency_ms]), "ttft_histogram": of_ms([ttft_ms])}
             an_hour(organization_id, start.astimezone(UTC), **facts)
-    for _ in ("read", "kept"):
+    for _ in ("read", "cached"):
         found = latency_of(organization_id, period, earlier)
         assert found.latency["p50"] == pytest.approx(1000, rel=0.05)
         assert found.latency["p99"] == pytest.approx(3000, rel=0.05)

@@ -1,4 +1,4 @@
-"""Buckets of time."""
+"""Periods and their buckets."""
 
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from logs.usage.periods import RANGES, before, midnight, period_of
+from logs.usage.periods import RANGES, midnight, period_before, period_of
 
 ZONES = ["UTC", "Europe/Istanbul", "America/New_York", "Asia/Kathmandu", "America/Sao_Paulo", "Pacific/Apia"]
 
@@ -43,10 +43,10 @@ def test_a_day_is_as_long_as_the_clocks_make_it(day: str, hours: int) -> None:
         ("month", "2026-02-01 00:00", "2026-03-01 00:00"),
     ],
 )
-def test_what_a_period_is_compared_with_is_over_as_far_as_itself(name: str, start: str, until: str) -> None:
+def test_the_span_before_has_as_much_passed_time_as_the_period(name: str, start: str, until: str) -> None:
     zone, now = ZoneInfo("Etc/UTC"), datetime(2026, 3, 31, 12, 30, tzinfo=UTC)
     period = period_of(name, now, zone)
-    assert [f"{moment:%Y-%m-%d %H:%M}" for moment in before(name, period, now, zone)] == [start, until]
+    assert [f"{moment:%Y-%m-%d %H:%M}" for moment in period_before(name, period, now, zone)] == [start, until]
 
 
 def test_the_month_has_its_days_so_far() -> None:

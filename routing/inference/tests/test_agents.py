@@ -1,10 +1,10 @@
-"""What coding agents give away."""
+"""Signals of coding agents."""
 
 import pytest
 
 from codexflow.catalogue.schema import parse
 from codexflow.env import REPOSITORY
-from routing.inference.agents import announced, has_diff, without_boilerplate, without_diff
+from routing.inference.agents import announced_stage, has_diff, split_boilerplate, without_diff
 from routing.inference.infer import Prompt, infer
 
 SHIPPED = parse((REPOSITORY / "config" / "models.yaml").read_text(), source="models.yaml").inference
@@ -28,7 +28,7 @@ def decided(text: str = "add a header", system: str = "", tools: tuple[str, ...]
         "x " * 20_000 + "Plan mode is active.",
     ],
 )
-def test_a_plan_mode_that_is_announced_means_plan(system: str) -> None:
+def test_an_announced_plan_mode_means_plan(system: str) -> None:
     assert decided(system=system, tools=EDITING) == ("plan", "agent-plan")
 
 
@@ -43,11 +43,11 @@ def test_a_plan_mode_that_is_announced_means_plan(system: str) -> None:
         "You are in read-only mode.\nYour operational mode has changed from plan to build.",
     ],
 )
-def test_a_plan_mode_that_is_described_or_over_does_not(system: str) -> None:
+def test_a_plan_mode_that_is_only_described_or_over_does_not(system: str) -> None:
     assert decided(system=system, tools=EDITING) == ("code", "agent-code")
 
 
-def test_the_last_announcement_holds() -> None:
+def test_the_last_announcement_counts() -> None:
     back = "Plan mode is active. You have exited plan mode. Plan mode is active."
     assert decided(system=back, tools=EDITING)[0] == "plan"
 
@@ -59,7 +59,7 @@ def test_a_reminder_in_the_message_counts_but_its_words_do_not() -> None:
     assert decided(chatter) == ("code", "default")
 
 
-def test_who_merely_asks_about_plan_mode_is_not_in_it() -> None:
+def test_a_question_about_plan_mode_does_not_announce_it() -> None:
     assert decided("Why does it say that plan mode is active?", tools=EDITING) == ("code", "agent-code")
 
 
@@ -82,7 +82,7 @@ def test_a_reviewers_role_means_review(system: str) -> None:
     assert decided("def f(): return 1", system) == ("review", "agent-review")
 
 
-def test_a_reviewer_far_down_in_a_system_prompt_is_somebody_else() -> None:
+def test_a_reviewer_far_down_in_a_system_prompt_is_not_the_role() -> None:
     system = "You are a coding agent. " + "Write good code. " * 100 + "You are a code reviewer when asked."
     assert decided(system=system, tools=EDITING) == ("code", "agent-code")
 
@@ -103,11 +103,11 @@ def test_commands_name_a_stage(command: str, stage: str) -> None:
 
 def test_a_path_is_no_command() -> None:
     for path in ("/plan/index.html is empty", "/reviews fails", "/review_all", "/plan.html"):
-        assert announced(system_text="", added="", said=path, tool_names=EDITING) is None
+        assert announced_stage(system_text="", boilerplate="", user_text=path, tool_names=EDITING) is None
 
 
 @pytest.mark.parametrize("tool", ["Edit", "MultiEdit", "Write", "apply_patch", "replace_in_file", "write_to_file"])
-def test_tools_that_edit_mean_code_unless_something_else_is_plainly_asked_for(tool: str) -> None:
+def test_tools_that_edit_mean_code_unless_something_else_is_requested(tool: str) -> None:
     assert decided("the plan page is empty, and so is the review page", tools=(tool,)) == ("code", "agent-code")
     assert decided("review the changes on this branch", tools=(tool,)) == ("review", "intent")
     assert decided("write a plan for the header", tools=(tool,)) == ("plan", "intent")
@@ -116,7 +116,7 @@ def test_tools_that_edit_mean_code_unless_something_else_is_plainly_asked_for(to
 DIFF = "diff --git a/x.py b/x.py\n--- a/x.py\n+++ b/x.py\n@@ -1 +1 @@\n-fix\n+write\n"
 
 
-def test_a_diff_is_to_be_reviewed_unless_something_else_is_to_be_done_with_it() -> None:
+def test_a_diff_means_review_unless_something_else_is_requested() -> None:
     assert decided(DIFF) == ("review", "diff")
     assert decided(f"Please review this:\n```diff\n{DIFF}```") == ("review", "diff")
     assert decided(f"Apply this patch\n{DIFF}") == ("code", "intent")
@@ -124,14 +124,14 @@ def test_a_diff_is_to_be_reviewed_unless_something_else_is_to_be_done_with_it() 
     assert decided(f"Bu yamayı uygula\n{DIFF}") == ("code", "intent")
 
 
-def test_what_looks_a_little_like_a_diff_is_none() -> None:
+def test_a_text_that_only_resembles_a_diff_is_none() -> None:
     for text in ("mail me @ home", "* one\n* two", "--- a\n+++ b", "run git diff --git"):
         assert not has_diff(text)
     assert without_diff(f"look\n{DIFF}at this") == "look\nat this"
 
 
-def test_boilerplate_is_told_from_what_was_said() -> None:
+def test_boilerplate_is_split_from_the_users_text() -> None:
     text = "before <environment_details>mode</environment_details> after ```\ncode\n``` end <file path='x'>never closed"
-    said, added = without_boilerplate(text)
-    assert said.split() == ["before", "after", "end"]
-    assert "mode" in added
+    user_text, boilerplate = split_boilerplate(text)
+    assert user_text.split() == ["before", "after", "end"]
+    assert "mode" in boilerplate

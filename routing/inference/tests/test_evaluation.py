@@ -1,4 +1,4 @@
-"""How well inference does on labelled prompts, and the command that tells."""
+"""Accuracy of inference on labelled prompts, and the command that measures it."""
 
 from io import StringIO
 from pathlib import Path
@@ -18,8 +18,8 @@ def read(name: str) -> list[evaluation.Labelled]:
 
 
 @pytest.mark.parametrize(("name", "at_least", "prompts"), [("labelled", 0.95, 260), ("held-out", 0.88, 80)])
-def test_inference_is_right_often_enough(name: str, at_least: float, prompts: int) -> None:
-    found = evaluation.guesses(read(name), SHIPPED)
+def test_inference_reaches_its_accuracy(name: str, at_least: float, prompts: int) -> None:
+    found = evaluation.infer_all(read(name), SHIPPED)
     assert len(found) >= prompts
     assert evaluation.accuracy(found) >= at_least, "\n".join(evaluation.report(found))
 
@@ -35,7 +35,7 @@ def run(*arguments: object) -> list[str]:
     return out.getvalue().splitlines()
 
 
-def test_the_command_tells_accuracy_confusion_and_mistakes(tmp_path: Path) -> None:
+def test_the_command_reports_accuracy_confusion_and_mistakes(tmp_path: Path) -> None:
     own = tmp_path / "own.yaml"
     own.write_text(
         "en:\n  review: [review it, nothing to see here]\ntr:\n  code:\n    - {text: düzelt, tools: [Edit]}\n"
@@ -58,7 +58,7 @@ def test_the_command_tells_accuracy_confusion_and_mistakes(tmp_path: Path) -> No
         ("en: {plan: [4]}", r"en.plan\[0\]: must be a mapping"),
     ],
 )
-def test_a_bad_file_is_refused_where_it_is_wrong(tmp_path: Path, text: str, problem: str) -> None:
+def test_an_invalid_file_is_refused_with_the_place_of_the_problem(tmp_path: Path, text: str, problem: str) -> None:
     own = tmp_path / "own.yaml"
     own.write_text(text)
     with pytest.raises(CommandError, match=problem):

@@ -1,4 +1,4 @@
-"""Guessing the stage from the text, in English and Turkish."""
+"""Stage inference from the text, in English and Turkish."""
 
 import re
 import timeit
@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from codexflow.catalogue.schema import NO_INTENT, InferenceConfig, parse
 from codexflow.env import REPOSITORY
-from routing.inference.infer import MAX_CHARS, Prompt, fold, infer, one_i, words
+from routing.inference.infer import MAX_CHARS, Prompt, infer
+from routing.inference.words import fold, one_i, words
 
 SHIPPED = parse((REPOSITORY / "config" / "models.yaml").read_text(), source="models.yaml").inference
 
@@ -51,14 +52,14 @@ def stage_of(text: str, config: InferenceConfig = SHIPPED) -> str:
         ("olus\u0327tur", "code"),
     ],
 )
-def test_words_of_both_languages_tell_the_stage(text: str, stage: str) -> None:
+def test_keywords_of_both_languages_decide_the_stage(text: str, stage: str) -> None:
     assert infer(Prompt(last_user_text=text), SHIPPED) == (stage, "keyword")
 
 
 @pytest.mark.parametrize(
     "text", ["", "Hello!", "the airplane landed", "decode", "plan_id", "preview", "yazın gelirim", "🙂"]
 )
-def test_without_a_whole_word_it_is_code_by_default(text: str) -> None:
+def test_without_a_whole_keyword_the_stage_is_code_by_default(text: str) -> None:
     assert infer(Prompt(last_user_text=text), SHIPPED) == ("code", "default")
 
 
@@ -92,7 +93,7 @@ def test_only_the_end_of_a_long_message_counts() -> None:
     assert stage_of(filler * 10_000 + "review") == "review"
 
 
-def test_a_word_that_the_cut_went_through_does_not_count() -> None:
+def test_a_word_that_is_cut_does_not_count() -> None:
     assert infer(Prompt(last_user_text="p" + "review" + " " * (MAX_CHARS - 6)), SHIPPED)[1] == "default"
 
 
@@ -107,8 +108,8 @@ def test_another_configuration_takes_effect_at_once() -> None:
     assert [stage_of("incele", config) for config in (SHIPPED, other, SHIPPED)] == ["review", "plan", "review"]
 
 
-def test_the_configured_lists_are_not_overruled() -> None:
-    """Whoever moves a keyword to another stage moves what it asks for as well."""
+def test_the_configured_lists_take_precedence() -> None:
+    """A keyword that is moved to another stage also requests that stage."""
     moved = replace(
         SHIPPED, keywords={"plan": ("inspect",), "code": ("architect", "plan", "kontrol"), "review": ("build", "yaz")}
     )
@@ -122,7 +123,7 @@ def test_the_configured_lists_are_not_overruled() -> None:
         assert stage_of(text, moved) == stage, text
 
 
-def test_without_an_intent_section_words_alone_decide() -> None:
+def test_without_the_section_of_requests_keywords_alone_decide() -> None:
     words_only = replace(SHIPPED, intent=NO_INTENT)
     assert stage_of("write a plan for the party code") == "plan"
     assert infer(Prompt(last_user_text="write a plan for the party code"), words_only) == ("code", "keyword")
@@ -144,7 +145,7 @@ def test_a_list_of_keywords_is_only_counted() -> None:
         ("kontrolör kartı", "code"),
     ],
 )
-def test_a_word_that_only_begins_like_a_stem_is_no_hit(text: str, stage: str) -> None:
+def test_a_word_that_only_begins_like_a_stem_does_not_match(text: str, stage: str) -> None:
     assert infer(Prompt(last_user_text=text), SHIPPED) == (stage, "default")
 
 
@@ -161,7 +162,7 @@ def test_the_longer_of_stem_and_exception_decides() -> None:
     ]
 
 
-def test_turkish_without_its_letters_is_understood() -> None:
+def test_turkish_without_turkish_letters_is_understood() -> None:
     for text in ("bir sinif olustur", "gozden gecirir misin", "guvenligi denetle", "yeni mimariyi tasarlayalim"):
         assert stage_of(text) == stage_of(text.replace("olustur", "oluştur").replace("gozden gecir", "gözden geçir"))
     assert stage_of("yazdiklarimi gozden gecirir misin") == "review"
@@ -179,14 +180,14 @@ texts = (
 @example(text="\ud800 plan \udfff")
 @example(text="".join(chr(code) for code in range(0x100, 0x400)))
 @example(text="".join(chr(code) for code in range(0x2000, 0x2100)) + "ŞEY")
-def test_words_are_what_the_regex_for_words_finds(text: str) -> None:
+def test_words_equal_those_of_the_regular_expression(text: str) -> None:
     found = re.findall(r"\w+", one_i(text))
     expected = [word.casefold().encode("utf-8", "surrogatepass") for word in found]
     assert words(text) == expected
 
 
 @given(text=st.text(letters + " ."))
-def test_folding_knows_no_case_and_no_dots(text: str) -> None:
+def test_folding_ignores_case_and_dots(text: str) -> None:
     assert fold(fold(text)) == fold(text.lower()) == fold(text)
     for one, other in (("I", "ı"), ("İ", "i"), ("I", "i")):
         assert fold(text.replace(one, other)) == fold(text)
@@ -194,9 +195,7 @@ def test_folding_knows_no_case_and_no_dots(text: str) -> None:
 
 @given(text=texts)
 def test_inference_is_consistent(text: str) -> None:
-    """Property 6: Stage Inference Consistency.
-
-    The same prompt gives the same stage and reason, whichever configuration was used in between; case does not
+    """The same prompt gives the same stage and reason, whichever configuration was used in between; case does not
     matter; the stage is one of the three, and without a sign it is code.
     """
     prompt = Prompt(last_user_text=text)
@@ -213,7 +212,7 @@ def test_inference_is_consistent(text: str) -> None:
     system=st.sampled_from(["", "Plan mode is active.", "You are a code reviewer.", "Write code."]) | st.text(),
     tools=st.lists(st.sampled_from(["Edit", "Read", "ExitPlanMode", "plan_mode_respond"])),
 )
-def test_the_same_messages_go_to_the_same_stage(text: str, system: str, tools: list[str]) -> None:
+def test_an_equal_configuration_gives_the_same_stage(text: str, system: str, tools: list[str]) -> None:
     prompt = Prompt(last_user_text=text, system_text=system, tool_names=tuple(tools))
     first = infer(prompt, SHIPPED)
     assert infer(prompt, replace(AGAIN, not_stems=())) == infer(prompt, replace(SHIPPED, not_stems=()))
@@ -225,7 +224,7 @@ def test_the_same_messages_go_to_the_same_stage(text: str, system: str, tools: l
     ["fix ", "review the plan and ", "```", "<system-reminder>", "<file ", "diff --git a/x\n@@ -1", "inceler misin ",
      "ş", "*** ", "you are ", "you are in plan mode when ", "a.b. ", "/plan"],
 )  # fmt: skip
-def test_long_messages_cost_no_more_than_their_length(unit: str) -> None:
+def test_inference_takes_linear_time(unit: str) -> None:
     """Ten times the text takes at most about ten times as long, also where blocks and verbs never end."""
 
     def cost(chars: int) -> float:

@@ -1,4 +1,4 @@
-"""manage.py measure_inference: how often stage inference is right on labelled prompts."""
+"""manage.py measure_inference: accuracy of stage inference on labelled prompts."""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from routing.inference import evaluation
 
 
 class Command(BaseCommand):
-    help = "Tell how often stage inference is right, per stage and language, and where it is wrong."
+    help = "Measure the accuracy of stage inference, per stage and language, and list its mistakes."
 
     @override
     def add_arguments(self, parser: CommandParser) -> None:
@@ -21,7 +21,7 @@ class Command(BaseCommand):
         which.add_argument(
             "--file", type=Path, help="prompts of your own, in the form of routing/inference/prompts/labelled.yaml"
         )
-        parser.add_argument("--time", action="store_true", help="also tell what a prompt of 2 KB takes")
+        parser.add_argument("--time", action="store_true", help="also measure the time for a prompt of 2 KB")
         parser.add_argument("--config", type=Path, default=settings.ENV.config_path, help="the models.yaml to measure")
 
     @override
@@ -32,14 +32,14 @@ class Command(BaseCommand):
             prompts = evaluation.parse(_read(file), source=file.name)
         except (schema.CatalogueError, evaluation.LabelledError) as exc:
             raise CommandError(str(exc)) from exc
-        found = evaluation.guesses(prompts, config)
+        found = evaluation.infer_all(prompts, config)
         for line in evaluation.report(found):
             self.stdout.write(line)
         if options["time"]:
             took_us = evaluation.timed_us(prompts, config)
             self.stdout.write(f"2 KB: median {took_us[len(took_us) // 2]:.1f} µs, slowest {took_us[-1]:.1f} µs\n")
         return (
-            f"{sum(guess.is_right for guess in found)} of {len(found)} right: {100 * evaluation.accuracy(found):.1f} %."
+            f"{sum(each.is_right for each in found)} of {len(found)} right: {100 * evaluation.accuracy(found):.1f} %."
         )
 
 

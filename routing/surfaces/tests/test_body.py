@@ -1,4 +1,4 @@
-"""Understanding a request's bytes, and writing the upstream's."""
+"""Parsing request bodies, and writing the upstream's."""
 
 import contextlib
 import json
@@ -16,12 +16,12 @@ from routing.surfaces.body import (
     DEARER_FIELDS,
     OUTPUT_FIELDS,
     ROUTER_FIELDS,
-    Call,
+    ParsedRequest,
     parse,
     upstream_body,
     upstream_tail,
 )
-from routing.surfaces.requests import Chat, Completions, CountTokens, Embeddings, Messages, Responses, Shape
+from routing.surfaces.requests import Chat, Completions, CountTokens, Embeddings, Messages, RequestSchema, Responses
 
 _MESSAGES = [{"role": "user", "content": "hi"}]
 _values = st.recursive(
@@ -39,64 +39,74 @@ _names = st.text(min_size=1).filter(
 
 
 def sent(
-    body: dict[str, Any], *, max_tokens: int = 10, temperature: float | None = None, shape: type[Shape] = Chat
+    body: dict[str, Any], *, max_tokens: int = 10, temperature: float | None = None, schema: type[RequestSchema] = Chat
 ) -> dict[str, Any]:
-    call = parse(json.dumps(body).encode(), shape)
+    request = parse(json.dumps(body).encode(), schema)
     content: dict[str, Any] = json.loads(
-        upstream_body("some-model", upstream_tail(call, max_tokens=max_tokens, temperature=temperature))
+        upstream_body("some-model", upstream_tail(request, max_tokens=max_tokens, temperature=temperature))
     )
     return content
 
 
 @given(extra=st.dictionaries(_names, _values, max_size=6))
-def test_what_the_gateway_does_not_know_passes_untouched(extra: dict[str, Any]) -> None:
-    """Property 8: Request Parameter Preservation."""
+def test_fields_unknown_to_the_gateway_pass_unchanged(extra: dict[str, Any]) -> None:
     found = sent({"messages": _MESSAGES, **extra})
     assert {name: found[name] for name in extra} == extra
     assert found["messages"] == _MESSAGES
 
 
-def test_kept_fields_are_kept_byte_for_byte() -> None:
-    """Property 8: Request Parameter Preservation. Not even white space or the form of a number changes."""
+def test_unchanged_fields_pass_byte_for_byte() -> None:
+    """Not even white space or the form of a number changes."""
     odd = b'{"seed" : 1.0e2,"messages":[ {"role":"user","content":"\\u00fc  \xc3\xbc"} ],"x":  [1 ,2]}'
     tail = upstream_tail(parse(odd, Chat), max_tokens=5, temperature=None)
     for piece in (b'"seed":1.0e2', b'[ {"role":"user","content":"\\u00fc  \xc3\xbc"} ]', b'"x":[1 ,2]'):
         assert piece in tail
 
 
-SHAPES: tuple[type[Shape], ...] = (Chat, Completions, Embeddings, Responses, Messages, CountTokens)
+SCHEMAS: tuple[type[RequestSchema], ...] = (Chat, Completions, Embeddings, Responses, Messages, CountTokens)
 _NAMES = ("messages", "input", "prompt", "model", "stream", "max_tokens", "system", "instructions", "n", "thinking")
 _odd_json = st.dictionaries(st.sampled_from(_NAMES), _values, max_size=6).map(lambda body: json.dumps(body).encode())
 
 
-@given(body=st.binary(max_size=300) | _odd_json, shape=st.sampled_from(SHAPES))
-def test_any_bytes_are_understood_or_refused(body: bytes, shape: type[Shape]) -> None:
+@given(body=st.binary(max_size=300) | _odd_json, schema=st.sampled_from(SCHEMAS))
+def test_any_bytes_are_parsed_or_refused(body: bytes, schema: type[RequestSchema]) -> None:
     with contextlib.suppress(InvalidJson, InvalidRequestBody):
-        call = parse(body, shape)
-        call.size(5)
-        call.prompt() if shape is not Embeddings else None
-        json.loads(upstream_body("m", upstream_tail(call, max_tokens=5, temperature=0.1)))
+        request = parse(body, schema)
+        request.size(5)
+        request.prompt() if schema is not Embeddings else None
+        json.loads(upstream_body("m", upstream_tail(request, max_tokens=5, temperature=0.1)))
 
 
 @pytest.mark.parametrize("name", ["metadata", "stream_options", "thinking"])
-@pytest.mark.parametrize("value", [b"1e400", b"9" * 5_000, b"[" * 900 + b"]" * 900])
-def test_what_is_looked_into_later_is_refused_as_well(name: str, value: bytes) -> None:
-    """Fields pass unread at first: numbers that nobody can hold show only when one of them is opened."""
+@pytest.mark.parametrize("value", [b"1e400", b"9" * 5_000])
+def test_a_number_too_large_to_decode_is_refused_by_its_field(name: str, value: bytes) -> None:
+    """Fields pass undecoded at first: an impossible number shows only when its field is decoded."""
     body = b'{"messages":[{"role":"user","content":"x"}],"stream":true,"%b":{"a":%b}}' % (name.encode(), value)
-    with contextlib.suppress(InvalidRequestBody):
+    request = parse(body, Chat)
+    with pytest.raises(InvalidRequestBody) as refused:
+        upstream_tail(request, max_tokens=5, temperature=None)
+    assert refused.value.param == name
+
+
+@pytest.mark.parametrize("name", ["metadata", "stream_options", "thinking"])
+@pytest.mark.parametrize("depth", [900, 2_000])
+def test_deep_nesting_is_parsed_or_refused_and_never_a_recursion_error(name: str, depth: int) -> None:
+    value = b"[" * depth + b"]" * depth
+    body = b'{"messages":[{"role":"user","content":"x"}],"stream":true,"%b":{"a":%b}}' % (name.encode(), value)
+    with contextlib.suppress(InvalidJson, InvalidRequestBody):
         upstream_tail(parse(body, Chat), max_tokens=5, temperature=None)
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-def test_a_body_that_is_not_utf_8_is_refused_wherever_it_is_not(shape: type[Shape]) -> None:
+@pytest.mark.parametrize("schema", SCHEMAS)
+def test_a_body_that_is_not_utf_8_is_refused_wherever_the_fault_is(schema: type[RequestSchema]) -> None:
     text = {"messages": _MESSAGES, "input": "x", "prompt": "x"}
-    if shape is Responses:
+    if schema is Responses:
         del text["prompt"]
     sound = json.dumps({**text, "metadata": {"a": "HERE"}, "user": "HERE"}).encode()
-    parse(sound, shape)
+    parse(sound, schema)
     for place in (b'"a": "HERE"', b'"user": "HERE"'):
         with pytest.raises(InvalidJson):
-            parse(sound.replace(place, place.replace(b"HERE", b"\xed\xa0\x80")), shape)
+            parse(sound.replace(place, place.replace(b"HERE", b"\xed\xa0\x80")), schema)
 
 
 def test_the_cap_and_the_default_hold() -> None:
@@ -110,7 +120,7 @@ def test_the_cap_and_the_default_hold() -> None:
     assert most(max_tokens=None) == 100
 
 
-def test_usage_is_always_asked_for_in_streams() -> None:
+def test_usage_is_always_requested_in_streams() -> None:
     options = {"include_usage": False, "x": 1}
     assert sent({"messages": _MESSAGES, "stream": True})["stream_options"] == {"include_usage": True}
     found = sent({"messages": _MESSAGES, "stream": True, "stream_options": options})
@@ -119,21 +129,21 @@ def test_usage_is_always_asked_for_in_streams() -> None:
 
 
 @pytest.mark.parametrize("name", ["models", "route", "provider", "preset", "plugins", "web_search_options", "speed"])
-@pytest.mark.parametrize("shape", [Chat, Responses, Messages])
-def test_nobody_chooses_another_model_or_dearer_service_behind_the_upstream(shape: type[Shape], name: str) -> None:
-    words = {"input": "hi"} if shape is Responses else {"messages": _MESSAGES}
-    assert name not in sent({**words, name: ["openai/o1-pro"]}, shape=shape)
+@pytest.mark.parametrize("schema", [Chat, Responses, Messages])
+def test_fields_that_choose_another_model_or_dearer_service_are_dropped(schema: type[RequestSchema], name: str) -> None:
+    words = {"input": "hi"} if schema is Responses else {"messages": _MESSAGES}
+    assert name not in sent({**words, name: ["openai/o1-pro"]}, schema=schema)
 
 
 @pytest.mark.parametrize("name", sorted(CONTROL_FIELDS))
-def test_orders_to_litellm_are_dropped(name: str) -> None:
+def test_control_fields_of_litellm_are_dropped(name: str) -> None:
     assert name not in sent({"messages": _MESSAGES, name: "x"})
 
 
 def test_images_are_counted_and_their_bytes_are_not_text() -> None:
     picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 100_000}}
-    call = parse(json.dumps({"messages": [{"role": "user", "content": [picture]}]}).encode(), Chat)
-    size = call.size(10)
+    request = parse(json.dumps({"messages": [{"role": "user", "content": [picture]}]}).encode(), Chat)
+    size = request.size(10)
     assert size.images == 1
     assert 2_000 <= size.prompt_tokens < 2_200
 
@@ -149,25 +159,25 @@ def test_the_prompt_is_the_last_user_message() -> None:
     assert (prompt.last_user_text, prompt.system_text) == ("second", "be brief")
 
 
-def parsed(shape: type[Shape], **body: Any) -> Call:
-    return parse(json.dumps(body).encode(), shape)
+def parsed(schema: type[RequestSchema], **body: Any) -> ParsedRequest:
+    return parse(json.dumps(body).encode(), schema)
 
 
-def test_each_surface_bounds_its_output_in_its_own_words() -> None:
+def test_each_surface_bounds_its_output_by_its_own_field() -> None:
     """A cap that the upstream does not understand would not be one."""
-    assert sent({"prompt": "x", "max_tokens": 99}, shape=Completions)["max_tokens"] == 10
-    assert sent({"input": "x"}, shape=Responses)["max_output_tokens"] == 10
-    assert "max_tokens" not in sent({"input": "x", "max_output_tokens": 99}, shape=Responses)
-    assert sent({"messages": _MESSAGES, "max_tokens": 99}, shape=Messages)["max_tokens"] == 10
-    for shape, body in ((Embeddings, {"input": "x"}), (CountTokens, {"messages": _MESSAGES})):
-        assert sent(body, shape=shape, temperature=0.1) == {"model": "some-model", **body}
+    assert sent({"prompt": "x", "max_tokens": 99}, schema=Completions)["max_tokens"] == 10
+    assert sent({"input": "x"}, schema=Responses)["max_output_tokens"] == 10
+    assert "max_tokens" not in sent({"input": "x", "max_output_tokens": 99}, schema=Responses)
+    assert sent({"messages": _MESSAGES, "max_tokens": 99}, schema=Messages)["max_tokens"] == 10
+    for schema, body in ((Embeddings, {"input": "x"}), (CountTokens, {"messages": _MESSAGES})):
+        assert sent(body, schema=schema, temperature=0.1) == {"model": "some-model", **body}
 
 
 def test_only_surfaces_that_know_stream_options_are_sent_them() -> None:
-    assert sent({"prompt": "x", "stream": True}, shape=Completions)["stream_options"] == {"include_usage": True}
-    for shape, body in ((Responses, {"input": "x"}), (Messages, {"messages": _MESSAGES})):
-        assert "stream_options" not in sent({**body, "stream": True}, shape=shape)
-        assert parsed(shape, **body).shape.wants_usage
+    assert sent({"prompt": "x", "stream": True}, schema=Completions)["stream_options"] == {"include_usage": True}
+    for schema, body in ((Responses, {"input": "x"}), (Messages, {"messages": _MESSAGES})):
+        assert "stream_options" not in sent({**body, "stream": True}, schema=schema)
+        assert parsed(schema, **body).schema.wants_usage
 
 
 def test_thinking_fits_below_the_clamped_output() -> None:
@@ -175,13 +185,13 @@ def test_thinking_fits_below_the_clamped_output() -> None:
 
     def thinking(budget: Any, max_tokens: int, **more: Any) -> Any:
         body = {"messages": _MESSAGES, "max_tokens": 32_000, "thinking": {"type": "enabled", "budget_tokens": budget}}
-        return sent({**body, **more}, shape=Messages, max_tokens=max_tokens, temperature=0.1)
+        return sent({**body, **more}, schema=Messages, max_tokens=max_tokens, temperature=0.1)
 
     assert thinking(31_999, 8_192)["thinking"] == {"type": "enabled", "budget_tokens": 4_096}
     assert thinking(31_999, 1_500)["thinking"]["budget_tokens"] == 1_024
     assert thinking(1_024, 8_192)["thinking"]["budget_tokens"] == 1_024
     assert "thinking" not in thinking(31_999, 1_024)
-    # Who thinks may not be given a temperature; who does not gets the stage's.
+    # With thinking no temperature may be sent; without it the stage's is.
     assert "temperature" not in thinking(2_000, 8_192)
     assert thinking(31_999, 1_024)["temperature"] == 0.1
     assert thinking(0, 8_192, thinking={"type": "disabled"})["temperature"] == 0.1
@@ -189,9 +199,9 @@ def test_thinking_fits_below_the_clamped_output() -> None:
         thinking(1, 1, thinking=["x"])
 
 
-def test_nothing_is_kept_in_the_account_that_all_callers_share() -> None:
-    assert sent({"input": "x", "store": True}, shape=Responses)["store"] is False
-    assert sent({"input": "x"}, shape=Responses)["store"] is False
+def test_nothing_is_stored_in_the_providers_account_that_all_callers_share() -> None:
+    assert sent({"input": "x", "store": True}, schema=Responses)["store"] is False
+    assert sent({"input": "x"}, schema=Responses)["store"] is False
     assert sent({"messages": _MESSAGES, "store": True})["store"] is False
     assert "store" not in sent({"messages": _MESSAGES})
     for field in ({"previous_response_id": "r"}, {"conversation": "c"}, {"prompt": {"id": "p"}}, {"background": True}):
@@ -200,7 +210,7 @@ def test_nothing_is_kept_in_the_account_that_all_callers_share() -> None:
         assert refused.value.param == next(iter(field))
 
 
-def test_no_conversation_is_kept_for_a_message() -> None:
+def test_a_message_that_names_a_stored_thread_is_refused() -> None:
     parsed(Messages, messages=_MESSAGES, thread=None)
     with pytest.raises(ThreadsUnsupported) as refused:
         parsed(Messages, messages=_MESSAGES, thread={"type": "create"})
@@ -211,7 +221,7 @@ def test_no_conversation_is_kept_for_a_message() -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "body", "parts", "choices"),
+    ("schema", "body", "parts", "choices"),
     [
         (Completions, {"prompt": "abc"}, 1, 1),
         (Completions, {"prompt": ["a", "b"], "n": 2, "best_of": 3}, 2, 6),
@@ -223,28 +233,28 @@ def test_no_conversation_is_kept_for_a_message() -> None:
         (Chat, {"messages": _MESSAGES, "n": 4}, 1, 4),
     ],
 )
-def test_a_call_is_as_large_as_all_that_it_asks_for(
-    shape: type[Shape], body: dict[str, Any], parts: int, choices: int
+def test_the_size_of_a_call_counts_all_its_parts_and_choices(
+    schema: type[RequestSchema], body: dict[str, Any], parts: int, choices: int
 ) -> None:
-    size = parsed(shape, **body).size(10)
+    size = parsed(schema, **body).size(10)
     assert (size.messages, size.choices) == (parts, choices)
 
 
-def test_a_document_that_is_text_is_held_for_as_text() -> None:
+def test_a_text_document_counts_as_text() -> None:
     text = "word " * 20_000
     image = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "A" * 100_000}}
     plain = {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": text}}
     mixed = {"type": "document", "source": {"type": "content", "content": [{"type": "text", "text": text}, image]}}
     found = {"type": "search_result", "source": "https://example.org", "title": "x", "content": []}
     for part, images in ((plain, 0), (mixed, 1), (found, 0)):
-        call = parsed(Messages, messages=[{"role": "user", "content": [part]}])
-        assert call.images == images
-        assert (call.text_bytes > len(text)) is (part is not found)
-        assert call.text_bytes < len(text) + 500
+        request = parsed(Messages, messages=[{"role": "user", "content": [part]}])
+        assert request.images == images
+        assert (request.text_bytes > len(text)) is (part is not found)
+        assert request.text_bytes < len(text) + 500
 
 
 @pytest.mark.parametrize(
-    ("shape", "part"),
+    ("schema", "part"),
     [
         (Chat, {"type": "file", "file": {"file_data": "data:application/pdf;base64,%s"}}),
         (Responses, {"type": "input_file", "file_data": "%s"}),
@@ -255,11 +265,11 @@ def test_a_document_that_is_text_is_held_for_as_text() -> None:
         ),
     ],
 )
-def test_the_longer_a_document_the_more_is_held_for_it(shape: type[Shape], part: dict[str, Any]) -> None:
+def test_the_longer_a_document_the_more_is_held_for_it(schema: type[RequestSchema], part: dict[str, Any]) -> None:
     def held_for(length: int) -> int:
         filled = json.loads(json.dumps(part).replace("%s", "A" * length))
         messages = [{"role": "user", "content": [filled]}]
-        size = parsed(shape, **{"input" if shape is Responses else "messages": messages}).size(10)
+        size = parsed(schema, **{"input" if schema is Responses else "messages": messages}).size(10)
         assert size.images == 0
         assert size.expected_prompt_tokens < size.prompt_tokens < size.file_tokens + 300
         return size.file_tokens
@@ -269,18 +279,18 @@ def test_the_longer_a_document_the_more_is_held_for_it(shape: type[Shape], part:
     assert held_for(8_000_000) == 200_000  # more than a model reads
 
 
-def test_a_minute_of_sound_is_less_than_its_bytes_in_text() -> None:
+def test_audio_counts_less_than_its_bytes_as_text() -> None:
     part = {"type": "input_audio", "input_audio": {"format": "mp3", "data": "A" * 1_000_000}}
     assert 3_900 <= parsed(Chat, messages=[{"role": "user", "content": [part]}]).size(10).file_tokens <= 4_000
 
 
 @pytest.mark.parametrize("part", [{"video_url": {"url": "https://x"}}, {"file_url": "https://x"}])
-def test_a_file_that_lies_elsewhere_is_held_for(part: dict[str, Any]) -> None:
+def test_a_file_given_by_url_is_held_for(part: dict[str, Any]) -> None:
     assert parsed(Chat, messages=[{"role": "user", "content": [part]}]).size(10).file_tokens == 2_000
 
 
 @pytest.mark.parametrize(
-    ("shape", "body"),
+    ("schema", "body"),
     [
         (Completions, {}), (Completions, {"prompt": ""}), (Completions, {"prompt": "x", "best_of": 1_000}),
         (Completions, {"prompt": ["x"] * 200}), (Embeddings, {"input": []}),
@@ -289,12 +299,12 @@ def test_a_file_that_lies_elsewhere_is_held_for(part: dict[str, Any]) -> None:
         (Messages, {"messages": _MESSAGES, "max_tokens": -1}), (Messages, {"messages": "x"}),
     ],
 )  # fmt: skip
-def test_what_is_missing_or_too_much_is_named(shape: type[Shape], body: dict[str, Any]) -> None:
+def test_missing_and_excessive_fields_are_refused(schema: type[RequestSchema], body: dict[str, Any]) -> None:
     with pytest.raises(InvalidRequestBody):
-        parsed(shape, **body)
+        parsed(schema, **body)
 
 
-def test_pictures_and_documents_are_no_text_on_any_surface() -> None:
+def test_images_are_not_counted_as_text_on_any_surface() -> None:
     blob = "A" * 100_000
     source = {"type": "base64", "media_type": "image/png", "data": blob}
     calls = [
@@ -303,14 +313,14 @@ def test_pictures_and_documents_are_no_text_on_any_surface() -> None:
             {"type": "tool_result", "tool_use_id": "t", "content": [{"type": "image", "source": source}]}]}]),
         parsed(Responses, input=[{"role": "user", "content": [{"type": "input_image", "image_url": blob}]}]),
     ]  # fmt: skip
-    assert [(call.images, call.text_bytes < 300) for call in calls] == [(1, True)] * 3
+    assert [(request.images, request.text_bytes < 300) for request in calls] == [(1, True)] * 3
 
 
-_OTHER_WORDS = ("max_output_tokens", "maxOutputTokens", "max_completion_tokens", "max_tokens", "candidate_count", "n")
+_OTHER_FIELDS = ("max_output_tokens", "maxOutputTokens", "max_completion_tokens", "max_tokens", "candidate_count", "n")
 
 
 @pytest.mark.parametrize(
-    ("shape", "body", "own"),
+    ("schema", "body", "own"),
     [
         (Chat, {"messages": _MESSAGES}, {"max_tokens": 100, "max_completion_tokens": 100, "n": 7}),
         (Completions, {"prompt": "x"}, {"max_tokens": 100, "n": 7}),
@@ -319,15 +329,15 @@ _OTHER_WORDS = ("max_output_tokens", "maxOutputTokens", "max_completion_tokens",
         (Embeddings, {"input": "x"}, {}),
     ],
 )
-def test_nobody_asks_for_more_than_is_held_in_other_words(
-    shape: type[Shape], body: dict[str, Any], own: dict[str, int]
+def test_output_bounds_of_other_surfaces_are_dropped(
+    schema: type[RequestSchema], body: dict[str, Any], own: dict[str, int]
 ) -> None:
-    call = parsed(shape, **body, **dict.fromkeys(_OTHER_WORDS, 7), service_tier="priority", speed="fast")
-    sent = json.loads(upstream_body("m", upstream_tail(call, max_tokens=100, temperature=None)))
-    assert {name: sent[name] for name in (*_OTHER_WORDS, "service_tier", "speed") if name in sent} == own
+    request = parsed(schema, **body, **dict.fromkeys(_OTHER_FIELDS, 7), service_tier="priority", speed="fast")
+    sent = json.loads(upstream_body("m", upstream_tail(request, max_tokens=100, temperature=None)))
+    assert {name: sent[name] for name in (*_OTHER_FIELDS, "service_tier", "speed") if name in sent} == own
 
 
-def test_a_cache_that_may_keep_the_input_for_an_hour_is_held_for() -> None:
+def test_caching_for_an_hour_is_recognized() -> None:
     def size(**control: str) -> CallSize:
         text = {"type": "text", "text": "hi", "cache_control": {"type": "ephemeral", **control}}
         return parsed(Messages, messages=[{"role": "user", "content": [text]}]).size(10)
@@ -338,7 +348,7 @@ def test_a_cache_that_may_keep_the_input_for_an_hour_is_held_for() -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "body"),
+    ("schema", "body"),
     [
         (Responses, {"instructions": "be brief", "input": [
             {"role": "user", "content": [{"type": "input_text", "text": "fix it"}]},
@@ -355,11 +365,11 @@ def test_a_cache_that_may_keep_the_input_for_an_hour_is_held_for() -> None:
         (Responses, {"input": "fix it", "instructions": "be brief"}),
     ],
 )  # fmt: skip
-def test_what_the_user_said_last_is_found_on_every_surface(shape: type[Shape], body: dict[str, Any]) -> None:
-    """A tool's answer comes in the user's name on some surfaces, and is not what he asked for."""
-    prompt = parsed(shape, **body).prompt()
+def test_the_last_user_message_is_found_on_every_surface(schema: type[RequestSchema], body: dict[str, Any]) -> None:
+    """On some surfaces tool results have the user's role; they are no request of the user."""
+    prompt = parsed(schema, **body).prompt()
     assert prompt.last_user_text == "fix it"
-    assert prompt.system_text == ("" if shape is Completions else "be brief")
+    assert prompt.system_text == ("" if schema is Completions else "be brief")
 
 
 def test_tools_are_named_on_every_surface() -> None:
@@ -369,6 +379,6 @@ def test_tools_are_named_on_every_surface() -> None:
         parsed(Responses, input="x", tools=[{"type": "function", **function}, {"type": "web_search"}]),
         parsed(Messages, messages=_MESSAGES, tools=[{"name": "Edit", "input_schema": {}}]),
     ]
-    assert [call.prompt().tool_names[0] for call in calls] == ["Edit"] * 3
+    assert [request.prompt().tool_names[0] for request in calls] == ["Edit"] * 3
     assert calls[1].prompt().tool_names[1] == "web_search"
     assert parsed(Chat, messages=_MESSAGES, tools="nonsense").prompt().tool_names == ()

@@ -1,4 +1,4 @@
-"""How answers are read and errors written, surface by surface."""
+"""Response formats: reading responses and writing errors, by surface."""
 
 import json
 from typing import Any
@@ -9,7 +9,7 @@ import pytest
 from billing.pricing import Usage
 from codexflow.lib.errors import AppError
 from routing.meter import Meter
-from routing.surfaces.responses import Completions, Dialect, Embeddings, Messages, Responses
+from routing.surfaces.responses import Completions, Embeddings, Messages, ResponseFormat, Responses
 from routing.surfaces.sse import DONE
 from routing.surfaces.tests.test_sse import CHAT, MESSAGES, RESPONSES
 
@@ -26,12 +26,12 @@ ROLE = chat(delta={"role": "assistant", "content": ""})
 STOP = chat(delta={}, finish_reason="stop")
 
 
-def usage_of(dialect: Dialect, raw: bytes) -> Usage | None:
-    found = dialect.classify(raw).usage
+def usage_of(response_format: ResponseFormat, raw: bytes) -> Usage | None:
+    found = response_format.classify(raw).usage
     return found.tokens() if found else None
 
 
-def test_usage_is_read_in_each_surfaces_words() -> None:
+def test_usage_is_read_from_each_surfaces_fields() -> None:
     assert usage_of(Completions(), CHAT[1]) == Usage(prompt_tokens=3, completion_tokens=4)
     assert usage_of(Responses(), RESPONSES[2]) == Usage(prompt_tokens=3, completion_tokens=4)
     assert usage_of(Messages(), MESSAGES[2]) == Usage(prompt_tokens=3, completion_tokens=4)
@@ -42,7 +42,7 @@ def test_a_cached_prompt_counts_once_on_every_surface() -> None:
     assert usage_of(Completions(), event({"usage": details})) == Usage(
         prompt_tokens=100, cached_tokens=80, completion_tokens=5
     )
-    # LiteLLM repeats Anthropic's words beside OpenAI's there: the prompt already holds them.
+    # LiteLLM repeats Anthropic's fields beside OpenAI's there: the prompt already includes them.
     mixed = {**details, "cache_read_input_tokens": 80, "cache_creation_input_tokens": 7}
     assert usage_of(Completions(), event({"usage": mixed})) == Usage(
         prompt_tokens=100, cached_tokens=80, cache_write_tokens=7, completion_tokens=5
@@ -55,17 +55,17 @@ def test_a_cached_prompt_counts_once_on_every_surface() -> None:
     )
 
 
-def test_what_a_cache_took_in_for_an_hour_is_told_apart_on_every_surface() -> None:
-    by_life = {"ephemeral_5m_input_tokens": 20, "ephemeral_1h_input_tokens": 30}
+def test_cache_writes_for_an_hour_are_counted_apart_on_every_surface() -> None:
+    by_lifetime = {"ephemeral_5m_input_tokens": 20, "ephemeral_1h_input_tokens": 30}
     expected = Usage(prompt_tokens=100, cache_write_tokens=50, cache_write_1h_tokens=30, completion_tokens=5)
-    details = {"cached_tokens": 0, "cache_creation_tokens": 50, "cache_creation_token_details": by_life}
+    details = {"cached_tokens": 0, "cache_creation_tokens": 50, "cache_creation_token_details": by_lifetime}
     chat = {"prompt_tokens": 100, "completion_tokens": 5, "prompt_tokens_details": details}
     assert usage_of(Completions(), event({"usage": chat})) == expected
     messages = {
-        "input_tokens": 50, "output_tokens": 5, "cache_creation_input_tokens": 50, "cache_creation": by_life,
+        "input_tokens": 50, "output_tokens": 5, "cache_creation_input_tokens": 50, "cache_creation": by_lifetime,
     }  # fmt: skip
     assert usage_of(Messages(), event({"type": "message_delta", "usage": messages})) == expected
-    # Whatever a provider makes of it, its answer is good.
+    # An odd breakdown does not make the response invalid.
     odds: tuple[Any, ...] = ([], "x", {"ephemeral_1h_input_tokens": "x"}, {"ephemeral_1h_input_tokens": None})
     for odd in odds:
         found = usage_of(Messages(), event({"type": "message_delta", "usage": {**messages, "cache_creation": odd}}))
@@ -75,7 +75,7 @@ def test_what_a_cache_took_in_for_an_hour_is_told_apart_on_every_surface() -> No
     assert usage_of(Responses(), event(completed)) == expected
 
 
-def test_the_start_of_a_message_tells_of_its_input_only() -> None:
+def test_the_start_of_a_message_reports_input_only() -> None:
     """Its output count is that of a beginning: billing a cut stream by it would be wrong."""
     found = Messages().classify(MESSAGES[0]).usage
     assert found is not None
@@ -85,11 +85,11 @@ def test_the_start_of_a_message_tells_of_its_input_only() -> None:
     assert later.tokens(Usage(prompt_tokens=9)) == Usage(prompt_tokens=9, completion_tokens=4)
 
 
-def test_cost_is_nobodys_business_and_usage_only_theirs_who_ask() -> None:
-    dialect = Completions()
-    found = dialect.classify(CHAT[1])
-    assert dialect.for_caller(found, wants_usage=False) == b""
-    assert json.loads(dialect.for_caller(found, wants_usage=True)[6:])["usage"] == {
+def test_cost_is_removed_and_usage_is_sent_only_on_request() -> None:
+    response_format = Completions()
+    found = response_format.classify(CHAT[1])
+    assert response_format.for_caller(found, wants_usage=False) == b""
+    assert json.loads(response_format.for_caller(found, wants_usage=True)[6:])["usage"] == {
         "prompt_tokens": 3,
         "completion_tokens": 4,
     }
@@ -100,15 +100,15 @@ def test_cost_is_nobodys_business_and_usage_only_theirs_who_ask() -> None:
 
 
 @pytest.mark.parametrize("usage", [{"prompt_tokens": 1, "completion_tokens": 2, "cost": 0.25, "cost_details": {}}])
-def test_a_whole_answer_loses_the_upstreams_cost_and_nothing_else(usage: dict[str, Any]) -> None:
+def test_a_whole_response_loses_the_upstreams_cost_and_nothing_else(usage: dict[str, Any]) -> None:
     body = b'{"id": "c1", "choices":[{"message":{"content":"1.0e2"}}],  "usage":%b}' % json.dumps(usage).encode()
-    answer = Completions().answer(body)
-    assert answer is not None
-    shown = Completions().whole_for_caller(body, answer)
+    summary = Completions().summarize(body)
+    assert summary is not None
+    shown = Completions().body_for_caller(body, summary)
     assert json.loads(shown) == {**json.loads(body), "usage": {"prompt_tokens": 1, "completion_tokens": 2}}
     free = body.replace(b', "cost": 0.25, "cost_details": {}', b"")
     assert b"cost" not in free
-    assert Completions().whole_for_caller(free, Completions().answer(free) or answer) == free
+    assert Completions().body_for_caller(free, Completions().summarize(free) or summary) == free
 
 
 _USAGE = b'"usage":{"prompt_tokens":1,"input_tokens":1,"completion_tokens":2,"output_tokens":2,"cost":1}'
@@ -116,22 +116,22 @@ BROKEN = (b'"\xff"', b"1e400", b"9" * 5_000, b"[" * 2_000 + b"]" * 2_000, b'{"\x
 
 
 @pytest.mark.parametrize("broken", BROKEN, ids=range(len(BROKEN)))
-def test_what_a_provider_writes_badly_never_ends_in_an_exception(broken: bytes) -> None:
-    for dialect, fields in (
+def test_broken_responses_never_raise(broken: bytes) -> None:
+    for response_format, fields in (
         (Completions(), b'"choices":[{"delta":{"content":"x"}}],'),
         (Responses(), b'"output":[],"type":"response.completed","response":{%b},' % _USAGE),
         (Messages(), b'"content":[],"type":"message_delta",'),
         (Embeddings(), b'"data":[],'),
     ):
         body = b'{"x":%b,%b%b}' % (broken, fields, _USAGE)
-        if answer := dialect.answer(body):
-            assert dialect.whole_for_caller(body, answer)
-        if isinstance(dialect, Embeddings):
+        if summary := response_format.summarize(body):
+            assert response_format.body_for_caller(body, summary)
+        if isinstance(response_format, Embeddings):
             continue
         raw = b"data: " + body + b"\n\n"
-        dialect.opening(raw)
+        response_format.opening(raw)
         for wants_usage in (False, True):
-            assert dialect.for_caller(dialect.classify(raw), wants_usage=wants_usage)
+            assert response_format.for_caller(response_format.classify(raw), wants_usage=wants_usage)
 
 
 EMPTY = {
@@ -139,7 +139,7 @@ EMPTY = {
     "responses": (Responses(), [RESPONSES[0] + event({"type": "response.completed", "response": {"output": []}})]),
     "messages": (Messages(), [MESSAGES[0] + MESSAGES[3]]),
 }
-SAID = {
+NOT_EMPTY = {
     "chat": (
         Completions(),
         [
@@ -148,7 +148,7 @@ SAID = {
             chat(delta={"reasoning_content": "hm"}) + STOP + DONE,
             chat(delta={}, finish_reason="length") + DONE,
             chat(text="x", finish_reason="stop") + DONE,
-            # The model was asked and said nothing: its provider counted that.
+            # The model produced nothing, but its provider counted output.
             STOP + event({"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 1}}) + DONE,
         ],
     ),
@@ -158,48 +158,48 @@ SAID = {
 
 
 @pytest.mark.parametrize("surface", EMPTY)
-def test_a_stream_that_says_nothing_is_known_from_its_beginning(surface: str) -> None:
-    dialect, streams = EMPTY[surface]
+def test_an_empty_stream_is_recognized_from_its_beginning(surface: str) -> None:
+    response_format, streams = EMPTY[surface]
     for stream in streams:
-        assert dialect.opening(stream).may_be_empty
-        assert dialect.is_empty(stream)
-    dialect, streams = SAID[surface]
+        assert response_format.opening(stream).may_be_empty
+        assert response_format.is_empty(stream)
+    response_format, streams = NOT_EMPTY[surface]
     for stream in streams:
-        assert not (dialect.opening(stream).may_be_empty and dialect.is_empty(stream))
+        assert not (response_format.opening(stream).may_be_empty and response_format.is_empty(stream))
 
 
-def test_an_opening_tells_an_error_and_the_answers_id() -> None:
+def test_an_opening_has_the_error_and_the_responses_id() -> None:
     assert Completions().opening(CHAT[3]).is_error
     assert Responses().opening(RESPONSES[5]).is_error
     assert Messages().opening(MESSAGES[4]).is_error
     assert Completions().opening(CHAT[0]).response_id == "c1"
     assert Responses().opening(RESPONSES[0]).response_id == "r1"
     assert Messages().opening(MESSAGES[0]).response_id == "m1"
-    for dialect in (Completions(), Responses(), Messages()):
-        assert dialect.opening(b"data: nonsense\n\n").response_id == ""
+    for response_format in (Completions(), Responses(), Messages()):
+        assert response_format.opening(b"data: nonsense\n\n").response_id == ""
 
 
-def test_a_whole_answer_has_its_surfaces_form() -> None:
+def test_a_whole_response_must_have_its_surfaces_form() -> None:
     whole = {
         Completions(): b'{"id":"c1","choices":[{"message":{"content":"12345678"}}],"usage":{"prompt_tokens":1}}',
         Responses(): b'{"id":"c1","output":[{"type":"message"}]}',
         Messages(): b'{"id":"c1","content":[{"type":"text","text":"12345678"}]}',
         Embeddings(): b'{"data":[[1,2]],"usage":{"prompt_tokens":4}}',
     }
-    for dialect, body in whole.items():
-        assert dialect.answer(body) is not None
-        assert dialect.answer(b"{}") is None
-        assert dialect.answer(b"<html>") is None
-        assert dialect.answer(b'{"choices":[{"message":"x"}],"output":1,"content":1,"data":1}') is None
-    answer = Messages().answer(whole[next(d for d in whole if isinstance(d, Messages))])
-    assert answer is not None
-    assert (answer.id, answer.text_bytes) == ("c1", 8)
+    for response_format, body in whole.items():
+        assert response_format.summarize(body) is not None
+        assert response_format.summarize(b"{}") is None
+        assert response_format.summarize(b"<html>") is None
+        assert response_format.summarize(b'{"choices":[{"message":"x"}],"output":1,"content":1,"data":1}') is None
+    summary = Messages().summarize(whole[next(each for each in whole if isinstance(each, Messages))])
+    assert summary is not None
+    assert (summary.id, summary.text_bytes) == ("c1", 8)
 
 
 def test_errors_are_written_as_each_surfaces_clients_expect() -> None:
     error = AppError("words")
-    for dialect in (Completions(), Responses(), Embeddings()):
-        assert json.loads(dialect.error_body(error))["error"]["code"] == "internal_error"
+    for response_format in (Completions(), Responses(), Embeddings()):
+        assert json.loads(response_format.error_body(error))["error"]["code"] == "internal_error"
     assert json.loads(Messages().error_body(error)) == {
         "type": "error",
         "error": {"type": "api_error", "message": "words", "code": "internal_error", "param": None},
@@ -213,32 +213,32 @@ def test_errors_are_written_as_each_surfaces_clients_expect() -> None:
 
 
 @pytest.mark.parametrize("cost", [{"total_cost": 0.1}, "0.1", [0.1], True, None])
-def test_a_cost_that_is_no_number_is_no_reason_to_withhold_an_answer(cost: Any) -> None:
+def test_a_cost_that_is_no_number_does_not_invalidate_a_response(cost: Any) -> None:
     usage = {"prompt_tokens": 1, "completion_tokens": 2, "cost": cost}
     body = json.dumps({"id": "c1", "choices": [{"message": {"content": "hi"}}], "usage": usage}).encode()
-    answer = Completions().answer(body)
-    assert answer is not None
-    assert "cost" not in json.loads(Completions().whole_for_caller(body, answer))["usage"]
+    summary = Completions().summarize(body)
+    assert summary is not None
+    assert "cost" not in json.loads(Completions().body_for_caller(body, summary))["usage"]
     meter = Meter()
-    meter.answered(answer, None)
+    meter.record_response(summary, None)
     assert meter.usage(0)[0] == Usage(prompt_tokens=1, completion_tokens=2)
 
 
-def test_a_response_names_the_model_as_it_is_sold() -> None:
+def test_a_response_has_the_models_public_name() -> None:
     """LiteLLM writes the provider's own name into a response's events, and its own prefix."""
-    told = {"id": "r1", "model": "openai/gpt-4o-2024-11-20", "output": []}
-    created = b"event: response.created\n" + event({"type": "response.created", "response": told, "model": "x"})
+    response = {"id": "r1", "model": "openai/gpt-4o-2024-11-20", "output": []}
+    created = b"event: response.created\n" + event({"type": "response.created", "response": response, "model": "x"})
     delta = event({"type": "response.output_text.delta", "delta": '"response"', "model": "x"})
-    named = Responses().named(created + delta, "gpt-4o")
+    named = Responses().with_model(created + delta, "gpt-4o")
     first, second, _ = named.split(b"\n\n")
     assert first.startswith(b"event: response.created\ndata: ")
     payload = json.loads(first.partition(b"data: ")[2])
-    assert payload == {"type": "response.created", "response": {**told, "model": "gpt-4o"}, "model": "gpt-4o"}
+    assert payload == {"type": "response.created", "response": {**response, "model": "gpt-4o"}, "model": "gpt-4o"}
     assert second + b"\n\n" == delta
 
 
-def test_events_that_name_the_right_model_or_none_stay_as_they_are() -> None:
+def test_events_with_the_right_model_or_none_stay_as_they_are() -> None:
     odd = b'data: {"type" : "response.created", "response": {"id":"r1", "model":"gpt-4o"}}\r\n\r\n'
     for events in (odd, odd + b": ping\n\n" + odd, *RESPONSES, b"data: {broken", b"", b'data: {"response":[]}\n\n'):
-        assert Responses().named(events, "gpt-4o") == events
-    assert Completions().named(CHAT[0], "gpt-4o") == CHAT[0]
+        assert Responses().with_model(events, "gpt-4o") == events
+    assert Completions().with_model(CHAT[0], "gpt-4o") == CHAT[0]

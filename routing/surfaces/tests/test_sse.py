@@ -1,4 +1,4 @@
-"""Cutting streams, whatever the surface."""
+"""Splitting of streams, on every surface."""
 
 import itertools
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from routing.surfaces.responses import Completions, Dialect, Messages, Responses
+from routing.surfaces.responses import Completions, Messages, ResponseFormat, Responses
 from routing.surfaces.sse import DONE, Event, Kind, Splitter
 
 CHAT = [
@@ -40,37 +40,37 @@ _streams = st.sampled_from([(Completions(), CHAT), (Responses(), RESPONSES), (Me
 )
 
 
-def split(chunks: list[bytes], dialect: Dialect) -> list[Event]:
-    splitter = Splitter(dialect)
+def split(chunks: list[bytes], response_format: ResponseFormat) -> list[Event]:
+    splitter = Splitter(response_format)
     found = [event for chunk in chunks for event in splitter.feed(chunk)]
     return [*found, *splitter.flush()]
 
 
 @given(stream=_streams, cuts=st.lists(st.integers(0, 2_000)))
-def test_chunk_edges_make_no_difference(stream: tuple[Dialect, list[bytes]], cuts: list[int]) -> None:
-    """Property 10: SSE Streaming Format. However the bytes are cut, the same bytes and the same findings come out."""
-    dialect, events = stream
+def test_chunk_edges_make_no_difference(stream: tuple[ResponseFormat, list[bytes]], cuts: list[int]) -> None:
+    """However the bytes are cut, the same bytes and the same kinds of events come out."""
+    response_format, events = stream
     whole = b"".join(events)
     edges = sorted({0, len(whole), *(cut for cut in cuts if cut < len(whole))})
     chunks = [whole[start:end] for start, end in itertools.pairwise(edges)]
-    found = split(chunks, dialect)
+    found = split(chunks, response_format)
     assert b"".join(event.raw for event in found) == whole
-    expected = [event for event in split(events, dialect) if event.kind is not Kind.CONTENT]
+    expected = [event for event in split(events, response_format) if event.kind is not Kind.CONTENT]
     assert [event.kind for event in found if event.kind is not Kind.CONTENT] == [event.kind for event in expected]
-    expected_usage = [event.usage for event in split(events, dialect) if event.usage]
+    expected_usage = [event.usage for event in split(events, response_format) if event.usage]
     assert [event.usage for event in found if event.usage] == expected_usage
 
 
 @pytest.mark.parametrize(
-    ("dialect", "events", "kinds"),
+    ("response_format", "events", "kinds"),
     [
         (Completions(), CHAT, "CONTENT USAGE USAGE ERROR END CONTENT CONTENT"),
         (Responses(), RESPONSES, "CONTENT CONTENT END ERROR ERROR ERROR CONTENT"),
         (Messages(), MESSAGES, "CONTENT CONTENT CONTENT END ERROR CONTENT"),
     ],
 )
-def test_the_kinds(dialect: Dialect, events: list[bytes], kinds: str) -> None:
-    assert [split([raw], dialect)[0].kind.name for raw in events] == kinds.split()
+def test_each_event_has_its_kind(response_format: ResponseFormat, events: list[bytes], kinds: str) -> None:
+    assert [split([raw], response_format)[0].kind.name for raw in events] == kinds.split()
 
 
 def test_a_last_event_without_its_empty_line_counts() -> None:
@@ -78,8 +78,8 @@ def test_a_last_event_without_its_empty_line_counts() -> None:
 
 
 @pytest.mark.parametrize("length", [2_000_000, 20_000_000])
-def test_an_end_that_repeats_a_long_answer_is_found(length: int) -> None:
-    """A response's last event holds the whole of it, pictures too, and is longer than anything else that is held."""
+def test_an_end_that_repeats_a_long_response_is_found(length: int) -> None:
+    """A response's last event repeats all of it, images too, and is longer than any other that is held."""
     text = b"x" * length
     last = b'data: {"type":"response.completed","response":{"id":"r1","output":[{"text":"%b"}]}}\n\n' % text
     chunks = [last[at : at + 65_536] for at in range(0, len(last), 65_536)]

@@ -1,4 +1,4 @@
-"""Names that are written down in two rooms, because one may not look into the other."""
+"""Surface names in `keys.policy`, which may not import routing's table."""
 
 from keys.policy import MANAGEMENT, SURFACES
 from routing.surfaces import table

@@ -1,4 +1,4 @@
-"""The order in which models are tried."""
+"""Order of attempts, and the retry budget."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,7 +17,7 @@ def test_the_first_model_is_tried_twice_and_every_fallback_once() -> None:
     )
 
 
-def test_a_resting_model_is_left_out_and_its_successor_gets_the_retry() -> None:
+def test_a_model_with_an_open_circuit_is_left_out_and_its_successor_gets_the_retry() -> None:
     assert plan_attempts(("a", "b", "c"), frozenset({"a"})) == (
         Attempt(1, "b", is_retry=False),
         Attempt(2, "b", is_retry=True),
@@ -25,12 +25,12 @@ def test_a_resting_model_is_left_out_and_its_successor_gets_the_retry() -> None:
     )
 
 
-def test_there_is_nothing_to_try_when_all_rest() -> None:
+def test_there_are_no_attempts_when_all_circuits_are_open() -> None:
     assert plan_attempts(("a", "b"), frozenset({"a", "b"})) == ()
 
 
 @given(models=st.lists(names, max_size=8), open_models=st.frozensets(names))
-def test_a_plan_never_repeats_nor_wakes_a_resting_model(models: list[str], open_models: frozenset[str]) -> None:
+def test_a_plan_never_repeats_a_model_nor_uses_an_open_circuit(models: list[str], open_models: frozenset[str]) -> None:
     plan = plan_attempts(tuple(models), open_models)
     tried = [attempt.model for attempt in plan if not attempt.is_retry]
     assert tried == [model for model in dict.fromkeys(models) if model not in open_models]
@@ -39,16 +39,16 @@ def test_a_plan_never_repeats_nor_wakes_a_resting_model(models: list[str], open_
 
 
 @given(calls=st.lists(st.tuples(st.booleans(), st.floats(0, 5)), max_size=400))
-def test_retries_stay_a_tenth_of_calls_and_one_a_second_beyond_what_was_in_store(
+def test_retries_stay_within_a_tenth_of_calls_and_one_a_second(
     calls: list[tuple[bool, float]],
 ) -> None:
-    """Whatever fails: of each call, whether it wants a retry, and how long after the one before it came."""
+    """Each call is given as: whether it needs a retry, and the seconds since the call before."""
     budget, retries, now_s = RetryBudget(), 0, 0.0
     for wants, pause_s in calls:
         now_s += pause_s
         budget.earn()
         retries += wants and budget.spend(now_s)
-    most = RetryBudget.MOST_IN_STORE + len(calls) * RetryBudget.PER_CALL + now_s * RetryBudget.PER_SECOND
+    most = RetryBudget.MAX_RETRIES + len(calls) * RetryBudget.PER_CALL + now_s * RetryBudget.PER_SECOND
     assert retries <= most + 1e-6
 
 

@@ -1,4 +1,4 @@
-"""An upstream's words, made fit for a caller."""
+"""Upstream attempts, and the scrubbing of the upstream's messages."""
 
 import asyncio
 import contextlib
@@ -7,11 +7,12 @@ import pytest
 
 from codexflow.catalogue.schema import BreakerConfig
 from codexflow.lib.ids import random_id
+from routing.call import ShutdownSignal
 from routing.errors import UpstreamUnavailable
 from routing.meter import Meter
 from routing.surfaces.table import CHAT
 from routing.upstream.attempts import Attempt, RetryBudget
-from routing.upstream.open import Order, Upstream, scrub
+from routing.upstream.open import Upstream, UpstreamRequest, scrub
 from routing.upstream.pool import Pool
 from tests.support.upstream import DEMO_API_KEY, running_upstream
 
@@ -28,66 +29,66 @@ from tests.support.upstream import DEMO_API_KEY, running_upstream
         ("Your request was rejected.", "Your request was rejected."),
     ],
 )
-def test_names_keys_and_hosts_of_the_upstream_are_taken_out(raw: str, clean: str) -> None:
+def test_keys_hosts_and_litellm_names_are_removed_from_messages(raw: str, clean: str) -> None:
     assert scrub(raw) == clean
 
 
 @pytest.mark.parametrize("piece", ["x", "A", "AError", "LException:", "litellm.A", "cfx_", "model=", "a:", ".\n", " "])
-def test_a_long_message_of_the_callers_making_is_read_in_no_time(piece: str) -> None:
-    """These took minutes, in which the process served nobody, when the patterns could begin anywhere."""
+def test_scrubbing_takes_linear_time(piece: str) -> None:
+    """Patterns that could begin anywhere took minutes on these, which blocked the process."""
     assert scrub("://" + piece * 10_000)
 
 
-def test_the_upstreams_own_name_is_taken_out() -> None:
+def test_the_upstreams_host_name_is_removed() -> None:
     assert scrub("Cannot connect to litellm-7:4000", host="litellm-7") == "Cannot connect to [upstream]:4000"
 
 
-class _Well:
+class _ClosedCircuits:
     """Circuits that are closed."""
 
-    async def may_try(self, *_facts: object) -> bool:
+    async def allow_request(self, *_facts: object) -> bool:
         return True
 
-    async def succeeded(self, *_facts: object) -> None: ...
+    async def record_success(self, *_facts: object) -> None: ...
 
-    async def failed(self, *_facts: object) -> None: ...
+    async def record_failure(self, *_facts: object) -> None: ...
 
 
 class _Call:
-    """As much of a live call as an attempt needs."""
+    """The part of a call in flight that an attempt needs."""
 
     def __init__(self) -> None:
         self.request_id = random_id()
         self.meter = Meter()
         self.attempts: list[object] = []
-        self.ttft_ms: int | None = None
+        self.shutdown = ShutdownSignal()
 
     def elapsed_ms(self) -> int:
         return 0
 
 
-def door(pool: Pool, text: bytes, *, is_stream: bool = False) -> Upstream:
-    order = Order(
+def an_upstream(pool: Pool, text: bytes, *, is_stream: bool = False) -> Upstream:
+    request = UpstreamRequest(
         path="/v1/chat/completions",
-        dialect=CHAT.dialect,
+        response_format=CHAT.response_format,
         tail=b'"messages":[{"role":"user","content":"%b"}]}' % text,
         is_stream=is_stream,
         first_byte_s=5,
         total_s=5,
-        answer_limit_bytes=1_000_000,
+        response_limit_bytes=1_000_000,
         breaker=BreakerConfig(failure_threshold=5, recovery_timeout_s=1),
     )
-    return Upstream(pool, _Well(), RetryBudget(), _Call(), order)  # type: ignore[arg-type] # stand-ins
+    return Upstream(pool, _ClosedCircuits(), RetryBudget(), _Call(), request)  # type: ignore[arg-type] # stand-ins
 
 
-async def test_a_caller_who_leaves_late_does_not_cut_off_the_next_one() -> None:
+async def test_an_abort_after_the_response_does_not_cut_off_the_next_call() -> None:
     attempts = [Attempt(1, "gpt-4o-mini", is_retry=False)]
     with running_upstream() as upstream:
         pool = Pool(upstream.url, api_key=DEMO_API_KEY, connect_s=5)
-        first, second = door(pool, b"Hello"), door(pool, b"[[fault:slow first_ms=300]]")
+        first, second = an_upstream(pool, b"Hello"), an_upstream(pool, b"[[fault:slow first_ms=300]]")
         await first.open_first(attempts)
         running = asyncio.create_task(second.open_first(attempts))
-        while not upstream.state()["open"]:  # noqa: ASYNC110 - the other process tells nobody
+        while not upstream.state()["open"]:  # noqa: ASYNC110 - another process, polled
             await asyncio.sleep(0)
         assert upstream.state()["last_seq"] == 2
         first.abort()
@@ -95,11 +96,11 @@ async def test_a_caller_who_leaves_late_does_not_cut_off_the_next_one() -> None:
         pool.close()
 
 
-async def test_a_stream_that_may_be_empty_is_read_to_a_bound() -> None:
-    """It seems to be over with its first event, and goes on for as long as somebody listens."""
+async def test_a_stream_that_may_be_empty_is_read_up_to_a_limit() -> None:
+    """Its first event looks like the last, and then it goes on without end."""
     sent_bytes = 0
 
-    async def go_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def stream_without_end(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal sent_bytes
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n")
@@ -111,10 +112,10 @@ async def test_a_stream_that_may_be_empty_is_read_to_a_bound() -> None:
                 sent_bytes += 65_000
         writer.close()
 
-    server = await asyncio.start_server(go_on, "127.0.0.1", 0)
+    server = await asyncio.start_server(stream_without_end, "127.0.0.1", 0)
     pool = Pool(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", api_key=DEMO_API_KEY, connect_s=5)
     with pytest.raises(UpstreamUnavailable):
-        await door(pool, b"Hello", is_stream=True).open_first([Attempt(1, "gpt-4o-mini", is_retry=False)])
+        await an_upstream(pool, b"Hello", is_stream=True).open_first([Attempt(1, "gpt-4o-mini", is_retry=False)])
     pool.close()
     server.close()
     assert sent_bytes < 20_000_000

@@ -1,4 +1,4 @@
-"""The pool against a real server: what is reused, and what is not."""
+"""Reuse of upstream connections, against a real server."""
 
 from collections.abc import AsyncIterator, Iterator
 
@@ -19,7 +19,7 @@ def upstream() -> Iterator[Upstream]:
 
 
 @pytest.mark.parametrize("more", [b"", b',"stream":true'], ids=["whole", "stream"])
-async def test_a_connection_that_was_read_to_its_end_serves_again(upstream: Upstream, more: bytes) -> None:
+async def test_a_connection_that_was_read_to_its_end_is_reused(upstream: Upstream, more: bytes) -> None:
     pool = Pool(upstream.url, api_key=DEMO_API_KEY, connect_s=5)
     connections = []
     for _ in range(3):
@@ -32,7 +32,7 @@ async def test_a_connection_that_was_read_to_its_end_serves_again(upstream: Upst
     pool.close()
 
 
-async def test_a_connection_whose_answer_never_ended_serves_nobody(upstream: Upstream) -> None:
+async def test_a_connection_whose_response_never_ended_is_not_reused(upstream: Upstream) -> None:
     pool = Pool(upstream.url, api_key=DEMO_API_KEY, connect_s=5)
     broken = await pool.post(PATH, BODY % (b" [[fault:hang after=2]]", b',"stream":true'))
     assert await broken.head(5) == 200
@@ -45,7 +45,7 @@ async def test_a_connection_whose_answer_never_ended_serves_nobody(upstream: Ups
     pool.close()
 
 
-async def test_what_a_sink_takes_wakes_nobody_and_nothing_passes_what_it_left(upstream: Upstream) -> None:
+async def test_pieces_keep_their_order_when_a_sink_consumes_some(upstream: Upstream) -> None:
     pool = Pool(upstream.url, api_key=DEMO_API_KEY, connect_s=5)
     connection = await pool.post(
         PATH, BODY % (b" [[say:one two three four five six]] [[fault:slow gap_ms=10]]", b',"stream":true')
@@ -70,7 +70,7 @@ async def test_what_a_sink_takes_wakes_nobody_and_nothing_passes_what_it_left(up
     pool.close()
 
 
-async def test_pieces_a_sink_takes_put_off_silence_but_not_the_end_of_all_patience(upstream: Upstream) -> None:
+async def test_consumed_pieces_extend_the_idle_timeout_but_not_the_total_one(upstream: Upstream) -> None:
     pool = Pool(upstream.url, api_key=DEMO_API_KEY, connect_s=5)
     for words, idle_s, left_s in (
         (b" [[fault:hang after=2]]", 0.2, 60.0),

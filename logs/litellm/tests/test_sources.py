@@ -1,7 +1,7 @@
-"""Three sources, one row: whatever comes how often, in whatever order and with whatever gaps, the books end the same.
+"""Three sources, one row: any number of deliveries in any order and with gaps end in the same rows and money.
 
-Gateway, webhook and sync tell of the same calls. Of one world of calls everything is delivered five times, shuffled,
-from all three; of each source a tenth is lost every time. The end must be that of the plain run, bit by bit: once, in
+Gateway, webhook and sync report the same calls. Of one set of calls everything is delivered five times, shuffled, from
+all three; of each source a tenth is lost every time. The result must be that of the plain run, bit by bit: once, in
 order, without losses.
 """
 
@@ -12,6 +12,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from django.conf import settings as django_settings
 from django.db import connection
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -22,10 +23,10 @@ from billing.pricing import Usage, cost_nanos
 from billing.tests.factories import an_organization
 from codexflow.lib import clock
 from codexflow.lib.ids import random_id
+from codexflow.lib.redis import sync_client
 from logs.litellm.ingest import retry, take
 from logs.litellm.report import Report
-from logs.litellm.tests.factories import a_payload, a_spend_row, mapped
-from logs.litellm.tests.test_ingest import a_mapped_key
+from logs.litellm.tests.factories import a_mapped_key, a_payload, a_spend_row, mapped
 from logs.models import ReportIdentity, RequestLog, UnmatchedReport, UpstreamAttempt, UsageDaily, UsageHourly
 from logs.pipeline.drain import store
 from logs.pipeline.events import (
@@ -39,9 +40,8 @@ from logs.pipeline.events import (
 )
 from logs.pipeline.merge import ReportedUsage, better, corrected, merge, winner_of
 from logs.pipeline.rollups import Folded
-from logs.pipeline.tests.test_drain import books, entries
 from logs.pipeline.verify import verify_rollups
-from logs.tests.factories import RATES, an_event
+from logs.tests.factories import RATES, an_event, entries, written_by_drain
 from tests.support.examples import examples
 
 IDS = UUID(int=1), UUID(int=2)
@@ -50,18 +50,18 @@ tokens = st.integers(0, 500)
 
 
 @dataclass(frozen=True)
-class Word:
-    """What somebody says about a request: an event of gateway or sweeper, or LiteLLM about attempt `n`."""
+class Delivered:
+    """One report of a request: an event of gateway or sweeper, or LiteLLM's of attempt `n`."""
 
     event: UsageEvent | None = None
     n: int = 0
-    told: ReportedUsage | None = None
+    reported: ReportedUsage | None = None
 
 
 @st.composite
-def stories(draw: st.DrawFn) -> list[Word]:
-    """All that is said of one request: the gateway (or, when it died, the sweeper, and perhaps a journal later), and
-    LiteLLM about each attempt, twice, because webhook and sync are two; some failed and were tried again inside."""
+def deliveries(draw: st.DrawFn) -> list[Delivered]:
+    """All reports of one request: the gateway's (or, when it died, the sweeper's, and perhaps a journal's later), and
+    LiteLLM's of each attempt, up to three, because webhook and sync are two and LiteLLM may have retried."""
     count = draw(st.integers(1, 3))
     rank = draw(st.sampled_from([RANK_NONE, RANK_COUNTED, RANK_PROVIDER]))
     facts = tuple(
@@ -77,51 +77,51 @@ def stories(draw: st.DrawFn) -> list[Word]:
     own_cost = draw(st.none() | st.integers(0, 99)) if rank == RANK_PROVIDER else None
     known: dict[str, Any] = {"rank": rank, "usage": usage, "attempts": facts, "upstream_cost_nanos": own_cost}
     gateway = an_event(*IDS, request_id=UUID(int=7), **known)
-    words = [Word(event=gateway)]
+    reports = [Delivered(event=gateway)]
     if draw(st.booleans()):
         delivered = draw(st.integers(1, 50)) if rank else None
-        words.append(Word(event=orphaned(gateway, delivered_tokens=delivered, now_ms=gateway.started_ms + 50)))
+        reports.append(Delivered(event=orphaned(gateway, delivered_tokens=delivered, now_ms=gateway.started_ms + 50)))
     for n in range(1, count + 1):
         for _ in range(draw(st.integers(0, 3))):
-            told = ReportedUsage(
+            reported = ReportedUsage(
                 usage=Usage(prompt_tokens=draw(tokens), completion_tokens=draw(tokens)),
                 cost_nanos=draw(st.none() | st.integers(0, 99)),
                 is_success=draw(st.booleans()),
                 ended_ms=draw(st.integers(0, 5000)),
             )
-            words.append(Word(n=n, told=told))
-    return words
+            reports.append(Delivered(n=n, reported=reported))
+    return reports
 
 
 @dataclass
 class Row:
-    """A request's row with its attempts and its money, worked by the pure functions as drain and ingest work them."""
+    """A request's row with its attempts and money, computed by the pure functions of drain and ingest."""
 
     event: UsageEvent | None = None
     winner: int | None = None
-    told: dict[int, ReportedUsage] | None = None
+    reported: dict[int, ReportedUsage] | None = None
     charged_nanos: int = 0
     rollups: Folded | None = None
 
-    def hear(self, word: Word) -> bool:
-        """Take a word in. False when it must wait for the row."""
-        self.told = self.told if self.told is not None else {}
+    def take(self, report: Delivered) -> bool:
+        """Merge a report. False when it must wait for the row."""
+        self.reported = self.reported if self.reported is not None else {}
         self.rollups = self.rollups or Folded()
-        if word.event is not None:
+        if report.event is not None:
             if self.event is None:
-                self._become(None, word.event)
+                self._replace(None, report.event)
             else:
-                self._become(self.event, merge(self.event, word.event, self.told, self.winner) or self.event)
-            self.winner = winner_of(word.event.attempts) or self.winner
+                self._replace(self.event, merge(self.event, report.event, self.reported, self.winner) or self.event)
+            self.winner = winner_of(report.event.attempts) or self.winner
         elif self.event is None:
             return False
         else:
-            assert word.told is not None
-            self.told[word.n] = better(self.told.get(word.n), word.told)
-            self._become(self.event, corrected(self.event, self.told, self.winner))
+            assert report.reported is not None
+            self.reported[report.n] = better(self.reported.get(report.n), report.reported)
+            self._replace(self.event, corrected(self.event, self.reported, self.winner))
         return True
 
-    def _become(self, old: UsageEvent | None, new: UsageEvent) -> None:
+    def _replace(self, old: UsageEvent | None, new: UsageEvent) -> None:
         assert self.rollups is not None
         if old is not None:
             self.rollups.count(old, -1)
@@ -129,54 +129,54 @@ class Row:
         self.charged_nanos += new.cost_nanos - (old.cost_nanos if old else 0)
         self.event = replace(new, attempts=(), prompt_tokens_guess=0)
 
-    def books(self) -> Any:
-        """Everything but empty rollup buckets, which a difference leaves behind."""
+    def state(self) -> Any:
+        """Everything but empty rollups, which a correction leaves behind."""
         assert self.rollups is not None
         days = sorted((repr(key), repr(sums)) for key, sums in self.rollups.days.items() if sums.requests)
-        return self.event, self.told, self.winner, self.charged_nanos, days
+        return self.event, self.reported, self.winner, self.charged_nanos, days
 
 
-def end_of(words: Sequence[Word]) -> Row:
-    """The row after all words; those that came too early are tried again at the end, as the worker does."""
+def row_after(reports: Sequence[Delivered]) -> Row:
+    """Row after all reports; those that came too early are retried at the end, as the worker does."""
     row = Row()
-    waiting = [word for word in words if not row.hear(word)]
-    for word in waiting:
-        row.hear(word)
+    waiting = [report for report in reports if not row.take(report)]
+    for report in waiting:
+        row.take(report)
     return row
 
 
-def with_gaps(words: Sequence[Word], dice: random.Random) -> list[Word]:
-    """Everything five times, shuffled, a tenth lost; but of everything at least one is not."""
-    kept = [word for word in words for _ in range(TIMES) if dice.random() >= 0.1]
-    kept += [word for word in words if not any(word is each for each in kept)]
-    dice.shuffle(kept)
-    return kept
+def shuffled_with_gaps(reports: Sequence[Delivered], dice: random.Random) -> list[Delivered]:
+    """Deliver every report five times, shuffled, a tenth of them lost, but each at least once."""
+    delivered = [report for report in reports for _ in range(TIMES) if dice.random() >= 0.1]
+    delivered += [report for report in reports if not any(report is each for each in delivered)]
+    dice.shuffle(delivered)
+    return delivered
 
 
 @settings(max_examples=examples(2500))
-@given(words=stories(), seed=st.integers(0, 2**32))
-def test_five_deliveries_shuffled_with_gaps_end_as_one(words: list[Word], seed: int) -> None:
-    plain = end_of(words)
-    row = end_of(with_gaps(words, random.Random(seed)))  # noqa: S311 - shuffling
-    assert row.books() == plain.books()
+@given(reports=deliveries(), seed=st.integers(0, 2**32))
+def test_five_shuffled_deliveries_with_gaps_end_in_the_same_row(reports: list[Delivered], seed: int) -> None:
+    plain = row_after(reports)
+    row = row_after(shuffled_with_gaps(reports, random.Random(seed)))  # noqa: S311 - shuffling
+    assert row.state() == plain.state()
     assert row.event is not None
     assert row.charged_nanos == row.event.cost_nanos == cost_nanos(row.event.usage, RATES)
 
 
 @settings(max_examples=examples(2000))
-@given(words=stories(), seed=st.integers(0, 2**32))
-def test_litellm_never_creates_a_charge_and_only_the_winner_is_billed(words: list[Word], seed: int) -> None:
-    gateway = words[0].event
+@given(reports=deliveries(), seed=st.integers(0, 2**32))
+def test_litellm_never_creates_a_charge_and_only_the_winner_is_billed(reports: list[Delivered], seed: int) -> None:
+    gateway = reports[0].event
     assert gateway is not None
-    row = end_of(with_gaps(words, random.Random(seed)))  # noqa: S311 - shuffling
+    row = row_after(shuffled_with_gaps(reports, random.Random(seed)))  # noqa: S311 - shuffling
     assert row.event is not None
     if gateway.rank == RANK_NONE:
         assert row.charged_nanos == 0
     if gateway.rank == RANK_PROVIDER:
         assert (row.event.usage, row.event.rank) == (gateway.usage, RANK_PROVIDER)
     if gateway.rank == RANK_COUNTED:
-        heard = (row.told or {}).get(len(gateway.attempts))
-        billed = heard.usage if heard is not None and heard.has_usage else gateway.usage
+        last = (row.reported or {}).get(len(gateway.attempts))
+        billed = last.usage if last is not None and last.has_usage else gateway.usage
         assert row.event.usage == billed
         assert row.event.rank == (RANK_LITELLM if billed is not gateway.usage else RANK_COUNTED)
 
@@ -185,17 +185,17 @@ def test_litellm_never_creates_a_charge_and_only_the_winner_is_billed(words: lis
 
 
 @dataclass(frozen=True)
-class Said:
-    """One thing that one source says."""
+class SourceReport:
+    """One report of one source."""
 
     source: str
     event: UsageEvent | None = None
     report: Report | None = None
 
 
-def a_world(organization_id: UUID, key_id: UUID, customer: str, dice: random.Random) -> list[Said]:
-    """Calls through the gateway and past it, as all three sources tell of them."""
-    said: list[Said] = []
+def reports_of_calls(organization_id: UUID, key_id: UUID, customer: str, dice: random.Random) -> list[SourceReport]:
+    """Reports of calls through and past the gateway, from all three sources."""
+    reported: list[SourceReport] = []
     started_s = clock.now_ms() // 1000
     for _ in range(4):
         rank = dice.choice([RANK_NONE, RANK_COUNTED, RANK_PROVIDER])
@@ -206,7 +206,7 @@ def a_world(organization_id: UUID, key_id: UUID, customer: str, dice: random.Ran
         event = an_event(
             organization_id, key_id, rank=rank, usage=usage, attempts=attempts, status=200 if rank else 503
         )
-        said.append(Said("gateway", event=event))
+        reported.append(SourceReport("gateway", event=event))
         for fact in attempts:
             payload = a_payload(
                 f"{event.request_id}.{fact.n}",
@@ -214,24 +214,24 @@ def a_world(organization_id: UUID, key_id: UUID, customer: str, dice: random.Ran
                 status="success" if fact.first_byte_ms else "failure",
                 completion_tokens=dice.randrange(1, 99),
             )
-            said += told_by_both(payload)
+            reported += of_both_sources(payload)
     for number in range(3):
         payload = a_payload(f"past-{organization_id}-{number}", key_hash=customer, started_s=started_s)
-        said += told_by_both(payload)
-    return said
+        reported += of_both_sources(payload)
+    return reported
 
 
-def told_by_both(payload: dict[str, Any]) -> list[Said]:
+def of_both_sources(payload: dict[str, Any]) -> list[SourceReport]:
     return [
-        *(Said("webhook", report=report) for report in mapped(payload)),
-        *(Said("sync", report=report) for report in mapped(a_spend_row(payload), source="sync")),
+        *(SourceReport("webhook", report=report) for report in mapped(payload)),
+        *(SourceReport("sync", report=report) for report in mapped(a_spend_row(payload), source="sync")),
     ]
 
 
-def deliver(said: Sequence[Said], dice: random.Random, *, at_once: int) -> None:
-    """In mixed batches, as worker and sync take them."""
-    for start in range(0, len(said), at_once):
-        batch = said[start : start + at_once]
+def deliver(reported: Sequence[SourceReport], dice: random.Random, *, at_once: int) -> None:
+    """Store reports in mixed batches, as worker and sync do."""
+    for start in range(0, len(reported), at_once):
+        batch = reported[start : start + at_once]
         events = [each.event for each in batch if each.event is not None]
         reports = [each.report for each in batch if each.report is not None]
         is_reported_first = dice.random() < 0.5
@@ -242,13 +242,13 @@ def deliver(said: Sequence[Said], dice: random.Random, *, at_once: int) -> None:
             take(reports)
 
 
-def all_books(organization_id: UUID) -> dict[str, Any]:
+def all_written(organization_id: UUID) -> dict[str, Any]:
     ids = RequestLog.objects.filter(organization_id=organization_id).values_list("request_id", flat=True)
     attempts = UpstreamAttempt.objects.filter(request_id__in=list(ids)).order_by("request_id", "n")
-    return {**books(organization_id), "attempts": list(attempts.values())}
+    return {**written_by_drain(organization_id), "attempts": list(attempts.values())}
 
 
-def forget_everything() -> None:
+def delete_everything() -> None:
     models = (RequestLog, UsageHourly, UsageDaily, SpendDaily, UpstreamAttempt, ReportIdentity, UnmatchedReport)
     for model in models:
         model.objects.all().delete()
@@ -260,27 +260,27 @@ def forget_everything() -> None:
 @pytest.mark.django_db(transaction=True)
 @settings(max_examples=examples(20), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**32), at_once=st.integers(1, 40))
-def test_the_books_end_bit_by_bit_as_those_of_the_plain_run(seed: int, at_once: int) -> None:
-    forget_everything()
+def test_rows_money_and_rollups_end_bit_by_bit_as_in_a_plain_run(seed: int, at_once: int) -> None:
+    delete_everything()
     dice = random.Random(seed)  # noqa: S311 - shuffling
     organization, customer = an_organization(), random_id().hex * 2
     key = a_mapped_key(customer)
-    said = a_world(organization.id, random_id(), customer, dice)
-    deliver(said, dice, at_once=len(said))
+    reported = reports_of_calls(organization.id, random_id(), customer, dice)
+    deliver(reported, dice, at_once=len(reported))
     retry_all()
-    plain = [all_books(organization.id), all_books(key.organization_id)]
+    plain = [all_written(organization.id), all_written(key.organization_id)]
     assert len(plain[0]["rows"]) == 4
     assert len(plain[1]["rows"]) == 3
-    forget_everything()
+    delete_everything()
 
-    # A tenth of each source is lost for good; what nobody else tells comes again some day.
-    delivered = [each for each in said for _ in range(TIMES) if dice.random() >= 0.1]
-    delivered += [each for each in said if not any(each is other for other in delivered)]
+    # A tenth of each source is lost for good, but every report comes at least once.
+    delivered = [each for each in reported for _ in range(TIMES) if dice.random() >= 0.1]
+    delivered += [each for each in reported if not any(each is other for other in delivered)]
     dice.shuffle(delivered)
     deliver(delivered, dice, at_once=at_once)
     retry_all()
     for owner, expected in zip((organization.id, key.organization_id), plain, strict=True):
-        found = all_books(owner)
+        found = all_written(owner)
         for part in expected:
             assert found[part] == expected[part], part
     assert verify_rollups() == []
@@ -288,8 +288,4 @@ def test_the_books_end_bit_by_bit_as_those_of_the_plain_run(seed: int, at_once: 
 
 
 def retry_all() -> None:
-    from django.conf import settings as django_settings
-
-    from codexflow.lib.redis import sync_client
-
-    retry(sync_client(django_settings.ENV.redis_url), "truth", also_unmatched=True)
+    retry(sync_client(django_settings.ENV.redis_url), "sources", also_unmatched=True)

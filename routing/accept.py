@@ -1,0 +1,139 @@
+"""Acceptance of a call: authentication, parsing, routing and prices, before any limit is checked."""
+
+from msgspec import Struct
+
+from billing.limiter.holds import CallSize, worst_nanos
+from billing.pricing import FrozenRates, frozen
+from codexflow.catalogue import directory
+from codexflow.catalogue.schema import Catalogue
+from codexflow.env import Env
+from codexflow.lib import clock
+from keys.principal import Principal
+from logs.pipeline.events import UsageEvent
+from routing.context import GatewayContext
+from routing.errors import (
+    ModelNotAllowedForKey,
+    ModelNotPriced,
+    StageNotAllowedForKey,
+    SurfaceNotAllowedForKey,
+)
+from routing.incoming import Incoming
+from routing.stages import Route
+from routing.surfaces import body
+from routing.surfaces.table import Surface
+from routing.upstream.open import UpstreamRequest
+
+MAX_USER_AGENT_CHARS = 200
+MAX_NAME_CHARS = 200
+
+
+class AcceptedCall(Struct, frozen=True, kw_only=True):
+    """A call that is understood and permitted. What limiter and upstream need of it is made by its methods."""
+
+    incoming: Incoming
+    principal: Principal
+    surface: Surface
+    raw: bytes  # the body as received; `request` refers to it
+    request: body.ParsedRequest
+    catalogue: Catalogue
+    route: Route
+    max_tokens: int
+    size: CallSize
+    rates: dict[str, FrozenRates]  # of every model that may serve the call, in the order in which they are tried
+
+    @property
+    def first_model(self) -> str:
+        return next(iter(self.rates))
+
+    def upstream_request(self, env: Env) -> UpstreamRequest:
+        """Build what is sent upstream with every attempt. Raises InvalidRequestBody."""
+        request, route, surface = self.request, self.route, self.surface
+        return UpstreamRequest(
+            path=surface.path,
+            headers=surface.headers(self.incoming),
+            tail=body.upstream_tail(request, max_tokens=self.max_tokens, temperature=route.default_temperature),
+            response_format=surface.response_format,
+            is_stream=request.is_stream,
+            first_byte_s=route.timeout_s,
+            total_s=env.upstream_total_s if request.is_stream else self.catalogue.total_timeout_s,
+            response_limit_bytes=env.answer_limit_bytes,
+            breaker=self.catalogue.breaker,
+            organization=self.principal.payer.organization,
+        )
+
+    def intent(self) -> UsageEvent:
+        """Build the intent: enough for the sweeper to finish the call, should this process die."""
+        incoming, principal, request, size = self.incoming, self.principal, self.request, self.size
+        model = self.first_model
+        return UsageEvent(
+            request_id=incoming.request_id,
+            organization_id=principal.organization_id,
+            key_id=principal.key_id,
+            user_id=principal.user_id,
+            started_ms=clock.now_ms(),
+            surface=self.surface.name,
+            endpoint=incoming.scope["path"],
+            stage=self.route.stage,
+            stage_reason=self.route.reason,
+            requested_model=_storable(request.model)[:MAX_NAME_CHARS],
+            model=model,
+            rates=self.rates[model],
+            hold_nanos=worst_nanos(size, self.rates.values()),
+            tokens_reserved=size.tokens,
+            prompt_tokens_guess=size.expected_prompt_tokens,
+            catalogue_version=self.catalogue.version,
+            is_stream=request.is_stream,
+            client_address=incoming.address,
+            user_agent=_storable(incoming.header(b"user-agent"))[:MAX_USER_AGENT_CHARS],
+        )
+
+
+async def accept(context: GatewayContext, incoming: Incoming, surface: Surface) -> AcceptedCall:
+    """Authenticate, read and route a call. Raises the errors that callers see as 400, 401, 403, 408 and 413."""
+    env = context.env
+    principal = await incoming.principal(context.keys)
+    if not principal.policy.permits_surface(surface.name):
+        raise SurfaceNotAllowedForKey
+    raw = await incoming.read(limit_bytes=env.request_body_limit_bytes, timeout_s=env.request_body_timeout_s)
+    request = body.parse(raw, surface.schema)
+    catalogue = directory.current()
+    route = surface.route(request, incoming.header(b"x-cfx-stage"), catalogue)
+    rates = _rates(_permitted_models(route, principal), catalogue, principal.margin_bp)
+    max_tokens = request.max_tokens(default=route.default_max_tokens, cap=route.max_tokens_cap)
+    return AcceptedCall(
+        incoming=incoming,
+        principal=principal,
+        surface=surface,
+        raw=raw,
+        request=request,
+        catalogue=catalogue,
+        route=route,
+        max_tokens=max_tokens,
+        size=request.size(max_tokens),
+        rates=rates,
+    )
+
+
+def _permitted_models(route: Route, principal: Principal) -> tuple[str, ...]:
+    """Models of the route that the key may use. Raises StageNotAllowedForKey, ModelNotAllowedForKey."""
+    if not principal.policy.permits_stage(route.stage):
+        raise StageNotAllowedForKey
+    if not principal.policy.permits_model(route.models[0]):
+        raise ModelNotAllowedForKey
+    return tuple(model for model in route.models if principal.policy.permits_model(model))
+
+
+def _rates(models: tuple[str, ...], catalogue: Catalogue, margin_bp: int) -> dict[str, FrozenRates]:
+    """Freeze today's prices of all models that may serve the call. Raises ModelNotPriced."""
+    found = {}
+    for model in models:
+        price = catalogue.prices.get(model)
+        if price is None:
+            raise ModelNotPriced(param="model")
+        found[model] = frozen(price, margin_bp=margin_bp)
+    return found
+
+
+def _storable(text: str | None) -> str:
+    """Remove NUL, which PostgreSQL does not store."""
+    return (text or "").replace("\0", "")

@@ -1,0 +1,150 @@
+"""The gateway's rate limiter: Redis, or `LocalLimiter` while Redis is unavailable (degraded mode)."""
+
+import logging
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+from uuid import UUID
+
+from billing.errors import InsufficientQuota, LimiterAway, RateLimitExceeded
+from billing.limiter.fallback import LocalClaim, LocalLimiter, OutageTerms, RedisBreaker, Scopes
+from billing.limiter.limits import Admission, Claim, LoadTotals, Pulse, Settlement, admit, heartbeat, settle
+from codexflow.lib import clock
+from codexflow.lib.redis import Pipeline
+from keys.principal import Principal
+from logs.pipeline.events import UsageEvent, encode
+
+logger = logging.getLogger(__name__)
+
+# Scopes of a caller -> streams in flight in this process, of its organization and of its key.
+CountStreams = Callable[[Scopes], tuple[int, int]]
+
+
+class Limiter:
+    """Admits and settles calls. One instance per process.
+
+    Owns the circuit breaker for Redis, the local limiter that stands in for it, and the last known reading of Redis's
+    clock, by which the day continues during an outage.
+    """
+
+    def __init__(
+        self,
+        redis: Pipeline,
+        *,
+        load_totals: LoadTotals,
+        lease_ms: int,
+        terms: OutageTerms,
+        fails_closed: bool = False,
+    ) -> None:
+        self._redis = redis
+        self._load_totals = load_totals
+        self._lease_ms = lease_ms
+        self._fails_closed = fails_closed
+        self._breaker = RedisBreaker()
+        self._local = LocalLimiter(terms)
+        # Redis's clock (ms) at its last reply, and our monotonic clock then.
+        self._redis_clock: tuple[int, float] | None = None
+
+    @property
+    def is_degraded(self) -> bool:
+        """Degraded mode: this process admits calls by the local limiter."""
+        return self._breaker.is_blocking(clock.monotonic_s(), is_up=self._redis.is_up)
+
+    async def admit(
+        self, principal: Principal, intent: UsageEvent, *, now_s: float, count_streams: CountStreams
+    ) -> Admission:
+        """Pass every limit in Redis, or locally while Redis is unavailable.
+
+        Raises what `billing.limiter.limits.admit` and `LocalLimiter.admit` raise, having changed nothing.
+        `count_streams` is called only without Redis.
+        """
+        breaker = self._breaker
+        if breaker.failures and not breaker.allow_request(clock.monotonic_s(), is_up=self._redis.is_up):
+            return self._admit_locally(principal, intent, count_streams)
+        try:
+            admission = await self._admit_in_redis(principal, intent, is_forced=False)
+        except LimiterAway as exc:
+            self._record_failure(exc)
+            return self._admit_locally(principal, intent, count_streams)
+        except (RateLimitExceeded, InsufficientQuota) as exc:
+            self._record_reply(principal, exc.facts["admission"], now_s)
+            raise
+        self._record_reply(principal, admission, now_s)
+        return admission
+
+    async def restore(self, principal: Principal, intent: UsageEvent) -> None:
+        """Count a call in flight that Redis has forgotten, whatever the limits say. Raises as `limits.admit`."""
+        await self._admit_in_redis(principal, intent, is_forced=True)
+
+    def settle(self, principal: Principal, settlement: Settlement) -> Coroutine[Any, Any, bool]:
+        """Settle in Redis. Raises RedisUnavailable and ResponseError."""
+        return settle(self._redis, principal.payer, settlement)
+
+    def settle_locally(self, principal: Principal, event: UsageEvent) -> None:
+        """Settle in the local limiter, for a call that it admitted."""
+        self._local.settle(principal.payer.scopes, hold_nanos=event.hold_nanos, cost_nanos=event.cost_nanos)
+
+    def heartbeat(self, pulses: Sequence[Pulse]) -> Coroutine[Any, Any, set[UUID]]:
+        """Renew the leases of calls in flight. Returns those that Redis has forgotten. Raises RedisUnavailable."""
+        return heartbeat(self._redis, pulses, lease_ms=self._lease_ms)
+
+    def _admit_in_redis(
+        self, principal: Principal, intent: UsageEvent, *, is_forced: bool
+    ) -> Coroutine[Any, Any, Admission]:
+        claim = Claim(
+            request_id=intent.request_id,
+            takes_slot=intent.is_stream,
+            hold_nanos=intent.hold_nanos,
+            tokens=intent.tokens_reserved,
+            intent=encode(intent),
+        )
+        return admit(
+            self._redis,
+            principal.payer,
+            principal.limits,
+            claim,
+            lease_ms=self._lease_ms,
+            load_totals=self._load_totals,
+            is_forced=is_forced,
+        )
+
+    def _admit_locally(self, principal: Principal, intent: UsageEvent, count_streams: CountStreams) -> Admission:
+        """Admit by the local limiter. Raises LimiterUnavailable where only Redis could decide."""
+        scopes = principal.payer.scopes
+        claim = LocalClaim(
+            tokens=intent.tokens_reserved,
+            hold_nanos=intent.hold_nanos,
+            takes_slot=intent.is_stream,
+            open_streams=count_streams(scopes),
+        )
+        return self._local.admit(
+            scopes,
+            principal.limits,
+            claim,
+            now_ms=self._redis_now_ms(),
+            is_closed=self._fails_closed or principal.fails_closed,
+        )
+
+    def _record_reply(self, principal: Principal, admission: Admission, asked_at_s: float) -> None:
+        """Remember the counts and the clock of a reply, be it a refusal: an outage starts from the last ones."""
+        self._local.remember(principal.payer.scopes, admission)
+        self._redis_clock = (admission.now_ms, asked_at_s)
+        if self._breaker.failures:
+            self._breaker.record_success()
+        if self._local.is_on:
+            self._local.end(clock.monotonic_s())
+            counts = {"admitted": self._local.admitted, "refused": self._local.refused}
+            logger.warning("limiter.recovered", extra=counts)
+
+    def _record_failure(self, exc: LimiterAway) -> None:
+        now_s = clock.monotonic_s()
+        self._breaker.record_failure(now_s, is_up=self._redis.is_up)
+        if not self._local.is_on:
+            self._local.begin(now_s)
+            logger.error("limiter.degraded", extra={"reason": exc.facts.get("reason")})
+
+    def _redis_now_ms(self) -> int:
+        """Estimate Redis's clock."""
+        if self._redis_clock is None:
+            return clock.now_ms()
+        redis_ms, at_s = self._redis_clock
+        return redis_ms + int((clock.monotonic_s() - at_s) * 1000)

@@ -1,0 +1,110 @@
+"""Registry of the calls in flight of this process: admission, heartbeat."""
+
+import asyncio
+import logging
+from uuid import UUID
+
+import msgspec
+from redis import ResponseError
+
+from billing.errors import InsufficientQuota
+from billing.limiter.fallback import Scopes
+from billing.limiter.holds import CallSize, no_dearer_than_first
+from billing.limiter.limits import Pulse
+from billing.pricing import FrozenRates
+from codexflow.lib import clock
+from codexflow.lib.errors import AppError
+from keys.principal import Principal
+from logs.pipeline.events import UsageEvent
+from routing.call import Call
+from routing.limiter import Limiter
+from routing.meter import Meter
+from routing.settler import Settler
+
+logger = logging.getLogger(__name__)
+
+
+class CallTracker:
+    """Admits calls, tracks those in flight, keeps their leases alive. One instance per process."""
+
+    def __init__(self, limiter: Limiter, settler: Settler, *, heartbeat_s: float) -> None:
+        self._limiter = limiter
+        self._settler = settler
+        self._heartbeat_s = heartbeat_s
+        self._calls: dict[UUID, Call] = {}
+
+    @property
+    def calls(self) -> list[Call]:
+        return list(self._calls.values())
+
+    async def admit(
+        self,
+        principal: Principal,
+        intent: UsageEvent,
+        rates: dict[str, FrozenRates],
+        *,
+        size: CallSize | None = None,
+    ) -> Call:
+        """Pass every limit or raise what `Limiter.admit` raises, having changed nothing.
+
+        With `size`, a call that the money does not cover is tried once more without the models that are dearer than
+        the first: `Call.rates` are those that may be tried.
+        """
+        try:
+            return await self._admit(principal, intent, rates, size)
+        except InsufficientQuota:
+            if size is None:
+                raise
+            fewer, hold_nanos = no_dearer_than_first(size, rates)
+            if hold_nanos >= intent.hold_nanos:
+                raise
+        return await self._admit(principal, msgspec.structs.replace(intent, hold_nanos=hold_nanos), fewer, size)
+
+    async def _admit(
+        self, principal: Principal, intent: UsageEvent, rates: dict[str, FrozenRates], size: CallSize | None
+    ) -> Call:
+        started_s = clock.monotonic_s()
+        admission = await self._limiter.admit(principal, intent, now_s=started_s, count_streams=self._count_streams)
+        call = Call(
+            principal=principal,
+            intent=msgspec.structs.replace(
+                intent, day=admission.day, minute=admission.minute, is_degraded=admission.is_degraded
+            ),
+            rates=rates,
+            admission=admission,
+            meter=Meter(size.completion_tokens) if size else Meter(),
+            started_s=started_s,
+            settler=self._settler,
+            leave=self._leave,
+        )
+        self._calls[intent.request_id] = call
+        if admission.is_degraded:
+            self._settler.record_intent(call.intent)
+        return call
+
+    def _leave(self, call: Call) -> None:
+        self._calls.pop(call.request_id, None)
+
+    def _count_streams(self, scopes: Scopes) -> tuple[int, int]:
+        streams = [call.principal.payer.scopes for call in self._calls.values() if call.intent.is_stream]
+        return sum(each[0] == scopes[0] for each in streams), sum(each[1] == scopes[1] for each in streams)
+
+    async def send_heartbeats(self) -> None:
+        """Keep all calls in flight alive, forever."""
+        while True:
+            await asyncio.sleep(self._heartbeat_s)
+            calls = self.calls
+            pulses = [
+                Pulse(call.request_id, call.principal.payer, call.intent.is_stream, call.meter.progress)
+                for call in calls
+            ]
+            if not pulses:
+                continue
+            try:
+                lost = await self._limiter.heartbeat(pulses)
+                for call in calls:
+                    if call.request_id in lost and not call.is_finished:
+                        await self._limiter.restore(call.principal, call.intent)
+                        logger.warning("heartbeat.restored", extra={"request_id": str(call.request_id)})
+            except (AppError, ResponseError) as exc:
+                logger.warning("heartbeat.failed", extra={"reason": repr(exc)})
