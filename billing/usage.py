@@ -20,6 +20,8 @@ from billing.pricing import Usage
 MAX_TOKENS = 1_000_000_000
 
 Fields = Mapping[str, Any]
+_USUAL = frozenset({"prompt_tokens", "completion_tokens", "total_tokens", "cost"})
+_USUAL_DETAILS = frozenset({"prompt_tokens_details", "completion_tokens_details"})
 _NO_FIELDS: Fields = {}
 
 # Names of one fact, by provider. Details are objects inside the usage.
@@ -62,11 +64,13 @@ def count_of(value: Any) -> int | None:
     return int(number) if math.isfinite(number) and 0 <= number <= MAX_TOKENS else None
 
 
-def merged(earlier: Fields, later: Fields) -> dict[str, Any]:
+def merged(earlier: Fields, later: Fields) -> Fields:
     """Merge two usage objects of one stream field by field: what is absent, null or zero holds from before.
 
     Anthropic's fields are cumulative, and its last event repeats only some of them. Objects merge by the same rule.
     """
+    if not earlier:
+        return later
     found = dict(earlier)
     for name, value in later.items():
         before = found.get(name)
@@ -84,15 +88,39 @@ def read_usage(raw: Any) -> UsageReport:
     """
     if not isinstance(raw, Mapping):
         return UNKNOWN
-    top = _read_one(raw)
+    if (usual := _read_usual(raw)) is not None:
+        return usual
+    top = read_exactly(raw)
     iterations = raw.get("iterations")
     if not isinstance(iterations, list):
         return top
-    each = [_read_one(step) for step in iterations if isinstance(step, Mapping)]
+    each = [read_exactly(step) for step in iterations if isinstance(step, Mapping)]
     return _largest(top, _sum_of(each)) if each else top
 
 
-def _read_one(raw: Fields) -> UsageReport:
+def _read_usual(raw: Fields) -> UsageReport | None:
+    """Read the usual object sooner: OpenAI's three counts, which add up, and details that tell of nothing. Else None.
+
+    A tenth of the time of `read_exactly`, which every call of the gateway would pay.
+    """
+    prompt, completion = raw.get("prompt_tokens"), raw.get("completion_tokens")
+    if type(prompt) is not int or type(completion) is not int or not 0 < prompt + completion <= MAX_TOKENS:
+        return None
+    if min(prompt, completion) <= 0 or raw.get("total_tokens") != prompt + completion:
+        return None
+    for name, value in raw.items():
+        if name not in _USUAL and (name not in _USUAL_DETAILS or _tells_something(value)):
+            return None
+    usage = Usage(prompt_tokens=prompt, completion_tokens=completion)
+    return UsageReport(usage=usage, is_input_known=True, is_output_known=True)
+
+
+def _tells_something(details: Any) -> bool:
+    return bool(details) and (not isinstance(details, dict) or any(details.values()))
+
+
+def read_exactly(raw: Fields) -> UsageReport:
+    """Read one usage object, of any provider, without its iterations."""
     into, out = _first_object(raw, _INPUT_DETAILS), _first_object(raw, _OUTPUT_DETAILS)
     prompt, completion, total = (_first_count(raw, names) for names in (_PROMPT, _COMPLETION, _TOTAL))
     cached = _largest_count(raw, _CACHE_READ, into, _CACHE_READ_DETAIL)
@@ -138,7 +166,7 @@ def _is_cache_outside(raw: Fields, into: Fields, prompt: int, cache: int, comple
 def _whole_completion(prompt: int, completion: int | None, reasoning: int, total: int | None) -> int | None:
     """The output including reasoning that the provider counts beside it; `total` is the sum of what is billed."""
     if completion is None and not reasoning:
-        return total - prompt if total is not None and prompt and total > prompt else None
+        return total - prompt if total is not None and prompt and total >= prompt else None
     whole = completion or 0
     if total is not None and prompt and total - prompt > whole:
         return total - prompt

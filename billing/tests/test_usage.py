@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from billing.pricing import FrozenRates, Usage, classes
-from billing.usage import MAX_TOKENS, UNKNOWN, count_of, merged, read_usage
+from billing.pricing import FrozenRates, Usage, tokens_by_class
+from billing.usage import MAX_TOKENS, UNKNOWN, count_of, merged, read_exactly, read_usage
 
 ANTHROPIC = {"input_tokens": 2000, "cache_read_input_tokens": 5000, "cache_creation_input_tokens": 1000}
 
@@ -196,6 +196,23 @@ def test_a_stream_reads_the_same_however_its_fields_are_spread(usage: Usage, dat
     assert read_usage(merged(start, end)).usage == usage
 
 
+counts = st.integers(-2, 50) | st.none()
+usual_objects = st.fixed_dictionaries(
+    {"prompt_tokens": counts, "completion_tokens": counts, "total_tokens": counts | st.integers(0, 100)},
+    optional={
+        "cost": st.floats(0, 1),
+        "prompt_tokens_details": st.none() | st.dictionaries(st.sampled_from(["cached_tokens", "audio"]), counts),
+        "completion_tokens_details": st.none() | st.dictionaries(st.sampled_from(["reasoning_tokens"]), counts),
+        "cache_read_input_tokens": counts,
+    },
+)
+
+
+@given(raw=usual_objects)
+def test_the_usual_object_is_read_as_any_other(raw: dict[str, Any]) -> None:
+    assert read_usage(raw) == read_exactly(raw)
+
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
@@ -208,7 +225,7 @@ NO_RATES = FrozenRates(input_nanos=1, cached_nanos=1, output_nanos=1)
 @given(raw=st.dictionaries(st.sampled_from(NAMES), json_values, max_size=8) | json_values)
 def test_whatever_comes_no_class_is_below_zero_and_parts_fit_their_whole(raw: Any) -> None:
     usage = read_usage(raw).usage
-    tokens = {kind: count for kind, count, _rate in classes(usage, NO_RATES)}
+    tokens = {kind: count for kind, count, _rate in tokens_by_class(usage, NO_RATES)}
     assert min(tokens.values()) >= 0
     assert sum(tokens.values()) == usage.total_tokens
     assert usage.cache_write_1h_tokens <= usage.cache_write_tokens
