@@ -12,7 +12,7 @@ from codexflow.lib.asgi import Header, Receive, Scope, Send
 from codexflow.lib.errors import AppError
 from codexflow.lib.exchange import BodyAborted, BodyTimeout, BodyTooLarge, exceeds, read_body
 from codexflow.lib.http import DIRECT_EXTENSION, headers_of
-from codexflow.lib.ids import new_id
+from codexflow.lib.ids import new_id, text_of
 from keys.lookup import PrincipalCache
 from keys.principal import Principal
 from routing.errors import (
@@ -181,7 +181,7 @@ class Incoming:
 
     def _with_id(self, headers: list[Header]) -> list[Header]:
         self.is_started = True
-        request_id = str(self.request_id).encode()
+        request_id = text_of(self.request_id).encode()
         own = [(b"x-cfx-request-id", request_id), (b"x-request-id", request_id)]
         if self.scope["path"].startswith("/v1/messages"):
             own.append((b"request-id", request_id))  # read by Anthropic's clients

@@ -23,6 +23,7 @@ from billing.errors import LimiterAway
 from billing.limiter.admission import SCOPES, SECONDS_PER_DAY, refusal
 from billing.limiter.admission import Admission as Admission  # part of this interface
 from billing.plans import Limits
+from codexflow.lib.ids import text_of
 from codexflow.lib.redis import Argument, Pipeline, RedisUnavailable, Script, shard_of, tag
 
 _LUA = Path(__file__).parent / "lua"
@@ -142,7 +143,7 @@ async def admit(
     """
     organization, key = limits
     args: list[Argument] = [
-        str(claim.request_id),
+        text_of(claim.request_id),
         lease_ms,
         b"1" if claim.takes_slot else b"0",
         claim.hold_nanos,
@@ -284,7 +285,7 @@ def _load_args(day: int, totals: ScopeTotals) -> list[Argument]:
 
 
 def _settle_command(payer: Payer, settlement: Settlement) -> tuple[list[bytes], list[Any]]:
-    shard, request_id = payer.shard, str(settlement.request_id)
+    shard, request_id = payer.shard, text_of(settlement.request_id)
     keys = [*payer.admit_keys, shard.progress, shard.usage, recent_key(shard, request_id)]
     args = [
         request_id,

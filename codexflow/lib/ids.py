@@ -2,11 +2,12 @@
 
 import secrets
 from datetime import UTC, datetime
+from functools import lru_cache
 from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
-__all__ = ["new_id", "parse_id", "random_id", "started_at", "uuid7_floor"]
+__all__ = ["new_id", "parse_id", "random_id", "started_at", "text_of", "uuid7_floor"]
 
 
 def new_id() -> UUID:
@@ -20,6 +21,12 @@ def new_id() -> UUID:
 def random_id() -> UUID:
     """Create a random UUIDv4, for objects whose creation time must not show."""
     return UUID(bytes=secrets.token_bytes(16), version=4)
+
+
+@lru_cache(maxsize=4096)
+def text_of(value: UUID) -> str:
+    """Return the canonical text of an id, remembered: a call writes its own four times."""
+    return str(value)
 
 
 def uuid7_floor(moment: datetime) -> UUID:

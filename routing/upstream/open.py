@@ -13,6 +13,7 @@ from msgspec import Struct
 from codexflow.catalogue.schema import BreakerConfig
 from codexflow.lib.asgi import Header
 from codexflow.lib.clock import monotonic_s
+from codexflow.lib.ids import text_of
 from codexflow.lib.log import redact
 from logs.pipeline.events import AttemptFact
 from routing.call import Call
@@ -180,7 +181,7 @@ class Upstream:
 
     async def _open(self, attempt: Attempt) -> OpenedResponse:
         request = self._request
-        call_id = f"{self._call.request_id}.{attempt.n}".encode()
+        call_id = f"{text_of(self._call.request_id)}.{attempt.n}".encode()
         body = upstream_body(attempt.model, request.tail)
         headers = [(b"x-litellm-call-id", call_id), *request.headers]
         connection = await self._pool.post(request.path, body, headers=headers)
