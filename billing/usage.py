@@ -20,8 +20,12 @@ from billing.pricing import Usage
 MAX_TOKENS = 1_000_000_000
 
 Fields = Mapping[str, Any]
-_USUAL = frozenset({"prompt_tokens", "completion_tokens", "total_tokens", "cost"})
-_USUAL_DETAILS = frozenset({"prompt_tokens_details", "completion_tokens_details"})
+_USUAL = frozenset(
+    {
+        "prompt_tokens", "completion_tokens", "total_tokens", "cost",
+        "prompt_tokens_details", "completion_tokens_details",
+    }
+)  # fmt: skip
 _NO_FIELDS: Fields = {}
 
 # Names of one fact, by provider. Details are objects inside the usage.
@@ -106,11 +110,11 @@ def _read_usual(raw: Fields) -> UsageReport | None:
     prompt, completion = raw.get("prompt_tokens"), raw.get("completion_tokens")
     if type(prompt) is not int or type(completion) is not int or not 0 < prompt + completion <= MAX_TOKENS:
         return None
-    if min(prompt, completion) <= 0 or raw.get("total_tokens") != prompt + completion:
+    if prompt <= 0 or completion <= 0 or raw.get("total_tokens") != prompt + completion:
         return None
-    for name, value in raw.items():
-        if name not in _USUAL and (name not in _USUAL_DETAILS or _tells_something(value)):
-            return None
+    details = raw.get("prompt_tokens_details"), raw.get("completion_tokens_details")
+    if not raw.keys() <= _USUAL or (any(details) and any(map(_tells_something, details))):
+        return None
     usage = Usage(prompt_tokens=prompt, completion_tokens=completion)
     return UsageReport(usage=usage, is_input_known=True, is_output_known=True)
 

@@ -93,9 +93,12 @@ class Meter:
         Input and output are known apart: what the provider did not tell is estimated. An output of 0 beside delivered
         content is no count.
         """
-        report, delivered = read_usage(self._fields), self.delivered_tokens()
-        usage = report.usage
-        has_output = report.is_output_known and self._is_output_final and (usage.completion_tokens > 0 or not delivered)
+        report = read_usage(self._fields)
+        usage, delivered = report.usage, 0
+        has_output = report.is_output_known and self._is_output_final
+        if not (has_output and usage.completion_tokens):
+            delivered = self.delivered_tokens()
+            has_output = has_output and not delivered
         if report.is_input_known and has_output:
             return usage, RANK_PROVIDER
         if not self.has_begun:
