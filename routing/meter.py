@@ -1,13 +1,18 @@
 """Metering of a call: the provider's usage, or our own count without it. Pure."""
 
+from collections.abc import Mapping
 from decimal import Decimal
+from typing import Any
+
+from msgspec.structs import replace
 
 from billing.pricing import Usage
+from billing.usage import MAX_TOKENS, merged, read_usage
 from codexflow.lib.money import NANOS_PER_USD
 from logs.pipeline.events import RANK_COUNTED, RANK_NONE, RANK_PROVIDER
 from routing.surfaces.responses import ResponseSummary
 from routing.surfaces.sse import count_of
-from routing.surfaces.usage import MAX_TOKENS, NO_USAGE, ProviderUsage
+from routing.surfaces.usage import ProviderUsage
 
 BYTES_PER_TOKEN = 4
 MAX_COST_USD = 1_000_000
@@ -17,15 +22,15 @@ class Meter:
     """Output and usage of one call so far; `max_tokens` bounds its output."""
 
     __slots__ = (
-        "_begun", "_provider", "bytes_out", "events_out", "first_event_bytes", "has_begun", "max_tokens",
+        "_fields", "_is_output_final", "bytes_out", "events_out", "first_event_bytes", "has_begun", "max_tokens",
         "response_id", "upstream_cost_nanos",
     )  # fmt: skip
 
     def __init__(self, max_tokens: int = MAX_TOKENS) -> None:
         self.max_tokens = max_tokens
-        self._provider: Usage | None = None
-        # Usage reported at the beginning of a stream: its input counts until it is reported again.
-        self._begun = NO_USAGE
+        # The provider's usage so far, in its own fields; whether its output is final.
+        self._fields: Mapping[str, Any] = {}
+        self._is_output_final = False
         # Whether the upstream has begun to respond: then it has read the prompt.
         self.has_begun = False
         self.events_out = 0
@@ -38,9 +43,13 @@ class Meter:
         """The upstream has begun to respond: it has read the prompt."""
         self.has_begun = True
 
+    def end(self) -> None:
+        """The stream is complete: what was reported while it ran is final."""
+        self._is_output_final = True
+
     def discard(self) -> None:
         """Forget all usage: the call is not charged."""
-        self._provider = None
+        self._fields, self._is_output_final = {}, False
         self.upstream_cost_nanos = None
         self.has_begun = False
 
@@ -53,13 +62,9 @@ class Meter:
             self.first_event_bytes = len(raw) // max(1, events)
 
     def record_usage(self, usage: ProviderUsage) -> None:
-        """Take the usage that the provider reports."""
-        if (tokens := usage.tokens(self._begun)) is None:
-            return
-        if usage.is_only_input:
-            self._begun = tokens
-            return
-        self._provider = tokens
+        """Take the usage that the provider reports; fields that a later event leaves out hold from before."""
+        self._fields = merged(self._fields, usage.fields)
+        self._is_output_final = self._is_output_final or not usage.is_partial
         if usage.cost is not None:
             self.upstream_cost_nanos = nanos_of(usage.cost)
 
@@ -83,19 +88,26 @@ class Meter:
         return min(self.max_tokens, max(self.events_out, (self.bytes_out - envelope) // BYTES_PER_TOKEN))
 
     def usage(self, prompt_tokens_guess: int) -> tuple[Usage, int]:
-        """Return usage and its rank: the provider's if known, else an estimate of what was delivered, else nothing."""
-        if self._provider is not None:
-            return self._provider, RANK_PROVIDER
+        """Return usage and its rank: the provider's if known, else an estimate of what was delivered, else nothing.
+
+        Input and output are known apart: what the provider did not tell is estimated. An output of 0 beside delivered
+        content is no count.
+        """
+        report = read_usage(self._fields)
+        usage, delivered = report.usage, 0
+        has_output = report.is_output_known and self._is_output_final
+        if not (has_output and usage.completion_tokens):
+            delivered = self.delivered_tokens()
+            has_output = has_output and not delivered
+        if report.is_input_known and has_output:
+            return usage, RANK_PROVIDER
         if not self.has_begun:
             return Usage(), RANK_NONE
-        counted = Usage(
-            prompt_tokens=self._begun.prompt_tokens or prompt_tokens_guess,
-            cached_tokens=self._begun.cached_tokens,
-            cache_write_tokens=self._begun.cache_write_tokens,
-            cache_write_1h_tokens=self._begun.cache_write_1h_tokens,
-            completion_tokens=self.delivered_tokens(),
-        )
-        return counted, RANK_COUNTED
+        if not report.is_input_known:
+            usage = replace(usage, prompt_tokens=prompt_tokens_guess)
+        if not has_output:
+            usage = replace(usage, completion_tokens=max(delivered, usage.completion_tokens), reasoning_tokens=0)
+        return usage, RANK_COUNTED
 
     @property
     def progress(self) -> str:

@@ -101,6 +101,7 @@ class StreamRelay:
                 call.meter.record_usage(event.usage)
                 self._has_usage = self._has_usage or event.usage.produced > 0
             if event.kind is sse.Kind.END:
+                call.meter.end()
                 if not self._has_content and not self._has_usage:
                     raise StreamBroken(reason="empty success")
                 return response_format.with_model(

@@ -20,6 +20,7 @@ from typing import Any
 import msgspec
 
 from billing.pricing import Usage
+from billing.usage import count_of, read_usage
 from codexflow.catalogue.surfaces import PATHS
 from codexflow.lib.addresses import plain_address
 from codexflow.lib.money import NANOS_PER_USD
@@ -28,7 +29,6 @@ from logs.content.codec import REDACTED
 from logs.litellm.report import Owner, Report, Source, attempt_of
 
 # More is a counting error, and would not fit the columns.
-MAX_TOKENS = 1_000_000_000
 MAX_NANOS = 10**15  # a million dollars for one call
 MAX_MS = 2**31 - 1
 TEXT_CHARS = 200
@@ -211,42 +211,11 @@ def _id_of(row: Fields) -> str:
 
 
 def usage_of(row: Fields, metadata: Fields, response: Fields) -> Usage:
-    """Tokens by class, from any place of the row; counts of the row itself take precedence."""
-    usage = _object(metadata.get("usage_object")) or _object(row.get("usage")) or _object(response.get("usage"))
-    own = any(_count(row.get(name)) for name in ("prompt_tokens", "completion_tokens", "total_tokens"))
-    numbers = row if own else usage
-    into = _object(usage.get("prompt_tokens_details")) or _object(usage.get("input_tokens_details"))
-    out = _object(usage.get("completion_tokens_details")) or _object(usage.get("output_tokens_details"))
-    cached = _count(into.get("cached_tokens")) or _count(usage.get("cache_read_input_tokens"))
-    written = _count(into.get("cache_creation_tokens")) or _count(usage.get("cache_creation_input_tokens"))
-    written_by_life = _object(into.get("cache_creation_token_details")) or _object(usage.get("cache_creation"))
-    prompt, completion = _count(numbers.get("prompt_tokens")), _count(numbers.get("completion_tokens"))
-    if not prompt and not completion and not own:
-        # Anthropic's counts: tokens read from or written to a cache are not part of the input.
-        prompt, completion = _count(numbers.get("input_tokens")), _count(numbers.get("output_tokens"))
-        if not into:
-            prompt += cached + written
-    total = _count(numbers.get("total_tokens"))
-    if not prompt and total > completion:
-        prompt = total - completion
-    if prompt + completion > MAX_TOKENS:
-        return Usage()
-    cached = min(cached, prompt)
-    written = min(written, prompt - cached)
-    return Usage(
-        prompt_tokens=prompt,
-        completion_tokens=completion,
-        cached_tokens=cached,
-        cache_write_tokens=written,
-        cache_write_1h_tokens=min(_count(written_by_life.get("ephemeral_1h_input_tokens")), written),
-        reasoning_tokens=min(_count(out.get("reasoning_tokens")), completion),
-    )
-
-
-def _count(value: Any) -> int:
-    """A number of tokens; anything else counts as none."""
-    number = _number(value)
-    return int(number) if number is not None and 0 <= number <= MAX_TOKENS else 0
+    """Tokens by class, from wherever the row has them; counts of the row itself override those of its usage object."""
+    reported = _object(metadata.get("usage_object")) or _object(row.get("usage")) or _object(response.get("usage"))
+    names = ("prompt_tokens", "completion_tokens", "total_tokens")
+    own = {name: row[name] for name in names if count_of(row.get(name))}
+    return read_usage({**reported, **own}).usage
 
 
 def _cost_nanos(row: Fields, response: Fields) -> int | None:

@@ -4,7 +4,11 @@ Bytes pass as they came. Only these are changed: usage that was not requested, t
 caller's price, and on responses the model's name.
 """
 
+import contextlib
+import json
+import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any, ClassVar, TypeVar
 
 import msgspec
@@ -15,7 +19,7 @@ from codexflow.lib.envelope import anthropic_envelope, envelope
 from codexflow.lib.errors import AppError
 from routing.surfaces import sse
 from routing.surfaces.sse import Event, Kind
-from routing.surfaces.usage import ProviderUsage
+from routing.surfaces.usage import ProviderUsage, usage_in
 
 T = TypeVar("T")
 
@@ -57,7 +61,7 @@ class ResponseFormat(ABC):
 
     def may_matter(self, events: bytes) -> bool:
         """Return whether any of these events could be more than content."""
-        return b'"usage":' in events or b"[DONE]" in events or b'"error":' in events
+        return b'"usage"' in events or b"[DONE]" in events or b'"error"' in events
 
     @abstractmethod
     def classify(self, raw: bytes) -> Event:
@@ -94,10 +98,14 @@ class ResponseFormat(ABC):
         """Return a whole JSON response as the caller may see it."""
         if _COST_MARK not in body or summary.usage is None:
             return body
-        fields = _decoded(_raw_fields, body)
-        usage = _decoded(_objects, fields["usage"]) if fields else None
-        # A body that cannot be decoded as a whole passes as it is: broken text beside the usage is no reason to refuse.
-        return _encode({**fields, "usage": _without_cost(usage)}) if fields and usage else body
+        fields = _strictly(_raw_fields, body)
+        if fields is not None:  # all else stays byte for byte
+            return _encode({**fields, "usage": _without_cost(summary.usage.fields)})
+        payload = _payload(body)
+        if payload is None:
+            return body
+        payload["usage"] = _without_cost(summary.usage.fields)
+        return _json(payload)
 
     def error_body(self, error: AppError) -> bytes:
         return _encode(envelope(error))
@@ -108,19 +116,78 @@ class ResponseFormat(ABC):
 
 
 def _decoded(decoder: msgspec.json.Decoder[T], data: bytes | Raw) -> T | None:
+    """Decode, and once more as leniently as Python's own reader does; None for what neither can read.
+
+    Providers write NaN, half a surrogate, or a byte order mark; what their response says is good all the same.
+    """
+    found = _strictly(decoder, data)
+    if found is None and (plain := _payload(bytes(data))) is not None:
+        with contextlib.suppress(msgspec.MsgspecError, RecursionError):
+            return decoder.decode(json.dumps(_readable(plain)))
+    return found
+
+
+def _strictly(decoder: msgspec.json.Decoder[T], data: bytes | Raw) -> T | None:
     try:
         return decoder.decode(data)
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         return None
 
 
+def _payload(data: bytes) -> dict[str, Any] | None:
+    """Read an object as Python's own reader does; None for what it cannot read either."""
+    try:
+        plain = json.loads(data.decode("utf-8-sig"))
+    except (ValueError, RecursionError):
+        return None
+    return plain if isinstance(plain, dict) else None
+
+
+def _payload_of(event: bytes) -> dict[str, Any] | None:
+    """Read the object that an event carries."""
+    data = sse.data_of(event)
+    found = _strictly(_objects, data)
+    return _payload(data) if found is None else found
+
+
+def _written(payload: Any) -> bytes:
+    """Write an object that was read strictly or leniently."""
+    try:
+        return _encode(payload)
+    except (UnicodeError, msgspec.MsgspecError):
+        return _json(payload)
+
+
+def _json(payload: Any) -> bytes:
+    """Write what `_payload` read: half surrogates and NaN as they came."""
+    return json.dumps(payload, separators=(",", ":")).encode()
+
+
+def _readable(value: Any) -> Any:
+    """Replace half surrogates and NaN, which strict readers refuse. Only read from, never sent on."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, list):
+        return [_readable(each) for each in value]
+    if isinstance(value, dict):
+        return {_readable(name): _readable(each) for name, each in value.items()}
+    return value
+
+
+def _text(value: Any) -> str:
+    """Return an id as text. Some providers write numbers."""
+    return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
+
+
 def _event_like(raw: bytes, payload: Any) -> bytes:
     """Write `payload` as an event with the name that `raw` has."""
     names = b"".join(b"%b\n" % line for line in raw.splitlines() if line.startswith(b"event:"))
-    return names + b"data: " + _encode(payload) + b"\n\n"
+    return names + b"data: " + _written(payload) + b"\n\n"
 
 
-def _without_cost(usage: dict[str, Any]) -> dict[str, Any]:
+def _without_cost(usage: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in usage.items() if not name.startswith("cost")}
 
 
@@ -145,8 +212,8 @@ class _Choice(Struct):
 
 
 class _Chunk(Struct):
-    id: str | None = None
-    usage: ProviderUsage | None = None
+    id: Any = None
+    usage: Any = None
     choices: list[_Choice] | None = None
     # Not `Raw | None`: msgspec reads that as null only.
     error: Raw = Raw(_NULL)
@@ -170,14 +237,14 @@ class _Written(Struct):
 
 
 class _Whole(Struct):
-    choices: list[_Written]
-    id: str | None = None
-    usage: ProviderUsage | None = None
+    choices: list[_Written] | None
+    id: Any = None
+    usage: Any = None
 
 
 class _Vectors(Struct):
     data: list[Raw]
-    usage: ProviderUsage | None = None
+    usage: Any = None
 
 
 _chunk = msgspec.json.Decoder(_Chunk)
@@ -193,18 +260,19 @@ class Completions(ResponseFormat):
         data = sse.data_of(raw)
         if data == b"[DONE]":
             return Event(raw, Kind.END)
-        if b'"usage":' not in raw and b'"error":' not in raw:
+        if b'"usage"' not in raw and b'"error"' not in raw:
             return Event(raw)
         chunk = _decoded(_chunk, data)
         if chunk is None:
             return Event(raw)
         if chunk.is_error:
             return Event(raw, Kind.ERROR)
-        if chunk.usage is None:
-            return Event(raw)
-        # OpenAI sends usage without choices; LiteLLM beside an empty one.
+        # OpenAI sends usage without choices; LiteLLM beside an empty one; others in every chunk.
         is_usage_only = all(choice.is_empty for choice in chunk.choices or ())
-        return Event(raw, Kind.USAGE if is_usage_only else Kind.CONTENT, chunk.usage)
+        usage = usage_in(chunk.usage, is_partial=not is_usage_only)
+        if usage is None:
+            return Event(raw)
+        return Event(raw, Kind.USAGE if is_usage_only else Kind.CONTENT, usage)
 
     @override
     def opening(self, chunk: bytes) -> Opening:
@@ -212,7 +280,7 @@ class Completions(ResponseFormat):
         if first is None:
             return Opening()
         may_be_empty = b'"stop"' in chunk and not self.is_content(chunk)
-        return Opening(first.id or "", first.is_error, may_be_empty)
+        return Opening(_text(first.id), first.is_error, may_be_empty)
 
     @override
     def is_content(self, events: bytes) -> bool:
@@ -232,7 +300,7 @@ class Completions(ResponseFormat):
             return event.raw
         if not wants_usage and event.kind is Kind.USAGE:
             return b""
-        payload = _decoded(_objects, sse.data_of(event.raw))
+        payload = _payload_of(event.raw)
         if payload is None:
             return event.raw
         if not wants_usage:
@@ -241,18 +309,15 @@ class Completions(ResponseFormat):
             payload["usage"] = _without_cost(payload["usage"])
         else:
             return event.raw
-        return b"data: " + _encode(payload) + b"\n\n"
+        return b"data: " + _written(payload) + b"\n\n"
 
     @override
     def summarize(self, body: bytes) -> ResponseSummary | None:
         whole = _decoded(_whole, body)
         if whole is None:
             return None
-        # Counted only without the provider's count, which is better.
-        is_counted = whole.usage is not None and whole.usage.produced > 0
-        return ResponseSummary(
-            whole.id or "", whole.usage, 0 if is_counted else sum(each.text_bytes for each in whole.choices)
-        )
+        text_bytes = sum(each.text_bytes for each in whole.choices or ())
+        return ResponseSummary(_text(whole.id), usage_in(whole.usage), text_bytes)
 
 
 class Embeddings(Completions):
@@ -262,15 +327,15 @@ class Embeddings(Completions):
     def summarize(self, body: bytes) -> ResponseSummary | None:
         vectors = _decoded(_vectors, body)
         # Vectors have no output tokens: without usage only the input counts.
-        return None if vectors is None else ResponseSummary("", vectors.usage, 0)
+        return None if vectors is None else ResponseSummary("", usage_in(vectors.usage), 0)
 
 
 # Responses
 
 
 class _Response(Struct):
-    id: str | None = None
-    usage: ProviderUsage | None = None
+    id: Any = None
+    usage: Any = None
     output: list[Raw] | None = None
 
 
@@ -281,9 +346,9 @@ class _ResponseEvent(Struct):
 
 
 class _WholeResponse(Struct):
-    output: list[Raw]
-    id: str | None = None
-    usage: ProviderUsage | None = None
+    output: list[Raw] | None
+    id: Any = None
+    usage: Any = None
 
 
 _response_event = msgspec.json.Decoder(_ResponseEvent)
@@ -334,7 +399,7 @@ class Responses(ResponseFormat):
         if event.type in self._FAILURES or bytes(event.error) != _NULL:
             return Event(raw, Kind.ERROR)
         if event.type in self._ENDS:
-            return Event(raw, Kind.END, event.response.usage if event.response else None)
+            return Event(raw, Kind.END, usage_in(event.response.usage) if event.response else None)
         return Event(raw)
 
     @override
@@ -343,9 +408,9 @@ class Responses(ResponseFormat):
         event = _decoded(_response_event, sse.data_of(first))
         if event is None:
             return Opening()
-        response_id = event.response.id if event.response else None
+        response_id = _text(event.response.id) if event.response else ""
         may_be_empty = b'"response.completed"' in chunk and not self.is_content(chunk)
-        return Opening(response_id or "", self.classify(first).kind is Kind.ERROR, may_be_empty)
+        return Opening(response_id, self.classify(first).kind is Kind.ERROR, may_be_empty)
 
     @override
     def is_content(self, events: bytes) -> bool:
@@ -359,7 +424,7 @@ class Responses(ResponseFormat):
     def for_caller(self, event: Event, *, wants_usage: bool) -> bytes:
         if event.usage is None or _COST_MARK not in event.raw:
             return event.raw
-        payload = _decoded(_objects, sse.data_of(event.raw))
+        payload = _payload_of(event.raw)
         if payload is None:
             return event.raw
         payload["response"]["usage"] = _without_cost(payload["response"]["usage"])
@@ -370,7 +435,8 @@ class Responses(ResponseFormat):
         whole = _decoded(_whole_response, body)
         if whole is None:
             return None
-        return ResponseSummary(whole.id or "", whole.usage, sum(len(bytes(item)) for item in whole.output))
+        text_bytes = sum(len(bytes(item)) for item in whole.output or ())
+        return ResponseSummary(_text(whole.id), usage_in(whole.usage), text_bytes)
 
     @override
     def error_event(self, error: AppError) -> bytes:
@@ -391,14 +457,14 @@ class Responses(ResponseFormat):
 
 
 class _MessageStart(Struct):
-    id: str | None = None
-    usage: ProviderUsage | None = None
+    id: Any = None
+    usage: Any = None
 
 
 class _MessageEvent(Struct):
     type: str = ""
     message: _MessageStart | None = None
-    usage: ProviderUsage | None = None
+    usage: Any = None
 
 
 class _Block(Struct):
@@ -409,8 +475,8 @@ class _Block(Struct):
 
 class _WholeMessage(Struct):
     content: list[_Block]
-    id: str | None = None
-    usage: ProviderUsage | None = None
+    id: Any = None
+    usage: Any = None
 
 
 _message_event = msgspec.json.Decoder(_MessageEvent)
@@ -434,9 +500,11 @@ class Messages(ResponseFormat):
         if event.type == "error":
             return Event(raw, Kind.ERROR)
         usage = event.message.usage if event.message else event.usage
-        if usage is not None and event.type == "message_start":
-            usage.is_only_input = True
-        return Event(raw, Kind.CONTENT, usage)
+        if event.type == "message_start" and isinstance(usage, dict):
+            # Its count of the output is that of a beginning.
+            usage = {name: value for name, value in usage.items() if name != "output_tokens"}
+            return Event(raw, Kind.CONTENT, usage_in(usage, is_partial=True))
+        return Event(raw, Kind.CONTENT, usage_in(usage))
 
     @override
     def opening(self, chunk: bytes) -> Opening:
@@ -445,7 +513,7 @@ class Messages(ResponseFormat):
         if event is None:
             return Opening()
         may_be_empty = b'"message_stop"' in chunk and not self.is_content(chunk)
-        return Opening((event.message.id if event.message else None) or "", event.type == "error", may_be_empty)
+        return Opening(_text(event.message.id) if event.message else "", event.type == "error", may_be_empty)
 
     @override
     def is_content(self, events: bytes) -> bool:
@@ -453,9 +521,9 @@ class Messages(ResponseFormat):
 
     @override
     def for_caller(self, event: Event, *, wants_usage: bool) -> bytes:
-        if event.usage is None or event.usage.is_only_input or _COST_MARK not in event.raw:
+        if event.usage is None or event.usage.is_partial or _COST_MARK not in event.raw:
             return event.raw
-        payload = _decoded(_objects, sse.data_of(event.raw))
+        payload = _payload_of(event.raw)
         if payload is None:
             return event.raw
         payload["usage"] = _without_cost(payload["usage"])
@@ -467,7 +535,7 @@ class Messages(ResponseFormat):
         if whole is None:
             return None
         written = sum(len(b.text or "") + len(b.thinking or "") + len(bytes(b.input)) for b in whole.content)
-        return ResponseSummary(whole.id or "", whole.usage, written)
+        return ResponseSummary(_text(whole.id), usage_in(whole.usage), written)
 
     @override
     def error_body(self, error: AppError) -> bytes:

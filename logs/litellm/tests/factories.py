@@ -34,6 +34,7 @@ def a_payload(call_id: str, **fields: Any) -> dict[str, Any]:
     """A StandardLoggingPayload of a call by the gateway."""
     started_s = fields.pop("started_s", clock.now_s())
     key_hash = fields.pop("key_hash", MASTER_KEY)
+    prompt, completion = fields.pop("prompt_tokens", 120), fields.pop("completion_tokens", 60)
     return {
         "id": f"chatcmpl-{call_id}",
         "litellm_call_id": call_id,
@@ -42,9 +43,9 @@ def a_payload(call_id: str, **fields: Any) -> dict[str, Any]:
         "stream": True,
         "model": "openai/gpt-4o-mini",
         "model_group": "gpt-4o-mini",
-        "prompt_tokens": 120,
-        "completion_tokens": 60,
-        "total_tokens": 180,
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
         "response_cost": 5.4e-05,
         "startTime": started_s,
         "endTime": started_s + 1.5,

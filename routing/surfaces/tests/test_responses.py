@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from billing.pricing import Usage
+from billing.usage import merged, read_usage
 from codexflow.lib.errors import AppError
 from routing.meter import Meter
 from routing.surfaces.responses import Completions, Embeddings, Messages, ResponseFormat, Responses
@@ -28,7 +29,7 @@ STOP = chat(delta={}, finish_reason="stop")
 
 def usage_of(response_format: ResponseFormat, raw: bytes) -> Usage | None:
     found = response_format.classify(raw).usage
-    return found.tokens() if found else None
+    return read_usage(found.fields).usage if found else None
 
 
 def test_usage_is_read_from_each_surfaces_fields() -> None:
@@ -79,10 +80,12 @@ def test_the_start_of_a_message_reports_input_only() -> None:
     """Its output count is that of a beginning: billing a cut stream by it would be wrong."""
     found = Messages().classify(MESSAGES[0]).usage
     assert found is not None
-    assert found.is_only_input
+    assert found.is_partial
     later = Messages().classify(event({"type": "message_delta", "usage": {"output_tokens": 4}})).usage
     assert later is not None
-    assert later.tokens(Usage(prompt_tokens=9)) == Usage(prompt_tokens=9, completion_tokens=4)
+    assert not later.is_partial
+    both = merged({"input_tokens": 9, "output_tokens": 1}, later.fields)
+    assert read_usage(both).usage == Usage(prompt_tokens=9, completion_tokens=4)
 
 
 def test_cost_is_removed_and_usage_is_sent_only_on_request() -> None:
@@ -242,3 +245,68 @@ def test_events_with_the_right_model_or_none_stay_as_they_are() -> None:
     for events in (odd, odd + b": ping\n\n" + odd, *RESPONSES, b"data: {broken", b"", b'data: {"response":[]}\n\n'):
         assert Responses().with_model(events, "gpt-4o") == events
     assert Completions().with_model(CHAT[0], "gpt-4o") == CHAT[0]
+
+
+COUNTS = {"prompt_tokens": 100, "completion_tokens": 20}
+GOOD: dict[str, Any] = {"id": "c1", "choices": [{"message": {"content": "hi"}}], "usage": COUNTS}
+# Whole responses whose odd parts are no reason to refuse them, as bytes.
+ODD: dict[str, tuple[ResponseFormat, bytes]] = {
+    "id as a number": (Completions(), json.dumps({**GOOD, "id": 7}).encode()),
+    "usage as floats": (
+        Completions(), json.dumps({**GOOD, "usage": {"prompt_tokens": 100.0, "completion_tokens": 20.0}}).encode()
+    ),
+    "usage as text": (
+        Completions(), json.dumps({**GOOD, "usage": {"prompt_tokens": "100", "completion_tokens": "20"}}).encode()
+    ),
+    "details as a list": (
+        Completions(), json.dumps({**GOOD, "usage": {**COUNTS, "prompt_tokens_details": []}}).encode()
+    ),
+    "an infinite logprob": (Completions(), json.dumps({**GOOD, "logprob": float("-inf")}).encode()),
+    "a byte order mark": (Completions(), b"\xef\xbb\xbf" + json.dumps(GOOD).encode()),
+    "half a surrogate": (
+        Messages(),
+        b'{"id":"m1","content":[{"type":"text","text":"\\ud83d"}],"usage":{"input_tokens":100,"output_tokens":20}}',
+    ),
+    "output null": (Responses(), b'{"id":"r1","output":null,"usage":{"input_tokens":100,"output_tokens":20}}'),
+    "embeddings with floats": (Embeddings(), b'{"data":[],"usage":{"prompt_tokens":100.0,"total_tokens":120}}'),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", ODD)
+def test_an_odd_part_that_is_not_needed_does_not_invalidate_a_response(case: str) -> None:
+    response_format, body = ODD[case]
+    summary = response_format.summarize(body)
+    assert summary is not None
+    assert summary.usage is not None
+    assert read_usage(summary.usage.fields).usage == Usage(prompt_tokens=100, completion_tokens=20)
+
+
+@pytest.mark.parametrize("usage", ["", None, [], 7, "many"])
+def test_a_usage_that_cannot_be_read_is_unknown_and_the_response_passes(usage: Any) -> None:
+    summary = Completions().summarize(json.dumps({**GOOD, "usage": usage}).encode())
+    assert summary is not None
+    assert (summary.usage, summary.text_bytes > 0) == (None, True)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b'data: {"id":"c1","choices":[],"usage":{"prompt_tokens":"100","completion_tokens":"20","cost":0.5}}\n\n',
+        b'data: {"id":"c1","choices":[],"usage" : {"prompt_tokens":100,"completion_tokens":20,"cost" : 0.5}}\n\n',
+        b'data: {"x":"\\ud83d","choices":[],"usage":{"prompt_tokens":100,"completion_tokens":20,"cost":0.5}}\n\n',
+    ],
+)
+def test_odd_usage_in_a_stream_is_read_and_its_cost_never_shown(raw: bytes) -> None:
+    response_format = Completions()
+    assert response_format.may_matter(raw)
+    assert usage_of(response_format, raw) == Usage(prompt_tokens=100, completion_tokens=20)
+    found = response_format.classify(raw)
+    assert response_format.for_caller(found, wants_usage=False) == b""
+    assert b"cost" not in response_format.for_caller(found, wants_usage=True)
+
+
+def test_a_response_that_is_read_leniently_goes_out_as_it_came_but_for_its_cost() -> None:
+    body = b'{"content":[{"type":"text","text":"\\ud83d"}],"usage":{"input_tokens":1,"output_tokens":2,"cost":0.5}}'
+    summary = Messages().summarize(body)
+    assert summary is not None
+    assert Messages().body_for_caller(body, summary) == body.replace(b',"cost":0.5', b"")

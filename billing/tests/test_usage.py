@@ -1,0 +1,240 @@
+"""Every provider's way of counting is read into the same disjoint classes."""
+
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from billing.pricing import FrozenRates, Usage, tokens_by_class
+from billing.usage import MAX_TOKENS, UNKNOWN, count_of, merged, read_exactly, read_usage
+
+ANTHROPIC = {"input_tokens": 2000, "cache_read_input_tokens": 5000, "cache_creation_input_tokens": 1000}
+
+# What was reported -> prompt, cached, written, of that for an hour, completion, reasoning.
+CASES: list[tuple[str, dict[str, Any], tuple[int, int, int, int, int, int]]] = [
+    ("openai", {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120}, (100, 0, 0, 0, 20, 0)),
+    ("as floats", {"prompt_tokens": 100.0, "completion_tokens": 20.0}, (100, 0, 0, 0, 20, 0)),
+    ("as text", {"prompt_tokens": "100", "completion_tokens": "20"}, (100, 0, 0, 0, 20, 0)),
+    ("cached inside", {"prompt_tokens": 100, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": 64}},
+     (100, 64, 0, 0, 5, 0)),
+    ("cached under another name", {"prompt_tokens": 2459, "completion_tokens": 23, "total_tokens": 2482,
+     "prompt_tokens_details": {"cached_tokens": 0}, "cache_read_input_tokens": 2455}, (2459, 2455, 0, 0, 23, 0)),
+    ("deepseek", {"prompt_tokens": 12040, "completion_tokens": 40, "total_tokens": 12080,
+     "prompt_cache_hit_tokens": 11000, "prompt_cache_miss_tokens": 1040}, (12040, 11000, 0, 0, 40, 0)),
+    ("cache outside of the prompt", {"prompt_tokens": 14, "completion_tokens": 40, "total_tokens": 54,
+     "prompt_tokens_details": {"cached_tokens": 6081}, "cache_read_input_tokens": 6081}, (6095, 6081, 0, 0, 40, 0)),
+    ("writes outside of the prompt", {"prompt_tokens": 31, "completion_tokens": 4,
+     "cache_creation_input_tokens": 1253}, (1284, 0, 1253, 0, 4, 0)),
+    ("reasoning outside of the completion", {"prompt_tokens": 10120, "completion_tokens": 1499, "total_tokens": 14428,
+     "prompt_tokens_details": {"cached_tokens": 128}, "completion_tokens_details": {"reasoning_tokens": 2809}},
+     (10120, 128, 0, 0, 4308, 2809)),
+    ("a total larger than its parts", {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 1120},
+     (100, 0, 0, 0, 1020, 0)),
+    ("anthropic", {**ANTHROPIC, "output_tokens": 50}, (8000, 5000, 1000, 0, 50, 0)),
+    ("writes by lifetime only", {"input_tokens": 100, "cache_read_input_tokens": 0, "output_tokens": 20,
+     "cache_creation": {"ephemeral_5m_input_tokens": 1000, "ephemeral_1h_input_tokens": 2000}},
+     (3100, 0, 3000, 2000, 20, 0)),
+    ("a sum smaller than its lifetimes", {"input_tokens": 100, "cache_creation_input_tokens": 5, "output_tokens": 20,
+     "cache_creation": {"ephemeral_5m_input_tokens": 1000, "ephemeral_1h_input_tokens": 2000}},
+     (3100, 0, 3000, 2000, 20, 0)),
+    ("responses", {"input_tokens": 75, "input_tokens_details": {"cached_tokens": 32}, "output_tokens": 1186,
+     "output_tokens_details": {"reasoning_tokens": 1024}, "total_tokens": 1261}, (75, 32, 0, 0, 1186, 1024)),
+    ("gemini", {"promptTokenCount": 10, "candidatesTokenCount": 5, "thoughtsTokenCount": 100, "totalTokenCount": 115,
+     "cachedContentTokenCount": 4}, (10, 4, 0, 0, 105, 100)),
+    ("compaction", {"input_tokens": 23000, "output_tokens": 1000, "iterations": [
+        {"type": "compaction", "input_tokens": 180000, "output_tokens": 3500},
+        {"type": "message", "input_tokens": 23000, "output_tokens": 1000},
+    ]}, (203000, 0, 0, 0, 4500, 0)),
+    ("only a total and the output", {"completion_tokens": 20, "total_tokens": 120}, (100, 0, 0, 0, 20, 0)),
+]  # fmt: skip
+
+
+def as_tuple(usage: Usage) -> tuple[int, ...]:
+    return (
+        usage.prompt_tokens, usage.cached_tokens, usage.cache_write_tokens, usage.cache_write_1h_tokens,
+        usage.completion_tokens, usage.reasoning_tokens,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("reported", "expected"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
+def test_a_providers_counts_are_read(reported: dict[str, Any], expected: tuple[int, ...]) -> None:
+    report = read_usage(reported)
+    assert as_tuple(report.usage) == expected
+    assert (report.is_input_known, report.is_output_known) == (True, True)
+
+
+@pytest.mark.parametrize(
+    "raw", [None, "", [], 7, {}, {"prompt_tokens": None}, {"prompt_tokens": "many"}, {"usage": {"prompt_tokens": 1}}]
+)
+def test_what_tells_no_count_is_unknown(raw: Any) -> None:
+    assert read_usage(raw) == UNKNOWN
+
+
+@pytest.mark.parametrize("output", [{}, {"completion_tokens": None}, {"completion_tokens": "x"}])
+def test_an_output_that_cannot_be_read_is_unknown_and_the_input_stands(output: dict[str, Any]) -> None:
+    report = read_usage({"prompt_tokens": 100, "total_tokens": None, **output})
+    assert (report.usage.prompt_tokens, report.is_input_known, report.is_output_known) == (100, True, False)
+
+
+@pytest.mark.parametrize(
+    "reported",
+    [{"prompt_tokens": 0, "completion_tokens": 54, "total_tokens": 54}, {"input_tokens": 0, "output_tokens": 54}],
+)
+def test_an_input_of_zero_is_unknown_and_the_output_stands(reported: dict[str, Any]) -> None:
+    report = read_usage(reported)
+    assert (report.usage.completion_tokens, report.is_input_known, report.is_output_known) == (54, False, True)
+
+
+@pytest.mark.parametrize(
+    "delta",
+    [
+        {"input_tokens": 0, "cache_read_input_tokens": 5000, "cache_creation_input_tokens": 1000, "output_tokens": 50},
+        {"cache_read_input_tokens": 5000, "cache_creation_input_tokens": 1000, "output_tokens": 50},
+        {"input_tokens": 2000, "output_tokens": 50},
+        {"input_tokens": None, "cache_read_input_tokens": None, "output_tokens": 50},
+        {"output_tokens": 50},
+    ],
+)
+def test_start_and_delta_are_merged_field_by_field(delta: dict[str, Any]) -> None:
+    report = read_usage(merged({**ANTHROPIC, "output_tokens": 1}, delta))
+    assert as_tuple(report.usage) == (8000, 5000, 1000, 0, 50, 0)
+
+
+# Properties over generated usage objects of every convention.
+
+parts = st.integers(0, 2_000_000)
+spellings = st.sampled_from([lambda n: n, float, str, lambda n: f"{n}.0"])
+
+
+@st.composite
+def true_usage(draw: st.DrawFn) -> Usage:
+    fresh, cached, five_minutes, hour = draw(st.integers(1, 2_000_000)), draw(parts), draw(parts), draw(parts)
+    reasoning, words = draw(parts), draw(st.integers(1, 2_000_000))
+    return Usage(
+        prompt_tokens=fresh + cached + five_minutes + hour,
+        cached_tokens=cached,
+        cache_write_tokens=five_minutes + hour,
+        cache_write_1h_tokens=hour,
+        completion_tokens=words + reasoning,
+        reasoning_tokens=reasoning,
+    )
+
+
+def lifetimes(usage: Usage) -> dict[str, int]:
+    hour = usage.cache_write_1h_tokens
+    return {"ephemeral_5m_input_tokens": usage.cache_write_tokens - hour, "ephemeral_1h_input_tokens": hour}
+
+
+def openai_form(usage: Usage) -> dict[str, Any]:
+    return {
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "total_tokens": usage.total_tokens,
+        "prompt_tokens_details": {
+            "cached_tokens": usage.cached_tokens,
+            "cache_creation_tokens": usage.cache_write_tokens,
+            "cache_creation_token_details": lifetimes(usage),
+        },
+        "completion_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
+    }
+
+
+def anthropic_form(usage: Usage) -> dict[str, Any]:
+    return {
+        "input_tokens": usage.prompt_tokens - usage.cached_tokens - usage.cache_write_tokens,
+        "cache_read_input_tokens": usage.cached_tokens,
+        "cache_creation": lifetimes(usage),
+        "output_tokens": usage.completion_tokens,
+        "output_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
+    }
+
+
+def reasoning_outside_form(usage: Usage) -> dict[str, Any]:
+    form = openai_form(usage)
+    return {**form, "completion_tokens": usage.completion_tokens - usage.reasoning_tokens}
+
+
+def cache_outside_form(usage: Usage) -> dict[str, Any]:
+    form = openai_form(usage)
+    return {**form, "prompt_tokens": usage.prompt_tokens - usage.cached_tokens - usage.cache_write_tokens}
+
+
+FORMS = [openai_form, anthropic_form, reasoning_outside_form, cache_outside_form]
+
+
+def respelled(raw: Any, spell: Any) -> Any:
+    if isinstance(raw, dict):
+        return {name: respelled(value, spell) for name, value in raw.items()}
+    return spell(raw)
+
+
+@given(usage=true_usage(), form=st.sampled_from(FORMS), spell=spellings)
+def test_every_convention_reads_as_the_same_usage(usage: Usage, form: Any, spell: Any) -> None:
+    report = read_usage(respelled(form(usage), spell))
+    assert report.usage == usage
+    assert report.is_input_known
+    assert report.is_output_known
+
+
+@given(usage=true_usage(), data=st.data())
+def test_a_stream_reads_the_same_however_its_fields_are_spread(usage: Usage, data: st.DataObject) -> None:
+    """Start and end each know some of the fields; what one leaves out, has null or zero for, holds from the other."""
+    whole = anthropic_form(usage)
+    start, end = {}, {}
+    for name, value in whole.items():
+        where = data.draw(st.sampled_from(["start", "end", "both"]))
+        if where != "end":
+            start[name] = value
+        elif data.draw(st.booleans()):
+            start[name] = None
+        if where != "start":
+            end[name] = value
+        elif not isinstance(value, dict):
+            end |= data.draw(st.sampled_from([{}, {name: None}, {name: 0}]))
+    assert read_usage(merged(start, end)).usage == usage
+
+
+counts = st.integers(-2, 50) | st.none()
+usual_objects = st.fixed_dictionaries(
+    {"prompt_tokens": counts, "completion_tokens": counts, "total_tokens": counts | st.integers(0, 100)},
+    optional={
+        "cost": st.floats(0, 1),
+        "prompt_tokens_details": st.none() | st.dictionaries(st.sampled_from(["cached_tokens", "audio"]), counts),
+        "completion_tokens_details": st.none() | st.dictionaries(st.sampled_from(["reasoning_tokens"]), counts),
+        "cache_read_input_tokens": counts,
+    },
+)
+
+
+@given(raw=usual_objects)
+def test_the_usual_object_is_read_as_any_other(raw: dict[str, Any]) -> None:
+    assert read_usage(raw) == read_exactly(raw)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+NAMES = [*openai_form(Usage()), *anthropic_form(Usage()), "prompt_cache_hit_tokens", "iterations", "cache_creation"]
+NO_RATES = FrozenRates(input_nanos=1, cached_nanos=1, output_nanos=1)
+
+
+@given(raw=st.dictionaries(st.sampled_from(NAMES), json_values, max_size=8) | json_values)
+def test_whatever_comes_no_class_is_below_zero_and_parts_fit_their_whole(raw: Any) -> None:
+    usage = read_usage(raw).usage
+    tokens = {kind: count for kind, count, _rate in tokens_by_class(usage, NO_RATES)}
+    assert min(tokens.values()) >= 0
+    assert sum(tokens.values()) == usage.total_tokens
+    assert usage.cache_write_1h_tokens <= usage.cache_write_tokens
+    assert usage.reasoning_tokens <= usage.completion_tokens
+
+
+@given(value=st.integers() | st.floats() | st.booleans() | st.none() | st.text(max_size=20))
+def test_a_count_is_a_number_of_tokens_or_unknown(value: Any) -> None:
+    found = count_of(value)
+    assert found is None or 0 <= found <= MAX_TOKENS
+    if isinstance(value, float) and not math.isfinite(value):
+        assert found is None

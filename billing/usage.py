@@ -1,0 +1,220 @@
+"""Read the token counts of any provider into one normal form. Pure.
+
+Providers disagree on what a total includes. OpenAI counts cached input inside the prompt, Anthropic beside it; most
+count reasoning inside the completion, xAI and Gemini beside it; cache writes come as a sum, by lifetime, or both;
+DeepSeek and Gemini have names of their own. `read_usage` turns all of them into classes that add up to what the
+provider bills, and says which halves it could not read: those are estimated by whoever calls it, never free.
+
+Numbers come as int, float or text. Anything else (null, a list, NaN, a negative number, a bool) is unknown.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from msgspec import Struct
+
+from billing.pricing import Usage
+
+# More is a mistake of the provider, and would not fit the columns.
+MAX_TOKENS = 1_000_000_000
+
+Fields = Mapping[str, Any]
+_USUAL = frozenset(
+    {
+        "prompt_tokens", "completion_tokens", "total_tokens", "cost",
+        "prompt_tokens_details", "completion_tokens_details",
+    }
+)  # fmt: skip
+_NO_FIELDS: Fields = {}
+
+# Names of one fact, by provider. Details are objects inside the usage.
+_PROMPT = ("prompt_tokens", "input_tokens", "promptTokenCount")
+_COMPLETION = ("completion_tokens", "output_tokens", "candidatesTokenCount")
+_TOTAL = ("total_tokens", "totalTokenCount")
+_INPUT_DETAILS = ("prompt_tokens_details", "input_tokens_details")
+_OUTPUT_DETAILS = ("completion_tokens_details", "output_tokens_details")
+_CACHE_READ = ("cache_read_input_tokens", "prompt_cache_hit_tokens", "cachedContentTokenCount", "cached_tokens")
+_CACHE_READ_DETAIL = ("cached_tokens", "cache_read_tokens")
+_CACHE_WRITE = ("cache_creation_input_tokens",)
+_CACHE_WRITE_DETAIL = ("cache_creation_tokens", "cache_write_tokens")
+_REASONING = ("reasoning_tokens", "thoughtsTokenCount")
+_WRITE_5M, _WRITE_1H = "ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens"
+
+
+class UsageReport(Struct, frozen=True, kw_only=True):
+    """Usage in normal form, and which halves of it the provider told.
+
+    An input of 0 is unknown: no call has an empty prompt. An output of 0 is known; whether it can be believed depends
+    on what was delivered.
+    """
+
+    usage: Usage = Usage()
+    is_input_known: bool = False
+    is_output_known: bool = False
+
+
+UNKNOWN = UsageReport()
+
+
+def count_of(value: Any) -> int | None:
+    """Return a number of tokens given as int, float or text; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return int(number) if math.isfinite(number) and 0 <= number <= MAX_TOKENS else None
+
+
+def merged(earlier: Fields, later: Fields) -> Fields:
+    """Merge two usage objects of one stream field by field: what is absent, null or zero holds from before.
+
+    Anthropic's fields are cumulative, and its last event repeats only some of them. Objects merge by the same rule.
+    """
+    if not earlier:
+        return later
+    found = dict(earlier)
+    for name, value in later.items():
+        before = found.get(name)
+        if isinstance(value, Mapping) and isinstance(before, Mapping):
+            found[name] = merged(before, value)
+        elif value is not None and (count_of(value) != 0 or name not in found):
+            found[name] = value
+    return found
+
+
+def read_usage(raw: Any) -> UsageReport:
+    """Read a provider's `usage` object. Returns UNKNOWN for what is no object, or when it tells no count at all.
+
+    `iterations` (Anthropic's compaction and the like) are summed: the counts at the top leave all but the last out.
+    """
+    if not isinstance(raw, Mapping):
+        return UNKNOWN
+    if (usual := _read_usual(raw)) is not None:
+        return usual
+    top = read_exactly(raw)
+    iterations = raw.get("iterations")
+    if not isinstance(iterations, list):
+        return top
+    each = [read_exactly(step) for step in iterations if isinstance(step, Mapping)]
+    return _largest(top, _sum_of(each)) if each else top
+
+
+def _read_usual(raw: Fields) -> UsageReport | None:
+    """Read the usual object sooner: OpenAI's three counts, which add up, and details that tell of nothing. Else None.
+
+    A tenth of the time of `read_exactly`, which every call of the gateway would pay.
+    """
+    prompt, completion = raw.get("prompt_tokens"), raw.get("completion_tokens")
+    if type(prompt) is not int or type(completion) is not int or not 0 < prompt + completion <= MAX_TOKENS:
+        return None
+    if prompt <= 0 or completion <= 0 or raw.get("total_tokens") != prompt + completion:
+        return None
+    details = raw.get("prompt_tokens_details"), raw.get("completion_tokens_details")
+    if not raw.keys() <= _USUAL or (any(details) and any(map(_tells_something, details))):
+        return None
+    usage = Usage(prompt_tokens=prompt, completion_tokens=completion)
+    return UsageReport(usage=usage, is_input_known=True, is_output_known=True)
+
+
+def _tells_something(details: Any) -> bool:
+    return bool(details) and (not isinstance(details, dict) or any(details.values()))
+
+
+def read_exactly(raw: Fields) -> UsageReport:
+    """Read one usage object, of any provider, without its iterations."""
+    into, out = _first_object(raw, _INPUT_DETAILS), _first_object(raw, _OUTPUT_DETAILS)
+    prompt, completion, total = (_first_count(raw, names) for names in (_PROMPT, _COMPLETION, _TOTAL))
+    cached = _largest_count(raw, _CACHE_READ, into, _CACHE_READ_DETAIL)
+    written, written_1h = _cache_writes(raw, into)
+    reasoning = _largest_count(raw, _REASONING, out, _REASONING)
+    if prompt is None and "prompt_cache_miss_tokens" in raw:
+        prompt = (count_of(raw["prompt_cache_miss_tokens"]) or 0) + cached
+    if _is_cache_outside(raw, into, prompt or 0, cached + written, completion or 0, total):
+        prompt = (prompt or 0) + cached + written
+    if not prompt and total and completion is not None and total > completion:
+        prompt = total - completion
+    completion = _whole_completion(prompt or 0, completion, reasoning, total)
+    prompt = prompt or 0
+    if prompt + (completion or 0) > MAX_TOKENS:
+        return UNKNOWN
+    return UsageReport(
+        usage=Usage(
+            prompt_tokens=prompt,
+            cached_tokens=min(cached, prompt),
+            cache_write_tokens=min(written, prompt - min(cached, prompt)),
+            cache_write_1h_tokens=min(written_1h, written, prompt - min(cached, prompt)),
+            completion_tokens=completion or 0,
+            reasoning_tokens=min(reasoning, completion or 0),
+        ),
+        is_input_known=prompt > 0,
+        is_output_known=completion is not None,
+    )
+
+
+def _is_cache_outside(raw: Fields, into: Fields, prompt: int, cache: int, completion: int, total: int | None) -> bool:
+    """Whether cached and written tokens stand beside the prompt instead of inside.
+
+    Anthropic's names say so; so does a part that is larger than its whole, and a total that only adds up that way.
+    """
+    if not cache:
+        return False
+    is_anthropic = "prompt_tokens" not in raw and "promptTokenCount" not in raw and not into
+    if is_anthropic and ("input_tokens" in raw or "cache_creation" in raw):
+        return True
+    return cache > prompt or total == prompt + cache + completion
+
+
+def _whole_completion(prompt: int, completion: int | None, reasoning: int, total: int | None) -> int | None:
+    """The output including reasoning that the provider counts beside it; `total` is the sum of what is billed."""
+    if completion is None and not reasoning:
+        return total - prompt if total is not None and prompt and total >= prompt else None
+    whole = completion or 0
+    if total is not None and prompt and total - prompt > whole:
+        return total - prompt
+    return whole + reasoning if reasoning > whole else whole
+
+
+def _cache_writes(raw: Fields, into: Fields) -> tuple[int, int]:
+    """Tokens that the cache took in, and those of them that it keeps for an hour; the parts count where no sum does."""
+    by_lifetime = [_object(raw.get("cache_creation")), _object(into.get("cache_creation_token_details"))]
+    five_minutes, hour = (
+        max((count_of(each.get(name)) or 0) for each in by_lifetime) for name in (_WRITE_5M, _WRITE_1H)
+    )
+    written = max(_largest_count(raw, _CACHE_WRITE, into, _CACHE_WRITE_DETAIL), five_minutes + hour)
+    return written, hour
+
+
+def _sum_of(reports: Iterable[UsageReport]) -> UsageReport:
+    reports = list(reports)
+    totals = {name: sum(getattr(each.usage, name) for each in reports) for name in Usage.__struct_fields__}
+    return UsageReport(
+        usage=Usage(**totals),
+        is_input_known=all(each.is_input_known for each in reports),
+        is_output_known=all(each.is_output_known for each in reports),
+    )
+
+
+def _largest(one: UsageReport, other: UsageReport) -> UsageReport:
+    return max(one, other, key=lambda report: report.usage.total_tokens)
+
+
+def _object(value: Any) -> Fields:
+    return value if isinstance(value, Mapping) else _NO_FIELDS
+
+
+def _first_object(raw: Fields, names: tuple[str, ...]) -> Fields:
+    return next((found for name in names if (found := _object(raw.get(name)))), _NO_FIELDS)
+
+
+def _first_count(raw: Fields, names: tuple[str, ...]) -> int | None:
+    """The first name that tells a count; a zero only when no other name tells more."""
+    counts = [found for name in names if (found := count_of(raw.get(name))) is not None]
+    return next((each for each in counts if each), counts[0] if counts else None)
+
+
+def _largest_count(raw: Fields, names: tuple[str, ...], details: Fields, detail_names: tuple[str, ...]) -> int:
+    counts = [count_of(raw.get(name)) for name in names] + [count_of(details.get(name)) for name in detail_names]
+    return max((each for each in counts if each is not None), default=0)
