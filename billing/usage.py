@@ -8,13 +8,13 @@ provider bills, and says which halves it could not read: those are estimated by 
 Numbers come as int, float or text. Anything else (null, a list, NaN, a negative number, a bool) is unknown.
 """
 
-import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from msgspec import Struct
 
 from billing.pricing import Usage
+from codexflow.lib.numbers import finite_number
 
 # More is a mistake of the provider, and would not fit the columns.
 MAX_TOKENS = 1_000_000_000
@@ -59,13 +59,8 @@ UNKNOWN = UsageReport()
 
 def count_of(value: Any) -> int | None:
     """Return a number of tokens given as int, float or text; None for anything else."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
-    try:
-        number = float(value)
-    except (ValueError, OverflowError):
-        return None
-    return int(number) if math.isfinite(number) and 0 <= number <= MAX_TOKENS else None
+    number = finite_number(value)
+    return int(number) if number is not None and 0 <= number <= MAX_TOKENS else None
 
 
 def merged(earlier: Fields, later: Fields) -> Fields:
@@ -155,7 +150,7 @@ def read_exactly(raw: Fields) -> UsageReport:
 
 
 def _is_cache_outside(raw: Fields, into: Fields, prompt: int, cache: int, completion: int, total: int | None) -> bool:
-    """Whether cached and written tokens stand beside the prompt instead of inside.
+    """Return whether cached and written tokens stand beside the prompt instead of inside.
 
     Anthropic's names say so; so does a part that is larger than its whole, and a total that only adds up that way.
     """

@@ -99,7 +99,8 @@ class StreamRelay:
                 raise StreamBroken(reason="error event")
             if event.usage is not None:
                 call.meter.record_usage(event.usage)
-                self._has_usage = self._has_usage or event.usage.produced > 0
+                if not self._has_content and not self._has_usage:
+                    self._has_usage = event.usage.produced > 0
             if event.kind is sse.Kind.END:
                 call.meter.end()
                 if not self._has_content and not self._has_usage:

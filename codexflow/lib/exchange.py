@@ -1,4 +1,4 @@
-"""What every raw ASGI application here needs: read a bounded body, send a response.
+"""Exchanges of raw ASGI applications: read a bounded body, send a response.
 
 Applications answer with their own errors, so the exceptions here are not AppErrors: each application maps them.
 """
@@ -32,7 +32,7 @@ class BodyAborted(BodyError):
 
 
 def exceeds(content_length: bytes | None, limit_bytes: int) -> bool:
-    """Whether a Content-Length announces more than `limit_bytes`, or is no number."""
+    """Return whether a Content-Length announces more than `limit_bytes`, or is no number."""
     announced = (content_length or b"0").strip()
     if not announced.isdigit() or len(announced) > _MAX_LENGTH_DIGITS:
         return True

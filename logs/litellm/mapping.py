@@ -24,6 +24,7 @@ from billing.usage import count_of, read_usage
 from codexflow.catalogue.surfaces import PATHS
 from codexflow.lib.addresses import plain_address
 from codexflow.lib.money import NANOS_PER_USD
+from codexflow.lib.numbers import finite_number
 from keys import secret
 from logs.content.codec import REDACTED
 from logs.litellm.report import Owner, Report, Source, attempt_of
@@ -245,7 +246,7 @@ def nanos_of(value: Any) -> int | None:
 def _ms(value: Any) -> int | None:
     """Unix milliseconds of epoch seconds, epoch milliseconds or ISO 8601 (without a zone: UTC)."""
     ms: float | None = None
-    number = None if isinstance(value, str) and "-" in value else _number(value)
+    number = None if isinstance(value, str) and "-" in value else finite_number(value)
     if number is not None:
         ms = number if number > _FIRST_MS / 10 else number * 1000
     elif isinstance(value, str):
@@ -260,9 +261,9 @@ def _ms(value: Any) -> int | None:
 def _latency_ms(row: Fields, response: Fields, started_ms: int | None, ended_ms: int | None) -> int:
     latency_ms = _between(ended_ms, started_ms) if started_ms and ended_ms else None
     if latency_ms is None:
-        latency_ms = _within(_number(row.get("request_duration_ms")))
+        latency_ms = _within(finite_number(row.get("request_duration_ms")))
     for value in (row.get("response_time"), response.get("response_time")):
-        seconds = _number(value)
+        seconds = finite_number(value)
         if latency_ms is None and seconds is not None:
             latency_ms = _within(seconds * 1000)
     return latency_ms or 0
@@ -284,9 +285,9 @@ def _within(ms: float | None) -> int | None:
 def _outcome(row: Fields, metadata: Fields) -> tuple[int, str]:
     """HTTP status and error code. A call whose client disconnected is 499, though LiteLLM calls it a success."""
     error = _object(row.get("error_information")) or _object(metadata.get("error_information"))
-    code = _number(error.get("error_code"))
+    code = finite_number(error.get("error_code"))
     outcome = _first_text(row.get("status"), metadata.get("status")).lower()
-    status_code = _number(row.get("status_code"))
+    status_code = finite_number(row.get("status_code"))
     failed = outcome in ("failure", "failed", "error") or bool(_text(row.get("error_str")) and outcome != "success")
     if code == 499:
         return 499, "client_disconnected"
@@ -351,7 +352,7 @@ def _named_key(text: str) -> str:
 def _laravel_user(row: Fields, metadata: Fields) -> int | None:
     places = (metadata, _object(metadata.get("requester_metadata")), _object(metadata.get("spend_logs_metadata")), row)
     for place in places:
-        number = _number(place.get("laravel_user_id"))
+        number = finite_number(place.get("laravel_user_id"))
         if number is not None and number == int(number) and 0 < number < 2**53:
             return int(number)
     return None
@@ -368,16 +369,6 @@ def _object(value: Any) -> Fields:
         except (ValueError, RecursionError):
             return {}
     return value if isinstance(value, Mapping) else {}
-
-
-def _number(value: Any) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
-    try:
-        number = float(value)
-    except (ValueError, OverflowError):
-        return None
-    return number if math.isfinite(number) else None
 
 
 def _whole_text(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""What LiteLLM tells: beside each attempt, of calls that nobody knows, and what the sync read."""
+"""LiteLLM's reports: beside each attempt, of unmatched calls, and the progress of the sync."""
 
 import codexflow.lib.clock
 from django.db import migrations, models
