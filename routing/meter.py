@@ -72,7 +72,7 @@ class Meter:
         """Take id, size and usage of a whole JSON response."""
         self.response_id = summary.id
         self.has_begun = True
-        self.events_out = 1
+        self.events_out = 1 if summary.text_bytes else 0  # a refusal has no text and no output
         self.bytes_out = summary.text_bytes
         if summary.usage is not None:
             self.record_usage(summary.usage)

@@ -8,7 +8,7 @@ import pytest
 from billing.pricing import Usage
 from logs.pipeline.events import RANK_COUNTED, RANK_NONE, RANK_PROVIDER
 from routing.meter import Meter
-from routing.surfaces.responses import Completions
+from routing.surfaces.responses import Completions, Messages
 from routing.surfaces.usage import ProviderUsage
 
 
@@ -130,6 +130,14 @@ def test_an_output_of_nothing_beside_words_is_estimated_and_the_input_stands(out
     usage, rank = meter.usage(999)
     assert (usage.prompt_tokens, usage.completion_tokens, rank) == (100, meter.delivered_tokens(), RANK_COUNTED)
     assert usage.completion_tokens > 0
+
+
+def test_an_output_of_nothing_without_words_is_the_providers_count() -> None:
+    body = b'{"type":"message","content":[],"stop_reason":"refusal","usage":{"input_tokens":100,"output_tokens":0}}'
+    meter, summary = Meter(), Messages().summarize(body)
+    assert summary is not None
+    meter.record_response(summary, None)
+    assert meter.usage(999) == (Usage(prompt_tokens=100), RANK_PROVIDER)
 
 
 def test_an_input_of_zero_is_estimated_and_the_output_stands() -> None:
