@@ -63,5 +63,6 @@ pages: list[URLPattern | URLResolver] = [
 
 urlpatterns = [*api, *pages]
 
+handler404 = "codexflow.pages.errors.not_found"
 handler429 = "codexflow.pages.errors.too_many"  # asked for by allauth
 handler500 = "codexflow.pages.errors.failed"

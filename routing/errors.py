@@ -150,6 +150,15 @@ class RequestTooLarge(AppError):
     default_message = "The request body is too large."
 
 
+class UnsupportedCoding(AppError):
+    """The body has a content coding that is not unpacked here."""
+
+    code = "unsupported_content_encoding"
+    status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
+    kind = "invalid_request_error"
+    default_message = "The body's `Content-Encoding` must be gzip, deflate or zstd, one of them, or be left out."
+
+
 class HeadersTooLarge(AppError):
     """Too many headers, or too long ones."""
 

@@ -1,16 +1,35 @@
 """Error pages, each with the request id that the log has."""
 
-from django.http import HttpRequest, HttpResponse
+import re
+
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
 from django.template.loader import render_to_string
+from django.views.defaults import page_not_found
 
+from codexflow.lib.envelope import envelope
 from codexflow.pages.middleware import request_id_of
+from routing.errors import UnknownRoute
+
+# Ends of the API's paths, which clients ask for below a wrong base URL.
+_LAST_PARTS = re.compile(r"/(?:v1|models|messages|responses|embeddings|completions|count_tokens)/?$")
+_BASE_URL_HINT = "There is no such endpoint. The base URL of the API ends in /v1."
 
 
 def too_many(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
     """429 for rate-limited forms: sign-in, codes, mails."""
     response = render(request, "429.html", status=429)
     response["Retry-After"] = "60"
+    return response
+
+
+def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
+    """404 page; for clients that do not ask for one, the error envelope, so that a wrong base URL explains itself."""
+    if "text/html" in request.headers.get("accept", ""):
+        return page_not_found(request, exception or Http404())
+    error = UnknownRoute(_BASE_URL_HINT if _LAST_PARTS.search(request.path) else None)
+    response = JsonResponse(envelope(error), status=int(error.status))
+    response["X-CFX-Request-Id"] = request_id_of(request)
     return response
 
 

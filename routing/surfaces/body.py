@@ -4,6 +4,9 @@ The body is parsed once. Fields that the gateway does not change pass byte for b
 invents tomorrow works today.
 """
 
+import json
+import re
+from codecs import BOM_UTF8
 from functools import cache
 from typing import Any
 
@@ -85,6 +88,7 @@ _REWRITTEN = frozenset({"model", "stream_options", "metadata"})
 # Anthropic's minimum.
 MIN_THINKING_TOKENS = 1_024
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _fields = msgspec.json.Decoder(dict[str, Raw])
 _objects = msgspec.json.Decoder(dict[str, Any])
 _encode = msgspec.json.encode
@@ -138,6 +142,8 @@ def _decoder(schema: type[RequestSchema]) -> msgspec.json.Decoder[RequestSchema]
 
 def parse(body: bytes, schema: type[RequestSchema]) -> ParsedRequest:
     """Parse a request. Raises InvalidJson or InvalidRequestBody (400), naming the field where it can."""
+    if body.startswith(BOM_UTF8):
+        body = body[len(BOM_UTF8) :]
     try:
         if not body.isascii():
             body.decode()  # also fields that are never decoded must be UTF-8
@@ -146,7 +152,7 @@ def parse(body: bytes, schema: type[RequestSchema]) -> ParsedRequest:
     except msgspec.ValidationError as exc:
         raise _invalid(str(exc)) from exc
     except (msgspec.DecodeError, RecursionError, UnicodeError) as exc:
-        raise InvalidJson from exc
+        raise InvalidJson(_what_is_wrong(body)) from exc
     known.check()
     limits = known.limits()
     for name, value in limits.items():
@@ -162,6 +168,32 @@ def parse(body: bytes, schema: type[RequestSchema]) -> ParsedRequest:
         file_tokens=sum([each.tokens for each in attachments]),
         may_cache_for_an_hour=b"cache_control" in body and b'1h"' in body,
     )
+
+
+def _what_is_wrong(body: bytes) -> str | None:
+    """Say why a body is refused, where it is not simply no JSON: half a character, or another encoding."""
+    try:
+        plain = json.loads(body.decode("utf-8"))
+    except UnicodeDecodeError as exc:
+        return f"The body is not UTF-8: byte {exc.start} is part of no character."
+    except (ValueError, RecursionError):
+        return None
+    place = _half_surrogate_in(plain)
+    if place is None:
+        return None
+    return f"Half of a surrogate pair at {place}: send the whole character, or leave it out."
+
+
+def _half_surrogate_in(value: Any, path: str = "the body") -> str | None:
+    """Return the place of the first text with half a surrogate pair."""
+    if isinstance(value, str):
+        return path if _SURROGATE.search(value) else None
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, each in inner:
+        at = f"{path}[{name}]" if isinstance(value, list) else f"{path}.{name}" if path != "the body" else str(name)
+        if (found := _half_surrogate_in(each, at)) or (isinstance(name, str) and _SURROGATE.search(name)):
+            return found or path
+    return None
 
 
 def upstream_tail(request: ParsedRequest, *, max_tokens: int, temperature: float | None) -> bytes:
