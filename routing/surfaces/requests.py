@@ -30,6 +30,8 @@ class RequestSchema(Struct, kw_only=True):
     takes_temperature: ClassVar[bool] = True
     # The provider stores responses unless the request opts out.
     is_stored_by_default: ClassVar[bool] = False
+    # A model responds, and may use the tools that the provider carries out.
+    uses_tools: ClassVar[bool] = True
 
     model: str | None = None
     stream: bool | None = None
@@ -404,3 +406,4 @@ class CountTokens(Messages, kw_only=True):
 
     limit_fields: ClassVar[tuple[str, ...]] = ()
     takes_temperature: ClassVar[bool] = False
+    uses_tools: ClassVar[bool] = False
