@@ -176,7 +176,7 @@ def parse(body: bytes, schema: type[RequestSchema]) -> ParsedRequest:
         images=sum([each.is_image for each in attachments]),
         file_tokens=sum([each.tokens for each in attachments]),
         may_cache_for_an_hour=b"cache_control" in body and b'1h"' in body,
-        hosted=tools.hosted_in(fields, body=body, model=known.model) if known.uses_tools else (),
+        hosted=tools.hosted_in(fields, known) if known.uses_tools else (),
     )
 
 

@@ -60,6 +60,10 @@ class RequestSchema(Struct, kw_only=True):
         """Return images and files inside the body: their bytes are no text."""
         return []
 
+    def declares_tools(self) -> bool:
+        """Return whether the conversation itself has items that declare tools, besides those of the request."""
+        return False
+
     def prompt(self, fields: Fields) -> Prompt:
         """Return the texts that stage inference reads; none on surfaces without messages."""
         return Prompt(last_user_text="")
@@ -103,6 +107,7 @@ class _Part(Struct):
     video_url: Raw | UnsetType = UNSET  # chat, for Gemini
     source: Raw | UnsetType = UNSET  # messages: images and documents
     content: "str | list[_Part] | None" = None  # messages: the result of a tool
+    tool: Raw | UnsetType = UNSET  # messages: one that the model may use from here on
 
     def attachments(self) -> Iterator[Attachment]:
         if self.image_url is not UNSET:
@@ -320,6 +325,7 @@ class _Item(Struct):
 
     role: str | None = None
     content: _Content = None
+    tools: Raw | UnsetType = UNSET  # that the model may use from here on
 
 
 class Responses(RequestSchema, kw_only=True):
@@ -349,6 +355,10 @@ class Responses(RequestSchema, kw_only=True):
     @override
     def attachments(self) -> list[Attachment]:
         return _attachments(self._messages())
+
+    @override
+    def declares_tools(self) -> bool:
+        return not isinstance(self.input, str) and any(item.tools is not UNSET for item in self.input)
 
     @override
     def prompt(self, fields: Fields) -> Prompt:
@@ -387,6 +397,11 @@ class Messages(RequestSchema, kw_only=True):
     @override
     def attachments(self) -> list[Attachment]:
         return _attachments(self.messages)
+
+    @override
+    def declares_tools(self) -> bool:
+        lists = [each.content for each in self.messages if isinstance(each.content, list)]
+        return any(part.tool is not UNSET for parts in lists for part in parts)
 
     @override
     def prompt(self, fields: Fields) -> Prompt:

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from routing.errors import InvalidRequestBody, ToolNotSold
-from routing.surfaces.requests import Fields
+from routing.surfaces.requests import Fields, RequestSchema
 
 # Calls that are held for a hosted tool that names no `max_uses`, and the most that it may name.
 DEFAULT_USES, MAX_USES = 10, 1_000_000
@@ -80,9 +80,8 @@ _MODALITY_UNITS = {"audio": (AUDIO_OUTPUT, 0), "image": (IMAGE_GENERATION, 1)}
 _USUAL_SERVICE = frozenset({"auto", "default", "standard", "standard_only", "global"})
 SERVICE_FIELDS = frozenset({"inference_geo", "service_tier", "serviceTier", "speed"})
 _PLUGINS = "plugins"  # OpenRouter
-_LOOKED_AT = _CHOICES.keys() | _MODALITIES | SERVICE_FIELDS | {_PLUGINS}
-# The name of an item that declares tools may be spelled with escapes.
-_ESCAPED_LETTER = re.compile(rb"\\u00[4-7]")
+_FUNCTIONS = "functions"  # the old form of `tools` on chat
+_LOOKED_AT = frozenset({*_CHOICES, *_MODALITIES, *SERVICE_FIELDS, _PLUGINS, _FUNCTIONS})
 # Without tools, providers refuse these.
 _ABOUT_TOOLS = ("tool_choice", "parallel_tool_calls")
 
@@ -131,19 +130,19 @@ class _Tool(Struct, gc=False):
 _tools = msgspec.json.Decoder(list[_Tool])
 
 
-def hosted_in(fields: Fields, *, body: bytes, model: str | None) -> tuple[HostedTool, ...]:
+def hosted_in(fields: Fields, schema: RequestSchema) -> tuple[HostedTool, ...]:
     """Return the hosted tools that a request names, wherever it names them. Raises InvalidRequestBody."""
     found: list[HostedTool] = []
     try:
-        for name in ("tools", "functions"):
-            if name in fields:
-                found += _in_list(fields[name], (name,))
+        if "tools" in fields:
+            found += _in_list(fields["tools"], ("tools",))
         if not _LOOKED_AT.isdisjoint(fields):
             found += _in_fields(fields)
-        if _may_declare_later(body):
+        if schema.declares_tools():
             found += _in_conversation(fields)
     except (msgspec.MsgspecError, RecursionError):
         raise InvalidRequestBody("The tools of the request cannot be read.", param="tools") from None
+    model = schema.model
     if model is not None and ":" in model and "online" in model.lower().split(":")[1:]:
         found.append(HostedTool(("model",), model, WEB_SEARCH, most=1, least=1))  # OpenRouter searches by the name
     limit = _plain(fields["max_tool_calls"]) if found and "max_tool_calls" in fields else None
@@ -302,7 +301,9 @@ def _in_fields(fields: Fields) -> Iterator[HostedTool]:
         raw = fields[name]
         if bytes(raw).translate(None, b" \t\r\n") in _ABSENT:
             continue
-        if name in _CHOICES:
+        if name == _FUNCTIONS:
+            yield from _in_list(raw, (name,))
+        elif name in _CHOICES:
             unit, least = _CHOICES[name]
             yield HostedTool((name,), name, unit, least=least)
         elif name in _MODALITIES:
@@ -346,15 +347,6 @@ def _in_conversation(fields: Fields) -> Iterator[HostedTool]:
             tool = _object.decode(block["tool"]) if bytes(block.get("tool", b""))[:1] == b"{" else {}
             if "definition" in tool:
                 yield from _in_entry(tool["definition"], ("messages", at, "content", part, "tool", "definition"))
-
-
-def _may_declare_later(body: bytes) -> bool:
-    return (
-        b"additional_tools" in body
-        or b"tool_addition" in body
-        or b"tool_search_output" in body
-        or (b"\\u00" in body and _ESCAPED_LETTER.search(body) is not None)
-    )
 
 
 def _objects_in(raw: Raw | None) -> Iterator[tuple[int, dict[str, Raw]]]:
