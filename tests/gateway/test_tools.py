@@ -1,0 +1,158 @@
+"""Hosted tools over HTTP: what reaches the upstream, what is dropped, what is refused."""
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+
+from keys.tests.factories import a_key
+from tests.gateway.test_surfaces import STREAMING, SurfaceCase, error_of
+from tests.support.installation import Installation
+
+BY_PATH = [pytest.param(case, id=case.path) for case in STREAMING if "?" not in case.path]
+OWN = {
+    "chat": {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}},
+    "completions": {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}},
+    "responses": {"type": "function", "name": "f", "parameters": {"type": "object"}, "strict": False},
+    "messages": {"name": "f", "input_schema": {"type": "object"}},
+}
+HOSTED: list[tuple[str, dict[str, Any]]] = [
+    ("tools", {"type": "web_search"}),
+    ("tools", {"type": "web_search_20250305", "name": "web_search", "max_uses": 5}),
+    ("tools", {"type": "code_interpreter", "container": {"type": "auto", "memory_limit": "64g"}}),
+    ("tools", {"type": "shell", "environment": {"type": "container_auto"}}),
+    ("tools", {"type": "file_search", "vector_store_ids": ["vs_of_somebody"]}),
+    ("tools", {"type": "a_tool_of_tomorrow"}),
+    ("tools", {"googleSearch": {}}),
+    ("web_search_options", {}),
+    ("plugins", {"id": "web"}),
+    ("mcp_servers", {"type": "url", "url": "https://mcp.example", "name": "x"}),
+    ("modalities", {}),
+]
+# As Codex sends it, whatever its user asks for.
+CODEX_HEADERS = {"User-Agent": "codex_cli_rs/0.169.0 (Linux 6.1; x86_64) xterm", "originator": "codex_cli_rs"}
+CODEX_TOOLS: list[dict[str, Any]] = [
+    OWN["responses"],
+    {"type": "custom", "name": "apply_patch", "description": "d", "format": {"type": "grammar"}},
+    {"type": "web_search", "external_web_access": False},
+    {"type": "image_generation", "output_format": "png"},
+    {"type": "namespace", "name": "mcp__x", "description": "d", "tools": [OWN["responses"]]},
+]
+
+
+@pytest.fixture
+def key(running: Installation) -> str:
+    return a_key().plain
+
+
+def upstream_body_of(running: Installation, response: httpx.Response) -> dict[str, Any]:
+    """Return the body that reached the upstream."""
+    (entry,) = running.upstream.ledger(call_id=f"{response.headers['x-cfx-request-id']}.1", wait=1)
+    body: dict[str, Any] = json.loads(entry["body"])
+    return body
+
+
+def fields_of(case: SurfaceCase, name: str, value: dict[str, Any]) -> dict[str, Any]:
+    if name == "tools":
+        return {"tools": [OWN[case.name], value]}
+    if name == "modalities":
+        return {"modalities": ["text", "audio"], "audio": {"voice": "alloy", "format": "wav"}}
+    return {name: value if name == "web_search_options" else [value]}
+
+
+@pytest.mark.parametrize("case", BY_PATH)
+@pytest.mark.parametrize(("name", "value"), HOSTED, ids=[json.dumps(value) for _name, value in HOSTED])
+def test_a_hosted_tool_without_a_price_line_never_reaches_the_upstream(
+    running: Installation, key: str, case: SurfaceCase, name: str, value: dict[str, Any]
+) -> None:
+    response = running.ask(key, case.path, **case.body("hello", **fields_of(case, name, value)))
+    assert response.status_code == 400, response.text
+    error = error_of(case, response.json())
+    assert error["code"] == "tool_not_sold"
+    assert error["param"].startswith(("tools[1]", name, "audio"))
+    assert running.upstream.ledger(call_id=f"{response.headers['x-cfx-request-id']}.1") == []
+
+
+@pytest.mark.parametrize("case", BY_PATH)
+@pytest.mark.parametrize("stream", [False, True])
+def test_tools_of_the_callers_program_reach_the_upstream_as_they_are(
+    running: Installation, key: str, case: SurfaceCase, *, stream: bool
+) -> None:
+    tools = [OWN[case.name]]
+    response = running.ask(key, case.path, **case.body("hello", tools=tools, stream=stream))
+    assert response.status_code == 200, response.text
+    assert upstream_body_of(running, response)["tools"] == tools
+    assert "x-cfx-dropped" not in response.headers
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_codex_works_unchanged_and_is_told_what_it_does_not_get(
+    running: Installation, key: str, *, stream: bool
+) -> None:
+    body: dict[str, Any] = {
+        "model": "cfx-code", "instructions": "be brief", "tools": CODEX_TOOLS, "tool_choice": "auto",
+        "parallel_tool_calls": True, "reasoning": {"effort": "high"}, "service_tier": "priority",
+        "include": ["reasoning.encrypted_content"], "prompt_cache_key": "x", "store": False, "stream": stream,
+        "input": [{"type": "message", "role": "user", "content": [{"type": "input_text", "text": "hello"}]}],
+    }  # fmt: skip
+    response = running.ask(key, "/v1/responses", headers=CODEX_HEADERS, **body)
+    assert response.status_code == 200, response.text
+    assert set(response.headers["x-cfx-dropped"].split(", ")) == {"web_search", "image_generation", "service_tier"}
+    sent = upstream_body_of(running, response)
+    assert sent["tools"] == [CODEX_TOOLS[0], CODEX_TOOLS[1], CODEX_TOOLS[4]]
+    assert sent["tool_choice"] == "auto"
+    assert "service_tier" not in sent
+    chosen = {**body, "tools": [*CODEX_TOOLS, {"type": "mcp", "server_label": "x", "server_url": "https://x"}]}
+    refused = running.ask(key, "/v1/responses", headers=CODEX_HEADERS, **chosen)
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "tools[5]")
+
+
+@pytest.mark.parametrize("case", BY_PATH)
+def test_dearer_service_is_dropped_and_named_also_in_errors(running: Installation, case: SurfaceCase) -> None:
+    key = a_key(daily_requests=2).plain
+    for text, status in (("hello", 200), ("[[fault:400 says=context]]", 400), ("hello", 429)):
+        response = running.ask(key, case.path, **case.body(text, service_tier="priority", speed="fast"))
+        assert response.status_code == status, response.text
+        assert set(response.headers["x-cfx-dropped"].split(", ")) == {"service_tier", "speed"}
+    assert "x-cfx-dropped" not in running.ask(key, case.path, **case.body("x", service_tier="auto")).headers
+
+
+def test_tokens_of_a_hosted_tool_are_counted_for_free(running: Installation, key: str) -> None:
+    tools = [{"type": "web_search_20250305", "name": "web_search"}]
+    body: dict[str, Any] = {
+        "model": "claude-haiku-3.5",
+        "messages": [{"role": "user", "content": "hello"}],
+        "tools": tools,
+    }
+    response = running.ask(key, "/v1/messages/count_tokens", **body)
+    assert response.status_code == 200, response.text
+
+
+def test_a_search_of_claude_code_is_refused_in_the_format_that_it_reads(running: Installation, key: str) -> None:
+    """Its search sends a request of its own, which has the hosted tool only."""
+    body: dict[str, Any] = {
+        "model": "claude-haiku-3.5", "max_tokens": 500, "stream": True,
+        "messages": [{"role": "user", "content": "Perform a web search for the query: rain"}],
+        "tools": [{"type": "web_search_20250305", "name": "web_search", "max_uses": 8}],
+        "tool_choice": {"type": "tool", "name": "web_search"},
+    }  # fmt: skip
+    headers = {"User-Agent": "claude-cli/2.1.329 (external, cli)"}
+    response = running.ask(key, "/v1/messages?beta=true", headers=headers, **body)
+    error = response.json()["error"]
+    assert (response.status_code, response.json()["type"]) == (400, "error")
+    assert (error["type"], error["code"], error["param"]) == ("invalid_request_error", "tool_not_sold", "tools[0]")
+    assert "web_search_20250305" in error["message"]
+
+
+def test_a_history_with_hosted_calls_passes(running: Installation, key: str) -> None:
+    """Conversations that were begun elsewhere go on."""
+    call = {"type": "server_tool_use", "id": "s", "name": "web_search", "input": {"query": "rain"}}
+    messages = [
+        {"role": "user", "content": "Is it raining?"},
+        {"role": "assistant", "content": [call, {"type": "text", "text": "Yes."}]},
+        {"role": "user", "content": "And now?"},
+    ]
+    response = running.ask(key, "/v1/messages", model="claude-haiku-3.5", max_tokens=50, messages=messages)
+    assert response.status_code == 200, response.text
+    assert upstream_body_of(running, response)["messages"] == messages
