@@ -1,12 +1,22 @@
-"""Labels of the token classes that have a price each (`billing.pricing.tokens_by_class`)."""
+"""Labels of what has a price each (`billing.pricing.price_lines`)."""
 
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
-TOKEN_CLASSES: dict[str, Promise] = {
+PRICE_CLASSES: dict[str, Promise] = {
     "input": _("Input"),
     "cached": _("Input, cached"),
     "cache_write": _("Input, to cache"),
     "cache_write_1h": _("Input, to cache for 1 h"),
+    "audio_input": _("Input, audio"),
+    "image_input": _("Input, images"),
     "output": _("Output"),
+    "audio_output": _("Output, audio"),
+    "image_output": _("Output, images"),
+    "web_search": _("Web searches"),
+    "web_fetch": _("Pages fetched"),
+    "code_execution": _("Code executions"),
+    "file_search": _("File searches"),
+    "image_generation": _("Images generated"),
+    "mcp_call": _("Calls of MCP tools"),
 }

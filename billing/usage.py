@@ -8,12 +8,14 @@ provider bills, and says which halves it could not read: those are estimated by 
 Numbers come as int, float or text. Anything else (null, a list, NaN, a negative number, a bool) is unknown.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from msgspec import Struct
 
 from billing.pricing import Usage
+from codexflow.catalogue.entries import UNITS
 from codexflow.lib.numbers import finite_number
 
 # More is a mistake of the provider, and would not fit the columns.
@@ -27,6 +29,7 @@ _USUAL = frozenset(
     }
 )  # fmt: skip
 _NO_FIELDS: Fields = {}
+_COUNTS = tuple(name for name in Usage.__struct_fields__ if name != "details")
 
 # Names of one fact, by provider. Details are objects inside the usage.
 _PROMPT = ("prompt_tokens", "input_tokens", "promptTokenCount")
@@ -39,6 +42,10 @@ _CACHE_READ_DETAIL = ("cached_tokens", "cache_read_tokens")
 _CACHE_WRITE = ("cache_creation_input_tokens",)
 _CACHE_WRITE_DETAIL = ("cache_creation_tokens", "cache_write_tokens")
 _REASONING = ("reasoning_tokens", "thoughtsTokenCount")
+# Parts with a price of their own, by their name in the details; and units, in Anthropic's object and in LiteLLM's.
+_INPUT_PARTS = (("audio_input", "audio_tokens"), ("image_input", "image_tokens"))
+_OUTPUT_PARTS = (("audio_output", "audio_tokens"), ("image_output", "image_tokens"))
+_UNITS_OBJECT = "server_tool_use"
 _WRITE_5M, _WRITE_1H = "ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens"
 
 
@@ -143,6 +150,7 @@ def read_exactly(raw: Fields) -> UsageReport:
             cache_write_1h_tokens=min(written_1h, written, prompt - min(cached, prompt)),
             completion_tokens=completion or 0,
             reasoning_tokens=min(reasoning, completion or 0),
+            details=_details(raw, into, out),
         ),
         is_input_known=prompt > 0,
         is_output_known=completion is not None,
@@ -182,11 +190,25 @@ def _cache_writes(raw: Fields, into: Fields) -> tuple[int, int]:
     return written, hour
 
 
+def _details(raw: Fields, into: Fields, out: Fields) -> dict[str, int] | None:
+    """Counts of what has a price of its own; None where there is nothing of the kind."""
+    found = {name: count_of(into.get(field)) for name, field in _INPUT_PARTS}
+    found |= {name: count_of(out.get(field)) for name, field in _OUTPUT_PARTS}
+    units = _object(raw.get(_UNITS_OBJECT))
+    for name in UNITS:
+        counts = [count_of(each.get(f"{name}_requests")) for each in (units, raw, into)]
+        found[name] = max((count for count in counts if count is not None), default=None)
+    return {name: count for name, count in found.items() if count} or None
+
+
 def _sum_of(reports: Iterable[UsageReport]) -> UsageReport:
     reports = list(reports)
-    totals = {name: sum(getattr(each.usage, name) for each in reports) for name in Usage.__struct_fields__}
+    totals = {name: sum(getattr(each.usage, name) for each in reports) for name in _COUNTS}
+    details: Counter[str] = Counter()
+    for each in reports:
+        details.update(each.usage.details or {})
     return UsageReport(
-        usage=Usage(**totals),
+        usage=Usage(**totals, details=dict(details) or None),
         is_input_known=all(each.is_input_known for each in reports),
         is_output_known=all(each.is_output_known for each in reports),
     )

@@ -31,6 +31,8 @@ class UsageFacts(models.Model):
     cache_write_1h_tokens = models.IntegerField(null=True)
     completion_tokens = models.IntegerField(default=0)
     reasoning_tokens = models.IntegerField(default=0)  # part of completion_tokens
+    # Numbers by name of what has a price of its own: audio and image tokens, and units such as web searches.
+    usage_details = models.JSONField(null=True)
     cost_nanos = models.BigIntegerField(default=0)
     upstream_cost_nanos = models.BigIntegerField(null=True)
     # Source of the numbers: 40 the provider's usage seen by the gateway, 30 LiteLLM's log, 20 the gateway's own count,
@@ -72,6 +74,7 @@ class RequestLog(UsageFacts):
     rate_cache_write_nanos = models.BigIntegerField(null=True)  # NULL: as input
     rate_cache_write_1h_nanos = models.BigIntegerField(null=True)
     rate_output_nanos = models.BigIntegerField(default=0)
+    rate_details = models.JSONField(null=True)  # prices by length, of parts and of units, where the model has any
     margin_bp = models.IntegerField(default=0)
     catalogue_version = models.TextField(default="")
     latency_ms = models.IntegerField()
@@ -121,6 +124,7 @@ class UpstreamAttempt(models.Model):
     reported_cache_write_1h_tokens = models.IntegerField(null=True)
     reported_completion_tokens = models.IntegerField(null=True)
     reported_reasoning_tokens = models.IntegerField(null=True)
+    reported_details = models.JSONField(null=True)
     reported_cost_nanos = models.BigIntegerField(null=True)
     reported_is_success = models.BooleanField(null=True)
     reported_ended_ms = models.BigIntegerField(null=True)

@@ -1,10 +1,12 @@
 """Holds: the most that a call can cost, before it runs. Pure."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from billing.pricing import FrozenRates, Usage, cost_nanos
+from codexflow.catalogue.entries import INPUT_PARTS, OUTPUT_PARTS, PriceDetails
 
 TOKENS_PER_MESSAGE = 16
 TOKENS_PER_IMAGE = 2_000
@@ -32,6 +34,8 @@ class CallSize(Struct, frozen=True, kw_only=True):
     messages: int = 0
     images: int = 0
     file_tokens: int = 0
+    audio_tokens: int = 0
+    units: dict[str, int] | None = None  # of the tools that the provider runs, at most
     max_output_tokens: int  # already clamped, and sent upstream as such
     choices: int = 1
     # The call may ask the provider's cache to keep the input for an hour, which costs more than for minutes.
@@ -44,8 +48,8 @@ class CallSize(Struct, frozen=True, kw_only=True):
 
     @property
     def attached_tokens(self) -> int:
-        """Tokens of images and files."""
-        return TOKENS_PER_IMAGE * self.images + self.file_tokens
+        """Tokens of images, files and audio."""
+        return TOKENS_PER_IMAGE * self.images + self.file_tokens + self.audio_tokens
 
     @property
     def completion_tokens(self) -> int:
@@ -64,23 +68,62 @@ class CallSize(Struct, frozen=True, kw_only=True):
 def worst_nanos(size: CallSize, rates: Iterable[FrozenRates]) -> int:
     """Most that a call can cost, in nanos, over the models that may serve it.
 
-    The dearest counts, since only one attempt is billed; and for each the dearest class of its input.
+    The dearest counts, since only one attempt is billed; and for each the dearest class of its input, and the dearest
+    of the tiers that its prompt may reach.
     """
-    return max([cost_nanos(_dearest_usage(size, each), each) for each in rates])
+    return max([_worst_of(size, each) for each in rates])
+
+
+def _worst_of(size: CallSize, rates: FrozenRates) -> int:
+    if rates.details is None:
+        return cost_nanos(_dearest_usage(size, rates), rates)
+    return max([cost_nanos(_dearest_usage(size, each), each) for each in _reachable(size, rates, rates.details)])
+
+
+def _reachable(size: CallSize, rates: FrozenRates, details: PriceDetails) -> Iterator[FrozenRates]:
+    """The usual prices and every tier that the bound of the prompt reaches, each as if it were the only one."""
+    flat = PriceDetails(part_nanos=details.part_nanos, unit_nanos=details.unit_nanos)
+    yield replace(rates, details=flat)
+    for tier in details.tiers:
+        if size.prompt_tokens >= tier.from_tokens:
+            yield FrozenRates(
+                input_nanos=tier.input_nanos,
+                cached_nanos=tier.cached_nanos,
+                output_nanos=tier.output_nanos,
+                cache_write_nanos=tier.cache_write_nanos,
+                cache_write_1h_nanos=tier.cache_write_1h_nanos,
+                margin_bp=rates.margin_bp,
+                details=flat,
+            )
 
 
 def _dearest_usage(size: CallSize, rates: FrozenRates) -> Usage:
+    """Usage of the whole size that costs most: everything is of the dearest class that it can be of."""
     prompt, completion = size.prompt_tokens, size.completion_tokens
     write_nanos = rates.cache_write_1h_nanos if size.may_cache_for_an_hour else rates.cache_write_nanos
+    details = _dearest_details(size, rates, rates.details) if rates.details is not None else None
     if write_nanos is None or write_nanos <= rates.input_nanos:
-        return Usage(prompt_tokens=prompt, completion_tokens=completion)
-    for_an_hour = prompt if size.may_cache_for_an_hour else 0
+        return Usage(prompt_tokens=prompt, completion_tokens=completion, details=details)
+    written = prompt - sum((details or {}).get(name, 0) for name in INPUT_PARTS)
     return Usage(
         prompt_tokens=prompt,
-        cache_write_tokens=prompt,
-        cache_write_1h_tokens=for_an_hour,
+        cache_write_tokens=written,
+        cache_write_1h_tokens=written if size.may_cache_for_an_hour else 0,
         completion_tokens=completion,
+        details=details,
     )
+
+
+def _dearest_details(size: CallSize, rates: FrozenRates, details: PriceDetails) -> dict[str, int]:
+    """Units that may be used, and parts where they are dearer than the ordinary tokens that they may be instead."""
+    input_nanos = max(rates.input_nanos, rates.cache_write_nanos or 0, rates.cache_write_1h_nanos or 0)
+    attached = {"audio_input": size.audio_tokens, "image_input": size.images * TOKENS_PER_IMAGE}
+    prices = details.part_nanos
+    found = {name: tokens for name, tokens in attached.items() if prices.get(name, 0) > input_nanos}
+    dearest = max(OUTPUT_PARTS, key=lambda name: prices.get(name, 0))
+    if prices.get(dearest, 0) > rates.output_nanos:
+        found[dearest] = size.completion_tokens
+    return found | (size.units or {})
 
 
 def no_dearer_than_first(size: CallSize, rates: Mapping[str, FrozenRates]) -> tuple[dict[str, FrozenRates], int]:
@@ -88,6 +131,6 @@ def no_dearer_than_first(size: CallSize, rates: Mapping[str, FrozenRates]) -> tu
 
     A dearer fallback must not refuse a call that the first model could serve: without the dearer ones it may fit.
     """
-    holds = {model: worst_nanos(size, [each]) for model, each in rates.items()}
+    holds = {model: _worst_of(size, each) for model, each in rates.items()}
     first = next(iter(holds.values()))
     return {model: rates[model] for model, hold in holds.items() if hold <= first}, first

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from billing.pricing import FrozenRates, Usage, tokens_by_class
+from billing.pricing import FrozenRates, Usage, price_lines
 from billing.usage import MAX_TOKENS, UNKNOWN, count_of, merged, read_exactly, read_usage
 
 ANTHROPIC = {"input_tokens": 2000, "cache_read_input_tokens": 5000, "cache_creation_input_tokens": 1000}
@@ -225,7 +225,7 @@ NO_RATES = FrozenRates(input_nanos=1, cached_nanos=1, output_nanos=1)
 @given(raw=st.dictionaries(st.sampled_from(NAMES), json_values, max_size=8) | json_values)
 def test_whatever_comes_no_class_is_below_zero_and_parts_fit_their_whole(raw: Any) -> None:
     usage = read_usage(raw).usage
-    tokens = {kind: count for kind, count, _rate in tokens_by_class(usage, NO_RATES)}
+    tokens = {line.kind: line.quantity for line in price_lines(usage, NO_RATES) if not line.is_unit}
     assert min(tokens.values()) >= 0
     assert sum(tokens.values()) == usage.total_tokens
     assert usage.cache_write_1h_tokens <= usage.cache_write_tokens

@@ -5,22 +5,22 @@ a price, and each name refers to something that exists.
 """
 
 import json
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import date
 from decimal import Decimal
-from difflib import get_close_matches
 from fnmatch import fnmatchcase
+from functools import cache
 from hashlib import sha256
 from types import MappingProxyType
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, get_args
 
-from codexflow.catalogue import yaml_nodes
-from codexflow.catalogue.yaml_nodes import Plain
-from codexflow.lib.money import InvalidAmount, parse_usd
+from codexflow.catalogue import built_in, yaml_nodes
+from codexflow.catalogue.entries import ModelEntry, Rates, read_entries, read_prices
+from codexflow.catalogue.sections import MAX_COUNT, MAX_TOKENS, Section, hint, shown
+from codexflow.lib.money import parse_usd
 
 ModelField = Literal["direct", "ignore"]
-T = TypeVar("T")
 
 STAGES = ("plan", "code", "review")
 DIRECT = "direct"
@@ -29,31 +29,7 @@ AUTO_MODELS = ("cfx-auto", "auto")
 # Model names in requests that mean something else than an upstream model.
 RESERVED_MODELS = frozenset({*STAGES, *(f"cfx-{stage}" for stage in STAGES), *AUTO_MODELS, DIRECT})
 
-# Default of the `prices` section, for files written before it existed.
-SHIPPED_PRICES: dict[str, Plain] = {
-    "claude-sonnet-4.5": {
-        "input": 3, "cached_input": Decimal("0.30"), "cache_write": Decimal("3.75"), "cache_write_1h": 6, "output": 15,
-    },
-    "claude-haiku-3.5": {
-        "input": Decimal("0.80"), "cached_input": Decimal("0.08"), "cache_write": 1, "cache_write_1h": Decimal("1.60"),
-        "output": 4,
-    },
-    "deepseek-v3": {"input": Decimal("0.27"), "output": Decimal("1.10")},
-    "gpt-4o-mini": {"input": Decimal("0.15"), "output": Decimal("0.60")},
-    "gpt-4o": {"input": Decimal("2.50"), "output": 10},
-    "gemini-2.5-pro": {"input": Decimal("1.25"), "output": 10},
-    "gemini-2.0-flash": {"input": Decimal("0.10"), "output": Decimal("0.40")},
-    "text-embedding-3-small": {"input": Decimal("0.02"), "output": 0},
-}  # fmt: skip
-
-_NAME = re.compile(r"[!-~]{1,100}")  # printable ASCII without spaces: what fits a header and a log line
-_WORD = re.compile(r"\w{1,60}")
-_PHRASE = re.compile(r"\w{1,60}(?: \w{1,60}){0,3}-?")
 MIN_STEM_CHARS = 4  # shorter stems would match half of the dictionary
-_MAX_TOKENS = 10_000_000
-_MAX_SECONDS = 86_400
-_MAX_COUNT = 1_000_000_000
-_MAX_USD = 1_000_000
 
 
 class CatalogueError(Exception):
@@ -62,17 +38,6 @@ class CatalogueError(Exception):
     def __init__(self, problems: list[str]) -> None:
         self.problems = problems
         super().__init__("The catalogue is not usable:\n" + "\n".join(f"  - {line}" for line in problems))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rates:
-    """Prices of one model in nano-USD per 1,000,000 tokens."""
-
-    input_nanos: int
-    cached_nanos: int  # input tokens read from the provider's cache
-    cache_write_nanos: int  # input tokens written to it for the default time
-    cache_write_1h_nanos: int  # input tokens written to it for an hour
-    output_nanos: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,7 +138,8 @@ class Catalogue:
     embeddings: EmbeddingsConfig
     inference: InferenceConfig
     aliases: tuple[tuple[str, str], ...]  # (glob pattern, stage or allowed model); the first match wins
-    prices: Mapping[str, Rates]
+    entries: Mapping[str, ModelEntry]  # every model that is known, whether or not a request can reach it
+    prices: Mapping[str, Rates]  # of the same models
     daily_requests: int
     concurrent_streams: int
     breaker: BreakerConfig
@@ -211,16 +177,27 @@ def parse(text: str, *, source: str) -> Catalogue:
     if problems or not isinstance(content, dict):
         # Problems in the content of text that is not valid YAML would be guesswork.
         raise CatalogueError([f"{source}: {problem}" for problem in problems])
-    root = _Section(content, "", problems)
+    root = Section(content, "", problems)
     catalogue = _catalogue(root)
     if problems:
         raise CatalogueError([f"{source}: {problem}" for problem in problems])
     return replace(catalogue, version=_version(catalogue))
 
 
-def _catalogue(root: "_Section") -> Catalogue:
+@cache
+def built_in_entries() -> Mapping[str, ModelEntry]:
+    """Models that are known without a file."""
+    content, problems = yaml_nodes.read(built_in.TEXT)
+    entries = read_entries(Section(content, "models", problems), {}) if isinstance(content, dict) else {}
+    if problems:
+        raise CatalogueError(problems)
+    return MappingProxyType(entries)
+
+
+def _catalogue(root: Section) -> Catalogue:
     """Read every section, adding to `problems`. If there are any, the result must not be used."""
-    prices = _prices(root.section("prices") if "prices" in root else _Section(SHIPPED_PRICES, "prices", []))
+    entries = _entries(root)
+    prices = MappingProxyType({name: entry.rates for name, entry in entries.items()})
     stages = root.section("stages")
     configs = MappingProxyType({name: _stage(stages.section(name), name, prices) for name in STAGES})
     stages.close()
@@ -237,11 +214,12 @@ def _catalogue(root: "_Section") -> Catalogue:
         embeddings=embeddings,
         inference=_inference(root.section("inference", optional=True)),
         aliases=aliases,
+        entries=entries,
         prices=prices,
-        daily_requests=limits.whole("daily_requests", default=1000, high=_MAX_COUNT),
-        concurrent_streams=limits.whole("concurrent_streams", default=3, high=_MAX_COUNT),
+        daily_requests=limits.whole("daily_requests", default=1000, high=MAX_COUNT),
+        concurrent_streams=limits.whole("concurrent_streams", default=3, high=MAX_COUNT),
         breaker=BreakerConfig(
-            failure_threshold=breaker.whole("failure_threshold", default=5, high=_MAX_COUNT),
+            failure_threshold=breaker.whole("failure_threshold", default=5, high=MAX_COUNT),
             recovery_timeout_s=breaker.seconds("recovery_timeout", default=30),
         ),
         model_field=routing.choice("model_field", get_args(ModelField), default="direct"),
@@ -253,27 +231,27 @@ def _catalogue(root: "_Section") -> Catalogue:
     return catalogue
 
 
-def _stage(section: "_Section", name: str, prices: Mapping[str, Rates]) -> StageConfig:
+def _stage(section: Section, name: str, prices: Mapping[str, Rates]) -> StageConfig:
     stage = StageConfig(
         name=name,
-        model=section.model("model", prices),
-        max_tokens=section.whole("max_tokens", high=_MAX_TOKENS),
+        model=_model(section, "model", prices),
+        max_tokens=section.whole("max_tokens", high=MAX_TOKENS),
         temperature=section.temperature("temperature"),
         timeout_s=section.seconds("timeout"),
-        fallback=section.models("fallback", prices, may_be_empty=True),
+        fallback=_models(section, "fallback", prices, may_be_empty=True),
     )
     section.close()
     return stage
 
 
-def _direct(section: "_Section", prices: Mapping[str, Rates]) -> DirectConfig:
-    cap = section.whole("max_tokens_cap", high=_MAX_TOKENS)
+def _direct(section: Section, prices: Mapping[str, Rates]) -> DirectConfig:
+    cap = section.whole("max_tokens_cap", high=MAX_TOKENS)
     direct = DirectConfig(
-        allowed_models=section.models("allowed_models", prices, may_be_empty=False),
+        allowed_models=_models(section, "allowed_models", prices, may_be_empty=False),
         max_tokens_cap=cap,
-        default_max_tokens=section.whole("default_max_tokens", default=min(4096, cap), high=_MAX_TOKENS),
+        default_max_tokens=section.whole("default_max_tokens", default=min(4096, cap), high=MAX_TOKENS),
         timeout_s=section.seconds("timeout", default=60),
-        fallback=section.models("fallback", prices, may_be_empty=True),
+        fallback=_models(section, "fallback", prices, may_be_empty=True),
     )
     if direct.default_max_tokens > cap:
         section.note("default_max_tokens", f"is above max_tokens_cap ({cap})")
@@ -284,9 +262,9 @@ def _direct(section: "_Section", prices: Mapping[str, Rates]) -> DirectConfig:
     return direct
 
 
-def _embeddings(section: "_Section", prices: Mapping[str, Rates], direct: DirectConfig) -> EmbeddingsConfig:
+def _embeddings(section: Section, prices: Mapping[str, Rates], direct: DirectConfig) -> EmbeddingsConfig:
     embeddings = EmbeddingsConfig(
-        allowed_models=section.models("allowed_models", prices, may_be_empty=True),
+        allowed_models=_models(section, "allowed_models", prices, may_be_empty=True),
         timeout_s=section.seconds("timeout", default=60),
     )
     for model in embeddings.allowed_models:
@@ -296,7 +274,7 @@ def _embeddings(section: "_Section", prices: Mapping[str, Rates], direct: Direct
     return embeddings
 
 
-def _aliases(section: "_Section", direct: DirectConfig) -> tuple[tuple[str, str], ...]:
+def _aliases(section: Section, direct: DirectConfig) -> tuple[tuple[str, str], ...]:
     """Read aliases in the file's order. Targets are stages and models that callers may select anyway."""
     targets = (*STAGES, *direct.allowed_models)
     found = []
@@ -305,7 +283,7 @@ def _aliases(section: "_Section", direct: DirectConfig) -> tuple[tuple[str, str]
         if target and direct.allowed_models and target not in targets:
             section.note(
                 pattern,
-                f"{target!r} is neither a stage nor one of direct.allowed_models{_hint(target, targets)}",
+                f"{target!r} is neither a stage nor one of direct.allowed_models{hint(target, targets)}",
             )
         found.append((pattern, target))
     return tuple(found)
@@ -315,7 +293,7 @@ def _alias_target(aliases: tuple[tuple[str, str], ...], model: str) -> str | Non
     return next((target for pattern, target in aliases if fnmatchcase(model, pattern)), None)
 
 
-def _inference(section: "_Section") -> InferenceConfig:
+def _inference(section: Section) -> InferenceConfig:
     keywords = {stage: section.words(f"{stage}_keywords") for stage in STAGES}
     stems_section = section.section("stems", optional=True)
     stems = {stage: stems_section.words(stage, min_chars=MIN_STEM_CHARS) for stage in STAGES}
@@ -330,7 +308,7 @@ def _inference(section: "_Section") -> InferenceConfig:
     return config
 
 
-def _intent(section: "_Section") -> IntentConfig:
+def _intent(section: Section) -> IntentConfig:
     intent = IntentConfig(
         verbs=_phrases_by_stage(section.section("verbs", optional=True)),
         makers=section.phrases("makers"),
@@ -341,46 +319,70 @@ def _intent(section: "_Section") -> IntentConfig:
     return intent
 
 
-def _phrases_by_stage(section: "_Section") -> Mapping[str, tuple[str, ...]]:
+def _phrases_by_stage(section: Section) -> Mapping[str, tuple[str, ...]]:
     phrases = {stage: section.phrases(stage) for stage in STAGES}
     section.close()
     return MappingProxyType(phrases)
 
 
-def _prices(section: "_Section") -> Mapping[str, Rates]:
-    prices = {}
-    for model in section.names():
-        if not _NAME.fullmatch(model):
-            section.note(model, "is not a model name: printable ASCII without spaces, at most 100 characters")
-        rates = section.section(model)
-        input_nanos = rates.usd("input")
-        cache_write_nanos = rates.usd("cache_write", default_nanos=input_nanos)
-        prices[model] = Rates(
-            input_nanos=input_nanos,
-            cached_nanos=rates.usd("cached_input", default_nanos=input_nanos),
-            cache_write_nanos=cache_write_nanos,
-            cache_write_1h_nanos=rates.usd("cache_write_1h", default_nanos=cache_write_nanos),
-            output_nanos=rates.usd("output"),
-        )
-        rates.close()
-    return MappingProxyType(prices)
+def _entries(root: Section) -> Mapping[str, ModelEntry]:
+    """Read `models` and `prices` over what is built in: an entry of the file replaces the built-in one.
+
+    `prices` alone is how files were written before `models` existed; it changes a model's prices only.
+    """
+    entries = {**built_in_entries()}
+    if "models" in root:
+        entries |= read_entries(root.section("models"), built_in_entries())
+    for name, rates in read_prices(root.section("prices")).items() if "prices" in root else ():
+        entries[name] = replace(entries[name], rates=rates) if name in entries else ModelEntry(rates=rates)
+    return MappingProxyType(entries)
 
 
-def _planner(section: "_Section", prices: Mapping[str, Rates], aliases: tuple[tuple[str, str], ...]) -> PlannerConfig:
+def _model(
+    section: Section,
+    key: str,
+    prices: Mapping[str, Rates],
+    *,
+    default: str | None = None,
+    aliases: tuple[tuple[str, str], ...] = (),
+) -> str:
+    """Read the name of a priced model, or an alias of one."""
+    name = default if default is not None and key not in section else section.text(key)
+    if name and name not in prices:
+        name = _alias_target(aliases, name) or name
+    return _priced(section, key, name, prices)
+
+
+def _models(section: Section, key: str, prices: Mapping[str, Rates], *, may_be_empty: bool) -> tuple[str, ...]:
+    """Read a list of distinct priced models."""
+    names = section.texts(key, may_be_empty=may_be_empty)
+    return tuple(_priced(section, f"{key}[{index}]", name, prices) for index, name in names)
+
+
+def _priced(section: Section, key: str, name: str, prices: Mapping[str, Rates]) -> str:
+    if name and name not in prices:
+        names = tuple(prices)
+        section.note(key, f"{shown(name)} has no price, and unpriced models cannot be sold{hint(name, names)}")
+    return name
+
+
+def _planner(section: Section, prices: Mapping[str, Rates], aliases: tuple[tuple[str, str], ...]) -> PlannerConfig:
     planner = PlannerConfig(
         enabled=section.flag("enabled", default=True),
         auto_enable=section.flag("auto_enable", default=True),
-        large_request_tokens=section.whole("large_request_threshold", default=8000, high=_MAX_TOKENS),
-        max_tokens_threshold=section.whole("max_tokens_threshold", default=15000, high=_MAX_TOKENS),
+        large_request_tokens=section.whole("large_request_threshold", default=8000, high=MAX_TOKENS),
+        max_tokens_threshold=section.whole("max_tokens_threshold", default=15000, high=MAX_TOKENS),
         max_chunks=section.whole("max_chunks", default=3, high=100),
-        optimal_chunk_tokens=section.whole("optimal_chunk_size", default=1500, high=_MAX_TOKENS),
-        max_chunk_tokens=section.whole("max_chunk_size", default=2000, high=_MAX_TOKENS),
-        min_chunk_tokens=section.whole("min_chunk_size", default=500, high=_MAX_TOKENS),
+        optimal_chunk_tokens=section.whole("optimal_chunk_size", default=1500, high=MAX_TOKENS),
+        max_chunk_tokens=section.whole("max_chunk_size", default=2000, high=MAX_TOKENS),
+        min_chunk_tokens=section.whole("min_chunk_size", default=500, high=MAX_TOKENS),
         cost_optimization_enabled=section.flag("cost_optimization_enabled", default=True),
-        planner_model=section.model("planner_model", prices, default="claude-haiku-3.5", aliases=aliases),
-        fast_execution_model=section.model("fast_execution_model", prices, default="claude-haiku-3.5", aliases=aliases),
-        deep_execution_model=section.model(
-            "deep_execution_model", prices, default="claude-sonnet-4.5", aliases=aliases
+        planner_model=_model(section, "planner_model", prices, default="claude-haiku-3.5", aliases=aliases),
+        fast_execution_model=_model(
+            section, "fast_execution_model", prices, default="claude-haiku-3.5", aliases=aliases
+        ),
+        deep_execution_model=_model(
+            section, "deep_execution_model", prices, default="claude-sonnet-4.5", aliases=aliases
         ),
         max_cost_nanos=section.usd("max_cost_per_request", default_nanos=parse_usd(1)),
         cost_safety_margin=section.decimal(
@@ -405,222 +407,10 @@ def _version(catalogue: Catalogue) -> str:
 def _jsonable(value: Any) -> Any:
     if isinstance(value, Mapping):
         return dict(value)
+    if isinstance(value, frozenset):
+        return sorted(value)
+    if isinstance(value, date):
+        return value.isoformat()
     if isinstance(value, Decimal):
         return str(value.normalize())
     return {name: getattr(value, name) for name in value.__slots__}
-
-
-class _Section:
-    """One mapping of the file. Reading methods record a problem and return a default instead of raising."""
-
-    def __init__(self, content: Mapping[str, Plain], path: str, problems: list[str]) -> None:
-        self.content = content
-        self.path = path
-        self.problems = problems
-        self.known: dict[str, None] = {}  # an ordered set: the keys that this version reads
-
-    def __contains__(self, key: str) -> bool:
-        self.known[key] = None
-        return key in self.content
-
-    def names(self) -> Iterator[str]:
-        """Keys of a mapping whose keys are names that the operator chooses."""
-        return iter(self.content)
-
-    def note(self, key: str, problem: str) -> None:
-        path = ".".join(part for part in (self.path, key) if part)
-        self.problems.append(f"{path}: {problem}")
-
-    def close(self) -> None:
-        """Record a problem for every key that was not read."""
-        for key in self.content:
-            if key not in self.known:
-                self.note(key, f"is not known here{_hint(key, tuple(self.known))}")
-
-    def section(self, key: str, *, optional: bool = False) -> "_Section":
-        value = self.take(key, optional=optional)
-        path = ".".join(part for part in (self.path, key) if part)
-        if isinstance(value, dict):
-            return _Section(value, path, self.problems)
-        if value is not None:
-            self.note(key, f"must be a mapping, not {_shown(value)}")
-        # One problem is enough: the empty section must not report every missing key.
-        return _Section({}, path, [])
-
-    def text(self, key: str) -> str:
-        value = self.take(key)
-        if isinstance(value, str) and value.strip():
-            return value
-        if value is not None:
-            self.note(key, f"must be text, not {_shown(value)}")
-        return ""
-
-    def flag(self, key: str, *, default: bool) -> bool:
-        value = self.take(key, optional=True)
-        if value is None or isinstance(value, bool):
-            return default if value is None else value
-        self.note(key, f"must be true or false, not {_shown(value)}")
-        return default
-
-    def choice(self, key: str, options: tuple[T, ...], *, default: T) -> T:
-        value = self.take(key, optional=True)
-        for option in options:
-            if value == option:
-                return option
-        if value is not None:
-            self.note(key, f"must be {' or '.join(map(str, options))}, not {_shown(value)}")
-        return default
-
-    def whole(self, key: str, *, high: int, default: int | None = None) -> int:
-        """Read a whole number from 1 to `high`."""
-        value = self.take(key, optional=default is not None)
-        if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= high:
-            return value
-        if value is not None:
-            self.note(key, f"must be a whole number from 1 to {high:,}, not {_shown(value)}")
-        return default or 1
-
-    def seconds(self, key: str, *, default: int | None = None) -> float:
-        value = self.take(key, optional=default is not None)
-        number = _number(value)
-        if number is not None and 0 < number <= _MAX_SECONDS:
-            return float(number)
-        if value is not None:
-            self.note(key, f"must be a number of seconds above 0 and up to {_MAX_SECONDS:,}, not {_shown(value)}")
-        return float(default or 1)
-
-    def temperature(self, key: str) -> float | None:
-        value = self.take(key, optional=True)
-        number = _number(value)
-        if number is not None and 0 <= number <= 2:
-            return float(number)
-        if value is not None:
-            self.note(key, f"must be a number from 0 to 2, not {_shown(value)}")
-        return None
-
-    def decimal(self, key: str, *, default: Decimal, low: Decimal, below: Decimal) -> Decimal:
-        value = self.take(key, optional=True)
-        number = _number(value)
-        if number is not None and low <= number < below:
-            return number
-        if value is not None:
-            self.note(key, f"must be a number from {low} to below {below}, not {_shown(value)}")
-        return default
-
-    def usd(self, key: str, *, default_nanos: int | None = None) -> int:
-        """Read an amount of USD as nanos."""
-        value = self.take(key, optional=default_nanos is not None)
-        number = _number(value)
-        if number is not None and 0 <= number <= _MAX_USD:
-            try:
-                return parse_usd(number)
-            except InvalidAmount:
-                self.note(key, "has more than nine decimals")
-        elif value is not None:
-            self.note(key, f"must be an amount of USD from 0 to {_MAX_USD:,}, not {_shown(value)}")
-        return default_nanos or 0
-
-    def model(
-        self,
-        key: str,
-        prices: Mapping[str, Rates],
-        *,
-        default: str | None = None,
-        aliases: tuple[tuple[str, str], ...] = (),
-    ) -> str:
-        """Read the name of a priced model, or an alias of one."""
-        name = default if default is not None and key not in self else self.text(key)
-        if name and name not in prices:
-            name = _alias_target(aliases, name) or name
-        return self.priced(key, name, prices)
-
-    def models(self, key: str, prices: Mapping[str, Rates], *, may_be_empty: bool) -> tuple[str, ...]:
-        """Read a list of distinct priced models."""
-        names = self.texts(key, may_be_empty=may_be_empty)
-        return tuple(self.priced(f"{key}[{index}]", name, prices) for index, name in names)
-
-    def priced(self, key: str, name: str, prices: Mapping[str, Rates]) -> str:
-        if name and name not in prices:
-            hint = _hint(name, tuple(prices))
-            self.note(key, f"{_shown(name)} has no price, and unpriced models cannot be sold{hint}")
-        return name
-
-    def words(self, key: str, *, min_chars: int = 1) -> tuple[str, ...]:
-        if key not in self:
-            return ()
-        words = self.texts(key, may_be_empty=False)
-        for index, word in words:
-            if not _WORD.fullmatch(word) or len(word) < min_chars:
-                self.note(
-                    f"{key}[{index}]",
-                    f"must be one word of {min_chars} to 60 letters or digits, not {_shown(word)}",
-                )
-        return tuple(word for _index, word in words)
-
-    def phrases(self, key: str) -> tuple[str, ...]:
-        """Read words or short phrases; a trailing dash makes the last word a stem."""
-        if key not in self:
-            return ()
-        phrases = self.texts(key, may_be_empty=False)
-        for index, phrase in phrases:
-            if not _PHRASE.fullmatch(phrase):
-                self.note(
-                    f"{key}[{index}]",
-                    f"must be one to four words of letters or digits, a stem with a dash at its end,"
-                    f" not {_shown(phrase)}",
-                )
-        return tuple(phrase for _index, phrase in phrases)
-
-    def texts(self, key: str, *, may_be_empty: bool) -> list[tuple[int, str]]:
-        """Read a list of strings, as (index, string). Other types and duplicates are recorded and left out."""
-        value = self.take(key, optional=may_be_empty)
-        if value is None:
-            return []
-        if not isinstance(value, list):
-            self.note(key, f"must be a list, not {_shown(value)}")
-            return []
-        if not value and not may_be_empty:
-            self.note(key, "must not be empty")
-        found: dict[str, int] = {}
-        for index, item in enumerate(value):
-            if not isinstance(item, str) or not item.strip():
-                self.note(f"{key}[{index}]", f"must be text, not {_shown(item)}")
-            elif item in found:
-                self.note(f"{key}[{index}]", f"{_shown(item)} appears twice")
-            else:
-                found[item] = index
-        return [(index, item) for item, index in found.items()]
-
-    def take(self, key: str, *, optional: bool = False) -> Plain:
-        """Read a value; None if it is missing, which is recorded unless `optional`."""
-        self.known[key] = None
-        value = self.content.get(key)
-        if value is None and not optional:
-            self.note(key, "is missing")
-        return value
-
-
-def _number(value: Plain) -> Decimal | None:
-    """Return a finite number, or None. Booleans are not numbers here."""
-    if isinstance(value, bool) or not isinstance(value, int | Decimal):
-        return None
-    number = Decimal(value)
-    return number if number.is_finite() else None
-
-
-def _shown(value: Plain) -> str:
-    """Quote a value for a problem: shortened, and without the contents of a list or mapping."""
-    if isinstance(value, list):
-        return "a list" if value else "an empty list"
-    if isinstance(value, dict):
-        return "a mapping"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, Decimal):
-        return f"{value}"[:60]
-    return "nothing" if value is None else repr(value)[:60]
-
-
-def _hint(name: str, options: tuple[str, ...]) -> str:
-    close = get_close_matches(name, options, n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""

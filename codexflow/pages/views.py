@@ -9,12 +9,13 @@ from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.http import require_safe
 
-from billing.labels import TOKEN_CLASSES
+from billing.labels import PRICE_CLASSES
 from billing.models import Plan
 from billing.pricing import Usage, cost_nanos, frozen
 from billing.selectors import public_plans
 from codexflow.catalogue import directory
-from codexflow.catalogue.schema import STAGES, Catalogue, Rates
+from codexflow.catalogue.entries import Rates
+from codexflow.catalogue.schema import STAGES, Catalogue
 from codexflow.lib.addresses import api_url
 from codexflow.lib.snippets import snippets
 from codexflow.settings import ENV
@@ -71,10 +72,10 @@ class PriceColumn:
 
 
 PRICE_COLUMNS = (
-    PriceColumn(TOKEN_CLASSES["input"], "input_nanos"),
-    PriceColumn(TOKEN_CLASSES["cached"], "cached_nanos", is_wide=True),
-    PriceColumn(TOKEN_CLASSES["cache_write"], "cache_write_nanos", "cache_write_1h_nanos", is_wide=True),
-    PriceColumn(TOKEN_CLASSES["output"], "output_nanos"),
+    PriceColumn(PRICE_CLASSES["input"], "input_nanos"),
+    PriceColumn(PRICE_CLASSES["cached"], "cached_nanos", is_wide=True),
+    PriceColumn(PRICE_CLASSES["cache_write"], "cache_write_nanos", "cache_write_1h_nanos", is_wide=True),
+    PriceColumn(PRICE_CLASSES["output"], "output_nanos"),
 )
 
 

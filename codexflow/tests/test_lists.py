@@ -9,9 +9,9 @@ from django.template.loader import render_to_string
 from django.test import RequestFactory
 from django.utils import translation
 
-from billing.labels import TOKEN_CLASSES
-from billing.pricing import FrozenRates, Usage, tokens_by_class
-from codexflow.catalogue import reasons
+from billing.labels import PRICE_CLASSES
+from billing.pricing import FrozenRates, Usage, price_lines
+from codexflow.catalogue import entries, reasons
 from codexflow.catalogue.schema import ALL_STAGES, STAGES, parse
 from codexflow.catalogue.surfaces import PATHS, SURFACES
 from codexflow.env import REPOSITORY
@@ -35,7 +35,10 @@ COPIES: dict[str, tuple[Iterable[object], Iterable[object]]] = {
     "codexflow/pages/views.py: STAGE_TEXTS": (STAGE_TEXTS, STAGES),
     "the demo's SHARES": ([stage for stage, _share in SHARES], ALL_STAGES),
     "logs/requests/forms.py: RANGE_NAMES": (RANGE_NAMES, RANGES),
-    "billing/labels.py: TOKEN_CLASSES": (TOKEN_CLASSES, [kind for kind, _, _ in tokens_by_class(Usage(), NO_RATES)]),
+    "billing/labels.py: PRICE_CLASSES": (
+        PRICE_CLASSES,
+        [*(line.kind for line in price_lines(Usage(), NO_RATES)), *entries.PARTS, *entries.UNITS],
+    ),
     "logs/requests/reasons.py: LABELS": (LABELS, [*reasons.REASONS, reasons.PAST_GATEWAY]),
     "routing/surfaces/table.py: SURFACES": ([surface.name for surface in table.SURFACES], SURFACES),
     "logs/requests/curl.py: BODIES": (curl.BODIES, SURFACES),

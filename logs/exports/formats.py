@@ -41,6 +41,17 @@ COLUMNS = {
     "source": "source",
     "client_address": "client_address",
     "user_agent": "user_agent",
+    # What makes the cost checkable: the other classes of tokens, and the price at admission.
+    "cache_write_tokens": "cache_write_tokens",
+    "cache_write_1h_tokens": "cache_write_1h_tokens",
+    "usage_details": "usage_details",
+    "rate_input_nanos": "rate_input_nanos",
+    "rate_cached_nanos": "rate_cached_nanos",
+    "rate_cache_write_nanos": "rate_cache_write_nanos",
+    "rate_cache_write_1h_nanos": "rate_cache_write_1h_nanos",
+    "rate_output_nanos": "rate_output_nanos",
+    "rate_details": "rate_details",
+    "margin_bp": "margin_bp",
 }
 NAMES = (*COLUMNS, "cost_usd")
 _COST = list(COLUMNS).index("cost_nanos")
@@ -91,6 +102,8 @@ def _cell(value: Any) -> Any:
         return "true" if value else "false"
     if isinstance(value, str):
         return escape_formulas(value)
+    if isinstance(value, dict):
+        return _encode(value).decode()
     return value.isoformat() if hasattr(value, "isoformat") else value
 
 

@@ -53,16 +53,12 @@ class Totals:
     cost_drift_nanos: int
 
 
-# An upstream cost that the gateway saw is LiteLLM's own number again. So cost is compared with our price list times the
-# row's tokens, without the plan's margin.
+# An upstream cost that the gateway saw is LiteLLM's own number again. So cost is compared with the row's, which is our
+# price list times its tokens, without the plan's margin.
 _COMPARED_SQL = """
 WITH bounds AS (SELECT cfx_uuid7_floor(%(day)s) AS low, cfx_uuid7_floor(%(day)s + 1) AS high),
 attempts AS (
-    SELECT a.*, r.prompt_tokens, r.completion_tokens, r.usage_rank, r.cached_tokens, r.rate_input_nanos,
-           r.rate_cached_nanos, r.rate_output_nanos, coalesce(r.cache_write_tokens, 0) AS cache_write_tokens,
-           coalesce(r.cache_write_1h_tokens, 0) AS cache_write_1h_tokens,
-           coalesce(r.rate_cache_write_nanos, r.rate_input_nanos) AS rate_cache_write_nanos,
-           coalesce(r.rate_cache_write_1h_nanos, r.rate_input_nanos) AS rate_cache_write_1h_nanos
+    SELECT a.*, r.prompt_tokens, r.completion_tokens, r.usage_rank, r.cost_nanos, r.margin_bp
     FROM upstream_attempt a JOIN request_log r USING (request_id)
     WHERE a.request_id >= (SELECT low FROM bounds) AND a.request_id < (SELECT high FROM bounds)
       AND r.request_id >= (SELECT low FROM bounds) AND r.request_id < (SELECT high FROM bounds)
@@ -75,11 +71,7 @@ attempts AS (
                AND reported_prompt_tokens + reported_completion_tokens > 0 AS is_compared,
            reported_prompt_tokens + reported_completion_tokens - prompt_tokens - completion_tokens AS drift,
            reported_cost_nanos,
-           round(((prompt_tokens - cached_tokens - cache_write_tokens) * rate_input_nanos::numeric
-               + cached_tokens * rate_cached_nanos::numeric
-               + (cache_write_tokens - cache_write_1h_tokens) * rate_cache_write_nanos::numeric
-               + cache_write_1h_tokens * rate_cache_write_1h_nanos::numeric
-               + completion_tokens * rate_output_nanos::numeric) / 1000000)::bigint AS expected_nanos
+           round(cost_nanos * 10000::numeric / (10000 + margin_bp))::bigint AS expected_nanos
     FROM attempts
 )
 SELECT model,

@@ -106,7 +106,9 @@ def decode(payload: bytes) -> UsageEvent:
     if event.cost_nanos != expected:
         raise BadEvent(f"cost {event.cost_nanos} does not follow from usage and rates ({expected})")
     usage = event.usage
-    parts = (usage.cached_tokens, usage.cache_write_tokens, usage.cache_write_1h_tokens)
+    parts = (
+        usage.cached_tokens, usage.cache_write_tokens, usage.cache_write_1h_tokens, *(usage.details or {}).values()
+    )  # fmt: skip
     if min(usage.prompt_tokens, usage.completion_tokens, *parts) < 0:
         raise BadEvent("negative tokens")
     return event

@@ -45,13 +45,13 @@ def _larger(one: int | None, other: int | None) -> int | None:
     return max((each for each in (one, other) if each is not None), default=None)
 
 
-def _order(reported: ReportedUsage) -> tuple[bool | int, ...]:
+def _order(reported: ReportedUsage) -> tuple[object, ...]:
     usage = reported.usage
     # To the second: the spend logs round what the webhook does not. All the rest makes the order a total one.
     return (
         reported.has_usage, reported.is_success, reported.ended_ms // 1000, usage.completion_tokens,
         usage.prompt_tokens, usage.cached_tokens, usage.cache_write_tokens, usage.cache_write_1h_tokens,
-        usage.reasoning_tokens, reported.ended_ms,
+        usage.reasoning_tokens, sorted((usage.details or {}).items()), reported.ended_ms,
     )  # fmt: skip
 
 
@@ -154,7 +154,8 @@ def _direct_order(event: UsageEvent) -> tuple[object, ...]:
     return (
         event.status < 400, usage.total_tokens > 0, event.source == "webhook", event.latency_ms,
         usage.completion_tokens, usage.prompt_tokens, usage.cached_tokens, usage.cache_write_tokens,
-        usage.cache_write_1h_tokens, usage.reasoning_tokens, -event.started_ms, event.status, event.model,
+        usage.cache_write_1h_tokens, usage.reasoning_tokens, sorted((usage.details or {}).items()),
+        -event.started_ms, event.status, event.model,
         event.ttft_ms or -1, event.endpoint, event.surface, event.is_stream, event.client_address or "",
         event.user_agent,
     )  # fmt: skip

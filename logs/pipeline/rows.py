@@ -18,6 +18,7 @@ import msgspec
 from django.db import connection
 
 from billing.pricing import FrozenRates, Usage
+from codexflow.catalogue.entries import PriceDetails
 from logs.models import RequestLog
 from logs.pipeline.events import AttemptFact, UsageEvent
 from logs.pipeline.merge import ReportedUsage
@@ -49,6 +50,11 @@ class Column:
     writer: Writer = Writer.OWNER
     store: Callable[[Any], Any] = _same
     load: Callable[[Any], Any] = _same
+
+
+def _from_json(value: Any) -> Any:
+    """Return a jsonb column's value: text over a bare cursor, plain values over a model."""
+    return msgspec.json.decode(value) if isinstance(value, str) else value
 
 
 COLUMNS = (
@@ -90,6 +96,7 @@ COLUMNS = (
     Column("cache_write_1h_tokens", "usage.cache_write_1h_tokens", Writer.USAGE, load=lambda tokens: tokens or 0),
     Column("completion_tokens", "usage.completion_tokens", Writer.USAGE),
     Column("reasoning_tokens", "usage.reasoning_tokens", Writer.USAGE),
+    Column("usage_details", "usage.details", Writer.USAGE, load=_from_json),
     Column("usage_rank", "rank", Writer.USAGE),
     Column("cost_nanos", "cost_nanos", Writer.USAGE),
     Column("upstream_cost_nanos", "upstream_cost_nanos", Writer.USAGE),
@@ -99,6 +106,11 @@ COLUMNS = (
     Column("rate_cache_write_nanos", "rates.cache_write_nanos"),
     Column("rate_cache_write_1h_nanos", "rates.cache_write_1h_nanos"),
     Column("rate_output_nanos", "rates.output_nanos"),
+    Column(
+        "rate_details",
+        "rates.details",
+        load=lambda value: msgspec.convert(_from_json(value), PriceDetails | None),
+    ),
     Column("margin_bp", "rates.margin_bp"),
     Column("catalogue_version", "catalogue_version"),
     Column("latency_ms", "latency_ms"),
@@ -243,13 +255,13 @@ class ReportedAttempts:
     reported: dict[int, ReportedUsage] = field(default_factory=dict)
 
 
-_REPORTED_TOKENS = tuple((name, f"reported_{name}") for name in Usage.__struct_fields__)
+_REPORTED = tuple((name, f"reported_{name}") for name in Usage.__struct_fields__)
 
 
 def reported_attempts(ids: Sequence[UUID]) -> dict[UUID, ReportedAttempts]:
     """Return the attempts of the requests that have any. Ask while the requests' rows are locked."""
     found: dict[UUID, ReportedAttempts] = {}
-    columns = ", ".join(column for _, column in _REPORTED_TOKENS)
+    columns = ", ".join(column for _, column in _REPORTED)
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT request_id, n, first_byte_ms, reported_cost_nanos, reported_is_success, reported_ended_ms,"  # noqa: S608 - constants
@@ -257,13 +269,16 @@ def reported_attempts(ids: Sequence[UUID]) -> dict[UUID, ReportedAttempts]:
             " WHERE request_id = ANY(%s) AND request_id BETWEEN %s AND %s ORDER BY request_id, n",
             [list(ids), min(ids), max(ids)],
         )
-        for request_id, n, first_byte_ms, cost_nanos, is_success, ended_ms, *tokens in cursor:
+        for request_id, n, first_byte_ms, cost_nanos, is_success, ended_ms, *values in cursor:
             attempts = found.setdefault(request_id, ReportedAttempts())
             if first_byte_ms is not None:
                 attempts.winner = n
             if ended_ms is None:
                 continue
-            usage = Usage(**{name: count or 0 for (name, _), count in zip(_REPORTED_TOKENS, tokens, strict=True)})
+            *tokens, details = values
+            names = [name for name, _ in _REPORTED if name != "details"]
+            counts = {name: count or 0 for name, count in zip(names, tokens, strict=True)}
+            usage = Usage(**counts, details=_from_json(details))
             attempts.reported[n] = ReportedUsage(
                 usage=usage, cost_nanos=cost_nanos, is_success=is_success, ended_ms=ended_ms
             )
@@ -306,7 +321,7 @@ def _reported_row(key: tuple[UUID, int], report: AttemptReport) -> dict[str, Any
         "response_id": report.response_id,
         **unknown,
         "reported_model": report.model,
-        **{column: getattr(report.usage.usage, name) for name, column in _REPORTED_TOKENS},
+        **{column: getattr(report.usage.usage, name) for name, column in _REPORTED},
         "reported_cost_nanos": report.usage.cost_nanos,
         "reported_is_success": report.usage.is_success,
         "reported_ended_ms": report.usage.ended_ms,

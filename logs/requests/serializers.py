@@ -5,12 +5,14 @@ from typing import Any
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
+from billing.labels import PRICE_CLASSES
 from billing.models import LedgerEntry
+from billing.pricing import PriceLine
 from codexflow.lib.money import format_usd
 from logs.content.codec import Texts
 from logs.models import RequestLog, UpstreamAttempt
 from logs.requests import reasons
-from logs.requests.charge import Charge, Line
+from logs.requests.charge import Charge
 from logs.requests.selectors import RequestDetail
 
 
@@ -22,6 +24,11 @@ class TokensSerializer(serializers.Serializer[RequestLog]):
     cache_write = serializers.SerializerMethodField()
     completion = serializers.IntegerField(source="completion_tokens")
     reasoning = serializers.IntegerField(source="reasoning_tokens")
+    details = serializers.JSONField(
+        source="usage_details",
+        allow_null=True,
+        help_text="Numbers by name of what has a price of its own: audio and image tokens, units such as web searches.",
+    )
     total = serializers.SerializerMethodField()
     is_estimated = serializers.BooleanField()
 
@@ -55,12 +62,15 @@ class AttemptSerializer(serializers.Serializer[UpstreamAttempt]):
     duration_ms = serializers.IntegerField()
 
 
-class ChargeLineSerializer(serializers.Serializer[Line]):
-    """One class of tokens at its price. Lines are shown rounded down; the total is rounded once."""
+class ChargeLineSerializer(serializers.Serializer[PriceLine]):
+    """One class of tokens, or one kind of unit, at its price. Lines are rounded down; the total is rounded once."""
 
-    kind = serializers.ChoiceField(["input", "cached", "cache_write", "cache_write_1h", "output"])
-    tokens = serializers.IntegerField()
-    rate_nanos = serializers.IntegerField(help_text="Nano-USD per million tokens, frozen at admission.")
+    kind = serializers.ChoiceField(list(PRICE_CLASSES))
+    tokens = serializers.IntegerField(source="quantity", help_text="Tokens, or pieces of a unit.")
+    is_unit = serializers.BooleanField(help_text="A unit such as a web search, which is no token.")
+    rate_nanos = serializers.IntegerField(
+        help_text="Nano-USD per million tokens, or per piece of a unit, frozen at admission."
+    )
     nanos = serializers.IntegerField()
 
 

@@ -13,7 +13,7 @@ from django.views.decorators.http import require_POST, require_safe
 
 from accounts.permissions import Action
 from accounts.tenancy import PageRequest, Tenant, organization_page
-from billing.labels import TOKEN_CLASSES
+from billing.labels import PRICE_CLASSES
 from billing.selectors import ledger_of_request, retention_days_of
 from codexflow.catalogue.schema import ALL_STAGES
 from codexflow.lib.addresses import api_url
@@ -118,7 +118,7 @@ def _detail_context(tenant: Tenant, found: RequestDetail) -> dict[str, Any]:
         "opened_key": key,
         "bars": bars(found.attempts, row.latency_ms),
         "charge": found.charge,
-        "charge_lines": [(TOKEN_CLASSES[line.kind], line) for line in found.charge.lines],
+        "charge_lines": [(PRICE_CLASSES[line.kind], line) for line in found.charge.lines],
         "ledger": ledger_of_request(tenant.organization, row.request_id),
         **_stage_context(found),
         "verdict": stage_feedback.verdict_of(tenant.organization, row),

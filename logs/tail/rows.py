@@ -92,6 +92,7 @@ def row_of(event: UsageEvent) -> Row:
             "cache_write": usage.cache_write_tokens,
             "completion": usage.completion_tokens,
             "reasoning": usage.reasoning_tokens,
+            "details": usage.details,
             "total": usage.total_tokens,
             "is_estimated": is_estimated(event.rank),
         },

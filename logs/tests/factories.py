@@ -61,7 +61,7 @@ def backdated(event: UsageEvent, *, days: int) -> UsageEvent:
 
 def another_report(event: UsageEvent, rank: int, **tokens: int) -> UsageEvent:
     """A further report of the same request, with usage of that rank."""
-    usage = Usage(**tokens)
+    usage = msgspec.structs.replace(Usage(), **tokens)
     source = "sweeper" if rank == RANK_PROGRESS else "webhook" if rank == RANK_LITELLM else "gateway"
     return msgspec.structs.replace(
         event, usage=usage, rank=rank, cost_nanos=cost_nanos(usage, event.rates), source=source

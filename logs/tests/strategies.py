@@ -6,7 +6,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from billing.pricing import Usage
-from billing.tests.strategies import rates
+from billing.tests.strategies import rates, usage_details
 from codexflow.lib.ids import new_id
 from logs.pipeline.events import AttemptFact, UsageEvent
 from logs.pipeline.merge import ReportedUsage
@@ -16,7 +16,7 @@ from logs.pipeline.rollups import NO_KEY
 texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=40)
 small, ints, bigs = st.integers(-(2**15), 2**15 - 1), st.integers(0, 2**31 - 1), st.integers(0, 2**63 - 1)
 ids = st.uuids()
-usages = st.builds(Usage, **dict.fromkeys(Usage.__struct_fields__, ints))
+usages = st.builds(Usage, **{**dict.fromkeys(Usage.__struct_fields__, ints), "details": usage_details})
 times_ms = st.integers(0, 4_000_000_000_000)
 addresses = st.ip_addresses().map(lambda address: str(ip_address(address)))
 EVENTS: dict[str, st.SearchStrategy[Any]] = {

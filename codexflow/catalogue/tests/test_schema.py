@@ -1,6 +1,7 @@
 """Parsing of models.yaml: valid texts, and a problem for every mistake."""
 
 import dataclasses
+import math
 from decimal import Decimal
 from typing import Any
 
@@ -9,7 +10,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from codexflow.catalogue.schema import SHIPPED_PRICES, STAGES, Catalogue, CatalogueError, Rates, parse
+from codexflow.catalogue.entries import Rates
+from codexflow.catalogue.schema import STAGES, Catalogue, CatalogueError, built_in_entries, parse
 from codexflow.env import REPOSITORY
 from tests.support.examples import examples
 
@@ -81,23 +83,35 @@ def test_cache_writes_have_their_own_prices_when_given() -> None:
     assert by_minutes.cache_write_1h_nanos == by_minutes.cache_write_nanos == 3_750_000_000
 
 
+def told_nanos(costs: dict[str, Any], suffix: str = "") -> dict[str, int]:
+    """LiteLLM's prices of a model, as the classes that we have."""
+    input_cost = costs[f"input_cost_per_token{suffix}"]
+    write_cost = costs.get(f"cache_creation_input_token_cost{suffix}", input_cost)
+    by_class = {
+        "input_nanos": input_cost,
+        "cached_nanos": costs.get(f"cache_read_input_token_cost{suffix}", input_cost),
+        "cache_write_nanos": write_cost,
+        "cache_write_1h_nanos": costs.get(f"cache_creation_input_token_cost_above_1hr{suffix}", write_cost),
+        "output_nanos": costs[f"output_cost_per_token{suffix}"],
+    }
+    return {name: round(cost * 10**15) for name, cost in by_class.items()}
+
+
 def test_litellm_is_configured_with_our_prices() -> None:
     """Otherwise the cost of every call would differ in reconciliation with LiteLLM."""
     entries = yaml.safe_load((REPOSITORY / "config" / "litellm.yaml").read_text())["model_list"]
     prices = parse(SHIPPED, source="models.yaml").prices
     for model in entries:
         costs, rates = model["model_info"], prices[model["model_name"]]
-        input_cost = costs["input_cost_per_token"]
-        write_cost = costs.get("cache_creation_input_token_cost", input_cost)
-        costs_by_name = {
-            "input_nanos": input_cost,
-            "cached_nanos": costs.get("cache_read_input_token_cost", input_cost),
-            "cache_write_nanos": write_cost,
-            "cache_write_1h_nanos": costs.get("cache_creation_input_token_cost_above_1hr", write_cost),
-            "output_nanos": costs["output_cost_per_token"],
-        }
-        told_nanos = {name: round(cost * 10**15) for name, cost in costs_by_name.items()}
-        assert told_nanos == dataclasses.asdict(rates), model["model_name"]
+        base = {field: value for field, value in dataclasses.asdict(rates).items() if field != "details"}
+        assert told_nanos(costs) == base, model["model_name"]
+        for tier in rates.details.tiers if rates.details else ():
+            expected = dataclasses.asdict(tier)
+            threshold = expected.pop("from_tokens") - 1
+            assert told_nanos(costs, f"_above_{threshold // 1_000}k_tokens") == expected, model["model_name"]
+        if rates.details and "audio_input" in rates.details.part_nanos:
+            audio_nanos = round(costs["input_cost_per_audio_token"] * 10**15)
+            assert audio_nanos == rates.details.part_nanos["audio_input"]
     assert {model["model_name"] for model in entries} == set(prices)
 
 
@@ -109,11 +123,11 @@ def test_the_mock_of_litellm_has_every_model() -> None:
     assert not missing, f"config/litellm.mock.yaml lacks {missing}"
 
 
-def test_a_file_without_prices_gets_the_shipped_ones() -> None:
+def test_a_file_without_models_gets_the_built_in_ones() -> None:
     older = content()
-    del older["prices"]
-    assert parse(yaml.safe_dump(older), source="old").prices == parse(SHIPPED, source="new").prices
-    assert set(SHIPPED_PRICES) == set(content()["prices"])
+    del older["models"]
+    assert parse(yaml.safe_dump(older), source="old").entries == parse(SHIPPED, source="new").entries
+    assert set(built_in_entries()) == set(content()["models"])
 
 
 def test_only_stages_and_direct_are_required() -> None:
@@ -165,10 +179,10 @@ def test_all_problems_are_reported_at_once_with_their_paths() -> None:
     invalid["stages"]["plan"] |= {"model": "claude-sonet-4.5", "max_tokens": -1, "fallbak": []}
     del invalid["stages"]["review"]
     invalid["direct"]["allowed_models"] = []
-    invalid["prices"]["gpt-4o"] = {"input": "cheap"}
+    invalid["models"]["gpt-4o"] = {"price": {"input": "cheap"}}
     assert problems_of(yaml.safe_dump(invalid, sort_keys=False)) == [
-        "models.yaml: prices.gpt-4o.input: must be an amount of USD from 0 to 1,000,000, not 'cheap'",
-        "models.yaml: prices.gpt-4o.output: is missing",
+        "models.yaml: models.gpt-4o.price.input: must be an amount of USD from 0 to 1,000,000, not 'cheap'",
+        "models.yaml: models.gpt-4o.price.output: is missing",
         "models.yaml: stages.plan.model: 'claude-sonet-4.5' has no price, and unpriced models cannot be sold"
         " (did you mean 'claude-sonnet-4.5'?)",
         "models.yaml: stages.plan.max_tokens: must be a whole number from 1 to 10,000,000, not -1",
@@ -214,8 +228,26 @@ def test_all_problems_are_reported_at_once_with_their_paths() -> None:
         ("routing", []),
         ("total_timeout", "2 minutes"),
         ("aliases", {"gpt-*": "gpt-9"}),
-        ("prices.gpt-4o", {"input": -1, "output": 1}),
-        ("prices.gpt-4o", {"input": 0.0000000001, "output": 1}),
+        ("models.gpt-4o.price.input", -1),
+        ("models.gpt-4o.price.input", math.inf),
+        ("models.gpt-4o.price.output", math.nan),
+        ("models.gpt-4o.price.output", None),
+        ("models.gpt-4o.price.audio_input", -1),
+        ("models.gpt-4o.price.units", {"web_search": -0.01}),
+        ("models.gpt-4o.price.units", {"websearch": 0.01}),
+        ("models.gpt-4o.price.tiers", {"above": 1}),
+        ("models.gpt-4o.price.tiers", [{"input": 1, "output": 2}]),
+        ("models.gpt-4o.price.tiers", [{"above": 1, "from": 1, "input": 1, "output": 2}]),
+        ("models.gpt-4o.price.tiers", [{"above": 0.5, "input": 1, "output": 2}]),
+        ("models.gpt-4o.price.tiers", [{"above": 5, "input": -1, "output": 2}]),
+        ("models.gpt-4o.price.tiers", [{"above": 5, "input": 1, "output": 2}, {"from": 6, "input": 1, "output": 2}]),
+        ("models.gpt-4o.retires", "soon"),
+        ("models.gpt-4o.successor", "gpt-9"),
+        ("models.gpt-4o.successor", "gpt-4o"),
+        ("models.gpt-4o.takes", ["temper"]),
+        ("models.gpt-4o.silence", 0),
+        ("models.gpt-4o.max_output", 0),
+        ("models.gpt-4o.price.input", 0.0000000001),
         ("haiku_planner.enabled", "perhaps"),
         ("haiku_planner.cost_safety_margin", 1.0),
         ("haiku_planner.min_chunk_size", 1800),
@@ -230,7 +262,7 @@ def test_an_invalid_value_is_reported_with_its_path(path: str, value: Any) -> No
 
 def test_a_model_cannot_have_the_name_of_a_stage() -> None:
     invalid = content()
-    invalid["prices"]["cfx-auto"] = {"input": 1, "output": 1}
+    invalid["models"]["cfx-auto"] = {"price": {"input": 1, "output": 1}}
     invalid["direct"]["allowed_models"].append("cfx-auto")
     assert ["'cfx-auto' means a stage" in problem for problem in problems_of(yaml.safe_dump(invalid))] == [True]
 

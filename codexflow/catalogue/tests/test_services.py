@@ -8,7 +8,7 @@ from codexflow.catalogue.schema import CatalogueError, parse
 from codexflow.env import REPOSITORY
 
 SHIPPED = (REPOSITORY / "config" / "models.yaml").read_text()
-CHEAPER = SHIPPED.replace("{input: 2.50, output: 10}", "{input: 2, output: 10}")
+CHEAPER = SHIPPED.replace("cached_input: 1.25, output: 10}", "cached_input: 1, output: 10}")
 
 
 @pytest.mark.django_db
@@ -54,7 +54,7 @@ def test_a_diff_shows_the_changes() -> None:
     assert [line for line in lines if line.startswith(("-", "+"))] == [
         "--- old",
         "+++ new",
-        "-  gpt-4o: {input: 2.50, output: 10}",
-        "+  gpt-4o: {input: 2, output: 10}",
+        "-    price: {input: 2.50, cached_input: 1.25, output: 10}",
+        "+    price: {input: 2.50, cached_input: 1, output: 10}",
     ]
     assert services.diff(SHIPPED, SHIPPED) == ""

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from billing.pricing import FrozenRates, Usage, cost_nanos
-from billing.tests.strategies import rates, tokens
+from billing.tests.strategies import rates, tokens, usage_details
 from logs.requests.charge import charge_of
 
 usages = st.builds(
@@ -14,6 +14,7 @@ usages = st.builds(
     cache_write_tokens=tokens,
     cache_write_1h_tokens=tokens,
     completion_tokens=tokens,
+    details=usage_details,
 )
 
 
@@ -21,6 +22,6 @@ usages = st.builds(
 def test_the_lines_add_up_to_the_cost(usage: Usage, price: FrozenRates) -> None:
     charge = charge_of(usage, price)
     assert charge.total_nanos == cost_nanos(usage, price)
-    assert sum(line.tokens for line in charge.lines) == usage.total_tokens
-    base = sum(line.exact_millionths for line in charge.lines) // 1_000_000
+    assert sum(line.quantity for line in charge.lines if not line.is_unit) == usage.total_tokens
+    base = sum(line.millionths for line in charge.lines) // 1_000_000
     assert base + charge.margin_nanos == charge.total_nanos

@@ -24,12 +24,9 @@ INTERNAL = {"organization_id", "day", "catalogue_version", "upstream_cost_nanos"
 NOT_IN_DETAIL = INTERNAL | {"revision"}  # the ledger's lines say it
 NOT_IN_LISTS = INTERNAL | {
     "endpoint", "client_address", "user_agent", "cache_write_1h_tokens", "margin_bp", "rate_input_nanos",
-    "rate_cached_nanos", "rate_cache_write_nanos", "rate_cache_write_1h_nanos", "rate_output_nanos",
+    "rate_cached_nanos", "rate_cache_write_nanos", "rate_cache_write_1h_nanos", "rate_output_nanos", "rate_details",
 }  # fmt: skip
-NOT_EXPORTED = INTERNAL | {
-    "usage_rank", "revision", "margin_bp", "cache_write_tokens", "cache_write_1h_tokens", "rate_input_nanos",
-    "rate_cached_nanos", "rate_cache_write_nanos", "rate_cache_write_1h_nanos", "rate_output_nanos",
-}  # fmt: skip
+NOT_EXPORTED = INTERNAL | {"usage_rank", "revision"}
 
 
 class Recording:
