@@ -152,16 +152,10 @@ def _with_sold_tools(
     """
     first = next(iter(rates))
     added = added_by_agent(incoming.headers)
-    request = request.with_sold_tools(sold=_sold(catalogue, first), added=added, model=first)
+    request = request.with_sold_tools(sold=catalogue.prices[first].sold, added=added, model=first)
     incoming.dropped = request.dropped
     needed = {tool.unit for tool in request.hosted}
-    return request, {model: each for model, each in rates.items() if needed <= _sold(catalogue, model)}
-
-
-def _sold(catalogue: Catalogue, model: str) -> frozenset[str]:
-    """Return the names of a model's price lines beside its tokens."""
-    price = catalogue.prices[model]
-    return frozenset((*getattr(price, "unit_nanos", ()), *getattr(price, "part_nanos", ())))
+    return request, {model: each for model, each in rates.items() if needed <= catalogue.prices[model].sold}
 
 
 def _storable(text: str | None) -> str:

@@ -125,6 +125,7 @@ class ParsedRequest(Struct, frozen=True, kw_only=True):
             file_tokens=self.file_tokens,
             max_output_tokens=max_output_tokens,
             choices=self.schema.choices,
+            units=tools.units_held(self.hosted) or None,
             may_cache_for_an_hour=self.may_cache_for_an_hour,
         )
 

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw, Struct
 
+from codexflow.catalogue.entries import UNITS
 from routing.errors import InvalidRequestBody, ToolNotSold
 from routing.surfaces.requests import Fields, RequestSchema
 
@@ -20,9 +21,8 @@ DEFAULT_USES, MAX_USES = 10, 1_000_000
 
 WEB_SEARCH, WEB_FETCH, CODE_EXECUTION = "web_search", "web_fetch", "code_execution"
 FILE_SEARCH, IMAGE_GENERATION, MCP_CALL = "file_search", "image_generation", "mcp_call"
-UNITS = (WEB_SEARCH, WEB_FETCH, CODE_EXECUTION, FILE_SEARCH, IMAGE_GENERATION, MCP_CALL)
-# A kind of token with a price of its own, rather than a unit.
-AUDIO_OUTPUT = "audio_output"
+# Output that is sold by the token rather than by the piece.
+AUDIO_OUTPUT, IMAGE_OUTPUT = "audio_output", "image_output"
 
 # Types that the caller's program runs, besides `function` and `custom`; searching the request's own tools is free.
 _OWN = re.compile(
@@ -75,7 +75,10 @@ _CHOICES = {
     "speechConfig": (AUDIO_OUTPUT, 0),
 }
 _MODALITIES = frozenset({"modalities", "response_modalities", "responseModalities"})
-_MODALITY_UNITS = {"audio": (AUDIO_OUTPUT, 0), "image": (IMAGE_GENERATION, 1)}
+_MODALITIES_SOLD: dict[str, dict[str, Any]] = {
+    "audio": {"unit": AUDIO_OUTPUT},
+    "image": {"unit": IMAGE_GENERATION, "or_by_token": IMAGE_OUTPUT, "least": 1},
+}
 # Faster or regional service, which is never passed on: values that ask for the usual one need no mention.
 _USUAL_SERVICE = frozenset({"auto", "default", "standard", "standard_only", "global"})
 SERVICE_FIELDS = frozenset({"inference_geo", "service_tier", "serviceTier", "speed"})
@@ -104,6 +107,7 @@ class HostedTool(Struct, frozen=True):
     path: Path
     name: str
     unit: str = ""
+    or_by_token: str = ""  # a kind of token whose price sells it as well, and then alone
     most: int = DEFAULT_USES  # uses to hold
     least: int = 0  # uses that are charged when the provider tells none
     is_ignored: bool = False  # no request gets it, and none depends on it
@@ -169,19 +173,21 @@ def choose(
 
     Dropped is what an agent adds by itself, unless `tool_choice` demands it.
     """
-    # A model's name searches only as long as no alias turns it into another one.
-    kept = tuple(
-        each
-        for each in hosted
-        if each.unit in sold and not each.is_ignored and (each.path != ("model",) or each.name == model)
-    )
-    dropped = tuple(each for each in hosted if each not in kept)
+    kept, dropped = [], []
+    for each in hosted:
+        unit = each.or_by_token if each.or_by_token in sold else each.unit
+        # A model's name searches only as long as no alias turns it into another one.
+        is_sold = unit in sold and not each.is_ignored and (each.path != ("model",) or each.name == model)
+        if is_sold:
+            kept.append(each if unit == each.unit else msgspec.structs.replace(each, unit=unit))
+        else:
+            dropped.append(each)
     choice = bytes(fields.get("tool_choice", b""))
     for each in dropped:
         is_added = each.name in added and isinstance(each.path[-1], int)
         if not each.is_ignored and (not is_added or each.name.encode() in choice):
             raise ToolNotSold.named(each.name, each.place, model, sorted(sold))
-    return kept, dropped
+    return tuple(kept), tuple(dropped)
 
 
 def without(fields: Fields, dropped: Collection[HostedTool]) -> dict[str, Raw]:
@@ -319,8 +325,7 @@ def _in_modalities(raw: Raw, name: str) -> Iterator[HostedTool]:
     for each in plain if isinstance(plain, list) else [plain]:
         modality = str(each).lower()
         if modality != "text":
-            unit, least = _MODALITY_UNITS.get(modality, ("", 0))
-            yield HostedTool((name,), modality, unit, least=least)
+            yield HostedTool((name,), modality, **_MODALITIES_SOLD.get(modality, {}))
 
 
 def _in_plugins(raw: Raw) -> Iterator[HostedTool]:

@@ -1,6 +1,7 @@
 """Hosted tools over HTTP: what reaches the upstream, what is dropped, what is refused."""
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -8,10 +9,11 @@ import pytest
 
 from keys.tests.factories import a_key
 from tests.gateway.test_surfaces import STREAMING, SurfaceCase, error_of
-from tests.support.installation import Installation
+from tests.support.installation import Gateway, Installation
+from tests.support.loopback import LoopbackServer, QuietHandler
 
 BY_PATH = [pytest.param(case, id=case.path) for case in STREAMING if "?" not in case.path]
-OWN = {
+OWN: dict[str, dict[str, Any]] = {
     "chat": {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}},
     "completions": {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}},
     "responses": {"type": "function", "name": "f", "parameters": {"type": "object"}, "strict": False},
@@ -156,3 +158,160 @@ def test_a_history_with_hosted_calls_passes(running: Installation, key: str) -> 
     response = running.ask(key, "/v1/messages", model="claude-haiku-3.5", max_tokens=50, messages=messages)
     assert response.status_code == 200, response.text
     assert upstream_body_of(running, response)["messages"] == messages
+
+
+# Price lines of the units in nanos, put into models.yaml for a test.
+SEARCH_NANOS, PICTURE_NANOS = 10_000_000, 40_000_000
+SOLD = {
+    r"(claude-haiku-3.5:\n    price: \{)": r"\1units: {web_search: 0.01}, ",
+    r"(gpt-4o-mini:\n    price: \{)": r"\1audio_output: 20, units: {web_search: 0.01, image_generation: 0.04}, ",
+}
+SEARCH = {"type": "web_search_20250305", "name": "web_search", "max_uses": 5}
+_MESSAGE_USAGE = {"input_tokens": 100, "output_tokens": 20, "server_tool_use": {"web_search_requests": 3}}
+_OUTPUT = [
+    {"type": "web_search_call", "id": "w1", "action": {"type": "search", "query": "rain"}},
+    {"type": "web_search_call", "id": "w2", "action": {"type": "search", "query": "more rain"}},
+    {"type": "image_generation_call", "id": "i", "result": "aGk="},
+    {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "Rain again"}]},
+]
+_RESPONSE = {
+    "id": "r", "object": "response", "model": "gpt-4o-mini", "output": _OUTPUT,
+    "usage": {"input_tokens": 100, "output_tokens": 20, "total_tokens": 120},
+}  # fmt: skip
+_CHAT = {
+    "id": "c", "object": "chat.completion", "model": "gpt-4o-mini",
+    "choices": [{"index": 0, "message": {"role": "assistant", "content": "Rain again"}, "finish_reason": "stop"}],
+    "usage": {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120},
+}  # fmt: skip
+WHOLE: dict[str, dict[str, Any]] = {
+    "/v1/messages": {
+        "id": "m", "type": "message", "role": "assistant", "model": "claude-haiku-3.5", "stop_reason": "end_turn",
+        "content": [{"type": "text", "text": "Rain again"}], "usage": _MESSAGE_USAGE,
+    },
+    "/v1/responses": _RESPONSE,
+    "/v1/chat/completions": _CHAT,
+}  # fmt: skip
+STREAMED: dict[str, list[dict[str, Any]]] = {
+    "/v1/messages": [
+        {"type": "message_start", "message": {"id": "m", "usage": {"input_tokens": 100, "output_tokens": 1}}},
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "Rain again"}},
+        {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": _MESSAGE_USAGE},
+        {"type": "message_stop"},
+    ],
+    "/v1/responses": [
+        {"type": "response.created", "response": {"id": "r"}},
+        {"type": "response.output_text.delta", "delta": "Rain again"},
+        {"type": "response.completed", "response": _RESPONSE},
+    ],
+    "/v1/chat/completions": [
+        {"id": "c", "choices": [{"index": 0, "delta": {"role": "assistant", "content": "Rain again"}}]},
+        {"id": "c", "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]},
+        {"id": "c", "choices": [], "usage": _CHAT["usage"]},
+    ],
+}
+
+
+class Provider:
+    """An upstream that has carried out tools, and remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[dict[str, Any]] = []
+        provider = self
+
+        class Handler(QuietHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:  # noqa: N802 - http.server asks for this name
+                asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                provider.asked.append(asked)
+                is_stream = asked.get("stream", False)
+                events = "".join(f"data: {json.dumps(each)}\n\n" for each in STREAMED[self.path])
+                end = "data: [DONE]\n\n" if self.path.endswith("completions") else ""
+                content = (events + end if is_stream else json.dumps(WHOLE[self.path])).encode()
+                self.send_response(200)
+                self.send_header("Content-Type", "text/event-stream" if is_stream else "application/json")
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+        self._server = LoopbackServer(Handler)
+        self.url = self._server.url
+
+    def close(self) -> None:
+        self._server.close()
+
+
+@pytest.fixture(scope="module")
+def provider() -> Iterator[Provider]:
+    found = Provider()
+    yield found
+    found.close()
+
+
+@pytest.fixture(scope="module")
+def searching(installation: Installation, provider: Provider) -> Iterator[Gateway]:
+    """Return a gateway whose upstream is the provider."""
+    gateway = installation.new_gateway(LITELLM_URL=provider.url)
+    yield gateway
+    gateway.stop()
+
+
+@pytest.fixture
+def selling(running: Installation, searching: Gateway) -> Iterator[Gateway]:
+    with running.configured(**SOLD):
+        yield searching
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("path", "body", "counted", "least_held_nanos"),
+    [
+        ("/v1/messages", {"model": "claude-haiku-3.5", "max_tokens": 500, "tools": [SEARCH]},
+         {"web_search": 3}, 5 * SEARCH_NANOS),
+        ("/v1/responses", {"model": "gpt-4o-mini", "input": "Is it raining?", "max_tool_calls": 4,
+                           "tools": [{"type": "web_search"}, {"type": "image_generation"}]},
+         {"web_search": 2, "image_generation": 1}, 4 * (SEARCH_NANOS + PICTURE_NANOS)),
+        ("/v1/chat/completions", {"model": "gpt-4o-mini", "web_search_options": {}},
+         {"web_search": 1}, 10 * SEARCH_NANOS),
+        ("/v1/chat/completions", {"model": "gpt-4o-mini", "plugins": [{"id": "web"}]},
+         {"web_search": 1}, 10 * SEARCH_NANOS),
+    ],
+)  # fmt: skip
+def test_a_tool_with_a_price_line_passes_and_its_count_is_charged(
+    running: Installation, selling: Gateway, provider: Provider, key: str, *, path: str, body: dict[str, Any],
+    counted: dict[str, int], least_held_nanos: int, stream: bool,
+) -> None:  # fmt: skip
+    question = {} if "input" in body else {"messages": [{"role": "user", "content": "Is it raining?"}]}
+    response = running.ask(key, path, url=selling.url, **{**question, **body, "stream": stream})
+    assert response.status_code == 200, response.text
+    for name in ("tools", "web_search_options", "plugins"):
+        assert provider.asked[-1].get(name) == body.get(name)
+    row = running.row_of(response)
+    assert (row.prompt_tokens, row.completion_tokens, row.is_estimated) == (100, 20, False)
+    assert row.usage_details == counted
+    units_nanos = counted["web_search"] * SEARCH_NANOS + counted.get("image_generation", 0) * PICTURE_NANOS
+    tokens_nanos = 100 * 800 + 20 * 4_000 if "claude" in row.model else 100 * 150 + 20 * 600
+    assert row.cost_nanos == units_nanos + tokens_nanos
+    assert row.held_nanos > least_held_nanos
+    assert ("server_tool_use" in response.text) == (path == "/v1/messages")
+
+
+def test_fallbacks_without_the_price_line_are_left_out(running: Installation, selling: Gateway, key: str) -> None:
+    """The first model of `review` sells searches; its fallbacks do not, but for the last."""
+    body: dict[str, Any] = {"model": "cfx-review", "input": "Is it raining?", "tools": [{"type": "web_search"}]}
+    running.upstream.set_fault("500", model="gpt-4o-mini")
+    response = running.ask(key, "/v1/responses", **body)
+    assert response.status_code == 200, response.text
+    assert response.headers["x-cfx-model"] == "claude-haiku-3.5"
+
+
+def test_the_error_says_what_is_sold(running: Installation, selling: Gateway, key: str) -> None:
+    body: dict[str, Any] = {
+        "model": "claude-haiku-3.5",
+        "messages": [{"role": "user", "content": "x"}],
+        "max_tokens": 5,
+    }
+    response = running.ask(key, "/v1/messages", **body, tools=[{"type": "web_fetch_20250910", "name": "web_fetch"}])
+    error = response.json()["error"]
+    assert (response.status_code, error["code"], error["param"]) == (400, "tool_not_sold", "tools[0]")
+    assert error["message"].endswith("Sold for this model: web_search.")

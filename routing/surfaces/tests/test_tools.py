@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from codexflow.catalogue.entries import PARTS, UNITS
 from routing.errors import InvalidJson, InvalidRequestBody, ToolNotSold
 from routing.surfaces.body import ParsedRequest, parse, upstream_tail
 from routing.surfaces.requests import Chat, Completions, CountTokens, Embeddings, Messages, RequestSchema, Responses
-from routing.surfaces.tools import DEFAULT_USES, UNITS, added_by_agent, least_usage, units_held
+from routing.surfaces.tools import DEFAULT_USES, added_by_agent, least_usage, units_held
 
 _USER = [{"role": "user", "content": "hi"}]
 _INPUTS: dict[type[RequestSchema], dict[str, Any]] = {
@@ -431,6 +432,28 @@ def test_uses_are_held_as_far_as_they_are_known() -> None:
     assert held(tools=[{"type": "web_search"}, {"type": "mcp"}]) == dict.fromkeys(
         ("web_search", "mcp_call"), DEFAULT_USES
     )
+
+
+def test_what_is_held_is_in_the_size_of_the_call() -> None:
+    found = sold_request(request(tools=[{"type": "web_search_20250305", "name": "x", "max_uses": 4}]), UNITS)
+    assert found.size(10).units == {"web_search": 4}
+    assert request(tools=[OWN[0]]).size(10).units is None
+
+
+def test_images_are_sold_by_the_piece_or_by_the_token_and_not_by_both() -> None:
+    found = request(modalities=["text", "image"])
+    for sold, units in (
+        (("image_generation",), {"image_generation"}),
+        (("image_output",), set()),
+        (PARTS + UNITS, set()),
+    ):
+        passed = sold_request(found, sold)
+        assert units_held(passed.hosted).keys() == units
+        assert bool(least_usage(passed.hosted)) == bool(units)
+
+
+def test_every_unit_of_the_catalogue_sells_a_tool() -> None:
+    assert {unit for _tool, unit in HOSTED if unit} == set(UNITS)
 
 
 def test_fields_that_search_in_every_call_count_once_at_least() -> None:
