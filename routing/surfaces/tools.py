@@ -67,6 +67,7 @@ _CHOICES = {
     "search_parameters": (WEB_SEARCH, 1),  # xAI
     "enable_search": (WEB_SEARCH, 1),  # Qwen
     "connectors": ("", 0),  # Cohere
+    "data_sources": ("", 0),  # Azure
     "vector_store_ids": (FILE_SEARCH, 0),  # LiteLLM, which also reads them in a tool of any type
     "mcp_servers": (MCP_CALL, 0),
     "container": (CODE_EXECUTION, 0),
@@ -119,7 +120,7 @@ class HostedTool(Struct, frozen=True):
 
 
 class _Tool(Struct, gc=False):
-    """As much of a tool as tells the usual ones, which the caller runs."""
+    """The fields of a tool that tell whether it is a usual one, which the caller runs."""
 
     type: str | None = None
     name: str | None = None
@@ -149,9 +150,6 @@ def hosted_in(fields: Fields, schema: RequestSchema) -> tuple[HostedTool, ...]:
     model = schema.model
     if model is not None and ":" in model and "online" in model.lower().split(":")[1:]:
         found.append(HostedTool(("model",), model, WEB_SEARCH, most=1, least=1))  # OpenRouter searches by the name
-    limit = _plain(fields["max_tool_calls"]) if found and "max_tool_calls" in fields else None
-    if isinstance(limit, int) and 0 < limit <= MAX_USES:
-        found = [msgspec.structs.replace(each, most=min(each.most, limit)) for each in found]
     return tuple(found)
 
 

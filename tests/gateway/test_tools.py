@@ -268,9 +268,9 @@ def selling(running: Installation, searching: Gateway) -> Iterator[Gateway]:
     [
         ("/v1/messages", {"model": "claude-haiku-3.5", "max_tokens": 500, "tools": [SEARCH]},
          {"web_search": 3}, 5 * SEARCH_NANOS),
-        ("/v1/responses", {"model": "gpt-4o-mini", "input": "Is it raining?", "max_tool_calls": 4,
+        ("/v1/responses", {"model": "gpt-4o-mini", "input": "Is it raining?", 
                            "tools": [{"type": "web_search"}, {"type": "image_generation"}]},
-         {"web_search": 2, "image_generation": 1}, 4 * (SEARCH_NANOS + PICTURE_NANOS)),
+         {"web_search": 2, "image_generation": 1}, 10 * (SEARCH_NANOS + PICTURE_NANOS)),
         ("/v1/chat/completions", {"model": "gpt-4o-mini", "web_search_options": {}},
          {"web_search": 1}, 10 * SEARCH_NANOS),
         ("/v1/chat/completions", {"model": "gpt-4o-mini", "plugins": [{"id": "web"}]},
