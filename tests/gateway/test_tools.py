@@ -105,6 +105,11 @@ def test_codex_works_unchanged_and_is_told_what_it_does_not_get(
     assert sent["tools"] == [CODEX_TOOLS[0], CODEX_TOOLS[1], CODEX_TOOLS[4]]
     assert sent["tool_choice"] == "auto"
     assert "service_tier" not in sent
+    listed = [{"type": "additional_tools", "role": "developer", "tools": CODEX_TOOLS}, *body["input"]]
+    lite = {name: value for name, value in body.items() if name != "tools"}
+    response = running.ask(key, "/v1/responses", headers=CODEX_HEADERS, **{**lite, "input": listed})
+    assert "web_search" in response.headers["x-cfx-dropped"]
+    assert upstream_body_of(running, response)["input"][0]["tools"] == sent["tools"]
     chosen = {**body, "tools": [*CODEX_TOOLS, {"type": "mcp", "server_label": "x", "server_url": "https://x"}]}
     refused = running.ask(key, "/v1/responses", headers=CODEX_HEADERS, **chosen)
     assert (refused.status_code, refused.json()["error"]["param"]) == (400, "tools[5]")
@@ -268,7 +273,7 @@ def selling(running: Installation, searching: Gateway) -> Iterator[Gateway]:
     [
         ("/v1/messages", {"model": "claude-haiku-3.5", "max_tokens": 500, "tools": [SEARCH]},
          {"web_search": 3}, 5 * SEARCH_NANOS),
-        ("/v1/responses", {"model": "gpt-4o-mini", "input": "Is it raining?", 
+        ("/v1/responses", {"model": "gpt-4o-mini", "input": "Is it raining?",
                            "tools": [{"type": "web_search"}, {"type": "image_generation"}]},
          {"web_search": 2, "image_generation": 1}, 10 * (SEARCH_NANOS + PICTURE_NANOS)),
         ("/v1/chat/completions", {"model": "gpt-4o-mini", "web_search_options": {}},
