@@ -68,7 +68,13 @@ class PriceColumn:
     def cell(self, rates: Rates) -> dict[str, Any]:
         nanos = getattr(rates, self.rate)
         hour_nanos = getattr(rates, self.hour_rate) if self.hour_rate else nanos
-        return {"column": self, "nanos": nanos, "hour_nanos": hour_nanos if hour_nanos != nanos else None}
+        tiers = rates.details.tiers if rates.details else ()
+        return {
+            "column": self,
+            "nanos": nanos,
+            "hour_nanos": hour_nanos if hour_nanos != nanos else None,
+            "tiers": [(tier.from_tokens - 1, getattr(tier, self.rate)) for tier in tiers],
+        }
 
 
 PRICE_COLUMNS = (
@@ -79,12 +85,21 @@ PRICE_COLUMNS = (
 )
 
 
+def _more_prices(rates: Rates) -> list[tuple[Promise, int, bool]]:
+    """Prices without a column: kinds of tokens, and units, which cost by the piece. As (label, nanos, is a unit)."""
+    if rates.details is None:
+        return []
+    parts = [(PRICE_CLASSES[name], nanos, False) for name, nanos in rates.details.part_nanos.items()]
+    return parts + [(PRICE_CLASSES[name], nanos, True) for name, nanos in rates.details.unit_nanos.items()]
+
+
 def prices(current: Catalogue) -> list[dict[str, Any]]:
     """Models for sale with their rates and the stages whose first model they are."""
     return [
         {
             "model": model,
             "cells": [column.cell(current.prices[model]) for column in PRICE_COLUMNS],
+            "more": _more_prices(current.prices[model]),
             "stages": [stage.name for stage in current.stages.values() if stage.model == model],
         }
         for model in sorted(current.models)
