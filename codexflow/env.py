@@ -91,6 +91,7 @@ class Env:
     webhook_allow: tuple[str, ...] = ()  # CFX_WEBHOOK_ALLOW: addresses and networks; empty: from anywhere
     webhook_body_limit_bytes: int = 5 * 1024 * 1024
     webhook_rpm: int = 600  # deliveries a minute from one address
+    margin_alarm_percent: int = 2  # a model that costs more than it is charged for, by more than this, is an alarm
     unmatched_days: int = 90  # retention of reports without a matching request
     metrics_token: str = field(repr=False, default="")  # CFX_METRICS_TOKEN; empty: no /metrics
     host: str = "127.0.0.1"
@@ -361,6 +362,7 @@ _INTEGERS = (
     ("webhook_body_limit_bytes", 1024, 1 << 28),
     ("webhook_rpm", 1, 1_000_000),
     ("unmatched_days", 1, 3_650),
+    ("margin_alarm_percent", 0, 1_000),
     ("lease_ms", 1_000, 300_000),
 )
 _SECONDS = (
