@@ -21,6 +21,8 @@ from routing.incoming import Incoming
 from routing.stages import Route
 from routing.surfaces import body
 from routing.surfaces.table import Surface
+from routing.surfaces.tools import added_by_agent, least_usage
+from routing.surfaces.usage import ProviderUsage
 from routing.upstream.open import UpstreamRequest
 
 MAX_USER_AGENT_CHARS = 200
@@ -61,6 +63,11 @@ class AcceptedCall(Struct, frozen=True, kw_only=True):
             organization=self.principal.payer.organization,
         )
 
+    def least_usage(self) -> ProviderUsage | None:
+        """Return what the call uses of sold tools at least, whether or not the provider counts it."""
+        fields = least_usage(self.request.hosted)
+        return ProviderUsage(fields, is_partial=True) if fields else None
+
     def intent(self) -> UsageEvent:
         """Build the intent: enough for the sweeper to finish the call, should this process die."""
         incoming, principal, request, size = self.incoming, self.principal, self.request, self.size
@@ -99,6 +106,8 @@ async def accept(context: GatewayContext, incoming: Incoming, surface: Surface) 
     catalogue = directory.current()
     route = surface.route(request, incoming.header(b"x-cfx-stage"), catalogue)
     rates = _rates(_permitted_models(route, principal), catalogue, principal.margin_bp)
+    if request.hosted:
+        request, rates = _with_sold_tools(request, rates, incoming, catalogue)
     max_tokens = request.max_tokens(default=route.default_max_tokens, cap=route.max_tokens_cap)
     return AcceptedCall(
         incoming=incoming,
@@ -132,6 +141,21 @@ def _rates(models: tuple[str, ...], catalogue: Catalogue, margin_bp: int) -> dic
             raise ModelNotPriced(param="model")
         found[model] = frozen(price, margin_bp=margin_bp)
     return found
+
+
+def _with_sold_tools(
+    request: body.ParsedRequest, rates: dict[str, FrozenRates], incoming: Incoming, catalogue: Catalogue
+) -> tuple[body.ParsedRequest, dict[str, FrozenRates]]:
+    """Drop hosted tools without a price line, and the models that lack one of a tool that is left.
+
+    The first model decides. Raises ToolNotSold.
+    """
+    first = next(iter(rates))
+    added = added_by_agent(incoming.headers)
+    request = request.with_sold_tools(sold=catalogue.prices[first].sold, added=added, model=first)
+    incoming.dropped = request.dropped
+    needed = {tool.unit for tool in request.hosted}
+    return request, {model: each for model, each in rates.items() if needed <= catalogue.prices[model].sold}
 
 
 def _storable(text: str | None) -> str:

@@ -24,13 +24,19 @@ def too_many(request: HttpRequest, exception: Exception | None = None) -> HttpRe
 
 
 def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
-    """404 page; for clients that do not ask for one, the error envelope, so that a wrong base URL explains itself."""
-    if "text/html" in request.headers.get("accept", ""):
+    """404 page; for clients of the API, the error envelope, so that a wrong base URL explains itself."""
+    if not _is_api_client(request):
         return page_not_found(request, exception or Http404())
     error = UnknownRoute(_BASE_URL_HINT if _LAST_PARTS.search(request.path) else None)
     response = JsonResponse(envelope(error), status=int(error.status))
     response["X-CFX-Request-Id"] = request_id_of(request)
     return response
+
+
+def _is_api_client(request: HttpRequest) -> bool:
+    accept = request.headers.get("accept", "")
+    has_key = "authorization" in request.headers or "x-api-key" in request.headers
+    return "text/html" not in accept and (has_key or "application/json" in accept)
 
 
 def failed(request: HttpRequest) -> HttpResponse:

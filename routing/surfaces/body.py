@@ -7,6 +7,7 @@ invents tomorrow works today.
 import json
 import re
 from codecs import BOM_UTF8
+from collections.abc import Collection
 from functools import cache
 from typing import Any
 
@@ -16,7 +17,9 @@ from msgspec import Raw, Struct
 from billing.limiter.holds import CallSize
 from routing.errors import InvalidJson, InvalidRequestBody
 from routing.inference.infer import Prompt
+from routing.surfaces import tools
 from routing.surfaces.requests import MAX_OUTPUT_TOKENS, Fields, RequestSchema
+from routing.surfaces.tools import SERVICE_FIELDS, HostedTool
 
 # LiteLLM obeys these from any caller: they choose servers, keys, prices, callbacks or retries. They are dropped.
 # fmt: off
@@ -79,9 +82,6 @@ OUTPUT_FIELDS = frozenset({
     "num_return_sequences",
 })
 # fmt: on
-# Faster or regional service, and searches, for which providers charge more than the price we sell at.
-DEARER_FIELDS = frozenset({"inference_geo", "plugins", "service_tier", "serviceTier", "speed", "web_search_options"})
-
 # Written by the gateway itself, from the parsed values.
 _REWRITTEN = frozenset({"model", "stream_options", "metadata"})
 
@@ -104,6 +104,8 @@ class ParsedRequest(Struct, frozen=True, kw_only=True):
     images: int
     file_tokens: int
     may_cache_for_an_hour: bool
+    hosted: tuple[HostedTool, ...] = ()  # tools that the provider carries out; after `with_sold_tools`, the sold ones
+    dropped: tuple[str, ...] = ()  # what the caller is told not to have got
 
     @property
     def model(self) -> str | None:
@@ -127,12 +129,26 @@ class ParsedRequest(Struct, frozen=True, kw_only=True):
             file_tokens=self.file_tokens,
             max_output_tokens=max_output_tokens,
             choices=self.schema.choices,
+            units=tools.units_held(self.hosted) or None,
             may_cache_for_an_hour=self.may_cache_for_an_hour,
         )
 
     def prompt(self) -> Prompt:
         """Return the texts that stage inference reads."""
         return self.schema.prompt(self.fields)
+
+    def with_sold_tools(self, *, sold: Collection[str], added: Collection[str], model: str) -> "ParsedRequest":
+        """Return the request without hosted tools that no price line sells. Raises ToolNotSold for a chosen one.
+
+        `sold` has the names of the price lines of `model`, `added` the tools that the caller's agent adds by itself.
+        """
+        kept, dropped = tools.choose(self.hosted, sold=sold, added=added, fields=self.fields, model=model)
+        return msgspec.structs.replace(
+            self,
+            fields=tools.without(self.fields, dropped) if dropped else self.fields,
+            hosted=kept,
+            dropped=tuple(dict.fromkeys(each.name for each in dropped)),
+        )
 
 
 @cache
@@ -167,6 +183,7 @@ def parse(body: bytes, schema: type[RequestSchema]) -> ParsedRequest:
         images=sum([each.is_image for each in attachments]),
         file_tokens=sum([each.tokens for each in attachments]),
         may_cache_for_an_hour=b"cache_control" in body and b'1h"' in body,
+        hosted=tools.hosted_in(fields, known) if known.uses_tools else (),
     )
 
 
@@ -234,7 +251,7 @@ def upstream_body(model: str, tail: bytes) -> bytes:
 @cache
 def _dropped(schema: type[RequestSchema]) -> frozenset[str]:
     """Return the fields that a surface does not pass upstream."""
-    return CONTROL_FIELDS | ROUTER_FIELDS | DEARER_FIELDS | OUTPUT_FIELDS.difference(schema.__struct_encode_fields__)
+    return CONTROL_FIELDS | ROUTER_FIELDS | SERVICE_FIELDS | OUTPUT_FIELDS.difference(schema.__struct_encode_fields__)
 
 
 def _is_absent(raw: Raw | None) -> bool:

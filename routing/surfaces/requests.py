@@ -30,6 +30,8 @@ class RequestSchema(Struct, kw_only=True):
     takes_temperature: ClassVar[bool] = True
     # The provider stores responses unless the request opts out.
     is_stored_by_default: ClassVar[bool] = False
+    # A model responds, and may use the tools that the provider carries out.
+    uses_tools: ClassVar[bool] = True
 
     model: str | None = None
     stream: bool | None = None
@@ -57,6 +59,10 @@ class RequestSchema(Struct, kw_only=True):
     def attachments(self) -> "list[Attachment]":
         """Return images and files inside the body: their bytes are no text."""
         return []
+
+    def declares_tools(self) -> bool:
+        """Return whether the conversation itself has items that declare tools, besides those of the request."""
+        return False
 
     def prompt(self, fields: Fields) -> Prompt:
         """Return the texts that stage inference reads; none on surfaces without messages."""
@@ -101,6 +107,7 @@ class _Part(Struct):
     video_url: Raw | UnsetType = UNSET  # chat, for Gemini
     source: Raw | UnsetType = UNSET  # messages: images and documents
     content: "str | list[_Part] | None" = None  # messages: the result of a tool
+    tool: Raw | UnsetType = UNSET  # messages: one that the model may use from here on
 
     def attachments(self) -> Iterator[Attachment]:
         if self.image_url is not UNSET:
@@ -318,6 +325,7 @@ class _Item(Struct):
 
     role: str | None = None
     content: _Content = None
+    tools: Raw | UnsetType = UNSET  # that the model may use from here on
 
 
 class Responses(RequestSchema, kw_only=True):
@@ -347,6 +355,10 @@ class Responses(RequestSchema, kw_only=True):
     @override
     def attachments(self) -> list[Attachment]:
         return _attachments(self._messages())
+
+    @override
+    def declares_tools(self) -> bool:
+        return not isinstance(self.input, str) and any(item.tools is not UNSET for item in self.input)
 
     @override
     def prompt(self, fields: Fields) -> Prompt:
@@ -387,6 +399,11 @@ class Messages(RequestSchema, kw_only=True):
         return _attachments(self.messages)
 
     @override
+    def declares_tools(self) -> bool:
+        lists = [each.content for each in self.messages if isinstance(each.content, list)]
+        return any(part.tool is not UNSET for parts in lists for part in parts)
+
+    @override
     def prompt(self, fields: Fields) -> Prompt:
         return _conversation(self.messages, fields, instructions=_text(self.system))
 
@@ -404,3 +421,4 @@ class CountTokens(Messages, kw_only=True):
 
     limit_fields: ClassVar[tuple[str, ...]] = ()
     takes_temperature: ClassVar[bool] = False
+    uses_tools: ClassVar[bool] = False

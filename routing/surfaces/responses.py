@@ -8,6 +8,7 @@ import contextlib
 import json
 import math
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, ClassVar, TypeVar
 
@@ -19,6 +20,7 @@ from codexflow.lib.envelope import anthropic_envelope, envelope
 from codexflow.lib.errors import AppError
 from routing.surfaces import sse
 from routing.surfaces.sse import Event, Kind
+from routing.surfaces.tools import CODE_EXECUTION, FILE_SEARCH, IMAGE_GENERATION, MCP_CALL, WEB_SEARCH
 from routing.surfaces.usage import ProviderUsage, usage_in
 
 T = TypeVar("T")
@@ -98,13 +100,14 @@ class ResponseFormat(ABC):
         """Return a whole JSON response as the caller may see it."""
         if _COST_MARK not in body or summary.usage is None:
             return body
-        fields = _strictly(_raw_fields, body)
-        if fields is not None:  # all else stays byte for byte
-            return _encode({**fields, "usage": _without_cost(summary.usage.fields)})
+        fields = _strictly(_raw_fields, body) or {}
+        usage = _strictly(_objects, fields["usage"]) if "usage" in fields else None
+        if usage is not None:  # all else stays byte for byte
+            return _encode({**fields, "usage": _without_cost(usage)})
         payload = _payload(body)
-        if payload is None:
+        if payload is None or not isinstance(payload.get("usage"), dict):
             return body
-        payload["usage"] = _without_cost(summary.usage.fields)
+        payload["usage"] = _without_cost(payload["usage"])
         return _json(payload)
 
     def error_body(self, error: AppError) -> bytes:
@@ -351,6 +354,45 @@ class _WholeResponse(Struct):
     usage: Any = None
 
 
+class _OutputItem(Struct):
+    type: str = ""
+    environment: Any = None
+
+    @property
+    def unit(self) -> str | None:
+        """The price line of a tool that the provider has carried out; None for all other items."""
+        if self.type == "shell_call":
+            is_hosted = isinstance(self.environment, dict) and self.environment.get("type") != "local"
+            return CODE_EXECUTION if is_hosted else None
+        return _UNIT_OF_CALL.get(self.type)
+
+
+# Items of a response that are calls of hosted tools, and how they are sold.
+_UNIT_OF_CALL = {
+    "web_search_call": WEB_SEARCH,
+    "file_search_call": FILE_SEARCH,
+    "code_interpreter_call": CODE_EXECUTION,
+    "image_generation_call": IMAGE_GENERATION,
+    "mcp_call": MCP_CALL,
+}
+# Text cannot hold these: its quotes are escaped.
+_CALL_MARKS = tuple(b'"%b"' % name.encode() for name in (*_UNIT_OF_CALL, "shell_call"))
+
+
+def _with_calls(usage: Any, output: list[Raw] | None, raw: bytes) -> Any:
+    """Add the calls of hosted tools to a response's usage, which has no count of them."""
+    if not output or not any(mark in raw for mark in _CALL_MARKS):
+        return usage
+    units = [item.unit for each in output if (item := _decoded(_output_item, each)) is not None]
+    counts = {f"{unit}_requests": count for unit, count in Counter(units).items() if unit}
+    if not counts:
+        return usage
+    fields = usage if isinstance(usage, dict) else {}
+    told = fields.get("server_tool_use")
+    return {**fields, "server_tool_use": {**counts, **told} if isinstance(told, dict) else counts}
+
+
+_output_item = msgspec.json.Decoder(_OutputItem)
 _response_event = msgspec.json.Decoder(_ResponseEvent)
 _whole_response = msgspec.json.Decoder(_WholeResponse)
 
@@ -399,7 +441,9 @@ class Responses(ResponseFormat):
         if event.type in self._FAILURES or bytes(event.error) != _NULL:
             return Event(raw, Kind.ERROR)
         if event.type in self._ENDS:
-            return Event(raw, Kind.END, usage_in(event.response.usage) if event.response else None)
+            response = event.response
+            usage = _with_calls(response.usage, response.output, raw) if response else None
+            return Event(raw, Kind.END, usage_in(usage))
         return Event(raw)
 
     @override
@@ -436,7 +480,8 @@ class Responses(ResponseFormat):
         if whole is None:
             return None
         text_bytes = sum(len(bytes(item)) for item in whole.output or ())
-        return ResponseSummary(_text(whole.id), usage_in(whole.usage), text_bytes)
+        usage = _with_calls(whole.usage, whole.output, body)
+        return ResponseSummary(_text(whole.id), usage_in(usage), text_bytes)
 
     @override
     def error_event(self, error: AppError) -> bytes:

@@ -13,7 +13,6 @@ from codexflow.lib.envelope import anthropic_envelope
 from routing.errors import InvalidJson, InvalidRequestBody, ThreadsUnsupported
 from routing.surfaces.body import (
     CONTROL_FIELDS,
-    DEARER_FIELDS,
     OUTPUT_FIELDS,
     ROUTER_FIELDS,
     ParsedRequest,
@@ -22,6 +21,7 @@ from routing.surfaces.body import (
     upstream_tail,
 )
 from routing.surfaces.requests import Chat, Completions, CountTokens, Embeddings, Messages, RequestSchema, Responses
+from routing.surfaces.tools import SERVICE_FIELDS
 
 _MESSAGES = [{"role": "user", "content": "hi"}]
 _values = st.recursive(
@@ -30,10 +30,10 @@ _values = st.recursive(
     max_leaves=10,
 )
 _READ = {"messages", "model", "stream", "stream_options", "tools", "n", "max_tokens", "max_completion_tokens"}
+_NOT_PASSED = CONTROL_FIELDS | ROUTER_FIELDS | SERVICE_FIELDS | OUTPUT_FIELDS | _READ | {"metadata", "temperature"}
 _names = st.text(min_size=1).filter(
     lambda name: (
-        name not in CONTROL_FIELDS | ROUTER_FIELDS | DEARER_FIELDS | OUTPUT_FIELDS | _READ | {"metadata", "temperature"}
-        and not name.startswith(("litellm_", "aws_", "azure_", "vertex_", "watsonx_", "s3_"))
+        name not in _NOT_PASSED and not name.startswith(("litellm_", "aws_", "azure_", "vertex_", "watsonx_", "s3_"))
     )
 )
 
@@ -128,7 +128,7 @@ def test_usage_is_always_requested_in_streams() -> None:
     assert "stream_options" not in sent({"messages": _MESSAGES})
 
 
-@pytest.mark.parametrize("name", ["models", "route", "provider", "preset", "plugins", "web_search_options", "speed"])
+@pytest.mark.parametrize("name", ["models", "route", "provider", "preset", *sorted(SERVICE_FIELDS)])
 @pytest.mark.parametrize("schema", [Chat, Responses, Messages])
 def test_fields_that_choose_another_model_or_dearer_service_are_dropped(schema: type[RequestSchema], name: str) -> None:
     words = {"input": "hi"} if schema is Responses else {"messages": _MESSAGES}
