@@ -281,7 +281,7 @@ def _hosted(name: str | None, path: Path, entry: Mapping[str, Raw] | None = None
 
 
 def _is_own_type(name: str) -> bool:
-    return name in ("function", "custom") or (name != "shell" and _OWN.fullmatch(name) is not None)
+    return name in ("function", "custom") or _OWN.fullmatch(name) is not None
 
 
 def _is_named(entry: Mapping[str, Raw]) -> bool:
@@ -292,8 +292,10 @@ def _is_named(entry: Mapping[str, Raw]) -> bool:
 
 
 def _is_local(environment: Raw | None, kind: str) -> bool:
-    """Return whether commands run where the caller is. A shell says so itself; the others have no place, or a name."""
-    if environment is None or bytes(environment)[:1] in (b"n", b'"'):
+    """Return whether commands run where the caller is. Nothing said means so: the hosted shell came later."""
+    if environment is None or bytes(environment) == b"null":
+        return True
+    if bytes(environment)[:1] == b'"':
         return kind != "shell"
     plain = _plain(environment)
     return isinstance(plain, dict) and plain.get("type") == "local"
