@@ -67,59 +67,144 @@ class RequestSchema(Struct, kw_only=True):
 
 
 class Attachment(NamedTuple):
-    """An image, or a file with the tokens to hold for it; its bytes in the body."""
+    """An image, a file or a recording inside the body: its bytes, and the tokens to hold for it."""
 
     size_bytes: int
-    tokens: int = 0
-    is_image: bool = False
+    images: int = 0
+    file_tokens: int = 0
+    audio_tokens: int = 0
+
+
+_MEDIA_TYPE = re.compile(rb"\b(image|audio)\\?/")
+_MEDIA_TYPE_WITHIN_BYTES = 256
 
 
 def _image(raw: Raw) -> Attachment:
-    return Attachment(len(bytes(raw)), is_image=True)
-
-
-def _document(raw: Raw) -> Attachment:
-    size_bytes = len(bytes(raw))
-    return Attachment(size_bytes, document_tokens(size_bytes))
+    return Attachment(len(bytes(raw)), images=1)
 
 
 def _sound(raw: Raw) -> Attachment:
     size_bytes = len(bytes(raw))
-    return Attachment(size_bytes, sound_tokens(size_bytes))
+    return Attachment(size_bytes, audio_tokens=sound_tokens(size_bytes))
+
+
+def _file(raw: Raw) -> Attachment:
+    """Return a file as what its media type says, where it begins or ends with one."""
+    beginning, end = bytes(raw)[:_MEDIA_TYPE_WITHIN_BYTES], bytes(raw)[-_MEDIA_TYPE_WITHIN_BYTES:]
+    media = _MEDIA_TYPE.search(beginning) or _MEDIA_TYPE.search(end)
+    if media is not None:
+        return _image(raw) if media[1] == b"image" else _sound(raw)
+    size_bytes = len(bytes(raw))
+    return Attachment(size_bytes, file_tokens=document_tokens(size_bytes))
+
+
+# Nothing in it matters that is no part or list of parts: such a form passes, for the provider to judge.
+_Scalar = str | int | float | bool | None
+_NOTHING = Raw(b"null")
 
 
 class _Part(Struct):
-    """A part of a message's content, as any of the surfaces writes it."""
+    """A part of a conversation as any surface writes it: of a message's content, or of what a tool gave back."""
 
-    type: str = ""
-    text: str | None = None
-    image_url: Raw | UnsetType = UNSET  # chat; responses, where it is a string
-    input_audio: Raw | UnsetType = UNSET
-    file: Raw | UnsetType = UNSET
-    file_data: Raw | UnsetType = UNSET  # responses, as the next
-    file_url: Raw | UnsetType = UNSET
-    video_url: Raw | UnsetType = UNSET  # chat, for Gemini
-    source: Raw | UnsetType = UNSET  # messages: images and documents
-    content: "str | list[_Part] | None" = None  # messages: the result of a tool
+    type: Any = ""
+    text: Any = None
+    image_url: Raw = _NOTHING  # chat; responses, where it is a string
+    input_audio: Raw = _NOTHING
+    audio: Raw = _NOTHING
+    audio_url: Raw = _NOTHING
+    file: Raw = _NOTHING
+    file_data: Raw = _NOTHING  # responses, as the next two
+    file_url: Raw = _NOTHING
+    file_id: Raw = _NOTHING
+    video_url: Raw = _NOTHING  # chat, for Gemini
+    source: Raw = _NOTHING  # messages: images and documents
+    url: Raw = _NOTHING  # responses: images of the code interpreter
+    result: Raw = _NOTHING  # responses: a generated image
+    images: Raw = _NOTHING  # chat: images that the model has made
+    output: Raw = _NOTHING  # responses: of a tool
+    outputs: Raw = _NOTHING
+    content: "list[_Part | list[Raw] | _Scalar] | _Part | _Scalar" = None  # messages: of a tool
 
     def attachments(self) -> Iterator[Attachment]:
-        if self.image_url is not UNSET:
+        kind = self.type if isinstance(self.type, str) else ""
+        is_image = "image" in kind or "screenshot" in kind
+        if _is_given(self.image_url):
             yield _image(self.image_url)
-        if self.input_audio is not UNSET:
-            yield _sound(self.input_audio)
-        for each in (self.file, self.file_data, self.file_url, self.video_url):
-            if each is not UNSET:
-                yield _document(each)
-        if self.source is not UNSET:
-            yield from _of_source(self.source, is_image=self.type == "image")
-        if isinstance(self.content, list):
-            for part in self.content:
+        for sound in (self.input_audio, self.audio_url):
+            if _is_given(sound):
+                yield _sound(sound)
+        for file in (self.file, self.file_data, self.file_url, self.video_url):
+            if _is_given(file):
+                yield _file(file)
+        if _is_given(self.source):
+            yield from _of_source(self.source, is_image=is_image)
+        if _is_given(self.audio):
+            yield _recording(self.audio)
+        if is_image:
+            for image in (self.url, self.result):
+                if _is_given(image):
+                    yield _image(image)
+        if _is_given(self.file_id) and kind in _UPLOADED:
+            yield _image(self.file_id) if is_image else _file(self.file_id)
+        if _is_given(self.images):
+            yield from _of_images(self.images)
+        for parts in (self.output, self.outputs):
+            yield from _attachments_in(_decoded(parts))
+        yield from _attachments_in(self.content)
+
+
+_Content = list[_Part | list[Raw] | _Scalar] | _Part | _Scalar
+
+# Parts that name an uploaded file, whose size is not known. Elsewhere such an id is only mentioned.
+_UPLOADED = ("container_upload", "computer_screenshot", "document", "file", "image", "input_file", "input_image")
+
+_content = msgspec.json.Decoder(_Content)
+_raws = msgspec.json.Decoder(list[Raw])
+_raw_fields = msgspec.json.Decoder(dict[str, Raw])
+
+
+def _is_given(raw: Raw) -> bool:
+    return raw is not _NOTHING and bytes(raw) not in (b"null", b'""')
+
+
+def _decoded(raw: Raw) -> _Content:
+    """Decode parts; None for anything else. A tool's text is not even decoded."""
+    if not bytes(raw)[:1] in (b"[", b"{"):
+        return None
+    try:
+        return _content.decode(raw)
+    except (msgspec.MsgspecError, RecursionError):
+        return None
+
+
+def _attachments_in(content: _Content) -> Iterator[Attachment]:
+    if isinstance(content, _Part):
+        yield from content.attachments()
+    elif isinstance(content, list):
+        for part in content:
+            if isinstance(part, _Part):
                 yield from part.attachments()
 
 
+def _of_images(images: Raw) -> list[Attachment]:
+    try:
+        return [_image(each) for each in _raws.decode(images)]
+    except (msgspec.MsgspecError, RecursionError):
+        return [_image(images)]
+
+
+def _recording(audio: Raw) -> Attachment:
+    """Return the recording of a message. Its transcript is text; often only its id is given."""
+    try:
+        fields = _raw_fields.decode(audio)
+    except (msgspec.MsgspecError, RecursionError):
+        return _sound(audio)
+    return _sound(fields.get("data", Raw(b"")))
+
+
 class _Source(Struct):
-    type: str = ""
-    content: str | list[_Part] | None = None
+    type: Any = ""
+    content: _Content = None
 
 
 _source = msgspec.json.Decoder(_Source)
@@ -131,20 +216,18 @@ def _of_source(source: Raw, *, is_image: bool) -> list[Attachment]:
         found = _source.decode(source)
     except (msgspec.MsgspecError, RecursionError):
         return []
-    if isinstance(found.content, list):
-        return [_image(part.source) for part in found.content if part.source is not UNSET]
+    if found.content is not None:
+        return list(_attachments_in(found.content))
     if found.type == "text":
         return []
-    return [_image(source) if is_image else _document(source)]
-
-
-_Content = str | list[_Part] | None
+    return [_image(source) if is_image else _file(source)]
 
 
 def _text(content: _Content) -> str:
     if isinstance(content, list):
-        return "\n".join(part.text for part in content if part.text)
-    return content or ""
+        texts = [part.text for part in content if isinstance(part, _Part)]
+        return "\n".join(text for text in texts if text and isinstance(text, str))
+    return content if isinstance(content, str) else ""
 
 
 class _Message(Struct):
