@@ -32,6 +32,7 @@ class CallSize(Struct, frozen=True, kw_only=True):
     messages: int = 0
     images: int = 0
     file_tokens: int = 0
+    audio_tokens: int = 0
     max_output_tokens: int  # already clamped, and sent upstream as such
     choices: int = 1
     # The call may ask the provider's cache to keep the input for an hour, which costs more than for minutes.
@@ -44,8 +45,8 @@ class CallSize(Struct, frozen=True, kw_only=True):
 
     @property
     def attached_tokens(self) -> int:
-        """Tokens of images and files."""
-        return TOKENS_PER_IMAGE * self.images + self.file_tokens
+        """Tokens of images, files and recordings."""
+        return TOKENS_PER_IMAGE * self.images + self.file_tokens + self.audio_tokens
 
     @property
     def completion_tokens(self) -> int:

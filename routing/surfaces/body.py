@@ -13,6 +13,7 @@ from msgspec import Raw, Struct
 from billing.limiter.holds import CallSize
 from routing.errors import InvalidJson, InvalidRequestBody
 from routing.inference.infer import Prompt
+from routing.surfaces.attachments import long_strings
 from routing.surfaces.requests import MAX_OUTPUT_TOKENS, Fields, RequestSchema
 
 # LiteLLM obeys these from any caller: they choose servers, keys, prices, callbacks or retries. They are dropped.
@@ -99,6 +100,7 @@ class ParsedRequest(Struct, frozen=True, kw_only=True):
     text_bytes: int
     images: int
     file_tokens: int
+    audio_tokens: int
     may_cache_for_an_hour: bool
 
     @property
@@ -121,6 +123,7 @@ class ParsedRequest(Struct, frozen=True, kw_only=True):
             messages=self.schema.parts,
             images=self.images,
             file_tokens=self.file_tokens,
+            audio_tokens=self.audio_tokens,
             max_output_tokens=max_output_tokens,
             choices=self.schema.choices,
             may_cache_for_an_hour=self.may_cache_for_an_hour,
@@ -153,13 +156,15 @@ def parse(body: bytes, schema: type[RequestSchema]) -> ParsedRequest:
         if not 1 <= value <= MAX_OUTPUT_TOKENS:
             raise InvalidRequestBody(f"`{name}` must be between 1 and {MAX_OUTPUT_TOKENS}.", param=name)
     attachments = known.attachments()
+    attachments += long_strings(fields.get("messages") or fields.get("input"), attachments)
     return ParsedRequest(
         fields=fields,
         schema=known,
         limits=limits,
         text_bytes=len(body) - sum([each.size_bytes for each in attachments]),
-        images=sum([each.is_image for each in attachments]),
-        file_tokens=sum([each.tokens for each in attachments]),
+        images=sum([each.images for each in attachments]),
+        file_tokens=sum([each.file_tokens for each in attachments]),
+        audio_tokens=sum([each.audio_tokens for each in attachments]),
         may_cache_for_an_hour=b"cache_control" in body and b'1h"' in body,
     )
 

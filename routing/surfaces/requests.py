@@ -3,16 +3,16 @@
 All other fields pass through, so types are strict only where the gateway decides by them.
 """
 
-from collections.abc import Iterator, Mapping
-from typing import ClassVar, NamedTuple
+from collections.abc import Mapping
+from typing import ClassVar
 
 import msgspec
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import Raw, Struct
 from typing_extensions import override
 
-from billing.limiter.holds import document_tokens, sound_tokens
 from routing.errors import InvalidRequestBody, ThreadsUnsupported
 from routing.inference.infer import Prompt
+from routing.surfaces.attachments import Attachment, Content, Message, Part, attachments_of, collect, text_of
 
 MAX_OUTPUT_TOKENS = 10_000_000
 MAX_CHOICES = 128
@@ -54,7 +54,7 @@ class RequestSchema(Struct, kw_only=True):
         given = {name: getattr(self, name) for name in self.limit_fields}
         return {name: value for name, value in given.items() if value is not None}
 
-    def attachments(self) -> "list[Attachment]":
+    def attachments(self) -> list[Attachment]:
         """Return images and files inside the body: their bytes are no text."""
         return []
 
@@ -64,175 +64,6 @@ class RequestSchema(Struct, kw_only=True):
 
     def check(self) -> None:
         """Raise InvalidRequestBody for rules that types cannot express; bounds of the output are checked elsewhere."""
-
-
-class Attachment(NamedTuple):
-    """An image, a file or a recording inside the body: its bytes, and the tokens to hold for it."""
-
-    size_bytes: int
-    images: int = 0
-    file_tokens: int = 0
-    audio_tokens: int = 0
-
-
-_MEDIA_TYPE = re.compile(rb"\b(image|audio)\\?/")
-_MEDIA_TYPE_WITHIN_BYTES = 256
-
-
-def _image(raw: Raw) -> Attachment:
-    return Attachment(len(bytes(raw)), images=1)
-
-
-def _sound(raw: Raw) -> Attachment:
-    size_bytes = len(bytes(raw))
-    return Attachment(size_bytes, audio_tokens=sound_tokens(size_bytes))
-
-
-def _file(raw: Raw) -> Attachment:
-    """Return a file as what its media type says, where it begins or ends with one."""
-    beginning, end = bytes(raw)[:_MEDIA_TYPE_WITHIN_BYTES], bytes(raw)[-_MEDIA_TYPE_WITHIN_BYTES:]
-    media = _MEDIA_TYPE.search(beginning) or _MEDIA_TYPE.search(end)
-    if media is not None:
-        return _image(raw) if media[1] == b"image" else _sound(raw)
-    size_bytes = len(bytes(raw))
-    return Attachment(size_bytes, file_tokens=document_tokens(size_bytes))
-
-
-# Nothing in it matters that is no part or list of parts: such a form passes, for the provider to judge.
-_Scalar = str | int | float | bool | None
-_NOTHING = Raw(b"null")
-
-
-class _Part(Struct):
-    """A part of a conversation as any surface writes it: of a message's content, or of what a tool gave back."""
-
-    type: Any = ""
-    text: Any = None
-    image_url: Raw = _NOTHING  # chat; responses, where it is a string
-    input_audio: Raw = _NOTHING
-    audio: Raw = _NOTHING
-    audio_url: Raw = _NOTHING
-    file: Raw = _NOTHING
-    file_data: Raw = _NOTHING  # responses, as the next two
-    file_url: Raw = _NOTHING
-    file_id: Raw = _NOTHING
-    video_url: Raw = _NOTHING  # chat, for Gemini
-    source: Raw = _NOTHING  # messages: images and documents
-    url: Raw = _NOTHING  # responses: images of the code interpreter
-    result: Raw = _NOTHING  # responses: a generated image
-    images: Raw = _NOTHING  # chat: images that the model has made
-    output: Raw = _NOTHING  # responses: of a tool
-    outputs: Raw = _NOTHING
-    content: "list[_Part | list[Raw] | _Scalar] | _Part | _Scalar" = None  # messages: of a tool
-
-    def attachments(self) -> Iterator[Attachment]:
-        kind = self.type if isinstance(self.type, str) else ""
-        is_image = "image" in kind or "screenshot" in kind
-        if _is_given(self.image_url):
-            yield _image(self.image_url)
-        for sound in (self.input_audio, self.audio_url):
-            if _is_given(sound):
-                yield _sound(sound)
-        for file in (self.file, self.file_data, self.file_url, self.video_url):
-            if _is_given(file):
-                yield _file(file)
-        if _is_given(self.source):
-            yield from _of_source(self.source, is_image=is_image)
-        if _is_given(self.audio):
-            yield _recording(self.audio)
-        if is_image:
-            for image in (self.url, self.result):
-                if _is_given(image):
-                    yield _image(image)
-        if _is_given(self.file_id) and kind in _UPLOADED:
-            yield _image(self.file_id) if is_image else _file(self.file_id)
-        if _is_given(self.images):
-            yield from _of_images(self.images)
-        for parts in (self.output, self.outputs):
-            yield from _attachments_in(_decoded(parts))
-        yield from _attachments_in(self.content)
-
-
-_Content = list[_Part | list[Raw] | _Scalar] | _Part | _Scalar
-
-# Parts that name an uploaded file, whose size is not known. Elsewhere such an id is only mentioned.
-_UPLOADED = ("container_upload", "computer_screenshot", "document", "file", "image", "input_file", "input_image")
-
-_content = msgspec.json.Decoder(_Content)
-_raws = msgspec.json.Decoder(list[Raw])
-_raw_fields = msgspec.json.Decoder(dict[str, Raw])
-
-
-def _is_given(raw: Raw) -> bool:
-    return raw is not _NOTHING and bytes(raw) not in (b"null", b'""')
-
-
-def _decoded(raw: Raw) -> _Content:
-    """Decode parts; None for anything else. A tool's text is not even decoded."""
-    if not bytes(raw)[:1] in (b"[", b"{"):
-        return None
-    try:
-        return _content.decode(raw)
-    except (msgspec.MsgspecError, RecursionError):
-        return None
-
-
-def _attachments_in(content: _Content) -> Iterator[Attachment]:
-    if isinstance(content, _Part):
-        yield from content.attachments()
-    elif isinstance(content, list):
-        for part in content:
-            if isinstance(part, _Part):
-                yield from part.attachments()
-
-
-def _of_images(images: Raw) -> list[Attachment]:
-    try:
-        return [_image(each) for each in _raws.decode(images)]
-    except (msgspec.MsgspecError, RecursionError):
-        return [_image(images)]
-
-
-def _recording(audio: Raw) -> Attachment:
-    """Return the recording of a message. Its transcript is text; often only its id is given."""
-    try:
-        fields = _raw_fields.decode(audio)
-    except (msgspec.MsgspecError, RecursionError):
-        return _sound(audio)
-    return _sound(fields.get("data", Raw(b"")))
-
-
-class _Source(Struct):
-    type: Any = ""
-    content: _Content = None
-
-
-_source = msgspec.json.Decoder(_Source)
-
-
-def _of_source(source: Raw, *, is_image: bool) -> list[Attachment]:
-    """Return the attachments of a source. A plain document is text, and so is a search result's name."""
-    try:
-        found = _source.decode(source)
-    except (msgspec.MsgspecError, RecursionError):
-        return []
-    if found.content is not None:
-        return list(_attachments_in(found.content))
-    if found.type == "text":
-        return []
-    return [_image(source) if is_image else _file(source)]
-
-
-def _text(content: _Content) -> str:
-    if isinstance(content, list):
-        texts = [part.text for part in content if isinstance(part, _Part)]
-        return "\n".join(text for text in texts if text and isinstance(text, str))
-    return content if isinstance(content, str) else ""
-
-
-class _Message(Struct):
-    role: str
-    content: _Content = None
 
 
 class _StreamOptions(Struct):
@@ -265,20 +96,15 @@ def tool_names(fields: Fields) -> tuple[str, ...]:
         return ()
 
 
-def _conversation(messages: list[_Message], fields: Fields, *, instructions: str = "") -> Prompt:
+def _conversation(messages: list[Message], fields: Fields, *, instructions: str = "") -> Prompt:
     """Return the user's last message and the system's texts. Tool results in the user's role do not count."""
-    user_texts = (text for each in reversed(messages) if each.role == "user" and (text := _text(each.content)))
-    system = [_text(each.content) for each in messages if each.role in ("system", "developer")]
+    user_texts = (text for each in reversed(messages) if each.role == "user" and (text := text_of(each.content)))
+    system = [text_of(each.content) for each in messages if each.role in ("system", "developer")]
     return Prompt(
         last_user_text=next(user_texts, ""),
         system_text="\n".join([instructions, *system] if instructions else system),
         tool_names=tool_names(fields),
     )
-
-
-def _attachments(messages: list[_Message]) -> list[Attachment]:
-    lists = (each.content for each in messages if isinstance(each.content, list))
-    return [attachment for parts in lists for part in parts for attachment in part.attachments()]
 
 
 def _check_count(name: str, value: int | None) -> None:
@@ -306,7 +132,7 @@ class Chat(_UsageOnRequest, kw_only=True):
 
     limit_fields: ClassVar[tuple[str, ...]] = ("max_tokens", "max_completion_tokens")
 
-    messages: list[_Message]
+    messages: list[Message]
     max_completion_tokens: int | None = None
 
     @property
@@ -321,7 +147,7 @@ class Chat(_UsageOnRequest, kw_only=True):
 
     @override
     def attachments(self) -> list[Attachment]:
-        return _attachments(self.messages)
+        return attachments_of(self.messages)
 
     @override
     def prompt(self, fields: Fields) -> Prompt:
@@ -396,11 +222,10 @@ class Embeddings(RequestSchema, kw_only=True):
             raise InvalidRequestBody("Embeddings do not stream.", param="stream")
 
 
-class _Item(Struct):
-    """A message or another item of a response's input; only messages are inspected."""
+class _Item(Part):
+    """A message or another item of a response's input."""
 
     role: str | None = None
-    content: _Content = None
 
 
 class Responses(RequestSchema, kw_only=True):
@@ -417,10 +242,10 @@ class Responses(RequestSchema, kw_only=True):
     conversation: Raw = Raw(b"null")
     prompt_: Raw = msgspec.field(name="prompt", default=Raw(b"null"))
 
-    def _messages(self) -> list[_Message]:
+    def _messages(self) -> list[Message]:
         if isinstance(self.input, str):
-            return [_Message("user", self.input)]
-        return [_Message(item.role, item.content) for item in self.input if item.role]
+            return [Message(role="user", content=self.input)]
+        return [Message(role=item.role, content=item.content) for item in self.input if item.role]
 
     @property
     @override
@@ -429,7 +254,7 @@ class Responses(RequestSchema, kw_only=True):
 
     @override
     def attachments(self) -> list[Attachment]:
-        return _attachments(self._messages())
+        return [] if isinstance(self.input, str) else attachments_of(self.input)
 
     @override
     def prompt(self, fields: Fields) -> Prompt:
@@ -455,8 +280,8 @@ class Responses(RequestSchema, kw_only=True):
 class Messages(RequestSchema, kw_only=True):
     """POST /v1/messages, as Anthropic's clients write it."""
 
-    messages: list[_Message]
-    system: _Content = None
+    messages: list[Message]
+    system: Content = None
     max_tokens: int | None = None
     thread: Raw = Raw(b"null")
 
@@ -467,11 +292,13 @@ class Messages(RequestSchema, kw_only=True):
 
     @override
     def attachments(self) -> list[Attachment]:
-        return _attachments(self.messages)
+        found = attachments_of(self.messages)
+        collect(self.system, found)
+        return found
 
     @override
     def prompt(self, fields: Fields) -> Prompt:
-        return _conversation(self.messages, fields, instructions=_text(self.system))
+        return _conversation(self.messages, fields, instructions=text_of(self.system))
 
     @override
     def check(self) -> None:

@@ -281,7 +281,7 @@ def test_the_longer_a_document_the_more_is_held_for_it(schema: type[RequestSchem
 
 def test_audio_counts_less_than_its_bytes_as_text() -> None:
     part = {"type": "input_audio", "input_audio": {"format": "mp3", "data": "A" * 1_000_000}}
-    assert 3_900 <= parsed(Chat, messages=[{"role": "user", "content": [part]}]).size(10).file_tokens <= 4_000
+    assert 3_900 <= parsed(Chat, messages=[{"role": "user", "content": [part]}]).size(10).audio_tokens <= 4_000
 
 
 @pytest.mark.parametrize("part", [{"video_url": {"url": "https://x"}}, {"file_url": "https://x"}])
