@@ -191,9 +191,11 @@ class Output(ABC):
 
     def add(self, piece: bytes) -> None:
         """Count a piece of the stream, wherever it was cut: an event that has not ended waits for its end."""
-        stream = self._rest + piece if self._rest else piece
         if self._is_mid_event:
-            stream = self._after_long_event(stream)
+            piece = self._after_long_event(piece)
+            if self._is_mid_event:
+                return
+        stream = self._rest + piece if self._rest else piece
         end = _end_of_events(stream)
         if end:
             self._add_events(stream[:end])
@@ -248,24 +250,27 @@ class Output(ABC):
 
     def _begin_long_event(self) -> None:
         """Count the beginning of an event that is too long to hold: an image, or else text."""
-        middle = len(self._rest) // 2
-        self._is_mid_event, self._is_long_text = True, _BASE64.match(self._rest, middle) is None
-        self._add_long(self._rest[:-_SEAM_BYTES] if self._is_long_text else b"")
+        self._is_mid_event, self._is_long_text = True, _BASE64.match(self._rest, len(self._rest) // 2) is None
         if not self._is_long_text:
             self._add_chars(IMAGE_CHARS)
+        self._add_long(self._rest)
         self._rest = self._rest[-_SEAM_BYTES:]
 
-    def _after_long_event(self, stream: bytes) -> bytes:
-        """Count on to the end of a long event, and return what follows."""
-        ends = [at + len(mark) for mark in _ENDS if (at := stream.find(mark)) >= 0]
-        self._is_mid_event = not ends
-        end = min(ends, default=max(0, len(stream) - _SEAM_BYTES))
-        self._add_long(stream[:end])
-        return stream[end:]
+    def _after_long_event(self, piece: bytes) -> bytes:
+        """Count on to the end of a long event, and return what follows. `_rest` is its last bytes so far."""
+        seam = self._rest + piece[:_SEAM_BYTES]
+        ends = [_first_end(seam) - len(self._rest), _first_end(piece)]
+        end = next((each for each in ends if each > 0), 0)
+        self._is_mid_event = not end
+        self._add_long(piece[:end] if end else piece)
+        self._rest = b"" if end else (self._rest + piece[-_SEAM_BYTES:])[-_SEAM_BYTES:]
+        return piece[end:] if end else b""
 
     def _add_long(self, piece: bytes) -> None:
         if self._is_long_text:
-            self._add_chars(len(piece.decode(errors="ignore")))
+            # In slices, so that no second copy of it is made; a letter at their edges does not matter.
+            slices = (piece[at : at + _SLICE_BYTES] for at in range(0, len(piece), _SLICE_BYTES))
+            self._add_chars(sum(len(each.decode(errors="ignore")) for each in slices))
 
     def _add_chars(self, chars: int) -> None:
         self._add(None, chars)
@@ -275,6 +280,7 @@ _ENDS = (b"\n\n", b"\n\r\n", b"\r\r")
 # One byte less than the longest of them.
 _SEAM_BYTES = 2
 _MAX_HEAD_BYTES = 128
+_SLICE_BYTES = 64 * 1024
 _UNREADABLE = (msgspec.MsgspecError, UnicodeError, RecursionError)
 _BASE64 = re.compile(rb"[A-Za-z0-9+/=_\\-]{200}")
 
@@ -282,6 +288,11 @@ _BASE64 = re.compile(rb"[A-Za-z0-9+/=_\\-]{200}")
 def _end_of_events(stream: bytes) -> int:
     """Return the offset at which the last whole event ends, whatever its line ends; 0 when none does."""
     return max([at + len(mark) if (at := stream.rfind(mark)) >= 0 else 0 for mark in _ENDS])
+
+
+def _first_end(stream: bytes) -> int:
+    """Return the offset at which the first event ends; 0 when none does."""
+    return min([at + len(mark) for mark in _ENDS if (at := stream.find(mark)) >= 0], default=0)
 
 
 def _lenient(payload: bytes) -> Any:

@@ -13,6 +13,7 @@ from codexflow.lib.envelope import anthropic_envelope
 from routing.errors import InvalidJson, InvalidRequestBody, ThreadsUnsupported
 from routing.surfaces.body import (
     CONTROL_FIELDS,
+    CONTROL_PREFIXES,
     DEARER_FIELDS,
     OUTPUT_FIELDS,
     ROUTER_FIELDS,
@@ -33,7 +34,7 @@ _READ = {"messages", "model", "stream", "stream_options", "tools", "n", "max_tok
 _names = st.text(min_size=1).filter(
     lambda name: (
         name not in CONTROL_FIELDS | ROUTER_FIELDS | DEARER_FIELDS | OUTPUT_FIELDS | _READ | {"metadata", "temperature"}
-        and not name.startswith(("litellm_", "aws_", "azure_", "vertex_", "watsonx_", "s3_"))
+        and not name.startswith(CONTROL_PREFIXES)
     )
 )
 
