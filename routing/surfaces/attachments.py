@@ -6,7 +6,7 @@ the conversation counts as one, too. docs/limits.md has the table.
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -27,6 +27,21 @@ class Attachment(NamedTuple):
     file_tokens: int = 0
     audio_tokens: int = 0
     raw: Raw = _NULL
+
+
+_NO_ATTACHMENT = Attachment(0)
+
+
+def total(attachments: Sequence[Attachment]) -> Attachment:
+    """Return all attachments as one."""
+    if not attachments:
+        return _NO_ATTACHMENT
+    return Attachment(
+        size_bytes=sum([each.size_bytes for each in attachments]),
+        images=sum([each.images for each in attachments]),
+        file_tokens=sum([each.file_tokens for each in attachments]),
+        audio_tokens=sum([each.audio_tokens for each in attachments]),
+    )
 
 
 def _image(raw: Raw) -> Attachment:
@@ -250,7 +265,7 @@ class _LongString(NamedTuple):
 
 def long_strings(conversation: Raw | None, known: Iterable[Attachment]) -> list[Attachment]:
     """Return the attachments that stand anywhere else in a conversation: long strings of base64."""
-    if conversation is None or len(memoryview(conversation)) < MIN_LONG_BYTES:
+    if conversation is None:
         return []
     unknown = list(_long_strings(conversation))
     if not unknown:

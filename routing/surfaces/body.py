@@ -13,7 +13,7 @@ from msgspec import Raw, Struct
 from billing.limiter.holds import CallSize
 from routing.errors import InvalidJson, InvalidRequestBody
 from routing.inference.infer import Prompt
-from routing.surfaces.attachments import long_strings
+from routing.surfaces.attachments import MIN_LONG_BYTES, long_strings, total
 from routing.surfaces.requests import MAX_OUTPUT_TOKENS, Fields, RequestSchema
 
 # LiteLLM obeys these from any caller: they choose servers, keys, prices, callbacks or retries. They are dropped.
@@ -156,15 +156,17 @@ def parse(body: bytes, schema: type[RequestSchema]) -> ParsedRequest:
         if not 1 <= value <= MAX_OUTPUT_TOKENS:
             raise InvalidRequestBody(f"`{name}` must be between 1 and {MAX_OUTPUT_TOKENS}.", param=name)
     attachments = known.attachments()
-    attachments += long_strings(fields.get("messages") or fields.get("input"), attachments)
+    if len(body) >= MIN_LONG_BYTES:
+        attachments += long_strings(fields.get("messages") or fields.get("input"), attachments)
+    attached = total(attachments)
     return ParsedRequest(
         fields=fields,
         schema=known,
         limits=limits,
-        text_bytes=len(body) - sum([each.size_bytes for each in attachments]),
-        images=sum([each.images for each in attachments]),
-        file_tokens=sum([each.file_tokens for each in attachments]),
-        audio_tokens=sum([each.audio_tokens for each in attachments]),
+        text_bytes=len(body) - attached.size_bytes,
+        images=attached.images,
+        file_tokens=attached.file_tokens,
+        audio_tokens=attached.audio_tokens,
         may_cache_for_an_hour=b"cache_control" in body and b'1h"' in body,
     )
 

@@ -166,16 +166,28 @@ def _payloads_of_alike(events: bytes) -> bytes:
 
 
 class Output(ABC):
-    """Output of one call so far."""
+    """Output of one call so far. Nothing is counted before it is asked for."""
 
-    def __init__(self) -> None:
-        self.chars = 0
-        # The model or its provider refused, or failed.
-        self.is_refused = False
-        self._is_any = False
-        self._rest = b""
-        # Inside an event that is too long to hold, and whether that is text.
-        self._is_mid_event = self._is_long_text = False
+    # The model or its provider refused, or failed.
+    is_refused = False
+    _chars = 0
+    _is_any = False
+    # A whole response that has not been counted yet.
+    _whole: Any = None
+    _rest = b""
+    # Inside an event that is too long to hold, and whether that is text.
+    _is_mid_event = False
+    _is_long_text = False
+
+    @property
+    def chars(self) -> int:
+        if self._whole is not None:
+            written, self._whole = self._whole, None
+            try:
+                self._add(written, chars_in(written))
+            except RecursionError:
+                self._is_any = True
+        return self._chars
 
     @property
     def tokens(self) -> int:
@@ -183,11 +195,8 @@ class Output(ABC):
         return max(-(-self.chars // CHARS_PER_TOKEN), int(self._is_any))
 
     def add_whole(self, written: Any) -> None:
-        """Count the texts, messages, items or blocks of a whole response."""
-        try:
-            self._add(written, chars_in(written))
-        except RecursionError:
-            self._is_any = True
+        """Take the texts, messages, items or blocks of a whole response."""
+        self._whole = written
 
     def add(self, piece: bytes) -> None:
         """Count a piece of the stream, wherever it was cut: an event that has not ended waits for its end."""
@@ -205,7 +214,7 @@ class Output(ABC):
 
     def _add(self, written: Any, chars: int) -> None:
         if chars:
-            self.chars += chars
+            self._chars += chars
         elif not self._is_any:
             self._is_any = _is_output(written)
 
@@ -446,7 +455,6 @@ class ItemsOutput(Output):
     """
 
     def __init__(self) -> None:
-        super().__init__()
         self._unrepeated = [0] * len(_Level)
         self._seen: set[int] = set()
 
