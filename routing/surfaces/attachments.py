@@ -91,6 +91,7 @@ class Part(Struct):
     outputs: Raw = _NULL
     result: Raw = _NULL  # responses: an image that a tool has made
     url: Raw = _NULL
+    data: Raw = _NULL  # MCP: images and audio
     images: Raw = _NULL
     audio: Raw = _NULL
 
@@ -118,9 +119,11 @@ class Part(Struct):
         for raw in (self.file, self.file_data, self.file_url, self.video_url):
             if _is_given(raw):
                 yield _file(raw)
-        for raw in (self.result, self.url):
+        for raw in (self.result, self.url, self.data):
             if is_image and _is_given(raw):
                 yield _image(raw)
+        if self.type in _SPEECH and _is_given(self.data):
+            yield _recording(self.data)
         if _is_given(self.file_id) and self.type in _UPLOADED:
             yield _image(self.file_id) if is_image else _file(self.file_id)
         yield from _made_by_model(self.images, self.audio)
@@ -151,12 +154,13 @@ _WITHOUT = frozenset({
 _WITH_OUTPUT = frozenset({"custom_tool_call_output", "function_call_output"})
 _fields_of = attrgetter(
     "image_url", "input_audio", "audio_url", "video_url", "file", "file_data", "file_url", "file_id", "source",
-    "result", "url", "images", "audio",
+    "result", "url", "data", "images", "audio",
 )  # fmt: skip
 _NO_FIELDS = _fields_of(Part())
 # Parts that name an uploaded file, whose size is not known. In others such an id is only mentioned.
 _UPLOADED = ("computer_screenshot", "container_upload", "document", "file", "image", "input_file", "input_image")
 _NESTED = (b"[", b"{")
+_SPEECH = ("audio", "output_audio")
 
 
 class _Source(Struct):

@@ -359,6 +359,12 @@ class _WholeResponse(Struct):
     id: Any = None
     usage: Any = None
     status: Any = None
+    incomplete_details: Any = None
+
+    @property
+    def is_refused(self) -> bool:
+        details = self.incomplete_details
+        return self.status == "failed" or (isinstance(details, dict) and details.get("reason") == "content_filter")
 
 
 _response_event = msgspec.json.Decoder(_ResponseEvent)
@@ -451,7 +457,7 @@ class Responses(ResponseFormat):
             return None
         output = self.output()
         output.add_whole(whole.output)
-        output.is_refused = whole.status == "failed"
+        output.is_refused = whole.is_refused
         return ResponseSummary(_text(whole.id), usage_in(whole.usage), output)
 
     @override

@@ -161,6 +161,11 @@ FAILED: dict[str, tuple[ResponseFormat, bytes]] = {
         b'{"choices":[{"message":{"content":null,"x":[%b]},"finish_reason":"content_filter"}],'
         b'"usage":{"prompt_tokens":100,"completion_tokens":7}}',
     ),
+    "filtered response": (
+        Responses(),
+        b'{"status":"incomplete","incomplete_details":{"reason":"content_filter"},"output":[%b],'
+        b'"usage":{"input_tokens":100,"output_tokens":7}}',
+    ),
     "failed response": (
         Responses(), b'{"status":"failed","output":[%b],"usage":{"input_tokens":100,"output_tokens":7}}'
     ),
@@ -173,7 +178,7 @@ def test_a_refusal_or_failure_before_any_output_costs_nothing(case: str) -> None
     assert whole(body % b"", response_format).usage(999) == (Usage(), RANK_NONE)
 
 
-@pytest.mark.parametrize("case", ["refused message", "failed response"])
+@pytest.mark.parametrize("case", ["refused message", "filtered response", "failed response"])
 def test_a_refusal_or_failure_after_output_costs_what_the_provider_reports(case: str) -> None:
     response_format, body = FAILED[case]
     text = b'{"type":"message","text":"Rain","content":[{"type":"output_text","text":"Rain"}]}'

@@ -48,7 +48,8 @@ CASES: dict[str, tuple[type[RequestSchema], Any, tuple[int, int, int]]] = {
         Responses, in_output("computer_call_output", {"type": "computer_screenshot", "image_url": PNG}), IMAGE
     ),
     "shell output": (Responses, in_output("local_shell_call_output", {"image_url": PNG}), IMAGE),
-    "mcp output": (Responses, in_output("mcp_call", [{"type": "image", "data": BLOB, "mimeType": "image/png"}]), FILE),
+    "mcp output": (Responses, in_output("mcp_call", [{"type": "image", "data": BLOB, "mimeType": "image/png"}]), IMAGE),
+    "mcp audio": (Responses, in_output("mcp_call", [{"type": "audio", "data": BLOB, "mimeType": "audio/wav"}]), SOUND),
     "generated": (Responses, {"type": "image_generation_call", "id": "i", "result": BLOB}, IMAGE),
     "interpreter": (Responses, {"type": "code_interpreter_call", "outputs": [{"type": "image", "url": PNG}]}, IMAGE),
     "file in output": (
