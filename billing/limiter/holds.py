@@ -48,7 +48,7 @@ class CallSize(Struct, frozen=True, kw_only=True):
 
     @property
     def attached_tokens(self) -> int:
-        """Tokens of images, files and audio."""
+        """Tokens of images, files and recordings."""
         return TOKENS_PER_IMAGE * self.images + self.file_tokens + self.audio_tokens
 
     @property

@@ -18,6 +18,7 @@ from billing.limiter.holds import CallSize
 from routing.errors import InvalidJson, InvalidRequestBody
 from routing.inference.infer import Prompt
 from routing.surfaces import tools
+from routing.surfaces.attachments import MIN_LONG_BYTES, long_strings, total
 from routing.surfaces.requests import MAX_OUTPUT_TOKENS, Fields, RequestSchema
 from routing.surfaces.tools import SERVICE_FIELDS, HostedTool
 
@@ -103,6 +104,7 @@ class ParsedRequest(Struct, frozen=True, kw_only=True):
     text_bytes: int
     images: int
     file_tokens: int
+    audio_tokens: int
     may_cache_for_an_hour: bool
     hosted: tuple[HostedTool, ...] = ()  # tools that the provider carries out; after `with_sold_tools`, the sold ones
     dropped: tuple[str, ...] = ()  # what the caller is told not to have got
@@ -127,6 +129,7 @@ class ParsedRequest(Struct, frozen=True, kw_only=True):
             messages=self.schema.parts,
             images=self.images,
             file_tokens=self.file_tokens,
+            audio_tokens=self.audio_tokens,
             max_output_tokens=max_output_tokens,
             choices=self.schema.choices,
             units=tools.units_held(self.hosted) or None,
@@ -175,13 +178,17 @@ def parse(body: bytes, schema: type[RequestSchema]) -> ParsedRequest:
         if not 1 <= value <= MAX_OUTPUT_TOKENS:
             raise InvalidRequestBody(f"`{name}` must be between 1 and {MAX_OUTPUT_TOKENS}.", param=name)
     attachments = known.attachments()
+    if len(body) >= MIN_LONG_BYTES:
+        attachments += long_strings(fields.get("messages") or fields.get("input"), attachments)
+    attached = total(attachments)
     return ParsedRequest(
         fields=fields,
         schema=known,
         limits=limits,
-        text_bytes=len(body) - sum([each.size_bytes for each in attachments]),
-        images=sum([each.is_image for each in attachments]),
-        file_tokens=sum([each.tokens for each in attachments]),
+        text_bytes=len(body) - attached.size_bytes,
+        images=attached.images,
+        file_tokens=attached.file_tokens,
+        audio_tokens=attached.audio_tokens,
         may_cache_for_an_hour=b"cache_control" in body and b'1h"' in body,
         hosted=tools.hosted_in(fields, known) if known.uses_tools else (),
     )

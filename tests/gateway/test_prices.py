@@ -18,6 +18,7 @@ from logs.models import RequestLog
 from logs.pipeline.rows import rates_of, usage_of
 from tests.support.installation import Installation
 
+pytestmark = pytest.mark.usefixtures("running")
 TIERED = """
 prices:
   gpt-4o-mini:
@@ -47,6 +48,7 @@ def test_every_place_shows_what_is_charged(tiered: Installation, prompt: int, na
     key = a_key(organization)
     text = f"[[fault:usage prompt={prompt} completion=1000]] hi"
     response = tiered.say(key.plain, text, model="gpt-4o-mini")
+    assert response.status_code == 200, response.text
     row = tiered.row_of(response)
     assert row.cost_nanos == cost_nanos(usage_of(row), rates_of(row)) == nanos * (10_000 + row.margin_bp) // 10_000
     entries = LedgerEntry.objects.filter(request_id=row.request_id)

@@ -13,6 +13,7 @@ from codexflow.lib.envelope import anthropic_envelope
 from routing.errors import InvalidJson, InvalidRequestBody, ThreadsUnsupported
 from routing.surfaces.body import (
     CONTROL_FIELDS,
+    CONTROL_PREFIXES,
     OUTPUT_FIELDS,
     ROUTER_FIELDS,
     ParsedRequest,
@@ -31,11 +32,7 @@ _values = st.recursive(
 )
 _READ = {"messages", "model", "stream", "stream_options", "tools", "n", "max_tokens", "max_completion_tokens"}
 _NOT_PASSED = CONTROL_FIELDS | ROUTER_FIELDS | SERVICE_FIELDS | OUTPUT_FIELDS | _READ | {"metadata", "temperature"}
-_names = st.text(min_size=1).filter(
-    lambda name: (
-        name not in _NOT_PASSED and not name.startswith(("litellm_", "aws_", "azure_", "vertex_", "watsonx_", "s3_"))
-    )
-)
+_names = st.text(min_size=1).filter(lambda name: name not in _NOT_PASSED and not name.startswith(CONTROL_PREFIXES))
 
 
 def sent(
@@ -281,7 +278,7 @@ def test_the_longer_a_document_the_more_is_held_for_it(schema: type[RequestSchem
 
 def test_audio_counts_less_than_its_bytes_as_text() -> None:
     part = {"type": "input_audio", "input_audio": {"format": "mp3", "data": "A" * 1_000_000}}
-    assert 3_900 <= parsed(Chat, messages=[{"role": "user", "content": [part]}]).size(10).file_tokens <= 4_000
+    assert 3_900 <= parsed(Chat, messages=[{"role": "user", "content": [part]}]).size(10).audio_tokens <= 4_000
 
 
 @pytest.mark.parametrize("part", [{"video_url": {"url": "https://x"}}, {"file_url": "https://x"}])

@@ -196,7 +196,7 @@ def test_a_whole_response_must_have_its_surfaces_form() -> None:
         assert response_format.summarize(b'{"choices":[{"message":"x"}],"output":1,"content":1,"data":1}') is None
     summary = Messages().summarize(whole[next(each for each in whole if isinstance(each, Messages))])
     assert summary is not None
-    assert (summary.id, summary.text_bytes) == ("c1", 8)
+    assert (summary.id, summary.output.chars) == ("c1", 8)
 
 
 def test_errors_are_written_as_each_surfaces_clients_expect() -> None:
@@ -285,7 +285,7 @@ def test_an_odd_part_that_is_not_needed_does_not_invalidate_a_response(case: str
 def test_a_usage_that_cannot_be_read_is_unknown_and_the_response_passes(usage: Any) -> None:
     summary = Completions().summarize(json.dumps({**GOOD, "usage": usage}).encode())
     assert summary is not None
-    assert (summary.usage, summary.text_bytes > 0) == (None, True)
+    assert (summary.usage, summary.output.tokens) == (None, 1)
 
 
 @pytest.mark.parametrize(
