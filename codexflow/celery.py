@@ -47,6 +47,7 @@ SCHEDULE: dict[str, tuple[str, float, float]] = {
     "retry": ("logs.tasks.retry_reports", 10, 30),
     "unmatched": ("logs.tasks.retry_unmatched", 3600, 600),
     "unmatched-forget": ("logs.tasks.forget_unmatched", 3600, 600),
+    "refusals": ("logs.tasks.take_refusals", 5, 10),
     "content": ("logs.tasks.take_content", 2, 3),
     "content-delete": ("logs.tasks.delete_content", 300, 240),
     "sync": ("logs.tasks.sync_litellm", 300, 240),

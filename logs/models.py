@@ -352,6 +352,31 @@ class DayMargin(models.Model):
         return self.charged_nanos - self.unreported_nanos - self.upstream_nanos
 
 
+class RefusalCount(models.Model):
+    """Number of calls that were refused before they were admitted, by key, code and minute."""
+
+    organization_id = models.UUIDField()
+    key_id = models.UUIDField()
+    code = models.TextField()
+    minute = models.DateTimeField()
+    count = models.BigIntegerField()
+
+    class Meta:
+        db_table = "refusal_count"
+        verbose_name = _("refused calls")
+        verbose_name_plural = _("refused calls")
+        constraints = (
+            models.UniqueConstraint(
+                fields=("organization_id", "minute", "key_id", "code"), name="refusal_count_unique"
+            ),
+        )
+        indexes = (models.Index(fields=("minute",), name="refusal_count_minute"),)
+
+    @override
+    def __str__(self) -> str:
+        return f"{self.minute} {self.code}"
+
+
 class DeadLetter(models.Model):
     """A stream entry that could not be stored. Kept for the operator, never deleted."""
 

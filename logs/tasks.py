@@ -14,6 +14,7 @@ from logs.litellm import daily, ingest, stream, sync
 from logs.margin import daily as margins
 from logs.pipeline import drain, partitions, sweeper, verify
 from logs.pipeline.reconcile import reconcile
+from logs.refusals import store as refusals
 from logs.tail.publisher import TailPublisher
 
 
@@ -98,6 +99,13 @@ def reconcile_litellm() -> str:
 
 
 @shared_task
+def take_refusals() -> str:
+    """Store the refused calls that gateways have counted."""
+    redis, prefix = sync_client(settings.ENV.redis_url), settings.ENV.redis_prefix
+    return f"stored {refusals.take_waiting(redis, prefix)}"
+
+
+@shared_task
 def store_margins() -> str:
     """Store the margins of past days; a loss raises an alarm."""
     days = margins.store_margins(bound_percent=settings.ENV.margin_alarm_percent)
@@ -110,6 +118,7 @@ def make_partitions() -> str:
     made, dropped = partitions.make_ahead(), partitions.drop_expired()
     if dropped:
         ingest.delete_identities(partitions.first_day_kept())
+    refusals.delete_before(partitions.first_day_kept())
     return f"made {made}, dropped {len(dropped)}, strays {partitions.strays()}"
 
 

@@ -98,7 +98,7 @@ class AcceptedCall(Struct, frozen=True, kw_only=True):
 async def accept(context: GatewayContext, incoming: Incoming, surface: Surface) -> AcceptedCall:
     """Authenticate, read and route a call. Raises the errors that callers see as 400, 401, 403, 408 and 413."""
     env = context.env
-    principal = await incoming.principal(context.keys)
+    incoming.caller = principal = await incoming.principal(context.keys)
     if not principal.policy.permits_surface(surface.name):
         raise SurfaceNotAllowedForKey
     raw = await incoming.read(limit_bytes=env.request_body_limit_bytes, timeout_s=env.request_body_timeout_s)

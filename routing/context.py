@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from codexflow.env import Env
 from keys.lookup import PrincipalCache
 from routing.content_capture import ContentPublisher
+from routing.refusals import RefusalCounter
 from routing.tracker import CallTracker
 from routing.upstream.attempts import RetryBudget
 from routing.upstream.breaker_store import Breakers
@@ -22,3 +23,4 @@ class GatewayContext:
     retries: RetryBudget
     pool: Pool
     content: ContentPublisher
+    refusals: RefusalCounter

@@ -27,6 +27,7 @@ from routing.context import GatewayContext
 from routing.gateway import Gateway
 from routing.health import Health
 from routing.limiter import Limiter
+from routing.refusals import RefusalCounter
 from routing.settler import Settler
 from routing.shutdown import ShutdownManager
 from routing.tracker import CallTracker
@@ -63,6 +64,7 @@ async def running(gateway: Gateway, env: Env) -> AsyncIterator[None]:
         max_stale_s=env.key_cache_stale_s,
     )
     content = ContentPublisher(env.redis_url, env.redis_prefix)
+    refusals = RefusalCounter(env.redis_url, env.redis_prefix)
     limiter = Limiter(
         pipeline,
         load_totals=_load_totals,
@@ -82,13 +84,21 @@ async def running(gateway: Gateway, env: Env) -> AsyncIterator[None]:
             health.watch_models,
             lambda: _refresh_catalogue(keys),
             lambda: _subscribe_to_keys(env, keys),
+            refusals.flush_forever,
             lambda: _refresh_breakers(breakers),
             lambda: _sync_journal(journal, disk),
             lambda: _ship_journals(env),
         )
     ]
     gateway.context = GatewayContext(
-        env=env, keys=keys, tracker=tracker, breakers=breakers, retries=RetryBudget(), pool=pool, content=content
+        env=env,
+        keys=keys,
+        tracker=tracker,
+        breakers=breakers,
+        retries=RetryBudget(),
+        pool=pool,
+        content=content,
+        refusals=refusals,
     )
     gateway.health = health
 
