@@ -59,9 +59,13 @@ async def serve(context: GatewayContext, incoming: Incoming, surface: Surface) -
 
 def response_headers(route: Route, model: str, admission: Admission) -> list[Header]:
     """Headers of every response: its routing and the daily limit."""
-    headers: list[Header] = [
+    return routing_headers(route, model) + admission.headers()
+
+
+def routing_headers(route: Route, model: str) -> list[Header]:
+    """Headers that tell how a request was routed."""
+    return [
         (b"x-cfx-stage", route.stage.encode()),
         (b"x-cfx-stage-reason", route.reason.encode()),
         (b"x-cfx-model", model.encode("latin-1", "replace")),
     ]
-    return headers + admission.headers()

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from codexflow.env import Env
+from codexflow.lib.redis import Pipeline
 from keys.lookup import PrincipalCache
 from routing.content_capture import ContentPublisher
 from routing.refusals import RefusalCounter
@@ -17,6 +18,7 @@ class GatewayContext:
     """One instance per process, from startup to shutdown."""
 
     env: Env
+    redis: Pipeline
     keys: PrincipalCache
     tracker: CallTracker
     breakers: Breakers

@@ -92,6 +92,7 @@ async def running(gateway: Gateway, env: Env) -> AsyncIterator[None]:
     ]
     gateway.context = GatewayContext(
         env=env,
+        redis=pipeline,
         keys=keys,
         tracker=tracker,
         breakers=breakers,
