@@ -11,6 +11,7 @@ from billing.limiter.limits import Payer
 from billing.models import Plan
 from billing.plans import UNLIMITED, Limits
 from billing.services import limits_of
+from codexflow.catalogue import directory
 from keys.models import ApiKey
 from keys.policy import KeyPolicy, parse_networks
 from keys.principal import Principal
@@ -86,7 +87,7 @@ def principal_of(public_id: str) -> Principal | None:
         fails_closed=plan.limiter_fail == Plan.LimiterFail.CLOSED,
         policy=KeyPolicy(
             allowed_stages=_intersection(plan.allowed_stages, key.allowed_stages),
-            allowed_models=_intersection(plan.allowed_models, key.allowed_models),
+            allowed_models=_intersection(_with_successors(plan.allowed_models), _with_successors(key.allowed_models)),
             allowed_surfaces=frozenset(key.allowed_surfaces),
             allowed_networks=parse_networks(key.allowed_networks),
         ),
@@ -109,6 +110,14 @@ def _limits_of_key(key: ApiKey) -> Limits:
         day_budget_nanos=own(key.budget_day_nanos),
         month_budget_nanos=own(key.budget_month_nanos),
     )
+
+
+def _with_successors(models: list[str]) -> list[str]:
+    """Add the models that serve those of an allow-list today: a key goes on working when its model is replaced."""
+    if not models:
+        return []
+    lineup = directory.todays_lineup()
+    return list(dict.fromkeys((*models, *(lineup.serving(model) for model in models))))
 
 
 # An empty allow-list allows everything, so a list that allows nothing holds a name that nothing has.

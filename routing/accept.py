@@ -4,7 +4,6 @@ from msgspec import Struct
 
 from billing.limiter.holds import CallSize, worst_nanos
 from billing.pricing import FrozenRates, frozen
-from codexflow.catalogue import directory
 from codexflow.catalogue.schema import Catalogue
 from codexflow.env import Env
 from codexflow.lib import clock
@@ -96,8 +95,9 @@ async def accept(context: GatewayContext, incoming: Incoming, surface: Surface) 
         raise SurfaceNotAllowedForKey
     raw = await incoming.read(limit_bytes=env.request_body_limit_bytes, timeout_s=env.request_body_timeout_s)
     request = body.parse(raw, surface.schema)
-    catalogue = directory.current()
-    route = surface.route(request, incoming.header(b"x-cfx-stage"), catalogue)
+    lineup = context.listing.lineup()
+    catalogue = lineup.catalogue
+    route = surface.route(request, incoming.header(b"x-cfx-stage"), lineup)
     rates = _rates(_permitted_models(route, principal), catalogue, principal.margin_bp)
     max_tokens = request.max_tokens(default=route.default_max_tokens, cap=route.max_tokens_cap)
     return AcceptedCall(

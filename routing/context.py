@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from codexflow.env import Env
 from keys.lookup import PrincipalCache
 from routing.content_capture import ContentPublisher
+from routing.listing import ModelListing
 from routing.tracker import CallTracker
 from routing.upstream.attempts import RetryBudget
 from routing.upstream.breaker_store import Breakers
@@ -17,6 +18,7 @@ class GatewayContext:
 
     env: Env
     keys: PrincipalCache
+    listing: ModelListing
     tracker: CallTracker
     breakers: Breakers
     retries: RetryBudget

@@ -6,8 +6,8 @@ from typing import Any
 
 import msgspec
 
-from codexflow.catalogue import directory
-from codexflow.catalogue.schema import AUTO_MODELS, DIRECT, Catalogue
+from codexflow.catalogue.lineup import Lineup
+from codexflow.catalogue.schema import AUTO_MODELS, DIRECT
 from keys.policy import KeyPolicy
 from routing.context import GatewayContext
 from routing.errors import UnknownRoute
@@ -55,18 +55,21 @@ async def show_model(context: GatewayContext, incoming: Incoming) -> None:
 
 async def _names(context: GatewayContext, incoming: Incoming) -> Sequence[str]:
     principal = await context.keys.authenticate(incoming.bearer(), incoming.address)
-    return permitted_names(directory.current(), principal.policy)
+    return permitted_names(context.listing.lineup(), principal.policy)
 
 
-def permitted_names(catalogue: Catalogue, policy: KeyPolicy) -> list[str]:
-    """Return the values of a body's `model` that this key may use: stages, inference, and the allow-lists."""
+def permitted_names(lineup: Lineup, policy: KeyPolicy) -> list[str]:
+    """Return the values of a body's `model` that this key may use: stages, inference, and the names that are served."""
     stages = [
         name
         for name, stage in STAGE_MODELS.items()
-        if name != stage and policy.permits_stage(stage) and policy.permits_model(catalogue.stages[stage].model)
+        if name != stage
+        and policy.permits_stage(stage)
+        and lineup.stages[stage]
+        and policy.permits_model(lineup.stages[stage][0])
     ]
-    direct = [*catalogue.direct.allowed_models, *catalogue.embeddings.allowed_models]
-    models = [name for name in direct if policy.permits_stage(DIRECT) and policy.permits_model(name)]
+    chains = {**lineup.direct, **lineup.embeddings} if policy.permits_stage(DIRECT) else {}
+    models = [name for name, chain in chains.items() if chain and policy.permits_model(chain[0])]
     return [*stages, *(AUTO_MODELS[:1] if stages else ()), *models]
 
 

@@ -15,7 +15,9 @@ from billing.pricing import Usage, cost_nanos, frozen
 from billing.selectors import public_plans
 from codexflow.catalogue import directory
 from codexflow.catalogue.entries import Rates
+from codexflow.catalogue.lineup import lineup_of
 from codexflow.catalogue.schema import STAGES, Catalogue
+from codexflow.lib import clock
 from codexflow.lib.addresses import api_url
 from codexflow.lib.snippets import snippets
 from codexflow.settings import ENV
@@ -81,13 +83,14 @@ PRICE_COLUMNS = (
 
 def prices(current: Catalogue) -> list[dict[str, Any]]:
     """Models for sale with their rates and the stages whose first model they are."""
+    lineup = lineup_of(current, clock.now().date())
     return [
         {
             "model": model,
             "cells": [column.cell(current.prices[model]) for column in PRICE_COLUMNS],
-            "stages": [stage.name for stage in current.stages.values() if stage.model == model],
+            "stages": [stage for stage, chain in lineup.stages.items() if chain[:1] == (model,)],
         }
-        for model in sorted(current.models)
+        for model in sorted(lineup.models)
     ]
 
 
@@ -107,17 +110,16 @@ class Picture:
 def picture(current: Catalogue, name: str) -> Picture:
     """Example request of a stage. With a fallback, the first model of `plan` fails and that of `review` times out."""
     stage = current.stages[name]
-    first = UpstreamAttempt(
-        n=1, model=stage.model, status=200, started_offset_ms=0, first_byte_ms=420, duration_ms=2_600
-    )
+    chain = lineup_of(current, clock.now().date()).stages[name] or (stage.model, *stage.fallback)
+    first = UpstreamAttempt(n=1, model=chain[0], status=200, started_offset_ms=0, first_byte_ms=420, duration_ms=2_600)
     attempts = [first]
-    if stage.fallback and name != "code":
+    if chain[1:] and name != "code":
         code, lost_ms = ("upstream_error", 310) if name == "plan" else ("upstream_timeout", 1_100)
         failed = UpstreamAttempt(
-            n=1, model=stage.model, status=502, error_code=code, started_offset_ms=0, duration_ms=lost_ms
+            n=1, model=chain[0], status=502, error_code=code, started_offset_ms=0, duration_ms=lost_ms
         )
         rescued = UpstreamAttempt(
-            n=2, model=stage.fallback[0], status=200, started_offset_ms=lost_ms, first_byte_ms=380, duration_ms=2_300
+            n=2, model=chain[1], status=200, started_offset_ms=lost_ms, first_byte_ms=380, duration_ms=2_300
         )
         attempts = [failed, rescued]
     last = attempts[-1]

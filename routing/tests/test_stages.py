@@ -1,19 +1,24 @@
 """Stage routing."""
 
 from dataclasses import replace
+from datetime import date, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from codexflow.catalogue.lineup import lineup_of
 from codexflow.catalogue.schema import STAGES, Catalogue, parse
 from codexflow.env import REPOSITORY
 from codexflow.lib.errors import AppError
-from routing.errors import InvalidStage, ModelNotAllowed
+from routing.errors import InvalidStage, ModelNotAllowed, ModelRetired
 from routing.inference.infer import Prompt
-from routing.stages import Route, allowed_names, route
+from routing.stages import Route, allowed_names, route, route_embeddings
 
 CATALOGUE = parse((REPOSITORY / "config" / "models.yaml").read_text(), source="models.yaml")
+TODAY = date(2026, 11, 28)
+LINEUP = lineup_of(CATALOGUE, TODAY)
 IGNORING = replace(CATALOGUE, model_field="ignore")
 ALLOWED = CATALOGUE.direct.allowed_models
 
@@ -21,7 +26,8 @@ ALLOWED = CATALOGUE.direct.allowed_models
 def decide(
     header: str | None = None, model: str | None = None, text: str = "", catalogue: Catalogue = CATALOGUE
 ) -> Route:
-    return route(stage_header=header, model=model, prompt=lambda: Prompt(last_user_text=text), catalogue=catalogue)
+    lineup = lineup_of(catalogue, TODAY)
+    return route(stage_header=header, model=model, prompt=lambda: Prompt(last_user_text=text), lineup=lineup)
 
 
 def unread() -> Prompt:
@@ -49,6 +55,7 @@ def test_direct_mode_uses_the_callers_model() -> None:
         default_max_tokens=4096,
         default_temperature=None,
         timeout_s=60,
+        exact_model="gpt-4o",
     )
 
 
@@ -75,7 +82,7 @@ def test_the_header_ignores_case_and_spaces(header: str) -> None:
     ],
 )
 def test_a_models_name_decides_without_a_header(model: str, stage: str, reason: str, first: str) -> None:
-    found = route(stage_header=None, model=model, prompt=unread, catalogue=CATALOGUE)
+    found = route(stage_header=None, model=model, prompt=unread, lineup=LINEUP)
     assert (found.stage, found.reason, found.models[0]) == (stage, reason, first)
 
 
@@ -111,12 +118,76 @@ def test_an_unknown_model_is_refused_with_the_allowed_ones() -> None:
     with pytest.raises(ModelNotAllowed) as caught:
         decide(None, "x" * 10_000)
     assert (caught.value.code, caught.value.status, caught.value.param) == ("model_not_allowed", 400, "model")
-    assert all(name in caught.value.message for name in allowed_names(CATALOGUE))
+    assert all(name in caught.value.message for name in allowed_names(LINEUP))
     assert len(caught.value.message) < 500
 
 
 def test_every_model_that_an_error_lists_works() -> None:
-    assert all(decide(None, name).models for name in allowed_names(CATALOGUE))
+    assert all(decide(None, name).models for name in allowed_names(LINEUP))
+
+
+def with_entry(name: str, **changes: Any) -> Catalogue:
+    entry = replace(CATALOGUE.entries[name], **changes)
+    return replace(CATALOGUE, entries={**CATALOGUE.entries, name: entry})
+
+
+YESTERDAY = TODAY - timedelta(days=1)
+REPLACED = with_entry("gpt-4o", retires=YESTERDAY, successor="gpt-4o-mini")
+
+
+@pytest.mark.parametrize(
+    ("header", "model"), [(None, "gpt-4o"), ("direct", "gpt-4o"), (None, "gpt-4o-2024-08-06"), (" DIRECT ", "gpt-4o")]
+)
+def test_a_call_for_a_replaced_model_is_served_by_its_successor(header: str | None, model: str) -> None:
+    found = decide(header, model, catalogue=REPLACED)
+    assert (found.stage, found.reason, found.models) == ("direct", "successor", ("gpt-4o-mini",))
+    assert found.exact_model is None
+
+
+def test_a_stage_keeps_its_reason_when_its_model_is_replaced() -> None:
+    catalogue = with_entry("claude-sonnet-4.5", retires=YESTERDAY, successor="claude-haiku-3.5")
+    for header, model, reason in (("plan", None, "header"), (None, "cfx-plan", "stage-alias")):
+        found = decide(header, model, catalogue=catalogue)
+        assert (found.reason, found.models[0]) == (reason, "claude-haiku-3.5")
+
+
+@pytest.mark.parametrize("header", [None, "direct"])
+def test_a_retired_model_is_refused_and_the_refusal_names_others(header: str | None) -> None:
+    with pytest.raises(ModelRetired, match=f"since {TODAY}.*claude-sonnet-4.5") as caught:
+        decide(header, "gpt-4o", catalogue=with_entry("gpt-4o", retires=YESTERDAY))
+    assert (caught.value.code, caught.value.status, caught.value.param) == ("model_retired", 404, "model")
+    assert "gpt-4o," not in caught.value.message
+
+
+def test_a_retired_model_that_may_no_longer_be_named_is_refused_as_retired() -> None:
+    catalogue = with_entry("gpt-4o", retires=YESTERDAY)
+    allowed = tuple(name for name in ALLOWED if name != "gpt-4o")
+    catalogue = replace(catalogue, aliases=(), direct=replace(catalogue.direct, allowed_models=allowed))
+    for header in (None, "direct"):
+        with pytest.raises(ModelRetired):
+            decide(header, "gpt-4o", catalogue=catalogue)
+
+
+def test_a_stage_without_a_living_model_is_refused() -> None:
+    stage = replace(CATALOGUE.stages["plan"], fallback=("gpt-4o",), model="gpt-4o")
+    catalogue = with_entry("gpt-4o", retires=YESTERDAY)
+    catalogue = replace(catalogue, stages={**catalogue.stages, "plan": stage})
+    with pytest.raises(ModelRetired, match="stage plan .*cfx-code") as caught:
+        decide("plan", None, catalogue=catalogue)
+    assert "cfx-plan" not in caught.value.message
+    assert decide("code", None, catalogue=catalogue).models
+
+
+def test_an_embedding_model_has_a_successor_and_an_end() -> None:
+    def embed(catalogue: Catalogue) -> Route:
+        lineup = lineup_of(catalogue, TODAY)
+        return route_embeddings(stage_header=None, model="text-embedding-3-small", lineup=lineup)
+
+    assert embed(CATALOGUE).reason == "model"
+    found = embed(with_entry("text-embedding-3-small", successor="gpt-4o-mini"))
+    assert (found.reason, found.models) == ("successor", ("gpt-4o-mini",))
+    with pytest.raises(ModelRetired):
+        embed(with_entry("text-embedding-3-small", retires=YESTERDAY))
 
 
 headers = st.none() | st.sampled_from([*STAGES, "direct", " PLAN ", "", "nonsense"]) | st.text(max_size=8)
