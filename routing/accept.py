@@ -47,10 +47,12 @@ class AcceptedCall(Struct, frozen=True, kw_only=True):
     def upstream_request(self, env: Env) -> UpstreamRequest:
         """Build what is sent upstream with every attempt. Raises InvalidRequestBody."""
         request, route, surface = self.request, self.route, self.surface
+        tails = body.Tails(request, self._fit)
+        tails.of(self.first_model)
         return UpstreamRequest(
             path=surface.path,
             headers=surface.headers(self.incoming),
-            tail=body.upstream_tail(request, max_tokens=self.max_tokens, temperature=route.default_temperature),
+            tail_of=tails.of,
             response_format=surface.response_format,
             is_stream=request.is_stream,
             first_byte_s=route.timeout_s,
@@ -58,7 +60,18 @@ class AcceptedCall(Struct, frozen=True, kw_only=True):
             response_limit_bytes=env.answer_limit_bytes,
             breaker=self.catalogue.breaker,
             organization=self.principal.payer.organization,
+            entries=self.catalogue.entries,
         )
+
+    def _fit(self, model: str) -> body.Fit:
+        """Fit parameters to a model. The one that the caller named gets the caller's own as they are."""
+        entry, route, max_tokens = self.catalogue.entries[model], self.route, self.max_tokens
+        if entry.max_output_tokens is not None and entry.max_output_tokens < max_tokens:
+            max_tokens = entry.max_output_tokens
+        temperature = route.default_temperature if "temperature" in entry.takes else None
+        if model == route.exact_model:
+            return body.Fit(max_tokens, temperature)
+        return body.Fit(max_tokens, temperature, body.refused_fields(entry.takes))
 
     def intent(self) -> UsageEvent:
         """Build the intent: enough for the sweeper to finish the call, should this process die."""
@@ -98,7 +111,8 @@ async def accept(context: GatewayContext, incoming: Incoming, surface: Surface) 
     lineup = context.listing.lineup()
     catalogue = lineup.catalogue
     route = surface.route(request, incoming.header(b"x-cfx-stage"), lineup)
-    rates = _rates(_permitted_models(route, principal), catalogue, principal.margin_bp)
+    models = _able_models(_permitted_models(route, principal), request, catalogue)
+    rates = _rates(models, catalogue, principal.margin_bp)
     max_tokens = request.max_tokens(default=route.default_max_tokens, cap=route.max_tokens_cap)
     return AcceptedCall(
         incoming=incoming,
@@ -121,6 +135,13 @@ def _permitted_models(route: Route, principal: Principal) -> tuple[str, ...]:
     if not principal.policy.permits_model(route.models[0]):
         raise ModelNotAllowedForKey
     return tuple(model for model in route.models if principal.policy.permits_model(model))
+
+
+def _able_models(models: tuple[str, ...], request: body.ParsedRequest, catalogue: Catalogue) -> tuple[str, ...]:
+    """Leave out fallbacks that lack what the request plainly needs: they would only refuse it."""
+    if len(models) == 1 or not (needs := request.needs):
+        return models
+    return models[:1] + tuple([model for model in models[1:] if catalogue.entries[model].takes.issuperset(needs)])
 
 
 def _rates(models: tuple[str, ...], catalogue: Catalogue, margin_bp: int) -> dict[str, FrozenRates]:

@@ -45,7 +45,7 @@ async def serve(context: GatewayContext, incoming: Incoming, surface: Surface) -
                     opened,
                     response_format=surface.response_format,
                     wants_usage=accepted.request.schema.wants_usage,
-                    idle_s=context.env.upstream_idle_s,
+                    idle_s=request.silence_s(opened.attempt.model, context.env.upstream_idle_s),
                 )
                 await stream.send(headers)
             else:

@@ -153,7 +153,7 @@ def test_a_stage_keeps_its_reason_when_its_model_is_replaced() -> None:
 
 @pytest.mark.parametrize("header", [None, "direct"])
 def test_a_retired_model_is_refused_and_the_refusal_names_others(header: str | None) -> None:
-    with pytest.raises(ModelRetired, match=f"since {TODAY}.*claude-sonnet-4.5") as caught:
+    with pytest.raises(ModelRetired, match=rf"since {TODAY}.*claude-sonnet-4\.5") as caught:
         decide(header, "gpt-4o", catalogue=with_entry("gpt-4o", retires=YESTERDAY))
     assert (caught.value.code, caught.value.status, caught.value.param) == ("model_retired", 404, "model")
     assert "gpt-4o," not in caught.value.message
@@ -172,7 +172,7 @@ def test_a_stage_without_a_living_model_is_refused() -> None:
     stage = replace(CATALOGUE.stages["plan"], fallback=("gpt-4o",), model="gpt-4o")
     catalogue = with_entry("gpt-4o", retires=YESTERDAY)
     catalogue = replace(catalogue, stages={**catalogue.stages, "plan": stage})
-    with pytest.raises(ModelRetired, match="stage plan .*cfx-code") as caught:
+    with pytest.raises(ModelRetired, match=r"stage plan .*cfx-code") as caught:
         decide("plan", None, catalogue=catalogue)
     assert "cfx-plan" not in caught.value.message
     assert decide("code", None, catalogue=catalogue).models

@@ -39,6 +39,7 @@ _SHORT_TIMEOUTS = {
     r"timeout: \d+": "timeout: 2",
     r"total_timeout: \d+": "total_timeout: 3",
     r"recovery_timeout: \d+": "recovery_timeout: 1",
+    r"silence: \d+": "silence: 1",
 }
 # For gateways in front of a real LiteLLM.
 PATIENT = {r"\btimeout: \d+": "timeout: 30", r"total_timeout: \d+": "total_timeout: 30"}
