@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from uuid import UUID
 
 from django.conf import settings
-from django.db.models import CharField, Func, Q, QuerySet
+from django.db.models import CharField, Count, Func, Q, QuerySet
 
 from accounts.models import Organization
 from billing.limiter.limits import Payer
@@ -12,6 +12,7 @@ from billing.models import Plan
 from billing.plans import UNLIMITED, Limits
 from billing.services import limits_of
 from codexflow.catalogue import directory
+from codexflow.lib.clock import now
 from keys.models import ApiKey
 from keys.policy import KeyPolicy, parse_networks
 from keys.principal import Principal
@@ -65,6 +66,20 @@ def keys_by_digest(digests: Mapping[str, Sequence[bytes]]) -> dict[str, ApiKey]:
     """Keys by public id whose digest is among those given for it."""
     rows = ApiKey.objects.filter(public_id__in=digests)
     return {row.public_id: row for row in rows if bytes(row.digest) in digests[row.public_id]}
+
+
+def policies_naming_models() -> dict[str, tuple[str, ...]]:
+    """Describe, by model, which plans and how many working keys have it on their allow-list."""
+    working = Q(expires_at=None) | Q(expires_at__gt=now()), Q(rotation_ends_at=None) | Q(rotation_ends_at__gt=now())
+    named = Func("allowed_models", function="unnest", output_field=CharField())
+    keys = ApiKey.objects.filter(*working, revoked_at=None).annotate(named=named).values("named")
+    found: dict[str, list[str]] = {}
+    for model, count in keys.annotate(count=Count("pk")).values_list("named", "count"):
+        found.setdefault(model, []).append("1 key" if count == 1 else f"{count} keys")
+    for slug, models in Plan.objects.exclude(allowed_models=[]).order_by("pk").values_list("slug", "allowed_models"):
+        for model in models:
+            found.setdefault(model, []).append(f"plan {slug}")
+    return {model: tuple(places) for model, places in found.items()}
 
 
 def principal_of(public_id: str) -> Principal | None:

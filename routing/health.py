@@ -12,11 +12,13 @@ from redis import ResponseError
 
 from codexflow import __version__
 from codexflow.catalogue import directory
+from codexflow.catalogue.ends import End, stages_that_lost_their_model
 from codexflow.catalogue.schema import CatalogueError
 from codexflow.env import Env
 from codexflow.lib import clock
 from codexflow.lib.db import in_database
 from codexflow.lib.redis import Pipeline, RedisUnavailable
+from keys.selectors import policies_naming_models
 from routing.limiter import Limiter
 from routing.listing import ModelListing, models_of
 from routing.upstream.breaker_store import Breakers
@@ -67,6 +69,10 @@ class Health:
         open_models = self._breakers.states()
         unknown = self._listing.missing() if checks["config"] else []
         problems = directory.problems()
+        ends: list[End] = []
+        if checks["config"]:
+            problems += stages_that_lost_their_model(self._listing.lineup())
+            ends = self._listing.ends()
         is_healthy = all(checks.values()) and is_limiter_healthy and not open_models and not unknown and not problems
         status = "unhealthy" if not can_serve else "healthy" if is_healthy else "degraded"
         details: dict[str, Any] = {
@@ -75,6 +81,8 @@ class Health:
             "circuits": open_models,
             "models_unknown_to_litellm": unknown,
             "config_problems": problems,
+            "model_ends": [end.facts() for end in ends],
+            "successors_not_listed": dict(self._listing.lineup().unlisted) if checks["config"] else {},
             "config_version": directory.current().version if checks["config"] else None,
             "draining": is_shutting_down,
         }
@@ -111,6 +119,9 @@ class Health:
         self._cached_checks = (clock.monotonic_s(), checks)
         return checks
 
+    async def _read_policies(self) -> None:
+        self._listing.policies = await in_database(policies_naming_models)
+
     async def _database(self) -> None:
         await in_database(_select_one)
 
@@ -122,9 +133,11 @@ class Health:
         (await self._http.get("/health/liveliness")).raise_for_status()
 
     async def watch_models(self) -> None:
-        """Compare from startup on, without waiting for the first request of /health."""
+        """Compare from startup on, without waiting for the first request of /health, and warn of what is found."""
         while True:
             await self.compare_models()
+            await _succeeds(self._read_policies)
+            self._listing.warn()
             await asyncio.sleep(MODELS_CACHE_TTL_S)
 
     async def compare_models(self) -> None:

@@ -6,6 +6,7 @@ from datetime import date
 import httpx
 
 from codexflow.catalogue import directory
+from codexflow.catalogue.ends import End, ends_of
 from codexflow.catalogue.lineup import Lineup, lineup_of
 from codexflow.lib import clock
 
@@ -23,19 +24,29 @@ class ModelListing:
 
     def __init__(self) -> None:
         self.listed: frozenset[str] | None = None
+        self.policies: dict[str, tuple[str, ...]] = {}  # keys and plans that name a model, as last read
         self._lineup: Lineup | None = None
-        self._ends_s = 0.0
-        self._warned: set[str] = set()
+        self._day = 0
+        self._day_ends_s = 0.0
+        self._warned: set[tuple[str, str]] = set()
 
     def lineup(self) -> Lineup:
         """Return the lineup of the catalogue in force: worked out after a change only, since every request asks."""
         catalogue, lineup = directory.current(), self._lineup
-        if lineup is None or lineup.catalogue is not catalogue or clock.now_s() >= self._ends_s:
-            day = int(clock.now_s() // DAY_S)
-            lineup = self._lineup = lineup_of(catalogue, date.fromordinal(_UNIX_EPOCH + day), self.listed)
-            self._ends_s = (day + 1) * DAY_S
-            self._warn(lineup)
+        if lineup is None or lineup.catalogue is not catalogue or clock.now_s() >= self._day_ends_s:
+            self._day = int(clock.now_s() // DAY_S)
+            self._day_ends_s = (self._day + 1) * DAY_S
+            lineup = self._lineup = lineup_of(catalogue, self._today, self.listed)
         return lineup
+
+    @property
+    def _today(self) -> date:
+        return date.fromordinal(_UNIX_EPOCH + self._day)
+
+    def ends(self) -> list[End]:
+        """List the models in use that end soon."""
+        lineup = self.lineup()
+        return ends_of(lineup, self._today, self.policies)
 
     def take(self, listed: frozenset[str]) -> None:
         """Take LiteLLM's models into account."""
@@ -49,11 +60,22 @@ class ModelListing:
         lineup = self.lineup()
         return sorted({lineup.serving(name) for name in lineup.catalogue.models} - lineup.retired - self.listed)
 
-    def _warn(self, lineup: Lineup) -> None:
-        for name, successor in lineup.unlisted.items():
-            if name not in self._warned:
-                self._warned.add(name)
+    def warn(self) -> None:
+        """Log what the operator should know of the models, each fact once."""
+        for name, successor in self.lineup().unlisted.items():
+            if self._is_new(name, "unlisted"):
                 logger.warning("catalogue.successor_not_listed", extra={"model": name, "successor": successor})
+        for end in self.ends():
+            if self._is_new(end.model, end.level):
+                logger.log(
+                    logging.INFO if end.is_replaced else logging.WARNING, "catalogue.model_ends", extra=end.facts()
+                )
+
+    def _is_new(self, model: str, fact: str) -> bool:
+        if (model, fact) in self._warned:
+            return False
+        self._warned.add((model, fact))
+        return True
 
 
 async def models_of(client: httpx.AsyncClient) -> frozenset[str]:

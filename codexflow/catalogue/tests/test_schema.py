@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from datetime import date
 from decimal import Decimal
 from typing import Any
 
@@ -10,11 +11,14 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from codexflow.catalogue.ends import ends_of
 from codexflow.catalogue.entries import Rates
+from codexflow.catalogue.lineup import lineup_of
 from codexflow.catalogue.schema import STAGES, Catalogue, CatalogueError, built_in_entries, parse
 from codexflow.env import REPOSITORY
 from tests.support.examples import examples
 
+TODAY = date(2026, 11, 28)
 SHIPPED = (REPOSITORY / "config" / "models.yaml").read_text()
 
 
@@ -383,6 +387,9 @@ def test_any_text_parses_or_raises_a_catalogue_error(text: str) -> None:
         assert isinstance(found, Catalogue)
         assert set(found.models) <= set(found.prices)
         assert {target for _pattern, target in found.aliases} <= {*STAGES, *found.direct.allowed_models}
+        lineup = lineup_of(found, TODAY)
+        assert lineup.models <= set(found.prices)
+        ends_of(lineup, TODAY)
         return
     assert problems
     assert all(problem.startswith("fuzz: ") for problem in problems)
