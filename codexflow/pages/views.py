@@ -94,6 +94,12 @@ def prices(current: Catalogue) -> list[dict[str, Any]]:
     ]
 
 
+def models_of(current: Catalogue, name: str) -> tuple[str, ...]:
+    """Models that serve a stage today, in order; those of the file when all of them have ended."""
+    stage = current.stages[name]
+    return lineup_of(current, clock.now().date()).stages[name] or (stage.model, *stage.fallback)
+
+
 @dataclass(frozen=True, slots=True)
 class Picture:
     """Example request of a stage, drawn as in the log: invented, with this installation's models and prices."""
@@ -109,8 +115,7 @@ class Picture:
 
 def picture(current: Catalogue, name: str) -> Picture:
     """Example request of a stage. With a fallback, the first model of `plan` fails and that of `review` times out."""
-    stage = current.stages[name]
-    chain = lineup_of(current, clock.now().date()).stages[name] or (stage.model, *stage.fallback)
+    chain = models_of(current, name)
     first = UpstreamAttempt(n=1, model=chain[0], status=200, started_offset_ms=0, first_byte_ms=420, duration_ms=2_600)
     attempts = [first]
     if chain[1:] and name != "code":
@@ -146,7 +151,7 @@ def landing(request: HttpRequest) -> HttpResponse:
         # Python first: its example is the longest.
         "snippets": sorted(snippets(api_url(ENV)), key=lambda snippet: snippet.slug != "python"),
         "stages": [
-            {"name": name, "config": current.stages[name], "words": words} for name, words in STAGE_TEXTS.items()
+            {"name": name, "models": models_of(current, name), "words": words} for name, words in STAGE_TEXTS.items()
         ],
     }
     return render(request, "pages/landing.html", facts)
