@@ -63,6 +63,6 @@ def test_check_names_keys_and_plans(ending: str, tmp_path: Path) -> None:
 
 def test_keys_that_no_longer_work_are_not_counted() -> None:
     for name in ("revoked_at", "expires_at", "rotation_ends_at"):
-        key = a_key(allowed_models=["gpt-4o"])
+        key = a_key(allowed_models=["gpt-6.1-sol"])
         ApiKey.objects.filter(public_id=key.row.public_id).update(**{name: datetime(2020, 1, 1, tzinfo=UTC)})
     assert policies_naming_models() == {}

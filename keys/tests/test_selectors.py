@@ -17,10 +17,10 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture(autouse=True)
 def lineup(monkeypatch: pytest.MonkeyPatch) -> Lineup:
-    """Today `gpt-4o` is served by its successor `deepseek-v3`."""
+    """Today `gpt-6.1-sol` is served by its successor `deepseek-v4.1-flash`."""
     catalogue = directory.in_force()
-    entry = replace(catalogue.entries["gpt-4o"], successor="deepseek-v3", retires=None, replaced=None)
-    found = lineup_of(replace(catalogue, entries={**catalogue.entries, "gpt-4o": entry}), date(2026, 11, 28))
+    entry = replace(catalogue.entries["gpt-6.1-sol"], successor="deepseek-v4.1-flash", retires=None, replaced=None)
+    found = lineup_of(replace(catalogue, entries={**catalogue.entries, "gpt-6.1-sol": entry}), date(2026, 11, 28))
     monkeypatch.setattr(directory, "todays_lineup", lambda: found)
     return found
 
@@ -34,24 +34,26 @@ def policy_of(*models: str, plan: tuple[str, ...] = ()) -> KeyPolicy:
 
 
 def test_a_key_of_a_replaced_model_may_use_the_one_in_its_place() -> None:
-    policy = policy_of("gpt-4o")
-    assert policy.permits_model("gpt-4o")
-    assert policy.permits_model("deepseek-v3")
-    assert not policy.permits_model("gpt-4o-mini")
+    policy = policy_of("gpt-6.1-sol")
+    assert policy.permits_model("gpt-6.1-sol")
+    assert policy.permits_model("deepseek-v4.1-flash")
+    assert not policy.permits_model("gpt-6-luna")
 
 
 def test_a_key_of_a_successor_may_not_use_the_model_before_it() -> None:
     """While LiteLLM lacks the successor the old model itself would be asked, which the key does not name."""
-    policy = policy_of("deepseek-v3")
-    assert not policy.permits_model("gpt-4o")
+    policy = policy_of("deepseek-v4.1-flash")
+    assert not policy.permits_model("gpt-6.1-sol")
 
 
-@pytest.mark.parametrize(("key", "plan"), [("gpt-4o", "deepseek-v3"), ("deepseek-v3", "gpt-4o")])
+@pytest.mark.parametrize(
+    ("key", "plan"), [("gpt-6.1-sol", "deepseek-v4.1-flash"), ("deepseek-v4.1-flash", "gpt-6.1-sol")]
+)
 def test_a_key_and_a_plan_that_name_old_and_new_agree(key: str, plan: str) -> None:
     policy = policy_of(key, plan=(plan,))
-    assert policy.permits_model("deepseek-v3")
-    assert not policy.permits_model("gpt-4o-mini")
+    assert policy.permits_model("deepseek-v4.1-flash")
+    assert not policy.permits_model("gpt-6-luna")
 
 
 def test_a_key_without_a_list_may_use_every_model() -> None:
-    assert policy_of().permits_model("gpt-4o")
+    assert policy_of().permits_model("gpt-6.1-sol")

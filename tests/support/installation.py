@@ -179,9 +179,12 @@ class Installation:
         self._put_in_force()
 
     @contextlib.contextmanager
-    def configured(self, **changes: str) -> Iterator[None]:
-        """Put another models.yaml in force for the block, in all processes: they share the configuration's versions."""
-        before, self._configuration = self._configuration, models_text(**changes)
+    def configured(self, text: str = "", **changes: str) -> Iterator[None]:
+        """Put another models.yaml in force for the block, in all processes: they share the configuration's versions.
+
+        `text` is the whole file, `changes` those of the shipped one.
+        """
+        before, self._configuration = self._configuration, text or models_text(**changes)
         self._put_in_force()
         try:
             yield

@@ -1,6 +1,5 @@
 """manage.py catalogue."""
 
-import json
 from io import StringIO
 from pathlib import Path
 
@@ -50,7 +49,7 @@ def ending(folder: Path, **facts: str) -> Path:
     content = yaml.safe_load(SHIPPED.read_text())
     model = content["stages"]["plan"]["model"]
     content["models"][model] |= facts
-    path.write_text(json.dumps(content))
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
     return path
 
 
