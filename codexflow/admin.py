@@ -6,18 +6,17 @@ from django.contrib import admin
 from django.http import HttpRequest, HttpResponse
 from typing_extensions import override
 
-from codexflow.catalogue import directory
 from codexflow.catalogue.ends import ends_of, stages_that_lost_their_model
 from codexflow.catalogue.models import ConfigVersion
 from codexflow.lib import clock
 from codexflow.lib.admin import ReadOnlyAdmin, site
 from keys.selectors import policies_naming_models
-from routing.gateway import gateway
+from routing.gateway import served_lineup
 
 
 def model_warnings() -> dict[str, Any]:
     """Context of the warnings about models, as the gateway of this process sees them, if it has one."""
-    lineup = gateway.context.listing.lineup() if gateway.context else directory.todays_lineup()
+    lineup = served_lineup()
     return {
         "ends": ends_of(lineup, clock.now().date(), policies_naming_models()),
         "unlisted": lineup.unlisted.items(),

@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 PROBE_TIMEOUT_S = 2.0
 PROBE_CACHE_TTL_S = 1.0
 MODELS_CACHE_TTL_S = 60.0
+MODELS_RETRY_S = 2.0  # until LiteLLM has told its models for the first time
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +139,7 @@ class Health:
             await self.compare_models()
             await _succeeds(self._read_policies)
             self._listing.warn()
-            await asyncio.sleep(MODELS_CACHE_TTL_S)
+            await asyncio.sleep(MODELS_RETRY_S if self._listing.listed is None else MODELS_CACHE_TTL_S)
 
     async def compare_models(self) -> None:
         """Ask LiteLLM for its models, once a minute: which ones serve depends on them, and some may be missing."""

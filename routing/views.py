@@ -13,10 +13,10 @@ from django.views.decorators.http import require_POST, require_safe
 from accounts.permissions import Action
 from accounts.tenancy import PageRequest, Tenant, organization_page
 from billing.selectors import account_of
-from codexflow.catalogue import directory
 from codexflow.catalogue.schema import ALL_STAGES, AUTO_MODELS, DIRECT
 from codexflow.lib.addresses import api_url
 from codexflow.lib.snippets import snippets_of
+from routing.gateway import served_lineup
 
 AUTO = "auto"
 
@@ -40,7 +40,7 @@ class PlaygroundForm(forms.Form):
 
     def __init__(self, *args: Any, tenant: Tenant, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        plan, lineup = account_of(tenant.organization).plan, directory.todays_lineup()
+        plan, lineup = account_of(tenant.organization).plan, served_lineup()
         stages = [stage for stage in ALL_STAGES if not plan.allowed_stages or stage in plan.allowed_stages]
         allowed = {lineup.serving(name) for name in plan.allowed_models}
         models = [name for name in lineup.living() if not allowed or name in allowed]

@@ -83,7 +83,9 @@ def lineup_of(catalogue: Catalogue, today: date, listed: Collection[str] | None 
         embeddings=embeddings,
         retired=retired,
         exchanged=MappingProxyType({name: model for name, model in serving.items() if model != name}),
-        unlisted=MappingProxyType({name: heirs[name] for name in in_use if heirs.get(name) != serving.get(name)}),
+        unlisted=MappingProxyType(
+            {name: heirs[name] for name in sorted(in_use) if heirs.get(name, name) != serving.get(name, name) == name}
+        ),
         models=frozenset(serving.get(name, name) for name in in_use) - retired,
     )
 

@@ -15,14 +15,13 @@ from billing.pricing import Usage, cost_nanos, frozen
 from billing.selectors import public_plans
 from codexflow.catalogue import directory
 from codexflow.catalogue.entries import Rates
-from codexflow.catalogue.lineup import lineup_of
 from codexflow.catalogue.schema import STAGES, Catalogue
-from codexflow.lib import clock
 from codexflow.lib.addresses import api_url
 from codexflow.lib.snippets import snippets
 from codexflow.settings import ENV
 from logs.models import UpstreamAttempt
 from logs.requests.waterfall import Bar, bars
+from routing.gateway import served_lineup
 
 RECOMMENDED = "pro"
 
@@ -81,13 +80,13 @@ PRICE_COLUMNS = (
 )
 
 
-def prices(current: Catalogue) -> list[dict[str, Any]]:
+def prices() -> list[dict[str, Any]]:
     """Models for sale with their rates and the stages whose first model they are."""
-    lineup = lineup_of(current, clock.now().date())
+    lineup = served_lineup()
     return [
         {
             "model": model,
-            "cells": [column.cell(current.prices[model]) for column in PRICE_COLUMNS],
+            "cells": [column.cell(lineup.catalogue.prices[model]) for column in PRICE_COLUMNS],
             "stages": [stage for stage, chain in lineup.stages.items() if chain[:1] == (model,)],
         }
         for model in sorted(lineup.models)
@@ -97,7 +96,7 @@ def prices(current: Catalogue) -> list[dict[str, Any]]:
 def models_of(current: Catalogue, name: str) -> tuple[str, ...]:
     """Models that serve a stage today, in order; those of the file when all of them have ended."""
     stage = current.stages[name]
-    return lineup_of(current, clock.now().date()).stages[name] or (stage.model, *stage.fallback)
+    return served_lineup().stages[name] or (stage.model, *stage.fallback)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +145,7 @@ def landing(request: HttpRequest) -> HttpResponse:
         return render(request, "pages/landing.html#picture", facts)
     facts |= {
         "offers": offers(current),
-        "prices": prices(current),
+        "prices": prices(),
         "price_columns": PRICE_COLUMNS,
         # Python first: its example is the longest.
         "snippets": sorted(snippets(api_url(ENV)), key=lambda snippet: snippet.slug != "python"),
@@ -161,5 +160,5 @@ def landing(request: HttpRequest) -> HttpResponse:
 def pricing(request: HttpRequest) -> HttpResponse:
     """Pricing page: plans with their limits, model prices, questions."""
     current = directory.in_force()
-    facts = {"offers": offers(current), "prices": prices(current), "price_columns": PRICE_COLUMNS}
+    facts = {"offers": offers(current), "prices": prices(), "price_columns": PRICE_COLUMNS}
     return render(request, "pages/pricing.html", facts)

@@ -35,12 +35,12 @@ def an_event(organization_id: UUID, key_id: UUID, **facts: Any) -> UsageEvent:
         "endpoint": "/v1/chat/completions",
         "stage": "direct",
         "stage_reason": "model",
-        "model": "gpt-6-luna",
+        "model": "gpt-4o-mini",
         "status": 200,
         "rank": RANK_PROVIDER,
         "rates": RATES,
         "prompt_tokens_guess": 10,
-        "attempts": (AttemptFact(n=1, model="gpt-6-luna", status=200, first_byte_ms=1),),
+        "attempts": (AttemptFact(n=1, model="gpt-4o-mini", status=200, first_byte_ms=1),),
     }
     return UsageEvent(
         organization_id=organization_id,

@@ -111,7 +111,7 @@ def test_a_providers_refusal_is_unwrapped_and_keeps_its_meaning(
 def test_fallbacks_work_through_litellm(running: Installation, litellm: LiteLLM, gateway: Gateway) -> None:
     litellm.provider.set_fault("503", model="deepseek-v4.1-flash")
     response = running.post(a_key().plain, url=gateway.url, model="cfx-code")
-    assert response.headers["x-cfx-model"] == "gemini-3.5-flash-lite"
+    assert response.headers["x-cfx-model"] == "gpt-6-luna"
     assert running.row_of(response).attempts == 3
 
 

@@ -51,12 +51,12 @@ def test_every_filter_finds_its_requests_and_no_other(api: Client, cast: Cast) -
         is_stream=True,
         source="sweeper",
         stage="review",
-        model="claude-haiku-5.5",
+        model="claude-haiku-3.5",
     )
     happened(cast, plain, odd)
     theirs: dict[str, Any] = {
         "surface": "messages", "user": 77, "error_code": "upstream_unavailable", "stream": "true", "source": "sweeper",
-        "stage": "review", "model": "claude-haiku-5.5", "status": "errors", "id": str(odd.request_id)[:36],
+        "stage": "review", "model": "claude-haiku-3.5", "status": "errors", "id": str(odd.request_id)[:36],
     }  # fmt: skip
     for name, value in theirs.items():
         assert ids(listed(api, **{name: value})) == {str(odd.request_id)}, name
@@ -177,7 +177,7 @@ def test_a_request_has_its_charge_and_its_ledger_entries(api: Client, cast: Cast
     assert [(line["kind"], line["revision"]) for line in ledger] == [("hold", 0), ("settle", 1), ("adjustment", 2)]
     assert ledger[0]["held_nanos"] == 9_000_000
     assert -sum(line["amount_nanos"] for line in ledger) == better.cost_nanos
-    assert [attempt["model"] for attempt in found["attempts"]] == ["gpt-6-luna"]
+    assert [attempt["model"] for attempt in found["attempts"]] == ["gpt-4o-mini"]
 
 
 def test_the_stage_reason_is_in_the_users_language(api: Client, cast: Cast) -> None:
@@ -193,5 +193,5 @@ def test_the_stage_reason_is_in_the_users_language(api: Client, cast: Cast) -> N
 def test_the_ends_of_the_calendar_are_valid_times(api: Client, cast: Cast, edge: str) -> None:
     happened(cast, an_event_of(cast, stage="plan"))
     for moment in ("0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z"):
-        response = api.get(reverse("api-requests"), {edge: moment, "stage": "plan", "model": "gpt-6-luna"})
+        response = api.get(reverse("api-requests"), {edge: moment, "stage": "plan", "model": "gpt-4o-mini"})
         assert response.status_code == 200, (moment, response.content)

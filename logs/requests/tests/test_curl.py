@@ -30,6 +30,6 @@ def test_a_shell_parses_the_command(surface: str, path: str, field: str) -> None
 
 
 def test_the_requested_model_is_in_the_command() -> None:
-    text = curl_of(api_url="https://x/v1", surface="chat", model="gpt-6.1-sol", stage="direct", is_stream=False)
+    text = curl_of(api_url="https://x/v1", surface="chat", model="gpt-4o", stage="direct", is_stream=False)
     assert "X-CFX-Stage" not in text
     assert "stream" not in text

@@ -32,7 +32,7 @@ def page(client: Client, cast: Cast) -> Client:
     [
         ({}, 4),
         ({"stage": "plan"}, 1),
-        ({"model": "gpt-6.1-sol"}, 1),
+        ({"model": "gpt-4o"}, 1),
         ({"status": "errors"}, 1),
         ({"status": "ok"}, 3),
         ({"status": "503"}, 1),
@@ -47,7 +47,7 @@ def test_filters_are_in_the_url(page: Client, cast: Cast, query: dict[str, str],
     happened(
         cast,
         an_event_of(cast, stage="plan", user_id=cast.ada.pk),
-        an_event_of(cast, model="gpt-6.1-sol", user_id=cast.ada.pk),
+        an_event_of(cast, model="gpt-4o", user_id=cast.ada.pk),
         an_event_of(cast, status=503, error_code="upstream_unavailable", user_id=cast.ada.pk),
         backdated(an_event_of(cast, user_id=cast.ben.pk), days=3),
     )
@@ -114,8 +114,8 @@ def test_a_request_shows_its_charge(page: Client, cast: Cast) -> None:
         usage=Usage(prompt_tokens=1000, cached_tokens=400, cache_write_tokens=300, completion_tokens=500),
         hold_nanos=9_000_000,
         attempts=(
-            AttemptFact(n=1, model="gpt-6.1-sol", status=502, error_code="upstream_error", duration_ms=100),
-            AttemptFact(n=2, model="gpt-6-luna", status=200, started_offset_ms=100, first_byte_ms=50, duration_ms=300),
+            AttemptFact(n=1, model="gpt-4o", status=502, error_code="upstream_error", duration_ms=100),
+            AttemptFact(n=2, model="gpt-4o-mini", status=200, started_offset_ms=100, first_byte_ms=50, duration_ms=300),
         ),
         latency_ms=400,
     )

@@ -40,15 +40,15 @@ def test_a_row_of_the_tail_is_a_row_of_the_list(cast: Cast) -> None:
 
 def test_a_filter_matches_its_rows_and_no_others() -> None:
     key = random_id()
-    row = row_of(an_event(random_id(), key, stage="plan", model="gpt-6.1-sol", status=429, user_id=7))
+    row = row_of(an_event(random_id(), key, stage="plan", model="gpt-4o", status=429, user_id=7))
     for yes in (
         TailFilter(),
         TailFilter(stage="plan"),
-        TailFilter(model="gpt-6.1-sol"),
+        TailFilter(model="gpt-4o"),
         TailFilter(status="429"),
         TailFilter(status="errors"),
         TailFilter(key=key),
-        TailFilter(stage="plan", model="gpt-6.1-sol", status="errors", key=key),
+        TailFilter(stage="plan", model="gpt-4o", status="errors", key=key),
         TailFilter(user=7),
         filter_from_query({"user": "7"}),
         TailFilter(id=row["id"][:13]),

@@ -49,7 +49,7 @@ def test_every_interval_and_group_has_the_same_total(api: Client, cast: Cast, in
     assert all(cell["start"].endswith("+03:00") for cell in page["data"])
     names = {cell["group"] for cell in page["data"]}
     expected: dict[str, set[Any]] = {
-        "none": {None}, "stage": {"direct", "plan"}, "model": {"gpt-6-luna"}, "key": {str(cast.key.pk)}, "user": {"1"},
+        "none": {None}, "stage": {"direct", "plan"}, "model": {"gpt-4o-mini"}, "key": {str(cast.key.pk)}, "user": {"1"},
     }  # fmt: skip
     assert names == expected[group]
 

@@ -64,7 +64,7 @@ def test_every_range_and_group_of_the_chart(page: Client, cast: Cast, range_name
     spec = response.context["chart"]["spec"]
     assert all(len(series["values"]) == len(spec["buckets"]) for series in spec["series"])
     (line,) = response.context["breakdown"]
-    expected = {"model": "gpt-6-luna", "stage": "direct", "key": "prod-web", "member": "Ada"}[group]
+    expected = {"model": "gpt-4o-mini", "stage": "direct", "key": "prod-web", "member": "Ada"}[group]
     assert (line["name"], line["share"]) == (expected, 100)
     assert line["sums"].tokens == sum(spec["series"][0]["values"])
     # The number opens the requests that it counts.
