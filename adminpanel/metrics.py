@@ -10,6 +10,7 @@ import hmac
 import logging
 from collections.abc import Awaitable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,7 +36,8 @@ from codexflow.lib.exchange import send_json, send_response
 from codexflow.lib.redis import SHARDS, async_client
 from logs.litellm import stream
 from logs.litellm.daily import stored_totals
-from logs.models import DayReconciled, DeadLetter, SyncRun, UnmatchedReport
+from logs.margin.report import sums_of
+from logs.models import DayMargin, DayReconciled, DeadLetter, SyncRun, UnmatchedReport
 from logs.pipeline import partitions
 from routing.upstream.breaker_store import key_of
 
@@ -69,6 +71,10 @@ METRICS: dict[str, tuple[str, tuple[str, ...]]] = {
     "reconciliation_calls": ("Calls of the last days compared with LiteLLM's reports", ("days", "result")),
     "reconciliation_token_drift": ("Tokens by which the sides differ", ("days",)),
     "reconciliation_cost_drift_nano_usd": ("Cost by which the sides differ", ("days",)),
+    "margin_charged_nano_usd": ("Charges of the last days' calls", ("days",)),
+    "margin_upstream_nano_usd": ("Cost that LiteLLM reports for them", ("days",)),
+    "margin_calls": ("Calls by what is known of their cost", ("days", "result")),
+    "margin_losing_models": ("Models that cost more than they were charged for, beyond the bound", ("days",)),
     "partition_stray_rows": ("Rows in the default partitions, counted up to 1,000", ()),
     "partition_days_ahead": ("Days after today that have a partition", ()),
 }
@@ -221,6 +227,7 @@ def _postgres_samples() -> list[Sample]:
             *_unmatched_samples(),
             *_sync_samples(),
             *_reconciliation_samples(),
+            *_margin_samples(),
             Sample("partition_stray_rows", partitions.strays()),
             Sample("partition_days_ahead", partitions.days_ahead()),
         ]
@@ -253,3 +260,17 @@ def _reconciliation_samples() -> Iterator[Sample]:
             yield Sample("reconciliation_calls", getattr(totals, result), (str(days), result))
         yield Sample("reconciliation_token_drift", totals.token_drift, (str(days),))
         yield Sample("reconciliation_cost_drift_nano_usd", totals.cost_drift_nanos, (str(days),))
+
+
+def _margin_samples() -> Iterator[Sample]:
+    today = clock.now().date()
+    for days in WINDOWS_DAYS:
+        stored = list(DayMargin.objects.filter(day__gte=today - timedelta(days=days)))
+        if not stored:
+            continue
+        sums = sums_of(stored)
+        yield Sample("margin_charged_nano_usd", sums["charged_nanos"], (str(days),))
+        yield Sample("margin_upstream_nano_usd", sums["upstream_nanos"], (str(days),))
+        for result in ("calls", "unreported", "left_early", "estimated"):
+            yield Sample("margin_calls", sums[result], (str(days), "all" if result == "calls" else result))
+        yield Sample("margin_losing_models", len({row.model for row in stored if row.is_loss}), (str(days),))

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from billing.pricing import Usage
 from codexflow.catalogue.entries import UNITS
@@ -42,9 +43,11 @@ _CACHE_READ_DETAIL = ("cached_tokens", "cache_read_tokens")
 _CACHE_WRITE = ("cache_creation_input_tokens",)
 _CACHE_WRITE_DETAIL = ("cache_creation_tokens", "cache_write_tokens")
 _REASONING = ("reasoning_tokens", "thoughtsTokenCount")
-# Parts with a price of their own, by their name in the details; and units, in Anthropic's object and in LiteLLM's.
-_INPUT_PARTS = (("audio_input", "audio_tokens"), ("image_input", "image_tokens"))
-_OUTPUT_PARTS = (("audio_output", "audio_tokens"), ("image_output", "image_tokens"))
+# Parts with a price of their own: their field in the details, and their name in Gemini's list by modality.
+_INPUT_PARTS = (("audio_input", "audio_tokens", "AUDIO"), ("image_input", "image_tokens", "IMAGE"))
+_OUTPUT_PARTS = (("audio_output", "audio_tokens", "AUDIO"), ("image_output", "image_tokens", "IMAGE"))
+_INPUT_MODALITIES, _OUTPUT_MODALITIES = "promptTokensDetails", "candidatesTokensDetails"
+# Anthropic's object of units; LiteLLM also puts them into the details.
 _UNITS_OBJECT = "server_tool_use"
 _WRITE_5M, _WRITE_1H = "ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens"
 
@@ -192,13 +195,20 @@ def _cache_writes(raw: Fields, into: Fields) -> tuple[int, int]:
 
 def _details(raw: Fields, into: Fields, out: Fields) -> dict[str, int] | None:
     """Counts of what has a price of its own; None where there is nothing of the kind."""
-    found = {name: count_of(into.get(field)) for name, field in _INPUT_PARTS}
-    found |= {name: count_of(out.get(field)) for name, field in _OUTPUT_PARTS}
+    inputs, outputs = _by_modality(raw.get(_INPUT_MODALITIES)), _by_modality(raw.get(_OUTPUT_MODALITIES))
+    found = {name: count_of(into.get(field)) or inputs.get(modality) for name, field, modality in _INPUT_PARTS}
+    found |= {name: count_of(out.get(field)) or outputs.get(modality) for name, field, modality in _OUTPUT_PARTS}
     units = _object(raw.get(_UNITS_OBJECT))
     for name in UNITS:
         counts = [count_of(each.get(f"{name}_requests")) for each in (units, raw, into)]
         found[name] = max((count for count in counts if count is not None), default=None)
     return {name: count for name, count in found.items() if count} or None
+
+
+def _by_modality(listed: Any) -> dict[Any, int]:
+    """Read Gemini's list of objects, each with a modality and its tokens."""
+    entries = [each for each in listed if isinstance(each, Mapping)] if isinstance(listed, list) else []
+    return {str(each.get("modality")): count_of(each.get("tokenCount")) or 0 for each in entries}
 
 
 def _sum_of(reports: Iterable[UsageReport]) -> UsageReport:
@@ -215,7 +225,10 @@ def _sum_of(reports: Iterable[UsageReport]) -> UsageReport:
 
 
 def _largest(one: UsageReport, other: UsageReport) -> UsageReport:
-    return max(one, other, key=lambda report: report.usage.total_tokens)
+    found = max(one, other, key=lambda report: report.usage.total_tokens)
+    # Each may tell of units that the other leaves out.
+    details = dict(Counter(one.usage.details or {}) | Counter(other.usage.details or {})) or None
+    return found if details == found.usage.details else replace(found, usage=replace(found.usage, details=details))
 
 
 def _object(value: Any) -> Fields:

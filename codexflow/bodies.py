@@ -11,13 +11,25 @@ from django.conf import settings
 from codexflow.lib.asgi import Message, Receive, Scope, Send
 from codexflow.lib.envelope import envelope
 from codexflow.lib.errors import AppError
-from codexflow.lib.exchange import exceeds, send_json
+from codexflow.lib.exchange import (
+    BodyCodingUnknown,
+    BodyError,
+    BodyTooLarge,
+    exceeds,
+    read_body,
+    send_json,
+    unpacked_body,
+)
 from codexflow.lib.http import headers_of
 from codexflow.lib.ids import new_id
-from routing.errors import RequestTimeout, RequestTooLarge
+from codexflow.lib.packing import is_packed
+from routing.errors import InvalidRequestBody, RequestTimeout, RequestTooLarge, UnsupportedCoding
 
 # Django's own limit for forms and JSON; no page accepts files.
 MAX_BODY_BYTES = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
+
+
+_BROKEN = "The body is not what its `Content-Encoding` says."
 
 
 class BoundedBodies:
@@ -28,10 +40,40 @@ class BoundedBodies:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = _Body(scope, receive)
+        if body.error is None and is_packed(dict(scope["headers"]).get(b"content-encoding")):
+            await self._unpacked(scope, body, send)
+            return
         if body.error is None:
             await self._application(scope, body.receive, send)
         if body.error is not None:
             await _refuse(send, body.error)
+
+    async def _unpacked(self, scope: Scope, body: "_Body", send: Send) -> None:
+        """Serve a request whose body is packed, as if it were not."""
+        coding = dict(scope["headers"])[b"content-encoding"]
+        try:
+            packed = await read_body(
+                body.receive, limit_bytes=MAX_BODY_BYTES, timeout_s=settings.ENV.request_body_timeout_s
+            )
+            plain = await unpacked_body(packed, coding, limit_bytes=MAX_BODY_BYTES)
+        except BodyCodingUnknown:
+            await _refuse(send, UnsupportedCoding())
+            return
+        except BodyError as exc:
+            error = body.error or (_too_large() if isinstance(exc, BodyTooLarge) else InvalidRequestBody(_BROKEN))
+            await _refuse(send, error)
+            return
+        headers = [each for each in scope["headers"] if each[0] not in (b"content-encoding", b"content-length")]
+        message = {"type": "http.request", "body": plain}
+
+        async def receive() -> Message:
+            nonlocal message
+            found, message = message, {}
+            return found or await body.receive()
+
+        await self._application(
+            {**scope, "headers": [*headers, (b"content-length", b"%d" % len(plain))]}, receive, send
+        )
 
 
 class _Body:

@@ -7,6 +7,7 @@ and the generated secrets from `$CFX_HOME/secrets.json`.
 
 import json
 import logging
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_network
@@ -91,6 +92,7 @@ class Env:
     webhook_allow: tuple[str, ...] = ()  # CFX_WEBHOOK_ALLOW: addresses and networks; empty: from anywhere
     webhook_body_limit_bytes: int = 5 * 1024 * 1024
     webhook_rpm: int = 600  # deliveries a minute from one address
+    margin_alarm_percent: int = 2  # a model that costs more than it is charged for, by more than this, is an alarm
     unmatched_days: int = 90  # retention of reports without a matching request
     metrics_token: str = field(repr=False, default="")  # CFX_METRICS_TOKEN; empty: no /metrics
     host: str = "127.0.0.1"
@@ -102,6 +104,7 @@ class Env:
     # CFX_TRUSTED_PROXIES: addresses and networks whose X-Forwarded-For and -Proto are trusted
     trusted_proxies: tuple[str, ...] = ("127.0.0.1", "::1")
     mail: MailServer | None = None  # EMAIL_URL
+    cors_origins: tuple[str, ...] = ()  # CFX_CORS_ORIGINS: pages that may call /v1; `*`: all
     # CFX_GITHUB_*, CFX_GOOGLE_*: sign-in by these providers. None: neither offered nor reachable.
     github: OAuthApp | None = None
     google: OAuthApp | None = None
@@ -155,6 +158,18 @@ def _networks(text: str) -> tuple[str, ...]:
     return found
 
 
+_ORIGIN = re.compile(r"https?://(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
+
+
+def _origins(text: str) -> tuple[str, ...]:
+    """Parse comma-separated origins as browsers send them, or `*`. Raises ValueError for anything else."""
+    found = tuple(each.strip().rstrip("/").lower() for each in text.split(",") if each.strip())
+    for each in found:
+        if each != "*" and not _ORIGIN.fullmatch(each):
+            raise ValueError(f"{each!r} is no origin such as https://app.example.com")
+    return found
+
+
 class _Reader:
     """Reads variables and collects problems instead of stopping at the first."""
 
@@ -198,6 +213,7 @@ class _Reader:
         self.optional(found, "log_level", "LOG_LEVEL", self.log_level)
         self.optional(found, "trusted_proxies", "CFX_TRUSTED_PROXIES", _networks)
         self.optional(found, "webhook_allow", "CFX_WEBHOOK_ALLOW", _networks)
+        self.optional(found, "cors_origins", "CFX_CORS_ORIGINS", _origins)
         self.optional(found, "metrics_token", "CFX_METRICS_TOKEN", self.metrics_token)
         self.optional(found, "litellm_sync", "CFX_LITELLM_SYNC", self.litellm_sync)
         self.optional(found, "mail", "EMAIL_URL", parse_email_url)
@@ -361,6 +377,7 @@ _INTEGERS = (
     ("webhook_body_limit_bytes", 1024, 1 << 28),
     ("webhook_rpm", 1, 1_000_000),
     ("unmatched_days", 1, 3_650),
+    ("margin_alarm_percent", 0, 1_000),
     ("lease_ms", 1_000, 300_000),
 )
 _SECONDS = (

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from typing import Any
 
+import httptools
 import msgspec
 from typing_extensions import override
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
@@ -29,6 +30,8 @@ logger = logging.getLogger(__name__)
 
 WEBSOCKETS = b"/ws/"
 _STATUS_LINES = {int(each): b"HTTP/1.1 %d %b" % (each, each.phrase.encode()) for each in HTTPStatus}
+
+_UPGRADE_HEADERS = (b"upgrade", b"http2-settings")
 
 # An unread body is discarded up to here, so that its connection is kept alive; a longer one closes it.
 MAX_UNREAD_BYTES = 1024 * 1024
@@ -127,12 +130,12 @@ class Direct:
             return None
         body, cycle.body = bytes(cycle.body), bytearray()
         cycle.message_event.clear()
-        # uvicorn pauses reading for a large body; a disconnect would then go unnoticed.
-        cycle.flow.resume_reading()
         return body
 
     def watch(self, on_disconnect: Callable[[], None]) -> None:
         """Call `on_disconnect` if the client disconnects before the response is complete; at once if it already has."""
+        # uvicorn pauses reading for a large body; a disconnect would then go unnoticed.
+        self._cycle.flow.resume_reading()
         self._on_disconnect = on_disconnect
         if self._cycle.disconnected:
             self.mark_disconnected()
@@ -150,9 +153,11 @@ class Direct:
         if closes or (cycle.more_body and self._may_exceed_unread_limit()):
             cycle.keep_alive = False
         if not cycle.disconnected:
-            self._transport.write_now(
-                b"%bcontent-length: %d\r\n\r\n%b" % (self._head(status, headers), len(body), body)
-            )
+            head = self._head(status, headers)
+            if body or status != HTTPStatus.NO_CONTENT:  # which has no length (RFC 9110, 8.6)
+                self._transport.write_now(b"%bcontent-length: %d\r\n\r\n%b" % (head, len(body), body))
+            else:
+                self._transport.write_now(head + b"\r\n")
         self._complete()
 
     def _may_exceed_unread_limit(self) -> bool:
@@ -244,7 +249,17 @@ class Protocol(HttpToolsProtocol):
 
     @override
     def data_received(self, data: bytes) -> None:
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserError:
+            self.send_400_response("Invalid HTTP request received.")
+            return
+        except httptools.HttpParserUpgrade as exc:
+            if self._ignores_upgrade():
+                self._read_on_without_upgrade(data[exc.args[0] :])
+            elif self._should_upgrade():
+                self.handle_websocket_upgrade()
         # The rest of a request's head must arrive in time; a head that arrived at once needs no timer.
         if self._is_in_head and self._head_timer is None:
             self._head_timer = self.loop.call_later(ENV.header_timeout_s, self.transport.abort)
@@ -259,8 +274,38 @@ class Protocol(HttpToolsProtocol):
         """Upgrade only below /ws/: the gateway itself refuses upgrades of /v1 with a message."""
         return super()._should_upgrade_to_ws() and self.url.startswith(WEBSOCKETS)
 
+    def _ignores_upgrade(self) -> bool:
+        """Return whether the request offers another protocol than WebSocket, as every JDK client does with h2c."""
+        if not self.parser.should_upgrade():
+            return False
+        upgrades = [value.lower() for name, value in self.headers if name == b"upgrade"]
+        return bool(upgrades) and b"websocket" not in upgrades  # none: CONNECT
+
+    def _read_on_without_upgrade(self, rest: bytes) -> None:
+        """Go on in HTTP/1.1 (RFC 9110, 7.8): read the request again without its offer, and what follows as its body.
+
+        The parser has taken all behind the head for the other protocol.
+        """
+        lines = [b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())]
+        for name, value in self.headers:
+            if name == b"connection":
+                options = [each for each in value.split(b",") if each.strip().lower() not in _UPGRADE_HEADERS]
+                lines.append(b"connection: %b" % b",".join(options))
+            elif name not in _UPGRADE_HEADERS:
+                lines.append(b"%b: %b" % (name, value))
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
+        self.data_received(b"\r\n".join(lines) + b"\r\n\r\n" + rest)
+
+    @override
+    def on_message_complete(self) -> None:
+        if not self._ignores_upgrade():
+            super().on_message_complete()
+
     @override
     def on_headers_complete(self) -> None:
+        if self._ignores_upgrade():
+            return  # it is read again
         self._is_in_head = False
         self._cancel_head_timer()
         scope, before = self.scope, self.cycle

@@ -13,6 +13,7 @@ from codexflow.pages import account, docs, doctor, legal, reference, status, vie
 from keys.api import BudgetsView, KeyRotationView, KeysView, KeyView
 from logs.exports.api import ExportCancelView, ExportDownloadView, ExportsView, ExportView
 from logs.litellm.api import ReconciliationView
+from logs.margin.api import MarginView
 from logs.requests.api import RequestContentView, RequestsView, RequestView
 from logs.usage.api import UsageView
 
@@ -28,6 +29,7 @@ api: list[URLPattern | URLResolver] = [
     path("api/v1/budgets", BudgetsView.as_view(), name="api-budgets"),
     path("api/v1/requests", RequestsView.as_view(), name="api-requests"),
     path("api/v1/reconciliation", ReconciliationView.as_view(), name="api-reconciliation"),
+    path("api/v1/margin", MarginView.as_view(), name="api-margin"),
     path("api/v1/usage", UsageView.as_view(), name="api-usage"),
     path("api/v1/requests/<uuid:request_id>", RequestView.as_view(), name="api-request"),
     path("api/v1/requests/<uuid:request_id>/content", RequestContentView.as_view(), name="api-request-content"),
@@ -61,5 +63,6 @@ pages: list[URLPattern | URLResolver] = [
 
 urlpatterns = [*api, *pages]
 
+handler404 = "codexflow.pages.errors.not_found"
 handler429 = "codexflow.pages.errors.too_many"  # asked for by allauth
 handler500 = "codexflow.pages.errors.failed"

@@ -19,7 +19,8 @@ from codexflow.lib.money import format_usd
 from keys.models import ApiKey
 from logs.litellm.reconciliation import compare
 from logs.litellm.services import map_to_key
-from logs.models import DayReconciled, DeadLetter, RequestLog, SyncRun, UnmatchedReport
+from logs.margin.report import early_leavers_of
+from logs.models import DayMargin, DayReconciled, DeadLetter, RequestLog, SyncRun, UnmatchedReport
 
 
 @admin.register(RequestLog, site=site)
@@ -191,5 +192,60 @@ class DayReconciledAdmin(ReadOnlyAdmin):
         models = compare(row.day) if row else []
         response: HttpResponse = super().change_view(
             request, object_id, form_url, {**(extra_context or {}), "models": models}
+        )
+        return response
+
+
+@admin.register(DayMargin, site=site)
+class DayMarginAdmin(ReadOnlyAdmin):
+    """Charges against the upstream's cost. A row's page names the keys that habitually left early on its day."""
+
+    list_display = (
+        "day",
+        "model",
+        "is_fine",
+        "calls",
+        "charged",
+        "upstream",
+        "margin",
+        "unreported",
+        "left_early",
+        "left_early_cost",
+        "estimated",
+    )
+    ordering = ("-day", "model")
+    date_hierarchy = "day"
+    fields = (*list_display, "stored_at")
+    readonly_fields = ("is_fine", "charged", "upstream", "margin", "left_early_cost")
+    change_form_after_template = "logs/ops/early_leavers.html"
+
+    @admin.display(description=_("above its cost"), boolean=True)
+    def is_fine(self, row: DayMargin) -> bool:
+        return not row.is_loss
+
+    @admin.display(description=_("charged (USD)"))
+    def charged(self, row: DayMargin) -> str:
+        return format_usd(row.charged_nanos)
+
+    @admin.display(description=_("upstream's cost (USD)"))
+    def upstream(self, row: DayMargin) -> str:
+        return format_usd(row.upstream_nanos)
+
+    @admin.display(description=_("margin (USD)"))
+    def margin(self, row: DayMargin) -> str:
+        return format_usd(row.margin_nanos)
+
+    @admin.display(description=_("cost of early leavers (USD)"))
+    def left_early_cost(self, row: DayMargin) -> str:
+        return format_usd(row.left_early_nanos)
+
+    @override
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        row = self.get_object(request, object_id)
+        leavers = early_leavers_of(row.day) if row else []
+        response: HttpResponse = super().change_view(
+            request, object_id, form_url, {**(extra_context or {}), "early_leavers": leavers}
         )
         return response

@@ -14,6 +14,7 @@ class LogsConfig(AppConfig):
         "litellm_reconciled": CLOSED,
         "litellm_sync_run": CLOSED,
         "litellm_unmatched": CLOSED,
+        "margin_daily": CLOSED,
         "request_content": OWN,
         "request_log": OWN,
         "stage_verdict": OWN,

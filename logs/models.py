@@ -321,6 +321,37 @@ class DayReconciled(models.Model):
         return f"{self.day}"
 
 
+class DayMargin(models.Model):
+    """A day's charges against the upstream's cost, for one model (`logs.margin.report.ModelMargin`)."""
+
+    day = models.DateField()
+    model = models.TextField()
+    stored_at = models.DateTimeField()
+    calls = models.BigIntegerField()
+    charged_nanos = models.BigIntegerField()
+    upstream_nanos = models.BigIntegerField()
+    unreported = models.BigIntegerField()
+    unreported_nanos = models.BigIntegerField()
+    left_early = models.BigIntegerField()
+    left_early_nanos = models.BigIntegerField()
+    estimated = models.BigIntegerField()
+    is_loss = models.BooleanField()
+
+    class Meta:
+        db_table = "margin_daily"
+        verbose_name = _("margin")
+        verbose_name_plural = _("margins")
+        constraints = (models.UniqueConstraint(fields=("day", "model"), name="margin_daily_unique"),)
+
+    @override
+    def __str__(self) -> str:
+        return f"{self.day} {self.model}"
+
+    @property
+    def margin_nanos(self) -> int:
+        return self.charged_nanos - self.unreported_nanos - self.upstream_nanos
+
+
 class DeadLetter(models.Model):
     """A stream entry that could not be stored. Kept for the operator, never deleted."""
 

@@ -11,6 +11,7 @@ from codexflow.lib.redis import sync_client
 from logs.content import store
 from logs.exports import jobs
 from logs.litellm import daily, ingest, stream, sync
+from logs.margin import daily as margins
 from logs.pipeline import drain, partitions, sweeper, verify
 from logs.pipeline.reconcile import reconcile
 from logs.tail.publisher import TailPublisher
@@ -94,6 +95,13 @@ def reconcile_litellm() -> str:
     """Reconcile past days with LiteLLM's reports."""
     days = daily.reconcile_days(settings.ENV)
     return f"compared {', '.join(map(str, days)) or 'nothing: done, too early, or no reports'}"
+
+
+@shared_task
+def store_margins() -> str:
+    """Store the margins of past days; a loss raises an alarm."""
+    days = margins.store_margins(bound_percent=settings.ENV.margin_alarm_percent)
+    return f"stored {', '.join(map(str, days)) or 'nothing: done, or too early'}"
 
 
 @shared_task

@@ -20,6 +20,8 @@ from routing.incoming import Incoming
 from routing.stages import Route
 from routing.surfaces import body
 from routing.surfaces.table import Surface
+from routing.surfaces.tools import added_by_agent, least_usage
+from routing.surfaces.usage import ProviderUsage
 from routing.upstream.open import UpstreamRequest
 
 MAX_USER_AGENT_CHARS = 200
@@ -73,6 +75,16 @@ class AcceptedCall(Struct, frozen=True, kw_only=True):
             return body.Fit(max_tokens, temperature)
         return body.Fit(max_tokens, temperature, body.refused_fields(entry.takes))
 
+    def left_out(self, model: str) -> tuple[str, ...]:
+        """Return the caller's fields that the model was not sent, because it refuses them."""
+        refused = self._fit(model).left_out
+        return tuple(sorted(refused & self.request.fields.keys())) if refused else ()
+
+    def least_usage(self) -> ProviderUsage | None:
+        """Return what the call uses of sold tools at least, whether or not the provider counts it."""
+        fields = least_usage(self.request.hosted)
+        return ProviderUsage(fields, is_partial=True) if fields else None
+
     def intent(self) -> UsageEvent:
         """Build the intent: enough for the sweeper to finish the call, should this process die."""
         incoming, principal, request, size = self.incoming, self.principal, self.request, self.size
@@ -111,8 +123,11 @@ async def accept(context: GatewayContext, incoming: Incoming, surface: Surface) 
     lineup = context.listing.lineup()
     catalogue = lineup.catalogue
     route = surface.route(request, incoming.header(b"x-cfx-stage"), lineup)
-    models = _able_models(_permitted_models(route, principal), request, catalogue)
-    rates = _rates(models, catalogue, principal.margin_bp)
+    rates = _rates(_permitted_models(route, principal), catalogue, principal.margin_bp)
+    if request.hosted:
+        request, rates = _with_sold_tools(request, rates, incoming, catalogue)
+    if len(rates) > 1 and (needs := request.needs):
+        rates = _able_models(rates, needs, catalogue)
     max_tokens = request.max_tokens(default=route.default_max_tokens, cap=route.max_tokens_cap)
     return AcceptedCall(
         incoming=incoming,
@@ -137,13 +152,6 @@ def _permitted_models(route: Route, principal: Principal) -> tuple[str, ...]:
     return tuple(model for model in route.models if principal.policy.permits_model(model))
 
 
-def _able_models(models: tuple[str, ...], request: body.ParsedRequest, catalogue: Catalogue) -> tuple[str, ...]:
-    """Leave out fallbacks that lack what the request plainly needs: they would only refuse it."""
-    if len(models) == 1 or not (needs := request.needs):
-        return models
-    return models[:1] + tuple([model for model in models[1:] if catalogue.entries[model].takes.issuperset(needs)])
-
-
 def _rates(models: tuple[str, ...], catalogue: Catalogue, margin_bp: int) -> dict[str, FrozenRates]:
     """Freeze today's prices of all models that may serve the call. Raises ModelNotPriced."""
     found = {}
@@ -153,6 +161,31 @@ def _rates(models: tuple[str, ...], catalogue: Catalogue, margin_bp: int) -> dic
             raise ModelNotPriced(param="model")
         found[model] = frozen(price, margin_bp=margin_bp)
     return found
+
+
+def _able_models(rates: dict[str, FrozenRates], needs: tuple[str, ...], catalogue: Catalogue) -> dict[str, FrozenRates]:
+    """Leave out fallbacks that lack what the request plainly needs: they would only refuse it."""
+    first = next(iter(rates))
+    return {
+        model: each
+        for model, each in rates.items()
+        if model == first or catalogue.entries[model].takes.issuperset(needs)
+    }
+
+
+def _with_sold_tools(
+    request: body.ParsedRequest, rates: dict[str, FrozenRates], incoming: Incoming, catalogue: Catalogue
+) -> tuple[body.ParsedRequest, dict[str, FrozenRates]]:
+    """Drop hosted tools without a price line, and the models that lack one of a tool that is left.
+
+    The first model decides. Raises ToolNotSold.
+    """
+    first = next(iter(rates))
+    added = added_by_agent(incoming.headers)
+    request = request.with_sold_tools(sold=catalogue.prices[first].sold, added=added, model=first)
+    incoming.dropped = request.dropped
+    needed = {tool.unit for tool in request.hosted}
+    return request, {model: each for model, each in rates.items() if needed <= catalogue.prices[model].sold}
 
 
 def _storable(text: str | None) -> str:

@@ -57,7 +57,7 @@ class Call:
 
     - routing/tracker.py creates the call with everything that admission decided; those fields never change.
     - `attempts` is appended to by routing/upstream/open.py.
-    - `meter` is never replaced; upstream and relay call its methods.
+    - `meter` is never replaced; chat, upstream and relay call its methods.
     - `shutdown` is set by routing/shutdown.py.
     - `is_finished` is written here.
     """

@@ -25,6 +25,8 @@ async def serve(context: GatewayContext, incoming: Incoming, surface: Surface) -
     request = accepted.upstream_request(context.env)  # 400
     context.breakers.raise_if_all_open(rates, request.organization)  # 503
     call = await context.tracker.admit(principal, accepted.intent(), rates, size=accepted.size)  # 402, 429, 503
+    if (least := accepted.least_usage()) is not None:
+        call.meter.record_usage(least)  # before any attempt: what the provider tells then counts instead
     upstream = Upstream(context.pool, context.breakers, context.retries, call, request)
     incoming.admission = call.admission
     incoming.watch(upstream.abort)
@@ -36,6 +38,7 @@ async def serve(context: GatewayContext, incoming: Incoming, surface: Surface) -
             models = tuple(call.rates)  # those that the hold covers
             attempts = plan_attempts(models, context.breakers.open_for(models, request.organization))
             opened = await upstream.open_first(attempts)  # 4xx of the upstream, 429, 503, 504
+            incoming.dropped += accepted.left_out(opened.attempt.model)
             headers = response_headers(accepted.route, opened.attempt.model, call.admission)
             if accepted.request.is_stream:
                 stream = relay.StreamRelay(

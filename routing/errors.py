@@ -54,6 +54,22 @@ class ModelNotPriced(BadRequest):
     default_message = "The model has no price and cannot be used yet."
 
 
+class ToolNotSold(BadRequest):
+    """The request chose a tool that the provider carries out and that has no price, and so is not sold."""
+
+    code = "tool_not_sold"
+    default_message = "The tool runs at the provider and has no price."
+
+    @classmethod
+    def named(cls, tool: str, place: str, model: str, sold: Iterable[str]) -> Self:
+        sold = ", ".join(sold)
+        message = (
+            f"{_quoted(tool)} runs at the provider and has no price for {model}, so it is not carried out. "
+            "Remove it, or offer a function that your own program runs."
+        )
+        return cls(f"{message} Sold for this model: {sold}." if sold else message, param=place)
+
+
 class StageNotAllowedForKey(AppError):
     """The stage exists, but this key may not use it."""
 
@@ -170,6 +186,15 @@ class RequestTooLarge(AppError):
     status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
     kind = "invalid_request_error"
     default_message = "The request body is too large."
+
+
+class UnsupportedCoding(AppError):
+    """The body has a content coding that is not unpacked here."""
+
+    code = "unsupported_content_encoding"
+    status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
+    kind = "invalid_request_error"
+    default_message = "The body's `Content-Encoding` must be gzip, deflate or zstd, one of them, or be left out."
 
 
 class HeadersTooLarge(AppError):

@@ -5,7 +5,7 @@ unauthenticated body to disk before any view runs.
 """
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 
 import msgspec
 
@@ -15,7 +15,7 @@ from codexflow.catalogue.lineup import Lineup
 from codexflow.lib.asgi import Header, Receive, Scope, Send
 from codexflow.lib.errors import AppError
 from keys.errors import InvalidApiKey
-from routing import chat, count_tokens, health, models_list
+from routing import chat, cors, count_tokens, health, models_list
 from routing.context import GatewayContext
 from routing.errors import ClientDisconnected, MethodNotAllowed, ShuttingDown, UnknownRoute, UpgradeRefused
 from routing.incoming import Incoming
@@ -65,20 +65,36 @@ class Gateway:
 
     async def _dispatch(self, incoming: Incoming) -> None:
         path: str = incoming.scope["path"]
+        if b"origin" in incoming.headers and self.context is not None:
+            allowed = self.context.env.cors_origins
+            incoming.allow_origin(cors.response_headers(incoming.headers[b"origin"], allowed))
         if path.startswith("/health"):
             await self._serve_health(incoming, path)
             return
         methods = ROUTES.get(path) or (MODEL_ROUTE if path.startswith("/v1/models/") else None)
         if methods is None:
             raise UnknownRoute
-        handler = methods.get(incoming.scope["method"])
+        method = incoming.scope["method"]
+        handler = methods.get("GET" if method == "HEAD" else method)  # the server leaves the body out
+        if method == "OPTIONS":
+            await self._allow_origin(incoming, methods)
+            return
         if handler is None:
             if incoming.headers.get(b"upgrade", b"").lower() == b"websocket":
                 raise UpgradeRefused
-            raise MethodNotAllowed(*methods)
+            raise MethodNotAllowed(*_with_head(methods))
         if self.context is None or self.is_shutting_down:
             raise ShuttingDown(retry_after_s=1)
         await handler(self.context, incoming)
+
+    async def _allow_origin(self, incoming: Incoming, methods: Iterable[str]) -> None:
+        """Answer a browser's question before the request itself; without a permission where its origin has none."""
+        headers: list[Header] = [(b"allow", ", ".join([*_with_head(methods), "OPTIONS"]).encode())]
+        if self.context is not None and b"origin" in incoming.headers:
+            requested = incoming.headers.get(b"access-control-request-headers", b"")
+            allowed = self.context.env.cors_origins
+            incoming.allow_origin(cors.preflight_headers(incoming.headers[b"origin"], requested, allowed))
+        await incoming.respond(204, headers, b"")
 
     async def _serve_health(self, incoming: Incoming, path: str) -> None:
         if incoming.scope["method"] not in ("GET", "HEAD"):
@@ -105,6 +121,10 @@ class Gateway:
         headers: list[Header] = admission.headers() if isinstance(admission, Admission) else []
         body = response_format_of(incoming.scope["path"]).error_body(error)
         await incoming.refuse(error, body, headers)
+
+
+def _with_head(methods: Iterable[str]) -> list[str]:
+    return [each for method in methods for each in ((method, "HEAD") if method == "GET" else (method,))]
 
 
 # The instance of this process. The status page reads it, too.

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
+from http import HTTPStatus
 from itertools import chain
 from typing import Protocol
 from uuid import UUID
@@ -10,17 +11,30 @@ from billing.limiter.limits import Admission
 from codexflow.lib.addresses import plain_address
 from codexflow.lib.asgi import Header, Receive, Scope, Send
 from codexflow.lib.errors import AppError
-from codexflow.lib.exchange import BodyAborted, BodyTimeout, BodyTooLarge, exceeds, read_body
+from codexflow.lib.exchange import (
+    BodyAborted,
+    BodyBroken,
+    BodyCodingUnknown,
+    BodyTimeout,
+    BodyTooLarge,
+    exceeds,
+    read_body,
+    unpacked_body,
+)
 from codexflow.lib.http import DIRECT_EXTENSION, headers_of
 from codexflow.lib.ids import new_id, text_of
+from codexflow.lib.packing import CODINGS
+from keys import secret
 from keys.lookup import PrincipalCache
 from keys.principal import Principal
 from routing.errors import (
     BadHeader,
     ClientDisconnected,
     HeadersTooLarge,
+    InvalidRequestBody,
     RequestTimeout,
     RequestTooLarge,
+    UnsupportedCoding,
     UpgradeRefused,
 )
 
@@ -44,8 +58,8 @@ class Incoming:
     """A request and its response. Every response carries X-CFX-Request-Id."""
 
     __slots__ = (
-        "_direct", "_gone_callback", "_receive", "_send", "_watcher", "admission", "headers", "is_gone", "is_started",
-        "request_id", "scope",
+        "_cors", "_direct", "_gone_callback", "_receive", "_send", "_watcher", "admission", "dropped", "headers",
+        "is_gone", "is_started", "request_id", "scope",
     )  # fmt: skip
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -58,10 +72,13 @@ class Incoming:
         self._direct: Direct | None = offered if scope["method"] != "HEAD" else None
         self.request_id: UUID = new_id()
         self.headers: dict[bytes, bytes] = {}
+        self._cors: list[Header] = []
         self.is_started = False
         self.is_gone = False
         # Set once the call is admitted: errors after that still carry the headers of the limits.
         self.admission: Admission | None = None
+        # Set once the call is accepted: names of what the request asked for and does not go upstream.
+        self.dropped: tuple[str, ...] = ()
         self._watcher: asyncio.Task[None] | None = None
         self._gone_callback: Callable[[], None] | None = None
 
@@ -72,13 +89,14 @@ class Incoming:
             raise HeadersTooLarge
         headers = dict(raw)
         if len(headers) != len(raw):
-            names = [name for name, _ in raw]
-            for name in _SINGLE:
-                if names.count(name) > 1:
-                    raise BadHeader(f"The header {name.decode()} may be given only once.")
+            headers = _joined(raw)
         if headers.get(b"transfer-encoding", b"chunked").strip().lower() != b"chunked":
             raise BadHeader("The only transfer coding is chunked.")  # proxies on the way disagree about others
         self.headers = headers
+
+    def allow_origin(self, headers: list[Header]) -> None:
+        """Send these headers with the response: a page of another origin may read it."""
+        self._cors = headers
 
     @property
     def address(self) -> str | None:
@@ -90,24 +108,43 @@ class Incoming:
         return value.decode("latin-1").strip() if value is not None else None
 
     def bearer(self) -> str | None:
-        """Return the presented key: `Authorization: Bearer …`, or `x-api-key` as Anthropic's clients send it."""
-        scheme, _, token = (self.header(b"authorization") or "").partition(" ")
-        if scheme.lower() == "bearer" and token:
-            return token.strip()
-        return self.header(b"x-api-key")
+        """Return the presented key: `Authorization: Bearer …`, or `x-api-key` as Anthropic's clients send it.
+
+        Of both the first counts, unless only the second has the form of a key: clients send tokens of other services.
+        """
+        scheme, *token = (self.header(b"authorization") or "").split(None, 1) or [""]
+        if not token or scheme.lower() != "bearer":
+            return self.header(b"x-api-key")
+        if b"x-api-key" in self.headers and not secret.split(token[0]):
+            other = self.header(b"x-api-key")
+            return other if other and secret.split(other) else token[0]
+        return token[0]
 
     def principal(self, keys: PrincipalCache) -> Awaitable[Principal]:
         """Authenticate the presented key. Raises as `PrincipalCache.authenticate`."""
         return keys.authenticate(self.bearer(), self.address)
 
     async def read(self, *, limit_bytes: int, timeout_s: float) -> bytes:
-        """Read the body.
+        """Read the body, unpacked where it has a content coding.
 
-        Raises RequestTooLarge before reading past the limit, RequestTimeout, UpgradeRefused, ClientDisconnected.
+        Raises RequestTooLarge before reading past the limit, RequestTimeout, UpgradeRefused, UnsupportedCoding,
+        InvalidRequestBody, ClientDisconnected.
         """
-        if b"upgrade" in self.headers and b"upgrade" in self.headers.get(b"connection", b"").lower():
-            # The parser has treated the body as the other protocol.
-            raise UpgradeRefused("Nothing can be upgraded to here: send the request without `Upgrade`.")
+        body = await self._read(limit_bytes, timeout_s)
+        if b"content-encoding" not in self.headers:
+            return body
+        try:
+            return await unpacked_body(body, self.headers[b"content-encoding"], limit_bytes=limit_bytes)
+        except BodyCodingUnknown:
+            raise UnsupportedCoding from None
+        except BodyTooLarge:
+            raise _too_large(limit_bytes) from None
+        except BodyBroken:
+            raise InvalidRequestBody("The body is not what its `Content-Encoding` says.") from None
+
+    async def _read(self, limit_bytes: int, timeout_s: float) -> bytes:
+        if self.headers.get(b"upgrade", b"").lower() == b"websocket":
+            raise UpgradeRefused  # the parser has treated the body as the other protocol
         if exceeds(self.headers.get(b"content-length"), limit_bytes):
             raise _too_large(limit_bytes)
         if self._direct is not None and (body := self._direct.whole_body()) is not None:
@@ -175,8 +212,8 @@ class Incoming:
             self.unwatch()
             self._direct.respond(status, self._with_id(headers), body, closes=closes)
             return
-        ending = [(b"content-length", b"%d" % len(body)), *([(b"connection", b"close")] if closes else [])]
-        await self.start(status, [*headers, *ending])
+        length = [(b"content-length", b"%d" % len(body))] if body or status != HTTPStatus.NO_CONTENT else []
+        await self.start(status, [*headers, *length, *([(b"connection", b"close")] if closes else [])])
         await self.send(body, is_last=True)
 
     def _with_id(self, headers: list[Header]) -> list[Header]:
@@ -185,13 +222,30 @@ class Incoming:
         own = [(b"x-cfx-request-id", request_id), (b"x-request-id", request_id)]
         if self.scope["path"].startswith("/v1/messages"):
             own.append((b"request-id", request_id))  # read by Anthropic's clients
-        return headers + own
+        if self.dropped:
+            own.append((b"x-cfx-dropped", ", ".join(self.dropped).encode()))
+        return headers + own + self._cors if self._cors else headers + own
 
     async def refuse(self, error: AppError, body: bytes, headers: list[Header]) -> None:
         """Send an error, written as `body`, as a complete response."""
         # The rest of a body that is too large or too slow would otherwise be read to its end and discarded.
+        if isinstance(error, UnsupportedCoding):
+            headers = [*headers, (b"accept-encoding", ", ".join(CODINGS).encode())]
         closes = isinstance(error, RequestTooLarge | RequestTimeout | BadHeader)
         await self.respond(int(error.status), [*headers_of(error), *headers], body, closes=closes)
+
+
+def _joined(raw: list[Header]) -> dict[bytes, bytes]:
+    """Join lines of one name into a list (RFC 9110, 5.3). Raises BadHeader (400) for a decisive one given twice."""
+    headers: dict[bytes, bytes] = {}
+    for name, value in raw:
+        if name not in headers:
+            headers[name] = value
+        elif name in _SINGLE:
+            raise BadHeader(f"The header {name.decode()} may be given only once.")
+        else:
+            headers[name] += (b"; " if name == b"cookie" else b", ") + value
+    return headers
 
 
 def _too_large(limit_bytes: int) -> RequestTooLarge:

@@ -10,11 +10,12 @@ from billing.pricing import Usage
 from billing.usage import MAX_TOKENS, merged, read_usage
 from codexflow.lib.money import NANOS_PER_USD
 from logs.pipeline.events import RANK_COUNTED, RANK_NONE, RANK_PROVIDER
+from routing.surfaces.output import Output
 from routing.surfaces.responses import ResponseSummary
-from routing.surfaces.sse import count_of
 from routing.surfaces.usage import ProviderUsage
 
-BYTES_PER_TOKEN = 4
+# Delivered bytes that wait to be counted: all of an ordinary stream, whose usage then makes counting unnecessary.
+MAX_PENDING_BYTES = 64 * 1024
 MAX_COST_USD = 1_000_000
 
 
@@ -22,7 +23,7 @@ class Meter:
     """Output and usage of one call so far; `max_tokens` bounds its output."""
 
     __slots__ = (
-        "_fields", "_is_output_final", "bytes_out", "events_out", "first_event_bytes", "has_begun", "max_tokens",
+        "_fields", "_is_output_final", "_output", "_pending", "_pending_bytes", "has_begun", "max_tokens",
         "response_id", "upstream_cost_nanos",
     )  # fmt: skip
 
@@ -33,19 +34,21 @@ class Meter:
         self._is_output_final = False
         # Whether the upstream has begun to respond: then it has read the prompt.
         self.has_begun = False
-        self.events_out = 0
-        self.bytes_out = 0
-        self.first_event_bytes = 0
+        self._output: Output | None = None
+        self._pending: list[bytes] = []
+        self._pending_bytes = 0
         self.response_id = ""
         self.upstream_cost_nanos: int | None = None
 
-    def begin(self) -> None:
-        """The upstream has begun to respond: it has read the prompt."""
+    def begin(self, output: Output) -> None:
+        """The upstream has begun to respond: it has read the prompt. `output` counts what will be delivered."""
         self.has_begun = True
+        self._output = output
 
-    def end(self) -> None:
-        """The stream is complete: what was reported while it ran is final."""
+    def end(self, last_event: bytes = b"") -> None:
+        """The stream is complete: what was reported while it ran is final. Its last event may hold a text, too."""
         self._is_output_final = True
+        self._pending.append(last_event)
 
     def discard(self) -> None:
         """Forget all usage: the call is not charged."""
@@ -54,12 +57,16 @@ class Meter:
         self.has_begun = False
 
     def record_delivery(self, raw: bytes) -> None:
-        """Count content sent to the caller."""
-        events = count_of(raw)
-        self.events_out += events
-        self.bytes_out += len(raw)
-        if not self.first_event_bytes:
-            self.first_event_bytes = len(raw) // max(1, events)
+        """Take a piece of the stream that is sent to the caller; pieces come in order, and may be cut anywhere."""
+        self._pending.append(raw)
+        self._pending_bytes += len(raw)
+        if self._pending_bytes > MAX_PENDING_BYTES:
+            self._count_pending()
+
+    def _count_pending(self) -> None:
+        if self._pending and self._output is not None:
+            self._output.add(b"".join(self._pending))
+        self._pending, self._pending_bytes = [], 0
 
     def record_usage(self, usage: ProviderUsage) -> None:
         """Take the usage that the provider reports; fields that a later event leaves out hold from before."""
@@ -69,29 +76,26 @@ class Meter:
             self.upstream_cost_nanos = nanos_of(usage.cost)
 
     def record_response(self, summary: ResponseSummary, cost_header: bytes | None) -> None:
-        """Take id, size and usage of a whole JSON response."""
+        """Take id, output and usage of a whole JSON response. A refusal or failure without output costs nothing."""
         self.response_id = summary.id
-        self.has_begun = True
-        self.events_out = 1 if summary.text_bytes else 0  # a refusal has no text and no output
-        self.bytes_out = summary.text_bytes
+        if summary.output.is_refused and not summary.output.tokens:
+            return
+        self.begin(summary.output)
         if summary.usage is not None:
             self.record_usage(summary.usage)
         if cost_header is not None and self.upstream_cost_nanos is None:
             self.upstream_cost_nanos = nanos_of(cost_header.decode("latin-1"))
 
     def delivered_tokens(self) -> int:
-        """Estimate the output: providers send about one token per event, or more bytes than fit one token.
-
-        Never more than allowed: images are many bytes, and a response repeats everything at its end.
-        """
-        envelope = self.events_out * self.first_event_bytes
-        return min(self.max_tokens, max(self.events_out, (self.bytes_out - envelope) // BYTES_PER_TOKEN))
+        """Estimate the output by what was delivered; never more than allowed."""
+        self._count_pending()
+        return min(self.max_tokens, self._output.tokens) if self._output is not None else 0
 
     def usage(self, prompt_tokens_guess: int) -> tuple[Usage, int]:
         """Return usage and its rank: the provider's if known, else an estimate of what was delivered, else nothing.
 
         Input and output are known apart: what the provider did not tell is estimated. An output of 0 beside delivered
-        content is no count.
+        content is no count. A refusal before any output costs nothing.
         """
         report = read_usage(self._fields)
         usage, delivered = report.usage, 0
@@ -99,6 +103,8 @@ class Meter:
         if not (has_output and usage.completion_tokens):
             delivered = self.delivered_tokens()
             has_output = has_output and not delivered
+            if not delivered and not usage.completion_tokens and self._output is not None and self._output.is_refused:
+                return Usage(), RANK_NONE
         if report.is_input_known and has_output:
             return usage, RANK_PROVIDER
         if not self.has_begun:

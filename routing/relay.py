@@ -74,7 +74,7 @@ class StreamRelay:
     async def _relay(self) -> bytes:
         """Pass events until the last one, and return that. Raises ClientDisconnected, ShuttingDown or StreamBroken."""
         splitter, response = self._splitter, self._response
-        self._call.meter.begin()
+        self._call.meter.begin(self._response_format.output())
         chunk: bytes | None = self._opened.first
         while chunk is not None:
             if self._has_content and splitter.is_plain(chunk):
@@ -95,6 +95,8 @@ class StreamRelay:
         call, response_format, model = self._call, self._response_format, self._opened.attempt.model
         for event in events:
             if event.kind is sse.Kind.ERROR:
+                if event.usage is not None:
+                    call.meter.record_usage(event.usage)
                 # LiteLLM may close even a broken stream with [DONE]; ours stays without.
                 raise StreamBroken(reason="error event")
             if event.usage is not None:
@@ -102,7 +104,7 @@ class StreamRelay:
                 if not self._has_content and not self._has_usage:
                     self._has_usage = event.usage.produced > 0
             if event.kind is sse.Kind.END:
-                call.meter.end()
+                call.meter.end(event.raw if event.usage is None else b"")
                 if not self._has_content and not self._has_usage:
                     raise StreamBroken(reason="empty success")
                 return response_format.with_model(

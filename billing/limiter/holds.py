@@ -48,7 +48,7 @@ class CallSize(Struct, frozen=True, kw_only=True):
 
     @property
     def attached_tokens(self) -> int:
-        """Tokens of images, files and audio."""
+        """Tokens of images, files and recordings."""
         return TOKENS_PER_IMAGE * self.images + self.file_tokens + self.audio_tokens
 
     @property
@@ -120,19 +120,13 @@ def _dearest_details(size: CallSize, rates: FrozenRates, details: PriceDetails) 
     if not details.part_nanos and not details.unit_nanos:
         return {}  # units without a price cost nothing
     input_nanos = max(rates.input_nanos, rates.cache_write_nanos or 0, rates.cache_write_1h_nanos or 0)
-    bounds = {
-        "audio_input": (size.audio_tokens, input_nanos),
-        "image_input": (size.images * TOKENS_PER_IMAGE, input_nanos),
-        "audio_output": (size.completion_tokens, rates.output_nanos),
-        "image_output": (size.completion_tokens, rates.output_nanos),
-    }
-    found = dict(size.units or {})
-    for names in (INPUT_PARTS, OUTPUT_PARTS):
-        for name in sorted(names, key=lambda name: -details.part_nanos.get(name, 0)):
-            tokens, ordinary_nanos = bounds[name]
-            if details.part_nanos.get(name, 0) > ordinary_nanos:
-                found[name] = tokens
-    return found
+    attached = {"audio_input": size.audio_tokens, "image_input": size.images * TOKENS_PER_IMAGE}
+    prices = details.part_nanos
+    found = {name: tokens for name, tokens in attached.items() if prices.get(name, 0) > input_nanos}
+    dearest = max(OUTPUT_PARTS, key=lambda name: prices.get(name, 0))
+    if prices.get(dearest, 0) > rates.output_nanos:
+        found[dearest] = size.completion_tokens
+    return found | (size.units or {})
 
 
 def no_dearer_than_first(size: CallSize, rates: Mapping[str, FrozenRates]) -> tuple[dict[str, FrozenRates], int]:

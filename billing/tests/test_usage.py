@@ -213,12 +213,53 @@ def test_the_usual_object_is_read_as_any_other(raw: dict[str, Any]) -> None:
     assert read_usage(raw) == read_exactly(raw)
 
 
+@pytest.mark.parametrize(
+    ("raw", "details"),
+    [
+        ({"input_tokens": 9, "output_tokens": 2, "server_tool_use": {"web_search_requests": 5}}, {"web_search": 5}),
+        ({"input_tokens": 9, "server_tool_use": {"web_search_requests": "2", "web_fetch_requests": 3.0}},
+         {"web_search": 2, "web_fetch": 3}),
+        ({"input_tokens": 9, "server_tool_use": {"web_search_requests": None}}, None),
+        ({"input_tokens": 9, "server_tool_use": []}, None),
+        ({"prompt_tokens": 9, "prompt_tokens_details": {"web_search_requests": 1}}, {"web_search": 1}),
+        ({"prompt_tokens": 9, "completion_tokens": 1, "total_tokens": 10, "prompt_tokens_details": {"audio_tokens": 4}},
+         {"audio_input": 4}),
+        ({"prompt_tokens": 9, "completion_tokens": 8,
+          "completion_tokens_details": {"audio_tokens": 5, "image_tokens": 2}},
+         {"audio_output": 5, "image_output": 2}),
+        ({"promptTokenCount": 9,
+          "promptTokensDetails": [{"modality": "AUDIO", "tokenCount": 6}, "odd", {"modality": 1}]},
+         {"audio_input": 6}),
+        ({"input_tokens": 1, "server_tool_use": {"web_fetch_requests": 1}, "iterations": [
+            {"input_tokens": 5, "output_tokens": 1, "server_tool_use": {"web_search_requests": 2}},
+            {"input_tokens": 1, "output_tokens": 1, "server_tool_use": {"web_search_requests": 1}},
+        ]}, {"web_search": 3, "web_fetch": 1}),
+    ],
+)  # fmt: skip
+def test_what_has_a_price_of_its_own_is_counted_by_name(raw: dict[str, Any], details: dict[str, int] | None) -> None:
+    assert read_usage(raw).usage.details == details
+
+
+def test_units_of_a_stream_hold_from_its_beginning() -> None:
+    begun = {"input_tokens": 10, "server_tool_use": {"web_search_requests": 0}}
+    ended = {"output_tokens": 5, "server_tool_use": {"web_search_requests": 3}}
+    assert read_usage(merged(merged(begun, ended), {"output_tokens": 6})).usage.details == {"web_search": 3}
+
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=8,
 )
-NAMES = [*openai_form(Usage()), *anthropic_form(Usage()), "prompt_cache_hit_tokens", "iterations", "cache_creation"]
+NAMES = [
+    *openai_form(Usage()),
+    *anthropic_form(Usage()),
+    "prompt_cache_hit_tokens",
+    "iterations",
+    "cache_creation",
+    "server_tool_use",
+    "promptTokensDetails",
+]
 NO_RATES = FrozenRates(input_nanos=1, cached_nanos=1, output_nanos=1)
 
 

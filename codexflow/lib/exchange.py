@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from codexflow.lib import packing
 from codexflow.lib.asgi import Header, Receive, Send
 
 JSON: Header = (b"content-type", b"application/json")
@@ -31,6 +32,14 @@ class BodyAborted(BodyError):
     """The client left before the body was complete."""
 
 
+class BodyCodingUnknown(BodyError):
+    """The body has a content coding that is not unpacked here."""
+
+
+class BodyBroken(BodyError):
+    """The body is not what its content coding says."""
+
+
 def exceeds(content_length: bytes | None, limit_bytes: int) -> bool:
     """Return whether a Content-Length announces more than `limit_bytes`, or is no number."""
     announced = (content_length or b"0").strip()
@@ -46,6 +55,21 @@ async def read_body(receive: Receive, *, limit_bytes: int, timeout_s: float) -> 
             return await _read_pieces(receive, limit_bytes)
     except TimeoutError:
         raise BodyTimeout from None
+
+
+async def unpacked_body(body: bytes, coding: bytes | None, *, limit_bytes: int) -> bytes:
+    """Unpack a body that was read. Raises BodyTooLarge, BodyCodingUnknown, BodyBroken."""
+    if coding is None or not body or not packing.is_packed(coding):
+        return body
+    try:
+        # On a thread: megabytes take tens of milliseconds.
+        return await asyncio.to_thread(packing.unpacked, body, coding, limit_bytes=limit_bytes)
+    except packing.UnknownCoding:
+        raise BodyCodingUnknown from None
+    except packing.UnpackedTooLarge:
+        raise BodyTooLarge from None
+    except packing.BrokenPacking:
+        raise BodyBroken from None
 
 
 async def _read_pieces(receive: Receive, limit_bytes: int) -> bytes:

@@ -16,7 +16,7 @@ from codexflow.settings import ENV
 
 METHODS = ("get", "post", "put", "patch", "delete")
 # Not for customers.
-EXCLUDED_PATHS = ("/api/v1/schema", "/api/v1/reconciliation")
+EXCLUDED_PATHS = ("/api/v1/schema", "/api/v1/reconciliation", "/api/v1/margin")
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,7 +69,13 @@ class PriceColumn:
     def cell(self, rates: Rates) -> dict[str, Any]:
         nanos = getattr(rates, self.rate)
         hour_nanos = getattr(rates, self.hour_rate) if self.hour_rate else nanos
-        return {"column": self, "nanos": nanos, "hour_nanos": hour_nanos if hour_nanos != nanos else None}
+        tiers = rates.details.tiers if rates.details else ()
+        return {
+            "column": self,
+            "nanos": nanos,
+            "hour_nanos": hour_nanos if hour_nanos != nanos else None,
+            "tiers": [(tier.from_tokens - 1, getattr(tier, self.rate)) for tier in tiers],
+        }
 
 
 PRICE_COLUMNS = (
@@ -80,6 +86,14 @@ PRICE_COLUMNS = (
 )
 
 
+def _more_prices(rates: Rates) -> list[tuple[Promise, int, bool]]:
+    """Prices without a column: kinds of tokens, and units, which cost by the piece. As (label, nanos, is a unit)."""
+    if rates.details is None:
+        return []
+    parts = [(PRICE_CLASSES[name], nanos, False) for name, nanos in rates.details.part_nanos.items()]
+    return parts + [(PRICE_CLASSES[name], nanos, True) for name, nanos in rates.details.unit_nanos.items()]
+
+
 def prices() -> list[dict[str, Any]]:
     """Models for sale with their rates and the stages whose first model they are."""
     lineup = served_lineup()
@@ -87,6 +101,7 @@ def prices() -> list[dict[str, Any]]:
         {
             "model": model,
             "cells": [column.cell(lineup.catalogue.prices[model]) for column in PRICE_COLUMNS],
+            "more": _more_prices(lineup.catalogue.prices[model]),
             "stages": [stage for stage, chain in lineup.stages.items() if chain[:1] == (model,)],
         }
         for model in sorted(lineup.models)

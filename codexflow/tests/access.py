@@ -96,6 +96,7 @@ EXPECTED: dict[str, Access] = {
     "api-export-cancel": api(post=(DEVELOPERS, 200)),
     "api-export-download": api(get=(DEVELOPERS, 409)),
     "api-reconciliation": operators(get=200),
+    "api-margin": operators(get=200),
     # Public pages
     "landing": public(get=200),
     "pricing": public(get=200),

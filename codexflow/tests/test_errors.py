@@ -31,6 +31,7 @@ TABLE = {
     "upstream_refused": 400, "upstream_stream_broken": 502, "upstream_timeout": 504, "upstream_unavailable": 503,
     "webhook_address_refused": 403, "webhook_rate_limited": 429, "webhook_too_large": 413, "webhook_unavailable": 503,
     "websockets_unsupported": 426, "too_many_exports": 429, "export_not_ready": 409, "export_expired": 410,
+    "tool_not_sold": 400, "unsupported_content_encoding": 415,
 }  # fmt: skip
 # Never sent to a caller: failed attempts in the request log, and Redis errors, which are handled.
 INTERNAL = {

@@ -27,7 +27,17 @@ from codexflow.lib.asgi import Receive, Scope, Send
 from codexflow.lib.db import in_database
 from codexflow.lib.envelope import envelope
 from codexflow.lib.errors import AppError, NotFound
-from codexflow.lib.exchange import BodyAborted, BodyTimeout, BodyTooLarge, exceeds, read_body, send_json
+from codexflow.lib.exchange import (
+    BodyAborted,
+    BodyBroken,
+    BodyCodingUnknown,
+    BodyTimeout,
+    BodyTooLarge,
+    exceeds,
+    read_body,
+    send_json,
+    unpacked_body,
+)
 from codexflow.lib.http import headers_of
 from codexflow.lib.ids import new_id
 from codexflow.lib.redis import async_client
@@ -181,12 +191,15 @@ class Webhook:
         if exceeds(headers.get(b"content-length"), limit_bytes):
             raise too_large
         try:
-            return await read_body(receive, limit_bytes=limit_bytes, timeout_s=BODY_TIMEOUT_S)
+            body = await read_body(receive, limit_bytes=limit_bytes, timeout_s=BODY_TIMEOUT_S)
+            return await unpacked_body(body, headers.get(b"content-encoding"), limit_bytes=limit_bytes)
         except BodyTooLarge as exc:
             raise too_large from exc
         except BodyTimeout as exc:
             raise NotADelivery("The body did not arrive in time.") from exc
-        except BodyAborted as exc:
+        except BodyCodingUnknown as exc:
+            raise NotADelivery("The body's content coding is none of gzip, deflate and zstd.") from exc
+        except (BodyAborted, BodyBroken) as exc:
             raise NotADelivery from exc
 
     async def _map(self, body: bytes, headers: dict[bytes, bytes]) -> _Accepted:

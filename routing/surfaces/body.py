@@ -4,7 +4,10 @@ The body is parsed once. Fields that the gateway does not change pass byte for b
 invents tomorrow works today.
 """
 
-from collections.abc import Callable
+import json
+import re
+from codecs import BOM_UTF8
+from collections.abc import Callable, Collection
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -14,7 +17,10 @@ from msgspec import Raw, Struct
 from billing.limiter.holds import CallSize
 from routing.errors import InvalidJson, InvalidRequestBody
 from routing.inference.infer import Prompt
+from routing.surfaces import tools
+from routing.surfaces.attachments import MIN_LONG_BYTES, long_strings, total
 from routing.surfaces.requests import MAX_OUTPUT_TOKENS, Fields, RequestSchema
+from routing.surfaces.tools import SERVICE_FIELDS, HostedTool
 
 # LiteLLM obeys these from any caller: they choose servers, keys, prices, callbacks or retries. They are dropped.
 # fmt: off
@@ -77,14 +83,17 @@ OUTPUT_FIELDS = frozenset({
     "num_return_sequences",
 })
 # fmt: on
-# Faster or regional service, and searches, for which providers charge more than the price we sell at.
-DEARER_FIELDS = frozenset({"inference_geo", "plugins", "service_tier", "serviceTier", "speed", "web_search_options"})
-
 # Fields of the caller that a model refuses when it does not take the ability.
 _FIELDS_OF_ABILITY = {
     "temperature": (
-        "temperature", "top_p", "top_k", "top_a", "min_p",
-        "presence_penalty", "frequency_penalty", "repetition_penalty",
+        "temperature",
+        "top_p",
+        "top_k",
+        "top_a",
+        "min_p",
+        "presence_penalty",
+        "frequency_penalty",
+        "repetition_penalty",
     ),
     "reasoning": ("reasoning_effort", "reasoning", "thinking"),
 }  # fmt: skip
@@ -95,6 +104,7 @@ _REWRITTEN = frozenset({"model", "stream_options", "metadata"})
 # Anthropic's minimum.
 MIN_THINKING_TOKENS = 1_024
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _fields = msgspec.json.Decoder(dict[str, Raw])
 _objects = msgspec.json.Decoder(dict[str, Any])
 _encode = msgspec.json.encode
@@ -109,7 +119,10 @@ class ParsedRequest(Struct, frozen=True, kw_only=True):
     text_bytes: int
     images: int
     file_tokens: int
+    audio_tokens: int
     may_cache_for_an_hour: bool
+    hosted: tuple[HostedTool, ...] = ()  # tools that the provider carries out; after `with_sold_tools`, the sold ones
+    dropped: tuple[str, ...] = ()  # what the caller is told not to have got
 
     @property
     def model(self) -> str | None:
@@ -138,14 +151,29 @@ class ParsedRequest(Struct, frozen=True, kw_only=True):
             messages=self.schema.parts,
             images=self.images,
             file_tokens=self.file_tokens,
+            audio_tokens=self.audio_tokens,
             max_output_tokens=max_output_tokens,
             choices=self.schema.choices,
+            units=tools.units_held(self.hosted) or None,
             may_cache_for_an_hour=self.may_cache_for_an_hour,
         )
 
     def prompt(self) -> Prompt:
         """Return the texts that stage inference reads."""
         return self.schema.prompt(self.fields)
+
+    def with_sold_tools(self, *, sold: Collection[str], added: Collection[str], model: str) -> "ParsedRequest":
+        """Return the request without hosted tools that no price line sells. Raises ToolNotSold for a chosen one.
+
+        `sold` has the names of the price lines of `model`, `added` the tools that the caller's agent adds by itself.
+        """
+        kept, dropped = tools.choose(self.hosted, sold=sold, added=added, fields=self.fields, model=model)
+        return msgspec.structs.replace(
+            self,
+            fields=tools.without(self.fields, dropped) if dropped else self.fields,
+            hosted=kept,
+            dropped=tuple(dict.fromkeys(each.name for each in dropped)),
+        )
 
 
 @cache
@@ -155,6 +183,8 @@ def _decoder(schema: type[RequestSchema]) -> msgspec.json.Decoder[RequestSchema]
 
 def parse(body: bytes, schema: type[RequestSchema]) -> ParsedRequest:
     """Parse a request. Raises InvalidJson or InvalidRequestBody (400), naming the field where it can."""
+    if body.startswith(BOM_UTF8):
+        body = body[len(BOM_UTF8) :]
     try:
         if not body.isascii():
             body.decode()  # also fields that are never decoded must be UTF-8
@@ -163,22 +193,53 @@ def parse(body: bytes, schema: type[RequestSchema]) -> ParsedRequest:
     except msgspec.ValidationError as exc:
         raise _invalid(str(exc)) from exc
     except (msgspec.DecodeError, RecursionError, UnicodeError) as exc:
-        raise InvalidJson from exc
+        raise InvalidJson(_what_is_wrong(body)) from exc
     known.check()
     limits = known.limits()
     for name, value in limits.items():
         if not 1 <= value <= MAX_OUTPUT_TOKENS:
             raise InvalidRequestBody(f"`{name}` must be between 1 and {MAX_OUTPUT_TOKENS}.", param=name)
     attachments = known.attachments()
+    if len(body) >= MIN_LONG_BYTES:
+        attachments += long_strings(fields.get("messages") or fields.get("input"), attachments)
+    attached = total(attachments)
     return ParsedRequest(
         fields=fields,
         schema=known,
         limits=limits,
-        text_bytes=len(body) - sum([each.size_bytes for each in attachments]),
-        images=sum([each.is_image for each in attachments]),
-        file_tokens=sum([each.tokens for each in attachments]),
+        text_bytes=len(body) - attached.size_bytes,
+        images=attached.images,
+        file_tokens=attached.file_tokens,
+        audio_tokens=attached.audio_tokens,
         may_cache_for_an_hour=b"cache_control" in body and b'1h"' in body,
+        hosted=tools.hosted_in(fields, known) if known.uses_tools else (),
     )
+
+
+def _what_is_wrong(body: bytes) -> str | None:
+    """Say why a body is refused, where it is not simply no JSON: half a character, or another encoding."""
+    try:
+        plain = json.loads(body.decode("utf-8"))
+    except UnicodeDecodeError as exc:
+        return f"The body is not UTF-8: byte {exc.start} is part of no character."
+    except (ValueError, RecursionError):
+        return None
+    place = _half_surrogate_in(plain)
+    if place is None:
+        return None
+    return f"Half of a surrogate pair at {place}: send the whole character, or leave it out."
+
+
+def _half_surrogate_in(value: Any, path: str = "the body") -> str | None:
+    """Return the place of the first text with half a surrogate pair."""
+    if isinstance(value, str):
+        return path if _SURROGATE.search(value) else None
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, each in inner:
+        at = f"{path}[{name}]" if isinstance(value, list) else f"{path}.{name}" if path != "the body" else str(name)
+        if (found := _half_surrogate_in(each, at)) or (isinstance(name, str) and _SURROGATE.search(name)):
+            return found or path
+    return None
 
 
 class Fit(NamedTuple):
@@ -262,7 +323,7 @@ def upstream_body(model: str, tail: bytes) -> bytes:
 @cache
 def _dropped(schema: type[RequestSchema]) -> frozenset[str]:
     """Return the fields that a surface does not pass upstream."""
-    return CONTROL_FIELDS | ROUTER_FIELDS | DEARER_FIELDS | OUTPUT_FIELDS.difference(schema.__struct_encode_fields__)
+    return CONTROL_FIELDS | ROUTER_FIELDS | SERVICE_FIELDS | OUTPUT_FIELDS.difference(schema.__struct_encode_fields__)
 
 
 def _is_absent(raw: Raw | None) -> bool:

@@ -3,16 +3,16 @@
 All other fields pass through, so types are strict only where the gateway decides by them.
 """
 
-from collections.abc import Iterator, Mapping
-from typing import ClassVar, NamedTuple
+from collections.abc import Mapping
+from typing import ClassVar
 
 import msgspec
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import Raw, Struct
 from typing_extensions import override
 
-from billing.limiter.holds import document_tokens, sound_tokens
 from routing.errors import InvalidRequestBody, ThreadsUnsupported
 from routing.inference.infer import Prompt
+from routing.surfaces.attachments import NOTHING, Attachment, Content, Message, Part, attachments_of, collect, text_of
 
 MAX_OUTPUT_TOKENS = 10_000_000
 MAX_CHOICES = 128
@@ -30,6 +30,8 @@ class RequestSchema(Struct, kw_only=True):
     takes_temperature: ClassVar[bool] = True
     # The provider stores responses unless the request opts out.
     is_stored_by_default: ClassVar[bool] = False
+    # A model responds, and may use the tools that the provider carries out.
+    uses_tools: ClassVar[bool] = True
 
     model: str | None = None
     stream: bool | None = None
@@ -54,9 +56,13 @@ class RequestSchema(Struct, kw_only=True):
         given = {name: getattr(self, name) for name in self.limit_fields}
         return {name: value for name, value in given.items() if value is not None}
 
-    def attachments(self) -> "list[Attachment]":
+    def attachments(self) -> list[Attachment]:
         """Return images and files inside the body: their bytes are no text."""
         return []
+
+    def declares_tools(self) -> bool:
+        """Return whether the conversation itself has items that declare tools, besides those of the request."""
+        return False
 
     def prompt(self, fields: Fields) -> Prompt:
         """Return the texts that stage inference reads; none on surfaces without messages."""
@@ -64,92 +70,6 @@ class RequestSchema(Struct, kw_only=True):
 
     def check(self) -> None:
         """Raise InvalidRequestBody for rules that types cannot express; bounds of the output are checked elsewhere."""
-
-
-class Attachment(NamedTuple):
-    """An image, or a file with the tokens to hold for it; its bytes in the body."""
-
-    size_bytes: int
-    tokens: int = 0
-    is_image: bool = False
-
-
-def _image(raw: Raw) -> Attachment:
-    return Attachment(len(bytes(raw)), is_image=True)
-
-
-def _document(raw: Raw) -> Attachment:
-    size_bytes = len(bytes(raw))
-    return Attachment(size_bytes, document_tokens(size_bytes))
-
-
-def _sound(raw: Raw) -> Attachment:
-    size_bytes = len(bytes(raw))
-    return Attachment(size_bytes, sound_tokens(size_bytes))
-
-
-class _Part(Struct):
-    """A part of a message's content, as any of the surfaces writes it."""
-
-    type: str = ""
-    text: str | None = None
-    image_url: Raw | UnsetType = UNSET  # chat; responses, where it is a string
-    input_audio: Raw | UnsetType = UNSET
-    file: Raw | UnsetType = UNSET
-    file_data: Raw | UnsetType = UNSET  # responses, as the next
-    file_url: Raw | UnsetType = UNSET
-    video_url: Raw | UnsetType = UNSET  # chat, for Gemini
-    source: Raw | UnsetType = UNSET  # messages: images and documents
-    content: "str | list[_Part] | None" = None  # messages: the result of a tool
-
-    def attachments(self) -> Iterator[Attachment]:
-        if self.image_url is not UNSET:
-            yield _image(self.image_url)
-        if self.input_audio is not UNSET:
-            yield _sound(self.input_audio)
-        for each in (self.file, self.file_data, self.file_url, self.video_url):
-            if each is not UNSET:
-                yield _document(each)
-        if self.source is not UNSET:
-            yield from _of_source(self.source, is_image=self.type == "image")
-        if isinstance(self.content, list):
-            for part in self.content:
-                yield from part.attachments()
-
-
-class _Source(Struct):
-    type: str = ""
-    content: str | list[_Part] | None = None
-
-
-_source = msgspec.json.Decoder(_Source)
-
-
-def _of_source(source: Raw, *, is_image: bool) -> list[Attachment]:
-    """Return the attachments of a source. A plain document is text, and so is a search result's name."""
-    try:
-        found = _source.decode(source)
-    except (msgspec.MsgspecError, RecursionError):
-        return []
-    if isinstance(found.content, list):
-        return [_image(part.source) for part in found.content if part.source is not UNSET]
-    if found.type == "text":
-        return []
-    return [_image(source) if is_image else _document(source)]
-
-
-_Content = str | list[_Part] | None
-
-
-def _text(content: _Content) -> str:
-    if isinstance(content, list):
-        return "\n".join(part.text for part in content if part.text)
-    return content or ""
-
-
-class _Message(Struct):
-    role: str
-    content: _Content = None
 
 
 class _StreamOptions(Struct):
@@ -182,20 +102,15 @@ def tool_names(fields: Fields) -> tuple[str, ...]:
         return ()
 
 
-def _conversation(messages: list[_Message], fields: Fields, *, instructions: str = "") -> Prompt:
+def _conversation(messages: list[Message], fields: Fields, *, instructions: str = "") -> Prompt:
     """Return the user's last message and the system's texts. Tool results in the user's role do not count."""
-    user_texts = (text for each in reversed(messages) if each.role == "user" and (text := _text(each.content)))
-    system = [_text(each.content) for each in messages if each.role in ("system", "developer")]
+    user_texts = (text for each in reversed(messages) if each.role == "user" and (text := text_of(each.content)))
+    system = [text_of(each.content) for each in messages if each.role in ("system", "developer")]
     return Prompt(
         last_user_text=next(user_texts, ""),
         system_text="\n".join([instructions, *system] if instructions else system),
         tool_names=tool_names(fields),
     )
-
-
-def _attachments(messages: list[_Message]) -> list[Attachment]:
-    lists = (each.content for each in messages if isinstance(each.content, list))
-    return [attachment for parts in lists for part in parts for attachment in part.attachments()]
 
 
 def _check_count(name: str, value: int | None) -> None:
@@ -223,7 +138,7 @@ class Chat(_UsageOnRequest, kw_only=True):
 
     limit_fields: ClassVar[tuple[str, ...]] = ("max_tokens", "max_completion_tokens")
 
-    messages: list[_Message]
+    messages: list[Message]
     max_completion_tokens: int | None = None
 
     @property
@@ -238,7 +153,7 @@ class Chat(_UsageOnRequest, kw_only=True):
 
     @override
     def attachments(self) -> list[Attachment]:
-        return _attachments(self.messages)
+        return attachments_of(self.messages)
 
     @override
     def prompt(self, fields: Fields) -> Prompt:
@@ -313,11 +228,11 @@ class Embeddings(RequestSchema, kw_only=True):
             raise InvalidRequestBody("Embeddings do not stream.", param="stream")
 
 
-class _Item(Struct):
-    """A message or another item of a response's input; only messages are inspected."""
+class _Item(Part):
+    """A message or another item of a response's input."""
 
     role: str | None = None
-    content: _Content = None
+    tools: Raw = NOTHING  # that the model may use from here on
 
 
 class Responses(RequestSchema, kw_only=True):
@@ -334,10 +249,10 @@ class Responses(RequestSchema, kw_only=True):
     conversation: Raw = Raw(b"null")
     prompt_: Raw = msgspec.field(name="prompt", default=Raw(b"null"))
 
-    def _messages(self) -> list[_Message]:
+    def _messages(self) -> list[Message]:
         if isinstance(self.input, str):
-            return [_Message("user", self.input)]
-        return [_Message(item.role, item.content) for item in self.input if item.role]
+            return [Message(role="user", content=self.input)]
+        return [Message(role=item.role, content=item.content) for item in self.input if item.role]
 
     @property
     @override
@@ -346,7 +261,11 @@ class Responses(RequestSchema, kw_only=True):
 
     @override
     def attachments(self) -> list[Attachment]:
-        return _attachments(self._messages())
+        return [] if isinstance(self.input, str) else attachments_of(self.input)
+
+    @override
+    def declares_tools(self) -> bool:
+        return not isinstance(self.input, str) and any(item.tools is not NOTHING for item in self.input)
 
     @override
     def prompt(self, fields: Fields) -> Prompt:
@@ -372,8 +291,8 @@ class Responses(RequestSchema, kw_only=True):
 class Messages(RequestSchema, kw_only=True):
     """POST /v1/messages, as Anthropic's clients write it."""
 
-    messages: list[_Message]
-    system: _Content = None
+    messages: list[Message]
+    system: Content = None
     max_tokens: int | None = None
     thread: Raw = Raw(b"null")
 
@@ -384,11 +303,18 @@ class Messages(RequestSchema, kw_only=True):
 
     @override
     def attachments(self) -> list[Attachment]:
-        return _attachments(self.messages)
+        found = attachments_of(self.messages)
+        collect(self.system, found)
+        return found
+
+    @override
+    def declares_tools(self) -> bool:
+        lists = [each.content for each in self.messages if isinstance(each.content, list)]
+        return any(isinstance(part, Part) and part.tool is not NOTHING for parts in lists for part in parts)
 
     @override
     def prompt(self, fields: Fields) -> Prompt:
-        return _conversation(self.messages, fields, instructions=_text(self.system))
+        return _conversation(self.messages, fields, instructions=text_of(self.system))
 
     @override
     def check(self) -> None:
@@ -404,3 +330,4 @@ class CountTokens(Messages, kw_only=True):
 
     limit_fields: ClassVar[tuple[str, ...]] = ()
     takes_temperature: ClassVar[bool] = False
+    uses_tools: ClassVar[bool] = False

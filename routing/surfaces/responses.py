@@ -8,8 +8,9 @@ import contextlib
 import json
 import math
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Mapping
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Raw, Struct
@@ -18,7 +19,9 @@ from typing_extensions import override
 from codexflow.lib.envelope import anthropic_envelope, envelope
 from codexflow.lib.errors import AppError
 from routing.surfaces import sse
+from routing.surfaces.output import BlocksOutput, ChoicesOutput, ItemsOutput, Output
 from routing.surfaces.sse import Event, Kind
+from routing.surfaces.tools import CODE_EXECUTION, FILE_SEARCH, IMAGE_GENERATION, MCP_CALL, WEB_SEARCH
 from routing.surfaces.usage import ProviderUsage, usage_in
 
 T = TypeVar("T")
@@ -33,11 +36,11 @@ _objects = msgspec.json.Decoder(dict[str, Any])
 
 
 class ResponseSummary(Struct, frozen=True):
-    """Facts of a whole JSON response. `text_bytes` counts what the model wrote."""
+    """Facts of a whole JSON response."""
 
     id: str
     usage: ProviderUsage | None
-    text_bytes: int
+    output: Output
 
 
 class Opening(Struct, frozen=True):
@@ -91,6 +94,10 @@ class ResponseFormat(ABC):
         return events
 
     @abstractmethod
+    def output(self) -> Output:
+        """Return an empty output, for a response that begins."""
+
+    @abstractmethod
     def summarize(self, body: bytes) -> ResponseSummary | None:
         """Read a whole JSON response; None when it is none of this surface."""
 
@@ -98,13 +105,14 @@ class ResponseFormat(ABC):
         """Return a whole JSON response as the caller may see it."""
         if _COST_MARK not in body or summary.usage is None:
             return body
-        fields = _strictly(_raw_fields, body)
-        if fields is not None:  # all else stays byte for byte
-            return _encode({**fields, "usage": _without_cost(summary.usage.fields)})
+        fields = _strictly(_raw_fields, body) or {}
+        usage = _strictly(_objects, fields["usage"]) if "usage" in fields else None
+        if usage is not None:  # all else stays byte for byte
+            return _encode({**fields, "usage": _without_cost(usage)})
         payload = _payload(body)
-        if payload is None:
+        if payload is None or not isinstance(payload.get("usage"), dict):
             return body
-        payload["usage"] = _without_cost(summary.usage.fields)
+        payload["usage"] = _without_cost(payload["usage"])
         return _json(payload)
 
     def error_body(self, error: AppError) -> bytes:
@@ -224,16 +232,9 @@ class _Chunk(Struct):
 
 
 class _Written(Struct):
-    message: dict[str, Raw] | None = None
+    message: dict[str, Any] | None = None
     text: str | None = None
-
-    # Fields of a message that the model wrote.
-    names: ClassVar[tuple[str, ...]] = ("content", "reasoning_content", "tool_calls")
-
-    @property
-    def text_bytes(self) -> int:
-        texts = [bytes(self.message[name]) for name in self.names if name in self.message] if self.message else []
-        return len(self.text or "") + sum(len(text) for text in texts if text != _NULL)
+    finish_reason: Any = None
 
 
 class _Whole(Struct):
@@ -266,7 +267,7 @@ class Completions(ResponseFormat):
         if chunk is None:
             return Event(raw)
         if chunk.is_error:
-            return Event(raw, Kind.ERROR)
+            return Event(raw, Kind.ERROR, usage_in(chunk.usage))
         # OpenAI sends usage without choices; LiteLLM beside an empty one; others in every chunk.
         is_usage_only = all(choice.is_empty for choice in chunk.choices or ())
         usage = usage_in(chunk.usage, is_partial=not is_usage_only)
@@ -312,12 +313,18 @@ class Completions(ResponseFormat):
         return b"data: " + _written(payload) + b"\n\n"
 
     @override
+    def output(self) -> Output:
+        return ChoicesOutput()
+
+    @override
     def summarize(self, body: bytes) -> ResponseSummary | None:
         whole = _decoded(_whole, body)
         if whole is None:
             return None
-        text_bytes = sum(each.text_bytes for each in whole.choices or ())
-        return ResponseSummary(_text(whole.id), usage_in(whole.usage), text_bytes)
+        choices, output = whole.choices or (), self.output()
+        output.add_whole([each.message or each.text for each in choices])
+        output.is_refused = any(each.finish_reason in ("content_filter", "refusal") for each in choices)
+        return ResponseSummary(_text(whole.id), usage_in(whole.usage), output)
 
 
 class Embeddings(Completions):
@@ -327,7 +334,7 @@ class Embeddings(Completions):
     def summarize(self, body: bytes) -> ResponseSummary | None:
         vectors = _decoded(_vectors, body)
         # Vectors have no output tokens: without usage only the input counts.
-        return None if vectors is None else ResponseSummary("", usage_in(vectors.usage), 0)
+        return None if vectors is None else ResponseSummary("", usage_in(vectors.usage), self.output())
 
 
 # Responses
@@ -343,12 +350,59 @@ class _ResponseEvent(Struct):
     type: str = ""
     response: _Response | None = None
     error: Raw = Raw(_NULL)
+    usage: Any = None
+
+    @property
+    def reported_usage(self) -> ProviderUsage | None:
+        return usage_in(self.response.usage if self.response else self.usage)
 
 
 class _WholeResponse(Struct):
-    output: list[Raw] | None
+    output: list[Any] | None
     id: Any = None
     usage: Any = None
+    status: Any = None
+    incomplete_details: Any = None
+
+    @property
+    def is_refused(self) -> bool:
+        details = self.incomplete_details
+        return self.status == "failed" or (isinstance(details, dict) and details.get("reason") == "content_filter")
+
+
+def _unit_of(item: Any) -> str | None:
+    """Return the price line of a tool that the provider has carried out; None for all other items."""
+    if not isinstance(item, dict):
+        return None
+    kind, environment = item.get("type"), item.get("environment")
+    if kind == "shell_call":
+        return CODE_EXECUTION if isinstance(environment, dict) and environment.get("type") != "local" else None
+    return _UNIT_OF_CALL.get(kind) if isinstance(kind, str) else None
+
+
+# Items of a response that are calls of hosted tools, and how they are sold.
+_UNIT_OF_CALL = {
+    "web_search_call": WEB_SEARCH,
+    "file_search_call": FILE_SEARCH,
+    "code_interpreter_call": CODE_EXECUTION,
+    "image_generation_call": IMAGE_GENERATION,
+    "mcp_call": MCP_CALL,
+}
+# Text cannot hold these: its quotes are escaped.
+_CALL_MARKS = tuple(b'"%b"' % name.encode() for name in (*_UNIT_OF_CALL, "shell_call"))
+
+
+def _with_calls(usage: Any, output: list[Any] | None, raw: bytes) -> Any:
+    """Add the calls of hosted tools to a response's usage, which has no count of them."""
+    if not output or not any(mark in raw for mark in _CALL_MARKS):
+        return usage
+    units = [_unit_of(_decoded(_objects, each) if isinstance(each, Raw) else each) for each in output]
+    counts = {f"{unit}_requests": count for unit, count in Counter(units).items() if unit}
+    if not counts:
+        return usage
+    fields = usage if isinstance(usage, dict) else {}
+    told = fields.get("server_tool_use")
+    return {**fields, "server_tool_use": {**counts, **told} if isinstance(told, dict) else counts}
 
 
 _response_event = msgspec.json.Decoder(_ResponseEvent)
@@ -397,9 +451,11 @@ class Responses(ResponseFormat):
         if event is None:
             return Event(raw)
         if event.type in self._FAILURES or bytes(event.error) != _NULL:
-            return Event(raw, Kind.ERROR)
+            return Event(raw, Kind.ERROR, event.reported_usage)
         if event.type in self._ENDS:
-            return Event(raw, Kind.END, usage_in(event.response.usage) if event.response else None)
+            response = event.response
+            usage = _with_calls(response.usage, response.output, raw) if response else None
+            return Event(raw, Kind.END, usage_in(usage))
         return Event(raw)
 
     @override
@@ -431,12 +487,18 @@ class Responses(ResponseFormat):
         return _event_like(event.raw, payload)
 
     @override
+    def output(self) -> Output:
+        return ItemsOutput()
+
+    @override
     def summarize(self, body: bytes) -> ResponseSummary | None:
         whole = _decoded(_whole_response, body)
         if whole is None:
             return None
-        text_bytes = sum(len(bytes(item)) for item in whole.output or ())
-        return ResponseSummary(_text(whole.id), usage_in(whole.usage), text_bytes)
+        output = self.output()
+        output.add_whole(whole.output)
+        output.is_refused = whole.is_refused
+        return ResponseSummary(_text(whole.id), usage_in(_with_calls(whole.usage, whole.output, body)), output)
 
     @override
     def error_event(self, error: AppError) -> bytes:
@@ -467,16 +529,11 @@ class _MessageEvent(Struct):
     usage: Any = None
 
 
-class _Block(Struct):
-    text: str | None = None
-    thinking: str | None = None
-    input: Raw = Raw(b"")
-
-
 class _WholeMessage(Struct):
-    content: list[_Block]
+    content: list[Any]
     id: Any = None
     usage: Any = None
+    stop_reason: Any = None
 
 
 _message_event = msgspec.json.Decoder(_MessageEvent)
@@ -498,7 +555,7 @@ class Messages(ResponseFormat):
         if event.type == "message_stop":
             return Event(raw, Kind.END)
         if event.type == "error":
-            return Event(raw, Kind.ERROR)
+            return Event(raw, Kind.ERROR, usage_in(event.usage))
         usage = event.message.usage if event.message else event.usage
         if event.type == "message_start" and isinstance(usage, dict):
             # Its count of the output is that of a beginning.
@@ -530,12 +587,18 @@ class Messages(ResponseFormat):
         return _event_like(event.raw, payload)
 
     @override
+    def output(self) -> Output:
+        return BlocksOutput()
+
+    @override
     def summarize(self, body: bytes) -> ResponseSummary | None:
         whole = _decoded(_whole_message, body)
         if whole is None:
             return None
-        written = sum(len(b.text or "") + len(b.thinking or "") + len(bytes(b.input)) for b in whole.content)
-        return ResponseSummary(_text(whole.id), usage_in(whole.usage), written)
+        output = self.output()
+        output.add_whole(whole.content)
+        output.is_refused = whole.stop_reason == "refusal"
+        return ResponseSummary(_text(whole.id), usage_in(whole.usage), output)
 
     @override
     def error_body(self, error: AppError) -> bytes:

@@ -131,8 +131,3 @@ def data_of(event: bytes) -> bytes:
     """Return the payload of an event's `data:` lines."""
     lines = [line[5:].strip() for line in event.splitlines() if line.startswith(b"data:")]
     return b"\n".join(lines)
-
-
-def count_of(events: bytes) -> int:
-    """Count events. Each begins a line; JSON escapes line breaks, so a text with "data:" in it is no event."""
-    return events.count(b"\ndata:") + events.startswith(b"data:")

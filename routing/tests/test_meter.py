@@ -1,5 +1,7 @@
 """Usage of calls whose provider reports none, or reports it in pieces."""
 
+import sys
+import tracemalloc
 from typing import Any
 
 import msgspec
@@ -8,7 +10,8 @@ import pytest
 from billing.pricing import Usage
 from logs.pipeline.events import RANK_COUNTED, RANK_NONE, RANK_PROVIDER
 from routing.meter import Meter
-from routing.surfaces.responses import Completions, Messages
+from routing.surfaces.output import MAX_HELD_BYTES, BlocksOutput, ChoicesOutput
+from routing.surfaces.responses import Completions, Messages, ResponseFormat, Responses
 from routing.surfaces.usage import ProviderUsage
 
 
@@ -16,49 +19,55 @@ def event(text: str) -> bytes:
     return b'data: {"choices":[{"delta":{"content":"%b"}}]}\n\n' % text.encode()
 
 
-def metered(body: str) -> Meter:
-    meter, summary = Meter(), Completions().summarize(body.encode())
-    assert summary is not None
-    meter.record_response(summary, None)
+def begun(max_tokens: int = 10_000) -> Meter:
+    meter = Meter(max_tokens)
+    meter.begin(ChoicesOutput())
     return meter
 
 
-def test_a_text_that_contains_data_is_no_further_event() -> None:
-    plain, tricky = Meter(), Meter()
-    for _ in range(3):
-        plain.record_delivery(event("xxxxx xxxxx"))
-        tricky.record_delivery(event("data: data:"))
-    assert plain.delivered_tokens() == tricky.delivered_tokens() == 3
+def test_delivered_tokens_are_counted_by_the_characters_of_the_text() -> None:
+    meter = begun()
+    for text in ("word ", "data: ", "ı" * 9):
+        meter.record_delivery(event(text))
+    assert meter.delivered_tokens() == 5
+    assert meter.progress == "5"
+    meter.record_delivery(event("x"))
+    assert meter.delivered_tokens() == 6
 
 
-def test_several_events_in_one_piece_are_counted() -> None:
-    meter = Meter()
-    meter.record_delivery(event("a") * 4)
-    assert meter.delivered_tokens() == 4
+def test_a_stream_that_is_longer_than_what_may_wait_is_counted_in_between() -> None:
+    meter = begun(1_000_000)
+    for _ in range(5_000):
+        meter.record_delivery(event("word " * 4))
+    assert meter.delivered_tokens() == 25_000
+    assert sys.getsizeof(meter._pending) < 1_000
 
 
-def test_the_envelope_of_a_response_is_not_counted_as_text() -> None:
-    body = '{"id":"x","object":"chat.completion","system_fingerprint":"%s","choices":[{"message":{"content":"%s"}}]}'
-    assert metered(body % ("f" * 400, "12345678")).delivered_tokens() <= 3
-    assert 100 <= metered(body % ("f", "word " * 100)).delivered_tokens() <= 130
+def test_an_event_that_never_ends_does_not_grow_memory() -> None:
+    meter = begun()
+    tracemalloc.start()
+    try:
+        for _ in range(300):
+            meter.record_delivery(b"A" * 65_536)
+        assert tracemalloc.get_traced_memory()[0] < 3 * MAX_HELD_BYTES
+    finally:
+        tracemalloc.stop()
 
 
 def test_input_reported_at_the_beginning_counts_until_the_end_is_reported() -> None:
     meter = Meter()
     meter.record_usage(ProviderUsage({"input_tokens": 25, "output_tokens": 1}, is_partial=True))
     assert meter.usage(999) == (Usage(), RANK_NONE)
-    meter.begin()
-    meter.record_delivery(event("a") * 4)
+    meter.begin(ChoicesOutput())
+    meter.record_delivery(event("word") * 4)
     assert meter.usage(999) == (Usage(prompt_tokens=25, completion_tokens=4), RANK_COUNTED)
     meter.record_usage(ProviderUsage({"output_tokens": 7}))
     assert meter.usage(999) == (Usage(prompt_tokens=25, completion_tokens=7), RANK_PROVIDER)
 
 
 def test_counted_output_never_exceeds_the_allowed_maximum() -> None:
-    """An image is many bytes, and a response repeats everything at its end."""
-    meter = Meter(max_tokens=100)
-    meter.begin()
-    meter.record_delivery(event("picture" * 10_000))
+    meter = begun(max_tokens=100)
+    meter.record_delivery(event("word"))
     assert meter.usage(7) == (Usage(prompt_tokens=7, completion_tokens=1), RANK_COUNTED)
     meter.record_delivery(event("picture" * 1_000_000))
     assert meter.usage(7) == (Usage(prompt_tokens=7, completion_tokens=100), RANK_COUNTED)
@@ -76,7 +85,7 @@ def test_impossible_numbers_are_ignored() -> None:
 
 def test_the_cache_lifetime_reported_at_the_beginning_is_kept() -> None:
     meter = Meter()
-    begun = ProviderUsage(
+    first = ProviderUsage(
         {
             "input_tokens": 20,
             "cache_creation_input_tokens": 80,
@@ -84,8 +93,8 @@ def test_the_cache_lifetime_reported_at_the_beginning_is_kept() -> None:
         },
         is_partial=True,
     )
-    meter.record_usage(begun)
-    meter.begin()
+    meter.record_usage(first)
+    meter.begin(ChoicesOutput())
     begun_usage = Usage(prompt_tokens=100, cache_write_tokens=80, cache_write_1h_tokens=50)
     assert meter.usage(999) == (begun_usage, RANK_COUNTED)
     # Newer models repeat the input at the end, without the breakdown.
@@ -97,22 +106,22 @@ def test_the_cache_lifetime_reported_at_the_beginning_is_kept() -> None:
 
 def test_cached_input_reported_only_at_the_beginning_stays_cheap() -> None:
     meter = Meter()
-    begun = ProviderUsage({"input_tokens": 20, "cache_read_input_tokens": 80, "output_tokens": 1}, is_partial=True)
-    meter.record_usage(begun)
-    meter.begin()
-    meter.record_delivery(event("a") * 4)
+    first = ProviderUsage({"input_tokens": 20, "cache_read_input_tokens": 80, "output_tokens": 1}, is_partial=True)
+    meter.record_usage(first)
+    meter.begin(ChoicesOutput())
+    meter.record_delivery(event("word") * 4)
     cut = Usage(prompt_tokens=100, cached_tokens=80, completion_tokens=4)
     assert meter.usage(999) == (cut, RANK_COUNTED)
     meter.record_usage(ProviderUsage({"output_tokens": 7}))
     assert meter.usage(999) == (Usage(prompt_tokens=100, cached_tokens=80, completion_tokens=7), RANK_PROVIDER)
 
 
-WORDS = "word " * 40  # fifty tokens by their bytes
+WORDS = "word " * 40
 
 
 def metered_stream(*reported: ProviderUsage, ends: bool = True) -> Meter:
     meter = Meter()
-    meter.begin()
+    meter.begin(ChoicesOutput())
     for _ in range(4):
         meter.record_delivery(event(WORDS))
     for usage in reported:
@@ -128,16 +137,62 @@ def metered_stream(*reported: ProviderUsage, ends: bool = True) -> Meter:
 def test_an_output_of_nothing_beside_words_is_estimated_and_the_input_stands(output: dict[str, Any]) -> None:
     meter = metered_stream(ProviderUsage({"prompt_tokens": 100, **output}))
     usage, rank = meter.usage(999)
-    assert (usage.prompt_tokens, usage.completion_tokens, rank) == (100, meter.delivered_tokens(), RANK_COUNTED)
-    assert usage.completion_tokens > 0
+    assert (usage, rank) == (Usage(prompt_tokens=100, completion_tokens=200), RANK_COUNTED)
+
+
+def whole(body: bytes, response_format: ResponseFormat) -> Meter:
+    meter, summary = Meter(), response_format.summarize(body)
+    assert summary is not None
+    meter.record_response(summary, None)
+    return meter
 
 
 def test_an_output_of_nothing_without_words_is_the_providers_count() -> None:
-    body = b'{"type":"message","content":[],"stop_reason":"refusal","usage":{"input_tokens":100,"output_tokens":0}}'
-    meter, summary = Meter(), Messages().summarize(body)
-    assert summary is not None
-    meter.record_response(summary, None)
-    assert meter.usage(999) == (Usage(prompt_tokens=100), RANK_PROVIDER)
+    body = b'{"type":"message","content":[],"stop_reason":"end_turn","usage":{"input_tokens":100,"output_tokens":0}}'
+    assert whole(body, Messages()).usage(999) == (Usage(prompt_tokens=100), RANK_PROVIDER)
+
+
+FAILED: dict[str, tuple[ResponseFormat, bytes]] = {
+    "refused message": (
+        Messages(), b'{"content":[%b],"stop_reason":"refusal","usage":{"input_tokens":100,"output_tokens":7}}'
+    ),
+    "filtered chat": (
+        Completions(),
+        b'{"choices":[{"message":{"content":null,"x":[%b]},"finish_reason":"content_filter"}],'
+        b'"usage":{"prompt_tokens":100,"completion_tokens":7}}',
+    ),
+    "filtered response": (
+        Responses(),
+        b'{"status":"incomplete","incomplete_details":{"reason":"content_filter"},"output":[%b],'
+        b'"usage":{"input_tokens":100,"output_tokens":7}}',
+    ),
+    "failed response": (
+        Responses(), b'{"status":"failed","output":[%b],"usage":{"input_tokens":100,"output_tokens":7}}'
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", FAILED)
+def test_a_refusal_or_failure_before_any_output_costs_nothing(case: str) -> None:
+    response_format, body = FAILED[case]
+    assert whole(body % b"", response_format).usage(999) == (Usage(), RANK_NONE)
+
+
+@pytest.mark.parametrize("case", ["refused message", "filtered response", "failed response"])
+def test_a_refusal_or_failure_after_output_costs_what_the_provider_reports(case: str) -> None:
+    response_format, body = FAILED[case]
+    text = b'{"type":"message","text":"Rain","content":[{"type":"output_text","text":"Rain"}]}'
+    usage = Usage(prompt_tokens=100, completion_tokens=7)
+    assert whole(body % text, response_format).usage(999) == (usage, RANK_PROVIDER)
+
+
+def test_a_stream_that_was_refused_before_any_output_costs_nothing() -> None:
+    meter = Meter()
+    meter.begin(BlocksOutput())
+    meter.record_delivery(b'data: {"type":"message_delta","delta":{"stop_reason":"refusal"}}\n\n')
+    meter.record_usage(ProviderUsage({"input_tokens": 100, "output_tokens": 0}))
+    meter.end()
+    assert meter.usage(999) == (Usage(), RANK_NONE)
 
 
 def test_an_input_of_zero_is_estimated_and_the_output_stands() -> None:

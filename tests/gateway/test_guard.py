@@ -22,12 +22,20 @@ def key(running: Installation) -> str:
 
 
 def raw(
-    running: Installation, request: bytes, *, limit: int = 65536, timeout_s: float = 10, until_closed: bool = False
+    running: Installation,
+    request: bytes,
+    *,
+    limit: int = 65536,
+    timeout_s: float = 10,
+    until_closed: bool = False,
+    pieces: int = 1,
 ) -> bytes:
     """Receive from a bare socket until the gateway closes it, or until an error unless `until_closed`."""
     parts = urlsplit(running.url)
     with socket.create_connection((parts.hostname, parts.port), timeout=timeout_s) as connection:
-        connection.sendall(request)
+        size = len(request) // pieces + 1
+        for start in range(0, len(request), size):
+            connection.sendall(request[start : start + size])
         response = b""
         while len(response) < limit:
             try:
@@ -56,7 +64,7 @@ def test_unknown_paths_and_methods_get_the_error_envelope(running: Installation,
         ("GET", "/v1/nothing", 404, "unknown_route", None),
         ("POST", "/v1/chat/completions/", 404, "unknown_route", None),
         ("GET", "/v1/chat/completions", 405, "method_not_allowed", "POST"),
-        ("DELETE", "/v1/models", 405, "method_not_allowed", "GET"),
+        ("DELETE", "/v1/models", 405, "method_not_allowed", "GET, HEAD"),
         ("POST", "/health", 405, "method_not_allowed", "GET, HEAD"),
         ("GET", "/health/nothing", 404, "unknown_route", None),
     ):
@@ -215,16 +223,32 @@ def test_white_space_around_header_values_is_ignored(running: Installation, key:
 
 
 @pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize("upgrade", ["websocket", "h2c"])
-def test_upgrades_of_a_call_are_refused_and_end_the_connection(
-    running: Installation, key: str, path: str, upgrade: str
+def test_websockets_in_place_of_a_call_are_refused_and_end_the_connection(
+    running: Installation, key: str, path: str
 ) -> None:
-    lines = (f"Upgrade: {upgrade}", "Connection: Upgrade, HTTP2-Settings", "Content-Length: 2")
+    lines = ("Upgrade: websocket", "Connection: Upgrade", "Content-Length: 2")
     response = raw(
         running, head(key, *lines, path=path) + b"{}" + head(key, method="GET", path="/v1/models"), until_closed=True
     )
     assert re.findall(rb"HTTP/1.1 (\d+)", response) == [b"426"]
     assert b"websockets_unsupported" in response
+
+
+@pytest.mark.parametrize("upgrade", ["h2c", "H2C", "TLS/1.0", "h2c, other"])
+@pytest.mark.parametrize("connection", ["Upgrade, HTTP2-Settings", "upgrade", "Upgrade\r\nConnection: HTTP2-Settings"])
+@pytest.mark.parametrize("pieces", [1, 2, 50])
+def test_an_offer_of_another_protocol_is_ignored(
+    running: Installation, key: str, upgrade: str, connection: str, pieces: int
+) -> None:
+    """As every JDK client offers it over http://, with its body at once, later, or chunked."""
+    body = json.dumps({"messages": [{"role": "user", "content": "x" * 70_000}]}).encode()
+    offer = (f"Upgrade: {upgrade}", f"Connection: {connection}", "HTTP2-Settings: AAEAAEAA")
+    chunked = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+    for lines, sent in (((f"Content-Length: {len(body)}",), body), (("Transfer-Encoding: chunked",), chunked)):
+        whole = head(key, *offer, *lines) + sent + head(key, "Connection: close", method="GET", path="/v1/models")
+        response = raw(running, whole, until_closed=True, pieces=pieces)
+        assert re.findall(rb"HTTP/1.1 (\d+)", response) == [b"200", b"200"]
+        assert b'"finish_reason":"stop"' in response
 
 
 def test_one_header_or_one_byte_over_the_limit_is_refused(running: Installation, key: str) -> None:

@@ -193,8 +193,10 @@ def test_every_model_of_a_stage_gets_what_it_takes(
     body = sent(running.upstream, response, n=place + (2 if place else 1))
     if "temperature" in SHIPPED.entries[chain[place]].takes:
         assert body["temperature"] == own.get("temperature", SHIPPED.stages[stage].temperature)
+        assert "x-cfx-dropped" not in response.headers
     else:
         assert not {"temperature", "top_p", "presence_penalty"} & body.keys()
+        assert response.headers.get("x-cfx-dropped", "") == ", ".join(sorted(own))
 
 
 @pytest.mark.parametrize("name", SHIPPED.direct.allowed_models)

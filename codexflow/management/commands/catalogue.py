@@ -1,9 +1,12 @@
 """manage.py catalogue: list, compare, apply and roll back versions of the configuration."""
 
+import json
 from datetime import date
 from pathlib import Path
 from typing import Any
 
+import httpx
+from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import Error
 from typing_extensions import override
@@ -12,8 +15,10 @@ from codexflow.catalogue import services
 from codexflow.catalogue.ends import NOTICE_DAYS, ends_of
 from codexflow.catalogue.lineup import lineup_of
 from codexflow.catalogue.models import ConfigVersion
+from codexflow.catalogue.price_import import BadPrices, compare, costs_by_name, with_prices
 from codexflow.catalogue.schema import CatalogueError, parse
 from codexflow.lib import clock
+from codexflow.lib.money import format_usd
 from keys.selectors import policies_naming_models
 
 AUTHOR = "command line"
@@ -34,6 +39,9 @@ class Command(BaseCommand):
         apply = actions.add_parser("apply", help="put a file in force as an operator's edit")
         apply.add_argument("file", type=Path)
         apply.add_argument("--note", default="")
+        importer = actions.add_parser("import-prices", help="compare prices with LiteLLM's, and take them over")
+        importer.add_argument("--map", type=Path, help="LiteLLM's price map as a file; default: its /model/info")
+        importer.add_argument("--take", action="store_true", help="put LiteLLM's prices in force as an operator's edit")
         actions.add_parser("rollback", help="put an earlier version in force again").add_argument("id", type=int)
 
     @override
@@ -48,6 +56,8 @@ class Command(BaseCommand):
                     return self.versions(options["limit"])
                 case "diff":
                     return self.diff(self.version(options["id"]), self.newest())
+                case "import-prices":
+                    return self.import_prices(options["map"], take=options["take"])
                 case "apply":
                     text = self.read(options["file"])
                     made = services.apply(text, author=AUTHOR, note=options["note"])
@@ -95,6 +105,45 @@ class Command(BaseCommand):
         if changes:
             self.stdout.write(changes)
         return f"From version {old} to version {new}."
+
+    def import_prices(self, file: Path | None, *, take: bool) -> str:
+        try:
+            costs = costs_by_name(json.loads(self.read(file)) if file else self.model_info())
+        except (ValueError, BadPrices) as exc:
+            raise CommandError(f"LiteLLM's prices cannot be read: {exc}") from exc
+        text = self.text_in_force()
+        catalogue = parse(text, source="the configuration in force")
+        found = compare(catalogue.entries, catalogue.models, costs)
+        for each in found.differences:
+            ours, theirs = (
+                "-" if nanos is None else format_usd(nanos) for nanos in (each.ours_nanos, each.theirs_nanos)
+            )
+            self.stdout.write(f"{each.model:<28} {each.line:<32} {ours:>14} -> {theirs:>14}")
+        for problem in found.refused:
+            self.stdout.write(f"not comparable: {problem}")
+        for model in found.unknown:
+            self.stdout.write(f"not known to LiteLLM: {model}")
+        if not found.prices:
+            return "No price differs."
+        if not take:
+            return f"{len(found.prices)} models differ. Repeat with --take to put LiteLLM's prices in force."
+        made = services.apply(with_prices(text, found.prices), author=AUTHOR, note="Prices of LiteLLM")
+        return f"Version {made} is in force: {len(found.prices)} models have new prices."
+
+    def text_in_force(self) -> str:
+        newest = ConfigVersion.objects.first()
+        return newest.text if newest else self.read(settings.ENV.config_path)
+
+    def model_info(self) -> Any:
+        env = settings.ENV
+        key = env.litellm_admin_key or env.litellm_api_key
+        try:
+            response = httpx.get(
+                f"{env.litellm_url}/model/info", headers={"Authorization": f"Bearer {key}"}, timeout=30, trust_env=False
+            )
+            return response.raise_for_status().json()
+        except httpx.HTTPError as exc:
+            raise CommandError(f"LiteLLM does not tell its models: {exc}") from exc
 
     def read(self, file: Path) -> str:
         try:

@@ -13,7 +13,7 @@ from codexflow.lib.envelope import anthropic_envelope
 from routing.errors import InvalidJson, InvalidRequestBody, ThreadsUnsupported
 from routing.surfaces.body import (
     CONTROL_FIELDS,
-    DEARER_FIELDS,
+    CONTROL_PREFIXES,
     OUTPUT_FIELDS,
     ROUTER_FIELDS,
     Fit,
@@ -25,6 +25,7 @@ from routing.surfaces.body import (
     upstream_tail,
 )
 from routing.surfaces.requests import Chat, Completions, CountTokens, Embeddings, Messages, RequestSchema, Responses
+from routing.surfaces.tools import SERVICE_FIELDS
 
 _MESSAGES = [{"role": "user", "content": "hi"}]
 _values = st.recursive(
@@ -33,12 +34,8 @@ _values = st.recursive(
     max_leaves=10,
 )
 _READ = {"messages", "model", "stream", "stream_options", "tools", "n", "max_tokens", "max_completion_tokens"}
-_names = st.text(min_size=1).filter(
-    lambda name: (
-        name not in CONTROL_FIELDS | ROUTER_FIELDS | DEARER_FIELDS | OUTPUT_FIELDS | _READ | {"metadata", "temperature"}
-        and not name.startswith(("litellm_", "aws_", "azure_", "vertex_", "watsonx_", "s3_"))
-    )
-)
+_NOT_PASSED = CONTROL_FIELDS | ROUTER_FIELDS | SERVICE_FIELDS | OUTPUT_FIELDS | _READ | {"metadata", "temperature"}
+_names = st.text(min_size=1).filter(lambda name: name not in _NOT_PASSED and not name.startswith(CONTROL_PREFIXES))
 
 
 def sent(
@@ -131,7 +128,7 @@ def test_usage_is_always_requested_in_streams() -> None:
     assert "stream_options" not in sent({"messages": _MESSAGES})
 
 
-@pytest.mark.parametrize("name", ["models", "route", "provider", "preset", "plugins", "web_search_options", "speed"])
+@pytest.mark.parametrize("name", ["models", "route", "provider", "preset", *sorted(SERVICE_FIELDS)])
 @pytest.mark.parametrize("schema", [Chat, Responses, Messages])
 def test_fields_that_choose_another_model_or_dearer_service_are_dropped(schema: type[RequestSchema], name: str) -> None:
     words = {"input": "hi"} if schema is Responses else {"messages": _MESSAGES}
@@ -284,7 +281,7 @@ def test_the_longer_a_document_the_more_is_held_for_it(schema: type[RequestSchem
 
 def test_audio_counts_less_than_its_bytes_as_text() -> None:
     part = {"type": "input_audio", "input_audio": {"format": "mp3", "data": "A" * 1_000_000}}
-    assert 3_900 <= parsed(Chat, messages=[{"role": "user", "content": [part]}]).size(10).file_tokens <= 4_000
+    assert 3_900 <= parsed(Chat, messages=[{"role": "user", "content": [part]}]).size(10).audio_tokens <= 4_000
 
 
 @pytest.mark.parametrize("part", [{"video_url": {"url": "https://x"}}, {"file_url": "https://x"}])

@@ -196,7 +196,7 @@ def test_a_whole_response_must_have_its_surfaces_form() -> None:
         assert response_format.summarize(b'{"choices":[{"message":"x"}],"output":1,"content":1,"data":1}') is None
     summary = Messages().summarize(whole[next(each for each in whole if isinstance(each, Messages))])
     assert summary is not None
-    assert (summary.id, summary.text_bytes) == ("c1", 8)
+    assert (summary.id, summary.output.chars) == ("c1", 8)
 
 
 def test_errors_are_written_as_each_surfaces_clients_expect() -> None:
@@ -289,7 +289,7 @@ def test_an_odd_part_that_is_not_needed_does_not_invalidate_a_response(case: str
 def test_a_usage_that_cannot_be_read_is_unknown_and_the_response_passes(usage: Any) -> None:
     summary = Completions().summarize(json.dumps({**GOOD, "usage": usage}).encode())
     assert summary is not None
-    assert (summary.usage, summary.text_bytes > 0) == (None, True)
+    assert (summary.usage, summary.output.tokens) == (None, 1)
 
 
 @pytest.mark.parametrize(
@@ -314,3 +314,65 @@ def test_a_response_that_is_read_leniently_goes_out_as_it_came_but_for_its_cost(
     summary = Messages().summarize(body)
     assert summary is not None
     assert Messages().body_for_caller(body, summary) == body.replace(b',"cost":0.5', b"")
+
+
+_CALLS: list[dict[str, Any]] = [
+    {"type": "web_search_call", "id": "w1", "action": {"type": "search", "query": "rain"}, "status": "completed"},
+    {"type": "web_search_call", "id": "w2"},
+    {"type": "file_search_call", "queries": []},
+    {"type": "code_interpreter_call", "code": "1", "container_id": "c"},
+    {"type": "image_generation_call", "result": "aGk="},
+    {"type": "mcp_call", "name": "x"},
+    {"type": "shell_call", "environment": {"type": "container_reference", "container_id": "c"}},
+]
+_OTHER_ITEMS: list[dict[str, Any]] = [
+    {"type": "function_call", "name": "web_search_call", "arguments": '{"type":"web_search_call"}'},
+    {"type": "message", "content": [{"type": "output_text", "text": 'a "web_search_call"'}]},
+    {"type": "shell_call", "environment": {"type": "local"}},
+    {"type": "shell_call", "environment": None},
+    {"type": "local_shell_call"},
+    {"type": "computer_call"},
+    {"type": "mcp_list_tools", "tools": []},
+]
+_COUNTS = {
+    "web_search_requests": 2, "file_search_requests": 1, "code_execution_requests": 2,
+    "image_generation_requests": 1, "mcp_call_requests": 1,
+}  # fmt: skip
+
+
+def _tool_counts(output: list[Any], usage: Any) -> list[Any]:
+    """Return what a whole response and a stream's last event tell of hosted tools."""
+    response = {"id": "r", "output": output, "usage": usage}
+    whole = Responses().summarize(json.dumps(response).encode())
+    last = Responses().classify(event({"type": "response.completed", "response": response})).usage
+    assert whole is not None
+    return [None if each is None else each.fields.get("server_tool_use") for each in (whole.usage, last)]
+
+
+@pytest.mark.parametrize("usage", [{"input_tokens": 3, "output_tokens": 4}, None])
+def test_calls_of_hosted_tools_in_a_response_are_counted(usage: Any) -> None:
+    assert _tool_counts([*_OTHER_ITEMS, *_CALLS], usage) == [_COUNTS, _COUNTS]
+    none = [None, None]
+    assert _tool_counts(_OTHER_ITEMS, usage) == none
+    assert _tool_counts([], usage) == none
+
+
+def test_what_the_provider_counts_itself_is_believed() -> None:
+    usage = {"input_tokens": 3, "server_tool_use": {"web_search_requests": 5}}
+    expected = {"web_search_requests": 5, "file_search_requests": 1}
+    assert _tool_counts(_CALLS[:3], usage) == [expected, expected]
+
+
+def test_the_caller_sees_the_providers_usage_without_our_count() -> None:
+    usage = {"input_tokens": 3, "output_tokens": 4, "cost": 0.5}
+    response = {"id": "r", "output": _CALLS, "usage": usage}
+    body = json.dumps(response).encode()
+    summary = Responses().summarize(body)
+    assert summary is not None
+    assert json.loads(Responses().body_for_caller(body, summary))["usage"] == {"input_tokens": 3, "output_tokens": 4}
+    last = Responses().classify(event({"type": "response.completed", "response": response}))
+    assert b"server_tool_use" not in Responses().for_caller(last, wants_usage=True)
+    untold = json.dumps({**response, "usage": None, "cost": 1}).encode()
+    summary = Responses().summarize(untold)
+    assert summary is not None
+    assert Responses().body_for_caller(untold, summary) == untold

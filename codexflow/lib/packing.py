@@ -1,0 +1,106 @@
+"""Content codings of request bodies (RFC 9110, 8.4): gzip, deflate and zstd, unpacked within a limit. Pure."""
+
+import zlib
+from collections.abc import Callable
+
+import zstandard
+
+CODINGS = ("gzip", "deflate", "zstd")
+# No request is that repetitive: more than this many bytes for one of the packed body is an attack.
+MAX_RATIO = 200
+# A short text may be: its headers and checksums alone would make any bound.
+MIN_BOUND_BYTES = 64 * 1024
+
+
+class PackingError(Exception):
+    """The body cannot be unpacked."""
+
+
+class UnknownCoding(PackingError):
+    """The coding is none of CODINGS, or there are several."""
+
+
+class BrokenPacking(PackingError):
+    """The bytes are not what the coding says, or end too early."""
+
+
+class UnpackedTooLarge(PackingError):
+    """The unpacked body is above the limit, or above MAX_RATIO of the packed one."""
+
+
+def is_packed(coding: bytes | None) -> bool:
+    """Return whether a Content-Encoding names a coding other than `identity`."""
+    return coding is not None and coding.strip().lower() not in (b"", b"identity")
+
+
+def unpacked(body: bytes, coding: bytes, *, limit_bytes: int) -> bytes:
+    """Unpack a body. Raises UnknownCoding, BrokenPacking, UnpackedTooLarge."""
+    name = coding.decode("latin-1").strip().lower()
+    unpack = _UNPACKERS.get(name)
+    if unpack is None:
+        raise UnknownCoding
+    bound = min(limit_bytes, max(MIN_BOUND_BYTES, MAX_RATIO * len(body)))
+    plain = unpack(body, bound)
+    if len(plain) > bound:
+        raise UnpackedTooLarge
+    return plain
+
+
+def _gzip(body: bytes, bound: int) -> bytes:
+    """Unpack one or several members."""
+    plain = b""
+    while body:
+        unpacker = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+        plain += _inflated(unpacker, body, bound + 1 - len(plain))
+        if len(plain) > bound:
+            return plain
+        body = unpacker.unused_data
+    return plain
+
+
+def _deflate(body: bytes, bound: int) -> bytes:
+    """Unpack zlib's format, which the name means, or the bare stream that some clients send under it."""
+    try:
+        return _inflated(zlib.decompressobj(), body, bound + 1)
+    except BrokenPacking:
+        return _inflated(zlib.decompressobj(wbits=-zlib.MAX_WBITS), body, bound + 1)
+
+
+def _inflated(unpacker: "zlib._Decompress", body: bytes, most_bytes: int) -> bytes:
+    try:
+        plain = unpacker.decompress(body, most_bytes)
+    except zlib.error as exc:
+        raise BrokenPacking from exc
+    if not unpacker.eof and len(plain) < most_bytes:
+        raise BrokenPacking
+    return plain
+
+
+def _zstd(body: bytes, bound: int) -> bytes:
+    unpacker = zstandard.ZstdDecompressor(max_window_size=8 * 1024 * 1024)
+    try:
+        with unpacker.stream_reader(body, read_across_frames=True) as reader:
+            plain = reader.read(bound + 1)
+        if len(plain) <= bound:
+            _check_whole(unpacker, body)
+    except zstandard.ZstdError as exc:
+        raise BrokenPacking from exc
+    return plain
+
+
+def _check_whole(unpacker: zstandard.ZstdDecompressor, body: bytes) -> None:
+    """Raise BrokenPacking when the last frame is not complete, which the bounded reader does not notice."""
+    while body:
+        frame = unpacker.decompressobj()
+        frame.decompress(body)
+        if not frame.eof:
+            raise BrokenPacking
+        body = frame.unused_data
+
+
+_UNPACKERS: dict[str, Callable[[bytes, int], bytes]] = {
+    "gzip": _gzip,
+    "x-gzip": _gzip,
+    "deflate": _deflate,
+    "zstd": _zstd,
+}
