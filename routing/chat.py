@@ -38,6 +38,7 @@ async def serve(context: GatewayContext, incoming: Incoming, surface: Surface) -
             models = tuple(call.rates)  # those that the hold covers
             attempts = plan_attempts(models, context.breakers.open_for(models, request.organization))
             opened = await upstream.open_first(attempts)  # 4xx of the upstream, 429, 503, 504
+            incoming.dropped += accepted.left_out(opened.attempt.model)
             headers = response_headers(accepted.route, opened.attempt.model, call.admission)
             if accepted.request.is_stream:
                 stream = relay.StreamRelay(
@@ -47,7 +48,7 @@ async def serve(context: GatewayContext, incoming: Incoming, surface: Surface) -
                     opened,
                     response_format=surface.response_format,
                     wants_usage=accepted.request.schema.wants_usage,
-                    idle_s=context.env.upstream_idle_s,
+                    idle_s=request.silence_s(opened.attempt.model, context.env.upstream_idle_s),
                 )
                 await stream.send(headers)
             else:

@@ -6,6 +6,7 @@ from codexflow.env import Env
 from codexflow.lib.redis import Pipeline
 from keys.lookup import PrincipalCache
 from routing.content_capture import ContentPublisher
+from routing.listing import ModelListing
 from routing.refusals import RefusalCounter
 from routing.tracker import CallTracker
 from routing.upstream.attempts import RetryBudget
@@ -20,6 +21,7 @@ class GatewayContext:
     env: Env
     redis: Pipeline
     keys: PrincipalCache
+    listing: ModelListing
     tracker: CallTracker
     breakers: Breakers
     retries: RetryBudget

@@ -10,6 +10,8 @@ from collections.abc import Awaitable, Callable, Iterable
 import msgspec
 
 from billing.limiter.limits import Admission
+from codexflow.catalogue import directory
+from codexflow.catalogue.lineup import Lineup
 from codexflow.lib.asgi import Header, Receive, Scope, Send
 from codexflow.lib.errors import AppError
 from keys.errors import InvalidApiKey
@@ -128,3 +130,8 @@ def _with_head(methods: Iterable[str]) -> list[str]:
 
 # The instance of this process. The status page reads it, too.
 gateway = Gateway()
+
+
+def served_lineup() -> Lineup:
+    """Return which models this process serves; in one without a gateway, as far as the catalogue alone decides."""
+    return gateway.context.listing.lineup() if gateway.context else directory.todays_lineup()

@@ -21,7 +21,7 @@ from tests.support.installation import Installation
 pytestmark = pytest.mark.usefixtures("running")
 TIERED = """
 prices:
-  gpt-4o-mini:
+  gpt-6-luna:
     input: 0.10
     cached_input: 0.01
     output: 0.40
@@ -47,7 +47,7 @@ def test_every_place_shows_what_is_charged(tiered: Installation, prompt: int, na
     organization = an_organization(plan="pro")
     key = a_key(organization)
     text = f"[[fault:usage prompt={prompt} completion=1000]] hi"
-    response = tiered.say(key.plain, text, model="gpt-4o-mini")
+    response = tiered.say(key.plain, text, model="gpt-6-luna")
     assert response.status_code == 200, response.text
     row = tiered.row_of(response)
     assert row.cost_nanos == cost_nanos(usage_of(row), rates_of(row)) == nanos * (10_000 + row.margin_bp) // 10_000
@@ -76,7 +76,7 @@ def assert_the_page_shows(row: RequestLog, organization: Any) -> None:
 def test_a_call_that_may_reach_a_tier_is_held_at_it(tiered: Installation) -> None:
     key = a_key(an_organization(plan="pro"))
     short, long = (
-        tiered.row_of(tiered.say(key.plain, "a" * size, model="gpt-4o-mini", max_tokens=1_000))
+        tiered.row_of(tiered.say(key.plain, "a" * size, model="gpt-6-luna", max_tokens=1_000))
         for size in (100_000, 600_000)
     )
     margin = 10_000 + long.margin_bp

@@ -1,8 +1,8 @@
 """Fault injection: the language in which tests and drills request faults.
 
 A fault is requested in the last user message, `[[fault:cut after=3]]`, or through `POST /demo/faults`
-with the same words. Several may be combined; of each kind the first counts. A leading `models=a,b` limits
-a fault to those models, so that fallbacks can be drilled: `[[fault:models=deepseek-v3 503]]`. All surfaces obey.
+with the same words. Several may be combined; of each kind the first counts. A leading `models=a,b` limits a fault to
+those models, so that fallbacks can be drilled: `[[fault:models=deepseek-v4.1-flash 503]]`. All surfaces obey.
 
 `after` counts the `data:` events of a stream that still arrive. Without it `cut`, `eof` and `hang` strike
 before the first byte of the response. In a response without streaming, any `after` stands for half of the body.
@@ -87,7 +87,7 @@ class Fault:
         return self.numbers.get("after")
 
     def concerns(self, model: str) -> bool:
-        """Return whether it applies to `model`; a provider's prefix ("openai/gpt-4o") does not matter."""
+        """Return whether it applies to `model`; a provider's prefix ("openai/gpt-6.1-sol") does not matter."""
         return not self.models or model in self.models or model.rpartition("/")[2] in self.models
 
 
@@ -133,7 +133,7 @@ def without_directives(text: str) -> str:
 
 
 def parse(text: str) -> Fault:
-    """One fault from its words, such as `models=gpt-4o 429 retry_after=7`. Raises BadFault."""
+    """One fault from its words, such as `models=gpt-6.1-sol 429 retry_after=7`. Raises BadFault."""
     said = text.split()
     models: frozenset[str] = frozenset()
     if said and said[0].startswith("models="):
