@@ -12,6 +12,7 @@ from logs.content import store
 from logs.exports import jobs
 from logs.litellm import daily, ingest, stream, sync
 from logs.margin import daily as margins
+from logs.model_ends import notices
 from logs.pipeline import drain, partitions, sweeper, verify
 from logs.pipeline.reconcile import reconcile
 from logs.refusals import store as refusals
@@ -103,6 +104,12 @@ def take_refusals() -> str:
     """Store the refused calls that gateways have counted."""
     redis, prefix = sync_client(settings.ENV.redis_url), settings.ENV.redis_prefix
     return f"stored {refusals.take_waiting(redis, prefix)}"
+
+
+@shared_task
+def send_model_end_notices() -> str:
+    """Mail the owners of keys about models that end."""
+    return f"sent {notices.send_notices()}"
 
 
 @shared_task
