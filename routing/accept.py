@@ -19,6 +19,7 @@ from routing.errors import (
 from routing.incoming import Incoming
 from routing.stages import Route
 from routing.surfaces import body
+from routing.surfaces.served import known_name
 from routing.surfaces.table import Surface
 from routing.surfaces.tools import added_by_agent, least_usage
 from routing.surfaces.usage import ProviderUsage
@@ -84,6 +85,13 @@ class AcceptedCall(Struct, frozen=True, kw_only=True):
         """Return what the call uses of sold tools at least, whether or not the provider counts it."""
         fields = least_usage(self.request.hosted)
         return ProviderUsage(fields, is_partial=True) if fields else None
+
+    def rates_of(self, served: str) -> tuple[str, FrozenRates] | None:
+        """Price a model that answered in place of the asked one, by its own price list; None if it is not known."""
+        name = known_name(served, self.catalogue.prices)
+        if name is None:
+            return None
+        return name, frozen(self.catalogue.prices[name], margin_bp=self.principal.margin_bp)
 
     def intent(self) -> UsageEvent:
         """Build the intent: enough for the sweeper to finish the call, should this process die."""

@@ -8,6 +8,7 @@ from keys.lookup import PrincipalCache
 from routing.content_capture import ContentPublisher
 from routing.listing import ModelListing
 from routing.refusals import RefusalCounter
+from routing.substitutes import Substitutes
 from routing.tracker import CallTracker
 from routing.upstream.attempts import RetryBudget
 from routing.upstream.breaker_store import Breakers
@@ -28,3 +29,4 @@ class GatewayContext:
     pool: Pool
     content: ContentPublisher
     refusals: RefusalCounter
+    substitutes: Substitutes

@@ -31,6 +31,7 @@ from routing.listing import ModelListing
 from routing.refusals import RefusalCounter
 from routing.settler import Settler
 from routing.shutdown import ShutdownManager
+from routing.substitutes import Substitutes
 from routing.tracker import CallTracker
 from routing.upstream.attempts import RetryBudget
 from routing.upstream.breaker_store import REFRESH_S, Breakers
@@ -66,6 +67,7 @@ async def running(gateway: Gateway, env: Env) -> AsyncIterator[None]:
     )
     content = ContentPublisher(env.redis_url, env.redis_prefix)
     refusals = RefusalCounter(env.redis_url, env.redis_prefix)
+    substitutes = Substitutes()
     limiter = Limiter(
         pipeline,
         load_totals=_load_totals,
@@ -77,7 +79,7 @@ async def running(gateway: Gateway, env: Env) -> AsyncIterator[None]:
     breakers = Breakers(pipeline, env.redis_prefix)
     pool = Pool(env.litellm_url, api_key=env.litellm_api_key, connect_s=env.upstream_connect_s)
     listing = ModelListing()
-    health = Health(env, pipeline, breakers, limiter, listing)
+    health = Health(env, pipeline, breakers, limiter, listing, substitutes)
     await health.compare_models()  # before the first call: which models serve depends on it
     disk = ThreadPoolExecutor(1, thread_name_prefix="journal")
     tasks = [
@@ -104,6 +106,7 @@ async def running(gateway: Gateway, env: Env) -> AsyncIterator[None]:
         pool=pool,
         content=content,
         refusals=refusals,
+        substitutes=substitutes,
     )
     gateway.health = health
 
