@@ -19,6 +19,7 @@ from routing.errors import (
 from routing.incoming import Incoming
 from routing.stages import Route
 from routing.surfaces import body
+from routing.surfaces.served import known_name
 from routing.surfaces.table import Surface
 from routing.surfaces.tools import added_by_agent, least_usage
 from routing.surfaces.usage import ProviderUsage
@@ -85,6 +86,13 @@ class AcceptedCall(Struct, frozen=True, kw_only=True):
         fields = least_usage(self.request.hosted)
         return ProviderUsage(fields, is_partial=True) if fields else None
 
+    def rates_of(self, served: str) -> tuple[str, FrozenRates] | None:
+        """Price a model that answered in place of the asked one, by its own price list; None if it is not known."""
+        name = known_name(served, self.catalogue.prices)
+        if name is None:
+            return None
+        return name, frozen(self.catalogue.prices[name], margin_bp=self.principal.margin_bp)
+
     def intent(self) -> UsageEvent:
         """Build the intent: enough for the sweeper to finish the call, should this process die."""
         incoming, principal, request, size = self.incoming, self.principal, self.request, self.size
@@ -115,7 +123,7 @@ class AcceptedCall(Struct, frozen=True, kw_only=True):
 async def accept(context: GatewayContext, incoming: Incoming, surface: Surface) -> AcceptedCall:
     """Authenticate, read and route a call. Raises the errors that callers see as 400, 401, 403, 408 and 413."""
     env = context.env
-    principal = await incoming.principal(context.keys)
+    incoming.caller = principal = await incoming.principal(context.keys)
     if not principal.policy.permits_surface(surface.name):
         raise SurfaceNotAllowedForKey
     raw = await incoming.read(limit_bytes=env.request_body_limit_bytes, timeout_s=env.request_body_timeout_s)

@@ -107,11 +107,12 @@ class Gateway:
         report = await self.health.report(is_shutting_down=self.is_shutting_down)
         await incoming.respond(200 if report.can_serve else 503, [models_list.JSON], msgspec.json.encode(report.body))
 
-    @staticmethod
-    async def _refuse(incoming: Incoming, error: AppError) -> None:
+    async def _refuse(self, incoming: Incoming, error: AppError) -> None:
         """Respond with the error, unless a response has begun; then only cutting it off is honest."""
         if incoming.is_started:
             return
+        if incoming.caller is not None and incoming.admission is None and self.context is not None:
+            self.context.refusals.count(incoming.caller, error.code)  # an admitted call has a row of its own
         if not isinstance(error, InvalidApiKey):
             logger.info(
                 "gateway.refused",

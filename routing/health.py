@@ -21,6 +21,7 @@ from codexflow.lib.redis import Pipeline, RedisUnavailable
 from keys.selectors import policies_naming_models
 from routing.limiter import Limiter
 from routing.listing import ModelListing, models_of
+from routing.substitutes import Substitutes
 from routing.upstream.breaker_store import Breakers
 
 logger = logging.getLogger(__name__)
@@ -42,12 +43,21 @@ class Report:
 class Health:
     """Probes everything that a call depends on. One instance per process."""
 
-    def __init__(self, env: Env, redis: Pipeline, breakers: Breakers, limiter: Limiter, listing: ModelListing) -> None:
+    def __init__(
+        self,
+        env: Env,
+        redis: Pipeline,
+        breakers: Breakers,
+        limiter: Limiter,
+        listing: ModelListing,
+        substitutes: Substitutes,
+    ) -> None:
         self._env = env
         self._redis = redis
         self._breakers = breakers
         self._limiter = limiter
         self._listing = listing
+        self._substitutes = substitutes
         self._http = httpx.AsyncClient(
             base_url=env.litellm_url,
             timeout=PROBE_TIMEOUT_S,
@@ -84,6 +94,7 @@ class Health:
             "config_problems": problems,
             "model_ends": [end.facts() for end in ends],
             "successors_not_listed": dict(self._listing.lineup().unlisted) if checks["config"] else {},
+            "models_substituted": self._substitutes.recent(),
             "config_version": directory.current().version if checks["config"] else None,
             "draining": is_shutting_down,
         }

@@ -28,8 +28,10 @@ from routing.gateway import Gateway
 from routing.health import Health
 from routing.limiter import Limiter
 from routing.listing import ModelListing
+from routing.refusals import RefusalCounter
 from routing.settler import Settler
 from routing.shutdown import ShutdownManager
+from routing.substitutes import Substitutes
 from routing.tracker import CallTracker
 from routing.upstream.attempts import RetryBudget
 from routing.upstream.breaker_store import REFRESH_S, Breakers
@@ -64,6 +66,8 @@ async def running(gateway: Gateway, env: Env) -> AsyncIterator[None]:
         max_stale_s=env.key_cache_stale_s,
     )
     content = ContentPublisher(env.redis_url, env.redis_prefix)
+    refusals = RefusalCounter(env.redis_url, env.redis_prefix)
+    substitutes = Substitutes()
     limiter = Limiter(
         pipeline,
         load_totals=_load_totals,
@@ -75,7 +79,7 @@ async def running(gateway: Gateway, env: Env) -> AsyncIterator[None]:
     breakers = Breakers(pipeline, env.redis_prefix)
     pool = Pool(env.litellm_url, api_key=env.litellm_api_key, connect_s=env.upstream_connect_s)
     listing = ModelListing()
-    health = Health(env, pipeline, breakers, limiter, listing)
+    health = Health(env, pipeline, breakers, limiter, listing, substitutes)
     await health.compare_models()  # before the first call: which models serve depends on it
     disk = ThreadPoolExecutor(1, thread_name_prefix="journal")
     tasks = [
@@ -85,6 +89,7 @@ async def running(gateway: Gateway, env: Env) -> AsyncIterator[None]:
             health.watch_models,
             lambda: _refresh_catalogue(keys),
             lambda: _subscribe_to_keys(env, keys),
+            refusals.flush_forever,
             lambda: _refresh_breakers(breakers, listing),
             lambda: _sync_journal(journal, disk),
             lambda: _ship_journals(env),
@@ -92,6 +97,7 @@ async def running(gateway: Gateway, env: Env) -> AsyncIterator[None]:
     ]
     gateway.context = GatewayContext(
         env=env,
+        redis=pipeline,
         keys=keys,
         listing=listing,
         tracker=tracker,
@@ -99,6 +105,8 @@ async def running(gateway: Gateway, env: Env) -> AsyncIterator[None]:
         retries=RetryBudget(),
         pool=pool,
         content=content,
+        refusals=refusals,
+        substitutes=substitutes,
     )
     gateway.health = health
 

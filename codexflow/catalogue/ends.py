@@ -71,9 +71,7 @@ def ends_of(lineup: Lineup, today: date, policies: Mapping[str, Sequence[str]] |
                 model=model,
                 last_day=last_day,
                 days_left=days_left,
-                level=OVER
-                if days_left < 0
-                else str(LAST_NOTICE_DAYS if days_left <= LAST_NOTICE_DAYS else NOTICE_DAYS),
+                level=_level(days_left),
                 used_by=(*used_by, *(policies or {}).get(model, ())),
                 successor=successor,
                 is_replaced=lineup.serving(model) != model,

@@ -14,7 +14,7 @@ from billing.tests.factories import an_organization
 from codexflow.lib.money import format_usd
 from keys.tests.factories import a_key
 from logs.exports.formats import COLUMNS, json_lines
-from logs.models import RequestLog
+from logs.models import RequestLog, UpstreamAttempt
 from logs.pipeline.rows import rates_of, usage_of
 from tests.support.installation import Installation
 
@@ -82,3 +82,26 @@ def test_a_call_that_may_reach_a_tier_is_held_at_it(tiered: Installation) -> Non
     margin = 10_000 + long.margin_bp
     assert short.held_nanos < (50_100 * 100 + 1_000 * 400) * margin // 10_000
     assert long.held_nanos >= (300_000 * 200 + 1_000 * 600) * margin // 10_000
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_model_that_serves_in_place_of_the_asked_one_is_alarmed_and_priced(
+    running: Installation, stream: bool
+) -> None:
+    """Providers put another model in the place of one that they retire, at its own price."""
+    key = a_key(an_organization(plan="pro"))
+    text = "[[fault:substitute says=claude-sonnet-5.5]] [[fault:usage prompt=1000 completion=1000]] hi"
+    row = running.row_of(running.say(key.plain, text, model="gpt-6-luna", stream=stream))
+    assert row.model == "claude-sonnet-5.5"
+    assert (row.rate_input_nanos, row.rate_output_nanos) == (2_000_000_000, 10_000_000_000)
+    assert row.cost_nanos == 12_000_000 * (10_000 + row.margin_bp) // 10_000
+    asked = UpstreamAttempt.objects.get(request_id=row.request_id).model
+    assert asked != row.model
+    assert running.health(running.url)["details"]["models_substituted"][asked] == "claude-sonnet-5.5"
+
+
+@pytest.mark.parametrize("named", ["openai/gpt-6-luna-2026-01-01", "nobody-knows"])
+def test_another_spelling_or_an_unknown_model_costs_what_was_asked(running: Installation, named: str) -> None:
+    key = a_key(an_organization(plan="pro"))
+    row = running.row_of(running.say(key.plain, f"[[fault:substitute says={named}]] hi", model="gpt-6-luna"))
+    assert row.model == UpstreamAttempt.objects.get(request_id=row.request_id).model

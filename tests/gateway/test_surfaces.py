@@ -2,12 +2,14 @@
 
 import json
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpx
 import pytest
 
 from keys.tests.factories import a_key
+from logs.models import RequestLog
 from routing.surfaces.table import SURFACES
 from tests.support.installation import Installation
 
@@ -243,18 +245,28 @@ class TestCountTokens:
         assert response.status_code == 200
         assert 300 <= response.json()["input_tokens"] <= 800
         assert response.headers["x-cfx-model"] == "claude-haiku-5.5"
-        row = running.row_of(response)
-        assert (row.surface, row.endpoint, row.cost_nanos, row.prompt_tokens) == ("messages", self.PATH, 0, 0)
-        assert running.open_leases(row.request_id) == []
 
-    def test_a_count_is_free_is_one_request_and_needs_the_scope_of_messages(self, running: Installation) -> None:
-        issued = a_key(daily_requests=1, budget_month_nanos=0)
-        assert running.ask(issued.plain, self.PATH, **self.body()).status_code == 200
-        assert running.ask(issued.plain, self.PATH, **self.body()).status_code == 429
+    def test_counts_take_nothing_from_calls_and_have_a_minute_limit_of_their_own(self, running: Installation) -> None:
+        issued = a_key(daily_requests=1, rpm=2, budget_month_nanos=0)
+        counts = [running.ask(issued.plain, self.PATH, **self.body()) for _ in range(3)]
+        if len({minute_of(each) for each in counts}) == 1:  # the minute has not changed in between
+            assert [each.status_code for each in counts] == [200, 200, 429]
+            assert counts[2].json()["error"]["type"] == "rate_limit_error"
+            assert "At most 2 token counts a minute (limit of the key)" in counts[2].json()["error"]["message"]
+            assert 1 <= int(counts[2].headers["retry-after"]) <= 60
+        usage = running.scope("k", issued.row.id)
+        assert not usage.get("requests_today")
+        assert not RequestLog.objects.filter(key_id=issued.row.id).exists()
+
+    def test_a_count_needs_the_scope_of_messages_and_a_known_model(self, running: Installation) -> None:
         other = a_key(allowed_surfaces=("chat",)).plain
         assert running.ask(other, self.PATH, **self.body()).status_code == 403
-        refused = running.ask(issued.plain, self.PATH, **self.body(model="nobody"))
+        refused = running.ask(a_key().plain, self.PATH, **self.body(model="nobody"))
         assert (refused.status_code, refused.json()["type"]) == (400, "error")
+
+
+def minute_of(response: httpx.Response) -> str:
+    return parsedate_to_datetime(response.headers["date"]).strftime("%H:%M")
 
 
 class TestModels:

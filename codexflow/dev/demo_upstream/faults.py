@@ -13,6 +13,7 @@ before the first byte of the response. In a response without streaming, any `aft
     no_usage                   no usage at all
     usage_beside_choice        a stream's usage event has an empty choice, as in LiteLLM 1.106
     429, 500, 503, ... retry_after says   any status from 400 to 599; `says` names a provider's words in errors.py
+    substitute says            the response names another model
     cut after                  TCP reset
     eof after                  the connection closes, the body unfinished
     truncated after            HTTP ends properly, the text in the middle of an event or of the JSON
@@ -46,6 +47,7 @@ KINDS: Mapping[str, Mapping[str, int | str | None]] = {
     "no_usage": {},
     "usage_beside_choice": {},
     "status": {"code": 500, "retry_after": None, "says": ""},
+    "substitute": {"says": ""},
     "cut": {"after": None},
     "eof": {"after": None},
     "truncated": {"after": 2},
@@ -76,7 +78,7 @@ class Fault:
     kind: str
     numbers: Mapping[str, int] = field(default_factory=dict)
     to: str = ""  # redirect only
-    says: str = ""  # status only
+    says: str = ""  # status and substitute
     models: frozenset[str] = frozenset()  # empty: all
 
     def number(self, name: str) -> int:

@@ -178,7 +178,7 @@ class DemoUpstream:
             generated=generated,
             # An id of the provider's kind: another one than the call id, which names the proxy's call.
             identity=Identity(
-                f"chatcmpl-demo{random_id().hex[:16]}", int(clock.now_s()), call.model.name, self.options.role
+                f"chatcmpl-demo{random_id().hex[:16]}", int(clock.now_s()), _named_model(call), self.options.role
             ),
             usage=None if call.drill.get("no_usage") else usage,
             cost=cost if self.options.role == "proxy" else None,
@@ -373,6 +373,12 @@ class DemoUpstream:
             "connections": len(self.connections),
         }
         return Reply(200, msgspec.json.encode(page))
+
+
+def _named_model(call: "_Call") -> str:
+    """The model that the response names."""
+    substitute = call.drill.get("substitute")
+    return substitute.says if substitute else call.model.name
 
 
 @dataclass(frozen=True, slots=True)
