@@ -265,12 +265,12 @@ class UpstreamFaulty(UpstreamFailure):
 
     code = "upstream_error"
 
-    def __init__(self, upstream_status: int, *, trips_breaker: bool = True) -> None:
-        super().__init__(upstream_status=upstream_status)
+    def __init__(self, upstream_status: int, *, trips_breaker: bool = True, retry_after_s: int | None = None) -> None:
+        super().__init__(upstream_status=upstream_status, retry_after_s=retry_after_s)
         self.trips_breaker = trips_breaker  # type: ignore[misc]
         self.upstream_status = upstream_status
-        # Per instance: only these three mean that a retry may help.
-        self.may_retry = upstream_status in (502, 503, 504)  # type: ignore[misc]
+        # Per instance: only these three mean that a retry may help, unless they ask for a longer wait than a retry's.
+        self.may_retry = upstream_status in (502, 503, 504) and (retry_after_s or 1) <= 1  # type: ignore[misc]
 
 
 class UpstreamBusy(UpstreamFailure):

@@ -1,7 +1,5 @@
 """State of a caller's limits at an admission, its rate limit headers, and the errors of refusals. Pure."""
 
-from http import HTTPStatus
-
 from msgspec import Struct
 
 from billing.errors import (
@@ -131,23 +129,19 @@ def refusal(
 ) -> RateLimitExceeded | InsufficientQuota:
     """Error of a verdict about one of SCOPES, with the whole seconds after which the same call may pass.
 
-    A stream's slot is free at the latest when its lease expires. Waiting does not help against missing money.
+    A stream's slot is free at the latest when its lease expires. No client can wait for the next day or for money.
     """
     error, limit = _REFUSALS[verdict]
     name = SCOPES[scope]
     return error(
         f"{error.default_message} (limit of the {name}: {limit})",
-        retry_after_s=_retry_after_s(verdict, admission, slot_free_in_ms)
-        if error.status == HTTPStatus.TOO_MANY_REQUESTS
-        else None,
+        retry_after_s=_retry_after_s(verdict, admission, slot_free_in_ms),
         scope=name,
         admission=admission,
     )
 
 
-def _retry_after_s(verdict: str, admission: Admission, slot_free_in_ms: int) -> int:
-    if verdict == "day":
-        return admission.reset_s - admission.now_ms // 1000
+def _retry_after_s(verdict: str, admission: Admission, slot_free_in_ms: int) -> int | None:
     if verdict == "streams":
         return max(1, -(-slot_free_in_ms // 1000))
-    return admission.minute_ends_in_s
+    return admission.minute_ends_in_s if verdict in ("rpm", "tpm") else None

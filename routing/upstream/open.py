@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from codexflow.catalogue.schema import BreakerConfig
 from codexflow.lib.asgi import Header
-from codexflow.lib.clock import monotonic_s
+from codexflow.lib.clock import monotonic_s, now_s
 from codexflow.lib.ids import text_of
 from codexflow.lib.log import redact
 from logs.pipeline.events import AttemptFact
@@ -35,6 +35,7 @@ from routing.surfaces.responses import Opening, ResponseFormat
 from routing.upstream.attempts import Attempt, RetryBudget
 from routing.upstream.breaker_store import Breakers
 from routing.upstream.pool import Connection, Pool
+from routing.upstream.retry_after import retry_after_s
 
 logger = logging.getLogger(__name__)
 
@@ -106,6 +107,7 @@ class Upstream:
         """
         request = self._request
         failure: UpstreamFailure | None = None
+        waits_s: list[int] = []  # what each failed attempt asked for
         self._retries.earn()
         for attempt in attempts:
             if attempt.is_retry:
@@ -124,6 +126,7 @@ class Upstream:
                 if self._is_aborted:
                     raise self._aborted() from exc
                 failure = exc
+                waits_s.append(exc.retry_after_s or 1)
                 logger.warning(
                     "upstream.attempt_failed",
                     extra={
@@ -137,7 +140,7 @@ class Upstream:
                 )
                 if exc.trips_breaker:
                     await self._breakers.record_failure(attempt.model, request.breaker, request.organization)
-        raise _final(failure)
+        raise _final(failure, min(waits_s, default=1))
 
     async def _try(self, attempt: Attempt) -> OpenedResponse:
         """Make one attempt and record it, however it ends."""
@@ -233,13 +236,13 @@ class Upstream:
         return OpenedResponse(attempt, None, request.response_format.body_for_caller(body, summary))
 
 
-def _final(failure: UpstreamFailure | None) -> Exception:
-    """Return the caller's error when every attempt failed."""
+def _final(failure: UpstreamFailure | None, wait_s: int) -> Exception:
+    """Return the caller's error when every attempt failed; `wait_s` is when the first model may work again."""
     if isinstance(failure, UpstreamBusy):
-        return failure
+        return UpstreamBusy(retry_after_s=wait_s)
     if isinstance(failure, UpstreamSilent):
-        return UpstreamTimeout(retry_after_s=1)
-    return UpstreamUnavailable(retry_after_s=1)
+        return UpstreamTimeout(retry_after_s=wait_s)
+    return UpstreamUnavailable(retry_after_s=wait_s)
 
 
 class _ErrorFields(Struct):
@@ -258,14 +261,13 @@ _error_decoder = msgspec.json.Decoder(_ErrorBody)
 
 async def _error_of(connection: Connection, status: int, timeout_s: float) -> UpstreamFailure | UpstreamRefused:
     """Map the upstream's error response to our own error."""
+    after_s = retry_after_s(connection.headers, now_s())
     if status == 429:
-        headers = connection.headers
-        after = headers.get(b"retry-after") or headers.get(b"llm_provider-retry-after") or b""
-        return UpstreamBusy(retry_after_s=int(after) if after.isdigit() else 1)
+        return UpstreamBusy(retry_after_s=after_s)
     if status == 408:
         return UpstreamSilent(reason="status 408")
     if status >= 500 or status in (401, 402):
-        return UpstreamFaulty(status)
+        return UpstreamFaulty(status, retry_after_s=after_s)
     if status < 400:
         return UpstreamInvalid(reason=f"unexpected status {status}")
     try:

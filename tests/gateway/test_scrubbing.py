@@ -28,7 +28,7 @@ ABOUT_US = ("key", "credit")
 # Headers that responses may have, whatever the upstream sends.
 OURS = {
     "cache-control", "connection", "content-length", "content-type", "date", "request-id", "retry-after",
-    "transfer-encoding", "www-authenticate", "x-accel-buffering", "x-request-id",
+    "transfer-encoding", "www-authenticate", "x-accel-buffering", "x-request-id", "x-should-retry",
 }  # fmt: skip
 # Headers that the upstream may see.
 PASSED = {

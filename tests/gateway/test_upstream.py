@@ -60,6 +60,20 @@ def test_when_all_are_rate_limited_the_caller_gets_retry_after(running: Installa
     assert response.json()["error"]["code"] == "upstream_rate_limited"
 
 
+def test_the_caller_waits_for_the_model_that_is_back_first(running: Installation, key: str) -> None:
+    running.upstream.set_fault("429 retry_after=40", model="deepseek-v3")
+    running.upstream.set_fault("429 retry_after=9", model="gemini-2.0-flash")
+    running.upstream.set_fault("429 retry_after=20", model="gpt-4o-mini")
+    assert running.post(key, model="cfx-code").headers["retry-after"] == "9"
+
+
+def test_a_provider_that_asks_for_a_pause_is_not_retried_within_it(running: Installation, key: str) -> None:
+    running.upstream.set_fault("503 retry_after=30", model="deepseek-v3", times=1)
+    response = running.post(key, model="cfx-code")
+    attempts = [(1, "deepseek-v3", 503), (3, "gemini-2.0-flash", 200)]
+    assert attempts_of(running.row_of(response)) == attempts
+
+
 def test_fallbacks_are_tried_in_their_order(running: Installation, key: str) -> None:
     running.upstream.set_fault("500", model="deepseek-v3")
     running.upstream.set_fault("503", model="gemini-2.0-flash")
