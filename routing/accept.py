@@ -61,6 +61,7 @@ class AcceptedCall(Struct, frozen=True, kw_only=True):
             response_limit_bytes=env.answer_limit_bytes,
             breaker=self.catalogue.breaker,
             organization=self.principal.payer.organization,
+            entries=self.catalogue.entries,
         )
 
     def least_usage(self) -> ProviderUsage | None:

@@ -1,10 +1,10 @@
 """Errors of the gateway."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from http import HTTPStatus
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
-from codexflow.lib.errors import AppError, BadRequest, NotFound
+from codexflow.lib.errors import AppError, BadRequest, NotFound, bounded_wait_s
 
 
 class InvalidStage(BadRequest):
@@ -88,6 +88,15 @@ class UpstreamUnavailable(AppError):
     default_message = "The models behind this request are not available right now. Try again in a moment."
     may_retry = True
 
+    @classmethod
+    def of(cls, models: Collection[str], *, retry_after_s: int, is_operators: bool = False, **facts: Any) -> Self:
+        """Build the error of these models; `is_operators`: waiting a moment does not help, nor does another request."""
+        if is_operators:
+            advice = "Nothing is wrong with the request, and the operator has been notified. Use another model for now."
+        else:
+            advice = f"Retry in {bounded_wait_s(retry_after_s)} s."
+        return cls(f"{_named(models)} not available right now. {advice}", retry_after_s=retry_after_s, **facts)
+
 
 class UpstreamTimeout(AppError):
     """No attempt responded in time."""
@@ -96,6 +105,15 @@ class UpstreamTimeout(AppError):
     status = HTTPStatus.GATEWAY_TIMEOUT
     default_message = "The models behind this request did not answer in time."
     may_retry = True
+
+
+def _named(models: Collection[str]) -> str:
+    """Begin a sentence about a model, or about those of a stage, with its verb."""
+    if len(models) == 1:
+        return f"The model {next(iter(models))} is"
+    return (
+        f"The models behind this request ({', '.join(models)}) are" if models else "The models behind this request are"
+    )
 
 
 def _quoted(name: str) -> str:
@@ -265,8 +283,17 @@ class UpstreamFaulty(UpstreamFailure):
 
     code = "upstream_error"
 
-    def __init__(self, upstream_status: int, *, trips_breaker: bool = True, retry_after_s: int | None = None) -> None:
+    def __init__(
+        self,
+        upstream_status: int,
+        *,
+        cause: str | None = None,
+        trips_breaker: bool = True,
+        retry_after_s: int | None = None,
+    ) -> None:
         super().__init__(upstream_status=upstream_status, retry_after_s=retry_after_s)
+        # Why a 4xx is the operator's to mend: model_missing or account_refused.
+        self.cause = cause
         self.trips_breaker = trips_breaker  # type: ignore[misc]
         self.upstream_status = upstream_status
         # Per instance: only these three mean that a retry may help, unless they ask for a longer wait than a retry's.
@@ -282,6 +309,11 @@ class UpstreamBusy(UpstreamFailure):
     default_message = "The model is over its own rate limit. Try again later."
     trips_breaker = False
     upstream_status = 429
+
+    @classmethod
+    def of(cls, models: Collection[str], *, retry_after_s: int) -> Self:
+        message = f"{_named(models)} over the provider's rate limit. Retry in {bounded_wait_s(retry_after_s)} s."
+        return cls(message, retry_after_s=retry_after_s)
 
 
 class UpstreamRefused(AppError):

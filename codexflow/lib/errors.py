@@ -13,6 +13,11 @@ from typing_extensions import override
 MAX_RETRY_AFTER_S = 60
 
 
+def bounded_wait_s(wait_s: int) -> int:
+    """Return the wait that a caller is told, in headers and messages alike."""
+    return min(max(0, wait_s), MAX_RETRY_AFTER_S)
+
+
 class AppError(Exception):
     """An error with a public code. Subclasses set `code`, `status`, `kind` and `default_message`.
 

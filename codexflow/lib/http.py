@@ -9,7 +9,7 @@ from rest_framework.response import Response
 
 from codexflow.lib.asgi import Header
 from codexflow.lib.envelope import envelope
-from codexflow.lib.errors import MAX_RETRY_AFTER_S, AppError, BadRequest, NotFound
+from codexflow.lib.errors import AppError, BadRequest, NotFound, bounded_wait_s
 from codexflow.lib.exchange import JSON
 
 logger = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ def headers_of(error: AppError) -> list[Header]:
     if error.outlasts_retries:
         headers.append(NO_RETRY)
     elif error.retry_after_s is not None:
-        headers.append((b"retry-after", b"%d" % min(max(0, error.retry_after_s), MAX_RETRY_AFTER_S)))
+        headers.append((b"retry-after", b"%d" % bounded_wait_s(error.retry_after_s)))
     if error.status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
     if error.allowed:

@@ -77,7 +77,8 @@ class Breakers:
         open_models = self.open_for(models, caller)
         if open_models and len(open_models) == len(set(models)):
             wait_ms = min(self._known[model].trial_at_ms for model in open_models) - clock.now_ms()
-            raise UpstreamUnavailable(retry_after_s=max(1, -(-wait_ms // 1000)), reason="all circuits are open")
+            wait_s = max(1, -(-wait_ms // 1000))
+            raise UpstreamUnavailable.of(open_models, retry_after_s=wait_s, reason="all circuits are open")
 
     async def allow_request(self, model: str, config: BreakerConfig, caller: bytes) -> bool:
         """Return whether a call may go to the model now. Claims the trial when the recovery timeout has passed."""

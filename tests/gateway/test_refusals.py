@@ -114,3 +114,126 @@ def test_a_providers_retry_after_may_be_a_date(running: Installation, odd: OddUp
     odd.refuse({"error": {"message": "slow down"}}, 429, headers={"Retry-After": formatdate(now_s() + 40, usegmt=True)})
     response = running.post(key, url=url, model="gpt-4o-mini")
     assert 30 <= int(response.headers["retry-after"]) <= 41
+
+
+TOO_LONG = "This model's maximum context length is 128000 tokens. However, your messages resulted in 999999 tokens."
+SHAPES: dict[str, Any] = {
+    "param object": {"error": {"message": TOO_LONG, "param": {"name": "messages"}, "code": None}},
+    "code fraction": {"error": {"message": TOO_LONG, "code": 400.5}},
+    "error text": {"error": TOO_LONG},
+    "flat": {"message": TOO_LONG, "code": 400},
+    "detail text": {"detail": TOO_LONG},
+    "detail list": {"detail": [{"loc": ["body"], "msg": TOO_LONG}]},
+    "list": [{"error": {"code": 400, "message": TOO_LONG, "status": "INVALID_ARGUMENT"}}],
+    "errors": {"errors": [{"message": TOO_LONG}]},
+    "json in the message": {"error": {"message": json.dumps({"error": {"message": TOO_LONG}})}},
+    "more than 64 KB": {"error": {"message": TOO_LONG, "metadata": "x" * 300_000}},
+    "plain text": TOO_LONG.encode(),
+    "from litellm": {
+        "error": {
+            "message": f"litellm.ContextWindowExceededError: litellm.BadRequestError: OpenAIException - {TOO_LONG}"
+            "\nmodel=gpt-4o-mini. context_window_fallbacks=None. fallbacks=None.\n\nSet 'context_window_fallback' - "
+            "https://docs.litellm.ai/docs/routing#fallbacks",
+            "code": "400",
+        }
+    },
+}
+
+
+@pytest.mark.parametrize("body", SHAPES.values(), ids=SHAPES)
+def test_words_and_code_of_a_refusal_are_kept_in_every_shape(
+    running: Installation, odd: OddUpstream, url: str, key: str, body: Any
+) -> None:
+    odd.refuse(body)
+    asked: dict[str, dict[str, Any]] = {
+        "/v1/chat/completions": {"messages": [{"role": "user", "content": "Hello"}]},
+        "/v1/responses": {"input": "Hello"},
+    }
+    for path, content in asked.items():
+        response = running.ask(key, path, url=url, model="cfx-code", **content)
+        error = error_of(response)
+        assert (response.status_code, error["code"], error["message"]) == (400, "context_length_exceeded", TOO_LONG)
+
+
+@pytest.mark.parametrize("body", SHAPES.values(), ids=SHAPES)
+def test_on_messages_a_long_context_is_said_as_claude_code_expects(
+    running: Installation, odd: OddUpstream, url: str, key: str, body: Any
+) -> None:
+    odd.refuse(body)
+    asked: dict[str, Any] = {"model": "cfx-code", "max_tokens": 50, "messages": [{"role": "user", "content": "Hello"}]}
+    response = running.ask(key, "/v1/messages", url=url, **asked)
+    error = error_of(response)
+    assert (response.status_code, error["type"]) == (400, "invalid_request_error")
+    assert error["message"] == "prompt is too long: 999999 tokens > 128000 maximum"
+    assert error["code"] == "context_length_exceeded"
+
+
+OPERATORS: dict[str, tuple[int, Any]] = {
+    "no such model": (404, {"error": {"message": "The model `x` does not exist.", "code": "model_not_found"}}),
+    "Anthropic has no such model": (
+        404,
+        {"type": "error", "error": {"type": "not_found_error", "message": "model: x"}},
+    ),
+    "no such endpoint": (404, {"detail": "Not Found"}),
+    "no deployment": (
+        400,
+        {"error": {"message": "You passed in model=x. There are no healthy deployments for this model"}},
+    ),
+    "no model in LiteLLM": (
+        400,
+        {"error": {"message": "/chat/completions: Invalid model name passed in model=x. Call `/v1/models`"}},
+    ),
+    "project": (403, {"error": {"message": "Project does not have access to model x"}}),
+    "key": (401, {"error": {"message": "Incorrect API key provided"}}),
+    "payment": (402, {"error": {"message": "This request requires more credits"}}),
+    "quota": (
+        429,
+        {"error": {"message": "You exceeded your current quota, please check your plan and billing details."}},
+    ),
+}
+
+
+@pytest.mark.parametrize(("status", "body"), OPERATORS.values(), ids=OPERATORS)
+def test_the_operators_failures_are_tried_at_the_next_model(
+    running: Installation, odd: OddUpstream, url: str, key: str, status: int, body: Any
+) -> None:
+    odd.refuse(body, status, models=("deepseek-v3",))
+    response = running.post(key, url=url, model="cfx-code")
+    assert (response.status_code, response.headers["x-cfx-model"]) == (200, "gemini-2.0-flash")
+    odd.refuse(body, status)
+    response = running.post(key, url=url, model="gpt-4o-mini")
+    error = error_of(response)
+    assert (response.status_code, error["code"]) == (503, "upstream_unavailable")
+    assert "gpt-4o-mini is not available" in error["message"]
+    assert "Nothing is wrong with the request" in error["message"]
+    assert not {"quota", "credits", "Project", "API key"} & set(error["message"].split())
+
+
+def test_the_operator_is_alarmed_once_a_minute(
+    running: Installation, odd: OddUpstream, odd_gateway: tuple[OddUpstream, Gateway], key: str
+) -> None:
+    odd.refuse({"error": {"message": "The model `x` does not exist."}}, 404, models=("claude-haiku-3.5",))
+    for _ in range(3):
+        running.post(key, url=odd_gateway[1].url, model="claude-haiku-3.5")
+    log = odd_gateway[1].log.read_text()
+    alarms = [line for line in log.splitlines() if "upstream.model_missing" in line and "claude-haiku-3.5" in line]
+    assert len(alarms) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (403, {"error": {"message": "Your input was flagged by moderation: violence.", "code": 403}}),
+        (400, {"error": {"message": "Your request was rejected as a result of our safety system."}}),
+        (404, {"error": {"message": "No file with id file-17.", "param": "file_id"}}),
+        (422, {"error": {"message": "Too hot."}}),
+    ],
+    ids=["moderation", "safety", "file", "422"],
+)
+def test_the_callers_own_mistakes_are_not_tried_elsewhere(
+    running: Installation, odd: OddUpstream, url: str, key: str, status: int, body: Any
+) -> None:
+    odd.refuse(body, status, models=("deepseek-v3",))
+    response = running.post(key, url=url, model="cfx-code")
+    assert (response.status_code, error_of(response)["message"]) == (status, body["error"]["message"])
+    assert [each["model"] for each in odd.seen] == ["deepseek-v3"]
