@@ -139,11 +139,32 @@ def test_each_limit_holds_for_organization_and_key(
     assert refused.json()["error"]["code"] == code
     assert f"limit of the {scope}" in refused.json()["error"]["message"]
     assert refused.status_code == (402 if code == "insufficient_quota" else 429)
-    waits = code in ("rate_limit_exceeded", "token_rate_exceeded", "concurrency_limit_exceeded")
+    waits = code in ("rate_limit_exceeded", "token_rate_exceeded")
     assert ("retry-after" in refused.headers) == waits
     assert refused.headers.get("x-should-retry") == (None if waits else "false")
     others = running.post(other.plain, **{**small, **body})
     assert others.status_code == (200 if scope == "key" else refused.status_code)
+
+
+def test_refusals_name_the_plan_the_numbers_and_the_way_out(running: Installation) -> None:
+    early_in_a_minute()
+    key = a_key(an_organization(plan="free"))
+    refused = [running.post(key.plain, **BODY) for _ in range(11)][-1]
+    wait_s = refused.headers["retry-after"]
+    message = refused.json()["error"]["message"]
+    assert message == f"10 requests a minute on plan Free; retry in {wait_s} s (limit of the organization)"
+    poor = an_organization()
+    post_credit(
+        poor,
+        -Account.objects.get(pk=poor.pk).credit_nanos + 1_000,
+        kind=LedgerEntry.Kind.ADJUSTMENT,
+        reference="nearly all",
+    )
+    key = a_key(poor)
+    until(lambda: running.post(key.plain, **BODY).status_code == 402, what="no credit")
+    message = running.post(key.plain, **BODY).json()["error"]["message"]
+    assert message.startswith("Credit left $0.000001, this request may cost $0.00")
+    assert f"/o/{poor.slug}/billing/" in message
 
 
 def test_a_budget_and_its_removal_take_effect_at_once(running: Installation) -> None:
