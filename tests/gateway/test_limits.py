@@ -153,7 +153,7 @@ def test_refusals_name_the_plan_the_numbers_and_the_way_out(running: Installatio
     wait_s = refused.headers["retry-after"]
     message = refused.json()["error"]["message"]
     assert message == f"10 requests a minute on plan Free; retry in {wait_s} s (limit of the organization)"
-    poor = an_organization()
+    poor = an_organization(plan="free")
     post_credit(
         poor,
         -Account.objects.get(pk=poor.pk).credit_nanos + 1_000,
