@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from random import Random
@@ -50,11 +50,11 @@ _alarms = Alarms()
 
 
 class UpstreamRequest(Struct, frozen=True, kw_only=True):
-    """Request that every attempt of a call sends upstream, with its time limits."""
+    """Request that the attempts of a call send upstream, with its time limits."""
 
     path: str
     headers: tuple[Header, ...] = ()  # of the caller, for the provider
-    tail: bytes
+    tail_of: Callable[[str], bytes]  # model -> its body, but for the model's name
     response_format: ResponseFormat
     is_stream: bool
     first_byte_s: float
@@ -63,6 +63,11 @@ class UpstreamRequest(Struct, frozen=True, kw_only=True):
     breaker: BreakerConfig
     organization: bytes = b""  # a circuit may be open for one alone
     entries: Mapping[str, ModelEntry] = MappingProxyType({})
+
+    def silence_s(self, model: str, otherwise_s: float) -> float:
+        """Return how long to wait for a byte of a model: longer than otherwise if it is known to think for longer."""
+        entry = self.entries.get(model)
+        return max(otherwise_s, entry.silence_s) if entry and entry.silence_s else otherwise_s
 
 
 @dataclass(slots=True)
@@ -192,14 +197,15 @@ class Upstream:
     async def _open(self, attempt: Attempt) -> OpenedResponse:
         request = self._request
         call_id = f"{text_of(self._call.request_id)}.{attempt.n}".encode()
-        body = upstream_body(attempt.model, request.tail)
+        body = upstream_body(attempt.model, request.tail_of(attempt.model))
         headers = [(b"x-litellm-call-id", call_id), *request.headers]
         connection = await self._pool.post(request.path, body, headers=headers)
         self._connection = connection
         if self._is_aborted:
             connection.abort()
             raise self._aborted()
-        ends_s = monotonic_s() + min(request.first_byte_s if request.is_stream else request.total_s, self.left_s)
+        wait_s = request.silence_s(attempt.model, request.first_byte_s) if request.is_stream else request.total_s
+        ends_s = monotonic_s() + min(wait_s, self.left_s)
         status = await connection.head(max(0.0, ends_s - monotonic_s()))
         if status != 200:
             error = await _error_of(connection, status, max(0.0, ends_s - monotonic_s()))

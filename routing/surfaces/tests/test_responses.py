@@ -232,19 +232,23 @@ def test_a_response_has_the_models_public_name() -> None:
     response = {"id": "r1", "model": "openai/gpt-4o-2024-11-20", "output": []}
     created = b"event: response.created\n" + event({"type": "response.created", "response": response, "model": "x"})
     delta = event({"type": "response.output_text.delta", "delta": '"response"', "model": "x"})
-    named = Responses().with_model(created + delta, "gpt-4o")
+    named = Responses().with_model(created + delta, "gpt-6.1-sol")
     first, second, _ = named.split(b"\n\n")
     assert first.startswith(b"event: response.created\ndata: ")
     payload = json.loads(first.partition(b"data: ")[2])
-    assert payload == {"type": "response.created", "response": {**response, "model": "gpt-4o"}, "model": "gpt-4o"}
+    assert payload == {
+        "type": "response.created",
+        "response": {**response, "model": "gpt-6.1-sol"},
+        "model": "gpt-6.1-sol",
+    }
     assert second + b"\n\n" == delta
 
 
 def test_events_with_the_right_model_or_none_stay_as_they_are() -> None:
-    odd = b'data: {"type" : "response.created", "response": {"id":"r1", "model":"gpt-4o"}}\r\n\r\n'
+    odd = b'data: {"type" : "response.created", "response": {"id":"r1", "model":"gpt-6.1-sol"}}\r\n\r\n'
     for events in (odd, odd + b": ping\n\n" + odd, *RESPONSES, b"data: {broken", b"", b'data: {"response":[]}\n\n'):
-        assert Responses().with_model(events, "gpt-4o") == events
-    assert Completions().with_model(CHAT[0], "gpt-4o") == CHAT[0]
+        assert Responses().with_model(events, "gpt-6.1-sol") == events
+    assert Completions().with_model(CHAT[0], "gpt-6.1-sol") == CHAT[0]
 
 
 COUNTS = {"prompt_tokens": 100, "completion_tokens": 20}

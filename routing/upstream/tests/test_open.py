@@ -45,7 +45,7 @@ def an_upstream(pool: Pool, text: bytes, *, is_stream: bool = False) -> Upstream
     request = UpstreamRequest(
         path="/v1/chat/completions",
         response_format=CHAT.response_format,
-        tail=b'"messages":[{"role":"user","content":"%b"}]}' % text,
+        tail_of=lambda _model: b'"messages":[{"role":"user","content":"%b"}]}' % text,
         is_stream=is_stream,
         first_byte_s=5,
         total_s=5,
@@ -56,7 +56,7 @@ def an_upstream(pool: Pool, text: bytes, *, is_stream: bool = False) -> Upstream
 
 
 async def test_an_abort_after_the_response_does_not_cut_off_the_next_call() -> None:
-    attempts = [Attempt(1, "gpt-4o-mini", is_retry=False)]
+    attempts = [Attempt(1, "gpt-6-luna", is_retry=False)]
     with running_upstream() as upstream:
         pool = Pool(upstream.url, api_key=DEMO_API_KEY, connect_s=5)
         first, second = an_upstream(pool, b"Hello"), an_upstream(pool, b"[[fault:slow first_ms=300]]")
@@ -89,7 +89,7 @@ async def test_a_stream_that_may_be_empty_is_read_up_to_a_limit() -> None:
     server = await asyncio.start_server(stream_without_end, "127.0.0.1", 0)
     pool = Pool(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", api_key=DEMO_API_KEY, connect_s=5)
     with pytest.raises(UpstreamUnavailable):
-        await an_upstream(pool, b"Hello", is_stream=True).open_first([Attempt(1, "gpt-4o-mini", is_retry=False)])
+        await an_upstream(pool, b"Hello", is_stream=True).open_first([Attempt(1, "gpt-6-luna", is_retry=False)])
     pool.close()
     server.close()
     assert sent_bytes < 20_000_000
