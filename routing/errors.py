@@ -1,6 +1,6 @@
 """Errors of the gateway."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Set
 from datetime import date, timedelta
 from http import HTTPStatus
 from typing import Any, ClassVar, Self
@@ -8,7 +8,16 @@ from typing import Any, ClassVar, Self
 from codexflow.lib.errors import AppError, BadRequest, NotFound, bounded_wait_s
 
 
-class InvalidStage(BadRequest):
+class NotOffered(AppError):
+    """The request names something that nobody may ask for; the message lists what may be asked for instead."""
+
+    def for_key(self, permitted: Collection[str]) -> Self:
+        """Return the error with a list of what a key may use: anything else would be refused as well."""
+        what = self.facts.get("what", self.message)
+        return type(self)(f"{what}. {_permitted('key may use', permitted)}", param=self.param)
+
+
+class InvalidStage(NotOffered, BadRequest):
     """The stage header names no stage."""
 
     code = "invalid_stage"
@@ -16,10 +25,11 @@ class InvalidStage(BadRequest):
 
     @classmethod
     def named(cls, stage: str, allowed: Iterable[str]) -> Self:
-        return cls(f"There is no stage {_quoted(stage)}. Allowed: {', '.join(allowed)}.", param="X-CFX-Stage")
+        what = f"There is no stage {_quoted(stage)}"
+        return cls(f"{what}. Allowed: {', '.join(allowed)}.", param="X-CFX-Stage", what=what)
 
 
-class ModelNotAllowed(BadRequest):
+class ModelNotAllowed(NotOffered, BadRequest):
     """The body's model is not one that callers may use."""
 
     code = "model_not_allowed"
@@ -28,10 +38,10 @@ class ModelNotAllowed(BadRequest):
     @classmethod
     def named(cls, model: str | None, allowed: Iterable[str]) -> Self:
         what = f"The model {_quoted(model)} is not allowed" if model else "The request names no model"
-        return cls(f"{what}. Allowed: {', '.join(allowed)}.", param="model")
+        return cls(f"{what}. Allowed: {', '.join(allowed)}.", param="model", what=what)
 
 
-class ModelRetired(NotFound):
+class ModelRetired(NotOffered, NotFound):
     """The model is over, and no successor serves calls for it."""
 
     code = "model_retired"
@@ -40,11 +50,13 @@ class ModelRetired(NotFound):
     @classmethod
     def named(cls, model: str, end: date | None, others: Iterable[str]) -> Self:
         since = f" since {end + timedelta(days=1)}" if end is not None and end < date.max else ""
-        return cls(f"The model {_quoted(model)} is no longer served{since}.{_instead(others)}", param="model")
+        what = f"The model {_quoted(model)} is no longer served{since}"
+        return cls(f"{what}.{_instead(others)}", param="model", what=what)
 
     @classmethod
     def of_stage(cls, stage: str, others: Iterable[str]) -> Self:
-        return cls(f"No model of the stage {stage} is served any more.{_instead(others)}", param="model")
+        what = f"No model of the stage {stage} is served any more"
+        return cls(f"{what}.{_instead(others)}", param="model", what=what)
 
 
 class ModelNotPriced(BadRequest):
@@ -78,6 +90,12 @@ class StageNotAllowedForKey(AppError):
     kind = "permission_error"
     default_message = "This key may not use this stage."
 
+    @classmethod
+    def named(cls, stage: str, permitted: Collection[str]) -> Self:
+        return cls(
+            f"This key may not use the stage {_quoted(stage)}. {_permitted('key may use the stages', permitted)}"
+        )
+
 
 class ModelNotAllowedForKey(AppError):
     """The model exists, but this key may not use it."""
@@ -87,6 +105,13 @@ class ModelNotAllowedForKey(AppError):
     kind = "permission_error"
     default_message = "This key may not use this model."
 
+    @classmethod
+    def named(cls, asked: str | None, model: str, permitted: Collection[str]) -> Self:
+        """Name the model as the caller asked for it, and the one that this means where it is another."""
+        means = f" ({model})" if asked and asked != model else ""
+        what = f"This key may not use the model {_quoted(asked or model)}{means}"
+        return cls(f"{what}. {_permitted('key may use', permitted)}")
+
 
 class SurfaceNotAllowedForKey(AppError):
     """The endpoint exists, but this key is for others."""
@@ -95,6 +120,13 @@ class SurfaceNotAllowedForKey(AppError):
     status = HTTPStatus.FORBIDDEN
     kind = "permission_error"
     default_message = "This key may not use this endpoint."
+
+    @classmethod
+    def named(cls, endpoint: str, permitted: Collection[str]) -> Self:
+        return cls(
+            f"This key may not use the endpoint {_quoted(endpoint)}. "
+            f"{_permitted('key may use the endpoints', permitted)}"
+        )
 
 
 class UpstreamUnavailable(AppError):
@@ -131,6 +163,16 @@ def _named(models: Collection[str]) -> str:
     return (
         f"The models behind this request ({', '.join(models)}) are" if models else "The models behind this request are"
     )
+
+
+MAX_NAMES = 30
+
+
+def _permitted(what: str, names: Collection[str]) -> str:
+    """Say what a key may use; of many the first."""
+    shown = sorted(names) if isinstance(names, Set) else list(names)
+    more = f" and {len(shown) - MAX_NAMES} more" if len(shown) > MAX_NAMES else ""
+    return f"This {what}: {', '.join(shown[:MAX_NAMES]) or 'nothing'}{more}."
 
 
 def _instead(others: Iterable[str]) -> str:

@@ -132,8 +132,8 @@ SHAPES: dict[str, Any] = {
     "from litellm": {
         "error": {
             "message": f"litellm.ContextWindowExceededError: litellm.BadRequestError: OpenAIException - {TOO_LONG}"
-            "\nmodel=gemini-3.5-flash-lite. context_window_fallbacks=None. fallbacks=None.\n\nSet 'context_window_fallback' - "
-            "https://docs.litellm.ai/docs/routing#fallbacks",
+            "\nmodel=gemini-3.5-flash-lite. context_window_fallbacks=None. fallbacks=None.\n\nSet "
+            "'context_window_fallback' - https://docs.litellm.ai/docs/routing#fallbacks",
             "code": "400",
         }
     },
