@@ -26,6 +26,7 @@ from routing.surfaces.served import known_name
 from routing.surfaces.table import Surface
 from routing.surfaces.tools import added_by_agent, least_usage
 from routing.surfaces.usage import ProviderUsage
+from routing.upstream.breaker_store import Caller
 from routing.upstream.open import UpstreamRequest
 
 MAX_USER_AGENT_CHARS = 200
@@ -65,7 +66,7 @@ class AcceptedCall(Struct, frozen=True, kw_only=True):
             total_s=env.upstream_total_s if request.is_stream else self.catalogue.total_timeout_s,
             response_limit_bytes=env.answer_limit_bytes,
             breaker=self.catalogue.breaker,
-            organization=self.principal.payer.organization,
+            caller=Caller(self.principal.payer.organization, self.principal.key_id),
             entries=self.catalogue.entries,
         )
 

@@ -37,7 +37,7 @@ from routing.surfaces.responses import Opening, ResponseFormat
 from routing.upstream import refusals
 from routing.upstream.alarms import Alarms
 from routing.upstream.attempts import Attempt, RetryBudget
-from routing.upstream.breaker_store import Breakers
+from routing.upstream.breaker_store import NOBODY, Breakers, Caller
 from routing.upstream.pool import Connection, Pool
 from routing.upstream.retry_after import retry_after_s
 
@@ -61,7 +61,7 @@ class UpstreamRequest(Struct, frozen=True, kw_only=True):
     total_s: float
     response_limit_bytes: int
     breaker: BreakerConfig
-    organization: bytes = b""  # a circuit may be open for one alone
+    caller: Caller = NOBODY  # a circuit may be open for one alone
     entries: Mapping[str, ModelEntry] = MappingProxyType({})
 
     def silence_s(self, model: str, otherwise_s: float) -> float:
@@ -94,6 +94,9 @@ class Upstream:
         self._ends_s = monotonic_s() + request.total_s
         self._connection: Connection | None = None
         self._is_aborted = False
+        # Models that were asked and of whose state the call proved nothing yet, and the one that failed last.
+        self._unresolved: set[str] = set()
+        self._failed_model: str | None = None
 
     def abort(self) -> None:
         """Stop the attempt in progress: the caller has left, or the process is shutting down."""
@@ -117,46 +120,73 @@ class Upstream:
         """
         request = self._request
         failure: UpstreamFailure | None = None
-        waits_s: list[int] = []  # what each failed attempt asked for
+        waits_s: dict[str, int] = {}  # until each failed model may work again
         self._retries.earn()
-        for attempt in attempts:
-            if attempt.is_retry:
-                if failure is None or not failure.may_retry or not self._retries.spend(monotonic_s()):
-                    continue
-                await asyncio.sleep(min(_jitter.uniform(*RETRY_PAUSE_S), self.left_s))
-            if self._is_aborted:
-                raise self._aborted()
-            if self.left_s <= 0:
-                break
-            if not await self._breakers.allow_request(attempt.model, request.breaker, request.organization):
-                continue
-            try:
-                return await self._try(attempt)
-            except UpstreamFailure as exc:
+        try:
+            for attempt in attempts:
+                if attempt.is_retry:
+                    if failure is None or not failure.may_retry or not self._retries.spend(monotonic_s()):
+                        continue
+                    await asyncio.sleep(min(_jitter.uniform(*RETRY_PAUSE_S), self.left_s))
                 if self._is_aborted:
-                    raise self._aborted() from exc
-                failure = exc
-                waits_s.append(exc.retry_after_s or 1)
-                logger.warning(
-                    "upstream.attempt_failed",
-                    extra={
-                        "request_id": str(self._call.request_id),
-                        "n": attempt.n,
-                        "model": attempt.model,
-                        "code": exc.code,
-                        "status": exc.upstream_status,
-                        **exc.facts,
-                    },
-                )
-                if isinstance(exc, UpstreamFaulty) and exc.cause is not None:
-                    _alarms.report(exc.cause, attempt.model, status=exc.upstream_status, now_s=monotonic_s())
-                if exc.trips_breaker:
-                    await self._breakers.record_failure(attempt.model, request.breaker, request.organization)
-        raise _final(failure, tuple(dict.fromkeys(each.model for each in attempts)), min(waits_s, default=1))
+                    raise self._aborted()
+                if self.left_s <= 0:
+                    break
+                if self._failed_model not in (None, attempt.model):
+                    await self._count_failed_call(waits_s)
+                if not attempt.is_retry and not await self._may_call(attempt.model):
+                    waits_s[attempt.model] = self._breakers.wait_s(attempt.model, request.caller)
+                    continue
+                try:
+                    return await self._try(attempt)
+                except UpstreamFailure as exc:
+                    if self._is_aborted:
+                        raise self._aborted() from exc
+                    failure = exc
+                    waits_s[attempt.model] = exc.retry_after_s or 1
+                    self._report(attempt, exc)
+            await self._count_failed_call(waits_s)
+        finally:
+            # The caller may have left, or the answer said nothing about the model.
+            for model in self._unresolved:
+                await self._breakers.give_back_trial(model, request.breaker, request.caller)
+        models = tuple(dict.fromkeys(each.model for each in attempts))
+        raise _final(failure, models, min(waits_s.values(), default=1))
+
+    async def _may_call(self, model: str) -> bool:
+        """Return whether the model's circuit lets the call through."""
+        request = self._request
+        is_allowed = await self._breakers.allow_request(model, request.breaker, request.caller)
+        if is_allowed:
+            self._unresolved.add(model)
+        return is_allowed
+
+    def _report(self, attempt: Attempt, failure: UpstreamFailure) -> None:
+        """Log a failed attempt; what trips the breaker is counted once the call is done with the model."""
+        facts = {"n": attempt.n, "model": attempt.model, "code": failure.code, "status": failure.upstream_status}
+        logger.warning(
+            "upstream.attempt_failed", extra={"request_id": str(self._call.request_id), **facts, **failure.facts}
+        )
+        if isinstance(failure, UpstreamFaulty) and failure.cause is not None:
+            _alarms.report(failure.cause, attempt.model, status=failure.upstream_status, now_s=monotonic_s())
+        self._failed_model = attempt.model if failure.trips_breaker else None
+
+    async def _count_failed_call(self, waits_s: dict[str, int]) -> None:
+        """Count the call as failed at the model that it has given up, however many attempts it made there."""
+        model, self._failed_model = self._failed_model, None
+        if model is not None:
+            request = self._request
+            self._unresolved.discard(model)
+            wait_s = await self._breakers.record_failure(model, request.breaker, request.caller)
+            waits_s[model] = max(waits_s.get(model, 1), wait_s or 1)
+
+    async def _record_success(self, model: str) -> None:
+        self._unresolved.discard(model)
+        await self._breakers.record_success(model, self._request.breaker, self._request.caller)
 
     async def _try(self, attempt: Attempt) -> OpenedResponse:
         """Make one attempt and record it, however it ends."""
-        call, request = self._call, self._request
+        call = self._call
         started_offset_ms = call.elapsed_ms()
         try:
             opened = await self._open(attempt)
@@ -177,7 +207,7 @@ class Upstream:
                 self._connection.abort()
             if isinstance(exc, UpstreamRefused):
                 # A refusal is a valid response: the model works.
-                await self._breakers.record_success(attempt.model, request.breaker, request.organization)
+                await self._record_success(attempt.model)
             raise
         first_byte_ms = call.elapsed_ms() - started_offset_ms
         call.attempts.append(
@@ -191,7 +221,7 @@ class Upstream:
                 response_id=opened.response_id,
             )
         )
-        await self._breakers.record_success(attempt.model, request.breaker, request.organization)
+        await self._record_success(attempt.model)
         return opened
 
     async def _open(self, attempt: Attempt) -> OpenedResponse:
