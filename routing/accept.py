@@ -24,7 +24,7 @@ from routing.stages import Route, permitted_names
 from routing.surfaces import body
 from routing.surfaces.served import known_name
 from routing.surfaces.table import Surface
-from routing.surfaces.tools import added_by_agent, least_usage
+from routing.surfaces.tools import added_by_agent, is_agent, least_usage
 from routing.surfaces.usage import ProviderUsage
 from routing.upstream.breaker_store import Caller
 from routing.upstream.open import UpstreamRequest
@@ -54,7 +54,7 @@ class AcceptedCall(Struct, frozen=True, kw_only=True):
     def upstream_request(self, env: Env) -> UpstreamRequest:
         """Build what is sent upstream with every attempt. Raises InvalidRequestBody."""
         request, route, surface = self.request, self.route, self.surface
-        tails = body.Tails(request, self._fit)
+        tails = body.Tails(request, self._fit, may_drop=is_agent(self.incoming.headers))
         tails.of(self.first_model)
         return UpstreamRequest(
             path=surface.path,

@@ -237,3 +237,23 @@ def test_the_callers_own_mistakes_are_not_tried_elsewhere(
     response = running.post(key, url=url, model="cfx-code")
     assert (response.status_code, error_of(response)["message"]) == (status, body["error"]["message"])
     assert [each["model"] for each in odd.seen] == ["deepseek-v4.1-flash"]
+
+
+@pytest.mark.parametrize(
+    ("headers", "drops"),
+    [
+        ({"User-Agent": "claude-cli/2.1.332 (external, sdk-cli)"}, True),
+        ({"User-Agent": "codex_cli_rs/0.171.0 (Debian 12; x86_64)"}, True),
+        ({"User-Agent": "my-program/1.0", "originator": "codex_vscode"}, True),
+        ({"User-Agent": "OpenAI/Python 3.57.0"}, False),
+        ({"User-Agent": "not-claude-cli/1"}, False),
+    ],
+)
+def test_litellm_is_asked_to_drop_what_an_agent_adds(
+    running: Installation, odd: OddUpstream, url: str, key: str, headers: dict[str, str], drops: bool
+) -> None:
+    """It does so by itself for an agent's user agent, which it does not see behind the gateway."""
+    said = {"messages": [{"role": "user", "content": "Hello"}], "drop_params": False, "reasoning_effort": "high"}
+    running.ask(key, "/v1/chat/completions", url=url, headers=headers, model="gpt-6-luna", **said)
+    assert odd.seen[-1].get("drop_params") == (True if drops else None)
+    assert odd.seen[-1]["reasoning_effort"] == "high"
