@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Set
 from datetime import date, timedelta
 from http import HTTPStatus
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 from codexflow.lib.errors import AppError, BadRequest, NotFound, bounded_wait_s
 
@@ -342,6 +342,11 @@ class UpstreamInvalid(UpstreamFailure):
     code = "upstream_invalid_answer"
 
 
+# Why a 4xx is the operator's to mend: the model is missing at the provider or in LiteLLM, or our own key or account was
+# refused.
+Cause = Literal["model_missing", "account_refused"]
+
+
 class UpstreamFaulty(UpstreamFailure):
     """A 5xx of the upstream, or a 4xx about our own key or account with it, which is not the caller's fault."""
 
@@ -351,12 +356,11 @@ class UpstreamFaulty(UpstreamFailure):
         self,
         upstream_status: int,
         *,
-        cause: str | None = None,
+        cause: Cause | None = None,
         trips_breaker: bool = True,
         retry_after_s: int | None = None,
     ) -> None:
         super().__init__(upstream_status=upstream_status, retry_after_s=retry_after_s)
-        # Why a 4xx is the operator's to mend: model_missing or account_refused.
         self.cause = cause
         self.trips_breaker = trips_breaker  # type: ignore[misc]
         self.upstream_status = upstream_status

@@ -12,13 +12,13 @@ import ast
 import json
 import re
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 from msgspec import Struct
 
 from codexflow.lib.log import redact
-from routing.errors import UpstreamRefused
+from routing.errors import Cause, UpstreamRefused
 
 # Longer bodies are cut: the beginning has the message.
 MAX_BODY_BYTES = 64 * 1024
@@ -32,9 +32,6 @@ CONTEXT_TOO_LONG = "context_length_exceeded"
 MODEL_NOT_FOUND = "model_not_found"
 INSUFFICIENT_QUOTA = "insufficient_quota"
 _CONTENT_CODES = ("content_filter", "content_policy_violation")
-
-# The operator's failures: the model is missing at the provider or in LiteLLM, or our own key or account was refused.
-Cause = Literal["model_missing", "account_refused"]
 
 
 class Refusal(Struct, frozen=True, kw_only=True):
