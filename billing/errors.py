@@ -18,6 +18,7 @@ class DailyQuotaExceeded(RateLimitExceeded):
     """The day's requests (UTC) are used up."""
 
     code = "daily_quota_exceeded"
+    outlasts_retries = True
     default_message = "The daily request limit is used up. It starts anew at midnight UTC."
 
 
@@ -41,6 +42,7 @@ class InsufficientQuota(AppError):
     code = "insufficient_quota"
     status = HTTPStatus.PAYMENT_REQUIRED
     kind = "insufficient_quota"
+    outlasts_retries = True
     default_message = "The credit or budget left does not cover this request."
 
 

@@ -1,20 +1,34 @@
 """Errors of authentication, permissions and key management."""
 
 from http import HTTPStatus
+from typing import Self
 
 from codexflow.lib.errors import AppError
+from keys import secret
 
 
 class InvalidApiKey(AppError):
     """The key is missing, unknown, expired, revoked, or not allowed from this address.
 
-    All cases get the same response, so that it reveals nothing about existing keys.
+    All cases get the same response, so that it reveals nothing about existing keys. What cannot be a key at all, by its
+    form alone, is told so.
     """
 
     code = "invalid_api_key"
     status = HTTPStatus.UNAUTHORIZED
     kind = "invalid_request_error"
     default_message = "Invalid API key"
+
+    @classmethod
+    def of_form(cls, presented: str | None) -> Self:
+        """Refuse what has not the form of a key. The message never repeats any of it."""
+        if not presented:
+            return cls()
+        if secret.is_shortened(presented):
+            return cls("Invalid API key: it is shortened, as lists show keys. Send the whole key, or create a new one.")
+        if not presented.startswith(f"{secret.PREFIX}_"):
+            return cls(f"Invalid API key: keys begin with `{secret.PREFIX}_`. This one is for another service.")
+        return cls()
 
 
 class AccountSuspended(AppError):

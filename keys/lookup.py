@@ -121,7 +121,7 @@ class PrincipalCache:
 def _public_id(presented: str | None) -> str:
     public_id = secret.split(presented) if presented else None
     if public_id is None:
-        raise InvalidApiKey
+        raise InvalidApiKey.of_form(presented)
     return public_id
 
 

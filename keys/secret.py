@@ -55,6 +55,15 @@ def split(text: str) -> str | None:
     return found[2]
 
 
+# An ellipsis also as the bytes of its UTF-8, since headers are read as Latin-1.
+_SHORTENED = ("…", "\u00e2\u0080\u00a6", "...", "***", "•", "\u00e2\u0080\u00a2")
+
+
+def is_shortened(text: str) -> bool:
+    """Return whether a text is a key as pages and logs show it, with its middle left out or masked."""
+    return any(mark in text for mark in _SHORTENED)
+
+
 def digest(key: str, salt: str) -> bytes:
     """Digest stored instead of the key: HMAC-SHA256 of the whole key, keyed by `salt`. 32 bytes."""
     return hmac.digest(salt.encode(), key.encode(), "sha256")

@@ -12,6 +12,7 @@ from billing.models import Plan
 from billing.plans import UNLIMITED, Limits
 from billing.services import limits_of
 from codexflow.catalogue import directory
+from codexflow.lib.addresses import site_url
 from codexflow.lib.clock import now
 from keys.models import ApiKey
 from keys.policy import KeyPolicy, parse_networks
@@ -96,7 +97,13 @@ def principal_of(public_id: str) -> Principal | None:
         organization_id=organization.id,
         user_id=key.created_by_id,
         digest=bytes(key.digest),
-        payer=Payer.of(settings.ENV.redis_prefix, organization.id, key.id),
+        payer=Payer.of(
+            settings.ENV.redis_prefix,
+            organization.id,
+            key.id,
+            plan=plan.name,
+            pages_url=f"{site_url(settings.ENV)}/o/{organization.slug}",
+        ),
         limits=(limits_of(account), _limits_of_key(key)),
         margin_bp=plan.margin_bp,
         fails_closed=plan.limiter_fail == Plan.LimiterFail.CLOSED,

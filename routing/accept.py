@@ -4,25 +4,29 @@ from msgspec import Struct
 
 from billing.limiter.holds import CallSize, worst_nanos
 from billing.pricing import FrozenRates, frozen
-from codexflow.catalogue.schema import Catalogue
+from codexflow.catalogue.lineup import Lineup
+from codexflow.catalogue.schema import ALL_STAGES, Catalogue
 from codexflow.env import Env
 from codexflow.lib import clock
 from keys.principal import Principal
 from logs.pipeline.events import UsageEvent
 from routing.context import GatewayContext
 from routing.errors import (
+    InvalidStage,
     ModelNotAllowedForKey,
     ModelNotPriced,
+    NotOffered,
     StageNotAllowedForKey,
     SurfaceNotAllowedForKey,
 )
 from routing.incoming import Incoming
-from routing.stages import Route
+from routing.stages import Route, permitted_names
 from routing.surfaces import body
 from routing.surfaces.served import known_name
 from routing.surfaces.table import Surface
-from routing.surfaces.tools import added_by_agent, least_usage
+from routing.surfaces.tools import added_by_agent, is_agent, least_usage
 from routing.surfaces.usage import ProviderUsage
+from routing.upstream.breaker_store import Caller
 from routing.upstream.open import UpstreamRequest
 
 MAX_USER_AGENT_CHARS = 200
@@ -50,7 +54,7 @@ class AcceptedCall(Struct, frozen=True, kw_only=True):
     def upstream_request(self, env: Env) -> UpstreamRequest:
         """Build what is sent upstream with every attempt. Raises InvalidRequestBody."""
         request, route, surface = self.request, self.route, self.surface
-        tails = body.Tails(request, self._fit)
+        tails = body.Tails(request, self._fit, may_drop=is_agent(self.incoming.headers))
         tails.of(self.first_model)
         return UpstreamRequest(
             path=surface.path,
@@ -62,7 +66,7 @@ class AcceptedCall(Struct, frozen=True, kw_only=True):
             total_s=env.upstream_total_s if request.is_stream else self.catalogue.total_timeout_s,
             response_limit_bytes=env.answer_limit_bytes,
             breaker=self.catalogue.breaker,
-            organization=self.principal.payer.organization,
+            caller=Caller(self.principal.payer.organization, self.principal.key_id),
             entries=self.catalogue.entries,
         )
 
@@ -125,13 +129,21 @@ async def accept(context: GatewayContext, incoming: Incoming, surface: Surface) 
     env = context.env
     incoming.caller = principal = await incoming.principal(context.keys)
     if not principal.policy.permits_surface(surface.name):
-        raise SurfaceNotAllowedForKey
+        raise SurfaceNotAllowedForKey.named(surface.name, principal.policy.allowed_surfaces)
     raw = await incoming.read(limit_bytes=env.request_body_limit_bytes, timeout_s=env.request_body_timeout_s)
     request = body.parse(raw, surface.schema)
     lineup = context.listing.lineup()
     catalogue = lineup.catalogue
-    route = surface.route(request, incoming.header(b"x-cfx-stage"), lineup)
-    rates = _rates(_permitted_models(route, principal), catalogue, principal.margin_bp)
+    try:
+        route = surface.route(request, incoming.header(b"x-cfx-stage"), lineup)
+    except NotOffered as exc:
+        policy = principal.policy
+        if not policy.allowed_models and not policy.allowed_stages:
+            raise
+        if isinstance(exc, InvalidStage):
+            raise exc.for_key([each for each in ALL_STAGES if policy.permits_stage(each)]) from exc
+        raise exc.for_key(permitted_names(lineup, policy)) from exc
+    rates = _rates(_permitted_models(route, request.model, principal, lineup), catalogue, principal.margin_bp)
     if request.hosted:
         request, rates = _with_sold_tools(request, rates, incoming, catalogue)
     if len(rates) > 1 and (needs := request.needs):
@@ -151,13 +163,14 @@ async def accept(context: GatewayContext, incoming: Incoming, surface: Surface) 
     )
 
 
-def _permitted_models(route: Route, principal: Principal) -> tuple[str, ...]:
+def _permitted_models(route: Route, asked: str | None, principal: Principal, lineup: Lineup) -> tuple[str, ...]:
     """Models of the route that the key may use. Raises StageNotAllowedForKey, ModelNotAllowedForKey."""
-    if not principal.policy.permits_stage(route.stage):
-        raise StageNotAllowedForKey
-    if not principal.policy.permits_model(route.models[0]):
-        raise ModelNotAllowedForKey
-    return tuple(model for model in route.models if principal.policy.permits_model(model))
+    policy = principal.policy
+    if not policy.permits_stage(route.stage):
+        raise StageNotAllowedForKey.named(route.stage, [each for each in ALL_STAGES if policy.permits_stage(each)])
+    if not policy.permits_model(route.models[0]):
+        raise ModelNotAllowedForKey.named(asked, route.models[0], permitted_names(lineup, policy))
+    return tuple(model for model in route.models if policy.permits_model(model))
 
 
 def _rates(models: tuple[str, ...], catalogue: Catalogue, margin_bp: int) -> dict[str, FrozenRates]:

@@ -18,12 +18,12 @@ from routing.errors import ClientDisconnected, ShuttingDown
 from routing.incoming import Incoming
 from routing.surfaces import body
 from routing.surfaces.table import COUNT_TOKENS
-from routing.upstream.open import ERROR_BODY_LIMIT_BYTES
 
 logger = logging.getLogger(__name__)
 
 # A count is only worth a short wait: our own estimate is as good as LiteLLM's for most models.
 TIMEOUT_S = 3.0
+RESPONSE_LIMIT_BYTES = 64 * 1024
 
 
 class _Count(Struct):
@@ -51,7 +51,7 @@ async def _count_upstream(context: GatewayContext, incoming: Incoming, message: 
         call_id = (b"x-litellm-call-id", f"{text_of(incoming.request_id)}.1".encode())
         connection = await context.pool.post(COUNT_TOKENS.path, message, headers=[call_id])
         status = await connection.head(TIMEOUT_S)
-        response = await connection.body(TIMEOUT_S, limit_bytes=ERROR_BODY_LIMIT_BYTES)
+        response = await connection.body(TIMEOUT_S, limit_bytes=RESPONSE_LIMIT_BYTES)
         return _decoder.decode(response).input_tokens if status == 200 else None
     except (ClientDisconnected, ShuttingDown):
         raise

@@ -1,14 +1,23 @@
 """Errors of the gateway."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Set
 from datetime import date, timedelta
 from http import HTTPStatus
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
-from codexflow.lib.errors import AppError, BadRequest, NotFound
+from codexflow.lib.errors import AppError, BadRequest, NotFound, bounded_wait_s
 
 
-class InvalidStage(BadRequest):
+class NotOffered(AppError):
+    """The request names something that nobody may ask for; the message lists what may be asked for instead."""
+
+    def for_key(self, permitted: Collection[str]) -> Self:
+        """Return the error with a list of what a key may use: anything else would be refused as well."""
+        what = self.facts.get("what", self.message)
+        return type(self)(f"{what}. {_permitted('key may use', permitted)}", param=self.param)
+
+
+class InvalidStage(NotOffered, BadRequest):
     """The stage header names no stage."""
 
     code = "invalid_stage"
@@ -16,10 +25,11 @@ class InvalidStage(BadRequest):
 
     @classmethod
     def named(cls, stage: str, allowed: Iterable[str]) -> Self:
-        return cls(f"There is no stage {_quoted(stage)}. Allowed: {', '.join(allowed)}.", param="X-CFX-Stage")
+        what = f"There is no stage {_quoted(stage)}"
+        return cls(f"{what}. Allowed: {', '.join(allowed)}.", param="X-CFX-Stage", what=what)
 
 
-class ModelNotAllowed(BadRequest):
+class ModelNotAllowed(NotOffered, BadRequest):
     """The body's model is not one that callers may use."""
 
     code = "model_not_allowed"
@@ -28,10 +38,10 @@ class ModelNotAllowed(BadRequest):
     @classmethod
     def named(cls, model: str | None, allowed: Iterable[str]) -> Self:
         what = f"The model {_quoted(model)} is not allowed" if model else "The request names no model"
-        return cls(f"{what}. Allowed: {', '.join(allowed)}.", param="model")
+        return cls(f"{what}. Allowed: {', '.join(allowed)}.", param="model", what=what)
 
 
-class ModelRetired(NotFound):
+class ModelRetired(NotOffered, NotFound):
     """The model is over, and no successor serves calls for it."""
 
     code = "model_retired"
@@ -40,11 +50,13 @@ class ModelRetired(NotFound):
     @classmethod
     def named(cls, model: str, end: date | None, others: Iterable[str]) -> Self:
         since = f" since {end + timedelta(days=1)}" if end is not None and end < date.max else ""
-        return cls(f"The model {_quoted(model)} is no longer served{since}.{_instead(others)}", param="model")
+        what = f"The model {_quoted(model)} is no longer served{since}"
+        return cls(f"{what}.{_instead(others)}", param="model", what=what)
 
     @classmethod
     def of_stage(cls, stage: str, others: Iterable[str]) -> Self:
-        return cls(f"No model of the stage {stage} is served any more.{_instead(others)}", param="model")
+        what = f"No model of the stage {stage} is served any more"
+        return cls(f"{what}.{_instead(others)}", param="model", what=what)
 
 
 class ModelNotPriced(BadRequest):
@@ -78,6 +90,12 @@ class StageNotAllowedForKey(AppError):
     kind = "permission_error"
     default_message = "This key may not use this stage."
 
+    @classmethod
+    def named(cls, stage: str, permitted: Collection[str]) -> Self:
+        return cls(
+            f"This key may not use the stage {_quoted(stage)}. {_permitted('key may use the stages', permitted)}"
+        )
+
 
 class ModelNotAllowedForKey(AppError):
     """The model exists, but this key may not use it."""
@@ -86,6 +104,13 @@ class ModelNotAllowedForKey(AppError):
     status = HTTPStatus.FORBIDDEN
     kind = "permission_error"
     default_message = "This key may not use this model."
+
+    @classmethod
+    def named(cls, asked: str | None, model: str, permitted: Collection[str]) -> Self:
+        """Name the model as the caller asked for it, and the one that this means where it is another."""
+        means = f" ({model})" if asked and asked != model else ""
+        what = f"This key may not use the model {_quoted(asked or model)}{means}"
+        return cls(f"{what}. {_permitted('key may use', permitted)}")
 
 
 class SurfaceNotAllowedForKey(AppError):
@@ -96,6 +121,13 @@ class SurfaceNotAllowedForKey(AppError):
     kind = "permission_error"
     default_message = "This key may not use this endpoint."
 
+    @classmethod
+    def named(cls, endpoint: str, permitted: Collection[str]) -> Self:
+        return cls(
+            f"This key may not use the endpoint {_quoted(endpoint)}. "
+            f"{_permitted('key may use the endpoints', permitted)}"
+        )
+
 
 class UpstreamUnavailable(AppError):
     """Every attempt failed, or every model of the chain has an open circuit."""
@@ -105,6 +137,15 @@ class UpstreamUnavailable(AppError):
     default_message = "The models behind this request are not available right now. Try again in a moment."
     may_retry = True
 
+    @classmethod
+    def of(cls, models: Collection[str], *, retry_after_s: int, is_operators: bool = False, **facts: Any) -> Self:
+        """Build the error of these models; `is_operators`: waiting a moment does not help, nor does another request."""
+        if is_operators:
+            advice = "Nothing is wrong with the request, and the operator has been notified. Use another model for now."
+        else:
+            advice = f"Retry in {bounded_wait_s(retry_after_s)} s."
+        return cls(f"{_named(models)} not available right now. {advice}", retry_after_s=retry_after_s, **facts)
+
 
 class UpstreamTimeout(AppError):
     """No attempt responded in time."""
@@ -113,6 +154,25 @@ class UpstreamTimeout(AppError):
     status = HTTPStatus.GATEWAY_TIMEOUT
     default_message = "The models behind this request did not answer in time."
     may_retry = True
+
+
+def _named(models: Collection[str]) -> str:
+    """Begin a sentence about a model, or about those of a stage, with its verb."""
+    if len(models) == 1:
+        return f"The model {next(iter(models))} is"
+    return (
+        f"The models behind this request ({', '.join(models)}) are" if models else "The models behind this request are"
+    )
+
+
+MAX_NAMES = 30
+
+
+def _permitted(what: str, names: Collection[str]) -> str:
+    """Say what a key may use; of many the first."""
+    shown = sorted(names) if isinstance(names, Set) else list(names)
+    more = f" and {len(shown) - MAX_NAMES} more" if len(shown) > MAX_NAMES else ""
+    return f"This {what}: {', '.join(shown[:MAX_NAMES]) or 'nothing'}{more}."
 
 
 def _instead(others: Iterable[str]) -> str:
@@ -282,17 +342,30 @@ class UpstreamInvalid(UpstreamFailure):
     code = "upstream_invalid_answer"
 
 
+# Why a 4xx is the operator's to mend: the model is missing at the provider or in LiteLLM, or our own key or account was
+# refused.
+Cause = Literal["model_missing", "account_refused"]
+
+
 class UpstreamFaulty(UpstreamFailure):
     """A 5xx of the upstream, or a 4xx about our own key or account with it, which is not the caller's fault."""
 
     code = "upstream_error"
 
-    def __init__(self, upstream_status: int, *, trips_breaker: bool = True) -> None:
-        super().__init__(upstream_status=upstream_status)
+    def __init__(
+        self,
+        upstream_status: int,
+        *,
+        cause: Cause | None = None,
+        trips_breaker: bool = True,
+        retry_after_s: int | None = None,
+    ) -> None:
+        super().__init__(upstream_status=upstream_status, retry_after_s=retry_after_s)
+        self.cause = cause
         self.trips_breaker = trips_breaker  # type: ignore[misc]
         self.upstream_status = upstream_status
-        # Per instance: only these three mean that a retry may help.
-        self.may_retry = upstream_status in (502, 503, 504)  # type: ignore[misc]
+        # Per instance: only these three mean that a retry may help, unless they ask for a longer wait than a retry's.
+        self.may_retry = upstream_status in (502, 503, 504) and (retry_after_s or 1) <= 1  # type: ignore[misc]
 
 
 class UpstreamBusy(UpstreamFailure):
@@ -304,6 +377,11 @@ class UpstreamBusy(UpstreamFailure):
     default_message = "The model is over its own rate limit. Try again later."
     trips_breaker = False
     upstream_status = 429
+
+    @classmethod
+    def of(cls, models: Collection[str], *, retry_after_s: int) -> Self:
+        message = f"{_named(models)} over the provider's rate limit. Retry in {bounded_wait_s(retry_after_s)} s."
+        return cls(message, retry_after_s=retry_after_s)
 
 
 class UpstreamRefused(AppError):

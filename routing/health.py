@@ -77,19 +77,20 @@ class Health:
         # Without Redis some calls are still served, and the others get a precise refusal.
         can_serve = checks["config"] and not is_shutting_down
         is_limiter_healthy = checks["redis"] and not self._limiter.is_degraded
-        open_models = self._breakers.states()
+        open_for_all = self._breakers.open_for_all()
         unknown = self._listing.missing() if checks["config"] else []
         problems = directory.problems()
         ends: list[End] = []
         if checks["config"]:
             problems += stages_that_lost_their_model(self._listing.lineup())
             ends = self._listing.ends()
-        is_healthy = all(checks.values()) and is_limiter_healthy and not open_models and not unknown and not problems
+        is_healthy = all(checks.values()) and is_limiter_healthy and not open_for_all and not unknown and not problems
         status = "unhealthy" if not can_serve else "healthy" if is_healthy else "degraded"
         details: dict[str, Any] = {
             "upstream": "demo" if self._env.is_demo_upstream else "litellm",
             "limiter": "shared" if is_limiter_healthy else "degraded",
-            "circuits": open_models,
+            "circuits": self._breakers.states(),
+            "circuits_open_for_all": open_for_all,
             "models_unknown_to_litellm": unknown,
             "config_problems": problems,
             "model_ends": [end.facts() for end in ends],

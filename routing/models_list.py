@@ -8,12 +8,10 @@ import msgspec
 
 from codexflow.catalogue.entries import ABILITIES
 from codexflow.catalogue.lineup import Lineup
-from codexflow.catalogue.schema import AUTO_MODELS, DIRECT
-from keys.policy import KeyPolicy
 from routing.context import GatewayContext
 from routing.errors import UnknownRoute
 from routing.incoming import Incoming
-from routing.stages import STAGE_MODELS
+from routing.stages import STAGE_MODELS, permitted_names
 
 PATH = "/v1/models"
 JSON = (b"content-type", b"application/json")
@@ -62,21 +60,6 @@ async def _names(context: GatewayContext, incoming: Incoming) -> tuple[Sequence[
     principal = await context.keys.authenticate(incoming.bearer(), incoming.address)
     lineup = context.listing.lineup()
     return permitted_names(lineup, principal.policy), lineup
-
-
-def permitted_names(lineup: Lineup, policy: KeyPolicy) -> list[str]:
-    """Return the values of a body's `model` that this key may use: stages, inference, and the names that are served."""
-    stages = [
-        name
-        for name, stage in STAGE_MODELS.items()
-        if name != stage
-        and policy.permits_stage(stage)
-        and lineup.stages[stage]
-        and policy.permits_model(lineup.stages[stage][0])
-    ]
-    chains = {**lineup.direct, **lineup.embeddings} if policy.permits_stage(DIRECT) else {}
-    models = [name for name, chain in chains.items() if chain and policy.permits_model(chain[0])]
-    return [*stages, *(AUTO_MODELS[:1] if stages else ()), *models]
 
 
 def _bounds(name: str, lineup: Lineup) -> dict[str, Any]:

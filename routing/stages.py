@@ -7,6 +7,7 @@ from msgspec import Struct
 from codexflow.catalogue import reasons
 from codexflow.catalogue.lineup import Lineup
 from codexflow.catalogue.schema import ALL_STAGES, AUTO_MODELS, DIRECT, STAGES
+from keys.policy import KeyPolicy
 from routing.errors import InvalidStage, ModelNotAllowed, ModelRetired
 from routing.inference.infer import Prompt, infer
 
@@ -85,6 +86,21 @@ def route_embeddings(*, stage_header: str | None, model: str | None, lineup: Lin
 def allowed_names(lineup: Lineup) -> tuple[str, ...]:
     """Return the values of a body's `model`: stages, inference, and the models that serve."""
     return (*_stage_names(lineup), AUTO_MODELS[0], *lineup.living())
+
+
+def permitted_names(lineup: Lineup, policy: KeyPolicy) -> list[str]:
+    """Return the values of a body's `model` that this key may use: stages, inference, and the names that are served."""
+    stages = [
+        name
+        for name, stage in STAGE_MODELS.items()
+        if name != stage
+        and policy.permits_stage(stage)
+        and lineup.stages[stage]
+        and policy.permits_model(lineup.stages[stage][0])
+    ]
+    chains = {**lineup.direct, **lineup.embeddings} if policy.permits_stage(DIRECT) else {}
+    models = [name for name, chain in chains.items() if chain and policy.permits_model(chain[0])]
+    return [*stages, *(AUTO_MODELS[:1] if stages else ()), *models]
 
 
 def _stage_names(lineup: Lineup) -> tuple[str, ...]:

@@ -1,7 +1,5 @@
 """State of a caller's limits at an admission, its rate limit headers, and the errors of refusals. Pure."""
 
-from http import HTTPStatus
-
 from msgspec import Struct
 
 from billing.errors import (
@@ -13,6 +11,8 @@ from billing.errors import (
 )
 from billing.plans import Limits
 from codexflow.lib.asgi import Header
+from codexflow.lib.errors import bounded_wait_s
+from codexflow.lib.money import format_usd, parse_usd
 
 SECONDS_PER_DAY = 86_400
 SECONDS_PER_MINUTE = 60
@@ -116,38 +116,125 @@ def least_left(organization: int, key: int, used: tuple[int, int]) -> tuple[int,
     return key, key_left
 
 
-# Verdict of admit.lua -> the error, and the limit's name in its message.
-_REFUSALS: dict[str, tuple[type[RateLimitExceeded | InsufficientQuota], str]] = {
-    "day": (DailyQuotaExceeded, "requests a day"),
-    "rpm": (RateLimitExceeded, "requests a minute"),
-    "tpm": (TokenRateExceeded, "tokens a minute"),
-    "streams": (ConcurrencyExceeded, "concurrent streams"),
-    "budget": (InsufficientQuota, "budget"),
+# Verdict of admit.lua -> the error.
+_REFUSALS: dict[str, type[RateLimitExceeded | InsufficientQuota]] = {
+    "day": DailyQuotaExceeded,
+    "rpm": RateLimitExceeded,
+    "tpm": TokenRateExceeded,
+    "streams": ConcurrencyExceeded,
+    "budget": InsufficientQuota,
 }
+# As admit.lua numbers them. The total is the organization's credit.
+BUDGETS = ("credit", "day", "month")
+
+
+class Shortage(Struct, frozen=True, kw_only=True):
+    """Money that is missing: what is left of a budget, running calls taken off, and what the call may cost."""
+
+    budget: str = BUDGETS[0]
+    left_nanos: int = 0
+    hold_nanos: int = 0
 
 
 def refusal(
-    verdict: str, scope: int, admission: Admission, *, slot_free_in_ms: int = 0
+    verdict: str,
+    scope: int,
+    admission: Admission,
+    *,
+    slot_free_in_ms: int = 0,
+    tokens: int = 0,
+    money: Shortage | None = None,
+    plan: str = "",
+    pages_url: str = "",
 ) -> RateLimitExceeded | InsufficientQuota:
     """Error of a verdict about one of SCOPES, with the whole seconds after which the same call may pass.
 
-    A stream's slot is free at the latest when its lease expires. Waiting does not help against missing money.
+    A stream's slot is free at the latest when its lease expires. No client can wait for the next day, for money, or
+    for a limit of 0.
     """
-    error, limit = _REFUSALS[verdict]
-    name = SCOPES[scope]
-    return error(
-        f"{error.default_message} (limit of the {name}: {limit})",
-        retry_after_s=_retry_after_s(verdict, admission, slot_free_in_ms)
-        if error.status == HTTPStatus.TOO_MANY_REQUESTS
-        else None,
-        scope=name,
-        admission=admission,
+    name, limits = SCOPES[scope], admission.limits[scope]
+    wait_s = _retry_after_s(verdict, admission, slot_free_in_ms)
+    if verdict == "budget":
+        limit, message = None, _about_money(money or Shortage(), limits, name, pages_url)
+    else:
+        limit = _limit_of(verdict, limits)
+        of_plan = f" on plan {plan}" if plan and name == SCOPES[0] else ""
+        message = _about_limit(verdict, limit, admission.minute_tokens[scope], tokens, of_plan)
+        message += _way_out(verdict, limit, wait_s, pages_url)
+    error = _REFUSALS[verdict](
+        f"{message} (limit of the {name})", retry_after_s=wait_s, scope=name, admission=admission
     )
+    if limit == 0:
+        error.outlasts_retries = True  # type: ignore[misc] # of this one
+    return error
 
 
-def _retry_after_s(verdict: str, admission: Admission, slot_free_in_ms: int) -> int:
-    if verdict == "day":
-        return admission.reset_s - admission.now_ms // 1000
+def _retry_after_s(verdict: str, admission: Admission, slot_free_in_ms: int) -> int | None:
     if verdict == "streams":
-        return max(1, -(-slot_free_in_ms // 1000))
-    return admission.minute_ends_in_s
+        return bounded_wait_s(max(1, -(-slot_free_in_ms // 1000)))
+    return admission.minute_ends_in_s if verdict in ("rpm", "tpm") else None
+
+
+def _limit_of(verdict: str, limits: Limits) -> int:
+    return {
+        "day": limits.daily_requests,
+        "rpm": limits.rpm,
+        "tpm": limits.tpm,
+        "streams": limits.concurrent_streams,
+    }[verdict]
+
+
+def _about_limit(verdict: str, limit: int, used: int, tokens: int, of_plan: str) -> str:
+    """Name the limit with its number."""
+    if verdict == "streams":
+        return f"{limit:,} open stream{'' if limit == 1 else 's'} at once{of_plan}"
+    if verdict == "tpm":
+        taken = f" ({used:,} used or reserved, this request may use {tokens:,})" if tokens and limit else ""
+        return f"{limit:,} tokens a minute{of_plan}{taken}"
+    return f"{limit:,} request{'' if limit == 1 else 's'} a {'day' if verdict == 'day' else 'minute'}{of_plan}"
+
+
+def _way_out(verdict: str, limit: int, wait_s: int | None, pages_url: str) -> str:
+    if limit == 0:
+        return ": nothing is allowed"
+    if verdict == "day":
+        return f", all used; the next begin at midnight UTC{_at('; larger plans', pages_url, 'billing')}"
+    if verdict == "streams":
+        return f"; retry when one has ended, at the latest in {wait_s} s"
+    return f"; retry in {wait_s} s"
+
+
+def _about_money(money: Shortage, limits: Limits, scope: str, pages_url: str) -> str:
+    """Say how much is left, how much is needed, and where it can be had."""
+    left, needed = _usd(money.left_nanos, money.hold_nanos)
+    amounts = f"left {left}, this request may cost {needed}"
+    if money.budget == "credit":
+        return f"Credit {amounts}; add credit{_at('', pages_url, 'billing')}, or request fewer tokens"
+    limit_nanos = limits.day_budget_nanos if money.budget == "day" else limits.month_budget_nanos
+    resets = "at midnight UTC" if money.budget == "day" else "on the first of the month (UTC)"
+    page = "billing" if scope == SCOPES[0] else "keys"
+    budget = f"Budget of the {money.budget} ({_usd(limit_nanos)[0]})"
+    return f"{budget} {amounts}; it begins anew {resets}{_at('; change it', pages_url, page)}"
+
+
+def _at(words: str, pages_url: str, page: str) -> str:
+    return f"{words} at {pages_url}/{page}/" if pages_url else ""
+
+
+# Decimals that show an amount, and two different ones as different.
+_DECIMALS = (2, 4, 6, 9)
+
+
+def _usd(*amounts: int) -> list[str]:
+    """Format amounts in USD, alike, with as few decimals as tell them apart and from nothing."""
+    for decimals in _DECIMALS:
+        shown = [format_usd(nanos, decimals=decimals) for nanos in amounts]
+        is_exact = all(parse_usd(text) == nanos for text, nanos in zip(shown, amounts, strict=True))
+        if is_exact or (decimals > _DECIMALS[0] and _tells_apart(shown, amounts)):
+            break
+    return [f"${text}" for text in shown]
+
+
+def _tells_apart(shown: list[str], amounts: tuple[int, ...]) -> bool:
+    is_something = all(float(text) > 0 or not nanos for text, nanos in zip(shown, amounts, strict=True))
+    return is_something and len(set(shown)) == len(set(amounts))

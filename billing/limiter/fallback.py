@@ -181,7 +181,7 @@ class LocalLimiter:
             raise _unavailable(admission, "closed" if is_closed else "hard budget")
         for index in range(len(SCOPES)):
             if verdict := self._verdict(scopes[index], index, claim, admission):
-                raise refusal(verdict, index, admission, slot_free_in_ms=0)
+                raise refusal(verdict, index, admission, tokens=claim.tokens)
         tightest = tighter(limits[0].daily_requests, limits[1].daily_requests)
         for index, limit in enumerate((limits[0].daily_requests, tightest)):
             used = self._used.get(scopes[index], _Used()).requests

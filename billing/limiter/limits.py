@@ -20,7 +20,7 @@ from msgspec import Struct
 from redis import Redis, RedisError, ResponseError
 
 from billing.errors import LimiterAway
-from billing.limiter.admission import SCOPES, SECONDS_PER_DAY, refusal
+from billing.limiter.admission import BUDGETS, SCOPES, SECONDS_PER_DAY, Shortage, refusal
 from billing.limiter.admission import Admission as Admission  # part of this interface
 from billing.plans import Limits
 from codexflow.lib.ids import text_of
@@ -61,7 +61,10 @@ class ShardKeys:
 
 @dataclass(frozen=True, slots=True)
 class Payer:
-    """Scopes that a call counts against: an organization and one of its keys, with the Redis keys of both."""
+    """Scopes that a call counts against: an organization and one of its keys, with the Redis keys of both.
+
+    `plan` and `pages_url` are for the messages of refusals: the plan's name, and where the organization's pages begin.
+    """
 
     organization_id: UUID
     organization: bytes  # its id as text
@@ -70,9 +73,11 @@ class Payer:
     scopes: tuple[bytes, bytes]
     slots: tuple[bytes, bytes]
     admit_keys: tuple[bytes, ...]  # of admit.lua, and the first of settle.lua
+    plan: str = ""
+    pages_url: str = ""
 
     @classmethod
-    def of(cls, prefix: str, organization_id: UUID, key_id: UUID) -> "Payer":
+    def of(cls, prefix: str, organization_id: UUID, key_id: UUID, *, plan: str = "", pages_url: str = "") -> "Payer":
         shard = ShardKeys.of(prefix, shard_of(organization_id))
         organization, key = f"o:{organization_id}", f"k:{key_id}"
         scopes = (f"{shard.prefix}scope:{organization}".encode(), f"{shard.prefix}scope:{key}".encode())
@@ -85,6 +90,8 @@ class Payer:
             scopes,
             slots,
             (*scopes, shard.alive, shard.intents, *slots),
+            plan,
+            pages_url,
         )
 
 
@@ -161,7 +168,7 @@ async def admit(
         reply = await _retry(redis, payer, args, load_totals, exc)
     except ResponseError as exc:
         raise LimiterAway(reason=repr(exc), retry_after_s=1) from exc
-    verdict, day, now_ms, minute, scope, day_o, day_k, requests_o, requests_k, tokens_o, tokens_k, slot_in_ms = reply
+    verdict, day, now_ms, minute, scope, day_o, day_k, requests_o, requests_k, tokens_o, tokens_k, *details = reply
     admission = Admission(
         day=day,
         minute=minute,
@@ -173,7 +180,17 @@ async def admit(
     )
     if verdict in (b"ok", b"dup"):
         return admission
-    raise refusal(verdict.decode(), scope - 1, admission, slot_free_in_ms=slot_in_ms)
+    slot_free_in_ms, left_nanos, budget = details
+    raise refusal(
+        verdict.decode(),
+        scope - 1,
+        admission,
+        slot_free_in_ms=slot_free_in_ms,
+        tokens=claim.tokens,
+        money=Shortage(budget=BUDGETS[budget], left_nanos=left_nanos, hold_nanos=claim.hold_nanos),
+        plan=payer.plan,
+        pages_url=payer.pages_url,
+    )
 
 
 async def _load_scopes(

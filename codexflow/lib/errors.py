@@ -9,6 +9,14 @@ from typing import Any, ClassVar
 
 from typing_extensions import override
 
+# Clients obey Retry-After literally: agents have hung for hours, without a word, on one until midnight.
+MAX_RETRY_AFTER_S = 60
+
+
+def bounded_wait_s(wait_s: int) -> int:
+    """Return the wait that a caller is told, in headers and messages alike."""
+    return min(max(0, wait_s), MAX_RETRY_AFTER_S)
+
 
 class AppError(Exception):
     """An error with a public code. Subclasses set `code`, `status`, `kind` and `default_message`.
@@ -23,6 +31,8 @@ class AppError(Exception):
     default_message: ClassVar[str] = "Something went wrong on our side."
     # Another attempt at the same call may succeed.
     may_retry: ClassVar[bool] = False
+    # It lasts longer than a client can wait: no Retry-After, and SDKs are told not to retry.
+    outlasts_retries: ClassVar[bool] = False
     # Requested features that are not supported: Anthropic's SDKs read the list and retry without them.
     unsupported: ClassVar[tuple[str, ...]] = ()
     # Methods that the path supports, for the Allow header of a 405.

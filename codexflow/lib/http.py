@@ -9,20 +9,24 @@ from rest_framework.response import Response
 
 from codexflow.lib.asgi import Header
 from codexflow.lib.envelope import envelope
-from codexflow.lib.errors import AppError, BadRequest, NotFound
+from codexflow.lib.errors import AppError, BadRequest, NotFound, bounded_wait_s
 from codexflow.lib.exchange import JSON
 
 logger = logging.getLogger(__name__)
 
 # Key in a scope's extensions of the server's `Direct` exchange; absent under other servers.
 DIRECT_EXTENSION = "codexflow.direct"
+# OpenAI's and Anthropic's SDKs read it before the status.
+NO_RETRY: Header = (b"x-should-retry", b"false")
 
 
 def headers_of(error: AppError) -> list[Header]:
     """Headers of an error response, the same on every surface."""
     headers: list[Header] = [JSON]
-    if error.retry_after_s is not None:
-        headers.append((b"retry-after", b"%d" % max(0, error.retry_after_s)))
+    if error.outlasts_retries:
+        headers.append(NO_RETRY)
+    elif error.retry_after_s is not None:
+        headers.append((b"retry-after", b"%d" % bounded_wait_s(error.retry_after_s)))
     if error.status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
     if error.allowed:

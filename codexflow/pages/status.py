@@ -61,7 +61,7 @@ def facts_of(report: dict[str, Any] | None) -> dict[str, Any]:
         "version": report["version"],
         "is_demo": details["upstream"] == "demo",
         "components": [Component(name, words, checks[check]) for check, (name, words) in COMPONENTS.items()],
-        "circuits": sorted(details["circuits"]),
+        "circuits": sorted(details.get("circuits_open_for_all", details["circuits"])),
         "modes": modes(checks, details),
     }
 
@@ -72,7 +72,7 @@ def modes(checks: dict[str, bool], details: dict[str, Any]) -> list[Mode]:
         Mode(
             _("A model fails again and again"),
             _("It rests for a while and the next model of the stage answers. Single trials find out when it is back."),
-            bool(details.get("circuits")),
+            bool(details.get("circuits_open_for_all", details.get("circuits"))),
         ),
         Mode(
             _("No model can be reached"),

@@ -260,11 +260,12 @@ def refused_fields(takes: frozenset[str]) -> frozenset[str]:
 class Tails:
     """Upstream bodies of a call but for the model, each written when it is needed, once for models that fit alike."""
 
-    __slots__ = ("_fit_of", "_request", "_written")
+    __slots__ = ("_fit_of", "_may_drop", "_request", "_written")
 
-    def __init__(self, request: ParsedRequest, fit_of: Callable[[str], Fit]) -> None:
+    def __init__(self, request: ParsedRequest, fit_of: Callable[[str], Fit], *, may_drop: bool = False) -> None:
         self._request = request
         self._fit_of = fit_of
+        self._may_drop = may_drop
         self._written: dict[str | Fit, bytes] = {}
 
     def of(self, model: str) -> bytes:
@@ -275,16 +276,28 @@ class Tails:
             tail = self._written.get(fit)
             if tail is None:
                 tail = self._written[fit] = upstream_tail(
-                    self._request, max_tokens=fit.max_tokens, temperature=fit.temperature, left_out=fit.left_out
+                    self._request,
+                    max_tokens=fit.max_tokens,
+                    temperature=fit.temperature,
+                    left_out=fit.left_out,
+                    may_drop=self._may_drop,
                 )
             self._written[model] = tail
         return tail
 
 
 def upstream_tail(
-    request: ParsedRequest, *, max_tokens: int, temperature: float | None, left_out: frozenset[str] = frozenset()
+    request: ParsedRequest,
+    *,
+    max_tokens: int,
+    temperature: float | None,
+    left_out: frozenset[str] = frozenset(),
+    may_drop: bool = False,
 ) -> bytes:
-    """Write the upstream body of an attempt but for the model, which `upstream_body` puts in front."""
+    """Write the upstream body of an attempt but for the model, which `upstream_body` puts in front.
+
+    `may_drop`: LiteLLM is to drop parameters that the provider lacks rather than refuse them.
+    """
     fields, schema = request.fields, request.schema
     # Clamp each field that was used; when none was, the first is understood everywhere.
     own = dict.fromkeys(request.limits or schema.limit_fields[:1], b"%d" % max_tokens)
@@ -300,6 +313,8 @@ def upstream_tail(
         own["store"] = b"false"
     if metadata := _own_metadata(fields.get("metadata")):
         own["metadata"] = _encode(metadata)
+    if may_drop:
+        own["drop_params"] = b"true"
     dropped = _dropped(type(schema))
     parts = [
         b"%b:%b" % (_encode(name), raw)

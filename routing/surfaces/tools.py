@@ -92,6 +92,7 @@ _ABOUT_TOOLS = ("tool_choice", "parallel_tool_calls")
 # Hosted tools that an agent offers by itself, whatever its user asks for.
 _ADDED_BY_CODEX = frozenset({"web_search", "image_generation"})
 _CODEX = re.compile(rb"codex(?:[ _/-]|$)", re.IGNORECASE)
+_CLAUDE_CODE = (b"claude-cli/", b"claude-code/")
 
 _ABSENT = frozenset({b"null", b"false", b"[]", b'""'})
 _list = msgspec.json.Decoder(list[Raw])
@@ -158,10 +159,20 @@ def added_by_agent(headers: Mapping[bytes, bytes]) -> frozenset[str]:
 
     Codex is known by its `originator` and user agent; programs that embed it have their own, and send its headers.
     """
+    return _ADDED_BY_CODEX if _is_codex(headers) else frozenset()
+
+
+def is_agent(headers: Mapping[bytes, bytes]) -> bool:
+    """Return whether an agent sends these headers that adds parameters by itself, whatever the model takes.
+
+    LiteLLM drops what a provider lacks for the same agents, by their user agent, which it does not see behind us.
+    """
+    return headers.get(b"user-agent", b"").startswith(_CLAUDE_CODE) or _is_codex(headers)
+
+
+def _is_codex(headers: Mapping[bytes, bytes]) -> bool:
     names = (headers.get(b"originator", b""), headers.get(b"user-agent", b""))
-    if any(map(_CODEX.match, names)) or any(name.startswith(b"x-codex-") for name in headers):
-        return _ADDED_BY_CODEX
-    return frozenset()
+    return any(map(_CODEX.match, names)) or any(name.startswith(b"x-codex-") for name in headers)
 
 
 def choose(

@@ -2,10 +2,13 @@
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
+from uuid import UUID
 
+import msgspec
 from redis import ResponseError
 
 from codexflow.catalogue.schema import BreakerConfig
@@ -17,125 +20,203 @@ logger = logging.getLogger(__name__)
 
 SCRIPT = Script(Path(__file__).parent / "lua" / "breaker.lua")
 REFRESH_S = 0.5
+# As many as decide whether a circuit opens for all.
+MAX_SUCCESSES = 20
 
 
 def key_of(prefix: str, model: str) -> bytes:
-    """Return the key of a model's circuit."""
+    """Return the key of a model's circuits."""
     return f"{prefix}:breaker:{{{model}}}".encode()
 
 
-class _Circuit(NamedTuple):
-    """State of a model's circuit as last read from Redis."""
+class Caller(NamedTuple):
+    """Organization (its id as text) and key of a call: a circuit may be open for one of them alone."""
 
-    state: str
-    failures: int
-    trial_at_ms: int  # Unix time from which a trial may start
-    caller: bytes  # the one it is open for; empty: all
+    organization: bytes
+    key_id: UUID
 
     @property
-    def is_clean(self) -> bool:
-        return self.state == "closed" and not self.failures
-
-    def is_open_for(self, caller: bytes, now_ms: int) -> bool:
-        return self.state == "open" and self.caller in (b"", caller) and self.trial_at_ms > now_ms
+    def scopes(self) -> tuple[str, str, str]:
+        return ("", f"o:{self.organization.decode()}", f"k:{self.key_id}")
 
 
-_CLOSED = _Circuit("closed", 0, 0, b"")
+NOBODY = Caller(b"", UUID(int=0))
+
+
+class _Circuit(NamedTuple):
+    """An open circuit as last read from Redis."""
+
+    scope: str
+    organization: str
+    opened_at_ms: int
+    trial_until_ms: int
+    is_whole: int
+
+    def ends_ms(self, recovery_ms: int) -> int:
+        """Unix time at which a trial may start, or the one in progress has ended at the latest."""
+        return self.trial_until_ms or self.opened_at_ms + recovery_ms
+
+
+class _Known(NamedTuple):
+    """What is on record for a model."""
+
+    circuits: tuple[_Circuit, ...]
+    recovery_ms: int
+
+    @property
+    def state(self) -> str:
+        if not self.circuits:
+            return "closed"
+        return "open" if any(not each.trial_until_ms for each in self.circuits) else "half_open"
+
+    def concerning(self, caller: Caller) -> list[_Circuit]:
+        scopes = caller.scopes if self.circuits else ()
+        return [each for each in self.circuits if each.scope in scopes]
+
+    def wait_ms(self, caller: Caller, now_ms: int) -> int:
+        """Milliseconds until the caller may be served again; 0: now."""
+        return max([0, *(each.ends_ms(self.recovery_ms) - now_ms for each in self.concerning(caller))])
+
+
+_circuits = msgspec.msgpack.Decoder(tuple[_Circuit, ...])
 
 
 class Breakers:
-    """Circuit breakers of all models, with a cache of their state.
+    """Circuit breakers of all models, with a cache of their state. One instance per process.
 
-    Healthy models cost no round trip: a success is reported only while failures are on record, and a trial is claimed
-    only while a circuit is open. A caller is an organization.
+    Healthy models cost no round trip, and a failed call costs one. Successes are remembered here, the last twenty of
+    each model, and told together with this process's next failure of that model; while failures are on record they
+    are also told with the next refresh. So what another process served in the last half second, or before it knew of
+    a failure, may be missing from the calls that decide.
     """
 
     def __init__(self, redis: Pipeline, prefix: str) -> None:
         self._redis = redis
         self._prefix = prefix
-        self._known: dict[str, _Circuit] = {}
+        self._known: dict[str, _Known] = {}
+        self._successes: dict[str, deque[tuple[float, Caller]]] = {}
+        # Trials that calls of this process make.
+        self._trials: set[tuple[str, Caller]] = set()
 
     def key(self, model: str) -> bytes:
         return key_of(self._prefix, model)
 
-    def state(self, model: str) -> str:
-        return self._known.get(model, _CLOSED).state
-
     def states(self) -> dict[str, str]:
-        """Return the state of every model with failures on record, for /health and the operators' page."""
-        return {model: circuit.state for model, circuit in self._known.items() if not circuit.is_clean}
+        """Return the state of every model with a circuit, be it of one caller, for /health and the operators' page."""
+        return {model: known.state for model, known in self._known.items() if known.circuits}
 
-    def open_for(self, models: Collection[str], caller: bytes) -> frozenset[str]:
+    def open_for_all(self) -> list[str]:
+        """Return the models whose circuit is open for all callers, or for the one that makes all the traffic."""
+        return [model for model, known in self._known.items() if any(each.is_whole for each in known.circuits)]
+
+    def open_for(self, models: Collection[str], caller: Caller) -> frozenset[str]:
         """Return the models whose circuit is open for a caller, by the cached state."""
         if not self._known:
             return frozenset()  # nearly always
-        now_ms = clock.now_ms()
-        return frozenset(each for each in models if self._known.get(each, _CLOSED).is_open_for(caller, now_ms))
+        return frozenset(model for model in models if self._wait_ms(model, caller) > 0)
 
-    def raise_if_all_open(self, models: Collection[str], caller: bytes) -> None:
+    def raise_if_all_open(self, models: Collection[str], caller: Caller) -> None:
         """Raise UpstreamUnavailable (503) if every model's circuit is open: the call need not be admitted."""
         open_models = self.open_for(models, caller)
         if open_models and len(open_models) == len(set(models)):
-            wait_ms = min(self._known[model].trial_at_ms for model in open_models) - clock.now_ms()
-            raise UpstreamUnavailable(retry_after_s=max(1, -(-wait_ms // 1000)), reason="all circuits are open")
+            wait_s = min(self.wait_s(model, caller) for model in open_models)
+            raise UpstreamUnavailable.of(tuple(models), retry_after_s=wait_s, reason="all circuits are open")
 
-    async def allow_request(self, model: str, config: BreakerConfig, caller: bytes) -> bool:
+    def wait_s(self, model: str, caller: Caller) -> int:
+        """Return the whole seconds after which the model may serve the caller again, at least one."""
+        return max(1, -(-self._wait_ms(model, caller) // 1000))
+
+    def _wait_ms(self, model: str, caller: Caller) -> int:
+        known = self._known.get(model)
+        return known.wait_ms(caller, clock.now_ms()) if known is not None else 0
+
+    async def allow_request(self, model: str, config: BreakerConfig, caller: Caller) -> bool:
         """Return whether a call may go to the model now. Claims the trial when the recovery timeout has passed."""
-        circuit = self._known.get(model, _CLOSED)
-        if circuit.state == "closed" or circuit.caller not in (b"", caller):
+        known = self._known.get(model)
+        if known is None or not known.concerning(caller):
             return True
-        return await self._run(model, "try", config, caller)
+        allowed, is_trial = await self._run(model, "try", config, caller)
+        if is_trial:
+            self._trials.add((model, caller))
+        return allowed
 
-    async def record_success(self, model: str, config: BreakerConfig, caller: bytes) -> None:
-        circuit = self._known.get(model, _CLOSED)
-        # While it is open for one caller, successes of others prove nothing.
-        if not circuit.is_clean and circuit.state != "open":
+    async def record_success(self, model: str, config: BreakerConfig, caller: Caller) -> None:
+        """Remember a call that succeeded; the trial's success closes its circuits at once."""
+        if self._trials and (model, caller) in self._trials:
+            self._trials.discard((model, caller))
             await self._run(model, "success", config, caller)
+            return
+        successes = self._successes.get(model)
+        if successes is None:
+            successes = self._successes[model] = deque(maxlen=MAX_SUCCESSES)
+        successes.append((clock.monotonic_s(), caller))
 
-    async def record_failure(self, model: str, config: BreakerConfig, caller: bytes) -> None:
-        await self._run(model, "failure", config, caller)
+    async def record_failure(self, model: str, config: BreakerConfig, caller: Caller) -> int:
+        """Count a failed call. Returns the seconds until the model may serve the caller again, at least one."""
+        is_trial = (model, caller) in self._trials
+        self._trials.discard((model, caller))
+        await self._run(model, "failure", config, caller, is_trial=is_trial)
+        return self.wait_s(model, caller)
 
-    async def _run(self, model: str, verb: str, config: BreakerConfig, caller: bytes) -> bool:
-        """Run the script. Returns whether the model may be called; without Redis it may."""
+    async def give_back_trial(self, model: str, config: BreakerConfig, caller: Caller) -> None:
+        """Let another call make the trial, if this one has it: it ended without proving anything."""
+        if self._trials and (model, caller) in self._trials:
+            self._trials.discard((model, caller))
+            await self._run(model, "release", config, caller)
+
+    async def _run(
+        self, model: str, verb: str, config: BreakerConfig, caller: Caller, *, is_trial: bool = False
+    ) -> tuple[bool, bool]:
+        """Run the script. Returns whether the model may be called, and whether as the trial; without Redis it may."""
         recovery_ms = int(config.recovery_timeout_s * 1000)
-        args: list[str | int | bytes] = [verb, config.failure_threshold, recovery_ms, caller]
+        told = self._untold(model) if verb in ("failure", "note") else []
+        args: list[str | int | bytes] = [
+            verb, config.failure_threshold, recovery_ms, caller.organization, str(caller.key_id), int(is_trial),
+            msgspec.msgpack.encode(told),
+        ]  # fmt: skip
         try:
             reply = await self._redis.run(SCRIPT, [self.key(model)], args)
         except (RedisUnavailable, ResponseError) as exc:
             logger.warning("breaker.unavailable", extra={"model": model, "reason": repr(exc)})
-            return True
-        state, failures, opened_at_ms, _, only_caller, allowed = reply
-        circuit = _Circuit(state.decode(), int(failures), int(opened_at_ms) + recovery_ms, only_caller)
-        if circuit.state != self.state(model):
-            logger.warning(
-                "breaker.state",
-                extra={
-                    "model": model,
-                    "state": circuit.state,
-                    "failures": circuit.failures,
-                    "caller": circuit.caller.decode() or "several",
-                },
-            )
-        self._known[model] = circuit
-        return bool(int(allowed))
+            return True, False
+        allowed, made_trial, failures, circuits = reply
+        self._learn(model, circuits, recovery_ms, is_on_record=bool(failures))
+        return bool(allowed), bool(made_trial)
+
+    def _untold(self, model: str) -> list[tuple[int, str, str]]:
+        """Take the successes that Redis does not know, oldest first, with their age in ms."""
+        successes = self._successes.pop(model, ())
+        now_s = clock.monotonic_s()
+        # As text: the script's MessagePack knows no bytes.
+        return [(int((now_s - at_s) * 1000), each.organization.decode(), str(each.key_id)) for at_s, each in successes]
+
+    def _learn(self, model: str, packed: bytes | None, recovery_ms: int, *, is_on_record: bool) -> None:
+        """Cache what Redis has for a model, and log what changed."""
+        circuits = _circuits.decode(packed) if packed else ()
+        before = self._known.get(model)
+        if circuits or is_on_record:
+            known = self._known[model] = _Known(circuits, recovery_ms)
+        else:
+            known = _Known((), recovery_ms)
+            self._known.pop(model, None)
+        scopes_before = {each.scope for each in before.circuits} if before else set()
+        for scope in {each.scope for each in known.circuits} - scopes_before:
+            logger.warning("breaker.opened", extra={"model": model, "scope": scope or "all"})
+        for scope in scopes_before - {each.scope for each in known.circuits}:
+            logger.warning("breaker.closed", extra={"model": model, "scope": scope or "all"})
 
     async def refresh(self, models: Collection[str], config: BreakerConfig) -> None:
-        """Read all circuits once, for the changes that other processes made."""
-        fields = ("state", "failures", "opened_at_ms", "by")
+        """Read all circuits once, for the changes that other processes made; tell the successes of models on record."""
         try:
-            replies = await asyncio.gather(*(self._redis.call(b"HMGET", self.key(model), *fields) for model in models))
+            replies = await asyncio.gather(
+                *(self._redis.call(b"HMGET", self.key(model), "circuits", "state") for model in models)
+            )
         except (RedisUnavailable, ResponseError):
             return
         for model in self._known.keys() - set(models):
             del self._known[model]  # no longer served
         recovery_ms = int(config.recovery_timeout_s * 1000)
-        for model, (state, failures, opened_at_ms, caller) in zip(models, replies, strict=True):
-            if state is None:
-                self._known.pop(model, None)
-            else:
-                self._known[model] = _Circuit(
-                    state.decode(),
-                    int(failures or 0),
-                    int(float(opened_at_ms or 0)) + recovery_ms,
-                    caller or b"",
-                )
+        for model, (circuits, state) in zip(models, replies, strict=True):
+            self._learn(model, circuits, recovery_ms, is_on_record=state is not None)
+        for model in [model for model in self._known if model in self._successes]:
+            await self._run(model, "note", config, self._successes[model][-1][1])

@@ -1,22 +1,22 @@
 """Attempts in order until one gives a first byte. Failures of the upstream are mapped to our own errors here."""
 
 import asyncio
+import contextlib
 import logging
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from random import Random
 from types import MappingProxyType
 
-import msgspec
 from msgspec import Struct
 
 from codexflow.catalogue.entries import ModelEntry
 from codexflow.catalogue.schema import BreakerConfig
+from codexflow.catalogue.surfaces import PATHS
 from codexflow.lib.asgi import Header
-from codexflow.lib.clock import monotonic_s
+from codexflow.lib.clock import monotonic_s, now_s
 from codexflow.lib.ids import text_of
-from codexflow.lib.log import redact
 from logs.pipeline.events import AttemptFact
 from routing.call import Call
 from routing.errors import (
@@ -34,16 +34,19 @@ from routing.errors import (
 )
 from routing.surfaces.body import upstream_body
 from routing.surfaces.responses import Opening, ResponseFormat
+from routing.upstream import refusals
+from routing.upstream.alarms import Alarms
 from routing.upstream.attempts import Attempt, RetryBudget
-from routing.upstream.breaker_store import Breakers
+from routing.upstream.breaker_store import NOBODY, Breakers, Caller
 from routing.upstream.pool import Connection, Pool
+from routing.upstream.retry_after import retry_after_s
 
 logger = logging.getLogger(__name__)
 
-ERROR_BODY_LIMIT_BYTES = 64 * 1024
 # Spread, so that callers who failed together do not come back together.
 RETRY_PAUSE_S = (0.05, 0.25)
 _jitter = Random()  # noqa: S311 - spreading load, not keeping secrets
+_alarms = Alarms()
 
 
 class UpstreamRequest(Struct, frozen=True, kw_only=True):
@@ -58,7 +61,7 @@ class UpstreamRequest(Struct, frozen=True, kw_only=True):
     total_s: float
     response_limit_bytes: int
     breaker: BreakerConfig
-    organization: bytes = b""  # a circuit may be open for one alone
+    caller: Caller = NOBODY  # a circuit may be open for one alone
     entries: Mapping[str, ModelEntry] = MappingProxyType({})
 
     def silence_s(self, model: str, otherwise_s: float) -> float:
@@ -91,6 +94,9 @@ class Upstream:
         self._ends_s = monotonic_s() + request.total_s
         self._connection: Connection | None = None
         self._is_aborted = False
+        # Models that were asked and of whose state the call proved nothing yet, and the one that failed last.
+        self._unresolved: set[str] = set()
+        self._failed_model: str | None = None
 
     def abort(self) -> None:
         """Stop the attempt in progress: the caller has left, or the process is shutting down."""
@@ -114,42 +120,73 @@ class Upstream:
         """
         request = self._request
         failure: UpstreamFailure | None = None
+        waits_s: dict[str, int] = {}  # until each failed model may work again
         self._retries.earn()
-        for attempt in attempts:
-            if attempt.is_retry:
-                if failure is None or not failure.may_retry or not self._retries.spend(monotonic_s()):
-                    continue
-                await asyncio.sleep(min(_jitter.uniform(*RETRY_PAUSE_S), self.left_s))
-            if self._is_aborted:
-                raise self._aborted()
-            if self.left_s <= 0:
-                break
-            if not await self._breakers.allow_request(attempt.model, request.breaker, request.organization):
-                continue
-            try:
-                return await self._try(attempt)
-            except UpstreamFailure as exc:
+        try:
+            for attempt in attempts:
+                if attempt.is_retry:
+                    if failure is None or not failure.may_retry or not self._retries.spend(monotonic_s()):
+                        continue
+                    await asyncio.sleep(min(_jitter.uniform(*RETRY_PAUSE_S), self.left_s))
                 if self._is_aborted:
-                    raise self._aborted() from exc
-                failure = exc
-                logger.warning(
-                    "upstream.attempt_failed",
-                    extra={
-                        "request_id": str(self._call.request_id),
-                        "n": attempt.n,
-                        "model": attempt.model,
-                        "code": exc.code,
-                        "status": exc.upstream_status,
-                        **exc.facts,
-                    },
-                )
-                if exc.trips_breaker:
-                    await self._breakers.record_failure(attempt.model, request.breaker, request.organization)
-        raise _final(failure)
+                    raise self._aborted()
+                if self.left_s <= 0:
+                    break
+                if self._failed_model not in (None, attempt.model):
+                    await self._count_failed_call(waits_s)
+                if not attempt.is_retry and not await self._may_call(attempt.model):
+                    waits_s[attempt.model] = self._breakers.wait_s(attempt.model, request.caller)
+                    continue
+                try:
+                    return await self._try(attempt)
+                except UpstreamFailure as exc:
+                    if self._is_aborted:
+                        raise self._aborted() from exc
+                    failure = exc
+                    waits_s[attempt.model] = exc.retry_after_s or 1
+                    self._report(attempt, exc)
+            await self._count_failed_call(waits_s)
+        finally:
+            # The caller may have left, or the answer said nothing about the model.
+            for model in self._unresolved:
+                await self._breakers.give_back_trial(model, request.breaker, request.caller)
+        models = tuple(dict.fromkeys(each.model for each in attempts))
+        raise _final(failure, models, min(waits_s.values(), default=1))
+
+    async def _may_call(self, model: str) -> bool:
+        """Return whether the model's circuit lets the call through."""
+        request = self._request
+        is_allowed = await self._breakers.allow_request(model, request.breaker, request.caller)
+        if is_allowed:
+            self._unresolved.add(model)
+        return is_allowed
+
+    def _report(self, attempt: Attempt, failure: UpstreamFailure) -> None:
+        """Log a failed attempt; what trips the breaker is counted once the call is done with the model."""
+        facts = {"n": attempt.n, "model": attempt.model, "code": failure.code, "status": failure.upstream_status}
+        logger.warning(
+            "upstream.attempt_failed", extra={"request_id": str(self._call.request_id), **facts, **failure.facts}
+        )
+        if isinstance(failure, UpstreamFaulty) and failure.cause is not None:
+            _alarms.report(failure.cause, attempt.model, status=failure.upstream_status, now_s=monotonic_s())
+        self._failed_model = attempt.model if failure.trips_breaker else None
+
+    async def _count_failed_call(self, waits_s: dict[str, int]) -> None:
+        """Count the call as failed at the model that it has given up, however many attempts it made there."""
+        model, self._failed_model = self._failed_model, None
+        if model is not None:
+            request = self._request
+            self._unresolved.discard(model)
+            wait_s = await self._breakers.record_failure(model, request.breaker, request.caller)
+            waits_s[model] = max(waits_s.get(model, 1), wait_s or 1)
+
+    async def _record_success(self, model: str) -> None:
+        self._unresolved.discard(model)
+        await self._breakers.record_success(model, self._request.breaker, self._request.caller)
 
     async def _try(self, attempt: Attempt) -> OpenedResponse:
         """Make one attempt and record it, however it ends."""
-        call, request = self._call, self._request
+        call = self._call
         started_offset_ms = call.elapsed_ms()
         try:
             opened = await self._open(attempt)
@@ -170,7 +207,7 @@ class Upstream:
                 self._connection.abort()
             if isinstance(exc, UpstreamRefused):
                 # A refusal is a valid response: the model works.
-                await self._breakers.record_success(attempt.model, request.breaker, request.organization)
+                await self._record_success(attempt.model)
             raise
         first_byte_ms = call.elapsed_ms() - started_offset_ms
         call.attempts.append(
@@ -184,7 +221,7 @@ class Upstream:
                 response_id=opened.response_id,
             )
         )
-        await self._breakers.record_success(attempt.model, request.breaker, request.organization)
+        await self._record_success(attempt.model)
         return opened
 
     async def _open(self, attempt: Attempt) -> OpenedResponse:
@@ -201,12 +238,28 @@ class Upstream:
         ends_s = monotonic_s() + min(wait_s, self.left_s)
         status = await connection.head(max(0.0, ends_s - monotonic_s()))
         if status != 200:
-            raise await _error_of(connection, status, max(0.0, ends_s - monotonic_s()))
+            error = await _error_of(connection, status, max(0.0, ends_s - monotonic_s()))
+            if isinstance(error, UpstreamRefused) and error.code == refusals.CONTEXT_TOO_LONG:
+                error = self._too_long(attempt.model, error)
+            raise error
         if connection.headers.get(b"content-encoding", b"identity") != b"identity":
             raise UpstreamInvalid(reason="packed content")
         if request.is_stream:
             return await self._opened_stream(attempt, connection, ends_s)
         return await self._opened_body(attempt, connection, ends_s)
+
+    def _too_long(self, model: str, error: UpstreamRefused) -> UpstreamRefused:
+        """Return the refusal of a context that is too long in the words that its surface's clients compact on."""
+        request = self._request
+        if request.path != PATHS["messages"]:
+            return error
+        entry = request.entries.get(model)
+        message = refusals.too_long_for_anthropic(
+            error.message,
+            estimated_tokens=self._call.intent.prompt_tokens_guess,
+            context_tokens=(entry.context_tokens if entry else None) or 0,
+        )
+        return UpstreamRefused(HTTPStatus.BAD_REQUEST, message, code=error.code, param=error.param)
 
     async def _opened_stream(self, attempt: Attempt, connection: Connection, ends_s: float) -> OpenedResponse:
         response_format = self._request.response_format
@@ -242,109 +295,46 @@ class Upstream:
         return OpenedResponse(attempt, None, request.response_format.body_for_caller(body, summary))
 
 
-def _final(failure: UpstreamFailure | None) -> Exception:
-    """Return the caller's error when every attempt failed."""
+def _final(failure: UpstreamFailure | None, models: tuple[str, ...], wait_s: int) -> Exception:
+    """Return the caller's error when every attempt failed; `wait_s` is when the first model may work again."""
     if isinstance(failure, UpstreamBusy):
-        return failure
+        return UpstreamBusy.of(models, retry_after_s=wait_s)
     if isinstance(failure, UpstreamSilent):
-        return UpstreamTimeout(retry_after_s=1)
-    return UpstreamUnavailable(retry_after_s=1)
-
-
-class _ErrorFields(Struct):
-    message: str | None = None
-    code: str | int | None = None
-    param: str | None = None
-    type: str | int | None = None
-
-
-class _ErrorBody(Struct):
-    error: _ErrorFields | None = None
-
-
-_error_decoder = msgspec.json.Decoder(_ErrorBody)
+        return UpstreamTimeout(retry_after_s=wait_s)
+    is_operators = isinstance(failure, UpstreamFaulty) and failure.cause is not None
+    return UpstreamUnavailable.of(models, retry_after_s=wait_s, is_operators=is_operators)
 
 
 async def _error_of(connection: Connection, status: int, timeout_s: float) -> UpstreamFailure | UpstreamRefused:
     """Map the upstream's error response to our own error."""
-    if status == 429:
-        headers = connection.headers
-        after = headers.get(b"retry-after") or headers.get(b"llm_provider-retry-after") or b""
-        return UpstreamBusy(retry_after_s=int(after) if after.isdigit() else 1)
+    after_s = retry_after_s(connection.headers, now_s())
     if status == 408:
         return UpstreamSilent(reason="status 408")
-    if status >= 500 or status in (401, 402):
-        return UpstreamFaulty(status)
+    if status >= 500:
+        return UpstreamFaulty(status, retry_after_s=after_s)
     if status < 400:
         return UpstreamInvalid(reason=f"unexpected status {status}")
-    try:
-        body = await connection.body(timeout_s, limit_bytes=ERROR_BODY_LIMIT_BYTES)
-        fields = _error_decoder.decode(body).error or _ErrorFields()
-    except (msgspec.MsgspecError, UnicodeError, RecursionError, UpstreamFailure):
-        fields = _ErrorFields()
-    message = (fields.message or "")[:MAX_READ_CHARS]
-    if {fields.type, str(fields.code)} & _OWN_ACCOUNT_CODES or _OWN_ACCOUNT_MESSAGE.search(message):
-        # The message may quote the caller, so it must not trip the breaker.
-        return UpstreamFaulty(status, trips_breaker=False)
-    param = fields.param if fields.param and _PARAM.fullmatch(fields.param) else None
-    return UpstreamRefused(status, scrub(message, host=connection.host), code=_code_of(fields, message), param=param)
+    refusal = refusals.read(await _beginning(connection, timeout_s))
+    cause = refusals.cause_of(status, refusal)
+    if cause is not None:
+        # Words may quote the caller, so only a status may trip the breaker.
+        return UpstreamFaulty(status, cause=cause, trips_breaker=status in (401, 402), retry_after_s=after_s)
+    if status == 429:
+        return UpstreamBusy(retry_after_s=after_s)
+    message = refusals.scrub(refusal.message, host=connection.host)
+    return UpstreamRefused(status, message, code=refusals.code_of(refusal), param=refusal.param)
 
 
-# Errors about our own key or account, with LiteLLM or with the provider: types, codes and messages.
-_OWN_ACCOUNT_CODES = frozenset({
-    "account_deactivated", "auth_error", "authentication_error", "billing_hard_limit_reached", "billing_not_active",
-    "budget_exceeded", "expired_key", "insufficient_quota", "invalid_api_key", "key_model_access_denied",
-    "no_db_connection", "team_model_access_denied", "token_not_found_in_db",
-})  # fmt: skip
-_OWN_ACCOUNT_MESSAGE = re.compile(
-    r"incorrect api key|invalid_api_key|api key not valid|invalid x-api-key|credit balance is too low", re.IGNORECASE
-)
-_PARAM = re.compile(r"[\w.\[\]-]{1,100}")
-
-# The message may quote the caller, so each of these patterns takes linear time: they begin at a word boundary, and
-# their repetitions are bounded.
-# LiteLLM wraps the provider's message in its own class names and routing notes.
-_LITELLM_PREFIX = re.compile(
-    r"\b(?:litellm\.)?[A-Z]\w{0,60}(?:Error|Exception)(?::\s{0,2}| - )"
-    r"|\blitellm\.\w{1,60}:?\s{0,2}|\b\w{0,60}Exception - "
-)
-_LITELLM_SUFFIX = re.compile(
-    r"(?:\. |\.? ?\n{0,2})"
-    r"(?:Received Model Group=|LiteLLM: |No fallback|Available Model Group|model=[^\n]{0,200}litellm).*",
-    re.DOTALL,
-)
-_ADDRESS = re.compile(r"https?://[^\s\"'<>]+|\b\d{1,3}(?:\.\d{1,3}){3}(?::\d+)?\b")
-MAX_READ_CHARS = 8_000
-MAX_MESSAGE_CHARS = 2_000
-
-
-def scrub(message: str, *, host: str = "") -> str:
-    """Remove keys, hosts and LiteLLM's wrappings from an upstream's message; `host` is the upstream's own."""
-    text = _LITELLM_SUFFIX.sub("", message[:MAX_READ_CHARS])
-    text = _LITELLM_PREFIX.sub("", text)
-    text = _ADDRESS.sub("[upstream]", redact(text))
-    if host:
-        text = text.replace(host, "[upstream]")
-    return text.strip()[:MAX_MESSAGE_CHARS] or "The model refused this request."
-
-
-_KNOWN_CODES = (
-    (
-        "context_length_exceeded",
-        re.compile(r"context_length_exceeded|maximum context length|context ?window|prompt is too long", re.IGNORECASE),
-    ),
-    ("model_not_found", re.compile(r"model_not_found|does not exist", re.IGNORECASE)),
-    ("content_filter", re.compile(r"content_filter", re.IGNORECASE)),
-    (
-        "content_policy_violation",
-        re.compile(r"content_?policy|content management policy", re.IGNORECASE),
-    ),
-)
-
-
-def _code_of(fields: _ErrorFields, message: str) -> str:
-    """Return OpenAI's error code. LiteLLM replaces it by the status as text, so it is recovered from the message."""
-    code = str(fields.code or "")
-    if code and not code.isdigit() and re.fullmatch(r"[a-z0-9_]{1,64}", code):
-        return code
-    return next((name for name, pattern in _KNOWN_CODES if pattern.search(message)), UpstreamRefused.code)
+async def _beginning(connection: Connection, timeout_s: float) -> bytes:
+    """Read the beginning of an error's body; what has arrived counts. The connection is closed afterwards."""
+    ends_s = monotonic_s() + timeout_s
+    pieces: list[bytes] = []
+    size = 0
+    with contextlib.suppress(UpstreamFailure):
+        while size < refusals.MAX_BODY_BYTES:
+            piece = await connection.chunk(max(0.0, ends_s - monotonic_s()))
+            if piece is None:
+                break
+            pieces.append(piece)
+            size += len(piece)
+    return b"".join(pieces)

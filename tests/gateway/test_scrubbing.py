@@ -19,16 +19,15 @@ BY_PATH = [
 CODES = {
     "context": "context_length_exceeded",
     "too_long": "context_length_exceeded",
-    "model": "model_not_found",
     "policy": "content_policy_violation",
     "filter": "content_filter",
     "echo": "upstream_refused",
 }
-ABOUT_US = ("key", "credit")
+ABOUT_US = ("key", "credit", "model")
 # Headers that responses may have, whatever the upstream sends.
 OURS = {
     "cache-control", "connection", "content-length", "content-type", "date", "request-id", "retry-after",
-    "transfer-encoding", "www-authenticate", "x-accel-buffering", "x-request-id",
+    "transfer-encoding", "www-authenticate", "x-accel-buffering", "x-request-id", "x-should-retry",
 }  # fmt: skip
 # Headers that the upstream may see.
 PASSED = {

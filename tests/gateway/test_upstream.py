@@ -1,8 +1,12 @@
 """Upstream failures: never our 500, always one row, nothing held afterwards."""
 
+import contextlib
+from collections.abc import Iterator
+
 import httpx
 import pytest
 
+from billing.tests.factories import an_organization
 from keys.tests.factories import a_key
 from logs.models import RequestLog, UpstreamAttempt
 from logs.requests.selectors import request_of
@@ -38,7 +42,7 @@ def test_a_lost_connection_is_retried_once(running: Installation, key: str) -> N
     assert attempts_of(running.row_of(response)) == [(1, "deepseek-v4.1-flash", 0), (2, "deepseek-v4.1-flash", 200)]
 
 
-@pytest.mark.parametrize("status", [400, 403, 404, 422])
+@pytest.mark.parametrize("status", [400, 404, 422])
 def test_an_error_of_the_request_is_passed_on_and_never_retried(running: Installation, key: str, status: int) -> None:
     """Only transient errors are retried."""
     response = running.say(key, f"[[fault:{status}]]", model="cfx-code")
@@ -58,6 +62,20 @@ def test_when_all_are_rate_limited_the_caller_gets_retry_after(running: Installa
     response = running.say(key, "[[fault:429 retry_after=7]]", model="cfx-code")
     assert (response.status_code, response.headers["retry-after"]) == (429, "7")
     assert response.json()["error"]["code"] == "upstream_rate_limited"
+
+
+def test_the_caller_waits_for_the_model_that_is_back_first(running: Installation, key: str) -> None:
+    running.upstream.set_fault("429 retry_after=40", model="deepseek-v4.1-flash")
+    running.upstream.set_fault("429 retry_after=9", model="gpt-6-luna")
+    running.upstream.set_fault("429 retry_after=20", model="gemini-3.5-flash-lite")
+    assert running.post(key, model="cfx-code").headers["retry-after"] == "9"
+
+
+def test_a_provider_that_asks_for_a_pause_is_not_retried_within_it(running: Installation, key: str) -> None:
+    running.upstream.set_fault("503 retry_after=30", model="deepseek-v4.1-flash", times=1)
+    response = running.post(key, model="cfx-code")
+    attempts = [(1, "deepseek-v4.1-flash", 503), (3, "gpt-6-luna", 200)]
+    assert attempts_of(running.row_of(response)) == attempts
 
 
 def test_fallbacks_are_tried_in_their_order(running: Installation, key: str) -> None:
@@ -89,23 +107,30 @@ def test_an_upstreams_401_is_not_the_callers(running: Installation, key: str) ->
     assert (response.status_code, response.json()["error"]["code"]) == (503, "upstream_unavailable")
 
 
-# fault -> statuses that a caller may see without and with streaming
+def circuits(*, threshold: int, recovery_s: int) -> dict[str, str]:
+    return {
+        r"failure_threshold: \d+": f"failure_threshold: {threshold}",
+        r"recovery_timeout: \d+": f"recovery_timeout: {recovery_s}",
+    }
+
+
 def test_an_open_circuit_is_shared_and_closes_after_one_successful_trial(running: Installation, key: str) -> None:
     """Over two processes."""
+    model = "claude-haiku-5.5"
     second = running.new_gateway()
-    running.upstream.set_fault("500", model="claude-haiku-5.5")
-    for _ in range(5):
-        running.post(key, model="claude-haiku-5.5")
-    until(
-        lambda: running.health(second.url)["details"]["circuits"] == {"claude-haiku-5.5": "open"}, what="open circuit"
-    )
-    before = len(running.upstream.ledger(model="claude-haiku-5.5"))
-    refused = running.post(key, model="claude-haiku-5.5", url=second.url)
-    assert (refused.status_code, int(refused.headers["retry-after"])) == (503, 1)
-    assert len(running.upstream.ledger(model="claude-haiku-5.5")) == before
-    running.upstream.clear()
-    until(lambda: running.post(key, model="claude-haiku-5.5", url=second.url).status_code == 200, what="a trial")
-    until(lambda: running.health()["details"]["circuits"] == {}, what="closed circuit")
+    running.upstream.set_fault("500", model=model)
+    with running.configured(**circuits(threshold=5, recovery_s=5)):
+        for _ in range(5):
+            running.post(key, model=model)
+        until(lambda: running.health(second.url)["details"]["circuits"] == {model: "open"}, what="open circuit")
+        before = len(running.upstream.ledger(model=model))
+        refused = running.post(key, model=model, url=second.url)
+        assert refused.status_code == 503
+        assert 1 <= int(refused.headers["retry-after"]) <= 5
+        assert len(running.upstream.ledger(model=model)) == before
+        running.upstream.clear()
+        until(lambda: running.post(key, model=model, url=second.url).status_code == 200, what="a trial")
+        until(lambda: running.health()["details"]["circuits"] == {}, what="closed circuit")
     second.stop()
 
 
@@ -120,6 +145,85 @@ def test_one_organizations_failures_open_the_circuit_for_no_other(running: Insta
     assert running.say(others, "[[fault:500]]", model=model).status_code == 503
     refused = running.post(third, model=model)
     assert (refused.status_code, int(refused.headers["retry-after"])) == (503, 1)
+
+
+def test_a_call_counts_once_however_often_it_was_tried(running: Installation, key: str) -> None:
+    """One call of an SDK is three requests with two attempts each, and takes the model from nobody."""
+    model = "claude-haiku-5.5"
+    for _ in range(4):
+        refused = running.say(key, "[[fault:503]]", model=model)
+    assert len(running.upstream.ledger(model=model)) == 8
+    assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+    assert running.post(key, model=model).status_code == 200
+    assert running.health()["status"] == "healthy"  # nobody feels anything
+
+
+def test_one_keys_failures_take_the_model_from_no_colleague(running: Installation) -> None:
+    model, organization = "claude-haiku-5.5", an_organization()
+    key, colleagues = a_key(organization).plain, a_key(organization).plain
+    for _ in range(5):
+        running.say(key, "[[fault:500]]", model=model)
+    assert running.post(key, model=model).status_code == 503
+    assert running.post(colleagues, model=model).status_code == 200
+
+
+def test_failures_of_two_organizations_among_many_successes_close_nothing(running: Installation) -> None:
+    model, healthy = "claude-haiku-5.5", a_key().plain
+    for _ in range(8):
+        assert running.post(healthy, model=model).status_code == 200
+    for key in (a_key().plain, a_key().plain):
+        for _ in range(3):
+            running.say(key, "[[fault:500]]", model=model)
+    assert running.post(healthy, model=model).status_code == 200
+    assert running.health()["status"] == "healthy"
+
+
+@pytest.fixture
+def slow_recovery(running: Installation) -> Iterator[None]:
+    """Circuits that stay open for long, and open with the second failed call."""
+    with running.configured(
+        **{r"recovery_timeout: \d+": "recovery_timeout: 50", r"failure_threshold: \d+": "failure_threshold: 2"}
+    ):
+        yield
+
+
+@pytest.mark.usefixtures("slow_recovery")
+def test_retry_after_says_when_the_circuit_opens(running: Installation, key: str) -> None:
+    model = "claude-haiku-5.5"
+    assert running.say(key, "[[fault:500]]", model=model).headers["retry-after"] == "1"
+    opening = running.say(key, "[[fault:500]]", model=model)  # the call that opens it knows as well
+    refused = running.post(key, model=model)
+    for response in (opening, refused):
+        assert response.status_code == 503
+        assert 40 <= int(response.headers["retry-after"]) <= 50
+    assert refused.json()["error"]["message"].startswith(f"The model {model} is not available right now. Retry in ")
+
+
+@pytest.mark.parametrize("ending", ["429", "leaves"])
+def test_a_trial_that_proved_nothing_is_given_back(running: Installation, key: str, ending: str) -> None:
+    model = "claude-haiku-5.5"
+    with running.configured(
+        **{r"failure_threshold: \d+": "failure_threshold: 1", r"recovery_timeout: \d+": "recovery_timeout: 4"}
+    ):
+        running.say(key, "[[fault:500]]", model=model)
+        assert running.post(key, model=model).status_code == 503
+        running.upstream.set_fault("429" if ending == "429" else "hang", model=model)
+        before = len(running.upstream.ledger(model=model))
+        body = {"model": model, "messages": [{"role": "user", "content": "Hello"}]}
+
+        def is_tried() -> bool:
+            with contextlib.suppress(httpx.ReadTimeout):
+                headers = {"Authorization": f"Bearer {key}"}
+                httpx.post(f"{running.url}/v1/chat/completions", json=body, headers=headers, timeout=0.5)
+            return len(running.upstream.ledger(model=model)) > before
+
+        until(is_tried, what="a trial")
+        running.upstream.clear()
+        until(
+            lambda: running.post(key, model=model).status_code == 200,
+            within_s=3,
+            what="another trial before the timeout",
+        )
 
 
 def test_a_model_with_an_open_circuit_is_skipped(running: Installation, key: str) -> None:

@@ -6,7 +6,8 @@
 --      8 limits of the organization  9 limits of the key: seven little-endian int64 each, -1 = none:
 --         requests a day, requests a minute, tokens a minute, streams, total / day / month budget (nanos)
 -- Returns {verdict, day, now ms, minute, scope, then of the organization and of the key: requests today,
---          requests this minute, tokens this minute, ms until the first slot is free at the latest}
+--          requests this minute, tokens this minute, ms until the first slot is free at the latest,
+--          nanos left of the budget that refused, and which one: 0 total, 1 of the day, 2 of the month}
 --   verdict: ok | dup | cold (scope: which must be loaded first; nothing follows)
 --            | day | rpm | tpm | streams | budget (scope: which refused)
 --
@@ -54,10 +55,10 @@ for i = 1, 2 do
   scopes[i] = s
 end
 
-local function answer(verdict, scope, slot_free_in_ms)
+local function answer(verdict, scope, slot_free_in_ms, left, which)
   local o, k = scopes[1], scopes[2]
   return {verdict, day, now_ms, minute, scope or 0, o.requests, k.requests, o.minute_requests, k.minute_requests,
-    o.minute_tokens, k.minute_tokens, slot_free_in_ms or 0}
+    o.minute_tokens, k.minute_tokens, slot_free_in_ms or 0, math.max(0, left or 0), which or 0}
 end
 
 if redis.call('HEXISTS', KEYS[4], ARGV[1]) == 1 then
@@ -84,9 +85,12 @@ if ARGV[7] ~= '1' then
         return answer('streams', i, first[2] and tonumber(first[2]) - now_ms)
       end
     end
-    if total >= 0 and s.spent + s.held + hold > total then return answer('budget', i) end
-    if of_day >= 0 and s.day_spent + s.held + hold > of_day then return answer('budget', i) end
-    if of_month >= 0 and s.month_spent + s.held + hold > of_month then return answer('budget', i) end
+    local left = total - s.spent - s.held
+    if total >= 0 and hold > left then return answer('budget', i, 0, left, 0) end
+    left = of_day - s.day_spent - s.held
+    if of_day >= 0 and hold > left then return answer('budget', i, 0, left, 1) end
+    left = of_month - s.month_spent - s.held
+    if of_month >= 0 and hold > left then return answer('budget', i, 0, left, 2) end
   end
 end
 

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from billing.limiter.admission import Admission, duration, least_left, refusal
+from billing.errors import InsufficientQuota
+from billing.limiter.admission import SCOPES, Admission, Shortage, duration, least_left, refusal
 from billing.plans import Limits
 
 NOW_S = 20_000 * 86_400 + 3 * 3600 + 17  # 17 seconds into a minute
@@ -65,7 +66,7 @@ def test_headers_have_the_limit_with_less_left(organization: int, key: int, used
 @pytest.mark.parametrize(
     ("verdict", "slot_free_in_ms", "retry_after_s"),
     [
-        ("day", 0, 86_400 - NOW_S % 86_400),
+        ("day", 0, None),
         ("rpm", 0, 43),
         ("tpm", 0, 43),
         ("streams", 4_001, 5),
@@ -78,3 +79,101 @@ def test_a_refusal_has_the_time_to_retry_after(verdict: str, slot_free_in_ms: in
     error = refusal(verdict, 1, an_admission(Limits(), Limits()), slot_free_in_ms=slot_free_in_ms)
     assert error.retry_after_s == retry_after_s
     assert "limit of the key" in error.message
+
+
+PAGES = "https://codexflow.example/o/acme"
+LIMITS = Limits(daily_requests=50, rpm=10, tpm=20_000, concurrent_streams=1, day_budget_nanos=5 * 10**9)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "scope", "message"),
+    [
+        ("rpm", 0, "10 requests a minute on plan Free; retry in 43 s (limit of the organization)"),
+        ("rpm", 1, "10 requests a minute; retry in 43 s (limit of the key)"),
+        (
+            "tpm",
+            0,
+            "20,000 tokens a minute on plan Free (18,500 used or reserved, this request may use 9,000); retry in 43 s"
+            " (limit of the organization)",
+        ),
+        (
+            "day",
+            0,
+            "50 requests a day on plan Free, all used; the next begin at midnight UTC; larger plans at"
+            " https://codexflow.example/o/acme/billing/ (limit of the organization)",
+        ),
+        (
+            "streams",
+            0,
+            "1 open stream at once on plan Free; retry when one has ended, at the latest in 5 s"
+            " (limit of the organization)",
+        ),
+    ],
+)
+def test_a_refusal_names_its_number_and_the_way_out(verdict: str, scope: int, message: str) -> None:
+    admission = an_admission(LIMITS, LIMITS, used=(18_500, 18_500))
+    error = refusal(verdict, scope, admission, slot_free_in_ms=4_500, tokens=9_000, plan="Free", pages_url=PAGES)
+    assert error.message == message
+
+
+@pytest.mark.parametrize(
+    ("budget", "scope", "message"),
+    [
+        (
+            "credit",
+            0,
+            "Credit left $0.0158, this request may cost $0.0306; add credit at"
+            " https://codexflow.example/o/acme/billing/, or request fewer tokens (limit of the organization)",
+        ),
+        (
+            "day",
+            0,
+            "Budget of the day ($5.00) left $0.0158, this request may cost $0.0306; it begins anew at midnight UTC;"
+            " change it at https://codexflow.example/o/acme/billing/ (limit of the organization)",
+        ),
+        (
+            "day",
+            1,
+            "Budget of the day ($5.00) left $0.0158, this request may cost $0.0306; it begins anew at midnight UTC;"
+            " change it at https://codexflow.example/o/acme/keys/ (limit of the key)",
+        ),
+    ],
+)
+def test_missing_money_is_named_with_both_amounts(budget: str, scope: int, message: str) -> None:
+    money = Shortage(budget=budget, left_nanos=15_812_345, hold_nanos=30_600_000)
+    error = refusal("budget", scope, an_admission(LIMITS, LIMITS), money=money, plan="Free", pages_url=PAGES)
+    assert (error.message, type(error)) == (message, InsufficientQuota)
+
+
+@pytest.mark.parametrize(
+    ("left_nanos", "hold_nanos", "words"),
+    [
+        (0, 30_600_000, "left $0.0000, this request may cost $0.0306"),
+        (2 * 10**9, 3 * 10**9, "left $2.00, this request may cost $3.00"),
+        (15_800_000, 15_800_001, "left $0.015800000, this request may cost $0.015800001"),
+        (7, 8, "left $0.000000007, this request may cost $0.000000008"),
+    ],
+)
+def test_amounts_are_told_apart(left_nanos: int, hold_nanos: int, words: str) -> None:
+    money = Shortage(left_nanos=left_nanos, hold_nanos=hold_nanos)
+    assert words in refusal("budget", 0, an_admission(LIMITS, LIMITS), money=money).message
+
+
+@given(
+    verdict=st.sampled_from(["day", "rpm", "tpm", "streams", "budget"]),
+    scope=st.sampled_from([0, 1]),
+    limit=limits,
+    used=st.tuples(counts, counts),
+    amounts=st.tuples(st.integers(0, 10**18), st.integers(0, 10**18)),
+)
+def test_any_refusal_names_its_scope_and_nobody_waits_longer_than_a_minute(
+    verdict: str, scope: int, limit: int, used: tuple[int, int], amounts: tuple[int, int]
+) -> None:
+    both = Limits(daily_requests=limit, rpm=limit, tpm=limit, concurrent_streams=limit)
+    money = Shortage(left_nanos=amounts[0], hold_nanos=amounts[1])
+    error = refusal(verdict, scope, an_admission(both, both, used), slot_free_in_ms=10**9, money=money)
+    assert f"limit of the {SCOPES[scope]}" in error.message
+    assert error.retry_after_s is None or 1 <= error.retry_after_s <= 60
+    waits = verdict in ("rpm", "tpm", "streams") and limit != 0
+    assert error.outlasts_retries is not waits
+    assert (error.retry_after_s is not None) >= waits

@@ -1,33 +1,36 @@
-"""The circuit breaker's reference model, and the Lua script tested against it."""
+"""The circuit breakers' reference model, and the Lua script tested against it."""
 
-from typing import Literal
+from typing import Any, Literal
 
+import msgspec
 import pytest
 import redis
 from django.conf import settings
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from codexflow.catalogue.schema import BreakerConfig
 from codexflow.env import REPOSITORY
 from codexflow.lib.redis import Script, sync_client
-from routing.upstream.breaker import CLOSED, Breaker, allow_request, record_failure, record_success
+from routing.upstream.breaker import (
+    CLEAN,
+    FORGET_MS,
+    WINDOW_MS,
+    Breaker,
+    Caller,
+    Succeeded,
+    allow_request,
+    close,
+    give_back,
+    record_failure,
+    record_successes,
+)
 
 KEY = f"{settings.ENV.redis_prefix}:breaker".encode()
 SCRIPT = Script(REPOSITORY / "routing" / "upstream" / "lua" / "breaker.lua")
-CONFIG = BreakerConfig(failure_threshold=3, recovery_timeout_s=30)
-# In 2026; 125 ms are exact as a float of seconds, so that both machines compare the same numbers.
-START_MS, TICK_MS = 1_790_000_000_000, 125
+START_MS = 1_790_000_000_000  # in 2026
+THRESHOLD, TIMEOUT_MS = 3, 30_000
 
-Verb = Literal["failure", "success", "try"]
-verbs: st.SearchStrategy[Verb] = st.sampled_from(["failure", "success", "try"])
-# Mostly forward, often exactly one recovery timeout, now and then a clock set back.
-ticks = st.integers(0, 40) | st.sampled_from([80, 240, 241, -400])
-callers = st.sampled_from(["ada", "ada", "ada", "eve"])
-histories = st.lists(st.tuples(verbs, callers, ticks), max_size=40)
-configs = st.builds(
-    BreakerConfig, failure_threshold=st.integers(1, 4), recovery_timeout_s=st.sampled_from([0.125, 10.0, 30.0])
-)
+ADA, BEN, EVE = Caller("acme", "ada"), Caller("acme", "ben"), Caller("other", "eve")
 
 
 @pytest.fixture(scope="module")
@@ -35,153 +38,225 @@ def valkey() -> "redis.Redis":
     return sync_client(settings.ENV.redis_url)
 
 
-def step(breaker: Breaker, config: BreakerConfig, verb: Verb, caller: str, now_s: float) -> tuple[bool, Breaker]:
-    """Apply one verb to the model; only `try` ever allows."""
-    match verb:
-        case "failure":
-            return False, record_failure(breaker, config, now_s, caller)
-        case "success":
-            return False, record_success(breaker)
-        case "try":
-            return allow_request(breaker, config, now_s, caller)
+def failed(*callers: Caller, at_ms: int = START_MS, before: Breaker = CLEAN) -> Breaker:
+    """Fail one call after the other, a millisecond apart."""
+    for n, caller in enumerate(callers):
+        before = record_failure(before, THRESHOLD, at_ms + n, caller)
+    return before
 
 
-def failed(*callers: str, at_s: float = 0.0) -> Breaker:
-    breaker = CLOSED
-    for caller in callers:
-        breaker = record_failure(breaker, CONFIG, at_s, caller)
-    return breaker
+def served(caller: Caller, number: int, at_ms: int = START_MS) -> list[Succeeded]:
+    return [Succeeded(at_ms, caller.organization, caller.key)] * number
 
 
-ADAS = ("ada", "ada", "ada")
+def is_allowed(breaker: Breaker, caller: Caller, at_ms: int = START_MS + 10) -> bool:
+    return allow_request(breaker, TIMEOUT_MS, at_ms, caller)[0]
 
 
-def test_it_opens_at_the_threshold_and_not_before() -> None:
-    assert failed("ada", "eve").state == "closed"
-    assert failed("ada", "eve", "ada", at_s=7.0) == Breaker("open", 3, 7.0, 0.0)
+def test_failed_calls_of_one_key_take_the_model_from_no_colleague() -> None:
+    assert is_allowed(failed(ADA, ADA), ADA)
+    opened = failed(ADA, ADA, ADA)
+    assert [is_allowed(opened, caller) for caller in (ADA, BEN, EVE)] == [False, True, True]
 
 
-def test_failures_of_one_caller_open_the_circuit_for_that_caller_only() -> None:
-    opened = failed(*ADAS, at_s=100.0)
-    assert opened == Breaker("open", 3, 100.0, 0.0, "ada")
-    assert allow_request(opened, CONFIG, 101.0, "ada") == (False, opened)
-    assert allow_request(opened, CONFIG, 101.0, "eve") == (True, opened)
-    assert allow_request(opened, CONFIG, 130.0, "ada") == (True, Breaker("half_open", 3, 0.0, 160.0, "ada"))
+def test_failed_calls_of_two_keys_open_it_for_their_organization() -> None:
+    opened = failed(ADA, BEN, ADA)
+    cy = Caller("acme", "cy")
+    assert [is_allowed(opened, caller) for caller in (ADA, BEN, cy, EVE)] == [False, False, False, True]
 
 
-def test_the_first_failure_of_another_caller_opens_it_for_all() -> None:
-    opened = record_failure(failed(*ADAS, at_s=100.0), CONFIG, 110.0, "eve")
-    assert opened == Breaker("open", 4, 110.0, 0.0)
-    assert [allow_request(opened, CONFIG, 139.0, caller)[0] for caller in ("ada", "eve", "ben")] == [False] * 3
-    _allowed, half_open = allow_request(failed(*ADAS), CONFIG, 30.0, "ada")
-    assert record_failure(half_open, CONFIG, 31.0, "eve") == Breaker("open", 4, 31.0, 0.0)
+def test_a_success_in_between_begins_the_count_anew() -> None:
+    two = failed(ADA, ADA)
+    own = record_successes(two, START_MS + 5, served(ADA, 1, START_MS + 5))
+    assert is_allowed(failed(ADA, at_ms=START_MS + 6, before=own), ADA)
+    # A colleague's success proves that the model works, but not for this key's calls.
+    colleagues = record_successes(two, START_MS + 5, served(BEN, 1, START_MS + 5))
+    opened = failed(ADA, at_ms=START_MS + 6, before=colleagues)
+    assert [is_allowed(opened, caller) for caller in (ADA, BEN)] == [False, True]
+    # One that was over before the failures proves nothing.
+    earlier = record_successes(two, START_MS + 5, served(ADA, 1, START_MS - 1))
+    assert not is_allowed(failed(ADA, at_ms=START_MS + 6, before=earlier), ADA)
 
 
-def test_a_success_in_between_resets_the_count() -> None:
-    assert record_success(failed("ada", "ada")) == CLOSED
+def test_two_organizations_take_the_model_from_all_only_with_half_of_the_calls() -> None:
+    ben = Caller("third", "ben")
+    opened = failed(ADA, ADA, EVE)
+    assert not is_allowed(opened, ben)
+    healthy = record_failure(failed(ADA, ADA), THRESHOLD, START_MS + 5, EVE, successes=served(ben, 4, START_MS - 100))
+    assert is_allowed(healthy, ben)
+    stale = record_failure(
+        failed(ADA, ADA), THRESHOLD, START_MS + 5, EVE, successes=served(ben, 20, START_MS - WINDOW_MS)
+    )
+    assert not is_allowed(stale, ben)
+
+
+def test_failures_long_apart_are_not_of_one_minute() -> None:
+    slow = failed(EVE, at_ms=START_MS + WINDOW_MS + 1, before=failed(ADA, ADA))
+    assert is_allowed(slow, Caller("third", "ben"), START_MS + WINDOW_MS + 2)
+
+
+def test_whoever_makes_all_the_traffic_has_the_circuit_of_all() -> None:
+    assert failed(ADA, ADA, ADA).circuits[0].is_whole
+    assert failed(ADA, BEN, ADA).circuits[0].is_whole
+    mixed = record_failure(failed(ADA, ADA), THRESHOLD, START_MS + 5, ADA, successes=served(EVE, 1))
+    assert not mixed.circuits[0].is_whole
+    later = record_successes(failed(ADA, ADA, ADA), START_MS + 50, served(EVE, 1, START_MS + 40))
+    assert not later.circuits[0].is_whole
 
 
 def test_an_open_circuit_gives_exactly_one_trial_after_the_timeout() -> None:
-    opened = failed("ada", "eve", "ada", at_s=100.0)
-    assert allow_request(opened, CONFIG, 129.9, "ben") == (False, opened)
-    allowed, half_open = allow_request(opened, CONFIG, 130.0, "ben")
-    assert (allowed, half_open) == (True, Breaker("half_open", 3, 0.0, 160.0))
-    assert allow_request(half_open, CONFIG, 130.0, "ada") == (False, half_open)
+    opened = failed(ADA, ADA, ADA)
+    at_ms = START_MS + 2 + TIMEOUT_MS
+    assert not is_allowed(opened, ADA, at_ms - 1)
+    allowed, is_trial, half_open = allow_request(opened, TIMEOUT_MS, at_ms, ADA)
+    assert (allowed, is_trial) == (True, True)
+    assert allow_request(half_open, TIMEOUT_MS, at_ms, ADA) == (False, False, half_open)
+    assert allow_request(half_open, TIMEOUT_MS, at_ms + TIMEOUT_MS, ADA)[:2] == (True, True)
 
 
 def test_the_trial_decides() -> None:
-    _allowed, half_open = allow_request(failed(*ADAS), CONFIG, 30.0, "ada")
-    assert record_success(half_open) == CLOSED
-    assert record_failure(half_open, CONFIG, 31.0, "ada") == Breaker("open", 4, 31.0, 0.0, "ada")
+    at_ms = START_MS + 2 + TIMEOUT_MS
+    half_open = allow_request(failed(ADA, ADA, ADA), TIMEOUT_MS, at_ms, ADA)[2]
+    assert close(half_open, at_ms + 1, ADA) == CLEAN
+    again = record_failure(half_open, THRESHOLD, at_ms + 1, ADA, is_trial=True)
+    assert not is_allowed(again, ADA, at_ms + TIMEOUT_MS)
+    assert is_allowed(again, ADA, at_ms + 1 + TIMEOUT_MS)
 
 
-def test_a_trial_that_never_reports_is_given_up() -> None:
-    _allowed, half_open = allow_request(failed(*ADAS), CONFIG, 30.0, "ada")
-    assert allow_request(half_open, CONFIG, 59.9, "ada")[0] is False
-    assert allow_request(half_open, CONFIG, 60.0, "ada") == (True, Breaker("half_open", 3, 0.0, 90.0, "ada"))
+def test_a_trial_that_proved_nothing_is_given_back() -> None:
+    at_ms = START_MS + 2 + TIMEOUT_MS
+    half_open = allow_request(failed(ADA, ADA, ADA), TIMEOUT_MS, at_ms, ADA)[2]
+    assert allow_request(give_back(half_open, at_ms + 1, ADA), TIMEOUT_MS, at_ms + 2, ADA)[:2] == (True, True)
 
 
 def test_late_results_do_not_touch_an_open_circuit() -> None:
-    opened = failed(*ADAS, at_s=5.0)
-    assert record_success(opened) == record_failure(opened, CONFIG, 20.0, "ada") == opened
+    opened = failed(ADA, ADA, ADA)
+    late = record_failure(opened, THRESHOLD, START_MS + 20_000, ADA)
+    assert late.circuits == opened.circuits
+    assert close(opened, START_MS + 20_000, ADA) == opened
 
 
 def test_a_clock_that_was_set_back_does_not_prolong_the_timeout() -> None:
-    assert allow_request(failed(*ADAS, at_s=5000.0), CONFIG, 1400.0, "ada")[0] is True
+    assert is_allowed(failed(ADA, ADA, ADA), ADA, START_MS - 3_600_000)
+
+
+def test_old_failures_are_forgotten() -> None:
+    assert record_successes(failed(ADA, ADA), START_MS + FORGET_MS + 2, []) == CLEAN
+
+
+def test_a_threshold_beyond_all_failures_never_opens() -> None:
+    breaker = CLEAN
+    for n in range(300):
+        breaker = record_failure(breaker, 1_000_000, START_MS + n, (ADA, EVE)[n % 2])
+    assert (breaker.circuits, len(breaker.failures)) == ((), 200)
+
+
+Verb = Literal["failure", "note", "try", "success", "release"]
+verbs: st.SearchStrategy[Verb] = st.sampled_from(
+    ["failure", "failure", "failure", "note", "try", "try", "success", "release"]
+)
+callers = st.sampled_from([ADA, ADA, ADA, BEN, EVE, Caller("third", "di")])
+# Mostly forward, often one recovery timeout or more than a minute, now and then a clock set back.
+ticks_ms = st.integers(0, 3_000) | st.sampled_from([10_000, 30_000, 30_001, 70_000, 700_000, -50_000])
+told = st.lists(st.tuples(st.integers(0, 70_000), callers), max_size=6)
+histories = st.lists(st.tuples(verbs, callers, ticks_ms, told), max_size=40)
+configs = st.tuples(st.integers(1, 4), st.sampled_from([125, 10_000, 30_000]))
+History = list[tuple[Verb, Caller, int, list[tuple[int, Caller]]]]
+
+
+def step(
+    breaker: Breaker,
+    config: tuple[int, int],
+    verb: Verb,
+    caller: Caller,
+    now_ms: int,
+    successes: list[Succeeded],
+    *,
+    is_trial: bool,
+) -> tuple[bool, bool, Breaker]:
+    """Apply one verb to the model; only `try` ever allows."""
+    threshold, timeout_ms = config
+    match verb:
+        case "failure":
+            after = record_failure(breaker, threshold, now_ms, caller, successes=successes, is_trial=is_trial)
+            return False, False, after
+        case "note":
+            return False, False, record_successes(breaker, now_ms, successes) if breaker != CLEAN else CLEAN
+        case "try":
+            return allow_request(breaker, timeout_ms, now_ms, caller)
+        case "success":
+            return False, False, close(breaker, now_ms, caller)
+        case "release":
+            return False, False, give_back(breaker, now_ms, caller)
 
 
 @given(config=configs, history=histories)
-def test_it_is_a_state_machine(config: BreakerConfig, history: list[tuple[Verb, str, int]]) -> None:
-    """Closed opens only on the threshold's failure in a row, open becomes half-open only by a try after the timeout.
-
-    Half-open ends only by a result or by giving the trial up; at most one trial runs at a time. A circuit that is open
-    for another caller always allows.
-    """
-    breaker, now_s, in_a_row, trial_ends_s = CLOSED, START_MS / 1000, 0, 0.0
-    for verb, caller, advance in history:
-        now_s += advance * TICK_MS / 1000
-        before = breaker
-        allowed, breaker = step(breaker, config, verb, caller, now_s)
-        if before.state == "closed":
-            in_a_row = {"failure": in_a_row + 1, "success": 0, "try": in_a_row}[verb]
-            opens = verb == "failure" and in_a_row >= config.failure_threshold
-            assert breaker.state == ("open" if opens else "closed")
-            assert allowed == (verb == "try")
-        elif verb == "try" and not before.concerns(caller):
-            assert (allowed, breaker) == (True, before)
-            continue
-        elif before.state == "open":
-            is_blocking = 0 <= now_s - before.opened_at_s < config.recovery_timeout_s
-            assert breaker.state == ("half_open" if verb == "try" and not is_blocking else "open")
-        elif verb != "try":
-            assert breaker.state == ("closed" if verb == "success" else "open")
-            in_a_row = 0
-        if allowed and breaker.state == "half_open":
-            # A trial under way would end at trial_ends_s; another one starts only outside its time.
-            assert before.state == "open" or not trial_ends_s - config.recovery_timeout_s <= now_s < trial_ends_s
-            trial_ends_s = breaker.trial_until_s
-        assert allowed or verb != "try" or breaker == before
+def test_at_most_one_trial_of_a_circuit_runs_at_a_time(config: tuple[int, int], history: History) -> None:
+    """And a caller without a circuit is always allowed."""
+    breaker, now_ms, trials = CLEAN, START_MS, dict[str, int]()
+    for verb, caller, advance_ms, _told in history:
+        now_ms += max(0, advance_ms)
+        own = [each.scope for each in breaker.circuits if each.scope in caller.scopes]
+        allowed, is_trial, breaker = step(breaker, config, verb, caller, now_ms, [], is_trial=False)
+        if verb == "try":
+            assert allowed or own
+            assert is_trial == (allowed and bool(own))
+            for scope in own if is_trial else ():
+                assert now_ms >= trials.get(scope, 0)
+                trials[scope] = now_ms + config[1]
+        else:
+            still_open = {each.scope for each in breaker.circuits if each.trial_until_ms}
+            trials = {scope: until for scope, until in trials.items() if scope in still_open}
 
 
 @given(config=configs, history=histories)
 @example(
-    config=CONFIG,
+    config=(3, 30_000),
     history=[
-        *[("failure", "ada", 0)] * 3, ("try", "ada", 240), ("try", "eve", 0), ("failure", "eve", 1),
-        ("try", "ada", 240),
+        *[("failure", ADA, 1, [])] * 3, ("try", ADA, 30_000, []), ("try", EVE, 0, []), ("failure", EVE, 1, []),
+        ("release", ADA, 1, []), ("try", ADA, 1, []),
     ],
 )  # fmt: skip
-def test_the_script_follows_the_model(
-    valkey: "redis.Redis", config: BreakerConfig, history: list[tuple[Verb, str, int]]
-) -> None:
+@example(config=(2, 30_000), history=[("failure", ADA, 1, [(5, EVE)] * 3), ("failure", EVE, 1, [(0, ADA)])])
+def test_the_script_follows_the_model(valkey: "redis.Redis", config: tuple[int, int], history: History) -> None:
     """On the hash that all processes share."""
     valkey.delete(KEY)
-    breaker, now_ms = CLOSED, START_MS
-    for verb, caller, advance in history:
-        now_ms += advance * TICK_MS
-        allowed, breaker = step(breaker, config, verb, caller, now_ms / 1000)
-        timeout_ms = int(config.recovery_timeout_s * 1000)
-        reply = SCRIPT.run(valkey, [KEY], [verb, config.failure_threshold, timeout_ms, caller, now_ms])
-        assert reply == [
-            breaker.state.encode(),
-            breaker.failures,
-            int(breaker.opened_at_s * 1000),
-            int(breaker.trial_until_s * 1000),
-            breaker.caller.encode(),
-            int(allowed),
-        ]
-        assert valkey.exists(KEY) == (breaker != CLOSED)
+    breaker, now_ms = CLEAN, START_MS
+    for n, (verb, caller, advance_ms, told_now) in enumerate(history):
+        now_ms += advance_ms
+        successes = [Succeeded(now_ms - ago, *each) for ago, each in told_now]
+        is_trial = n % 2 == 0
+        allowed, tried, breaker = step(breaker, config, verb, caller, now_ms, successes, is_trial=is_trial)
+        packed = msgspec.msgpack.encode([(ago, *each) for ago, each in told_now])
+        args = [verb, config[0], config[1], *caller, int(is_trial), packed, now_ms]
+        reply: Any = SCRIPT.run(valkey, [KEY], args)
+        circuits = [tuple(each) for each in msgspec.msgpack.decode(reply[3])]
+        assert (reply[:3], circuits) == (
+            [int(allowed), int(tried), len(breaker.failures)],
+            [tuple(each) for each in breaker.circuits],
+        )
+        stored: Any = valkey.hmget(KEY, "failures", "successes")
+        if breaker == CLEAN:
+            assert stored == [None, None]
+        else:
+            lists = [[tuple(each) for each in msgspec.msgpack.decode(field)] for field in stored]
+            assert lists == [[tuple(each) for each in breaker.failures], [tuple(each) for each in breaker.successes]]
+
+
+def run(valkey: "redis.Redis", verb: str, threshold: int = 1) -> Any:
+    return SCRIPT.run(valkey, [KEY], [verb, threshold, 30_000, *ADA, 0, msgspec.msgpack.encode([])])
 
 
 def test_the_script_reads_the_servers_clock(valkey: "redis.Redis") -> None:
     valkey.delete(KEY)
-    _state, _failures, opened_at_ms, *_ = SCRIPT.run(valkey, [KEY], ["failure", 1, 30_000, "ada"])
+    ((_scope, _organization, opened_at_ms, *_),) = msgspec.msgpack.decode(run(valkey, "failure")[3])
     seconds, _microseconds = valkey.time()
     assert 0 <= seconds * 1000 + 999 - opened_at_ms < 60_000
-    assert SCRIPT.run(valkey, [KEY], ["try", 1, 30_000, "ada"])[-1] == 0
-    assert 0 < valkey.pttl(KEY) <= 86_400_000
+    assert run(valkey, "try")[0] == 0
+    assert 0 < valkey.pttl(KEY) <= FORGET_MS
+    assert valkey.hget(KEY, "state") == b"open"
 
 
 def test_the_script_refuses_an_unknown_verb(valkey: "redis.Redis") -> None:
     with pytest.raises(redis.ResponseError, match="unknown verb"):
-        SCRIPT.run(valkey, [KEY], ["reset", 1, 30_000])
+        run(valkey, "reset")
