@@ -89,7 +89,7 @@ def test_typed_errors_of_keys_and_limits(running: Installation) -> None:
         sdk.chat.completions.create(model="cfx-code", messages=HELLO)
     with client(running, a_key(daily_requests=0).plain) as sdk, pytest.raises(openai.RateLimitError) as caught:
         sdk.chat.completions.create(model="cfx-code", messages=HELLO)
-    assert int(caught.value.response.headers["retry-after"]) > 0
+    assert "retry-after" not in caught.value.response.headers
 
 
 def test_a_broken_stream_raises(running: Installation) -> None:
