@@ -7,7 +7,7 @@ from codexflow.lib.redis import Pipeline
 from keys.lookup import PrincipalCache
 from routing.content_capture import ContentPublisher
 from routing.listing import ModelListing
-from routing.refusals import RefusalCounter
+from routing.refusal_counter import RefusalCounter
 from routing.substitutes import Substitutes
 from routing.tracker import CallTracker
 from routing.upstream.attempts import RetryBudget

@@ -28,7 +28,7 @@ from routing.gateway import Gateway
 from routing.health import Health
 from routing.limiter import Limiter
 from routing.listing import ModelListing
-from routing.refusals import RefusalCounter
+from routing.refusal_counter import RefusalCounter
 from routing.settler import Settler
 from routing.shutdown import ShutdownManager
 from routing.substitutes import Substitutes

@@ -90,6 +90,7 @@ def test_a_disconnect_is_charged_for_the_delivered_output_and_frees_the_upstream
 
 
 def test_a_disconnect_before_the_first_byte_is_free(running: Installation, key: str) -> None:
+    since = running.upstream.state()["last_seq"]
     with pytest.raises(httpx.ReadTimeout):
         httpx.post(
             f"{running.url}/v1/chat/completions",
@@ -100,7 +101,7 @@ def test_a_disconnect_before_the_first_byte_is_free(running: Installation, key: 
             headers={"Authorization": f"Bearer {key}"},
             timeout=0.3,
         )
-    (seen,) = running.upstream.ledger(wait=1)
+    (seen,) = running.upstream.ledger(since=since, wait=1)
     assert seen["outcome"] == "aborted"
     row = running.row(seen["call_id"].rpartition(".")[0])
     assert (row.status, row.cost_nanos, row.is_disconnected) == (499, 0, True)
