@@ -40,11 +40,13 @@ async def serve(context: GatewayContext, incoming: Incoming, surface: Surface) -
             opened = await upstream.open_first(attempts)  # 4xx of the upstream, 429, 503, 504
             headers = response_headers(accepted.route, opened.attempt.model, call.admission)
             if accepted.request.is_stream:
+                assert opened.opening is not None  # noqa: S101 - streams have one
                 stream = relay.StreamRelay(
                     response,
                     call,
                     upstream,
                     opened,
+                    opened.opening,
                     response_format=surface.response_format,
                     wants_usage=accepted.request.schema.wants_usage,
                     idle_s=context.env.upstream_idle_s,

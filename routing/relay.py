@@ -9,6 +9,7 @@ from routing.call import Call
 from routing.content_capture import Response
 from routing.errors import ClientDisconnected, ShuttingDown, StreamBroken, UpstreamFailure
 from routing.surfaces import sse
+from routing.surfaces.opening import Opening
 from routing.surfaces.responses import ResponseFormat
 from routing.upstream.open import OpenedResponse, Upstream
 
@@ -27,7 +28,7 @@ LAST_CHUNK_S = 1.0
 async def send_body(response: Response, call: Call, opened: OpenedResponse, headers: list[Header]) -> None:
     """Settle the call, then send its JSON response."""
     await call.finish(status=200)
-    await response.respond(200, [(b"content-type", b"application/json"), *headers], opened.first)
+    await response.respond(200, [(b"content-type", b"application/json"), *headers], opened.body)
 
 
 class StreamRelay:
@@ -39,6 +40,7 @@ class StreamRelay:
         call: Call,
         upstream: Upstream,
         opened: OpenedResponse,
+        opening: Opening,
         *,
         response_format: ResponseFormat,
         wants_usage: bool,
@@ -48,12 +50,11 @@ class StreamRelay:
         self._call = call
         self._upstream = upstream
         self._opened = opened
+        self._opening = opening
+        self._splitter = opening.splitter
         self._response_format = response_format
-        self._splitter = sse.Splitter(response_format)
         self._wants_usage = wants_usage
         self._idle_s = idle_s
-        self._has_content = False
-        self._has_usage = False
         # Whether a piece of a very long event was the last that went out.
         self._is_mid_event = False
 
@@ -73,64 +74,72 @@ class StreamRelay:
 
     async def _relay(self) -> bytes:
         """Pass events until the last one, and return that. Raises ClientDisconnected, ShuttingDown or StreamBroken."""
-        splitter, response = self._splitter, self._response
-        self._call.meter.begin(self._response_format.output())
-        chunk: bytes | None = self._opened.first
-        while chunk is not None:
-            if self._has_content and splitter.is_plain(chunk):
-                self._call.meter.record_delivery(chunk)
+        splitter, response, meter, opening = self._splitter, self._response, self._call.meter, self._opening
+        meter.begin(opening.output)
+        if end := await self._pass(opening.events, counted=opening.counted):
+            return end
+        while True:
+            if response.is_gone:
+                raise ClientDisconnected
+            try:
+                chunk = await self._next()
+            except StreamBroken:
+                if meter.stop_reason is None:
+                    raise
+                chunk = None
+            if chunk is None:
+                break
+            if splitter.is_plain(chunk):
+                meter.record_delivery(chunk)
                 await response.send(chunk)
             elif end := await self._pass(splitter.feed(chunk)):
                 return end
-            if response.is_gone:
-                raise ClientDisconnected
-            chunk = await self._next()
-        # A last event without its empty line may still be the end; half an event is of no use to a caller.
-        if end := await self._pass(event for event in splitter.flush() if event.kind is sse.Kind.END):
+        # A last event without its empty line may still be the end.
+        if end := await self._pass(splitter.flush()):
             return end
+        if self._response_format.missing_end and meter.stop_reason is not None:
+            meter.end()
+            return self._response_format.missing_end
         raise StreamBroken(reason="no end")
 
-    async def _pass(self, events: Iterable[sse.Event]) -> bytes:
-        """Send events as far as the caller may see them; the last one of the stream is returned instead."""
-        call, response_format, model = self._call, self._response_format, self._opened.attempt.model
-        for event in events:
-            if event.kind is sse.Kind.ERROR:
+    async def _pass(self, events: Iterable[sse.Event], *, counted: int = 0) -> bytes:
+        """Send events as far as the caller may see them, in one piece; the last one of the stream is returned instead.
+
+        The first `counted` of them have been counted as output.
+        """
+        shown: list[bytes] = []
+        try:
+            for n, event in enumerate(events):
                 if event.usage is not None:
-                    call.meter.record_usage(event.usage)
-                # LiteLLM may close even a broken stream with [DONE]; ours stays without.
-                raise StreamBroken(reason="error event")
-            if event.usage is not None:
-                call.meter.record_usage(event.usage)
-                if not self._has_content and not self._has_usage:
-                    self._has_usage = event.usage.produced > 0
-            if event.kind is sse.Kind.END:
-                call.meter.end(event.raw if event.usage is None else b"")
-                if not self._has_content and not self._has_usage:
-                    raise StreamBroken(reason="empty success")
-                return response_format.with_model(
-                    response_format.for_caller(event, wants_usage=self._wants_usage), model
-                )
-            is_beginning = not self._has_content
-            if event.kind is sse.Kind.CONTENT and (self._has_content or response_format.is_content(event.raw)):
-                self._has_content = True
-                call.meter.record_delivery(event.raw)
-            shown = response_format.for_caller(event, wants_usage=self._wants_usage) if event.usage else event.raw
-            if is_beginning:
-                shown = response_format.with_model(shown, model)
-            if shown:
-                await self._response.send(shown)
-                self._is_mid_event = not shown.endswith((b"\n\n", b"\r\n\r\n"))
+                    self._call.meter.record_usage(event.usage)
+                if event.kind in (sse.Kind.ERROR, sse.Kind.BROKEN):
+                    # LiteLLM may close even a broken stream with [DONE]; ours stays without.
+                    raise StreamBroken(reason="error event" if event.kind is sse.Kind.ERROR else "broken JSON")
+                if event.kind is sse.Kind.END:
+                    self._call.meter.end(event.raw if event.usage is None and n >= counted else b"")
+                    return self._shown(event)
+                if event.kind is sse.Kind.CONTENT and n >= counted:
+                    self._call.meter.record_delivery(event.raw)
+                shown.append(self._shown(event))
+        finally:
+            if any(shown):
+                piece = b"".join(shown)
+                await self._response.send(piece)
+                self._is_mid_event = not piece.endswith(sse.ENDS)
         return b""
 
+    def _shown(self, event: sse.Event) -> bytes:
+        """Return an event as the caller may see it."""
+        shown = self._response_format.for_caller(event, wants_usage=self._wants_usage)
+        return self._response_format.named(shown, self._opened.attempt.model)
+
     async def _next(self) -> bytes | None:
-        """Read the next piece from the upstream; None at its end, and when there is no more than the first."""
+        """Read the next piece from the upstream; None at its end, and when there is no more than the beginning."""
         connection, left_s = self._opened.connection, self._upstream.left_s
         if connection is None:
             return None
         try:
-            if self._has_content:
-                return await connection.chunk_past(self._sent_at_once, idle_s=self._idle_s, left_s=left_s)
-            return await connection.chunk(min(self._idle_s, left_s))
+            return await connection.chunk_past(self._sent_at_once, idle_s=self._idle_s, left_s=left_s)
         except UpstreamFailure as exc:
             if self._response.is_gone:
                 raise ClientDisconnected from exc
@@ -152,9 +161,6 @@ class StreamRelay:
         logger.warning(
             "relay.broken", extra={"request_id": str(self._call.request_id), "code": error.code, **error.facts}
         )
-        if not self._has_content and not self._has_usage and not is_gone:
-            # No output, so no charge; the usage that LiteLLM reports of an empty stream is made up.
-            self._call.meter.discard()
         await self._call.finish(status=int(error.status), error=error, is_disconnected=is_gone)
         if not is_gone:
             gap = b"\n\n" if self._is_mid_event else b""

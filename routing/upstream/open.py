@@ -1,4 +1,4 @@
-"""Attempts in order until one gives a first byte. Failures of the upstream are mapped to our own errors here."""
+"""Attempts in order until one gives content. Failures of the upstream are mapped to our own errors here."""
 
 import asyncio
 import logging
@@ -31,7 +31,8 @@ from routing.errors import (
     UpstreamUnavailable,
 )
 from routing.surfaces.body import upstream_body
-from routing.surfaces.responses import Opening, ResponseFormat
+from routing.surfaces.opening import ERROR_EVENT, Opening
+from routing.surfaces.responses import ResponseFormat
 from routing.upstream.attempts import Attempt, RetryBudget
 from routing.upstream.breaker_store import Breakers
 from routing.upstream.pool import Connection, Pool
@@ -53,6 +54,7 @@ class UpstreamRequest(Struct, frozen=True, kw_only=True):
     response_format: ResponseFormat
     is_stream: bool
     first_byte_s: float
+    idle_s: float  # between two pieces of a stream
     total_s: float
     response_limit_bytes: int
     breaker: BreakerConfig
@@ -61,12 +63,16 @@ class UpstreamRequest(Struct, frozen=True, kw_only=True):
 
 @dataclass(slots=True)
 class OpenedResponse:
-    """Response whose first byte has arrived: the stream's first chunk, or the whole body as the caller may see it."""
+    """Response that has begun: the beginning of a stream, or the whole body as the caller may see it."""
 
     attempt: Attempt
-    connection: Connection | None  # None: `first` is everything
-    first: bytes
-    response_id: str = ""
+    connection: Connection | None = None  # None: nothing follows
+    opening: Opening | None = None  # of a stream
+    body: bytes = b""
+
+    @property
+    def response_id(self) -> str:
+        return self.opening.response_id if self.opening is not None else ""
 
 
 class Upstream:
@@ -193,35 +199,34 @@ class Upstream:
         status = await connection.head(max(0.0, ends_s - monotonic_s()))
         if status != 200:
             raise await _error_of(connection, status, max(0.0, ends_s - monotonic_s()))
-        if connection.headers.get(b"content-encoding", b"identity") != b"identity":
+        if connection.headers.get(b"content-encoding", b"identity").strip().lower() != b"identity":
             raise UpstreamInvalid(reason="packed content")
         if request.is_stream:
             return await self._opened_stream(attempt, connection, ends_s)
         return await self._opened_body(attempt, connection, ends_s)
 
     async def _opened_stream(self, attempt: Attempt, connection: Connection, ends_s: float) -> OpenedResponse:
-        response_format = self._request.response_format
-        if not connection.headers.get(b"content-type", b"").startswith(b"text/event-stream"):
+        """Read a stream up to its first content. Its first event has a limit of its own, as has the next one."""
+        if _media_type(connection) != b"text/event-stream":
             raise UpstreamInvalid(reason="not an event stream")
-        first = await connection.chunk(max(0.0, ends_s - monotonic_s()))
-        if first is None:
-            raise UpstreamInvalid(reason="empty stream")
-        opening: Opening = response_format.opening(first)
-        if opening.is_error:
-            raise UpstreamBroken(reason="error instead of a first event")
-        if opening.may_be_empty:
-            # It is complete already, so reading it whole delays no one, and another model may still be tried.
-            left_s = max(0.0, ends_s - monotonic_s())
-            first += await connection.body(left_s, limit_bytes=self._request.response_limit_bytes)
-            self._connection = None  # back in the pool
-            if response_format.is_empty(first):
-                raise UpstreamInvalid(reason="empty success")
-            return OpenedResponse(attempt, None, first, opening.response_id)
-        return OpenedResponse(attempt, connection, first, opening.response_id)
+        opening = Opening(self._request.response_format)
+        while not opening.is_response:
+            chunk = await connection.chunk(max(0.0, ends_s - monotonic_s()))
+            before = len(opening.events)
+            if chunk is None:
+                self._connection = None  # back in the pool
+                opening.end()
+            else:
+                opening.feed(chunk)
+            if len(opening.events) > before:
+                ends_s = max(ends_s, monotonic_s() + min(self._request.idle_s, self.left_s))
+            if opening.failure:
+                raise (UpstreamBroken if opening.failure == ERROR_EVENT else UpstreamInvalid)(reason=opening.failure)
+        return OpenedResponse(attempt, self._connection, opening)
 
     async def _opened_body(self, attempt: Attempt, connection: Connection, ends_s: float) -> OpenedResponse:
         request, call = self._request, self._call
-        if not connection.headers.get(b"content-type", b"").startswith(b"application/json"):
+        if _media_type(connection) != b"application/json":
             raise UpstreamInvalid(reason="not JSON")
         body = await connection.body(max(0.0, ends_s - monotonic_s()), limit_bytes=request.response_limit_bytes)
         # It is back in the pool and may serve another call by now, which `abort` must not cut off.
@@ -230,7 +235,7 @@ class Upstream:
         if summary is None:
             raise UpstreamInvalid(reason="broken JSON")
         call.meter.record_response(summary, connection.headers.get(b"x-litellm-response-cost"))
-        return OpenedResponse(attempt, None, request.response_format.body_for_caller(body, summary))
+        return OpenedResponse(attempt, body=request.response_format.body_for_caller(body, summary))
 
 
 def _final(failure: UpstreamFailure | None) -> Exception:
@@ -240,6 +245,11 @@ def _final(failure: UpstreamFailure | None) -> Exception:
     if isinstance(failure, UpstreamSilent):
         return UpstreamTimeout(retry_after_s=1)
     return UpstreamUnavailable(retry_after_s=1)
+
+
+def _media_type(connection: Connection) -> bytes:
+    """Return the body's type without parameters. Its case does not matter (RFC 9110, 8.3.1)."""
+    return connection.headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
 
 
 class _ErrorFields(Struct):

@@ -59,13 +59,22 @@ def test_a_broken_stream_ends_in_an_error_event_and_is_charged_for_its_output(ru
     assert row.cost_nanos > 0
 
 
-@pytest.mark.parametrize("fault", ["cut after=1", "error_event after=1"])
+@pytest.mark.parametrize("fault", ["cut after=1", "error_event after=1", "malformed after=1"])
 def test_a_stream_that_breaks_before_the_first_word_is_free(running: Installation, key: str, fault: str) -> None:
-    """The first event has only the role."""
+    """The first event has only the role, so another model could still be tried."""
     response = running.say(key, f"[[fault:{fault}]]", model="gpt-4o-mini", stream=True)
-    assert json.loads(events(response.text)[-1])["error"]["code"] == "upstream_stream_broken"
+    assert (response.status_code, response.json()["error"]["code"]) == (503, "upstream_unavailable")
     row = running.row_of(response)
-    assert (row.status, row.prompt_tokens, row.cost_nanos) == (502, 0, 0)
+    assert (row.status, row.prompt_tokens, row.cost_nanos) == (503, 0, 0)
+
+
+@pytest.mark.parametrize("fault", ["cut after=1", "error_event after=1", "malformed after=1", "eof after=1"])
+def test_another_model_is_tried_until_the_first_word(running: Installation, key: str, fault: str) -> None:
+    running.upstream.set_fault(fault, model="deepseek-v3")
+    response = running.post(key, model="cfx-code", stream=True)
+    assert (response.status_code, response.headers["x-cfx-model"]) == (200, "gemini-2.0-flash")
+    assert response.text.endswith("data: [DONE]\n\n")
+    assert running.row_of(response).error_code == ""
 
 
 def test_a_disconnect_is_charged_for_the_delivered_output_and_frees_the_upstream(
