@@ -30,7 +30,7 @@ define install
 	     $(1)/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes $(foreach file,$(2),-r $(file)); }
 endef
 
-.PHONY: run smoke check test chaos chaos-nightly nightly fuzz soak timing clients bench bench-compare format lock clean versions css check-css messages chromium curl screenshots
+.PHONY: run smoke check check-catalogue test chaos chaos-nightly nightly fuzz soak timing clients bench bench-compare format lock clean versions css check-css messages chromium curl screenshots
 
 # Start everything on this machine; Ctrl-C stops it. Uses PORT, CFX_HOME, DATABASE_URL, REDIS_URL and LITELLM_URL if set.
 run: $(VENV)/.run
@@ -48,6 +48,14 @@ check: $(VENV)/.dev
 	PYTHONPATH=. $(BIN)/lint-imports
 	$(PY) manage.py makemigrations --check --dry-run
 	$(PY) manage.py check
+
+# Fails when a model of the shipped catalogue ends within 60 days. With BASE (as CI calls it) only if the catalogue differs from
+# that commit, and by the day of this commit, so that a commit that has passed does not fail later: make check-catalogue [BASE=main]
+check-catalogue: $(VENV)/.run
+	@if test -z "$(BASE)"; then $(PY) manage.py catalogue check config/models.yaml; \
+	elif git diff --quiet $(BASE) -- config/models.yaml codexflow/catalogue 2>/dev/null; then \
+	echo "config/models.yaml and codexflow/catalogue are as in $(BASE): not checked for ends"; \
+	else $(PY) manage.py catalogue check config/models.yaml --date $$(git log -1 --format=%cs); fi
 
 # Every test, on real PostgreSQL and Valkey. Without the LiteLLM environment, Chromium or curl, their suites are skipped and
 # reported; with CI=true they are installed first. SEED=7 repeats the random choices of Hypothesis, chaos and fuzz.

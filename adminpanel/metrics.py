@@ -198,7 +198,7 @@ async def _redis_samples(client: "redis.asyncio.Redis", prefix: str) -> list[Sam
 
 def _models() -> list[str]:
     try:
-        return sorted(directory.current().models)
+        return sorted({*directory.current().models, *directory.todays_lineup().models})
     except CatalogueError:
         return []
 

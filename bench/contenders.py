@@ -17,7 +17,7 @@ from codexflow.dev.supervisor import Child, ChildSpec, Supervisor
 from codexflow.env import REPOSITORY
 from tests.support.stack import Stack
 
-MODEL = "gpt-4o-mini"
+MODEL = "gpt-6-luna"
 STREAM_CHUNKS, STREAM_GAP_US = 100, 5_000
 READY_WITHIN_S = 120.0
 

@@ -18,8 +18,8 @@ from logs.pipeline.partitions import make_ahead
 DAYS = 30
 # stage, model, share of a thousand requests
 _MIX = (
-    ("code", "deepseek-v3", 600), ("plan", "claude-sonnet-4.5", 200), ("review", "gpt-4o-mini", 150),
-    ("direct", "gpt-4o", 40), ("direct", "gemini-2.5-pro", 9), ("direct", "claude-haiku-3.5", 1),
+    ("code", "deepseek-v4.1-flash", 600), ("plan", "claude-sonnet-5.5", 200), ("review", "gpt-6-luna", 150),
+    ("direct", "gpt-6.1-sol", 40), ("direct", "gemini-3.8-flash", 9), ("direct", "claude-haiku-5.5", 1),
 )  # fmt: skip
 
 _FILL_SQL = """

@@ -47,6 +47,7 @@ SCHEDULE: dict[str, tuple[str, float, float]] = {
     "retry": ("logs.tasks.retry_reports", 10, 30),
     "unmatched": ("logs.tasks.retry_unmatched", 3600, 600),
     "unmatched-forget": ("logs.tasks.forget_unmatched", 3600, 600),
+    "refusals": ("logs.tasks.take_refusals", 5, 10),
     "content": ("logs.tasks.take_content", 2, 3),
     "content-delete": ("logs.tasks.delete_content", 300, 240),
     "sync": ("logs.tasks.sync_litellm", 300, 240),
@@ -57,6 +58,7 @@ SCHEDULE: dict[str, tuple[str, float, float]] = {
     "exports-expire": ("logs.tasks.expire_exports", 600, 600),
     # Sent every hour and effective once a day: with a daily schedule, a beat restarted every day would never send it.
     "reconcile-litellm": ("logs.tasks.reconcile_litellm", 3600, 600),
+    "model-ends": ("logs.tasks.send_model_end_notices", 3600, 600),
     "margins": ("logs.tasks.store_margins", 3600, 600),
     "verify": ("logs.tasks.verify_rollups", 3600, 600),
 }

@@ -14,6 +14,7 @@ from keys.api import BudgetsView, KeyRotationView, KeysView, KeyView
 from logs.exports.api import ExportCancelView, ExportDownloadView, ExportsView, ExportView
 from logs.litellm.api import ReconciliationView
 from logs.margin.api import MarginView
+from logs.refusals.api import RefusalsView
 from logs.requests.api import RequestContentView, RequestsView, RequestView
 from logs.usage.api import UsageView
 
@@ -29,6 +30,7 @@ api: list[URLPattern | URLResolver] = [
     path("api/v1/budgets", BudgetsView.as_view(), name="api-budgets"),
     path("api/v1/requests", RequestsView.as_view(), name="api-requests"),
     path("api/v1/reconciliation", ReconciliationView.as_view(), name="api-reconciliation"),
+    path("api/v1/refusals", RefusalsView.as_view(), name="api-refusals"),
     path("api/v1/margin", MarginView.as_view(), name="api-margin"),
     path("api/v1/usage", UsageView.as_view(), name="api-usage"),
     path("api/v1/requests/<uuid:request_id>", RequestView.as_view(), name="api-request"),

@@ -4,13 +4,15 @@ from collections.abc import Collection, Mapping, Sequence
 from uuid import UUID
 
 from django.conf import settings
-from django.db.models import CharField, Func, Q, QuerySet
+from django.db.models import CharField, Count, Func, Q, QuerySet
 
 from accounts.models import Organization
 from billing.limiter.limits import Payer
 from billing.models import Plan
 from billing.plans import UNLIMITED, Limits
 from billing.services import limits_of
+from codexflow.catalogue import directory
+from codexflow.lib.clock import now
 from keys.models import ApiKey
 from keys.policy import KeyPolicy, parse_networks
 from keys.principal import Principal
@@ -66,6 +68,20 @@ def keys_by_digest(digests: Mapping[str, Sequence[bytes]]) -> dict[str, ApiKey]:
     return {row.public_id: row for row in rows if bytes(row.digest) in digests[row.public_id]}
 
 
+def policies_naming_models() -> dict[str, tuple[str, ...]]:
+    """Describe, by model, which plans and how many working keys have it on their allow-list."""
+    working = Q(expires_at=None) | Q(expires_at__gt=now()), Q(rotation_ends_at=None) | Q(rotation_ends_at__gt=now())
+    named = Func("allowed_models", function="unnest", output_field=CharField())
+    keys = ApiKey.objects.filter(*working, revoked_at=None).annotate(named=named).values("named")
+    found: dict[str, list[str]] = {}
+    for model, count in keys.annotate(count=Count("pk")).values_list("named", "count"):
+        found.setdefault(model, []).append("1 key" if count == 1 else f"{count} keys")
+    for slug, models in Plan.objects.exclude(allowed_models=[]).order_by("pk").values_list("slug", "allowed_models"):
+        for model in models:
+            found.setdefault(model, []).append(f"plan {slug}")
+    return {model: tuple(places) for model, places in found.items()}
+
+
 def principal_of(public_id: str) -> Principal | None:
     """Principal of a key, with its effective limits and policy; None if there is no such key."""
     key = ApiKey.objects.select_related("organization__account__plan", "created_by").filter(public_id=public_id).first()
@@ -86,7 +102,7 @@ def principal_of(public_id: str) -> Principal | None:
         fails_closed=plan.limiter_fail == Plan.LimiterFail.CLOSED,
         policy=KeyPolicy(
             allowed_stages=_intersection(plan.allowed_stages, key.allowed_stages),
-            allowed_models=_intersection(plan.allowed_models, key.allowed_models),
+            allowed_models=_intersection(_with_successors(plan.allowed_models), _with_successors(key.allowed_models)),
             allowed_surfaces=frozenset(key.allowed_surfaces),
             allowed_networks=parse_networks(key.allowed_networks),
         ),
@@ -109,6 +125,14 @@ def _limits_of_key(key: ApiKey) -> Limits:
         day_budget_nanos=own(key.budget_day_nanos),
         month_budget_nanos=own(key.budget_month_nanos),
     )
+
+
+def _with_successors(models: list[str]) -> list[str]:
+    """Add the models that serve those of an allow-list today: a key goes on working when its model is replaced."""
+    if not models:
+        return []
+    lineup = directory.todays_lineup()
+    return list(dict.fromkeys((*models, *(lineup.serving(model) for model in models))))
 
 
 # An empty allow-list allows everything, so a list that allows nothing holds a name that nothing has.

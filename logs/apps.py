@@ -15,6 +15,8 @@ class LogsConfig(AppConfig):
         "litellm_sync_run": CLOSED,
         "litellm_unmatched": CLOSED,
         "margin_daily": CLOSED,
+        "model_end_notice": CLOSED,
+        "refusal_count": OWN,
         "request_content": OWN,
         "request_log": OWN,
         "stage_verdict": OWN,

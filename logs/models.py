@@ -352,6 +352,52 @@ class DayMargin(models.Model):
         return self.charged_nanos - self.unreported_nanos - self.upstream_nanos
 
 
+class RefusalCount(models.Model):
+    """Number of calls that were refused before they were admitted, by key, code and minute."""
+
+    organization_id = models.UUIDField()
+    key_id = models.UUIDField()
+    code = models.TextField()
+    minute = models.DateTimeField()
+    count = models.BigIntegerField()
+
+    class Meta:
+        db_table = "refusal_count"
+        verbose_name = _("refused calls")
+        verbose_name_plural = _("refused calls")
+        constraints = (
+            models.UniqueConstraint(
+                fields=("organization_id", "minute", "key_id", "code"), name="refusal_count_unique"
+            ),
+        )
+        indexes = (models.Index(fields=("minute",), name="refusal_count_minute"),)
+
+    @override
+    def __str__(self) -> str:
+        return f"{self.minute} {self.code}"
+
+
+class ModelEndNotice(models.Model):
+    """A mail about a model's end that one owner of keys got."""
+
+    user_id = models.BigIntegerField()
+    model = models.TextField()
+    last_day = models.DateField()
+    sent_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        db_table = "model_end_notice"
+        verbose_name = _("notice of a model's end")
+        verbose_name_plural = _("notices of models' ends")
+        constraints = (
+            models.UniqueConstraint(fields=("user_id", "model", "last_day"), name="model_end_notice_unique"),
+        )
+
+    @override
+    def __str__(self) -> str:
+        return f"{self.model} {self.last_day}"
+
+
 class DeadLetter(models.Model):
     """A stream entry that could not be stored. Kept for the operator, never deleted."""
 

@@ -12,8 +12,10 @@ from logs.content import store
 from logs.exports import jobs
 from logs.litellm import daily, ingest, stream, sync
 from logs.margin import daily as margins
+from logs.model_ends import notices
 from logs.pipeline import drain, partitions, sweeper, verify
 from logs.pipeline.reconcile import reconcile
+from logs.refusals import store as refusals
 from logs.tail.publisher import TailPublisher
 
 
@@ -98,6 +100,19 @@ def reconcile_litellm() -> str:
 
 
 @shared_task
+def take_refusals() -> str:
+    """Store the refused calls that gateways have counted."""
+    redis, prefix = sync_client(settings.ENV.redis_url), settings.ENV.redis_prefix
+    return f"stored {refusals.take_waiting(redis, prefix)}"
+
+
+@shared_task
+def send_model_end_notices() -> str:
+    """Mail the owners of keys about models that end."""
+    return f"sent {notices.send_notices()}"
+
+
+@shared_task
 def store_margins() -> str:
     """Store the margins of past days; a loss raises an alarm."""
     days = margins.store_margins(bound_percent=settings.ENV.margin_alarm_percent)
@@ -110,6 +125,7 @@ def make_partitions() -> str:
     made, dropped = partitions.make_ahead(), partitions.drop_expired()
     if dropped:
         ingest.delete_identities(partitions.first_day_kept())
+    refusals.delete_before(partitions.first_day_kept())
     return f"made {made}, dropped {len(dropped)}, strays {partitions.strays()}"
 
 

@@ -4,7 +4,6 @@ from msgspec import Struct
 
 from billing.limiter.holds import CallSize, worst_nanos
 from billing.pricing import FrozenRates, frozen
-from codexflow.catalogue import directory
 from codexflow.catalogue.schema import Catalogue
 from codexflow.env import Env
 from codexflow.lib import clock
@@ -20,6 +19,7 @@ from routing.errors import (
 from routing.incoming import Incoming
 from routing.stages import Route
 from routing.surfaces import body
+from routing.surfaces.served import known_name
 from routing.surfaces.table import Surface
 from routing.surfaces.tools import added_by_agent, least_usage
 from routing.surfaces.usage import ProviderUsage
@@ -50,10 +50,12 @@ class AcceptedCall(Struct, frozen=True, kw_only=True):
     def upstream_request(self, env: Env) -> UpstreamRequest:
         """Build what is sent upstream with every attempt. Raises InvalidRequestBody."""
         request, route, surface = self.request, self.route, self.surface
+        tails = body.Tails(request, self._fit)
+        tails.of(self.first_model)
         return UpstreamRequest(
             path=surface.path,
             headers=surface.headers(self.incoming),
-            tail=body.upstream_tail(request, max_tokens=self.max_tokens, temperature=route.default_temperature),
+            tail_of=tails.of,
             response_format=surface.response_format,
             is_stream=request.is_stream,
             first_byte_s=route.timeout_s,
@@ -62,12 +64,35 @@ class AcceptedCall(Struct, frozen=True, kw_only=True):
             response_limit_bytes=env.answer_limit_bytes,
             breaker=self.catalogue.breaker,
             organization=self.principal.payer.organization,
+            entries=self.catalogue.entries,
         )
+
+    def _fit(self, model: str) -> body.Fit:
+        """Fit parameters to a model. The one that the caller named gets the caller's own as they are."""
+        entry, route, max_tokens = self.catalogue.entries[model], self.route, self.max_tokens
+        if entry.max_output_tokens is not None and entry.max_output_tokens < max_tokens:
+            max_tokens = entry.max_output_tokens
+        temperature = route.default_temperature if "temperature" in entry.takes else None
+        if model == route.exact_model:
+            return body.Fit(max_tokens, temperature)
+        return body.Fit(max_tokens, temperature, body.refused_fields(entry.takes))
+
+    def left_out(self, model: str) -> tuple[str, ...]:
+        """Return the caller's fields that the model was not sent, because it refuses them."""
+        refused = self._fit(model).left_out
+        return tuple(sorted(refused & self.request.fields.keys())) if refused else ()
 
     def least_usage(self) -> ProviderUsage | None:
         """Return what the call uses of sold tools at least, whether or not the provider counts it."""
         fields = least_usage(self.request.hosted)
         return ProviderUsage(fields, is_partial=True) if fields else None
+
+    def rates_of(self, served: str) -> tuple[str, FrozenRates] | None:
+        """Price a model that answered in place of the asked one, by its own price list; None if it is not known."""
+        name = known_name(served, self.catalogue.prices)
+        if name is None:
+            return None
+        return name, frozen(self.catalogue.prices[name], margin_bp=self.principal.margin_bp)
 
     def intent(self) -> UsageEvent:
         """Build the intent: enough for the sweeper to finish the call, should this process die."""
@@ -99,16 +124,19 @@ class AcceptedCall(Struct, frozen=True, kw_only=True):
 async def accept(context: GatewayContext, incoming: Incoming, surface: Surface) -> AcceptedCall:
     """Authenticate, read and route a call. Raises the errors that callers see as 400, 401, 403, 408 and 413."""
     env = context.env
-    principal = await incoming.principal(context.keys)
+    incoming.caller = principal = await incoming.principal(context.keys)
     if not principal.policy.permits_surface(surface.name):
         raise SurfaceNotAllowedForKey
     raw = await incoming.read(limit_bytes=env.request_body_limit_bytes, timeout_s=env.request_body_timeout_s)
     request = body.parse(raw, surface.schema)
-    catalogue = directory.current()
-    route = surface.route(request, incoming.header(b"x-cfx-stage"), catalogue)
+    lineup = context.listing.lineup()
+    catalogue = lineup.catalogue
+    route = surface.route(request, incoming.header(b"x-cfx-stage"), lineup)
     rates = _rates(_permitted_models(route, principal), catalogue, principal.margin_bp)
     if request.hosted:
         request, rates = _with_sold_tools(request, rates, incoming, catalogue)
+    if len(rates) > 1 and (needs := request.needs):
+        rates = _able_models(rates, needs, catalogue)
     max_tokens = request.max_tokens(default=route.default_max_tokens, cap=route.max_tokens_cap)
     return AcceptedCall(
         incoming=incoming,
@@ -142,6 +170,16 @@ def _rates(models: tuple[str, ...], catalogue: Catalogue, margin_bp: int) -> dic
             raise ModelNotPriced(param="model")
         found[model] = frozen(price, margin_bp=margin_bp)
     return found
+
+
+def _able_models(rates: dict[str, FrozenRates], needs: tuple[str, ...], catalogue: Catalogue) -> dict[str, FrozenRates]:
+    """Leave out fallbacks that lack what the request plainly needs: they would only refuse it."""
+    first = next(iter(rates))
+    return {
+        model: each
+        for model, each in rates.items()
+        if model == first or catalogue.entries[model].takes.issuperset(needs)
+    }
 
 
 def _with_sold_tools(

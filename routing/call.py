@@ -59,12 +59,12 @@ class Call:
     - `attempts` is appended to by routing/upstream/open.py.
     - `meter` is never replaced; chat, upstream and relay call its methods.
     - `shutdown` is set by routing/shutdown.py.
-    - `is_finished` is written here.
+    - `is_finished` and `served` are written here.
     """
 
     __slots__ = (
         "_leave", "_settler", "admission", "attempts", "intent", "is_finished", "meter", "principal", "rates",
-        "shutdown", "started_s",
+        "served", "shutdown", "started_s",
     )  # fmt: skip
 
     def __init__(
@@ -89,6 +89,8 @@ class Call:
         self.attempts: list[AttemptFact] = []
         self.shutdown = ShutdownSignal()
         self.is_finished = False
+        # The model that the response named and its price, where it is another one than was asked.
+        self.served: tuple[str, FrozenRates] | None = None
         self._settler = settler
         self._leave = leave
 
@@ -98,6 +100,10 @@ class Call:
 
     def elapsed_ms(self) -> int:
         return int((clock.monotonic_s() - self.started_s) * 1000)
+
+    def record_served(self, model: str, rates: FrozenRates) -> None:
+        """The response is of another model than was asked: it is charged by what served."""
+        self.served = model, rates
 
     async def __aenter__(self) -> Self:
         return self
@@ -128,6 +134,8 @@ class Call:
                 ttft_ms = last.started_offset_ms + last.first_byte_ms
                 attempts = [*attempts[:-1], self._completed(last)]
         rates = self.rates.get(model, self.intent.rates)
+        if self.served is not None:
+            model, rates = self.served
         return msgspec.structs.replace(
             self.intent,
             model=model,

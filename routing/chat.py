@@ -8,6 +8,7 @@ from routing.content_capture import CapturingResponse, Response
 from routing.context import GatewayContext
 from routing.incoming import Incoming
 from routing.stages import Route
+from routing.surfaces.served import other_model_in
 from routing.surfaces.table import Surface
 from routing.upstream.attempts import plan_attempts
 from routing.upstream.open import Upstream
@@ -38,6 +39,12 @@ async def serve(context: GatewayContext, incoming: Incoming, surface: Surface) -
             models = tuple(call.rates)  # those that the hold covers
             attempts = plan_attempts(models, context.breakers.open_for(models, request.organization))
             opened = await upstream.open_first(attempts)  # 4xx of the upstream, 429, 503, 504
+            if (other := other_model_in(opened.first, opened.attempt.model)) is not None:
+                rates_of_other = accepted.rates_of(other)
+                context.substitutes.note(opened.attempt.model, other, is_priced=rates_of_other is not None)
+                if rates_of_other is not None:
+                    call.record_served(*rates_of_other)
+            incoming.dropped += accepted.left_out(opened.attempt.model)
             headers = response_headers(accepted.route, opened.attempt.model, call.admission)
             if accepted.request.is_stream:
                 assert opened.opening is not None  # noqa: S101 - streams have one
@@ -49,7 +56,7 @@ async def serve(context: GatewayContext, incoming: Incoming, surface: Surface) -
                     opened.opening,
                     response_format=surface.response_format,
                     wants_usage=accepted.request.schema.wants_usage,
-                    idle_s=context.env.upstream_idle_s,
+                    idle_s=request.silence_s(opened.attempt.model, context.env.upstream_idle_s),
                 )
                 await stream.send(headers)
             else:
@@ -61,9 +68,13 @@ async def serve(context: GatewayContext, incoming: Incoming, surface: Surface) -
 
 def response_headers(route: Route, model: str, admission: Admission) -> list[Header]:
     """Headers of every response: its routing and the daily limit."""
-    headers: list[Header] = [
+    return routing_headers(route, model) + admission.headers()
+
+
+def routing_headers(route: Route, model: str) -> list[Header]:
+    """Headers that tell how a request was routed."""
+    return [
         (b"x-cfx-stage", route.stage.encode()),
         (b"x-cfx-stage-reason", route.reason.encode()),
         (b"x-cfx-model", model.encode("latin-1", "replace")),
     ]
-    return headers + admission.headers()

@@ -3,8 +3,12 @@
 from dataclasses import dataclass
 
 from codexflow.env import Env
+from codexflow.lib.redis import Pipeline
 from keys.lookup import PrincipalCache
 from routing.content_capture import ContentPublisher
+from routing.listing import ModelListing
+from routing.refusals import RefusalCounter
+from routing.substitutes import Substitutes
 from routing.tracker import CallTracker
 from routing.upstream.attempts import RetryBudget
 from routing.upstream.breaker_store import Breakers
@@ -16,9 +20,13 @@ class GatewayContext:
     """One instance per process, from startup to shutdown."""
 
     env: Env
+    redis: Pipeline
     keys: PrincipalCache
+    listing: ModelListing
     tracker: CallTracker
     breakers: Breakers
     retries: RetryBudget
     pool: Pool
     content: ContentPublisher
+    refusals: RefusalCounter
+    substitutes: Substitutes

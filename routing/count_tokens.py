@@ -1,6 +1,6 @@
 """POST /v1/messages/count_tokens: size of a message in tokens, by the upstream or else estimated here.
 
-It counts as a request and costs nothing.
+It costs nothing and takes nothing from the limits of calls: editors ask in bursts. Requests a minute limit it apart.
 """
 
 import logging
@@ -8,10 +8,11 @@ import logging
 import msgspec
 from msgspec import Struct
 
+from billing.limiter.measure import count_measured
 from codexflow.lib.errors import AppError
+from codexflow.lib.ids import text_of
 from routing.accept import accept
-from routing.call import Call
-from routing.chat import response_headers
+from routing.chat import routing_headers
 from routing.context import GatewayContext
 from routing.errors import ClientDisconnected, ShuttingDown
 from routing.incoming import Incoming
@@ -37,21 +38,17 @@ async def serve(context: GatewayContext, incoming: Incoming) -> None:
     accepted = await accept(context, incoming, COUNT_TOKENS)
     request, model = accepted.request, accepted.first_model
     message = body.upstream_body(model, body.upstream_tail(request, max_tokens=0, temperature=None))
-    free = msgspec.structs.replace(accepted.intent(), hold_nanos=0, tokens_reserved=0, is_stream=False)
-    call = await context.tracker.admit(accepted.principal, free, accepted.rates)
-    incoming.admission = call.admission
-    async with call:
-        counted = await _count_upstream(context, call, message)
-        tokens = counted if counted is not None else request.size(0).expected_prompt_tokens
-        await call.finish(status=200)
-        headers = [(b"content-type", b"application/json"), *response_headers(accepted.route, model, call.admission)]
-        await incoming.respond(200, headers, msgspec.json.encode({"input_tokens": tokens}))
+    await count_measured(context.redis, accepted.principal.payer, accepted.principal.limits)
+    counted = await _count_upstream(context, incoming, message)
+    tokens = counted if counted is not None else request.size(0).expected_prompt_tokens
+    headers = [(b"content-type", b"application/json"), *routing_headers(accepted.route, model)]
+    await incoming.respond(200, headers, msgspec.json.encode({"input_tokens": tokens}))
 
 
-async def _count_upstream(context: GatewayContext, call: Call, message: bytes) -> int | None:
+async def _count_upstream(context: GatewayContext, incoming: Incoming, message: bytes) -> int | None:
     """Return the upstream's count; None when it has none: some versions of LiteLLM lack the endpoint."""
     try:
-        call_id = (b"x-litellm-call-id", f"{call.request_id}.1".encode())
+        call_id = (b"x-litellm-call-id", f"{text_of(incoming.request_id)}.1".encode())
         connection = await context.pool.post(COUNT_TOKENS.path, message, headers=[call_id])
         status = await connection.head(TIMEOUT_S)
         response = await connection.body(TIMEOUT_S, limit_bytes=ERROR_BODY_LIMIT_BYTES)
@@ -59,5 +56,5 @@ async def _count_upstream(context: GatewayContext, call: Call, message: bytes) -
     except (ClientDisconnected, ShuttingDown):
         raise
     except (AppError, msgspec.MsgspecError, UnicodeError) as exc:
-        logger.info("count_tokens.estimated", extra={"request_id": str(call.request_id), "reason": repr(exc)})
+        logger.info("count_tokens.estimated", extra={"request_id": str(incoming.request_id), "reason": repr(exc)})
         return None

@@ -1,6 +1,7 @@
 """Errors of the gateway."""
 
 from collections.abc import Iterable
+from datetime import date, timedelta
 from http import HTTPStatus
 from typing import ClassVar, Self
 
@@ -28,6 +29,22 @@ class ModelNotAllowed(BadRequest):
     def named(cls, model: str | None, allowed: Iterable[str]) -> Self:
         what = f"The model {_quoted(model)} is not allowed" if model else "The request names no model"
         return cls(f"{what}. Allowed: {', '.join(allowed)}.", param="model")
+
+
+class ModelRetired(NotFound):
+    """The model is over, and no successor serves calls for it."""
+
+    code = "model_retired"
+    default_message = "The model is no longer served."
+
+    @classmethod
+    def named(cls, model: str, end: date | None, others: Iterable[str]) -> Self:
+        since = f" since {end + timedelta(days=1)}" if end is not None and end < date.max else ""
+        return cls(f"The model {_quoted(model)} is no longer served{since}.{_instead(others)}", param="model")
+
+    @classmethod
+    def of_stage(cls, stage: str, others: Iterable[str]) -> Self:
+        return cls(f"No model of the stage {stage} is served any more.{_instead(others)}", param="model")
 
 
 class ModelNotPriced(BadRequest):
@@ -96,6 +113,11 @@ class UpstreamTimeout(AppError):
     status = HTTPStatus.GATEWAY_TIMEOUT
     default_message = "The models behind this request did not answer in time."
     may_retry = True
+
+
+def _instead(others: Iterable[str]) -> str:
+    names = ", ".join(others)
+    return f" Use instead: {names}." if names else ""
 
 
 def _quoted(name: str) -> str:

@@ -10,6 +10,8 @@ from collections.abc import Awaitable, Callable, Iterable
 import msgspec
 
 from billing.limiter.limits import Admission
+from codexflow.catalogue import directory
+from codexflow.catalogue.lineup import Lineup
 from codexflow.lib.asgi import Header, Receive, Scope, Send
 from codexflow.lib.errors import AppError
 from keys.errors import InvalidApiKey
@@ -105,11 +107,12 @@ class Gateway:
         report = await self.health.report(is_shutting_down=self.is_shutting_down)
         await incoming.respond(200 if report.can_serve else 503, [models_list.JSON], msgspec.json.encode(report.body))
 
-    @staticmethod
-    async def _refuse(incoming: Incoming, error: AppError) -> None:
+    async def _refuse(self, incoming: Incoming, error: AppError) -> None:
         """Respond with the error, unless a response has begun; then only cutting it off is honest."""
         if incoming.is_started:
             return
+        if incoming.caller is not None and incoming.admission is None and self.context is not None:
+            self.context.refusals.count(incoming.caller, error.code)  # an admitted call has a row of its own
         if not isinstance(error, InvalidApiKey):
             logger.info(
                 "gateway.refused",
@@ -127,3 +130,8 @@ def _with_head(methods: Iterable[str]) -> list[str]:
 
 # The instance of this process. The status page reads it, too.
 gateway = Gateway()
+
+
+def served_lineup() -> Lineup:
+    """Return which models this process serves; in one without a gateway, as far as the catalogue alone decides."""
+    return gateway.context.listing.lineup() if gateway.context else directory.todays_lineup()

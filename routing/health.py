@@ -12,12 +12,16 @@ from redis import ResponseError
 
 from codexflow import __version__
 from codexflow.catalogue import directory
+from codexflow.catalogue.ends import End, stages_that_lost_their_model
 from codexflow.catalogue.schema import CatalogueError
 from codexflow.env import Env
 from codexflow.lib import clock
 from codexflow.lib.db import in_database
 from codexflow.lib.redis import Pipeline, RedisUnavailable
+from keys.selectors import policies_naming_models
 from routing.limiter import Limiter
+from routing.listing import ModelListing, models_of
+from routing.substitutes import Substitutes
 from routing.upstream.breaker_store import Breakers
 
 logger = logging.getLogger(__name__)
@@ -25,6 +29,7 @@ logger = logging.getLogger(__name__)
 PROBE_TIMEOUT_S = 2.0
 PROBE_CACHE_TTL_S = 1.0
 MODELS_CACHE_TTL_S = 60.0
+MODELS_RETRY_S = 2.0  # until LiteLLM has told its models for the first time
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +43,21 @@ class Report:
 class Health:
     """Probes everything that a call depends on. One instance per process."""
 
-    def __init__(self, env: Env, redis: Pipeline, breakers: Breakers, limiter: Limiter) -> None:
+    def __init__(
+        self,
+        env: Env,
+        redis: Pipeline,
+        breakers: Breakers,
+        limiter: Limiter,
+        listing: ModelListing,
+        substitutes: Substitutes,
+    ) -> None:
         self._env = env
         self._redis = redis
         self._breakers = breakers
         self._limiter = limiter
+        self._listing = listing
+        self._substitutes = substitutes
         self._http = httpx.AsyncClient(
             base_url=env.litellm_url,
             timeout=PROBE_TIMEOUT_S,
@@ -50,7 +65,8 @@ class Health:
         )
         self._cached_checks: tuple[float, dict[str, bool]] | None = None
         self._probing: asyncio.Task[dict[str, bool]] | None = None
-        self._unknown_models: tuple[float, list[str] | None] = (-MODELS_CACHE_TTL_S, None)
+        self._models_asked_s = -MODELS_CACHE_TTL_S
+        self._logged_missing: list[str] = []
 
     async def close(self) -> None:
         await self._http.aclose()
@@ -62,8 +78,12 @@ class Health:
         can_serve = checks["config"] and not is_shutting_down
         is_limiter_healthy = checks["redis"] and not self._limiter.is_degraded
         open_models = self._breakers.states()
-        unknown = self._unknown_models[1] or []
+        unknown = self._listing.missing() if checks["config"] else []
         problems = directory.problems()
+        ends: list[End] = []
+        if checks["config"]:
+            problems += stages_that_lost_their_model(self._listing.lineup())
+            ends = self._listing.ends()
         is_healthy = all(checks.values()) and is_limiter_healthy and not open_models and not unknown and not problems
         status = "unhealthy" if not can_serve else "healthy" if is_healthy else "degraded"
         details: dict[str, Any] = {
@@ -72,6 +92,9 @@ class Health:
             "circuits": open_models,
             "models_unknown_to_litellm": unknown,
             "config_problems": problems,
+            "model_ends": [end.facts() for end in ends],
+            "successors_not_listed": dict(self._listing.lineup().unlisted) if checks["config"] else {},
+            "models_substituted": self._substitutes.recent(),
             "config_version": directory.current().version if checks["config"] else None,
             "draining": is_shutting_down,
         }
@@ -89,7 +112,7 @@ class Health:
             _succeeds(self._database), _succeeds(self._ping), _succeeds(self._liveliness)
         )
         if litellm:
-            await self._compare_models()
+            await self.compare_models()
         try:
             directory.current()
             has_config = True
@@ -108,6 +131,9 @@ class Health:
         self._cached_checks = (clock.monotonic_s(), checks)
         return checks
 
+    async def _read_policies(self) -> None:
+        self._listing.policies = await in_database(policies_naming_models)
+
     async def _database(self) -> None:
         await in_database(_select_one)
 
@@ -119,26 +145,28 @@ class Health:
         (await self._http.get("/health/liveliness")).raise_for_status()
 
     async def watch_models(self) -> None:
-        """Compare from startup on, without waiting for the first request of /health."""
+        """Compare from startup on, without waiting for the first request of /health, and warn of what is found."""
         while True:
-            await self._compare_models()
-            await asyncio.sleep(MODELS_CACHE_TTL_S)
+            await self.compare_models()
+            await _succeeds(self._read_policies)
+            self._listing.warn()
+            await asyncio.sleep(MODELS_RETRY_S if self._listing.listed is None else MODELS_CACHE_TTL_S)
 
-    async def _compare_models(self) -> None:
-        """Find models that models.yaml names and LiteLLM does not know, once a minute."""
-        if clock.monotonic_s() - self._unknown_models[0] < MODELS_CACHE_TTL_S:
+    async def compare_models(self) -> None:
+        """Ask LiteLLM for its models, once a minute: which ones serve depends on them, and some may be missing."""
+        if clock.monotonic_s() - self._models_asked_s < MODELS_CACHE_TTL_S:
             return
         try:
-            response = await self._http.get("/model/info")
-            response.raise_for_status()
-            known = {each["model_name"] for each in response.json()["data"]}
-            unknown = sorted(set(directory.current().models) - known)
-        except (httpx.HTTPError, ValueError, KeyError, TypeError, CatalogueError) as exc:
+            async with asyncio.timeout(PROBE_TIMEOUT_S):
+                self._listing.take(await models_of(self._http))
+            missing = self._listing.missing()
+        except (OSError, TimeoutError, httpx.HTTPError, ValueError, RecursionError, CatalogueError) as exc:
             logger.info("health.models_not_compared", extra={"reason": repr(exc)})
             return
-        if unknown and unknown != self._unknown_models[1]:
-            logger.error("health.models_unknown_to_litellm", extra={"models": unknown})
-        self._unknown_models = (clock.monotonic_s(), unknown)
+        self._models_asked_s = clock.monotonic_s()
+        if missing and missing != self._logged_missing:
+            logger.error("health.models_unknown_to_litellm", extra={"models": missing})
+        self._logged_missing = missing
 
 
 async def _succeeds(probe: Callable[[], Awaitable[None]]) -> bool:

@@ -58,8 +58,8 @@ class Incoming:
     """A request and its response. Every response carries X-CFX-Request-Id."""
 
     __slots__ = (
-        "_cors", "_direct", "_gone_callback", "_receive", "_send", "_watcher", "admission", "dropped", "headers",
-        "is_gone", "is_started", "request_id", "scope",
+        "_cors", "_direct", "_gone_callback", "_receive", "_send", "_watcher", "admission", "caller", "dropped",
+        "headers", "is_gone", "is_started", "request_id", "scope",
     )  # fmt: skip
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -77,6 +77,8 @@ class Incoming:
         self.is_gone = False
         # Set once the call is admitted: errors after that still carry the headers of the limits.
         self.admission: Admission | None = None
+        # Set once the key is known: a refusal is counted for it.
+        self.caller: Principal | None = None
         # Set once the call is accepted: names of what the request asked for and does not go upstream.
         self.dropped: tuple[str, ...] = ()
         self._watcher: asyncio.Task[None] | None = None

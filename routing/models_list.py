@@ -6,8 +6,9 @@ from typing import Any
 
 import msgspec
 
-from codexflow.catalogue import directory
-from codexflow.catalogue.schema import AUTO_MODELS, DIRECT, Catalogue
+from codexflow.catalogue.entries import ABILITIES
+from codexflow.catalogue.lineup import Lineup
+from codexflow.catalogue.schema import AUTO_MODELS, DIRECT
 from keys.policy import KeyPolicy
 from routing.context import GatewayContext
 from routing.errors import UnknownRoute
@@ -20,6 +21,9 @@ JSON = (b"content-type", b"application/json")
 CREATED_S = 1_735_689_600
 CREATED_AT = datetime.fromtimestamp(CREATED_S, UTC).isoformat().replace("+00:00", "Z")
 
+# Codex compacts a conversation before it reaches the context, so it needs a number.
+UNKNOWN_CONTEXT_TOKENS = 128_000
+
 # Codex uses these for a model that it does not know itself.
 CODEX_INSTRUCTIONS = """\
 You are a coding agent in the user's terminal. Work in their repository with the tools you are given.
@@ -31,13 +35,13 @@ Say briefly what you are doing while you work; at the end say what changed, wher
 
 async def list_models(context: GatewayContext, incoming: Incoming) -> None:
     """List the stages, inference and models that the key may use; for Codex in its own format."""
-    names = await _names(context, incoming)
+    names, lineup = await _names(context, incoming)
     if b"client_version=" in incoming.scope.get("query_string", b""):
-        content: dict[str, Any] = {"models": [_codex_model(name, order) for order, name in enumerate(names)]}
+        content: dict[str, Any] = {"models": [_codex_model(name, lineup, order) for order, name in enumerate(names)]}
     else:
         content = {
             "object": "list",
-            "data": [_model(name) for name in names],
+            "data": [_model(name, lineup) for name in names],
             "first_id": names[0] if names else None,
             "last_id": names[-1] if names else None,
             "has_more": False,
@@ -48,29 +52,51 @@ async def list_models(context: GatewayContext, incoming: Incoming) -> None:
 async def show_model(context: GatewayContext, incoming: Incoming) -> None:
     """GET /v1/models/{id}."""
     name = incoming.scope["path"].removeprefix(PATH + "/")
-    if name not in await _names(context, incoming):
+    names, lineup = await _names(context, incoming)
+    if name not in names:
         raise UnknownRoute(f"There is no model {name[:100]!r}.", param="model")
-    await incoming.respond(200, [JSON], msgspec.json.encode(_model(name)))
+    await incoming.respond(200, [JSON], msgspec.json.encode(_model(name, lineup)))
 
 
-async def _names(context: GatewayContext, incoming: Incoming) -> Sequence[str]:
+async def _names(context: GatewayContext, incoming: Incoming) -> tuple[Sequence[str], Lineup]:
     principal = await context.keys.authenticate(incoming.bearer(), incoming.address)
-    return permitted_names(directory.current(), principal.policy)
+    lineup = context.listing.lineup()
+    return permitted_names(lineup, principal.policy), lineup
 
 
-def permitted_names(catalogue: Catalogue, policy: KeyPolicy) -> list[str]:
-    """Return the values of a body's `model` that this key may use: stages, inference, and the allow-lists."""
+def permitted_names(lineup: Lineup, policy: KeyPolicy) -> list[str]:
+    """Return the values of a body's `model` that this key may use: stages, inference, and the names that are served."""
     stages = [
         name
         for name, stage in STAGE_MODELS.items()
-        if name != stage and policy.permits_stage(stage) and policy.permits_model(catalogue.stages[stage].model)
+        if name != stage
+        and policy.permits_stage(stage)
+        and lineup.stages[stage]
+        and policy.permits_model(lineup.stages[stage][0])
     ]
-    direct = [*catalogue.direct.allowed_models, *catalogue.embeddings.allowed_models]
-    models = [name for name in direct if policy.permits_stage(DIRECT) and policy.permits_model(name)]
+    chains = {**lineup.direct, **lineup.embeddings} if policy.permits_stage(DIRECT) else {}
+    models = [name for name, chain in chains.items() if chain and policy.permits_model(chain[0])]
     return [*stages, *(AUTO_MODELS[:1] if stages else ()), *models]
 
 
-def _model(name: str) -> dict[str, Any]:
+def _bounds(name: str, lineup: Lineup) -> dict[str, Any]:
+    """Context, output and abilities of a name, as far as they are known: what every model of its chain has."""
+    catalogue = lineup.catalogue
+    stage = STAGE_MODELS.get(name)
+    chain = lineup.stages[stage] if stage else lineup.direct.get(name) or lineup.embeddings.get(name) or ()
+    found = [catalogue.entries[model] for model in chain]
+    bounds: dict[str, Any] = {}
+    contexts = [entry.context_tokens for entry in found if entry.context_tokens is not None]
+    if contexts and len(contexts) == len(found):
+        bounds["context_window"] = min(contexts)
+    if found and name not in lineup.embeddings:
+        cap = catalogue.stages[stage].max_tokens if stage else catalogue.direct.max_tokens_cap
+        bounds["max_output_tokens"] = min([cap, *(entry.max_output_tokens or cap for entry in found)])
+        bounds["takes"] = [ability for ability in ABILITIES if all(ability in entry.takes for entry in found)]
+    return bounds
+
+
+def _model(name: str, lineup: Lineup) -> dict[str, Any]:
     return {
         "id": name,
         "object": "model",
@@ -80,10 +106,11 @@ def _model(name: str) -> dict[str, Any]:
         "type": "model",
         "display_name": name,
         "created_at": CREATED_AT,
+        **_bounds(name, lineup),
     }
 
 
-def _codex_model(name: str, order: int) -> dict[str, Any]:
+def _codex_model(name: str, lineup: Lineup, order: int) -> dict[str, Any]:
     """Describe a model in the format of Codex's catalogue. It claims no ability that only some models have."""
     return {
         "slug": name,
@@ -103,6 +130,6 @@ def _codex_model(name: str, order: int) -> dict[str, Any]:
         "apply_patch_tool_type": None,
         "truncation_policy": {"mode": "bytes", "limit": 10_000},
         "supports_parallel_tool_calls": False,
-        "context_window": 128_000,
+        "context_window": _bounds(name, lineup).get("context_window", UNKNOWN_CONTEXT_TOKENS),
         "experimental_supported_tools": [],
     }

@@ -27,8 +27,11 @@ from routing.context import GatewayContext
 from routing.gateway import Gateway
 from routing.health import Health
 from routing.limiter import Limiter
+from routing.listing import ModelListing
+from routing.refusals import RefusalCounter
 from routing.settler import Settler
 from routing.shutdown import ShutdownManager
+from routing.substitutes import Substitutes
 from routing.tracker import CallTracker
 from routing.upstream.attempts import RetryBudget
 from routing.upstream.breaker_store import REFRESH_S, Breakers
@@ -63,6 +66,8 @@ async def running(gateway: Gateway, env: Env) -> AsyncIterator[None]:
         max_stale_s=env.key_cache_stale_s,
     )
     content = ContentPublisher(env.redis_url, env.redis_prefix)
+    refusals = RefusalCounter(env.redis_url, env.redis_prefix)
+    substitutes = Substitutes()
     limiter = Limiter(
         pipeline,
         load_totals=_load_totals,
@@ -73,7 +78,9 @@ async def running(gateway: Gateway, env: Env) -> AsyncIterator[None]:
     tracker = CallTracker(limiter, Settler(journal, limiter), heartbeat_s=env.heartbeat_s)
     breakers = Breakers(pipeline, env.redis_prefix)
     pool = Pool(env.litellm_url, api_key=env.litellm_api_key, connect_s=env.upstream_connect_s)
-    health = Health(env, pipeline, breakers, limiter)
+    listing = ModelListing()
+    health = Health(env, pipeline, breakers, limiter, listing, substitutes)
+    await health.compare_models()  # before the first call: which models serve depends on it
     disk = ThreadPoolExecutor(1, thread_name_prefix="journal")
     tasks = [
         asyncio.get_running_loop().create_task(_run_forever(job))
@@ -82,13 +89,24 @@ async def running(gateway: Gateway, env: Env) -> AsyncIterator[None]:
             health.watch_models,
             lambda: _refresh_catalogue(keys),
             lambda: _subscribe_to_keys(env, keys),
-            lambda: _refresh_breakers(breakers),
+            refusals.flush_forever,
+            lambda: _refresh_breakers(breakers, listing),
             lambda: _sync_journal(journal, disk),
             lambda: _ship_journals(env),
         )
     ]
     gateway.context = GatewayContext(
-        env=env, keys=keys, tracker=tracker, breakers=breakers, retries=RetryBudget(), pool=pool, content=content
+        env=env,
+        redis=pipeline,
+        keys=keys,
+        listing=listing,
+        tracker=tracker,
+        breakers=breakers,
+        retries=RetryBudget(),
+        pool=pool,
+        content=content,
+        refusals=refusals,
+        substitutes=substitutes,
     )
     gateway.health = health
 
@@ -172,10 +190,10 @@ async def _subscribe_to_keys(env: Env, keys: lookup.PrincipalCache) -> None:
         await client.aclose()
 
 
-async def _refresh_breakers(breakers: Breakers) -> None:
+async def _refresh_breakers(breakers: Breakers, listing: ModelListing) -> None:
     while True:
-        catalogue = directory.current()
-        await breakers.refresh(catalogue.models, catalogue.breaker)
+        lineup = listing.lineup()
+        await breakers.refresh(lineup.models, lineup.catalogue.breaker)
         await asyncio.sleep(REFRESH_S)
 
 

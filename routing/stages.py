@@ -1,12 +1,13 @@
 """Stage routing: choose the stage and models of a call. Pure."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from msgspec import Struct
 
 from codexflow.catalogue import reasons
-from codexflow.catalogue.schema import ALL_STAGES, AUTO_MODELS, DIRECT, STAGES, Catalogue
-from routing.errors import InvalidStage, ModelNotAllowed
+from codexflow.catalogue.lineup import Lineup
+from codexflow.catalogue.schema import ALL_STAGES, AUTO_MODELS, DIRECT, STAGES
+from routing.errors import InvalidStage, ModelNotAllowed, ModelRetired
 from routing.inference.infer import Prompt, infer
 
 # Names of stages in a body's `model`.
@@ -17,71 +18,94 @@ class Route(Struct, frozen=True, kw_only=True):
     """Stage, models and limits of a call. Defaults replace only missing fields; the cap always applies."""
 
     stage: str  # plan, code, review or direct
-    reason: str  # header, model, stage-alias, alias, or what inference went by
+    reason: str  # header, model, stage-alias, alias, successor, or what inference went by
     models: tuple[str, ...]  # in the order in which they are tried
     max_tokens_cap: int
     default_max_tokens: int
     default_temperature: float | None  # None: the model's own
     timeout_s: float  # to the first byte
+    exact_model: str | None = None  # named by the caller and tried first: it gets the caller's parameters as they are
 
 
-def route(*, stage_header: str | None, model: str | None, prompt: Callable[[], Prompt], catalogue: Catalogue) -> Route:
+def route(*, stage_header: str | None, model: str | None, prompt: Callable[[], Prompt], lineup: Lineup) -> Route:
     """Route by the header, then the body's model, then the text. The prompt is read only for the last.
 
-    Exact names win over aliases, so an alias can never shadow a model that callers may ask for.
-    Raises InvalidStage and ModelNotAllowed, which list the allowed values.
+    Exact names win over aliases, so an alias can never shadow a model that callers may ask for. Names of models that
+    have been replaced count as such. Raises InvalidStage and ModelNotAllowed, which list the allowed values, and
+    ModelRetired.
     """
+    catalogue = lineup.catalogue
     header = (stage_header or "").strip().lower()
     if header in STAGES:
-        return _staged(header, reasons.HEADER, catalogue)
+        return _staged(header, reasons.HEADER, lineup)
     if header == DIRECT:
-        if model not in catalogue.direct.allowed_models:
-            raise ModelNotAllowed.named(model, catalogue.direct.allowed_models)
-        return _direct(model, reasons.HEADER, catalogue)
+        if model is None or model not in lineup.direct:
+            raise _unknown(model, lineup, lineup.living())
+        return _direct(model, model, reasons.HEADER, lineup)
     if header:
         raise InvalidStage.named(header, ALL_STAGES)
 
     if not model or model in AUTO_MODELS or catalogue.model_field == "ignore":
-        return _staged(*infer(prompt(), catalogue.inference), catalogue)
+        return _staged(*infer(prompt(), catalogue.inference), lineup)
     if model in STAGE_MODELS:
-        return _staged(STAGE_MODELS[model], reasons.STAGE_ALIAS, catalogue)
-    if model in catalogue.direct.allowed_models:
-        return _direct(model, reasons.MODEL, catalogue)
+        return _staged(STAGE_MODELS[model], reasons.STAGE_ALIAS, lineup)
+    if model in lineup.direct:
+        return _direct(model, model, reasons.MODEL, lineup)
     target = catalogue.alias_target(model)
     if target is None:
-        raise ModelNotAllowed.named(model, allowed_names(catalogue))
-    return (_staged if target in STAGES else _direct)(target, reasons.ALIAS, catalogue)
+        raise _unknown(model, lineup, allowed_names(lineup))
+    return _staged(target, reasons.ALIAS, lineup) if target in STAGES else _direct(model, target, reasons.ALIAS, lineup)
 
 
-def route_embeddings(*, stage_header: str | None, model: str | None, catalogue: Catalogue) -> Route:
+def route_embeddings(*, stage_header: str | None, model: str | None, lineup: Lineup) -> Route:
     """Route embeddings. They have no stages: the model must be on their own allow-list. Raises as `route`."""
     header = (stage_header or "").strip().lower()
     if header not in ("", DIRECT):
         raise InvalidStage.named(header, (DIRECT,))
-    if model not in catalogue.embeddings.allowed_models:
-        raise ModelNotAllowed.named(model, catalogue.embeddings.allowed_models)
+    embeddings = lineup.catalogue.embeddings
+    if model is None or model not in lineup.embeddings:
+        raise _unknown(model, lineup, embeddings.allowed_models)
+    models = lineup.embeddings[model]
+    if not models:
+        others = [chain[0] for chain in lineup.embeddings.values() if chain]
+        raise ModelRetired.named(model, lineup.end_of(model), others)
+    reason = reasons.HEADER if header else reasons.MODEL
     return Route(
         stage=DIRECT,
-        reason=reasons.HEADER if header else reasons.MODEL,
-        models=(model,),
+        reason=reason if models[0] == model else reasons.SUCCESSOR,
+        models=models,
         max_tokens_cap=0,
         default_max_tokens=0,
         default_temperature=None,
-        timeout_s=catalogue.embeddings.timeout_s,
+        timeout_s=embeddings.timeout_s,
+        exact_model=model,
     )
 
 
-def allowed_names(catalogue: Catalogue) -> tuple[str, ...]:
-    """Return the values of a body's `model`: stages, inference, and the allow-list."""
-    return (*(f"cfx-{stage}" for stage in STAGES), AUTO_MODELS[0], *catalogue.direct.allowed_models)
+def allowed_names(lineup: Lineup) -> tuple[str, ...]:
+    """Return the values of a body's `model`: stages, inference, and the models that serve."""
+    return (*_stage_names(lineup), AUTO_MODELS[0], *lineup.living())
 
 
-def _staged(stage: str, reason: str, catalogue: Catalogue) -> Route:
-    config = catalogue.stages[stage]
+def _stage_names(lineup: Lineup) -> tuple[str, ...]:
+    return tuple(f"cfx-{stage}" for stage in STAGES if lineup.stages[stage])
+
+
+def _unknown(model: str | None, lineup: Lineup, allowed: Iterable[str]) -> ModelNotAllowed | ModelRetired:
+    """Return the refusal of a name that is on no list: there may have been such a model."""
+    if model is not None and model in lineup.retired:
+        return ModelRetired.named(model, lineup.end_of(model), allowed)
+    return ModelNotAllowed.named(model, allowed)
+
+
+def _staged(stage: str, reason: str, lineup: Lineup) -> Route:
+    config, models = lineup.catalogue.stages[stage], lineup.stages[stage]
+    if not models:
+        raise ModelRetired.of_stage(stage, (*_stage_names(lineup), *lineup.living()))
     return Route(
         stage=stage,
         reason=reason,
-        models=tuple(dict.fromkeys((config.model, *config.fallback))),
+        models=models,
         max_tokens_cap=config.max_tokens,
         default_max_tokens=config.max_tokens,
         default_temperature=config.temperature,
@@ -89,14 +113,18 @@ def _staged(stage: str, reason: str, catalogue: Catalogue) -> Route:
     )
 
 
-def _direct(model: str, reason: str, catalogue: Catalogue) -> Route:
-    config = catalogue.direct
+def _direct(named: str, model: str, reason: str, lineup: Lineup) -> Route:
+    """Route to a model of the allow-list; the caller named it as `named`."""
+    config, models = lineup.catalogue.direct, lineup.direct[model]
+    if not models:
+        raise ModelRetired.named(model, lineup.end_of(model), lineup.living() or _stage_names(lineup))
     return Route(
         stage=DIRECT,
-        reason=reason,
-        models=tuple(dict.fromkeys((model, *config.fallback))),
+        reason=reason if models[0] == model else reasons.SUCCESSOR,
+        models=models,
         max_tokens_cap=config.max_tokens_cap,
         default_max_tokens=config.default_max_tokens,
         default_temperature=None,
         timeout_s=config.timeout_s,
+        exact_model=named if named == models[0] else None,
     )

@@ -43,25 +43,23 @@ class CallTracker:
         intent: UsageEvent,
         rates: dict[str, FrozenRates],
         *,
-        size: CallSize | None = None,
+        size: CallSize,
     ) -> Call:
         """Pass every limit or raise what `Limiter.admit` raises, having changed nothing.
 
-        With `size`, a call that the money does not cover is tried once more without the models that are dearer than
-        the first: `Call.rates` are those that may be tried.
+        A call that the money does not cover is tried once more without the models that are dearer than the first:
+        `Call.rates` are those that may be tried.
         """
         try:
             return await self._admit(principal, intent, rates, size)
         except InsufficientQuota:
-            if size is None:
-                raise
             fewer, hold_nanos = no_dearer_than_first(size, rates)
             if hold_nanos >= intent.hold_nanos:
                 raise
         return await self._admit(principal, msgspec.structs.replace(intent, hold_nanos=hold_nanos), fewer, size)
 
     async def _admit(
-        self, principal: Principal, intent: UsageEvent, rates: dict[str, FrozenRates], size: CallSize | None
+        self, principal: Principal, intent: UsageEvent, rates: dict[str, FrozenRates], size: CallSize
     ) -> Call:
         started_s = clock.monotonic_s()
         admission = await self._limiter.admit(principal, intent, now_s=started_s, count_streams=self._count_streams)
@@ -72,7 +70,7 @@ class CallTracker:
             ),
             rates=rates,
             admission=admission,
-            meter=Meter(size.completion_tokens) if size else Meter(),
+            meter=Meter(size.completion_tokens),
             started_s=started_s,
             settler=self._settler,
             leave=self._leave,

@@ -13,10 +13,10 @@ from django.views.decorators.http import require_POST, require_safe
 from accounts.permissions import Action
 from accounts.tenancy import PageRequest, Tenant, organization_page
 from billing.selectors import account_of
-from codexflow.catalogue import directory
 from codexflow.catalogue.schema import ALL_STAGES, AUTO_MODELS, DIRECT
 from codexflow.lib.addresses import api_url
 from codexflow.lib.snippets import snippets_of
+from routing.gateway import served_lineup
 
 AUTO = "auto"
 
@@ -40,11 +40,10 @@ class PlaygroundForm(forms.Form):
 
     def __init__(self, *args: Any, tenant: Tenant, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        plan, catalogue = account_of(tenant.organization).plan, directory.current()
+        plan, lineup = account_of(tenant.organization).plan, served_lineup()
         stages = [stage for stage in ALL_STAGES if not plan.allowed_stages or stage in plan.allowed_stages]
-        models = [
-            name for name in catalogue.direct.allowed_models if not plan.allowed_models or name in plan.allowed_models
-        ]
+        allowed = {lineup.serving(name) for name in plan.allowed_models}
+        models = [name for name in lineup.living() if not allowed or name in allowed]
         choices: dict[str, list[Any]] = {
             "stage": [(AUTO, _("auto: told from the text")), *((stage, stage) for stage in stages)],
             "model": [(model, model) for model in models],

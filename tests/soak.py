@@ -31,12 +31,12 @@ MAX_GROWTH_KB = 6 * 1024
 MAX_MORE_FILES = 30
 
 _WORDS: dict[str, tuple[str, str]] = {  # path -> its model and the field of the text
-    "/v1/chat/completions": ("gpt-4o-mini", "messages"),
-    "/v1/completions": ("gpt-4o-mini", "prompt"),
+    "/v1/chat/completions": ("gpt-6-luna", "messages"),
+    "/v1/completions": ("gpt-6-luna", "prompt"),
     "/v1/embeddings": ("text-embedding-3-small", "input"),
-    "/v1/responses": ("gpt-4o-mini", "input"),
-    "/v1/messages": ("claude-haiku-3.5", "messages"),
-    "/v1/messages/count_tokens": ("claude-haiku-3.5", "messages"),
+    "/v1/responses": ("gpt-6-luna", "input"),
+    "/v1/messages": ("claude-haiku-5.5", "messages"),
+    "/v1/messages/count_tokens": ("claude-haiku-5.5", "messages"),
 }
 _PATHS = tuple(_WORDS)
 _PATH_WEIGHTS = (6, 1, 2, 3, 4, 1)

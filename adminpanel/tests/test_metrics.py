@@ -118,7 +118,7 @@ def test_backlogs_and_failures_are_reported(env: Env, redis: "Redis", tmp_path: 
     redis.xadd(shard.usage, {"e": b"x"}, id=f"{long_ago_ms}-0")
     redis.xadd(ShardKeys.of(env.redis_prefix, 4).usage, {"e": b"x"})
     redis.zadd(shard.alive, {"one": 1, "two": 2})
-    redis.hset(key_of(env.redis_prefix, "gpt-4o-mini").decode(), "state", "open")
+    redis.hset(key_of(env.redis_prefix, "gpt-6-luna").decode(), "state", "open")
     (tmp_path / "1-1.closed").write_bytes(b"x")
     (tmp_path / "1-2.open").write_bytes(b"")
     store_failures()
@@ -129,8 +129,8 @@ def test_backlogs_and_failures_are_reported(env: Env, redis: "Redis", tmp_path: 
     assert 90 <= values["usage_oldest_event_seconds", ()] < 150
     assert values["requests_in_flight", ()] == 2
     assert (values["journal_segments", ("closed",)], values["journal_segments", ("bad",)]) == (1, 0)
-    assert values["breaker_state", ("gpt-4o-mini",)] == 2
-    assert values["breaker_state", ("deepseek-v3",)] == 0
+    assert values["breaker_state", ("gpt-6-luna",)] == 2
+    assert values["breaker_state", ("deepseek-v4.1-flash",)] == 0
     assert values["dead_letters", ()] == 1
     assert (values["unmatched_reports", ("unmatched",)], values["unmatched_reports", ("waiting",)]) == (1, 0)
     assert values["partition_stray_rows", ()] == 2

@@ -75,9 +75,10 @@ def worst_nanos(size: CallSize, rates: Iterable[FrozenRates]) -> int:
 
 
 def _worst_of(size: CallSize, rates: FrozenRates) -> int:
-    if rates.details is None:
+    details = rates.details
+    if details is None or not details.tiers or size.prompt_tokens < details.tiers[0].from_tokens:
         return cost_nanos(_dearest_usage(size, rates), rates)
-    return max([cost_nanos(_dearest_usage(size, each), each) for each in _reachable(size, rates, rates.details)])
+    return max([cost_nanos(_dearest_usage(size, each), each) for each in _reachable(size, rates, details)])
 
 
 def _reachable(size: CallSize, rates: FrozenRates, details: PriceDetails) -> Iterator[FrozenRates]:
@@ -116,6 +117,8 @@ def _dearest_usage(size: CallSize, rates: FrozenRates) -> Usage:
 
 def _dearest_details(size: CallSize, rates: FrozenRates, details: PriceDetails) -> dict[str, int]:
     """Units that may be used, and parts where they are dearer than the ordinary tokens that they may be instead."""
+    if not details.part_nanos and not details.unit_nanos:
+        return {}  # units without a price cost nothing
     input_nanos = max(rates.input_nanos, rates.cache_write_nanos or 0, rates.cache_write_1h_nanos or 0)
     attached = {"audio_input": size.audio_tokens, "image_input": size.images * TOKENS_PER_IMAGE}
     prices = details.part_nanos

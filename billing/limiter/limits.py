@@ -26,12 +26,12 @@ from billing.plans import Limits
 from codexflow.lib.ids import text_of
 from codexflow.lib.redis import Argument, Pipeline, RedisUnavailable, Script, shard_of, tag
 
-_LUA = Path(__file__).parent / "lua"
-ADMIT = Script(_LUA / "admit.lua")
-SETTLE = Script(_LUA / "settle.lua")
-HEARTBEAT = Script(_LUA / "heartbeat.lua")
-LOAD = Script(_LUA / "load.lua")
-COUNT = Script(_LUA / "count.lua")
+LUA = Path(__file__).parent / "lua"
+ADMIT = Script(LUA / "admit.lua")
+SETTLE = Script(LUA / "settle.lua")
+HEARTBEAT = Script(LUA / "heartbeat.lua")
+LOAD = Script(LUA / "load.lua")
+COUNT = Script(LUA / "count.lua")
 
 # How long the retry of an admission waits for the connection, and for connection and response together: with the
 # first try's timeout of 100 ms no call waits longer than 300 ms for Redis.

@@ -46,12 +46,12 @@ def test_the_shipped_prices_in_nanos() -> None:
 
 
 def test_cache_writes_cost_their_own_price_or_else_that_of_input() -> None:
-    sonnet = frozen(SHIPPED.prices["claude-sonnet-4.5"])
+    sonnet = frozen(SHIPPED.prices["claude-sonnet-5.5"])
     written = Usage(prompt_tokens=1_000_000, cache_write_tokens=1_000_000)
-    assert cost_nanos(written, sonnet) == parse_usd("3.75")
-    assert cost_nanos(msgspec.structs.replace(written, cache_write_1h_tokens=400_000), sonnet) == parse_usd("4.65")
+    assert cost_nanos(written, sonnet) == parse_usd("2.5")
+    assert cost_nanos(msgspec.structs.replace(written, cache_write_1h_tokens=400_000), sonnet) == parse_usd("3.1")
     mixed = Usage(prompt_tokens=1_000_000, cached_tokens=500_000, cache_write_tokens=300_000)
-    assert cost_nanos(mixed, sonnet) == parse_usd("0.6") + parse_usd("0.15") + parse_usd("1.125")
+    assert cost_nanos(mixed, sonnet) == parse_usd("0.4") + parse_usd("0.05") + parse_usd("0.75")
     older = FrozenRates(input_nanos=3_000_000_000, cached_nanos=300_000_000, output_nanos=15_000_000_000)
     assert cost_nanos(written, older) == parse_usd("3")
 

@@ -17,8 +17,10 @@ from django.conf import settings
 from django.db import Error as DatabaseFailure
 
 from codexflow.catalogue import services
+from codexflow.catalogue.lineup import Lineup, lineup_of
 from codexflow.catalogue.models import ConfigVersion
 from codexflow.catalogue.schema import Catalogue, CatalogueError, parse
+from codexflow.lib import clock
 
 logger = logging.getLogger(__name__)
 
@@ -174,6 +176,11 @@ _directory = Directory()
 def in_force() -> Catalogue:
     """Return the catalogue in any process: a command, a worker, a shell. Never writes."""
     return _directory.in_force(settings.ENV.config_path)
+
+
+def todays_lineup() -> Lineup:
+    """Return which models serve today, as far as the catalogue alone decides; in any process."""
+    return lineup_of(in_force(), clock.now().date())
 
 
 current = _directory.current

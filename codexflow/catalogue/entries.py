@@ -57,7 +57,8 @@ class Rates:
 class ModelEntry:
     """One model: its prices, its bounds in tokens, and its end.
 
-    After the day `retires` (UTC) the provider no longer serves it; `successor` then does.
+    After the day `retires` (UTC) the provider no longer serves it. `successor` serves calls for it from the day
+    `replaced` on; by default from the day after `retires`, or at once when no end is known.
     """
 
     rates: Rates
@@ -66,11 +67,20 @@ class ModelEntry:
     takes: frozenset[str] = frozenset(ABILITIES)
     silence_s: float | None = None  # the longest that it may think without a byte
     retires: date | None = None
+    replaced: date | None = None
     successor: str | None = None
 
     def is_retired(self, today: date) -> bool:
         """Return whether `today` (UTC) is after its last day."""
         return self.retires is not None and today > self.retires
+
+    def is_replaced(self, today: date) -> bool:
+        """Return whether its successor serves calls for it on `today` (UTC)."""
+        if self.successor is None:
+            return False
+        if self.replaced is not None:
+            return today >= self.replaced
+        return self.retires is None or today > self.retires
 
 
 def read_rates(section: Section) -> Rates:
@@ -155,8 +165,13 @@ def _entry(section: Section) -> ModelEntry:
         takes=frozenset(ABILITIES) if takes is None else frozenset(ability for _, ability in takes),
         silence_s=section.seconds("silence") if "silence" in section else None,
         retires=section.date("retires"),
+        replaced=section.date("replaced"),
         successor=section.text("successor") if "successor" in section else None,
     )
+    if entry.replaced is not None and entry.successor is None:
+        section.note("replaced", "needs a successor: the model that serves calls for this one from that day on")
+    elif entry.replaced is not None and entry.retires is not None and (entry.replaced - entry.retires).days > 1:
+        section.note("replaced", "is later than the day after retires: nothing would serve the model in between")
     section.close()
     return entry
 

@@ -6,6 +6,7 @@ HEADER = "header"
 STAGE_ALIAS = "stage-alias"
 MODEL = "model"
 ALIAS = "alias"
+SUCCESSOR = "successor"
 AGENT = {stage: f"agent-{stage}" for stage in STAGES}
 DIFF = "diff"
 INTENT = "intent"
@@ -15,6 +16,6 @@ DEFAULT = "default"
 # Reasons of inference.
 INFERRED = (*AGENT.values(), DIFF, INTENT, KEYWORD, DEFAULT)
 # All reasons of the gateway.
-REASONS = (HEADER, STAGE_ALIAS, MODEL, ALIAS, *INFERRED)
+REASONS = (HEADER, STAGE_ALIAS, MODEL, ALIAS, SUCCESSOR, *INFERRED)
 # A call that LiteLLM reported and that did not pass the gateway.
 PAST_GATEWAY = "past_gateway"

@@ -223,7 +223,7 @@ def _catalogue(root: Section) -> Catalogue:
             recovery_timeout_s=breaker.seconds("recovery_timeout", default=30),
         ),
         model_field=routing.choice("model_field", get_args(ModelField), default="direct"),
-        total_timeout_s=root.seconds("total_timeout", default=120),
+        total_timeout_s=root.seconds("total_timeout", default=300),
         planner=_planner(root.section("haiku_planner"), prices, aliases) if "haiku_planner" in root else None,
     )
     for section in (limits, breaker, routing, root):
@@ -377,12 +377,12 @@ def _planner(section: Section, prices: Mapping[str, Rates], aliases: tuple[tuple
         max_chunk_tokens=section.whole("max_chunk_size", default=2000, high=MAX_TOKENS),
         min_chunk_tokens=section.whole("min_chunk_size", default=500, high=MAX_TOKENS),
         cost_optimization_enabled=section.flag("cost_optimization_enabled", default=True),
-        planner_model=_model(section, "planner_model", prices, default="claude-haiku-3.5", aliases=aliases),
+        planner_model=_model(section, "planner_model", prices, default="claude-haiku-5.5", aliases=aliases),
         fast_execution_model=_model(
-            section, "fast_execution_model", prices, default="claude-haiku-3.5", aliases=aliases
+            section, "fast_execution_model", prices, default="claude-haiku-5.5", aliases=aliases
         ),
         deep_execution_model=_model(
-            section, "deep_execution_model", prices, default="claude-sonnet-4.5", aliases=aliases
+            section, "deep_execution_model", prices, default="claude-sonnet-5.5", aliases=aliases
         ),
         max_cost_nanos=section.usd("max_cost_per_request", default_nanos=parse_usd(1)),
         cost_safety_margin=section.decimal(

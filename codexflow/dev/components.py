@@ -31,8 +31,10 @@ def page(request: HttpRequest) -> HttpResponse:
     form = _Form({"plain": "prod-web", "wrong": "many", "choice": "tr", "several": ["code"]})
     attempts = [
         UpstreamAttempt(
-            n=1, model="claude-sonnet-4.5", status=0, error_code="timeout", started_offset_ms=0, duration_ms=400
+            n=1, model="claude-sonnet-5.5", status=0, error_code="timeout", started_offset_ms=0, duration_ms=400
         ),
-        UpstreamAttempt(n=2, model="gpt-4o", status=200, started_offset_ms=400, first_byte_ms=300, duration_ms=1_800),
+        UpstreamAttempt(
+            n=2, model="gpt-6.1-sol", status=200, started_offset_ms=400, first_byte_ms=300, duration_ms=1_800
+        ),
     ]
     return render(request, "dev/components.html", {"form": form, "bars": bars(attempts, 2_200)})

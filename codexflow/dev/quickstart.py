@@ -9,7 +9,7 @@ from codexflow.dev.home import Home
 from codexflow.env import Env
 from codexflow.lib.addresses import api_url, site_url
 
-DEMO_MODEL = "gpt-4o-mini"
+DEMO_MODEL = "gpt-6-luna"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

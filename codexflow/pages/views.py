@@ -21,6 +21,7 @@ from codexflow.lib.snippets import snippets
 from codexflow.settings import ENV
 from logs.models import UpstreamAttempt
 from logs.requests.waterfall import Bar, bars
+from routing.gateway import served_lineup
 
 RECOMMENDED = "pro"
 
@@ -93,17 +94,24 @@ def _more_prices(rates: Rates) -> list[tuple[Promise, int, bool]]:
     return parts + [(PRICE_CLASSES[name], nanos, True) for name, nanos in rates.details.unit_nanos.items()]
 
 
-def prices(current: Catalogue) -> list[dict[str, Any]]:
+def prices() -> list[dict[str, Any]]:
     """Models for sale with their rates and the stages whose first model they are."""
+    lineup = served_lineup()
     return [
         {
             "model": model,
-            "cells": [column.cell(current.prices[model]) for column in PRICE_COLUMNS],
-            "more": _more_prices(current.prices[model]),
-            "stages": [stage.name for stage in current.stages.values() if stage.model == model],
+            "cells": [column.cell(lineup.catalogue.prices[model]) for column in PRICE_COLUMNS],
+            "more": _more_prices(lineup.catalogue.prices[model]),
+            "stages": [stage for stage, chain in lineup.stages.items() if chain[:1] == (model,)],
         }
-        for model in sorted(current.models)
+        for model in sorted(lineup.models)
     ]
+
+
+def models_of(current: Catalogue, name: str) -> tuple[str, ...]:
+    """Models that serve a stage today, in order; those of the file when all of them have ended."""
+    stage = current.stages[name]
+    return served_lineup().stages[name] or (stage.model, *stage.fallback)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,18 +129,16 @@ class Picture:
 
 def picture(current: Catalogue, name: str) -> Picture:
     """Example request of a stage. With a fallback, the first model of `plan` fails and that of `review` times out."""
-    stage = current.stages[name]
-    first = UpstreamAttempt(
-        n=1, model=stage.model, status=200, started_offset_ms=0, first_byte_ms=420, duration_ms=2_600
-    )
+    chain = models_of(current, name)
+    first = UpstreamAttempt(n=1, model=chain[0], status=200, started_offset_ms=0, first_byte_ms=420, duration_ms=2_600)
     attempts = [first]
-    if stage.fallback and name != "code":
+    if chain[1:] and name != "code":
         code, lost_ms = ("upstream_error", 310) if name == "plan" else ("upstream_timeout", 1_100)
         failed = UpstreamAttempt(
-            n=1, model=stage.model, status=502, error_code=code, started_offset_ms=0, duration_ms=lost_ms
+            n=1, model=chain[0], status=502, error_code=code, started_offset_ms=0, duration_ms=lost_ms
         )
         rescued = UpstreamAttempt(
-            n=2, model=stage.fallback[0], status=200, started_offset_ms=lost_ms, first_byte_ms=380, duration_ms=2_300
+            n=2, model=chain[1], status=200, started_offset_ms=lost_ms, first_byte_ms=380, duration_ms=2_300
         )
         attempts = [failed, rescued]
     last = attempts[-1]
@@ -154,12 +160,12 @@ def landing(request: HttpRequest) -> HttpResponse:
         return render(request, "pages/landing.html#picture", facts)
     facts |= {
         "offers": offers(current),
-        "prices": prices(current),
+        "prices": prices(),
         "price_columns": PRICE_COLUMNS,
         # Python first: its example is the longest.
         "snippets": sorted(snippets(api_url(ENV)), key=lambda snippet: snippet.slug != "python"),
         "stages": [
-            {"name": name, "config": current.stages[name], "words": words} for name, words in STAGE_TEXTS.items()
+            {"name": name, "models": models_of(current, name), "words": words} for name, words in STAGE_TEXTS.items()
         ],
     }
     return render(request, "pages/landing.html", facts)
@@ -169,5 +175,5 @@ def landing(request: HttpRequest) -> HttpResponse:
 def pricing(request: HttpRequest) -> HttpResponse:
     """Pricing page: plans with their limits, model prices, questions."""
     current = directory.in_force()
-    facts = {"offers": offers(current), "prices": prices(current), "price_columns": PRICE_COLUMNS}
+    facts = {"offers": offers(current), "prices": prices(), "price_columns": PRICE_COLUMNS}
     return render(request, "pages/pricing.html", facts)

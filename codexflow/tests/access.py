@@ -91,6 +91,7 @@ EXPECTED: dict[str, Access] = {
     "api-request": api(get=(ALL, 200)),
     "api-request-content": api(get=(DEVELOPERS, 200)),
     "api-usage": api(get=(ALL, 200)),
+    "api-refusals": api(get=(ALL, 200)),
     "api-exports": api(get=(DEVELOPERS, 200), post=(DEVELOPERS, 400)),
     "api-export": api(get=(DEVELOPERS, 200), delete=(DEVELOPERS, 204)),
     "api-export-cancel": api(post=(DEVELOPERS, 200)),

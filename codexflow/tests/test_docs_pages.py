@@ -101,7 +101,7 @@ def test_operators_replace_the_legal_texts(client: Client, cast: Cast, name: str
 def test_pricing_follows_the_plans(client: Client, cast: Cast) -> None:
     text = shown(client, "pricing")
     assert "20,000" in text
-    assert "claude-sonnet-4.5" in text
+    assert "claude-sonnet-5.5" in text
     assert "Internal" not in text
 
 
@@ -110,7 +110,7 @@ def test_the_landing_page_shows_an_example_of_the_chosen_stage(client: Client, c
     part = client.get("/?stage=code", headers={"hx-request": "true"}).content.decode()
     assert "<html" not in part
     assert "upstream_error" not in part
-    assert "deepseek-v3" in part
+    assert "deepseek-v4.1-flash" in part
 
 
 def a_report(**details: Any) -> dict[str, Any]:
@@ -121,7 +121,7 @@ def a_report(**details: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     ("details", "count"),
-    [({}, 0), ({"limiter": "degraded"}, 1), ({"circuits": {"gpt-4o": "open"}, "draining": True}, 2),
+    [({}, 0), ({"limiter": "degraded"}, 1), ({"circuits": {"gpt-6.1-sol": "open"}, "draining": True}, 2),
      ({"config_problems": ["/etc/secret.yaml: stages: missing"]}, 1)],
 )  # fmt: skip
 def test_degraded_modes_in_force_are_marked(details: dict[str, Any], count: int) -> None:

@@ -32,9 +32,9 @@ def test_the_landing_page_has_the_plans_and_prices_of_this_installation(client: 
     for shown in (
         "$77.50",
         "$0.50 of credit to start with",
-        "claude-sonnet-4.5",
+        "claude-sonnet-5.5",
         "$15.00",
-        "deepseek-v3",
+        "deepseek-v4.1-flash",
         "1,000 requests a day",
     ):
         assert shown in text, shown

@@ -28,7 +28,7 @@ def test_a_request_of_another_organization_is_not_found(client: Client, cast: Ca
     own = cast.eve.organizations.get()
     assert client.get(reverse("request", args=[own.slug, request_id])).status_code == 404
     opened = client.get(reverse("log", args=[own.slug]), {"request": str(request_id)})
-    assert "gpt-4o-mini" not in opened.content.decode().partition('id="drawer"')[2]
+    assert "gpt-6-luna" not in opened.content.decode().partition('id="drawer"')[2]
 
 
 def test_the_switcher_lists_only_the_users_organizations(client: Client, cast: Cast) -> None:

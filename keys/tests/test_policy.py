@@ -8,7 +8,7 @@ from keys.policy import KeyPolicy, parse_networks
 def test_an_empty_policy_permits_everything() -> None:
     policy = KeyPolicy()
     assert policy.permits_stage("plan")
-    assert policy.permits_model("gpt-4o")
+    assert policy.permits_model("gpt-6.1-sol")
     assert policy.permits_surface("chat")
     assert policy.permits_address("203.0.113.9")
     assert policy.permits_address(None)
@@ -17,11 +17,11 @@ def test_an_empty_policy_permits_everything() -> None:
 def test_an_allow_list_permits_only_its_names() -> None:
     policy = KeyPolicy(
         allowed_stages=frozenset({"code"}),
-        allowed_models=frozenset({"gpt-4o"}),
+        allowed_models=frozenset({"gpt-6.1-sol"}),
         allowed_surfaces=frozenset({"chat"}),
     )
     assert (policy.permits_stage("code"), policy.permits_stage("direct")) == (True, False)
-    assert (policy.permits_model("gpt-4o"), policy.permits_model("gpt-4o-mini")) == (True, False)
+    assert (policy.permits_model("gpt-6.1-sol"), policy.permits_model("gpt-6-luna")) == (True, False)
     assert (policy.permits_surface("chat"), policy.permits_surface("embeddings")) == (True, False)
 
 

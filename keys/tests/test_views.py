@@ -102,7 +102,7 @@ def test_name_and_terms_of_a_key_can_be_changed(page: Client, cast: Cast) -> Non
             rpm="4",
             budget_usd="2.5",
             allowed_stages=["plan", "review"],
-            allowed_models=["gpt-4o"],
+            allowed_models=["gpt-6.1-sol"],
             allowed_surfaces=["chat"],
             networks="10.0.0.0/8\n2001:db8::1",
             expires_in_days="30",
@@ -110,7 +110,11 @@ def test_name_and_terms_of_a_key_can_be_changed(page: Client, cast: Cast) -> Non
     )
     key = ApiKey.objects.get()
     assert (key.name, key.rpm, key.budget_month_nanos) == ("prod-api", 4, 2_500_000_000)
-    assert (key.allowed_stages, key.allowed_models, key.allowed_surfaces) == (["plan", "review"], ["gpt-4o"], ["chat"])
+    assert (key.allowed_stages, key.allowed_models, key.allowed_surfaces) == (
+        ["plan", "review"],
+        ["gpt-6.1-sol"],
+        ["chat"],
+    )
     assert key.allowed_networks == ["10.0.0.0/8", "2001:db8::1/128"]
     assert key.expires_at is not None
     assert set(AuditEntry.objects.filter(action__startswith="key.").values_list("action", flat=True)) == {

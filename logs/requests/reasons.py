@@ -14,6 +14,7 @@ from codexflow.catalogue.reasons import (
     MODEL,
     PAST_GATEWAY,
     STAGE_ALIAS,
+    SUCCESSOR,
 )
 
 LABELS: dict[str, Promise] = {
@@ -21,6 +22,7 @@ LABELS: dict[str, Promise] = {
     MODEL: _("the request named the model"),
     STAGE_ALIAS: _("the model name is a stage's alias"),
     ALIAS: _("the model name matches an alias"),
+    SUCCESSOR: _("the successor of the named model serves it"),
     AGENT["plan"]: _("a coding agent is in plan mode"),
     AGENT["review"]: _("a reviewer's role or command"),
     AGENT["code"]: _("the tools of a coding agent at work"),

@@ -22,6 +22,7 @@ from codexflow.lib.ids import parse_id
 from keys.models import ApiKey
 from logs.content.store import content_of, has_content
 from logs.models import NO_KEY
+from logs.refusals.selectors import shown_refusals
 from logs.requests import reasons, stage_feedback
 from logs.requests.curl import curl_of
 from logs.requests.forms import DEFAULT_RANGE, filter_form
@@ -64,6 +65,7 @@ def log(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
     if request.htmx and not request.htmx.history_restore_request:
         part = "rows" if older_than else "filtered"
         return render(request, f"logs/log.html#{part}", {**context, "is_fragment": True})
+    context["refusals"] = shown_refusals(organization, now())
     opened_id = parse_id(request.GET.get("request", ""))
     opened = request_of(organization.pk, opened_id, retention_days=retention_days) if opened_id else None
     if opened is not None:

@@ -20,6 +20,7 @@ from codexflow.lib.clock import now
 from codexflow.templatetags import show
 from keys.selectors import key_names_of, keys_of
 from logs.models import RequestLog
+from logs.refusals.selectors import shown_refusals
 from logs.requests.forms import LogFilterForm
 from logs.requests.selectors import requests_of, with_key_names
 from logs.usage import overview as usage
@@ -77,6 +78,7 @@ def overview(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
         "ranges": _links(CHART_RANGES, "range", state),
         "groups": _links(GROUP_NAMES, "group", state),
         "recent": with_key_names(rows, key_names_of(tenant.organization, {row.key_id for row in rows if row.key_id})),
+        "refusals": shown_refusals(organization, moment),
         "zone": zone,
         "moment": moment,
     }

@@ -7,9 +7,9 @@ invents tomorrow works today.
 import json
 import re
 from codecs import BOM_UTF8
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import Raw, Struct
@@ -83,6 +83,21 @@ OUTPUT_FIELDS = frozenset({
     "num_return_sequences",
 })
 # fmt: on
+# Fields of the caller that a model refuses when it does not take the ability.
+_FIELDS_OF_ABILITY = {
+    "temperature": (
+        "temperature",
+        "top_p",
+        "top_k",
+        "top_a",
+        "min_p",
+        "presence_penalty",
+        "frequency_penalty",
+        "repetition_penalty",
+    ),
+    "reasoning": ("reasoning_effort", "reasoning", "thinking"),
+}  # fmt: skip
+
 # Written by the gateway itself, from the parsed values.
 _REWRITTEN = frozenset({"model", "stream_options", "metadata"})
 
@@ -116,6 +131,13 @@ class ParsedRequest(Struct, frozen=True, kw_only=True):
     @property
     def is_stream(self) -> bool:
         return bool(self.schema.stream)
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Abilities without which a model cannot serve the request."""
+        tools = self.fields.get("tools") or self.fields.get("functions")
+        has_tools = not _is_absent(tools) and bytes(tools or b"") != b"[]"
+        return (("images",) if self.images else ()) + (("tools",) if has_tools else ())
 
     def max_tokens(self, *, default: int, cap: int) -> int:
         """Return the bound of the output sent upstream: as requested or the default, never above the cap."""
@@ -220,15 +242,57 @@ def _half_surrogate_in(value: Any, path: str = "the body") -> str | None:
     return None
 
 
-def upstream_tail(request: ParsedRequest, *, max_tokens: int, temperature: float | None) -> bytes:
-    """Write the upstream body of every attempt but for the model, which `upstream_body` puts in front."""
+class Fit(NamedTuple):
+    """Parameters of a request that depend on the model that serves it."""
+
+    max_tokens: int
+    temperature: float | None  # if the caller gives none
+    left_out: frozenset[str] = frozenset()  # fields of the caller that the model refuses
+
+
+@cache
+def refused_fields(takes: frozenset[str]) -> frozenset[str]:
+    """Return the fields that a model with these abilities refuses."""
+    lacking = _FIELDS_OF_ABILITY.keys() - takes
+    return frozenset(field for ability in lacking for field in _FIELDS_OF_ABILITY[ability])
+
+
+class Tails:
+    """Upstream bodies of a call but for the model, each written when it is needed, once for models that fit alike."""
+
+    __slots__ = ("_fit_of", "_request", "_written")
+
+    def __init__(self, request: ParsedRequest, fit_of: Callable[[str], Fit]) -> None:
+        self._request = request
+        self._fit_of = fit_of
+        self._written: dict[str | Fit, bytes] = {}
+
+    def of(self, model: str) -> bytes:
+        """Return what `upstream_body` puts the model in front of. Raises InvalidRequestBody the first time or never."""
+        tail = self._written.get(model)
+        if tail is None:
+            fit = self._fit_of(model)
+            tail = self._written.get(fit)
+            if tail is None:
+                tail = self._written[fit] = upstream_tail(
+                    self._request, max_tokens=fit.max_tokens, temperature=fit.temperature, left_out=fit.left_out
+                )
+            self._written[model] = tail
+        return tail
+
+
+def upstream_tail(
+    request: ParsedRequest, *, max_tokens: int, temperature: float | None, left_out: frozenset[str] = frozenset()
+) -> bytes:
+    """Write the upstream body of an attempt but for the model, which `upstream_body` puts in front."""
     fields, schema = request.fields, request.schema
     # Clamp each field that was used; when none was, the first is understood everywhere.
     own = dict.fromkeys(request.limits or schema.limit_fields[:1], b"%d" % max_tokens)
     thinking = _thinking(fields.get("thinking"), max_tokens)
-    if thinking is not None:
+    if thinking is not None and "thinking" not in left_out:
         own["thinking"] = thinking
-    if temperature is not None and schema.takes_temperature and not thinking and _is_absent(fields.get("temperature")):
+    is_free = not own.get("thinking") and _is_absent(fields.get("temperature"))
+    if temperature is not None and schema.takes_temperature and is_free:
         own["temperature"] = _encode(temperature)
     if request.is_stream and schema.asks_for_usage:
         own["stream_options"] = _with_usage(fields.get("stream_options"))
@@ -243,6 +307,7 @@ def upstream_tail(request: ParsedRequest, *, max_tokens: int, temperature: float
         if name not in own
         and name not in _REWRITTEN
         and name not in dropped
+        and name not in left_out
         and name not in schema.limit_fields
         and not name.startswith(CONTROL_PREFIXES)
     ]

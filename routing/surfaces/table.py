@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from codexflow.catalogue.schema import Catalogue
+from codexflow.catalogue.lineup import Lineup
 from codexflow.catalogue.surfaces import PATHS
 from codexflow.lib.asgi import Header
 from routing import stages
@@ -26,11 +26,11 @@ class Surface:
     response_format: ResponseFormat
     passed_headers: tuple[bytes, ...] = ()
 
-    def route(self, request: ParsedRequest, stage_header: str | None, catalogue: Catalogue) -> Route:
-        """Choose the stage. Raises InvalidStage and ModelNotAllowed."""
+    def route(self, request: ParsedRequest, stage_header: str | None, lineup: Lineup) -> Route:
+        """Choose the stage. Raises InvalidStage, ModelNotAllowed and ModelRetired."""
         if self is EMBEDDINGS:
-            return stages.route_embeddings(stage_header=stage_header, model=request.model, catalogue=catalogue)
-        return stages.route(stage_header=stage_header, model=request.model, prompt=request.prompt, catalogue=catalogue)
+            return stages.route_embeddings(stage_header=stage_header, model=request.model, lineup=lineup)
+        return stages.route(stage_header=stage_header, model=request.model, prompt=request.prompt, lineup=lineup)
 
     def headers(self, incoming: Incoming) -> tuple[Header, ...]:
         """Return the caller's headers that are passed upstream."""

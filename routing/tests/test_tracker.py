@@ -101,13 +101,10 @@ async def test_a_dearer_fallback_that_does_not_fit_is_left_out(tracker: CallTrac
     assert held(principal) == 0
 
 
-@pytest.mark.parametrize(("credit", "size"), [(HOLD - 1, SIZE), (HOLD, None)])
-async def test_a_call_whose_first_model_is_not_covered_is_refused(
-    tracker: CallTracker, credit: int, size: CallSize | None
-) -> None:
-    principal = a_principal(credit)
+async def test_a_call_whose_first_model_is_not_covered_is_refused(tracker: CallTracker) -> None:
+    principal = a_principal(HOLD - 1)
     with pytest.raises(InsufficientQuota):
-        await tracker.admit(principal, an_intent(principal), CHAIN, size=size)
+        await tracker.admit(principal, an_intent(principal), CHAIN, size=SIZE)
     assert held(principal) == 0
     assert tracker.calls == []
 
@@ -115,7 +112,7 @@ async def test_a_call_whose_first_model_is_not_covered_is_refused(
 async def test_a_long_response_id_of_a_provider_is_cut_for_the_journal(tracker: CallTracker, tmp_path: Path) -> None:
     principal = a_principal(DEAREST)
     long_id, next_one = [
-        await tracker.admit(principal, an_intent(principal, hold_nanos=0), CHAIN) for _ in range(2)
+        await tracker.admit(principal, an_intent(principal, hold_nanos=0), CHAIN, size=SIZE) for _ in range(2)
     ]  # fmt: skip
     long_id.attempts.append(AttemptFact(n=1, model="middle", first_byte_ms=1, response_id="x" * 2_000_000))
     await long_id.finish(status=200)

@@ -27,10 +27,10 @@ def test_the_page_offers_what_the_plan_allows(page: Client, cast: Cast) -> None:
     form = page.get(where).context["form"]
     assert [name for name, _ in form.fields["stage"].choices] == ["auto", "plan", "code", "review", "direct"]
     assert len(form.fields["model"].choices) > 1
-    Plan.objects.update(allowed_stages=["plan"], allowed_models=["gpt-4o"])
+    Plan.objects.update(allowed_stages=["plan"], allowed_models=["gpt-6.1-sol"])
     form = page.get(where).context["form"]
     assert [name for name, _ in form.fields["stage"].choices] == ["auto", "plan"]
-    assert [name for name, _ in form.fields["model"].choices] == ["gpt-4o"]
+    assert [name for name, _ in form.fields["model"].choices] == ["gpt-6.1-sol"]
 
 
 def test_the_page_contains_no_key_and_no_secret(page: Client, cast: Cast) -> None:
@@ -46,7 +46,7 @@ def test_only_roles_that_may_spend_get_the_link(client: Client, cast: Cast, role
 
 def test_the_code_sends_the_same_request_as_the_page(page: Client, cast: Cast) -> None:
     chosen = {
-        "stage": "direct", "model": "gpt-4o", "system": "Be 'brief'", "temperature": "0.5", "max_tokens": "7",
+        "stage": "direct", "model": "gpt-6.1-sol", "system": "Be 'brief'", "temperature": "0.5", "max_tokens": "7",
         "prompt": "Say \"hi\"",
     }  # fmt: skip
     response = page.post(reverse("playground-code", args=[cast.slug]), chosen, headers=HTMX)
@@ -54,7 +54,7 @@ def test_the_code_sends_the_same_request_as_the_page(page: Client, cast: Cast) -
     words = shlex.split(curl)
     body = json.loads(words[words.index("-d") + 1])
     assert body == {
-        "model": "gpt-4o",
+        "model": "gpt-6.1-sol",
         "messages": [{"role": "system", "content": "Be 'brief'"}, {"role": "user", "content": 'Say "hi"'}],
         "stream": True,
         "temperature": 0.5,

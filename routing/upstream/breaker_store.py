@@ -126,6 +126,8 @@ class Breakers:
             replies = await asyncio.gather(*(self._redis.call(b"HMGET", self.key(model), *fields) for model in models))
         except (RedisUnavailable, ResponseError):
             return
+        for model in self._known.keys() - set(models):
+            del self._known[model]  # no longer served
         recovery_ms = int(config.recovery_timeout_s * 1000)
         for model, (state, failures, opened_at_ms, caller) in zip(models, replies, strict=True):
             if state is None:

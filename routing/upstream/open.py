@@ -3,13 +3,15 @@
 import asyncio
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
+from types import MappingProxyType
 
 import msgspec
 from msgspec import Struct
 
+from codexflow.catalogue.entries import ModelEntry
 from codexflow.catalogue.schema import BreakerConfig
 from codexflow.lib.asgi import Header
 from codexflow.lib.clock import monotonic_s
@@ -46,11 +48,11 @@ _jitter = Random()  # noqa: S311 - spreading load, not keeping secrets
 
 
 class UpstreamRequest(Struct, frozen=True, kw_only=True):
-    """Request that every attempt of a call sends upstream, with its time limits."""
+    """Request that the attempts of a call send upstream, with its time limits."""
 
     path: str
     headers: tuple[Header, ...] = ()  # of the caller, for the provider
-    tail: bytes
+    tail_of: Callable[[str], bytes]  # model -> its body, but for the model's name
     response_format: ResponseFormat
     is_stream: bool
     first_byte_s: float
@@ -59,6 +61,12 @@ class UpstreamRequest(Struct, frozen=True, kw_only=True):
     response_limit_bytes: int
     breaker: BreakerConfig
     organization: bytes = b""  # a circuit may be open for one alone
+    entries: Mapping[str, ModelEntry] = MappingProxyType({})
+
+    def silence_s(self, model: str, otherwise_s: float) -> float:
+        """Return how long to wait for a byte of a model: longer than otherwise if it is known to think for longer."""
+        entry = self.entries.get(model)
+        return max(otherwise_s, entry.silence_s) if entry and entry.silence_s else otherwise_s
 
 
 @dataclass(slots=True)
@@ -69,6 +77,11 @@ class OpenedResponse:
     connection: Connection | None = None  # None: nothing follows
     opening: Opening | None = None  # of a stream
     body: bytes = b""
+
+    @property
+    def first(self) -> bytes:
+        """The whole body, or what the opening has of the stream."""
+        return self.body if self.opening is None else b"".join([event.raw for event in self.opening.events])
 
     @property
     def response_id(self) -> str:
@@ -188,14 +201,15 @@ class Upstream:
     async def _open(self, attempt: Attempt) -> OpenedResponse:
         request = self._request
         call_id = f"{text_of(self._call.request_id)}.{attempt.n}".encode()
-        body = upstream_body(attempt.model, request.tail)
+        body = upstream_body(attempt.model, request.tail_of(attempt.model))
         headers = [(b"x-litellm-call-id", call_id), *request.headers]
         connection = await self._pool.post(request.path, body, headers=headers)
         self._connection = connection
         if self._is_aborted:
             connection.abort()
             raise self._aborted()
-        ends_s = monotonic_s() + min(request.first_byte_s if request.is_stream else request.total_s, self.left_s)
+        wait_s = request.silence_s(attempt.model, request.first_byte_s) if request.is_stream else request.total_s
+        ends_s = monotonic_s() + min(wait_s, self.left_s)
         status = await connection.head(max(0.0, ends_s - monotonic_s()))
         if status != 200:
             raise await _error_of(connection, status, max(0.0, ends_s - monotonic_s()))

@@ -65,7 +65,7 @@ def test_new_requests_appear_and_are_held_back_under_the_mouse(site: Site, brows
 
 def test_on_a_phone_model_names_are_not_cut(site: Site, browser: Browser) -> None:
     known = site.quickstart
-    mine = call(site.url, known.api_key)  # served by claude-sonnet-4.5, the longest name
+    mine = call(site.url, known.api_key)  # served by claude-sonnet-5.5, the longest name
     with visitor(browser, site.url, size=PHONE) as person:
         person.sign_in(known.admin_email, known.admin_password)
         page = person.go(f"/o/{SLUG}/logs/?id={mine}")

@@ -40,10 +40,10 @@ def test_a_conversation_with_its_cost(site: Site, browser: Browser) -> None:
 
         # The second question is sent with the first.
         page.get_by_label("Stage").select_option("direct")
-        page.get_by_label("Model", exact=True).select_option("gpt-4o")
+        page.get_by_label("Model", exact=True).select_option("gpt-6.1-sol")
         ask(page, "And this?")
         page.locator(".turn-model").nth(1).locator("[data-cost]").wait_for()
-        assert "gpt-4o" in page.locator(".turn-model").nth(1).inner_text()
+        assert "gpt-6.1-sol" in page.locator(".turn-model").nth(1).inner_text()
         calls = [each for each in sent if each.url.endswith("/playground/chat")]
         assert [message["role"] for message in json.loads(calls[1].post_data or "")["messages"]] == [
             "user",
@@ -57,7 +57,7 @@ def test_a_conversation_with_its_cost(site: Site, browser: Browser) -> None:
         page.get_by_role("button", name="View code").click()
         page.get_by_role("tab", name="Python").click()
         code = page.locator("#panel-python").inner_text()
-        for text in ('model="gpt-4o"', "And then?", "X-CFX-Stage"):
+        for text in ('model="gpt-6.1-sol"', "And then?", "X-CFX-Stage"):
             assert text in code
         page.keyboard.press("Escape")
         turn.get_by_role("link", name="Request").click()

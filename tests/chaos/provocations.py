@@ -60,7 +60,7 @@ def report_late(stack: ChaosStack, traffic: Traffic) -> None:
     reports = [
         {
             "litellm_call_id": f"{each.request_id}.1",
-            "model": "gpt-4o-mini",
+            "model": "gpt-6-luna",
             "usage": {"prompt_tokens": 7, "completion_tokens": 7},
             "status": "success",
         }

@@ -30,7 +30,7 @@ from tests.chaos.tenants import make
 from tests.chaos.traffic import Caller, Seen
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.xdist_group("chaos")]
-MODEL = "gpt-4o-mini"
+MODEL = "gpt-6-luna"
 REQUESTS = 12
 
 

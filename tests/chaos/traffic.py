@@ -10,7 +10,7 @@ from uuid import UUID
 
 from codexflow.lib.clock import monotonic_s
 
-MODELS = ("gpt-4o-mini", "deepseek-v3", "claude-haiku-3.5", "cfx-code", "cfx-auto")
+MODELS = ("gpt-6-luna", "deepseek-v4.1-flash", "claude-haiku-5.5", "cfx-code", "cfx-auto")
 RESPONSE_WITHIN_S = 30.0
 MAX_OPEN = 300
 DONE = b"data: [DONE]"
@@ -108,7 +108,7 @@ class Traffic:
         if not seen.is_stream:
             words += f"[[fault:slow first_ms={draw.choice((0, 0, 30, 300))}]]"
         if draw.random() < 0.01:
-            words += "[[fault:models=deepseek-v3 503]]"
+            words += "[[fault:models=deepseek-v4.1-flash 503]]"
         body: dict[str, object] = {
             "model": draw.choice(MODELS),
             "messages": [{"role": "user", "content": f"Chaos, request {number}. {words}"}],

@@ -150,7 +150,7 @@ def claude_code(box: Box, base_url: str, key: str) -> Iterator[Result]:
 
 def opencode(box: Box, base_url: str, key: str) -> Iterator[Result]:
     program = install.program("opencode-*/bin/opencode")
-    limit = {"context": 128_000, "output": 8192}
+    limit = {"context": 922_000, "output": 32768}
     for npm, url, surface in (
         ("@ai-sdk/openai-compatible", base_url, "chat"),
         ("@ai-sdk/anthropic", base_url, "messages"),
@@ -216,7 +216,7 @@ def continue_cli(box: Box, base_url: str, key: str) -> Iterator[Result]:
             "apiKey": key,
             "roles": ["chat", "edit", "apply"],
             "capabilities": ["tool_use"],
-            "defaultCompletionOptions": {"contextLength": 128_000, "maxTokens": 8192},
+            "defaultCompletionOptions": {"contextLength": 922_000, "maxTokens": 32768},
         }
         settings = {"name": "CodexFlow", "version": "1.0.0", "schema": "v1", "models": [model]}
         (box.home / "config.yaml").write_text(json.dumps(settings))

@@ -28,9 +28,9 @@ _SAMPLING = {"temperature": 0.5, "top_p": 0.9, "stop": ["\n\n"], "user": "ada", 
 # Valid requests of each surface, with all fields that the gateway reads and many that it does not.
 SEEDS: dict[str, tuple[dict[str, Any], ...]] = {
     "/v1/chat/completions": (
-        {"model": "gpt-4o-mini", "messages": [_USER], "max_tokens": 8},
+        {"model": "gpt-6-luna", "messages": [_USER], "max_tokens": 8},
         {
-            "model": "gpt-4o-mini",
+            "model": "gpt-6-luna",
             "messages": [
                 {"role": "system", "content": "Be brief."},
                 {"role": "assistant", "content": None, "tool_calls": [{"id": "1", "function": {"name": "f"}}]},
@@ -58,9 +58,9 @@ SEEDS: dict[str, tuple[dict[str, Any], ...]] = {
         {"messages": [_USER], "thinking": {"type": "enabled", "budget_tokens": 2048}, "max_tokens": 1500},
     ),
     "/v1/completions": (
-        {"model": "gpt-4o-mini", "prompt": "Once upon", "max_tokens": 8},
+        {"model": "gpt-6-luna", "prompt": "Once upon", "max_tokens": 8},
         {
-            "model": "gpt-4o-mini",
+            "model": "gpt-6-luna",
             "prompt": ["One", "Two"],
             **_SAMPLING,
             "max_tokens": 4,
@@ -71,8 +71,8 @@ SEEDS: dict[str, tuple[dict[str, Any], ...]] = {
             "stream": True,
             "stream_options": {"include_usage": True},
         },
-        {"model": "gpt-4o-mini", "prompt": [1, 2, 3], "max_tokens": 4},
-        {"model": "gpt-4o-mini", "prompt": [[1, 2], [3]], "max_tokens": 4},
+        {"model": "gpt-6-luna", "prompt": [1, 2, 3], "max_tokens": 4},
+        {"model": "gpt-6-luna", "prompt": [[1, 2], [3]], "max_tokens": 4},
     ),
     "/v1/embeddings": (
         {"model": "text-embedding-3-small", "input": "Hello"},
@@ -87,9 +87,9 @@ SEEDS: dict[str, tuple[dict[str, Any], ...]] = {
         {"model": "text-embedding-3-small", "input": [[1, 2], [3]]},
     ),
     "/v1/responses": (
-        {"model": "gpt-4o-mini", "input": "Hello", "max_output_tokens": 16},
+        {"model": "gpt-6-luna", "input": "Hello", "max_output_tokens": 16},
         {
-            "model": "gpt-4o-mini",
+            "model": "gpt-6-luna",
             "instructions": "Be brief.",
             "input": [
                 {"role": "user", "content": [{"type": "input_text", "text": "Hi"}]},
@@ -110,9 +110,9 @@ SEEDS: dict[str, tuple[dict[str, Any], ...]] = {
         },
     ),
     "/v1/messages": (
-        {"model": "claude-haiku-3.5", "messages": [_USER], "max_tokens": 8},
+        {"model": "claude-haiku-5.5", "messages": [_USER], "max_tokens": 8},
         {
-            "model": "claude-haiku-3.5",
+            "model": "claude-haiku-5.5",
             "system": [{"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral"}}],
             "messages": [
                 _USER,
@@ -136,9 +136,9 @@ SEEDS: dict[str, tuple[dict[str, Any], ...]] = {
         },
     ),
     "/v1/messages/count_tokens": (
-        {"model": "claude-haiku-3.5", "messages": [_USER]},
+        {"model": "claude-haiku-5.5", "messages": [_USER]},
         {
-            "model": "claude-haiku-3.5",
+            "model": "claude-haiku-5.5",
             "system": "Be brief.",
             "messages": [{"role": "user", "content": [{"type": "text", "text": "Hello"}]}],
             "tools": [{"name": "f", "input_schema": _TOOL}],
@@ -187,7 +187,7 @@ NAMES: tuple[str | Verbatim, ...] = (
 
 WHOLE: tuple[bytes, ...] = (
     *(b"", b" ", b"\0", b"null", b"true", b"1", b'""', b"[]", b"{}", b"[{}]", b"\xff\xfe", b"\xef\xbb\xbf{}", b'"\\"'),
-    *(b"{}{}", b'{"a":1}\0', b"NaN", b"9" * 5_000, b"model=gpt-4o&messages=x", b"<xml/>", b"--boundary\r\n\r\n"),
+    *(b"{}{}", b'{"a":1}\0', b"NaN", b"9" * 5_000, b"model=gpt-6.1-sol&messages=x", b"<xml/>", b"--boundary\r\n\r\n"),
     *(b"[" * DEEP, b'{"a":' * DEEP, b"{" * DEEP, b'"' * 1_001, b"\x1f\x8b\x08\x00" + b"\0" * 60),
 )  # fmt: skip
 

@@ -97,7 +97,7 @@ def test_a_suspended_account_gets_its_own_error(running: Installation) -> None:
     ("terms", "headers", "code"),
     [
         ({"allowed_stages": ("review",)}, {"X-CFX-Stage": "code"}, "stage_not_allowed"),
-        ({"allowed_models": ("gpt-4o",)}, {"X-CFX-Stage": "code"}, "model_not_allowed_for_key"),
+        ({"allowed_models": ("gpt-6.1-sol",)}, {"X-CFX-Stage": "code"}, "model_not_allowed_for_key"),
     ],
 )
 def test_a_key_is_restricted_to_its_policy(
@@ -108,7 +108,7 @@ def test_a_key_is_restricted_to_its_policy(
 
 
 def test_a_fallback_that_the_key_may_not_use_is_left_out(running: Installation) -> None:
-    running.upstream.set_fault("503", model="deepseek-v3")
-    allowed = running.post(a_key(allowed_models=("deepseek-v3", "gpt-4o-mini")).plain, model="cfx-code")
-    assert allowed.headers["x-cfx-model"] == "gpt-4o-mini"
-    assert running.post(a_key(allowed_models=("deepseek-v3",)).plain, model="cfx-code").status_code == 503
+    running.upstream.set_fault("503", model="deepseek-v4.1-flash")
+    allowed = running.post(a_key(allowed_models=("deepseek-v4.1-flash", "gpt-6-luna")).plain, model="cfx-code")
+    assert allowed.headers["x-cfx-model"] == "gpt-6-luna"
+    assert running.post(a_key(allowed_models=("deepseek-v4.1-flash",)).plain, model="cfx-code").status_code == 503

@@ -20,10 +20,10 @@ from tests.support.installation import Gateway, Installation
 from tests.support.waiting import until
 
 SURFACES: dict[str, tuple[str, str]] = {
-    "chat": ("/v1/chat/completions", "gpt-4o-mini"),
-    "completions": ("/v1/completions", "gpt-4o-mini"),
-    "responses": ("/v1/responses", "gpt-4o-mini"),
-    "messages": ("/v1/messages", "claude-haiku-3.5"),
+    "chat": ("/v1/chat/completions", "gpt-6-luna"),
+    "completions": ("/v1/completions", "gpt-6-luna"),
+    "responses": ("/v1/responses", "gpt-6-luna"),
+    "messages": ("/v1/messages", "claude-haiku-5.5"),
     "embeddings": ("/v1/embeddings", "text-embedding-3-small"),
 }
 # Each ends within its timeouts; the fault matrix has them all.

@@ -38,7 +38,7 @@ def set_capture(running: Installation, key: IssuedKey, *, days: int = 1) -> None
 def is_published(running: Installation, key: IssuedKey) -> bool:
     """Make a call. Returns whether the gateway published its content."""
     before = published_count(running)
-    running.row_of(running.post(key.plain, model="gpt-4o-mini"))
+    running.row_of(running.post(key.plain, model="gpt-6-luna"))
     return published_count(running) > before
 
 
@@ -137,7 +137,7 @@ def test_with_capture_on_both_are_stored_as_they_went_over_the_wire(running: Ins
 def test_the_api_shows_content_only_to_permitted_readers(running: Installation) -> None:
     ada, eve = a_key(), a_key()
     set_capture(running, ada)
-    response = running.say(ada.plain, "[[say:the-answer]] the-prompt", model="gpt-4o-mini", stream=True)
+    response = running.say(ada.plain, "[[say:the-answer]] the-prompt", model="gpt-6-luna", stream=True)
     request_id = response.headers["x-cfx-request-id"]
     stored_content(ada, request_id)
     running.row_of(response)
@@ -161,13 +161,13 @@ def test_long_content_is_cut_in_storage_and_sent_whole(running: Installation) ->
     key = a_key()
     set_capture(running, key)
     words = "word " * 70_000
-    response = running.say(key.plain, words, model="gpt-4o-mini")
+    response = running.say(key.plain, words, model="gpt-6-luna")
     assert response.status_code == 200
     texts = stored_content(key, response.headers["x-cfx-request-id"])
     assert (texts.is_request_cut, texts.is_response_cut) == (True, False)
     assert len(texts.request) == 256 * 1024
     assert response.request.content.decode().startswith(texts.request)
-    response = running.say(key.plain, f"[[say:{words}]]", model="gpt-4o-mini", stream=True)
+    response = running.say(key.plain, f"[[say:{words}]]", model="gpt-6-luna", stream=True)
     texts = stored_content(key, response.headers["x-cfx-request-id"])
     assert texts.is_response_cut
     assert response.text.endswith("[DONE]\n\n")
@@ -177,9 +177,9 @@ def test_long_content_is_cut_in_storage_and_sent_whole(running: Installation) ->
 def test_a_broken_stream_and_a_refused_call_are_stored_as_far_as_they_came(running: Installation) -> None:
     key = a_key()
     set_capture(running, key)
-    cut = running.say(key.plain, "[[fault:cut after=5]]", model="gpt-4o-mini", stream=True)
+    cut = running.say(key.plain, "[[fault:cut after=5]]", model="gpt-6-luna", stream=True)
     assert stored_content(key, cut.headers["x-cfx-request-id"]).response == cut.text
-    refused = running.say(key.plain, "[[fault:400]] the-prompt", model="gpt-4o-mini")
+    refused = running.say(key.plain, "[[fault:400]] the-prompt", model="gpt-6-luna")
     texts = stored_content(key, refused.headers["x-cfx-request-id"])
     assert ("the-prompt" in texts.request, texts.response) == (True, "")
 
@@ -285,7 +285,7 @@ def test_a_report_does_not_replace_content_of_the_gateway(running: Installation,
     key, marker = a_key(), a_marker()
     set_capture(running, key)
     until(lambda: is_stored_from_report(running, listener, key, marker), within_s=20, what="a webhook in force")
-    response = running.say(key.plain, "the-prompt", model="gpt-4o-mini")
+    response = running.say(key.plain, "the-prompt", model="gpt-6-luna")
     request_id = response.headers["x-cfx-request-id"]
     running.row_of(response)
     before = stored_content(key, request_id)

@@ -26,7 +26,7 @@ from tests.support.waiting import until
 
 # No call may wait longer than 0.3 s for Redis; the remainder allows for a machine that is busy with other tests.
 NOISE_S = 1.2
-BODY: dict[str, Any] = {"model": "gpt-4o-mini", "max_tokens": 100, "messages": [{"role": "user", "content": "Hello"}]}
+BODY: dict[str, Any] = {"model": "gpt-6-luna", "max_tokens": 100, "messages": [{"role": "user", "content": "Hello"}]}
 
 
 class CutOff:
@@ -193,7 +193,7 @@ def test_the_money_at_risk_is_bounded_by_the_allowance(cut_off: CutOff) -> None:
     key = cut_off.known()
     cut_off.proxy.reset()
     # Half of 0.01 USD is this process's: 0.005. The dear model could cost 0.015.
-    refused = cut_off.post(key, model="claude-sonnet-4.5", max_tokens=1_000)
+    refused = cut_off.post(key, model="claude-sonnet-5.5", max_tokens=1_000)
     assert (refused.status_code, refused.json()["error"]["code"]) == (503, "limiter_unavailable")
     # 0.0048 each at most: the unused part of each hold is released.
     assert [cut_off.post(key, max_tokens=7_900).status_code for _ in range(4)] == [200] * 4

@@ -14,9 +14,9 @@ from tests.gateway.test_surfaces import SurfaceCase
 from tests.support.installation import Gateway, Installation
 from tests.support.loopback import LoopbackServer, QuietHandler
 
-CHAT = SurfaceCase("chat", "/v1/chat/completions", "gpt-4o-mini")
-RESPONSES = SurfaceCase("responses", "/v1/responses", "gpt-4o-mini")
-MESSAGES = SurfaceCase("messages", "/v1/messages", "claude-haiku-3.5")
+CHAT = SurfaceCase("chat", "/v1/chat/completions", "gpt-6-luna")
+RESPONSES = SurfaceCase("responses", "/v1/responses", "gpt-6-luna")
+MESSAGES = SurfaceCase("messages", "/v1/messages", "claude-haiku-5.5")
 WORDS = "word " * 200
 USAGE = {"input_tokens": 100, "output_tokens": 3_000, "total_tokens": 3_100}
 

@@ -286,7 +286,7 @@ def test_http_1_0_is_served_and_closed(running: Installation, key: str, path: st
 
 async def test_pipelined_requests_get_their_responses_in_order(running: Installation, key: str) -> None:
     """Also when one of them is refused, a stream, or unauthenticated."""
-    sound, broken = {"model": "gpt-4o-mini"}, b"{"
+    sound, broken = {"model": "gpt-6-luna"}, b"{"
     calls: list[tuple[bytes, int]] = []
     for case in SURFACE_CASES:
         calls += [

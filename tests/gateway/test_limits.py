@@ -22,7 +22,7 @@ from logs.pipeline.reconcile import reconcile
 from tests.support.installation import PATIENT, Installation
 from tests.support.waiting import until
 
-BODY: dict[str, Any] = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Hello"}]}
+BODY: dict[str, Any] = {"model": "gpt-6-luna", "messages": [{"role": "user", "content": "Hello"}]}
 
 
 async def all_at_once(urls: list[str], key: str, number: int, **body: Any) -> list[httpx.Response]:
@@ -78,7 +78,7 @@ def test_openais_headers_carry_the_minute_on_success_and_refusal(running: Instal
     early_in_a_minute()
     key = a_key(rpm=2, tpm=50_000)
     at_most_s = 60 - now_s() % 60
-    seen = [running.post(key.plain, model="gpt-4o-mini", max_tokens=1_000) for _ in range(3)]
+    seen = [running.post(key.plain, model="gpt-6-luna", max_tokens=1_000) for _ in range(3)]
     at_least_s = 60 - now_s() % 60
     assert [r.status_code for r in seen] == [200, 200, 429]
     for response, left in zip(seen, ("1", "0", "0"), strict=True):
@@ -166,12 +166,12 @@ def test_requests_a_minute_are_limited(running: Installation) -> None:
 
 def test_tokens_a_minute_are_limited_by_the_estimate_and_settled_by_the_real_usage(running: Installation) -> None:
     key = a_key(tpm=5_000)
-    first = running.post(key.plain, model="gpt-4o-mini", max_tokens=4_900)
+    first = running.post(key.plain, model="gpt-6-luna", max_tokens=4_900)
     assert first.status_code == 200
     used = running.row_of(first)
     assert running.scope("k", key.row.id)["t"] == used.prompt_tokens + used.completion_tokens
-    assert running.post(key.plain, model="gpt-4o-mini", max_tokens=4_000).status_code == 200
-    refused = running.post(key.plain, model="gpt-4o-mini", max_tokens=5_000)
+    assert running.post(key.plain, model="gpt-6-luna", max_tokens=4_000).status_code == 200
+    refused = running.post(key.plain, model="gpt-6-luna", max_tokens=5_000)
     assert refused.json()["error"]["code"] == "token_rate_exceeded"
 
 
@@ -236,7 +236,7 @@ def test_a_call_that_the_credit_does_not_cover_is_refused_before_it_costs_anythi
     assert running.upstream.state()["last_seq"] == last
     assert running.scope("o", organization.id)["n"] == 0
     # A call that fits is served.
-    assert running.post(key.plain, model="gpt-4o-mini", max_tokens=100).status_code == 200
+    assert running.post(key.plain, model="gpt-6-luna", max_tokens=100).status_code == 200
 
 
 def test_a_small_balance_is_held_for_the_models_that_it_covers(running: Installation) -> None:
@@ -244,12 +244,14 @@ def test_a_small_balance_is_held_for_the_models_that_it_covers(running: Installa
     organization = an_organization(plan="free")
     key = a_key(organization).plain
     account = Account.objects.get(pk=organization.pk)
-    post_credit(organization, 2_000_000 - account.credit_nanos, kind=LedgerEntry.Kind.ADJUSTMENT, reference="little")
+    post_credit(organization, 6_000_000 - account.credit_nanos, kind=LedgerEntry.Kind.ADJUSTMENT, reference="little")
     response = running.post(key, model="cfx-review")
-    assert (response.status_code, response.headers["x-cfx-model"]) == (200, "gpt-4o-mini")
-    running.upstream.set_fault("500", model="gpt-4o-mini")
+    assert (response.status_code, response.headers["x-cfx-model"]) == (200, "gpt-6-luna")
+    running.upstream.set_fault("500", model="gpt-6-luna")
     running.post(key, model="cfx-review")
-    assert "claude-haiku-3.5" not in [entry["model"] for entry in running.upstream.ledger()]
+    asked = [entry["model"] for entry in running.upstream.ledger()]
+    assert "claude-haiku-5.5" in asked  # which costs as much as the first
+    assert "gemini-3.5-flash-lite" not in asked
 
 
 def test_holds_of_calls_in_flight_count(running: Installation) -> None:
@@ -364,8 +366,8 @@ def test_a_killed_gateway_gives_its_slots_back_and_its_calls_are_settled(running
 def test_an_invalid_body_is_refused_before_the_call_is_counted(running: Installation) -> None:
     key = a_key(concurrent_streams=1)
     for metadata in ("text", [1], 7):
-        response = running.post(key.plain, model="gpt-4o-mini", stream=True, metadata=metadata)
+        response = running.post(key.plain, model="gpt-6-luna", stream=True, metadata=metadata)
         assert (response.status_code, response.json()["error"]["param"]) == (400, "metadata")
         assert running.open_leases(response.headers["x-cfx-request-id"]) == []
     assert running.scope("k", key.row.id).get("held", 0) == 0
-    assert running.post(key.plain, model="gpt-4o-mini", stream=True).status_code == 200
+    assert running.post(key.plain, model="gpt-6-luna", stream=True).status_code == 200

@@ -292,6 +292,7 @@ def test_responses_match_the_schema(running: Installation) -> None:
     ask("GET", "/api/v1/requests/{request_id}", request_id=new_id())
     ask("GET", "/api/v1/reconciliation")
     ask("GET", "/api/v1/margin")
+    ask("GET", "/api/v1/refusals", query="?start=2026-11-01T00:00:00Z")
     for interval, group in (("hour", "none"), ("day", "key"), ("month", "user")):
         ask("GET", "/api/v1/usage", query=f"?interval={interval}&group={group}&tz=Asia/Kolkata")
     export_id = ask("POST", "/api/v1/exports", json={"format": "csv"})["id"]

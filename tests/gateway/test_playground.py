@@ -72,8 +72,8 @@ def test_a_members_call_is_served_and_charged_like_any_other(running: Installati
 def test_stage_and_model_are_chosen_as_with_a_key(running: Installation) -> None:
     organization = an_organization()
     cookie = cookie_of(a_member(organization, "developer"))
-    direct = play(running, organization, cookie, body={**BODY, "model": "gpt-4o-mini"}, **{"x-cfx-stage": "direct"})
-    assert (direct.headers["x-cfx-stage"], direct.headers["x-cfx-model"]) == ("direct", "gpt-4o-mini")
+    direct = play(running, organization, cookie, body={**BODY, "model": "gpt-6-luna"}, **{"x-cfx-stage": "direct"})
+    assert (direct.headers["x-cfx-stage"], direct.headers["x-cfx-model"]) == ("direct", "gpt-6-luna")
     refused = play(running, organization, cookie, body={**BODY, "model": "nonsense"})
     assert (refused.status_code, refused.json()["error"]["code"]) == (400, "model_not_allowed")
 

@@ -28,7 +28,7 @@ def test_a_request_is_pending_then_complete_and_hidden_from_strangers(running: I
     until(lambda: ask(running, ada.plain, request_id).status_code == 200, what="the row")
     found = ask(running, ada.plain, request_id).json()
     assert (found["stage"], found["stage_reason"], found["model"], found["status"]) == (
-        "review", "stage-alias", "gpt-4o-mini", 200,
+        "review", "stage-alias", "gpt-6-luna", 200,
     )  # fmt: skip
     usage = response.json()["usage"]
     assert (found["tokens"]["prompt"], found["tokens"]["completion"]) == (
@@ -36,7 +36,7 @@ def test_a_request_is_pending_then_complete_and_hidden_from_strangers(running: I
         usage["completion_tokens"],
     )
     assert found["cost"]["nanos"] > 0
-    assert [attempt["model"] for attempt in found["attempts"]] == ["gpt-4o-mini"]
+    assert [attempt["model"] for attempt in found["attempts"]] == ["gpt-6-luna"]
     assert ask(running, eve.plain, request_id).status_code == 404
     assert ask(running, ada.plain, str(new_id())).status_code == 404
     assert httpx.get(f"{running.url}/api/v1/requests/{request_id}").status_code == 401

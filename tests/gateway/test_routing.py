@@ -33,34 +33,34 @@ def sent(running: Installation, response: httpx.Response) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("stage", "model"), [("plan", "claude-sonnet-4.5"), ("code", "deepseek-v3"), ("review", "gpt-4o-mini")]
+    ("stage", "model"), [("plan", "claude-sonnet-5.5"), ("code", "deepseek-v4.1-flash"), ("review", "gpt-6-luna")]
 )
 def test_the_stage_header_overrides_the_bodys_model(running: Installation, key: str, stage: str, model: str) -> None:
-    response = running.post(key, headers={"X-CFX-Stage": stage}, model="gpt-4o")
+    response = running.post(key, headers={"X-CFX-Stage": stage}, model="gpt-6.1-sol")
     assert served(response) == (stage, "header", model)
     assert sent(running, response)["model"] == model
     assert response.json()["model"] == model
 
 
 def test_a_direct_model_gets_the_cap_and_the_default(running: Installation, key: str) -> None:
-    response = running.post(key, headers={"X-CFX-Stage": "direct"}, model="gpt-4o", max_tokens=100_000)
-    assert served(response) == ("direct", "header", "gpt-4o")
-    assert sent(running, response)["max_tokens"] == 8192
-    response = running.post(key, model="gpt-4o")
-    assert served(response) == ("direct", "model", "gpt-4o")
-    assert sent(running, response)["max_tokens"] == 4096
+    response = running.post(key, headers={"X-CFX-Stage": "direct"}, model="gpt-6.1-sol", max_tokens=100_000)
+    assert served(response) == ("direct", "header", "gpt-6.1-sol")
+    assert sent(running, response)["max_tokens"] == 32_768
+    response = running.post(key, model="gpt-6.1-sol")
+    assert served(response) == ("direct", "model", "gpt-6.1-sol")
+    assert sent(running, response)["max_tokens"] == 8_192
 
 
 @pytest.mark.parametrize("name", ["cfx-review", "review"])
 def test_a_stages_own_name_means_the_stage(running: Installation, key: str, name: str) -> None:
-    assert served(running.post(key, model=name)) == ("review", "stage-alias", "gpt-4o-mini")
+    assert served(running.post(key, model=name)) == ("review", "stage-alias", "gpt-6-luna")
 
 
 @pytest.mark.parametrize("model", [None, "auto", "cfx-auto"])
 def test_without_a_model_the_text_decides(running: Installation, key: str, model: str | None) -> None:
     named = {} if model is None else {"model": model}
-    assert served(running.say(key, "Please review this function", **named)) == ("review", "keyword", "gpt-4o-mini")
-    assert served(running.say(key, "Merhaba", **named)) == ("code", "default", "deepseek-v3")
+    assert served(running.say(key, "Please review this function", **named)) == ("review", "keyword", "gpt-6-luna")
+    assert served(running.say(key, "Merhaba", **named)) == ("code", "default", "deepseek-v4.1-flash")
 
 
 def test_an_unknown_stage_or_model_is_refused_with_the_allowed_ones(running: Installation, key: str) -> None:
@@ -76,19 +76,19 @@ def test_an_unknown_stage_or_model_is_refused_with_the_allowed_ones(running: Ins
 
 def test_stage_defaults_replace_only_missing_fields(running: Installation, key: str) -> None:
     body = sent(running, running.post(key, model="cfx-code"))
-    assert (body["max_tokens"], body["temperature"]) == (8192, 0.2)
+    assert (body["max_tokens"], body["temperature"]) == (32_768, 0.2)
     body = sent(running, running.post(key, model="cfx-code", max_tokens=7, temperature=1.5))
     assert (body["max_tokens"], body["temperature"]) == (7, 1.5)
     body = sent(running, running.post(key, model="cfx-code", max_completion_tokens=90_000))
-    assert body["max_completion_tokens"] == 8192
+    assert body["max_completion_tokens"] == 32_768
     assert "max_tokens" not in body
 
 
 def test_the_hold_covers_the_request_sent_upstream(running: Installation, key: str) -> None:
     response = running.post(key, model="cfx-plan", max_tokens=1_000, n=2)
     row = running.row_of(response)
-    # The dearest of the chain produces its maximum: two choices of a thousand tokens at 15 USD a million.
-    assert row.held_nanos >= 2 * 1_000 * 15_000
+    # The dearest of the chain produces its maximum: two choices of a thousand tokens at 10 USD a million.
+    assert row.held_nanos >= 2 * 1_000 * 10_000
     assert row.held_nanos >= row.cost_nanos > 0
 
 
@@ -109,7 +109,7 @@ def test_unknown_fields_reach_the_upstream_as_they_were(running: Installation, k
 
 def test_control_fields_of_litellm_never_reach_it(running: Installation, key: str) -> None:
     orders: dict[str, Any] = {
-        "api_base": "http://127.0.0.1:1", "api_key": "sk-x", "user_config": {}, "fallbacks": ["gpt-4o"],
+        "api_base": "http://127.0.0.1:1", "api_key": "sk-x", "user_config": {}, "fallbacks": ["gpt-6.1-sol"],
         "mock_response": "free", "callbacks": ["x"], "litellm_trace_id": "x", "num_retries": 9,
         "metadata": {"tags": ["x"], "user_api_key": "y", "mine": "kept"},
     }  # fmt: skip
@@ -126,7 +126,7 @@ def test_models_lists_stages_and_allowed_models(running: Installation, key: str)
     listed = httpx.get(f"{running.url}/v1/models", headers=headers).json()
     names = [model["id"] for model in listed["data"]]
     assert names[:3] == ["cfx-plan", "cfx-code", "cfx-review"]
-    assert "gpt-4o-mini" in names
-    assert httpx.get(f"{running.url}/v1/models/gpt-4o", headers=headers).json()["id"] == "gpt-4o"
+    assert "gpt-6-luna" in names
+    assert httpx.get(f"{running.url}/v1/models/gpt-6.1-sol", headers=headers).json()["id"] == "gpt-6.1-sol"
     assert httpx.get(f"{running.url}/v1/models/gpt-99", headers=headers).status_code == 404
     assert httpx.get(f"{running.url}/v1/models").status_code == 401

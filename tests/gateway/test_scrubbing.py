@@ -74,16 +74,16 @@ def test_errors_of_our_own_account_never_look_like_the_callers(
 def test_a_message_about_keys_opens_no_circuit(running: Installation, key: str) -> None:
     """The message of a 400 may quote the caller, so it must not open the circuit for all."""
     for _ in range(8):
-        response = running.say(key, "incorrect api key [[fault:400 says=echo]]", model="gpt-4o-mini")
+        response = running.say(key, "incorrect api key [[fault:400 says=echo]]", model="gpt-6-luna")
         assert response.status_code == 503
-    assert running.post(key, model="gpt-4o-mini").status_code == 200
+    assert running.post(key, model="gpt-6-luna").status_code == 200
 
 
 def test_a_timeout_inside_of_the_upstream_is_a_timeout(running: Installation, key: str) -> None:
-    running.upstream.set_fault("408", model="deepseek-v3")
-    assert running.post(key, model="cfx-code").headers["x-cfx-model"] == "gemini-2.0-flash"
-    running.upstream.set_fault("408", model="gpt-4o-mini")
-    response = running.post(key, model="gpt-4o-mini")
+    running.upstream.set_fault("408", model="deepseek-v4.1-flash")
+    assert running.post(key, model="cfx-code").headers["x-cfx-model"] == "gpt-6-luna"
+    running.upstream.set_fault("408", model="gpt-6-luna")
+    response = running.post(key, model="gpt-6-luna")
     assert (response.status_code, response.json()["error"]["code"]) == (504, "upstream_timeout")
 
 

@@ -28,7 +28,7 @@ def test_responses_streams_and_raw_responses(running: Installation) -> None:
         assert response.usage.total_tokens > 0
         raw = sdk.chat.completions.with_raw_response.create(model="cfx-code", messages=HELLO)
         assert raw.headers["x-cfx-stage"] == "code"
-        assert raw.parse().model == "deepseek-v3"
+        assert raw.parse().model == "deepseek-v4.1-flash"
         assert raw.request_id == raw.headers["x-cfx-request-id"]
         stream = sdk.chat.completions.create(
             model="cfx-code", messages=HELLO, stream=True, stream_options={"include_usage": True}
@@ -66,8 +66,8 @@ async def test_the_async_client_too(running: Installation, key: str) -> None:
     ("text", "model", "error", "status", "code"),
     [
         ("x", "gpt-99", openai.BadRequestError, 400, "model_not_allowed"),
-        ("[[fault:429 retry_after=9]]", "gpt-4o-mini", openai.RateLimitError, 429, "upstream_rate_limited"),
-        ("[[fault:503]]", "gpt-4o-mini", openai.InternalServerError, 503, "upstream_unavailable"),
+        ("[[fault:429 retry_after=9]]", "gpt-6-luna", openai.RateLimitError, 429, "upstream_rate_limited"),
+        ("[[fault:503]]", "gpt-6-luna", openai.InternalServerError, 503, "upstream_unavailable"),
     ],
 )
 def test_typed_errors(
@@ -95,7 +95,7 @@ def test_typed_errors_of_keys_and_limits(running: Installation) -> None:
 def test_a_broken_stream_raises(running: Installation) -> None:
     messages = [{"role": "user", "content": "[[fault:cut after=3]]"}]
     with client(running, a_key().plain) as sdk, pytest.raises(openai.APIError):
-        list(sdk.chat.completions.create(model="gpt-4o-mini", messages=messages, stream=True))
+        list(sdk.chat.completions.create(model="gpt-6-luna", messages=messages, stream=True))
 
 
 def test_responses_stream_and_raise_when_they_break_off(running: Installation) -> None:
@@ -103,7 +103,7 @@ def test_responses_stream_and_raise_when_they_break_off(running: Installation) -
         with sdk.responses.stream(model="cfx-code", input="Hello") as stream:
             text = "".join(event.delta for event in stream if event.type == "response.output_text.delta")
             assert stream.get_final_response().output_text == text
-        broken = {"model": "gpt-4o-mini", "input": "[[fault:cut after=6]]"}
+        broken = {"model": "gpt-6-luna", "input": "[[fault:cut after=6]]"}
         with pytest.raises(openai.APIError, match="broke off"):
             list(sdk.responses.create(**broken, stream=True))
         with pytest.raises(openai.APIError, match="broke off"), sdk.responses.stream(**broken) as stream:

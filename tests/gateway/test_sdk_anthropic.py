@@ -36,7 +36,7 @@ def test_responses_streams_and_raw_responses(sdk: Any) -> None:
     assert "demo upstream" in whole.content[0].text
     raw = sdk.messages.with_raw_response.create(model="cfx-code", max_tokens=500, messages=HELLO)
     assert raw.headers["x-cfx-stage"] == "code"
-    assert raw.parse().model == "deepseek-v3"
+    assert raw.parse().model == "deepseek-v4.1-flash"
     with sdk.messages.stream(model="cfx-code", max_tokens=500, messages=HELLO) as stream:
         text = "".join(stream.text_stream)
         final = stream.get_final_message()
@@ -52,7 +52,7 @@ def test_both_headers_authenticate(running: Installation, key: str) -> None:
         sdk: Any
         with made as sdk:
             assert (
-                sdk.messages.create(model="claude-haiku-3.5", max_tokens=9, messages=HELLO).stop_reason == "max_tokens"
+                sdk.messages.create(model="claude-haiku-5.5", max_tokens=9, messages=HELLO).stop_reason == "max_tokens"
             )
 
 
@@ -98,8 +98,8 @@ async def test_the_async_client_too(running: Installation, key: str) -> None:
     ("text", "model", "error", "status", "code"),
     [
         ("x", "gpt-99", anthropic.BadRequestError, 400, "model_not_allowed"),
-        ("[[fault:429 retry_after=9]]", "claude-haiku-3.5", anthropic.RateLimitError, 429, "upstream_rate_limited"),
-        ("[[fault:503]]", "claude-haiku-3.5", anthropic.InternalServerError, 503, "upstream_unavailable"),
+        ("[[fault:429 retry_after=9]]", "claude-haiku-5.5", anthropic.RateLimitError, 429, "upstream_rate_limited"),
+        ("[[fault:503]]", "claude-haiku-5.5", anthropic.InternalServerError, 503, "upstream_unavailable"),
     ],
 )
 def test_typed_errors(
@@ -115,6 +115,6 @@ def test_a_stream_that_breaks_off_raises(sdk: Any) -> None:
     broken = [{"role": "user", "content": "[[fault:cut after=6]]"}]
     with (
         pytest.raises(anthropic.APIError),
-        sdk.messages.stream(model="claude-haiku-3.5", max_tokens=500, messages=broken) as stream,
+        sdk.messages.stream(model="claude-haiku-5.5", max_tokens=500, messages=broken) as stream,
     ):
         stream.get_final_message()

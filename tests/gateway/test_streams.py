@@ -28,7 +28,7 @@ def events(text: str) -> list[str]:
 
 
 def test_the_caller_gets_the_upstreams_events_and_the_end(running: Installation, key: str) -> None:
-    response = running.post(key, model="gpt-4o-mini", stream=True)
+    response = running.post(key, model="gpt-6-luna", stream=True)
     assert response.headers["content-type"].startswith("text/event-stream")
     assert response.text.endswith("data: [DONE]\n\n")
     *chunks, end = events(response.text)
@@ -40,7 +40,7 @@ def test_the_caller_gets_the_upstreams_events_and_the_end(running: Installation,
 
 
 def test_usage_is_sent_on_request_and_never_with_our_cost(running: Installation, key: str) -> None:
-    response = running.post(key, model="gpt-4o-mini", stream=True, stream_options={"include_usage": True})
+    response = running.post(key, model="gpt-6-luna", stream=True, stream_options={"include_usage": True})
     usage = json.loads(events(response.text)[-2])["usage"]
     row = running.row_of(response)
     assert (usage["prompt_tokens"], usage["completion_tokens"]) == (row.prompt_tokens, row.completion_tokens)
@@ -50,7 +50,7 @@ def test_usage_is_sent_on_request_and_never_with_our_cost(running: Installation,
 
 
 def test_a_broken_stream_ends_in_an_error_event_and_is_charged_for_its_output(running: Installation, key: str) -> None:
-    response = running.say(key, "[[fault:cut after=5]]", model="gpt-4o-mini", stream=True)
+    response = running.say(key, "[[fault:cut after=5]]", model="gpt-6-luna", stream=True)
     last = json.loads(events(response.text)[-1])
     assert last["error"]["code"] == "upstream_stream_broken"
     row = running.row_of(response)
@@ -62,7 +62,7 @@ def test_a_broken_stream_ends_in_an_error_event_and_is_charged_for_its_output(ru
 @pytest.mark.parametrize("fault", ["cut after=1", "error_event after=1", "malformed after=1"])
 def test_a_stream_that_breaks_before_the_first_word_is_free(running: Installation, key: str, fault: str) -> None:
     """The first event has only the role, so another model could still be tried."""
-    response = running.say(key, f"[[fault:{fault}]]", model="gpt-4o-mini", stream=True)
+    response = running.say(key, f"[[fault:{fault}]]", model="gpt-6-luna", stream=True)
     assert (response.status_code, response.json()["error"]["code"]) == (503, "upstream_unavailable")
     row = running.row_of(response)
     assert (row.status, row.prompt_tokens, row.cost_nanos) == (503, 0, 0)
@@ -70,9 +70,9 @@ def test_a_stream_that_breaks_before_the_first_word_is_free(running: Installatio
 
 @pytest.mark.parametrize("fault", ["cut after=1", "error_event after=1", "malformed after=1", "eof after=1"])
 def test_another_model_is_tried_until_the_first_word(running: Installation, key: str, fault: str) -> None:
-    running.upstream.set_fault(fault, model="deepseek-v3")
+    running.upstream.set_fault(fault, model="deepseek-v4.1-flash")
     response = running.post(key, model="cfx-code", stream=True)
-    assert (response.status_code, response.headers["x-cfx-model"]) == (200, "gemini-2.0-flash")
+    assert (response.status_code, response.headers["x-cfx-model"]) == (200, "gpt-6-luna")
     assert response.text.endswith("data: [DONE]\n\n")
     assert running.row_of(response).error_code == ""
 
@@ -80,7 +80,7 @@ def test_another_model_is_tried_until_the_first_word(running: Installation, key:
 def test_a_disconnect_is_charged_for_the_delivered_output_and_frees_the_upstream(
     running: Installation, key: str
 ) -> None:
-    body = {"stream": True, "model": "gpt-4o-mini"}
+    body = {"stream": True, "model": "gpt-6-luna"}
     text = "[[fault:chunks n=500 gap_ms=20]]"
     content = {**body, "messages": [{"role": "user", "content": text}]}
     headers = {"Authorization": f"Bearer {key}"}
@@ -103,7 +103,7 @@ def test_a_disconnect_before_the_first_byte_is_free(running: Installation, key: 
         httpx.post(
             f"{running.url}/v1/chat/completions",
             json={
-                "model": "gpt-4o-mini",
+                "model": "gpt-6-luna",
                 "messages": [{"role": "user", "content": "[[fault:slow first_ms=1500]] bye"}],
             },
             headers={"Authorization": f"Bearer {key}"},
@@ -224,7 +224,7 @@ def test_after_the_grace_period_calls_without_a_first_byte_get_an_error(
     since = running.upstream.state()["last_seq"]
     with ThreadPoolExecutor(1) as callers:
         waiting = callers.submit(
-            running.say, key, "[[fault:hang]]", url=gateway.url, model="gpt-4o-mini", stream=is_stream
+            running.say, key, "[[fault:hang]]", url=gateway.url, model="gpt-6-luna", stream=is_stream
         )
         until(lambda: running.upstream.state()["last_seq"] > since, what="the call upstream")
         gateway.terminate()
@@ -290,7 +290,7 @@ async def trickle(gateway: Gateway, key: str, ways: list[SurfaceCase], *, most_g
 def test_a_call_seen_complete_survives_the_gateways_death(running: Installation, key: str) -> None:
     """Completed implies durable: Redis loses the event, the gateway dies, and the row is written nevertheless."""
     doomed = running.new_gateway(CFX_JOURNAL_DIR=str(running.folder / "doomed"))
-    response = running.post(key, url=doomed.url, model="gpt-4o-mini", stream=True)
+    response = running.post(key, url=doomed.url, model="gpt-6-luna", stream=True)
     doomed.kill()
     assert response.text.endswith("data: [DONE]\n\n")
     request_id = response.headers["x-cfx-request-id"]

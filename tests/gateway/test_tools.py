@@ -128,7 +128,7 @@ def test_dearer_service_is_dropped_and_named_also_in_errors(running: Installatio
 def test_tokens_of_a_hosted_tool_are_counted_for_free(running: Installation, key: str) -> None:
     tools = [{"type": "web_search_20250305", "name": "web_search"}]
     body: dict[str, Any] = {
-        "model": "claude-haiku-3.5",
+        "model": "claude-haiku-5.5",
         "messages": [{"role": "user", "content": "hello"}],
         "tools": tools,
     }
@@ -139,7 +139,7 @@ def test_tokens_of_a_hosted_tool_are_counted_for_free(running: Installation, key
 def test_a_search_of_claude_code_is_refused_in_the_format_that_it_reads(running: Installation, key: str) -> None:
     """Its search sends a request of its own, which has the hosted tool only."""
     body: dict[str, Any] = {
-        "model": "claude-haiku-3.5", "max_tokens": 500, "stream": True,
+        "model": "claude-haiku-5.5", "max_tokens": 500, "stream": True,
         "messages": [{"role": "user", "content": "Perform a web search for the query: rain"}],
         "tools": [{"type": "web_search_20250305", "name": "web_search", "max_uses": 8}],
         "tool_choice": {"type": "tool", "name": "web_search"},
@@ -160,7 +160,7 @@ def test_a_history_with_hosted_calls_passes(running: Installation, key: str) -> 
         {"role": "assistant", "content": [call, {"type": "text", "text": "Yes."}]},
         {"role": "user", "content": "And now?"},
     ]
-    response = running.ask(key, "/v1/messages", model="claude-haiku-3.5", max_tokens=50, messages=messages)
+    response = running.ask(key, "/v1/messages", model="claude-haiku-5.5", max_tokens=50, messages=messages)
     assert response.status_code == 200, response.text
     assert upstream_body_of(running, response)["messages"] == messages
 
@@ -168,8 +168,8 @@ def test_a_history_with_hosted_calls_passes(running: Installation, key: str) -> 
 # Price lines of the units in nanos, put into models.yaml for a test.
 SEARCH_NANOS, PICTURE_NANOS = 10_000_000, 40_000_000
 SOLD = {
-    r"(claude-haiku-3.5:\n    price: \{)": r"\1units: {web_search: 0.01}, ",
-    r"(gpt-4o-mini:\n    price: \{)": r"\1audio_output: 20, units: {web_search: 0.01, image_generation: 0.04}, ",
+    r"(claude-haiku-5.5:\n    price: \{)": r"\1units: {web_search: 0.01}, ",
+    r"(gpt-6-luna:\n    price: \{)": r"\1audio_output: 20, units: {web_search: 0.01, image_generation: 0.04}, ",
 }
 SEARCH = {"type": "web_search_20250305", "name": "web_search", "max_uses": 5}
 _MESSAGE_USAGE = {"input_tokens": 100, "output_tokens": 20, "server_tool_use": {"web_search_requests": 3}}
@@ -180,17 +180,17 @@ _OUTPUT = [
     {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "Rain again"}]},
 ]
 _RESPONSE = {
-    "id": "r", "object": "response", "model": "gpt-4o-mini", "output": _OUTPUT,
+    "id": "r", "object": "response", "model": "gpt-6-luna", "output": _OUTPUT,
     "usage": {"input_tokens": 100, "output_tokens": 20, "total_tokens": 120},
 }  # fmt: skip
 _CHAT = {
-    "id": "c", "object": "chat.completion", "model": "gpt-4o-mini",
+    "id": "c", "object": "chat.completion", "model": "gpt-6-luna",
     "choices": [{"index": 0, "message": {"role": "assistant", "content": "Rain again"}, "finish_reason": "stop"}],
     "usage": {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120},
 }  # fmt: skip
 WHOLE: dict[str, dict[str, Any]] = {
     "/v1/messages": {
-        "id": "m", "type": "message", "role": "assistant", "model": "claude-haiku-3.5", "stop_reason": "end_turn",
+        "id": "m", "type": "message", "role": "assistant", "model": "claude-haiku-5.5", "stop_reason": "end_turn",
         "content": [{"type": "text", "text": "Rain again"}], "usage": _MESSAGE_USAGE,
     },
     "/v1/responses": _RESPONSE,
@@ -271,14 +271,14 @@ def selling(running: Installation, searching: Gateway) -> Iterator[Gateway]:
 @pytest.mark.parametrize(
     ("path", "body", "counted", "least_held_nanos"),
     [
-        ("/v1/messages", {"model": "claude-haiku-3.5", "max_tokens": 500, "tools": [SEARCH]},
+        ("/v1/messages", {"model": "claude-haiku-5.5", "max_tokens": 500, "tools": [SEARCH]},
          {"web_search": 3}, 5 * SEARCH_NANOS),
-        ("/v1/responses", {"model": "gpt-4o-mini", "input": "Is it raining?",
+        ("/v1/responses", {"model": "gpt-6-luna", "input": "Is it raining?",
                            "tools": [{"type": "web_search"}, {"type": "image_generation"}]},
          {"web_search": 2, "image_generation": 1}, 10 * (SEARCH_NANOS + PICTURE_NANOS)),
-        ("/v1/chat/completions", {"model": "gpt-4o-mini", "web_search_options": {}},
+        ("/v1/chat/completions", {"model": "gpt-6-luna", "web_search_options": {}},
          {"web_search": 1}, 10 * SEARCH_NANOS),
-        ("/v1/chat/completions", {"model": "gpt-4o-mini", "plugins": [{"id": "web"}]},
+        ("/v1/chat/completions", {"model": "gpt-6-luna", "plugins": [{"id": "web"}]},
          {"web_search": 1}, 10 * SEARCH_NANOS),
     ],
 )  # fmt: skip
@@ -304,15 +304,15 @@ def test_a_tool_with_a_price_line_passes_and_its_count_is_charged(
 def test_fallbacks_without_the_price_line_are_left_out(running: Installation, selling: Gateway, key: str) -> None:
     """The first model of `review` sells searches; its fallbacks do not, but for the last."""
     body: dict[str, Any] = {"model": "cfx-review", "input": "Is it raining?", "tools": [{"type": "web_search"}]}
-    running.upstream.set_fault("500", model="gpt-4o-mini")
+    running.upstream.set_fault("500", model="gpt-6-luna")
     response = running.ask(key, "/v1/responses", **body)
     assert response.status_code == 200, response.text
-    assert response.headers["x-cfx-model"] == "claude-haiku-3.5"
+    assert response.headers["x-cfx-model"] == "claude-haiku-5.5"
 
 
 def test_the_error_says_what_is_sold(running: Installation, selling: Gateway, key: str) -> None:
     body: dict[str, Any] = {
-        "model": "claude-haiku-3.5",
+        "model": "claude-haiku-5.5",
         "messages": [{"role": "user", "content": "x"}],
         "max_tokens": 5,
     }

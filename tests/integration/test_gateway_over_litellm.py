@@ -82,9 +82,9 @@ def test_a_stream_arrives_complete_and_is_counted(running: Installation, litellm
     chunks = [json.loads(block.removeprefix("data: ")) for block in response.text.split("\n\n")[:-2]]
     assert not any("usage" in chunk and chunk["usage"] for chunk in chunks)
     row = running.row_of(response)
-    assert (row.status, row.usage_rank, row.model) == (200, 40, "deepseek-v3")
+    assert (row.status, row.usage_rank, row.model) == (200, 40, "deepseek-v4.1-flash")
     assert row.upstream_cost_nanos
-    (seen,) = litellm.provider.ledger(model="deepseek-v3")
+    (seen,) = litellm.provider.ledger(model="deepseek-v4.1-flash")
     assert seen["outcome"] == "finished"
 
 
@@ -92,7 +92,7 @@ def test_a_response_cut_by_the_provider_never_looks_complete(
     running: Installation, litellm: LiteLLM, gateway: Gateway
 ) -> None:
     text = "[[fault:cut after=3]] go on"
-    response = running.say(a_key().plain, text, url=gateway.url, model="gpt-4o-mini", stream=True)
+    response = running.say(a_key().plain, text, url=gateway.url, model="gpt-6-luna", stream=True)
     if response.status_code == 200:
         assert "[DONE]" not in response.text
         assert "upstream_stream_broken" in response.text
@@ -103,15 +103,15 @@ def test_a_response_cut_by_the_provider_never_looks_complete(
 def test_a_providers_refusal_is_unwrapped_and_keeps_its_meaning(
     running: Installation, litellm: LiteLLM, gateway: Gateway
 ) -> None:
-    response = running.say(a_key().plain, "[[fault:400]]", url=gateway.url, model="gpt-4o-mini")
+    response = running.say(a_key().plain, "[[fault:400]]", url=gateway.url, model="gpt-6-luna")
     assert response.status_code == 400
     assert "litellm" not in response.text.lower()
 
 
 def test_fallbacks_work_through_litellm(running: Installation, litellm: LiteLLM, gateway: Gateway) -> None:
-    litellm.provider.set_fault("503", model="deepseek-v3")
+    litellm.provider.set_fault("503", model="deepseek-v4.1-flash")
     response = running.post(a_key().plain, url=gateway.url, model="cfx-code")
-    assert response.headers["x-cfx-model"] == "gemini-2.0-flash"
+    assert response.headers["x-cfx-model"] == "gpt-6-luna"
     assert running.row_of(response).attempts == 3
 
 
@@ -158,7 +158,7 @@ def test_no_surface_makes_a_broken_stream_look_complete(
 ) -> None:
     body, end = SURFACES[path]
     shipped[1].provider.set_fault(fault)
-    response = running.ask(a_key().plain, path, url=shipped[0].url, **body, model="gpt-4o-mini", stream=True)
+    response = running.ask(a_key().plain, path, url=shipped[0].url, **body, model="gpt-6-luna", stream=True)
     if response.status_code == 200:
         assert end not in response.text
         assert last_event(response.text)["error"]["code"] == "upstream_stream_broken"
@@ -190,11 +190,11 @@ def test_thinking_and_tools_of_claude_code_work(running: Installation, shipped: 
     response = running.ask(a_key().plain, "/v1/messages?beta=true", url=shipped[0].url, **body)
     assert response.status_code == 200, response.text
     assert response.json()["stop_reason"] == "tool_use"
-    assert response.headers["x-cfx-model"] == "claude-sonnet-4.5"
+    assert response.headers["x-cfx-model"] == "claude-sonnet-5.5"
 
 
 def test_litellm_counts_tokens_where_it_can(running: Installation, shipped: tuple[Gateway, LiteLLM]) -> None:
-    body: dict[str, Any] = {"model": "claude-haiku-3.5", "messages": [{"role": "user", "content": "word " * 100}]}
+    body: dict[str, Any] = {"model": "claude-haiku-5.5", "messages": [{"role": "user", "content": "word " * 100}]}
     response = running.ask(a_key().plain, "/v1/messages/count_tokens", url=shipped[0].url, **body)
     assert response.status_code == 200
     assert 90 <= response.json()["input_tokens"] <= 200

@@ -13,12 +13,13 @@ from openai import APIError, OpenAI
 
 from codexflow.dev import litellm as program
 from codexflow.dev.demo_upstream.models import MODELS
+from codexflow.env import REPOSITORY
 from codexflow.lib.ids import new_id
 from tests.support.litellm import SHIPPED_MODEL, WEBHOOK_KEY, LiteLLM, running_as_shipped, shipped_config
 
 MARKS = [pytest.mark.litellm, pytest.mark.xdist_group("litellm")]
-MODEL = "gpt-4o-mini"
-INPUT, OUTPUT = 0.15e-6, 0.60e-6  # US dollars a token
+MODEL = "gpt-6-luna"
+INPUT, OUTPUT = 0.10e-6, 0.50e-6  # US dollars a token
 
 
 def on_litellm(test: Any) -> Any:
@@ -70,6 +71,19 @@ def test_the_demo_upstream_has_the_shipped_models_and_prices() -> None:
     assert {name: (m.mode, m.input_cost_per_token, m.output_cost_per_token) for name, m in MODELS.items()} == {
         name: (i["mode"], i["input_cost_per_token"], i["output_cost_per_token"]) for name, i in info.items()
     }
+
+
+@on_litellm
+def test_the_guides_own_file_starts_and_lists_its_models() -> None:
+    """Byte for byte. It has no webhook and none of the models that are shipped now."""
+    guide = REPOSITORY / "tests" / "support" / "guide" / "litellm.yaml"
+    with running_as_shipped(guide) as litellm:
+        listed = {each["id"] for each in litellm.client.get("/v1/models").json()["data"]}
+        assert listed == {
+            "claude-sonnet-4.5", "deepseek-v3", "gpt-4o-mini", "gemini-2.5-pro", "gemini-2.0-flash", "gpt-4o",
+        }  # fmt: skip
+        for name in sorted(listed):
+            assert litellm.client.post("/v1/chat/completions", json={**ask("hi"), "model": name}).status_code == 200
 
 
 @on_litellm
@@ -147,9 +161,9 @@ def test_the_shipped_openrouter_route_has_usage_and_cost_too(litellm: LiteLLM) -
     found = events(litellm.client.post("/v1/chat/completions", json=request).text)
     assert found[-2]["choices"] == [{"index": 0, "delta": {}}]
     usage = found[-2]["usage"]
-    assert usage["cost"] == pytest.approx(usage["prompt_tokens"] * 3e-6 + usage["completion_tokens"] * 15e-6)
+    assert usage["cost"] == pytest.approx(usage["prompt_tokens"] * 2e-6 + usage["completion_tokens"] * 10e-6)
     (seen,) = litellm.provider.ledger(wait=1)
-    assert seen["model"] == "anthropic/claude-sonnet-4.5"
+    assert seen["model"] == "anthropic/claude-sonnet-5.5"
     assert json.loads(seen["body"])["usage"] == {"include": True}
 
 

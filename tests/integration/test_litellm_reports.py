@@ -58,7 +58,7 @@ def test_a_call_is_reported_and_charged_once(
 ) -> None:
     gateway, _ = reporting
     key = a_key().plain
-    response, attempt = until_reported(lambda: running.post(key, url=gateway.url, model="gpt-4o-mini", stream=stream))
+    response, attempt = until_reported(lambda: running.post(key, url=gateway.url, model="gpt-6-luna", stream=stream))
     assert response.status_code == 200
     row = running.row_of(response)
     assert (row.usage_rank, row.source) == (40, "gateway")
@@ -76,7 +76,7 @@ def test_a_failed_attempt_is_reported_and_not_charged(
     running: Installation, reporting: tuple[Gateway, LiteLLM]
 ) -> None:
     gateway, litellm = reporting
-    litellm.provider.set_fault("503", model="deepseek-v3")
+    litellm.provider.set_fault("503", model="deepseek-v4.1-flash")
     try:
         response, attempt = until_reported(lambda: running.post(a_key().plain, url=gateway.url, model="cfx-code"))
     finally:
@@ -84,14 +84,14 @@ def test_a_failed_attempt_is_reported_and_not_charged(
     row = running.row_of(response)
     assert row.attempts >= 2
     assert attempt.reported_is_success is (attempt.first_byte_ms is not None)
-    assert row.model != "deepseek-v3"
+    assert row.model != "deepseek-v4.1-flash"
 
 
 def test_a_call_past_the_gateway_with_the_master_key_is_stored_as_unmatched(
     running: Installation, reporting: tuple[Gateway, LiteLLM]
 ) -> None:
     _, litellm = reporting
-    body: dict[str, Any] = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "a very secret prompt"}]}
+    body: dict[str, Any] = {"model": "gpt-6-luna", "messages": [{"role": "user", "content": "a very secret prompt"}]}
 
     def kept() -> UnmatchedReport | None:
         close_old_connections()
@@ -106,5 +106,5 @@ def test_a_call_past_the_gateway_with_the_master_key_is_stored_as_unmatched(
         return found.first()
 
     report = until(kept, within_s=60, what="an unmatched report")
-    assert (report.reason, report.model) == ("own_key", "gpt-4o-mini")
+    assert (report.reason, report.model) == ("own_key", "gpt-6-luna")
     assert b"secret prompt" not in bytes(report.report)

@@ -84,7 +84,9 @@ def _events(organization_id: UUID, keys: list[UUID], user_id: int) -> "Iterator[
             if started_ms > now_ms:
                 started_ms = now_ms - draw.randint(5_000, 2_400_000)
             stage = draw.choices([name for name, _ in SHARES], [share for _, share in SHARES])[0]
-            model = draw.choice(("gpt-4o", "claude-haiku-3.5")) if stage == "direct" else catalogue.stages[stage].model
+            model = (
+                draw.choice(("gpt-6.1-sol", "claude-haiku-5.5")) if stage == "direct" else catalogue.stages[stage].model
+            )
             rates = frozen(catalogue.prices[model])
             chance = draw.random()
             prompt = draw.randint(400, 9_000)

@@ -39,6 +39,7 @@ _SHORT_TIMEOUTS = {
     r"timeout: \d+": "timeout: 2",
     r"total_timeout: \d+": "total_timeout: 3",
     r"recovery_timeout: \d+": "recovery_timeout: 1",
+    r"silence: \d+": "silence: 1",
 }
 # For gateways in front of a real LiteLLM.
 PATIENT = {r"\btimeout: \d+": "timeout: 30", r"total_timeout: \d+": "total_timeout: 30"}
@@ -178,9 +179,12 @@ class Installation:
         self._put_in_force()
 
     @contextlib.contextmanager
-    def configured(self, **changes: str) -> Iterator[None]:
-        """Put another models.yaml in force for the block, in all processes: they share the configuration's versions."""
-        before, self._configuration = self._configuration, models_text(**changes)
+    def configured(self, text: str = "", **changes: str) -> Iterator[None]:
+        """Put another models.yaml in force for the block, in all processes: they share the configuration's versions.
+
+        `text` is the whole file, `changes` those of the shipped one.
+        """
+        before, self._configuration = self._configuration, text or models_text(**changes)
         self._put_in_force()
         try:
             yield

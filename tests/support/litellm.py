@@ -216,7 +216,7 @@ def shipped_config() -> dict[str, Any]:
 def config_over(provider: Upstream) -> dict[str, Any]:
     """Return the shipped configuration with its models served by `provider`."""
     config = shipped_config()
-    shipped = next(entry for entry in config["model_list"] if entry["model_name"] == "claude-sonnet-4.5")
+    shipped = next(entry for entry in config["model_list"] if entry["model_name"] == "claude-sonnet-5.5")
     extra = {**shipped, "model_name": SHIPPED_MODEL}
     for entry in config["model_list"]:
         entry["litellm_params"] = {

@@ -1,7 +1,7 @@
 """Run the demo upstream for tests: in a process of its own on a free port.
 
 with running_upstream() as upstream:
-    upstream.set_fault("503", model="deepseek-v3", times=1)
+    upstream.set_fault("503", model="deepseek-v4.1-flash", times=1)
     ...
     upstream.ledger(call_id=..., wait=1)
 """
@@ -9,7 +9,7 @@ with running_upstream() as upstream:
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -32,9 +32,10 @@ class Upstream:
         records_bodies: bool = True,
         gap_ms: int = 0,
         counts_tokens: bool = False,
+        models: Sequence[str] = (),
         port: int = 0,
     ) -> None:
-        """Start it and return once it listens. Streams have no pauses unless `gap_ms` is set."""
+        """Start it and return once it listens. Streams have no pauses unless `gap_ms` is set; `models`: all it has."""
         self.api_key = api_key
         command = [
             sys.executable,
@@ -49,6 +50,7 @@ class Upstream:
         command += ["--as-provider"] if as_provider else []
         command += ["--record-bodies"] if records_bodies else []
         command += ["--counts-tokens"] if counts_tokens else []
+        command += ["--models", ",".join(models)] if models else []
         self.process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
         self.url = self._listening()
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}

@@ -4,7 +4,9 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
+import yaml
 from django.core.management import CommandError, call_command
+from django.db import OperationalError
 
 from codexflow.catalogue.models import ConfigVersion
 from codexflow.env import REPOSITORY
@@ -26,8 +28,41 @@ def other(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture
+def no_database(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A check needs none: it is made where a file is written."""
+
+    def fail() -> None:
+        raise OperationalError
+
+    monkeypatch.setattr("codexflow.management.commands.catalogue.policies_naming_models", fail)
+
+
+@pytest.mark.usefixtures("no_database")
 def test_check_accepts_a_valid_file_without_a_database() -> None:
-    assert run("check", SHIPPED)[0].startswith("models.yaml is good: version ")
+    assert run("check", SHIPPED)[-1].startswith("models.yaml is good: version ")
+
+
+def ending(folder: Path, **facts: str) -> Path:
+    """The shipped file with an end for the model of the stage plan."""
+    path = folder / "ending.yaml"
+    content = yaml.safe_load(SHIPPED.read_text())
+    model = content["stages"]["plan"]["model"]
+    content["models"][model] |= facts
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    return path
+
+
+@pytest.mark.usefixtures("no_database")
+def test_check_warns_of_an_end_and_fails_without_a_successor_that_stays(tmp_path: Path) -> None:
+    file = ending(tmp_path, retires="2027-05-01")
+    assert not run("check", file, "--date", "2027-03-01")[0].startswith("warning")
+    with pytest.raises(CommandError, match="must be replaced"):
+        run("check", file, "--date", "2027-03-02")
+    file = ending(tmp_path, retires="2027-05-01", successor="text-embedding-3-small")
+    found = run("check", file, "--date", "2027-03-02")
+    assert "ends on 2027-05-01, in 60 days; text-embedding-3-small is its successor. Used by: stage plan" in found[0]
+    assert found[-1].startswith("ending.yaml is good")
 
 
 def test_check_names_every_problem(tmp_path: Path) -> None:

@@ -48,9 +48,9 @@ def test_a_price_is_read_with_its_tiers_and_parts() -> None:
 def test_what_is_no_price_is_refused(key: str, bad: Any) -> None:
     with pytest.raises(BadPrices, match=key):
         rates_of({**PLAIN, key: bad})
-    found = compare(CATALOGUE.entries, ["gpt-4o"], {"gpt-4o": {**PLAIN, key: bad}})
+    found = compare(CATALOGUE.entries, ["gpt-6.1-sol"], {"gpt-6.1-sol": {**PLAIN, key: bad}})
     assert not found.prices
-    assert found.refused[0].startswith(f"gpt-4o: {key}")
+    assert found.refused[0].startswith(f"gpt-6.1-sol: {key}")
 
 
 @pytest.mark.parametrize("missing", ["input_cost_per_token", "output_cost_per_token"])
@@ -77,8 +77,8 @@ def test_deployments_and_maps_are_read_by_name() -> None:
 
 
 def test_a_model_is_found_below_its_provider_and_with_dashes() -> None:
-    found = compare(CATALOGUE.entries, ["claude-sonnet-4.5", "gpt-4o"], {"anthropic/claude-sonnet-4-5": PLAIN})
-    assert found.unknown == ["gpt-4o"]
+    found = compare(CATALOGUE.entries, ["claude-sonnet-5.5", "gpt-6.1-sol"], {"anthropic/claude-sonnet-4-5": PLAIN})
+    assert found.unknown == ["gpt-6.1-sol"]
     assert {each.line for each in found.differences} == {
         "input",
         "cached_input",
@@ -120,8 +120,8 @@ OLDER = SHIPPED[: SHIPPED.index("\nmodels:\n")] + SHIPPED[SHIPPED.index("# Split
 WITH_PRICES = f"""{OLDER}
 prices:
   # ours
-  gpt-4o: {{input: 1, output: 2}} # dear
-  deepseek-v3:
+  gpt-6.1-sol: {{input: 1, output: 2}} # dear
+  deepseek-v4.1-flash:
     input: 1
     output: 2
     # end
@@ -142,16 +142,16 @@ def test_new_prices_are_in_the_text_and_nothing_else_changes(text: str, prices: 
 @pytest.mark.django_db
 def test_the_command_shows_every_difference_before_it_takes_them(tmp_path: Path) -> None:
     costs = tmp_path / "map.json"
-    costs.write_text(json.dumps({"gpt-4o": PLAIN, "deepseek/deepseek-v3": {"input_cost_per_token": -1}}))
+    costs.write_text(json.dumps({"gpt-6.1-sol": PLAIN, "deepseek/deepseek-v4.1-flash": {"input_cost_per_token": -1}}))
     shown = run("import-prices", "--map", costs)
-    assert any(line.split()[:3] == ["gpt-4o", "input", "2.500000"] for line in shown)
-    assert "not comparable: deepseek-v3: input_cost_per_token is '-1', which is no price" in shown
+    assert any(line.split()[:3] == ["gpt-6.1-sol", "input", "2.500000"] for line in shown)
+    assert "not comparable: deepseek-v4.1-flash: input_cost_per_token is '-1', which is no price" in shown
     assert shown[-1] == "1 models differ. Repeat with --take to put LiteLLM's prices in force."
     assert not ConfigVersion.objects.exists()
     assert run("import-prices", "--map", costs, "--take")[-1].endswith("1 models have new prices.")
     newest = ConfigVersion.objects.get()
     assert newest.note == "Prices of LiteLLM"
-    assert parse(newest.text, source="x").prices["gpt-4o"].input_nanos == 1_000_000_000
+    assert parse(newest.text, source="x").prices["gpt-6.1-sol"].input_nanos == 1_000_000_000
     assert run("import-prices", "--map", costs)[-1] == "No price differs."
     costs.write_text("[]")
     with pytest.raises(CommandError, match="neither a response"):

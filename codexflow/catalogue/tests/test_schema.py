@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from datetime import date
 from decimal import Decimal
 from typing import Any
 
@@ -10,11 +11,14 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from codexflow.catalogue.ends import ends_of
 from codexflow.catalogue.entries import Rates
+from codexflow.catalogue.lineup import lineup_of
 from codexflow.catalogue.schema import STAGES, Catalogue, CatalogueError, built_in_entries, parse
 from codexflow.env import REPOSITORY
 from tests.support.examples import examples
 
+TODAY = date(2026, 11, 28)
 SHIPPED = (REPOSITORY / "config" / "models.yaml").read_text()
 
 
@@ -45,12 +49,12 @@ def test_the_shipped_file_has_the_documented_stages_and_limits() -> None:
     catalogue = parse(SHIPPED, source="models.yaml")
     rows = [(s.name, s.model, s.max_tokens, s.temperature, s.timeout_s, s.fallback) for s in catalogue.stages.values()]
     assert rows == [
-        ("plan", "claude-sonnet-4.5", 4096, 0.3, 30, ("gemini-2.5-pro", "gpt-4o")),
-        ("code", "deepseek-v3", 8192, 0.2, 60, ("gemini-2.0-flash", "gpt-4o-mini")),
-        ("review", "gpt-4o-mini", 2048, 0.1, 20, ("gemini-2.0-flash", "claude-haiku-3.5")),
+        ("plan", "claude-sonnet-5.5", 16_384, 0.3, 30, ("gpt-6.1-sol", "gemini-3.8-flash")),
+        ("code", "deepseek-v4.1-flash", 32_768, 0.2, 60, ("gpt-6-luna", "gemini-3.5-flash-lite")),
+        ("review", "gpt-6-luna", 8_192, 0.1, 20, ("gemini-3.5-flash-lite", "claude-haiku-5.5")),
     ]
-    assert catalogue.direct.max_tokens_cap == 8192
-    assert len(catalogue.direct.allowed_models) == 7
+    assert (catalogue.direct.max_tokens_cap, catalogue.direct.default_max_tokens) == (32_768, 8_192)
+    assert len(catalogue.direct.allowed_models) == 8
     assert (catalogue.daily_requests, catalogue.concurrent_streams) == (1000, 3)
     assert (catalogue.breaker.failure_threshold, catalogue.breaker.recovery_timeout_s) == (5, 30)
     assert catalogue.embeddings.allowed_models == ("text-embedding-3-small",)
@@ -59,28 +63,34 @@ def test_the_shipped_file_has_the_documented_stages_and_limits() -> None:
 
 def test_prices_are_exact() -> None:
     prices = parse(SHIPPED, source="models.yaml").prices
-    assert prices["deepseek-v3"] == Rates(
-        input_nanos=270_000_000,
-        cached_nanos=270_000_000,
-        cache_write_nanos=270_000_000,
-        cache_write_1h_nanos=270_000_000,
-        output_nanos=1_100_000_000,
+    assert prices["deepseek-v4.1-flash"] == Rates(
+        input_nanos=300_000_000,
+        cached_nanos=6_000_000,
+        cache_write_nanos=300_000_000,
+        cache_write_1h_nanos=300_000_000,
+        output_nanos=1_200_000_000,
     )
     assert prices["text-embedding-3-small"].output_nanos == 0
 
 
 def test_cached_input_has_its_own_price_when_given() -> None:
-    text = SHIPPED.replace("cached_input: 0.30, ", "")
-    given, without = (parse(each, source="models.yaml").prices["claude-sonnet-4.5"] for each in (SHIPPED, text))
-    assert (given.cached_nanos, without.cached_nanos) == (300_000_000, 3_000_000_000)
+    text = SHIPPED.replace("input: 2, cached_input: 0.10, ", "input: 2, ")
+    given, without = (parse(each, source="models.yaml").prices["claude-sonnet-5.5"] for each in (SHIPPED, text))
+    assert (given.cached_nanos, without.cached_nanos) == (100_000_000, 2_000_000_000)
 
 
 def test_cache_writes_have_their_own_prices_when_given() -> None:
     prices = parse(SHIPPED, source="models.yaml").prices
-    sonnet = prices["claude-sonnet-4.5"]
-    assert (sonnet.cache_write_nanos, sonnet.cache_write_1h_nanos) == (3_750_000_000, 6_000_000_000)
-    by_minutes = parse(SHIPPED.replace(", cache_write_1h: 6,", ","), source="models.yaml").prices["claude-sonnet-4.5"]
-    assert by_minutes.cache_write_1h_nanos == by_minutes.cache_write_nanos == 3_750_000_000
+    sonnet = prices["claude-sonnet-5.5"]
+    assert (sonnet.cache_write_nanos, sonnet.cache_write_1h_nanos) == (2_500_000_000, 4_000_000_000)
+    by_minutes = parse(SHIPPED.replace(", cache_write_1h: 4,", ","), source="models.yaml").prices["claude-sonnet-5.5"]
+    assert by_minutes.cache_write_1h_nanos == by_minutes.cache_write_nanos == 2_500_000_000
+
+
+def living() -> set[str]:
+    """Models of the shipped file that nothing replaces: LiteLLM needs them."""
+    catalogue = parse(SHIPPED, source="models.yaml")
+    return {name for name, entry in catalogue.entries.items() if entry.successor is None}
 
 
 def told_nanos(costs: dict[str, Any], suffix: str = "") -> dict[str, int]:
@@ -100,7 +110,8 @@ def told_nanos(costs: dict[str, Any], suffix: str = "") -> dict[str, int]:
 def test_litellm_is_configured_with_our_prices() -> None:
     """Otherwise the cost of every call would differ in reconciliation with LiteLLM."""
     entries = yaml.safe_load((REPOSITORY / "config" / "litellm.yaml").read_text())["model_list"]
-    prices = parse(SHIPPED, source="models.yaml").prices
+    catalogue = parse(SHIPPED, source="models.yaml")
+    prices = catalogue.prices
     for model in entries:
         costs, rates = model["model_info"], prices[model["model_name"]]
         base = {field: value for field, value in dataclasses.asdict(rates).items() if field != "details"}
@@ -112,14 +123,16 @@ def test_litellm_is_configured_with_our_prices() -> None:
         if rates.details and "audio_input" in rates.details.part_nanos:
             audio_nanos = round(costs["input_cost_per_audio_token"] * 10**15)
             assert audio_nanos == rates.details.part_nanos["audio_input"]
-    assert {model["model_name"] for model in entries} == set(prices)
+        entry = catalogue.entries[model["model_name"]]
+        assert costs["max_input_tokens"] == entry.context_tokens
+        assert costs.get("max_output_tokens") == entry.max_output_tokens
+    assert {model["model_name"] for model in entries} == living()
 
 
 def test_the_mock_of_litellm_has_every_model() -> None:
     """`make litellm` without a provider's key answers for all of them."""
     entries = yaml.safe_load((REPOSITORY / "config" / "litellm.mock.yaml").read_text())["model_list"]
-    models = set(parse(SHIPPED, source="models.yaml").prices)
-    missing = models - {each["model_name"] for each in entries}
+    missing = living() - {each["model_name"] for each in entries}
     assert not missing, f"config/litellm.mock.yaml lacks {missing}"
 
 
@@ -136,7 +149,7 @@ def test_only_stages_and_direct_are_required() -> None:
     catalogue = parse(yaml.safe_dump(kept), source="small")
     assert (catalogue.model_field, catalogue.total_timeout_s, catalogue.daily_requests) == (
         "direct",
-        120,
+        300,
         1000,
     )
     assert (catalogue.direct.timeout_s, catalogue.direct.fallback, catalogue.direct.default_max_tokens) == (
@@ -150,7 +163,7 @@ def test_only_stages_and_direct_are_required() -> None:
 def test_the_planner_section_is_read() -> None:
     planner = parse(SHIPPED, source="models.yaml").planner
     assert planner is not None
-    assert (planner.planner_model, planner.deep_execution_model) == ("claude-haiku-3.5", "claude-sonnet-4.5")
+    assert (planner.planner_model, planner.deep_execution_model) == ("claude-haiku-5.5", "claude-sonnet-5.5")
     assert (planner.max_cost_nanos, planner.cost_safety_margin) == (1_000_000_000, Decimal("0.2"))
 
 
@@ -159,32 +172,32 @@ def test_the_planner_may_name_its_models_by_alias() -> None:
     changed["haiku_planner"] |= {"planner_model": "autox", "deep_execution_model": "sonnet-4-x"}
     planner = parse(yaml.safe_dump(changed, sort_keys=False), source="models.yaml").planner
     assert planner is not None
-    assert (planner.planner_model, planner.deep_execution_model) == ("claude-haiku-3.5", "claude-sonnet-4.5")
+    assert (planner.planner_model, planner.deep_execution_model) == ("claude-haiku-5.5", "claude-sonnet-5.5")
 
 
 def test_the_first_matching_alias_wins() -> None:
     catalogue = parse(SHIPPED, source="models.yaml")
-    assert catalogue.alias_target("gpt-4o-mini-2024-07-18") == "gpt-4o-mini"
-    assert catalogue.alias_target("gpt-4o-2024-08-06") == "gpt-4o"
-    assert catalogue.alias_target("claude-3-5-haiku-latest") == "claude-haiku-3.5"
+    assert catalogue.alias_target("gpt-4o-mini-2024-07-18") == "gpt-6-luna"
+    assert catalogue.alias_target("gpt-4o-2024-08-06") == "gpt-6.1-sol"
+    assert catalogue.alias_target("claude-3-5-haiku-latest") == "claude-haiku-5.5"
     assert catalogue.alias_target("gpt-5.1-codex-max") == "code"
     # Default models of Claude Code 2.1.329 and Codex CLI 0.169.0.
-    assert catalogue.alias_target("claude-opus-5-5") == "claude-sonnet-4.5"
+    assert catalogue.alias_target("claude-opus-5-5") == "claude-sonnet-5.5"
     assert catalogue.alias_target("gpt-6.1-sol") == "code"
     assert catalogue.alias_target("llama-3") is None
 
 
 def test_all_problems_are_reported_at_once_with_their_paths() -> None:
     invalid = content()
-    invalid["stages"]["plan"] |= {"model": "claude-sonet-4.5", "max_tokens": -1, "fallbak": []}
+    invalid["stages"]["plan"] |= {"model": "claude-sonet-5.5", "max_tokens": -1, "fallbak": []}
     del invalid["stages"]["review"]
     invalid["direct"]["allowed_models"] = []
-    invalid["models"]["gpt-4o"] = {"price": {"input": "cheap"}}
+    invalid["models"]["gpt-6.1-sol"] = {"price": {"input": "cheap"}}
     assert problems_of(yaml.safe_dump(invalid, sort_keys=False)) == [
-        "models.yaml: models.gpt-4o.price.input: must be an amount of USD from 0 to 1,000,000, not 'cheap'",
-        "models.yaml: models.gpt-4o.price.output: is missing",
-        "models.yaml: stages.plan.model: 'claude-sonet-4.5' has no price, and unpriced models cannot be sold"
-        " (did you mean 'claude-sonnet-4.5'?)",
+        "models.yaml: models.gpt-6.1-sol.price.input: must be an amount of USD from 0 to 1,000,000, not 'cheap'",
+        "models.yaml: models.gpt-6.1-sol.price.output: is missing",
+        "models.yaml: stages.plan.model: 'claude-sonet-5.5' has no price, and unpriced models cannot be sold"
+        " (did you mean 'claude-sonnet-5.5'?)",
         "models.yaml: stages.plan.max_tokens: must be a whole number from 1 to 10,000,000, not -1",
         "models.yaml: stages.plan.fallbak: is not known here (did you mean 'fallback'?)",
         "models.yaml: stages.review: is missing",
@@ -202,12 +215,12 @@ def test_all_problems_are_reported_at_once_with_their_paths() -> None:
         ("stages.code.timeout", 0),
         ("stages.code.temperature", 2.1),
         ("stages.code.temperature", False),
-        ("stages.code.fallback", "gpt-4o"),
+        ("stages.code.fallback", "gpt-6.1-sol"),
         ("stages.code.fallback", ["unheard-of"]),
-        ("stages.code.fallback", ["gpt-4o", "gpt-4o"]),
+        ("stages.code.fallback", ["gpt-6.1-sol", "gpt-6.1-sol"]),
         ("stages.code.model", 4),
-        ("stages.test", {"model": "gpt-4o"}),
-        ("direct.fallback", ["gpt-4o", None]),
+        ("stages.test", {"model": "gpt-6.1-sol"}),
+        ("direct.fallback", ["gpt-6.1-sol", None]),
         ("direct.default_max_tokens", 100_000),
         ("inference.plan_keywords", []),
         ("inference.plan_keywords", ["two words"]),
@@ -243,7 +256,7 @@ def test_all_problems_are_reported_at_once_with_their_paths() -> None:
         ("models.gpt-4o.price.tiers", [{"above": 5, "input": 1, "output": 2}, {"from": 6, "input": 1, "output": 2}]),
         ("models.gpt-4o.retires", "soon"),
         ("models.gpt-4o.successor", "gpt-9"),
-        ("models.gpt-4o.successor", "gpt-4o"),
+        ("models.text-embedding-3-small.successor", "text-embedding-3-small"),
         ("models.gpt-4o.takes", ["temper"]),
         ("models.gpt-4o.silence", 0),
         ("models.gpt-4o.max_output", 0),
@@ -383,6 +396,9 @@ def test_any_text_parses_or_raises_a_catalogue_error(text: str) -> None:
         assert isinstance(found, Catalogue)
         assert set(found.models) <= set(found.prices)
         assert {target for _pattern, target in found.aliases} <= {*STAGES, *found.direct.allowed_models}
+        lineup = lineup_of(found, TODAY)
+        assert lineup.models <= set(found.prices)
+        ends_of(lineup, TODAY)
         return
     assert problems
     assert all(problem.startswith("fuzz: ") for problem in problems)

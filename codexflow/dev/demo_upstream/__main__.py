@@ -7,6 +7,7 @@ import sys
 
 import uvloop
 
+from codexflow.dev.demo_upstream.models import MODELS, unpriced
 from codexflow.dev.demo_upstream.server import DemoUpstream, Options
 
 
@@ -38,6 +39,9 @@ def main() -> None:
     parser.add_argument(
         "--counts-tokens", action="store_true", help="serve /v1/messages/count_tokens, as LiteLLM 1.106"
     )
+    parser.add_argument(
+        "--models", default="", help="names of the only models it has, with commas; unknown ones are free"
+    )
     args = parser.parse_args()
     options = Options(
         api_key=args.api_key,
@@ -45,6 +49,7 @@ def main() -> None:
         records_bodies=args.record_bodies,
         gap_ms=args.gap_ms,
         counts_tokens=args.counts_tokens,
+        models={name: MODELS.get(name) or unpriced(name) for name in args.models.split(",") if name} or MODELS,
     )
     uvloop.run(serve(args.host, args.port, options))
 

@@ -1,8 +1,8 @@
 """Fault injection: the language in which tests and drills request faults.
 
 A fault is requested in the last user message, `[[fault:cut after=3]]`, or through `POST /demo/faults`
-with the same words. Several may be combined; of each kind the first counts. A leading `models=a,b` limits
-a fault to those models, so that fallbacks can be drilled: `[[fault:models=deepseek-v3 503]]`. All surfaces obey.
+with the same words. Several may be combined; of each kind the first counts. A leading `models=a,b` limits a fault to
+those models, so that fallbacks can be drilled: `[[fault:models=deepseek-v4.1-flash 503]]`. All surfaces obey.
 
 `after` counts the `data:` events of a stream that still arrive. Without it `cut`, `eof` and `hang` strike
 before the first byte of the response. In a response without streaming, any `after` stands for half of the body.
@@ -13,6 +13,7 @@ before the first byte of the response. In a response without streaming, any `aft
     no_usage                   no usage at all
     usage_beside_choice        a stream's usage event has an empty choice, as in LiteLLM 1.106
     429, 500, 503, ... retry_after says   any status from 400 to 599; `says` names a provider's words in errors.py
+    substitute says            the response names another model
     cut after                  TCP reset
     eof after                  the connection closes, the body unfinished
     truncated after            HTTP ends properly, the text in the middle of an event or of the JSON
@@ -46,6 +47,7 @@ KINDS: Mapping[str, Mapping[str, int | str | None]] = {
     "no_usage": {},
     "usage_beside_choice": {},
     "status": {"code": 500, "retry_after": None, "says": ""},
+    "substitute": {"says": ""},
     "cut": {"after": None},
     "eof": {"after": None},
     "truncated": {"after": 2},
@@ -76,7 +78,7 @@ class Fault:
     kind: str
     numbers: Mapping[str, int] = field(default_factory=dict)
     to: str = ""  # redirect only
-    says: str = ""  # status only
+    says: str = ""  # status and substitute
     models: frozenset[str] = frozenset()  # empty: all
 
     def number(self, name: str) -> int:
@@ -87,7 +89,7 @@ class Fault:
         return self.numbers.get("after")
 
     def concerns(self, model: str) -> bool:
-        """Return whether it applies to `model`; a provider's prefix ("openai/gpt-4o") does not matter."""
+        """Return whether it applies to `model`; a provider's prefix ("openai/gpt-6.1-sol") does not matter."""
         return not self.models or model in self.models or model.rpartition("/")[2] in self.models
 
 
@@ -133,7 +135,7 @@ def without_directives(text: str) -> str:
 
 
 def parse(text: str) -> Fault:
-    """One fault from its words, such as `models=gpt-4o 429 retry_after=7`. Raises BadFault."""
+    """One fault from its words, such as `models=gpt-6.1-sol 429 retry_after=7`. Raises BadFault."""
     said = text.split()
     models: frozenset[str] = frozenset()
     if said and said[0].startswith("models="):

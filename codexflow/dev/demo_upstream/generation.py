@@ -42,6 +42,13 @@ class Missing(BadRequest):
         super().__init__(f"Missing required parameter: {param!r}.", param)
 
 
+def refuse_parameters(body: Mapping[str, Any], model: Model) -> None:
+    """Raise BadRequest for a parameter that the model's provider refuses. A temperature of 1 changes nothing."""
+    for name in model.refuses:
+        if body.get(name) is not None and (name, body[name]) != ("temperature", 1):
+            raise BadRequest(f"Unsupported parameter: '{name}' is not supported with this model.", name)
+
+
 @dataclass(frozen=True, slots=True)
 class Generation:
     """The generated text and its usage. `pieces` joined is the text; every choice gets the same."""

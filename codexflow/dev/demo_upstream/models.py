@@ -14,6 +14,7 @@ class Model:
     max_input_tokens: int
     max_output_tokens: int | None
     mode: str = "chat"
+    refuses: tuple[str, ...] = ()  # parameters that its provider answers with 400
 
     @property
     def id(self) -> str:
@@ -23,16 +24,20 @@ class Model:
         return prompt_tokens * self.input_cost_per_token + completion_tokens * self.output_cost_per_token
 
 
+# Providers refuse these of models that always think, and so does the demo.
+SAMPLING = ("temperature", "top_p", "top_k", "presence_penalty", "frequency_penalty")
+
 MODELS = {
     model.name: model
     for model in (
-        Model("claude-sonnet-4.5", 3e-06, 1.5e-05, 200_000, 64_000),
-        Model("deepseek-v3", 2.7e-07, 1.1e-06, 128_000, 8_192),
-        Model("gpt-4o-mini", 1.5e-07, 6e-07, 128_000, 16_384),
-        Model("gemini-2.5-pro", 1.25e-06, 1e-05, 1_048_576, 65_535),
-        Model("gemini-2.0-flash", 1e-07, 4e-07, 1_048_576, 8_192),
-        Model("gpt-4o", 2.5e-06, 1e-05, 128_000, 16_384),
-        Model("claude-haiku-3.5", 8e-07, 4e-06, 200_000, 8_192),
+        Model("claude-sonnet-5.5", 2e-06, 1e-05, 1_000_000, 128_000, refuses=SAMPLING),
+        Model("deepseek-v4.1-flash", 3e-07, 1.2e-06, 1_000_000, 393_216),
+        Model("gpt-6-luna", 1e-07, 5e-07, 922_000, 128_000, refuses=SAMPLING),
+        Model("gpt-6.1-sol", 2e-06, 1e-05, 922_000, 128_000, refuses=SAMPLING),
+        Model("gemini-3.8-flash", 1.5e-06, 7.5e-06, 1_048_576, 65_536, refuses=SAMPLING),
+        Model("gemini-3.5-flash-lite", 3e-07, 2.5e-06, 1_048_576, 65_536, refuses=SAMPLING),
+        Model("claude-haiku-5.5", 1e-07, 5e-07, 1_000_000, 128_000, refuses=SAMPLING),
+        Model("claude-haiku-4.5", 1e-06, 5e-06, 200_000, 64_000),
         Model("text-embedding-3-small", 2e-08, 0.0, 8_191, None, "embedding"),
     )
 }

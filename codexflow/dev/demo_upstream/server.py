@@ -50,6 +50,7 @@ class Options:
     records_bodies: bool = False
     gap_ms: int = 0  # the usual pause between events
     counts_tokens: bool = False  # serve /v1/messages/count_tokens
+    models: dict[str, Model] = field(default_factory=lambda: MODELS)
 
 
 class NotServed(Exception):
@@ -126,7 +127,7 @@ class DemoUpstream:
         body = _object(request.body)
         self._note(request, body)
         name = body.get("model")
-        model = MODELS.get(name) if isinstance(name, str) else None
+        model = self.options.models.get(name) if isinstance(name, str) else None
         if model is None and isinstance(name, str) and self.options.role == "provider":
             model = unpriced(name)
         if model is None:
@@ -134,6 +135,7 @@ class DemoUpstream:
             raise NotServed(_dressed(Reply(status, error, self._call_headers(request, None)), surface))
         try:
             chat = surface.to_chat(body) if surface else body
+            generation.refuse_parameters(body, model)
             text = generation.last_user_text(chat.get("messages")) if surface else str(body.get("input") or "")
             asked = generation.drill_of(text, model.name).faults.values()
             drill = Drill.of([*asked, *self.faults.take(request.path, model.name)])
@@ -176,7 +178,7 @@ class DemoUpstream:
             generated=generated,
             # An id of the provider's kind: another one than the call id, which names the proxy's call.
             identity=Identity(
-                f"chatcmpl-demo{random_id().hex[:16]}", int(clock.now_s()), call.model.name, self.options.role
+                f"chatcmpl-demo{random_id().hex[:16]}", int(clock.now_s()), _named_model(call), self.options.role
             ),
             usage=None if call.drill.get("no_usage") else usage,
             cost=cost if self.options.role == "proxy" else None,
@@ -315,12 +317,12 @@ class DemoUpstream:
 
     def _about_models(self, path: str) -> Reply:
         if path in ("/v1/models", "/models"):
-            return _json(200, {"data": [_listed(model) for model in MODELS.values()], "object": "list"})
+            return _json(200, {"data": [_listed(model) for model in self.options.models.values()], "object": "list"})
         if path in ("/model/info", "/v1/model/info"):
-            return _json(200, {"data": [_model_info(model) for model in MODELS.values()]})
+            return _json(200, {"data": [_model_info(model) for model in self.options.models.values()]})
         name = path.removeprefix("/v1/models/")
-        if name in MODELS:
-            return _json(200, _listed(MODELS[name]))
+        if name in self.options.models:
+            return _json(200, _listed(self.options.models[name]))
         return _json(404, {"detail": "Not Found"})
 
     def _faults(self, request: Request) -> Reply:
@@ -371,6 +373,12 @@ class DemoUpstream:
             "connections": len(self.connections),
         }
         return Reply(200, msgspec.json.encode(page))
+
+
+def _named_model(call: "_Call") -> str:
+    """The model that the response names."""
+    substitute = call.drill.get("substitute")
+    return substitute.says if substitute else call.model.name
 
 
 @dataclass(frozen=True, slots=True)

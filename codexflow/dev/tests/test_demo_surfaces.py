@@ -16,7 +16,7 @@ from codexflow.dev.demo_upstream.generation import last_user_text
 from codexflow.dev.demo_upstream.tools import calls_asked_for, example, result_in
 from tests.support.upstream import Upstream, running_upstream
 
-MODEL = "gpt-4o-mini"
+MODEL = "gpt-6-luna"
 SCHEMA: dict[str, Any] = {
     "type": "object",
     "properties": {
@@ -125,7 +125,7 @@ def test_a_responses_stream_is_litellms(upstream: Upstream) -> None:
     assert {event["model"] for event in found} == {MODEL}
     usage = found[-1]["response"]["usage"]
     assert usage["output_tokens"] == words
-    assert usage["cost"] == pytest.approx((usage["input_tokens"] * 15 + words * 60) / 1e8)
+    assert usage["cost"] == pytest.approx((usage["input_tokens"] * 10 + words * 50) / 1e8)
     assert re.fullmatch(r"resp_[\w=-]{300,}", found[0]["response"]["id"])
 
 

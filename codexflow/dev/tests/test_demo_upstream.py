@@ -17,7 +17,7 @@ from openai import AsyncOpenAI, BadRequestError, OpenAI, RateLimitError
 from codexflow.lib.ids import new_id
 from tests.support.upstream import Upstream, running_upstream
 
-MODEL = "gpt-4o-mini"
+MODEL = "gpt-6-luna"
 WEATHER: dict[str, Any] = {
     "type": "function",
     "function": {
@@ -104,7 +104,7 @@ def test_usage_and_cost_come_last_and_alone_and_only_when_asked_for(upstream: Up
     assert asked[-1]["choices"] == []
     usage = asked[-1]["usage"]
     # 15 and 60 cents a million tokens.
-    assert usage["cost"] == pytest.approx((usage["prompt_tokens"] * 15 + usage["completion_tokens"] * 60) / 1e8)
+    assert usage["cost"] == pytest.approx((usage["prompt_tokens"] * 10 + usage["completion_tokens"] * 50) / 1e8)
     for options in ({}, {"stream_options": {"include_usage": False}}):
         assert [c for c in chunks(post(upstream, "hi", stream=True, **options).text) if "usage" in c] == []
 
@@ -183,8 +183,8 @@ def test_models_are_listed_with_prices(upstream: Upstream, client: Any) -> None:
     listed = {model.id for model in client.models.list()}
     info = {m["model_name"]: m["model_info"] for m in upstream.control.get("/model/info").json()["data"]}
     assert listed == set(info)
-    assert len(listed) == 8
-    assert info["claude-sonnet-4.5"]["output_cost_per_token"] == 0.000015
+    assert len(listed) == 9
+    assert info["claude-sonnet-5.5"]["output_cost_per_token"] == 0.00001
     assert upstream.control.get("/v1/models/nope").json() == {"detail": "Not Found"}
 
 
@@ -202,7 +202,7 @@ def test_headers_are_litellms(upstream: Upstream) -> None:
     assert response.headers["x-litellm-version"] == "demo"
     assert len(response.headers["x-litellm-model-id"]) == 64
     usage = response.json()["usage"]
-    cost = (usage["prompt_tokens"] * 15 + usage["completion_tokens"] * 60) / 1e8
+    cost = (usage["prompt_tokens"] * 10 + usage["completion_tokens"] * 50) / 1e8
     assert float(response.headers["x-litellm-response-cost"]) == pytest.approx(cost)
     assert "x-litellm-response-cost" not in post(upstream, "hi", stream=True).headers
 
@@ -222,7 +222,7 @@ def test_an_unknown_model_is_a_400(client: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b"{", b"[]", b'{"model":"gpt-4o-mini"}', b'{"model":"gpt-4o-mini","messages":[1],"n":0}']
+    "body", [b"{", b"[]", b'{"model":"gpt-6-luna"}', b'{"model":"gpt-6-luna","messages":[1],"n":0}']
 )
 def test_bad_bodies_are_a_400(upstream: Upstream, body: bytes) -> None:
     response = upstream.control.post("/v1/chat/completions", content=body)
@@ -465,12 +465,12 @@ def test_fault_slow_and_chunks_set_the_pace(upstream: Upstream) -> None:
 
 
 def test_a_directive_may_concern_some_models_only(upstream: Upstream) -> None:
-    words = "[[fault:models=deepseek-v3,gpt-4o 503]] [[fault:models=gpt-4o-mini 502]]"
+    words = "[[fault:models=deepseek-v4.1-flash,gpt-6.1-sol 503]] [[fault:models=gpt-6-luna 502]]"
     responses = {
         model: upstream.control.post("/v1/chat/completions", json={**ask(words), "model": model}).status_code
-        for model in ("deepseek-v3", "gpt-4o", "gpt-4o-mini", "claude-haiku-3.5")
+        for model in ("deepseek-v4.1-flash", "gpt-6.1-sol", "gpt-6-luna", "claude-haiku-5.5")
     }
-    assert responses == {"deepseek-v3": 503, "gpt-4o": 503, "gpt-4o-mini": 502, "claude-haiku-3.5": 200}
+    assert responses == {"deepseek-v4.1-flash": 503, "gpt-6.1-sol": 503, "gpt-6-luna": 502, "claude-haiku-5.5": 200}
 
 
 def test_only_the_last_user_message_is_obeyed_and_its_directives_are_not_echoed(upstream: Upstream) -> None:
@@ -488,7 +488,7 @@ def test_embeddings_can_fail_too(upstream: Upstream) -> None:
     assert upstream.control.post("/v1/embeddings", json=body).status_code == 503
 
 
-@pytest.mark.parametrize("words", ["nonsense", "cut twice=1", "slow first_ms=x", "200", "", "models=gpt-4o"])
+@pytest.mark.parametrize("words", ["nonsense", "cut twice=1", "slow first_ms=x", "200", "", "models=gpt-6.1-sol"])
 def test_a_fault_that_does_not_exist_is_explained(upstream: Upstream, words: str) -> None:
     response = post(upstream, f"[[fault:{words}]]")
     assert response.status_code == 400
@@ -499,8 +499,8 @@ def test_a_fault_that_does_not_exist_is_explained(upstream: Upstream, words: str
 
 
 def test_a_standing_fault_counts_down(upstream: Upstream) -> None:
-    upstream.set_fault("503", model="deepseek-v3", times=2)
-    ours = {**ask("hi"), "model": "deepseek-v3"}
+    upstream.set_fault("503", model="deepseek-v4.1-flash", times=2)
+    ours = {**ask("hi"), "model": "deepseek-v4.1-flash"}
     assert post(upstream, "hi").status_code == 200
     assert [upstream.control.post("/v1/chat/completions", json=ours).status_code for _ in range(3)] == [
         503,
@@ -532,12 +532,12 @@ def test_a_bad_standing_fault_is_refused(upstream: Upstream) -> None:
 
 
 def test_the_ledger_knows_what_was_asked_and_sent(upstream: Upstream) -> None:
-    body = ask("hi", stream=True, temperature=0.5, max_tokens=4, stream_options={"include_usage": True})
+    body = ask("hi", stream=True, seed=5, temperature=1, max_tokens=4, stream_options={"include_usage": True})
     headers = {"x-litellm-call-id": "call-1", "x-litellm-num-retries": "0"}
     upstream.control.post("/v1/chat/completions", json=body, headers=headers)
     (entry,) = upstream.ledger(call_id="call-1")
     assert entry["selected"] == {
-        "temperature": 0.5,
+        "temperature": 1,
         "max_tokens": 4,
         "stream_options": {"include_usage": True},
     }
@@ -553,6 +553,23 @@ def test_the_ledger_knows_what_was_asked_and_sent(upstream: Upstream) -> None:
     )
     # The role, four pieces, the end, the usage.
     assert (entry["completion_tokens"], entry["chunks"]) == (4, 7)
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses", "/v1/messages"])
+def test_a_model_that_always_thinks_refuses_sampling(upstream: Upstream, path: str) -> None:
+    body = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "input": "hi", "max_tokens": 4}
+    for extra, status in ({"temperature": 0.2}, 400), ({"top_p": 0.9}, 400), ({"temperature": 1}, 200):
+        assert upstream.control.post(path, json={**body, **extra}).status_code == status
+    assert upstream.control.post(path, json={**body, "model": "claude-haiku-4.5", "temperature": 0.2}).is_success
+
+
+def test_it_has_only_the_models_it_is_told_to_have() -> None:
+    with running_upstream(models=("gpt-4o", MODEL)) as upstream:
+        assert [each["id"] for each in upstream.control.get("/v1/models").json()["data"]] == ["gpt-4o", MODEL]
+        answers = [
+            upstream.control.post("/v1/chat/completions", json=ask("hi", model=name)) for name in ("gpt-4o", "x")
+        ]
+        assert [answer.status_code for answer in answers] == [200, 400]
 
 
 def test_the_ledger_stores_bodies_only_on_request() -> None:

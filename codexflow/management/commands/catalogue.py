@@ -1,19 +1,25 @@
 """manage.py catalogue: list, compare, apply and roll back versions of the configuration."""
 
 import json
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import httpx
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import Error
 from typing_extensions import override
 
 from codexflow.catalogue import services
+from codexflow.catalogue.ends import NOTICE_DAYS, ends_of
+from codexflow.catalogue.lineup import lineup_of
 from codexflow.catalogue.models import ConfigVersion
 from codexflow.catalogue.price_import import BadPrices, compare, costs_by_name, with_prices
 from codexflow.catalogue.schema import CatalogueError, parse
+from codexflow.lib import clock
 from codexflow.lib.money import format_usd
+from keys.selectors import policies_naming_models
 
 AUTHOR = "command line"
 
@@ -24,7 +30,9 @@ class Command(BaseCommand):
     @override
     def add_arguments(self, parser: CommandParser) -> None:
         actions = parser.add_subparsers(dest="action", required=True)
-        actions.add_parser("check", help="list every problem of a file").add_argument("file", type=Path)
+        check = actions.add_parser("check", help="list every problem of a file, and the models that end soon")
+        check.add_argument("file", type=Path)
+        check.add_argument("--date", type=date.fromisoformat, help="check as on this day (UTC); by default today")
         actions.add_parser("show", help="print the newest version")
         actions.add_parser("versions", help="list versions, newest first").add_argument("--limit", type=int, default=20)
         actions.add_parser("diff", help="what changed from a version to the newest").add_argument("id", type=int)
@@ -41,7 +49,7 @@ class Command(BaseCommand):
         try:
             match action:
                 case "check":
-                    return self.check_file(options["file"])
+                    return self.check_file(options["file"], options["date"] or clock.now().date())
                 case "show":
                     return self.show(self.newest())
                 case "versions":
@@ -60,11 +68,27 @@ class Command(BaseCommand):
         except CatalogueError as exc:
             raise CommandError(str(exc)) from exc
 
-    def check_file(self, file: Path) -> str:
+    def check_file(self, file: Path, today: date) -> str:
+        """Fail on problems, and when a model in use ends within the notice without a successor that stays."""
         found = parse(self.read(file), source=file.name)
+        ends = ends_of(lineup_of(found, today), today, self.policies())
+        for end in ends:
+            self.stdout.write(f"{'note' if end.is_covered else 'warning'}: {end}")
+        if ending := [end.model for end in ends if not end.is_covered]:
+            raise CommandError(
+                f"{file.name}: {', '.join(ending)} must be replaced: the provider ends them within {NOTICE_DAYS} days,"
+                f" or has, and no successor that stays is named."
+            )
         return (
             f"{file.name} is good: version {found.version}, {len(found.models)} models, {len(found.aliases)} aliases."
         )
+
+    def policies(self) -> dict[str, tuple[str, ...]]:
+        """Keys and plans that name models; none without a database, which a check does not need."""
+        try:
+            return policies_naming_models()
+        except Error:
+            return {}
 
     def show(self, version: ConfigVersion) -> str:
         self.stdout.write(version.text)

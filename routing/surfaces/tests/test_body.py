@@ -16,8 +16,11 @@ from routing.surfaces.body import (
     CONTROL_PREFIXES,
     OUTPUT_FIELDS,
     ROUTER_FIELDS,
+    Fit,
     ParsedRequest,
+    Tails,
     parse,
+    refused_fields,
     upstream_body,
     upstream_tail,
 )
@@ -379,3 +382,57 @@ def test_tools_are_named_on_every_surface() -> None:
     assert [request.prompt().tool_names[0] for request in calls] == ["Edit"] * 3
     assert calls[1].prompt().tool_names[1] == "web_search"
     assert parsed(Chat, messages=_MESSAGES, tools="nonsense").prompt().tool_names == ()
+
+
+def test_fields_that_a_model_refuses_are_left_out() -> None:
+    body = {"messages": _MESSAGES, "temperature": 0.1, "top_p": 1, "top_k": 2, "reasoning_effort": "low", "seed": 1,
+            "thinking": {"type": "enabled", "budget_tokens": 2_000}}  # fmt: skip
+    request = parse(json.dumps(body).encode(), Chat)
+    for takes, kept in (
+        ((), {"seed"}),
+        (("temperature",), {"seed", "temperature", "top_p", "top_k"}),
+        (("reasoning", "tools"), {"seed", "reasoning_effort", "thinking"}),
+        (("reasoning", "temperature"), body.keys() - {"messages"}),
+    ):
+        left_out = refused_fields(frozenset(takes))
+        tail = upstream_tail(request, max_tokens=5_000, temperature=None, left_out=left_out)
+        assert json.loads(upstream_body("m", tail)).keys() == {"model", "messages", "max_tokens", *kept}
+
+
+def test_a_default_replaces_a_field_only_where_the_model_takes_it() -> None:
+    request = parse(json.dumps({"messages": _MESSAGES, "temperature": 1}).encode(), Chat)
+    refused = refused_fields(frozenset())
+    assert b"temperature" not in upstream_tail(request, max_tokens=5, temperature=None, left_out=refused)
+
+
+def test_a_body_is_written_once_for_models_that_fit_alike() -> None:
+    asked: list[str] = []
+
+    def fit_of(model: str) -> Fit:
+        asked.append(model)
+        return Fit(5 if model == "small" else 10, 0.2)
+
+    tails = Tails(parse(json.dumps({"messages": _MESSAGES}).encode(), Chat), fit_of)
+    assert tails.of("large") is tails.of("large") is tails.of("another")
+    assert b'"max_tokens":5,' in tails.of("small") + b","
+    assert asked == ["large", "another", "small"]
+
+
+@pytest.mark.parametrize(
+    ("extra", "needs"),
+    [
+        ({}, ()),
+        ({"tools": []}, ()),
+        ({"tools": None}, ()),
+        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, ("tools",)),
+        ({"functions": [{"name": "f"}]}, ("tools",)),
+    ],
+)
+def test_tools_are_needed_when_there_are_some(extra: dict[str, Any], needs: tuple[str, ...]) -> None:
+    assert parse(json.dumps({"messages": _MESSAGES, **extra}).encode(), Chat).needs == needs
+
+
+def test_images_are_needed_when_there_are_some() -> None:
+    content = [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}]
+    body = {"messages": [{"role": "user", "content": content}]}
+    assert parse(json.dumps(body).encode(), Chat).needs == ("images",)

@@ -42,6 +42,7 @@ STOP = chat(delta={}, finish_reason="stop")
 CREATED = event({"type": "response.created", "response": {"id": "r1", "output": []}})
 MESSAGE_STOP = event({"type": "message_stop"})
 MESSAGE = {"type": "message", "content": [{"type": "output_text", "text": "Rain"}]}
+NO_ERRORS: list[Any] = ["", {}, [], False, None, 0]
 NAMES: dict[str, ResponseFormat] = {"chat": Completions(), "responses": Responses(), "messages": Messages()}
 
 RESPONSES: dict[str, list[list[bytes]]] = {
@@ -56,7 +57,7 @@ RESPONSES: dict[str, list[list[bytes]]] = {
         # An error that says nothing is none.
         *[
             [event({"choices": [{"delta": {"content": "x"}, "error": none}], "error": none})]
-            for none in ("", {}, [], False, None, 0)
+            for none in NO_ERRORS
         ],
     ],
     "responses": [

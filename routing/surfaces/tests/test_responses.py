@@ -18,14 +18,6 @@ def event(payload: dict[str, Any]) -> bytes:
     return b"data: " + json.dumps(payload, separators=(",", ":")).encode() + b"\n\n"
 
 
-def chat(**choice: Any) -> bytes:
-    return event({"id": "c1", "choices": [{"index": 0, **choice}]})
-
-
-ROLE = chat(delta={"role": "assistant", "content": ""})
-STOP = chat(delta={}, finish_reason="stop")
-
-
 def usage_of(response_format: ResponseFormat, raw: bytes) -> Usage | None:
     found = response_format.classify(raw).usage
     return read_usage(found.fields).usage if found else None
@@ -186,18 +178,19 @@ def test_a_response_has_the_models_public_name() -> None:
     response = {"id": "r1", "model": "openai/gpt-4o-2024-11-20", "output": []}
     created = b"event: response.created\n" + event({"type": "response.created", "response": response, "model": "x"})
     delta = event({"type": "response.output_text.delta", "delta": '"response"', "model": "x"})
-    first, second = (Responses().named(raw, "gpt-4o") for raw in (created, delta))
+    first, second = (Responses().named(raw, "gpt-6.1-sol") for raw in (created, delta))
     assert first.startswith(b"event: response.created\ndata: ")
     payload = json.loads(first.partition(b"data: ")[2])
-    assert payload == {"type": "response.created", "response": {**response, "model": "gpt-4o"}, "model": "gpt-4o"}
+    renamed = {**response, "model": "gpt-6.1-sol"}
+    assert payload == {"type": "response.created", "response": renamed, "model": "gpt-6.1-sol"}
     assert second == delta
 
 
 def test_events_with_the_right_model_or_none_stay_as_they_are() -> None:
-    odd = b'data: {"type" : "response.created", "response": {"id":"r1", "model":"gpt-4o"}}\r\n\r\n'
+    odd = b'data: {"type" : "response.created", "response": {"id":"r1", "model":"gpt-6.1-sol"}}\r\n\r\n'
     for events in (odd, b": ping\n\n", *RESPONSES, b"data: {broken", b"", b'data: {"response":[]}\n\n'):
-        assert Responses().named(events, "gpt-4o") == events
-    assert Completions().named(CHAT[0], "gpt-4o") == CHAT[0]
+        assert Responses().named(events, "gpt-6.1-sol") == events
+    assert Completions().named(CHAT[0], "gpt-6.1-sol") == CHAT[0]
 
 
 COUNTS = {"prompt_tokens": 100, "completion_tokens": 20}

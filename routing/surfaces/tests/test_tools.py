@@ -268,14 +268,14 @@ def test_fields_that_choose_nothing_pass(name: str, value: Any) -> None:
 
 @pytest.mark.parametrize("schema", SURFACES)
 def test_a_models_name_that_searches_needs_the_price_line(schema: type[RequestSchema]) -> None:
-    found = request(schema, model="openai/gpt-4o:online")
+    found = request(schema, model="openai/gpt-6.1-sol:online")
     with pytest.raises(ToolNotSold):
         sold_request(found)
     with pytest.raises(ToolNotSold):  # an alias leads to a model that does not search
         sold_request(found, ("web_search",))
-    passed = found.with_sold_tools(sold=("web_search",), added=(), model="openai/gpt-4o:online")
+    passed = found.with_sold_tools(sold=("web_search",), added=(), model="openai/gpt-6.1-sol:online")
     assert units_held(passed.hosted) == {"web_search": 1}
-    assert request(schema, model="openai/gpt-4o:free").hosted == ()
+    assert request(schema, model="openai/gpt-6.1-sol:free").hosted == ()
     assert request(schema, model="online").hosted == ()
 
 

@@ -21,7 +21,7 @@ from tests.support.upstream import DEMO_API_KEY, running_upstream
     ("raw", "clean"),
     [
         (
-            "litellm.BadRequestError: OpenAIException - maximum context length is 8192. Received Model Group=gpt-4o\nx",
+            "litellm.BadRequestError: OpenAIException - maximum context length is 8192. Received Model Group=gpt-6\nx",
             "maximum context length is 8192",
         ),
         ("litellm.AuthenticationError: key sk-abcdefghijkl is wrong", "key [redacted] is wrong"),
@@ -71,7 +71,7 @@ def an_upstream(pool: Pool, text: bytes, *, is_stream: bool = False) -> Upstream
     request = UpstreamRequest(
         path="/v1/chat/completions",
         response_format=CHAT.response_format,
-        tail=b'"messages":[{"role":"user","content":"%b"}]}' % text,
+        tail_of=lambda _model: b'"messages":[{"role":"user","content":"%b"}]}' % text,
         is_stream=is_stream,
         first_byte_s=5,
         idle_s=5,
@@ -83,7 +83,7 @@ def an_upstream(pool: Pool, text: bytes, *, is_stream: bool = False) -> Upstream
 
 
 async def test_an_abort_after_the_response_does_not_cut_off_the_next_call() -> None:
-    attempts = [Attempt(1, "gpt-4o-mini", is_retry=False)]
+    attempts = [Attempt(1, "gpt-6-luna", is_retry=False)]
     with running_upstream() as upstream:
         pool = Pool(upstream.url, api_key=DEMO_API_KEY, connect_s=5)
         first, second = an_upstream(pool, b"Hello"), an_upstream(pool, b"[[fault:slow first_ms=300]]")
@@ -116,7 +116,7 @@ async def test_a_stream_that_may_be_empty_is_read_up_to_a_limit() -> None:
     server = await asyncio.start_server(stream_without_end, "127.0.0.1", 0)
     pool = Pool(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", api_key=DEMO_API_KEY, connect_s=5)
     with pytest.raises(UpstreamUnavailable):
-        await an_upstream(pool, b"Hello", is_stream=True).open_first([Attempt(1, "gpt-4o-mini", is_retry=False)])
+        await an_upstream(pool, b"Hello", is_stream=True).open_first([Attempt(1, "gpt-6-luna", is_retry=False)])
     pool.close()
     server.close()
     assert sent_bytes < 20_000_000

@@ -8,7 +8,7 @@ from routing.errors import UpstreamSilent
 from routing.upstream.pool import Connection, Pool, Sink
 from tests.support.upstream import DEMO_API_KEY, Upstream, running_upstream
 
-BODY = b'{"model":"gpt-4o-mini","messages":[{"role":"user","content":"Hello%b"}]%b}'
+BODY = b'{"model":"gpt-6-luna","messages":[{"role":"user","content":"Hello%b"}]%b}'
 PATH = "/v1/chat/completions"
 
 
