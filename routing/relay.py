@@ -1,15 +1,16 @@
 """Relay of a response to the caller: bytes untouched, metered as they pass, complete only when they are durable."""
 
+import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from codexflow.lib.asgi import Header
+from codexflow.lib.clock import monotonic_s
 from codexflow.lib.errors import AppError
 from routing.call import Call
 from routing.content_capture import Response
 from routing.errors import ClientDisconnected, ShuttingDown, StreamBroken, UpstreamFailure
 from routing.surfaces import sse
-from routing.surfaces.opening import Opening
 from routing.surfaces.responses import ResponseFormat
 from routing.upstream.open import OpenedResponse, Upstream
 
@@ -23,6 +24,8 @@ SSE_HEADERS: list[Header] = [
 ]
 # How long the end of the upstream's response may take after its last event, before its connection is given up.
 LAST_CHUNK_S = 1.0
+# Timers may fire a little early.
+TIMER_SLACK_S = 0.01
 
 
 async def send_body(response: Response, call: Call, opened: OpenedResponse, headers: list[Header]) -> None:
@@ -32,49 +35,71 @@ async def send_body(response: Response, call: Call, opened: OpenedResponse, head
 
 
 class StreamRelay:
-    """One stream from the upstream to the caller."""
+    """One stream from the upstream to the caller, who gets a sign of life whenever the upstream is silent for long."""
 
     def __init__(
         self,
         response: Response,
         call: Call,
         upstream: Upstream,
-        opened: OpenedResponse,
-        opening: Opening,
         *,
         response_format: ResponseFormat,
         wants_usage: bool,
-        idle_s: float,
+        ping_s: float,
+        headers: Callable[[str], list[Header]],
     ) -> None:
         self._response = response
         self._call = call
         self._upstream = upstream
-        self._opened = opened
-        self._opening = opening
-        self._splitter = opening.splitter
         self._response_format = response_format
         self._wants_usage = wants_usage
-        self._idle_s = idle_s
+        self._headers = headers
+        self._opened: OpenedResponse | None = None
+        self._idle_s = 0.0
+        self.is_started = False
         # Whether a piece of a very long event was the last that went out.
         self._is_mid_event = False
+        # Whether the upstream is awaited; else the caller is the slow side, and needs no ping.
+        self._is_waiting = True
+        self._ping_s = ping_s
+        self._sent_s = monotonic_s()
+        # The id that the caller has seen, if a ping came before the response.
+        self._pinged_id = ""
+        self._pinging: asyncio.Task[None] | None = None
+        self._timer = asyncio.get_running_loop().call_later(ping_s, self._check_silence)
 
-    async def send(self, headers: list[Header]) -> None:
+    async def send(self, opened: OpenedResponse, *, idle_s: float) -> None:
         """Relay to the end. A failure from here on travels inside the stream."""
-        await self._response.start(200, [*SSE_HEADERS, *headers])
+        self._opened, self._idle_s, self._is_waiting = opened, idle_s, False
         try:
-            end = await self._relay()
+            await self._start(opened.attempt.model)
+            end = await self._relay(opened)
         except AppError as error:
-            await self._break_off(error)
+            await self.break_off(error)
             return
+        await self._stop_pings()
         # Settled before the end is sent: a caller that saw it has its request on record.
         await self._call.finish(status=200)
         await self._response.send(end, is_last=True)
-        if self._opened.connection is not None:
-            await self._opened.connection.read_to_end(LAST_CHUNK_S)
+        if opened.connection is not None:
+            await opened.connection.read_to_end(LAST_CHUNK_S)
 
-    async def _relay(self) -> bytes:
+    def close(self) -> None:
+        """Stop pinging, however the call ended."""
+        self._timer.cancel()
+
+    async def _start(self, model: str) -> None:
+        if self._pinging is not None:
+            await self._pinging
+        if not self.is_started:
+            self.is_started = True
+            await self._response.start(200, [*SSE_HEADERS, *self._headers(model)])
+
+    async def _relay(self, opened: OpenedResponse) -> bytes:
         """Pass events until the last one, and return that. Raises ClientDisconnected, ShuttingDown or StreamBroken."""
-        splitter, response, meter, opening = self._splitter, self._response, self._call.meter, self._opening
+        assert opened.opening is not None  # noqa: S101 - streams have one
+        opening, response, meter = opened.opening, self._response, self._call.meter
+        self._splitter = splitter = opening.splitter
         meter.begin(opening.output)
         if end := await self._pass(opening.events, counted=opening.counted):
             return end
@@ -92,6 +117,7 @@ class StreamRelay:
             if splitter.is_plain(chunk):
                 meter.record_delivery(chunk)
                 await response.send(chunk)
+                self._sent_s = monotonic_s()
             elif end := await self._pass(splitter.feed(chunk)):
                 return end
         # A last event without its empty line may still be the end.
@@ -124,20 +150,23 @@ class StreamRelay:
         finally:
             if any(shown):
                 piece = b"".join(shown)
-                await self._response.send(piece)
                 self._is_mid_event = not piece.endswith(sse.ENDS)
+                await self._response.send(piece)
+                if b"data:" in piece:  # clients take no comment for life
+                    self._sent_s = monotonic_s()
         return b""
 
     def _shown(self, event: sse.Event) -> bytes:
         """Return an event as the caller may see it."""
         shown = self._response_format.for_caller(event, wants_usage=self._wants_usage)
-        return self._response_format.named(shown, self._opened.attempt.model)
+        return self._response_format.named(shown, self._upstream.model, self._pinged_id)
 
     async def _next(self) -> bytes | None:
         """Read the next piece from the upstream; None at its end, and when there is no more than the beginning."""
-        connection, left_s = self._opened.connection, self._upstream.left_s
+        connection, left_s = self._opened.connection if self._opened else None, self._upstream.left_s
         if connection is None:
             return None
+        self._is_waiting = True
         try:
             return await connection.chunk_past(self._sent_at_once, idle_s=self._idle_s, left_s=left_s)
         except UpstreamFailure as exc:
@@ -146,6 +175,8 @@ class StreamRelay:
             if self._call.shutdown.is_set:
                 raise ShuttingDown from exc
             raise StreamBroken(reason=exc.code) from exc
+        finally:
+            self._is_waiting = False
 
     def _sent_at_once(self, chunk: bytes) -> bool:
         """Send a piece without a task switch: plain content, as nearly all are, to a caller that keeps up."""
@@ -154,8 +185,42 @@ class StreamRelay:
         self._call.meter.record_delivery(chunk)
         return True
 
-    async def _break_off(self, error: AppError) -> None:
+    def _check_silence(self) -> None:
+        """Ping after `_ping_s` without an event. Called by a timer: a stream that is not silent costs nothing more."""
+        connection = self._opened.connection if self._opened is not None else None
+        sent_s = max(self._sent_s, connection.consumed_s) if connection is not None else self._sent_s
+        left_s = sent_s + self._ping_s - monotonic_s()
+        if left_s <= TIMER_SLACK_S:
+            left_s = self._ping_s
+            if self._is_waiting and not self._is_mid_event and not self._response.is_gone:
+                self._sent_s = monotonic_s()
+                self._pinging = asyncio.get_running_loop().create_task(self._ping())
+        self._timer = asyncio.get_running_loop().call_later(left_s, self._check_silence)
+
+    async def _ping(self) -> None:
+        is_first = not self.is_started
+        if is_first:
+            self.is_started = True
+            self._pinged_id = f"{self._response_format.id_prefix}{self._call.request_id.hex}"
+            await self._response.start(200, [*SSE_HEADERS, *self._headers(self._upstream.model)])
+        opened_id = self._opened.response_id if self._opened is not None else ""
+        ping = self._response_format.ping(
+            response_id=self._pinged_id or opened_id,
+            model=self._upstream.model,
+            created_s=self._call.intent.started_ms // 1000,
+            is_first=is_first,
+        )
+        if not self._is_mid_event:
+            await self._response.send(ping)
+
+    async def _stop_pings(self) -> None:
+        self._timer.cancel()
+        if self._pinging is not None:
+            await self._pinging
+
+    async def break_off(self, error: AppError) -> None:
         """End an incomplete stream: settle it, then send an error event, after which no end follows."""
+        await self._stop_pings()
         self._upstream.abort()
         is_gone = isinstance(error, ClientDisconnected)
         logger.warning(

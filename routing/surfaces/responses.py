@@ -53,6 +53,8 @@ class ResponseFormat(ABC):
 
     # The end that its clients wait for, written here when only it is missing.
     missing_end: bytes = b""
+    # Of ids that are made here, for events before the response.
+    id_prefix: str = "chatcmpl-"
     # Whether a provider tells the size of the prompt before any output.
     begins_with_usage: bool = False
 
@@ -75,6 +77,10 @@ class ResponseFormat(ABC):
     def named(self, event: bytes, model: str, response_id: str = "") -> bytes:
         """Return an event with the model's public name, which LiteLLM writes elsewhere, and `response_id`, if given."""
         return event
+
+    @abstractmethod
+    def ping(self, *, response_id: str, model: str, created_s: int, is_first: bool) -> bytes:
+        """Return events that say nothing: clients take them for life. `is_first`: nothing has been sent before."""
 
     @abstractmethod
     def output(self) -> Output:
@@ -321,6 +327,16 @@ class Completions(ResponseFormat):
         return _event_like(event.raw, {name: value for name, value in fields.items() if name != "usage"})
 
     @override
+    def ping(self, *, response_id: str, model: str, created_s: int, is_first: bool) -> bytes:
+        choice = {"index": 0, "delta": {}, "finish_reason": None}
+        return self._chunk("chat.completion.chunk", response_id, model, created_s, choice)
+
+    @staticmethod
+    def _chunk(kind: str, response_id: str, model: str, created_s: int, choice: dict[str, Any]) -> bytes:
+        chunk = {"id": response_id, "object": kind, "created": created_s, "model": model, "choices": [choice]}
+        return b"data: " + _encode(chunk) + b"\n\n"
+
+    @override
     def output(self) -> Output:
         return ChoicesOutput()
 
@@ -333,6 +349,17 @@ class Completions(ResponseFormat):
         output.add_whole([each.message or each.text for each in choices])
         output.is_refused = any(each.finish_reason in ("content_filter", "refusal") for each in choices)
         return ResponseSummary(_text(whole.id), usage_in(whole.usage), output)
+
+
+class TextCompletions(Completions):
+    """Text completions, whose chunks have a text instead of a delta."""
+
+    id_prefix = "cmpl-"
+
+    @override
+    def ping(self, *, response_id: str, model: str, created_s: int, is_first: bool) -> bytes:
+        choice = {"index": 0, "text": "", "logprobs": None, "finish_reason": None}
+        return self._chunk("text_completion", response_id, model, created_s, choice)
 
 
 class Embeddings(Completions):
@@ -456,6 +483,7 @@ def _named(raw: bytes, model: str, response_id: str) -> bytes:
 class Responses(ResponseFormat):
     """OpenAI's responses: typed events; the last one repeats the whole response, with usage."""
 
+    id_prefix = "resp_"
     max_held_bytes: int = 8 * 1024 * 1024
     # Images are repeated, too. As much as whole responses of other surfaces may have by default.
     _MAX_LAST_EVENT_BYTES = 64 * 1024 * 1024
@@ -498,6 +526,23 @@ class Responses(ResponseFormat):
     @override
     def for_caller(self, event: Event, *, wants_usage: bool) -> bytes:
         return event.raw if event.usage is None else _event_without_cost(event.raw)
+
+    @override
+    def ping(self, *, response_id: str, model: str, created_s: int, is_first: bool) -> bytes:
+        """OpenAI's SDKs raise on any event before `response.created`, and on a second id after it."""
+        response = {
+            "id": response_id,
+            "object": "response",
+            "created_at": created_s,
+            "status": "in_progress",
+            "model": model,
+            "output": [],
+        }
+        kinds = ("response.created", "response.in_progress") if is_first else ("response.in_progress",)
+        return b"".join(
+            b"event: %b\ndata: %b\n\n" % (kind.encode(), _encode({"type": kind, "response": response}))
+            for kind in kinds
+        )
 
     @override
     def output(self) -> Output:
@@ -594,6 +639,10 @@ class Messages(ResponseFormat):
     @override
     def for_caller(self, event: Event, *, wants_usage: bool) -> bytes:
         return event.raw if event.usage is None else _event_without_cost(event.raw)
+
+    @override
+    def ping(self, *, response_id: str, model: str, created_s: int, is_first: bool) -> bytes:
+        return b'event: ping\ndata: {"type": "ping"}\n\n'
 
     @override
     def output(self) -> Output:

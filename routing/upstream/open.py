@@ -102,6 +102,8 @@ class Upstream:
         self._ends_s = monotonic_s() + request.total_s
         self._connection: Connection | None = None
         self._is_aborted = False
+        # The model that is tried, or was last.
+        self.model = call.intent.model
 
     def abort(self) -> None:
         """Stop the attempt in progress: the caller has left, or the process is shutting down."""
@@ -137,6 +139,7 @@ class Upstream:
                 break
             if not await self._breakers.allow_request(attempt.model, request.breaker, request.organization):
                 continue
+            self.model = attempt.model
             try:
                 return await self._try(attempt)
             except UpstreamFailure as exc:
@@ -233,7 +236,8 @@ class Upstream:
             else:
                 opening.feed(chunk)
             if len(opening.events) > before:
-                ends_s = max(ends_s, monotonic_s() + min(self._request.idle_s, self.left_s))
+                idle_s = self._request.silence_s(attempt.model, self._request.idle_s)
+                ends_s = max(ends_s, monotonic_s() + min(idle_s, self.left_s))
             if opening.failure:
                 raise (UpstreamBroken if opening.failure == ERROR_EVENT else UpstreamInvalid)(reason=opening.failure)
         return OpenedResponse(attempt, self._connection, opening)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from types import SimpleNamespace
 
 import pytest
 
@@ -59,6 +60,7 @@ class _Call:
 
     def __init__(self) -> None:
         self.request_id = random_id()
+        self.intent = SimpleNamespace(model="gpt-6-luna")
         self.meter = Meter()
         self.attempts: list[object] = []
         self.shutdown = ShutdownSignal()
