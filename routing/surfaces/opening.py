@@ -17,14 +17,13 @@ class Opening:
     """Collects the beginning of one stream. `splitter` then splits what follows, and `output` counts it."""
 
     __slots__ = (
-        "_collected_bytes", "_is_prompt_known", "_response_format", "counted", "events", "failure", "is_response",
+        "_collected_bytes", "_response_format", "counted", "events", "failure", "is_response",
         "output", "response_id", "splitter",
     )  # fmt: skip
 
     def __init__(self, response_format: ResponseFormat) -> None:
         self._response_format = response_format
         self._collected_bytes = 0
-        self._is_prompt_known = False
         self.splitter = Splitter(response_format)
         self.output = response_format.output()
         self.events: list[Event] = []
@@ -38,7 +37,7 @@ class Opening:
     def feed(self, chunk: bytes) -> None:
         """Take the next chunk."""
         self._collected_bytes += len(chunk)
-        self._take(self.splitter.feed(chunk))
+        self._take([Event(chunk)] if self.splitter.is_plain(chunk) else self.splitter.feed(chunk))
         if not self.is_response and not self.failure and self._collected_bytes > self._response_format.max_held_bytes:
             self.failure = "too much without content"
 
@@ -46,7 +45,7 @@ class Opening:
         """Take the end of the stream."""
         self._take(self.splitter.flush())
         if not self.is_response and not self.failure:
-            self.failure = "empty success" if self.events else "empty stream"
+            self._end()
 
     def _take(self, events: Iterable[Event]) -> None:
         for event in events:
@@ -61,18 +60,20 @@ class Opening:
             if event.kind is not Kind.USAGE:
                 self.output.add(event.raw)
             self.counted = len(self.events)
-            self.is_response = self._says_something(event)
+            is_piece = event.kind is Kind.CONTENT and len(event.raw) > self._response_format.max_held_bytes
+            self.is_response = is_piece or self.output.says_something
             if event.kind is Kind.END and not self.is_response:
-                # LiteLLM turns a provider's error page into a clean stream without content.
-                self.failure = "empty success"
+                self._end()
 
-    def _says_something(self, event: Event) -> bool:
-        """Return whether the stream is a response by this event, if it was none before."""
-        # Counted output is a response without content, too: of text that a provider holds back.
-        if self.output.says_something or (event.usage is not None and event.usage.produced > 0):
-            return True
-        if event.usage is not None and event.usage.is_partial and self._response_format.begins_with_usage:
-            # Only the provider knows the size of the prompt at the beginning: it has read it.
-            self._is_prompt_known = read_usage(event.usage.fields).usage.prompt_tokens > 0
-        is_piece = event.kind is Kind.CONTENT and len(event.raw) > self._response_format.max_held_bytes
-        return is_piece or (self._is_prompt_known and self.output.stop_reason is not None)
+    def _end(self) -> None:
+        """Decide over a stream that ended without content: LiteLLM makes a clean one of a provider's error page."""
+        usages = [event.usage for event in self.events if event.usage is not None]
+        # Of text that the provider holds back.
+        has_counted_output = any(usage.produced > 0 for usage in usages)
+        # LiteLLM makes up usage at the end; only the provider knows the size of the prompt at the beginning.
+        is_prompt_known = self._response_format.begins_with_usage and any(
+            usage.is_partial and read_usage(usage.fields).usage.prompt_tokens > 0 for usage in usages
+        )
+        self.is_response = has_counted_output or (is_prompt_known and self.output.stop_reason is not None)
+        if not self.is_response:
+            self.failure = "empty success" if self.events else "empty stream"

@@ -27,6 +27,7 @@ from routing.surfaces.usage import ProviderUsage, usage_in
 T = TypeVar("T")
 
 _COST_MARK = b'"cost'
+_UNREADABLE = (msgspec.MsgspecError, UnicodeError, RecursionError)
 _encode = msgspec.json.encode
 _raw_fields = msgspec.json.Decoder(dict[str, Raw])
 _objects = msgspec.json.Decoder(dict[str, Any])
@@ -127,7 +128,7 @@ def _decoded(decoder: msgspec.json.Decoder[T], data: bytes | Raw) -> T | None:
 def _strictly(decoder: msgspec.json.Decoder[T], data: bytes | Raw) -> T | None:
     try:
         return decoder.decode(data)
-    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+    except _UNREADABLE:
         return None
 
 
@@ -177,11 +178,6 @@ def _event_like(raw: bytes, fields: dict[str, Raw]) -> bytes:
     """Write an object as an event with the name that `raw` has."""
     names = b"".join(b"%b\n" % line for line in raw.splitlines() if line.startswith(b"event:"))
     return names + b"data: " + _encode(fields) + b"\n\n"
-
-
-def _as(decoder: msgspec.json.Decoder[T], event: bytes) -> T | None:
-    """Decode one event of the usual form; None for any other, and if its payload has not the decoder's type."""
-    return _strictly(decoder, sse.payload_of_one(event))
 
 
 def _without_cost(usage: Mapping[str, Any]) -> dict[str, Any]:
@@ -276,7 +272,7 @@ class _Vectors(Struct):
 
 
 _chunk = msgspec.json.Decoder(_Chunk)
-_plain_chunk = msgspec.json.Decoder(_PlainChunk)
+_plain_chunk = msgspec.json.Decoder(_PlainChunk).decode
 _whole = msgspec.json.Decoder(_Whole)
 _vectors = msgspec.json.Decoder(_Vectors)
 
@@ -288,8 +284,12 @@ class Completions(ResponseFormat):
 
     @override
     def is_plain(self, event: bytes) -> bool:
-        found = _as(_plain_chunk, event)
-        return found is not None and bool(found.choices)
+        if event.find(b"\n") != len(event) - 2:
+            return False
+        try:
+            return bool(_plain_chunk(event[sse.DATA_BYTES :]).choices)
+        except _UNREADABLE:
+            return False
 
     @override
     def classify(self, raw: bytes) -> Event:
@@ -459,7 +459,7 @@ def _with_calls(usage: Any, output: Any, raw: bytes) -> Any:
 
 
 _response_event = msgspec.json.Decoder(_ResponseEvent)
-_plain_event = msgspec.json.Decoder(_PlainEvent)
+_plain_event = msgspec.json.Decoder(_PlainEvent).decode
 _whole_response = msgspec.json.Decoder(_WholeResponse)
 
 
@@ -492,7 +492,14 @@ class Responses(ResponseFormat):
 
     @override
     def is_plain(self, event: bytes) -> bool:
-        return _as(_plain_event, event) is not None
+        at = event.find(b"data:")
+        if at < 0 or event.find(b"\n", at) != len(event) - 2:
+            return False
+        try:
+            _plain_event(event[at + sse.DATA_BYTES :])
+        except _UNREADABLE:
+            return False
+        return True
 
     @override
     def most_held_bytes(self, beginning: bytes) -> int:
@@ -600,7 +607,7 @@ class _WholeMessage(Struct):
 
 
 _message_event = msgspec.json.Decoder(_MessageEvent)
-_plain_block = msgspec.json.Decoder(_PlainBlock)
+_plain_block = msgspec.json.Decoder(_PlainBlock).decode
 _whole_message = msgspec.json.Decoder(_WholeMessage)
 
 
@@ -612,7 +619,14 @@ class Messages(ResponseFormat):
 
     @override
     def is_plain(self, event: bytes) -> bool:
-        return _as(_plain_block, event) is not None
+        at = event.find(b"data:")
+        if at < 0 or event.find(b"\n", at) != len(event) - 2:
+            return False
+        try:
+            _plain_block(event[at + sse.DATA_BYTES :])
+        except _UNREADABLE:
+            return False
+        return True
 
     @override
     def classify(self, raw: bytes) -> Event:

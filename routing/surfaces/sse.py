@@ -17,6 +17,7 @@ from msgspec import Raw
 from routing.surfaces.usage import ProviderUsage
 
 DONE = b"data: [DONE]\n\n"
+DATA_BYTES = len(b"data:")
 # Pairs of bytes that only an empty line has. CRLF is none of them: it is one line end.
 ENDS = (b"\n\n", b"\n\r", b"\r\r", b"\n\r\n", b"\r\r\n")
 _END = re.compile(rb"\n\r?\n|\n\r|\r\r\n?")
@@ -159,12 +160,6 @@ def data_of(event: bytes) -> bytes:
         line[5:].strip() for line in event.removeprefix(_BYTE_ORDER_MARK).splitlines() if line.startswith(b"data:")
     ]
     return b"\n".join(lines)
-
-
-def payload_of_one(event: bytes) -> bytes:
-    """Return the payload of an event of the usual form: one `data:` line, ended by LF. Empty for any other."""
-    at = event.find(b"data:") + 5
-    return event[at:] if at >= 5 and event.find(b"\n", at) == len(event) - 2 else b""
 
 
 def is_broken(data: bytes) -> bool:
