@@ -101,8 +101,10 @@ class StreamRelay:
         opening, response, meter = opened.opening, self._response, self._call.meter
         self._splitter = splitter = opening.splitter
         meter.begin(opening.output)
-        if end := await self._pass(opening.events, counted=opening.counted):
+        events, opening.events = opening.events, []  # up to megabytes, which a long stream must not keep
+        if end := await self._pass(events, counted=opening.counted):
             return end
+        del events
         while True:
             if response.is_gone:
                 raise ClientDisconnected

@@ -89,7 +89,7 @@ class ResponseFormat(ABC):
 
     @abstractmethod
     def summarize(self, body: bytes) -> ResponseSummary | None:
-        """Read a whole JSON response; None when it is none of this surface."""
+        """Read a whole JSON response; None when it is none of this surface, or an error."""
 
     def body_for_caller(self, body: bytes, summary: ResponseSummary) -> bytes:
         """Return a whole JSON response as the caller may see it."""
@@ -258,12 +258,23 @@ class _Written(Struct):
     message: dict[str, Any] | None = None
     text: str | None = None
     finish_reason: Any = None
+    error: Any = None
 
 
 class _Whole(Struct):
     choices: list[_Written] | None
     id: Any = None
     usage: Any = None
+    error: Any = None
+    error_type: Any = None
+    error_message: Any = None
+
+    @property
+    def is_error(self) -> bool:
+        """True for an error anywhere, as in a chunk of a stream."""
+        choices = self.choices or ()
+        is_alone = not choices and bool(self.error_type or self.error_message)
+        return bool(self.error) or is_alone or any(each.error or each.finish_reason == "error" for each in choices)
 
 
 class _Vectors(Struct):
@@ -343,7 +354,7 @@ class Completions(ResponseFormat):
     @override
     def summarize(self, body: bytes) -> ResponseSummary | None:
         whole = _decoded(_whole, body)
-        if whole is None:
+        if whole is None or whole.is_error:
             return None
         choices, output = whole.choices or (), self.output()
         output.add_whole([each.message or each.text for each in choices])

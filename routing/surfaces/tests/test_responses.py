@@ -193,6 +193,21 @@ def test_events_with_the_right_model_or_none_stay_as_they_are() -> None:
     assert Completions().named(CHAT[0], "gpt-6.1-sol") == CHAT[0]
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"choices": [{"message": {"content": "x"}, "error": {"code": 502}}]},
+        {"choices": [{"message": {"content": ""}, "finish_reason": "error"}]},
+        {"choices": None, "error_type": "x", "error_message": "lost"},
+        {"choices": [], "error": "lost"},
+    ],
+)
+def test_a_whole_response_with_an_error_inside_is_none(body: dict[str, Any]) -> None:
+    assert Completions().summarize(json.dumps(body).encode()) is None
+    empty = {"choices": [{"message": {"content": "x"}, "error": {}}], "error": None, "error_message": ""}
+    assert Completions().summarize(json.dumps(empty).encode()) is not None
+
+
 COUNTS = {"prompt_tokens": 100, "completion_tokens": 20}
 GOOD: dict[str, Any] = {"id": "c1", "choices": [{"message": {"content": "hi"}}], "usage": COUNTS}
 # Whole responses whose odd parts are no reason to refuse them, as bytes.
