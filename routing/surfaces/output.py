@@ -495,6 +495,8 @@ class ItemsOutput(Output):
             self._repeat(event, _Level.RESPONSE, event.response.get("output"))
         if kind == "response.incomplete":
             self.stop_reason = "incomplete"
+            details = event.response.get("incomplete_details") if isinstance(event.response, dict) else None
+            self.is_refused = isinstance(details, dict) and details.get("reason") == "content_filter"
 
     @override
     def _add_chars(self, chars: int) -> None:

@@ -117,6 +117,13 @@ COMPLETE: dict[str, tuple[SurfaceCase, list[bytes | None], tuple[int, int]]] = {
             "usage": {"input_tokens": 100, "output_tokens": 20}}})],
         (100, 20),
     ),
+    "filtered": (
+        RESPONSES,
+        [CREATED, event({"type": "response.incomplete", "response": {
+            "id": "r", "output": [], "incomplete_details": {"reason": "content_filter"},
+            "usage": {"input_tokens": 100, "output_tokens": 0}}})],
+        (0, 0),
+    ),
     "usage that is no object": (
         CHAT, [*GOOD[:3], event({"id": "c", "choices": [], "usage": "100", "cost": 0.5}), DONE], (-1, 1)
     ),
