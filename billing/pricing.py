@@ -70,8 +70,24 @@ class PriceLine(NamedTuple):
         return self.quantity * self.rate_nanos * (TOKENS_PER_RATE if self.is_unit else 1)
 
 
+# Every call freezes the prices of all its models, and a catalogue has few: by identity of the price, and margin.
+_frozen: dict[tuple[int, int], tuple[Rates, FrozenRates]] = {}
+_MOST_FROZEN = 10_000
+
+
 def frozen(price: Rates, *, margin_bp: int = 0) -> FrozenRates:
     """Freeze a price of the catalogue."""
+    known = _frozen.get((id(price), margin_bp))
+    if known is not None and known[0] is price:
+        return known[1]
+    if len(_frozen) >= _MOST_FROZEN:
+        _frozen.clear()
+    rates = _freeze(price, margin_bp)
+    _frozen[id(price), margin_bp] = price, rates
+    return rates
+
+
+def _freeze(price: Rates, margin_bp: int) -> FrozenRates:
     return FrozenRates(
         input_nanos=price.input_nanos,
         cached_nanos=price.cached_nanos,
@@ -112,8 +128,12 @@ def tier_of(prompt_tokens: int, rates: FrozenRates) -> Tier | None:
     """The prices by length that a prompt of this many tokens reaches; None: the usual ones."""
     if rates.details is None:
         return None
-    reached = [tier for tier in rates.details.tiers if prompt_tokens >= tier.from_tokens]
-    return reached[-1] if reached else None
+    found = None
+    for tier in rates.details.tiers:
+        if prompt_tokens < tier.from_tokens:
+            break
+        found = tier
+    return found
 
 
 def _parts(names: tuple[str, ...], whole: int, usage: Usage, rates: FrozenRates) -> tuple[list[PriceLine], int]:
@@ -138,8 +158,9 @@ def _units(usage: Usage, rates: FrozenRates) -> list[PriceLine]:
 
 def cost_nanos(usage: Usage, rates: FrozenRates) -> int:
     """Cost for the customer, in nanos. Rounded once, at the end, half to even."""
-    if usage.cached_tokens or usage.cache_write_tokens or usage.details or rates.details:
+    if usage.cached_tokens or usage.cache_write_tokens or usage.details:
         millionths = sum([line.millionths for line in price_lines(usage, rates)])
     else:  # a fast path with the same result: it runs several times a call
-        millionths = usage.prompt_tokens * rates.input_nanos + usage.completion_tokens * rates.output_nanos
+        prices = tier_of(usage.prompt_tokens, rates) or rates
+        millionths = usage.prompt_tokens * prices.input_nanos + usage.completion_tokens * prices.output_nanos
     return round_div(millionths * (BASIS_POINTS + rates.margin_bp), TOKENS_PER_RATE * BASIS_POINTS)

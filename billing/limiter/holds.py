@@ -1,12 +1,12 @@
 """Holds: the most that a call can cost, before it runs. Pure."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 
 from msgspec import Struct
-from msgspec.structs import replace
 
-from billing.pricing import FrozenRates, Usage, cost_nanos
-from codexflow.catalogue.entries import INPUT_PARTS, OUTPUT_PARTS, PriceDetails
+from billing.pricing import BASIS_POINTS, TOKENS_PER_RATE, FrozenRates
+from codexflow.catalogue.entries import OUTPUT_PARTS, PriceDetails, Tier
+from codexflow.lib.money import round_div
 
 TOKENS_PER_MESSAGE = 16
 TOKENS_PER_IMAGE = 2_000
@@ -68,65 +68,39 @@ class CallSize(Struct, frozen=True, kw_only=True):
 def worst_nanos(size: CallSize, rates: Iterable[FrozenRates]) -> int:
     """Most that a call can cost, in nanos, over the models that may serve it.
 
-    The dearest counts, since only one attempt is billed; and for each the dearest class of its input, and the dearest
-    of the tiers that its prompt may reach.
+    The dearest counts, since only one attempt is billed; and for each the dearest of the tiers that its prompt may
+    reach, with everything of the dearest class that it can be of.
     """
-    return max([_worst_of(size, each) for each in rates])
-
-
-def _worst_of(size: CallSize, rates: FrozenRates) -> int:
-    details = rates.details
-    if details is None or not details.tiers or size.prompt_tokens < details.tiers[0].from_tokens:
-        return cost_nanos(_dearest_usage(size, rates), rates)
-    return max([cost_nanos(_dearest_usage(size, each), each) for each in _reachable(size, rates, details)])
-
-
-def _reachable(size: CallSize, rates: FrozenRates, details: PriceDetails) -> Iterator[FrozenRates]:
-    """The usual prices and every tier that the bound of the prompt reaches, each as if it were the only one."""
-    flat = PriceDetails(part_nanos=details.part_nanos, unit_nanos=details.unit_nanos)
-    yield replace(rates, details=flat)
-    for tier in details.tiers:
-        if size.prompt_tokens >= tier.from_tokens:
-            yield FrozenRates(
-                input_nanos=tier.input_nanos,
-                cached_nanos=tier.cached_nanos,
-                output_nanos=tier.output_nanos,
-                cache_write_nanos=tier.cache_write_nanos,
-                cache_write_1h_nanos=tier.cache_write_1h_nanos,
-                margin_bp=rates.margin_bp,
-                details=flat,
-            )
-
-
-def _dearest_usage(size: CallSize, rates: FrozenRates) -> Usage:
-    """Usage of the whole size that costs most: everything is of the dearest class that it can be of."""
     prompt, completion = size.prompt_tokens, size.completion_tokens
-    write_nanos = rates.cache_write_1h_nanos if size.may_cache_for_an_hour else rates.cache_write_nanos
-    details = _dearest_details(size, rates, rates.details) if rates.details is not None else None
-    if write_nanos is None or write_nanos <= rates.input_nanos:
-        return Usage(prompt_tokens=prompt, completion_tokens=completion, details=details)
-    written = prompt - sum((details or {}).get(name, 0) for name in INPUT_PARTS)
-    return Usage(
-        prompt_tokens=prompt,
-        cache_write_tokens=written,
-        cache_write_1h_tokens=written if size.may_cache_for_an_hour else 0,
-        completion_tokens=completion,
-        details=details,
-    )
+    return max([_worst_of(size, prompt, completion, each) for each in rates])
 
 
-def _dearest_details(size: CallSize, rates: FrozenRates, details: PriceDetails) -> dict[str, int]:
-    """Units that may be used, and parts where they are dearer than the ordinary tokens that they may be instead."""
-    if not details.part_nanos and not details.unit_nanos:
-        return {}  # units without a price cost nothing
-    input_nanos = max(rates.input_nanos, rates.cache_write_nanos or 0, rates.cache_write_1h_nanos or 0)
-    attached = {"audio_input": size.audio_tokens, "image_input": size.images * TOKENS_PER_IMAGE}
-    prices = details.part_nanos
-    found = {name: tokens for name, tokens in attached.items() if prices.get(name, 0) > input_nanos}
-    dearest = max(OUTPUT_PARTS, key=lambda name: prices.get(name, 0))
-    if prices.get(dearest, 0) > rates.output_nanos:
-        found[dearest] = size.completion_tokens
-    return found | (size.units or {})
+def _worst_of(size: CallSize, prompt: int, completion: int, rates: FrozenRates) -> int:
+    details = rates.details
+    millionths = _dearest_millionths(size, prompt, completion, rates, details)
+    if details is not None:
+        for tier in details.tiers:
+            if prompt >= tier.from_tokens:
+                millionths = max(millionths, _dearest_millionths(size, prompt, completion, tier, details))
+    return round_div(millionths * (BASIS_POINTS + rates.margin_bp), TOKENS_PER_RATE * BASIS_POINTS)
+
+
+def _dearest_millionths(
+    size: CallSize, prompt: int, completion: int, prices: FrozenRates | Tier, details: PriceDetails | None
+) -> int:
+    """Bound of `billing.pricing.price_lines` at these prices, in nanos times a million."""
+    input_nanos, output_nanos, more = prices.input_nanos, prices.output_nanos, 0
+    write_nanos = prices.cache_write_1h_nanos if size.may_cache_for_an_hour else prices.cache_write_nanos
+    if write_nanos is not None and write_nanos > input_nanos:
+        input_nanos = write_nanos
+    if details is not None and (details.part_nanos or details.unit_nanos):
+        parts = details.part_nanos
+        more = max(0, parts.get("audio_input", 0) - input_nanos) * size.audio_tokens
+        more += max(0, parts.get("image_input", 0) - input_nanos) * size.images * TOKENS_PER_IMAGE
+        output_nanos = max([output_nanos, *(parts.get(name, 0) for name in OUTPUT_PARTS)])
+        units = (size.units or {}).items()
+        more += TOKENS_PER_RATE * sum([most * details.unit_nanos.get(name, 0) for name, most in units])
+    return prompt * input_nanos + completion * output_nanos + more
 
 
 def no_dearer_than_first(size: CallSize, rates: Mapping[str, FrozenRates]) -> tuple[dict[str, FrozenRates], int]:
@@ -134,6 +108,6 @@ def no_dearer_than_first(size: CallSize, rates: Mapping[str, FrozenRates]) -> tu
 
     A dearer fallback must not refuse a call that the first model could serve: without the dearer ones it may fit.
     """
-    holds = {model: _worst_of(size, each) for model, each in rates.items()}
+    holds = {model: worst_nanos(size, [each]) for model, each in rates.items()}
     first = next(iter(holds.values()))
     return {model: rates[model] for model, hold in holds.items() if hold <= first}, first

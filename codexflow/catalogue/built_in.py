@@ -87,7 +87,7 @@ claude-haiku-3.5:
   retires: 2026-02-19
   successor: claude-haiku-5.5
 deepseek-v3:
-  price: {input: 0.27, output: 1.10}
+  price: {input: 0.27, cached_input: 0.07, output: 1.10}
   context: 128000
   max_output: 8192
   takes: [temperature, tools]

@@ -14,7 +14,7 @@ from django.utils.translation import ngettext
 from lucide.templatetags.lucide import lucide as draw
 
 from codexflow.lib.clock import now
-from codexflow.lib.money import NANOS_PER_USD
+from codexflow.lib.money import NANOS_PER_USD, format_usd
 
 register = template.Library()
 
@@ -77,6 +77,13 @@ def usd_whole(nanos: int) -> str:
 def usd_cents(nanos: int) -> str:
     """Amount with two decimals, for totals in columns."""
     return _usd(nanos, 2)
+
+
+@register.filter
+def usd_price(nanos: int) -> str:
+    """Exact price with at least two decimals: what is shown is what is charged."""
+    decimals = len(format_usd(nanos, decimals=9).partition(".")[2].rstrip("0"))
+    return _usd(nanos, max(2, decimals))
 
 
 @register.filter

@@ -35,6 +35,15 @@ def test_money_is_formatted_in_every_language(nanos: int, table: str, exact: str
         assert show.usd(nanos) == table.replace(".", ",")
 
 
+@pytest.mark.parametrize(
+    ("nanos", "shown"),
+    [(0, "$0.00"), (10_000_000, "$0.01"), (6_000_000, "$0.006"), (125_000_000, "$0.125"), (15_000_000_000, "$15.00"),
+     (1, "$0.000000001")],
+)  # fmt: skip
+def test_a_price_is_shown_as_it_is_charged(nanos: int, shown: str) -> None:
+    assert show.usd_price(nanos) == shown
+
+
 def test_zero_is_formatted_without_an_exponent() -> None:
     assert format_usd(0, decimals=9) == "0.000000000"
 

@@ -111,14 +111,14 @@ def test_an_open_circuit_is_shared_and_closes_after_one_successful_trial(running
 
 def test_one_organizations_failures_open_the_circuit_for_no_other(running: Installation, key: str) -> None:
     """Its requests may be the cause of the provider's failures."""
-    model, others = "claude-haiku-5.5", a_key().plain
+    model, others, third = "claude-haiku-5.5", a_key().plain, a_key().plain
     for _ in range(5):
         running.say(key, "[[fault:500]]", model=model)
     assert running.post(key, model=model).status_code == 503
     assert running.post(others, model=model).status_code == 200
     assert running.health()["details"]["circuits"] == {model: "open"}
     assert running.say(others, "[[fault:500]]", model=model).status_code == 503
-    refused = running.post(a_key().plain, model=model)
+    refused = running.post(third, model=model)
     assert (refused.status_code, int(refused.headers["retry-after"])) == (503, 1)
 
 

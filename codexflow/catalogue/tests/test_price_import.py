@@ -77,7 +77,7 @@ def test_deployments_and_maps_are_read_by_name() -> None:
 
 
 def test_a_model_is_found_below_its_provider_and_with_dashes() -> None:
-    found = compare(CATALOGUE.entries, ["claude-sonnet-5.5", "gpt-6.1-sol"], {"anthropic/claude-sonnet-4-5": PLAIN})
+    found = compare(CATALOGUE.entries, ["claude-sonnet-5.5", "gpt-6.1-sol"], {"anthropic/claude-sonnet-5-5": PLAIN})
     assert found.unknown == ["gpt-6.1-sol"]
     assert {each.line for each in found.differences} == {
         "input",
@@ -144,7 +144,7 @@ def test_the_command_shows_every_difference_before_it_takes_them(tmp_path: Path)
     costs = tmp_path / "map.json"
     costs.write_text(json.dumps({"gpt-6.1-sol": PLAIN, "deepseek/deepseek-v4.1-flash": {"input_cost_per_token": -1}}))
     shown = run("import-prices", "--map", costs)
-    assert any(line.split()[:3] == ["gpt-6.1-sol", "input", "2.500000"] for line in shown)
+    assert any(line.split()[:3] == ["gpt-6.1-sol", "input", "2.000000"] for line in shown)
     assert "not comparable: deepseek-v4.1-flash: input_cost_per_token is '-1', which is no price" in shown
     assert shown[-1] == "1 models differ. Repeat with --take to put LiteLLM's prices in force."
     assert not ConfigVersion.objects.exists()
