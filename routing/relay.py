@@ -165,12 +165,12 @@ class StreamRelay:
 
     async def _next(self) -> bytes | None:
         """Read the next piece from the upstream; None at its end, and when there is no more than the beginning."""
-        connection, left_s = self._opened.connection if self._opened else None, self._upstream.left_s
-        if connection is None:
+        opened, left_s = self._opened, self._upstream.left_s
+        if opened is None or opened.connection is None:
             return None
         self._is_waiting = True
         try:
-            return await connection.chunk_past(self._sent_at_once, idle_s=self._idle_s, left_s=left_s)
+            chunk = await opened.connection.chunk_past(self._sent_at_once, idle_s=self._idle_s, left_s=left_s)
         except UpstreamFailure as exc:
             if self._response.is_gone:
                 raise ClientDisconnected from exc
@@ -179,6 +179,10 @@ class StreamRelay:
             raise StreamBroken(reason=exc.code) from exc
         finally:
             self._is_waiting = False
+        if chunk is None:  # its connection is back in the pool, and may serve another call from now on
+            opened.connection = None
+            self._upstream.release()
+        return chunk
 
     def _sent_at_once(self, chunk: bytes) -> bool:
         """Send a piece without a task switch: plain content, as nearly all are, to a caller that keeps up."""

@@ -62,12 +62,24 @@ def a_relay(response: _Response, call: _Call, response_format: ResponseFormat, *
     return StreamRelay(
         response,
         call,  # type: ignore[arg-type] # a stand-in
-        SimpleNamespace(model="first", left_s=5.0, abort=lambda: None),  # type: ignore[arg-type] # a stand-in
+        SimpleNamespace(model="first", left_s=5.0, abort=lambda: None, release=lambda: None),  # type: ignore[arg-type] # a stand-in
         response_format=response_format,
         wants_usage=False,
         ping_s=ping_s,
         headers=lambda model: [(b"x-cfx-model", model.encode())],
     )
+
+
+class _Connection:
+    """A connection whose stream has ended. `read_to_end` would read what belongs to the next call."""
+
+    consumed_s = 0.0
+
+    async def chunk_past(self, *_facts: Any, **_limits: Any) -> None:
+        return None
+
+    async def read_to_end(self, _timeout_s: float) -> None:
+        raise AssertionError
 
 
 def opened(response_format: ResponseFormat, stream: bytes) -> OpenedResponse:
@@ -133,3 +145,15 @@ async def test_a_stream_that_is_not_silent_has_no_ping() -> None:
     relay.close()
     assert [dict(head)[b"x-cfx-model"] for head in response.heads] == [b"second"]
     assert response.pieces == [CHUNK, DONE]
+
+
+async def test_a_stream_without_its_end_leaves_its_connection_to_the_next_call() -> None:
+    response, call, response_format = _Response(), _Call(), Completions()
+    relay = a_relay(response, call, response_format, ping_s=60)
+    stop = CHUNK.replace(b'"delta":{"content":"Rain"}', b'"delta":{},"finish_reason":"stop"')
+    found = opened(response_format, CHUNK + stop)
+    found.connection = _Connection()  # type: ignore[assignment] # a stand-in
+    await relay.send(found, idle_s=5)
+    relay.close()
+    assert (response.pieces, call.statuses) == ([CHUNK + stop, DONE], [200])
+    assert found.connection is None

@@ -111,6 +111,10 @@ class Upstream:
         if self._connection is not None:
             self._connection.abort()
 
+    def release(self) -> None:
+        """Leave the connection alone: it is read to its end, and may serve another call by now."""
+        self._connection = None
+
     def _aborted(self) -> ClientDisconnected | ShuttingDown:
         return ShuttingDown(retry_after_s=1) if self._call.shutdown.is_set else ClientDisconnected()
 
