@@ -101,10 +101,9 @@ class StreamRelay:
         opening, response, meter = opened.opening, self._response, self._call.meter
         self._splitter = splitter = opening.splitter
         meter.begin(opening.output)
-        events, opening.events = opening.events, []  # up to megabytes, which a long stream must not keep
+        events, opening.events = iter(opening.events), []  # up to megabytes, which a long stream must not keep
         if end := await self._pass(events, counted=opening.counted):
             return end
-        del events
         while True:
             if response.is_gone:
                 raise ClientDisconnected
@@ -136,6 +135,7 @@ class StreamRelay:
         The first `counted` of them have been counted as output.
         """
         shown: list[bytes] = []
+        event: sse.Event | None = None
         try:
             for n, event in enumerate(events):
                 if event.usage is not None:
@@ -150,8 +150,9 @@ class StreamRelay:
                     self._call.meter.record_delivery(event.raw)
                 shown.append(self._shown(event))
         finally:
-            if any(shown):
-                piece = b"".join(shown)
+            piece, event = b"".join(shown), None
+            shown.clear()  # a slow caller must not keep long events twice
+            if piece:
                 self._is_mid_event = not piece.endswith(sse.ENDS)
                 await self._response.send(piece)
                 if b"data:" in piece:  # clients take no comment for life

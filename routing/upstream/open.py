@@ -41,6 +41,7 @@ from routing.upstream.pool import Connection, Pool
 
 logger = logging.getLogger(__name__)
 
+BEGINNING_BYTES = 4_096
 ERROR_BODY_LIMIT_BYTES = 64 * 1024
 # Spread, so that callers who failed together do not come back together.
 RETRY_PAUSE_S = (0.05, 0.25)
@@ -80,8 +81,10 @@ class OpenedResponse:
 
     @property
     def first(self) -> bytes:
-        """The whole body, or what the opening has of the stream."""
-        return self.body if self.opening is None else b"".join([event.raw for event in self.opening.events])
+        """The whole body, or the beginnings of the stream's first events."""
+        if self.opening is None:
+            return self.body
+        return b"".join([event.raw[:BEGINNING_BYTES] for event in self.opening.events])
 
     @property
     def response_id(self) -> str:

@@ -161,8 +161,11 @@ class TestSdks:
                 assert events[-1].type == "response.completed"
                 with sdk.responses.stream(model=OPENAI_MODEL, input=text) as stream:
                     assert stream.get_final_response().output_text
-            with pytest.raises(openai.APIError):
-                list(sdk.responses.create(model=OPENAI_MODEL, input="[[fault:hang]]", stream=True))
+            with (
+                pytest.raises(openai.APIError),
+                sdk.responses.create(model=OPENAI_MODEL, input="[[fault:hang]]", stream=True) as broken,
+            ):
+                list(broken)
 
     def test_anthropic(self, pinging: Gateway, key: str) -> None:
         sdk: Any
@@ -176,5 +179,8 @@ class TestSdks:
                 )
                 assert events[-1].type == "message_stop"
             hanging = [{"role": "user", "content": "[[fault:hang]]"}]
-            with pytest.raises(anthropic.APIError):
-                list(sdk.messages.create(model="claude-haiku-5.5", max_tokens=9, messages=hanging, stream=True))
+            with (
+                pytest.raises(anthropic.APIError),
+                sdk.messages.create(model="claude-haiku-5.5", max_tokens=9, messages=hanging, stream=True) as broken,
+            ):
+                list(broken)
