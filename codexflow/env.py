@@ -122,6 +122,7 @@ class Env:
     upstream_connect_s: float = 3.0
     upstream_idle_s: float = 60.0
     upstream_total_s: float = 600.0
+    stream_ping_s: float = 15.0
     redis_timeout_ms: int = 100
     key_cache_fresh_s: float = 60.0
     key_cache_stale_s: float = 900.0
@@ -386,6 +387,7 @@ _SECONDS = (
     ("upstream_connect_s", 0.1, 60),
     ("upstream_idle_s", 0.1, 3600),
     ("upstream_total_s", 1, 86_400),
+    ("stream_ping_s", 0.05, 3600),
     ("key_cache_fresh_s", 0, 3600),
     ("key_cache_stale_s", 0, 86_400),
     ("heartbeat_s", 0.1, 60),

@@ -63,6 +63,7 @@ class AcceptedCall(Struct, frozen=True, kw_only=True):
             response_format=surface.response_format,
             is_stream=request.is_stream,
             first_byte_s=route.timeout_s,
+            idle_s=env.upstream_idle_s,
             total_s=env.upstream_total_s if request.is_stream else self.catalogue.total_timeout_s,
             response_limit_bytes=env.answer_limit_bytes,
             breaker=self.catalogue.breaker,

@@ -2,6 +2,7 @@
 
 from billing.limiter.limits import Admission
 from codexflow.lib.asgi import Header
+from codexflow.lib.errors import AppError
 from routing import relay
 from routing.accept import accept
 from routing.content_capture import CapturingResponse, Response
@@ -17,8 +18,9 @@ from routing.upstream.open import Upstream
 async def serve(context: GatewayContext, incoming: Incoming, surface: Surface) -> None:
     """Serve one call on any metered surface.
 
-    Up to the first upstream byte a failure is an ordinary HTTP error and the next attempt may run; after it the
-    failure travels inside the stream. Every admitted call ends in exactly one usage event.
+    Up to the first content the next attempt may run, and a failure is an ordinary HTTP error; after it, and once a
+    silent stream has been pinged, the failure travels inside the stream. Every admitted call ends in exactly one usage
+    event.
     """
     accepted = await accept(context, incoming, surface)  # 400, 401, 403, 408, 413
     principal, rates = accepted.principal, accepted.rates
@@ -34,32 +36,42 @@ async def serve(context: GatewayContext, incoming: Incoming, surface: Surface) -
     call.shutdown.on_set(upstream.abort)
     capture = CapturingResponse(incoming, accepted.raw) if principal.keeps_content else None
     response: Response = capture or incoming
+    stream: relay.StreamRelay | None = None
     try:
         async with call:  # settled and recorded once, whatever happens
             models = tuple(call.rates)  # those that the hold covers
             attempts = plan_attempts(models, context.breakers.open_for(models, request.caller))
-            opened = await upstream.open_first(attempts)  # 4xx of the upstream, 429, 503, 504
-            if (other := other_model_in(opened.first, opened.attempt.model)) is not None:
-                rates_of_other = accepted.rates_of(other)
-                context.substitutes.note(opened.attempt.model, other, is_priced=rates_of_other is not None)
-                if rates_of_other is not None:
-                    call.record_served(*rates_of_other)
-            incoming.dropped += accepted.left_out(opened.attempt.model)
-            headers = response_headers(accepted.route, opened.attempt.model, call.admission)
             if accepted.request.is_stream:
                 stream = relay.StreamRelay(
                     response,
                     call,
                     upstream,
-                    opened,
                     response_format=surface.response_format,
                     wants_usage=accepted.request.schema.wants_usage,
-                    idle_s=request.silence_s(opened.attempt.model, context.env.upstream_idle_s),
+                    ping_s=context.env.stream_ping_s,
+                    headers=lambda model: response_headers(accepted.route, model, call.admission),
                 )
-                await stream.send(headers)
+            try:
+                opened = await upstream.open_first(attempts)  # 4xx of the upstream, 429, 503, 504
+            except AppError as error:
+                if stream is None or not stream.is_started:
+                    raise
+                await stream.break_off(error)
+                return
+            model = opened.attempt.model
+            if (other := other_model_in(opened.first, model)) is not None:
+                rates_of_other = accepted.rates_of(other)
+                context.substitutes.note(model, other, is_priced=rates_of_other is not None)
+                if rates_of_other is not None:
+                    call.record_served(*rates_of_other)
+            incoming.dropped += accepted.left_out(model)
+            if stream is not None:
+                await stream.send(opened, idle_s=request.silence_s(model, request.idle_s))
             else:
-                await relay.send_body(response, call, opened, headers)
+                await relay.send_body(response, call, opened, response_headers(accepted.route, model, call.admission))
     finally:
+        if stream is not None:
+            stream.close()
         if capture is not None:
             context.content.publish(call.request_id, principal.organization_id, capture.content)
 

@@ -50,12 +50,6 @@ class Meter:
         self._is_output_final = True
         self._pending.append(last_event)
 
-    def discard(self) -> None:
-        """Forget all usage: the call is not charged."""
-        self._fields, self._is_output_final = {}, False
-        self.upstream_cost_nanos = None
-        self.has_begun = False
-
     def record_delivery(self, raw: bytes) -> None:
         """Take a piece of the stream that is sent to the caller; pieces come in order, and may be cut anywhere."""
         self._pending.append(raw)
@@ -85,6 +79,12 @@ class Meter:
             self.record_usage(summary.usage)
         if cost_header is not None and self.upstream_cost_nanos is None:
             self.upstream_cost_nanos = nanos_of(cost_header.decode("latin-1"))
+
+    @property
+    def stop_reason(self) -> str | None:
+        """Why the stream ended, as its provider wrote it, if nothing has been said since."""
+        self._count_pending()
+        return self._output.stop_reason if self._output is not None else None
 
     def delivered_tokens(self) -> int:
         """Estimate the output by what was delivered; never more than allowed."""

@@ -1,9 +1,11 @@
 """Relay of a response to the caller: bytes untouched, metered as they pass, complete only when they are durable."""
 
+import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from codexflow.lib.asgi import Header
+from codexflow.lib.clock import monotonic_s
 from codexflow.lib.errors import AppError
 from routing.call import Call
 from routing.content_capture import Response
@@ -22,121 +24,166 @@ SSE_HEADERS: list[Header] = [
 ]
 # How long the end of the upstream's response may take after its last event, before its connection is given up.
 LAST_CHUNK_S = 1.0
+# Timers may fire a little early.
+TIMER_SLACK_S = 0.01
 
 
 async def send_body(response: Response, call: Call, opened: OpenedResponse, headers: list[Header]) -> None:
     """Settle the call, then send its JSON response."""
     await call.finish(status=200)
-    await response.respond(200, [(b"content-type", b"application/json"), *headers], opened.first)
+    await response.respond(200, [(b"content-type", b"application/json"), *headers], opened.body)
 
 
 class StreamRelay:
-    """One stream from the upstream to the caller."""
+    """One stream from the upstream to the caller, who gets a sign of life whenever the upstream is silent for long."""
 
     def __init__(
         self,
         response: Response,
         call: Call,
         upstream: Upstream,
-        opened: OpenedResponse,
         *,
         response_format: ResponseFormat,
         wants_usage: bool,
-        idle_s: float,
+        ping_s: float,
+        headers: Callable[[str], list[Header]],
     ) -> None:
         self._response = response
         self._call = call
         self._upstream = upstream
-        self._opened = opened
         self._response_format = response_format
-        self._splitter = sse.Splitter(response_format)
         self._wants_usage = wants_usage
-        self._idle_s = idle_s
-        self._has_content = False
-        self._has_usage = False
+        self._headers = headers
+        self._opened: OpenedResponse | None = None
+        self._idle_s = 0.0
+        self.is_started = False
         # Whether a piece of a very long event was the last that went out.
         self._is_mid_event = False
+        # Whether the upstream is awaited; else the caller is the slow side, and needs no ping.
+        self._is_waiting = True
+        self._ping_s = ping_s
+        self._sent_s = monotonic_s()
+        # The id that the caller has seen, if a ping came before the response.
+        self._pinged_id = ""
+        self._pinging: asyncio.Task[None] | None = None
+        self._timer = asyncio.get_running_loop().call_later(ping_s, self._check_silence)
 
-    async def send(self, headers: list[Header]) -> None:
+    async def send(self, opened: OpenedResponse, *, idle_s: float) -> None:
         """Relay to the end. A failure from here on travels inside the stream."""
-        await self._response.start(200, [*SSE_HEADERS, *headers])
+        self._opened, self._idle_s, self._is_waiting = opened, idle_s, False
         try:
-            end = await self._relay()
+            await self._start(opened.attempt.model)
+            end = await self._relay(opened)
         except AppError as error:
-            await self._break_off(error)
+            await self.break_off(error)
             return
+        await self._stop_pings()
         # Settled before the end is sent: a caller that saw it has its request on record.
         await self._call.finish(status=200)
         await self._response.send(end, is_last=True)
-        if self._opened.connection is not None:
-            await self._opened.connection.read_to_end(LAST_CHUNK_S)
+        if opened.connection is not None:
+            await opened.connection.read_to_end(LAST_CHUNK_S)
 
-    async def _relay(self) -> bytes:
+    def close(self) -> None:
+        """Stop pinging, however the call ended."""
+        self._timer.cancel()
+
+    async def _start(self, model: str) -> None:
+        if self._pinging is not None:
+            await self._pinging
+        if not self.is_started:
+            self.is_started = True
+            await self._response.start(200, [*SSE_HEADERS, *self._headers(model)])
+
+    async def _relay(self, opened: OpenedResponse) -> bytes:
         """Pass events until the last one, and return that. Raises ClientDisconnected, ShuttingDown or StreamBroken."""
-        splitter, response = self._splitter, self._response
-        self._call.meter.begin(self._response_format.output())
-        chunk: bytes | None = self._opened.first
-        while chunk is not None:
-            if self._has_content and splitter.is_plain(chunk):
-                self._call.meter.record_delivery(chunk)
-                await response.send(chunk)
-            elif end := await self._pass(splitter.feed(chunk)):
-                return end
+        assert opened.opening is not None  # noqa: S101 - streams have one
+        opening, response, meter = opened.opening, self._response, self._call.meter
+        self._splitter = splitter = opening.splitter
+        meter.begin(opening.output)
+        events, opening.events = iter(opening.events), []  # up to megabytes, which a long stream must not keep
+        if end := await self._pass(events, counted=opening.counted):
+            return end
+        while True:
             if response.is_gone:
                 raise ClientDisconnected
-            chunk = await self._next()
-        # A last event without its empty line may still be the end; half an event is of no use to a caller.
-        if end := await self._pass(event for event in splitter.flush() if event.kind is sse.Kind.END):
+            try:
+                chunk = await self._next()
+            except StreamBroken:
+                if meter.stop_reason is None:
+                    raise
+                chunk = None
+            if chunk is None:
+                break
+            if splitter.is_plain(chunk):
+                meter.record_delivery(chunk)
+                await response.send(chunk)
+                self._sent_s = monotonic_s()
+            elif end := await self._pass(splitter.feed(chunk)):
+                return end
+        # A last event without its empty line may still be the end.
+        if end := await self._pass(splitter.flush()):
             return end
+        if self._response_format.missing_end and meter.stop_reason is not None:
+            meter.end()
+            return self._response_format.missing_end
         raise StreamBroken(reason="no end")
 
-    async def _pass(self, events: Iterable[sse.Event]) -> bytes:
-        """Send events as far as the caller may see them; the last one of the stream is returned instead."""
-        call, response_format, model = self._call, self._response_format, self._opened.attempt.model
-        for event in events:
-            if event.kind is sse.Kind.ERROR:
+    async def _pass(self, events: Iterable[sse.Event], *, counted: int = 0) -> bytes:
+        """Send events as far as the caller may see them, in one piece; the last one of the stream is returned instead.
+
+        The first `counted` of them have been counted as output.
+        """
+        shown: list[bytes] = []
+        event: sse.Event | None = None
+        try:
+            for n, event in enumerate(events):
                 if event.usage is not None:
-                    call.meter.record_usage(event.usage)
-                # LiteLLM may close even a broken stream with [DONE]; ours stays without.
-                raise StreamBroken(reason="error event")
-            if event.usage is not None:
-                call.meter.record_usage(event.usage)
-                if not self._has_content and not self._has_usage:
-                    self._has_usage = event.usage.produced > 0
-            if event.kind is sse.Kind.END:
-                call.meter.end(event.raw if event.usage is None else b"")
-                if not self._has_content and not self._has_usage:
-                    raise StreamBroken(reason="empty success")
-                return response_format.with_model(
-                    response_format.for_caller(event, wants_usage=self._wants_usage), model
-                )
-            is_beginning = not self._has_content
-            if event.kind is sse.Kind.CONTENT and (self._has_content or response_format.is_content(event.raw)):
-                self._has_content = True
-                call.meter.record_delivery(event.raw)
-            shown = response_format.for_caller(event, wants_usage=self._wants_usage) if event.usage else event.raw
-            if is_beginning:
-                shown = response_format.with_model(shown, model)
-            if shown:
-                await self._response.send(shown)
-                self._is_mid_event = not shown.endswith((b"\n\n", b"\r\n\r\n"))
+                    self._call.meter.record_usage(event.usage)
+                if event.kind in (sse.Kind.ERROR, sse.Kind.BROKEN):
+                    # LiteLLM may close even a broken stream with [DONE]; ours stays without.
+                    raise StreamBroken(reason="error event" if event.kind is sse.Kind.ERROR else "broken JSON")
+                if event.kind is sse.Kind.END:
+                    self._call.meter.end(event.raw if event.usage is None and n >= counted else b"")
+                    return self._shown(event)
+                if event.kind is sse.Kind.CONTENT and n >= counted:
+                    self._call.meter.record_delivery(event.raw)
+                shown.append(self._shown(event))
+        finally:
+            piece, event = b"".join(shown), None
+            shown.clear()  # a slow caller must not keep long events twice
+            if piece:
+                self._is_mid_event = not piece.endswith(sse.ENDS)
+                await self._response.send(piece)
+                if b"data:" in piece:  # clients take no comment for life
+                    self._sent_s = monotonic_s()
         return b""
 
+    def _shown(self, event: sse.Event) -> bytes:
+        """Return an event as the caller may see it."""
+        shown = self._response_format.for_caller(event, wants_usage=self._wants_usage)
+        return self._response_format.named(shown, self._upstream.model, self._pinged_id)
+
     async def _next(self) -> bytes | None:
-        """Read the next piece from the upstream; None at its end, and when there is no more than the first."""
-        connection, left_s = self._opened.connection, self._upstream.left_s
-        if connection is None:
+        """Read the next piece from the upstream; None at its end, and when there is no more than the beginning."""
+        opened, left_s = self._opened, self._upstream.left_s
+        if opened is None or opened.connection is None:
             return None
+        self._is_waiting = True
         try:
-            if self._has_content:
-                return await connection.chunk_past(self._sent_at_once, idle_s=self._idle_s, left_s=left_s)
-            return await connection.chunk(min(self._idle_s, left_s))
+            chunk = await opened.connection.chunk_past(self._sent_at_once, idle_s=self._idle_s, left_s=left_s)
         except UpstreamFailure as exc:
             if self._response.is_gone:
                 raise ClientDisconnected from exc
             if self._call.shutdown.is_set:
                 raise ShuttingDown from exc
             raise StreamBroken(reason=exc.code) from exc
+        finally:
+            self._is_waiting = False
+        if chunk is None:  # its connection is back in the pool, and may serve another call from now on
+            opened.connection = None
+            self._upstream.release()
+        return chunk
 
     def _sent_at_once(self, chunk: bytes) -> bool:
         """Send a piece without a task switch: plain content, as nearly all are, to a caller that keeps up."""
@@ -145,16 +192,47 @@ class StreamRelay:
         self._call.meter.record_delivery(chunk)
         return True
 
-    async def _break_off(self, error: AppError) -> None:
+    def _check_silence(self) -> None:
+        """Ping after `_ping_s` without an event. Called by a timer: a stream that is not silent costs nothing more."""
+        connection = self._opened.connection if self._opened is not None else None
+        sent_s = max(self._sent_s, connection.consumed_s) if connection is not None else self._sent_s
+        left_s = sent_s + self._ping_s - monotonic_s()
+        if left_s <= TIMER_SLACK_S:
+            left_s = self._ping_s
+            if self._is_waiting and not self._is_mid_event and not self._response.is_gone:
+                self._sent_s = monotonic_s()
+                self._pinging = asyncio.get_running_loop().create_task(self._ping())
+        self._timer = asyncio.get_running_loop().call_later(left_s, self._check_silence)
+
+    async def _ping(self) -> None:
+        is_first = not self.is_started
+        if is_first:
+            self.is_started = True
+            self._pinged_id = f"{self._response_format.id_prefix}{self._call.request_id.hex}"
+            await self._response.start(200, [*SSE_HEADERS, *self._headers(self._upstream.model)])
+        opened_id = self._opened.response_id if self._opened is not None else ""
+        ping = self._response_format.ping(
+            response_id=self._pinged_id or opened_id,
+            model=self._upstream.model,
+            created_s=self._call.intent.started_ms // 1000,
+            is_first=is_first,
+        )
+        if not self._is_mid_event:
+            await self._response.send(ping)
+
+    async def _stop_pings(self) -> None:
+        self._timer.cancel()
+        if self._pinging is not None:
+            await self._pinging
+
+    async def break_off(self, error: AppError) -> None:
         """End an incomplete stream: settle it, then send an error event, after which no end follows."""
+        await self._stop_pings()
         self._upstream.abort()
         is_gone = isinstance(error, ClientDisconnected)
         logger.warning(
             "relay.broken", extra={"request_id": str(self._call.request_id), "code": error.code, **error.facts}
         )
-        if not self._has_content and not self._has_usage and not is_gone:
-            # No output, so no charge; the usage that LiteLLM reports of an empty stream is made up.
-            self._call.meter.discard()
         await self._call.finish(status=int(error.status), error=error, is_disconnected=is_gone)
         if not is_gone:
             gap = b"\n\n" if self._is_mid_event else b""

@@ -170,6 +170,9 @@ class Output(ABC):
 
     # The model or its provider refused, or failed.
     is_refused = False
+    # Why a stream ended, as its provider wrote it, if nothing has been said since.
+    stop_reason: str | None = None
+    _PLAIN_STOPS: frozenset[str] = frozenset()
     _chars = 0
     _is_any = False
     # A whole response that has not been counted yet.
@@ -194,6 +197,11 @@ class Output(ABC):
         """Estimate: four characters a token, rounded up; at least one when there was any output."""
         return max(-(-self.chars // CHARS_PER_TOKEN), int(self._is_any))
 
+    @property
+    def says_something(self) -> bool:
+        """True once there is output, or another reason to stop than that the model had finished."""
+        return bool(self.tokens) or (self.stop_reason is not None and self.stop_reason not in self._PLAIN_STOPS)
+
     def add_whole(self, written: Any) -> None:
         """Take the texts, messages, items or blocks of a whole response."""
         self._whole = written
@@ -205,7 +213,7 @@ class Output(ABC):
             if self._is_mid_event:
                 return
         stream = self._rest + piece if self._rest else piece
-        end = _end_of_events(stream)
+        end = sse.end_of_events(stream)
         if end:
             self._add_events(stream[:end])
         self._rest = stream[end:]
@@ -236,7 +244,7 @@ class Output(ABC):
 
     def _decoded_oddly(self, events: bytes) -> Iterator[Any]:
         """Decode events of which one is odd: each by itself, and as leniently as Python's own reader does."""
-        for raw in sse.events_of(events.replace(b"\r\n", b"\n").replace(b"\r", b"\n")):
+        for raw in sse.events_of(events):
             payload = _lenient(sse.data_of(raw))
             if isinstance(payload, dict):
                 yield self._read(payload)
@@ -259,6 +267,7 @@ class Output(ABC):
 
     def _begin_long_event(self) -> None:
         """Count the beginning of an event that is too long to hold: an image, or else text."""
+        self.stop_reason = None
         self._is_mid_event, self._is_long_text = True, _BASE64.match(self._rest, len(self._rest) // 2) is None
         if not self._is_long_text:
             self._add_chars(IMAGE_CHARS)
@@ -268,7 +277,7 @@ class Output(ABC):
     def _after_long_event(self, piece: bytes) -> bytes:
         """Count on to the end of a long event, and return what follows. `_rest` is its last bytes so far."""
         seam = self._rest + piece[:_SEAM_BYTES]
-        ends = [_first_end(seam) - len(self._rest), _first_end(piece)]
+        ends = [sse.first_end(seam) - len(self._rest), sse.first_end(piece)]
         end = next((each for each in ends if each > 0), 0)
         self._is_mid_event = not end
         self._add_long(piece[:end] if end else piece)
@@ -285,23 +294,12 @@ class Output(ABC):
         self._add(None, chars)
 
 
-_ENDS = (b"\n\n", b"\n\r\n", b"\r\r")
-# One byte less than the longest of them.
+# One byte less than the longest end of an event.
 _SEAM_BYTES = 2
 _MAX_HEAD_BYTES = 128
 _SLICE_BYTES = 64 * 1024
 _UNREADABLE = (msgspec.MsgspecError, UnicodeError, RecursionError)
 _BASE64 = re.compile(rb"[A-Za-z0-9+/=_\\-]{200}")
-
-
-def _end_of_events(stream: bytes) -> int:
-    """Return the offset at which the last whole event ends, whatever its line ends; 0 when none does."""
-    return max([at + len(mark) if (at := stream.rfind(mark)) >= 0 else 0 for mark in _ENDS])
-
-
-def _first_end(stream: bytes) -> int:
-    """Return the offset at which the first event ends; 0 when none does."""
-    return min([at + len(mark) for mark in _ENDS if (at := stream.find(mark)) >= 0], default=0)
 
 
 def _lenient(payload: bytes) -> Any:
@@ -367,10 +365,11 @@ class ChoicesOutput(Output):
     """Output of chat and text completions."""
 
     _REFUSALS = ("content_filter", "refusal")
+    _PLAIN_STOPS = frozenset({"stop"})
 
     @override
     def _chars_of_deltas(self, payloads: bytes) -> int:
-        chars = 0
+        chars, self.stop_reason = 0, None
         for chunk in _text_chunks.decode_lines(payloads):
             for choice in chunk.choices:
                 if text := choice.delta.content:
@@ -395,8 +394,11 @@ class ChoicesOutput(Output):
             written = choice.delta or choice.text or (choice.message if choice.delta is None else None)
             if written:
                 self._add(written, chars_in(written))
-            if choice.finish_reason in self._REFUSALS:
-                self.is_refused = True
+            if choice.finish_reason:
+                self.stop_reason = str(choice.finish_reason)
+                self.is_refused = self.is_refused or choice.finish_reason in self._REFUSALS
+            elif written:
+                self.stop_reason = None
 
 
 # Responses
@@ -491,6 +493,10 @@ class ItemsOutput(Output):
             self._is_any = self._is_any or _is_output(event.item)
         elif kind in _RESPONSE_ENDS and isinstance(event.response, dict):
             self._repeat(event, _Level.RESPONSE, event.response.get("output"))
+        if kind == "response.incomplete":
+            self.stop_reason = "incomplete"
+            details = event.response.get("incomplete_details") if isinstance(event.response, dict) else None
+            self.is_refused = isinstance(details, dict) and details.get("reason") == "content_filter"
 
     @override
     def _add_chars(self, chars: int) -> None:
@@ -544,6 +550,8 @@ _block_deltas = msgspec.json.Decoder(_BlockDelta)
 class BlocksOutput(Output):
     """Output of messages."""
 
+    _PLAIN_STOPS = frozenset({"end_turn"})
+
     @override
     def _chars_of_deltas(self, payloads: bytes) -> int:
         deltas = [event.delta for event in _block_deltas.decode_lines(payloads)]
@@ -562,5 +570,9 @@ class BlocksOutput(Output):
         written = event.delta or event.content_block
         if written:
             self._add(written, chars_in(written))
-        if event.type == "message_delta" and isinstance(event.delta, dict):
-            self.is_refused = self.is_refused or event.delta.get("stop_reason") == "refusal"
+        reason = (
+            event.delta.get("stop_reason") if event.type == "message_delta" and isinstance(event.delta, dict) else None
+        )
+        if reason:
+            self.stop_reason = str(reason)
+            self.is_refused = self.is_refused or reason == "refusal"

@@ -10,7 +10,7 @@ import math
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 from msgspec import Raw, Struct
@@ -26,13 +26,12 @@ from routing.surfaces.usage import ProviderUsage, usage_in
 
 T = TypeVar("T")
 
-_NULL = b"null"
 _COST_MARK = b'"cost'
-# Values without content, as bytes of JSON.
-_EMPTY = frozenset({b"null", b'""', b"[]", b"{}"})
+_UNREADABLE = (msgspec.MsgspecError, UnicodeError, RecursionError)
 _encode = msgspec.json.encode
 _raw_fields = msgspec.json.Decoder(dict[str, Raw])
 _objects = msgspec.json.Decoder(dict[str, Any])
+_lists = msgspec.json.Decoder(list[Any])
 
 
 class ResponseSummary(Struct, frozen=True):
@@ -41,15 +40,6 @@ class ResponseSummary(Struct, frozen=True):
     id: str
     usage: ProviderUsage | None
     output: Output
-
-
-class Opening(Struct, frozen=True):
-    """Facts from the first bytes of a stream."""
-
-    response_id: str = ""
-    is_error: bool = False
-    # It ends without content: LiteLLM turns a provider's error page into a clean empty stream.
-    may_be_empty: bool = False
 
 
 class ResponseFormat(ABC):
@@ -62,36 +52,36 @@ class ResponseFormat(ABC):
         """Return how much to hold of an event with this beginning that is longer than `max_held_bytes`."""
         return self.max_held_bytes
 
-    def may_matter(self, events: bytes) -> bool:
-        """Return whether any of these events could be more than content."""
-        return b'"usage"' in events or b"[DONE]" in events or b'"error"' in events
+    # The end that its clients wait for, written here when only it is missing.
+    missing_end: bytes = b""
+    # Of ids that are made here, for events before the response.
+    id_prefix: str = "chatcmpl-"
+    # Whether a provider tells the size of the prompt before any output.
+    begins_with_usage: bool = False
+
+    @abstractmethod
+    def is_plain(self, event: bytes) -> bool:
+        """Return whether this is one ordinary event of content, which passes untouched. May err towards False."""
 
     @abstractmethod
     def classify(self, raw: bytes) -> Event:
         """Classify one event."""
 
     @abstractmethod
-    def opening(self, chunk: bytes) -> Opening:
-        """Read the beginning of a stream."""
-
-    @abstractmethod
-    def is_content(self, events: bytes) -> bool:
-        """Return whether these events carry output of the model, or its own reason to stop."""
-
-    def is_empty(self, stream: bytes) -> bool:
-        """Return whether a whole stream has neither output nor output tokens, or ends in an error."""
-        events = [self.classify(raw) for raw in sse.events_of(stream)]
-        if any(event.kind is Kind.ERROR for event in events):
-            return True
-        return not self.is_content(stream) and not any(event.usage and event.usage.produced for event in events)
+    def response_id(self, event: bytes) -> str:
+        """Return the response's id from one of its first events; empty when it has none."""
 
     @abstractmethod
     def for_caller(self, event: Event, *, wants_usage: bool) -> bytes:
         """Return an event with usage, or the last one, as the caller may see it."""
 
-    def with_model(self, events: bytes, model: str) -> bytes:
-        """Return a stream's first or last events with the model's public name. Elsewhere LiteLLM writes it."""
-        return events
+    def named(self, event: bytes, model: str, response_id: str = "") -> bytes:
+        """Return an event with the model's public name, which LiteLLM writes elsewhere, and `response_id`, if given."""
+        return event
+
+    @abstractmethod
+    def ping(self, *, response_id: str, model: str, created_s: int, is_first: bool) -> bytes:
+        """Return events that say nothing: clients take them for life. `is_first`: nothing has been sent before."""
 
     @abstractmethod
     def output(self) -> Output:
@@ -99,7 +89,7 @@ class ResponseFormat(ABC):
 
     @abstractmethod
     def summarize(self, body: bytes) -> ResponseSummary | None:
-        """Read a whole JSON response; None when it is none of this surface."""
+        """Read a whole JSON response; None when it is none of this surface, or an error."""
 
     def body_for_caller(self, body: bytes, summary: ResponseSummary) -> bytes:
         """Return a whole JSON response as the caller may see it."""
@@ -138,8 +128,18 @@ def _decoded(decoder: msgspec.json.Decoder[T], data: bytes | Raw) -> T | None:
 def _strictly(decoder: msgspec.json.Decoder[T], data: bytes | Raw) -> T | None:
     try:
         return decoder.decode(data)
-    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+    except _UNREADABLE:
         return None
+
+
+def _unread(raw: bytes, data: bytes) -> Event:
+    """Classify an event that is no object."""
+    return Event(raw, Kind.BROKEN if sse.is_broken(data) else Kind.CONTENT)
+
+
+def _usage_in_event(value: Any, *, is_partial: bool = False) -> ProviderUsage | None:
+    """As `usage_in`; what cannot be read counts as usage that tells nothing, so that it is not shown unasked."""
+    return None if value is None else usage_in(value, is_partial=is_partial) or ProviderUsage({}, is_partial)
 
 
 def _payload(data: bytes) -> dict[str, Any] | None:
@@ -149,21 +149,6 @@ def _payload(data: bytes) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return plain if isinstance(plain, dict) else None
-
-
-def _payload_of(event: bytes) -> dict[str, Any] | None:
-    """Read the object that an event carries."""
-    data = sse.data_of(event)
-    found = _strictly(_objects, data)
-    return _payload(data) if found is None else found
-
-
-def _written(payload: Any) -> bytes:
-    """Write an object that was read strictly or leniently."""
-    try:
-        return _encode(payload)
-    except (UnicodeError, msgspec.MsgspecError):
-        return _json(payload)
 
 
 def _json(payload: Any) -> bytes:
@@ -189,58 +174,107 @@ def _text(value: Any) -> str:
     return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
 
 
-def _event_like(raw: bytes, payload: Any) -> bytes:
-    """Write `payload` as an event with the name that `raw` has."""
+def _event_like(raw: bytes, fields: dict[str, Raw]) -> bytes:
+    """Write an object as an event with the name that `raw` has."""
     names = b"".join(b"%b\n" % line for line in raw.splitlines() if line.startswith(b"event:"))
-    return names + b"data: " + _written(payload) + b"\n\n"
+    return names + b"data: " + _encode(fields) + b"\n\n"
 
 
 def _without_cost(usage: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in usage.items() if not name.startswith("cost")}
 
 
+def _raw_fields_of(data: bytes | Raw) -> dict[str, Raw] | None:
+    """Read an object's fields as their bytes; None for anything else."""
+    found = _strictly(_raw_fields, data)
+    if found is None and (plain := _payload(bytes(data))) is not None:
+        found = {name: Raw(_json(value)) for name, value in plain.items()}
+    return found
+
+
+def _usage_without_cost(fields: dict[str, Raw]) -> dict[str, Raw]:
+    """Remove the cost from the usage among these fields. A usage that is no object is removed."""
+    if "usage" not in fields:
+        return fields
+    usage = _decoded(_objects, fields["usage"])
+    return {**fields, "usage": Raw(b"null" if usage is None else _encode(_without_cost(usage)))}
+
+
+def _event_without_cost(raw: bytes) -> bytes:
+    """Remove the cost from an event's usage, wherever that stands; all else stays byte for byte."""
+    fields = _raw_fields_of(sse.data_of(raw)) if _COST_MARK in raw else None
+    if fields is None:
+        return raw
+    for name in ("response", "message"):
+        if name in fields and (inner := _raw_fields_of(fields[name])):
+            fields[name] = Raw(_encode(_usage_without_cost(inner)))
+    return _event_like(raw, _usage_without_cost(fields))
+
+
 # Chat and text completions, embeddings
-
-
-class _Choice(Struct):
-    delta: dict[str, Raw] | None = None
-    finish_reason: str | None = None
-    text: str | None = None
-
-    @property
-    def has_content(self) -> bool:
-        """True if it has more than a role, or another reason to end than "stop"."""
-        if self.text or self.finish_reason not in (None, "stop"):
-            return True
-        return any(bytes(raw) not in _EMPTY for name, raw in (self.delta or {}).items() if name != "role")
-
-    @property
-    def is_empty(self) -> bool:
-        return not self.delta and not self.finish_reason and not self.text
 
 
 class _Chunk(Struct):
     id: Any = None
     usage: Any = None
-    choices: list[_Choice] | None = None
-    # Not `Raw | None`: msgspec reads that as null only.
-    error: Raw = Raw(_NULL)
+    choices: Any = None
+    error: Any = None
+    error_type: Any = None
+    error_message: Any = None
+    object: Any = None
+
+    @property
+    def choice_objects(self) -> list[dict[str, Any]]:
+        choices = self.choices if isinstance(self.choices, list) else []
+        return [each for each in choices if isinstance(each, dict)]
 
     @property
     def is_error(self) -> bool:
-        return bytes(self.error) != _NULL
+        """True for an error anywhere. One that says nothing, such as null or "", is none."""
+        if self.error or self.object == "error":
+            return True
+        choices = self.choice_objects
+        if not choices:
+            return bool(self.error_type or self.error_message)
+        return any(choice.get("error") or choice.get("finish_reason") == "error" for choice in choices)
+
+
+class _PlainChoice(Struct, gc=False):
+    finish_reason: None = None
+    error: None = None
+
+
+class _PlainChunk(Struct, gc=False):
+    choices: list[_PlainChoice]
+    usage: None = None
+    error: None = None
+
+
+def _is_blank(choice: dict[str, Any]) -> bool:
+    return not (choice.get("delta") or choice.get("finish_reason") or choice.get("text"))
 
 
 class _Written(Struct):
     message: dict[str, Any] | None = None
     text: str | None = None
     finish_reason: Any = None
+    error: Any = None
 
 
 class _Whole(Struct):
     choices: list[_Written] | None
     id: Any = None
     usage: Any = None
+    error: Any = None
+    error_type: Any = None
+    error_message: Any = None
+
+    @property
+    def is_error(self) -> bool:
+        """True for an error anywhere, as in a chunk of a stream."""
+        choices = self.choices or ()
+        is_alone = not choices and bool(self.error_type or self.error_message)
+        return bool(self.error) or is_alone or any(each.error or each.finish_reason == "error" for each in choices)
 
 
 class _Vectors(Struct):
@@ -249,6 +283,7 @@ class _Vectors(Struct):
 
 
 _chunk = msgspec.json.Decoder(_Chunk)
+_plain_chunk = msgspec.json.Decoder(_PlainChunk).decode
 _whole = msgspec.json.Decoder(_Whole)
 _vectors = msgspec.json.Decoder(_Vectors)
 
@@ -256,61 +291,61 @@ _vectors = msgspec.json.Decoder(_Vectors)
 class Completions(ResponseFormat):
     """Chat completions and text completions."""
 
+    missing_end = sse.DONE
+
+    @override
+    def is_plain(self, event: bytes) -> bool:
+        if event.find(b"\n") != len(event) - 2:
+            return False
+        try:
+            return bool(_plain_chunk(event[sse.DATA_BYTES :]).choices)
+        except _UNREADABLE:
+            return False
+
     @override
     def classify(self, raw: bytes) -> Event:
         data = sse.data_of(raw)
         if data == b"[DONE]":
             return Event(raw, Kind.END)
-        if b'"usage"' not in raw and b'"error"' not in raw:
-            return Event(raw)
         chunk = _decoded(_chunk, data)
         if chunk is None:
-            return Event(raw)
+            return _unread(raw, data)
         if chunk.is_error:
             return Event(raw, Kind.ERROR, usage_in(chunk.usage))
         # OpenAI sends usage without choices; LiteLLM beside an empty one; others in every chunk.
-        is_usage_only = all(choice.is_empty for choice in chunk.choices or ())
-        usage = usage_in(chunk.usage, is_partial=not is_usage_only)
+        is_usage_only = all(map(_is_blank, chunk.choice_objects))
+        usage = _usage_in_event(chunk.usage, is_partial=not is_usage_only)
         if usage is None:
             return Event(raw)
         return Event(raw, Kind.USAGE if is_usage_only else Kind.CONTENT, usage)
 
     @override
-    def opening(self, chunk: bytes) -> Opening:
-        first = _decoded(_chunk, sse.data_of(next(sse.events_of(chunk))))
-        if first is None:
-            return Opening()
-        may_be_empty = b'"stop"' in chunk and not self.is_content(chunk)
-        return Opening(_text(first.id), first.is_error, may_be_empty)
-
-    @override
-    def is_content(self, events: bytes) -> bool:
-        for raw in sse.events_of(events):
-            data = sse.data_of(raw)
-            if not data or data == b"[DONE]":
-                continue
-            chunk = _decoded(_chunk, data)
-            # An event that cannot be decoded counts as content.
-            if chunk is None or any(choice.has_content for choice in chunk.choices or ()):
-                return True
-        return False
+    def response_id(self, event: bytes) -> str:
+        chunk = _decoded(_chunk, sse.data_of(event))
+        return "" if chunk is None else _text(chunk.id)
 
     @override
     def for_caller(self, event: Event, *, wants_usage: bool) -> bytes:
         if event.usage is None:
             return event.raw
-        if not wants_usage and event.kind is Kind.USAGE:
+        if wants_usage:
+            return _event_without_cost(event.raw)
+        if event.kind is Kind.USAGE:
             return b""
-        payload = _payload_of(event.raw)
-        if payload is None:
+        fields = _raw_fields_of(sse.data_of(event.raw))
+        if fields is None:
             return event.raw
-        if not wants_usage:
-            del payload["usage"]
-        elif "cost" in payload["usage"]:
-            payload["usage"] = _without_cost(payload["usage"])
-        else:
-            return event.raw
-        return b"data: " + _written(payload) + b"\n\n"
+        return _event_like(event.raw, {name: value for name, value in fields.items() if name != "usage"})
+
+    @override
+    def ping(self, *, response_id: str, model: str, created_s: int, is_first: bool) -> bytes:
+        choice = {"index": 0, "delta": {}, "finish_reason": None}
+        return self._chunk("chat.completion.chunk", response_id, model, created_s, choice)
+
+    @staticmethod
+    def _chunk(kind: str, response_id: str, model: str, created_s: int, choice: dict[str, Any]) -> bytes:
+        chunk = {"id": response_id, "object": kind, "created": created_s, "model": model, "choices": [choice]}
+        return b"data: " + _encode(chunk) + b"\n\n"
 
     @override
     def output(self) -> Output:
@@ -319,12 +354,23 @@ class Completions(ResponseFormat):
     @override
     def summarize(self, body: bytes) -> ResponseSummary | None:
         whole = _decoded(_whole, body)
-        if whole is None:
+        if whole is None or whole.is_error:
             return None
         choices, output = whole.choices or (), self.output()
         output.add_whole([each.message or each.text for each in choices])
         output.is_refused = any(each.finish_reason in ("content_filter", "refusal") for each in choices)
         return ResponseSummary(_text(whole.id), usage_in(whole.usage), output)
+
+
+class TextCompletions(Completions):
+    """Text completions, whose chunks have a text instead of a delta."""
+
+    id_prefix = "cmpl-"
+
+    @override
+    def ping(self, *, response_id: str, model: str, created_s: int, is_first: bool) -> bytes:
+        choice = {"index": 0, "text": "", "logprobs": None, "finish_reason": None}
+        return self._chunk("text_completion", response_id, model, created_s, choice)
 
 
 class Embeddings(Completions):
@@ -343,18 +389,36 @@ class Embeddings(Completions):
 class _Response(Struct):
     id: Any = None
     usage: Any = None
-    output: list[Raw] | None = None
+    status: Any = None
+    output: Raw = Raw(b"null")  # images make it large
 
 
 class _ResponseEvent(Struct):
-    type: str = ""
+    type: Any = ""
     response: _Response | None = None
-    error: Raw = Raw(_NULL)
+    error: Any = None
     usage: Any = None
 
     @property
-    def reported_usage(self) -> ProviderUsage | None:
-        return usage_in(self.response.usage if self.response else self.usage)
+    def is_error(self) -> bool:
+        """True for an error anywhere. One that says nothing, such as null or "", is none."""
+        is_failed = self.response is not None and self.response.status == "failed"
+        return self.type in ("response.failed", "error") or bool(self.error) or is_failed
+
+
+class _PlainEvent(Struct, gc=False):
+    type: Literal[
+        "response.output_text.delta",
+        "response.reasoning_text.delta",
+        "response.reasoning_summary_text.delta",
+        "response.refusal.delta",
+        "response.function_call_arguments.delta",
+        "response.custom_tool_call_input.delta",
+        "response.code_interpreter_call_code.delta",
+        "response.audio.delta",
+        "response.output_audio.delta",
+    ]
+    error: None = None
 
 
 class _WholeResponse(Struct):
@@ -392,12 +456,12 @@ _UNIT_OF_CALL = {
 _CALL_MARKS = tuple(b'"%b"' % name.encode() for name in (*_UNIT_OF_CALL, "shell_call"))
 
 
-def _with_calls(usage: Any, output: list[Any] | None, raw: bytes) -> Any:
+def _with_calls(usage: Any, output: Any, raw: bytes) -> Any:
     """Add the calls of hosted tools to a response's usage, which has no count of them."""
-    if not output or not any(mark in raw for mark in _CALL_MARKS):
+    if not any(mark in raw for mark in _CALL_MARKS):
         return usage
-    units = [_unit_of(_decoded(_objects, each) if isinstance(each, Raw) else each) for each in output]
-    counts = {f"{unit}_requests": count for unit, count in Counter(units).items() if unit}
+    items = _strictly(_lists, output) if isinstance(output, Raw) else output
+    counts = {f"{unit}_requests": count for unit, count in Counter(map(_unit_of, items or ())).items() if unit}
     if not counts:
         return usage
     fields = usage if isinstance(usage, dict) else {}
@@ -406,85 +470,97 @@ def _with_calls(usage: Any, output: list[Any] | None, raw: bytes) -> Any:
 
 
 _response_event = msgspec.json.Decoder(_ResponseEvent)
+_plain_event = msgspec.json.Decoder(_PlainEvent).decode
 _whole_response = msgspec.json.Decoder(_WholeResponse)
 
 
-def _with_model(raw: bytes, model: bytes) -> bytes:
-    """Replace the model's name in an event that carries the response; return any other as it is."""
-    payload = _decoded(_raw_fields, sse.data_of(raw)) if b'"response"' in raw else None
-    response = _decoded(_raw_fields, payload["response"]) if payload and "response" in payload else None
-    if not payload or not response or bytes(response.get("model", model)) == model:
+def _named(raw: bytes, model: str, response_id: str) -> bytes:
+    """Replace the model's name, and the id, in an event that carries the response; return any other as it is."""
+    payload = _raw_fields_of(sse.data_of(raw)) if b'"response"' in raw else None
+    response = _raw_fields_of(payload["response"]) if payload and "response" in payload else None
+    if not payload or not response:
         return raw
-    payload["response"] = Raw(_encode({**response, "model": Raw(model)}))
+    changed = {"model": Raw(_encode(model))} if "model" in response else {}
+    if response_id:
+        changed["id"] = Raw(_encode(response_id))
+    if all(bytes(response.get(name, b"")) == bytes(value) for name, value in changed.items()):
+        return raw
+    payload["response"] = Raw(_encode({**response, **changed}))
     if "model" in payload:
-        payload["model"] = Raw(model)
+        payload["model"] = Raw(_encode(model))
     return _event_like(raw, payload)
 
 
 class Responses(ResponseFormat):
     """OpenAI's responses: typed events; the last one repeats the whole response, with usage."""
 
+    id_prefix = "resp_"
     max_held_bytes: int = 8 * 1024 * 1024
     # Images are repeated, too. As much as whole responses of other surfaces may have by default.
     _MAX_LAST_EVENT_BYTES = 64 * 1024 * 1024
     _TYPE_WITHIN_BYTES = 512
     _ENDS = ("response.completed", "response.incomplete")
-    _FAILURES = ("response.failed", "error")
 
     @override
-    def may_matter(self, events: bytes) -> bool:
-        return (
-            b'"response.completed"' in events
-            or b'"error"' in events
-            or b'"response.incomplete"' in events
-            or b'"response.failed"' in events
-        )
+    def is_plain(self, event: bytes) -> bool:
+        at = event.find(b"data:")
+        if at < 0 or event.find(b"\n", at) != len(event) - 2:
+            return False
+        try:
+            _plain_event(event[at + sse.DATA_BYTES :])
+        except _UNREADABLE:
+            return False
+        return True
 
     @override
     def most_held_bytes(self, beginning: bytes) -> int:
-        is_last = self.may_matter(beginning[: self._TYPE_WITHIN_BYTES])
+        start = beginning[: self._TYPE_WITHIN_BYTES]
+        is_last = any(b'"%b"' % name.encode() in start for name in (*self._ENDS, "response.failed"))
         return self._MAX_LAST_EVENT_BYTES if is_last else self.max_held_bytes
 
     @override
     def classify(self, raw: bytes) -> Event:
-        event = _decoded(_response_event, sse.data_of(raw))
+        data = sse.data_of(raw)
+        event = _decoded(_response_event, data)
         if event is None:
-            return Event(raw)
-        if event.type in self._FAILURES or bytes(event.error) != _NULL:
-            return Event(raw, Kind.ERROR, event.reported_usage)
+            return _unread(raw, data)
+        response = event.response
+        if event.is_error:
+            return Event(raw, Kind.ERROR, usage_in(response.usage if response else event.usage))
         if event.type in self._ENDS:
-            response = event.response
             usage = _with_calls(response.usage, response.output, raw) if response else None
-            return Event(raw, Kind.END, usage_in(usage))
+            return Event(raw, Kind.END, _usage_in_event(usage))
         return Event(raw)
 
     @override
-    def opening(self, chunk: bytes) -> Opening:
-        first = next(sse.events_of(chunk))
-        event = _decoded(_response_event, sse.data_of(first))
-        if event is None:
-            return Opening()
-        response_id = _text(event.response.id) if event.response else ""
-        may_be_empty = b'"response.completed"' in chunk and not self.is_content(chunk)
-        return Opening(response_id, self.classify(first).kind is Kind.ERROR, may_be_empty)
+    def response_id(self, event: bytes) -> str:
+        found = _decoded(_response_event, sse.data_of(event))
+        return _text(found.response.id) if found and found.response else ""
 
     @override
-    def is_content(self, events: bytes) -> bool:
-        return b'.delta"' in events or b'"function_call"' in events or b'"response.incomplete"' in events
-
-    @override
-    def with_model(self, events: bytes, model: str) -> bytes:
-        return b"".join([_with_model(raw, _encode(model)) for raw in sse.events_of(events)])
+    def named(self, event: bytes, model: str, response_id: str = "") -> bytes:
+        return _named(event, model, response_id)
 
     @override
     def for_caller(self, event: Event, *, wants_usage: bool) -> bytes:
-        if event.usage is None or _COST_MARK not in event.raw:
-            return event.raw
-        payload = _payload_of(event.raw)
-        if payload is None:
-            return event.raw
-        payload["response"]["usage"] = _without_cost(payload["response"]["usage"])
-        return _event_like(event.raw, payload)
+        return event.raw if event.usage is None else _event_without_cost(event.raw)
+
+    @override
+    def ping(self, *, response_id: str, model: str, created_s: int, is_first: bool) -> bytes:
+        """OpenAI's SDKs raise on any event before `response.created`, and on a second id after it."""
+        response = {
+            "id": response_id,
+            "object": "response",
+            "created_at": created_s,
+            "status": "in_progress",
+            "model": model,
+            "output": [],
+        }
+        kinds = ("response.created", "response.in_progress") if is_first else ("response.in_progress",)
+        return b"".join(
+            b"event: %b\ndata: %b\n\n" % (kind.encode(), _encode({"type": kind, "response": response}))
+            for kind in kinds
+        )
 
     @override
     def output(self) -> Output:
@@ -518,15 +594,20 @@ class Responses(ResponseFormat):
 # Messages
 
 
-class _MessageStart(Struct):
-    id: Any = None
-    usage: Any = None
-
-
 class _MessageEvent(Struct):
-    type: str = ""
-    message: _MessageStart | None = None
+    type: Any = ""
+    message: Any = None
     usage: Any = None
+    error: Any = None
+
+    @property
+    def message_object(self) -> dict[str, Any]:
+        return self.message if isinstance(self.message, dict) else {}
+
+
+class _PlainBlock(Struct, gc=False):
+    type: Literal["content_block_delta", "content_block_start", "content_block_stop"]
+    error: None = None
 
 
 class _WholeMessage(Struct):
@@ -537,54 +618,56 @@ class _WholeMessage(Struct):
 
 
 _message_event = msgspec.json.Decoder(_MessageEvent)
+_plain_block = msgspec.json.Decoder(_PlainBlock).decode
 _whole_message = msgspec.json.Decoder(_WholeMessage)
 
 
 class Messages(ResponseFormat):
     """Anthropic's messages: typed events with names; the input's tokens may come first and the output's last."""
 
+    missing_end = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
+    begins_with_usage = True
+
     @override
-    def may_matter(self, events: bytes) -> bool:
-        return b'"message_' in events or b'"error"' in events
+    def is_plain(self, event: bytes) -> bool:
+        at = event.find(b"data:")
+        if at < 0 or event.find(b"\n", at) != len(event) - 2:
+            return False
+        try:
+            _plain_block(event[at + sse.DATA_BYTES :])
+        except _UNREADABLE:
+            return False
+        return True
 
     @override
     def classify(self, raw: bytes) -> Event:
-        event = _decoded(_message_event, sse.data_of(raw))
+        data = sse.data_of(raw)
+        event = _decoded(_message_event, data)
         if event is None:
-            return Event(raw)
+            return _unread(raw, data)
         if event.type == "message_stop":
             return Event(raw, Kind.END)
-        if event.type == "error":
+        if event.type == "error" or event.error:
             return Event(raw, Kind.ERROR, usage_in(event.usage))
-        usage = event.message.usage if event.message else event.usage
+        usage = event.message_object.get("usage") if event.message else event.usage
         if event.type == "message_start" and isinstance(usage, dict):
             # Its count of the output is that of a beginning.
             usage = {name: value for name, value in usage.items() if name != "output_tokens"}
             return Event(raw, Kind.CONTENT, usage_in(usage, is_partial=True))
-        return Event(raw, Kind.CONTENT, usage_in(usage))
+        return Event(raw, Kind.CONTENT, _usage_in_event(usage))
 
     @override
-    def opening(self, chunk: bytes) -> Opening:
-        first = next(sse.events_of(chunk))
-        event = _decoded(_message_event, sse.data_of(first))
-        if event is None:
-            return Opening()
-        may_be_empty = b'"message_stop"' in chunk and not self.is_content(chunk)
-        return Opening(_text(event.message.id) if event.message else "", event.type == "error", may_be_empty)
-
-    @override
-    def is_content(self, events: bytes) -> bool:
-        return b'"content_block_delta"' in events or b'"tool_use"' in events or b'"max_tokens"' in events
+    def response_id(self, event: bytes) -> str:
+        found = _decoded(_message_event, sse.data_of(event))
+        return "" if found is None else _text(found.message_object.get("id"))
 
     @override
     def for_caller(self, event: Event, *, wants_usage: bool) -> bytes:
-        if event.usage is None or event.usage.is_partial or _COST_MARK not in event.raw:
-            return event.raw
-        payload = _payload_of(event.raw)
-        if payload is None:
-            return event.raw
-        payload["usage"] = _without_cost(payload["usage"])
-        return _event_like(event.raw, payload)
+        return event.raw if event.usage is None else _event_without_cost(event.raw)
+
+    @override
+    def ping(self, *, response_id: str, model: str, created_s: int, is_first: bool) -> bytes:
+        return b'event: ping\ndata: {"type": "ping"}\n\n'
 
     @override
     def output(self) -> Output:

@@ -41,7 +41,7 @@ _COMPLETIONS = responses.Completions()
 _MESSAGES = responses.Messages()
 
 CHAT = Surface("chat", PATHS["chat"], requests.Chat, _COMPLETIONS)
-COMPLETIONS = Surface("completions", PATHS["completions"], requests.Completions, _COMPLETIONS)
+COMPLETIONS = Surface("completions", PATHS["completions"], requests.Completions, responses.TextCompletions())
 EMBEDDINGS = Surface("embeddings", PATHS["embeddings"], requests.Embeddings, responses.Embeddings())
 RESPONSES = Surface("responses", PATHS["responses"], requests.Responses, responses.Responses())
 MESSAGES = Surface("messages", PATHS["messages"], requests.Messages, _MESSAGES, _ANTHROPIC_HEADERS)

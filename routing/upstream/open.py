@@ -1,4 +1,4 @@
-"""Attempts in order until one gives a first byte. Failures of the upstream are mapped to our own errors here."""
+"""Attempts in order until one gives content. Failures of the upstream are mapped to our own errors here."""
 
 import asyncio
 import contextlib
@@ -33,7 +33,8 @@ from routing.errors import (
     UpstreamUnavailable,
 )
 from routing.surfaces.body import upstream_body
-from routing.surfaces.responses import Opening, ResponseFormat
+from routing.surfaces.opening import ERROR_EVENT, Opening
+from routing.surfaces.responses import ResponseFormat
 from routing.upstream import refusals
 from routing.upstream.alarms import Alarms
 from routing.upstream.attempts import Attempt, RetryBudget
@@ -43,6 +44,7 @@ from routing.upstream.retry_after import retry_after_s
 
 logger = logging.getLogger(__name__)
 
+BEGINNING_BYTES = 4_096
 # Spread, so that callers who failed together do not come back together.
 RETRY_PAUSE_S = (0.05, 0.25)
 _jitter = Random()  # noqa: S311 - spreading load, not keeping secrets
@@ -58,6 +60,7 @@ class UpstreamRequest(Struct, frozen=True, kw_only=True):
     response_format: ResponseFormat
     is_stream: bool
     first_byte_s: float
+    idle_s: float  # between two pieces of a stream
     total_s: float
     response_limit_bytes: int
     breaker: BreakerConfig
@@ -72,12 +75,23 @@ class UpstreamRequest(Struct, frozen=True, kw_only=True):
 
 @dataclass(slots=True)
 class OpenedResponse:
-    """Response whose first byte has arrived: the stream's first chunk, or the whole body as the caller may see it."""
+    """Response that has begun: the beginning of a stream, or the whole body as the caller may see it."""
 
     attempt: Attempt
-    connection: Connection | None  # None: `first` is everything
-    first: bytes
-    response_id: str = ""
+    connection: Connection | None = None  # None: nothing follows
+    opening: Opening | None = None  # of a stream
+    body: bytes = b""
+
+    @property
+    def first(self) -> bytes:
+        """The whole body, or the beginnings of the stream's first events."""
+        if self.opening is None:
+            return self.body
+        return b"".join([event.raw[:BEGINNING_BYTES] for event in self.opening.events])
+
+    @property
+    def response_id(self) -> str:
+        return self.opening.response_id if self.opening is not None else ""
 
 
 class Upstream:
@@ -94,6 +108,8 @@ class Upstream:
         self._ends_s = monotonic_s() + request.total_s
         self._connection: Connection | None = None
         self._is_aborted = False
+        # The model that is tried, or was last.
+        self.model = call.intent.model
         # Models that were asked and of whose state the call proved nothing yet, and the one that failed last.
         self._unresolved: set[str] = set()
         self._failed_model: str | None = None
@@ -103,6 +119,10 @@ class Upstream:
         self._is_aborted = True
         if self._connection is not None:
             self._connection.abort()
+
+    def release(self) -> None:
+        """Leave the connection alone: it is read to its end, and may serve another call by now."""
+        self._connection = None
 
     def _aborted(self) -> ClientDisconnected | ShuttingDown:
         return ShuttingDown(retry_after_s=1) if self._call.shutdown.is_set else ClientDisconnected()
@@ -137,6 +157,7 @@ class Upstream:
                 if not attempt.is_retry and not await self._may_call(attempt.model):
                     waits_s[attempt.model] = self._breakers.wait_s(attempt.model, request.caller)
                     continue
+                self.model = attempt.model
                 try:
                     return await self._try(attempt)
                 except UpstreamFailure as exc:
@@ -242,7 +263,7 @@ class Upstream:
             if isinstance(error, UpstreamRefused) and error.code == refusals.CONTEXT_TOO_LONG:
                 error = self._too_long(attempt.model, error)
             raise error
-        if connection.headers.get(b"content-encoding", b"identity") != b"identity":
+        if connection.headers.get(b"content-encoding", b"identity").strip().lower() != b"identity":
             raise UpstreamInvalid(reason="packed content")
         if request.is_stream:
             return await self._opened_stream(attempt, connection, ends_s)
@@ -262,28 +283,28 @@ class Upstream:
         return UpstreamRefused(HTTPStatus.BAD_REQUEST, message, code=error.code, param=error.param)
 
     async def _opened_stream(self, attempt: Attempt, connection: Connection, ends_s: float) -> OpenedResponse:
-        response_format = self._request.response_format
-        if not connection.headers.get(b"content-type", b"").startswith(b"text/event-stream"):
+        """Read a stream up to its first content. Its first event has a limit of its own, as has the next one."""
+        if _media_type(connection) != b"text/event-stream":
             raise UpstreamInvalid(reason="not an event stream")
-        first = await connection.chunk(max(0.0, ends_s - monotonic_s()))
-        if first is None:
-            raise UpstreamInvalid(reason="empty stream")
-        opening: Opening = response_format.opening(first)
-        if opening.is_error:
-            raise UpstreamBroken(reason="error instead of a first event")
-        if opening.may_be_empty:
-            # It is complete already, so reading it whole delays no one, and another model may still be tried.
-            left_s = max(0.0, ends_s - monotonic_s())
-            first += await connection.body(left_s, limit_bytes=self._request.response_limit_bytes)
-            self._connection = None  # back in the pool
-            if response_format.is_empty(first):
-                raise UpstreamInvalid(reason="empty success")
-            return OpenedResponse(attempt, None, first, opening.response_id)
-        return OpenedResponse(attempt, connection, first, opening.response_id)
+        opening = Opening(self._request.response_format)
+        while not opening.is_response:
+            chunk = await connection.chunk(max(0.0, ends_s - monotonic_s()))
+            before = len(opening.events)
+            if chunk is None:
+                self._connection = None  # back in the pool
+                opening.end()
+            else:
+                opening.feed(chunk)
+            if len(opening.events) > before:
+                idle_s = self._request.silence_s(attempt.model, self._request.idle_s)
+                ends_s = max(ends_s, monotonic_s() + min(idle_s, self.left_s))
+            if opening.failure:
+                raise (UpstreamBroken if opening.failure == ERROR_EVENT else UpstreamInvalid)(reason=opening.failure)
+        return OpenedResponse(attempt, self._connection, opening)
 
     async def _opened_body(self, attempt: Attempt, connection: Connection, ends_s: float) -> OpenedResponse:
         request, call = self._request, self._call
-        if not connection.headers.get(b"content-type", b"").startswith(b"application/json"):
+        if _media_type(connection) != b"application/json":
             raise UpstreamInvalid(reason="not JSON")
         body = await connection.body(max(0.0, ends_s - monotonic_s()), limit_bytes=request.response_limit_bytes)
         # It is back in the pool and may serve another call by now, which `abort` must not cut off.
@@ -292,7 +313,7 @@ class Upstream:
         if summary is None:
             raise UpstreamInvalid(reason="broken JSON")
         call.meter.record_response(summary, connection.headers.get(b"x-litellm-response-cost"))
-        return OpenedResponse(attempt, None, request.response_format.body_for_caller(body, summary))
+        return OpenedResponse(attempt, body=request.response_format.body_for_caller(body, summary))
 
 
 def _final(failure: UpstreamFailure | None, models: tuple[str, ...], wait_s: int) -> Exception:
@@ -303,6 +324,11 @@ def _final(failure: UpstreamFailure | None, models: tuple[str, ...], wait_s: int
         return UpstreamTimeout(retry_after_s=wait_s)
     is_operators = isinstance(failure, UpstreamFaulty) and failure.cause is not None
     return UpstreamUnavailable.of(models, retry_after_s=wait_s, is_operators=is_operators)
+
+
+def _media_type(connection: Connection) -> bytes:
+    """Return the body's type without parameters. Its case does not matter (RFC 9110, 8.3.1)."""
+    return connection.headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
 
 
 async def _error_of(connection: Connection, status: int, timeout_s: float) -> UpstreamFailure | UpstreamRefused:

@@ -56,6 +56,8 @@ class Connection(asyncio.Protocol):
         self._sink: Sink | None = None
         self._idle_s = 0.0
         self._ends_s = 0.0
+        # When a sink last consumed a piece.
+        self.consumed_s = 0.0
 
     # Interface of an exchange
 
@@ -238,7 +240,8 @@ class Connection(asyncio.Protocol):
 
     def on_body(self, body: bytes) -> None:
         if self._sink is not None and self._sink(body):
-            self._deadline_s = min(monotonic_s() + self._idle_s, self._ends_s)
+            self.consumed_s = now_s = monotonic_s()
+            self._deadline_s = min(now_s + self._idle_s, self._ends_s)
             return
         self._sink = None  # what follows comes after this piece
         self._chunks.append(body)

@@ -11,20 +11,11 @@ from billing.usage import merged, read_usage
 from codexflow.lib.errors import AppError
 from routing.meter import Meter
 from routing.surfaces.responses import Completions, Embeddings, Messages, ResponseFormat, Responses
-from routing.surfaces.sse import DONE
 from routing.surfaces.tests.test_sse import CHAT, MESSAGES, RESPONSES
 
 
 def event(payload: dict[str, Any]) -> bytes:
     return b"data: " + json.dumps(payload, separators=(",", ":")).encode() + b"\n\n"
-
-
-def chat(**choice: Any) -> bytes:
-    return event({"id": "c1", "choices": [{"index": 0, **choice}]})
-
-
-ROLE = chat(delta={"role": "assistant", "content": ""})
-STOP = chat(delta={}, finish_reason="stop")
 
 
 def usage_of(response_format: ResponseFormat, raw: bytes) -> Usage | None:
@@ -132,54 +123,9 @@ def test_broken_responses_never_raise(broken: bytes) -> None:
         if isinstance(response_format, Embeddings):
             continue
         raw = b"data: " + body + b"\n\n"
-        response_format.opening(raw)
+        response_format.response_id(raw)
         for wants_usage in (False, True):
             assert response_format.for_caller(response_format.classify(raw), wants_usage=wants_usage)
-
-
-EMPTY = {
-    "chat": (Completions(), [STOP + DONE, ROLE + STOP + DONE, STOP + event({"choices": [], "usage": {}}) + DONE]),
-    "responses": (Responses(), [RESPONSES[0] + event({"type": "response.completed", "response": {"output": []}})]),
-    "messages": (Messages(), [MESSAGES[0] + MESSAGES[3]]),
-}
-NOT_EMPTY = {
-    "chat": (
-        Completions(),
-        [
-            chat(delta={"content": "x"}) + STOP + DONE,
-            chat(delta={"tool_calls": [{"index": 0}]}) + STOP + DONE,
-            chat(delta={"reasoning_content": "hm"}) + STOP + DONE,
-            chat(delta={}, finish_reason="length") + DONE,
-            chat(text="x", finish_reason="stop") + DONE,
-            # The model produced nothing, but its provider counted output.
-            STOP + event({"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 1}}) + DONE,
-        ],
-    ),
-    "responses": (Responses(), [b"".join(RESPONSES[:3])]),
-    "messages": (Messages(), [b"".join(MESSAGES[:4])]),
-}
-
-
-@pytest.mark.parametrize("surface", EMPTY)
-def test_an_empty_stream_is_recognized_from_its_beginning(surface: str) -> None:
-    response_format, streams = EMPTY[surface]
-    for stream in streams:
-        assert response_format.opening(stream).may_be_empty
-        assert response_format.is_empty(stream)
-    response_format, streams = NOT_EMPTY[surface]
-    for stream in streams:
-        assert not (response_format.opening(stream).may_be_empty and response_format.is_empty(stream))
-
-
-def test_an_opening_has_the_error_and_the_responses_id() -> None:
-    assert Completions().opening(CHAT[3]).is_error
-    assert Responses().opening(RESPONSES[5]).is_error
-    assert Messages().opening(MESSAGES[4]).is_error
-    assert Completions().opening(CHAT[0]).response_id == "c1"
-    assert Responses().opening(RESPONSES[0]).response_id == "r1"
-    assert Messages().opening(MESSAGES[0]).response_id == "m1"
-    for response_format in (Completions(), Responses(), Messages()):
-        assert response_format.opening(b"data: nonsense\n\n").response_id == ""
 
 
 def test_a_whole_response_must_have_its_surfaces_form() -> None:
@@ -232,23 +178,34 @@ def test_a_response_has_the_models_public_name() -> None:
     response = {"id": "r1", "model": "openai/gpt-4o-2024-11-20", "output": []}
     created = b"event: response.created\n" + event({"type": "response.created", "response": response, "model": "x"})
     delta = event({"type": "response.output_text.delta", "delta": '"response"', "model": "x"})
-    named = Responses().with_model(created + delta, "gpt-6.1-sol")
-    first, second, _ = named.split(b"\n\n")
+    first, second = (Responses().named(raw, "gpt-6.1-sol") for raw in (created, delta))
     assert first.startswith(b"event: response.created\ndata: ")
     payload = json.loads(first.partition(b"data: ")[2])
-    assert payload == {
-        "type": "response.created",
-        "response": {**response, "model": "gpt-6.1-sol"},
-        "model": "gpt-6.1-sol",
-    }
-    assert second + b"\n\n" == delta
+    renamed = {**response, "model": "gpt-6.1-sol"}
+    assert payload == {"type": "response.created", "response": renamed, "model": "gpt-6.1-sol"}
+    assert second == delta
 
 
 def test_events_with_the_right_model_or_none_stay_as_they_are() -> None:
     odd = b'data: {"type" : "response.created", "response": {"id":"r1", "model":"gpt-6.1-sol"}}\r\n\r\n'
-    for events in (odd, odd + b": ping\n\n" + odd, *RESPONSES, b"data: {broken", b"", b'data: {"response":[]}\n\n'):
-        assert Responses().with_model(events, "gpt-6.1-sol") == events
-    assert Completions().with_model(CHAT[0], "gpt-6.1-sol") == CHAT[0]
+    for events in (odd, b": ping\n\n", *RESPONSES, b"data: {broken", b"", b'data: {"response":[]}\n\n'):
+        assert Responses().named(events, "gpt-6.1-sol") == events
+    assert Completions().named(CHAT[0], "gpt-6.1-sol") == CHAT[0]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"choices": [{"message": {"content": "x"}, "error": {"code": 502}}]},
+        {"choices": [{"message": {"content": ""}, "finish_reason": "error"}]},
+        {"choices": None, "error_type": "x", "error_message": "lost"},
+        {"choices": [], "error": "lost"},
+    ],
+)
+def test_a_whole_response_with_an_error_inside_is_none(body: dict[str, Any]) -> None:
+    assert Completions().summarize(json.dumps(body).encode()) is None
+    empty = {"choices": [{"message": {"content": "x"}, "error": {}}], "error": None, "error_message": ""}
+    assert Completions().summarize(json.dumps(empty).encode()) is not None
 
 
 COUNTS = {"prompt_tokens": 100, "completion_tokens": 20}
@@ -302,7 +259,7 @@ def test_a_usage_that_cannot_be_read_is_unknown_and_the_response_passes(usage: A
 )
 def test_odd_usage_in_a_stream_is_read_and_its_cost_never_shown(raw: bytes) -> None:
     response_format = Completions()
-    assert response_format.may_matter(raw)
+    assert not response_format.is_plain(raw)
     assert usage_of(response_format, raw) == Usage(prompt_tokens=100, completion_tokens=20)
     found = response_format.classify(raw)
     assert response_format.for_caller(found, wants_usage=False) == b""

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from routing.surfaces.responses import Completions, Messages, ResponseFormat, Responses
-from routing.surfaces.sse import DONE, Event, Kind, Splitter
+from routing.surfaces.sse import DONE, ENDS, Event, Kind, Splitter, data_of, is_broken
 
 CHAT = [
     b'data: {"id":"c1","choices":[{"index":0,"delta":{"content":"a \\"usage\\": b \\n\\n c"}}]}\n\n',
@@ -16,7 +16,7 @@ CHAT = [
     b'data: {"error":{"message":"x","type":null,"param":null,"code":"500"}}\n\n',
     DONE,
     b": ping\n\n",
-    b"data: x\r\n\r\n",
+    b"data: x\r\n\r\n",  # broken
 ]
 RESPONSES = [
     b'data: {"type":"response.created","response":{"id":"r1","usage":null}}\n\n',
@@ -61,10 +61,69 @@ def test_chunk_edges_make_no_difference(stream: tuple[ResponseFormat, list[bytes
     assert [event.usage for event in found if event.usage] == expected_usage
 
 
+@st.composite
+def _written_oddly(draw: st.DrawFn) -> tuple[ResponseFormat, list[bytes], bytes]:
+    """Draw events, and a stream of them in which any line may end with CRLF, LF or CR."""
+    response_format, events = draw(_streams)
+    lines = b"".join(events).replace(b"\r\n", b"\n").split(b"\n")
+    ends = draw(st.lists(st.sampled_from([b"\n", b"\r", b"\r\n"]), min_size=len(lines), max_size=len(lines)))
+    # CR before an empty line that ends with LF would be one line end.
+    for n, line in enumerate(lines[1:], start=1):
+        if not line and ends[n] == b"\n" and ends[n - 1] == b"\r":
+            ends[n] = b"\r"
+    return response_format, events, b"".join(line + end for line, end in zip(lines[:-1], ends, strict=False))
+
+
+@given(stream=_written_oddly(), cuts=st.lists(st.integers(0, 2_000)))
+def test_line_ends_may_be_mixed_and_cut(stream: tuple[ResponseFormat, list[bytes], bytes], cuts: list[int]) -> None:
+    response_format, events, whole = stream
+    edges = sorted({0, len(whole), *(cut for cut in cuts if cut < len(whole))})
+    found = split([whole[start:end] for start, end in itertools.pairwise(edges)], response_format)
+    assert b"".join(event.raw for event in found).strip() == whole.strip()
+    told = [(data_of(event.raw), event.kind, event.usage) for event in found if data_of(event.raw)]
+    expected = [response_format.classify(raw) for raw in events]
+    assert told == [(data_of(each.raw), each.kind, each.usage) for each in expected if data_of(each.raw)]
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_an_event_ends_at_once_with_its_empty_line(end: bytes) -> None:
+    """Nothing waits for the next byte, such as the LF of a CRLF that begins with the last CR."""
+    splitter = Splitter(Completions())
+    assert [event.raw for event in splitter.feed(b"data: {}" + end)] == [b"data: {}" + end]
+    assert [event.kind for event in splitter.feed(b"\n" + DONE)][-1] is Kind.END
+
+
+def test_only_one_ordinary_event_of_content_is_plain() -> None:
+    def is_plain(response_format: ResponseFormat, chunk: bytes) -> bool:
+        return Splitter(response_format).is_plain(chunk)
+
+    for response_format, events, plain in (
+        (Completions(), CHAT, {0}),
+        (Responses(), RESPONSES, {1}),
+        (Messages(), MESSAGES, {1}),
+    ):
+        assert {n for n, raw in enumerate(events) if is_plain(response_format, raw)} == plain
+        (only,) = plain
+        for odd in (events[only] * 2, events[only][:-1], events[only][:-4] + b"\n\n", events[only][:-2] + b"\r\r"):
+            assert not is_plain(response_format, odd)
+
+
+@pytest.mark.parametrize(
+    ("data", "is_one"),
+    [
+        (b"", False), (b"[DONE]", False), (b"{}", False), (b"[]", False), (b"null", False), (b'{"x": NaN}', False),
+        (b'{"x":"\\ud83d"}', False), (b"[" * 100_000 + b"]" * 100_000, False), (b"9" * 5_000, False),
+        (b"x", True), (b'{"x":', True), (b"{x}", True), (b'{"x":1}}', True), (b"<html>", True), (b'{"x":"a', True),
+    ],
+)  # fmt: skip
+def test_broken_json_is_what_no_reader_takes(data: bytes, is_one: bool) -> None:
+    assert is_broken(data) == is_one
+
+
 @pytest.mark.parametrize(
     ("response_format", "events", "kinds"),
     [
-        (Completions(), CHAT, "CONTENT USAGE USAGE ERROR END CONTENT CONTENT"),
+        (Completions(), CHAT, "CONTENT USAGE USAGE ERROR END CONTENT BROKEN"),
         (Responses(), RESPONSES, "CONTENT CONTENT END ERROR ERROR ERROR CONTENT"),
         (Messages(), MESSAGES, "CONTENT CONTENT CONTENT END ERROR CONTENT"),
     ],

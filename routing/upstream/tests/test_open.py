@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from types import SimpleNamespace
 
 import pytest
 
@@ -33,6 +34,7 @@ class _Call:
 
     def __init__(self) -> None:
         self.request_id = random_id()
+        self.intent = SimpleNamespace(model="gpt-6-luna")
         self.meter = Meter()
         self.attempts: list[object] = []
         self.shutdown = ShutdownSignal()
@@ -48,6 +50,7 @@ def an_upstream(pool: Pool, text: bytes, *, is_stream: bool = False) -> Upstream
         tail_of=lambda _model: b'"messages":[{"role":"user","content":"%b"}]}' % text,
         is_stream=is_stream,
         first_byte_s=5,
+        idle_s=5,
         total_s=5,
         response_limit_bytes=1_000_000,
         breaker=BreakerConfig(failure_threshold=5, recovery_timeout_s=1),
@@ -66,7 +69,7 @@ async def test_an_abort_after_the_response_does_not_cut_off_the_next_call() -> N
             await asyncio.sleep(0)
         assert upstream.state()["last_seq"] == 2
         first.abort()
-        assert (await running).first
+        assert (await running).body
         pool.close()
 
 
