@@ -18,6 +18,11 @@ def bounded_wait_s(wait_s: int) -> int:
     return min(max(0, wait_s), MAX_RETRY_AFTER_S)
 
 
+def _sendable(text: str) -> str:
+    """Write halves of surrogate pairs as JSON does: a message may quote the caller, and UTF-8 has none."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 class AppError(Exception):
     """An error with a public code. Subclasses set `code`, `status`, `kind` and `default_message`.
 
@@ -46,8 +51,8 @@ class AppError(Exception):
         retry_after_s: int | None = None,
         **facts: Any,
     ) -> None:
-        self.message = message or self.default_message
-        self.param = param
+        self.message = _sendable(message or self.default_message)
+        self.param = _sendable(param) if param else param
         self.retry_after_s = retry_after_s
         self.facts = facts
         super().__init__(self.message)

@@ -99,11 +99,13 @@ def test_a_byte_order_mark_is_skipped(running: Installation, key: str) -> None:
     [
         (b'{"messages":[{"role":"user","content":"a\\ud83d"}]}', "surrogate pair at messages[0].content"),
         (b'{"messages":[{"role":"user","content":[{"type":"text","text":"\\udc00"}]}]}', "messages[0].content[0].text"),
+        (b'{"messages":[{"\\ud800":{"a":"\\ud800"}}]}', r"messages[0].\ud800.a"),
+        (b'{"\\ud800":1}', "at the body"),
         (b'{"messages":[{"role":"user","content":"caf\xe9"}]}', "byte 42"),
         ('{"messages":[]}'.encode("utf-16"), "byte 0"),
         (b'{"messages":', "not valid JSON"),
     ],
-    ids=["half a pair", "deeper", "Latin-1", "UTF-16", "cut off"],
+    ids=["half a pair", "deeper", "in a path", "as a name", "Latin-1", "UTF-16", "cut off"],
 )
 def test_a_refused_body_says_what_is_wrong_with_it(running: Installation, key: str, body: bytes, words: str) -> None:
     response = post(running, key, body)
