@@ -22,7 +22,7 @@ from statistics import median
 from typing import Any
 
 from bench import tools
-from bench.contenders import READY_WITHIN_S, STREAM_CHUNKS, answers_chat, body, start_mock
+from bench.contenders import MODEL, READY_WITHIN_S, STREAM_CHUNKS, answers_chat, body, start_mock
 from bench.intervals import Interval, interval, typical
 from bench.tools import Load, Shape
 from codexflow.dev.errors import DevError
@@ -52,6 +52,7 @@ class Checkout:
     python: str
     home: Path
     port: int
+    model: str
 
 
 @dataclass(slots=True)
@@ -69,7 +70,10 @@ class Ratios:
 def main() -> int:
     options = _options()
     try:
-        with _checkouts(options.base, options.base_python) as (base, new), tempfile.TemporaryDirectory() as folder:
+        with (
+            _checkouts(options.base, options.base_python, options.base_model) as (base, new),
+            tempfile.TemporaryDirectory() as folder,
+        ):
             _write(
                 f"base {base.commit}\nnew  {new.commit}\n{options.pairs} pairs of {options.seconds:g} s, interleaved\n"
             )
@@ -90,6 +94,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=4.0, help="of each measurement")
     parser.add_argument("--bound", type=float, default=1.02, help="largest ratio that is no regression")
     parser.add_argument("--base-python", default="", help="interpreter with the base's requirements, where they differ")
+    parser.add_argument("--base-model", default=MODEL, help="a model of the base's catalogue, where it lacks this one")
     return parser.parse_args()
 
 
@@ -127,7 +132,7 @@ def _shown(found: Interval | None) -> str:
 
 
 @contextlib.contextmanager
-def _checkouts(base: str, base_python: str) -> Iterator[tuple[Checkout, Checkout]]:
+def _checkouts(base: str, base_python: str = "", base_model: str = MODEL) -> Iterator[tuple[Checkout, Checkout]]:
     """This tree, and a worktree of `base` in a temporary folder that is removed however the block ends."""
     commit = _git("rev-parse", "--verify", "--quiet", f"{base}^{{commit}}", otherwise=f"there is no commit {base!r}")
     with tempfile.TemporaryDirectory(prefix="cfx-compare-") as name:
@@ -138,7 +143,7 @@ def _checkouts(base: str, base_python: str) -> Iterator[tuple[Checkout, Checkout
             _git("worktree", "add", "--detach", "--quiet", str(tree), commit)
             _check_requirements(tree, base_python)
             python = base_python or sys.executable
-            yield _checkout("base", _named(commit), tree, python, folder), _new_checkout(folder)
+            yield _checkout("base", _named(commit), tree, python, folder, base_model), _new_checkout(folder)
         finally:
             subprocess.run(  # noqa: S603 - our own words
                 ["git", "worktree", "remove", "--force", str(tree)],  # noqa: S607
@@ -150,13 +155,12 @@ def _checkouts(base: str, base_python: str) -> Iterator[tuple[Checkout, Checkout
 
 def _new_checkout(folder: Path) -> Checkout:
     changed = " with uncommitted changes" if _git("status", "--porcelain", "--untracked-files=no") else ""
-    return _checkout("new", _named("HEAD") + changed, REPOSITORY, sys.executable, folder)
+    return _checkout("new", _named("HEAD") + changed, REPOSITORY, sys.executable, folder, MODEL)
 
 
-def _checkout(name: str, commit: str, tree: Path, python: str, folder: Path) -> Checkout:
-    return Checkout(
-        name=name, commit=commit, folder=tree, python=python, home=folder / f"{name}-home", port=free_port()
-    )
+def _checkout(name: str, commit: str, tree: Path, python: str, folder: Path, model: str) -> Checkout:
+    home = folder / f"{name}-home"
+    return Checkout(name=name, commit=commit, folder=tree, python=python, home=home, port=free_port(), model=model)
 
 
 def _check_requirements(tree: Path, base_python: str) -> None:
@@ -217,7 +221,7 @@ class Side:
         found = tools.load(
             self.checkout.port,
             self.api_key,
-            body(is_stream=shape.is_stream),
+            body(is_stream=shape.is_stream, model=self.checkout.model),
             shape,
             meanwhile=lambda: supervisor.pump(0.2),
         )
@@ -269,7 +273,7 @@ def _started(supervisor: Supervisor, checkout: Checkout, upstream: int) -> Side:
         if not child.is_running:
             raise CompareError(f"{checkout.name}: `manage.py up` {child.exit_summary()}")
         key = _json(checkout.home / "quickstart.json").get("api_key", "")
-        return bool(key) and answers_chat(checkout.port, key)()
+        return bool(key) and answers_chat(checkout.port, key, checkout.model)()
 
     supervisor.wait_until(is_serving, child, within_s=READY_WITHIN_S)
     return Side(checkout, _json(checkout.home / "quickstart.json")["api_key"])

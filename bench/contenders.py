@@ -52,10 +52,10 @@ def all_of(stack: Stack, folder: Path) -> list[Contender]:
     return found
 
 
-def body(*, is_stream: bool) -> bytes:
+def body(*, is_stream: bool, model: str = MODEL) -> bytes:
     """About a kilobyte of an ordinary request."""
     words = " ".join(f"word{n:03d}" for n in range(75))
-    text = f'{{"model":"{MODEL}","messages":[{{"role":"system","content":"You are a helpful assistant."}},'
+    text = f'{{"model":"{model}","messages":[{{"role":"system","content":"You are a helpful assistant."}},'
     text += f'{{"role":"user","content":"{words}"}}],"temperature":0.2,"max_tokens":256'
     text += ',"stream":true,"stream_options":{"include_usage":true}}' if is_stream else "}"
     return text.encode()
@@ -136,13 +136,13 @@ def _gateway(stack: Stack) -> Contender:
     return Contender(name="gateway", port=stack.port, key=known.api_key, parts=parts)
 
 
-def answers_chat(port: int, key: str) -> Callable[[], bool]:
+def answers_chat(port: int, key: str, model: str = MODEL) -> Callable[[], bool]:
     """Make a probe: one chat request, whose success means ready."""
 
     def answers() -> bool:
         request = Request(
             f"http://{valkey.LOOPBACK}:{port}/v1/chat/completions",
-            data=body(is_stream=False),
+            data=body(is_stream=False, model=model),
             headers={"Authorization": f"Bearer {key or 'sk-bench'}", "Content-Type": "application/json"},
         )
         try:
