@@ -29,6 +29,7 @@ _USUAL = frozenset(
         "prompt_tokens_details", "completion_tokens_details",
     }
 )  # fmt: skip
+_USUAL_COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
 _NO_FIELDS: Fields = {}
 _COUNTS = tuple(name for name in Usage.__struct_fields__ if name != "details")
 
@@ -117,8 +118,11 @@ def _read_usual(raw: Fields) -> UsageReport | None:
         return None
     if prompt <= 0 or completion <= 0 or raw.get("total_tokens") != prompt + completion:
         return None
-    details = raw.get("prompt_tokens_details"), raw.get("completion_tokens_details")
-    if not raw.keys() <= _USUAL or (any(details) and any(map(_tells_something, details))):
+    if not raw.keys() <= _USUAL:
+        return None
+    if len(raw) > len(_USUAL_COUNTS) and (
+        _tells_something(raw.get("prompt_tokens_details")) or _tells_something(raw.get("completion_tokens_details"))
+    ):
         return None
     usage = Usage(prompt_tokens=prompt, completion_tokens=completion)
     return UsageReport(usage=usage, is_input_known=True, is_output_known=True)

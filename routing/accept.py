@@ -26,7 +26,6 @@ from routing.surfaces.served import known_name
 from routing.surfaces.table import Surface
 from routing.surfaces.tools import added_by_agent, is_agent, least_usage
 from routing.surfaces.usage import ProviderUsage
-from routing.upstream.breaker_store import Caller
 from routing.upstream.open import UpstreamRequest
 
 MAX_USER_AGENT_CHARS = 200
@@ -67,7 +66,7 @@ class AcceptedCall(Struct, frozen=True, kw_only=True):
             total_s=env.upstream_total_s if request.is_stream else self.catalogue.total_timeout_s,
             response_limit_bytes=env.answer_limit_bytes,
             breaker=self.catalogue.breaker,
-            caller=Caller(self.principal.payer.organization, self.principal.key_id),
+            payer=self.principal.payer,
             entries=self.catalogue.entries,
         )
 
@@ -83,6 +82,8 @@ class AcceptedCall(Struct, frozen=True, kw_only=True):
 
     def left_out(self, model: str) -> tuple[str, ...]:
         """Return the caller's fields that the model was not sent, because it refuses them."""
+        if model == self.route.exact_model:
+            return ()
         refused = self._fit(model).left_out
         return tuple(sorted(refused & self.request.fields.keys())) if refused else ()
 
@@ -167,6 +168,8 @@ async def accept(context: GatewayContext, incoming: Incoming, surface: Surface) 
 def _permitted_models(route: Route, asked: str | None, principal: Principal, lineup: Lineup) -> tuple[str, ...]:
     """Models of the route that the key may use. Raises StageNotAllowedForKey, ModelNotAllowedForKey."""
     policy = principal.policy
+    if not policy.allowed_stages and not policy.allowed_models:
+        return route.models  # nearly always
     if not policy.permits_stage(route.stage):
         raise StageNotAllowedForKey.named(route.stage, [each for each in ALL_STAGES if policy.permits_stage(each)])
     if not policy.permits_model(route.models[0]):

@@ -26,9 +26,9 @@ async def serve(context: GatewayContext, incoming: Incoming, surface: Surface) -
     principal, rates = accepted.principal, accepted.rates
     # Before admission: what is wrong with the body must not be found once the call is counted.
     request = accepted.upstream_request(context.env)  # 400
-    context.breakers.raise_if_all_open(rates, request.caller)  # 503
+    context.breakers.raise_if_all_open(rates, principal.payer)  # 503
     call = await context.tracker.admit(principal, accepted.intent(), rates, size=accepted.size)  # 402, 429, 503
-    if (least := accepted.least_usage()) is not None:
+    if accepted.request.hosted and (least := accepted.least_usage()) is not None:
         call.meter.record_usage(least)  # before any attempt: what the provider tells then counts instead
     upstream = Upstream(context.pool, context.breakers, context.retries, call, request)
     incoming.admission = call.admission
@@ -40,7 +40,7 @@ async def serve(context: GatewayContext, incoming: Incoming, surface: Surface) -
     try:
         async with call:  # settled and recorded once, whatever happens
             models = tuple(call.rates)  # those that the hold covers
-            attempts = plan_attempts(models, context.breakers.open_for(models, request.caller))
+            attempts = plan_attempts(models, context.breakers.open_for(models, principal.payer))
             if accepted.request.is_stream:
                 stream = relay.StreamRelay(
                     response,

@@ -145,14 +145,14 @@ class Incoming:
             raise InvalidRequestBody("The body is not what its `Content-Encoding` says.") from None
 
     async def _read(self, limit_bytes: int, timeout_s: float) -> bytes:
-        if self.headers.get(b"upgrade", b"").lower() == b"websocket":
+        if b"upgrade" in self.headers and self.headers[b"upgrade"].lower() == b"websocket":
             raise UpgradeRefused  # the parser has treated the body as the other protocol
-        if exceeds(self.headers.get(b"content-length"), limit_bytes):
-            raise _too_large(limit_bytes)
         if self._direct is not None and (body := self._direct.whole_body()) is not None:
             if len(body) > limit_bytes:
                 raise _too_large(limit_bytes)
-            return body
+            return body  # nearly always
+        if exceeds(self.headers.get(b"content-length"), limit_bytes):
+            raise _too_large(limit_bytes)
         try:
             return await read_body(self._receive, limit_bytes=limit_bytes, timeout_s=timeout_s)
         except BodyTooLarge:

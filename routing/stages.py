@@ -1,6 +1,7 @@
 """Stage routing: choose the stage and models of a call. Pure."""
 
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 
 from msgspec import Struct
 
@@ -114,6 +115,7 @@ def _unknown(model: str | None, lineup: Lineup, allowed: Iterable[str]) -> Model
     return ModelNotAllowed.named(model, allowed)
 
 
+@lru_cache(maxsize=1024)  # routes of one lineup are few, and every call has one
 def _staged(stage: str, reason: str, lineup: Lineup) -> Route:
     config, models = lineup.catalogue.stages[stage], lineup.stages[stage]
     if not models:
@@ -129,6 +131,7 @@ def _staged(stage: str, reason: str, lineup: Lineup) -> Route:
     )
 
 
+@lru_cache(maxsize=1024)
 def _direct(named: str, model: str, reason: str, lineup: Lineup) -> Route:
     """Route to a model of the allow-list; the caller named it as `named`."""
     config, models = lineup.catalogue.direct, lineup.direct[model]

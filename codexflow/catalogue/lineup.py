@@ -9,7 +9,7 @@ from codexflow.catalogue.entries import ModelEntry
 from codexflow.catalogue.schema import RESERVED_MODELS, STAGES, Catalogue
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Lineup:
     """A catalogue as it serves on one day. Chains are models in the order in which they are tried.
 

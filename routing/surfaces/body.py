@@ -115,6 +115,7 @@ class ParsedRequest(Struct, frozen=True, kw_only=True):
 
     fields: Fields
     schema: RequestSchema
+    is_stream: bool
     limits: dict[str, int]  # the bounds of the output that were given, by field
     text_bytes: int
     images: int
@@ -127,10 +128,6 @@ class ParsedRequest(Struct, frozen=True, kw_only=True):
     @property
     def model(self) -> str | None:
         return self.schema.model
-
-    @property
-    def is_stream(self) -> bool:
-        return bool(self.schema.stream)
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -206,6 +203,7 @@ def parse(body: bytes, schema: type[RequestSchema]) -> ParsedRequest:
     return ParsedRequest(
         fields=fields,
         schema=known,
+        is_stream=known.stream is True,
         limits=limits,
         text_bytes=len(body) - attached.size_bytes,
         images=attached.images,

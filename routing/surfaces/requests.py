@@ -53,8 +53,7 @@ class RequestSchema(Struct, kw_only=True):
 
     def limits(self) -> dict[str, int]:
         """Return the bounds of the output that were given, by field."""
-        given = {name: getattr(self, name) for name in self.limit_fields}
-        return {name: value for name, value in given.items() if value is not None}
+        return {name: value for name in self.limit_fields if (value := getattr(self, name)) is not None}
 
     def attachments(self) -> list[Attachment]:
         """Return images and files inside the body: their bytes are no text."""

@@ -171,6 +171,8 @@ def _readable(value: Any) -> Any:
 
 def _text(value: Any) -> str:
     """Return an id as text. Some providers write numbers."""
+    if type(value) is str:
+        return value  # nearly always
     return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
 
 
@@ -272,9 +274,14 @@ class _Whole(Struct):
     @property
     def is_error(self) -> bool:
         """True for an error anywhere, as in a chunk of a stream."""
-        choices = self.choices or ()
-        is_alone = not choices and bool(self.error_type or self.error_message)
-        return bool(self.error) or is_alone or any(each.error or each.finish_reason == "error" for each in choices)
+        if self.error or not self.choices:
+            return bool(self.error or self.error_type or self.error_message)
+        return any(each.error or each.finish_reason == "error" for each in self.choices)
+
+    @property
+    def is_refused(self) -> bool:
+        """True when the model, or a filter, refused."""
+        return any(each.finish_reason in ("content_filter", "refusal") for each in self.choices or ())
 
 
 class _Vectors(Struct):
@@ -356,9 +363,9 @@ class Completions(ResponseFormat):
         whole = _decoded(_whole, body)
         if whole is None or whole.is_error:
             return None
-        choices, output = whole.choices or (), self.output()
-        output.add_whole([each.message or each.text for each in choices])
-        output.is_refused = any(each.finish_reason in ("content_filter", "refusal") for each in choices)
+        output = self.output()
+        output.add_whole([each.message or each.text for each in whole.choices or ()])
+        output.is_refused = whole.is_refused
         return ResponseSummary(_text(whole.id), usage_in(whole.usage), output)
 
 

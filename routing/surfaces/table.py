@@ -34,6 +34,8 @@ class Surface:
 
     def headers(self, incoming: Incoming) -> tuple[Header, ...]:
         """Return the caller's headers that are passed upstream."""
+        if not self.passed_headers:
+            return ()
         return tuple((name, incoming.headers[name]) for name in self.passed_headers if name in incoming.headers)
 
 

@@ -171,8 +171,9 @@ def is_agent(headers: Mapping[bytes, bytes]) -> bool:
 
 
 def _is_codex(headers: Mapping[bytes, bytes]) -> bool:
-    names = (headers.get(b"originator", b""), headers.get(b"user-agent", b""))
-    return any(map(_CODEX.match, names)) or any(name.startswith(b"x-codex-") for name in headers)
+    if _CODEX.match(headers.get(b"user-agent", b"")) or b" x-codex-" in b" ".join((b"", *headers)):
+        return True
+    return b"originator" in headers and _CODEX.match(headers[b"originator"]) is not None
 
 
 def choose(

@@ -11,6 +11,7 @@ from uuid import UUID
 import msgspec
 from redis import ResponseError
 
+from billing.limiter.limits import Payer
 from codexflow.catalogue.schema import BreakerConfig
 from codexflow.lib import clock
 from codexflow.lib.redis import Pipeline, RedisUnavailable, Script
@@ -29,18 +30,9 @@ def key_of(prefix: str, model: str) -> bytes:
     return f"{prefix}:breaker:{{{model}}}".encode()
 
 
-class Caller(NamedTuple):
-    """Organization (its id as text) and key of a call: a circuit may be open for one of them alone."""
-
-    organization: bytes
-    key_id: UUID
-
-    @property
-    def scopes(self) -> tuple[str, str, str]:
-        return ("", f"o:{self.organization.decode()}", f"k:{self.key_id}")
-
-
-NOBODY = Caller(b"", UUID(int=0))
+def _scopes_of(payer: Payer) -> tuple[str, str, str]:
+    """The scopes whose circuits concern the caller."""
+    return ("", f"o:{payer.organization.decode()}", f"k:{payer.key_id}")
 
 
 class _Circuit(NamedTuple):
@@ -69,13 +61,13 @@ class _Known(NamedTuple):
             return "closed"
         return "open" if any(not each.trial_until_ms for each in self.circuits) else "half_open"
 
-    def concerning(self, caller: Caller) -> list[_Circuit]:
-        scopes = caller.scopes if self.circuits else ()
+    def concerning(self, payer: Payer) -> list[_Circuit]:
+        scopes = _scopes_of(payer) if self.circuits else ()
         return [each for each in self.circuits if each.scope in scopes]
 
-    def wait_ms(self, caller: Caller, now_ms: int) -> int:
+    def wait_ms(self, payer: Payer, now_ms: int) -> int:
         """Milliseconds until the caller may be served again; 0: now."""
-        return max([0, *(each.ends_ms(self.recovery_ms) - now_ms for each in self.concerning(caller))])
+        return max([0, *(each.ends_ms(self.recovery_ms) - now_ms for each in self.concerning(payer))])
 
 
 _circuits = msgspec.msgpack.Decoder(tuple[_Circuit, ...])
@@ -94,9 +86,9 @@ class Breakers:
         self._redis = redis
         self._prefix = prefix
         self._known: dict[str, _Known] = {}
-        self._successes: dict[str, deque[tuple[float, Caller]]] = {}
+        self._successes: dict[str, deque[tuple[float, Payer]]] = {}
         # Trials that calls of this process make.
-        self._trials: set[tuple[str, Caller]] = set()
+        self._trials: set[tuple[str, UUID]] = set()
 
     def key(self, model: str) -> bytes:
         return key_of(self._prefix, model)
@@ -109,69 +101,77 @@ class Breakers:
         """Return the models whose circuit is open for all callers, or for the one that makes all the traffic."""
         return [model for model, known in self._known.items() if any(each.is_whole for each in known.circuits)]
 
-    def open_for(self, models: Collection[str], caller: Caller) -> frozenset[str]:
+    def is_on_record(self, model: str) -> bool:
+        """Return whether anything is on record for a model: without it no circuit of it is open for anybody."""
+        return model in self._known
+
+    def open_for(self, models: Collection[str], payer: Payer) -> frozenset[str]:
         """Return the models whose circuit is open for a caller, by the cached state."""
         if not self._known:
             return frozenset()  # nearly always
-        return frozenset(model for model in models if self._wait_ms(model, caller) > 0)
+        return frozenset(model for model in models if self._wait_ms(model, payer) > 0)
 
-    def raise_if_all_open(self, models: Collection[str], caller: Caller) -> None:
+    def raise_if_all_open(self, models: Collection[str], payer: Payer) -> None:
         """Raise UpstreamUnavailable (503) if every model's circuit is open: the call need not be admitted."""
-        open_models = self.open_for(models, caller)
+        open_models = self.open_for(models, payer)
         if open_models and len(open_models) == len(set(models)):
-            wait_s = min(self.wait_s(model, caller) for model in open_models)
+            wait_s = min(self.wait_s(model, payer) for model in open_models)
             raise UpstreamUnavailable.of(tuple(models), retry_after_s=wait_s, reason="all circuits are open")
 
-    def wait_s(self, model: str, caller: Caller) -> int:
+    def wait_s(self, model: str, payer: Payer) -> int:
         """Return the whole seconds after which the model may serve the caller again, at least one."""
-        return max(1, -(-self._wait_ms(model, caller) // 1000))
+        return max(1, -(-self._wait_ms(model, payer) // 1000))
 
-    def _wait_ms(self, model: str, caller: Caller) -> int:
+    def _wait_ms(self, model: str, payer: Payer) -> int:
         known = self._known.get(model)
-        return known.wait_ms(caller, clock.now_ms()) if known is not None else 0
+        return known.wait_ms(payer, clock.now_ms()) if known is not None else 0
 
-    async def allow_request(self, model: str, config: BreakerConfig, caller: Caller) -> bool:
+    async def allow_request(self, model: str, config: BreakerConfig, payer: Payer) -> bool:
         """Return whether a call may go to the model now. Claims the trial when the recovery timeout has passed."""
         known = self._known.get(model)
-        if known is None or not known.concerning(caller):
+        if known is None or not known.concerning(payer):
             return True
-        allowed, is_trial = await self._run(model, "try", config, caller)
+        allowed, is_trial = await self._run(model, "try", config, payer)
         if is_trial:
-            self._trials.add((model, caller))
+            self._trials.add((model, payer.key_id))
         return allowed
 
-    async def record_success(self, model: str, config: BreakerConfig, caller: Caller) -> None:
-        """Remember a call that succeeded; the trial's success closes its circuits at once."""
-        if self._trials and (model, caller) in self._trials:
-            self._trials.discard((model, caller))
-            await self._run(model, "success", config, caller)
-            return
+    async def record_success(self, model: str, config: BreakerConfig, payer: Payer) -> None:
+        """Record a call that succeeded; the trial's success closes its circuits at once."""
+        if (model, payer.key_id) in self._trials:
+            self._trials.discard((model, payer.key_id))
+            await self._run(model, "success", config, payer)
+        else:
+            self.remember_success(model, payer)
+
+    def remember_success(self, model: str, payer: Payer) -> None:
+        """Record a call that succeeded and is no trial, as nearly all."""
         successes = self._successes.get(model)
         if successes is None:
             successes = self._successes[model] = deque(maxlen=MAX_SUCCESSES)
-        successes.append((clock.monotonic_s(), caller))
+        successes.append((clock.monotonic_s(), payer))
 
-    async def record_failure(self, model: str, config: BreakerConfig, caller: Caller) -> int:
+    async def record_failure(self, model: str, config: BreakerConfig, payer: Payer) -> int:
         """Count a failed call. Returns the seconds until the model may serve the caller again, at least one."""
-        is_trial = (model, caller) in self._trials
-        self._trials.discard((model, caller))
-        await self._run(model, "failure", config, caller, is_trial=is_trial)
-        return self.wait_s(model, caller)
+        is_trial = (model, payer.key_id) in self._trials
+        self._trials.discard((model, payer.key_id))
+        await self._run(model, "failure", config, payer, is_trial=is_trial)
+        return self.wait_s(model, payer)
 
-    async def give_back_trial(self, model: str, config: BreakerConfig, caller: Caller) -> None:
+    async def give_back_trial(self, model: str, config: BreakerConfig, payer: Payer) -> None:
         """Let another call make the trial, if this one has it: it ended without proving anything."""
-        if self._trials and (model, caller) in self._trials:
-            self._trials.discard((model, caller))
-            await self._run(model, "release", config, caller)
+        if self._trials and (model, payer.key_id) in self._trials:
+            self._trials.discard((model, payer.key_id))
+            await self._run(model, "release", config, payer)
 
     async def _run(
-        self, model: str, verb: str, config: BreakerConfig, caller: Caller, *, is_trial: bool = False
+        self, model: str, verb: str, config: BreakerConfig, payer: Payer, *, is_trial: bool = False
     ) -> tuple[bool, bool]:
         """Run the script. Returns whether the model may be called, and whether as the trial; without Redis it may."""
         recovery_ms = int(config.recovery_timeout_s * 1000)
         told = self._untold(model) if verb in ("failure", "note") else []
         args: list[str | int | bytes] = [
-            verb, config.failure_threshold, recovery_ms, caller.organization, str(caller.key_id), int(is_trial),
+            verb, config.failure_threshold, recovery_ms, payer.organization, str(payer.key_id), int(is_trial),
             msgspec.msgpack.encode(told),
         ]  # fmt: skip
         try:

@@ -11,6 +11,7 @@ from types import MappingProxyType
 
 from msgspec import Struct
 
+from billing.limiter.limits import Payer
 from codexflow.catalogue.entries import ModelEntry
 from codexflow.catalogue.schema import BreakerConfig
 from codexflow.catalogue.surfaces import PATHS
@@ -38,7 +39,7 @@ from routing.surfaces.responses import ResponseFormat
 from routing.upstream import refusals
 from routing.upstream.alarms import Alarms
 from routing.upstream.attempts import Attempt, RetryBudget
-from routing.upstream.breaker_store import NOBODY, Breakers, Caller
+from routing.upstream.breaker_store import Breakers
 from routing.upstream.pool import Connection, Pool
 from routing.upstream.retry_after import retry_after_s
 
@@ -64,7 +65,7 @@ class UpstreamRequest(Struct, frozen=True, kw_only=True):
     total_s: float
     response_limit_bytes: int
     breaker: BreakerConfig
-    caller: Caller = NOBODY  # a circuit may be open for one alone
+    payer: Payer  # a circuit may be open for one alone
     entries: Mapping[str, ModelEntry] = MappingProxyType({})
 
     def silence_s(self, model: str, otherwise_s: float) -> float:
@@ -154,8 +155,9 @@ class Upstream:
                     break
                 if self._failed_model not in (None, attempt.model):
                     await self._count_failed_call(waits_s)
-                if not attempt.is_retry and not await self._may_call(attempt.model):
-                    waits_s[attempt.model] = self._breakers.wait_s(attempt.model, request.caller)
+                is_on_record = self._breakers.is_on_record(attempt.model)  # hardly ever
+                if is_on_record and not attempt.is_retry and not await self._may_call(attempt.model):
+                    waits_s[attempt.model] = self._breakers.wait_s(attempt.model, request.payer)
                     continue
                 self.model = attempt.model
                 try:
@@ -170,14 +172,14 @@ class Upstream:
         finally:
             # The caller may have left, or the answer said nothing about the model.
             for model in self._unresolved:
-                await self._breakers.give_back_trial(model, request.breaker, request.caller)
+                await self._breakers.give_back_trial(model, request.breaker, request.payer)
         models = tuple(dict.fromkeys(each.model for each in attempts))
         raise _final(failure, models, min(waits_s.values(), default=1))
 
     async def _may_call(self, model: str) -> bool:
         """Return whether the model's circuit lets the call through."""
         request = self._request
-        is_allowed = await self._breakers.allow_request(model, request.breaker, request.caller)
+        is_allowed = await self._breakers.allow_request(model, request.breaker, request.payer)
         if is_allowed:
             self._unresolved.add(model)
         return is_allowed
@@ -198,12 +200,16 @@ class Upstream:
         if model is not None:
             request = self._request
             self._unresolved.discard(model)
-            wait_s = await self._breakers.record_failure(model, request.breaker, request.caller)
+            wait_s = await self._breakers.record_failure(model, request.breaker, request.payer)
             waits_s[model] = max(waits_s.get(model, 1), wait_s or 1)
 
     async def _record_success(self, model: str) -> None:
-        self._unresolved.discard(model)
-        await self._breakers.record_success(model, self._request.breaker, self._request.caller)
+        request = self._request
+        if model in self._unresolved:  # it may have been the trial
+            self._unresolved.discard(model)
+            await self._breakers.record_success(model, request.breaker, request.payer)
+        else:
+            self._breakers.remember_success(model, request.payer)
 
     async def _try(self, attempt: Attempt) -> OpenedResponse:
         """Make one attempt and record it, however it ends."""
@@ -256,14 +262,16 @@ class Upstream:
             connection.abort()
             raise self._aborted()
         wait_s = request.silence_s(attempt.model, request.first_byte_s) if request.is_stream else request.total_s
-        ends_s = monotonic_s() + min(wait_s, self.left_s)
-        status = await connection.head(max(0.0, ends_s - monotonic_s()))
+        wait_s = min(wait_s, self.left_s)
+        ends_s = monotonic_s() + wait_s
+        status = await connection.head(wait_s)
         if status != 200:
             error = await _error_of(connection, status, max(0.0, ends_s - monotonic_s()))
             if isinstance(error, UpstreamRefused) and error.code == refusals.CONTEXT_TOO_LONG:
                 error = self._too_long(attempt.model, error)
             raise error
-        if connection.headers.get(b"content-encoding", b"identity").strip().lower() != b"identity":
+        coding = connection.headers.get(b"content-encoding")
+        if coding is not None and coding.strip().lower() != b"identity":
             raise UpstreamInvalid(reason="packed content")
         if request.is_stream:
             return await self._opened_stream(attempt, connection, ends_s)
@@ -284,7 +292,7 @@ class Upstream:
 
     async def _opened_stream(self, attempt: Attempt, connection: Connection, ends_s: float) -> OpenedResponse:
         """Read a stream up to its first content. Its first event has a limit of its own, as has the next one."""
-        if _media_type(connection) != b"text/event-stream":
+        if not _is_of_type(connection, b"text/event-stream"):
             raise UpstreamInvalid(reason="not an event stream")
         opening = Opening(self._request.response_format)
         while not opening.is_response:
@@ -304,7 +312,7 @@ class Upstream:
 
     async def _opened_body(self, attempt: Attempt, connection: Connection, ends_s: float) -> OpenedResponse:
         request, call = self._request, self._call
-        if _media_type(connection) != b"application/json":
+        if not _is_of_type(connection, b"application/json"):
             raise UpstreamInvalid(reason="not JSON")
         body = await connection.body(max(0.0, ends_s - monotonic_s()), limit_bytes=request.response_limit_bytes)
         # It is back in the pool and may serve another call by now, which `abort` must not cut off.
@@ -326,9 +334,10 @@ def _final(failure: UpstreamFailure | None, models: tuple[str, ...], wait_s: int
     return UpstreamUnavailable.of(models, retry_after_s=wait_s, is_operators=is_operators)
 
 
-def _media_type(connection: Connection) -> bytes:
-    """Return the body's type without parameters. Its case does not matter (RFC 9110, 8.3.1)."""
-    return connection.headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+def _is_of_type(connection: Connection, media_type: bytes) -> bool:
+    """Return whether the body is of this type, whatever its parameters. Case does not matter (RFC 9110, 8.3.1)."""
+    written = connection.headers.get(b"content-type", b"")
+    return written == media_type or written.partition(b";")[0].strip().lower() == media_type
 
 
 async def _error_of(connection: Connection, status: int, timeout_s: float) -> UpstreamFailure | UpstreamRefused:

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from billing.limiter.limits import Payer
 from codexflow.catalogue.schema import BreakerConfig
 from codexflow.lib.ids import random_id
 from routing.call import ShutdownSignal
@@ -21,10 +22,10 @@ from tests.support.upstream import DEMO_API_KEY, running_upstream
 class _ClosedCircuits:
     """Circuits that are closed."""
 
-    async def allow_request(self, *_facts: object) -> bool:
-        return True
+    def is_on_record(self, _model: str) -> bool:
+        return False
 
-    async def record_success(self, *_facts: object) -> None: ...
+    def remember_success(self, *_facts: object) -> None: ...
 
     async def record_failure(self, *_facts: object) -> None: ...
 
@@ -54,6 +55,7 @@ def an_upstream(pool: Pool, text: bytes, *, is_stream: bool = False) -> Upstream
         total_s=5,
         response_limit_bytes=1_000_000,
         breaker=BreakerConfig(failure_threshold=5, recovery_timeout_s=1),
+        payer=Payer.of("test", random_id(), random_id()),
     )
     return Upstream(pool, _ClosedCircuits(), RetryBudget(), _Call(), request)  # type: ignore[arg-type] # stand-ins
 
