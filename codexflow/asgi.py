@@ -21,6 +21,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware  # noqa: E40
 from adminpanel import metrics as operators_metrics  # noqa: E402 - Django must be set up first
 from codexflow.bodies import BoundedBodies  # noqa: E402
 from codexflow.lib.asgi import Receive, Scope, Send  # noqa: E402
+from codexflow.pages.deadline import Deadline  # noqa: E402
 from codexflow.settings import ENV  # noqa: E402
 from logs.litellm import webhook as litellm_webhook  # noqa: E402
 from logs.tail.consumer import LiveTail, UnknownSocket  # noqa: E402
@@ -28,7 +29,7 @@ from routing.gateway import PREFIXES, gateway  # noqa: E402
 from routing.playground import Playground, is_playground  # noqa: E402
 from routing.runtime import running  # noqa: E402
 
-pages = BoundedBodies(django_application)
+pages = BoundedBodies(Deadline(django_application))
 playground = Playground(gateway)
 # The session authenticates; the consumer authorizes.
 websockets: Any = AuthMiddlewareStack(

@@ -137,7 +137,7 @@ DATABASES: dict[str, dict[str, Any]] = {
         "PORT": _conninfo.pop("port", ""),
         "CONN_MAX_AGE": 60,
         "CONN_HEALTH_CHECKS": True,
-        "OPTIONS": {"connect_timeout": 3, **_conninfo},
+        "OPTIONS": {"connect_timeout": 3, "tcp_user_timeout": 10_000, **_conninfo},
     }
 }
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"

@@ -1,6 +1,6 @@
 """Authentication of API keys: cached look-up of the principal, with invalidation over Redis.
 
-Entries live for a minute, then they are read again. While PostgreSQL is unavailable, a cached key keeps working for a
+Entries live for a minute, then they are read again. While PostgreSQL is away or hangs, a cached key keeps working for a
 quarter of an hour. Every change is published over Redis and drops the entry at once; while this process is not
 subscribed, entries live for one second only.
 """
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from django.db import DatabaseError
 
 from codexflow.lib import clock
-from codexflow.lib.db import in_database
+from codexflow.lib.db import look_up
 from keys import secret, selectors
 from keys.errors import AccountSuspended, AuthenticationUnavailable, InvalidApiKey
 from keys.principal import Principal
@@ -21,6 +21,8 @@ from keys.principal import Principal
 MAX_ENTRIES = 20_000
 UNSUBSCRIBED_TTL_S = 1.0
 UNKNOWN_KEY_TTL_S = 5.0
+# How long a known key waits for being read again, before what is known of it counts: a look-up takes 2 ms.
+PATIENCE_S = 0.05
 
 Load = Callable[[str], Awaitable[Principal | None]]
 
@@ -32,7 +34,7 @@ class _Entry:
 
 
 async def _load(public_id: str) -> Principal | None:
-    return await in_database(selectors.principal_of, public_id)
+    return await look_up(selectors.principal_of, public_id)
 
 
 class PrincipalCache:
@@ -48,6 +50,8 @@ class PrincipalCache:
         # path, so its timing reveals nothing.
         self._verified: dict[str, tuple[str, bytes]] = {}
         self._loading: dict[str, asyncio.Task[Principal | None]] = {}
+        # PostgreSQL kept a known key waiting; until it responds, no other one waits.
+        self._is_slow = False
         # Set by the subscriber to invalidations.
         self.receives_invalidations = False
 
@@ -88,16 +92,23 @@ class PrincipalCache:
         return self._ttl_s if self.receives_invalidations else min(self._ttl_s, UNSUBSCRIBED_TTL_S)
 
     async def _refreshed(self, public_id: str, known: _Entry | None) -> _Entry:
-        """Read the key, once for all calls that wait for it. Falls back to a stale entry when PostgreSQL fails."""
+        """Read the key, once for all calls that wait for it. A stale entry counts while PostgreSQL fails or hangs."""
         task = self._loading.get(public_id)
         if task is None:
             task = asyncio.get_running_loop().create_task(self._read(public_id))
+            task.add_done_callback(_retrieve)
             self._loading[public_id] = task
+        stale = known if known and clock.monotonic_s() - known.loaded_s <= self._max_stale_s else None
+        if stale is not None and not task.done():
+            _, waiting = await asyncio.wait({task}, timeout=0 if self._is_slow else PATIENCE_S)
+            if waiting:
+                self._is_slow = True
+                return stale
         try:
             principal = await asyncio.shield(task)
         except DatabaseError as exc:
-            if known is not None and clock.monotonic_s() - known.loaded_s <= self._max_stale_s:
-                return known
+            if stale is not None:
+                return stale
             raise AuthenticationUnavailable(retry_after_s=1) from exc
         return _Entry(principal, clock.monotonic_s())
 
@@ -106,6 +117,7 @@ class PrincipalCache:
         task = asyncio.current_task()
         try:
             principal = await self._load(public_id)
+            self._is_slow = False
             # Do not cache a value that was invalidated while it was being read.
             if self._loading.get(public_id) is task:
                 self._entries[public_id] = _Entry(principal, started_s)
@@ -116,6 +128,12 @@ class PrincipalCache:
         finally:
             if self._loading.get(public_id) is task:
                 del self._loading[public_id]
+
+
+def _retrieve(task: asyncio.Task[Principal | None]) -> None:
+    """Take the result, for which nobody may be waiting any more."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _public_id(presented: str | None) -> str:

@@ -10,16 +10,17 @@ Session, membership and role are checked for each call.
 import re
 from collections.abc import Awaitable
 
+from django.db import DatabaseError
 from typing_extensions import override
 
 from accounts.permissions import Action, may
 from accounts.selectors import membership_of
 from codexflow.lib.asgi import Receive, Scope, Send
-from codexflow.lib.db import in_database
+from codexflow.lib.db import look_up
 from codexflow.lib.errors import NotFound
 from codexflow.lib.origin import is_own_origin
 from codexflow.lib.session import session_key_in, user_of_session
-from keys.errors import AccountSuspended, ActionNotAllowed, InvalidApiKey
+from keys.errors import AccountSuspended, ActionNotAllowed, AuthenticationUnavailable, InvalidApiKey
 from keys.lookup import PrincipalCache, require_usable
 from keys.principal import Principal
 from keys.selectors import principal_of
@@ -64,7 +65,10 @@ class SessionIncoming(Incoming):
         if b"origin" not in self.headers or not is_own_origin(self.scope):
             raise NotFound
         session_key = session_key_in(self.headers.get(b"cookie", b""))
-        return await in_database(session_principal, self._slug, session_key, self.address)
+        try:
+            return await look_up(session_principal, self._slug, session_key, self.address)
+        except DatabaseError as exc:
+            raise AuthenticationUnavailable(retry_after_s=1) from exc
 
 
 def session_principal(slug: str, session_key: str, address: str | None) -> Principal:

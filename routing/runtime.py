@@ -16,7 +16,7 @@ from billing.limiter.limits import Payer, ScopeTotals
 from billing.selectors import key_totals, organization_totals
 from codexflow.catalogue import directory
 from codexflow.env import Env, report
-from codexflow.lib.db import in_database
+from codexflow.lib.db import in_database, look_up
 from codexflow.lib.memory import use_one_arena
 from codexflow.lib.redis import Pipeline, async_client, sync_client
 from keys import invalidation, lookup
@@ -151,7 +151,7 @@ async def _load_totals(payer: Payer, scope: int, day: int) -> ScopeTotals:
     """Load a scope that Redis does not know from PostgreSQL. Raises LimiterUnavailable while that is unavailable."""
     load, owner = ((organization_totals, payer.organization_id), (key_totals, payer.key_id))[scope]
     try:
-        known = await in_database(load, [owner], day)
+        known = await look_up(load, [owner], day)
     except DatabaseError as exc:
         raise LimiterUnavailable(reason=repr(exc), retry_after_s=1) from exc
     return known.get(owner, ScopeTotals())

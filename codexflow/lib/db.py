@@ -11,19 +11,40 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import ParamSpec, TypeVar
 
-from django.db import close_old_connections
+from django.db import OperationalError, close_old_connections
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# More threads would only queue inside PostgreSQL; cache misses are rare.
+# What a call waits for has threads of its own: jobs that hang with PostgreSQL must not keep it waiting afterwards.
+# More of them would only queue inside PostgreSQL; cache misses are rare.
 _threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="database")
+_lookup_threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="lookup")
+# A PostgreSQL that hangs accepts queries and does not respond, which no driver notices.
+LOOKUP_TIMEOUT_S = 0.9
+
+
+class DatabaseTimeout(OperationalError):
+    """PostgreSQL did not respond in time. A query that has begun goes on; its result is dropped."""
 
 
 async def in_database(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Run a blocking ORM function on a thread with a healthy connection. Raises what `function` raises."""
     work = partial(function, *args, **kwargs)
     return await asyncio.get_running_loop().run_in_executor(_threads, on_healthy_connection, work)
+
+
+async def look_up(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """As `in_database`, for what a call waits for. Raises DatabaseTimeout after LOOKUP_TIMEOUT_S.
+
+    A query that is still queued by then is not made.
+    """
+    work = partial(function, *args, **kwargs)
+    running = asyncio.get_running_loop().run_in_executor(_lookup_threads, on_healthy_connection, work)
+    try:
+        return await asyncio.wait_for(running, LOOKUP_TIMEOUT_S)
+    except TimeoutError:
+        raise DatabaseTimeout("no response in time") from None
 
 
 def on_healthy_connection(function: Callable[[], T]) -> T:

@@ -78,3 +78,12 @@ class NotFound(AppError):
     status = HTTPStatus.NOT_FOUND
     kind = "invalid_request_error"
     default_message = "Not found."
+
+
+class DatabaseUnavailable(AppError):
+    """PostgreSQL is away or does not respond. Said by pages and the management API; the gateway has its own words."""
+
+    code = "database_unavailable"
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    default_message = "The database does not respond. Try again in a moment."
+    may_retry = True

@@ -3,13 +3,14 @@
 import logging
 from typing import Any
 
+from django.db import InterfaceError, OperationalError
 from django.http import Http404
 from rest_framework.exceptions import APIException, ValidationError
 from rest_framework.response import Response
 
 from codexflow.lib.asgi import Header
 from codexflow.lib.envelope import envelope
-from codexflow.lib.errors import AppError, BadRequest, NotFound, bounded_wait_s
+from codexflow.lib.errors import AppError, BadRequest, DatabaseUnavailable, NotFound, bounded_wait_s
 from codexflow.lib.exchange import JSON
 
 logger = logging.getLogger(__name__)
@@ -18,6 +19,7 @@ logger = logging.getLogger(__name__)
 DIRECT_EXTENSION = "codexflow.direct"
 # OpenAI's and Anthropic's SDKs read it before the status.
 NO_RETRY: Header = (b"x-should-retry", b"false")
+RETRY_DATABASE_AFTER_S = 5
 
 
 def headers_of(error: AppError) -> list[Header]:
@@ -41,6 +43,9 @@ def drf_exception_handler(exc: Exception, _context: dict[str, Any]) -> Response 
         status = int(exc.status)
     elif isinstance(exc, APIException | Http404):
         error, status = _app_error(exc)
+    elif isinstance(exc, OperationalError | InterfaceError):
+        error = DatabaseUnavailable(retry_after_s=RETRY_DATABASE_AFTER_S)
+        status = int(error.status)
     else:
         return None
     response = Response(envelope(error), status=status)

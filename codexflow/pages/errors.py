@@ -1,18 +1,23 @@
 """Error pages, each with the request id that the log has."""
 
 import re
+import sys
 
+from django.db import InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
 from django.template.loader import render_to_string
 from django.views.defaults import page_not_found
 
 from codexflow.lib.envelope import envelope
+from codexflow.lib.errors import AppError, DatabaseUnavailable
+from codexflow.lib.http import RETRY_DATABASE_AFTER_S
 from codexflow.pages.middleware import request_id_of
 from routing.errors import UnknownRoute
 
 # Ends of the API's paths, which clients ask for below a wrong base URL.
 _LAST_PARTS = re.compile(r"/(?:v1|models|messages|responses|embeddings|completions|count_tokens)/?$")
+API = "/api/"
 _BASE_URL_HINT = "There is no such endpoint. The base URL of the API ends in /v1."
 
 
@@ -39,6 +44,25 @@ def _is_api_client(request: HttpRequest) -> bool:
     return "text/html" not in accept and (has_key or "application/json" in accept)
 
 
+def unavailable_page(request_id: str) -> str:
+    """Render the 503 page, in the language that is active."""
+    return render_to_string("503.html", {"request_id": request_id})
+
+
 def failed(request: HttpRequest) -> HttpResponse:
-    """500 page. Uses neither database nor session nor context processors, because these may have failed."""
-    return HttpResponse(render_to_string("500.html", {"request_id": request_id_of(request)}), status=500)
+    """500 page, or 503 while the database is away; the error envelope for the management API.
+
+    Uses neither database nor session nor context processors, because these may have failed.
+    """
+    is_away = isinstance(sys.exception(), OperationalError | InterfaceError)
+    error = DatabaseUnavailable() if is_away else AppError()
+    request_id, status = request_id_of(request), int(error.status)
+    if request.path.startswith(API):
+        response: HttpResponse = JsonResponse(envelope(error), status=status)
+    elif is_away:
+        response = HttpResponse(unavailable_page(request_id), status=status)
+    else:
+        response = HttpResponse(render_to_string("500.html", {"request_id": request_id}), status=status)
+    if is_away:
+        response["Retry-After"] = str(RETRY_DATABASE_AFTER_S)
+    return response

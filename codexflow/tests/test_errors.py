@@ -17,7 +17,7 @@ from tests.support.lists import assert_same
 # Permanent: clients rely on every line. code -> status
 TABLE = {
     "account_suspended": 403, "action_not_allowed": 403, "authentication_unavailable": 503, "client_disconnected": 499,
-    "content_not_kept": 404,
+    "content_not_kept": 404, "database_unavailable": 503,
     "concurrency_limit_exceeded": 429, "daily_quota_exceeded": 429, "headers_too_large": 431, "insufficient_quota": 402,
     "internal_error": 500, "invalid_api_key": 401, "invalid_header": 400, "invalid_json": 400, "invalid_report": 400,
     "invalid_request": 400, "invalid_stage": 400, "invalid_webhook_key": 401, "key_limit_reached": 403,

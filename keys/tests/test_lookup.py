@@ -1,5 +1,6 @@
 """Cached authentication, and refusals that take the same work for every key."""
 
+import asyncio
 from dataclasses import replace
 from typing import Any
 
@@ -7,9 +8,10 @@ import pytest
 
 from billing.limiter.limits import Payer
 from billing.plans import Limits
+from codexflow.lib.db import DatabaseTimeout
 from codexflow.lib.ids import new_id
 from keys import lookup, secret
-from keys.errors import AccountSuspended, InvalidApiKey
+from keys.errors import AccountSuspended, AuthenticationUnavailable, InvalidApiKey
 from keys.lookup import PrincipalCache
 from keys.policy import KeyPolicy, parse_networks
 from keys.principal import Principal
@@ -25,9 +27,15 @@ class KeyStore:
     def __init__(self) -> None:
         self.principals: dict[str, Principal] = {}
         self.reads = 0
+        self.responds = asyncio.Event()
+        self.responds.set()
+        self.error: Exception | None = None
 
     async def load(self, public_id: str) -> Principal | None:
         self.reads += 1
+        await self.responds.wait()
+        if self.error is not None:
+            raise self.error
         return self.principals.get(public_id)
 
     def add_key(self, **changes: Any) -> str:
@@ -141,3 +149,61 @@ async def test_the_cache_is_bounded(store: KeyStore, cache: PrincipalCache, monk
     assert len(cache._entries) <= 50
     assert len(cache._verified) <= 50
     assert not cache._loading
+
+
+@pytest.fixture
+def impatient(store: KeyStore) -> PrincipalCache:
+    """A cache whose entries are stale at once."""
+    made = PrincipalCache(salts=SALTS, ttl_s=0, max_stale_s=900, load=store.load)
+    made.receives_invalidations = True
+    return made
+
+
+async def test_known_keys_go_on_while_the_database_hangs(
+    store: KeyStore, impatient: PrincipalCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lookup, "PATIENCE_S", 0)
+    keys = [store.add_key() for _ in range(3)]
+    for key in keys:
+        await impatient.authenticate(key, ADDRESS)
+    store.responds.clear()
+    for key in [*keys, *keys]:
+        assert (await impatient.authenticate(key, ADDRESS)).user_id == 1
+    before = store.reads
+    assert before == 6  # one look-up a key is under way, however often the key is used
+    store.responds.set()
+    for key in keys:
+        await impatient.authenticate(key, ADDRESS)
+    public_id = secret.split(keys[0]) or ""
+    store.principals[public_id] = replace(store.principals[public_id], is_revoked=True)
+    impatient.invalidate(public_id)
+    with pytest.raises(InvalidApiKey):
+        await impatient.authenticate(keys[0], ADDRESS)
+
+
+async def test_only_the_first_known_key_waits_for_a_database_that_hangs(
+    store: KeyStore, impatient: PrincipalCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = store.add_key(), store.add_key()
+    for key in (first, second):
+        await impatient.authenticate(key, ADDRESS)
+    store.responds.clear()
+    waited: list[float | None] = []
+    wait = asyncio.wait
+
+    async def noted(tasks: Any, *, timeout: float | None = None) -> Any:  # noqa: ASYNC109 - asyncio's own signature
+        waited.append(timeout)
+        return await wait(tasks, timeout=0)
+
+    monkeypatch.setattr(asyncio, "wait", noted)
+    for key in (first, second, first):
+        await impatient.authenticate(key, ADDRESS)
+    assert waited == [lookup.PATIENCE_S, 0, 0]
+    store.responds.set()
+
+
+async def test_an_unknown_key_is_refused_while_the_database_hangs(store: KeyStore, cache: PrincipalCache) -> None:
+    store.error = DatabaseTimeout()
+    with pytest.raises(AuthenticationUnavailable) as refused:
+        await cache.authenticate(store.add_key(), ADDRESS)
+    assert (refused.value.status, refused.value.retry_after_s) == (503, 1)
