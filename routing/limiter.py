@@ -1,19 +1,40 @@
 """The gateway's rate limiter: Redis, or `LocalLimiter` while Redis is unavailable (degraded mode)."""
 
+import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 from uuid import UUID
 
+from redis import ResponseError
+
 from billing.errors import InsufficientQuota, LimiterAway, RateLimitExceeded
 from billing.limiter.fallback import LocalClaim, LocalLimiter, OutageTerms, RedisBreaker, Scopes
-from billing.limiter.limits import Admission, Claim, LoadTotals, Pulse, Settlement, admit, heartbeat, settle
+from billing.limiter.limits import (
+    ADMIT_WITHIN_MS,
+    Admission,
+    Claim,
+    Doubt,
+    LoadTotals,
+    Pulse,
+    Settlement,
+    admit,
+    heartbeat,
+    settle,
+    void,
+)
 from codexflow.lib import clock
-from codexflow.lib.redis import Pipeline
+from codexflow.lib.errors import AppError
+from codexflow.lib.redis import Pipeline, RedisUnavailable
 from keys.principal import Principal
 from logs.pipeline.events import UsageEvent, encode
 
 logger = logging.getLogger(__name__)
+
+# Calls that an outage of seconds refuses. Any that do not fit are found by the sweeper.
+MAX_DOUBTS = 20_000
+VOID_EVERY_S = 0.5
 
 # Scopes of a caller -> streams in flight in this process, of its organization and of its key.
 CountStreams = Callable[[Scopes], tuple[int, int]]
@@ -43,6 +64,8 @@ class Limiter:
         self._local = LocalLimiter(terms)
         # Redis's clock (ms) at its last reply, and our monotonic clock then.
         self._redis_clock: tuple[int, float] | None = None
+        # Refused calls that Redis may have admitted: its reply was lost.
+        self._doubts: deque[Doubt] = deque(maxlen=MAX_DOUBTS)
 
     @property
     def is_degraded(self) -> bool:
@@ -64,7 +87,11 @@ class Limiter:
             admission = await self._admit_in_redis(principal, intent, is_forced=False)
         except LimiterAway as exc:
             self._record_failure(exc)
-            return self._admit_locally(principal, intent, count_streams)
+            try:
+                return self._admit_locally(principal, intent, count_streams)
+            except AppError:
+                self._doubts.append(_doubt(principal, intent, self._deadline_ms()))
+                raise
         except (RateLimitExceeded, InsufficientQuota) as exc:
             self._record_reply(principal, exc.facts["admission"], now_s)
             raise
@@ -87,6 +114,27 @@ class Limiter:
         """Renew the leases of calls in flight. Returns those that Redis has forgotten. Raises RedisUnavailable."""
         return heartbeat(self._redis, pulses, lease_ms=self._lease_ms)
 
+    async def void_refused(self) -> None:
+        """Undo the admissions of refused calls, forever: without it they would count until the sweeper finds them."""
+        while True:
+            await asyncio.sleep(VOID_EVERY_S)
+            try:
+                for _ in range(len(self._doubts)):
+                    doubt = self._doubts.popleft()
+                    try:
+                        is_settled = await void(self._redis, doubt)
+                    except (RedisUnavailable, ResponseError):
+                        self._doubts.appendleft(doubt)
+                        raise
+                    if not is_settled:
+                        self._doubts.append(doubt)
+            except (RedisUnavailable, ResponseError) as exc:
+                logger.debug("limiter.not_voided", extra={"reason": repr(exc)})
+
+    def _deadline_ms(self) -> int:
+        """Until when Redis may carry out an admission that is asked for now, by its clock; 0 before its first reply."""
+        return self._redis_now_ms() + ADMIT_WITHIN_MS if self._redis_clock is not None else 0
+
     def _admit_in_redis(
         self, principal: Principal, intent: UsageEvent, *, is_forced: bool
     ) -> Coroutine[Any, Any, Admission]:
@@ -105,6 +153,7 @@ class Limiter:
             lease_ms=self._lease_ms,
             load_totals=self._load_totals,
             is_forced=is_forced,
+            deadline_ms=0 if is_forced else self._deadline_ms(),
         )
 
     def _admit_locally(self, principal: Principal, intent: UsageEvent, count_streams: CountStreams) -> Admission:
@@ -148,3 +197,13 @@ class Limiter:
             return clock.now_ms()
         redis_ms, at_s = self._redis_clock
         return redis_ms + int((clock.monotonic_s() - at_s) * 1000)
+
+
+def _doubt(principal: Principal, intent: UsageEvent, deadline_ms: int) -> Doubt:
+    return Doubt(
+        payer=principal.payer,
+        request_id=intent.request_id,
+        hold_nanos=intent.hold_nanos,
+        tokens=intent.tokens_reserved,
+        deadline_ms=deadline_ms,
+    )

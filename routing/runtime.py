@@ -6,6 +6,7 @@ import gc
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from uuid import UUID
 
 import redis
 from django.db import DatabaseError
@@ -86,6 +87,7 @@ async def running(gateway: Gateway, env: Env) -> AsyncIterator[None]:
         asyncio.get_running_loop().create_task(_run_forever(job))
         for job in (
             tracker.send_heartbeats,
+            limiter.void_refused,
             health.watch_models,
             lambda: _refresh_catalogue(keys),
             lambda: _subscribe_to_keys(env, keys),
@@ -147,14 +149,29 @@ async def _run_forever(job: Callable[[], Awaitable[None]]) -> None:
         await asyncio.sleep(RESTART_PAUSE_S)
 
 
+_loading: dict[tuple[UUID, int], asyncio.Task[ScopeTotals]] = {}
+
+
 async def _load_totals(payer: Payer, scope: int, day: int) -> ScopeTotals:
-    """Load a scope that Redis does not know from PostgreSQL. Raises LimiterUnavailable while that is unavailable."""
+    """Load a scope that Redis does not know from PostgreSQL, once for all calls that wait for it.
+
+    Raises LimiterUnavailable while PostgreSQL is unavailable.
+    """
     load, owner = ((organization_totals, payer.organization_id), (key_totals, payer.key_id))[scope]
+
+    async def loaded() -> ScopeTotals:
+        try:
+            return (await look_up(load, [owner], day)).get(owner, ScopeTotals())
+        finally:
+            del _loading[owner, day]
+
+    task = _loading.get((owner, day))
+    if task is None:
+        task = _loading[owner, day] = asyncio.get_running_loop().create_task(loaded())
     try:
-        known = await look_up(load, [owner], day)
+        return await asyncio.shield(task)
     except DatabaseError as exc:
         raise LimiterUnavailable(reason=repr(exc), retry_after_s=1) from exc
-    return known.get(owner, ScopeTotals())
 
 
 async def _refresh_catalogue(keys: lookup.PrincipalCache) -> None:

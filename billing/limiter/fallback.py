@@ -206,11 +206,20 @@ class LocalLimiter:
         is_this_minute = used.minute == admission.minute
         requests = used.minute_requests if is_this_minute else 0
         tokens = used.minute_tokens if is_this_minute else 0
+        # The outage shares what was left of the minute when it began.
+        known = self._known.get(scope)
+        if known is not None and known.minute == admission.minute:
+            known_requests, known_tokens = known.minute_requests[index], known.minute_tokens[index]
+        else:
+            known_requests, known_tokens = 0, 0
         if 0 <= limits.daily_requests <= admission.requests_today[index]:
             return "day"
-        if limits.rpm >= 0 and requests >= share(limits.rpm):
+        if limits.rpm >= 0 and requests >= share(max(0, limits.rpm - known_requests)):
             return "rpm"
-        if limits.tpm == 0 or (limits.tpm > 0 and tokens > 0 and tokens + claim.tokens > share(limits.tpm)):
+        has_used = tokens > 0 or known_tokens > 0
+        if limits.tpm == 0 or (
+            limits.tpm > 0 and has_used and tokens + claim.tokens > share(limits.tpm - known_tokens)
+        ):
             return "tpm"
         if claim.takes_slot and limits.concurrent_streams >= 0:
             return "streams" if claim.open_streams[index] >= share(limits.concurrent_streams) else ""

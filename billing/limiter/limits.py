@@ -32,11 +32,15 @@ SETTLE = Script(LUA / "settle.lua")
 HEARTBEAT = Script(LUA / "heartbeat.lua")
 LOAD = Script(LUA / "load.lua")
 COUNT = Script(LUA / "count.lua")
+VOID = Script(LUA / "void.lua")
 
 # How long the retry of an admission waits for the connection, and for connection and response together: with the
 # first try's timeout of 100 ms no call waits longer than 300 ms for Redis.
 RECONNECT_TIMEOUT_S = 0.15
 RETRY_TIMEOUT_S = 0.18
+# How long Redis may carry out an admission: longer than a call waits for it, and no longer. A refused call must not be
+# counted by a Redis that was only paused.
+ADMIT_WITHIN_MS = 400
 RECENT_S = 600
 
 
@@ -141,8 +145,12 @@ async def admit(
     lease_ms: int,
     load_totals: LoadTotals,
     is_forced: bool = False,
+    deadline_ms: int = 0,
 ) -> Admission:
     """Check every limit, count the call, take its hold and its lease, and write its intent; or change nothing.
+
+    After `deadline_ms`, by Redis's clock, it changes nothing (0: no deadline). A LimiterAway leaves open whether it was
+    carried out until then: see `void`.
 
     Raises DailyQuotaExceeded, RateLimitExceeded, TokenRateExceeded, ConcurrencyExceeded (429), InsufficientQuota (402),
     each with the state of the limits in `facts["admission"]`; LimiterAway (503) when Redis does not respond,
@@ -159,9 +167,10 @@ async def admit(
         b"1" if is_forced else b"0",
         organization.packed,
         key.packed,
+        deadline_ms,
     ]
     try:
-        reply = await redis.run(ADMIT, payer.admit_keys, args)
+        reply = await _ask(redis, payer, args)
         if reply[0] == b"cold":
             reply = await _load_scopes(redis, payer, args, load_totals, reply)
     except RedisUnavailable as exc:
@@ -193,8 +202,19 @@ async def admit(
     )
 
 
+async def _ask(redis: Pipeline, payer: Payer, args: list[Argument]) -> list[Any]:
+    """Run admit.lua; once more when this process was wrong about Redis's clock, which the reply tells."""
+    reply: list[Any] = await redis.run(ADMIT, payer.admit_keys, args)
+    if reply[0] == b"late":
+        args[-1] = reply[2] + ADMIT_WITHIN_MS
+        reply = await redis.run(ADMIT, payer.admit_keys, args)
+        if reply[0] == b"late":
+            raise LimiterAway(reason="admitted too late", retry_after_s=1)
+    return reply
+
+
 async def _load_scopes(
-    redis: Pipeline, payer: Payer, args: Sequence[Argument], load_totals: LoadTotals, reply: list[Any]
+    redis: Pipeline, payer: Payer, args: list[Argument], load_totals: LoadTotals, reply: list[Any]
 ) -> list[Any]:
     """Load the scopes that Redis does not know and admit again. `reply` is the first; each scope may be cold once."""
     for _ in range(len(SCOPES)):
@@ -203,24 +223,43 @@ async def _load_scopes(
         day, scope = reply[1], reply[4] - 1
         totals = await load_totals(payer, scope, day)
         await redis.run(LOAD, [payer.scopes[scope]], _load_args(day, totals))
-        reply = await redis.run(ADMIT, payer.admit_keys, args)
+        reply = await _ask(redis, payer, args)
     if reply[0] == b"cold":
         raise LimiterAway(reason="scopes do not stay loaded", retry_after_s=1)
     return reply
 
 
 async def _retry(
-    redis: Pipeline, payer: Payer, args: Sequence[Argument], load_totals: LoadTotals, first: RedisUnavailable
+    redis: Pipeline, payer: Payer, args: list[Argument], load_totals: LoadTotals, first: RedisUnavailable
 ) -> list[Any]:
     """Retry admission once after a short reconnect, at most 300 ms in all. Admitting twice is idempotent."""
     try:
         async with asyncio.timeout(RETRY_TIMEOUT_S):
             if not await redis.until_up(RECONNECT_TIMEOUT_S):
                 raise LimiterAway(reason=repr(first), retry_after_s=1) from first
-            reply = await redis.run(ADMIT, payer.admit_keys, args)
+            reply = await _ask(redis, payer, args)
             return await _load_scopes(redis, payer, args, load_totals, reply)
     except (RedisUnavailable, ResponseError, TimeoutError) as again:
         raise LimiterAway(reason=repr(again), retry_after_s=1) from again
+
+
+class Doubt(Struct, frozen=True, kw_only=True):
+    """A refused call that Redis may have admitted all the same: its reply was lost."""
+
+    payer: Payer
+    request_id: UUID
+    hold_nanos: int
+    tokens: int
+    deadline_ms: int
+
+
+async def void(redis: Pipeline, doubt: Doubt) -> bool:
+    """Undo the admission, if there was one. Returns False while it may still be carried out: ask again.
+
+    Raises RedisUnavailable.
+    """
+    args: list[Argument] = [text_of(doubt.request_id), doubt.hold_nanos, doubt.tokens, doubt.deadline_ms]
+    return bool(await redis.run(VOID, doubt.payer.admit_keys, args) >= 0)
 
 
 async def settle(redis: Pipeline, payer: Payer, settlement: Settlement) -> bool:

@@ -31,6 +31,9 @@ logger = logging.getLogger(__name__)
 SHARDS = 16
 # Time in which a received reply can still be read after the timeout has fired.
 LATE_REPLY_GRACE_S = 0.01
+# A process that gets no CPU is no sign of a slow Redis, which probably shares the machine: by how much of its own lag
+# it waits longer, and for how long at most.
+LAG_FACTOR, MAX_PATIENCE_S = 4, 1.0
 
 
 class RedisUnavailable(AppError):
@@ -84,6 +87,15 @@ class Script:
             return client.eval(self.text.decode(), len(keys), *keys, *args)
 
 
+class _Batch:
+    """Commands of one event loop iteration. `written_s` is 0 until they are written."""
+
+    __slots__ = ("written_s",)
+
+    def __init__(self) -> None:
+        self.written_s = 0.0
+
+
 Reply = Any
 Argument = bytes | str | int | float
 
@@ -92,7 +104,8 @@ class Pipeline(asyncio.Protocol):
     """One connection on which all commands of one event loop iteration share one write.
 
     `call` raises RedisUnavailable at once while the connection is down. When the oldest command has waited for
-    `timeout_s`, all pending commands fail with it. Reconnects by itself; up only after a PING succeeded in time.
+    `timeout_s` since it was written, all pending commands fail with it; while this process lags, it waits longer.
+    Reconnects by itself; up only after a PING succeeded in time.
     """
 
     def __init__(self, url: str, *, timeout_s: float) -> None:
@@ -101,12 +114,15 @@ class Pipeline(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._reader = hiredis.Reader()
-        self._pending: deque[tuple[asyncio.Future[Reply], float]] = deque()
+        self._pending: deque[tuple[asyncio.Future[Reply], _Batch]] = deque()
         self._out: list[bytes] = []
+        self._batch = _Batch()
         self._is_flushing = False
         self._up = asyncio.Event()
         self._is_closed = False
         self._watchdog: asyncio.TimerHandle | None = None
+        # How late timers of this loop have fired of late.
+        self._lag_s = 0.0
         self._connecting: asyncio.Task[None] | None = None
         self._suspect: asyncio.Future[Reply] | None = None
 
@@ -154,12 +170,12 @@ class Pipeline(asyncio.Protocol):
     def _queue(self, command: tuple[Argument, ...]) -> "asyncio.Future[Reply]":
         future: asyncio.Future[Reply] = self._loop.create_future()
         self._out.append(hiredis.pack_command(command))  # type: ignore[arg-type] # its stub means a 1-tuple
-        self._pending.append((future, monotonic_s() + self._timeout_s))
+        self._pending.append((future, self._batch))
         if not self._is_flushing:
             self._is_flushing = True
             self._loop.call_soon(self._flush)
         if self._watchdog is None:
-            self._watchdog = self._loop.call_later(self._timeout_s, self._watch)
+            self._watch_after(self._timeout_s)
         return future
 
     def _flush(self) -> None:
@@ -167,20 +183,27 @@ class Pipeline(asyncio.Protocol):
         if self._transport is not None and self._out:
             self._transport.write(b"".join(self._out))
         self._out.clear()
+        self._batch.written_s, self._batch = monotonic_s(), _Batch()
+
+    def _watch_after(self, delay_s: float) -> None:
+        self._watchdog = self._loop.call_later(delay_s, self._watch)
 
     def _watch(self) -> None:
         """Check the oldest command's deadline. One timer serves all commands, because replies arrive in order."""
+        late_s = self._loop.time() - self._watchdog.when() if self._watchdog is not None else 0.0
+        self._lag_s = max(late_s, self._lag_s / 2)
         self._watchdog = None
         if not self._pending:
             return
-        oldest, deadline_s = self._pending[0]
-        left_s = deadline_s - monotonic_s()
+        oldest, batch = self._pending[0]
+        patience_s = self._timeout_s + min(self._lag_s * LAG_FACTOR, MAX_PATIENCE_S)
+        left_s = patience_s - (monotonic_s() - batch.written_s) if batch.written_s else self._timeout_s
         if left_s > 0:
-            self._watchdog = self._loop.call_later(left_s, self._watch)
+            self._watch_after(min(left_s, self._timeout_s))
         elif oldest is not self._suspect:
             # The event loop itself may have been blocked with the reply unread: check again after reading.
             self._suspect = oldest
-            self._watchdog = self._loop.call_later(LATE_REPLY_GRACE_S, self._watch)
+            self._watch_after(LATE_REPLY_GRACE_S)
         else:
             self._drop("timeout")
 

@@ -5,10 +5,11 @@
 --      7 forced (0/1: admit without checks, to restore a call in flight that Redis has lost)
 --      8 limits of the organization  9 limits of the key: seven little-endian int64 each, -1 = none:
 --         requests a day, requests a minute, tokens a minute, streams, total / day / month budget (nanos)
+--      10 deadline (ms, by Redis's clock; 0: none): afterwards nothing is admitted, since the call has been refused
 -- Returns {verdict, day, now ms, minute, scope, then of the organization and of the key: requests today,
 --          requests this minute, tokens this minute, ms until the first slot is free at the latest,
 --          nanos left of the budget that refused, and which one: 0 total, 1 of the day, 2 of the month}
---   verdict: ok | dup | cold (scope: which must be loaded first; nothing follows)
+--   verdict: ok | dup | late (nothing is known) | cold (scope: which must be loaded first; nothing follows)
 --            | day | rpm | tpm | streams | budget (scope: which refused)
 --
 -- A scope is a hash: d day, n requests of it, ds nanos spent on it; mo month, ms nanos spent in it;
@@ -34,6 +35,9 @@ local function month_of(days)
   return (year + 1) * 12 + mp - 10
 end
 local month = month_of(day)
+
+local deadline = tonumber(ARGV[10])
+if deadline > 0 and now_ms > deadline then return {'late', day, now_ms, minute, 0} end
 
 local scopes = {}
 for i = 1, 2 do

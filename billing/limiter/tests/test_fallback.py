@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from billing.errors import (
     ConcurrencyExceeded,
@@ -75,6 +76,24 @@ def test_an_outage_admits_its_share_of_the_remaining_requests_and_no_more(
     admitted = outcomes(limiter, limits, calls, a_claim()).count("ok")
     part = max(1, limit * 5 // 100 // processes) if known is not None else 1
     assert admitted == min(calls, part, max(0, limit - (known or 0)))
+
+
+@given(known=st.integers(0, 80), processes=st.integers(1, 4), is_of_key=st.booleans(), counts_tokens=st.booleans())
+def test_an_outage_shares_what_was_left_of_the_minute(
+    known: int, processes: int, is_of_key: bool, counts_tokens: bool
+) -> None:
+    own, other = Limits(tpm=600) if counts_tokens else Limits(rpm=60), Limits()
+    limits = (other, own) if is_of_key else (own, other)
+    limiter = a_limiter(limits=limits, processes=processes, allowance_nanos=10**12)
+    before = replace(
+        an_admission(limits, 0, NOON_MS), minute_requests=(known, known), minute_tokens=(10 * known, 10 * known)
+    )
+    limiter.remember(SCOPES, before)
+    left = max(0, 60 - known)
+    expected = -(-(10 * left) // processes) // 10 if counts_tokens else -(-left // processes)
+    assert outcomes(limiter, limits, 70, a_claim()).count("ok") == expected
+    later = NOON_MS + MINUTE_MS
+    assert outcomes(limiter, limits, 70, a_claim(), now_ms=later).count("ok") >= 60 // processes
 
 
 def test_all_keys_of_an_organization_share_its_requests() -> None:

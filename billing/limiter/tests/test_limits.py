@@ -11,7 +11,19 @@ from hypothesis import strategies as st
 
 from billing.errors import ConcurrencyExceeded, DailyQuotaExceeded, InsufficientQuota
 from billing.limiter.intents import read_intent
-from billing.limiter.limits import Claim, Payer, Pulse, ScopeTotals, Settlement, admit, heartbeat, settle
+from billing.limiter.limits import (
+    ADMIT,
+    Claim,
+    Doubt,
+    Payer,
+    Pulse,
+    ScopeTotals,
+    Settlement,
+    admit,
+    heartbeat,
+    settle,
+    void,
+)
 from billing.plans import Limits
 from codexflow.lib.errors import AppError
 from codexflow.lib.ids import new_id, random_id
@@ -43,7 +55,7 @@ class Model:
 # (command, number of the call, is a stream, hold or cost)
 commands = st.lists(
     st.tuples(
-        st.sampled_from(["admit", "admit again", "settle", "heartbeat", "lose"]),
+        st.sampled_from(["admit", "admit again", "admit late", "settle", "heartbeat", "lose", "void", "void early"]),
         st.integers(0, 9),
         st.booleans(),
         st.integers(0, 400),
@@ -100,6 +112,29 @@ async def _play(steps: list[tuple[str, int, bool, int]], stored: ScopeTotals) ->
             stream, hold = model.running[number]
             again = claim(number, is_stream=stream, hold=hold)
             await admit(redis, payer, limits, again, lease_ms=LEASE_MS, load_totals=load)
+        elif command == "admit late" and number not in ids:
+            late: list[Any] = [
+                str(random_id()),
+                LEASE_MS,
+                1,
+                amount,
+                1,
+                b"intent",
+                0,
+                limits[0].packed,
+                limits[1].packed,
+                1,
+            ]
+            assert (await redis.run(ADMIT, payer.admit_keys, late))[0] == b"late"
+        elif command in ("void", "void early") and number in model.running:
+            hold = model.running[number][1]
+            deadline_ms = 1 if command == "void" else 2**52
+            doubt = Doubt(payer=payer, request_id=ids[number], hold_nanos=hold, tokens=1, deadline_ms=deadline_ms)
+            assert await void(redis, doubt) is (command == "void")
+            if command == "void":
+                assert await void(redis, doubt)  # nothing is left to undo
+                del model.running[number], ids[number]
+                model.started -= 1
         elif command == "settle" and number in ids:
             was_running = number in model.running
             hold = model.running[number][1] if was_running else 0
