@@ -57,7 +57,7 @@ def test_the_shipped_file_has_the_documented_stages_and_limits() -> None:
     assert len(catalogue.direct.allowed_models) == 8
     assert (catalogue.daily_requests, catalogue.concurrent_streams) == (1000, 3)
     assert (catalogue.breaker.failure_threshold, catalogue.breaker.recovery_timeout_s) == (5, 30)
-    assert catalogue.embeddings.allowed_models == ("text-embedding-3-small",)
+    assert catalogue.own["embeddings"].allowed_models == ("text-embedding-3-small",)
     assert catalogue.models == tuple(sorted((*catalogue.direct.allowed_models, "text-embedding-3-small")))
 
 
