@@ -6,12 +6,14 @@ beside each attempt: the winning attempt's usage corrects the row when it is kno
 come in any order, any number of times, and end in the same row.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from billing.pricing import Usage, cost_nanos
+from codexflow.catalogue.entries import CALL_UNITS
 from logs.pipeline.events import RANK_LITELLM, RANK_NONE, AttemptFact, UsageEvent
 
 
@@ -108,8 +110,17 @@ def corrected(row: UsageEvent, reported: Mapping[int, ReportedUsage], winner: in
     if won.cost_nanos is not None or row.source == "sweeper":
         row = replace(row, upstream_cost_nanos=won.cost_nanos)
     if won.has_usage and RANK_NONE < row.rank <= RANK_LITELLM:
-        return _with_usage_of(replace(row, usage=won.usage, rank=RANK_LITELLM), row, row.upstream_cost_nanos)
+        usage = _with_call_units(won.usage, row.usage)
+        return _with_usage_of(replace(row, usage=usage, rank=RANK_LITELLM), row, row.upstream_cost_nanos)
     return row
+
+
+def _with_call_units(reported: Usage, counted: Usage) -> Usage:
+    """Add the units by which the call itself is sold, which LiteLLM's report may leave out."""
+    units = {name: (counted.details or {}).get(name, 0) for name in CALL_UNITS}
+    if not any(units.values()):
+        return reported
+    return replace(reported, details=dict(Counter(reported.details or {}) | Counter(units)))
 
 
 def _with_usage_of(source: UsageEvent, event: UsageEvent, upstream_cost_nanos: int | None) -> UsageEvent:

@@ -16,6 +16,7 @@ import msgspec
 from msgspec import Raw, Struct
 from typing_extensions import override
 
+from billing.usage import usage_of_call
 from codexflow.lib.envelope import anthropic_envelope, envelope
 from codexflow.lib.errors import AppError
 from routing.surfaces import sse
@@ -371,6 +372,38 @@ class TextCompletions(Completions):
     def ping(self, *, response_id: str, model: str, created_s: int, is_first: bool) -> bytes:
         choice = {"index": 0, "text": "", "logprobs": None, "finish_reason": None}
         return self._chunk("text_completion", response_id, model, created_s, choice)
+
+
+class _Results(Struct):
+    results: list[Raw]
+    id: Any = None
+    meta: Any = None
+    usage: Any = None
+
+
+_results = msgspec.json.Decoder(_Results)
+
+
+class Rerank(Completions):
+    """Documents in order of relevance. Usage is in `meta` (Cohere, LiteLLM) or in `usage`, in several units."""
+
+    @override
+    def summarize(self, body: bytes) -> ResponseSummary | None:
+        found = _decoded(_results, body)
+        if found is None:
+            return None
+        return ResponseSummary(_text(found.id), usage_in(usage_of_call(found.meta, found.usage)), self.output())
+
+
+class Moderations(Completions):
+    """Judgements of texts. Most providers tell no usage."""
+
+    @override
+    def summarize(self, body: bytes) -> ResponseSummary | None:
+        found = _decoded(_results, body)
+        if found is None:
+            return None
+        return ResponseSummary(_text(found.id), usage_in(usage_of_call(None, found.usage)), self.output())
 
 
 class Embeddings(Completions):
