@@ -110,8 +110,7 @@ def corrected(row: UsageEvent, reported: Mapping[int, ReportedUsage], winner: in
     if won.cost_nanos is not None or row.source == "sweeper":
         row = replace(row, upstream_cost_nanos=won.cost_nanos)
     if won.has_usage and RANK_NONE < row.rank <= RANK_LITELLM:
-        usage = _with_call_units(won.usage, row.usage)
-        return _with_usage_of(replace(row, usage=usage, rank=RANK_LITELLM), row, row.upstream_cost_nanos)
+        return _with_usage_of(replace(row, usage=won.usage, rank=RANK_LITELLM), row, row.upstream_cost_nanos)
     return row
 
 
@@ -125,11 +124,12 @@ def _with_call_units(reported: Usage, counted: Usage) -> Usage:
 
 def _with_usage_of(source: UsageEvent, event: UsageEvent, upstream_cost_nanos: int | None) -> UsageEvent:
     """Return `event` with the usage of another report, at its own price."""
+    usage = _with_call_units(source.usage, event.usage)
     return replace(
         event,
-        usage=source.usage,
+        usage=usage,
         rank=source.rank,
-        cost_nanos=cost_nanos(source.usage, event.rates),
+        cost_nanos=cost_nanos(usage, event.rates),
         upstream_cost_nanos=upstream_cost_nanos,
     )
 

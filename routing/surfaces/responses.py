@@ -57,6 +57,8 @@ class ResponseFormat(ABC):
     missing_end: bytes = b""
     # Of ids that are made here, for events before the response.
     id_prefix: str = "chatcmpl-"
+    # Whether a response names its model at the beginning; else that may be the caller's words.
+    names_model: bool = True
     # Whether a provider tells the size of the prompt before any output.
     begins_with_usage: bool = False
 
@@ -385,7 +387,12 @@ _results = msgspec.json.Decoder(_Results)
 
 
 class Rerank(Completions):
-    """Documents in order of relevance. Usage is in `meta` (Cohere, LiteLLM) or in `usage`, in several units."""
+    """Documents in order of relevance. Usage is in `meta` (Cohere, LiteLLM) or in `usage`, in several units.
+
+    The caller's documents may be repeated, with fields of any name.
+    """
+
+    names_model = False
 
     @override
     def summarize(self, body: bytes) -> ResponseSummary | None:

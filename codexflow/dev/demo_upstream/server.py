@@ -251,6 +251,10 @@ class DemoUpstream:
             "id": str(random_id()),
             "results": [{"index": n, "relevance_score": 1 / (1 + at)} for at, n in enumerate(order)],
         }
+        if call.body.get("return_documents"):
+            for result in body["results"]:
+                given = call.body["documents"][result["index"]]
+                result["document"] = given if isinstance(given, dict) else {"text": given}
         if not call.drill.get("no_usage"):
             body["meta"] = {
                 "billed_units": {"search_units": units} if units else {"total_tokens": usage.prompt_tokens},
