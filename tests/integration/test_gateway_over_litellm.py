@@ -197,7 +197,7 @@ def test_a_reranker_is_billed_as_its_provider_bills(
     row = running.row_of(response)
     assert (row.surface, row.usage_rank, row.usage_details, row.is_estimated) == ("rerank", 40, units, False)
     expected = 4_000_000 if units else row.prompt_tokens * 50
-    assert row.cost_nanos == expected == row.upstream_cost_nanos
+    assert row.cost_nanos == expected == pytest.approx(row.upstream_cost_nanos, abs=2)
 
 
 def test_a_moderation_passes_through(running: Installation, litellm: LiteLLM, gateway: Gateway) -> None:

@@ -244,7 +244,9 @@ class DemoUpstream:
         tokens = sum(max(1, (len(query) + len(text)) // 4) for text in documents)
         if failure := self._failure(call):
             return self._paced(call, failure)
-        order = sorted(range(len(documents)), key=lambda n: -len(documents[n]))[: call.body.get("top_n") or None]
+        order = sorted(range(len(documents)), key=lambda n: -len(documents[n]))[
+            : call.body.get("top_n") or call.body.get("top_k")
+        ]
         usage = generation.usage_of(Generation((), "stop", tokens), call.drill)
         units = -(-len(documents) // 100) if call.model.cost_per_search_unit else 0
         body: dict[str, Any] = {
@@ -260,6 +262,8 @@ class DemoUpstream:
                 "billed_units": {"search_units": units} if units else {"total_tokens": usage.prompt_tokens},
                 "tokens": {"input_tokens": usage.prompt_tokens, "output_tokens": 0},
             }
+        if self.options.role == "provider" and not units:  # as Voyage writes it
+            body = {"object": "list", "data": body["results"], "usage": {"total_tokens": usage.prompt_tokens}}
         cost = call.model.cost(usage.prompt_tokens, 0) + units * call.model.cost_per_search_unit
         call.request.entry.prompt_tokens = tokens
         return self._paced(
@@ -454,7 +458,7 @@ _WORDLESS = {
         ("moderations", DemoUpstream._moderations),
     )
     for prefix in ("/v1", "")
-}
+} | {"/v2/rerank": DemoUpstream._rerank}  # where LiteLLM asks Cohere
 _COUNT_TOKENS = "/v1/messages/count_tokens"
 
 
