@@ -244,9 +244,8 @@ class DemoUpstream:
         tokens = sum(max(1, (len(query) + len(text)) // 4) for text in documents)
         if failure := self._failure(call):
             return self._paced(call, failure)
-        order = sorted(range(len(documents)), key=lambda n: -len(documents[n]))[
-            : call.body.get("top_n") or call.body.get("top_k")
-        ]
+        most = call.body.get("top_n") or call.body.get("top_k")  # Voyage's name
+        order = sorted(range(len(documents)), key=lambda n: -len(documents[n]))[:most]
         usage = generation.usage_of(Generation((), "stop", tokens), call.drill)
         units = -(-len(documents) // 100) if call.model.cost_per_search_unit else 0
         body: dict[str, Any] = {
