@@ -19,4 +19,6 @@ PRICE_CLASSES: dict[str, Promise] = {
     "file_search": _("File searches"),
     "image_generation": _("Images generated"),
     "mcp_call": _("Calls of MCP tools"),
+    "search_unit": _("Search units"),
+    "request": _("Requests"),
 }

@@ -15,7 +15,7 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from billing.pricing import Usage
+from billing.pricing import FrozenRates, Usage
 from codexflow.catalogue.entries import UNITS
 from codexflow.lib.numbers import finite_number
 
@@ -48,6 +48,7 @@ _REASONING = ("reasoning_tokens", "thoughtsTokenCount")
 _INPUT_PARTS = (("audio_input", "audio_tokens", "AUDIO"), ("image_input", "image_tokens", "IMAGE"))
 _OUTPUT_PARTS = (("audio_output", "audio_tokens", "AUDIO"), ("image_output", "image_tokens", "IMAGE"))
 _INPUT_MODALITIES, _OUTPUT_MODALITIES = "promptTokensDetails", "candidatesTokensDetails"
+_SEARCH_UNITS = ("search_units",)
 # Anthropic's object of units; LiteLLM also puts them into the details.
 _UNITS_OBJECT = "server_tool_use"
 _WRITE_5M, _WRITE_1H = "ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens"
@@ -126,6 +127,43 @@ def _read_usual(raw: Fields) -> UsageReport | None:
         return None
     usage = Usage(prompt_tokens=prompt, completion_tokens=completion)
     return UsageReport(usage=usage, is_input_known=True, is_output_known=True)
+
+
+def usage_of_call(meta: Any, usage: Any) -> Fields | None:
+    """Return what a reranker or a moderation tells of its usage under the names of chat; None when it tells nothing.
+
+    Cohere and LiteLLM put it into `meta`, by tokens and by what is billed, which comes first; others into `usage`.
+    Often only a total is told. There is no output unless one is told.
+    """
+    meta = _object(meta)
+    places = [_object(meta.get("billed_units")), _object(meta.get("tokens")), _object(usage)]
+    prompt, output, total, units = (
+        next((count for place in places if (count := _first_count(place, names))), 0)
+        for names in (_PROMPT, _COMPLETION, _TOTAL, _SEARCH_UNITS)
+    )
+    prompt = prompt or max(0, total - output)
+    found: dict[str, Any] = {name: value for name, value in _object(usage).items() if name == "cost"}
+    if prompt:
+        found |= {"prompt_tokens": prompt, "completion_tokens": output}
+    if units:
+        found["search_unit_requests"] = units
+    return found or None
+
+
+def with_units_of_call(usage: Usage, expected: Mapping[str, int], rates: FrozenRates) -> tuple[Usage, bool]:
+    """Complete the usage of a call that may be sold by the piece. Returns whether all that the price counts was told.
+
+    `usage` has only what the provider told, `expected` the estimate of each unit. Every call is one request. A unit
+    that the price does not count is not estimated; tokens are counted unless the price has units of the call only.
+    """
+    told = usage.details or {}
+    prices = rates.details.unit_nanos if rates.details else {}
+    counted = [name for name in expected if name in prices]
+    details = {**told, **{name: told.get(name) or expected[name] for name in counted}}
+    is_told = all(name == "request" or told.get(name) for name in counted)
+    if not counted or rates.input_nanos:
+        is_told = is_told and usage.prompt_tokens > 0
+    return replace(usage, details=details or None), is_told
 
 
 def _tells_something(details: Any) -> bool:

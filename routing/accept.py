@@ -119,6 +119,7 @@ class AcceptedCall(Struct, frozen=True, kw_only=True):
             hold_nanos=worst_nanos(size, self.rates.values()),
             tokens_reserved=size.tokens,
             prompt_tokens_guess=size.expected_prompt_tokens,
+            units_guess=size.expected_units,
             catalogue_version=self.catalogue.version,
             is_stream=request.is_stream,
             client_address=incoming.address,
@@ -144,8 +145,9 @@ async def accept(context: GatewayContext, incoming: Incoming, surface: Surface) 
             raise
         if isinstance(exc, InvalidStage):
             raise exc.for_key([each for each in ALL_STAGES if policy.permits_stage(each)]) from exc
-        raise exc.for_key(permitted_names(lineup, policy)) from exc
-    rates = _rates(_permitted_models(route, request.model, principal, lineup), catalogue, principal.margin_bp)
+        raise exc.for_key(permitted_names(lineup, policy, surface.name)) from exc
+    models = _permitted_models(route, request.model, principal, lineup, surface)
+    rates = _rates(models, catalogue, principal.margin_bp)
     if request.hosted:
         request, rates = _with_sold_tools(request, rates, incoming, catalogue)
     if len(rates) > 1 and (needs := request.needs):
@@ -165,7 +167,9 @@ async def accept(context: GatewayContext, incoming: Incoming, surface: Surface) 
     )
 
 
-def _permitted_models(route: Route, asked: str | None, principal: Principal, lineup: Lineup) -> tuple[str, ...]:
+def _permitted_models(
+    route: Route, asked: str | None, principal: Principal, lineup: Lineup, surface: Surface
+) -> tuple[str, ...]:
     """Models of the route that the key may use. Raises StageNotAllowedForKey, ModelNotAllowedForKey."""
     policy = principal.policy
     if not policy.allowed_stages and not policy.allowed_models:
@@ -173,7 +177,7 @@ def _permitted_models(route: Route, asked: str | None, principal: Principal, lin
     if not policy.permits_stage(route.stage):
         raise StageNotAllowedForKey.named(route.stage, [each for each in ALL_STAGES if policy.permits_stage(each)])
     if not policy.permits_model(route.models[0]):
-        raise ModelNotAllowedForKey.named(asked, route.models[0], permitted_names(lineup, policy))
+        raise ModelNotAllowedForKey.named(asked, route.models[0], permitted_names(lineup, policy, surface.name))
     return tuple(model for model in route.models if policy.permits_model(model))
 
 

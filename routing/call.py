@@ -125,7 +125,6 @@ class Call:
         await self._settler.settle(self.principal, self._event(status, error, is_disconnected=is_disconnected))
 
     def _event(self, status: int, error: AppError | None, *, is_disconnected: bool) -> UsageEvent:
-        usage, rank = self.meter.usage(self.intent.prompt_tokens_guess)
         attempts, model, ttft_ms = self.attempts, self.intent.model, None
         if attempts:
             last = attempts[-1]
@@ -136,6 +135,8 @@ class Call:
         rates = self.rates.get(model, self.intent.rates)
         if self.served is not None:
             model, rates = self.served
+        guess, units = self.intent.prompt_tokens_guess, self.intent.units_guess
+        usage, rank = self.meter.usage_by_the_call(guess, units, rates) if units else self.meter.usage(guess)
         return msgspec.structs.replace(
             self.intent,
             model=model,

@@ -59,7 +59,7 @@ async def serve(context: GatewayContext, incoming: Incoming, surface: Surface) -
                 await stream.break_off(error)
                 return
             model = opened.attempt.model
-            if (other := other_model_in(opened.first, model)) is not None:
+            if surface.response_format.names_model and (other := other_model_in(opened.first, model)) is not None:
                 rates_of_other = accepted.rates_of(other)
                 context.substitutes.note(model, other, is_priced=rates_of_other is not None)
                 if rates_of_other is not None:

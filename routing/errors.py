@@ -38,7 +38,7 @@ class ModelNotAllowed(NotOffered, BadRequest):
     @classmethod
     def named(cls, model: str | None, allowed: Iterable[str]) -> Self:
         what = f"The model {_quoted(model)} is not allowed" if model else "The request names no model"
-        return cls(f"{what}. Allowed: {', '.join(allowed)}.", param="model", what=what)
+        return cls(f"{what}. Allowed: {', '.join(allowed) or 'none'}.", param="model", what=what)
 
 
 class ModelRetired(NotOffered, NotFound):

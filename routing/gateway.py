@@ -24,7 +24,7 @@ from routing.surfaces.table import BY_PATH, COUNT_TOKENS, Surface, response_form
 logger = logging.getLogger(__name__)
 
 Handler = Callable[[GatewayContext, Incoming], Awaitable[None]]
-PREFIXES = ("/v1/", "/chat/completions", "/health")
+PREFIXES = ("/v1/", "/v2/rerank", "/chat/completions", "/health")
 
 
 def _metered(surface: Surface) -> dict[str, Handler]:
@@ -36,6 +36,9 @@ ROUTES: dict[str, dict[str, Handler]] = {
     COUNT_TOKENS.path: {"POST": count_tokens.serve},
     models_list.PATH: {"GET": models_list.list_models},
 }
+# Known at the upstream, and not sold.
+_UNPRICED_PREFIXES = ("/v1/images/", "/v1/audio/")
+_WITHOUT_PRICES = "Images and audio have no prices here yet; until they have, their endpoints are not served."
 MODEL_ROUTE: dict[str, Handler] = {"GET": models_list.show_model}
 
 
@@ -73,7 +76,7 @@ class Gateway:
             return
         methods = ROUTES.get(path) or (MODEL_ROUTE if path.startswith("/v1/models/") else None)
         if methods is None:
-            raise UnknownRoute
+            raise UnknownRoute(_WITHOUT_PRICES if path.startswith(_UNPRICED_PREFIXES) else None)
         method = incoming.scope["method"]
         handler = methods.get("GET" if method == "HEAD" else method)  # the server leaves the body out
         if method == "OPTIONS":

@@ -6,8 +6,8 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from billing.pricing import Usage
-from billing.usage import MAX_TOKENS, merged, read_usage
+from billing.pricing import FrozenRates, Usage
+from billing.usage import MAX_TOKENS, merged, read_usage, with_units_of_call
 from codexflow.lib.money import NANOS_PER_USD
 from logs.pipeline.events import RANK_COUNTED, RANK_NONE, RANK_PROVIDER
 from routing.surfaces.output import Output
@@ -114,6 +114,18 @@ class Meter:
         if not has_output:
             usage = replace(usage, completion_tokens=max(delivered, usage.completion_tokens), reasoning_tokens=0)
         return usage, RANK_COUNTED
+
+    def usage_by_the_call(
+        self, prompt_tokens_guess: int, units_guess: Mapping[str, int], rates: FrozenRates
+    ) -> tuple[Usage, int]:
+        """Return usage and rank of a call that may be sold by units: what the price counts is told or estimated."""
+        usage, rank = self.usage(0)
+        if rank == RANK_NONE:
+            return usage, rank
+        usage, is_told = with_units_of_call(usage, units_guess, rates)
+        if is_told:
+            return usage, RANK_PROVIDER
+        return replace(usage, prompt_tokens=usage.prompt_tokens or prompt_tokens_guess), RANK_COUNTED
 
     @property
     def progress(self) -> str:

@@ -66,13 +66,13 @@ def _bounds(name: str, lineup: Lineup) -> dict[str, Any]:
     """Context, output and abilities of a name, as far as they are known: what every model of its chain has."""
     catalogue = lineup.catalogue
     stage = STAGE_MODELS.get(name)
-    chain = lineup.stages[stage] if stage else lineup.direct.get(name) or lineup.embeddings.get(name) or ()
+    chain = lineup.stages[stage] if stage else lineup.direct.get(name) or lineup.own_models().get(name, ())
     found = [catalogue.entries[model] for model in chain]
     bounds: dict[str, Any] = {}
     contexts = [entry.context_tokens for entry in found if entry.context_tokens is not None]
     if contexts and len(contexts) == len(found):
         bounds["context_window"] = min(contexts)
-    if found and name not in lineup.embeddings:
+    if found and name not in lineup.own_models():
         cap = catalogue.stages[stage].max_tokens if stage else catalogue.direct.max_tokens_cap
         bounds["max_output_tokens"] = min([cap, *(entry.max_output_tokens or cap for entry in found)])
         bounds["takes"] = [ability for ability in ABILITIES if all(ability in entry.takes for entry in found)]

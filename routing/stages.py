@@ -8,8 +8,9 @@ from msgspec import Struct
 from codexflow.catalogue import reasons
 from codexflow.catalogue.lineup import Lineup
 from codexflow.catalogue.schema import ALL_STAGES, AUTO_MODELS, DIRECT, STAGES
+from codexflow.catalogue.surfaces import COUNTED_UNITS
 from keys.policy import KeyPolicy
-from routing.errors import InvalidStage, ModelNotAllowed, ModelRetired
+from routing.errors import InvalidStage, ModelNotAllowed, ModelNotPriced, ModelRetired
 from routing.inference.infer import Prompt, infer
 
 # Names of stages in a body's `model`.
@@ -59,18 +60,24 @@ def route(*, stage_header: str | None, model: str | None, prompt: Callable[[], P
     return _staged(target, reasons.ALIAS, lineup) if target in STAGES else _direct(model, target, reasons.ALIAS, lineup)
 
 
-def route_embeddings(*, stage_header: str | None, model: str | None, lineup: Lineup) -> Route:
-    """Route embeddings. They have no stages: the model must be on their own allow-list. Raises as `route`."""
+def route_own(surface: str, *, stage_header: str | None, model: str | None, lineup: Lineup) -> Route:
+    """Route on a surface with models of its own. It has no stages: the model must be on its allow-list.
+
+    Raises as `route`, and ModelNotPriced for a model whose price has no line for what the surface counts.
+    """
     header = (stage_header or "").strip().lower()
     if header not in ("", DIRECT):
         raise InvalidStage.named(header, (DIRECT,))
-    embeddings = lineup.catalogue.embeddings
-    if model is None or model not in lineup.embeddings:
-        raise _unknown(model, lineup, embeddings.allowed_models)
-    models = lineup.embeddings[model]
+    chains, config, prices = lineup.own[surface], lineup.catalogue.own[surface], lineup.catalogue.prices
+    living = tuple(dict.fromkeys(chains[name][0] for name in config.allowed_models if chains[name]))
+    if model is None or model not in chains:
+        raise _unknown(model, lineup, living)
+    models = chains[model]
     if not models:
-        others = [chain[0] for chain in lineup.embeddings.values() if chain]
-        raise ModelRetired.named(model, lineup.end_of(model), others)
+        raise ModelRetired.named(model, lineup.end_of(model), living)
+    units = COUNTED_UNITS.get(surface, ())
+    if not all(prices[each].sells(units) for each in models):
+        raise ModelNotPriced(param="model")
     reason = reasons.HEADER if header else reasons.MODEL
     return Route(
         stage=DIRECT,
@@ -79,7 +86,7 @@ def route_embeddings(*, stage_header: str | None, model: str | None, lineup: Lin
         max_tokens_cap=0,
         default_max_tokens=0,
         default_temperature=None,
-        timeout_s=embeddings.timeout_s,
+        timeout_s=config.timeout_s,
         exact_model=model,
     )
 
@@ -89,8 +96,14 @@ def allowed_names(lineup: Lineup) -> tuple[str, ...]:
     return (*_stage_names(lineup), AUTO_MODELS[0], *lineup.living())
 
 
-def permitted_names(lineup: Lineup, policy: KeyPolicy) -> list[str]:
-    """Return the values of a body's `model` that this key may use: stages, inference, and the names that are served."""
+def permitted_names(lineup: Lineup, policy: KeyPolicy, surface: str = "") -> list[str]:
+    """Return the values of a body's `model` that this key may use: stages, inference, and the names that are served.
+
+    With a surface that has models of its own, only these.
+    """
+    if surface in lineup.own:
+        chains = lineup.own[surface] if policy.permits_stage(DIRECT) else {}
+        return [name for name, chain in chains.items() if chain and policy.permits_model(chain[0])]
     stages = [
         name
         for name, stage in STAGE_MODELS.items()
@@ -99,7 +112,7 @@ def permitted_names(lineup: Lineup, policy: KeyPolicy) -> list[str]:
         and lineup.stages[stage]
         and policy.permits_model(lineup.stages[stage][0])
     ]
-    chains = {**lineup.direct, **lineup.embeddings} if policy.permits_stage(DIRECT) else {}
+    chains = {**lineup.direct, **lineup.own_models()} if policy.permits_stage(DIRECT) else {}
     models = [name for name, chain in chains.items() if chain and policy.permits_model(chain[0])]
     return [*stages, *(AUTO_MODELS[:1] if stages else ()), *models]
 

@@ -27,6 +27,19 @@ def sound_tokens(size_bytes: int) -> int:
     return min(MAX_TOKENS_PER_FILE, max(MIN_TOKENS_PER_FILE, size_bytes // BYTES_PER_AUDIO_TOKEN))
 
 
+# A search unit is a query with up to so many documents, as Cohere bills; a longer document counts once for every chunk
+# of so many tokens, the query included.
+DOCUMENTS_PER_SEARCH_UNIT = 100
+TOKENS_PER_CHUNK = 500
+
+
+def search_units(query_tokens: int, documents_tokens: Iterable[int]) -> int:
+    """Search units of a query and its documents. A query is taken to fill at most half of a chunk."""
+    room = TOKENS_PER_CHUNK - min(query_tokens, TOKENS_PER_CHUNK // 2)
+    chunks = sum([max(1, -(-tokens // room)) for tokens in documents_tokens])
+    return max(1, -(-chunks // DOCUMENTS_PER_SEARCH_UNIT))
+
+
 class CallSize(Struct, frozen=True, kw_only=True):
     """Bounds of a call's tokens, before they are counted."""
 
@@ -35,9 +48,10 @@ class CallSize(Struct, frozen=True, kw_only=True):
     images: int = 0
     file_tokens: int = 0
     audio_tokens: int = 0
-    units: dict[str, int] | None = None  # of the tools that the provider runs, at most
+    units: dict[str, int] | None = None  # of the call itself, or of the tools that the provider runs, at most
     max_output_tokens: int  # already clamped, and sent upstream as such
     choices: int = 1
+    expected_units: dict[str, int] | None = None  # of the call itself: an estimate, for calls without reported usage
     # The call may ask the provider's cache to keep the input for an hour, which costs more than for minutes.
     may_cache_for_an_hour: bool = False
 

@@ -7,8 +7,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from billing.pricing import FrozenRates, Usage, price_lines
-from billing.usage import MAX_TOKENS, UNKNOWN, count_of, merged, read_exactly, read_usage
+from billing.pricing import FrozenRates, Usage, cost_nanos, price_lines
+from billing.tests import strategies
+from billing.usage import (
+    MAX_TOKENS,
+    UNKNOWN,
+    count_of,
+    merged,
+    read_exactly,
+    read_usage,
+    usage_of_call,
+    with_units_of_call,
+)
+from codexflow.catalogue.entries import CALL_UNITS, PriceDetails
 
 ANTHROPIC = {"input_tokens": 2000, "cache_read_input_tokens": 5000, "cache_creation_input_tokens": 1000}
 
@@ -279,3 +290,78 @@ def test_a_count_is_a_number_of_tokens_or_unknown(value: Any) -> None:
     assert found is None or 0 <= found <= MAX_TOKENS
     if isinstance(value, float) and not math.isfinite(value):
         assert found is None
+
+
+def told(meta: Any = None, usage: Any = None) -> tuple[int, int, dict[str, int] | None]:
+    found = read_usage(usage_of_call(meta, usage)).usage
+    return found.prompt_tokens, found.completion_tokens, found.details
+
+
+@pytest.mark.parametrize(
+    ("meta", "usage", "expected"),
+    [
+        # Cohere, then as LiteLLM writes Cohere's, Jina's and Voyage's.
+        ({"api_version": {"version": "2"}, "billed_units": {"search_units": 1}}, None, (0, 0, {"search_unit": 1})),
+        ({"billed_units": {"search_units": 2.0}, "tokens": {"input_tokens": 9}}, None, (9, 0, {"search_unit": 2})),
+        ({"billed_units": {"total_tokens": 12}, "tokens": {"total_tokens": 12}}, None, (12, 0, None)),
+        ({"billed_units": {"total_tokens": 7}, "tokens": {"input_tokens": 7, "output_tokens": 0}}, None, (7, 0, None)),
+        # In `usage`, as Jina, OpenRouter and others.
+        (None, {"total_tokens": 15}, (15, 0, None)),
+        (None, {"prompt_tokens": 15, "total_tokens": 15}, (15, 0, None)),
+        (None, {"search_units": 1, "total_tokens": 150, "cost": 0.002}, (150, 0, {"search_unit": 1})),
+        (None, {"input_tokens": 5, "output_tokens": 2, "total_tokens": 7}, (5, 2, None)),
+        (None, {"completion_tokens": 2, "total_tokens": 7}, (5, 2, None)),
+        # What cannot be read is not told.
+        ({"billed_units": {"search_units": None}, "tokens": None}, None, (0, 0, None)),
+        ({"billed_units": {"search_units": -1, "total_tokens": "many"}}, {"total_tokens": True}, (0, 0, None)),
+        ({"billed_units": [1], "tokens": "x"}, [1], (0, 0, None)),
+        ("meta", "usage", (0, 0, None)),
+        (None, None, (0, 0, None)),
+    ],
+)
+def test_usage_of_calls_without_words_is_read_from_wherever_it_is(meta: Any, usage: Any, expected: Any) -> None:
+    assert told(meta, usage) == expected
+
+
+BY_UNIT = FrozenRates(
+    input_nanos=0, cached_nanos=0, output_nanos=0, details=PriceDetails(unit_nanos={"search_unit": 2_000_000})
+)
+BY_TOKEN = FrozenRates(input_nanos=50_000_000, cached_nanos=50_000_000, output_nanos=0)
+BY_REQUEST = FrozenRates(input_nanos=0, cached_nanos=0, output_nanos=0, details=PriceDetails(unit_nanos={"request": 0}))
+FREE = FrozenRates(input_nanos=0, cached_nanos=0, output_nanos=0)
+EXPECTED = {"request": 1, "search_unit": 3}
+
+
+@pytest.mark.parametrize(
+    ("rates", "given_usage", "details", "is_told"),
+    [
+        (BY_UNIT, Usage(details={"search_unit": 2}), {"search_unit": 2}, True),
+        (BY_UNIT, Usage(prompt_tokens=9), {"search_unit": 3}, False),
+        (BY_UNIT, Usage(), {"search_unit": 3}, False),
+        (BY_TOKEN, Usage(prompt_tokens=9), None, True),
+        (BY_TOKEN, Usage(details={"search_unit": 2}), {"search_unit": 2}, False),
+        (BY_TOKEN, Usage(), None, False),
+        (BY_REQUEST, Usage(), {"request": 1}, True),
+        (FREE, Usage(), None, False),
+    ],
+)
+def test_what_the_price_counts_is_told_or_estimated(
+    rates: FrozenRates, given_usage: Usage, details: Any, *, is_told: bool
+) -> None:
+    found, told_all = with_units_of_call(given_usage, EXPECTED, rates)
+    assert (found.details, told_all) == (details, is_told)
+    assert found.prompt_tokens == given_usage.prompt_tokens
+
+
+@given(rates=strategies.rates, details=strategies.usage_details, prompt=strategies.tokens, units=st.integers(1, 500))
+def test_a_unit_with_a_price_is_never_free(
+    rates: FrozenRates, details: dict[str, int] | None, prompt: int, units: int
+) -> None:
+    given_usage = Usage(prompt_tokens=prompt, details=details)
+    found, is_told = with_units_of_call(given_usage, {"request": 1, "search_unit": units}, rates)
+    prices = rates.details.unit_nanos if rates.details else {}
+    assert all((found.details or {}).get(name, 0) > 0 for name in CALL_UNITS if name in prices)
+    assert cost_nanos(found, rates) >= cost_nanos(given_usage, rates)
+    if is_told and "search_unit" in prices:
+        assert found.details is not None
+        assert found.details["search_unit"] == (details or {})["search_unit"]

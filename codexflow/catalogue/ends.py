@@ -111,10 +111,13 @@ def uses_of(lineup: Lineup) -> dict[str, tuple[str, ...]]:
     for pattern, target in catalogue.aliases:
         if target not in STAGES:
             use(target, f"alias {pattern}")
-    for model in catalogue.embeddings.allowed_models:
-        use(model, "embeddings")
+    for surface, own in catalogue.own.items():
+        for model in own.allowed_models:
+            use(model, surface)
+        for model in own.fallback:
+            use(model, f"fallback of {surface}")
     for model in lineup.unlisted:  # old names, which need not be on a list
-        if model in lineup.direct or model in lineup.embeddings:
+        if model in lineup.direct or model in lineup.own_models():
             use(model, "calls for it")
     if catalogue.planner is not None:
         for name in ("planner_model", "fast_execution_model", "deep_execution_model"):

@@ -1,6 +1,6 @@
 """Models of models.yaml: the prices of each, what it takes, and how long it will be there. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import date
 
@@ -11,7 +11,10 @@ INPUT_PARTS = ("audio_input", "image_input")
 OUTPUT_PARTS = ("audio_output", "image_output")
 PARTS = (*INPUT_PARTS, *OUTPUT_PARTS)
 # What a provider does beside writing tokens, priced by the piece.
-UNITS = ("web_search", "web_fetch", "code_execution", "file_search", "image_generation", "mcp_call")
+TOOL_UNITS = ("web_search", "web_fetch", "code_execution", "file_search", "image_generation", "mcp_call")
+# Units of whole calls: searches as rerankers count them, and requests.
+CALL_UNITS = ("search_unit", "request")
+UNITS = (*TOOL_UNITS, *CALL_UNITS)
 ABILITIES = ("temperature", "reasoning", "images", "tools")
 
 
@@ -52,6 +55,16 @@ class Rates:
         """Names of the units and parts that have a price of their own."""
         return frozenset((*self.details.part_nanos, *self.details.unit_nanos)) if self.details else frozenset()
 
+    @property
+    def call_units(self) -> tuple[str, ...]:
+        """Units by which whole calls are sold."""
+        return tuple(name for name in CALL_UNITS if name in self.details.unit_nanos) if self.details else ()
+
+    def sells(self, units: Collection[str]) -> bool:
+        """Return whether there is a line for a call that counts tokens and these units; a line of 0 is one."""
+        call_units = self.call_units
+        return not call_units or self.input_nanos > 0 or not frozenset(call_units).isdisjoint(units)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelEntry:
@@ -84,26 +97,31 @@ class ModelEntry:
 
 
 def read_rates(section: Section) -> Rates:
-    """Read the prices of one model, in USD per 1,000,000 tokens, and of its units, in USD a piece."""
-    base = _classes(section)
+    """Read the prices of one model, in USD per 1,000,000 tokens, and of its units, in USD a piece.
+
+    A model that is sold by the call needs no price of tokens.
+    """
+    unit_nanos = _units(section.section("units")) if "units" in section else {}
+    base = _classes(section, is_optional=not unit_nanos.keys().isdisjoint(CALL_UNITS))
     details = PriceDetails(
         tiers=_tiers(section),
         part_nanos={name: section.usd(name) for name in PARTS if name in section},
-        unit_nanos=_units(section.section("units")) if "units" in section else {},
+        unit_nanos=unit_nanos,
     )
     section.close()
     return Rates(**base, details=details if details != PriceDetails() else None)
 
 
-def _classes(section: Section) -> dict[str, int]:
-    input_nanos = section.usd("input")
+def _classes(section: Section, *, is_optional: bool = False) -> dict[str, int]:
+    default_nanos = 0 if is_optional else None
+    input_nanos = section.usd("input", default_nanos=default_nanos)
     cache_write_nanos = section.usd("cache_write", default_nanos=input_nanos)
     return {
         "input_nanos": input_nanos,
         "cached_nanos": section.usd("cached_input", default_nanos=input_nanos),
         "cache_write_nanos": cache_write_nanos,
         "cache_write_1h_nanos": section.usd("cache_write_1h", default_nanos=cache_write_nanos),
-        "output_nanos": section.usd("output"),
+        "output_nanos": section.usd("output", default_nanos=default_nanos),
     }
 
 

@@ -20,7 +20,7 @@ class Lineup:
     catalogue: Catalogue
     stages: Mapping[str, tuple[str, ...]]  # stage -> its chain
     direct: Mapping[str, tuple[str, ...]]  # name that callers may use -> its chain
-    embeddings: Mapping[str, tuple[str, ...]]
+    own: Mapping[str, Mapping[str, tuple[str, ...]]]  # the same of each surface with models of its own
     retired: frozenset[str]  # known models that are over and that nothing replaces
     exchanged: Mapping[str, str]  # names whose successor serves them -> that successor
     # Names in use whose successor is due and that LiteLLM does not list: the named model itself is tried.
@@ -35,6 +35,10 @@ class Lineup:
         """Return the last day of the model behind `name`, as far as it is known."""
         entry = self.catalogue.entries.get(self.serving(name))
         return entry.retires if entry else None
+
+    def own_models(self) -> dict[str, tuple[str, ...]]:
+        """Return the chains of all names that only one surface serves."""
+        return {name: chain for chains in self.own.values() for name, chain in chains.items()}
 
     def living(self) -> tuple[str, ...]:
         """Return the models that callers may name and that serve, as the file orders them."""
@@ -72,15 +76,20 @@ def lineup_of(catalogue: Catalogue, today: date, listed: Collection[str] | None 
         })  # fmt: skip
 
     config = catalogue.direct
-    direct = chains(config.allowed_models, config.fallback, {*RESERVED_MODELS, *catalogue.embeddings.allowed_models})
-    embeddings = chains(catalogue.embeddings.allowed_models, (), {*RESERVED_MODELS, *direct})
+    named = {name for each in catalogue.own.values() for name in each.allowed_models}
+    direct = chains(config.allowed_models, config.fallback, {*RESERVED_MODELS, *named})
+    taken = {*RESERVED_MODELS, *direct}
+    own: dict[str, Mapping[str, tuple[str, ...]]] = {}
+    for surface, models in catalogue.own.items():
+        own[surface] = chains(models.allowed_models, models.fallback, taken | (named - {*models.allowed_models}))
+        taken |= own[surface].keys()
     stages = {stage: chain((catalogue.stages[stage].model, *catalogue.stages[stage].fallback)) for stage in STAGES}
-    in_use = {*catalogue.models, *direct, *embeddings}
+    in_use = {*catalogue.models, *taken} - RESERVED_MODELS
     return Lineup(
         catalogue=catalogue,
         stages=MappingProxyType(stages),
         direct=direct,
-        embeddings=embeddings,
+        own=MappingProxyType(own),
         retired=retired,
         exchanged=MappingProxyType({name: model for name, model in serving.items() if model != name}),
         unlisted=MappingProxyType(

@@ -18,6 +18,7 @@ from typing import Any, Literal, get_args
 from codexflow.catalogue import built_in, yaml_nodes
 from codexflow.catalogue.entries import ModelEntry, Rates, read_entries, read_prices
 from codexflow.catalogue.sections import MAX_COUNT, MAX_TOKENS, Section, hint, shown
+from codexflow.catalogue.surfaces import COUNTED_UNITS, OWN_MODELS
 from codexflow.lib.money import parse_usd
 
 ModelField = Literal["direct", "ignore"]
@@ -64,10 +65,11 @@ class DirectConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EmbeddingsConfig:
-    """Models of /v1/embeddings, which no other endpoint accepts. `timeout_s` limits the whole response."""
+class OwnModels:
+    """Models of a surface that no other surface accepts. `timeout_s` limits the whole response."""
 
     allowed_models: tuple[str, ...] = ()
+    fallback: tuple[str, ...] = ()
     timeout_s: float = 60.0
 
 
@@ -135,7 +137,7 @@ class Catalogue:
     version: str
     stages: Mapping[str, StageConfig]
     direct: DirectConfig
-    embeddings: EmbeddingsConfig
+    own: Mapping[str, OwnModels]  # by surface
     inference: InferenceConfig
     aliases: tuple[tuple[str, str], ...]  # (glob pattern, stage or allowed model); the first match wins
     entries: Mapping[str, ModelEntry]  # every model that is known, whether or not a request can reach it
@@ -150,7 +152,9 @@ class Catalogue:
     @property
     def models(self) -> tuple[str, ...]:
         """Upstream models that a request can reach, sorted; models that only have a price are left out."""
-        found = {*self.direct.allowed_models, *self.direct.fallback, *self.embeddings.allowed_models}
+        found = {*self.direct.allowed_models, *self.direct.fallback}
+        for own in self.own.values():
+            found |= {*own.allowed_models, *own.fallback}
         for stage in self.stages.values():
             found |= {stage.model, *stage.fallback}
         if self.planner is not None:
@@ -202,7 +206,7 @@ def _catalogue(root: Section) -> Catalogue:
     configs = MappingProxyType({name: _stage(stages.section(name), name, prices) for name in STAGES})
     stages.close()
     direct = _direct(root.section("direct"), prices)
-    embeddings = _embeddings(root.section("embeddings"), prices, direct) if "embeddings" in root else EmbeddingsConfig()
+    own = _own_models(root, prices, direct)
     aliases = _aliases(root.section("aliases"), direct) if "aliases" in root else ()
     limits = root.section("rate_limit", optional=True)
     breaker = root.section("circuit_breaker", optional=True)
@@ -211,7 +215,7 @@ def _catalogue(root: Section) -> Catalogue:
         version="",
         stages=configs,
         direct=direct,
-        embeddings=embeddings,
+        own=own,
         inference=_inference(root.section("inference", optional=True)),
         aliases=aliases,
         entries=entries,
@@ -262,16 +266,30 @@ def _direct(section: Section, prices: Mapping[str, Rates]) -> DirectConfig:
     return direct
 
 
-def _embeddings(section: Section, prices: Mapping[str, Rates], direct: DirectConfig) -> EmbeddingsConfig:
-    embeddings = EmbeddingsConfig(
-        allowed_models=_models(section, "allowed_models", prices, may_be_empty=True),
-        timeout_s=section.seconds("timeout", default=60),
-    )
-    for model in embeddings.allowed_models:
-        if model in direct.allowed_models or model in RESERVED_MODELS:
-            section.note("allowed_models", f"{model!r} already means something to the other endpoints")
-    section.close()
-    return embeddings
+def _own_models(root: Section, prices: Mapping[str, Rates], direct: DirectConfig) -> Mapping[str, OwnModels]:
+    """Read the sections of the surfaces with models of their own. A name means one thing to all surfaces."""
+    found: dict[str, OwnModels] = {}
+    taken = {*direct.allowed_models, *RESERVED_MODELS}
+    for surface in OWN_MODELS:
+        if surface not in root:
+            found[surface] = OwnModels()
+            continue
+        section = root.section(surface)
+        by_the_call = surface in COUNTED_UNITS
+        found[surface] = own = OwnModels(
+            allowed_models=_models(section, "allowed_models", prices, may_be_empty=True, by_the_call=by_the_call),
+            # Vectors of two models do not compare.
+            fallback=()
+            if surface == "embeddings" or "fallback" not in section
+            else _models(section, "fallback", prices, may_be_empty=True, by_the_call=by_the_call),
+            timeout_s=section.seconds("timeout", default=60),
+        )
+        for model in own.allowed_models:
+            if model in taken:
+                section.note("allowed_models", f"{model!r} already means something to the other endpoints")
+        taken |= {*own.allowed_models}
+        section.close()
+    return MappingProxyType(found)
 
 
 def _aliases(section: Section, direct: DirectConfig) -> tuple[tuple[str, str], ...]:
@@ -335,6 +353,12 @@ def _entries(root: Section) -> Mapping[str, ModelEntry]:
         entries |= read_entries(root.section("models"), built_in_entries())
     for name, rates in read_prices(root.section("prices")).items() if "prices" in root else ():
         entries[name] = replace(entries[name], rates=rates) if name in entries else ModelEntry(rates=rates)
+    for name, entry in entries.items():
+        heir = entries.get(entry.successor) if entry.successor else None
+        if heir is not None and bool(heir.rates.call_units) != bool(entry.rates.call_units):
+            root.note(
+                f"models.{name}.successor", f"{entry.successor!r} must be sold as {name!r} is: by the call or not"
+            )
     return MappingProxyType(entries)
 
 
@@ -353,16 +377,21 @@ def _model(
     return _priced(section, key, name, prices)
 
 
-def _models(section: Section, key: str, prices: Mapping[str, Rates], *, may_be_empty: bool) -> tuple[str, ...]:
+def _models(
+    section: Section, key: str, prices: Mapping[str, Rates], *, may_be_empty: bool, by_the_call: bool = False
+) -> tuple[str, ...]:
     """Read a list of distinct priced models."""
     names = section.texts(key, may_be_empty=may_be_empty)
-    return tuple(_priced(section, f"{key}[{index}]", name, prices) for index, name in names)
+    return tuple(_priced(section, f"{key}[{index}]", name, prices, by_the_call=by_the_call) for index, name in names)
 
 
-def _priced(section: Section, key: str, name: str, prices: Mapping[str, Rates]) -> str:
+def _priced(section: Section, key: str, name: str, prices: Mapping[str, Rates], *, by_the_call: bool = False) -> str:
+    """`by_the_call`: the models of this list may be sold by the call; elsewhere only tokens and tools are counted."""
     if name and name not in prices:
         names = tuple(prices)
         section.note(key, f"{shown(name)} has no price, and unpriced models cannot be sold{hint(name, names)}")
+    elif name and not by_the_call and (units := prices[name].call_units):
+        section.note(key, f"{shown(name)} is sold by {units[0]}, which only {' and '.join(COUNTED_UNITS)} count")
     return name
 
 

@@ -16,7 +16,7 @@ from codexflow.pages.middleware import request_id_of
 from routing.errors import UnknownRoute
 
 # Ends of the API's paths, which clients ask for below a wrong base URL.
-_LAST_PARTS = re.compile(r"/(?:v1|models|messages|responses|embeddings|completions|count_tokens)/?$")
+_LAST_PARTS = re.compile(r"/(?:v1|models|messages|responses|embeddings|rerank|moderations|completions|count_tokens)/?$")
 API = "/api/"
 _BASE_URL_HINT = "There is no such endpoint. The base URL of the API ends in /v1."
 

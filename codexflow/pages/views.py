@@ -67,6 +67,8 @@ class PriceColumn:
     is_wide: bool = False  # left out on a phone
 
     def cell(self, rates: Rates) -> dict[str, Any]:
+        if rates.call_units and not (rates.input_nanos or rates.output_nanos):  # sold by the call, not by tokens
+            return {"column": self, "nanos": None, "hour_nanos": None, "tiers": []}
         nanos = getattr(rates, self.rate)
         hour_nanos = getattr(rates, self.hour_rate) if self.hour_rate else nanos
         tiers = rates.details.tiers if rates.details else ()

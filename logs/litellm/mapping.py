@@ -15,13 +15,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import ROUND_HALF_EVEN, Decimal
 from functools import partial
+from http import HTTPStatus
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from billing.pricing import Usage
-from billing.usage import count_of, read_usage
-from codexflow.catalogue.surfaces import PATHS
+from billing.usage import count_of, read_usage, usage_of_call
+from codexflow.catalogue.surfaces import COUNTED_UNITS, PATHS
 from codexflow.lib.addresses import plain_address
 from codexflow.lib.money import NANOS_PER_USD
 from codexflow.lib.numbers import finite_number
@@ -52,6 +54,10 @@ SURFACE_OF_CALL_TYPE = {
     "text_completion": "completions",
     "aembedding": "embeddings",
     "embedding": "embeddings",
+    "arerank": "rerank",
+    "rerank": "rerank",
+    "amoderation": "moderations",
+    "moderation": "moderations",
     "anthropic_messages": "messages",
     "aresponses": "responses",
     "responses": "responses",
@@ -216,7 +222,14 @@ def usage_of(row: Fields, metadata: Fields, response: Fields) -> Usage:
     reported = _object(metadata.get("usage_object")) or _object(row.get("usage")) or _object(response.get("usage"))
     names = ("prompt_tokens", "completion_tokens", "total_tokens")
     own = {name: row[name] for name in names if count_of(row.get(name))}
-    return read_usage({**reported, **own}).usage
+    surface = SURFACE_OF_CALL_TYPE.get(_text(row.get("call_type")), "")
+    if surface not in COUNTED_UNITS:
+        return read_usage({**reported, **own}).usage
+    told = read_usage(usage_of_call(response.get("meta"), {**reported, **own})).usage
+    if _outcome(row, metadata)[0] >= HTTPStatus.BAD_REQUEST:
+        return told
+    # The response, which alone has the units, is often redacted: every call is of one of each at least.
+    return replace(told, details={**dict.fromkeys(COUNTED_UNITS[surface], 1), **(told.details or {})})
 
 
 def _cost_nanos(row: Fields, response: Fields) -> int | None:

@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from billing.pricing import FrozenRates, Usage, cost_nanos
+from billing.usage import with_units_of_call
 
 # Rank of a usage fact by its source; a higher rank replaces a lower one.
 RANK_PROVIDER = 40  # the gateway saw the provider's usage
@@ -72,6 +73,8 @@ class UsageEvent(Struct, frozen=True, kw_only=True, omit_defaults=True):
     tokens_reserved: int = 0
     # Expected prompt tokens, for calls without reported usage.
     prompt_tokens_guess: int = 0
+    # The same of the units by which such a call may be sold; None: it is sold by tokens only.
+    units_guess: dict[str, int] | None = None
     catalogue_version: str = ""
     latency_ms: int = 0
     ttft_ms: int | None = None
@@ -148,6 +151,8 @@ def orphaned(intent: UsageEvent, *, delivered_tokens: int | None, now_ms: int) -
         usage, rank = Usage(), RANK_NONE
     else:
         usage = Usage(prompt_tokens=intent.prompt_tokens_guess, completion_tokens=delivered_tokens)
+        if intent.units_guess:
+            usage, _ = with_units_of_call(usage, intent.units_guess, intent.rates)
         rank = RANK_PROGRESS
     return msgspec.structs.replace(
         intent,

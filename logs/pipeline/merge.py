@@ -6,12 +6,14 @@ beside each attempt: the winning attempt's usage corrects the row when it is kno
 come in any order, any number of times, and end in the same row.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from billing.pricing import Usage, cost_nanos
+from codexflow.catalogue.entries import CALL_UNITS
 from logs.pipeline.events import RANK_LITELLM, RANK_NONE, AttemptFact, UsageEvent
 
 
@@ -112,13 +114,22 @@ def corrected(row: UsageEvent, reported: Mapping[int, ReportedUsage], winner: in
     return row
 
 
+def _with_call_units(reported: Usage, counted: Usage) -> Usage:
+    """Add the units by which the call itself is sold, which LiteLLM's report may leave out."""
+    units = {name: (counted.details or {}).get(name, 0) for name in CALL_UNITS}
+    if not any(units.values()):
+        return reported
+    return replace(reported, details=dict(Counter(reported.details or {}) | Counter(units)))
+
+
 def _with_usage_of(source: UsageEvent, event: UsageEvent, upstream_cost_nanos: int | None) -> UsageEvent:
     """Return `event` with the usage of another report, at its own price."""
+    usage = _with_call_units(source.usage, event.usage)
     return replace(
         event,
-        usage=source.usage,
+        usage=usage,
         rank=source.rank,
-        cost_nanos=cost_nanos(source.usage, event.rates),
+        cost_nanos=cost_nanos(usage, event.rates),
         upstream_cost_nanos=upstream_cost_nanos,
     )
 

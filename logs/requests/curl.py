@@ -34,4 +34,6 @@ BODIES: dict[str, dict[str, object]] = {
     "responses": {"input": _PROMPT},
     "messages": {"max_tokens": 1024, **_MESSAGES},
     "embeddings": {"input": _PROMPT},
+    "rerank": {"query": _PROMPT, "documents": ["A document", "Another document"]},
+    "moderations": {"input": _PROMPT},
 }

@@ -143,7 +143,7 @@ class ParsedRequest(Struct, frozen=True, kw_only=True):
         return min(cap, *self.limits.values()) if self.limits else min(default, cap)
 
     def size(self, max_output_tokens: int) -> CallSize:
-        return CallSize(
+        size = CallSize(
             text_bytes=self.text_bytes,
             messages=self.schema.parts,
             images=self.images,
@@ -154,6 +154,7 @@ class ParsedRequest(Struct, frozen=True, kw_only=True):
             units=tools.units_held(self.hosted) or None,
             may_cache_for_an_hour=self.may_cache_for_an_hour,
         )
+        return self.schema.sized(size)
 
     def prompt(self) -> Prompt:
         """Return the texts that stage inference reads."""

@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Raw, Struct
 from typing_extensions import override
 
+from billing.limiter.holds import CallSize, search_units
 from routing.errors import InvalidRequestBody, ThreadsUnsupported
 from routing.inference.infer import Prompt
 from routing.surfaces.attachments import NOTHING, Attachment, Content, Message, Part, attachments_of, collect, text_of
@@ -62,6 +63,10 @@ class RequestSchema(Struct, kw_only=True):
     def declares_tools(self) -> bool:
         """Return whether the conversation itself has items that declare tools, besides those of the request."""
         return False
+
+    def sized(self, size: CallSize) -> CallSize:
+        """Return the size of the call with what only the surface knows of it."""
+        return size
 
     def prompt(self, fields: Fields) -> Prompt:
         """Return the texts that stage inference reads; none on surfaces without messages."""
@@ -225,6 +230,92 @@ class Embeddings(RequestSchema, kw_only=True):
             raise InvalidRequestBody("`input` must not be empty.", param="input")
         if self.stream:
             raise InvalidRequestBody("Embeddings do not stream.", param="stream")
+
+
+class _OfACall(RequestSchema, kw_only=True):
+    """A surface without output tokens and tools, whose calls may be sold by the piece."""
+
+    limit_fields: ClassVar[tuple[str, ...]] = ()
+    takes_temperature: ClassVar[bool] = False
+    uses_tools: ClassVar[bool] = False
+
+    @override
+    def check(self) -> None:
+        if self.stream:
+            raise InvalidRequestBody("This endpoint does not stream.", param="stream")
+
+
+class Rerank(_OfACall, kw_only=True):
+    """POST /v1/rerank, as Cohere's clients write it. LiteLLM fails on other types than these."""
+
+    query: str
+    documents: list[str | dict[str, Raw]]
+    top_n: int | None = None
+    rank_fields: list[str] | None = None
+    return_documents: bool | None = None
+    max_chunks_per_doc: int | None = None
+    max_tokens_per_doc: int | None = None
+
+    @property
+    @override
+    def parts(self) -> int:
+        return len(self.documents)
+
+    @override
+    def sized(self, size: CallSize) -> CallSize:
+        """Providers that bill by tokens count the query once for each document; others count search units."""
+        query_bytes = len(self.query.encode())
+        documents = [
+            len(each.encode()) if isinstance(each, str) else sum([len(memoryview(value)) for value in each.values()])
+            for each in self.documents
+        ]
+        return msgspec.structs.replace(
+            size,
+            text_bytes=size.text_bytes + query_bytes * (len(documents) - 1),
+            units={
+                "request": 1,
+                "search_unit": search_units((query_bytes + 1) // 2, [(each + 1) // 2 for each in documents]),
+            },
+            expected_units={
+                "request": 1,
+                "search_unit": search_units(query_bytes // 4, [each // 4 for each in documents]),
+            },
+        )
+
+    @override
+    def check(self) -> None:
+        super().check()
+        if not self.query:
+            raise InvalidRequestBody("`query` must not be empty.", param="query")
+        if not self.documents:
+            raise InvalidRequestBody("`documents` must have at least one document.", param="documents")
+        if self.top_n is not None and self.top_n < 1:
+            raise InvalidRequestBody("`top_n` must be at least 1.", param="top_n")
+
+
+class Moderations(_OfACall, kw_only=True):
+    """POST /v1/moderations: texts and images."""
+
+    input: str | list[str | Part]
+
+    @property
+    @override
+    def parts(self) -> int:
+        return 1 if isinstance(self.input, str) else len(self.input)
+
+    @override
+    def attachments(self) -> list[Attachment]:
+        return [] if isinstance(self.input, str) else attachments_of(p for p in self.input if isinstance(p, Part))
+
+    @override
+    def sized(self, size: CallSize) -> CallSize:
+        return msgspec.structs.replace(size, units={"request": 1}, expected_units={"request": 1})
+
+    @override
+    def check(self) -> None:
+        super().check()
+        if not self.input:
+            raise InvalidRequestBody("`input` must not be empty.", param="input")
 
 
 class _Item(Part):

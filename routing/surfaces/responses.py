@@ -16,6 +16,7 @@ import msgspec
 from msgspec import Raw, Struct
 from typing_extensions import override
 
+from billing.usage import usage_of_call
 from codexflow.lib.envelope import anthropic_envelope, envelope
 from codexflow.lib.errors import AppError
 from routing.surfaces import sse
@@ -56,6 +57,8 @@ class ResponseFormat(ABC):
     missing_end: bytes = b""
     # Of ids that are made here, for events before the response.
     id_prefix: str = "chatcmpl-"
+    # Whether a response names its model at the beginning; else that may be the caller's words.
+    names_model: bool = True
     # Whether a provider tells the size of the prompt before any output.
     begins_with_usage: bool = False
 
@@ -378,6 +381,43 @@ class TextCompletions(Completions):
     def ping(self, *, response_id: str, model: str, created_s: int, is_first: bool) -> bytes:
         choice = {"index": 0, "text": "", "logprobs": None, "finish_reason": None}
         return self._chunk("text_completion", response_id, model, created_s, choice)
+
+
+class _Results(Struct):
+    results: list[Raw]
+    id: Any = None
+    meta: Any = None
+    usage: Any = None
+
+
+_results = msgspec.json.Decoder(_Results)
+
+
+class Rerank(Completions):
+    """Documents in order of relevance. Usage is in `meta` (Cohere, LiteLLM) or in `usage`, in several units.
+
+    The caller's documents may be repeated, with fields of any name.
+    """
+
+    names_model = False
+
+    @override
+    def summarize(self, body: bytes) -> ResponseSummary | None:
+        found = _decoded(_results, body)
+        if found is None:
+            return None
+        return ResponseSummary(_text(found.id), usage_in(usage_of_call(found.meta, found.usage)), self.output())
+
+
+class Moderations(Completions):
+    """Judgements of texts. Most providers tell no usage."""
+
+    @override
+    def summarize(self, body: bytes) -> ResponseSummary | None:
+        found = _decoded(_results, body)
+        if found is None:
+            return None
+        return ResponseSummary(_text(found.id), usage_in(usage_of_call(None, found.usage)), self.output())
 
 
 class Embeddings(Completions):

@@ -11,6 +11,7 @@ from collections.abc import Container
 _WITHIN_BYTES = 4_096
 _NAMED = re.compile(rb'"model"\s*:\s*"([^"\\]{1,200})"')
 _WORDS = re.compile(r"[a-z]+|\d+")
+_DATE = re.compile(r"\b20\d\d-\d\d-\d\d\b")
 _DATE_DIGITS = 4  # a number of so many digits, or more, is a date or a build
 _IGNORED = frozenset({"latest", "preview", "exp", "experimental", "free", "beta", "online", "thinking", "v"})
 
@@ -37,7 +38,7 @@ def known_name(named: str, known: Container[str]) -> str | None:
 
 def _words(name: str) -> tuple[str, ...]:
     """The words of a name in order of the alphabet, without provider, dates and versions of the same model."""
-    words = _WORDS.findall(name.rpartition("/")[2].lower())
+    words = _WORDS.findall(_DATE.sub("", name.rpartition("/")[2].lower()))
     return tuple(sorted(word for word in words if word not in _IGNORED and not _is_date(word)))
 
 

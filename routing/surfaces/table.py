@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from codexflow.catalogue.lineup import Lineup
-from codexflow.catalogue.surfaces import PATHS
+from codexflow.catalogue.surfaces import OWN_MODELS, PATHS
 from codexflow.lib.asgi import Header
 from routing import stages
 from routing.incoming import Incoming
@@ -27,9 +27,9 @@ class Surface:
     passed_headers: tuple[bytes, ...] = ()
 
     def route(self, request: ParsedRequest, stage_header: str | None, lineup: Lineup) -> Route:
-        """Choose the stage. Raises InvalidStage, ModelNotAllowed and ModelRetired."""
-        if self is EMBEDDINGS:
-            return stages.route_embeddings(stage_header=stage_header, model=request.model, lineup=lineup)
+        """Choose the stage. Raises InvalidStage, ModelNotAllowed, ModelNotPriced and ModelRetired."""
+        if self.name in OWN_MODELS:
+            return stages.route_own(self.name, stage_header=stage_header, model=request.model, lineup=lineup)
         return stages.route(stage_header=stage_header, model=request.model, prompt=request.prompt, lineup=lineup)
 
     def headers(self, incoming: Incoming) -> tuple[Header, ...]:
@@ -48,9 +48,13 @@ EMBEDDINGS = Surface("embeddings", PATHS["embeddings"], requests.Embeddings, res
 RESPONSES = Surface("responses", PATHS["responses"], requests.Responses, responses.Responses())
 MESSAGES = Surface("messages", PATHS["messages"], requests.Messages, _MESSAGES, _ANTHROPIC_HEADERS)
 
-SURFACES = (CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, MESSAGES)
-# Under both names: some clients add /v1 to the base URL themselves, some do not.
-BY_PATH = {**{surface.path: surface for surface in SURFACES}, "/chat/completions": CHAT}
+RERANK = Surface("rerank", PATHS["rerank"], requests.Rerank, responses.Rerank())
+MODERATIONS = Surface("moderations", PATHS["moderations"], requests.Moderations, responses.Moderations())
+
+SURFACES = (CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, MESSAGES, RERANK, MODERATIONS)
+# Under both names: some clients add /v1 to the base URL themselves, some do not. Cohere's newer client has a version
+# of its own in the path; requests and responses are the same.
+BY_PATH = {**{surface.path: surface for surface in SURFACES}, "/chat/completions": CHAT, "/v2/rerank": RERANK}
 # The same key scope as the messages it measures.
 COUNT_TOKENS = Surface(
     MESSAGES.name, f"{MESSAGES.path}/count_tokens", requests.CountTokens, _MESSAGES, _ANTHROPIC_HEADERS

@@ -14,7 +14,7 @@ from codexflow.env import REPOSITORY
 from codexflow.lib.errors import AppError
 from routing.errors import InvalidStage, ModelNotAllowed, ModelRetired
 from routing.inference.infer import Prompt
-from routing.stages import Route, allowed_names, route, route_embeddings
+from routing.stages import Route, allowed_names, route, route_own
 
 CATALOGUE = parse((REPOSITORY / "config" / "models.yaml").read_text(), source="models.yaml")
 TODAY = date(2026, 11, 28)
@@ -184,7 +184,7 @@ def test_a_stage_without_a_living_model_is_refused() -> None:
 def test_an_embedding_model_has_a_successor_and_an_end() -> None:
     def embed(catalogue: Catalogue) -> Route:
         lineup = lineup_of(catalogue, TODAY)
-        return route_embeddings(stage_header=None, model="text-embedding-3-small", lineup=lineup)
+        return route_own("embeddings", stage_header=None, model="text-embedding-3-small", lineup=lineup)
 
     assert embed(CATALOGUE).reason == "model"
     found = embed(with_entry("text-embedding-3-small", successor="gpt-6-luna"))

@@ -86,6 +86,28 @@ SEEDS: dict[str, tuple[dict[str, Any], ...]] = {
         },
         {"model": "text-embedding-3-small", "input": [[1, 2], [3]]},
     ),
+    "/v1/rerank": (
+        {"model": "rerank-v3.5", "query": "Hello", "documents": ["One", "Two"]},
+        {
+            "model": "rerank-2.5",
+            "query": "Hello",
+            "documents": [{"text": "One", "title": "A"}, "Two"],
+            "top_n": 1,
+            "rank_fields": ["text"],
+            "return_documents": True,
+            "max_chunks_per_doc": 2,
+            "max_tokens_per_doc": 100,
+            "metadata": {"a": "b"},
+        },
+    ),
+    "/v1/moderations": (
+        {"model": "omni-moderation-latest", "input": "Hello"},
+        {"model": "omni-moderation-latest", "input": ["One", "Two"]},
+        {
+            "model": "omni-moderation-latest",
+            "input": [{"type": "text", "text": "Look"}, {"type": "image_url", "image_url": {"url": _PICTURE}}],
+        },
+    ),
     "/v1/responses": (
         {"model": "gpt-6-luna", "input": "Hello", "max_output_tokens": 16},
         {

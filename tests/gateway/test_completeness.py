@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from billing.models import LedgerEntry
 from billing.pricing import cost_nanos
+from codexflow.catalogue.surfaces import OWN_MODELS
 from keys.models import ApiKey
 from keys.tests.factories import a_key
 from logs.models import RequestLog, UpstreamAttempt
@@ -25,6 +26,8 @@ SURFACES: dict[str, tuple[str, str]] = {
     "responses": ("/v1/responses", "gpt-6-luna"),
     "messages": ("/v1/messages", "claude-haiku-5.5"),
     "embeddings": ("/v1/embeddings", "text-embedding-3-small"),
+    "rerank": ("/v1/rerank", "rerank-v3.5"),
+    "moderations": ("/v1/moderations", "omni-moderation-latest"),
 }
 # Each ends within its timeouts; the fault matrix has them all.
 FAULTS = (
@@ -51,6 +54,8 @@ def body_of(surface: str, text: str, **more: Any) -> dict[str, Any]:
         "completions": {"prompt": text},
         "responses": {"input": text},
         "embeddings": {"input": text},
+        "rerank": {"query": text, "documents": ["One", "Two"]},
+        "moderations": {"input": text},
     }
     return {"model": SURFACES[surface][1], **given[surface], **more}
 
@@ -59,7 +64,7 @@ def body_of(surface: str, text: str, **more: Any) -> dict[str, Any]:
 def calls(draw: st.DrawFn) -> dict[str, Any]:
     """One call: surface, streamed or whole, fault of the upstream, and if the caller leaves early."""
     surface = draw(st.sampled_from(sorted(SURFACES)))
-    is_stream = surface != "embeddings" and draw(st.booleans())
+    is_stream = surface not in OWN_MODELS and draw(st.booleans())
     return {
         "surface": surface,
         "is_stream": is_stream,

@@ -31,7 +31,7 @@ prices:
 
 @pytest.fixture(scope="module")
 def tiered(installation: Installation, django_db_blocker: Any) -> Iterator[Installation]:
-    with django_db_blocker.unblock(), installation.configured(**{r"\Z": TIERED}):
+    with django_db_blocker.unblock(), installation.configured(**{r"\nprices:\n": TIERED}):
         yield installation
 
 

@@ -31,6 +31,8 @@ class SurfaceCase:
             "completions": {"prompt": text},
             "responses": {"input": text},
             "embeddings": {"input": text},
+            "rerank": {"query": text, "documents": ["One document", "Another one"]},
+            "moderations": {"input": text},
         }
         return {"model": self.model, **by_surface[self.name], **more}
 
@@ -43,6 +45,8 @@ SURFACE_CASES = (
     SurfaceCase("messages", "/v1/messages", "claude-haiku-5.5"),
     SurfaceCase("messages", "/v1/messages?beta=true", "claude-haiku-5.5"),
     SurfaceCase("embeddings", "/v1/embeddings", "text-embedding-3-small", streams=False),
+    SurfaceCase("rerank", "/v1/rerank", "rerank-v3.5", streams=False),
+    SurfaceCase("moderations", "/v1/moderations", "omni-moderation-latest", streams=False),
 )
 STREAMING = tuple(case for case in SURFACE_CASES if case.streams)
 BY_PATH = [pytest.param(case, id=case.path) for case in SURFACE_CASES]
@@ -90,12 +94,15 @@ def test_a_response_is_passed_on_and_counted_by_the_providers_usage(
     assert (row.surface, row.endpoint, row.status) == (case.name, case.path.partition("?")[0], 200)
     (seen,) = running.upstream.ledger(call_id=f"{row.request_id}.1")
     assert seen["path"].partition("?")[0] == "/v1/" + case.path.partition("?")[0].removeprefix("/v1").lstrip("/")
+    assert not row.is_estimated
+    if case.name == "moderations":  # free, and without usage
+        assert (row.prompt_tokens, row.cost_nanos, row.usage_details) == (0, 0, {"request": 1})
+        return
     assert (row.prompt_tokens, row.completion_tokens) == (seen["prompt_tokens"], seen["completion_tokens"])
     assert row.prompt_tokens > 0
-    assert (row.completion_tokens > 0) == (case.name != "embeddings")
+    assert (row.completion_tokens > 0) == case.streams
     assert row.cost_nanos > 0
     assert row.upstream_cost_nanos == pytest.approx(row.cost_nanos, abs=2)
-    assert not row.is_estimated
     assert b'"cost"' not in response.content
 
 

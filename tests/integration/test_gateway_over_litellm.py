@@ -9,8 +9,10 @@ from typing import Any
 import httpx
 import pytest
 
+from codexflow.catalogue.surfaces import COUNTED_UNITS
 from codexflow.dev import litellm as program
 from keys.tests.factories import a_key
+from logs.litellm.mapping import reports_of
 from routing.meter import nanos_of
 from tests.gateway.test_surfaces import last_event
 from tests.support.installation import PATIENT, Gateway, Installation
@@ -175,6 +177,61 @@ def test_embeddings_are_returned_and_counted(running: Installation, shipped: tup
     row = running.row_of(response)
     assert (row.surface, row.usage_rank, row.completion_tokens) == ("embeddings", 40, 0)
     assert row.prompt_tokens > 0
+
+
+@pytest.mark.parametrize(("model", "units"), [("rerank-v3.5", {"search_unit": 2}), ("rerank-2.5", None)])
+def test_a_reranker_is_billed_as_its_provider_bills(
+    running: Installation, litellm: LiteLLM, gateway: Gateway, model: str, units: Any
+) -> None:
+    response = running.ask(
+        a_key().plain,
+        "/v1/rerank",
+        url=gateway.url,
+        model=model,
+        query="what?",
+        documents=["a document"] * 101,
+        top_n=2,
+    )
+    assert response.status_code == 200, response.text
+    assert len(response.json()["results"]) == 2
+    row = running.row_of(response)
+    assert (row.surface, row.usage_rank, row.usage_details, row.is_estimated) == ("rerank", 40, units, False)
+    expected = 4_000_000 if units else row.prompt_tokens * 50
+    assert row.cost_nanos == expected == pytest.approx(row.upstream_cost_nanos, abs=2)
+
+
+def test_a_moderation_passes_through(running: Installation, litellm: LiteLLM, gateway: Gateway) -> None:
+    response = running.ask(
+        a_key().plain, "/v1/moderations", url=gateway.url, model="omni-moderation-latest", input=["violence", "fine"]
+    )
+    assert response.status_code == 200, response.text
+    assert [each["flagged"] for each in response.json()["results"]] == [True, False]
+    row = running.row_of(response)
+    assert (row.surface, row.usage_details, row.cost_nanos, row.is_estimated) == (
+        "moderations",
+        {"request": 1},
+        0,
+        False,
+    )
+
+
+def test_litellm_reports_calls_of_rerankers_and_moderations(
+    running: Installation, litellm: LiteLLM, gateway: Gateway
+) -> None:
+    def report_of(path: str, **body: Any) -> Any:
+        def call(call_id: str) -> None:
+            litellm.client.post(path, json=body, headers={"x-litellm-call-id": call_id}).raise_for_status()
+
+        return litellm.reported(call)[1]
+
+    for path, surface, body in (
+        ("/v1/rerank", "rerank", {"model": "rerank-v3.5", "query": "q", "documents": ["d"]}),
+        ("/v1/moderations", "moderations", {"model": "omni-moderation-latest", "input": "x"}),
+    ):
+        payload = report_of(path, **body)
+        (report,) = reports_of([payload], source="webhook", now_ms=1, delivery="x", salts=())
+        assert (report.surface, report.model, report.status) == (surface, body["model"], 200), payload
+        assert report.usage.details == dict.fromkeys(COUNTED_UNITS[surface], 1), payload
 
 
 def test_thinking_and_tools_of_claude_code_work(running: Installation, shipped: tuple[Gateway, LiteLLM]) -> None:

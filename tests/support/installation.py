@@ -58,8 +58,12 @@ _SETTINGS = {
 
 
 def models_text(**changes: str) -> str:
-    """Return the shipped models.yaml with short timeouts; `changes` replace further patterns."""
-    text = (REPOSITORY / "config" / "models.yaml").read_text()
+    """Return the shipped models.yaml and the example of rerankers and moderations, with short timeouts.
+
+    `changes` replace further patterns.
+    """
+    files = ("models.yaml", "examples/rerank.models.yaml")
+    text = "\n".join((REPOSITORY / "config" / name).read_text() for name in files)
     for pattern, value in {**_SHORT_TIMEOUTS, **changes}.items():
         text = re.sub(pattern, value, text)
     return text

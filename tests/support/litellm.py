@@ -30,6 +30,7 @@ MASTER_KEY = "sk-litellm-master-key-for-tests"
 WEBHOOK_KEY = "webhook-key-for-tests"
 # Routed as in the shipped file, through LiteLLM's OpenRouter code; the other models through its OpenAI code.
 SHIPPED_MODEL = "claude-sonnet-4.5-over-openrouter"
+EXAMPLE = program.REPOSITORY / "config" / "examples" / "rerank.litellm.yaml"
 _START_S = 180
 _LOG_LINES = 200
 _HOLD_S = 8  # less than the time-out of the shipped configuration
@@ -225,8 +226,18 @@ def config_over(provider: Upstream) -> dict[str, Any]:
             "api_base": f"{provider.url}/v1",
             "api_key": provider.api_key,
         }
-    config["model_list"].append(extra)
+    config["model_list"] += [extra, *_examples_over(provider)]
     return config
+
+
+def _examples_over(provider: Upstream) -> list[dict[str, Any]]:
+    """Return the models of the example file, each through its own provider's code of LiteLLM, served by `provider`."""
+    bases = {"cohere": provider.url, "voyage": f"{provider.url}/v1/rerank", "openai": f"{provider.url}/v1"}
+    entries: list[dict[str, Any]] = yaml.safe_load(EXAMPLE.read_text())["model_list"]
+    for entry in entries:
+        params = entry["litellm_params"]
+        params |= {"api_base": bases[params["model"].partition("/")[0]], "api_key": provider.api_key}
+    return entries
 
 
 @contextmanager

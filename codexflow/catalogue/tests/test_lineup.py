@@ -114,7 +114,7 @@ def test_a_retired_direct_model_has_no_fallback() -> None:
 def test_embeddings_have_successors_of_their_own() -> None:
     embeddings = {"allowed_models": ["x"]}
     found = lineup({"x": {"successor": "y"}}, embeddings=embeddings)
-    assert (found.embeddings["x"], found.embeddings["y"]) == (("y",), ("y",))
+    assert (found.own["embeddings"]["x"], found.own["embeddings"]["y"]) == (("y",), ("y",))
     assert not {"x", "y"} & found.direct.keys()
 
 

@@ -10,7 +10,7 @@ from django.core.management import CommandError, call_command
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from codexflow.catalogue.entries import PARTS, UNITS, PriceDetails, Rates, Tier
+from codexflow.catalogue.entries import PARTS, TOOL_UNITS, PriceDetails, Rates, Tier
 from codexflow.catalogue.models import ConfigVersion
 from codexflow.catalogue.price_import import BadPrices, compare, costs_by_name, rates_of, with_prices
 from codexflow.catalogue.schema import parse
@@ -113,7 +113,7 @@ priced = st.builds(
             unique_by=lambda tier: tier.from_tokens,
         ).map(lambda tiers: tuple(sorted(tiers, key=lambda tier: tier.from_tokens))),
         part_nanos=st.dictionaries(st.sampled_from(PARTS), nanos),
-        unit_nanos=st.dictionaries(st.sampled_from(UNITS), nanos),
+        unit_nanos=st.dictionaries(st.sampled_from(TOOL_UNITS), nanos),
     ).filter(lambda details: details != PriceDetails()),
 )
 OLDER = SHIPPED[: SHIPPED.index("\nmodels:\n")] + SHIPPED[SHIPPED.index("# Splitting large") :]

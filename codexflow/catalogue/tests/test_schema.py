@@ -57,7 +57,7 @@ def test_the_shipped_file_has_the_documented_stages_and_limits() -> None:
     assert len(catalogue.direct.allowed_models) == 8
     assert (catalogue.daily_requests, catalogue.concurrent_streams) == (1000, 3)
     assert (catalogue.breaker.failure_threshold, catalogue.breaker.recovery_timeout_s) == (5, 30)
-    assert catalogue.embeddings.allowed_models == ("text-embedding-3-small",)
+    assert catalogue.own["embeddings"].allowed_models == ("text-embedding-3-small",)
     assert catalogue.models == tuple(sorted((*catalogue.direct.allowed_models, "text-embedding-3-small")))
 
 
@@ -402,3 +402,46 @@ def test_any_text_parses_or_raises_a_catalogue_error(text: str) -> None:
         return
     assert problems
     assert all(problem.startswith("fuzz: ") for problem in problems)
+
+
+def with_own(**changes: Any) -> str:
+    """The shipped content with sections of rerankers and moderations, or others."""
+    return yaml.safe_dump({**content(), "prices": {"r": {"units": {"search_unit": 0.002}}}, **changes})
+
+
+def test_a_model_that_is_sold_by_the_call_needs_no_price_of_tokens() -> None:
+    catalogue = parse(with_own(rerank={"allowed_models": ["r"], "fallback": ["gpt-6-luna"]}), source="test")
+    rates = catalogue.prices["r"]
+    assert (rates.input_nanos, rates.output_nanos, rates.call_units) == (0, 0, ("search_unit",))
+    assert rates.sells(("search_unit", "request"))
+    assert not rates.sells(("request",))
+    assert {"r", "gpt-6-luna"} <= set(catalogue.models)
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"embeddings": {"allowed_models": ["r"]}}, "embeddings.allowed_models[0]: 'r' is sold by search_unit"),
+        ({"moderations": {"allowed_models": ["nobody"]}}, "moderations.allowed_models[0]: 'nobody' has no price"),
+        ({"rerank": {"allowed_models": ["gpt-6-luna"]}}, "rerank.allowed_models: 'gpt-6-luna' already means"),
+        (
+            {"rerank": {"allowed_models": ["r"]}, "moderations": {"allowed_models": ["r"]}},
+            "moderations.allowed_models: 'r' already means",
+        ),
+        ({"rerank": {"allowed_models": ["r"], "streams": True}}, "rerank.streams: is not known"),
+        ({"embeddings": {"allowed_models": [], "fallback": []}}, "embeddings.fallback: is not known"),
+        ({"prices": {"r": {"units": {"web_search": 0.01}}}}, "prices.r.input: is missing"),
+        ({"prices": {"r": {"units": {"search_unit": -1}}}}, "prices.r.units.search_unit: must be an amount"),
+    ],
+)
+def test_rerankers_and_moderations_are_listed_once_and_sold_where_they_are_counted(
+    changes: dict[str, Any], problem: str
+) -> None:
+    assert any(line.removeprefix("models.yaml: ").startswith(problem) for line in problems_of(with_own(**changes)))
+
+
+def test_a_successor_is_sold_by_units_or_by_tokens_as_its_predecessor_is() -> None:
+    entry = {"price": {"units": {"search_unit": 0.002}}, "successor": "gpt-6-luna"}
+    models = {**content()["models"], "old": entry}
+    (problem,) = problems_of(with_own(models=models))
+    assert "models.old.successor: 'gpt-6-luna' must be sold as 'old' is" in problem

@@ -7,7 +7,7 @@ import sys
 
 import uvloop
 
-from codexflow.dev.demo_upstream.models import MODELS, unpriced
+from codexflow.dev.demo_upstream.models import EXAMPLES, MODELS, unpriced
 from codexflow.dev.demo_upstream.server import DemoUpstream, Options
 
 
@@ -43,13 +43,14 @@ def main() -> None:
         "--models", default="", help="names of the only models it has, with commas; unknown ones are free"
     )
     args = parser.parse_args()
+    known = {**MODELS, **EXAMPLES}
     options = Options(
         api_key=args.api_key,
         role="provider" if args.as_provider else "proxy",
         records_bodies=args.record_bodies,
         gap_ms=args.gap_ms,
         counts_tokens=args.counts_tokens,
-        models={name: MODELS.get(name) or unpriced(name) for name in args.models.split(",") if name} or MODELS,
+        models={name: known.get(name) or unpriced(name) for name in args.models.split(",") if name} or known,
     )
     uvloop.run(serve(args.host, args.port, options))
 

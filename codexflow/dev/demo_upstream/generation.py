@@ -213,6 +213,28 @@ def embedding_inputs(body: Mapping[str, Any]) -> list[str]:
     raise BadRequest("'input' must be text, a list of texts or a list of tokens", "input")
 
 
+def documents_of(body: Mapping[str, Any]) -> tuple[str, list[str]]:
+    """The query to rank by, and the documents as text. Raises BadRequest."""
+    query, documents = body.get("query"), body.get("documents")
+    if not isinstance(query, str) or not query:
+        raise BadRequest("'query' must be text", "query")
+    if not isinstance(documents, list) or not documents:
+        raise BadRequest("'documents' must be a list of texts", "documents")
+    return query, [item if isinstance(item, str) else str(item) for item in documents]
+
+
+def moderated_texts(body: Mapping[str, Any]) -> list[str]:
+    """The texts to judge; images and texts in parts are one input. Raises BadRequest."""
+    value = body.get("input")
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, list) and value:
+        if all(isinstance(item, str) for item in value):
+            return value
+        return [" ".join(str(item.get("text", "")) for item in value if isinstance(item, dict))]
+    raise BadRequest("'input' must be text, or a list of texts or parts", "input")
+
+
 def vector(text: str, model: Model, dimensions: int | None) -> "array[float]":
     """A unit vector of 32-bit floats that depends on the text and the model alone."""
     size = dimensions or _DIMENSIONS

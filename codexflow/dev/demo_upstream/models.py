@@ -15,6 +15,7 @@ class Model:
     max_output_tokens: int | None
     mode: str = "chat"
     refuses: tuple[str, ...] = ()  # parameters that its provider answers with 400
+    cost_per_search_unit: float = 0.0
 
     @property
     def id(self) -> str:
@@ -39,6 +40,17 @@ MODELS = {
         Model("claude-haiku-5.5", 1e-07, 5e-07, 1_000_000, 128_000, refuses=SAMPLING),
         Model("claude-haiku-4.5", 1e-06, 5e-06, 200_000, 64_000),
         Model("text-embedding-3-small", 2e-08, 0.0, 8_191, None, "embedding"),
+    )
+}
+
+
+# Those of `config/examples/`, which are not shipped.
+EXAMPLES = {
+    model.name: model
+    for model in (
+        Model("rerank-v3.5", 0.0, 0.0, 4_096, None, "rerank", cost_per_search_unit=0.002),
+        Model("rerank-2.5", 5e-08, 0.0, 32_000, None, "rerank"),
+        Model("omni-moderation-latest", 0.0, 0.0, 32_768, None, "moderation"),
     )
 }
 

@@ -1,6 +1,7 @@
 """Routes of the demo upstream, and the faults applied to its responses.
 
-POST /v1/chat/completions, /v1/completions, /v1/responses, /v1/embeddings (all also without /v1), /v1/messages
+POST /v1/chat/completions, /v1/completions, /v1/responses, /v1/embeddings, /v1/rerank, /v1/moderations (all also
+     without /v1), /v1/messages
 POST /v1/messages/count_tokens (404 like LiteLLM 1.109; with --counts-tokens an estimate like 1.106)
 GET  /v1/models, /models, /v1/models/{id}, /model/info, /v1/model/info
 GET  /health/liveliness, /health/liveness, /health/readiness
@@ -22,7 +23,7 @@ from codexflow.dev.demo_upstream import bridge, errors, generation, streams, sur
 from codexflow.dev.demo_upstream.faults import BadFault, Drill, StandingFaults
 from codexflow.dev.demo_upstream.generation import BadRequest, Generation, Missing
 from codexflow.dev.demo_upstream.ledger import Entry, Ledger
-from codexflow.dev.demo_upstream.models import MODELS, Model, unpriced
+from codexflow.dev.demo_upstream.models import EXAMPLES, MODELS, Model, unpriced
 from codexflow.dev.demo_upstream.streams import Identity, Role, Script, Turn
 from codexflow.dev.demo_upstream.surfaces import Surface
 from codexflow.dev.demo_upstream.wire import Connection, Exchange, Reply, Request, Streamed, head_of
@@ -50,7 +51,7 @@ class Options:
     records_bodies: bool = False
     gap_ms: int = 0  # the usual pause between events
     counts_tokens: bool = False  # serve /v1/messages/count_tokens
-    models: dict[str, Model] = field(default_factory=lambda: MODELS)
+    models: dict[str, Model] = field(default_factory=lambda: {**MODELS, **EXAMPLES})
 
 
 class NotServed(Exception):
@@ -82,7 +83,7 @@ class DemoUpstream:
     def _route(self, request: Request) -> Reply | Streamed:
         path = request.path
         surface = self._surface(path)
-        if surface is not None or path in _EMBEDDINGS:
+        if surface is not None or path in _WORDLESS:
             _only(request, "POST")
             self._check_key(request)
             return self._call(request, surface)
@@ -123,7 +124,7 @@ class DemoUpstream:
     # Calls of a model.
 
     def _call(self, request: Request, surface: Surface | None) -> Reply | Streamed:
-        """`surface` is None for embeddings."""
+        """`surface` is None where the response has no words of a model."""
         body = _object(request.body)
         self._note(request, body)
         name = body.get("model")
@@ -136,12 +137,13 @@ class DemoUpstream:
         try:
             chat = surface.to_chat(body) if surface else body
             generation.refuse_parameters(body, model)
-            text = generation.last_user_text(chat.get("messages")) if surface else str(body.get("input") or "")
+            wordless = str(body.get("input") or body.get("query") or "")
+            text = generation.last_user_text(chat.get("messages")) if surface else wordless
             asked = generation.drill_of(text, model.name).faults.values()
             drill = Drill.of([*asked, *self.faults.take(request.path, model.name)])
             request.entry.faults = list(drill.faults)
             call = _Call(request, body, model, drill, surface, chat, text)
-            return self._words(call, surface) if surface else self._embeddings(call)
+            return self._words(call, surface) if surface else _WORDLESS[request.path](self, call)
         except Missing as exc:
             where = surface.name if surface else request.path
             error = errors.envelope(f"{where}: {exc}", "invalid_request_error", 400, exc.param)
@@ -235,6 +237,50 @@ class DemoUpstream:
         return self._paced(
             call, Reply(200, msgspec.json.encode(body), self._call_headers(call.request, call.model, cost))
         )
+
+    def _rerank(self, call: "_Call") -> Reply | Streamed:
+        """Rank by the length of the documents, and bill as Cohere does, or by tokens."""
+        query, documents = generation.documents_of(call.body)
+        tokens = sum(max(1, (len(query) + len(text)) // 4) for text in documents)
+        if failure := self._failure(call):
+            return self._paced(call, failure)
+        most = call.body.get("top_n") or call.body.get("top_k")  # Voyage's name
+        order = sorted(range(len(documents)), key=lambda n: -len(documents[n]))[:most]
+        usage = generation.usage_of(Generation((), "stop", tokens), call.drill)
+        units = -(-len(documents) // 100) if call.model.cost_per_search_unit else 0
+        body: dict[str, Any] = {
+            "id": str(random_id()),
+            "results": [{"index": n, "relevance_score": 1 / (1 + at)} for at, n in enumerate(order)],
+        }
+        if call.body.get("return_documents"):
+            for result in body["results"]:
+                given = call.body["documents"][result["index"]]
+                result["document"] = given if isinstance(given, dict) else {"text": given}
+        if not call.drill.get("no_usage"):
+            body["meta"] = {
+                "billed_units": {"search_units": units} if units else {"total_tokens": usage.prompt_tokens},
+                "tokens": {"input_tokens": usage.prompt_tokens, "output_tokens": 0},
+            }
+        if self.options.role == "provider" and not units:  # as Voyage writes it
+            body = {"object": "list", "data": body["results"], "usage": {"total_tokens": usage.prompt_tokens}}
+        cost = call.model.cost(usage.prompt_tokens, 0) + units * call.model.cost_per_search_unit
+        call.request.entry.prompt_tokens = tokens
+        return self._paced(
+            call, Reply(200, msgspec.json.encode(body), self._call_headers(call.request, call.model, cost))
+        )
+
+    def _moderations(self, call: "_Call") -> Reply | Streamed:
+        """Flag what has the word "violence"; as OpenAI's, the response tells no usage."""
+        texts = generation.moderated_texts(call.body)
+        if failure := self._failure(call):
+            return self._paced(call, failure)
+        flags = ["violence" in text for text in texts]
+        results = [
+            {"flagged": flag, "categories": {"violence": flag}, "category_scores": {"violence": float(flag)}}
+            for flag in flags
+        ]
+        body = {"id": f"modr-demo{random_id().hex[:16]}", "model": call.model.name, "results": results}
+        return self._paced(call, Reply(200, msgspec.json.encode(body), self._call_headers(call.request, call.model)))
 
     def _call_headers(self, request: Request, model: Model | None, cost: float | None = None) -> list[tuple[str, str]]:
         """LiteLLM's headers of a response; a provider sends but its own."""
@@ -389,7 +435,7 @@ class _Call:
     body: dict[str, Any]
     model: Model
     drill: Drill
-    surface: Surface | None = None  # None: embeddings, or a page that is no model's call
+    surface: Surface | None = None  # None: embeddings and the like, or a page that is no model's call
     chat: dict[str, Any] = field(default_factory=dict)  # the body as a chat body
     said: str = ""  # last message of the caller
 
@@ -403,7 +449,15 @@ _SURFACES = {
     "/responses": surfaces.RESPONSES,
     "/v1/messages": surfaces.MESSAGES,
 }
-_EMBEDDINGS = ("/v1/embeddings", "/embeddings")
+_WORDLESS = {
+    f"{prefix}/{name}": respond
+    for name, respond in (
+        ("embeddings", DemoUpstream._embeddings),
+        ("rerank", DemoUpstream._rerank),
+        ("moderations", DemoUpstream._moderations),
+    )
+    for prefix in ("/v1", "")
+} | {"/v2/rerank": DemoUpstream._rerank}  # where LiteLLM asks Cohere
 _COUNT_TOKENS = "/v1/messages/count_tokens"
 
 

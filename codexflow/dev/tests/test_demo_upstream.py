@@ -14,6 +14,7 @@ import httpx
 import pytest
 from openai import AsyncOpenAI, BadRequestError, OpenAI, RateLimitError
 
+from codexflow.dev.demo_upstream.models import EXAMPLES, MODELS
 from codexflow.lib.ids import new_id
 from tests.support.upstream import Upstream, running_upstream
 
@@ -183,7 +184,7 @@ def test_models_are_listed_with_prices(upstream: Upstream, client: Any) -> None:
     listed = {model.id for model in client.models.list()}
     info = {m["model_name"]: m["model_info"] for m in upstream.control.get("/model/info").json()["data"]}
     assert listed == set(info)
-    assert len(listed) == 9
+    assert listed == {*MODELS, *EXAMPLES}
     assert info["claude-sonnet-5.5"]["output_cost_per_token"] == 0.00001
     assert upstream.control.get("/v1/models/nope").json() == {"detail": "Not Found"}
 

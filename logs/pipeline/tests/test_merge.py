@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from billing.pricing import Usage, cost_nanos
+from codexflow.catalogue.entries import PriceDetails
 from logs.pipeline.events import RANK_COUNTED, RANK_LITELLM, RANK_PROVIDER, UsageEvent, orphaned
 from logs.pipeline.merge import ReportedUsage, better, merge
 from logs.tests.factories import RATES, an_event
@@ -51,3 +52,22 @@ def test_a_success_without_usage_replaces_no_report_with_usage() -> None:
     telling = ReportedUsage(usage=Usage(completion_tokens=1), ended_ms=1)
     mute = ReportedUsage(is_success=True, cost_nanos=5, ended_ms=9)
     assert better(telling, mute) == better(mute, telling) == replace(telling, cost_nanos=5)
+
+
+BY_UNIT = replace(RATES, input_nanos=0, output_nanos=0, details=PriceDetails(unit_nanos={"search_unit": 2_000_000}))
+
+
+def test_a_call_sold_by_units_is_charged_for_them_whoever_reports_it() -> None:
+    """A dead process leaves its estimate, and LiteLLM's report, which has tokens only, takes no units away."""
+    intent = an_event(*IDS, rates=BY_UNIT, usage=Usage(), rank=0, units_guess={"search_unit": 3})
+    sweeper = orphaned(intent, delivered_tokens=0, now_ms=intent.started_ms + 1)
+    assert (sweeper.usage.details, sweeper.cost_nanos) == ({"search_unit": 3}, 6_000_000)
+    assert orphaned(intent, delivered_tokens=None, now_ms=1).cost_nanos == 0
+    usage = Usage(prompt_tokens=10, details={"search_unit": 1})
+    won = ReportedUsage(usage=usage, is_success=True, ended_ms=1)
+    found = merge(sweeper, sweeper, {1: won}, winner=1)
+    assert found is not None
+    assert (found.usage.prompt_tokens, found.usage.details, found.cost_nanos) == (10, {"search_unit": 3}, 6_000_000)
+    told = replace(sweeper, source="gateway", rank=RANK_PROVIDER, usage=Usage(details={"search_unit": 2}))
+    told = replace(told, cost_nanos=cost_nanos(told.usage, BY_UNIT))
+    assert merged(found, told).usage == told.usage

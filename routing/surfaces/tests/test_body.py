@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 from typing import Any
 
 import pytest
@@ -24,7 +25,17 @@ from routing.surfaces.body import (
     upstream_body,
     upstream_tail,
 )
-from routing.surfaces.requests import Chat, Completions, CountTokens, Embeddings, Messages, RequestSchema, Responses
+from routing.surfaces.requests import (
+    Chat,
+    Completions,
+    CountTokens,
+    Embeddings,
+    Messages,
+    Moderations,
+    RequestSchema,
+    Rerank,
+    Responses,
+)
 from routing.surfaces.tools import SERVICE_FIELDS
 
 _MESSAGES = [{"role": "user", "content": "hi"}]
@@ -63,7 +74,9 @@ def test_unchanged_fields_pass_byte_for_byte() -> None:
         assert piece in tail
 
 
-SCHEMAS: tuple[type[RequestSchema], ...] = (Chat, Completions, Embeddings, Responses, Messages, CountTokens)
+SCHEMAS: tuple[type[RequestSchema], ...] = (
+    Chat, Completions, Embeddings, Responses, Messages, CountTokens, Rerank, Moderations,
+)  # fmt: skip
 _NAMES = ("messages", "input", "prompt", "model", "stream", "max_tokens", "system", "instructions", "n", "thinking")
 _odd_json = st.dictionaries(st.sampled_from(_NAMES), _values, max_size=6).map(lambda body: json.dumps(body).encode())
 
@@ -99,7 +112,7 @@ def test_deep_nesting_is_parsed_or_refused_and_never_a_recursion_error(name: str
 
 @pytest.mark.parametrize("schema", SCHEMAS)
 def test_a_body_that_is_not_utf_8_is_refused_wherever_the_fault_is(schema: type[RequestSchema]) -> None:
-    text = {"messages": _MESSAGES, "input": "x", "prompt": "x"}
+    text = {"messages": _MESSAGES, "input": "x", "prompt": "x", "query": "x", "documents": ["x"]}
     if schema is Responses:
         del text["prompt"]
     sound = json.dumps({**text, "metadata": {"a": "HERE"}, "user": "HERE"}).encode()
@@ -295,6 +308,13 @@ def test_a_file_given_by_url_is_held_for(part: dict[str, Any]) -> None:
         (Completions, {}), (Completions, {"prompt": ""}), (Completions, {"prompt": "x", "best_of": 1_000}),
         (Completions, {"prompt": ["x"] * 200}), (Embeddings, {"input": []}),
         (Embeddings, {"input": "x", "stream": True}),
+        (Rerank, {"query": "q", "documents": []}), (Rerank, {"query": "", "documents": ["d"]}),
+        (Rerank, {"query": "q", "documents": "d"}), (Rerank, {"query": "q", "documents": [1]}),
+        (Rerank, {"query": "q"}),
+        (Rerank, {"query": "q", "documents": ["d"], "stream": True}),
+        (Rerank, {"query": "q", "documents": ["d"], "top_n": 0}), (Rerank, {"query": ["q"], "documents": ["d"]}),
+        (Moderations, {}), (Moderations, {"input": ""}), (Moderations, {"input": []}), (Moderations, {"input": [1]}),
+        (Moderations, {"input": "x", "stream": True}),
         (Responses, {"input": []}), (Responses, {"input": "x", "max_output_tokens": 0}), (Messages, {"messages": []}),
         (Messages, {"messages": _MESSAGES, "max_tokens": -1}), (Messages, {"messages": "x"}),
     ],
@@ -436,3 +456,36 @@ def test_images_are_needed_when_there_are_some() -> None:
     content = [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}]
     body = {"messages": [{"role": "user", "content": content}]}
     assert parse(json.dumps(body).encode(), Chat).needs == ("images",)
+
+
+@given(query=st.text(min_size=1, max_size=300), lengths=st.lists(st.integers(0, 3_000), min_size=1, max_size=250))
+def test_a_rerank_holds_every_search_unit_and_the_query_once_for_each_document(query: str, lengths: list[int]) -> None:
+    size = parsed(Rerank, query=query, documents=["d" * length for length in lengths]).size(0)
+    assert size.units is not None
+    assert size.expected_units is not None
+    assert (size.units["request"], size.completion_tokens) == (1, 0)
+    # A token has two bytes at least.
+    chunks = sum(max(1, math.ceil((length + len(query.encode())) / 2 / 500)) for length in lengths)
+    assert size.units["search_unit"] >= math.ceil(chunks / 100) or len(query.encode()) > 500
+    assert size.units["search_unit"] >= size.expected_units["search_unit"] >= math.ceil(len(lengths) / 100)
+    assert size.text_bytes >= sum(lengths) + len(lengths) * len(query.encode())
+
+
+@pytest.mark.parametrize(
+    ("documents", "units"),
+    [
+        (["short"] * 100, 1),
+        (["short"] * 101, 2),
+        ([{"text": "short", "title": "A"}] * 250, 3),
+        (["x" * 100_000], 2),  # held as 50,000 tokens, or 101 chunks beside the query
+    ],
+)
+def test_search_units_follow_number_and_size_of_the_documents(documents: list[Any], units: int) -> None:
+    assert parsed(Rerank, query="ask", documents=documents).size(0).units == {"request": 1, "search_unit": units}
+
+
+def test_moderations_hold_images_as_images() -> None:
+    picture = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{'A' * 100_000}"}}
+    size = parsed(Moderations, input=[{"type": "text", "text": "hi"}, picture]).size(0)
+    assert (size.images, size.units, size.completion_tokens) == (1, {"request": 1}, 0)
+    assert size.text_bytes < 300

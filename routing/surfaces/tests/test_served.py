@@ -20,6 +20,8 @@ from routing.surfaces.served import is_same_model, known_name, other_model_in
         ("claude-sonnet-5.5", "claude-sonnet-5-5@20260929"),
         ("gemini-3.8-flash", "models/gemini-3.8-flash-latest"),
         ("deepseek-v4.1-flash", "DeepSeek-V4.1-Flash"),
+        ("omni-moderation-latest", "omni-moderation-2024-09-26"),
+        ("gpt-6-luna", "gpt-6-luna-2026-10-01"),
     ],
 )
 def test_the_same_model_under_another_name_is_no_other_one(asked: str, named: str) -> None:

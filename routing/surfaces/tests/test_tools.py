@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from codexflow.catalogue.entries import PARTS, UNITS
+from codexflow.catalogue.entries import PARTS, TOOL_UNITS, UNITS
 from routing.errors import InvalidJson, InvalidRequestBody, ToolNotSold
 from routing.surfaces.body import ParsedRequest, parse, upstream_tail
 from routing.surfaces.requests import Chat, Completions, CountTokens, Embeddings, Messages, RequestSchema, Responses
@@ -452,7 +452,7 @@ def test_images_are_sold_by_the_piece_or_by_the_token_and_not_by_both() -> None:
 
 
 def test_every_unit_of_the_catalogue_sells_a_tool() -> None:
-    assert {unit for _tool, unit in HOSTED if unit} == set(UNITS)
+    assert {unit for _tool, unit in HOSTED if unit} == set(TOOL_UNITS)
 
 
 def test_fields_that_search_in_every_call_count_once_at_least() -> None:
