@@ -1,5 +1,6 @@
 """Table of the metered surfaces: path, request schema, response format."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from codexflow.catalogue.lineup import Lineup
@@ -55,6 +56,12 @@ COUNT_TOKENS = Surface(
 )
 
 
-def response_format_of(path: str) -> ResponseFormat:
+def is_anthropic_client(headers: Mapping[bytes, bytes]) -> bool:
+    """Return whether the caller speaks Anthropic's API: all of its clients send this header, and only they do."""
+    return b"anthropic-version" in headers
+
+
+def response_format_of(path: str, headers: Mapping[bytes, bytes]) -> ResponseFormat:
     """Return the format of errors at `path`: Anthropic's clients read only their own envelope."""
-    return _MESSAGES if path.startswith(MESSAGES.path) else _COMPLETIONS
+    is_messages = path.startswith(MESSAGES.path) or (path.startswith("/v1/models") and is_anthropic_client(headers))
+    return _MESSAGES if is_messages else _COMPLETIONS
