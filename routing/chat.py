@@ -46,7 +46,7 @@ async def serve(context: GatewayContext, incoming: Incoming, surface: Surface) -
                     response,
                     call,
                     upstream,
-                    response_format=surface.response_format,
+                    response_format=accepted.surface.response_format,
                     wants_usage=accepted.request.schema.wants_usage,
                     ping_s=context.env.stream_ping_s,
                     headers=lambda model: response_headers(accepted.route, model, call.admission),

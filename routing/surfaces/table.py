@@ -9,7 +9,7 @@ from codexflow.lib.asgi import Header
 from routing import stages
 from routing.incoming import Incoming
 from routing.stages import Route
-from routing.surfaces import requests, responses
+from routing.surfaces import compaction, requests, responses
 from routing.surfaces.body import ParsedRequest
 from routing.surfaces.responses import ResponseFormat
 
@@ -26,6 +26,16 @@ class Surface:
     schema: type[requests.RequestSchema]
     response_format: ResponseFormat
     passed_headers: tuple[bytes, ...] = ()
+
+    def unfolded(self, body: bytes) -> "tuple[Surface, bytes]":
+        """Return the surface that serves a body, and the body with compacted conversations written out.
+
+        Raises CompactionUnreadable.
+        """
+        if not issubclass(self.schema, requests.Responses) or (self is not COMPACT and compaction.MARK not in body):
+            return self, body
+        body, is_asked = compaction.written_out(body, at_endpoint=self is COMPACT)
+        return (COMPACTION if is_asked and self is not COMPACT else self), body
 
     def route(self, request: ParsedRequest, stage_header: str | None, lineup: Lineup) -> Route:
         """Choose the stage. Raises InvalidStage, ModelNotAllowed and ModelRetired."""
@@ -47,9 +57,14 @@ EMBEDDINGS = Surface("embeddings", PATHS["embeddings"], requests.Embeddings, res
 RESPONSES = Surface("responses", PATHS["responses"], requests.Responses, responses.Responses())
 MESSAGES = Surface("messages", PATHS["messages"], requests.Messages, _MESSAGES, _ANTHROPIC_HEADERS)
 
+# Responses that are asked for the summary of their conversation: by an item of the input, or at an endpoint.
+COMPACTION = Surface(RESPONSES.name, RESPONSES.path, requests.Compaction, responses.Compactions())
+COMPACT = Surface(RESPONSES.name, RESPONSES.path, requests.Compaction, responses.Compactions(is_history=True))
+COMPACT_PATH = f"{RESPONSES.path}/compact"
+
 SURFACES = (CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, MESSAGES)
 # Under both names: some clients add /v1 to the base URL themselves, some do not.
-BY_PATH = {**{surface.path: surface for surface in SURFACES}, "/chat/completions": CHAT}
+BY_PATH = {**{surface.path: surface for surface in SURFACES}, "/chat/completions": CHAT, COMPACT_PATH: COMPACT}
 # The same key scope as the messages it measures.
 COUNT_TOKENS = Surface(
     MESSAGES.name, f"{MESSAGES.path}/count_tokens", requests.CountTokens, _MESSAGES, _ANTHROPIC_HEADERS
