@@ -159,19 +159,24 @@ def claude_code(box: Box, base_url: str, key: str) -> Iterator[Result]:
             ANTHROPIC_BASE_URL=base_url.removesuffix("/v1"),
             ANTHROPIC_AUTH_TOKEN=key,
             CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC="1",
+            CLAUDE_CODE_ENABLE_GATEWAY_MODEL_DISCOVERY="1",
             DISABLE_TELEMETRY="1",
             DISABLE_AUTOUPDATER="1",
         )
         return _events(output)
 
-    # First with the model names that it sends by default, then with a stage.
+    # First with the model names that it sends by default, then with a stage as its picker shows it.
     events = run(ASK)
     deltas = [event["event"].get("delta") or {} for event in events if event["type"] == "stream_event"]
     streamed = _streamed([delta["text"] for delta in deltas if delta.get("type") == "text_delta"])
     dictated = f"call tool Bash with {json.dumps({'command': SHELL, 'description': 'Adds'})}"
-    final = next(e for e in run(dictated, "--model", "cfx-code") if e["type"] == "result")
+    final = next(e for e in run(dictated, "--model", "claude-cfx-code") if e["type"] == "result")
+    looped = _looped(final["result"])
+    found = json.loads((box.home / ".claude" / "cache" / "gateway-models.json").read_text())["models"]
+    if not {"claude-cfx-plan", "claude-cfx-code", "claude-cfx-review"} <= {model["id"] for model in found}:
+        raise ClientFailed(f"the picker lacks the stages: {found}")
     version = box.run([program, "--version"]).split()[0]
-    yield Result(version, "messages", streamed, _looped(final["result"]))
+    yield Result(version, "messages", streamed, looped, f"{len(found)} models in its picker")
 
 
 def opencode(box: Box, base_url: str, key: str) -> Iterator[Result]:
@@ -213,21 +218,23 @@ def opencode(box: Box, base_url: str, key: str) -> Iterator[Result]:
 
 
 def cline(box: Box, base_url: str, key: str) -> Iterator[Result]:
-    """Try Cline's command line, which shares its code with the extension."""
+    """Try Cline's command line, which shares its code with the extension.
+
+    Over chat: its provider for responses offers hosted tools that no shipped model has a price for.
+    """
     program = install.program("@cline/cli-*/bin/cline")
-    for provider, surface in (("openai-compatible", "chat"), ("openai-native", "responses")):
-        account = ("--provider", provider, "--baseurl", base_url, "--modelid", "cfx-code", "--apikey", key)
-        box.run([program, "auth", *account])
+    account = ("--provider", "openai-compatible", "--baseurl", base_url, "--modelid", "cfx-code", "--apikey", key)
+    box.run([program, "auth", *account])
 
-        def run(prompt: str) -> list[dict[str, Any]]:
-            # No hub: that process would outlive this one.
-            return _events(box.run([program, "--json", prompt], CLINE_SESSION_BACKEND_MODE="local"))
+    def run(prompt: str) -> list[dict[str, Any]]:
+        # No hub: that process would outlive this one.
+        return _events(box.run([program, "--json", prompt], CLINE_SESSION_BACKEND_MODE="local"))
 
-        received = [event["event"] for event in run(ASK) if event["type"] == "agent_event"]
-        streamed = _streamed([event["text"] for event in received if event["type"] == "content_start"])
-        worked = run(f"call tool run_commands with {json.dumps({'commands': [SHELL]})}")
-        version = box.run([program, "--version"]).strip()
-        yield Result(version, surface, streamed, _looped(worked[-1]["text"]), f"over {provider}")
+    received = [event["event"] for event in run(ASK) if event["type"] == "agent_event"]
+    streamed = _streamed([event["text"] for event in received if event["type"] == "content_start"])
+    worked = run(f"call tool run_commands with {json.dumps({'commands': [SHELL]})}")
+    version = box.run([program, "--version"]).strip()
+    yield Result(version, "chat", streamed, _looped(worked[-1]["text"]), "over openai-compatible")
 
 
 def continue_cli(box: Box, base_url: str, key: str) -> Iterator[Result]:
