@@ -39,7 +39,7 @@ class PromptCache:
 
     def use(self, model: str, body: Mapping[str, Any], *, prompt_tokens: int) -> CacheUse:
         """Count what the cache has of a prompt, and take the prompt in."""
-        is_marked = model.startswith(_MARKED)
+        is_marked = _MARKED in model  # OpenRouter puts the vendor in front
         beginnings = [
             (digest, min(prompt_tokens, tokens))
             for digest, tokens, has_mark in _beginnings(model, body)
