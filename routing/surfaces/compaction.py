@@ -51,7 +51,8 @@ def written_out(body: bytes, *, at_endpoint: bool) -> tuple[bytes, bool]:
     """Return a body with the summaries that its compaction items hold, and whether it asks for a compaction.
 
     One that does becomes the request for a summary; `at_endpoint`: it does so by its path. A body that cannot be read
-    is returned as it is: what is wrong with it is found later. Raises CompactionUnreadable.
+    is returned as it is: what is wrong with it is found later; so is one that needs no change. Raises
+    CompactionUnreadable.
     """
     try:
         fields = _fields.decode(body.removeprefix(BOM_UTF8))
@@ -61,6 +62,8 @@ def written_out(body: bytes, *, at_endpoint: bool) -> tuple[bytes, bool]:
     except _UNREADABLE:
         return body, at_endpoint
     is_asked = at_endpoint or any(item.type == TRIGGER for item in kinds)
+    if not is_asked and not any(item.type in _RESULTS for item in kinds):
+        return body, False  # it only talks of them
     kept = [
         _message(PREFIX + _opened(item, n)) if item.type in _RESULTS else raw
         for n, (raw, item) in enumerate(zip(items, kinds, strict=True))

@@ -118,9 +118,10 @@ def test_items_from_elsewhere_are_refused_and_cost_nothing(running: Installation
 
 def test_a_conversation_that_only_talks_of_compaction_passes_byte_for_byte(running: Installation, key: str) -> None:
     talk = 'Is {"type": "compaction_trigger"} an item?  ü'
-    response = running.ask(key, "/v1/responses", **BODY, input=[{"role": "user", "content": talk}])
-    assert sent(running, response)["input"] == [{"role": "user", "content": talk}]
-    assert response.json()["output"][0]["type"] == "message"
+    for given in ([{"role": "user", "content": talk}], talk):
+        response = running.ask(key, "/v1/responses", **BODY, input=given)
+        assert sent(running, response)["input"] == given
+        assert response.json()["output"][0]["type"] == "message"
 
 
 def test_limits_apply_as_to_any_call(running: Installation) -> None:

@@ -229,7 +229,11 @@ def test_a_conversation_is_compacted_through_litellm(running: Installation, ship
     gateway, _proxy = shipped
     key = a_key().plain
     said = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Fix the parser."}]}
-    asked: dict[str, Any] = {"model": "claude-haiku-5.5", "input": [said, {"type": "compaction_trigger"}], "stream": True}
+    asked: dict[str, Any] = {
+        "model": "claude-haiku-5.5",
+        "input": [said, {"type": "compaction_trigger"}],
+        "stream": True,
+    }
     streamed = running.ask(key, "/v1/responses", url=gateway.url, **asked)
     assert last_event(streamed.text)["type"] == "response.completed"
     (item,) = last_event(streamed.text)["response"]["output"]

@@ -56,6 +56,14 @@ def test_an_item_asks_for_a_summary_wherever_it_stands(items: list[Any], at: int
     assert "text" not in found
 
 
+@given(items=ITEMS, text=TEXTS)
+def test_a_body_that_only_talks_of_compaction_stays_as_it_is(items: list[Any], text: str) -> None:
+    talk = f'{{"type": "compaction_trigger"}} {text}'
+    for given_input in (talk, [*items, {"role": "user", "content": talk}]):
+        body = json.dumps({"input": given_input, "tools": [{"name": "compaction"}]}, indent=1).encode()
+        assert written_out(body, at_endpoint=False) == (body, False)
+
+
 def test_the_endpoint_takes_a_text_and_never_streams() -> None:
     written, is_asked = written_out(body_of("Hello", stream=True), at_endpoint=True)
     found = json.loads(written)
