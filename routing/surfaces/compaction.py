@@ -18,10 +18,11 @@ from msgspec import Raw, Struct
 from routing.errors import CompactionUnreadable
 
 # Without these bytes a body has neither an item that asks for a compaction nor one that is its result.
-MARK = b'"compaction'
+MARK = b"compaction"
 TRIGGER = "compaction_trigger"
-# The second is what Codex called it first.
+# The second is what Codex called it first; the third also stands for a compaction that left nothing behind.
 _RESULTS = ("compaction", "compaction_summary")
+_RESULT_OR_SIGN = "context_compaction"
 _ENVELOPE = "cfxc1."
 
 PROMPT = """\
@@ -43,6 +44,10 @@ class _Item(Struct):
     type: Any = ""
     encrypted_content: Any = None
 
+    @property
+    def is_result(self) -> bool:
+        return self.type in _RESULTS or (self.type == _RESULT_OR_SIGN and self.encrypted_content is not None)
+
 
 _item = msgspec.json.Decoder(_Item)
 
@@ -62,10 +67,10 @@ def written_out(body: bytes, *, at_endpoint: bool) -> tuple[bytes, bool]:
     except _UNREADABLE:
         return body, at_endpoint
     is_asked = at_endpoint or any(item.type == TRIGGER for item in kinds)
-    if not is_asked and not any(item.type in _RESULTS for item in kinds):
+    if not is_asked and not any(item.is_result for item in kinds):
         return body, False  # it only talks of them
     kept = [
-        _message(PREFIX + _opened(item, n)) if item.type in _RESULTS else raw
+        _message(PREFIX + _opened(item, n)) if item.is_result else raw
         for n, (raw, item) in enumerate(zip(items, kinds, strict=True))
         if item.type != TRIGGER
     ]

@@ -32,10 +32,12 @@ class Surface:
 
         Raises CompactionUnreadable.
         """
-        if not issubclass(self.schema, requests.Responses) or (self is not COMPACT and compaction.MARK not in body):
+        if self is COMPACT:
+            return self, compaction.written_out(body, at_endpoint=True)[0]
+        if self is not RESPONSES or compaction.MARK not in body:
             return self, body
-        body, is_asked = compaction.written_out(body, at_endpoint=self is COMPACT)
-        return (COMPACTION if is_asked and self is not COMPACT else self), body
+        body, is_asked = compaction.written_out(body, at_endpoint=False)
+        return (COMPACTION if is_asked else self), body
 
     def route(self, request: ParsedRequest, stage_header: str | None, lineup: Lineup) -> Route:
         """Choose the stage. Raises InvalidStage, ModelNotAllowed and ModelRetired."""

@@ -13,6 +13,7 @@ from routing.surfaces.responses import Compactions
 from routing.surfaces.sse import Event, Kind, Splitter
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=200)
+NAMES = ["compaction", "compaction_summary", "context_compaction"]
 SAID = {"type": "message", "role": "user", "content": "Hello"}
 CALL = {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}
 ITEMS = st.lists(st.sampled_from([SAID, CALL, {"type": "reasoning", "summary": []}]), max_size=4)
@@ -28,7 +29,7 @@ def text_in(item: dict[str, Any]) -> str:
     return str(part["text"])
 
 
-@given(summary=TEXTS, before=ITEMS, after=ITEMS, name=st.sampled_from(["compaction", "compaction_summary"]))
+@given(summary=TEXTS, before=ITEMS, after=ITEMS, name=st.sampled_from(NAMES))
 def test_what_is_put_into_an_envelope_comes_out_of_it_in_its_place(
     summary: str, before: list[Any], after: list[Any], name: str
 ) -> None:
@@ -86,6 +87,11 @@ def test_items_from_elsewhere_are_refused_by_their_place(content: Any) -> None:
     with pytest.raises(CompactionUnreadable) as caught:
         written_out(body_of([SAID, item]), at_endpoint=False)
     assert caught.value.param == "input[1]"
+
+
+def test_a_sign_that_a_conversation_was_compacted_passes() -> None:
+    body = body_of([SAID, {"type": "context_compaction"}])
+    assert written_out(body, at_endpoint=False) == (body, False)
 
 
 @pytest.mark.parametrize("output", [None, 7, [], [7], [{"type": "message", "content": "x"}], [CALL]])
