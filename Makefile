@@ -14,6 +14,7 @@ ARGS ?=
 KILLS ?= 40
 BODIES ?= 10000
 MINUTES ?= 20
+SILENT_S ?= 200
 SEED ?=
 CHAOS_ARGS ?=
 BENCH_ARGS ?=
@@ -30,7 +31,7 @@ define install
 	     $(1)/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes $(foreach file,$(2),-r $(file)); }
 endef
 
-.PHONY: run smoke check check-catalogue test chaos chaos-nightly nightly fuzz soak timing clients bench bench-compare format lock clean versions css check-css messages chromium curl screenshots
+.PHONY: run smoke check check-catalogue test chaos chaos-nightly nightly fuzz soak timing clients bench bench-compare format lock clean versions css check-css messages chromium curl jdk nginx silence screenshots
 
 # Start everything on this machine; Ctrl-C stops it. Uses PORT, CFX_HOME, DATABASE_URL, REDIS_URL and LITELLM_URL if set.
 run: $(VENV)/.run
@@ -59,7 +60,7 @@ check-catalogue: $(VENV)/.run
 
 # Every test, on real PostgreSQL and Valkey. Without the LiteLLM environment, Chromium or curl, their suites are skipped and
 # reported; with CI=true they are installed first. SEED=7 repeats the random choices of Hypothesis, chaos and fuzz.
-test: $(VENV)/.dev $(if $(filter true,$(CI)),litellm-env chromium curl)
+test: $(VENV)/.dev $(if $(filter true,$(CI)),litellm-env chromium curl nginx)
 	$(PY) -m pytest -n 2 --dist loadgroup $(if $(SEED),--hypothesis-seed=$(SEED)) $(ARGS)
 
 # Kill random processes of a complete stack under load, then audit the ledger: make chaos KILLS=500 SEED=7
@@ -88,13 +89,17 @@ fuzz: $(VENV)/.dev
 soak: $(VENV)/.dev
 	$(PY) -m tests.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
+# Streams through nginx while the upstream is silent for longer than nginx waits: make silence SILENT_S=200
+silence: $(VENV)/.dev nginx
+	$(PY) -m tests.silence --silent-s $(SILENT_S)
+
 # Timing attack: does the duration of a refusal reveal which keys exist? Needs an idle machine.
 timing: $(VENV)/.dev
 	$(PY) -m tests.timing
 
 # Real SDKs and coding agents against a complete installation, each streaming and running a tool (minutes; needs npm; about
 # 3 GB in .clients/). To run one of them: make clients CLIENTS_ARGS='--only codex'
-clients: $(VENV)/.dev
+clients: $(VENV)/.dev jdk
 	$(PY) -m tests.clients $(CLIENTS_ARGS)
 
 # Cost and latency against nginx and LiteLLM on one upstream (minutes); see bench/README.md. Smoke test: BENCH_ARGS=--quick
@@ -135,6 +140,14 @@ messages: $(VENV)/.dev
 # Install curl, which tests the agent doctor, if it is missing.
 curl:
 	@command -v curl >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends curl >/dev/null; }
+
+# Unpack Debian's nginx below build/ if it is not installed.
+nginx: $(VENV)/.dev
+	@$(PY) -c "import sys; from bench import tools; sys.exit(tools.nginx() is None)"
+
+# Install Debian's JDK, whose HttpClient `make clients` tries, if there is none.
+jdk:
+	@command -v javac >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends openjdk-17-jdk-headless >/dev/null; }
 
 # Install the browser of the browser tests if it is missing.
 chromium:

@@ -52,17 +52,23 @@ def compiled(name: str) -> Path:
     return program
 
 
-def nginx() -> Path | None:
-    """Debian's nginx: the installed one, or the package unpacked below build/. None where there is neither."""
+def installed_nginx() -> Path | None:
+    """Debian's nginx: the installed one, or the package that `nginx` has unpacked. None where there is neither."""
     if found := shutil.which("nginx"):
         return Path(found)
     program = BUILD / "nginx" / "usr" / "sbin" / "nginx"
-    if not program.exists() and shutil.which("apt-get") and shutil.which("dpkg-deb"):
+    return program if program.exists() else None
+
+
+def nginx() -> Path | None:
+    """Debian's nginx, unpacked below build/ where it is not installed. None where it is not to be had."""
+    if (program := installed_nginx()) is None and shutil.which("apt-get") and shutil.which("dpkg-deb"):
         BUILD.mkdir(parents=True, exist_ok=True)
         subprocess.run(["apt-get", "download", "nginx"], cwd=BUILD, capture_output=True, check=False)  # noqa: S607
         for package in BUILD.glob("nginx_*.deb"):
             subprocess.run(["dpkg-deb", "-x", str(package), str(BUILD / "nginx")], check=False)  # noqa: S603, S607
-    return program if program.exists() else None
+        program = installed_nginx()
+    return program
 
 
 def load(port: int, key: str, body: bytes, shape: Shape, *, meanwhile: Callable[[], None]) -> Load:

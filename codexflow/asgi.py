@@ -25,7 +25,7 @@ from codexflow.pages.deadline import Deadline  # noqa: E402
 from codexflow.settings import ENV  # noqa: E402
 from logs.litellm import webhook as litellm_webhook  # noqa: E402
 from logs.tail.consumer import LiveTail, UnknownSocket  # noqa: E402
-from routing.gateway import PREFIXES, gateway  # noqa: E402
+from routing.gateway import PREFIXES, PROBES, gateway  # noqa: E402
 from routing.playground import Playground, is_playground  # noqa: E402
 from routing.runtime import running  # noqa: E402
 
@@ -54,7 +54,7 @@ async def application(scope: Scope, receive: Receive, send: Send) -> None:
 
 async def _served(scope: Scope, receive: Receive, send: Send) -> None:
     if scope["type"] == "http":
-        if scope["path"].startswith(PREFIXES):
+        if scope["path"].startswith(PREFIXES) or (scope["method"] == "HEAD" and scope["path"] in PROBES):
             await gateway(scope, receive, send)
         elif (raw := RAW.get(scope["path"])) is not None:
             await raw(scope, receive, send)

@@ -38,7 +38,7 @@ class AcceptedCall(Struct, frozen=True, kw_only=True):
     incoming: Incoming
     principal: Principal
     surface: Surface
-    raw: bytes  # the body as received; `request` refers to it
+    raw: bytes  # the body as received
     request: body.ParsedRequest
     catalogue: Catalogue
     route: Route
@@ -134,7 +134,8 @@ async def accept(context: GatewayContext, incoming: Incoming, surface: Surface) 
     if not principal.policy.permits_surface(surface.name):
         raise SurfaceNotAllowedForKey.named(surface.name, principal.policy.allowed_surfaces)
     raw = await incoming.read(limit_bytes=env.request_body_limit_bytes, timeout_s=env.request_body_timeout_s)
-    request = body.parse(raw, surface.schema)
+    surface, unfolded = surface.unfolded(raw)
+    request = body.parse(unfolded, surface.schema)
     lineup = context.listing.lineup()
     catalogue = lineup.catalogue
     try:

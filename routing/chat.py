@@ -46,7 +46,7 @@ async def serve(context: GatewayContext, incoming: Incoming, surface: Surface) -
                     response,
                     call,
                     upstream,
-                    response_format=surface.response_format,
+                    response_format=accepted.surface.response_format,
                     wants_usage=accepted.request.schema.wants_usage,
                     ping_s=context.env.stream_ping_s,
                     headers=lambda model: response_headers(accepted.route, model, call.admission),
@@ -59,7 +59,10 @@ async def serve(context: GatewayContext, incoming: Incoming, surface: Surface) -
                 await stream.break_off(error)
                 return
             model = opened.attempt.model
-            if surface.response_format.names_model and (other := other_model_in(opened.first, model)) is not None:
+            if (
+                accepted.surface.response_format.names_model
+                and (other := other_model_in(opened.first, model)) is not None
+            ):
                 rates_of_other = accepted.rates_of(other)
                 context.substitutes.note(model, other, is_priced=rates_of_other is not None)
                 if rates_of_other is not None:

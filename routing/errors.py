@@ -204,6 +204,20 @@ class ThreadsUnsupported(BadRequest):
     unsupported = ("thread",)
 
 
+class CompactionUnreadable(BadRequest):
+    """A compaction item that was not made here: nobody here knows the conversation that it stands for."""
+
+    code = "compaction_unreadable"
+
+    @classmethod
+    def at(cls, place: str) -> Self:
+        return cls(
+            f"The compaction item at {place} was not made here, so the conversation that it stands for cannot be read. "
+            "Send the conversation itself, or begin a new one.",
+            param=place,
+        )
+
+
 class BadHeader(BadRequest):
     """A decisive header was given twice or cannot be read."""
 

@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 Handler = Callable[[GatewayContext, Incoming], Awaitable[None]]
 PREFIXES = ("/v1/", "/v2/rerank", "/chat/completions", "/health")
+# Claude Code probes its base URL with HEAD before the first call. Any host answers, also one that serves no pages.
+PROBES = frozenset({"/", "/api/hello"})
 
 
 def _metered(surface: Surface) -> dict[str, Handler]:
@@ -71,6 +73,9 @@ class Gateway:
         if b"origin" in incoming.headers and self.context is not None:
             allowed = self.context.env.cors_origins
             incoming.allow_origin(cors.response_headers(incoming.headers[b"origin"], allowed))
+        if path in PROBES:
+            await incoming.respond(200, [], b"")
+            return
         if path.startswith("/health"):
             await self._serve_health(incoming, path)
             return
@@ -123,7 +128,7 @@ class Gateway:
             )
         admission = incoming.admission or error.facts.get("admission")
         headers: list[Header] = admission.headers() if isinstance(admission, Admission) else []
-        body = response_format_of(incoming.scope["path"]).error_body(error)
+        body = response_format_of(incoming.scope["path"], incoming.headers).error_body(error)
         await incoming.refuse(error, body, headers)
 
 

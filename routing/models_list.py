@@ -1,4 +1,8 @@
-"""GET /v1/models: models that a key may use, in one format that OpenAI's, Anthropic's and Codex's clients read."""
+"""GET /v1/models: models that a key may use, in one format that OpenAI's, Anthropic's and Codex's clients read.
+
+Anthropic's clients, known by the header that all of them send, get Anthropic's format alone, and the stages also under
+the names that Claude Code's model picker shows.
+"""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -8,10 +12,13 @@ import msgspec
 
 from codexflow.catalogue.entries import ABILITIES
 from codexflow.catalogue.lineup import Lineup
+from codexflow.catalogue.schema import PICKER_MODELS
+from keys.policy import KeyPolicy
 from routing.context import GatewayContext
 from routing.errors import UnknownRoute
 from routing.incoming import Incoming
-from routing.stages import STAGE_MODELS, permitted_names
+from routing.stages import STAGE_NAMES, permitted_names, picker_names
+from routing.surfaces.table import is_anthropic_client
 
 PATH = "/v1/models"
 JSON = (b"content-type", b"application/json")
@@ -19,6 +26,12 @@ JSON = (b"content-type", b"application/json")
 CREATED_S = 1_735_689_600
 CREATED_AT = datetime.fromtimestamp(CREATED_S, UTC).isoformat().replace("+00:00", "Z")
 
+# Shown beside the stages in Claude Code's model picker.
+DESCRIPTIONS = {
+    "plan": "Architecture, specifications, planning",
+    "code": "Writing and changing code",
+    "review": "Code review, security, finding bugs",
+}
 # Codex compacts a conversation before it reaches the context, so it needs a number.
 UNKNOWN_CONTEXT_TOKENS = 128_000
 
@@ -32,40 +45,44 @@ Say briefly what you are doing while you work; at the end say what changed, wher
 
 
 async def list_models(context: GatewayContext, incoming: Incoming) -> None:
-    """List the stages, inference and models that the key may use; for Codex in its own format."""
-    names, lineup = await _names(context, incoming)
+    """List the stages, inference and models that the key may use, in the format of the client that asks."""
+    policy, lineup = await _asked_by(context, incoming)
+    names = permitted_names(lineup, policy)
     if b"client_version=" in incoming.scope.get("query_string", b""):
         content: dict[str, Any] = {"models": [_codex_model(name, lineup, order) for order, name in enumerate(names)]}
+    elif is_anthropic_client(incoming.headers):
+        names = picker_names(lineup, policy) + names
+        content = {"data": [_anthropic_model(name, lineup) for name in names], **_page_of(names)}
     else:
-        content = {
-            "object": "list",
-            "data": [_model(name, lineup) for name in names],
-            "first_id": names[0] if names else None,
-            "last_id": names[-1] if names else None,
-            "has_more": False,
-        }
+        content = {"object": "list", "data": [_model(name, lineup) for name in names], **_page_of(names)}
     await incoming.respond(200, [JSON], msgspec.json.encode(content))
 
 
 async def show_model(context: GatewayContext, incoming: Incoming) -> None:
     """GET /v1/models/{id}."""
     name = incoming.scope["path"].removeprefix(PATH + "/")
-    names, lineup = await _names(context, incoming)
-    if name not in names:
+    policy, lineup = await _asked_by(context, incoming)
+    if name not in permitted_names(lineup, policy) and name not in picker_names(lineup, policy):
         raise UnknownRoute(f"There is no model {name[:100]!r}.", param="model")
-    await incoming.respond(200, [JSON], msgspec.json.encode(_model(name, lineup)))
+    model = _anthropic_model(name, lineup) if is_anthropic_client(incoming.headers) else _model(name, lineup)
+    await incoming.respond(200, [JSON], msgspec.json.encode(model))
 
 
-async def _names(context: GatewayContext, incoming: Incoming) -> tuple[Sequence[str], Lineup]:
+async def _asked_by(context: GatewayContext, incoming: Incoming) -> tuple[KeyPolicy, Lineup]:
+    """Return what the presented key may use, and today's models."""
     principal = await context.keys.authenticate(incoming.bearer(), incoming.address)
-    lineup = context.listing.lineup()
-    return permitted_names(lineup, principal.policy), lineup
+    return principal.policy, context.listing.lineup()
+
+
+def _page_of(names: Sequence[str]) -> dict[str, Any]:
+    """Fields of Anthropic's pages: everything is on the first one."""
+    return {"first_id": names[0] if names else None, "last_id": names[-1] if names else None, "has_more": False}
 
 
 def _bounds(name: str, lineup: Lineup) -> dict[str, Any]:
     """Context, output and abilities of a name, as far as they are known: what every model of its chain has."""
     catalogue = lineup.catalogue
-    stage = STAGE_MODELS.get(name)
+    stage = STAGE_NAMES.get(name)
     chain = lineup.stages[stage] if stage else lineup.direct.get(name) or lineup.own_models().get(name, ())
     found = [catalogue.entries[model] for model in chain]
     bounds: dict[str, Any] = {}
@@ -85,10 +102,19 @@ def _model(name: str, lineup: Lineup) -> dict[str, Any]:
         "object": "model",
         "created": CREATED_S,
         "owned_by": "codexflow",
-        # Read by Anthropic's clients.
+        **_anthropic_model(name, lineup),
+    }
+
+
+def _anthropic_model(name: str, lineup: Lineup) -> dict[str, Any]:
+    stage = PICKER_MODELS.get(name)
+    shown = {"display_name": f"CodexFlow {stage}", "description": DESCRIPTIONS[stage]} if stage else {}
+    return {
         "type": "model",
+        "id": name,
         "display_name": name,
         "created_at": CREATED_AT,
+        **shown,
         **_bounds(name, lineup),
     }
 

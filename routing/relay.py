@@ -195,6 +195,8 @@ class StreamRelay:
     def _check_silence(self) -> None:
         """Ping after `_ping_s` without an event. Called by a timer: a stream that is not silent costs nothing more."""
         connection = self._opened.connection if self._opened is not None else None
+        if self._response_format.hides_content:
+            connection = None  # what it delivers does not reach the caller yet
         sent_s = max(self._sent_s, connection.consumed_s) if connection is not None else self._sent_s
         left_s = sent_s + self._ping_s - monotonic_s()
         if left_s <= TIMER_SLACK_S:

@@ -1,20 +1,20 @@
 """Stage routing: choose the stage and models of a call. Pure."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 
 from msgspec import Struct
 
 from codexflow.catalogue import reasons
 from codexflow.catalogue.lineup import Lineup
-from codexflow.catalogue.schema import ALL_STAGES, AUTO_MODELS, DIRECT, STAGES
+from codexflow.catalogue.schema import ALL_STAGES, AUTO_MODELS, DIRECT, PICKER_MODELS, STAGE_MODELS, STAGES
 from codexflow.catalogue.surfaces import COUNTED_UNITS
 from keys.policy import KeyPolicy
 from routing.errors import InvalidStage, ModelNotAllowed, ModelNotPriced, ModelRetired
 from routing.inference.infer import Prompt, infer
 
-# Names of stages in a body's `model`.
-STAGE_MODELS = {name: stage for stage in STAGES for name in (f"cfx-{stage}", stage)}
+# Every name that means a stage in a body's `model`.
+STAGE_NAMES = {**STAGE_MODELS, **PICKER_MODELS, **{stage: stage for stage in STAGES}}
 
 
 class Route(Struct, frozen=True, kw_only=True):
@@ -50,8 +50,8 @@ def route(*, stage_header: str | None, model: str | None, prompt: Callable[[], P
 
     if not model or model in AUTO_MODELS or catalogue.model_field == "ignore":
         return _staged(*infer(prompt(), catalogue.inference), lineup)
-    if model in STAGE_MODELS:
-        return _staged(STAGE_MODELS[model], reasons.STAGE_ALIAS, lineup)
+    if model in STAGE_NAMES:
+        return _staged(STAGE_NAMES[model], reasons.STAGE_ALIAS, lineup)
     if model in lineup.direct:
         return _direct(model, model, reasons.MODEL, lineup)
     target = catalogue.alias_target(model)
@@ -104,21 +104,27 @@ def permitted_names(lineup: Lineup, policy: KeyPolicy, surface: str = "") -> lis
     if surface in lineup.own:
         chains = lineup.own[surface] if policy.permits_stage(DIRECT) else {}
         return [name for name, chain in chains.items() if chain and policy.permits_model(chain[0])]
-    stages = [
-        name
-        for name, stage in STAGE_MODELS.items()
-        if name != stage
-        and policy.permits_stage(stage)
-        and lineup.stages[stage]
-        and policy.permits_model(lineup.stages[stage][0])
-    ]
+    stages = _permitted_stages(STAGE_MODELS, lineup, policy)
     chains = {**lineup.direct, **lineup.own_models()} if policy.permits_stage(DIRECT) else {}
     models = [name for name, chain in chains.items() if chain and policy.permits_model(chain[0])]
     return [*stages, *(AUTO_MODELS[:1] if stages else ()), *models]
 
 
+def picker_names(lineup: Lineup, policy: KeyPolicy) -> list[str]:
+    """Return the names of the stages that this key may use, as Claude Code's model picker shows them."""
+    return _permitted_stages(PICKER_MODELS, lineup, policy)
+
+
+def _permitted_stages(names: Mapping[str, str], lineup: Lineup, policy: KeyPolicy) -> list[str]:
+    return [
+        name
+        for name, stage in names.items()
+        if policy.permits_stage(stage) and (chain := lineup.stages[stage]) and policy.permits_model(chain[0])
+    ]
+
+
 def _stage_names(lineup: Lineup) -> tuple[str, ...]:
-    return tuple(f"cfx-{stage}" for stage in STAGES if lineup.stages[stage])
+    return tuple(name for name, stage in STAGE_MODELS.items() if lineup.stages[stage])
 
 
 def _unknown(model: str | None, lineup: Lineup, allowed: Iterable[str]) -> ModelNotAllowed | ModelRetired:

@@ -54,13 +54,15 @@ def suites_of(seed: int) -> list[Suite]:
         Suite("chaos", [("make", "chaos-nightly", f"SEED={seed}")]),
         Suite("clients", [("make", "clients")]),
         Suite("clients-litellm", [("make", "litellm-env", "clients", "CLIENTS_ARGS=--litellm")]),
+        Suite("clients-own-litellm", [("make", "litellm-env", "clients", "CLIENTS_ARGS=--own-litellm")]),
         Suite("fuzz", [("make", "fuzz", "BODIES=30000", f"SEED={seed}")]),
+        Suite("silence", [("make", "silence", "SILENT_S=200")]),
         Suite("soak", [("make", "soak", "MINUTES=30", f"SEED={seed}")]),
         # All tests are collected before the properties are selected, so every program that a test needs must be there.
         Suite(
             "properties",
             [
-                ("make", "chromium", "curl", "litellm-env"),
+                ("make", "chromium", "curl", "nginx", "litellm-env"),
                 (*pytest, "--hypothesis-profile=nightly", "-m", "hypothesis"),
             ],
         ),

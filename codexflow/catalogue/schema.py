@@ -27,8 +27,12 @@ STAGES = ("plan", "code", "review")
 DIRECT = "direct"
 ALL_STAGES = (*STAGES, DIRECT)  # of a request: a stage, or none
 AUTO_MODELS = ("cfx-auto", "auto")
+# Names of stages in a request's `model`.
+STAGE_MODELS = {f"cfx-{stage}": stage for stage in STAGES}
+# The same for Claude Code: its model picker shows only ids that contain "claude" or "anthropic".
+PICKER_MODELS = {f"claude-{name}": stage for name, stage in STAGE_MODELS.items()}
 # Model names in requests that mean something else than an upstream model.
-RESERVED_MODELS = frozenset({*STAGES, *(f"cfx-{stage}" for stage in STAGES), *AUTO_MODELS, DIRECT})
+RESERVED_MODELS = frozenset({*STAGES, *STAGE_MODELS, *PICKER_MODELS, *AUTO_MODELS, DIRECT})
 
 MIN_STEM_CHARS = 4  # shorter stems would match half of the dictionary
 

@@ -43,8 +43,11 @@ CLIENTS: dict[str, tuple[str, str | Promise]] = {
     "clients/continue": ("clients/continue.md", "Continue"),
     "clients/aider": ("clients/aider.md", "aider"),
     "clients/opencode": ("clients/opencode.md", "opencode"),
+    "clients/pi": ("clients/pi.md", "pi"),
+    "clients/copilot-cli": ("clients/copilot-cli.md", "GitHub Copilot CLI"),
     "clients/langchain": ("clients/langchain.md", "LangChain"),
     "clients/vercel-ai-sdk": ("clients/vercel-ai-sdk.md", "Vercel AI SDK"),
+    "clients/jdk-http-client": ("clients/jdk-http-client.md", "JDK HttpClient"),
 }
 GUIDES: dict[str, tuple[str, str | Promise]] = {
     "surfaces": ("surfaces.md", _("Endpoints")),

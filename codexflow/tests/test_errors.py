@@ -26,7 +26,7 @@ TABLE = {
     "model_not_allowed": 400, "model_not_allowed_for_key": 403, "model_not_priced": 400, "model_retired": 404,
     "not_found": 404,
     "rate_limit_exceeded": 429, "reauthentication_required": 403, "request_timeout": 408, "request_too_large": 413,
-    "shutting_down": 503, "stage_not_allowed": 403, "surface_not_allowed": 403,
+    "shutting_down": 503, "stage_not_allowed": 403, "surface_not_allowed": 403, "compaction_unreadable": 400,
     "thread_unsupported_request": 400, "token_rate_exceeded": 429, "unknown_route": 404, "upstream_rate_limited": 429,
     "upstream_refused": 400, "upstream_stream_broken": 502, "upstream_timeout": 504, "upstream_unavailable": 503,
     "webhook_address_refused": 403, "webhook_rate_limited": 429, "webhook_too_large": 413, "webhook_unavailable": 503,

@@ -378,6 +378,14 @@ class Responses(RequestSchema, kw_only=True):
                 )
 
 
+class Compaction(Responses, kw_only=True):
+    """A request for the summary of a conversation; what asks for it is its last message."""
+
+    @override
+    def prompt(self, fields: Fields) -> Prompt:
+        return _conversation(self._messages()[:-1], fields, instructions=self.instructions or "")
+
+
 class Messages(RequestSchema, kw_only=True):
     """POST /v1/messages, as Anthropic's clients write it."""
 

@@ -19,7 +19,9 @@ from typing_extensions import override
 from billing.usage import usage_of_call
 from codexflow.lib.envelope import anthropic_envelope, envelope
 from codexflow.lib.errors import AppError
+from routing.errors import StreamBroken
 from routing.surfaces import sse
+from routing.surfaces.compaction import item_of, summary_in
 from routing.surfaces.output import BlocksOutput, ChoicesOutput, ItemsOutput, Output
 from routing.surfaces.sse import Event, Kind
 from routing.surfaces.tools import CODE_EXECUTION, FILE_SEARCH, IMAGE_GENERATION, MCP_CALL, WEB_SEARCH
@@ -59,6 +61,8 @@ class ResponseFormat(ABC):
     id_prefix: str = "chatcmpl-"
     # Whether a response names its model at the beginning; else that may be the caller's words.
     names_model: bool = True
+    # Whether callers of streams get the content at the end only, so that they need signs of life while it arrives.
+    hides_content: bool = False
     # Whether a provider tells the size of the prompt before any output.
     begins_with_usage: bool = False
 
@@ -636,6 +640,72 @@ class Responses(ResponseFormat):
         # The fields of OpenAI's event, and `error`, on which its SDK raises.
         sdk_error = _encode({**fields, "type": "error", "error": fields})
         return b"event: error\ndata: " + sdk_error + b"\n\nevent: response.failed\ndata: " + failed + b"\n\n"
+
+
+class Compactions(Responses):
+    """Summaries of conversations: callers get one item in place of the text, streamed or whole."""
+
+    hides_content = True
+    _BEGINNINGS = ("response.created", "response.queued", "response.in_progress")
+
+    def __init__(self, *, is_history: bool = False) -> None:
+        self._is_history = is_history  # the form of the endpoint, which never streams
+
+    @override
+    def is_plain(self, event: bytes) -> bool:
+        return False
+
+    @override
+    def for_caller(self, event: Event, *, wants_usage: bool) -> bytes:
+        """Return the beginning as it is, nothing for the text, and at the end the item. Raises StreamBroken."""
+        if event.kind is Kind.END:
+            return self._end(super().for_caller(event, wants_usage=wants_usage))
+        found = _decoded(_response_event, sse.data_of(event.raw))
+        return event.raw if found is not None and found.type in self._BEGINNINGS else b""
+
+    def _end(self, raw: bytes) -> bytes:
+        response = (_raw_fields_of(sse.data_of(raw)) or {}).get("response", Raw(b"{}"))
+        compacted = self._compacted(_raw_fields_of(response) or {})
+        if compacted is None:
+            raise StreamBroken(reason="no summary")
+        shown, item = compacted
+        place = {"output_index": 0, "item": item}
+        events: list[dict[str, Any]] = [
+            {"type": "response.output_item.added", **place},
+            {"type": "response.output_item.done", **place},
+            {"type": "response.completed", "response": shown},
+        ]
+        return b"".join(b"event: %b\ndata: %b\n\n" % (each["type"].encode(), _encode(each)) for each in events)
+
+    @staticmethod
+    def _compacted(response: dict[str, Raw]) -> tuple[dict[str, Any], dict[str, str]] | None:
+        """Return a response with the item as its only output, and the item; None when it has no text."""
+        summary = summary_in(_decoded(_lists, response["output"]) if "output" in response else None)
+        if not summary:
+            return None
+        item = item_of(summary)
+        return {**response, "status": "completed", "output": [item]}, item
+
+    @override
+    def named(self, event: bytes, model: str, response_id: str = "") -> bytes:
+        return b"".join(_named(each + b"\n\n", model, response_id) for each in event.split(b"\n\n") if each)
+
+    @override
+    def summarize(self, body: bytes) -> ResponseSummary | None:
+        if self._compacted(_raw_fields_of(body) or {}) is None:
+            return None
+        return super().summarize(body)
+
+    @override
+    def body_for_caller(self, body: bytes, summary: ResponseSummary) -> bytes:
+        compacted = self._compacted(_raw_fields_of(super().body_for_caller(body, summary)) or {})
+        if compacted is None:
+            return body
+        response, _item = compacted
+        if not self._is_history:
+            return _encode(response)
+        kept = {name: response[name] for name in ("id", "created_at", "output", "usage") if name in response}
+        return _encode({**kept, "object": "response.compaction"})
 
 
 # Messages

@@ -1,5 +1,6 @@
 """Table of the metered surfaces: path, request schema, response format."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from codexflow.catalogue.lineup import Lineup
@@ -8,7 +9,7 @@ from codexflow.lib.asgi import Header
 from routing import stages
 from routing.incoming import Incoming
 from routing.stages import Route
-from routing.surfaces import requests, responses
+from routing.surfaces import compaction, requests, responses
 from routing.surfaces.body import ParsedRequest
 from routing.surfaces.responses import ResponseFormat
 
@@ -25,6 +26,18 @@ class Surface:
     schema: type[requests.RequestSchema]
     response_format: ResponseFormat
     passed_headers: tuple[bytes, ...] = ()
+
+    def unfolded(self, body: bytes) -> "tuple[Surface, bytes]":
+        """Return the surface that serves a body, and the body with compacted conversations written out.
+
+        Raises CompactionUnreadable.
+        """
+        if self is COMPACT:
+            return self, compaction.written_out(body, at_endpoint=True)[0]
+        if self is not RESPONSES or compaction.MARK not in body:
+            return self, body
+        body, is_asked = compaction.written_out(body, at_endpoint=False)
+        return (COMPACTION if is_asked else self), body
 
     def route(self, request: ParsedRequest, stage_header: str | None, lineup: Lineup) -> Route:
         """Choose the stage. Raises InvalidStage, ModelNotAllowed, ModelNotPriced and ModelRetired."""
@@ -50,17 +63,32 @@ MESSAGES = Surface("messages", PATHS["messages"], requests.Messages, _MESSAGES, 
 
 RERANK = Surface("rerank", PATHS["rerank"], requests.Rerank, responses.Rerank())
 MODERATIONS = Surface("moderations", PATHS["moderations"], requests.Moderations, responses.Moderations())
+# Responses that are asked for the summary of their conversation: by an item of the input, or at an endpoint.
+COMPACTION = Surface(RESPONSES.name, RESPONSES.path, requests.Compaction, responses.Compactions())
+COMPACT = Surface(RESPONSES.name, RESPONSES.path, requests.Compaction, responses.Compactions(is_history=True))
+COMPACT_PATH = f"{RESPONSES.path}/compact"
 
 SURFACES = (CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, MESSAGES, RERANK, MODERATIONS)
 # Under both names: some clients add /v1 to the base URL themselves, some do not. Cohere's newer client has a version
 # of its own in the path; requests and responses are the same.
-BY_PATH = {**{surface.path: surface for surface in SURFACES}, "/chat/completions": CHAT, "/v2/rerank": RERANK}
+BY_PATH = {
+    **{surface.path: surface for surface in SURFACES},
+    "/chat/completions": CHAT,
+    "/v2/rerank": RERANK,
+    COMPACT_PATH: COMPACT,
+}
 # The same key scope as the messages it measures.
 COUNT_TOKENS = Surface(
     MESSAGES.name, f"{MESSAGES.path}/count_tokens", requests.CountTokens, _MESSAGES, _ANTHROPIC_HEADERS
 )
 
 
-def response_format_of(path: str) -> ResponseFormat:
+def is_anthropic_client(headers: Mapping[bytes, bytes]) -> bool:
+    """Return whether the caller speaks Anthropic's API: all of its clients send this header, and only they do."""
+    return b"anthropic-version" in headers
+
+
+def response_format_of(path: str, headers: Mapping[bytes, bytes]) -> ResponseFormat:
     """Return the format of errors at `path`: Anthropic's clients read only their own envelope."""
-    return _MESSAGES if path.startswith(MESSAGES.path) else _COMPLETIONS
+    is_messages = path.startswith(MESSAGES.path) or (path.startswith("/v1/models") and is_anthropic_client(headers))
+    return _MESSAGES if is_messages else _COMPLETIONS

@@ -24,7 +24,7 @@ from codexflow.lib.clock import monotonic_s, now
 from tests.clients import install
 from tests.clients.box import ClientFailed, boxed
 from tests.clients.trials import TRIALS, Trial
-from tests.support.litellm import running_as_shipped
+from tests.support.litellm import running_as_operators, running_as_shipped
 
 ROWS_WITHIN_S = 20.0
 HEADINGS = ("client", "version", "surface", "streamed", "tool loop", "recorded", "notes")
@@ -33,7 +33,9 @@ HEADINGS = ("client", "version", "surface", "streamed", "tool loop", "recorded",
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.clients", description=__doc__)
     parser.add_argument("--only", default="", help="clients whose names contain this")
-    parser.add_argument("--litellm", action="store_true", help="with the real LiteLLM between (make litellm-env)")
+    between = parser.add_mutually_exclusive_group()
+    between.add_argument("--litellm", action="store_true", help="with the real LiteLLM between (make litellm-env)")
+    between.add_argument("--own-litellm", action="store_true", help="with one that is not configured for CodexFlow")
     args = parser.parse_args()
     try:
         install.install()
@@ -44,7 +46,7 @@ def main() -> int:
     try:
         with (
             tempfile.TemporaryDirectory(prefix="cfx-clients-") as home,
-            _upstream(with_litellm=args.litellm) as upstream,
+            _upstream(shipped=args.litellm, operators=args.own_litellm) as upstream,
             running_installation(Path(home), **upstream) as quickstart,
         ):
             tried = [_tried(name, trial, quickstart) for name, trial in chosen.items()]
@@ -59,12 +61,12 @@ def main() -> int:
 
 
 @contextlib.contextmanager
-def _upstream(*, with_litellm: bool) -> Iterator[dict[str, str]]:
+def _upstream(*, shipped: bool, operators: bool) -> Iterator[dict[str, str]]:
     """Settings for the installation's upstream: none for the demo upstream, or a LiteLLM in front of one."""
-    if not with_litellm:
+    if not shipped and not operators:
         yield {}
         return
-    with running_as_shipped(LITELLM_CONFIG) as litellm:
+    with running_as_shipped(LITELLM_CONFIG) if shipped else running_as_operators() as litellm:
         yield {"LITELLM_URL": litellm.url, "LITELLM_API_KEY": litellm.api_key}
 
 

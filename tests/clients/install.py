@@ -34,6 +34,14 @@ def program(package: str) -> Path:
     return found[0]
 
 
+def java() -> Path:
+    """Find the JDK's launcher, which compiles and runs a source file. Raises FileNotFoundError without a JDK."""
+    found = shutil.which("javac")
+    if found is None:
+        raise FileNotFoundError("there is no JDK: make jdk installs Debian's")
+    return Path(found).resolve().with_name("java")
+
+
 def _python(name: str, requirements: Path) -> None:
     folder = CLIENTS / name
     if _is_current(folder, [requirements]):

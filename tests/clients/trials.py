@@ -39,8 +39,11 @@ def _script(language: str, name: str) -> Trial:
     """Build a trial from a script that prints `{"version": …, surface: {"pieces": […], "tool": text, "note": …}}`."""
 
     def run(box: Box, base_url: str, key: str) -> Iterator[Result]:
+        command: list[str | Path]
         if language == "node":
             command = [install.program("node-*/bin/node"), install.CLIENTS / "node" / f"{name}.mjs"]
+        elif language == "java":
+            command = [install.java(), install.HERE / "java" / f"{name}.java"]
         else:
             command = [install.PYTHON, install.HERE / "python" / f"{name}.py"]
         found: dict[str, Any] = json.loads(box.run(command, CFX_BASE_URL=base_url, CFX_API_KEY=key))
@@ -120,7 +123,30 @@ def codex(box: Box, base_url: str, key: str) -> Iterator[Result]:
     worked = run("; ".join(f"call tool {name} with {json.dumps(given)}" for name, given in calls), with_stage)
     warnings = sorted({item["message"] for item in (*first, *worked) if item["type"] == "error"})
     version = box.run([program, "--version"]).split()[-1]
-    yield Result(version, "responses", "yes", _looped(text_of(worked)), "; ".join(warnings))
+    looped = _looped(text_of(worked))
+    notes = [_compacted_by_codex(box, base_url, key), *warnings]
+    yield Result(version, "responses", "yes", looped, "; ".join(notes))
+
+
+def _compacted_by_codex(box: Box, base_url: str, key: str) -> str:
+    """Let Codex ask for a compaction between two turns, as it does of a provider with OpenAI's name. Returns a note."""
+    program = install.program("@openai/codex-*/vendor/*/bin/codex")
+    folder = box.home / ".codex"
+    (folder / "config.toml").write_text(
+        'model = "cfx-code"\nmodel_auto_compact_token_limit = 12000\nmodel_provider = "openai-by-name"\n'
+        '[model_providers.openai-by-name]\nname = "OpenAI"\n'
+        f'base_url = "{base_url}"\nenv_key = "CODEXFLOW_API_KEY"\nwire_api = "responses"\n'
+    )
+    flags = ("--json", "--skip-git-repo-check", "--dangerously-bypass-approvals-and-sandbox")
+    box.run([program, "exec", *flags, "Tell me much. [[fault:chunks n=9000]]"], CODEXFLOW_API_KEY=key)
+    events = _events(box.run([program, "exec", "resume", "--last", *flags, ASK], CODEXFLOW_API_KEY=key))
+    said = [event["item"] for event in events if event["type"] == "item.completed"]
+    if not any(item["type"] == "agent_message" and item["text"].endswith(WORD) for item in said):
+        raise ClientFailed(f"unexpected response after the compaction: {events}")
+    kept = "".join(path.read_text() for path in folder.rglob("rollout-*.jsonl"))
+    if '"type":"compaction"' not in kept or "cfxc1." not in kept:
+        raise ClientFailed("Codex did not compact its history with the item of the gateway")
+    return "compacts through the gateway"
 
 
 def claude_code(box: Box, base_url: str, key: str) -> Iterator[Result]:
@@ -133,19 +159,24 @@ def claude_code(box: Box, base_url: str, key: str) -> Iterator[Result]:
             ANTHROPIC_BASE_URL=base_url.removesuffix("/v1"),
             ANTHROPIC_AUTH_TOKEN=key,
             CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC="1",
+            CLAUDE_CODE_ENABLE_GATEWAY_MODEL_DISCOVERY="1",
             DISABLE_TELEMETRY="1",
             DISABLE_AUTOUPDATER="1",
         )
         return _events(output)
 
-    # First with the model names that it sends by default, then with a stage.
+    # First with the model names that it sends by default, then with a stage as its picker shows it.
     events = run(ASK)
     deltas = [event["event"].get("delta") or {} for event in events if event["type"] == "stream_event"]
     streamed = _streamed([delta["text"] for delta in deltas if delta.get("type") == "text_delta"])
     dictated = f"call tool Bash with {json.dumps({'command': SHELL, 'description': 'Adds'})}"
-    final = next(e for e in run(dictated, "--model", "cfx-code") if e["type"] == "result")
+    final = next(e for e in run(dictated, "--model", "claude-cfx-code") if e["type"] == "result")
+    looped = _looped(final["result"])
+    found = json.loads((box.home / ".claude" / "cache" / "gateway-models.json").read_text())["models"]
+    if not {"claude-cfx-plan", "claude-cfx-code", "claude-cfx-review"} <= {model["id"] for model in found}:
+        raise ClientFailed(f"the picker lacks the stages: {found}")
     version = box.run([program, "--version"]).split()[0]
-    yield Result(version, "messages", streamed, _looped(final["result"]))
+    yield Result(version, "messages", streamed, looped, f"{len(found)} models in its picker")
 
 
 def opencode(box: Box, base_url: str, key: str) -> Iterator[Result]:
@@ -187,21 +218,23 @@ def opencode(box: Box, base_url: str, key: str) -> Iterator[Result]:
 
 
 def cline(box: Box, base_url: str, key: str) -> Iterator[Result]:
-    """Try Cline's command line, which shares its code with the extension."""
+    """Try Cline's command line, which shares its code with the extension.
+
+    Over chat: its provider for responses offers hosted tools that no shipped model has a price for.
+    """
     program = install.program("@cline/cli-*/bin/cline")
-    for provider, surface in (("openai-compatible", "chat"), ("openai-native", "responses")):
-        account = ("--provider", provider, "--baseurl", base_url, "--modelid", "cfx-code", "--apikey", key)
-        box.run([program, "auth", *account])
+    account = ("--provider", "openai-compatible", "--baseurl", base_url, "--modelid", "cfx-code", "--apikey", key)
+    box.run([program, "auth", *account])
 
-        def run(prompt: str) -> list[dict[str, Any]]:
-            # No hub: that process would outlive this one.
-            return _events(box.run([program, "--json", prompt], CLINE_SESSION_BACKEND_MODE="local"))
+    def run(prompt: str) -> list[dict[str, Any]]:
+        # No hub: that process would outlive this one.
+        return _events(box.run([program, "--json", prompt], CLINE_SESSION_BACKEND_MODE="local"))
 
-        received = [event["event"] for event in run(ASK) if event["type"] == "agent_event"]
-        streamed = _streamed([event["text"] for event in received if event["type"] == "content_start"])
-        worked = run(f"call tool run_commands with {json.dumps({'commands': [SHELL]})}")
-        version = box.run([program, "--version"]).strip()
-        yield Result(version, surface, streamed, _looped(worked[-1]["text"]), f"over {provider}")
+    received = [event["event"] for event in run(ASK) if event["type"] == "agent_event"]
+    streamed = _streamed([event["text"] for event in received if event["type"] == "content_start"])
+    worked = run(f"call tool run_commands with {json.dumps({'commands': [SHELL]})}")
+    version = box.run([program, "--version"]).strip()
+    yield Result(version, "chat", streamed, _looped(worked[-1]["text"]), "over openai-compatible")
 
 
 def continue_cli(box: Box, base_url: str, key: str) -> Iterator[Result]:
@@ -228,6 +261,64 @@ def continue_cli(box: Box, base_url: str, key: str) -> Iterator[Result]:
         yield Result(version, surface, "yes", looped, f"over {provider}")
 
 
+def pi(box: Box, base_url: str, key: str) -> Iterator[Result]:
+    """Try pi, which speaks all three surfaces."""
+    node, program = install.program("node-*/bin/node"), install.program("@mariozechner/pi-coding-agent/dist/cli.js")
+    folder = box.home / ".pi" / "agent"
+    folder.mkdir(parents=True)
+    model = {"id": "cfx-code", "contextWindow": 922_000, "maxTokens": 32_768}
+    for api, url, surface in (
+        ("openai-completions", base_url, "chat"),
+        ("openai-responses", base_url, "responses"),
+        ("anthropic-messages", base_url.removesuffix("/v1"), "messages"),
+    ):
+        provider = {"baseUrl": url, "api": api, "apiKey": "CODEXFLOW_API_KEY", "models": [model]}
+        (folder / "models.json").write_text(json.dumps({"providers": {"codexflow": provider}}))
+
+        def run(prompt: str) -> list[dict[str, Any]]:
+            flags = ("--mode", "json", "--no-session", "--offline", "--model", "codexflow/cfx-code", "-p")
+            return _events(box.run([node, program, *flags, prompt], CODEXFLOW_API_KEY=key))
+
+        updates = [event["assistantMessageEvent"] for event in run(ASK) if event["type"] == "message_update"]
+        streamed = _streamed([update["delta"] for update in updates if update["type"] == "text_delta"])
+        worked = run(f"call tool bash with {json.dumps({'command': SHELL})}")
+        said = [event["message"] for event in worked if event["type"] == "message_end"]
+        texts = [part["text"] for part in said[-1]["content"] if part["type"] == "text"]
+        version = json.loads((program.parent.parent / "package.json").read_text())["version"]
+        yield Result(version, surface, streamed, _looped("".join(texts)), f"over {api}")
+
+
+def copilot(box: Box, base_url: str, key: str) -> Iterator[Result]:
+    """Try GitHub's Copilot CLI with a provider of its user's own, which needs no account there."""
+    program = install.program("@github/copilot-linux*/copilot")
+    root = base_url.removesuffix("/v1")
+    for kind, wire, url, surface in (
+        ("openai", "completions", base_url, "chat"),
+        ("openai", "responses", base_url, "responses"),
+        ("anthropic", "completions", root, "messages"),  # which has one form only
+    ):
+
+        def run(prompt: str, url: str = url, kind: str = kind, wire: str = wire) -> list[dict[str, Any]]:
+            flags = ("--allow-all-tools", "--stream", "on", "--output-format", "json", "--no-auto-update")
+            output = box.run(
+                [program, "-p", prompt, *flags],
+                COPILOT_PROVIDER_BASE_URL=url,
+                COPILOT_PROVIDER_TYPE=kind,
+                COPILOT_PROVIDER_API_KEY=key,
+                COPILOT_PROVIDER_WIRE_API=wire,
+                COPILOT_MODEL="cfx-code",
+                COPILOT_OFFLINE="true",
+            )
+            return _events(output)
+
+        deltas = [event["data"]["deltaContent"] for event in run(ASK) if event["type"] == "assistant.message_delta"]
+        streamed = _streamed(deltas)
+        worked = run(f"call tool bash with {json.dumps({'command': SHELL, 'description': 'Adds'})}")
+        texts = [event["data"]["content"] for event in worked if event["type"] == "assistant.message"]
+        version = box.run([program, "--version"]).split()[3].rstrip(".")
+        yield Result(version, surface, streamed, _looped(texts[-1]), f"over {kind}")
+
+
 TRIALS: dict[str, Trial] = {
     "OpenAI SDK, Python": _script("python", "openai_python"),
     "OpenAI SDK, Node": _script("node", "openai_node"),
@@ -241,4 +332,7 @@ TRIALS: dict[str, Trial] = {
     "opencode": opencode,
     "Cline": cline,
     "Continue": continue_cli,
+    "pi": pi,
+    "GitHub Copilot CLI": copilot,
+    "JDK HttpClient": _script("java", "JdkHttp"),
 }

@@ -255,3 +255,46 @@ def test_litellm_counts_tokens_where_it_can(running: Installation, shipped: tupl
     response = running.ask(a_key().plain, "/v1/messages/count_tokens", url=shipped[0].url, **body)
     assert response.status_code == 200
     assert 90 <= response.json()["input_tokens"] <= 200
+
+
+def test_the_prompt_cache_works_through_litellm(running: Installation, shipped: tuple[Gateway, LiteLLM]) -> None:
+    """The caller's marks arrive where they were, and equal calls are equal bytes at the provider."""
+    gateway, proxy = shipped
+    key = a_key().plain
+    mark = {"cache_control": {"type": "ephemeral"}}
+    text = "A rule that every call through LiteLLM repeats. " * 120
+    body: dict[str, Any] = {
+        "model": "claude-haiku-5.5",
+        "max_tokens": 50,
+        "system": [{"type": "text", "text": text, **mark}],
+        "messages": [{"role": "user", "content": [{"type": "text", "text": "Hello", **mark}]}],
+    }
+    responses = [running.ask(key, "/v1/messages", url=gateway.url, **body) for _ in range(3)]
+    assert [response.status_code for response in responses] == [200] * 3
+    received = [entry["body"] for entry in proxy.provider.ledger(wait=3)]
+    assert len(received) == 3
+    assert len(set(received)) == 1
+    system, user = json.loads(received[0])["messages"]
+    assert (system["content"], user["content"]) == (body["system"], body["messages"][0]["content"])
+    rows = [running.row_of(response) for response in responses]
+    assert [row.cached_tokens >= 1024 for row in rows] == [False, True, True]
+    assert rows[0].cost_nanos > rows[1].cost_nanos == rows[2].cost_nanos
+
+
+def test_a_conversation_is_compacted_through_litellm(running: Installation, shipped: tuple[Gateway, LiteLLM]) -> None:
+    """LiteLLM makes a chat call of it: no provider needs to know compaction."""
+    gateway, _proxy = shipped
+    key = a_key().plain
+    said = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Fix the parser."}]}
+    asked: dict[str, Any] = {
+        "model": "claude-haiku-5.5",
+        "input": [said, {"type": "compaction_trigger"}],
+        "stream": True,
+    }
+    streamed = running.ask(key, "/v1/responses", url=gateway.url, **asked)
+    assert last_event(streamed.text)["type"] == "response.completed"
+    (item,) = last_event(streamed.text)["response"]["output"]
+    assert item["type"] == "compaction"
+    again = running.ask(key, "/v1/responses", url=gateway.url, model="claude-haiku-5.5", input=[item, said])
+    assert again.json()["output"][0]["type"] == "message"
+    assert running.row_of(streamed).completion_tokens > 0

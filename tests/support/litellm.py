@@ -275,6 +275,27 @@ def running_as_shipped(config: Path) -> Iterator[LiteLLM]:
 
 
 @contextmanager
+def running_as_operators() -> Iterator[LiteLLM]:
+    """Run LiteLLM as an operator may have it already: OpenAI-like deployments, and nothing set for CodexFlow."""
+    with running_upstream() as provider, tempfile.TemporaryDirectory() as folder:
+        config = Path(folder) / "litellm.yaml"
+        kept = [
+            {
+                "model_name": entry["model_name"],
+                "litellm_params": {
+                    "model": f"openai/{entry['model_name']}",
+                    "api_base": f"{provider.url}/v1",
+                    "api_key": provider.api_key,
+                },
+            }
+            for entry in shipped_config()["model_list"]
+        ]
+        config.write_text(yaml.safe_dump({"model_list": kept}))
+        with _stopping(LiteLLM(config, provider, sink=None)) as litellm:
+            yield litellm
+
+
+@contextmanager
 def _stopping(litellm: LiteLLM) -> Iterator[LiteLLM]:
     try:
         yield litellm

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from bench.tools import installed_nginx
 from codexflow.dev.litellm import PROGRAM
 from tests.support.browser import CHROMIUM, INSTALL
 
@@ -45,6 +46,7 @@ class Suite:
 SUITES = (
     Suite("browser", CHROMIUM.exists, f"Chromium is not installed; run `{INSTALL}`"),
     Suite("curl", lambda: shutil.which("curl") is not None, "curl is not installed; run `apt-get install curl`"),
+    Suite("nginx", lambda: installed_nginx() is not None, "nginx is not there; run `make nginx`"),
     Suite("litellm", PROGRAM.exists, "LiteLLM is not installed; run `make litellm-env`"),
 )
 

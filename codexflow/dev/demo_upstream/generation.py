@@ -15,6 +15,7 @@ from typing import Any
 
 from codexflow.dev.demo_upstream.faults import Drill, directives, without_directives
 from codexflow.dev.demo_upstream.models import Model
+from codexflow.dev.demo_upstream.prompt_cache import NOT_CACHED, CacheUse
 from codexflow.dev.demo_upstream.tools import ToolCall, calls_asked_for, example, result_in, spoken
 
 LABEL = "[demo upstream]"
@@ -175,6 +176,7 @@ class Usage:
 
     prompt_tokens: int
     completion_tokens: int
+    cache: CacheUse = NOT_CACHED
 
     def as_json(self, *, cost: float | None) -> dict[str, Any]:
         """LiteLLM's usage object; `cost` as `include_cost_in_streaming_usage` adds it."""
@@ -188,17 +190,25 @@ class Usage:
                 "reasoning_tokens": 0,
                 "rejected_prediction_tokens": 0,
             },
-            "prompt_tokens_details": {"audio_tokens": 0, "cached_tokens": 0},
+            "prompt_tokens_details": {"audio_tokens": 0, "cached_tokens": self.cache.read_tokens},
+            **self.of_cache(),
         }
         if cost is not None:
             shown["cost"] = cost
         return shown
 
+    def of_cache(self) -> dict[str, int]:
+        """Anthropic's counts of the cache, which LiteLLM passes on everywhere; none where the cache had no part."""
+        if self.cache == NOT_CACHED:
+            return {}
+        read, written = self.cache.read_tokens, self.cache.written_tokens
+        return {"cache_creation_input_tokens": written, "cache_read_input_tokens": read}
 
-def usage_of(generated: Generation, drill: Drill) -> Usage:
+
+def usage_of(generated: Generation, drill: Drill, cache: CacheUse = NOT_CACHED) -> Usage:
     if wrong := drill.get("usage"):
         return Usage(wrong.number("prompt"), wrong.number("completion"))
-    return Usage(generated.prompt_tokens, generated.completion_tokens)
+    return Usage(generated.prompt_tokens, generated.completion_tokens, cache)
 
 
 def embedding_inputs(body: Mapping[str, Any]) -> list[str]:

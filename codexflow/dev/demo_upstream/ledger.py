@@ -19,6 +19,7 @@ class Entry(msgspec.Struct):
     call_id: str | None
     header_names: list[str]
     litellm_headers: dict[str, str]  # the values of x-litellm-*
+    anthropic_headers: dict[str, str]  # the values of anthropic-*
     body_keys: list[str] = []
     model: str | None = None
     stream: bool = False
@@ -54,6 +55,7 @@ class Ledger:
             call_id=headers.get("x-litellm-call-id"),
             header_names=list(headers),
             litellm_headers={name: value for name, value in headers.items() if name.startswith("x-litellm-")},
+            anthropic_headers={name: value for name, value in headers.items() if name.startswith("anthropic-")},
         )
         if is_kept:
             self.entries.append(entry)

@@ -91,9 +91,11 @@ def _block(index: int, block: dict[str, Any], deltas: list[dict[str, str]]) -> l
 def _usage(turn: Turn, *, cost: float | None) -> dict[str, Any] | None:
     if turn.usage is None:
         return None
+    cache = turn.usage.cache
     shown: dict[str, Any] = {
-        "input_tokens": turn.usage.prompt_tokens,
+        "input_tokens": turn.usage.prompt_tokens - cache.read_tokens - cache.written_tokens,
         "output_tokens": turn.usage.completion_tokens,
+        **turn.usage.of_cache(),
     }
     if cost is not None:
         shown["cost"] = cost

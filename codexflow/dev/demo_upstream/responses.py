@@ -194,7 +194,8 @@ def _usage(turn: Turn, *, cost: float | None) -> dict[str, Any] | None:
         return None
     return {
         "input_tokens": turn.usage.prompt_tokens,
-        "input_tokens_details": {"audio_tokens": 0, "cached_tokens": 0},
+        "input_tokens_details": {"audio_tokens": 0, "cached_tokens": turn.usage.cache.read_tokens},
+        **turn.usage.of_cache(),
         "output_tokens": turn.usage.completion_tokens,
         "output_tokens_details": {"audio_tokens": 0, "reasoning_tokens": 0},
         "total_tokens": turn.usage.prompt_tokens + turn.usage.completion_tokens,

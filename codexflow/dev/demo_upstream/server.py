@@ -24,6 +24,7 @@ from codexflow.dev.demo_upstream.faults import BadFault, Drill, StandingFaults
 from codexflow.dev.demo_upstream.generation import BadRequest, Generation, Missing
 from codexflow.dev.demo_upstream.ledger import Entry, Ledger
 from codexflow.dev.demo_upstream.models import EXAMPLES, MODELS, Model, unpriced
+from codexflow.dev.demo_upstream.prompt_cache import NOT_CACHED, PromptCache
 from codexflow.dev.demo_upstream.streams import Identity, Role, Script, Turn
 from codexflow.dev.demo_upstream.surfaces import Surface
 from codexflow.dev.demo_upstream.wire import Connection, Exchange, Reply, Request, Streamed, head_of
@@ -70,6 +71,7 @@ class DemoUpstream:
     ledger: Ledger = field(default_factory=Ledger)
     faults: StandingFaults = field(default_factory=StandingFaults)
     connections: set[Connection] = field(default_factory=set)
+    cache: PromptCache = field(default_factory=PromptCache)
 
     def connection(self) -> Connection:
         return Connection(self.handle, self.ledger, self.connections)
@@ -171,7 +173,11 @@ class DemoUpstream:
 
     def _words(self, call: "_Call", surface: Surface) -> Reply | Streamed:
         generated = generation.compose(call.chat, call.drill)
-        usage = generation.usage_of(generated, call.drill)
+        failure = self._failure(call)
+        cache = (
+            NOT_CACHED if failure else self.cache.use(call.model.name, call.body, prompt_tokens=generated.prompt_tokens)
+        )
+        usage = generation.usage_of(generated, call.drill, cache)
         cost = call.model.cost(usage.prompt_tokens, usage.completion_tokens)
         entry = call.request.entry
         entry.prompt_tokens = generated.prompt_tokens
@@ -186,7 +192,7 @@ class DemoUpstream:
             cost=cost if self.options.role == "proxy" else None,
             drill=call.drill,
         )
-        if failure := self._failure(call):
+        if failure:
             return self._paced(call, failure)
         if entry.stream:
             failed = functools.partial(surface.failed, turn)
