@@ -23,7 +23,7 @@ async def serve(context: GatewayContext, incoming: Incoming, surface: Surface) -
     event.
     """
     accepted = await accept(context, incoming, surface)  # 400, 401, 403, 408, 413
-    principal, rates = accepted.principal, accepted.rates
+    principal, rates, response_format = accepted.principal, accepted.rates, accepted.surface.response_format
     # Before admission: what is wrong with the body must not be found once the call is counted.
     request = accepted.upstream_request(context.env)  # 400
     context.breakers.raise_if_all_open(rates, principal.payer)  # 503
@@ -46,7 +46,7 @@ async def serve(context: GatewayContext, incoming: Incoming, surface: Surface) -
                     response,
                     call,
                     upstream,
-                    response_format=accepted.surface.response_format,
+                    response_format=response_format,
                     wants_usage=accepted.request.schema.wants_usage,
                     ping_s=context.env.stream_ping_s,
                     headers=lambda model: response_headers(accepted.route, model, call.admission),
@@ -59,10 +59,7 @@ async def serve(context: GatewayContext, incoming: Incoming, surface: Surface) -
                 await stream.break_off(error)
                 return
             model = opened.attempt.model
-            if (
-                accepted.surface.response_format.names_model
-                and (other := other_model_in(opened.first, model)) is not None
-            ):
+            if response_format.names_model and (other := other_model_in(opened.first, model)) is not None:
                 rates_of_other = accepted.rates_of(other)
                 context.substitutes.note(model, other, is_priced=rates_of_other is not None)
                 if rates_of_other is not None:

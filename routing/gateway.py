@@ -73,14 +73,14 @@ class Gateway:
         if b"origin" in incoming.headers and self.context is not None:
             allowed = self.context.env.cors_origins
             incoming.allow_origin(cors.response_headers(incoming.headers[b"origin"], allowed))
-        if path in PROBES:
-            await incoming.respond(200, [], b"")
-            return
         if path.startswith("/health"):
             await self._serve_health(incoming, path)
             return
         methods = ROUTES.get(path) or (MODEL_ROUTE if path.startswith("/v1/models/") else None)
         if methods is None:
+            if path in PROBES:
+                await incoming.respond(200, [], b"")
+                return
             raise UnknownRoute(_WITHOUT_PRICES if path.startswith(_UNPRICED_PREFIXES) else None)
         method = incoming.scope["method"]
         handler = methods.get("GET" if method == "HEAD" else method)  # the server leaves the body out
