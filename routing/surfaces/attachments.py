@@ -296,6 +296,8 @@ def _long_strings(raw: Raw) -> Iterator[_LongString]:
             at += _STEP_BYTES
             continue
         end = json.find(b'"', at)
+        if end < 0:
+            return  # a number: there is no string behind it
         start = json.rfind(b'"', max(0, at - _STEP_BYTES - _HEAD_BYTES), at) + 1
         if start and end - start >= MIN_LONG_BYTES:
             before = json[max(0, start - _HEAD_BYTES) : start]
@@ -306,7 +308,7 @@ def _long_strings(raw: Raw) -> Iterator[_LongString]:
                 size_bytes=end - start,
                 is_encrypted=b"redacted" in before,
             )
-        at = max(end, at) + 1
+        at = end + 1
 
 
 def _is_attachment(string: _LongString) -> bool:
