@@ -266,6 +266,15 @@ class HeadersTooLarge(AppError):
     default_message = "The request headers are too large."
 
 
+class UrlTooLong(AppError):
+    """The URL is longer than any of ours."""
+
+    code = "url_too_long"
+    status = HTTPStatus.REQUEST_URI_TOO_LONG
+    kind = "invalid_request_error"
+    default_message = "The URL is too long."
+
+
 class RequestTimeout(AppError):
     """The body did not arrive in time."""
 
