@@ -8,10 +8,13 @@ from codexflow.catalogue.lineup import Lineup
 from codexflow.catalogue.schema import ALL_STAGES, Catalogue
 from codexflow.env import Env
 from codexflow.lib import clock
+from codexflow.lib.complexity import TooComplex, check_complexity, is_light
+from codexflow.lib.heavy import beside_the_loop
 from keys.principal import Principal
 from logs.pipeline.events import UsageEvent
 from routing.context import GatewayContext
 from routing.errors import (
+    InvalidRequestBody,
     InvalidStage,
     ModelNotAllowedForKey,
     ModelNotPriced,
@@ -132,8 +135,26 @@ async def accept(context: GatewayContext, incoming: Incoming, surface: Surface) 
     if not principal.policy.permits_surface(surface.name):
         raise SurfaceNotAllowedForKey.named(surface.name, principal.policy.allowed_surfaces)
     raw = await incoming.read(limit_bytes=env.request_body_limit_bytes, timeout_s=env.request_body_timeout_s)
-    request = body.parse(raw, surface.schema)
     lineup = context.listing.lineup()
+    if is_light(raw):
+        return _understood(incoming, principal, surface, raw, lineup)
+    return await beside_the_loop(_understood_heavy, incoming, principal, surface, raw, lineup)
+
+
+def _understood_heavy(
+    incoming: Incoming, principal: Principal, surface: Surface, raw: bytes, lineup: Lineup
+) -> AcceptedCall:
+    """As `_understood`, for a body that may be more work than any request. Raises InvalidRequestBody for such a one."""
+    try:
+        check_complexity(raw)
+    except TooComplex as exc:
+        raise InvalidRequestBody(str(exc)) from None
+    return _understood(incoming, principal, surface, raw, lineup)
+
+
+def _understood(incoming: Incoming, principal: Principal, surface: Surface, raw: bytes, lineup: Lineup) -> AcceptedCall:
+    """Parse and route a call that was read."""
+    request = body.parse(raw, surface.schema)
     catalogue = lineup.catalogue
     try:
         route = surface.route(request, incoming.header(b"x-cfx-stage"), lineup)

@@ -1,12 +1,17 @@
-"""Middleware: request ids, and the content security policy of operator pages."""
+"""Middleware: request ids, the content security policy of operator pages, and bodies that are nested too deeply."""
 
+import logging
 from collections.abc import Callable
 
 import structlog
+from django.core.handlers.exception import get_exception_response
 from django.http import HttpRequest, HttpResponse
+from django.urls import get_resolver
 from django.utils.cache import patch_vary_headers
 
 from codexflow.lib.ids import new_id
+
+logger = logging.getLogger(__name__)
 
 OPERATORS = "/ops/"
 
@@ -25,6 +30,23 @@ class RequestIdMiddleware:
             # Pages and their fragments share a URL: going back must not show a fragment from the browser's cache.
             patch_vary_headers(response, ["HX-Request"])
         return response
+
+
+class DeepNestingMiddleware:
+    """Refuses with 400 what a view cannot read because it is nested too deeply, whatever reads it."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        return self.get_response(request)
+
+    def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
+        """Convert a RecursionError of a request with a body; without one it is a fault of ours."""
+        if not isinstance(exception, RecursionError) or request.method in ("GET", "HEAD"):
+            return None
+        logger.warning("pages.nested_too_deeply", extra={"path": request.path}, exc_info=exception)
+        return get_exception_response(request, get_resolver(), 400, exception)
 
 
 def request_id_of(request: HttpRequest) -> str:

@@ -24,6 +24,7 @@ from redis import RedisError
 from codexflow.env import Env
 from codexflow.lib import clock
 from codexflow.lib.asgi import Receive, Scope, Send
+from codexflow.lib.complexity import TooComplex, check_complexity
 from codexflow.lib.db import in_database
 from codexflow.lib.envelope import envelope
 from codexflow.lib.errors import AppError, NotFound
@@ -207,10 +208,13 @@ class Webhook:
         idempotency_key = headers.get(b"idempotency-key", b"").decode("latin-1")[:200]
         try:
             return await asyncio.to_thread(self._map_body, body, idempotency_key)
+        except TooComplex as exc:
+            raise NotADelivery(str(exc)) from exc
         except NotReports as exc:
             raise NotADelivery from exc
 
     def _map_body(self, body: bytes, idempotency_key: str) -> _Accepted:
+        check_complexity(body)
         rows = [row for row in elements(body) if row is not None]
         reports = map_rows(
             rows,

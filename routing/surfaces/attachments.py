@@ -229,7 +229,7 @@ def _made_by_model(images: Raw, audio: Raw) -> Iterator[Attachment]:
     """Yield images, and speech without its transcript, which is text; often only its id is given."""
     if _is_given(images):
         each = _decoded(_raws, images)
-        yield from map(_image, [images] if each is None else each)
+        yield Attachment(len(memoryview(images)), images=1 if each is None else len(each), raw=images)
     if _is_given(audio):
         fields = _decoded(_raw_fields, audio)
         yield _recording(audio if fields is None else fields.get("data", NOTHING))

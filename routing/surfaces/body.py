@@ -101,6 +101,12 @@ _FIELDS_OF_ABILITY = {
 # Written by the gateway itself, from the parsed values.
 _REWRITTEN = frozenset({"model", "stream_options", "metadata"})
 
+# Most fields of a request, and most bytes of those that are written anew: each is handled one by one.
+MAX_FIELDS = 1_000
+MAX_REWRITTEN_BYTES = 64 * 1024
+# Larger bodies that are no JSON are not searched for the place.
+MAX_SEARCHED_BYTES = 64 * 1024
+
 # Anthropic's minimum.
 MIN_THINKING_TOKENS = 1_024
 
@@ -194,12 +200,17 @@ def parse(body: bytes, schema: type[RequestSchema]) -> ParsedRequest:
         raise _invalid(str(exc)) from exc
     except (msgspec.DecodeError, RecursionError, UnicodeError) as exc:
         raise InvalidJson(_what_is_wrong(body)) from exc
+    if len(fields) > MAX_FIELDS:
+        raise InvalidRequestBody(f"A request may have at most {MAX_FIELDS} fields.")
     known.check()
     limits = known.limits()
     for name, value in limits.items():
         if not 1 <= value <= MAX_OUTPUT_TOKENS:
             raise InvalidRequestBody(f"`{name}` must be between 1 and {MAX_OUTPUT_TOKENS}.", param=name)
-    attachments = known.attachments()
+    try:
+        attachments = known.attachments()
+    except RecursionError:
+        raise InvalidRequestBody("The body is nested too deeply.") from None
     if len(body) >= MIN_LONG_BYTES:
         attachments += long_strings(fields.get("messages") or fields.get("input"), attachments)
     attached = total(attachments)
@@ -219,7 +230,8 @@ def parse(body: bytes, schema: type[RequestSchema]) -> ParsedRequest:
 def _what_is_wrong(body: bytes) -> str | None:
     """Say why a body is refused, where it is not simply no JSON: half a character, or another encoding."""
     try:
-        plain = json.loads(body.decode("utf-8"))
+        text = body.decode("utf-8")
+        plain = json.loads(text) if len(body) <= MAX_SEARCHED_BYTES else None
     except UnicodeDecodeError as exc:
         return f"The body is not UTF-8: byte {exc.start} is part of no character."
     except (ValueError, RecursionError):
@@ -347,6 +359,8 @@ def _is_absent(raw: Raw | None) -> bool:
 
 def _object(name: str, raw: Raw | None) -> dict[str, Any]:
     """Decode a field. Raises InvalidRequestBody, also for numbers and depths that would pass undecoded."""
+    if raw is not None and len(memoryview(raw)) > MAX_REWRITTEN_BYTES:
+        raise InvalidRequestBody(f"`{name}` may have at most {MAX_REWRITTEN_BYTES} bytes.", param=name)
     try:
         return _objects.decode(raw or b"{}")
     except (msgspec.MsgspecError, RecursionError):

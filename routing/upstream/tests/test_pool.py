@@ -85,6 +85,12 @@ async def test_consumed_pieces_extend_the_idle_timeout_but_not_the_total_one(ups
     pool.close()
 
 
+async def _read(connection: Connection) -> None:
+    await connection.head(20)
+    while await connection.chunk(20) is not None:
+        pass
+
+
 async def _past(
     connection: Connection, sink: Sink, *, idle_s: float = 5.0, left_s: float = 5.0
 ) -> AsyncIterator[bytes]:
@@ -139,9 +145,7 @@ async def test_what_has_no_end_fails_the_attempt(name: str) -> None:
     async with saying(*ENDLESS[name], pieces=100_000) as (pool, sent):
         connection = await pool.post(PATH, b"{}")
         with pytest.raises(UpstreamBroken):
-            await connection.head(20)
-            while await connection.chunk(20) is not None:
-                pass
+            await _read(connection)
         assert not connection.is_open
         assert sent[0] < 100 * MAX_HEAD_BYTES  # what the sockets' buffers hold
 
