@@ -26,7 +26,7 @@ from routing.incoming import Incoming
 from routing.stages import Route, permitted_names
 from routing.surfaces import body
 from routing.surfaces.served import known_name
-from routing.surfaces.table import Surface
+from routing.surfaces.table import COUNT_TOKENS, Surface
 from routing.surfaces.tools import added_by_agent, is_agent, least_usage
 from routing.surfaces.usage import ProviderUsage
 from routing.upstream.breaker_store import Caller
@@ -129,16 +129,27 @@ class AcceptedCall(Struct, frozen=True, kw_only=True):
 
 
 async def accept(context: GatewayContext, incoming: Incoming, surface: Surface) -> AcceptedCall:
-    """Authenticate, read and route a call. Raises the errors that callers see as 400, 401, 403, 408 and 413."""
+    """Authenticate, read and route a call. Raises the errors that callers see as 400, 401, 403, 408, 413, 429 and 503.
+
+    A large body of a caller who is over a limit is not read.
+    """
     env = context.env
     incoming.caller = principal = await incoming.principal(context.keys)
     if not principal.policy.permits_surface(surface.name):
         raise SurfaceNotAllowedForKey.named(surface.name, principal.policy.allowed_surfaces)
-    raw = await incoming.read(limit_bytes=env.request_body_limit_bytes, timeout_s=env.request_body_timeout_s)
-    lineup = context.listing.lineup()
-    if is_light(raw):
-        return _understood(incoming, principal, surface, raw, lineup)
-    return await beside_the_loop(_understood_heavy, incoming, principal, surface, raw, lineup)
+    try:
+        raw = await incoming.read(
+            limit_bytes=env.request_body_limit_bytes,
+            timeout_s=env.request_body_timeout_s,
+            reception=context.reception,
+            check=context.tracker.check if surface is not COUNT_TOKENS else None,  # which takes nothing from the limits
+        )
+        lineup = context.listing.lineup()
+        if is_light(raw):
+            return _understood(incoming, principal, surface, raw, lineup)
+        return await beside_the_loop(_understood_heavy, incoming, principal, surface, raw, lineup)
+    finally:
+        incoming.leave_reception()
 
 
 def _understood_heavy(

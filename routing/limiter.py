@@ -7,7 +7,7 @@ from uuid import UUID
 
 from billing.errors import InsufficientQuota, LimiterAway, RateLimitExceeded
 from billing.limiter.fallback import LocalClaim, LocalLimiter, OutageTerms, RedisBreaker, Scopes
-from billing.limiter.limits import Admission, Claim, LoadTotals, Pulse, Settlement, admit, heartbeat, settle
+from billing.limiter.limits import Admission, Claim, LoadTotals, Pulse, Settlement, admit, check, heartbeat, settle
 from codexflow.lib import clock
 from codexflow.lib.redis import Pipeline
 from keys.principal import Principal
@@ -70,6 +70,11 @@ class Limiter:
             raise
         self._record_reply(principal, admission, now_s)
         return admission
+
+    async def check(self, principal: Principal) -> None:
+        """Raise what `admit` would raise even for the smallest call, unless Redis is unavailable. Counts nothing."""
+        if not self.is_degraded:
+            await check(self._redis, principal.payer, principal.limits)
 
     async def restore(self, principal: Principal, intent: UsageEvent) -> None:
         """Count a call in flight that Redis has forgotten, whatever the limits say. Raises as `limits.admit`."""

@@ -33,13 +33,18 @@ def is_packed(coding: bytes | None) -> bool:
     return coding is not None and coding.strip().lower() not in (b"", b"identity")
 
 
+def most_unpacked_bytes(size_bytes: int, limit_bytes: int) -> int:
+    """Return the size above which what is unpacked from a body is refused."""
+    return min(limit_bytes, max(MIN_BOUND_BYTES, MAX_RATIO * size_bytes))
+
+
 def unpacked(body: bytes, coding: bytes, *, limit_bytes: int) -> bytes:
     """Unpack a body. Raises UnknownCoding, BrokenPacking, UnpackedTooLarge."""
     name = coding.decode("latin-1").strip().lower()
     unpack = _UNPACKERS.get(name)
     if unpack is None:
         raise UnknownCoding
-    bound = min(limit_bytes, max(MIN_BOUND_BYTES, MAX_RATIO * len(body)))
+    bound = most_unpacked_bytes(len(body), limit_bytes)
     plain = unpack(body, bound)
     if len(plain) > bound:
         raise UnpackedTooLarge

@@ -1,8 +1,13 @@
 """Bodies that are more structure than any request, on every door: 400 in the envelope, and nobody waits for it."""
 
+import contextlib
+import gzip
 import json
+import secrets
+import socket
+from collections.abc import Iterator
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 import httpx
 import pytest
@@ -11,6 +16,7 @@ from codexflow.lib.complexity import MAX_CONTAINERS, MAX_FIELDS, MAX_VALUES
 from keys.tests.factories import a_key
 from tests.gateway.test_surfaces import SURFACE_CASES, SurfaceCase
 from tests.support.installation import Installation
+from tests.support.waiting import until
 
 DEEP = 100_000
 
@@ -133,7 +139,7 @@ def test_pages_refuse_it_in_a_field(running: Installation, path: str, name: str)
     assert response.status_code == 400 if is_read else response.status_code < 500, response.text[:300]
 
 
-MULTIPART = (
+PARTS = (
     b"".join(b'--b\r\nContent-Disposition: form-data; name="f%d"\r\n\r\nx\r\n' % n for n in range(20_000))
     + b"--b--\r\n"
 )
@@ -162,3 +168,146 @@ def test_forms_of_many_fields_are_refused(running: Installation, path: str, name
     assert response.headers["x-cfx-request-id"]
     if path.startswith("/api/"):
         assert response.json()["error"]["code"] == "invalid_request"
+
+
+# Bodies in reception
+
+ROOM = 4 * 1024 * 1024
+PART = ROOM // 4
+
+
+@pytest.fixture(scope="module")
+def narrow(installation: Installation) -> Iterator[str]:
+    """URL of a gateway with little room for bodies, and a body limit below a key's part."""
+    gateway = installation.new_gateway(
+        CFX_RECEPTION_BYTES=str(ROOM),
+        CFX_REQUEST_BODY_LIMIT_BYTES=str(PART // 2),
+        CFX_REQUEST_BODY_TIMEOUT_S="60",
+    )
+    yield gateway.url
+    gateway.stop()
+
+
+@contextlib.contextmanager
+def held_back(url: str, head: str, *, sent: bytes = b"") -> Iterator[socket.socket]:
+    """Send a head and some of its body."""
+    parts = urlsplit(url)
+    with socket.create_connection((parts.hostname, parts.port), timeout=20) as connection:
+        connection.sendall(head.encode() + b"\r\n\r\n" + sent)
+        yield connection
+
+
+def call_head(key: str, *more: str, path: str = "/v1/chat/completions") -> str:
+    return "\r\n".join((f"POST {path} HTTP/1.1", "Host: localhost", f"Authorization: Bearer {key}", *more))
+
+
+def answer(connection: socket.socket) -> bytes:
+    received = b""
+    while b'"error"' not in received and (piece := connection.recv(65536)):
+        received += piece
+    return received
+
+
+@pytest.mark.parametrize("is_chunked", [False, True])
+def test_bodies_of_one_key_have_a_bound_of_bytes(narrow: str, is_chunked: bool) -> None:
+    """Announced or arrived: the connection that is one too many is refused before its body, and others go on."""
+    key, other = a_key().plain, a_key().plain
+    size = PART // 2 - 1000
+    framing, sent = f"Content-Length: {size}", b"{"
+    if is_chunked:
+        framing, sent = "Transfer-Encoding: chunked", b"%x\r\n%b" % (size, bytes(size - 1))
+    with held_back(narrow, call_head(key, framing), sent=sent), held_back(narrow, call_head(key, framing), sent=sent):
+        refused = b""
+        for _ in range(50):  # the first two may still be on their way
+            with held_back(narrow, call_head(key, framing), sent=sent) as third:
+                third.settimeout(1)
+                with contextlib.suppress(TimeoutError):
+                    refused = answer(third)
+                    break
+        assert refused.startswith(b"HTTP/1.1 429 "), refused[:300]
+        assert b"upload_limit_exceeded" in refused
+        assert b"retry-after: " in refused
+        response = httpx.post(
+            f"{narrow}/v1/chat/completions",
+            json={"messages": [{"role": "user", "content": "x" * 200_000}], "max_tokens": 5},
+            headers={"authorization": f"Bearer {other}"},
+            timeout=20,
+        )
+        assert response.status_code == 200
+
+
+def test_bodies_of_all_keys_have_a_bound_of_bytes(narrow: str) -> None:
+    size = PART // 2 - 1000
+    with contextlib.ExitStack() as stack:
+        for _ in range(4):
+            key = a_key().plain
+            for _ in range(2):
+                stack.enter_context(held_back(narrow, call_head(key, f"Content-Length: {size}"), sent=b"{"))
+        key, refused = a_key().plain, b""
+        for _ in range(50):
+            with held_back(narrow, call_head(key, f"Content-Length: {size}"), sent=b"{") as last:
+                last.settimeout(1)
+                with contextlib.suppress(TimeoutError):
+                    refused = answer(last)
+                    break
+        assert refused.startswith(b"HTTP/1.1 503 "), refused[:300]
+        assert b"uploads_full" in refused
+        assert b"retry-after: " in refused
+
+
+def test_packed_bodies_count_as_what_they_may_become(narrow: str) -> None:
+    key, text = a_key().plain, secrets.token_hex(150_000)
+    packed = gzip.compress(json.dumps({"messages": [{"role": "user", "content": text}], "max_tokens": 5}).encode())
+    headers = {"authorization": f"Bearer {key}", "content-encoding": "gzip"}
+
+    def post() -> httpx.Response:
+        return httpx.post(f"{narrow}/v1/chat/completions", content=packed, headers=headers, timeout=20)
+
+    assert post().status_code == 200
+    size = PART // 2 - 1000
+    assert size + len(packed) + len(text) < PART < size + len(packed) + PART // 2
+    with held_back(narrow, call_head(key, f"Content-Length: {size}"), sent=b"{"):
+        until(lambda: post().status_code == 429, within_s=10, what="a refusal")
+        assert post().json()["error"]["code"] == "upload_limit_exceeded"
+
+
+def test_bodies_for_pages_have_a_bound_of_bytes_by_address(narrow: str) -> None:
+    size = 2_000_000
+    with held_back(narrow, "POST /accounts/login/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2000000", sent=b"a"):
+        refused = b""
+        for _ in range(50):
+            head = f"POST /accounts/login/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: {size}"
+            with held_back(narrow, head, sent=b"a") as second:
+                second.settimeout(1)
+                with contextlib.suppress(TimeoutError):
+                    refused = answer(second)
+                    break
+        assert refused.startswith(b"HTTP/1.1 429 "), refused[:300]
+        assert b"upload_limit_exceeded" in refused
+
+
+def test_a_large_body_of_a_key_without_quota_is_not_read(running: Installation) -> None:
+    """Neither read nor parsed: the refusal comes after the head, and is the one that a whole call would get."""
+    for terms, code in (({"daily_requests": 0}, "daily_quota_exceeded"), ({"rpm": 0}, "rate_limit_exceeded")):
+        key = a_key(**terms).plain
+        whole = running.post(key)
+        assert whole.json()["error"]["code"] == code
+        for framing, sent in (
+            ("Content-Length: 5000000", b"{"),
+            ("Transfer-Encoding: chunked", b"%x\r\n%b" % (1_000_000, b"{" * 200_000)),
+        ):
+            with held_back(running.url, call_head(key, framing), sent=sent) as connection:
+                refused = answer(connection)
+            assert refused.startswith(b"HTTP/1.1 429 "), refused[:300]
+            assert code.encode() in refused
+            assert b"x-should-retry: false" in refused
+
+
+def test_the_question_before_a_large_body_counts_nothing(running: Installation) -> None:
+    key = a_key(daily_requests=2)
+    for _ in range(2):
+        assert running.post(key.plain, messages=[{"role": "user", "content": "x" * 200_000}]).status_code == 200
+    assert running.scope("k", key.row.id)["n"] == 2
+    response = running.post(key.plain, messages=[{"role": "user", "content": "x" * 200_000}])
+    assert response.json()["error"]["code"] == "daily_quota_exceeded"
+    assert running.scope("k", key.row.id)["n"] == 2
