@@ -4,6 +4,7 @@ import contextlib
 import gzip
 import json
 import secrets
+import select
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -208,6 +209,14 @@ def answer(connection: socket.socket) -> bytes:
     return received
 
 
+def refused_among(url: str, heads: list[str], sent: bytes, stack: contextlib.ExitStack) -> bytes:
+    """Hold these bodies back together, and return the response to the one that is refused, whichever it is."""
+    connections = [stack.enter_context(held_back(url, head, sent=sent)) for head in heads]
+    readable, _, _ = select.select(connections, [], [], 20)
+    assert len(readable) == 1
+    return answer(readable[0])
+
+
 @pytest.mark.parametrize("is_chunked", [False, True])
 def test_bodies_of_one_key_have_a_bound_of_bytes(narrow: str, is_chunked: bool) -> None:
     """Announced or arrived: the connection that is one too many is refused before its body, and others go on."""
@@ -216,14 +225,8 @@ def test_bodies_of_one_key_have_a_bound_of_bytes(narrow: str, is_chunked: bool) 
     framing, sent = f"Content-Length: {size}", b"{"
     if is_chunked:
         framing, sent = "Transfer-Encoding: chunked", b"%x\r\n%b" % (size, bytes(size - 1))
-    with held_back(narrow, call_head(key, framing), sent=sent), held_back(narrow, call_head(key, framing), sent=sent):
-        refused = b""
-        for _ in range(50):  # the first two may still be on their way
-            with held_back(narrow, call_head(key, framing), sent=sent) as third:
-                third.settimeout(1)
-                with contextlib.suppress(TimeoutError):
-                    refused = answer(third)
-                    break
+    with contextlib.ExitStack() as stack:
+        refused = refused_among(narrow, [call_head(key, framing)] * 3, sent, stack)
         assert refused.startswith(b"HTTP/1.1 429 "), refused[:300]
         assert b"upload_limit_exceeded" in refused
         assert b"retry-after: " in refused
@@ -238,21 +241,13 @@ def test_bodies_of_one_key_have_a_bound_of_bytes(narrow: str, is_chunked: bool) 
 
 def test_bodies_of_all_keys_have_a_bound_of_bytes(narrow: str) -> None:
     size = PART // 2 - 1000
+    keys = [a_key().plain for _ in range(5)]
+    heads = [call_head(key, f"Content-Length: {size}") for key in keys for _ in range(2)][:9]
     with contextlib.ExitStack() as stack:
-        for _ in range(4):
-            key = a_key().plain
-            for _ in range(2):
-                stack.enter_context(held_back(narrow, call_head(key, f"Content-Length: {size}"), sent=b"{"))
-        key, refused = a_key().plain, b""
-        for _ in range(50):
-            with held_back(narrow, call_head(key, f"Content-Length: {size}"), sent=b"{") as last:
-                last.settimeout(1)
-                with contextlib.suppress(TimeoutError):
-                    refused = answer(last)
-                    break
-        assert refused.startswith(b"HTTP/1.1 503 "), refused[:300]
-        assert b"uploads_full" in refused
-        assert b"retry-after: " in refused
+        refused = refused_among(narrow, heads, b"{", stack)
+    assert refused.startswith(b"HTTP/1.1 503 "), refused[:300]
+    assert b"uploads_full" in refused
+    assert b"retry-after: " in refused
 
 
 def test_packed_bodies_count_as_what_they_may_become(narrow: str) -> None:
@@ -272,18 +267,11 @@ def test_packed_bodies_count_as_what_they_may_become(narrow: str) -> None:
 
 
 def test_bodies_for_pages_have_a_bound_of_bytes_by_address(narrow: str) -> None:
-    size = 2_000_000
-    with held_back(narrow, "POST /accounts/login/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2000000", sent=b"a"):
-        refused = b""
-        for _ in range(50):
-            head = f"POST /accounts/login/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: {size}"
-            with held_back(narrow, head, sent=b"a") as second:
-                second.settimeout(1)
-                with contextlib.suppress(TimeoutError):
-                    refused = answer(second)
-                    break
-        assert refused.startswith(b"HTTP/1.1 429 "), refused[:300]
-        assert b"upload_limit_exceeded" in refused
+    head = "POST /accounts/login/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2000000"
+    with contextlib.ExitStack() as stack:
+        refused = refused_among(narrow, [head] * 2, b"a", stack)
+    assert refused.startswith(b"HTTP/1.1 429 "), refused[:300]
+    assert b"upload_limit_exceeded" in refused
 
 
 def test_a_large_body_of_a_key_without_quota_is_not_read(running: Installation) -> None:
