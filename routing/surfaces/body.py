@@ -6,7 +6,7 @@ invents tomorrow works today.
 
 import json
 import re
-from codecs import BOM_UTF8
+from codecs import BOM_UTF8, getincrementaldecoder
 from collections.abc import Callable, Collection
 from functools import cache
 from typing import Any, NamedTuple
@@ -106,6 +106,8 @@ MAX_FIELDS = 1_000
 MAX_REWRITTEN_BYTES = 64 * 1024
 # Larger bodies that are no JSON are not searched for the place.
 MAX_SEARCHED_BYTES = 64 * 1024
+# As text, a character may take four bytes, and all of them when one does.
+DECODED_BYTES = 256 * 1024
 
 # Anthropic's minimum.
 MIN_THINKING_TOKENS = 1_024
@@ -193,7 +195,7 @@ def parse(body: bytes, schema: type[RequestSchema]) -> ParsedRequest:
         body = body[len(BOM_UTF8) :]
     try:
         if not body.isascii():
-            body.decode()  # also fields that are never decoded must be UTF-8
+            _check_utf8(body)  # also fields that are never decoded must be UTF-8
         fields = _fields.decode(body)
         known = _decoder(schema).decode(body)
     except msgspec.ValidationError as exc:
@@ -225,6 +227,17 @@ def parse(body: bytes, schema: type[RequestSchema]) -> ParsedRequest:
         may_cache_for_an_hour=b"cache_control" in body and b'1h"' in body,
         hosted=tools.hosted_in(fields, known) if known.uses_tools else (),
     )
+
+
+def _check_utf8(body: bytes) -> None:
+    """Raise UnicodeDecodeError unless a body is UTF-8; of a large one only a piece at a time is held as text."""
+    if len(body) <= DECODED_BYTES:
+        body.decode()
+        return
+    decode = getincrementaldecoder("utf-8")().decode
+    for start in range(0, len(body), DECODED_BYTES):
+        decode(body[start : start + DECODED_BYTES])
+    decode(b"", final=True)
 
 
 def _what_is_wrong(body: bytes) -> str | None:

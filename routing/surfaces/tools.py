@@ -18,6 +18,8 @@ from routing.surfaces.requests import Fields, RequestSchema
 
 # Calls that are held for a hosted tool that names no `max_uses`, and the most that it may name.
 DEFAULT_USES, MAX_USES = 10, 1_000_000
+# Most bytes of fields that are read whole.
+MAX_READ_BYTES = 64 * 1024
 # Entries of one list of tools, unless all of them are the usual ones.
 MAX_TOOLS = 2_000
 
@@ -343,7 +345,7 @@ def _in_fields(fields: Fields) -> Iterator[HostedTool]:
 
 
 def _in_modalities(raw: Raw, name: str) -> Iterator[HostedTool]:
-    plain = _plain(raw)
+    plain = _plain_of(raw, name)
     for each in _checked(plain, (name,)) if isinstance(plain, list) else [plain]:
         modality = str(each).lower()
         if modality != "text":
@@ -352,7 +354,7 @@ def _in_modalities(raw: Raw, name: str) -> Iterator[HostedTool]:
 
 def _in_plugins(raw: Raw) -> Iterator[HostedTool]:
     """Read OpenRouter's plugins: the one that searches is a hosted tool, and no other goes upstream."""
-    plugins = _plain(raw)
+    plugins = _plain_of(raw, _PLUGINS)
     if not isinstance(plugins, list):
         yield HostedTool((_PLUGINS,), _PLUGINS, is_ignored=True)
         return
@@ -403,6 +405,13 @@ def _text_of(raw: Raw) -> str | None:
         return _string.decode(raw)
     except msgspec.MsgspecError:
         return None
+
+
+def _plain_of(raw: Raw, name: str) -> Any:
+    """Return the value of a field. Raises InvalidRequestBody when it is too long to be a small one."""
+    if len(memoryview(raw)) > MAX_READ_BYTES:
+        raise InvalidRequestBody(f"`{name}` may have at most {MAX_READ_BYTES} bytes.", param=name)
+    return _plain(raw)
 
 
 def _plain(raw: Raw) -> Any:
