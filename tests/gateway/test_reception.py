@@ -276,7 +276,11 @@ def test_bodies_for_pages_have_a_bound_of_bytes_by_address(narrow: str) -> None:
 
 def test_a_large_body_of_a_key_without_quota_is_not_read(running: Installation) -> None:
     """Neither read nor parsed: the refusal comes after the head, and is the one that a whole call would get."""
-    for terms, code in (({"daily_requests": 0}, "daily_quota_exceeded"), ({"rpm": 0}, "rate_limit_exceeded")):
+    cases: tuple[tuple[dict[str, Any], str], ...] = (
+        ({"daily_requests": 0}, "daily_quota_exceeded"),
+        ({"rpm": 0}, "rate_limit_exceeded"),
+    )
+    for terms, code in cases:
         key = a_key(**terms).plain
         whole = running.post(key)
         assert whole.json()["error"]["code"] == code
