@@ -20,6 +20,7 @@ from typing import Any
 
 import httptools
 from typing_extensions import override
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from codexflow.lib.asgi import Header
@@ -349,8 +350,15 @@ class Protocol(HttpToolsProtocol):
 
     @override
     def on_body(self, body: bytes) -> None:
+        # As in uvicorn, whose method would be one more call for each piece.
         self._body_bytes += len(body)
-        super().on_body(body)
+        cycle = self.cycle
+        if cycle is None or cycle.response_complete or self._is_done:
+            return
+        cycle.body += body
+        if len(cycle.body) > HIGH_WATER_LIMIT:
+            self.flow.pause_reading()
+        cycle.message_event.set()
 
     @override
     def _should_upgrade_to_ws(self) -> bool:
