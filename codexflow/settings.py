@@ -84,7 +84,7 @@ MIDDLEWARE = [
     "allauth.usersessions.middleware.UserSessionsMiddleware",
     "accounts.middleware.PasswordChangeMiddleware",
     "codexflow.pages.middleware.OperatorPagesMiddleware",
-    "codexflow.pages.middleware.DeepNestingMiddleware",
+    "codexflow.pages.middleware.ComplexFormsMiddleware",
 ]
 ROOT_URLCONF = "codexflow.urls"
 # Included below /dev/. Named here and not imported: the production image leaves codexflow/dev out.
