@@ -13,6 +13,7 @@ REQUIREMENTS := base embedded dev
 ARGS ?=
 KILLS ?= 40
 BODIES ?= 10000
+ROUNDS ?= 2000
 MINUTES ?= 20
 SILENT_S ?= 200
 SEED ?=
@@ -31,7 +32,7 @@ define install
 	     $(1)/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes $(foreach file,$(2),-r $(file)); }
 endef
 
-.PHONY: run smoke check check-catalogue test chaos chaos-nightly nightly fuzz soak timing clients bench bench-compare format lock clean versions css check-css messages chromium curl jdk nginx silence screenshots
+.PHONY: run smoke check check-catalogue test chaos chaos-nightly nightly fuzz worst soak timing clients bench bench-compare format lock clean versions css check-css messages chromium curl jdk nginx silence screenshots
 
 # Start everything on this machine; Ctrl-C stops it. Uses PORT, CFX_HOME, DATABASE_URL, REDIS_URL and LITELLM_URL if set.
 run: $(VENV)/.run
@@ -84,6 +85,10 @@ nightly: $(VENV)/.dev
 # Malformed bodies on every surface (minutes): make fuzz BODIES=10000 SEED=7
 fuzz: $(VENV)/.dev
 	$(PY) -m tests.fuzz --bodies $(BODIES) $(if $(SEED),--seed $(SEED))
+
+# Search for the requests that are most work for their size (a minute or two): make worst ROUNDS=2000 SEED=7
+worst: $(VENV)/.dev
+	$(PY) -m tests.fuzz.worst --rounds $(ROUNDS) $(if $(SEED),--seed $(SEED))
 
 # Memory and open files of the gateway under a steady mixed load: make soak MINUTES=20
 soak: $(VENV)/.dev

@@ -118,6 +118,7 @@ class Env:
     header_timeout_s: float = 10.0
     request_body_limit_bytes: int = 10 * 1024 * 1024
     request_body_timeout_s: float = 60.0
+    reception_bytes: int = 0  # CFX_RECEPTION_BYTES: room for bodies that are being received, per process; 0: by memory
     answer_limit_bytes: int = 64 * 1024 * 1024
     upstream_connect_s: float = 3.0
     upstream_idle_s: float = 60.0
@@ -373,6 +374,7 @@ _INTEGERS = (
     ("limiter_processes", 1, 10_000),
     ("max_connections", 10, 1_000_000),
     ("request_body_limit_bytes", 1024, 1 << 30),
+    ("reception_bytes", 1 << 20, 1 << 40),
     ("answer_limit_bytes", 1024, 1 << 30),
     ("redis_timeout_ms", 10, 10_000),
     ("webhook_body_limit_bytes", 1024, 1 << 28),

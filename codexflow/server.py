@@ -6,25 +6,30 @@ separately, which costs one more system call and packet per request.
 A request's scope offers `Direct`, the exchange without ASGI messages. Reading, watching for a disconnect and responding
 by messages cost as much as everything else that happens to a small request. `Direct` updates uvicorn's own state (the
 request-response cycle), so applications that do not know it use ASGI on the same connection.
+
+And with bounds on what a stranger can make it hold: the head of a request is counted while it arrives, so are the
+framing and the trailers of a chunked body, and only the beginning of another request keeps an answered connection open.
 """
 
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
+from itertools import chain
 from typing import Any
 
 import httptools
-import msgspec
 from typing_extensions import override
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from codexflow.lib.asgi import Header
-from codexflow.lib.envelope import envelope
-from codexflow.lib.errors import BadRequest
+from codexflow.lib.errors import AppError, BadRequest
 from codexflow.lib.http import DIRECT_EXTENSION
 from codexflow.lib.ids import new_id
 from codexflow.settings import ENV
+from routing.errors import HeadersTooLarge, UrlTooLong
+from routing.surfaces.table import response_format_of
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +37,17 @@ WEBSOCKETS = b"/ws/"
 _STATUS_LINES = {int(each): b"HTTP/1.1 %d %b" % (each, each.phrase.encode()) for each in HTTPStatus}
 
 _UPGRADE_HEADERS = (b"upgrade", b"http2-settings")
+
+# Most header lines of a request, most bytes of their names and values, and of its URL.
+MAX_HEADERS = 100
+MAX_HEADER_BYTES = 32 * 1024
+MAX_URL_BYTES = 16 * 1024
+# A head that has not ended by then, with its separators and request line, will be larger.
+MAX_HEAD_BYTES = MAX_HEADER_BYTES + 2 * 1024
+# A chunked body may have this much framing (sizes, extensions, trailers), and so many bytes more for each of its own:
+# pieces of one byte, which are honest, take five.
+MAX_FRAMING_BYTES = 32 * 1024
+FRAMING_PER_BYTE = 8
 
 # An unread body is discarded up to here, so that its connection is kept alive; a longer one closes it.
 MAX_UNREAD_BYTES = 1024 * 1024
@@ -66,9 +82,11 @@ class CorkedTransport:
             self._transport.write(data)
 
     def close(self) -> None:
-        """Flush pending writes, then close."""
+        """Flush pending writes, then close; a client that does not read them has WRITE_TIMEOUT_S."""
         self.flush()
         self._transport.close()
+        if self._transport.get_write_buffer_size():
+            self._loop.call_later(WRITE_TIMEOUT_S, self._transport.abort)
 
     def linger(self) -> None:
         """Flush pending writes, then close once the client has stopped sending."""
@@ -227,13 +245,35 @@ class Direct:
         cycle.on_response()
 
 
+class _Trailers(list[Header]):
+    """Headers after the head: nobody reads trailers, and none may pass for a header (RFC 9110, 6.5.1)."""
+
+    @override
+    def append(self, header: Header) -> None:
+        """Drop the header."""
+
+
+_TRAILERS = _Trailers()
+
+# Where the parser is: between two requests, in a head, in a body.
+_BETWEEN, _HEAD, _BODY = range(3)
+
+
 class Protocol(HttpToolsProtocol):
     """HTTP protocol for `uvicorn --http codexflow.server:Protocol`."""
 
     # Unfinished exchanges of this connection: one, unless the client pipelines requests.
     _open: list[tuple[RequestResponseCycle, Direct]]
-    _is_in_head = True
+    url = b""
+    _phase = _BETWEEN
+    # Received of a head that has not ended.
+    _head_bytes = 0
+    # Framing of the body beyond what its own bytes allow, and these of the data just received.
+    _framing_bytes = 0
+    _body_bytes = 0
     _head_timer: asyncio.TimerHandle | None = None
+    # Nothing more is read: the connection is refused, or it is a WebSocket.
+    _is_done = False
     # The completed response waits to be read before the next request is served.
     _is_completion_deferred = False
 
@@ -249,25 +289,76 @@ class Protocol(HttpToolsProtocol):
 
     @override
     def data_received(self, data: bytes) -> None:
-        self._unset_keepalive_if_required()
+        phase, cycle = self._phase, self.cycle
+        if phase != _BODY and self._head_bytes + len(data) > MAX_HEAD_BYTES:
+            self._receive_in_two(data)
+            return
+        self._body_bytes = 0
         try:
             self.parser.feed_data(data)
-        except httptools.HttpParserError:
-            self.send_400_response("Invalid HTTP request received.")
+        except httptools.HttpParserError as exc:
+            # Raised by a callback, the parser has it as the context.
+            found = exc.__context__
+            self._refuse(found if isinstance(found, AppError) else BadRequest("Invalid HTTP request received."))
             return
         except httptools.HttpParserUpgrade as exc:
             if self._ignores_upgrade():
                 self._read_on_without_upgrade(data[exc.args[0] :])
             elif self._should_upgrade():
+                self._is_done = True
                 self.handle_websocket_upgrade()
-        # The rest of a request's head must arrive in time; a head that arrived at once needs no timer.
-        if self._is_in_head and self._head_timer is None:
-            self._head_timer = self.loop.call_later(ENV.header_timeout_s, self.transport.abort)
+                return
+        if self._phase == _BODY:
+            if phase == _BODY and self.cycle is cycle:
+                self._count_framing(len(data))
+            return
+        # Where in the data a later request began is not known: it is counted from the next data on.
+        self._head_bytes = 0 if phase == _BODY or self.cycle is not cycle else self._head_bytes + len(data)
+        if self._phase == _HEAD:
+            if len(self.headers) > MAX_HEADERS:
+                self._refuse(HeadersTooLarge())
+            elif self._head_timer is None:
+                # The rest of the head must arrive in time; a head that arrived at once needs no timer.
+                self._head_timer = self.loop.call_later(ENV.header_timeout_s, self.transport.abort)
+
+    def _receive_in_two(self, data: bytes) -> None:
+        """Read as much as a head may still have, and the rest only if it has ended by then."""
+        room = MAX_HEAD_BYTES - self._head_bytes
+        self.data_received(data[:room])
+        if self._is_done or self.transport.is_closing():
+            return
+        if self._phase != _BODY and self._head_bytes >= MAX_HEAD_BYTES:
+            self._refuse(UrlTooLong() if len(self.url) > MAX_URL_BYTES else HeadersTooLarge())
+            return
+        self.data_received(data[room:])
+
+    def _count_framing(self, size_bytes: int) -> None:
+        """Bound what is no body in a chunked body: it takes work and memory, and no limit of bodies sees it."""
+        body_bytes = self._body_bytes
+        if body_bytes != size_bytes or self._framing_bytes:
+            framing = size_bytes - body_bytes - FRAMING_PER_BYTE * body_bytes
+            self._framing_bytes = max(0, self._framing_bytes + framing)
+            if self._framing_bytes > MAX_FRAMING_BYTES:
+                self._refuse(HeadersTooLarge("The chunked body has too long extensions or trailers."))
 
     @override
     def on_message_begin(self) -> None:
-        self._is_in_head = True
+        # Only another request keeps an answered connection: no bytes of an unread body, nor line breaks after it.
+        self._unset_keepalive_if_required()
+        self._phase = _HEAD
         super().on_message_begin()
+
+    @override
+    def on_body(self, body: bytes) -> None:
+        # As in uvicorn, whose method would be one more call for each piece.
+        self._body_bytes += len(body)
+        cycle = self.cycle
+        if cycle is None or cycle.response_complete or self._is_done:
+            return
+        cycle.body += body
+        if len(cycle.body) > HIGH_WATER_LIMIT:
+            self.flow.pause_reading()
+        cycle.message_event.set()
 
     @override
     def _should_upgrade_to_ws(self) -> bool:
@@ -300,13 +391,20 @@ class Protocol(HttpToolsProtocol):
     @override
     def on_message_complete(self) -> None:
         if not self._ignores_upgrade():
+            self._phase = _BETWEEN
             super().on_message_complete()
 
     @override
     def on_headers_complete(self) -> None:
         if self._ignores_upgrade():
             return  # it is read again
-        self._is_in_head = False
+        headers = self.headers
+        if len(self.url) > MAX_URL_BYTES:
+            raise UrlTooLong
+        if len(headers) > MAX_HEADERS or len(b"".join(chain.from_iterable(headers))) > MAX_HEADER_BYTES:
+            raise HeadersTooLarge
+        self._phase = _BODY
+        self._head_bytes = self._framing_bytes = 0
         self._cancel_head_timer()
         scope, before = self.scope, self.cycle
         super().on_headers_complete()
@@ -314,6 +412,8 @@ class Protocol(HttpToolsProtocol):
             return  # an upgrade: no HTTP exchange
         if self.parser.should_upgrade():
             self.cycle.keep_alive = False  # the parser takes what follows for the other protocol
+        else:
+            self.headers = _TRAILERS
         direct = Direct(self.cycle, self.transport)  # type: ignore[arg-type] # the one given above
         # The task that reads it starts in the next loop iteration.
         scope["extensions"] = {DIRECT_EXTENSION: direct}  # type: ignore[dict-item] # of our own
@@ -338,22 +438,33 @@ class Protocol(HttpToolsProtocol):
             self._is_completion_deferred = False
             self.on_response_complete()
 
-    @override
-    def send_400_response(self, msg: str) -> None:
-        if any(not cycle.response_complete for cycle, _ in self._open):
-            self.transport.close()  # a 400 now would be taken for the response to the earlier request
+    def _refuse(self, error: AppError) -> None:
+        """Refuse what cannot be read as a request, and read nothing more of the connection."""
+        self._is_done = True
+        self._cancel_head_timer()
+        transport: CorkedTransport = self.transport  # type: ignore[assignment] # the one given above
+        is_in_body = self._phase == _BODY
+        waiting = [(cycle, direct) for cycle, direct in self._open if not cycle.response_complete]
+        if is_in_body and len(waiting) == 1 and waiting[0][0] is self.cycle and not self.cycle.response_started:
+            # The error takes the place of the response, and the application finds the client gone.
+            waiting[0][1].mark_disconnected()
+            self.cycle.message_event.set()
+        elif is_in_body or waiting:
+            transport.close()  # an error now would be taken for the response to another request
             return
-        request_id, body = str(new_id()).encode(), msgspec.json.encode(envelope(BadRequest(msg)))
+        response_format = response_format_of(self.url.decode("latin-1"), dict(self.headers))
+        request_id, body = str(new_id()).encode(), response_format.error_body(error)
+        logger.info("server.refused", extra={"request_id": request_id.decode(), "code": error.code})
         lines = [
-            _STATUS_LINES[400],
+            _STATUS_LINES[int(error.status)],
             *(b": ".join(header) for header in self.server_state.default_headers),
             b"content-type: application/json",
             b"content-length: %d" % len(body),
             b"x-cfx-request-id: %b" % request_id,
             b"connection: close",
         ]
-        self.transport.write(b"\r\n".join(lines) + b"\r\n\r\n" + body)
-        self.transport.close()
+        transport.write(b"\r\n".join(lines) + b"\r\n\r\n" + body)
+        transport.linger()
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:

@@ -84,6 +84,7 @@ MIDDLEWARE = [
     "allauth.usersessions.middleware.UserSessionsMiddleware",
     "accounts.middleware.PasswordChangeMiddleware",
     "codexflow.pages.middleware.OperatorPagesMiddleware",
+    "codexflow.pages.middleware.ComplexFormsMiddleware",
 ]
 ROOT_URLCONF = "codexflow.urls"
 # Included below /dev/. Named here and not imported: the production image leaves codexflow/dev out.
@@ -281,7 +282,7 @@ LOGGING = logging_config(ENV.log_level)
 
 REST_FRAMEWORK = {
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
-    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_PARSER_CLASSES": ["codexflow.lib.http.BoundedJSONParser"],
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "EXCEPTION_HANDLER": "codexflow.lib.http.drf_exception_handler",
 }

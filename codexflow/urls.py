@@ -67,4 +67,5 @@ urlpatterns = [*api, *pages]
 
 handler404 = "codexflow.pages.errors.not_found"
 handler429 = "codexflow.pages.errors.too_many"  # asked for by allauth
+handler400 = "codexflow.pages.errors.bad_request"
 handler500 = "codexflow.pages.errors.failed"

@@ -8,10 +8,13 @@ from codexflow.catalogue.lineup import Lineup
 from codexflow.catalogue.schema import ALL_STAGES, Catalogue
 from codexflow.env import Env
 from codexflow.lib import clock
+from codexflow.lib.complexity import TooComplex, check_complexity, is_light
+from codexflow.lib.heavy import beside_the_loop
 from keys.principal import Principal
 from logs.pipeline.events import UsageEvent
 from routing.context import GatewayContext
 from routing.errors import (
+    InvalidRequestBody,
     InvalidStage,
     ModelNotAllowedForKey,
     ModelNotPriced,
@@ -23,7 +26,7 @@ from routing.incoming import Incoming
 from routing.stages import Route, permitted_names
 from routing.surfaces import body
 from routing.surfaces.served import known_name
-from routing.surfaces.table import Surface
+from routing.surfaces.table import COUNT_TOKENS, Surface
 from routing.surfaces.tools import added_by_agent, is_agent, least_usage
 from routing.surfaces.usage import ProviderUsage
 from routing.upstream.open import UpstreamRequest
@@ -128,15 +131,44 @@ class AcceptedCall(Struct, frozen=True, kw_only=True):
 
 
 async def accept(context: GatewayContext, incoming: Incoming, surface: Surface) -> AcceptedCall:
-    """Authenticate, read and route a call. Raises the errors that callers see as 400, 401, 403, 408 and 413."""
+    """Authenticate, read and route a call. Raises the errors that callers see as 400, 401, 403, 408, 413, 429 and 503.
+
+    A large body of a caller who is over a limit is not read.
+    """
     env = context.env
     incoming.caller = principal = await incoming.principal(context.keys)
     if not principal.policy.permits_surface(surface.name):
         raise SurfaceNotAllowedForKey.named(surface.name, principal.policy.allowed_surfaces)
-    raw = await incoming.read(limit_bytes=env.request_body_limit_bytes, timeout_s=env.request_body_timeout_s)
+    try:
+        raw = await incoming.read(
+            limit_bytes=env.request_body_limit_bytes,
+            timeout_s=env.request_body_timeout_s,
+            reception=context.reception,
+            check=context.tracker.check if surface is not COUNT_TOKENS else None,  # which takes nothing from the limits
+        )
+        lineup = context.listing.lineup()
+        if is_light(raw):
+            return _understood(incoming, principal, surface, raw, lineup)
+        return await beside_the_loop(_understood_heavy, incoming, principal, surface, raw, lineup)
+    finally:
+        incoming.leave_reception()
+
+
+def _understood_heavy(
+    incoming: Incoming, principal: Principal, surface: Surface, raw: bytes, lineup: Lineup
+) -> AcceptedCall:
+    """As `_understood`, for a body that may be more work than any request. Raises InvalidRequestBody for such a one."""
+    try:
+        check_complexity(raw)
+    except TooComplex as exc:
+        raise InvalidRequestBody(str(exc)) from None
+    return _understood(incoming, principal, surface, raw, lineup)
+
+
+def _understood(incoming: Incoming, principal: Principal, surface: Surface, raw: bytes, lineup: Lineup) -> AcceptedCall:
+    """Parse and route a call that was read."""
     surface, unfolded = surface.unfolded(raw)
     request = body.parse(unfolded, surface.schema)
-    lineup = context.listing.lineup()
     catalogue = lineup.catalogue
     try:
         route = surface.route(request, incoming.header(b"x-cfx-stage"), lineup)

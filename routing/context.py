@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from codexflow.env import Env
+from codexflow.lib.reception import Reception
 from codexflow.lib.redis import Pipeline
 from keys.lookup import PrincipalCache
 from routing.content_capture import ContentPublisher
@@ -27,6 +28,7 @@ class GatewayContext:
     breakers: Breakers
     retries: RetryBudget
     pool: Pool
+    reception: Reception
     content: ContentPublisher
     refusals: RefusalCounter
     substitutes: Substitutes

@@ -262,6 +262,25 @@ class RequestTooLarge(AppError):
     default_message = "The request body is too large."
 
 
+class UploadLimitExceeded(AppError):
+    """The bodies that one sender is sending at once take more than its part of the room."""
+
+    code = "upload_limit_exceeded"
+    status = HTTPStatus.TOO_MANY_REQUESTS
+    kind = "rate_limit_error"
+    default_message = "Too many bytes of request bodies are being sent at once: wait until some have arrived."
+    may_retry = True
+
+
+class UploadsFull(AppError):
+    """All senders together are sending more than this process has room for."""
+
+    code = "uploads_full"
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    default_message = "Too many request bodies are being received right now. Try again in a moment."
+    may_retry = True
+
+
 class UnsupportedCoding(AppError):
     """The body has a content coding that is not unpacked here."""
 
@@ -278,6 +297,15 @@ class HeadersTooLarge(AppError):
     status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
     kind = "invalid_request_error"
     default_message = "The request headers are too large."
+
+
+class UrlTooLong(AppError):
+    """The URL is longer than any of ours."""
+
+    code = "url_too_long"
+    status = HTTPStatus.REQUEST_URI_TOO_LONG
+    kind = "invalid_request_error"
+    default_message = "The URL is too long."
 
 
 class RequestTimeout(AppError):

@@ -3,13 +3,12 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from http import HTTPStatus
-from itertools import chain
 from typing import Protocol
 from uuid import UUID
 
 from billing.limiter.limits import Admission
 from codexflow.lib.addresses import plain_address
-from codexflow.lib.asgi import Header, Receive, Scope, Send
+from codexflow.lib.asgi import Header, Message, Receive, Scope, Send
 from codexflow.lib.errors import AppError
 from codexflow.lib.exchange import (
     BodyAborted,
@@ -23,24 +22,33 @@ from codexflow.lib.exchange import (
 )
 from codexflow.lib.http import DIRECT_EXTENSION, headers_of
 from codexflow.lib.ids import new_id, text_of
-from codexflow.lib.packing import CODINGS
+from codexflow.lib.packing import CODINGS, most_unpacked_bytes
+from codexflow.lib.reception import Place, Reception, ReceptionFull, SenderFull
 from keys import secret
 from keys.lookup import PrincipalCache
 from keys.principal import Principal
 from routing.errors import (
     BadHeader,
     ClientDisconnected,
-    HeadersTooLarge,
     InvalidRequestBody,
     RequestTimeout,
     RequestTooLarge,
     UnsupportedCoding,
     UpgradeRefused,
+    UploadLimitExceeded,
+    UploadsFull,
 )
 
-MAX_HEADERS = 100
-MAX_HEADER_BYTES = 32 * 1024
+# Larger bodies are worth a question to the limiter before they are read.
+SMALL_BODY_BYTES = 64 * 1024
+# Bodies arrive within seconds, or time out.
+UPLOADS_RETRY_AFTER_S = 5
+
 _SINGLE = (b"authorization", b"x-api-key", b"content-length", b"transfer-encoding", b"x-cfx-stage", b"host")
+
+
+# Raises when a caller's large body is not to be read.
+Check = Callable[[Principal], Awaitable[None]]
 
 
 class Direct(Protocol):
@@ -58,8 +66,8 @@ class Incoming:
     """A request and its response. Every response carries X-CFX-Request-Id."""
 
     __slots__ = (
-        "_cors", "_direct", "_gone_callback", "_receive", "_send", "_watcher", "admission", "caller", "dropped",
-        "headers", "is_gone", "is_started", "request_id", "scope",
+        "_cors", "_direct", "_gone_callback", "_place", "_receive", "_send", "_watcher", "admission", "caller",
+        "dropped", "headers", "is_gone", "is_started", "request_id", "scope",
     )  # fmt: skip
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -81,14 +89,13 @@ class Incoming:
         self.caller: Principal | None = None
         # Set once the call is accepted: names of what the request asked for and does not go upstream.
         self.dropped: tuple[str, ...] = ()
+        self._place: Place | None = None
         self._watcher: asyncio.Task[None] | None = None
         self._gone_callback: Callable[[], None] | None = None
 
     def check_headers(self) -> None:
-        """Read the headers. Raises HeadersTooLarge (431), and BadHeader (400) for a decisive one given twice."""
-        raw: list[Header] = self.scope["headers"]
-        if len(raw) > MAX_HEADERS or len(b"".join(chain.from_iterable(raw))) > MAX_HEADER_BYTES:
-            raise HeadersTooLarge
+        """Read the headers. Raises BadHeader (400) for a decisive one given twice."""
+        raw: list[Header] = self.scope["headers"]  # few and short: the server has counted them
         headers = dict(raw)
         if len(headers) != len(raw):
             headers = _joined(raw)
@@ -126,35 +133,56 @@ class Incoming:
         """Authenticate the presented key. Raises as `PrincipalCache.authenticate`."""
         return keys.authenticate(self.bearer(), self.address)
 
-    async def read(self, *, limit_bytes: int, timeout_s: float) -> bytes:
-        """Read the body, unpacked where it has a content coding.
+    async def read(
+        self, *, limit_bytes: int, timeout_s: float, reception: Reception | None = None, check: Check | None = None
+    ) -> bytes:
+        """Read the body, unpacked where it has a content coding, within the room of `reception`: see `leave_reception`.
 
-        Raises RequestTooLarge before reading past the limit, RequestTimeout, UpgradeRefused, UnsupportedCoding,
-        InvalidRequestBody, ClientDisconnected.
+        `check` is asked before a large body is read. Raises what it raises, RequestTooLarge before reading past the
+        limit, RequestTimeout, UpgradeRefused, UnsupportedCoding, InvalidRequestBody, ClientDisconnected,
+        UploadLimitExceeded, UploadsFull.
         """
-        body = await self._read(limit_bytes, timeout_s)
-        if b"content-encoding" not in self.headers:
-            return body
         try:
-            return await unpacked_body(body, self.headers[b"content-encoding"], limit_bytes=limit_bytes)
+            body = await self._read(limit_bytes, timeout_s, reception, check)
+            if b"content-encoding" not in self.headers:
+                return body
+            # What it may become counts, until it is known.
+            self._hold(reception, len(body) + most_unpacked_bytes(len(body), limit_bytes))
+            body = await unpacked_body(body, self.headers[b"content-encoding"], limit_bytes=limit_bytes)
+            self._hold(reception, len(body))
+        except SenderFull:
+            raise UploadLimitExceeded(retry_after_s=UPLOADS_RETRY_AFTER_S) from None
+        except ReceptionFull:
+            raise UploadsFull(retry_after_s=UPLOADS_RETRY_AFTER_S) from None
         except BodyCodingUnknown:
             raise UnsupportedCoding from None
         except BodyTooLarge:
             raise _too_large(limit_bytes) from None
         except BodyBroken:
             raise InvalidRequestBody("The body is not what its `Content-Encoding` says.") from None
+        return body
 
-    async def _read(self, limit_bytes: int, timeout_s: float) -> bytes:
+    async def _read(
+        self, limit_bytes: int, timeout_s: float, reception: Reception | None, check: Check | None
+    ) -> bytes:
         if b"upgrade" in self.headers and self.headers[b"upgrade"].lower() == b"websocket":
             raise UpgradeRefused  # the parser has treated the body as the other protocol
+        announced = self.headers.get(b"content-length")
+        if exceeds(announced, SMALL_BODY_BYTES):
+            if exceeds(announced, limit_bytes):
+                raise _too_large(limit_bytes)
+            await self._check(check)
         if self._direct is not None and (body := self._direct.whole_body()) is not None:
             if len(body) > limit_bytes:
                 raise _too_large(limit_bytes)
+            if len(body) > SMALL_BODY_BYTES:
+                self._hold(reception, len(body))
             return body  # nearly always
-        if exceeds(self.headers.get(b"content-length"), limit_bytes):
-            raise _too_large(limit_bytes)
+        # Announced is as good as sent: the rest may come at any time.
+        self._hold(reception, int(announced or 0))
+        receive = self._receive if announced else self._counted(reception, check)
         try:
-            return await read_body(self._receive, limit_bytes=limit_bytes, timeout_s=timeout_s)
+            return await read_body(receive, limit_bytes=limit_bytes, timeout_s=timeout_s)
         except BodyTooLarge:
             raise _too_large(limit_bytes) from None
         except BodyTimeout:
@@ -162,6 +190,39 @@ class Incoming:
         except BodyAborted:
             self.is_gone = True
             raise ClientDisconnected from None
+
+    def _counted(self, reception: Reception | None, check: Check | None) -> Receive:
+        """Return `receive` for a body of unknown length: what has arrived counts."""
+        size_bytes = 0
+
+        async def receive() -> Message:
+            nonlocal size_bytes
+            message = await self._receive()
+            before, size_bytes = size_bytes, size_bytes + len(message.get("body", b""))
+            self._hold(reception, size_bytes)
+            if before <= SMALL_BODY_BYTES < size_bytes:
+                await self._check(check)
+            return message
+
+        return receive
+
+    async def _check(self, check: Check | None) -> None:
+        if check is not None and self.caller is not None:
+            await check(self.caller)
+
+    def _hold(self, reception: Reception | None, size_bytes: int) -> None:
+        """Hold room for the body. Raises SenderFull, ReceptionFull."""
+        if self._place is None:
+            if reception is None:
+                return
+            self._place = Place(reception, self.caller.key_id if self.caller else None)
+        self._place.hold(size_bytes)
+
+    def leave_reception(self) -> None:
+        """Give back the room of the body. Call this after `read`, however it ended, once the body is understood."""
+        if self._place is not None:
+            self._place.give_back()
+            self._place = None
 
     def watch(self, when_gone: Callable[[], None]) -> None:
         """Call `when_gone` once if the caller leaves before the response is complete. Call this after `read`."""
@@ -233,7 +294,7 @@ class Incoming:
         # The rest of a body that is too large or too slow would otherwise be read to its end and discarded.
         if isinstance(error, UnsupportedCoding):
             headers = [*headers, (b"accept-encoding", ", ".join(CODINGS).encode())]
-        closes = isinstance(error, RequestTooLarge | RequestTimeout | BadHeader)
+        closes = isinstance(error, RequestTooLarge | RequestTimeout | BadHeader | UploadLimitExceeded | UploadsFull)
         await self.respond(int(error.status), [*headers_of(error), *headers], body, closes=closes)
 
 

@@ -20,6 +20,7 @@ from billing.limiter.limits import (
     Pulse,
     Settlement,
     admit,
+    check,
     heartbeat,
     settle,
     void,
@@ -97,6 +98,11 @@ class Limiter:
             raise
         self._record_reply(principal, admission, now_s)
         return admission
+
+    async def check(self, principal: Principal) -> None:
+        """Raise what `admit` would raise even for the smallest call, unless Redis is unavailable. Counts nothing."""
+        if not self.is_degraded:
+            await check(self._redis, principal.payer, principal.limits)
 
     async def restore(self, principal: Principal, intent: UsageEvent) -> None:
         """Count a call in flight that Redis has forgotten, whatever the limits say. Raises as `limits.admit`."""

@@ -18,7 +18,8 @@ from billing.selectors import key_totals, organization_totals
 from codexflow.catalogue import directory
 from codexflow.env import Env, report
 from codexflow.lib.db import in_database, look_up
-from codexflow.lib.memory import use_one_arena
+from codexflow.lib.memory import room_for_bodies, use_one_arena
+from codexflow.lib.reception import Reception
 from codexflow.lib.redis import Pipeline, async_client, sync_client
 from keys import invalidation, lookup
 from logs.pipeline.journal import Journal
@@ -106,6 +107,9 @@ async def running(gateway: Gateway, env: Env) -> AsyncIterator[None]:
         breakers=breakers,
         retries=RetryBudget(),
         pool=pool,
+        reception=Reception(
+            room_for_bodies(env.reception_bytes, env.web_processes), largest_bytes=env.request_body_limit_bytes
+        ),
         content=content,
         refusals=refusals,
         substitutes=substitutes,

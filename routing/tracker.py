@@ -37,6 +37,10 @@ class CallTracker:
     def calls(self) -> list[Call]:
         return list(self._calls.values())
 
+    async def check(self, principal: Principal) -> None:
+        """Raise what `admit` would raise even for the smallest call, as far as Redis can say. Counts nothing."""
+        await self._limiter.check(principal)
+
     async def admit(
         self,
         principal: Principal,

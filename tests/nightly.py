@@ -57,6 +57,7 @@ def suites_of(seed: int) -> list[Suite]:
         Suite("clients-own-litellm", [("make", "litellm-env", "clients", "CLIENTS_ARGS=--own-litellm")]),
         Suite("fuzz", [("make", "fuzz", "BODIES=30000", f"SEED={seed}")]),
         Suite("silence", [("make", "silence", "SILENT_S=200")]),
+        Suite("worst", [("make", "worst", "ROUNDS=5000", f"SEED={seed}")]),
         Suite("soak", [("make", "soak", "MINUTES=30", f"SEED={seed}")]),
         # All tests are collected before the properties are selected, so every program that a test needs must be there.
         Suite(

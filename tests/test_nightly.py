@@ -76,7 +76,7 @@ def test_every_make_target_of_a_suite_exists() -> None:
 
 def test_the_seed_reaches_every_random_suite() -> None:
     for suite in nightly.suites_of(4711):
-        if suite.name in {"chaos", "fuzz", "soak", "properties", "browser"}:
+        if suite.name in {"chaos", "fuzz", "worst", "soak", "properties", "browser"}:
             assert any("4711" in word for command in suite.commands for word in command), suite.name
 
 

@@ -177,6 +177,25 @@ async def admit(
         reply = await _retry(redis, payer, args, load_totals, exc)
     except ResponseError as exc:
         raise LimiterAway(reason=repr(exc), retry_after_s=1) from exc
+    return _decided(reply, payer, limits, tokens=claim.tokens, hold_nanos=claim.hold_nanos)
+
+
+async def check(redis: Pipeline, payer: Payer, limits: tuple[Limits, Limits]) -> None:
+    """Raise as `admit` if it would refuse even the smallest call. Changes nothing, and knows nothing without Redis."""
+    organization, key = limits
+    args: list[Argument] = [b"", 0, b"0", 1, 1, b"", b"2", organization.packed, key.packed, 0]
+    try:
+        reply = await redis.run(ADMIT, payer.admit_keys, args)
+    except (RedisUnavailable, ResponseError):
+        return
+    if reply[0] != b"cold":
+        _decided(reply, payer, limits, tokens=1, hold_nanos=1)
+
+
+def _decided(
+    reply: list[Any], payer: Payer, limits: tuple[Limits, Limits], *, tokens: int, hold_nanos: int
+) -> Admission:
+    """Return the admission that admit.lua replied, or raise its refusal."""
     verdict, day, now_ms, minute, scope, day_o, day_k, requests_o, requests_k, tokens_o, tokens_k, *details = reply
     admission = Admission(
         day=day,
@@ -195,8 +214,8 @@ async def admit(
         scope - 1,
         admission,
         slot_free_in_ms=slot_free_in_ms,
-        tokens=claim.tokens,
-        money=Shortage(budget=BUDGETS[budget], left_nanos=left_nanos, hold_nanos=claim.hold_nanos),
+        tokens=tokens,
+        money=Shortage(budget=BUDGETS[budget], left_nanos=left_nanos, hold_nanos=hold_nanos),
         plan=payer.plan,
         pages_url=payer.pages_url,
     )

@@ -1,14 +1,18 @@
 """Error responses over HTTP: headers of an AppError, and the management API's exception handler."""
 
+import io
 import logging
 from typing import Any
 
 from django.db import InterfaceError, OperationalError
 from django.http import Http404
-from rest_framework.exceptions import APIException, ValidationError
+from rest_framework.exceptions import APIException, ParseError, ValidationError
+from rest_framework.parsers import JSONParser
 from rest_framework.response import Response
+from typing_extensions import override
 
 from codexflow.lib.asgi import Header
+from codexflow.lib.complexity import TooComplex, check_complexity
 from codexflow.lib.envelope import envelope
 from codexflow.lib.errors import AppError, BadRequest, DatabaseUnavailable, NotFound, bounded_wait_s
 from codexflow.lib.exchange import JSON
@@ -34,6 +38,21 @@ def headers_of(error: AppError) -> list[Header]:
     if error.allowed:
         headers.append((b"allow", ", ".join(error.allowed).encode()))
     return headers
+
+
+class BoundedJSONParser(JSONParser):
+    """JSON within the bounds of complexity; what is nested too deeply for any parser is refused like other bad JSON."""
+
+    @override
+    def parse(self, stream: Any, media_type: str | None = None, parser_context: Any = None) -> Any:
+        body = stream.read()
+        try:
+            check_complexity(body)
+            return super().parse(io.BytesIO(body), media_type, parser_context)
+        except TooComplex as exc:
+            raise ParseError(str(exc)) from exc
+        except RecursionError as exc:
+            raise ParseError("The body is nested too deeply.") from exc
 
 
 def drf_exception_handler(exc: Exception, _context: dict[str, Any]) -> Response | None:

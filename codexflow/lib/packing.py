@@ -10,6 +10,10 @@ CODINGS = ("gzip", "deflate", "zstd")
 MAX_RATIO = 200
 # A short text may be: its headers and checksums alone would make any bound.
 MIN_BOUND_BYTES = 64 * 1024
+# Members or frames of one body. Programs that write in blocks make one for 64 KB or more.
+MAX_MEMBERS = 1_000
+# Unpacked in pieces of this size: what is left of one behind the end of a member is copied.
+_PIECE_BYTES = 64 * 1024
 
 
 class PackingError(Exception):
@@ -33,13 +37,18 @@ def is_packed(coding: bytes | None) -> bool:
     return coding is not None and coding.strip().lower() not in (b"", b"identity")
 
 
+def most_unpacked_bytes(size_bytes: int, limit_bytes: int) -> int:
+    """Return the size above which what is unpacked from a body is refused."""
+    return min(limit_bytes, max(MIN_BOUND_BYTES, MAX_RATIO * size_bytes))
+
+
 def unpacked(body: bytes, coding: bytes, *, limit_bytes: int) -> bytes:
     """Unpack a body. Raises UnknownCoding, BrokenPacking, UnpackedTooLarge."""
     name = coding.decode("latin-1").strip().lower()
     unpack = _UNPACKERS.get(name)
     if unpack is None:
         raise UnknownCoding
-    bound = min(limit_bytes, max(MIN_BOUND_BYTES, MAX_RATIO * len(body)))
+    bound = most_unpacked_bytes(len(body), limit_bytes)
     plain = unpack(body, bound)
     if len(plain) > bound:
         raise UnpackedTooLarge
@@ -48,14 +57,23 @@ def unpacked(body: bytes, coding: bytes, *, limit_bytes: int) -> bytes:
 
 def _gzip(body: bytes, bound: int) -> bytes:
     """Unpack one or several members."""
-    plain = b""
-    while body:
+    view, plain, at = memoryview(body), bytearray(), 0
+    for _ in range(MAX_MEMBERS):
         unpacker = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
-        plain += _inflated(unpacker, body, bound + 1 - len(plain))
-        if len(plain) > bound:
-            return plain
-        body = unpacker.unused_data
-    return plain
+        while not unpacker.eof:
+            piece = view[at : at + _PIECE_BYTES]
+            if not piece:
+                raise BrokenPacking
+            try:
+                plain += unpacker.decompress(piece, bound + 1 - len(plain))
+            except zlib.error as exc:
+                raise BrokenPacking from exc
+            if len(plain) > bound:
+                return bytes(plain)
+            at += len(piece) - len(unpacker.unused_data)
+        if at == len(body):
+            return bytes(plain)
+    raise BrokenPacking
 
 
 def _deflate(body: bytes, bound: int) -> bytes:
@@ -90,12 +108,18 @@ def _zstd(body: bytes, bound: int) -> bytes:
 
 def _check_whole(unpacker: zstandard.ZstdDecompressor, body: bytes) -> None:
     """Raise BrokenPacking when the last frame is not complete, which the bounded reader does not notice."""
-    while body:
+    view, at = memoryview(body), 0
+    for _ in range(MAX_MEMBERS):
         frame = unpacker.decompressobj()
-        frame.decompress(body)
-        if not frame.eof:
-            raise BrokenPacking
-        body = frame.unused_data
+        while not frame.eof:
+            piece = view[at : at + _PIECE_BYTES]
+            if not piece:
+                raise BrokenPacking
+            frame.decompress(piece)
+            at += len(piece) - len(frame.unused_data)
+        if at == len(body):
+            return
+    raise BrokenPacking
 
 
 _UNPACKERS: dict[str, Callable[[bytes, int], bytes]] = {

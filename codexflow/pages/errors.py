@@ -10,7 +10,7 @@ from django.template.loader import render_to_string
 from django.views.defaults import page_not_found
 
 from codexflow.lib.envelope import envelope
-from codexflow.lib.errors import AppError, DatabaseUnavailable
+from codexflow.lib.errors import AppError, BadRequest, DatabaseUnavailable
 from codexflow.lib.http import RETRY_DATABASE_AFTER_S
 from codexflow.pages.middleware import request_id_of
 from routing.errors import UnknownRoute
@@ -34,6 +34,15 @@ def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpR
         return page_not_found(request, exception or Http404())
     error = UnknownRoute(_BASE_URL_HINT if _LAST_PARTS.search(request.path) else None)
     response = JsonResponse(envelope(error), status=int(error.status))
+    response["X-CFX-Request-Id"] = request_id_of(request)
+    return response
+
+
+def bad_request(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
+    """400 page for forms that no page sends; for the API and its clients the error envelope."""
+    if not request.path.startswith(API) and not _is_api_client(request):
+        return render(request, "400.html", status=400)
+    response = JsonResponse(envelope(BadRequest()), status=400)
     response["X-CFX-Request-Id"] = request_id_of(request)
     return response
 

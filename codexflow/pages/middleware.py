@@ -1,12 +1,19 @@
-"""Middleware: request ids, and the content security policy of operator pages."""
+"""Middleware: request ids, the content security policy of operator pages, and forms that are too much work."""
 
+import logging
 from collections.abc import Callable
+from typing import Any
 
 import structlog
+from django.core.handlers.exception import get_exception_response
 from django.http import HttpRequest, HttpResponse
+from django.urls import get_resolver
 from django.utils.cache import patch_vary_headers
 
+from codexflow.lib.complexity import TooComplex, check_complexity
 from codexflow.lib.ids import new_id
+
+logger = logging.getLogger(__name__)
 
 OPERATORS = "/ops/"
 
@@ -25,6 +32,35 @@ class RequestIdMiddleware:
             # Pages and their fragments share a URL: going back must not show a fragment from the browser's cache.
             patch_vary_headers(response, ["HX-Request"])
         return response
+
+
+class ComplexFormsMiddleware:
+    """Refuses with 400 what is too much work for a view to read, by its structure or by how deeply it is nested."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        return self.get_response(request)
+
+    def process_view(self, request: HttpRequest, *_view: Any) -> HttpResponse | None:
+        """Check the fields of a form, which may be JSON. The API has a parser of its own for that."""
+        if request.method in ("GET", "HEAD") or request.path.startswith("/api/"):
+            return None
+        try:
+            for _, values in request.POST.lists():
+                for value in values:
+                    check_complexity(value.encode("utf-8", "replace"))
+        except TooComplex as exc:
+            return get_exception_response(request, get_resolver(), 400, exc)
+        return None
+
+    def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
+        """Convert a RecursionError of a request with a body; without one it is a fault of ours."""
+        if not isinstance(exception, RecursionError) or request.method in ("GET", "HEAD"):
+            return None
+        logger.warning("pages.nested_too_deeply", extra={"path": request.path}, exc_info=exception)
+        return get_exception_response(request, get_resolver(), 400, exception)
 
 
 def request_id_of(request: HttpRequest) -> str:

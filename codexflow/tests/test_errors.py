@@ -29,6 +29,7 @@ TABLE = {
     "shutting_down": 503, "stage_not_allowed": 403, "surface_not_allowed": 403, "compaction_unreadable": 400,
     "thread_unsupported_request": 400, "token_rate_exceeded": 429, "unknown_route": 404, "upstream_rate_limited": 429,
     "upstream_refused": 400, "upstream_stream_broken": 502, "upstream_timeout": 504, "upstream_unavailable": 503,
+    "upload_limit_exceeded": 429, "url_too_long": 414, "uploads_full": 503,
     "webhook_address_refused": 403, "webhook_rate_limited": 429, "webhook_too_large": 413, "webhook_unavailable": 503,
     "websockets_unsupported": 426, "too_many_exports": 429, "export_not_ready": 409, "export_expired": 410,
     "tool_not_sold": 400, "unsupported_content_encoding": 415,

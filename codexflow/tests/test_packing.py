@@ -89,3 +89,14 @@ def test_any_bytes_are_unpacked_or_refused(data: bytes, coding: str) -> None:
 def test_identity_is_no_packing() -> None:
     codings = (None, b"", b"identity", b" Identity ", b"gzip")
     assert [is_packed(each) for each in codings] == [False, False, False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("coding", "member"),
+    [(b"gzip", gzip.compress(b"")), (b"gzip", gzip.compress(b"a")), (b"zstd", zstandard.compress(b"a"))],
+)
+def test_a_body_of_very_many_members_is_refused(coding: bytes, member: bytes) -> None:
+    """What is left of the body was copied behind each of them."""
+    with pytest.raises(BrokenPacking):
+        unpacked(member * 200_000, coding, limit_bytes=10_000_000)
+    assert unpacked(member * 200, coding, limit_bytes=10_000_000) in (b"", b"a" * 200)

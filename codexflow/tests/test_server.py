@@ -33,6 +33,9 @@ class RecordingTransport:
     def is_closing(self) -> bool:
         return False
 
+    def get_write_buffer_size(self) -> int:
+        return 0
+
 
 def corked(raw: Any) -> CorkedTransport:
     return CorkedTransport(raw, asyncio.get_running_loop())
@@ -448,3 +451,135 @@ async def test_an_exchange_leaves_no_reference_cycles() -> None:
         finally:
             gc.enable()
     assert len(left) <= 4  # the connection still refers to its last exchange
+
+
+LIMIT = server.MAX_HEAD_BYTES + 1
+# Requests whose head, or what a body has besides its bytes, has no end; and the status that ends them.
+ENDLESS = {
+    "request line": (b"GET /", b"a", 414),
+    "query": (b"GET /?", b"a=b&", 414),
+    "header value": (b"GET / HTTP/1.1\r\nHost: x\r\nX-A: ", b"a", 431),
+    "header name": (b"GET / HTTP/1.1\r\nHost: x\r\nX-", b"a", 431),
+    "header lines": (b"GET / HTTP/1.1\r\nHost: x\r\n", b"X-A: b\r\n", 431),
+    "empty header lines": (b"GET / HTTP/1.1\r\nHost: x\r\n", b"X:\r\n", 431),
+    "line breaks": (b"", b"\r\n", 431),
+    "WebSocket": (b"GET /ws/ HTTP/1.1\r\nUpgrade: websocket\r\nConnection: upgrade\r\n", b"X-A: b\r\n", 431),
+    "offered protocol": (b"GET / HTTP/1.1\r\nUpgrade: h2c\r\nConnection: upgrade\r\n", b"X-A: b\r\n", 431),
+    "trailer lines": (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n", b"X-A: b\r\n", 431),
+    "trailer": (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\nX-A: ", b"a", 431),
+    "chunk extension": (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1;a=", b"b", 431),
+    "chunk extensions": (
+        b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", b"1;a=%b\r\na\r\n" % (b"b" * 1_000), 431
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("size_bytes", [1, 700, 20_000, 300_000])
+@pytest.mark.parametrize("name", ENDLESS)
+async def test_what_has_no_end_is_refused_while_it_arrives(echo: RecordingApp, name: str, size_bytes: int) -> None:
+    """However it is cut into pieces, and also after a request on the same connection."""
+    begin, rest, status = ENDLESS[name]
+    piece = rest * (size_bytes // len(rest) or 1)
+    async with serving(echo):
+        for before in (b"", request("/before", b"b")):
+            async with connected(echo) as (reader, writer):
+                if before:
+                    writer.write(before)
+                    await read_response(reader)
+                writer.write(begin)
+                received = asyncio.create_task(reader.read())
+                sent = 0
+                while not received.done() and sent < 100 * LIMIT:
+                    writer.write(piece * (2_000 // len(piece) or 1))
+                    sent += len(piece) * (2_000 // len(piece) or 1)
+                    await asyncio.sleep(0)
+                found = await received
+                assert found.startswith(b"HTTP/1.1 %d " % status), found[:200]
+                assert b"connection: close" in found
+                assert found.count(b"HTTP/1.1") == 1
+        assert not any(path.startswith("/ws") for path in echo.started)
+
+
+async def test_many_pipelined_heads_are_not_taken_for_one(echo: RecordingApp) -> None:
+    async with serving(echo), connected(echo) as (reader, writer):
+        writer.write(b"".join(request(f"/{n}", b"b") for n in range(3_000)))
+        assert [(await read_response(reader))[1] for _ in range(3_000)] == [f"/{n} b".encode() for n in range(3_000)]
+
+
+async def test_a_body_of_tiny_chunks_is_read(echo: RecordingApp) -> None:
+    head = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+    async with serving(echo), connected(echo) as (reader, writer):
+        for extension in (b"", b";a"):
+            writer.write(head)
+            await until(lambda: None in echo.bodies)
+            writer.write((b"1%b\r\na\r\n" % extension) * 50_000 + b"0\r\nX-Checksum: 1\r\n\r\n")
+            assert (await read_response(reader))[1] == b"/ " + b"a" * 50_000
+
+
+async def test_a_trailer_is_no_header() -> None:
+    seen: list[list[bytes]] = []
+
+    async def handler(direct: Direct, scope: MutableMapping[str, Any], receive: Any, _send: Any) -> None:
+        if direct.whole_body() is None:
+            while (await receive()).get("more_body"):
+                pass
+        seen.append([name for name, _ in scope["headers"]])
+        direct.respond(200, [], b"")
+
+    app = RecordingApp(handler)
+    sent = (
+        b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"1\r\na\r\n0\r\nAuthorization: Bearer x\r\nX-CFX-Stage: plan\r\n\r\n",
+    )
+    async with serving(app), connected(app) as (reader, writer):
+        writer.write(b"".join(sent))
+        await read_response(reader)
+        writer.write(sent[0])
+        await until(lambda: len(app.started) == 2)
+        writer.write(sent[1])
+        await read_response(reader)
+    assert seen == [[b"transfer-encoding"]] * 2
+
+
+@pytest.mark.parametrize(("announced_bytes", "sent"), [(1_000_000, b"a"), (100, b"a"), (0, b"\r\n")])
+async def test_bytes_do_not_keep_an_answered_connection(announced_bytes: int, sent: bytes) -> None:
+    """Neither those of a body that nobody reads, nor line breaks."""
+
+    async def handler(direct: Direct, *_: Any) -> None:
+        (connection,) = app.connections
+        connection.timeout_keep_alive = 0.05
+        direct.respond(401, [], b"no")
+
+    app = RecordingApp(handler)
+    async with serving(app), connected(app) as (reader, writer):
+        writer.write(b"POST / HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % announced_bytes)
+        await read_response(reader)
+        ended = asyncio.create_task(reader.read())
+        while not ended.done():
+            writer.write(sent)
+            await asyncio.wait([ended], timeout=0.01)
+        assert ended.exception() or ended.result() == b""
+
+
+async def test_an_unread_body_may_be_followed_by_a_request() -> None:
+    async def handler(direct: Direct, scope: MutableMapping[str, Any], *_: Any) -> None:
+        direct.respond(404, [], scope["path"].encode())
+
+    app = RecordingApp(handler)
+    async with serving(app), connected(app) as (reader, writer):
+        writer.write(b"POST /first HTTP/1.1\r\nContent-Length: 100000\r\n\r\n")
+        assert (await read_response(reader))[1] == b"/first"
+        writer.write(bytes(100_000) + request("/second"))
+        assert (await read_response(reader))[1] == b"/second"
+
+
+async def test_a_response_that_is_not_read_ends_a_closing_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def handler(direct: Direct, *_: Any) -> None:
+        direct.respond(200, [], bytes(50_000_000), closes=True)
+
+    monkeypatch.setattr(server, "WRITE_TIMEOUT_S", 0.05)
+    app = RecordingApp(handler)
+    async with serving(app), connected(app) as (_, writer):
+        writer.write(request("/"))
+        await until(lambda: app.started)
+        await until(lambda: not app.connections)

@@ -9,9 +9,10 @@ the webhook's response, best effort: a failure there does not fail the delivery.
 """
 
 import asyncio
+import contextlib
 import hmac
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from ipaddress import ip_address, ip_network
@@ -24,6 +25,7 @@ from redis import RedisError
 from codexflow.env import Env
 from codexflow.lib import clock
 from codexflow.lib.asgi import Receive, Scope, Send
+from codexflow.lib.complexity import TooComplex, check_complexity
 from codexflow.lib.db import in_database
 from codexflow.lib.envelope import envelope
 from codexflow.lib.errors import AppError, NotFound
@@ -40,6 +42,9 @@ from codexflow.lib.exchange import (
 )
 from codexflow.lib.http import headers_of
 from codexflow.lib.ids import new_id
+from codexflow.lib.memory import room_for_bodies
+from codexflow.lib.packing import is_packed
+from codexflow.lib.reception import Place, Reception, ReceptionFull, SenderFull
 from codexflow.lib.redis import async_client
 from logs.content import store
 from logs.litellm import content
@@ -62,6 +67,8 @@ BODY_TIMEOUT_S = 30
 REDIS_TIMEOUT_S = 3
 # Addresses counted apart within one minute; more are an attack, and share one count.
 MAX_ADDRESSES = 10_000
+# The part of the room for bodies that deliveries have.
+RECEPTION_SHARE = 4
 # Lifetime of a minute's count: longer than the minute, also where clocks differ.
 COUNT_TTL_S = 120
 # Cache lifetime of "no organization stores content".
@@ -107,6 +114,8 @@ class Webhook:
         self._allowed = [ip_network(each) for each in env.webhook_allow]
         self._keys = [key.encode() for key in env.webhook_keys]
         self._counts = MinuteCount(env.webhook_rpm)
+        room_bytes = room_for_bodies(env.reception_bytes, env.web_processes) // RECEPTION_SHARE
+        self._reception = Reception(room_bytes, largest_bytes=env.webhook_body_limit_bytes)
         self._redis: redis.asyncio.Redis | None = None
         # No organization stores content, as looked up last.
         self._no_content_until_s = 0.0
@@ -139,8 +148,9 @@ class Webhook:
         address = (scope.get("client") or ("", 0))[0]
         self._check_caller(address, headers)
         await self._count_delivery(address)
-        body = await self._read_body(headers, receive)
-        accepted = await self._map(body, headers)
+        with self._place_for(headers):
+            body = await self._read_body(headers, receive)
+            accepted = await self._map(body, headers)
         if accepted.payload:
             await self._append(accepted.payload)
         return accepted
@@ -184,17 +194,34 @@ class Webhook:
         ipv4 = getattr(parsed, "ipv4_mapped", None)
         return any((ipv4 or parsed) in network for network in self._allowed)
 
+    @contextlib.contextmanager
+    def _place_for(self, headers: dict[bytes, bytes]) -> Iterator[None]:
+        """Hold room for a body: what it announces, or the most where that is not known.
+
+        Raises WebhookTooLarge (413) before reading one that announces more, and WebhookBusy (429).
+        """
+        limit_bytes, announced = self._env.webhook_body_limit_bytes, headers.get(b"content-length")
+        if exceeds(announced, limit_bytes):
+            raise self._too_large()
+        is_known = announced is not None and not is_packed(headers.get(b"content-encoding"))
+        place = Place(self._reception, new_id())  # LiteLLM is one sender
+        try:
+            place.hold(int(announced or 0) if is_known else limit_bytes)
+        except (SenderFull, ReceptionFull) as exc:
+            raise WebhookBusy(retry_after_s=5) from exc
+        try:
+            yield
+        finally:
+            place.give_back()
+
     async def _read_body(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
-        """Read the body. Raises WebhookTooLarge (413) before reading one that announces more, NotADelivery (400)."""
+        """Read the body. Raises WebhookTooLarge (413), NotADelivery (400)."""
         limit_bytes = self._env.webhook_body_limit_bytes
-        too_large = WebhookTooLarge(f"The delivery is larger than {limit_bytes} bytes.")
-        if exceeds(headers.get(b"content-length"), limit_bytes):
-            raise too_large
         try:
             body = await read_body(receive, limit_bytes=limit_bytes, timeout_s=BODY_TIMEOUT_S)
             return await unpacked_body(body, headers.get(b"content-encoding"), limit_bytes=limit_bytes)
         except BodyTooLarge as exc:
-            raise too_large from exc
+            raise self._too_large() from exc
         except BodyTimeout as exc:
             raise NotADelivery("The body did not arrive in time.") from exc
         except BodyCodingUnknown as exc:
@@ -202,15 +229,21 @@ class Webhook:
         except (BodyAborted, BodyBroken) as exc:
             raise NotADelivery from exc
 
+    def _too_large(self) -> WebhookTooLarge:
+        return WebhookTooLarge(f"The delivery is larger than {self._env.webhook_body_limit_bytes} bytes.")
+
     async def _map(self, body: bytes, headers: dict[bytes, bytes]) -> _Accepted:
         """Map the body on a thread, since the event loop serves the gateway's calls. Raises NotADelivery (400)."""
         idempotency_key = headers.get(b"idempotency-key", b"").decode("latin-1")[:200]
         try:
             return await asyncio.to_thread(self._map_body, body, idempotency_key)
+        except TooComplex as exc:
+            raise NotADelivery(str(exc)) from exc
         except NotReports as exc:
             raise NotADelivery from exc
 
     def _map_body(self, body: bytes, idempotency_key: str) -> _Accepted:
+        check_complexity(body)
         rows = [row for row in elements(body) if row is not None]
         reports = map_rows(
             rows,

@@ -229,7 +229,7 @@ def _made_by_model(images: Raw, audio: Raw) -> Iterator[Attachment]:
     """Yield images, and speech without its transcript, which is text; often only its id is given."""
     if _is_given(images):
         each = _decoded(_raws, images)
-        yield from map(_image, [images] if each is None else each)
+        yield Attachment(len(memoryview(images)), images=1 if each is None else len(each), raw=images)
     if _is_given(audio):
         fields = _decoded(_raw_fields, audio)
         yield _recording(audio if fields is None else fields.get("data", NOTHING))
@@ -296,6 +296,8 @@ def _long_strings(raw: Raw) -> Iterator[_LongString]:
             at += _STEP_BYTES
             continue
         end = json.find(b'"', at)
+        if end < 0:
+            return  # a number: there is no string behind it
         start = json.rfind(b'"', max(0, at - _STEP_BYTES - _HEAD_BYTES), at) + 1
         if start and end - start >= MIN_LONG_BYTES:
             before = json[max(0, start - _HEAD_BYTES) : start]
@@ -306,7 +308,7 @@ def _long_strings(raw: Raw) -> Iterator[_LongString]:
                 size_bytes=end - start,
                 is_encrypted=b"redacted" in before,
             )
-        at = max(end, at) + 1
+        at = end + 1
 
 
 def _is_attachment(string: _LongString) -> bool:

@@ -6,7 +6,7 @@ invents tomorrow works today.
 
 import json
 import re
-from codecs import BOM_UTF8
+from codecs import BOM_UTF8, getincrementaldecoder
 from collections.abc import Callable, Collection
 from functools import cache
 from typing import Any, NamedTuple
@@ -101,6 +101,14 @@ _FIELDS_OF_ABILITY = {
 # Written by the gateway itself, from the parsed values.
 _REWRITTEN = frozenset({"model", "stream_options", "metadata"})
 
+# Most fields of a request, and most bytes of those that are written anew: each is handled one by one.
+MAX_FIELDS = 1_000
+MAX_REWRITTEN_BYTES = 64 * 1024
+# Larger bodies that are no JSON are not searched for the place.
+MAX_SEARCHED_BYTES = 64 * 1024
+# As text, a character may take four bytes, and all of them when one does.
+DECODED_BYTES = 256 * 1024
+
 # Anthropic's minimum.
 MIN_THINKING_TOKENS = 1_024
 
@@ -185,19 +193,24 @@ def parse(body: bytes, schema: type[RequestSchema]) -> ParsedRequest:
         body = body[len(BOM_UTF8) :]
     try:
         if not body.isascii():
-            body.decode()  # also fields that are never decoded must be UTF-8
+            _check_utf8(body)  # also fields that are never decoded must be UTF-8
         fields = _fields.decode(body)
         known = _decoder(schema).decode(body)
     except msgspec.ValidationError as exc:
         raise _invalid(str(exc)) from exc
     except (msgspec.DecodeError, RecursionError, UnicodeError) as exc:
         raise InvalidJson(_what_is_wrong(body)) from exc
+    if len(fields) > MAX_FIELDS:
+        raise InvalidRequestBody(f"A request may have at most {MAX_FIELDS} fields.")
     known.check()
     limits = known.limits()
     for name, value in limits.items():
         if not 1 <= value <= MAX_OUTPUT_TOKENS:
             raise InvalidRequestBody(f"`{name}` must be between 1 and {MAX_OUTPUT_TOKENS}.", param=name)
-    attachments = known.attachments()
+    try:
+        attachments = known.attachments()
+    except RecursionError:
+        raise InvalidRequestBody("The body is nested too deeply.") from None
     if len(body) >= MIN_LONG_BYTES:
         attachments += long_strings(fields.get("messages") or fields.get("input"), attachments)
     attached = total(attachments)
@@ -215,10 +228,22 @@ def parse(body: bytes, schema: type[RequestSchema]) -> ParsedRequest:
     )
 
 
+def _check_utf8(body: bytes) -> None:
+    """Raise UnicodeDecodeError unless a body is UTF-8; of a large one only a piece at a time is held as text."""
+    if len(body) <= DECODED_BYTES:
+        body.decode()
+        return
+    decode = getincrementaldecoder("utf-8")().decode
+    for start in range(0, len(body), DECODED_BYTES):
+        decode(body[start : start + DECODED_BYTES])
+    decode(b"", final=True)
+
+
 def _what_is_wrong(body: bytes) -> str | None:
     """Say why a body is refused, where it is not simply no JSON: half a character, or another encoding."""
     try:
-        plain = json.loads(body.decode("utf-8"))
+        text = body.decode("utf-8")
+        plain = json.loads(text) if len(body) <= MAX_SEARCHED_BYTES else None
     except UnicodeDecodeError as exc:
         return f"The body is not UTF-8: byte {exc.start} is part of no character."
     except (ValueError, RecursionError):
@@ -346,6 +371,8 @@ def _is_absent(raw: Raw | None) -> bool:
 
 def _object(name: str, raw: Raw | None) -> dict[str, Any]:
     """Decode a field. Raises InvalidRequestBody, also for numbers and depths that would pass undecoded."""
+    if raw is not None and len(memoryview(raw)) > MAX_REWRITTEN_BYTES:
+        raise InvalidRequestBody(f"`{name}` may have at most {MAX_REWRITTEN_BYTES} bytes.", param=name)
     try:
         return _objects.decode(raw or b"{}")
     except (msgspec.MsgspecError, RecursionError):

@@ -7,7 +7,7 @@ type that a provider invents tomorrow is refused until it has a price.
 
 import re
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Raw, Struct
@@ -18,6 +18,10 @@ from routing.surfaces.requests import Fields, RequestSchema
 
 # Calls that are held for a hosted tool that names no `max_uses`, and the most that it may name.
 DEFAULT_USES, MAX_USES = 10, 1_000_000
+# Most bytes of fields that are read whole.
+MAX_READ_BYTES = 64 * 1024
+# Entries of one list of tools, unless all of them are the usual ones.
+MAX_TOOLS = 2_000
 
 WEB_SEARCH, WEB_FETCH, CODE_EXECUTION = "web_search", "web_fetch", "code_execution"
 FILE_SEARCH, IMAGE_GENERATION, MCP_CALL = "file_search", "image_generation", "mcp_call"
@@ -101,6 +105,7 @@ _string = msgspec.json.Decoder(str)
 _any = msgspec.json.Decoder(Any)
 
 Path = tuple[str | int, ...]
+T = TypeVar("T")
 
 
 class HostedTool(Struct, frozen=True):
@@ -239,7 +244,15 @@ def _in_list(raw: Raw, path: Path) -> list[HostedTool]:
         pass  # looked at one by one
     if bytes(raw)[:1] != b"[":
         return _in_entry(raw, path)
-    return [found for at, entry in enumerate(_list.decode(raw)) for found in _in_entry(entry, (*path, at))]
+    entries = enumerate(_checked(_list.decode(raw), path))
+    return [found for at, entry in entries for found in _in_entry(entry, (*path, at))]
+
+
+def _checked(entries: list[T], path: Path) -> list[T]:
+    """Return the entries unless there are too many to be looked at one by one. Raises InvalidRequestBody."""
+    if len(entries) > MAX_TOOLS:
+        raise InvalidRequestBody(f"`{path[0]}` may have at most {MAX_TOOLS} entries.", param=str(path[0]))
+    return entries
 
 
 def _in_entry(raw: Raw, path: Path, *, is_grouped: bool = False) -> list[HostedTool]:
@@ -280,7 +293,7 @@ def _in_group(entry: Mapping[str, Raw], path: Path) -> list[HostedTool]:
     path = (*path, "tools")
     if bytes(inner)[:1] != b"[":
         return _in_entry(inner, path, is_grouped=True)
-    entries = enumerate(_list.decode(inner))
+    entries = enumerate(_checked(_list.decode(inner), path))
     return [found for at, each in entries for found in _in_entry(each, (*path, at), is_grouped=True)]
 
 
@@ -333,8 +346,8 @@ def _in_fields(fields: Fields) -> Iterator[HostedTool]:
 
 
 def _in_modalities(raw: Raw, name: str) -> Iterator[HostedTool]:
-    plain = _plain(raw)
-    for each in plain if isinstance(plain, list) else [plain]:
+    plain = _plain_of(raw, name)
+    for each in _checked(plain, (name,)) if isinstance(plain, list) else [plain]:
         modality = str(each).lower()
         if modality != "text":
             yield HostedTool((name,), modality, **_MODALITIES_SOLD.get(modality, {}))
@@ -342,11 +355,11 @@ def _in_modalities(raw: Raw, name: str) -> Iterator[HostedTool]:
 
 def _in_plugins(raw: Raw) -> Iterator[HostedTool]:
     """Read OpenRouter's plugins: the one that searches is a hosted tool, and no other goes upstream."""
-    plugins = _plain(raw)
+    plugins = _plain_of(raw, _PLUGINS)
     if not isinstance(plugins, list):
         yield HostedTool((_PLUGINS,), _PLUGINS, is_ignored=True)
         return
-    for at, each in enumerate(plugins):
+    for at, each in enumerate(_checked(plugins, (_PLUGINS,))):
         is_search = isinstance(each, dict) and each.get("id") == "web" and each.get("enabled") is not False
         if is_search:
             yield HostedTool((_PLUGINS, at), "web", WEB_SEARCH, least=1)
@@ -393,6 +406,13 @@ def _text_of(raw: Raw) -> str | None:
         return _string.decode(raw)
     except msgspec.MsgspecError:
         return None
+
+
+def _plain_of(raw: Raw, name: str) -> Any:
+    """Return the value of a field. Raises InvalidRequestBody when it is too long to be a small one."""
+    if len(memoryview(raw)) > MAX_READ_BYTES:
+        raise InvalidRequestBody(f"`{name}` may have at most {MAX_READ_BYTES} bytes.", param=name)
+    return _plain(raw)
 
 
 def _plain(raw: Raw) -> Any:

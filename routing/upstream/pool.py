@@ -24,6 +24,9 @@ LOW_WATER_BYTES = 64 * 1024
 # LiteLLM's server closes idle connections after 5 s; we close first, so that no request meets a closing one.
 MAX_IDLE_S = 4.0
 MAX_HEADERS = 200
+# Most bytes of a head, interim responses before it included; and later in a row that are no body: extensions of chunks
+# and trailers.
+MAX_HEAD_BYTES = 64 * 1024
 
 # Consumes a piece of a body at once, or returns False and leaves it to the waiting reader.
 Sink = Callable[[bytes], bool]
@@ -49,6 +52,7 @@ class Connection(asyncio.Protocol):
         self._buffered_bytes = 0
         self._is_paused = False
         self._has_head = False
+        self._head_bytes = 0  # received since the beginning, or since the last piece of the body
         self._is_complete = False
         self._can_be_reused = False
         self._error: UpstreamBroken | UpstreamSilent | None = None
@@ -200,14 +204,30 @@ class Connection(asyncio.Protocol):
 
     @override
     def data_received(self, data: bytes) -> None:
+        if not self._has_head and self._head_bytes + len(data) > MAX_HEAD_BYTES:
+            self._receive_in_two(data, MAX_HEAD_BYTES - self._head_bytes)
+            return
+        self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as exc:
             self._fail(UpstreamBroken(reason=f"not HTTP: {exc.__class__.__name__}"))
             return
+        if self._head_bytes > MAX_HEAD_BYTES and not self._is_complete:
+            self._fail(UpstreamBroken(reason="extensions or trailers too large"))
+            return
         if self._buffered_bytes > HIGH_WATER_BYTES and not self._is_paused and self._transport is not None:
             self._is_paused = True
             self._transport.pause_reading()
+
+    def _receive_in_two(self, data: bytes, room: int) -> None:
+        """Read as much as the head may still have, and the rest only if it has ended by then."""
+        if room:
+            self.data_received(data[:room])
+        if self._has_head and self._error is None:
+            self.data_received(data[room:])
+        else:
+            self._fail(UpstreamBroken(reason="head too large"))
 
     @override
     def eof_received(self) -> bool:
@@ -227,7 +247,7 @@ class Connection(asyncio.Protocol):
     # httptools
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if len(self.headers) < MAX_HEADERS:
+        if len(self.headers) < MAX_HEADERS and not self._has_head:  # later ones are trailers
             self.headers[name.lower()] = value
 
     def on_headers_complete(self) -> None:
@@ -239,6 +259,7 @@ class Connection(asyncio.Protocol):
             self.headers.clear()
 
     def on_body(self, body: bytes) -> None:
+        self._head_bytes = 0
         if self._sink is not None and self._sink(body):
             self.consumed_s = now_s = monotonic_s()
             self._deadline_s = min(now_s + self._idle_s, self._ends_s)

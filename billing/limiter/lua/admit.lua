@@ -2,7 +2,7 @@
 --
 -- KEYS 1 scope of the organization  2 scope of the key  3 alive  4 intents  5 slots of the organization  6 slots of the key
 -- ARGV 1 request id  2 lease ms  3 takes a stream slot (0/1)  4 hold (nanos)  5 tokens reserved  6 intent
---      7 forced (0/1: admit without checks, to restore a call in flight that Redis has lost)
+--      7 mode (0: admit; 1: admit without checks, to restore a call in flight that Redis has lost; 2: only check)
 --      8 limits of the organization  9 limits of the key: seven little-endian int64 each, -1 = none:
 --         requests a day, requests a minute, tokens a minute, streams, total / day / month budget (nanos)
 --      10 deadline (ms, by Redis's clock; 0: none): afterwards nothing is admitted, since the call has been refused
@@ -97,6 +97,8 @@ if ARGV[7] ~= '1' then
     if of_month >= 0 and hold > left then return answer('budget', i, 0, left, 2) end
   end
 end
+
+if ARGV[7] == '2' then return answer('ok') end
 
 local lease_ends = now_ms + tonumber(ARGV[2])
 for i = 1, 2 do

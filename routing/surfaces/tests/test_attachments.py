@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import Raw
 
-from routing.surfaces.attachments import MIN_LONG_BYTES
+from routing.surfaces.attachments import MIN_LONG_BYTES, long_strings
 from routing.surfaces.body import ParsedRequest, parse
 from routing.surfaces.requests import Chat, Messages, RequestSchema, Responses
 
@@ -195,3 +196,9 @@ def test_any_form_passes_and_never_counts_less_than_nothing(fields: dict[str, An
         assert 0 <= request.text_bytes <= len(json.dumps(fields)) + 100
         request.prompt()
         assert request.size(10).prompt_tokens > 0
+
+
+def test_a_long_number_takes_no_time_of_its_own() -> None:
+    """It looks like base64, and no string ends behind it: looking for the end at each digit would take for ever."""
+    conversation = Raw(b'[{"role":"user","content":[{"type":%b}]}]' % (b"9" * 5_000_000))
+    assert long_strings(conversation, []) == []

@@ -1,11 +1,13 @@
 """Reuse of upstream connections, against a real server."""
 
+import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from routing.errors import UpstreamSilent
-from routing.upstream.pool import Connection, Pool, Sink
+from routing.errors import UpstreamBroken, UpstreamSilent
+from routing.upstream.pool import MAX_HEAD_BYTES, Connection, Pool, Sink
 from tests.support.upstream import DEMO_API_KEY, Upstream, running_upstream
 
 BODY = b'{"model":"gpt-6-luna","messages":[{"role":"user","content":"Hello%b"}]%b}'
@@ -83,8 +85,90 @@ async def test_consumed_pieces_extend_the_idle_timeout_but_not_the_total_one(ups
     pool.close()
 
 
+async def _read(connection: Connection) -> None:
+    await connection.head(20)
+    while await connection.chunk(20) is not None:
+        pass
+
+
 async def _past(
     connection: Connection, sink: Sink, *, idle_s: float = 5.0, left_s: float = 5.0
 ) -> AsyncIterator[bytes]:
     while (piece := await connection.chunk_past(sink, idle_s=idle_s, left_s=left_s)) is not None:
         yield piece
+
+
+_OK = b"HTTP/1.1 200 OK\r\n"
+_CHUNKED = _OK + b"Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n"
+# Responses of an upstream that have no end.
+ENDLESS = {
+    "status line": (b"HTTP/1.1 200 ", b"a"),
+    "header value": (_OK + b"X-A: ", b"a"),
+    "header name": (_OK, b"a"),
+    "header lines": (_OK, b"X-A: b\r\n"),
+    "lines of one header": (_OK, b"X:\r\n"),
+    "interim responses": (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+    "early hints": (b"", b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"),
+    "trailer lines": (_CHUNKED + b"0\r\n", b"X-A: b\r\n"),
+    "trailer": (_CHUNKED + b"0\r\nX-A: ", b"a"),
+    "chunk extension": (_CHUNKED + b"1;a=", b"b"),
+}
+
+
+@contextlib.asynccontextmanager
+async def saying(begin: bytes, rest: bytes, *, pieces: int = 1_000) -> AsyncIterator[tuple[Pool, list[int]]]:
+    """Upstream that responds with these bytes, the rest again and again; with how many of it were sent."""
+    sent = [0]
+
+    async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(begin)
+        piece = rest * (2_000 // len(rest) or 1)
+        with contextlib.suppress(OSError):
+            for _ in range(pieces):
+                writer.write(piece)
+                await writer.drain()
+                sent[0] += len(piece)
+        writer.close()
+
+    server = await asyncio.start_server(respond, "127.0.0.1", 0)
+    pool = Pool(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", api_key="k", connect_s=5)
+    try:
+        yield pool, sent
+    finally:
+        pool.close()
+        server.close()
+
+
+@pytest.mark.parametrize("name", ENDLESS)
+async def test_what_has_no_end_fails_the_attempt(name: str) -> None:
+    async with saying(*ENDLESS[name], pieces=100_000) as (pool, sent):
+        connection = await pool.post(PATH, b"{}")
+        with pytest.raises(UpstreamBroken):
+            await _read(connection)
+        assert not connection.is_open
+        assert sent[0] < 100 * MAX_HEAD_BYTES  # what the sockets' buffers hold
+
+
+async def test_a_long_head_that_comes_at_once_fails_the_attempt() -> None:
+    async with saying(_OK + b"X-A: " + b"a" * MAX_HEAD_BYTES + b"\r\n\r\n", b"a", pieces=1) as (pool, _):
+        connection = await pool.post(PATH, b"{}")
+        with pytest.raises(UpstreamBroken):
+            await connection.head(20)
+
+
+async def test_a_long_body_that_comes_with_its_head_is_read() -> None:
+    size = 3 * MAX_HEAD_BYTES
+    begin = b"HTTP/1.1 100 Continue\r\n\r\n%bContent-Length: %d\r\n\r\n%b" % (_OK, size, bytes(size))
+    async with saying(begin, b"a", pieces=0) as (pool, _):
+        connection = await pool.post(PATH, b"{}")
+        assert await connection.head(20) == 200
+        assert await connection.body(20, limit_bytes=size) == bytes(size)
+
+
+async def test_trailers_are_no_headers() -> None:
+    async with saying(_CHUNKED + b"0\r\nRetry-After: 9\r\n\r\n", b"a", pieces=0) as (pool, _):
+        connection = await pool.post(PATH, b"{}")
+        await connection.head(20)
+        await connection.read_to_end(20)
+        assert connection.headers == {b"transfer-encoding": b"chunked"}
