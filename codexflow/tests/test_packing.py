@@ -94,6 +94,7 @@ def test_identity_is_no_packing() -> None:
 @pytest.mark.parametrize(
     ("coding", "member"),
     [(b"gzip", gzip.compress(b"")), (b"gzip", gzip.compress(b"a")), (b"zstd", zstandard.compress(b"a"))],
+    ids=["empty", "gzip", "zstd"],
 )
 def test_a_body_of_very_many_members_is_refused(coding: bytes, member: bytes) -> None:
     """What is left of the body was copied behind each of them."""
