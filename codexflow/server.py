@@ -452,7 +452,7 @@ class Protocol(HttpToolsProtocol):
         elif is_in_body or waiting:
             transport.close()  # an error now would be taken for the response to another request
             return
-        response_format = response_format_of(self.url.decode("latin-1"), dict(self.headers))
+        response_format = response_format_of(self.url.decode("latin-1"), dict(self.headers or ()))
         request_id, body = str(new_id()).encode(), response_format.error_body(error)
         logger.info("server.refused", extra={"request_id": request_id.decode(), "code": error.code})
         lines = [
