@@ -15,7 +15,7 @@ from codexflow.dev import litellm as program
 from codexflow.dev.demo_upstream.models import MODELS
 from codexflow.env import REPOSITORY
 from codexflow.lib.ids import new_id
-from tests.support.litellm import SHIPPED_MODEL, WEBHOOK_KEY, LiteLLM, running_as_shipped, shipped_config
+from tests.support.litellm import EXAMPLE, SHIPPED_MODEL, WEBHOOK_KEY, LiteLLM, running_as_shipped, shipped_config
 
 MARKS = [pytest.mark.litellm, pytest.mark.xdist_group("litellm")]
 MODEL = "gpt-6-luna"
@@ -212,7 +212,8 @@ def test_messages_and_responses_are_served_over_chat_completions(litellm: LiteLL
 def test_every_configured_model_is_listed_with_its_price(litellm: LiteLLM) -> None:
     shipped = {m["model_name"]: m["model_info"] for m in shipped_config()["model_list"]}
     info = {m["model_name"]: m["model_info"] for m in litellm.client.get("/model/info").json()["data"]}
-    assert set(info) == {*shipped, SHIPPED_MODEL}
+    examples = {each["model_name"] for each in yaml.safe_load(EXAMPLE.read_text())["model_list"]}
+    assert set(info) == {*shipped, *examples, SHIPPED_MODEL}
     for name, wanted in shipped.items():
         assert info[name]["input_cost_per_token"] == wanted["input_cost_per_token"]
         assert info[name]["output_cost_per_token"] == wanted["output_cost_per_token"]
