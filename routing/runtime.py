@@ -77,7 +77,8 @@ async def running(gateway: Gateway, env: Env) -> AsyncIterator[None]:
         terms=OutageTerms(processes=env.limiter_processes, allowance_nanos=env.outage_allowance_nanos),
         fails_closed=env.limiter_fail == "closed",
     )
-    tracker = CallTracker(limiter, Settler(journal, limiter), heartbeat_s=env.heartbeat_s)
+    settler = Settler(journal, limiter)
+    tracker = CallTracker(limiter, settler, heartbeat_s=env.heartbeat_s)
     breakers = Breakers(pipeline, env.redis_prefix)
     pool = Pool(env.litellm_url, api_key=env.litellm_api_key, connect_s=env.upstream_connect_s)
     listing = ModelListing()
@@ -89,6 +90,7 @@ async def running(gateway: Gateway, env: Env) -> AsyncIterator[None]:
         for job in (
             tracker.send_heartbeats,
             limiter.void_refused,
+            settler.retry_kept,
             health.watch_models,
             lambda: _refresh_catalogue(keys),
             lambda: _subscribe_to_keys(env, keys),

@@ -7,7 +7,7 @@ from uuid import UUID
 import msgspec
 from redis import ResponseError
 
-from billing.errors import InsufficientQuota
+from billing.errors import InsufficientQuota, LimiterUnavailable
 from billing.limiter.fallback import Scopes
 from billing.limiter.holds import CallSize, no_dearer_than_first
 from billing.limiter.limits import Pulse
@@ -79,9 +79,10 @@ class CallTracker:
             settler=self._settler,
             leave=self._leave,
         )
+        if admission.is_degraded and not self._settler.record_intent(call.intent):
+            self._limiter.settle_locally(principal, call.intent)
+            raise LimiterUnavailable(retry_after_s=1, reason="neither Redis nor the journal", admission=admission)
         self._calls[intent.request_id] = call
-        if admission.is_degraded:
-            self._settler.record_intent(call.intent)
         return call
 
     def _leave(self, call: Call) -> None:

@@ -1,5 +1,6 @@
 """Settlement of finished calls: the journal first, then the limiter."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from redis import ResponseError
 from codexflow.lib.redis import RedisUnavailable
 from logs.pipeline.events import UsageEvent, decode
 from logs.pipeline.journal import Journal, read_segment
+from routing import settler as settler_module
 from routing.settler import Settler
 from routing.tests.test_tracker import a_principal, an_intent
 
@@ -19,18 +21,22 @@ class RecordingLimiter:
 
     def __init__(self, folder: Path, error: Exception | None = None) -> None:
         self._folder = folder
-        self._error = error
+        self.error = error
         self.journaled: list[UsageEvent] | None = None
         self.local = 0
 
     async def settle(self, *_arguments: object) -> bool:
         self.journaled = events_in(self._folder)
-        if self._error is not None:
-            raise self._error
+        if self.error is not None:
+            raise self.error
         return True
 
     def settle_locally(self, *_arguments: object) -> None:
         self.local += 1
+
+
+def no_space(*_arguments: object) -> None:
+    raise OSError(28, "No space left on device")
 
 
 def events_in(folder: Path) -> list[UsageEvent]:
@@ -61,11 +67,39 @@ async def test_only_calls_admitted_locally_are_settled_locally(tmp_path: Path, i
 async def test_a_full_disk_leaves_the_event_to_redis(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def no_space(*_arguments: object) -> None:
-        raise OSError(28, "No space left on device")
-
     monkeypatch.setattr(Journal, "append", no_space)
     limiter, principal = RecordingLimiter(tmp_path), a_principal(0)
     await a_settler(tmp_path, limiter).settle(principal, an_intent(principal))
     assert limiter.journaled == []
     assert [each.message for each in caplog.records] == ["journal.append_failed"]
+
+
+@pytest.mark.parametrize("returns", ["disk", "Redis"])
+async def test_an_event_that_nothing_takes_is_kept_until_something_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, returns: str
+) -> None:
+    monkeypatch.setattr(settler_module, "RETRY_S", 0)
+    limiter, principal = RecordingLimiter(tmp_path, RedisUnavailable()), a_principal(0)
+    settler, append = a_settler(tmp_path, limiter), Journal.append
+    monkeypatch.setattr(Journal, "append", no_space)
+    event = msgspec.structs.replace(an_intent(principal), status=200)
+    await settler.settle(principal, event)
+    retrying = asyncio.create_task(settler.retry_kept())
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert len(settler._kept) == 1
+    if returns == "disk":
+        monkeypatch.setattr(Journal, "append", append)
+    else:
+        limiter.error = None
+    while settler._kept:  # noqa: ASYNC110 - of another task
+        await asyncio.sleep(0)
+    assert events_in(tmp_path) == ([event] if returns == "disk" else [])
+    retrying.cancel()
+
+
+def test_an_intent_that_was_not_written_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settler, intent = a_settler(tmp_path, RecordingLimiter(tmp_path)), an_intent(a_principal(0))
+    assert settler.record_intent(intent)
+    monkeypatch.setattr(Journal, "append", no_space)
+    assert not settler.record_intent(intent)

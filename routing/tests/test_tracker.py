@@ -1,13 +1,14 @@
 """Admission and settlement of calls on real Valkey."""
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from django.conf import settings
 
-from billing.errors import InsufficientQuota
+from billing.errors import InsufficientQuota, LimiterUnavailable
 from billing.limiter.fallback import OutageTerms
 from billing.limiter.holds import CallSize, worst_nanos
 from billing.limiter.limits import Payer, ScopeTotals
@@ -139,3 +140,27 @@ async def test_a_call_leaves_the_registry_before_it_is_settled(
     await call.finish(status=200)
     await call.finish(status=500)
     assert in_flight == [[]]
+
+
+async def test_without_redis_and_journal_nothing_is_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is complete is in a book: a call that none would hold is refused."""
+
+    def no_space(*_arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    redis, journal = Pipeline("redis://127.0.0.1:1", timeout_s=0.01), Journal(tmp_path / "journal", segment_s=10)
+
+    async def load(*_: object) -> ScopeTotals:
+        return ScopeTotals()
+
+    limiter = Limiter(redis, load_totals=load, lease_ms=5_000, terms=OutageTerms())
+    tracker = CallTracker(limiter, Settler(journal, limiter), heartbeat_s=5)
+    principal = replace(a_principal(0), limits=(Limits(), Limits()))
+    call = await tracker.admit(principal, an_intent(principal, 500), CHAIN, size=SIZE)
+    assert call.intent.is_degraded
+    monkeypatch.setattr(Journal, "append", no_space)
+    with pytest.raises(LimiterUnavailable):
+        await tracker.admit(principal, an_intent(principal, 500), CHAIN, size=SIZE)
+    assert tracker.calls == [call]
+    journal.close()
+    await redis.close()
