@@ -54,7 +54,7 @@ def test_a_key_cannot_make_a_more_powerful_one(running: Installation) -> None:
 
 @pytest.mark.parametrize("limit", [{"daily_requests": 3}, {"budget_month_nanos": 20_000_000}])
 @pytest.mark.parametrize("overlap_s", [0, 3600])
-def test_rotation_carries_on_what_was_used(running: Installation, limit: dict[str, int], overlap_s: int) -> None:
+def test_rotation_carries_on_what_was_used(running: Installation, limit: dict[str, Any], overlap_s: int) -> None:
     """Old and new key share one counter, in every process, after a restart, and when Redis has lost it."""
     key = a_key(**limit)
     plain, key_id, passed, keys = key.plain, str(key.row.id), 0, [key.plain]
