@@ -7,6 +7,7 @@ from typing import Any
 
 from allauth.account.adapter import DefaultAccountAdapter
 from allauth.account.utils import filter_users_by_email
+from allauth.core import context as current
 from allauth.core.exceptions import ImmediateHttpResponse
 from allauth.mfa.adapter import DefaultMFAAdapter
 from allauth.socialaccount.adapter import DefaultSocialAccountAdapter
@@ -14,6 +15,7 @@ from allauth.socialaccount.models import SocialAccount, SocialLogin
 from allauth.socialaccount.providers.base import AuthError, AuthProcess
 from cryptography.fernet import Fernet
 from django.conf import settings
+from django.contrib import messages
 from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.http import HttpRequest
@@ -22,6 +24,7 @@ from django.urls import reverse
 from django.utils import timezone, translation
 from django.utils.translation import gettext_lazy as _
 
+from accounts import mail
 from accounts.connections import (
     REAUTHENTICATE,
     SIGNUP_TIMEZONE,
@@ -36,6 +39,14 @@ from accounts.services import create_personal_organization, ensure_site_settings
 
 logger = logging.getLogger(__name__)
 
+# Mails without which a page cannot go on; all others are notices of what has happened.
+_AWAITED = tuple(
+    f"account/email/{name}"
+    for name in ("email_confirmation", "account_already_exists", "unknown_account", "password_reset_", "login_code")
+)
+# Messages that tell that a mail is on its way.
+_SENT = ("account/messages/email_confirmation_sent.txt", "account/messages/login_code_sent.txt")
+
 
 class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc] # allauth has no types
     """Local accounts: sign-up creates a personal organization, and a new password clears must_change_password."""
@@ -47,13 +58,31 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc] # allauth has
         return invitation_by_token(request.session.get(INVITATION_SESSION_KEY, "")) is not None
 
     def send_mail(self, template_prefix: str, email: str, context: dict[str, Any]) -> None:
-        """Send in the recipient's language and time zone; for an unknown address, in those of the page."""
+        """Send in the recipient's language and time zone; for an unknown address, in those of the page.
+
+        A mail that the server does not take is logged. If the page waits for it, as for a code, the page says so, for
+        known and unknown addresses alike.
+        """
         known = context.get("user") or User.objects.filter(email=email.lower()).first()
-        if not isinstance(known, User):
-            super().send_mail(template_prefix, email, context)
+        try:
+            if isinstance(known, User):
+                with translation.override(known.language), timezone.override(timezone_of(known)):
+                    super().send_mail(template_prefix, email, context)
+            else:
+                super().send_mail(template_prefix, email, context)
+        except mail.FAILURES:
+            logger.exception("mail.failed", extra={"mail": template_prefix})
+            request = current.request
+            if request is not None and template_prefix.startswith(_AWAITED):
+                request.is_mail_away = True
+                messages.error(request, _("The mail could not be sent. Try again in a few minutes."))
+
+    def add_message(
+        self, request: HttpRequest, level: int, message_template: str | None = None, *args: Any, **kwargs: Any
+    ) -> None:
+        if getattr(request, "is_mail_away", False) and message_template in _SENT:
             return
-        with translation.override(known.language), timezone.override(timezone_of(known)):
-            super().send_mail(template_prefix, email, context)
+        super().add_message(request, level, message_template, *args, **kwargs)
 
     def clean_email(self, email: str) -> str:
         return str(super().clean_email(email)).lower()

@@ -196,7 +196,8 @@ if ENV.mail:
     EMAIL_HOST, EMAIL_PORT = ENV.mail.host, ENV.mail.port
     EMAIL_HOST_USER, EMAIL_HOST_PASSWORD = ENV.mail.user, ENV.mail.password
     EMAIL_USE_SSL, EMAIL_USE_TLS = ENV.mail.is_tls, ENV.mail.is_starttls
-    EMAIL_TIMEOUT = 10
+    EMAIL_BACKEND = "accounts.smtp.EmailBackend"
+    EMAIL_TIMEOUT = 5
     DEFAULT_FROM_EMAIL = SERVER_EMAIL = ENV.mail.sender
 elif ENV.is_production:
     # Mail is discarded; system check accounts.W001 warns of it.
