@@ -9,6 +9,7 @@ from allauth.account.adapter import DefaultAccountAdapter
 from allauth.account.utils import filter_users_by_email
 from allauth.core import context as current
 from allauth.core.exceptions import ImmediateHttpResponse
+from allauth.core.internal.ratelimit import get_ip
 from allauth.mfa.adapter import DefaultMFAAdapter
 from allauth.socialaccount.adapter import DefaultSocialAccountAdapter
 from allauth.socialaccount.models import SocialAccount, SocialLogin
@@ -35,7 +36,8 @@ from accounts.connections import (
 from accounts.middleware import timezone_of
 from accounts.models import User, validate_timezone
 from accounts.selectors import INVITATION_SESSION_KEY, invitation_by_token
-from accounts.services import create_personal_organization, ensure_site_settings
+from accounts.services import create_personal_organization, create_user_with_organization, ensure_site_settings
+from codexflow.lib.ids import random_id
 
 logger = logging.getLogger(__name__)
 
@@ -83,6 +85,19 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc] # allauth has
         if getattr(request, "is_mail_away", False) and message_template in _SENT:
             return
         super().add_message(request, level, message_template, *args, **kwargs)
+
+    def send_account_already_exists_mail(self, email: str) -> None:
+        """Do the work of a sign-up, and undo it: its time would tell that the address is known."""
+        password = current.request.POST.get("password1")
+        if password is not None:
+            with transaction.atomic():
+                create_user_with_organization(email=f"{random_id()}@invalid", password=password)
+                transaction.set_rollback(True)
+        super().send_account_already_exists_mail(email)
+
+    def _get_login_attempts_cache_key(self, request: HttpRequest, **credentials: Any) -> str:
+        """Count failed sign-ins by account and client address: those from elsewhere lock nobody out."""
+        return f"{super()._get_login_attempts_cache_key(request, **credentials)}:{get_ip(request)}"
 
     def clean_email(self, email: str) -> str:
         return str(super().clean_email(email)).lower()

@@ -167,6 +167,13 @@ ACCOUNT_EMAIL_VERIFICATION_BY_CODE_ENABLED = ENV.mail is not None
 ACCOUNT_EMAIL_VERIFICATION_SUPPORTS_RESEND = True
 ACCOUNT_PASSWORD_RESET_BY_CODE_ENABLED = True
 ACCOUNT_PREVENT_ENUMERATION = True
+# `ip` is the client's address (of IPv6 its /64). `key` is, for a password, account and address together, so that nobody
+# locks another one out; for a second factor, which is asked for after the password only, the account.
+ACCOUNT_RATE_LIMITS = {
+    "login_failed": "10/m/ip,60/h/ip,100/d/key",
+    # allauth's limit by account would let anybody keep another one from a new password.
+    "reset_password": "5/m/ip,20/h/ip",
+}
 ACCOUNT_LOGOUT_ON_PASSWORD_CHANGE = False
 ACCOUNT_SESSION_REMEMBER = True
 ACCOUNT_EMAIL_SUBJECT_PREFIX = ""
