@@ -86,12 +86,13 @@ def _lock(*rows: ApiKey) -> list[ApiKey]:
 def _require_authority(by: ApiKey, key: ApiKey) -> None:
     """Check that the key `by` may change, rotate and revoke `key`. Raises ActionNotAllowed.
 
-    Every key may do so to itself. To others, only a key without limits of its own, since another key's counters would
-    be a way around them, and only to those that may do no more than itself.
+    Every key may do so to itself, and to others that may do no more: within its lineage, whose limits are its own, and
+    elsewhere if it has none, since another key's counters would be a way around them.
     """
     if by.pk == key.pk:
         return
-    _require_unlimited(by)
+    if by.lineage_id != key.lineage_id:
+        _require_unlimited(by)
     terms = replace(KeyTerms.of(key), expires_at=_least(key.expires_at, key.rotation_ends_at))
     if terms.within(by) != terms:
         raise ActionNotAllowed("This key has fewer permissions than the one that you want to change.")
@@ -355,9 +356,10 @@ def change_key(
     """Change a key's name or terms, in one transaction with the audit entries, and return it.
 
     `changes` holds new values by field: `name` and fields of KeyTerms. A key that changes it, `by`, narrows them to its
-    own terms. Limits and budgets change for all keys of the lineage: a predecessor keeps none that is higher. Gateway
-    processes are notified after the commit. Raises LimitAbovePlan, KeyNotChangeable for a revoked key, and
-    ActionNotAllowed if `by` has no authority over the key.
+    own terms. Limits and budgets change for all keys of the lineage: a predecessor keeps none that is higher. A key
+    only lowers those of the others, and while it is being rotated none: its successor outlasts it. Gateway processes
+    are notified after the commit.
+    Raises LimitAbovePlan, KeyNotChangeable for a revoked key, and ActionNotAllowed if `by` has no authority over it.
     """
     who: dict[str, Any] = {"actor": actor, "actor_label": actor_label, "address": address}
     with transaction.atomic():
@@ -378,9 +380,15 @@ def change_key(
         require_within_plan(account_of(row.organization), different)
         _change(row, different, who)
         limits = {name: value for name, value in different.items() if name in (*LIMITS, *BUDGETS)}
-        others = ApiKey.objects.filter(Q(pk=row.lineage_id) | Q(first_id=row.lineage_id), revoked_at=None)
-        for other in others.exclude(pk=row.pk).select_related("organization") if limits else ():
-            _change(other, _differences(other, limits), who)
+        if not limits or (by is not None and row.rotation_ends_at is not None):
+            return row
+        lineage = ApiKey.objects.filter(Q(pk=row.lineage_id) | Q(first_id=row.lineage_id), revoked_at=None)
+        for other in lineage.exclude(pk=row.pk).select_related("organization"):
+            wanted = limits
+            if by is not None:
+                wanted = {name: _least(getattr(other, name), value) for name, value in limits.items()}
+            if changed := _differences(other, wanted):
+                _change(other, changed, who)
     return row
 
 

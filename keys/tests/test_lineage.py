@@ -56,8 +56,8 @@ class House:
         self.owner = self.organization.memberships.get(role="owner").user
         terms: tuple[dict[str, Any], ...] = (first, {}, {"allowed_stages": ("review",)})
         self.keys = [a_key(self.organization, **each).row for each in terms]
-        # By lineage: limits in force, admitted calls.
-        self.limits = {key.lineage_id: _limits(each) for key, each in zip(self.keys, terms, strict=True)}
+        # Limits in force by key, admitted calls by lineage.
+        self.limits = {key.pk: _limits(each) for key, each in zip(self.keys, terms, strict=True)}
         self.calls: Counter[UUID] = Counter()
 
     def key(self, number: int) -> ApiKey:
@@ -93,6 +93,19 @@ class House:
         )
         return True
 
+    def patch(self, key: ApiKey, by: ApiKey, wanted: dict[str, int | None]) -> None:
+        """Change the limits in force as the promise is: no key grants more than it has."""
+        before = self.limits[key.pk]
+        self.limits[key.pk] = new = _tighter(wanted, self.limits[by.pk])
+        changed = {name: value for name, value in new.items() if value != before[name]}
+        if key.rotation_ends_at is None:
+            for other in self.keys:
+                if other.lineage_id == key.lineage_id and other.pk != key.pk:
+                    limits = self.limits[other.pk]
+                    self.limits[other.pk] = limits | {
+                        name: value for name, value in _tighter(limits, new).items() if name in changed
+                    }
+
     def empty(self) -> None:
         for key in self.keys:
             principal = principal_of(key.public_id)
@@ -126,11 +139,11 @@ def test_no_order_of_actions_passes_a_lineage_s_limit(first: dict[str, Any], pla
 def _play(house: House, plan: list[Any]) -> None:
     for command, actor, target, terms in plan:
         by, key = house.key(actor), house.key(target)
-        is_limited = any(value is not None for value in house.limits[by.lineage_id].values())
-        is_own = by.pk == key.pk
+        is_limited = any(value is not None for value in house.limits[by.pk].values())
+        is_own = command != "create" and by.lineage_id == key.lineage_id
         try:
             if command == "call":
-                used, most = house.calls[key.lineage_id], _most_calls(house.limits[key.lineage_id])
+                used, most = house.calls[key.lineage_id], _most_calls(house.limits[key.pk])
                 is_admitted = house.call(key)
                 assert is_admitted == (key.revoked_at is None and used < most)
                 house.calls[key.lineage_id] += is_admitted
@@ -142,29 +155,29 @@ def _play(house: House, plan: list[Any]) -> None:
                 wanted = KeyTerms(**terms)
                 made = issue_key(house.organization, name="made", created_by=house.owner, terms=wanted, by=by).row
                 house.keys.append(made)
-                house.limits[made.lineage_id] = _limits(terms)
-                is_own = False
+                house.limits[made.pk] = _limits(terms)
             elif command.startswith("rotate"):
                 overlap_s = 0 if command == "rotate at once" else 3600
                 made = rotate_key(key, overlap_s=overlap_s, created_by=house.owner, by=by).row
                 assert made.lineage_id == key.lineage_id
                 house.keys.append(made)
+                house.limits[made.pk] = house.limits[key.pk]
             elif command == "patch":
                 change_key(key, _limits(terms), by=by)
-                old = house.limits[key.lineage_id]
-                house.limits[key.lineage_id] = _narrowed(old, _limits(terms)) if is_limited else _limits(terms)
+                house.patch(key, by, _limits(terms))
             else:
                 revoke_key(key, by=by)
         except AppError:
             continue
         assert is_own or not is_limited, f"a limited key did this to another: {command}"
-        assert is_own or command == "create" or not by.allowed_stages or key.allowed_stages, "a stronger key changed"
+        if command != "create" and by.pk != key.pk:
+            assert not by.allowed_stages or key.allowed_stages, "a key with fewer stages changed one with more"
+            assert by.rotation_ends_at is None or key.rotation_ends_at, "a predecessor changed what outlasts it"
         for row in ApiKey.objects.filter(organization=house.organization, revoked_at=None):
-            assert {name: getattr(row, name) for name in LIMITS} == house.limits[row.lineage_id]
+            assert {name: getattr(row, name) for name in LIMITS} == house.limits[row.pk]
 
 
-def _narrowed(old: dict[str, int | None], new: dict[str, int | None]) -> dict[str, int | None]:
-    """Limits as a limited key may change them."""
+def _tighter(old: dict[str, int | None], new: dict[str, int | None]) -> dict[str, int | None]:
     return {
         name: min((value for value in (old[name], new[name]) if value is not None), default=None) for name in LIMITS
     }

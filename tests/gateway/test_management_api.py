@@ -114,6 +114,14 @@ def test_a_lowered_limit_binds_the_predecessor_too(running: Installation) -> Non
     api(running, boss.plain, "PATCH", f"keys/{new['id']}", json={"daily_requests": 2})
     until(lambda: running.post(old.plain).status_code == 429, within_s=1, what="the old key's refusal")
     assert running.post(new["key"]).status_code == 429
+    # By itself the old key narrows only itself: its successor outlasts it. The successor may end it.
+    api(running, old.plain, "PATCH", f"keys/{old.row.id}", json={"daily_requests": 1})
+    limits = [
+        api(running, boss.plain, "GET", f"keys/{each}").json()["daily_requests"] for each in (old.row.id, new["id"])
+    ]
+    assert limits == [1, 2]
+    assert api(running, old.plain, "DELETE", f"keys/{new['id']}").status_code == 403
+    assert api(running, new["key"], "DELETE", f"keys/{old.row.id}").status_code == 200
 
 
 def test_both_keys_work_until_the_overlap_is_over(running: Installation) -> None:
