@@ -7,13 +7,16 @@ from typing import Any
 
 from allauth.account.adapter import DefaultAccountAdapter
 from allauth.account.utils import filter_users_by_email
+from allauth.core import context as current
 from allauth.core.exceptions import ImmediateHttpResponse
+from allauth.core.internal.ratelimit import get_ip
 from allauth.mfa.adapter import DefaultMFAAdapter
 from allauth.socialaccount.adapter import DefaultSocialAccountAdapter
 from allauth.socialaccount.models import SocialAccount, SocialLogin
 from allauth.socialaccount.providers.base import AuthError, AuthProcess
 from cryptography.fernet import Fernet
 from django.conf import settings
+from django.contrib import messages
 from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.http import HttpRequest
@@ -22,6 +25,7 @@ from django.urls import reverse
 from django.utils import timezone, translation
 from django.utils.translation import gettext_lazy as _
 
+from accounts import mail
 from accounts.connections import (
     REAUTHENTICATE,
     SIGNUP_TIMEZONE,
@@ -32,9 +36,18 @@ from accounts.connections import (
 from accounts.middleware import timezone_of
 from accounts.models import User, validate_timezone
 from accounts.selectors import INVITATION_SESSION_KEY, invitation_by_token
-from accounts.services import create_personal_organization, ensure_site_settings
+from accounts.services import create_personal_organization, create_user_with_organization, ensure_site_settings
+from codexflow.lib.ids import random_id
 
 logger = logging.getLogger(__name__)
+
+# Mails without which a page cannot go on; all others are notices of what has happened.
+_AWAITED = tuple(
+    f"account/email/{name}"
+    for name in ("email_confirmation", "account_already_exists", "unknown_account", "password_reset_", "login_code")
+)
+# Messages that tell that a mail is on its way.
+_SENT = ("account/messages/email_confirmation_sent.txt", "account/messages/login_code_sent.txt")
 
 
 class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc] # allauth has no types
@@ -47,13 +60,44 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc] # allauth has
         return invitation_by_token(request.session.get(INVITATION_SESSION_KEY, "")) is not None
 
     def send_mail(self, template_prefix: str, email: str, context: dict[str, Any]) -> None:
-        """Send in the recipient's language and time zone; for an unknown address, in those of the page."""
+        """Send in the recipient's language and time zone; for an unknown address, in those of the page.
+
+        A mail that the server does not take is logged. If the page waits for it, as for a code, the page says so, for
+        known and unknown addresses alike.
+        """
         known = context.get("user") or User.objects.filter(email=email.lower()).first()
-        if not isinstance(known, User):
-            super().send_mail(template_prefix, email, context)
+        try:
+            if isinstance(known, User):
+                with translation.override(known.language), timezone.override(timezone_of(known)):
+                    super().send_mail(template_prefix, email, context)
+            else:
+                super().send_mail(template_prefix, email, context)
+        except mail.FAILURES:
+            logger.exception("mail.failed", extra={"mail": template_prefix})
+            request = current.request
+            if request is not None and template_prefix.startswith(_AWAITED):
+                request.is_mail_away = True
+                messages.error(request, _("The mail could not be sent. Try again in a few minutes."))
+
+    def add_message(
+        self, request: HttpRequest, level: int, message_template: str | None = None, *args: Any, **kwargs: Any
+    ) -> None:
+        if getattr(request, "is_mail_away", False) and message_template in _SENT:
             return
-        with translation.override(known.language), timezone.override(timezone_of(known)):
-            super().send_mail(template_prefix, email, context)
+        super().add_message(request, level, message_template, *args, **kwargs)
+
+    def send_account_already_exists_mail(self, email: str) -> None:
+        """Do the work of a sign-up, and undo it: its time would tell that the address is known."""
+        password = current.request.POST.get("password1")
+        if password is not None:
+            with transaction.atomic():
+                create_user_with_organization(email=f"{random_id()}@invalid", password=password)
+                transaction.set_rollback(True)
+        super().send_account_already_exists_mail(email)
+
+    def _get_login_attempts_cache_key(self, request: HttpRequest, **credentials: Any) -> str:
+        """Count failed sign-ins by account and client address: those from elsewhere lock nobody out."""
+        return f"{super()._get_login_attempts_cache_key(request, **credentials)}:{get_ip(request)}"
 
     def clean_email(self, email: str) -> str:
         return str(super().clean_email(email)).lower()

@@ -11,6 +11,9 @@ from django.utils import timezone, translation
 
 logger = logging.getLogger(__name__)
 
+# A server that is away, hangs or refuses; ValueError for an address that no mail can have.
+FAILURES = (SMTPException, OSError, ValueError)
+
 
 def send(name: str, to: str, *, language: str, **facts: Any) -> bool:
     """Send the mail `templates/emails/<name>`. Returns whether the server accepted it; a failure is logged."""
@@ -19,7 +22,7 @@ def send(name: str, to: str, *, language: str, **facts: Any) -> bool:
         text = render_to_string(f"emails/{name}-body.txt", facts)
         try:
             send_mail(subject, text.strip() + "\n", None, [to])
-        except (SMTPException, OSError):
+        except FAILURES:
             logger.exception("mail.failed", extra={"mail": name})
             return False
     return True

@@ -4,7 +4,7 @@ from django.apps import AppConfig
 from django.utils.translation import gettext_lazy as _
 from typing_extensions import override
 
-from codexflow.lib.isolation import OWN, SHARED
+from codexflow.lib.isolation import CLOSED, OWN, SHARED
 
 
 class BillingConfig(AppConfig):
@@ -13,6 +13,7 @@ class BillingConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
     tenant_tables = {
         "billing_account": OWN,
+        "billing_freecredit": CLOSED,
         "billing_ledgerentry": OWN,
         "billing_plan": SHARED,
         "billing_spend_daily": OWN,
@@ -24,12 +25,21 @@ class BillingConfig(AppConfig):
 
     @override
     def ready(self) -> None:
+        from allauth.account.signals import email_confirmed
+
         from accounts.signals import organization_created
 
         organization_created.connect(_open_account, dispatch_uid="billing.accounts")
+        email_confirmed.connect(_remember_mailbox, dispatch_uid="billing.mailboxes")
 
 
 def _open_account(sender: Any, *, organization: Any, plan: str, **kwargs: Any) -> None:
     from billing.services import DEFAULT_PLAN, open_account
 
     open_account(organization, plan=plan or DEFAULT_PLAN)
+
+
+def _remember_mailbox(sender: Any, *, email_address: Any, **kwargs: Any) -> None:
+    from billing.services import remember_mailbox
+
+    remember_mailbox(email_address.user, email_address.email)

@@ -154,3 +154,18 @@ class SpendDaily(models.Model):
     @override
     def __str__(self) -> str:
         return f"{self.key_id} {self.day}"
+
+
+class FreeCredit(models.Model):
+    """A mailbox that was granted free credit, as a keyed hash (`billing.mailbox`). It outlives the account."""
+
+    digest = models.BinaryField(primary_key=True, max_length=32, editable=False)
+    granted_at = models.DateTimeField(default=now, editable=False)
+
+    class Meta:
+        verbose_name = _("free credit")
+        verbose_name_plural = _("free credits")
+
+    @override
+    def __str__(self) -> str:
+        return bytes(self.digest).hex()[:8]

@@ -112,6 +112,9 @@ class KeySpend:
     month_nanos: int
     last_day: date
 
+    def __add__(self, other: "KeySpend") -> "KeySpend":
+        return KeySpend(month_nanos=self.month_nanos + other.month_nanos, last_day=max(self.last_day, other.last_day))
+
 
 def spend_by_key(organization: Organization, month: date) -> dict[UUID, KeySpend]:
     """Spend by key, of the organization's keys that were ever used."""

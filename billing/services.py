@@ -2,13 +2,17 @@
 
 from typing import Any
 
+from allauth.account.models import EmailAddress
+from django.conf import settings
 from django.db import transaction
+from django.db.models import QuerySet
 
 from accounts import audit
 from accounts.models import Organization, User
 from accounts.signals import access_changed
 from billing.ledger import post_credit
-from billing.models import Account, LedgerEntry, Plan
+from billing.mailbox import mailbox_digest, mailbox_of
+from billing.models import Account, FreeCredit, LedgerEntry, Plan
 from billing.plans import UNLIMITED, Limits
 from codexflow.catalogue import directory
 from codexflow.lib.money import parse_usd
@@ -50,13 +54,14 @@ def open_account(organization: Organization, *, plan: str = DEFAULT_PLAN) -> Acc
     """Open the account of a new organization with its plan's included credit. One transaction, idempotent.
 
     Every organization gets its account when it is made (`accounts.signals.organization_created`). The credit
-    of a free plan is granted once per user, however many organizations they create.
+    of a free plan is granted once per person: per user, however many organizations they create, and per mailbox,
+    however its address is written and whether or not an earlier account was deleted.
     """
     with transaction.atomic():
         chosen = _plan(plan)
         account, is_new = Account.objects.get_or_create(organization=organization, defaults={"plan": chosen})
         is_free_credit = chosen.price_month_nanos == 0 and chosen.is_public
-        if is_new and chosen.included_credit_nanos and not (is_free_credit and _had_free_credit(organization)):
+        if is_new and chosen.included_credit_nanos and (not is_free_credit or _claim_free_credit(organization)):
             post_credit(
                 organization,
                 chosen.included_credit_nanos,
@@ -76,13 +81,40 @@ def _plan(slug: str) -> Plan:
     return found or Plan.objects.get(slug=slug)
 
 
-def _had_free_credit(organization: Organization) -> bool:
-    """Return whether the organization's creator was granted opening credit before. Locks the creator's row."""
+def _claim_free_credit(organization: Organization) -> bool:
+    """Remember that the organization's creator is granted free credit. Returns False if they were before.
+
+    Locks the creator's row; two users with one mailbox meet at its hash.
+    """
     if organization.created_by_id is None:
-        return False
-    User.objects.select_for_update(no_key=True).get(pk=organization.created_by_id)
-    theirs = LedgerEntry.objects.filter(organization__created_by=organization.created_by_id, reference=OPENING)
-    return theirs.exclude(organization=organization).exists()
+        return True
+    user = User.objects.select_for_update(no_key=True).get(pk=organization.created_by_id)
+    is_first = not _opened(user).exclude(organization=organization).exists()
+    # Every mailbox is remembered, not only up to the first that is known.
+    are_new = [_is_new_mailbox(mailbox) for mailbox in sorted(_mailboxes_of(user))]
+    return is_first and all(are_new)
+
+
+def remember_mailbox(user: User, address: str) -> None:
+    """Remember that whoever reads this address had free credit, if the user had: a verified address joins them."""
+    if _opened(user).exists():
+        _is_new_mailbox(address)
+
+
+def _opened(user: User) -> QuerySet[LedgerEntry]:
+    return LedgerEntry.objects.filter(organization__created_by=user, reference=OPENING)
+
+
+def _mailboxes_of(user: User) -> set[str]:
+    verified = EmailAddress.objects.filter(user=user, verified=True).values_list("email", flat=True)
+    return {mailbox_of(address) for address in (user.email, *verified)}
+
+
+def _is_new_mailbox(address: str) -> bool:
+    """Store a mailbox's hash. Returns whether it was not there, under the current salt or the one before."""
+    current, *earlier = (mailbox_digest(address, salt) for salt in settings.ENV.salts)
+    _, is_new = FreeCredit.objects.get_or_create(digest=current)
+    return is_new and not FreeCredit.objects.filter(digest__in=earlier).exists()
 
 
 def set_budgets(

@@ -225,7 +225,8 @@ class _Reader:
             self.optional(found, name, f"CFX_{name.upper()}", _within(int, low, high))
         for name, least, most in _SECONDS:
             self.optional(found, name, f"CFX_{name.upper()}", _within(float, least, most))
-        found["limiter_processes"] = found.get("limiter_processes") or found.get("web_processes", 1)
+        # Fewer than run here would give each of them too large a share.
+        found["limiter_processes"] = max(found.get("limiter_processes") or 1, found.get("web_processes", 1))
         if mode == "production":
             for name, key in (
                 ("DATABASE_URL", "database_url"),

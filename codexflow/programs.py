@@ -29,7 +29,8 @@ def _web(env: Env) -> list[str]:
     # asgi.py decides which proxies' X-Forwarded-For it trusts, and does so only for requests that carry the header.
     argv += ["--no-proxy-headers", "--no-access-log", "--no-server-header"]
     argv += ["--timeout-graceful-shutdown", str(int(env.drain_grace_s) + WEB_STOP_MARGIN_S)]
-    return [*argv, "--workers", str(env.web_processes)] if env.web_processes > 1 else argv
+    # Also for one: without the option uvicorn would start WEB_CONCURRENCY processes, which the limiter does not count.
+    return [*argv, "--workers", str(env.web_processes)]
 
 
 def _worker(env: Env) -> list[str]:

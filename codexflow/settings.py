@@ -168,6 +168,13 @@ ACCOUNT_EMAIL_VERIFICATION_BY_CODE_ENABLED = ENV.mail is not None
 ACCOUNT_EMAIL_VERIFICATION_SUPPORTS_RESEND = True
 ACCOUNT_PASSWORD_RESET_BY_CODE_ENABLED = True
 ACCOUNT_PREVENT_ENUMERATION = True
+# `ip` is the client's address (of IPv6 its /64). `key` is, for a password, account and address together, so that nobody
+# locks another one out; for a second factor, which is asked for after the password only, the account.
+ACCOUNT_RATE_LIMITS = {
+    "login_failed": "10/m/ip,60/h/ip,100/d/key",
+    # allauth's limit by account would let anybody keep another one from a new password.
+    "reset_password": "5/m/ip,20/h/ip",
+}
 ACCOUNT_LOGOUT_ON_PASSWORD_CHANGE = False
 ACCOUNT_SESSION_REMEMBER = True
 ACCOUNT_EMAIL_SUBJECT_PREFIX = ""
@@ -197,7 +204,8 @@ if ENV.mail:
     EMAIL_HOST, EMAIL_PORT = ENV.mail.host, ENV.mail.port
     EMAIL_HOST_USER, EMAIL_HOST_PASSWORD = ENV.mail.user, ENV.mail.password
     EMAIL_USE_SSL, EMAIL_USE_TLS = ENV.mail.is_tls, ENV.mail.is_starttls
-    EMAIL_TIMEOUT = 10
+    EMAIL_BACKEND = "accounts.smtp.EmailBackend"
+    EMAIL_TIMEOUT = 5
     DEFAULT_FROM_EMAIL = SERVER_EMAIL = ENV.mail.sender
 elif ENV.is_production:
     # Mail is discarded; system check accounts.W001 warns of it.

@@ -1,6 +1,5 @@
 """Management API of keys and budgets. Calls the same services as the pages."""
 
-from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -11,7 +10,7 @@ from rest_framework.response import Response
 
 from accounts.permissions import Action
 from accounts.reauthentication import is_recently_authenticated
-from billing.selectors import account_of, spend_by_key
+from billing.selectors import account_of
 from billing.services import set_budgets
 from codexflow.lib.clock import now
 from codexflow.lib.errors import NotFound
@@ -19,7 +18,7 @@ from keys import services
 from keys.api_access import Caller, ManagementView, caller_of
 from keys.errors import ActionNotAllowed, ReauthenticationRequired
 from keys.models import ApiKey
-from keys.selectors import keys_of
+from keys.selectors import keys_of, spend_by_lineage
 from keys.serializers import (
     BudgetsSerializer,
     IssuedKeySerializer,
@@ -49,12 +48,13 @@ class KeysView(ManagementView):
         wanted.is_valid(raise_exception=True)
         fields = dict(wanted.validated_data)
         name = fields.pop("name")
-        terms = KeyTerms(**fields)
-        if caller.key is not None:
-            # A key can create others, but none with more rights than its own.
-            terms = terms.within(caller.key)
         issued = services.issue_key(
-            caller.organization, name=name, created_by=caller.responsible, actor_label=caller.label, terms=terms
+            caller.organization,
+            name=name,
+            created_by=caller.responsible,
+            actor_label=caller.label,
+            terms=KeyTerms(**fields),
+            by=caller.key,
         )
         return _issued(issued)
 
@@ -75,13 +75,9 @@ class KeyView(ManagementView):
         caller.require(Action.MANAGE_KEYS)
         wanted = KeyChangesSerializer(data=request.data, partial=True)
         wanted.is_valid(raise_exception=True)
-        changes = dict(wanted.validated_data)
-        if caller.key is not None:
-            # A key can grant no more than its own rights, to itself included.
-            requested = {name: value for name, value in changes.items() if name != "name"}
-            granted = replace(KeyTerms.of(key), **requested).within(caller.key)
-            changes |= {name: getattr(granted, name) for name in requested}
-        services.change_key(key, changes, actor=caller.user, actor_label=caller.label)
+        key = services.change_key(
+            key, wanted.validated_data, actor=caller.user, actor_label=caller.label, by=caller.key
+        )
         return Response(_shown(caller, key))
 
     @extend_schema(operation_id="keys_revoke", request=None, responses=KeySerializer)
@@ -90,7 +86,7 @@ class KeyView(ManagementView):
         caller = caller_of(request)
         key = _key(caller, key_id)
         caller.require(Action.MANAGE_KEYS)
-        services.revoke_key(key, actor=caller.user, actor_label=caller.label)
+        services.revoke_key(key, actor=caller.user, actor_label=caller.label, by=caller.key)
         return Response(_shown(caller, key))
 
 
@@ -106,9 +102,6 @@ class KeyRotationView(ManagementView):
         _require_reauthentication(request, caller)
         wanted = RotationSerializer(data=request.data)
         wanted.is_valid(raise_exception=True)
-        if caller.key is not None and KeyTerms.of(key).within(caller.key) != KeyTerms.of(key):
-            # The new secret would give the caller more rights than its own.
-            raise ActionNotAllowed
         return _issued(
             services.rotate_key(
                 key,
@@ -116,6 +109,7 @@ class KeyRotationView(ManagementView):
                 created_by=caller.responsible,
                 actor=caller.user,
                 actor_label=caller.label,
+                by=caller.key,
             )
         )
 
@@ -163,7 +157,7 @@ def _issued(issued: IssuedKey) -> Response:
 
 
 def _shown(caller: Caller, keys: ApiKey | QuerySet[ApiKey], *, many: bool = False) -> Any:
-    spends = spend_by_key(caller.organization, now().date())
+    spends = spend_by_lineage(caller.organization, now().date())
     return KeySerializer(keys, many=many, context={"spends": spends}).data
 
 

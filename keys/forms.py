@@ -18,9 +18,9 @@ from codexflow.catalogue.schema import ALL_STAGES
 from codexflow.lib.clock import now
 from codexflow.lib.money import format_usd, parse_usd
 from codexflow.templatetags import show
-from keys.models import ApiKey
+from keys.models import LIMITS, ApiKey
 from keys.policy import MANAGEMENT, SURFACES, parse_networks
-from keys.services import LIMITS, OVERLAPS_S, KeyTerms, max_terms
+from keys.services import OVERLAPS_S, KeyTerms, max_terms
 
 KEEP = "keep"
 # Choices of days until expiry; empty: never.

@@ -1,6 +1,7 @@
 """API keys. Only a digest of the secret is ever stored."""
 
 from datetime import datetime
+from uuid import UUID
 
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
@@ -10,6 +11,10 @@ from typing_extensions import override
 from accounts.models import Organization, User
 from codexflow.lib.clock import now
 from codexflow.lib.ids import new_id
+
+# Fields that count for a key's lineage; null is the plan's.
+LIMITS = ("daily_requests", "rpm", "tpm", "concurrent_streams")
+BUDGETS = ("budget_day_nanos", "budget_month_nanos")
 
 
 class ApiKey(models.Model):
@@ -43,6 +48,10 @@ class ApiKey(models.Model):
     # Set when a successor was issued: the key works until `rotation_ends_at`.
     rotated_to = models.ForeignKey(
         "self", on_delete=models.SET_NULL, null=True, blank=True, related_name="rotated_from"
+    )
+    # First key of the lineage, which rotations continue; null for the first itself. Limits count for the lineage.
+    first = models.ForeignKey(
+        "self", on_delete=models.PROTECT, null=True, blank=True, editable=False, related_name="later_keys"
     )
     rotation_ends_at = models.DateTimeField(_("grace ends"), null=True, blank=True)
     last_used_at = models.DateTimeField(_("last used"), null=True, blank=True)
@@ -82,6 +91,16 @@ class ApiKey(models.Model):
     def prefix(self) -> str:
         """Part of the key that may be shown after it was issued."""
         return f"cfx_{self.public_id}"
+
+    @property
+    def lineage_id(self) -> UUID:
+        """Id of the first key of the lineage: what is used of limits and budgets is counted under it."""
+        return self.first_id or self.id
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether the key has limits or budgets of its own."""
+        return any(getattr(self, name) is not None for name in (*LIMITS, *BUDGETS))
 
     def state(self, at: datetime) -> "State":
         """State of the key at a moment. A rotated key works until `rotation_ends_at`."""

@@ -21,6 +21,8 @@ class Principal:
     digest: bytes
     payer: Payer
     limits: tuple[Limits, Limits]
+    # First key of the lineage, if the key succeeded another one.
+    first_key_id: UUID | None = None
     margin_bp: int = 0
     # The plan refuses calls while limits cannot be checked, even without a hard budget.
     fails_closed: bool = False

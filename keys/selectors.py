@@ -1,15 +1,18 @@
 """Selectors of keys and principals."""
 
 from collections.abc import Collection, Mapping, Sequence
+from datetime import date
 from uuid import UUID
 
 from django.conf import settings
 from django.db.models import CharField, Count, Func, Q, QuerySet
+from django.db.models.functions import Coalesce
 
 from accounts.models import Organization
-from billing.limiter.limits import Payer
+from billing.limiter.limits import Payer, ScopeTotals
 from billing.models import Plan
 from billing.plans import UNLIMITED, Limits
+from billing.selectors import KeySpend, key_totals, spend_by_key
 from billing.services import limits_of
 from codexflow.catalogue import directory
 from codexflow.lib.addresses import site_url
@@ -40,6 +43,33 @@ def key_names_of(organization: Organization, ids: Collection[UUID] | None = None
 def key_of(organization: Organization, key_id: UUID) -> ApiKey | None:
     """One key of the organization; None if it has none with that id."""
     return keys_of(organization).select_related("organization", "created_by", "rotated_to").filter(pk=key_id).first()
+
+
+def lineages_of(ids: Collection[UUID]) -> dict[UUID, UUID]:
+    """Lineages of keys that are successors, by the key's id; other keys are their own."""
+    rows = ApiKey.objects.filter(pk__in=ids).exclude(first=None).values_list("pk", "first_id")
+    return {key: first for key, first in rows if first is not None}
+
+
+def lineage_totals(ids: Collection[UUID], day: int) -> dict[UUID, ScopeTotals]:
+    """Sums of lineages for the limiter, as of a day since 1970. Those without any are left out."""
+    later = ApiKey.objects.filter(first_id__in=ids).values_list("pk", "first_id")
+    lineage_of = {each: each for each in ids} | {key: first for key, first in later if first is not None}
+    sums: dict[UUID, ScopeTotals] = {}
+    for key, totals in key_totals(lineage_of, day).items():
+        lineage = lineage_of[key]
+        sums[lineage] = sums[lineage] + totals if lineage in sums else totals
+    return sums
+
+
+def spend_by_lineage(organization: Organization, month: date) -> dict[UUID, KeySpend]:
+    """Spend of lineages that were ever used, by the id of each of their keys: what counts against a key's budget."""
+    lineage_of = dict(ApiKey.objects.filter(organization=organization).values_list("pk", Coalesce("first_id", "pk")))
+    sums: dict[UUID, KeySpend] = {}
+    for key, spend in spend_by_key(organization, month).items():
+        lineage = lineage_of.get(key, key)
+        sums[lineage] = sums[lineage] + spend if lineage in sums else spend
+    return {key: sums[lineage] for key, lineage in lineage_of.items() if lineage in sums}
 
 
 class _Hashed(Func):
@@ -100,11 +130,12 @@ def principal_of(public_id: str) -> Principal | None:
         payer=Payer.of(
             settings.ENV.redis_prefix,
             organization.id,
-            key.id,
+            key.lineage_id,
             plan=plan.name,
             pages_url=f"{site_url(settings.ENV)}/o/{organization.slug}",
         ),
         limits=(limits_of(account), _limits_of_key(key)),
+        first_key_id=key.first_id,
         margin_bp=plan.margin_bp,
         fails_closed=plan.limiter_fail == Plan.LimiterFail.CLOSED,
         policy=KeyPolicy(

@@ -60,7 +60,7 @@ class KeySerializer(serializers.ModelSerializer[ApiKey]):
         return str(key.state(now()))
 
     def get_spend_month_usd(self, key: ApiKey) -> str:
-        """Cost in the current calendar month (UTC)."""
+        """Cost in the current calendar month (UTC), of the key and those that it succeeded: what its budget counts."""
         spends: dict[Any, KeySpend] = self.context.get("spends", {})
         found = spends.get(key.pk)
         return format_usd(found.month_nanos if found else 0)

@@ -1,7 +1,7 @@
 """Verbs on API keys."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 from uuid import UUID
@@ -20,12 +20,10 @@ from codexflow.lib.clock import now
 from codexflow.lib.money import format_usd
 from keys import invalidation, secret
 from keys.errors import ActionNotAllowed, KeyLimitReached, KeyNotChangeable, KeyNotRotatable, LimitAbovePlan
-from keys.models import ApiKey
+from keys.models import BUDGETS, LIMITS, ApiKey
 from keys.policy import is_within, parse_networks
 from keys.selectors import counted_keys_of
 
-LIMITS = ("daily_requests", "rpm", "tpm", "concurrent_streams")
-BUDGETS = ("budget_day_nanos", "budget_month_nanos")
 SCOPES = ("allowed_stages", "allowed_models", "allowed_surfaces")
 
 
@@ -71,6 +69,44 @@ class KeyTerms:
         common = {name: _common(getattr(self, name), getattr(limit, name)) for name in SCOPES}
         values: dict[str, Any] = {**least, **common}
         return KeyTerms(**values, allowed_networks=_inside(self.allowed_networks, limit.allowed_networks))
+
+
+def _lock(*rows: ApiKey) -> list[ApiKey]:
+    """Lock the lineages of some keys until the transaction ends, and return the keys as they are now.
+
+    Whatever creates, changes or rotates keys takes this lock, so that none goes by terms that have been narrowed since.
+    """
+    # By the first key of each, in one order: two that change members of one lineage cannot deadlock.
+    firsts = ApiKey.objects.select_for_update(no_key=True).filter(pk__in={row.lineage_id for row in rows})
+    list(firsts.order_by("pk").values_list("pk"))
+    current = ApiKey.objects.select_related("organization", "created_by").in_bulk([row.pk for row in rows])
+    return [current[row.pk] for row in rows]
+
+
+def _require_authority(by: ApiKey, key: ApiKey) -> None:
+    """Check that the key `by` may change, rotate and revoke `key`. Raises ActionNotAllowed.
+
+    Every key may do so to itself, and to others that may do no more: within its lineage, whose limits are its own, and
+    elsewhere if it has none, since another key's counters would be a way around them.
+    """
+    if by.pk == key.pk:
+        return
+    if by.lineage_id != key.lineage_id:
+        _require_unlimited(by)
+    terms = replace(KeyTerms.of(key), expires_at=_least(key.expires_at, key.rotation_ends_at))
+    if terms.within(by) != terms:
+        raise ActionNotAllowed("This key has fewer permissions than the one that you want to change.")
+
+
+def _require_unlimited(by: ApiKey) -> None:
+    if by.is_limited:
+        raise ActionNotAllowed("A key with limits or budgets of its own can neither create keys nor change others.")
+
+
+def _require_working(by: ApiKey) -> None:
+    """Check that a key still works, now that its lineage is locked: it may have been revoked or rotated meanwhile."""
+    if by.state(now()) not in (ApiKey.State.ACTIVE, ApiKey.State.ROTATED):
+        raise ActionNotAllowed
 
 
 T = TypeVar("T", int, datetime)
@@ -135,12 +171,19 @@ def issue_key(
     actor_label: str = "",
     address: str | None = None,
     terms: KeyTerms = KeyTerms(),
+    by: ApiKey | None = None,
 ) -> IssuedKey:
     """Create a key of the organization, in one transaction with the audit entry. It works at once.
 
-    Raises KeyLimitReached if the plan allows no more keys, LimitAbovePlan if the terms exceed the plan.
+    A key that creates it, `by`, narrows its terms to its own. Raises KeyLimitReached if the plan allows no more keys,
+    LimitAbovePlan if the terms exceed the plan, ActionNotAllowed if `by` has limits of its own.
     """
     with transaction.atomic():
+        if by is not None:
+            (by,) = _lock(by)
+            _require_working(by)
+            _require_unlimited(by)
+            terms = terms.within(by)
         account = account_of(organization)
         # Lock the account, so that simultaneous creations cannot pass the plan's maximum.
         Account.objects.select_for_update().get(pk=account.pk)
@@ -196,17 +239,27 @@ def rotate_key(
     actor: User | None = None,
     actor_label: str = "",
     address: str | None = None,
+    by: ApiKey | None = None,
 ) -> IssuedKey:
     """Issue a successor with the same name and terms, in one transaction with the audit entry.
 
     Both keys work until `overlap_s` (one of OVERLAPS_S) has passed; with 0 the old one is revoked in every gateway
-    process at once. Each counts against its own limits, and both against the organization's.
+    process at once. The secret changes and the counters do not: both keys count against the same limits and budgets,
+    with what has been used of them.
     Raises KeyNotRotatable for a key that does not work, is being rotated, or has a predecessor that still works: one
-    key of the plan's maximum is never more than two working keys.
+    key of the plan's maximum is never more than two working keys. Raises ActionNotAllowed if `by`, the key that
+    rotates it, has no authority over it.
     """
     with transaction.atomic():
-        # Lock the key: the second of two simultaneous rotations finds it rotated.
-        old = ApiKey.objects.select_for_update(of=("self",)).select_related("organization").get(pk=row.pk)
+        # The second of two simultaneous rotations finds it rotated.
+        if by is None:
+            (old,) = _lock(row)
+        else:
+            old, by = _lock(row, by)
+            _require_working(by)
+            _require_authority(by, old)
+        # Revoking takes no lineage's lock.
+        old = ApiKey.objects.select_for_update(of=("self",)).select_related("organization").get(pk=old.pk)
         moment = now()
         if old.state(moment) != ApiKey.State.ACTIVE or old.kind != ApiKey.Kind.STANDARD:
             raise KeyNotRotatable
@@ -215,7 +268,12 @@ def rotate_key(
         # LiteLLM's name for the key moves to the successor: later reports under it are the successor's.
         named, old.litellm_key_id = old.litellm_key_id, ""
         issued = _mint(
-            old.organization, name=old.name, created_by=created_by, terms=KeyTerms.of(old), litellm_key_id=named
+            old.organization,
+            name=old.name,
+            created_by=created_by,
+            terms=KeyTerms.of(old),
+            litellm_key_id=named,
+            first_id=old.lineage_id,
         )
         old.rotated_to, old.rotation_ends_at = issued.row, moment + timedelta(seconds=overlap_s)
         if not overlap_s:
@@ -293,42 +351,84 @@ def change_key(
     actor: User | None = None,
     actor_label: str = "",
     address: str | None = None,
+    by: ApiKey | None = None,
 ) -> ApiKey:
-    """Change a key's name or terms, in one transaction with the audit entries.
+    """Change a key's name or terms, in one transaction with the audit entries, and return it.
 
-    `changes` holds new values by field: `name` and fields of KeyTerms. Gateway processes are notified after the
-    commit. Raises LimitAbovePlan, and KeyNotChangeable for a revoked key.
+    `changes` holds new values by field: `name` and fields of KeyTerms. A key that changes it, `by`, narrows them to its
+    own terms. Limits and budgets change for all keys of the lineage: a predecessor keeps none that is higher. A key
+    only lowers those of the others, and while it is being rotated none: its successor outlasts it. Gateway processes
+    are notified after the commit.
+    Raises LimitAbovePlan, KeyNotChangeable for a revoked key, and ActionNotAllowed if `by` has no authority over it.
     """
-    changes = {name: value for name, value in changes.items() if _frozen(getattr(row, name)) != value}
-    if not changes:
-        return row
-    if row.state(now()) == ApiKey.State.REVOKED:
-        raise KeyNotChangeable
-    require_within_plan(account_of(row.organization), changes)
     who: dict[str, Any] = {"actor": actor, "actor_label": actor_label, "address": address}
     with transaction.atomic():
-        old = {name: getattr(row, name) for name in changes}
-        for name, value in changes.items():
-            setattr(row, name, _plain(value))
-        row.save(update_fields=list(changes))
-        terms = {name: value for name, value in changes.items() if name != "name"}
-        if "name" in changes:
-            audit.record("key.renamed", row, organization=row.organization, **who, old=old["name"], new=row.name)
-        if terms:
-            facts = {
-                name: {"old": _audit_value(old[name]), "new": _audit_value(value)} for name, value in terms.items()
-            }
-            audit.record("key.changed", row, organization=row.organization, **who, changes=facts)
-            transaction.on_commit(lambda: invalidation.invalidate_key(row.public_id))
+        if by is None:
+            (row,) = _lock(row)
+        else:
+            row, by = _lock(row, by)
+            _require_working(by)
+            _require_authority(by, row)
+            requested = {name: _frozen(value) for name, value in changes.items() if name != "name"}
+            granted = replace(KeyTerms.of(row), **requested).within(by)
+            changes = {**changes, **{name: getattr(granted, name) for name in requested}}
+        different = _differences(row, changes)
+        if not different:
+            return row
+        if row.state(now()) == ApiKey.State.REVOKED:
+            raise KeyNotChangeable
+        require_within_plan(account_of(row.organization), different)
+        _change(row, different, who)
+        limits = {name: value for name, value in different.items() if name in (*LIMITS, *BUDGETS)}
+        if not limits or (by is not None and row.rotation_ends_at is not None):
+            return row
+        lineage = ApiKey.objects.filter(Q(pk=row.lineage_id) | Q(first_id=row.lineage_id), revoked_at=None)
+        for other in lineage.exclude(pk=row.pk).select_related("organization"):
+            wanted = limits
+            if by is not None:
+                wanted = {name: _least(getattr(other, name), value) for name, value in limits.items()}
+            if changed := _differences(other, wanted):
+                _change(other, changed, who)
     return row
+
+
+def _differences(row: ApiKey, changes: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in changes.items() if _frozen(getattr(row, name)) != _frozen(value)}
+
+
+def _change(row: ApiKey, changes: Mapping[str, Any], who: Mapping[str, Any]) -> None:
+    """Write changed fields of one key with their audit entries, and notify gateway processes after the commit."""
+    old = {name: getattr(row, name) for name in changes}
+    for name, value in changes.items():
+        setattr(row, name, _plain(value))
+    row.save(update_fields=list(changes))
+    terms = {name: value for name, value in changes.items() if name != "name"}
+    if "name" in changes:
+        audit.record("key.renamed", row, organization=row.organization, **who, old=old["name"], new=row.name)
+    if terms:
+        facts = {name: {"old": _audit_value(old[name]), "new": _audit_value(value)} for name, value in terms.items()}
+        audit.record("key.changed", row, organization=row.organization, **who, changes=facts)
+        transaction.on_commit(lambda: invalidation.invalidate_key(row.public_id))
 
 
 def _audit_value(value: Any) -> Any:
     return value.isoformat() if isinstance(value, datetime) else _plain(value)
 
 
-def revoke_key(row: ApiKey, *, actor: User | None = None, actor_label: str = "", address: str | None = None) -> ApiKey:
-    """Revoke a key permanently, in one transaction; gateway processes are notified after the commit. Idempotent."""
+def revoke_key(
+    row: ApiKey,
+    *,
+    actor: User | None = None,
+    actor_label: str = "",
+    address: str | None = None,
+    by: ApiKey | None = None,
+) -> ApiKey:
+    """Revoke a key permanently, in one transaction; gateway processes are notified after the commit. Idempotent.
+
+    Raises ActionNotAllowed if `by`, the key that revokes it, has no authority over it.
+    """
+    if by is not None:
+        _require_authority(by, row)
     if row.revoked_at is not None:
         return row
     with transaction.atomic():

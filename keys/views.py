@@ -15,13 +15,13 @@ from accounts.models import Organization
 from accounts.permissions import Action
 from accounts.reauthentication import recently_authenticated
 from accounts.tenancy import PageRequest, Tenant, organization_page
-from billing.selectors import KeySpend, account_of, spend_by_key
+from billing.selectors import KeySpend, account_of
 from codexflow.lib.clock import now
 from keys import services
 from keys.errors import KeyLimitReached, KeyNotChangeable, KeyNotRotatable
 from keys.forms import KeyForm, RotateForm
 from keys.models import ApiKey
-from keys.selectors import counted_keys_of, key_of, keys_of
+from keys.selectors import counted_keys_of, key_of, keys_of, spend_by_lineage
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class KeyRow:
 
 
 def rows_of(organization: Organization, at: datetime) -> list[KeyRow]:
-    spends = spend_by_key(organization, at.date())
+    spends = spend_by_lineage(organization, at.date())
     rows = [KeyRow(key, key.state(at), spends.get(key.pk)) for key in keys_of(organization)]
     return sorted(rows, key=lambda row: not row.is_working)
 
@@ -68,7 +68,7 @@ def detail(request: PageRequest, tenant: Tenant, key_id: UUID) -> HttpResponseBa
     """Show one key's terms and spend, in the drawer or as a page."""
     key, moment = _key_or_404(tenant, key_id), now()
     context = {
-        "row": KeyRow(key, key.state(moment), spend_by_key(tenant.organization, moment.date()).get(key.pk)),
+        "row": KeyRow(key, key.state(moment), spend_by_lineage(tenant.organization, moment.date()).get(key.pk)),
         "maker": key.created_by,
         "predecessor": key.rotated_from.first(),
     }

@@ -127,6 +127,7 @@ class AcceptedCall(Struct, frozen=True, kw_only=True):
             is_stream=request.is_stream,
             client_address=incoming.address,
             user_agent=_storable(incoming.header(b"user-agent"))[:MAX_USER_AGENT_CHARS],
+            first_key_id=principal.first_key_id,
         )
 
 

@@ -14,7 +14,7 @@ from django.db import DatabaseError
 from billing.errors import LimiterUnavailable
 from billing.limiter.fallback import OutageTerms
 from billing.limiter.limits import Payer, ScopeTotals
-from billing.selectors import key_totals, organization_totals
+from billing.selectors import organization_totals
 from codexflow.catalogue import directory
 from codexflow.env import Env, report
 from codexflow.lib.db import in_database, look_up
@@ -22,6 +22,7 @@ from codexflow.lib.memory import room_for_bodies, use_one_arena
 from codexflow.lib.reception import Reception
 from codexflow.lib.redis import Pipeline, async_client, sync_client
 from keys import invalidation, lookup
+from keys.selectors import lineage_totals
 from logs.pipeline.journal import Journal
 from logs.pipeline.shipper import JournalShipper
 from routing.content_capture import ContentPublisher
@@ -163,7 +164,7 @@ async def _load_totals(payer: Payer, scope: int, day: int) -> ScopeTotals:
 
     Raises LimiterUnavailable while PostgreSQL is unavailable.
     """
-    load, owner = ((organization_totals, payer.organization_id), (key_totals, payer.key_id))[scope]
+    load, owner = ((organization_totals, payer.organization_id), (lineage_totals, payer.lineage_id))[scope]
 
     async def loaded() -> ScopeTotals:
         try:

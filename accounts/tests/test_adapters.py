@@ -1,12 +1,23 @@
 """Sign-up, mail and rate limits through allauth's adapters."""
 
 import re
+from importlib import import_module
 from typing import Any
 
 import pytest
 from allauth.account.models import EmailAddress
+from allauth.mfa.totp.internal.auth import (
+    TOTP,
+    format_hotp_value,
+    generate_totp_secret,
+    hotp_value,
+    yield_hotp_counters_from_time,
+)
+from django.contrib.auth.hashers import get_hasher
 from django.core import mail
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from accounts.models import AuditEntry, User
@@ -14,6 +25,8 @@ from accounts.services import ensure_site_settings
 from billing.models import Account, LedgerEntry
 from tests.support.cast import Cast
 
+# Tests of pages run without rate limits; these are about the configured ones.
+CONFIGURED = import_module("codexflow.settings")
 PASSWORD = "correct horse battery"
 FORM = {"email": "Grace@Example.org", "password1": PASSWORD, "timezone": "Europe/Istanbul"}
 
@@ -100,6 +113,70 @@ def test_failed_sign_ins_are_rate_limited(visitor: Client, settings: Any) -> Non
     responses = [visitor.post(reverse("account_login"), guess).content.decode() for _ in range(5)]
     assert "Too many failed" not in responses[0]
     assert "Too many failed" in responses[-1]
+
+
+def test_sign_up_does_the_same_work_for_known_and_unknown_addresses(
+    visitor: Client, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its time tells nothing: one password is hashed and one organization is written either way."""
+    settings.ACCOUNT_EMAIL_VERIFICATION = "mandatory"
+    settings.ACCOUNT_EMAIL_VERIFICATION_BY_CODE_ENABLED = True
+    hashed: list[str] = []
+    hasher = get_hasher()
+    encode = type(hasher).encode
+
+    def counted(self: Any, password: str, *args: Any, **kwargs: Any) -> Any:
+        hashed.append(password)
+        return encode(self, password, *args, **kwargs)
+
+    monkeypatch.setattr(type(hasher), "encode", counted)
+    work = []
+    for email in ("ada@example.org", "grace@example.org"):
+        with CaptureQueriesContext(connection) as queries:
+            Client().post(reverse("account_signup"), {**FORM, "email": email})
+        written = {each["sql"].split('"')[1] for each in queries if each["sql"].startswith("INSERT")}
+        work.append((len(hashed), written & {"accounts_user", "accounts_organization", "billing_account"}))
+        hashed.clear()
+    assert work[0] == work[1] == (1, {"accounts_user", "accounts_organization", "billing_account"})
+    assert set(User.objects.filter(email__endswith="@invalid")) == set()
+
+
+def at(address: str) -> Client:
+    return Client(REMOTE_ADDR=address)
+
+
+def test_wrong_passwords_from_elsewhere_lock_nobody_out(cast: Cast, settings: Any) -> None:
+    """Each address has its own limits: 10 a minute, 60 an hour, and 100 a day for one account."""
+    email = f"{settings.ENV.redis_prefix}@example.org"
+    user = User.objects.create_user(email, "correct horse battery")
+    EmailAddress.objects.create(user=user, email=email, verified=True, primary=True)
+    settings.ACCOUNT_RATE_LIMITS = CONFIGURED.ACCOUNT_RATE_LIMITS
+    for n in range(30):
+        attacker = at(f"10.0.{n // 10}.1")
+        attacker.post(reverse("account_login"), {"login": email, "password": "wrong"})
+    refused = at("10.0.0.1").post(reverse("account_login"), {"login": email, "password": "wrong"})
+    assert "Too many failed" in refused.content.decode()
+    right = at("10.0.9.1").post(reverse("account_login"), {"login": email, "password": "correct horse battery"})
+    assert right.status_code == 302
+    # Nor is anybody kept from a new password.
+    for n in range(30):
+        at(f"10.0.{n // 5}.2").post(reverse("account_reset_password"), {"email": email})
+    assert at("10.0.9.2").post(reverse("account_reset_password"), {"email": email}).status_code == 302
+
+
+def test_a_right_code_after_wrong_ones_works(cast: Cast, settings: Any) -> None:
+    """A second factor: six wrong codes do not refuse the right one, and a hundred a day are the end of guessing."""
+    settings.ACCOUNT_RATE_LIMITS = CONFIGURED.ACCOUNT_RATE_LIMITS
+    secret = generate_totp_secret()
+    TOTP.activate(cast.ada, secret)
+    page = at("10.0.20.1")
+    cast.ada.set_password("correct horse battery")
+    cast.ada.save()
+    page.post(reverse("account_login"), {"login": cast.ada.email, "password": "correct horse battery"})
+    for _ in range(6):
+        assert page.post(reverse("mfa_authenticate"), {"code": "000000"}).status_code == 200
+    code = format_hotp_value(hotp_value(secret, next(yield_hotp_counters_from_time())))
+    assert page.post(reverse("mfa_authenticate"), {"code": code}).status_code == 302
 
 
 def test_sign_up_can_be_closed(visitor: Client) -> None:

@@ -65,14 +65,14 @@ class ShardKeys:
 
 @dataclass(frozen=True, slots=True)
 class Payer:
-    """Scopes that a call counts against: an organization and one of its keys, with the Redis keys of both.
+    """Scopes that a call counts against: an organization and the lineage of a key, with the Redis keys of both.
 
     `plan` and `pages_url` are for the messages of refusals: the plan's name, and where the organization's pages begin.
     """
 
     organization_id: UUID
     organization: bytes  # its id as text
-    key_id: UUID
+    lineage_id: UUID  # of the key: its successors count against the same scope
     shard: ShardKeys
     scopes: tuple[bytes, bytes]
     slots: tuple[bytes, bytes]
@@ -81,15 +81,17 @@ class Payer:
     pages_url: str = ""
 
     @classmethod
-    def of(cls, prefix: str, organization_id: UUID, key_id: UUID, *, plan: str = "", pages_url: str = "") -> "Payer":
+    def of(
+        cls, prefix: str, organization_id: UUID, lineage_id: UUID, *, plan: str = "", pages_url: str = ""
+    ) -> "Payer":
         shard = ShardKeys.of(prefix, shard_of(organization_id))
-        organization, key = f"o:{organization_id}", f"k:{key_id}"
+        organization, key = f"o:{organization_id}", f"k:{lineage_id}"
         scopes = (f"{shard.prefix}scope:{organization}".encode(), f"{shard.prefix}scope:{key}".encode())
         slots = (f"{shard.prefix}slots:{organization}".encode(), f"{shard.prefix}slots:{key}".encode())
         return cls(
             organization_id,
             str(organization_id).encode(),
-            key_id,
+            lineage_id,
             shard,
             scopes,
             slots,
@@ -117,6 +119,14 @@ class ScopeTotals:
     day_nanos: int = 0
     month_nanos: int = 0
     total_nanos: int = 0
+
+    def __add__(self, other: "ScopeTotals") -> "ScopeTotals":
+        return ScopeTotals(
+            requests_today=self.requests_today + other.requests_today,
+            day_nanos=self.day_nanos + other.day_nanos,
+            month_nanos=self.month_nanos + other.month_nanos,
+            total_nanos=self.total_nanos + other.total_nanos,
+        )
 
 
 class Settlement(Struct, frozen=True, kw_only=True):

@@ -14,7 +14,7 @@ MEASURE = Script(LUA / "measure.lua")
 async def count_measured(redis: Pipeline, payer: Payer, limits: tuple[Limits, Limits]) -> None:
     """Count one call. Raises RateLimitExceeded, having counted nothing. Without Redis it passes: it costs nothing."""
     prefix = payer.shard.prefix
-    keys = [f"{prefix}measured:o:{payer.organization_id}".encode(), f"{prefix}measured:k:{payer.key_id}".encode()]
+    keys = [f"{prefix}measured:o:{payer.organization_id}".encode(), f"{prefix}measured:k:{payer.lineage_id}".encode()]
     rates = [each.rpm for each in limits]
     try:
         scope, ends_in_s = await redis.run(MEASURE, keys, rates)

@@ -1,20 +1,33 @@
 """Accounts: every organization has one from its creation."""
 
+from dataclasses import replace
 from importlib import import_module
+from typing import Any
 
 import pytest
+from allauth.account.models import EmailAddress
+from allauth.account.signals import email_confirmed
 from django.apps import apps
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
+from hypothesis import given
+from hypothesis import strategies as st
 
-from accounts.models import Organization
+from accounts.deletion import delete_account
+from accounts.models import Organization, User
 from accounts.services import create_extra_organization, create_organization, create_personal_organization
 from accounts.tests.factories import a_user
-from billing.models import Account, LedgerEntry, Plan
+from billing.mailbox import mailbox_of
+from billing.models import Account, FreeCredit, LedgerEntry, Plan
 from billing.selectors import account_of
 from billing.services import OPENING, open_account
 
+free_credit_migration = import_module("billing.migrations.0007_free_credit_once")
 migration = import_module("billing.migrations.0006_account_for_every_organization")
+
+
+def a_user_at(address: str) -> User:
+    return User.objects.create_user(address, "correct horse battery")
 
 
 def opening_of(organization: Organization) -> int:
@@ -44,6 +57,57 @@ def test_included_credit_of_a_free_plan_is_granted_once_per_user() -> None:
     first, second = create_personal_organization(ada), create_extra_organization(name="Second", owner=ada)
     assert opening_of(first) > 0
     assert (opening_of(second), account_of(second).credit_nanos) == (0, 0)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("address", "again"),
+    [
+        ("grace@example.org", "grace@example.org"),
+        ("grace@example.org", "Grace+2@Example.ORG"),
+        ("g.race@gmail.com", "grac.e+x@googlemail.com"),
+        ("grace@b\u00fccher.example", "grace@xn--bcher-kva.example"),
+        ("grace@example.org", "\uff47race@example.org"),
+    ],
+)
+def test_a_mailbox_gets_free_credit_once_also_after_deletion(address: str, again: str) -> None:
+    first = a_user_at(address)
+    assert opening_of(create_personal_organization(first)) > 0
+    delete_account(first)
+    second = a_user_at(again)
+    assert opening_of(create_personal_organization(second)) == 0
+    other = a_user_at(f"not-{address}")
+    assert opening_of(create_personal_organization(other)) > 0
+
+
+@pytest.mark.django_db
+def test_an_address_that_was_added_counts_as_the_same_person(settings: Any) -> None:
+    user = a_user()
+    create_personal_organization(user)
+    added = EmailAddress.objects.create(user=user, email="second@example.org", verified=True)
+    email_confirmed.send(EmailAddress, request=None, email_address=added)
+    delete_account(user)
+    assert opening_of(create_personal_organization(a_user_at("second+1@example.org"))) == 0
+    # A salt that was replaced still recognizes who had it.
+    salt = settings.ENV.hash_salt
+    settings.ENV = replace(settings.ENV, hash_salt="n" * 40, hash_salt_previous=salt)
+    assert opening_of(create_personal_organization(a_user_at("second+2@example.org"))) == 0
+
+
+@pytest.mark.django_db
+def test_the_migration_remembers_who_had_free_credit() -> None:
+    user = a_user_at("Old.One+x@gmail.com")
+    create_personal_organization(user)
+    FreeCredit.objects.all().delete()
+    free_credit_migration.remember_granted(apps, None)
+    free_credit_migration.remember_granted(apps, None)
+    delete_account(user)
+    assert opening_of(create_personal_organization(a_user_at("oldone@googlemail.com"))) == 0
+
+
+@given(st.emails())
+def test_the_migration_hashes_as_the_service_does(address: str) -> None:
+    assert free_credit_migration.mailbox_of(address) == mailbox_of(address) == mailbox_of(mailbox_of(address))
 
 
 @pytest.mark.django_db

@@ -2,19 +2,43 @@
 
 Modules use the standard `logging.getLogger(__name__)` and name events:
 `logger.warning("upstream.attempt_failed", extra={...})`.
+
+Secrets are looked for in every text of a line, after objects, exceptions and nested values have become text: what is
+redacted earlier misses what an object says of itself.
 """
 
+import json
+import logging
 import re
+import sys
+from collections.abc import Mapping
 from typing import Any
+from urllib.parse import unquote
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
+from typing_extensions import override
 
-# API keys, provider keys, bearer tokens, webhook secrets, passwords inside URLs.
+# API keys, provider keys, bearer tokens and other credentials of a header, webhook secrets, passwords inside URLs.
 _SECRET = re.compile(
-    r"cfx_[0-9A-Za-z]{8}_[0-9A-Za-z]{8,}|\bsk-[0-9A-Za-z_-]{8,}|whsec_[0-9A-Za-z]+|(?i:bearer)\s+[^\s\"']+|(?<=://)[^\s/@:\"']*:[^\s/@\"']+(?=@)"
+    r"cfx_[0-9A-Za-z]{8}_[0-9A-Za-z]{8,}|\bsk-[0-9A-Za-z_-]{8,}|whsec_[0-9A-Za-z]+|(?i:bearer)\s+[^\s\"']+"
+    r"|(?i:\bbasic)\s+[0-9A-Za-z+/=]{8,}|(?<=://)[^\s/@:\"']*:[^\s/@\"']+(?=@)"
 )
 REDACTED = "[redacted]"
+# A name whose value is a credential, whatever it looks like.
+_NAME = (
+    r"(?:[\w.-]*[._-])?(?:api[_-]?key|access[_-]?key|master[_-]?key|private[_-]?key|token|secret|password|passwd"
+    r"|passphrase|authorization|set-cookie|cookie|sessionid|csrftoken|credentials?|salt)"
+)
+_IS_SECRET = re.compile(_NAME, re.IGNORECASE)
+# The same inside a text: name=value, name: value, and the pairs of a mapping's or a header's repr.
+_NAMED = re.compile(
+    rf"""(?P<name>\b{_NAME}(?:\s*[=:]\s*|\\*["']\s*[:=,]\s*)|[?&](?:key|code|sig|signature|state)=)"""
+    r"""(?P<value>b?(?P<quote>\\*["']).*?(?P=quote)|(?:(?:basic|bearer|digest|token)\s+)?[^\s,;&"'<>()\[\]{}]+)""",
+    re.IGNORECASE | re.DOTALL,
+)
+_ESCAPED = re.compile(r"\\+(?:u([0-9a-fA-F]{4})|x([0-9a-fA-F]{2}))")
+MAX_DEPTH = 20
 
 
 def redact(text: str) -> str:
@@ -22,8 +46,74 @@ def redact(text: str) -> str:
     return _SECRET.sub(REDACTED, text)
 
 
-def _redact_event(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    return {key: redact(value) if isinstance(value, str) else value for key, value in event.items()}
+def redact_log(text: str) -> str:
+    """Replace credentials as `redact` does, those that only their name tells, and escaped ones."""
+    clean = _NAMED.sub(rf"\g<name>{REDACTED}", redact(text))
+    plain = clean
+    for _ in range(3):  # an escaped text may have been escaped again
+        unescaped = _ESCAPED.sub(_unescaped, unquote(plain) if "%" in plain else plain)
+        if unescaped == plain:
+            break
+        plain = unescaped
+    if plain is clean:
+        return clean
+    # Escapes stay as they are in a text that hides nothing.
+    found = _NAMED.sub(rf"\g<name>{REDACTED}", redact(plain))
+    return clean if found == plain else found
+
+
+def _unescaped(found: re.Match[str]) -> str:
+    return chr(int(found[1] or found[2], 16))
+
+
+def _redacted(value: Any, depth: int = 0) -> Any:
+    """Return a value as JSON carries it, without credentials in any of its texts, names included."""
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, str):
+        return redact_log(value)
+    if isinstance(value, bytes | bytearray | memoryview):
+        return redact_log(bytes(value).decode(errors="backslashreplace"))
+    if depth < MAX_DEPTH:
+        if isinstance(value, Mapping):
+            return {_text(name): _value(name, each, depth) for name, each in value.items()}
+        if isinstance(value, list | tuple | set | frozenset):
+            items = list(value)
+            if len(items) == 2 and isinstance(items[0], str | bytes):  # a header or another pair
+                return [_redacted(items[0], depth + 1), _value(items[0], items[1], depth)]
+            return [_redacted(each, depth + 1) for each in items]
+    return redact_log(_text(value))
+
+
+def _value(name: Any, value: Any, depth: int) -> Any:
+    is_hidden = value is not None and not isinstance(value, bool) and _IS_SECRET.fullmatch(_text(name))
+    return REDACTED if is_hidden else _redacted(value, depth + 1)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bytes):
+        value = value.decode(errors="backslashreplace")
+    try:
+        return redact_log(str(value))
+    except Exception:  # noqa: BLE001 - an object that cannot say what it is
+        return f"<{type(value).__name__}>"
+
+
+def _render(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
+    return json.dumps(_redacted(event))
+
+
+class Handler(logging.StreamHandler[Any]):
+    """Writes to standard error. A record that cannot be formatted is named, but not shown: it was not redacted."""
+
+    @override
+    def handleError(self, record: logging.LogRecord) -> None:
+        kind = sys.exc_info()[0]
+        facts = {"event": "log.failed", "logger": record.name, "exception": kind.__name__ if kind else ""}
+        try:
+            self.stream.write(json.dumps({**facts, "where": f"{record.pathname}:{record.lineno}"}) + "\n")
+        except (OSError, ValueError):
+            return  # there is nowhere left to say it
 
 
 _SHARED: list[Processor] = [
@@ -47,15 +137,20 @@ def logging_config(level: str) -> dict[str, Any]:
                 "processors": [
                     structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                     structlog.processors.format_exc_info,
-                    _redact_event,
-                    structlog.processors.JSONRenderer(default=str),
+                    _render,
                 ],
             }
         },
-        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json"}},
+        "handlers": {"stderr": {"class": "codexflow.lib.log.Handler", "formatter": "json"}},
         "root": {"handlers": ["stderr"], "level": level},
         "loggers": {
             "django.server": {"handlers": ["stderr"], "level": level, "propagate": False},
+            # Django's own handlers write plain text.
+            "django": {"handlers": [], "level": level, "propagate": True},
+            # uvicorn gives these a handler of its own, before it loads the application.
+            "uvicorn": {"handlers": ["stderr"], "level": level, "propagate": False},
+            "uvicorn.error": {"handlers": [], "level": level, "propagate": True},
+            "uvicorn.asgi": {"handlers": [], "level": level, "propagate": True},
             # A line per request would cost more than the request; usage has its own log.
             "uvicorn.access": {"handlers": [], "propagate": False, "level": "ERROR"},
             "httpx": {"level": "WARNING"},

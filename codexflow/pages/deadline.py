@@ -7,6 +7,9 @@ load for ever.
 import asyncio
 from typing import Any
 
+from django.conf import settings
+from django.utils import translation
+
 from codexflow.lib.asgi import Header, Message, Receive, Scope, Send
 from codexflow.lib.envelope import envelope
 from codexflow.lib.errors import DatabaseUnavailable
@@ -54,5 +57,6 @@ async def _refuse(scope: Scope, send: Send) -> None:
         await send_json(send, int(error.status), envelope(error), [*headers_of(error), *own])
         return
     headers = [each for each in headers_of(error) if each[0] != b"content-type"]
-    page = unavailable_page(request_id).encode()
+    with translation.override(settings.LANGUAGE_CODE):
+        page = unavailable_page(request_id).encode()
     await send_response(send, int(error.status), page, [(b"content-type", b"text/html; charset=utf-8"), *headers, *own])

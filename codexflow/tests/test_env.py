@@ -66,6 +66,7 @@ def test_limiter_processes_default_to_web_processes() -> None:
     assert Env.read(GOOD).limiter_processes == 1
     assert Env.read({**GOOD, "CFX_WEB_PROCESSES": "3"}).limiter_processes == 3
     assert Env.read({**GOOD, "CFX_WEB_PROCESSES": "3", "CFX_LIMITER_PROCESSES": "12"}).limiter_processes == 12
+    assert Env.read({**GOOD, "CFX_WEB_PROCESSES": "3", "CFX_LIMITER_PROCESSES": "2"}).limiter_processes == 3
 
 
 def test_limiter_fail_and_outage_allowance_are_read() -> None:

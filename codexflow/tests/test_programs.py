@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import uvicorn.main
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from codexflow.env import REPOSITORY, Env
@@ -23,7 +24,20 @@ def test_the_web_process_uses_the_strict_parser_and_outlasts_shutdown(tmp_path: 
     assert options["--lifespan"] == "on"
     assert options["--port"] == "9000"
     assert int(options["--timeout-graceful-shutdown"]) > 30
-    assert "--workers" not in argv
+    assert options["--workers"] == "1"
+
+
+@pytest.mark.parametrize("concurrency", ["", "3"])
+def test_as_many_processes_start_as_the_limiter_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, concurrency: str
+) -> None:
+    """uvicorn reads WEB_CONCURRENCY by itself, unless it is told a number."""
+    monkeypatch.setenv("WEB_CONCURRENCY", concurrency)
+    for variables in ({}, {"CFX_WEB_PROCESSES": "2"}):
+        env = an_env(tmp_path, WEB_CONCURRENCY=concurrency, **variables)
+        options = argv_of("web", env)[3:]
+        with uvicorn.main.make_context("uvicorn", options) as context:
+            assert context.params["workers"] == env.limiter_processes == int(variables.get("CFX_WEB_PROCESSES", 1))
 
 
 def test_several_web_processes_are_passed_to_uvicorn(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from codexflow.catalogue.schema import DIRECT as DIRECT_STAGE
 from codexflow.lib import clock
 from codexflow.lib.ids import uuid7_floor
 from keys.models import ApiKey
+from keys.selectors import lineages_of
 from keys.services import mark_used
 from logs.litellm.report import Delivery, Report, decode_delivery, distinct, encode
 from logs.litellm.resolve import (
@@ -359,8 +360,9 @@ def _count(batch: _Batch, redis: "Redis | None", prefix: str) -> None:
     if redis is None:
         return
     try:
+        lineages = lineages_of({event.key_id for event in batch.new_rows})
         for event in batch.new_rows:
-            payer = Payer.of(prefix, event.organization_id, event.key_id)
+            payer = Payer.of(prefix, event.organization_id, lineages.get(event.key_id, event.key_id))
             count_sync(redis, payer, day=event.day, requests=1, cost_nanos=event.cost_nanos)
     except RedisError:
         logger.warning("litellm.count_failed", exc_info=True)

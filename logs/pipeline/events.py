@@ -85,6 +85,12 @@ class UsageEvent(Struct, frozen=True, kw_only=True, omit_defaults=True):
     source: str = "gateway"
     client_address: str | None = None
     user_agent: str = ""
+    # Of a key that succeeded another one: the first of its lineage, for which limits count.
+    first_key_id: UUID | None = None
+
+    @property
+    def lineage_id(self) -> UUID:
+        return self.first_key_id or self.key_id
 
 
 class BadEvent(ValueError):

@@ -13,8 +13,9 @@ from redis import Redis
 
 from billing.limiter.limits import ScopeTotals, ShardKeys, month_of
 from billing.limiter.reconcile import Scope, Snapshot, correct, read_shard, scopes_of
-from billing.selectors import key_totals, organization_totals
+from billing.selectors import organization_totals
 from codexflow.lib.redis import SHARDS
+from keys.selectors import lineage_totals
 from logs.pipeline.events import BadEvent, UsageEvent, decode
 from logs.pipeline.settlement import intent_of, missing_requests
 
@@ -23,7 +24,7 @@ logger = logging.getLogger(__name__)
 TRIES = 5
 # A longer backlog is drained first: each of its events would be looked up.
 MAX_BACKLOG = 20_000
-_TOTALS = {"o": organization_totals, "k": key_totals}
+_TOTALS = {"o": organization_totals, "k": lineage_totals}
 
 
 @dataclass(slots=True)
@@ -127,5 +128,5 @@ def _expected(snapshot: Snapshot) -> list[tuple[Scope, _Expected]]:
 
 
 def _scopes_of(event: UsageEvent, scopes: dict[tuple[str, UUID], _Expected]) -> list[_Expected]:
-    both = (scopes.get(("o", event.organization_id)), scopes.get(("k", event.key_id)))
+    both = (scopes.get(("o", event.organization_id)), scopes.get(("k", event.lineage_id)))
     return [scope for scope in both if scope is not None]

@@ -130,7 +130,7 @@ COLUMNS = (
 # how often the row was written.
 COUNTED = ("attempts", "revision")
 # Fields of the event that a row does not keep: they matter only until the call is settled.
-NOT_STORED = ("minute", "tokens_reserved", "prompt_tokens_guess", "units_guess", "attempts")
+NOT_STORED = ("minute", "tokens_reserved", "prompt_tokens_guess", "units_guess", "attempts", "first_key_id")
 
 _NAMES = tuple(column.name for column in COLUMNS)
 _values_of = attrgetter(*(column.field for column in COLUMNS))

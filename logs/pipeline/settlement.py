@@ -28,7 +28,7 @@ def settlement_of(event: UsageEvent) -> Settlement:
 
 def settle_event(redis: "Redis", prefix: str, event: UsageEvent) -> bool:
     """Settle an event again, or for its dead process. Harmless however often. Raises redis.RedisError."""
-    return settle_sync(redis, Payer.of(prefix, event.organization_id, event.key_id), settlement_of(event))
+    return settle_sync(redis, Payer.of(prefix, event.organization_id, event.lineage_id), settlement_of(event))
 
 
 def intent_of(stored: bytes) -> UsageEvent:

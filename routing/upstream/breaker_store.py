@@ -32,7 +32,7 @@ def key_of(prefix: str, model: str) -> bytes:
 
 def _scopes_of(payer: Payer) -> tuple[str, str, str]:
     """The scopes whose circuits concern the caller."""
-    return ("", f"o:{payer.organization.decode()}", f"k:{payer.key_id}")
+    return ("", f"o:{payer.organization.decode()}", f"k:{payer.lineage_id}")
 
 
 class _Circuit(NamedTuple):
@@ -133,13 +133,13 @@ class Breakers:
             return True
         allowed, is_trial = await self._run(model, "try", config, payer)
         if is_trial:
-            self._trials.add((model, payer.key_id))
+            self._trials.add((model, payer.lineage_id))
         return allowed
 
     async def record_success(self, model: str, config: BreakerConfig, payer: Payer) -> None:
         """Record a call that succeeded; the trial's success closes its circuits at once."""
-        if (model, payer.key_id) in self._trials:
-            self._trials.discard((model, payer.key_id))
+        if (model, payer.lineage_id) in self._trials:
+            self._trials.discard((model, payer.lineage_id))
             await self._run(model, "success", config, payer)
         else:
             self.remember_success(model, payer)
@@ -153,15 +153,15 @@ class Breakers:
 
     async def record_failure(self, model: str, config: BreakerConfig, payer: Payer) -> int:
         """Count a failed call. Returns the seconds until the model may serve the caller again, at least one."""
-        is_trial = (model, payer.key_id) in self._trials
-        self._trials.discard((model, payer.key_id))
+        is_trial = (model, payer.lineage_id) in self._trials
+        self._trials.discard((model, payer.lineage_id))
         await self._run(model, "failure", config, payer, is_trial=is_trial)
         return self.wait_s(model, payer)
 
     async def give_back_trial(self, model: str, config: BreakerConfig, payer: Payer) -> None:
         """Let another call make the trial, if this one has it: it ended without proving anything."""
-        if self._trials and (model, payer.key_id) in self._trials:
-            self._trials.discard((model, payer.key_id))
+        if self._trials and (model, payer.lineage_id) in self._trials:
+            self._trials.discard((model, payer.lineage_id))
             await self._run(model, "release", config, payer)
 
     async def _run(
@@ -171,7 +171,7 @@ class Breakers:
         recovery_ms = int(config.recovery_timeout_s * 1000)
         told = self._untold(model) if verb in ("failure", "note") else []
         args: list[str | int | bytes] = [
-            verb, config.failure_threshold, recovery_ms, payer.organization, str(payer.key_id), int(is_trial),
+            verb, config.failure_threshold, recovery_ms, payer.organization, str(payer.lineage_id), int(is_trial),
             msgspec.msgpack.encode(told),
         ]  # fmt: skip
         try:
@@ -188,7 +188,9 @@ class Breakers:
         successes = self._successes.pop(model, ())
         now_s = clock.monotonic_s()
         # As text: the script's MessagePack knows no bytes.
-        return [(int((now_s - at_s) * 1000), each.organization.decode(), str(each.key_id)) for at_s, each in successes]
+        return [
+            (int((now_s - at_s) * 1000), each.organization.decode(), str(each.lineage_id)) for at_s, each in successes
+        ]
 
     def _learn(self, model: str, packed: bytes | None, recovery_ms: int, *, is_on_record: bool) -> None:
         """Cache what Redis has for a model, and log what changed."""

@@ -15,6 +15,7 @@ from codexflow.lib.clock import now
 from codexflow.lib.ids import new_id
 from keys.models import ApiKey
 from keys.tests.factories import a_key
+from logs.models import RequestLog
 from tests.support.installation import Installation
 from tests.support.waiting import until
 
@@ -42,10 +43,85 @@ def test_a_key_is_made_listed_renamed_and_revoked(running: Installation) -> None
 
 
 def test_a_key_cannot_make_a_more_powerful_one(running: Installation) -> None:
-    small = a_key(daily_requests=10, allowed_stages=("review",), expires_at=now() + timedelta(hours=1))
+    small = a_key(allowed_stages=("review",), expires_at=now() + timedelta(hours=1))
     made = api(running, small.plain, "POST", "keys", json={"name": "greedy", "daily_requests": 1000}).json()
-    assert (made["daily_requests"], made["allowed_stages"]) == (10, ["review"])
+    assert (made["daily_requests"], made["allowed_stages"]) == (1000, ["review"])
     assert made["expires_at"] is not None
+    limited = a_key(daily_requests=10)
+    refused = api(running, limited.plain, "POST", "keys", json={"name": "second", "daily_requests": 1})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (403, "action_not_allowed")
+
+
+@pytest.mark.parametrize("limit", [{"daily_requests": 3}, {"budget_month_nanos": 20_000_000}])
+@pytest.mark.parametrize("overlap_s", [0, 3600])
+def test_rotation_carries_on_what_was_used(running: Installation, limit: dict[str, Any], overlap_s: int) -> None:
+    """Old and new key share one counter, in every process, after a restart, and when Redis has lost it."""
+    key = a_key(**limit)
+    plain, key_id, passed, keys = key.plain, str(key.row.id), 0, [key.plain]
+    for _ in range(4):
+        response = running.post(plain)
+        passed += response.status_code == 200
+        rotated = api(running, plain, "POST", f"keys/{key_id}/rotate", json={"overlap_s": overlap_s})
+        if rotated.status_code != 201:
+            assert (overlap_s, rotated.status_code) == (3600, 409)
+            continue
+        plain, key_id = rotated.json()["key"], rotated.json()["id"]
+        keys.append(plain)
+    while (response := running.post(plain)).status_code == 200:
+        passed += 1
+    assert response.status_code in (402, 429)
+    assert running.scope("k", key.row.id)["n"] == passed
+    if "daily_requests" in limit:
+        assert passed == 3
+    until(lambda: RequestLog.objects.filter(organization_id=key.row.organization_id).count() == passed, what="all rows")
+    running.redis.delete(*running.keys("*scope:*"))
+    other = running.new_gateway()
+    for each in keys if overlap_s else [plain]:
+        for url in (running.url, other.url):
+            assert running.post(each, url=url).status_code in (402, 429), each
+    other.stop()
+
+
+def test_a_key_changes_no_stronger_one(running: Installation) -> None:
+    """Whatever restricts a key, it neither renames, narrows, revokes nor rotates one that may do more."""
+    strong = a_key()
+    restrictions: list[dict[str, Any]] = [
+        {"daily_requests": 5}, {"rpm": 5}, {"tpm": 5_000}, {"concurrent_streams": 1}, {"budget_day_nanos": 10**9},
+        {"budget_month_nanos": 10**9}, {"allowed_stages": ("review",)}, {"allowed_networks": ("127.0.0.0/8",)},
+        {"allowed_surfaces": ("management", "chat")}, {"expires_at": now() + timedelta(hours=1)},
+    ]  # fmt: skip
+    for terms in restrictions:
+        weak = a_key(strong.row.organization, **terms)
+        for method, path, body in (
+            ("PATCH", f"keys/{strong.row.id}", {"name": "mine"}),
+            ("PATCH", f"keys/{strong.row.id}", {"rpm": 1}),
+            ("DELETE", f"keys/{strong.row.id}", None),
+            ("POST", f"keys/{strong.row.id}/rotate", {"overlap_s": 0}),
+        ):
+            response = api(running, weak.plain, method, path, json=body)
+            assert (response.status_code, response.json()["error"]["code"]) == (403, "action_not_allowed"), terms
+        # Itself it may rename, narrow and revoke.
+        renamed = api(running, weak.plain, "PATCH", f"keys/{weak.row.id}", json={"name": "own"})
+        assert (renamed.status_code, renamed.json()["name"]) == (200, "own")
+        assert api(running, weak.plain, "DELETE", f"keys/{weak.row.id}").status_code == 200
+
+
+def test_a_lowered_limit_binds_the_predecessor_too(running: Installation) -> None:
+    boss = a_key()
+    old = a_key(boss.row.organization, daily_requests=100)
+    new = api(running, boss.plain, "POST", f"keys/{old.row.id}/rotate", json={"overlap_s": 3600}).json()
+    assert running.post(old.plain).status_code == running.post(new["key"]).status_code == 200
+    api(running, boss.plain, "PATCH", f"keys/{new['id']}", json={"daily_requests": 2})
+    until(lambda: running.post(old.plain).status_code == 429, within_s=1, what="the old key's refusal")
+    assert running.post(new["key"]).status_code == 429
+    # By itself the old key narrows only itself: its successor outlasts it. The successor may end it.
+    api(running, old.plain, "PATCH", f"keys/{old.row.id}", json={"daily_requests": 1})
+    limits = [
+        api(running, boss.plain, "GET", f"keys/{each}").json()["daily_requests"] for each in (old.row.id, new["id"])
+    ]
+    assert limits == [1, 2]
+    assert api(running, old.plain, "DELETE", f"keys/{new['id']}").status_code == 403
+    assert api(running, new["key"], "DELETE", f"keys/{old.row.id}").status_code == 200
 
 
 def test_both_keys_work_until_the_overlap_is_over(running: Installation) -> None:
@@ -126,12 +202,10 @@ def test_a_key_gets_no_more_than_the_plan_allows(running: Installation, terms: d
 
 def test_a_restricted_key_gets_nothing_more_by_changing_or_rotating_keys(running: Installation) -> None:
     small = a_key(daily_requests=10, allowed_stages=("review",), allowed_networks=("127.0.0.0/8",))
-    large = a_key(small.row.organization)
-    for key in (small, large):
-        greedy: dict[str, Any] = {"daily_requests": None, "allowed_stages": [], "allowed_networks": []}
-        changed = api(running, small.plain, "PATCH", f"keys/{key.row.id}", json=greedy).json()
-        assert (changed["daily_requests"], changed["allowed_stages"]) == (10, ["review"])
-        assert changed["allowed_networks"] == ["127.0.0.0/8"]
+    greedy: dict[str, Any] = {"daily_requests": None, "allowed_stages": [], "allowed_networks": []}
+    changed = api(running, small.plain, "PATCH", f"keys/{small.row.id}", json=greedy).json()
+    assert (changed["daily_requests"], changed["allowed_stages"]) == (10, ["review"])
+    assert changed["allowed_networks"] == ["127.0.0.0/8"]
     disjoint = api(running, small.plain, "PATCH", f"keys/{small.row.id}", json={"allowed_stages": ["plan"]})
     assert disjoint.status_code == 403
     other = a_key(small.row.organization)

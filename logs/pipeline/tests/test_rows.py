@@ -63,7 +63,14 @@ def test_the_round_trip_below_tries_every_field() -> None:
 
 def forgotten(event: UsageEvent) -> UsageEvent:
     """The event without the fields that a row does not have."""
-    defaults = {"minute": 0, "tokens_reserved": 0, "prompt_tokens_guess": 0, "units_guess": None, "attempts": ()}
+    defaults = {
+        "minute": 0,
+        "tokens_reserved": 0,
+        "prompt_tokens_guess": 0,
+        "units_guess": None,
+        "attempts": (),
+        "first_key_id": None,
+    }
     assert defaults.keys() == set(NOT_STORED)
     return replace(event, **defaults)
 
