@@ -77,7 +77,7 @@ class House:
             return False
         payer = principal.payer
         limits = [each.packed for each in principal.limits]
-        args = [str(new_id()), 60_000, "0", COST, 1, b"", "0", *limits]
+        args = [str(new_id()), 60_000, "0", COST, 1, b"", "0", *limits, 0]
         reply: Any = ADMIT.run(self.redis, list(payer.admit_keys), args)
         while reply[0] == b"cold":
             day, scope = reply[1], reply[4] - 1
