@@ -34,15 +34,22 @@ local function month_of(days)
   if mp < 10 then return year * 12 + mp + 2 end
   return (year + 1) * 12 + mp - 10
 end
-local month = month_of(day)
-
 local deadline = tonumber(ARGV[10])
 if deadline > 0 and now_ms > deadline then return {'late', day, now_ms, minute, 0} end
 
+local stored, clock_day = {}, day
+for i = 1, 2 do
+  stored[i] = redis.call('HMGET', KEYS[i], 'd', 'n', 'ds', 'mo', 'ms', 'm', 'r', 't', 'spent', 'held')
+  -- The clock has gone back over midnight: until it is there again, calls count on the later day, which has begun.
+  if tonumber(stored[i][1]) == clock_day + 1 then day = clock_day + 1 end
+end
+local month = month_of(day)
+
 local scopes = {}
 for i = 1, 2 do
-  local f = redis.call('HMGET', KEYS[i], 'd', 'n', 'ds', 'mo', 'ms', 'm', 'r', 't', 'spent', 'held')
-  if not f[1] then
+  local f = stored[i]
+  -- Unknown, or of a day that a wrong clock has made up: what PostgreSQL has of today is right.
+  if not f[1] or tonumber(f[1]) > day then
     return {'cold', day, now_ms, minute, i}
   end
   local s = {}

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
+import pytest
 from django.conf import settings as django_settings
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,6 +14,7 @@ from billing.errors import ConcurrencyExceeded, DailyQuotaExceeded, Insufficient
 from billing.limiter.intents import read_intent
 from billing.limiter.limits import (
     ADMIT,
+    Admission,
     Claim,
     Doubt,
     Payer,
@@ -220,3 +222,39 @@ def test_an_expired_lease_frees_its_slot() -> None:
         raise AssertionError("two streams in one slot")
 
     asyncio.run(play())
+
+
+async def _admitted(redis: Pipeline, payer: Payer, stored: ScopeTotals) -> Admission:
+    async def load(*_: object) -> ScopeTotals:
+        return stored
+
+    claim = Claim(request_id=new_id(), takes_slot=False, hold_nanos=5, tokens=1, intent=b"")
+    limits = (Limits(daily_requests=3), Limits(daily_requests=3))
+    return await admit(redis, payer, limits, claim, lease_ms=LEASE_MS, load_totals=load)
+
+
+async def test_a_clock_that_goes_back_over_midnight_gives_nothing_again() -> None:
+    """Calls count on the day that has begun; a day that a wrong clock made up is forgotten."""
+    env = django_settings.ENV
+    redis, client = Pipeline(env.redis_url, timeout_s=5), sync_client(env.redis_url)
+    await redis.start()
+    payer = Payer.of(env.redis_prefix, random_id(), random_id())
+    today = (await _admitted(redis, payer, ScopeTotals())).day
+    await _admitted(redis, payer, ScopeTotals())
+    for scope in payer.scopes:
+        client.hset(scope.decode(), "d", today + 1)
+    last = await _admitted(redis, payer, ScopeTotals())
+    assert (last.day, last.requests_today) == (today + 1, (3, 3))
+    with pytest.raises(DailyQuotaExceeded):
+        await _admitted(redis, payer, ScopeTotals())
+    # One scope alone is ahead: both count on its day.
+    client.hset(payer.scopes[1].decode(), mapping={"d": today, "n": 0})
+    with pytest.raises(DailyQuotaExceeded):
+        await _admitted(redis, payer, ScopeTotals())
+    for scope in payer.scopes:
+        client.hset(scope.decode(), "d", today + 400)
+    found = await _admitted(redis, payer, ScopeTotals(requests_today=1))
+    assert (found.day, found.requests_today) == (today, (2, 2))
+    held: Any = client.hget(payer.scopes[0].decode(), "held")
+    assert int(held) == 4 * 5  # of the calls in flight, which PostgreSQL does not know
+    await redis.close()
