@@ -121,6 +121,7 @@ class Pipeline(asyncio.Protocol):
         self._up = asyncio.Event()
         self._is_closed = False
         self._watchdog: asyncio.TimerHandle | None = None
+        self._watch_due_s = 0.0
         # How late timers of this loop have fired of late.
         self._lag_s = 0.0
         self._connecting: asyncio.Task[None] | None = None
@@ -186,12 +187,13 @@ class Pipeline(asyncio.Protocol):
         self._batch.written_s, self._batch = monotonic_s(), _Batch()
 
     def _watch_after(self, delay_s: float) -> None:
+        # Noted here: uvloop's handle of a delay below a millisecond does not tell when it is due.
+        self._watch_due_s = self._loop.time() + delay_s
         self._watchdog = self._loop.call_later(delay_s, self._watch)
 
     def _watch(self) -> None:
         """Check the oldest command's deadline. One timer serves all commands, because replies arrive in order."""
-        late_s = self._loop.time() - self._watchdog.when() if self._watchdog is not None else 0.0
-        self._lag_s = max(late_s, self._lag_s / 2)
+        self._lag_s = max(self._loop.time() - self._watch_due_s, self._lag_s / 2)
         self._watchdog = None
         if not self._pending:
             return

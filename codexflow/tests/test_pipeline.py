@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
+import uvloop
 from django.conf import settings
 
 from codexflow.lib import redis
@@ -41,6 +42,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def watch(pipeline: Pipeline, *, times: int = 2) -> None:
     """Let the watchdog look; it gives a late reply a second look."""
     for _ in range(times):
+        pipeline._watch_due_s = pipeline._loop.time()  # on time
         pipeline._watch()
 
 
@@ -78,3 +80,20 @@ async def test_a_process_that_lags_waits_longer(
         with pytest.raises(RedisUnavailable):
             await reply
     reply.cancel()
+
+
+def test_a_watch_after_less_than_a_millisecond_is_one() -> None:
+    """On uvloop its handle is no timer's: reading its time off it ended the watch for good."""
+
+    async def play() -> None:
+        pipeline = Pipeline(settings.ENV.redis_url, timeout_s=0.05)
+        await pipeline.start()
+        reply = pipeline.call("BLPOP", "nothing", 5)
+        assert pipeline._watchdog is not None
+        pipeline._watchdog.cancel()
+        pipeline._watch_after(0.0001)
+        with pytest.raises(RedisUnavailable):
+            await reply
+        await pipeline.close()
+
+    uvloop.run(play())

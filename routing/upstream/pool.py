@@ -41,6 +41,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._parser: httptools.HttpResponseParser = httptools.HttpResponseParser(self)
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_due_s = 0.0
         self._deadline_s = 0.0
         self._reset()
         self.idle_since_s = 0.0
@@ -164,8 +165,10 @@ class Connection(asyncio.Protocol):
 
     def _allow(self, timeout_s: float) -> None:
         self._deadline_s = monotonic_s() + timeout_s
-        if self._timer is None or self._timer.when() > self._loop.time() + timeout_s:
+        if self._timer is None or self._timer_due_s > self._loop.time() + timeout_s:
             self._disarm()
+            # Noted here: uvloop's handle of a delay below a millisecond does not tell when it is due.
+            self._timer_due_s = self._loop.time() + timeout_s
             self._timer = self._loop.call_later(timeout_s, self._check_deadline)
 
     def _check_deadline(self) -> None:
@@ -174,6 +177,7 @@ class Connection(asyncio.Protocol):
             return  # no reader is waiting: the caller is the slow side
         left_s = self._deadline_s - monotonic_s()
         if left_s > 0:
+            self._timer_due_s = self._loop.time() + left_s
             self._timer = self._loop.call_later(left_s, self._check_deadline)
             return
         self._fail(UpstreamSilent(reason="timeout"))
