@@ -99,7 +99,7 @@ class ApiKey(models.Model):
 
     @property
     def is_limited(self) -> bool:
-        """Whether the key has limits or budgets of its own."""
+        """True for a key with limits or budgets of its own."""
         return any(getattr(self, name) is not None for name in (*LIMITS, *BUDGETS))
 
     def state(self, at: datetime) -> "State":

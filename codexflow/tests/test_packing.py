@@ -97,7 +97,7 @@ def test_identity_is_no_packing() -> None:
     ids=["empty", "gzip", "zstd"],
 )
 def test_a_body_of_very_many_members_is_refused(coding: bytes, member: bytes) -> None:
-    """What is left of the body was copied behind each of them."""
+    """Behind each of them the rest of the body was copied."""
     with pytest.raises(BrokenPacking):
         unpacked(member * 200_000, coding, limit_bytes=10_000_000)
     assert unpacked(member * 200, coding, limit_bytes=10_000_000) in (b"", b"a" * 200)

@@ -143,7 +143,7 @@ async def test_a_call_leaves_the_registry_before_it_is_settled(
 
 
 async def test_without_redis_and_journal_nothing_is_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is complete is in a book: a call that none would hold is refused."""
+    """A complete call is in a book: one that none would hold is refused."""
 
     def no_space(*_arguments: object) -> None:
         raise OSError(28, "No space left on device")
