@@ -1,8 +1,8 @@
 """Streams as providers write them: line ends, white space, pauses, ends and errors of every kind."""
 
 import json
-import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -12,6 +12,7 @@ from keys.tests.factories import a_key
 from tests.gateway.test_surfaces import SurfaceCase
 from tests.support.installation import Gateway, Installation
 from tests.support.loopback import LoopbackServer, QuietHandler
+from tests.support.waiting import until
 
 CHAT = SurfaceCase("chat", "/v1/chat/completions", "gpt-6-luna")
 RESPONSES = SurfaceCase("responses", "/v1/responses", "gpt-6-luna")
@@ -163,6 +164,15 @@ ENDS = {"chat": b"[DONE]", "messages": b'message_stop"', "responses": b'"respons
 class Handler(QuietHandler):
     """Responds with the stream that the request's last message names."""
 
+    def is_read(self) -> bool:
+        """Return whether the gateway has taken everything that was sent, by the kernel's queue of its socket."""
+        ends = [f":{port:04X}" for port in (self.client_address[1], self.connection.getsockname()[1])]
+        for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+            _, own, other, _, queues, *_ = line.split()
+            if own.endswith(ends[0]) and other.endswith(ends[1]):
+                return queues.endswith(":00000000")
+        return True  # the gateway has gone
+
     def do_POST(self) -> None:  # noqa: N802 - http.server asks for this name
         body = self.rfile.read(int(self.headers["content-length"])).decode()
         self.send_response(200)
@@ -172,7 +182,7 @@ class Handler(QuietHandler):
         self.end_headers()
         for piece in STREAMS[body.partition("case=")[2].partition(".")[0]]:
             if piece is PAUSE:
-                time.sleep(0.02)  # a TCP edge
+                until(self.is_read, what="the gateway to read what was sent")  # a TCP edge
             else:
                 self.wfile.write(piece)
                 self.wfile.flush()
