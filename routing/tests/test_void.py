@@ -11,14 +11,13 @@ from django.conf import settings
 
 from billing.errors import LimiterUnavailable
 from billing.limiter.fallback import OutageTerms
-from billing.limiter.limits import Payer, ScopeTotals
-from billing.plans import Limits
+from billing.limiter.limits import ScopeTotals
 from codexflow.lib.clock import monotonic_s
-from codexflow.lib.ids import random_id
 from codexflow.lib.redis import Pipeline, sync_client
 from keys.principal import Principal
 from logs.tests.factories import an_event
 from routing.limiter import Limiter
+from routing.tests.test_tracker import a_principal
 
 
 class Link:
@@ -74,18 +73,6 @@ async def link() -> AsyncIterator[Link]:
     await made.close()
 
 
-def a_principal() -> Principal:
-    organization_id, key_id = random_id(), random_id()
-    return Principal(
-        key_id=key_id,
-        organization_id=organization_id,
-        user_id=1,
-        digest=b"",
-        payer=Payer.of(settings.ENV.redis_prefix, organization_id, key_id),
-        limits=(Limits(daily_requests=1_000, total_budget_nanos=10**12), Limits()),
-    )
-
-
 @contextlib.asynccontextmanager
 async def a_limiter(link: Link) -> AsyncIterator[Limiter]:
     server = await asyncio.start_server(link.serve, "127.0.0.1", 0)
@@ -126,7 +113,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 async def test_a_paused_redis_does_not_carry_out_what_was_refused(link: Link) -> None:
     async with a_limiter(link) as limiter:
-        principal = a_principal()
+        principal = a_principal(10**12)
         await ask(limiter, principal)
         before = counts(principal)
         link.holds_requests = True
@@ -144,7 +131,7 @@ async def test_a_paused_redis_does_not_carry_out_what_was_refused(link: Link) ->
 
 async def test_an_admission_whose_reply_is_lost_is_undone(link: Link) -> None:
     async with a_limiter(link) as limiter:
-        principal = a_principal()
+        principal = a_principal(10**12)
         await ask(limiter, principal)
         before = counts(principal)
         link.loses_replies = True

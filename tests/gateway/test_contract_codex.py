@@ -10,6 +10,7 @@ import pytest
 from keys.tests.factories import a_key
 from logs.models import RequestLog
 from routing.surfaces.compaction import PREFIX, PROMPT, item_of
+from tests.gateway.test_tools import upstream_body_of
 from tests.support.installation import Gateway, Installation
 
 SAID = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Fix the parser."}]}
@@ -24,13 +25,6 @@ BODY: dict[str, Any] = {"model": "gpt-6-luna", "instructions": "Be brief.", "too
 @pytest.fixture
 def key(running: Installation) -> str:
     return a_key().plain
-
-
-def sent(running: Installation, response: httpx.Response) -> dict[str, Any]:
-    """Return the body that the upstream received."""
-    (entry,) = running.upstream.ledger(call_id=f"{response.headers['x-cfx-request-id']}.1", wait=1)
-    body: dict[str, Any] = json.loads(entry["body"])
-    return body
 
 
 def events(response: httpx.Response) -> list[dict[str, Any]]:
@@ -53,7 +47,7 @@ def check_summary_request(body: dict[str, Any]) -> None:
 def test_a_trigger_is_answered_by_exactly_one_item(running: Installation, key: str) -> None:
     response = running.ask(key, "/v1/responses", **BODY, input=[*HISTORY, TRIGGER], stream=True)
     assert response.status_code == 200, response.text
-    body = sent(running, response)
+    body = upstream_body_of(running, response)
     check_summary_request(body)
     assert body["stream"] is True
     done = [event["item"] for event in events(response) if event["type"] == "response.output_item.done"]
@@ -72,7 +66,7 @@ def test_a_trigger_is_answered_by_exactly_one_item(running: Installation, key: s
 
 def test_a_trigger_without_streaming(running: Installation, key: str) -> None:
     response = running.ask(key, "/v1/responses", **BODY, input=[*HISTORY, TRIGGER])
-    check_summary_request(sent(running, response))
+    check_summary_request(upstream_body_of(running, response))
     found = response.json()
     assert (found["object"], found["status"], len(found["output"])) == ("response", "completed", 1)
     assert found["output"][0]["type"] == "compaction"
@@ -80,7 +74,7 @@ def test_a_trigger_without_streaming(running: Installation, key: str) -> None:
 
 def test_the_endpoint_returns_the_new_history(running: Installation, key: str) -> None:
     response = running.ask(key, "/v1/responses/compact", **BODY, input=HISTORY)
-    check_summary_request(sent(running, response))
+    check_summary_request(upstream_body_of(running, response))
     found = response.json()
     assert (found["object"], [item["type"] for item in found["output"]]) == ("response.compaction", ["compaction"])
     assert found["usage"]["output_tokens"] > 0
@@ -94,14 +88,14 @@ def test_what_it_returned_is_written_out_in_later_input(running: Installation, k
     asked = HISTORY if path.endswith("compact") else [*HISTORY, TRIGGER]
     compacted = running.ask(key, path, **BODY, input=asked).json()["output"]
     response = running.ask(key, "/v1/responses", **BODY, input=[SAID, *compacted, SAID], stream=True)
-    body = sent(running, response)
+    body = upstream_body_of(running, response)
     assert (body["input"][0], body["input"][2]) == (SAID, SAID)
     assert text_of(body["input"][1]).startswith(PREFIX + "[demo upstream]")
     assert events(response)[-1]["type"] == "response.completed"
     assert "output_text" in response.text
     # A compacted conversation is compacted once more.
     again = running.ask(key, "/v1/responses", **BODY, input=[SAID, *compacted, SAID, TRIGGER])
-    assert [text_of(item)[:20] for item in sent(running, again)["input"]] == [
+    assert [text_of(item)[:20] for item in upstream_body_of(running, again)["input"]] == [
         "Fix the parser.", PREFIX[:20], "Fix the parser.", PROMPT[:20],
     ]  # fmt: skip
 
@@ -120,7 +114,7 @@ def test_a_conversation_that_only_talks_of_compaction_passes_byte_for_byte(runni
     talk = 'Is {"type": "compaction_trigger"} an item?  ü'
     for given in ([{"role": "user", "content": talk}], talk):
         response = running.ask(key, "/v1/responses", **BODY, input=given)
-        assert sent(running, response)["input"] == given
+        assert upstream_body_of(running, response)["input"] == given
         assert response.json()["output"][0]["type"] == "message"
 
 
@@ -175,4 +169,4 @@ def test_openais_sdk_reads_both(running: Installation, key: str) -> None:
 def test_a_summary_keeps_every_character(running: Installation, key: str) -> None:
     said = 'Türkçe, 中文, emoji 🙂, "quotes" and\nlines'
     response = running.ask(key, "/v1/responses", **BODY, input=[item_of(said), SAID])
-    assert text_of(sent(running, response)["input"][0]) == PREFIX + said
+    assert text_of(upstream_body_of(running, response)["input"][0]) == PREFIX + said
