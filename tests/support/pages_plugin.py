@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from django.utils import translation
 from playwright.sync_api import Browser
 
 from tests.support.browser import chromium
@@ -11,6 +12,13 @@ from tests.support.site import Site, running_site
 
 if TYPE_CHECKING:
     from tests.support.cast import Cast
+
+
+@pytest.fixture(autouse=True)
+def language() -> Iterator[None]:
+    """Every test begins in the default language: a page leaves its reader's language active in the thread."""
+    yield
+    translation.deactivate()
 
 
 @pytest.fixture
