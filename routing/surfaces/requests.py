@@ -34,6 +34,9 @@ class RequestSchema(Struct, kw_only=True):
     # A model responds, and may use the tools that the provider carries out.
     uses_tools: ClassVar[bool] = True
 
+    # The conversation has objects that a provider may write anew, such as the input of a tool.
+    has_objects: ClassVar[bool] = False
+
     model: str | None = None
     stream: bool | None = None
 
@@ -50,6 +53,11 @@ class RequestSchema(Struct, kw_only=True):
     @property
     def choices(self) -> int:
         """Number of choices of full length that may be produced."""
+        return 1
+
+    @property
+    def windows(self) -> int:
+        """How often the request may fill a model's context: once for each text that a model reads by itself."""
         return 1
 
     def limits(self) -> dict[str, int]:
@@ -187,6 +195,11 @@ class Completions(_UsageOnRequest, kw_only=True):
 
     @property
     @override
+    def windows(self) -> int:
+        return self.parts
+
+    @property
+    @override
     def parts(self) -> int:
         return _count_of(self.prompt_)
 
@@ -218,6 +231,11 @@ class Embeddings(RequestSchema, kw_only=True):
     takes_temperature: ClassVar[bool] = False
 
     input: _Texts
+
+    @property
+    @override
+    def windows(self) -> int:
+        return self.parts
 
     @property
     @override
@@ -258,6 +276,11 @@ class Rerank(_OfACall, kw_only=True):
 
     @property
     @override
+    def windows(self) -> int:
+        return self.parts
+
+    @property
+    @override
     def parts(self) -> int:
         return len(self.documents)
 
@@ -274,7 +297,7 @@ class Rerank(_OfACall, kw_only=True):
             text_bytes=size.text_bytes + query_bytes * (len(documents) - 1),
             units={
                 "request": 1,
-                "search_unit": search_units((query_bytes + 1) // 2, [(each + 1) // 2 for each in documents]),
+                "search_unit": search_units(query_bytes, documents),
             },
             expected_units={
                 "request": 1,
@@ -297,6 +320,11 @@ class Moderations(_OfACall, kw_only=True):
     """POST /v1/moderations: texts and images."""
 
     input: str | list[str | Part]
+
+    @property
+    @override
+    def windows(self) -> int:
+        return self.parts
 
     @property
     @override
@@ -330,6 +358,7 @@ class Responses(RequestSchema, kw_only=True):
 
     limit_fields: ClassVar[tuple[str, ...]] = ("max_output_tokens",)
     is_stored_by_default: ClassVar[bool] = True
+    has_objects: ClassVar[bool] = True
 
     input: str | list[_Item]
     instructions: str | None = None
@@ -388,6 +417,8 @@ class Compaction(Responses, kw_only=True):
 
 class Messages(RequestSchema, kw_only=True):
     """POST /v1/messages, as Anthropic's clients write it."""
+
+    has_objects: ClassVar[bool] = True
 
     messages: list[Message]
     system: Content = None

@@ -32,7 +32,7 @@ def rate(output_nanos: int) -> FrozenRates:
 
 
 CHAIN = {"middle": rate(4_000_000), "dear": rate(15_000_000), "cheap": rate(1_000_000), "like it": rate(4_000_000)}
-HOLD, DEAREST = worst_nanos(SIZE, [CHAIN["middle"]]), worst_nanos(SIZE, CHAIN.values())
+HOLD, DEAREST = worst_nanos(SIZE, {"middle": CHAIN["middle"]}), worst_nanos(SIZE, CHAIN)
 
 
 @pytest.fixture

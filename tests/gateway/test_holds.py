@@ -1,0 +1,76 @@
+"""Hard credit under texts with the most tokens a byte: an honest model cannot take it above its limit."""
+
+import asyncio
+from collections import Counter
+
+import httpx
+import pytest
+
+from accounts.models import Organization
+from billing.ledger import post_credit
+from billing.models import Account, LedgerEntry, Plan
+from billing.tests.factories import an_organization
+from codexflow.lib.ids import random_id
+from keys.tests.factories import a_key
+from logs.models import RequestLog
+from tests.gateway.test_limits import all_at_once
+from tests.support.installation import PATIENT, Installation
+from tests.support.waiting import until
+
+CREDIT_NANOS = 20_000_000
+# Text, and how many tokens a tokenizer makes of it: as many as there are bytes, or of what it normalizes them to.
+WORST = {
+    "a token a byte": ("Q1X7J3" * 3_000, 18_000),
+    "a sentence a character": ("\ufdfa" * 500, 500 * 33),
+    "three characters a character": ("\U0001d160" * 2_000, 2_000 * 12),
+}
+
+
+def with_credit(nanos: int) -> Organization:
+    """An organization that nothing but its credit limits."""
+    an_organization()  # creates the plans
+    name = random_id().hex[:8]
+    most = {"rpm": 10**6, "tpm": 10**9, "daily_requests": 10**6, "concurrent_streams": 10**6}
+    Plan.objects.create(slug=name, name=name, has_hard_budget=True, is_public=False, max_keys=100, **most)
+    organization = an_organization(plan=name)
+    post_credit(organization, nanos, kind=LedgerEntry.Kind.ADJUSTMENT, reference="little")
+    return organization
+
+
+@pytest.mark.parametrize(("text", "tokens"), WORST.values(), ids=WORST)
+@pytest.mark.parametrize("is_escaped", [False, True])
+def test_no_text_costs_more_than_its_hold(running: Installation, text: str, tokens: int, is_escaped: bool) -> None:
+    key = a_key(budget_month_nanos=1_000_000_000)
+    said = f"[[fault:usage prompt={tokens} completion=10]] {text}"
+    if is_escaped:
+        raw = '{"model": "gpt-6-luna", "max_tokens": 10, "messages": [{"role": "user", "content": "%s"}]}'
+        content = raw % "".join(f"\\u{ord(each):04x}" if 127 < ord(each) < 0x10000 else each for each in said)
+        headers = {"Authorization": f"Bearer {key.plain}"}
+        response = httpx.post(f"{running.url}/v1/chat/completions", content=content.encode(), headers=headers)
+    else:
+        response = running.say(key.plain, said, model="gpt-6-luna", max_tokens=10)
+    assert response.status_code == 200, response.text
+    row = running.row_of(response)
+    assert row.prompt_tokens == tokens
+    assert row.cost_nanos <= row.held_nanos
+
+
+def test_two_hundred_callers_of_the_worst_texts_spend_no_more_than_the_credit(running: Installation) -> None:
+    """Every one is served as far as the credit goes, by two gateways, with what the upstream counts of each."""
+    organization = with_credit(CREDIT_NANOS)
+    key = a_key(organization)
+    text, tokens = WORST["a token a byte"]
+    messages = [{"role": "user", "content": f"[[fault:usage prompt={tokens} completion=10]] {text}"}]
+    body = {"model": "gpt-6-luna", "messages": messages, "max_tokens": 10}
+    with running.configured(**PATIENT):
+        gateways = [running.new_gateway(CFX_REQUEST_BODY_TIMEOUT_S="60", CFX_HEADER_TIMEOUT_S="60") for _ in range(2)]
+        urls = [each.url for each in gateways]
+        responses = asyncio.run(all_at_once(urls, key.plain, 200, **body))
+    for gateway in gateways:
+        gateway.stop()
+    served = [response for response in responses if response.status_code == 200]
+    assert Counter(response.status_code for response in responses).keys() == {200, 402}
+    until(lambda: RequestLog.objects.filter(key_id=key.row.id).count() == len(served), what="all rows")
+    spent = Account.objects.get(pk=organization.pk).spent_nanos
+    assert 0 < spent <= CREDIT_NANOS
+    assert running.scope("o", organization.id)["spent"] == spent
