@@ -21,6 +21,8 @@ from codexflow.lib.numbers import finite_number
 
 # More is a mistake of the provider, and would not fit the columns.
 MAX_TOKENS = 1_000_000_000
+# Providers round a model's context, and count what they add: so much more than a model reads or writes is believed.
+ALLOWED_SHARE, ALLOWED_TOKENS = 10, 2_000
 
 Fields = Mapping[str, Any]
 _USUAL = frozenset(
@@ -127,6 +129,15 @@ def _read_usual(raw: Fields) -> UsageReport | None:
         return None
     usage = Usage(prompt_tokens=prompt, completion_tokens=completion)
     return UsageReport(usage=usage, is_input_known=True, is_output_known=True)
+
+
+def is_possible(usage: Usage, *, prompt_tokens: int, completion_tokens: int) -> bool:
+    """Return whether a call can have had this usage, when its model reads and writes at most so many tokens."""
+    return usage.prompt_tokens <= _allowed(prompt_tokens) and usage.completion_tokens <= _allowed(completion_tokens)
+
+
+def _allowed(most: int) -> int:
+    return most + most // ALLOWED_SHARE + ALLOWED_TOKENS
 
 
 def usage_of_call(meta: Any, usage: Any) -> Fields | None:

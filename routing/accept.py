@@ -27,7 +27,7 @@ from routing.errors import (
 from routing.incoming import Incoming
 from routing.stages import Route, permitted_names
 from routing.surfaces import body
-from routing.surfaces.bounds import bounded, reserved_tokens
+from routing.surfaces.bounds import bounded, reserved_tokens, windows_of
 from routing.surfaces.served import known_name
 from routing.surfaces.table import COUNT_TOKENS, Surface
 from routing.surfaces.tools import added_by_agent, is_agent, least_usage
@@ -105,6 +105,14 @@ class AcceptedCall(Struct, frozen=True, kw_only=True):
         if name is None:
             return None
         return name, frozen(self.catalogue.prices[name], margin_bp=self.principal.margin_bp)
+
+    def most_tokens(self, model: str) -> tuple[int, int]:
+        """Return the most tokens that the call may have a model read and write. Anything beyond is a wrong count."""
+        entry, size = self.catalogue.entries.get(model), self.size
+        windows = windows_of(self.request)
+        context_tokens = (entry and entry.context_tokens) or MOST_CONTEXT_TOKENS
+        written = (entry and entry.max_output_tokens) or context_tokens
+        return context_tokens * windows, max(size.completion_tokens, written * size.choices * windows)
 
     def intent(self) -> UsageEvent:
         """Build the intent: enough for the sweeper to finish the call, should this process die."""

@@ -80,6 +80,10 @@ class Meter:
         if cost_header is not None and self.upstream_cost_nanos is None:
             self.upstream_cost_nanos = nanos_of(cost_header.decode("latin-1"))
 
+    def disbelieve(self) -> None:
+        """Forget the usage that the provider reported: it is more than can be."""
+        self._fields = {}
+
     @property
     def stop_reason(self) -> str | None:
         """Why the stream ended, as its provider wrote it, if nothing has been said since."""

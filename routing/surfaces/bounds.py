@@ -73,6 +73,12 @@ def _structure_tokens(body: bytes) -> int:
     return signs * TOKENS_PER_SIGN + len(_EXPONENT.findall(outside)) * TOKENS_PER_EXPONENT
 
 
+def windows_of(request: ParsedRequest) -> int:
+    """Return how often a request may fill a model's context: for each text, and each time that a model reads it."""
+    windows = request.schema.windows + tools.rounds_of(request.hosted)
+    return 2 * windows if _COMPACTING in request.fields else windows
+
+
 def bounded(body: bytes, request: ParsedRequest, size: CallSize, contexts: Mapping[str, int]) -> CallSize:
     """Return the size of a call with its bound. `contexts` has how many tokens each of its models reads at most."""
     fields, schema = request.fields, request.schema
@@ -96,16 +102,14 @@ def bounded(body: bytes, request: ParsedRequest, size: CallSize, contexts: Mappi
     completion = size.completion_tokens
     if _PREDICTION in fields:
         completion += len(memoryview(fields[_PREDICTION])) * size.choices
-    rounds = tools.rounds_of(request.hosted)
-    windows = schema.windows + rounds
     if _COMPACTING in fields:
-        text, completion, windows = 2 * text + completion, 2 * completion, 2 * windows
+        text, completion = 2 * text + completion, 2 * completion
     are_inline = [is_inline_image(each) for each in request.attachments]
     bound = Bound(
         text_tokens=text,
         image_tokens=MOST_TOKENS_PER_IMAGE * len(are_inline),
-        fills_context=not all(are_inline) or rounds > 0 or schema.declares_tools(),
-        windows=windows,
+        fills_context=not all(are_inline) or tools.rounds_of(request.hosted) > 0 or schema.declares_tools(),
+        windows=windows_of(request),
         completion_tokens=completion,
         contexts=contexts,
     )

@@ -13,6 +13,7 @@ from billing.tests.factories import an_organization
 from codexflow.lib.ids import random_id
 from keys.tests.factories import a_key
 from logs.models import RequestLog
+from logs.pipeline.events import RANK_DISBELIEVED
 from tests.gateway.test_limits import all_at_once
 from tests.support.installation import PATIENT, Installation
 from tests.support.waiting import until
@@ -74,3 +75,41 @@ def test_two_hundred_callers_of_the_worst_texts_spend_no_more_than_the_credit(ru
     spent = Account.objects.get(pk=organization.pk).spent_nanos
     assert 0 < spent <= CREDIT_NANOS
     assert running.scope("o", organization.id)["spent"] == spent
+
+
+CONTEXT, MOST_WRITTEN = 922_000, 128_000  # of gpt-6-luna
+TOLD = {
+    "all that the model reads": (CONTEXT, 10, True),
+    "a little more": (CONTEXT * 11 // 10, 10, True),
+    "more than it reads": (CONTEXT * 11 // 10 + 3_000, 10, False),
+    "far more than it reads": (999_999_000, 10, False),
+    "all that it writes": (10, MOST_WRITTEN, True),
+    "more than it writes": (10, MOST_WRITTEN * 11 // 10 + 3_000, False),
+}
+
+
+@pytest.mark.parametrize(("prompt", "completion", "is_charged"), TOLD.values(), ids=TOLD)
+def test_usage_that_cannot_be_is_estimated_and_all_other_is_charged_in_full(
+    running: Installation, prompt: int, completion: int, is_charged: bool
+) -> None:
+    """Also beyond the hold and the credit, which then is a debt."""
+    organization = with_credit(CREDIT_NANOS)
+    key = a_key(organization)
+    text = f"[[fault:usage prompt={prompt} completion={completion}]] hi"
+    row = running.row_of(running.say(key.plain, text, model="gpt-6-luna", max_tokens=100))
+    account = Account.objects.get(pk=organization.pk)
+    assert account.spent_nanos == row.cost_nanos
+    assert row.is_estimated is not is_charged
+    if is_charged:
+        assert (row.prompt_tokens, row.completion_tokens) == (prompt, completion)
+        assert row.cost_nanos > row.held_nanos
+    else:
+        assert (row.prompt_tokens, row.usage_rank) == (len(running_body(text)) // 4 + 4, RANK_DISBELIEVED)
+        assert 0 < row.completion_tokens <= 100
+        assert row.cost_nanos <= row.held_nanos
+
+
+def running_body(text: str) -> bytes:
+    """The body as httpx writes it."""
+    content = {"messages": [{"role": "user", "content": text}], "model": "gpt-6-luna", "max_tokens": 100}
+    return httpx.Request("POST", "http://x", json=content).content
