@@ -24,6 +24,7 @@ from codexflow.lib.complexity import without_strings
 from routing.surfaces import tools
 from routing.surfaces.attachments import is_inline_image
 from routing.surfaces.body import ParsedRequest
+from routing.surfaces.requests import RequestSchema
 
 # Forms into which tokenizers bring a text first; the second makes a ligature of 3 bytes a sentence of 33.
 _FORMS: tuple[Literal["NFC", "NFKC"], ...] = ("NFC", "NFKC")
@@ -33,6 +34,7 @@ MOST_BYTES_OF_A_BYTE = 11
 # times their bytes.
 TOKENS_PER_SIGN = 2
 TOKENS_PER_EXPONENT = 16
+MOST_BYTES_ESCAPED = 3
 _EXPONENT = re.compile(rb"[0-9.][eE]")
 _NOT_ASCII = bytes(range(0x80, 0x100))
 # Fields that make a provider add instructions of its own.
@@ -41,6 +43,7 @@ _INSTRUCTING = frozenset({"tools", "functions", "response_format", "text", "outp
 _COMPACTING = "context_management"
 # OpenAI charges what it wrote ahead and threw away as output.
 _PREDICTION = "prediction"
+_SEARCH_UNIT = "search_unit"
 
 # Bytes that are at most half a token each in runs, in every vocabulary that was measured. Others may be a whole one.
 _LIGHT = (string.ascii_lowercase + " ").encode()
@@ -57,13 +60,20 @@ def _decoded(body: bytes) -> bytes | None:
         return None
 
 
-def _growth(body: bytes, *, may_be_escaped: bool) -> int:
-    """Return by how many bytes a body grows when it is normalized, or its characters are escaped."""
+def _growth(body: bytes, schema: RequestSchema, *, may_be_escaped: bool) -> int:
+    """Return by how many bytes a body grows when it is normalized, or the characters inside of objects are escaped."""
     if body.isascii():
         return 0
     text = body.decode()
-    growth = [len(unicodedata.normalize(form, text).encode()) - len(body) for form in _FORMS]
-    return max(0, *growth, (len(body) - len(body.translate(None, _NOT_ASCII))) * 2 if may_be_escaped else 0)
+    growth = max(0, *(len(unicodedata.normalize(form, text).encode()) - len(body) for form in _FORMS))
+    if may_be_escaped:
+        escaped = _not_ascii(body) - sum([_not_ascii(each.encode()) for each in schema.plain_texts()])
+        growth += max(0, escaped) * (MOST_BYTES_ESCAPED - 1)
+    return growth
+
+
+def _not_ascii(text: bytes) -> int:
+    return 0 if text.isascii() else len(text) - len(text.translate(None, _NOT_ASCII))
 
 
 def _structure_tokens(body: bytes) -> int:
@@ -88,15 +98,19 @@ def bounded(body: bytes, request: ParsedRequest, size: CallSize, contexts: Mappi
     if seen is None:
         seen, growth = body, len(body) * (MOST_BYTES_OF_A_BYTE - 1)
     else:
-        growth = _growth(seen, may_be_escaped=is_instructed or schema.has_objects)
+        growth = _growth(seen, schema, may_be_escaped=is_instructed or schema.has_objects)
     text, units = size.text_bytes + growth, size.units
+    if growth and units is not None and _SEARCH_UNIT in units:
+        units = {**units, _SEARCH_UNIT: units[_SEARCH_UNIT] * MOST_BYTES_OF_A_BYTE}
     if size.text_bytes > len(body):  # the surface counts a part of the text several times
-        factor = MOST_BYTES_OF_A_BYTE if growth else 1
-        text = size.text_bytes * factor
-        units = {name: count * factor for name, count in (units or {}).items()}
+        text = size.text_bytes * (MOST_BYTES_OF_A_BYTE if growth else 1)
     elif not request.attachments:
         text = len(seen) + growth
-    text += _structure_tokens(body) + TOKENS_PER_CALL + TOKENS_PER_MESSAGE * size.messages
+    text += TOKENS_PER_CALL + TOKENS_PER_MESSAGE * size.messages
+    if schema.has_objects:
+        text += _structure_tokens(body)
+    elif is_instructed:
+        text += sum([_structure_tokens(bytes(fields[name])) for name in _INSTRUCTING.intersection(fields)])
     if is_instructed:
         text += TOKENS_FOR_INSTRUCTIONS + TOKENS_PER_KNOWN_TOOL * tools.known_tools(fields)
     completion = size.completion_tokens

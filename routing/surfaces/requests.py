@@ -76,6 +76,10 @@ class RequestSchema(Struct, kw_only=True):
         """Return the size of the call with what only the surface knows of it."""
         return size
 
+    def plain_texts(self) -> list[str]:
+        """Return texts that reach a model as they are, never inside of JSON that a provider writes."""
+        return []
+
     def prompt(self, fields: Fields) -> Prompt:
         """Return the texts that stage inference reads; none on surfaces without messages."""
         return Prompt(last_user_text="")
@@ -166,6 +170,10 @@ class Chat(_UsageOnRequest, kw_only=True):
     @override
     def attachments(self) -> list[Attachment]:
         return attachments_of(self.messages)
+
+    @override
+    def plain_texts(self) -> list[str]:
+        return [text_of(each.content) for each in self.messages if each.role != "tool"]
 
     @override
     def prompt(self, fields: Fields) -> Prompt:
@@ -387,6 +395,10 @@ class Responses(RequestSchema, kw_only=True):
         return not isinstance(self.input, str) and any(item.tools is not NOTHING for item in self.input)
 
     @override
+    def plain_texts(self) -> list[str]:
+        return [self.instructions or "", *(text_of(each.content) for each in self._messages())]
+
+    @override
     def prompt(self, fields: Fields) -> Prompt:
         return _conversation(self._messages(), fields, instructions=self.instructions or "")
 
@@ -440,6 +452,10 @@ class Messages(RequestSchema, kw_only=True):
     def declares_tools(self) -> bool:
         lists = [each.content for each in self.messages if isinstance(each.content, list)]
         return any(isinstance(part, Part) and part.tool is not NOTHING for parts in lists for part in parts)
+
+    @override
+    def plain_texts(self) -> list[str]:
+        return [text_of(self.system), *(text_of(each.content) for each in self.messages)]
 
     @override
     def prompt(self, fields: Fields) -> Prompt:

@@ -1,6 +1,7 @@
 """Hard credit under texts with the most tokens a byte: an honest model cannot take it above its limit."""
 
 import asyncio
+import unicodedata
 from collections import Counter
 
 import httpx
@@ -14,9 +15,9 @@ from codexflow.lib.ids import random_id
 from keys.tests.factories import a_key
 from logs.models import RequestLog
 from logs.pipeline.events import RANK_DISBELIEVED
-from tests.gateway.test_limits import all_at_once
 from tests.support.installation import PATIENT, Installation
 from tests.support.waiting import until
+from tests.tokens.texts import texts
 
 CREDIT_NANOS = 20_000_000
 # Text, and how many tokens a tokenizer makes of it: as many as there are bytes, or of what it normalizes them to.
@@ -57,24 +58,44 @@ def test_no_text_costs_more_than_its_hold(running: Installation, text: str, toke
 
 
 def test_two_hundred_callers_of_the_worst_texts_spend_no_more_than_the_credit(running: Installation) -> None:
-    """Every one is served as far as the credit goes, by two gateways, with what the upstream counts of each."""
+    """Two gateways, and an upstream that reports what the worst tokenizer makes of each text."""
     organization = with_credit(CREDIT_NANOS)
     key = a_key(organization)
-    text, tokens = WORST["a token a byte"]
-    messages = [{"role": "user", "content": f"[[fault:usage prompt={tokens} completion=10]] {text}"}]
-    body = {"model": "gpt-6-luna", "messages": messages, "max_tokens": 10}
+    said = [f"[[fault:usage prompt={most_tokens(text)} completion=10]] {text}" for text in texts(7, 6_000).values()]
     with running.configured(**PATIENT):
         gateways = [running.new_gateway(CFX_REQUEST_BODY_TIMEOUT_S="60", CFX_HEADER_TIMEOUT_S="60") for _ in range(2)]
-        urls = [each.url for each in gateways]
-        responses = asyncio.run(all_at_once(urls, key.plain, 200, **body))
+        statuses = asyncio.run(statuses_of([each.url for each in gateways], key.plain, said, calls=200))
     for gateway in gateways:
         gateway.stop()
-    served = [response for response in responses if response.status_code == 200]
-    assert Counter(response.status_code for response in responses).keys() == {200, 402}
-    until(lambda: RequestLog.objects.filter(key_id=key.row.id).count() == len(served), what="all rows")
+    assert statuses.keys() == {200, 402}
+    until(lambda: RequestLog.objects.filter(key_id=key.row.id).count() == statuses[200], what="all rows")
+    rows = RequestLog.objects.filter(key_id=key.row.id)
+    assert all(row.cost_nanos <= row.held_nanos for row in rows)
     spent = Account.objects.get(pk=organization.pk).spent_nanos
-    assert 0 < spent <= CREDIT_NANOS
+    assert 0 < sum(row.cost_nanos for row in rows) == spent <= CREDIT_NANOS
     assert running.scope("o", organization.id)["spent"] == spent
+
+
+def most_tokens(text: str) -> int:
+    """Tokens of a tokenizer that knows single bytes only, after the normalization that makes the most of them."""
+    return max(len(each.encode()) for each in (text, *(unicodedata.normalize(form, text) for form in ("NFC", "NFKC"))))
+
+
+async def statuses_of(urls: list[str], key: str, said: list[str], *, calls: int) -> Counter[int]:
+    headers, limits = {"Authorization": f"Bearer {key}"}, httpx.Limits(max_connections=1000)
+    async with httpx.AsyncClient(headers=headers, limits=limits, timeout=60) as client:
+        sent = [
+            client.post(
+                f"{urls[n % len(urls)]}/v1/chat/completions",
+                json={
+                    "model": "gpt-6-luna",
+                    "messages": [{"role": "user", "content": said[n % len(said)]}],
+                    "max_tokens": 10,
+                },
+            )
+            for n in range(calls)
+        ]
+        return Counter([response.status_code for response in await asyncio.gather(*sent)])
 
 
 CONTEXT, MOST_WRITTEN = 922_000, 128_000  # of gpt-6-luna

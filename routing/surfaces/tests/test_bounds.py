@@ -80,6 +80,46 @@ def test_no_rendering_of_a_tool_has_more_tokens(schema: Any, indent: int | None,
         assert bound_of(raw).text_tokens >= len(rendered.encode())
 
 
+@pytest.mark.parametrize(
+    ("schema", "body"),
+    [
+        (Chat, {"messages": _MESSAGES, "tools": [{"type": "function", "function": {"name": "f", "description": "%"}}]}),
+        (
+            Chat,
+            {
+                "messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "%"}}]}],
+                "tools": [],
+            },
+        ),
+        (
+            Messages,
+            {"messages": [{"role": "assistant", "content": [{"type": "tool_use", "name": "f", "input": {"a": "%"}}]}]},
+        ),
+        (
+            Messages,
+            {"messages": [{"role": "user", "content": [{"type": "tool_result", "content": [{"a": "%"}]}]}]},
+        ),
+        (Responses, {"input": [{"type": "function_call", "name": "f", "arguments": "%"}]}),
+    ],
+)
+def test_characters_inside_of_objects_are_held_as_if_they_were_escaped(
+    schema: type[RequestSchema], body: dict[str, Any]
+) -> None:
+    """LiteLLM writes some of them into texts, as Python does."""
+    text = "ş" * 1_000 + "😀" * 1_000
+    raw = json.dumps({"model": "m", **body}, ensure_ascii=False).replace("%", text).encode()
+    assert bound_of(raw, schema).text_tokens >= len(json.dumps(text))
+
+
+@pytest.mark.parametrize("schema", [Chat, Messages])
+def test_characters_of_plain_text_are_held_as_they_are(schema: type[RequestSchema]) -> None:
+    tools = [{"type": "function", "name": "f"}]
+    text = "ş" * 1_000
+    contents: list[Any] = [text, [{"type": "text", "text": text}]]
+    body = {"messages": [{"role": "user", "content": each} for each in contents]}
+    assert bound_of({**body, "tools": tools}, schema).text_tokens < 4_000 + 3_000
+
+
 def test_numbers_that_are_written_out_are_held_as_such() -> None:
     numbers = b",".join([b"1e15"] * 1_000)
     tool = b'{"type":"function","function":{"name":"f","parameters":{"enum":[%b]}}}'
@@ -177,6 +217,13 @@ def test_tools_that_the_provider_describes_are_held_with_its_description() -> No
 def test_a_query_counts_for_each_document_in_any_form(query: str, documents: list[str]) -> None:
     bound = bound_of({"query": query, "documents": documents}, Rerank)
     assert bound.text_tokens >= sum(most_tokens(query) + most_tokens(each) for each in documents)
+
+
+def test_search_units_follow_the_text_as_it_is_normalized() -> None:
+    plain, grown = (size_of({"query": "q", "documents": [text * 40_000]}, Rerank) for text in ("abc", "\ufdfa"))
+    assert plain.units is not None
+    assert grown.units is not None
+    assert grown.units["search_unit"] == 11 * plain.units["search_unit"]
 
 
 @given(text=st.text(st.characters(codec="ascii")), tokens_per_minute=st.integers(-1, 100_000))
