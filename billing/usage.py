@@ -52,7 +52,7 @@ _OUTPUT_PARTS = (("audio_output", "audio_tokens", "AUDIO"), ("image_output", "im
 _INPUT_MODALITIES, _OUTPUT_MODALITIES = "promptTokensDetails", "candidatesTokensDetails"
 _SEARCH_UNITS = ("search_units",)
 # Anthropic's object of units; LiteLLM also puts them into the details.
-_UNITS_OBJECT = "server_tool_use"
+UNITS_OBJECT = "server_tool_use"
 _WRITE_5M, _WRITE_1H = "ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens"
 
 
@@ -251,7 +251,7 @@ def _details(raw: Fields, into: Fields, out: Fields) -> dict[str, int] | None:
     inputs, outputs = _by_modality(raw.get(_INPUT_MODALITIES)), _by_modality(raw.get(_OUTPUT_MODALITIES))
     found = {name: count_of(into.get(field)) or inputs.get(modality) for name, field, modality in _INPUT_PARTS}
     found |= {name: count_of(out.get(field)) or outputs.get(modality) for name, field, modality in _OUTPUT_PARTS}
-    units = _object(raw.get(_UNITS_OBJECT))
+    units = _object(raw.get(UNITS_OBJECT))
     for name in UNITS:
         counts = [count_of(each.get(f"{name}_requests")) for each in (units, raw, into)]
         found[name] = max((count for count in counts if count is not None), default=None)
