@@ -181,6 +181,8 @@ class DemoUpstream:
         cost = call.model.cost(usage.prompt_tokens, usage.completion_tokens)
         entry = call.request.entry
         entry.prompt_tokens = generated.prompt_tokens
+        if not call.drill.get("no_usage"):
+            entry.reported = (usage.prompt_tokens, usage.completion_tokens)
         turn = Turn(
             asked=call.body,
             generated=generated,
@@ -493,6 +495,7 @@ async def _send_stream(
             await asyncio.sleep(gap_ms / 1000)
         entry.chunks += 1
         entry.completion_tokens += event.tokens
+        entry.characters += event.characters
         await exchange.chunk(event.raw)
     if script.ending == "reset":
         await exchange.reset()
