@@ -200,6 +200,7 @@ class DemoUpstream:
             failed = functools.partial(surface.failed, turn)
             return self._stream(call, streams.scripted(surface.events(turn), call.drill, surface.dress, failed))
         entry.completion_tokens = generated.completion_tokens
+        entry.characters = generated.choices * len(generated.text)
         body = msgspec.json.encode(surface.whole(turn))
         return self._paced(call, Reply(200, body, self._call_headers(call.request, call.model, cost)))
 
