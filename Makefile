@@ -69,10 +69,10 @@ test: $(VENV)/.dev $(if $(filter true,$(CI)),litellm-env chromium curl nginx fak
 chaos: $(VENV)/.dev
 	$(PY) -m tests.chaos --events $(EVENTS) $(if $(SEED),--seed $(SEED)) $(CHAOS_ARGS)
 
-# The long form of chaos (over an hour): 500 incidents, the longest of a minute; kills with Valkey's file cut at its end and
+# The long form of chaos (over an hour): 500 incidents, the longest of a minute, two gateway processes; kills with Valkey's file cut at its end and
 # emptied; PostgreSQL down for ten simulated minutes; and each guard of books and limits removed once.
 chaos-nightly: $(VENV)/.dev faketime
-	$(PY) -m tests.chaos --events 500 --longest-s 60 $(if $(SEED),--seed $(SEED)) $(CHAOS_ARGS)
+	$(PY) -m tests.chaos --events 500 --longest-s 60 --rate 40 --web-processes 2 $(if $(SEED),--seed $(SEED)) $(CHAOS_ARGS)
 	$(PY) -m tests.chaos --events 60 --kinds kill --cut-tail --empty-once $(if $(SEED),--seed $(SEED)) $(CHAOS_ARGS)
 	$(PY) -m tests.chaos --events 10 --kinds kill --postgres-down-s 600 $(if $(SEED),--seed $(SEED)) $(CHAOS_ARGS)
 	$(PY) -m tests.chaos.guards $(if $(SEED),--seed $(SEED))

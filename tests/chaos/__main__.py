@@ -16,6 +16,7 @@ def main() -> int:
     parser.add_argument("--events", type=int, default=40)
     parser.add_argument("--seed", type=int, default=secrets.randbelow(1_000_000), help="default: random, and printed")
     parser.add_argument("--rate", type=float, default=60.0, help="requests a second")
+    parser.add_argument("--web-processes", type=int, default=1)
     parser.add_argument("--kinds", default=",".join(KINDS), help="comma-separated")
     parser.add_argument("--targets", default=",".join(EVERY_TARGET), help="comma-separated")
     parser.add_argument("--longest-s", type=float, default=30.0, help="length of the longest incidents")
@@ -30,6 +31,7 @@ def main() -> int:
         events=options.events,
         seed=options.seed,
         rate=options.rate,
+        web_processes=options.web_processes,
         kinds=tuple(options.kinds.split(",")),
         targets=tuple(options.targets.split(",")),
         longest_s=options.longest_s,

@@ -446,8 +446,10 @@ def _minutes_hold(run: Run, scopes: Iterable[Scope], attempts: Attempts) -> Iter
 
     Those are the ones whose request began, and whose upstream was called, within the same minute.
     """
+    unknown = _minutes_of_a_wrong_clock(run)
     for scope in scopes:
-        if scope.bounds.rpm is None and scope.bounds.tpm is None:
+        # What nobody can reach need not be counted.
+        if scope.bounds.tpm is None and (scope.bounds.rpm is None or scope.bounds.rpm > len(scope.rows)):
             continue
         minutes: dict[int, list[int]] = defaultdict(list)  # tokens of each call
         for row in scope.admitted:
@@ -455,7 +457,7 @@ def _minutes_hold(run: Run, scopes: Iterable[Scope], attempts: Attempts) -> Iter
             if not calls:
                 continue
             began_ms, called_ms = row.request_id.int >> 80, min(call.began_ms for call in calls.values())
-            if (minute := began_ms // MINUTE_MS) == called_ms // MINUTE_MS and not _is_clock_wrong(run, minute):
+            if (minute := began_ms // MINUTE_MS) == called_ms // MINUTE_MS and minute not in unknown:
                 written = max(call.prompt_tokens + call.completion_tokens for call in calls.values())
                 minutes[minute].append(min(written, row.prompt_tokens + row.completion_tokens))
         for minute, tokens in minutes.items():
@@ -470,12 +472,10 @@ def _minutes_hold(run: Run, scopes: Iterable[Scope], attempts: Attempts) -> Iter
                 yield Finding("tokens a minute hold", f"{scope.name} had {sum(tokens)} of {tpm} in {minute}")
 
 
-def _is_clock_wrong(run: Run, minute: int) -> bool:
-    """True when Valkey's minutes may have been other ones."""
-    return any(
-        each.kind == "clock" and each.at_ms // MINUTE_MS - 2 <= minute <= each.ends_ms // MINUTE_MS + 2
-        for each in run.incidents
-    )
+def _minutes_of_a_wrong_clock(run: Run) -> set[int]:
+    """Minutes that may have been other ones by Valkey's clock."""
+    wrong = [each for each in run.incidents if each.kind == "clock"]
+    return {minute for each in wrong for minute in range(each.at_ms // MINUTE_MS - 2, each.ends_ms // MINUTE_MS + 3)}
 
 
 def _streams_hold(run: Run, scopes: Iterable[Scope], attempts: Attempts) -> Iterator[Finding]:
@@ -486,7 +486,7 @@ def _streams_hold(run: Run, scopes: Iterable[Scope], attempts: Attempts) -> Iter
     """
     disturbed = [(each.at_ms, each.ends_ms + REGISTERED_MS) for each in run.incidents if each.name in ("web", "valkey")]
     for scope in scopes:
-        if (limit := scope.bounds.streams) is None:
+        if (limit := scope.bounds.streams) is None or limit > len(scope.rows):
             continue
         open_ms = [
             (call.began_ms, call.ended_ms)

@@ -19,7 +19,7 @@ from tests.chaos.provocations import PROVOCATIONS
 
 # Of each run, the control run included.
 QUIET_WITHIN_S = 40
-RUN_WITHIN_S = 300
+RUN_WITHIN_S = 450
 _NO_SOURCE = (".*", "__pycache__", "artifacts", "build", "node_modules", "staticfiles")
 
 

@@ -9,6 +9,7 @@ from typing_extensions import override
 # Each kind, the parts of the stack that it may strike, and how often it is drawn.
 TARGETS: Mapping[str, Sequence[str]] = {
     "kill": ("web", "worker", "beat", "valkey", "postgres"),
+    "lose": ("web",),
     "pause": ("web", "worker", "valkey", "postgres"),
     "slow": ("valkey", "postgres"),
     "stall": ("valkey", "postgres"),
@@ -16,7 +17,7 @@ TARGETS: Mapping[str, Sequence[str]] = {
     "full": ("web", "valkey", "postgres"),
     "clock": ("valkey",),
 }
-WEIGHTS = {"kill": 10, "pause": 5, "slow": 4, "stall": 2, "reset": 2, "full": 2, "clock": 1}
+WEIGHTS = {"kill": 10, "lose": 2, "pause": 5, "slow": 4, "stall": 2, "reset": 2, "full": 2, "clock": 1}
 KINDS = tuple(TARGETS)
 
 DOWN_S = (0.0, 0.5, 2.0)

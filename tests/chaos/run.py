@@ -7,6 +7,7 @@ expiry as in production. The call rate is not scaled, so the backlog is that of 
 bench/logs.py measures a long one. During an outage every call must be served as before.
 """
 
+import contextlib
 import json
 import sys
 from collections import Counter
@@ -32,6 +33,7 @@ from tests.chaos.traffic import Seen, Traffic
 
 EVERY_TARGET = ("web", "worker", "beat", "valkey", "postgres")
 PAUSE_S = (0.8, 3.2)  # between two incidents
+RAISED_EVERY = 12
 WARMUP_S = 3.0
 # Leases and the sweeper's grace period expire, then the sweeper and the drain run.
 QUIET_WITHIN_S = 150.0
@@ -57,6 +59,7 @@ class Plan:
     events: int
     seed: int
     rate: float = 60.0
+    web_processes: int = 1
     kinds: tuple[str, ...] = KINDS
     targets: tuple[str, ...] = EVERY_TARGET
     longest_s: float = 30.0
@@ -72,7 +75,7 @@ def run(plan: Plan, log: Path) -> Report:
     if "clock" in plan.kinds and clock.library() is None:
         _print("Valkey's clock stays right: libfaketime is not there; run `make faketime`")
         plan = replace(plan, kinds=tuple(each for each in plan.kinds if each != "clock"))
-    with ChaosStack(log, kinds=plan.kinds, cuts_tail=plan.cuts_tail) as stack:
+    with ChaosStack(log, kinds=plan.kinds, cuts_tail=plan.cuts_tail, web_processes=plan.web_processes) as stack:
         stack.start()
         _print(f"seed {plan.seed}: port {stack.port}, {plan.rate:g} requests/s; log: {log}")
         traffic = Traffic(stack.port, stack.callers, rate=plan.rate, seed=plan.seed)
@@ -88,6 +91,7 @@ def run(plan: Plan, log: Path) -> Report:
         took_s = monotonic_s() - began_s
         _print(f"{len(stack.incidents)} incidents in {took_s:.0f} s; callers saw {traffic.statuses()}")
         quiet_s = _until_idle(stack, plan.quiet_within_s)
+        stack.read_callers("read")
         report = _audited(stack, traffic, plan, outage_ms, is_quiet=quiet_s <= plan.quiet_within_s)
         report.facts |= {
             "seed": plan.seed,
@@ -118,6 +122,14 @@ def _strike(stack: ChaosStack, plan: Plan) -> None:
         else:
             stack.strike(strike)
         stack.pump(strike.pause_s)
+        if number % RAISED_EVERY == RAISED_EVERY - 1:
+            _raise_money(stack)
+
+
+def _raise_money(stack: ChaosStack) -> None:
+    """Let callers whose money is used up come near its end again. PostgreSQL may be down: then next time."""
+    with contextlib.suppress(RuntimeError):
+        stack.read_callers("raise")
 
 
 def _without_postgres(stack: ChaosStack, down_s: float) -> range:
@@ -171,6 +183,7 @@ def _audited(stack: ChaosStack, traffic: Traffic, plan: Plan, outage_ms: range, 
                 incidents=stack.incidents,
                 cuts_tail=plan.cuts_tail,
                 seconds=traffic.seconds,
+                processes=plan.web_processes,
                 forgettable_ms=forgettable_ms(stack.incidents, LATE_S + (CUT_S if plan.cuts_tail else 0.0)),
                 first_of=traffic.first_of,
                 keys_made_by_keys=traffic.keys_made_by_keys,

@@ -39,9 +39,12 @@ _EXECUTABLES = {"valkey": "valkey-server", "postgres": "postgres"}
 class ChaosStack(Stack):
     """A stack that can do all of that to itself, and cut or empty Valkey's file."""
 
-    def __init__(self, log: Path, *, kinds: Collection[str] = tuple(TARGETS), cuts_tail: bool = False) -> None:
+    def __init__(
+        self, log: Path, *, kinds: Collection[str] = tuple(TARGETS), cuts_tail: bool = False, web_processes: int = 1
+    ) -> None:
         self.webhook_key = secrets.token_urlsafe(32)
-        super().__init__(log, settings={**_SETTINGS, "LITELLM_WEBHOOK_KEY": self.webhook_key})
+        own = {"LITELLM_WEBHOOK_KEY": self.webhook_key, "CFX_WEB_PROCESSES": str(web_processes)}
+        super().__init__(log, settings={**_SETTINGS, **own})
         self.callers: list[Caller] = []
         self.incidents: list[Incident] = []
         self.cuts_tail = cuts_tail
@@ -56,9 +59,7 @@ class ChaosStack(Stack):
     def start(self) -> None:
         """Start everything; returns once the gateway serves."""
         self.start_servers()
-        tenants = self.home.path / "tenants.json"
-        self.run_module("tests.chaos.tenants", str(tenants))
-        self.callers = [caller_of(each) for each in json.loads(tenants.read_text())]
+        self.read_callers("make")
         cache = self.children["valkey"]
         spec, found = cache.spec, clock.library()
         cache.spec = replace(
@@ -70,6 +71,12 @@ class ChaosStack(Stack):
         # A file size limit would end a Valkey that does not ignore its signal.
         self.kill("valkey", down_s=0.0, is_recorded=False)
         self.start_programs()
+
+    def read_callers(self, verb: str) -> None:
+        """Make the callers, raise what money they have, or read their limits once more. Raises RuntimeError."""
+        tenants = self.home.path / "tenants.json"
+        self.run_module("tests.chaos.tenants", verb, str(tenants))
+        self.callers = [caller_of(each) for each in json.loads(tenants.read_text())]
 
     @override
     def between_servers_and_programs(self) -> None:
@@ -99,6 +106,8 @@ class ChaosStack(Stack):
         """Carry out an incident. A killed process is restarted later; all else is over when this returns."""
         if strike.kind == "kill":
             self.kill(strike.target, down_s=strike.seconds)
+        elif strike.kind == "lose":
+            self.lose_one(strike.target)
         else:
             self.hurt(strike)
             self.pump(strike.seconds)
@@ -134,6 +143,15 @@ class ChaosStack(Stack):
             self.incidents.append(Incident(name, now_ms(), down_s, is_emptied=is_emptied))
         os.killpg(child, signal.SIGKILL)
         self._bury(name, down_s)
+
+    def lose_one(self, name: str) -> None:
+        """kill -9 one of the processes of the gateway, whose parent starts another. A single process is all of it."""
+        leader = self._until_running(name)
+        workers = [pid for pid in self._pids(name) if pid != leader and b"spawn_main" in _command_of(pid)]
+        self.incidents.append(Incident(name, now_ms(), 0.0))
+        self._signal(workers[:1] or [leader], signal.SIGKILL)
+        if not workers:
+            self._bury(name, 0.0)
 
     def _until_running(self, name: str) -> int:
         child = self.children[name]
@@ -243,6 +261,13 @@ class ChaosStack(Stack):
 def _survives_xfsz(spec: ChildSpec) -> list[str]:
     """The command, with the signal of a file size limit ignored: writing then fails, as on a full disk."""
     return ["/bin/sh", "-c", 'trap "" XFSZ; exec "$@"', "sh", *spec.argv]
+
+
+def _command_of(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
 
 
 def _group_of(pid: int) -> int | None:

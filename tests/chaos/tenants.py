@@ -1,4 +1,7 @@
-"""`python -m tests.chaos.tenants FILE`: create organizations and keys for the callers and write them to FILE."""
+"""`python -m tests.chaos.tenants make FILE`: create organizations and keys for the callers and write them to FILE.
+
+`raise FILE` gives them money again, and `read FILE` renews the limits in it.
+"""
 
 import json
 import sys
@@ -66,7 +69,7 @@ def make() -> list[Json]:
     from accounts.services import create_organization
     from billing.ledger import post_credit
     from billing.models import LedgerEntry, Plan
-    from billing.services import limits_of, set_budgets
+    from billing.services import set_budgets
     from codexflow.catalogue import directory
     from codexflow.lib.money import parse_usd
     from codexflow.settings import ENV
@@ -82,9 +85,36 @@ def make() -> list[Json]:
             post_credit(organization, nanos, kind=LedgerEntry.Kind.TOP_UP, reference="chaos")
         if day_nanos is not None:
             set_budgets(organization, day_nanos=day_nanos, month_nanos=None, actor=owner)
-        account = organization.account
-        account.refresh_from_db()
-        limits = limits_of(account)
+        for key in keys:
+            issued = issue_key(organization, name=key.name, created_by=owner, terms=KeyTerms(**key.terms))
+            made.append(
+                {
+                    "name": f"{name}/{key.name}",
+                    "secret": issued.plain,
+                    "key_id": str(issued.row.id),
+                    "organization_id": str(organization.id),
+                    "margin_bp": organization.account.plan.margin_bp,
+                    "share": key.share,
+                    "manner": key.manner,
+                    "rotates": key.rotates,
+                }
+            )
+    return bounded(made)
+
+
+def bounded(callers: list[Json]) -> list[Json]:
+    """Add the limits that each has now, from PostgreSQL."""
+    from billing.selectors import account_of
+    from billing.services import limits_of
+    from codexflow.catalogue import directory
+    from codexflow.settings import ENV
+    from keys.models import BUDGETS, LIMITS, ApiKey
+
+    directory.load(ENV.config_path)
+    found = []
+    for caller in callers:
+        key = ApiKey.objects.select_related("organization").get(pk=caller["key_id"])
+        limits = limits_of(account_of(key.organization))
         of_all = {
             "daily_requests": limits.daily_requests,
             "rpm": limits.rpm,
@@ -94,30 +124,54 @@ def make() -> list[Json]:
             "day_nanos": limits.day_budget_nanos,
             "month_nanos": limits.month_budget_nanos,
         }
-        for key in keys:
-            issued = issue_key(organization, name=key.name, created_by=owner, terms=KeyTerms(**key.terms))
-            made.append(
-                {
-                    "name": f"{name}/{key.name}",
-                    "secret": issued.plain,
-                    "key_id": str(issued.row.id),
-                    "organization_id": str(organization.id),
-                    "margin_bp": account.plan.margin_bp,
-                    "share": key.share,
-                    "manner": key.manner,
-                    "rotates": key.rotates,
-                    "bounds": _bounds(key.terms),
-                    "organization_bounds": {name: limit for name, limit in of_all.items() if limit >= 0},
-                }
-            )
-    return made
+        bounds = {_BOUNDS.get(name, name): getattr(key, name) for name in (*LIMITS, *BUDGETS)}
+        of_organization = {name: limit for name, limit in of_all.items() if limit >= 0}
+        found.append({**caller, "bounds": bounds, "organization_bounds": of_organization})
+    return found
 
 
-def _bounds(terms: Json) -> Json:
-    names = {"concurrent_streams": "streams", "budget_day_nanos": "day_nanos", "budget_month_nanos": "month_nanos"}
-    return {names.get(name, name): limit for name, limit in terms.items()}
+_BOUNDS = {"concurrent_streams": "streams", "budget_day_nanos": "day_nanos", "budget_month_nanos": "month_nanos"}
+
+
+def raise_money(callers: list[Json]) -> None:
+    """Give every credit and budget that is used up as much as at first, so that callers are near them again."""
+    from accounts.models import Organization
+    from billing.ledger import post_credit
+    from billing.models import LedgerEntry
+    from billing.selectors import account_of
+    from billing.services import set_budgets
+    from codexflow.catalogue import directory
+    from codexflow.settings import ENV
+    from keys.models import ApiKey
+    from keys.services import change_key
+
+    directory.load(ENV.config_path)
+    for name, plan, _, day_nanos, keys in _ORGANIZATIONS:
+        mine = [caller for caller in callers if caller["name"].startswith(f"{name}/")]
+        organization = Organization.objects.get(pk=mine[0]["organization_id"])
+        if plan == "chaos-credit":
+            nanos = CREDIT_PLAN["included_credit_nanos"]
+            post_credit(organization, nanos, kind=LedgerEntry.Kind.TOP_UP, reference="chaos")
+        if day_nanos is not None:
+            budget_nanos = account_of(organization).budget_day_nanos or 0
+            set_budgets(organization, day_nanos=budget_nanos + day_nanos, month_nanos=None)
+        for key, caller in zip(keys, mine, strict=True):
+            budgets = {field: nanos for field, nanos in key.terms.items() if field.startswith("budget")}
+            if budgets and not key.rotates:
+                row = ApiKey.objects.get(pk=caller["key_id"])
+                change_key(row, {field: getattr(row, field) + nanos for field, nanos in budgets.items()})
+
+
+def main(verb: str, path: Path) -> None:
+    if verb == "make":
+        path.write_text(json.dumps(make()))
+        return
+    callers = json.loads(path.read_text())
+    if verb == "raise":
+        raise_money(callers)
+    path.write_text(json.dumps(bounded(callers)))
 
 
 if __name__ == "__main__":
     django.setup()
-    Path(sys.argv[1]).write_text(json.dumps(make()))
+    main(sys.argv[1], Path(sys.argv[2]))
