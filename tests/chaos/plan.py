@@ -25,7 +25,8 @@ DOWN_S = (0.0, 0.5, 2.0)
 LONG_EVERY = 25
 SHORT_S = (0.2, 1.0, 3.0)
 SLOW_S = (0.005, 0.05, 0.12, 0.3, 2.0)  # added to each reply
-STEPS_S = (-90, -5, 5, 90)
+# The last one is another day.
+STEPS_S = (-90, -5, 5, 90, 86_400)
 
 
 @dataclass(frozen=True, slots=True)

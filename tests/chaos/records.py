@@ -210,9 +210,16 @@ def _counters(fields: dict[bytes, bytes]) -> Counters:
 
 def read_journal(folder: Path, records: Records) -> None:
     """Count segments not yet shipped. A running process keeps one open, which is empty when idle."""
-    unshipped = [*folder.glob("*.closed"), *(each for each in folder.glob("*.open") if each.stat().st_size)]
+    unshipped = [*folder.glob("*.closed"), *(each for each in folder.glob("*.open") if _has_records(each))]
     records.leftovers["journal"] = len(unshipped)
     records.leftovers["unreadable journal"] = len([*folder.glob("*.bad")])
+
+
+def _has_records(segment: Path) -> bool:
+    try:
+        return segment.stat().st_size > 0
+    except FileNotFoundError:
+        return True  # it has been closed since it was listed
 
 
 def read_upstream(entries: Iterable[dict[str, Any]], records: Records) -> None:
