@@ -560,7 +560,8 @@ def _deliveries_are_billed(run: Run, attempts: Attempts) -> Iterator[Finding]:
     read = {each.request_id: each for each in run.seen if each.request_id is not None}
     for row in run.records.rows:
         calls = attempts.get(row.request_id)
-        if calls is None or row.usage_rank >= RANK_PROVIDER:
+        # Above that it is what the provider, or LiteLLM, says.
+        if calls is None or row.usage_rank > RANK_COUNTED:
             continue
         # The output may be what the provider told, and the input an estimate.
         told = {call.reported[1] for call in calls.values() if call.reported is not None and not call.tells_truth}

@@ -198,6 +198,7 @@ def test_a_charge_for_a_failed_call_is_noticed(catalogue: Catalogue) -> None:
         ({"completion_tokens": 19}, True),  # less than the caller read
         ({"completion_tokens": 19, "usage_rank": 10, "source": "sweeper"}, False),
         ({"completion_tokens": 0, "usage_rank": 0}, True),
+        ({"completion_tokens": 7, "usage_rank": 30}, False),  # LiteLLM's count
     ],
 )
 def test_estimates_lie_between_what_was_read_and_what_was_written(
