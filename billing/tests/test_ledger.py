@@ -1,7 +1,7 @@
 """Ledger entries, daily spend and accounts agree, and only the ledger writes them."""
 
 import re
-from datetime import timedelta
+from datetime import date, timedelta
 from itertools import count
 from uuid import UUID
 
@@ -12,7 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from billing.ledger import Charge, first_open_day, post_charges, post_credit
+from billing.limiter.limits import ScopeTotals
 from billing.models import Account, LedgerEntry, SpendDaily
+from billing.selectors import key_totals
 from billing.tests.factories import an_organization
 from codexflow.env import REPOSITORY
 from codexflow.lib.clock import now
@@ -151,3 +153,17 @@ def test_only_the_limiter_uses_its_redis_keys() -> None:
             if _LIMITER_KEYS.search(path.read_text()):
                 users.add(name)
     assert users == allowed
+
+
+@pytest.mark.django_db
+def test_the_limiters_month_has_days_that_a_clock_ahead_has_begun() -> None:
+    organization, key_id, today = an_organization(), random_id(), date(2026, 11, 28)
+    for day, cost_nanos in (
+        (date(2026, 10, 31), 1),
+        (today, 20),
+        (date(2026, 11, 29), 300),
+        (date(2026, 12, 1), 4_000),
+    ):
+        SpendDaily.objects.create(organization=organization, key_id=key_id, day=day, requests=1, cost_nanos=cost_nanos)
+    (totals,) = key_totals([key_id], (today - date(1970, 1, 1)).days).values()
+    assert totals == ScopeTotals(requests_today=1, day_nanos=20, month_nanos=320, total_nanos=4_321)
