@@ -85,6 +85,8 @@ class Payer:
     admit_keys: tuple[bytes, ...]  # of admit.lua, and the first of settle.lua
     plan: str = ""
     pages_url: str = ""
+    # Owner of the organization, for circuits that concern all callers; empty if anybody may be one within minutes.
+    owner: str = ""
 
     @classmethod
     def of(
@@ -95,6 +97,7 @@ class Payer:
         *,
         plan: str = "",
         pages_url: str = "",
+        owner: str = "",
     ) -> "Payer":
         shard = ShardKeys.of(prefix, shard_of(organization_id))
         organization, key = f"o:{organization_id}", f"k:{lineage_id}"
@@ -110,6 +113,7 @@ class Payer:
             (*scopes, shard.alive, shard.intents, *slots, shard.epoch),
             plan,
             pages_url,
+            owner,
         )
 
 
