@@ -10,7 +10,7 @@ from uuid import UUID
 from redis import ResponseError
 
 from billing.errors import InsufficientQuota, LimiterAway, RateLimitExceeded
-from billing.limiter.admission import SECONDS_PER_MINUTE
+from billing.limiter.admission import SECONDS_PER_DAY, SECONDS_PER_MINUTE
 from billing.limiter.fallback import LocalClaim, LocalLimiter, OutageTerms, RedisBreaker, Scopes
 from billing.limiter.limits import (
     ADMIT_WITHIN_MS,
@@ -133,6 +133,10 @@ class Limiter:
         """The running minute, and what this process knows of it: requests and tokens of each limited scope."""
         minute = self._redis_now_ms() // 1000 // SECONDS_PER_MINUTE
         return minute, self._local.minute_counts(minute)
+
+    def latest_day(self) -> int:
+        """Day (since 1970) by Redis's clock as this process knows it; 0 before its first reply."""
+        return self._redis_now_ms() // 1000 // SECONDS_PER_DAY if self._redis_clock is not None else 0
 
     async def void_refused(self) -> None:
         """Undo the admissions of refused calls, forever: without it they would count until the sweeper finds them."""

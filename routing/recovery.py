@@ -115,7 +115,7 @@ class Recovery:
         known = self._known
         # Before any call is counted in the new epoch: its counts would replace these.
         minute, counts = self._limiter.minute_counts()
-        joined = await epochs.join(self._redis, self._shards, known)
+        joined = await epochs.join(self._redis, self._shards, known, day=self._limiter.latest_day())
         is_member = known.names != [b"0"] * SHARDS
         others = {name for name, at_s in self._others.items() if clock.monotonic_s() - at_s < PRESENT_S}
         calls = self._calls()

@@ -60,9 +60,12 @@ async def read_epochs(redis: Pipeline, shards: Sequence[ShardKeys], known: Epoch
     ]
 
 
-async def join(redis: Pipeline, shards: Sequence[ShardKeys], known: Epochs) -> list[Epoch]:
-    """Join the epochs of shards; begin new ones where Redis lacks what is known. Raises RedisUnavailable."""
-    runs = [redis.run(JOIN, [shard.epoch, shard.roll], known.known(shard.number)) for shard in shards]
+async def join(redis: Pipeline, shards: Sequence[ShardKeys], known: Epochs, *, day: int) -> list[Epoch]:
+    """Join the epochs of shards; begin new ones where Redis lacks what is known. `day`: the latest known, or 0.
+
+    Raises RedisUnavailable.
+    """
+    runs = [redis.run(JOIN, [shard.epoch, shard.roll], [*known.known(shard.number), day]) for shard in shards]
     return [
         Epoch(name, settlements, bool(is_open), own) for name, settlements, is_open, own in await asyncio.gather(*runs)
     ]
@@ -128,6 +131,12 @@ async def leave(redis: Pipeline, prefix: str, process: str, known: Epochs) -> No
 
 def gateways_key(prefix: str) -> bytes:
     return f"{prefix}:gateways".encode()
+
+
+def day_of(redis: "Redis", shard: ShardKeys, clock_day: int) -> int:
+    """Day that calls count on: the clock's, or the next if that had begun before the epoch. Raises redis.RedisError."""
+    stored: Any = redis.hget(shard.epoch.decode(), "day")
+    return clock_day + 1 if int(stored or 0) == clock_day + 1 else clock_day
 
 
 def scope_key(shard: ShardKeys, kind: str, owner: UUID) -> bytes:

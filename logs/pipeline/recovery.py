@@ -1,12 +1,13 @@
 """Recovery of a Redis that was emptied: ship what journals know at once, and load the scopes that it concerns."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from uuid import UUID
 
 from redis import Redis
 
-from billing.limiter.epochs import load_scope, scope_key
+from billing.limiter.epochs import day_of, load_scope, scope_key
 from billing.limiter.limits import ShardKeys
 from billing.limiter.reconcile import read_shard
 from logs.pipeline import journal
@@ -40,6 +41,7 @@ def rebuild(redis: "Redis", shard: ShardKeys, epoch: bytes) -> int:
     Raises what Redis and PostgreSQL raise.
     """
     snapshot = read_shard(redis, shard, [])
+    snapshot = replace(snapshot, day=day_of(redis, shard, snapshot.day))
     concerned = {scope for event in (*events_in(snapshot), *intents_in(snapshot)) for scope in _scopes_of(event)}
     if not concerned:
         return 0

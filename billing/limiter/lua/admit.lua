@@ -43,18 +43,20 @@ end
 local deadline = tonumber(ARGV[10])
 if deadline > 0 and now_ms > deadline then return {'late', day, now_ms, minute, 0} end
 
-local epoch, settlements = ARGV[11], 0
+local clock_day, epoch, settlements = day, ARGV[11], 0
 if epoch then
-  local e = redis.call('HMGET', KEYS[7], 'id', 'n', 'open', ARGV[13])
+  local e = redis.call('HMGET', KEYS[7], 'id', 'n', 'open', ARGV[13], 'day')
   settlements = tonumber(e[2]) or 0
   if e[1] ~= epoch or settlements < tonumber(ARGV[12]) or (tonumber(e[4]) or 0) < tonumber(ARGV[14]) then
     return {'emptied', day, now_ms, minute, 0}
   end
+  -- As below: before this epoch the later day had begun.
+  if tonumber(e[5]) == clock_day + 1 then day = clock_day + 1 end
   -- What has been lost may concern any limit. A call that is restored was admitted before.
   if not e[3] and ARGV[7] ~= '1' then return {'closed', day, now_ms, minute, 0} end
 end
 
-local stored, clock_day = {}, day
+local stored = {}
 for i = 1, 2 do
   stored[i] = redis.call('HMGET', KEYS[i], 'd', 'n', 'ds', 'mo', 'ms', 'm', 'r', 't', 'spent', 'held', 'e')
   -- The clock has gone back over midnight: until it is there again, calls count on the later day, which has begun.

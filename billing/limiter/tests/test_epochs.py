@@ -8,7 +8,7 @@ from django.conf import settings as django_settings
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from billing.limiter.epochs import JOIN, MINUTE, OPEN, REGISTER, ROLL, load_scope
+from billing.limiter.epochs import JOIN, MINUTE, OPEN, REGISTER, ROLL, day_of, load_scope
 from billing.limiter.limits import ADMIT, SETTLE, Epochs, Payer, ScopeTotals
 from billing.limiter.roll import read_roll
 from billing.plans import Limits
@@ -32,10 +32,10 @@ class Process:
     def epoch(self) -> bytes:
         return self.known.names[self.payer.shard.number]
 
-    def join(self) -> bool:
-        """Join; returns whether the epoch is open."""
+    def join(self, *, day: int = 0) -> bool:
+        """Join, knowing of a day; returns whether the epoch is open."""
         shard, known = self.payer.shard, self.known
-        reply: Any = JOIN.run(REDIS, [shard.epoch, shard.roll], [*known.known(shard.number)])
+        reply: Any = JOIN.run(REDIS, [shard.epoch, shard.roll], [*known.known(shard.number), day])
         known.names[shard.number], known.settlements[shard.number], is_open, known.own[shard.number] = reply
         return bool(is_open)
 
@@ -47,12 +47,15 @@ class Process:
 
     def admit(self) -> str:
         """Admit a call; returns the verdict."""
+        return str(self.reply()[0].decode())
+
+    def reply(self) -> list[Any]:
         args: list[Any] = [str(new_id()), 1_000, 0, 0, 0, b"", 0, FREE, FREE, 0]
         args += self.known.known(self.payer.shard.number)
         reply: Any = ADMIT.run(REDIS, list(self.payer.admit_keys), args)
         if len(reply) > 5:
             self.known.saw(self.payer.shard.number, reply[-1])
-        return str(reply[0].decode())
+        return list(reply)
 
     def load(self) -> None:
         for scope in self.payer.scopes:
@@ -159,6 +162,25 @@ def test_the_clock_of_another_server_may_be_behind(payer: Payer) -> None:
     before = int(process.epoch)
     process.join()
     assert int(process.epoch) == before + 1
+
+
+def test_a_day_that_has_begun_goes_on_at_a_server_whose_clock_is_behind(payer: Payer) -> None:
+    """Else its limits would begin anew once more, when midnight comes to that server."""
+    seconds: Any = REDIS.time()[0]
+    clock_day = seconds // 86_400
+    ahead, other, wrong = (Process(payer, name) for name in ("ahead", "other", "wrong"))
+    other.join(day=clock_day)
+    ahead.join(day=clock_day + 1)
+    assert day_of(REDIS, payer.shard, clock_day) == clock_day + 1
+    assert other.open()
+    verdict, day, *_ = other.reply()
+    assert (verdict, day) == (b"cold", clock_day + 1)
+    # After the clock has reached it, nothing is special; a clock that was wrong by more is not believed.
+    assert day_of(REDIS, payer.shard, clock_day + 1) == clock_day + 1
+    empty(payer)
+    wrong.join(day=clock_day + 400)
+    assert wrong.open()
+    assert wrong.reply()[1] == clock_day
 
 
 def test_counts_of_the_minute_are_raised_and_survive_loading(payer: Payer) -> None:
