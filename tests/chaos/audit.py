@@ -461,14 +461,13 @@ def _minutes_hold(run: Run, scopes: Iterable[Scope], attempts: Attempts) -> Iter
                 written = max(call.prompt_tokens + call.completion_tokens for call in calls.values())
                 minutes[minute].append(min(written, row.prompt_tokens + row.completion_tokens))
         for minute, tokens in minutes.items():
-            times = 1 + times_emptied(run, minute)
             again = forgotten_calls(run, scope.asked)
-            if (rpm := scope.bounds.rpm) is not None and len(tokens) > times * rpm + again:
+            if (rpm := scope.bounds.rpm) is not None and len(tokens) > rpm + again:
                 yield Finding("requests a minute hold", f"{scope.name} had {len(tokens)} of {rpm} in {minute}")
             if (tpm := scope.bounds.tpm) is None:
                 continue
             # A call that is larger than the limit passes alone.
-            if sum(tokens) > max(times * tpm, max(tokens)) + again * max(tokens):
+            if sum(tokens) > max(tpm, max(tokens)) + again * max(tokens):
                 yield Finding("tokens a minute hold", f"{scope.name} had {sum(tokens)} of {tpm} in {minute}")
 
 
@@ -588,24 +587,15 @@ def _tokens(characters: int) -> int:
 
 # Allowances: what may pass all the same.
 
-# Seconds of admissions that Valkey forgets: when it is killed (the moment between a reply and the file), when the tail
-# of its file is cut as well, and when it comes back empty (until a scope is loaded again, PostgreSQL lacks what the
-# worker has not drained).
-KILLED_FORGETS_S, CUT_FORGETS_S, EMPTIED_FORGETS_S = 0.25, 1.0, 3.0
+# Seconds of admissions that Valkey forgets when it is killed (the moment between a reply and the file). Coming back
+# without the tail of its file, or empty, it forgets no more: the gateways know what it had.
+KILLED_FORGETS_S = 0.25
 
 
 def forgotten_calls(run: Run, asked: int) -> int:
     """Calls of a scope that may pass a limit because Valkey lost its count of them."""
     kills = [each for each in run.incidents if (each.kind, each.name) == ("kill", "valkey")]
-    lost_s = len(kills) * (CUT_FORGETS_S if run.cuts_tail else KILLED_FORGETS_S)
-    lost_s += EMPTIED_FORGETS_S * sum(each.is_emptied for each in kills)
-    return ceil(lost_s * asked / run.seconds)
-
-
-def times_emptied(run: Run, minute: int) -> int:
-    """How often the counts of a minute may have begun anew: they are nowhere but in Valkey."""
-    emptied = [each for each in run.incidents if each.is_emptied]
-    return sum(minute in (each.at_ms // MINUTE_MS, each.ends_ms // MINUTE_MS) for each in emptied)
+    return ceil(len(kills) * KILLED_FORGETS_S * asked / run.seconds)
 
 
 def most_outages(run: Run) -> int:
