@@ -9,7 +9,7 @@ from typing_extensions import override
 
 from accounts.audited_admin import AuditedAdmin
 from accounts.models import Organization
-from billing.models import Account, LedgerEntry, Plan
+from billing.models import Account, CreditSource, LedgerAudit, LedgerEntry, Plan
 from codexflow.lib.admin import ReadOnlyAdmin, site
 from codexflow.lib.money import format_usd
 
@@ -89,3 +89,26 @@ class LedgerEntryAdmin(ReadOnlyAdmin):
     @admin.display(description=_("amount (USD)"))
     def amount(self, entry: LedgerEntry) -> str:
         return format_usd(entry.amount_nanos, decimals=9)
+
+
+@admin.register(CreditSource, site=site)
+class CreditSourceAdmin(ReadOnlyAdmin):
+    list_display = ("created_at", "organization", "kind", "name", "granted", "remaining", "expires_at")
+    list_filter = ("kind",)
+    list_select_related = ("organization",)
+    search_fields = ("organization__slug", "name")
+    ordering = ("-pk",)
+
+    @admin.display(description=_("granted (USD)"))
+    def granted(self, source: CreditSource) -> str:
+        return format_usd(source.granted_nanos, decimals=2)
+
+    @admin.display(description=_("remaining (USD)"))
+    def remaining(self, source: CreditSource) -> str:
+        return format_usd(source.remaining_nanos, decimals=6)
+
+
+@admin.register(LedgerAudit, site=site)
+class LedgerAuditAdmin(ReadOnlyAdmin):
+    list_display = ("ran_at", "findings")
+    ordering = ("-ran_at",)

@@ -13,7 +13,9 @@ class BillingConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
     tenant_tables = {
         "billing_account": OWN,
+        "billing_creditsource": OWN,
         "billing_freecredit": CLOSED,
+        "billing_ledgeraudit": CLOSED,
         "billing_ledgerentry": OWN,
         "billing_plan": SHARED,
         "billing_spend_daily": OWN,

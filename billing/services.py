@@ -14,7 +14,9 @@ from billing.ledger import post_credit
 from billing.mailbox import mailbox_digest, mailbox_of
 from billing.models import Account, FreeCredit, LedgerEntry, Plan
 from billing.plans import UNLIMITED, Limits
+from billing.selectors import expired_nanos
 from codexflow.catalogue import directory
+from codexflow.lib.clock import now
 from codexflow.lib.money import parse_usd
 
 DEFAULT_PLAN = "free"
@@ -157,7 +159,9 @@ def limits_of(account: Account) -> Limits:
         tpm=plan.tpm,
         concurrent_streams=_or(plan.concurrent_streams, defaults.concurrent_streams),
         # A negative limit would mean none.
-        total_budget_nanos=max(0, account.credit_nanos) if plan.has_hard_budget else UNLIMITED,
+        total_budget_nanos=max(0, account.credit_nanos - expired_nanos(account.pk, now()))
+        if plan.has_hard_budget
+        else UNLIMITED,
         day_budget_nanos=_or(account.budget_day_nanos, UNLIMITED),
         month_budget_nanos=_or(account.budget_month_nanos, UNLIMITED),
     )
