@@ -23,6 +23,7 @@ class BillingConfig(AppConfig):
     audit_actions = {
         "account.budgets_set": _("Budgets set"),
         "account.changed": _("Account changed by an operator"),
+        "credit.booked": _("Credit booked by an operator"),
     }
 
     @override

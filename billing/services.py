@@ -1,5 +1,6 @@
 """Services of plans and accounts. Money itself moves in `billing.ledger` only."""
 
+from datetime import datetime
 from typing import Any
 
 from allauth.account.models import EmailAddress
@@ -17,6 +18,7 @@ from billing.plans import UNLIMITED, Limits
 from billing.selectors import expired_nanos
 from codexflow.catalogue import directory
 from codexflow.lib.clock import now
+from codexflow.lib.ids import random_id
 from codexflow.lib.money import parse_usd
 
 DEFAULT_PLAN = "free"
@@ -148,6 +150,52 @@ def set_budgets(
         )
         transaction.on_commit(lambda: access_changed.send(Account))
     return account
+
+
+# What operators may book by hand.
+BY_HAND = (LedgerEntry.Kind.TOP_UP, LedgerEntry.Kind.PROMO, LedgerEntry.Kind.ADJUSTMENT)
+
+
+def book_by_hand(
+    organization: Organization,
+    amount_nanos: int,
+    *,
+    kind: LedgerEntry.Kind,
+    reason: str,
+    reference: str = "",
+    expires_at: datetime | None = None,
+    actor: User | None = None,
+    actor_label: str = "",
+    address: str | None = None,
+) -> LedgerEntry:
+    """Book a payment, a promotion or an adjustment for an operator, in one transaction with the audit entry.
+
+    Gateways know of it at once. `reference` is that of a payment, so that none is booked twice: raises IntegrityError
+    if the organization has an entry with it. Only an adjustment may be negative.
+    """
+    with transaction.atomic():
+        entry = post_credit(
+            organization,
+            amount_nanos,
+            kind=kind,
+            reference=reference or f"operator:{random_id()}",
+            note=reason,
+            expires_at=expires_at,
+        )
+        audit.record(
+            "credit.booked",
+            entry,
+            organization=organization,
+            actor=actor,
+            actor_label=actor_label,
+            address=address,
+            kind=kind.value,
+            amount_nanos=amount_nanos,
+            reference=entry.reference,
+            reason=reason,
+        )
+        transaction.on_commit(lambda: access_changed.send(Account))
+    return entry
 
 
 def limits_of(account: Account) -> Limits:
