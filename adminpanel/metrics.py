@@ -282,6 +282,6 @@ def _margin_samples() -> Iterator[Sample]:
         sums = sums_of(stored)
         yield Sample("margin_charged_nano_usd", sums["charged_nanos"], (str(days),))
         yield Sample("margin_upstream_nano_usd", sums["upstream_nanos"], (str(days),))
-        for result in ("calls", "unreported", "left_early", "estimated"):
+        for result in ("calls", "unreported", "left_early", "estimated", "impossible"):
             yield Sample("margin_calls", sums[result], (str(days), "all" if result == "calls" else result))
         yield Sample("margin_losing_models", len({row.model for row in stored if row.is_loss}), (str(days),))

@@ -21,6 +21,8 @@ from codexflow.lib.numbers import finite_number
 
 # More is a mistake of the provider, and would not fit the columns.
 MAX_TOKENS = 1_000_000_000
+# Providers round a model's context, and count what they add: so much more than a model reads or writes is believed.
+ALLOWED_SHARE, ALLOWED_TOKENS = 10, 2_000
 
 Fields = Mapping[str, Any]
 _USUAL = frozenset(
@@ -50,7 +52,7 @@ _OUTPUT_PARTS = (("audio_output", "audio_tokens", "AUDIO"), ("image_output", "im
 _INPUT_MODALITIES, _OUTPUT_MODALITIES = "promptTokensDetails", "candidatesTokensDetails"
 _SEARCH_UNITS = ("search_units",)
 # Anthropic's object of units; LiteLLM also puts them into the details.
-_UNITS_OBJECT = "server_tool_use"
+UNITS_OBJECT = "server_tool_use"
 _WRITE_5M, _WRITE_1H = "ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens"
 
 
@@ -127,6 +129,15 @@ def _read_usual(raw: Fields) -> UsageReport | None:
         return None
     usage = Usage(prompt_tokens=prompt, completion_tokens=completion)
     return UsageReport(usage=usage, is_input_known=True, is_output_known=True)
+
+
+def is_possible(usage: Usage, *, prompt_tokens: int, completion_tokens: int) -> bool:
+    """Return whether a call can have had this usage, when its model reads and writes at most so many tokens."""
+    return usage.prompt_tokens <= _allowed(prompt_tokens) and usage.completion_tokens <= _allowed(completion_tokens)
+
+
+def _allowed(most: int) -> int:
+    return most + most // ALLOWED_SHARE + ALLOWED_TOKENS
 
 
 def usage_of_call(meta: Any, usage: Any) -> Fields | None:
@@ -240,7 +251,7 @@ def _details(raw: Fields, into: Fields, out: Fields) -> dict[str, int] | None:
     inputs, outputs = _by_modality(raw.get(_INPUT_MODALITIES)), _by_modality(raw.get(_OUTPUT_MODALITIES))
     found = {name: count_of(into.get(field)) or inputs.get(modality) for name, field, modality in _INPUT_PARTS}
     found |= {name: count_of(out.get(field)) or outputs.get(modality) for name, field, modality in _OUTPUT_PARTS}
-    units = _object(raw.get(_UNITS_OBJECT))
+    units = _object(raw.get(UNITS_OBJECT))
     for name in UNITS:
         counts = [count_of(each.get(f"{name}_requests")) for each in (units, raw, into)]
         found[name] = max((count for count in counts if count is not None), default=None)

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from billing.limiter.limits import Payer
-from billing.plans import Limits
+from billing.plans import Limits, tighter
 from keys.policy import KeyPolicy
 
 
@@ -33,3 +33,11 @@ class Principal:
     is_suspended: bool = False
     # The organization retains prompts and responses.
     keeps_content: bool = False
+    # Of the limits: whether money may refuse a call, and tokens a minute, -1 for none. Computed once.
+    has_budget: bool = field(init=False, repr=False, compare=False)
+    tokens_per_minute: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        organization, key = self.limits
+        object.__setattr__(self, "has_budget", organization.has_budget or key.has_budget)
+        object.__setattr__(self, "tokens_per_minute", tighter(organization.tpm, key.tpm))

@@ -212,6 +212,7 @@ class DayMarginAdmin(ReadOnlyAdmin):
         "left_early",
         "left_early_cost",
         "estimated",
+        "impossible",
     )
     ordering = ("-day", "model")
     date_hierarchy = "day"

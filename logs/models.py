@@ -335,6 +335,7 @@ class DayMargin(models.Model):
     left_early = models.BigIntegerField()
     left_early_nanos = models.BigIntegerField()
     estimated = models.BigIntegerField()
+    impossible = models.BigIntegerField(default=0, db_default=0)
     is_loss = models.BooleanField()
 
     class Meta:

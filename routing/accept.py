@@ -1,8 +1,10 @@
 """Acceptance of a call: authentication, parsing, routing and prices, before any limit is checked."""
 
+from collections.abc import Iterable
+
 from msgspec import Struct
 
-from billing.limiter.holds import CallSize, worst_nanos
+from billing.limiter.holds import MOST_CONTEXT_TOKENS, CallSize, worst_nanos
 from billing.pricing import FrozenRates, frozen
 from codexflow.catalogue.lineup import Lineup
 from codexflow.catalogue.schema import ALL_STAGES, Catalogue
@@ -25,6 +27,7 @@ from routing.errors import (
 from routing.incoming import Incoming
 from routing.stages import Route, permitted_names
 from routing.surfaces import body
+from routing.surfaces.bounds import bounded, reserved_tokens, windows_of
 from routing.surfaces.served import known_name
 from routing.surfaces.table import COUNT_TOKENS, Surface
 from routing.surfaces.tools import added_by_agent, is_agent, least_usage
@@ -47,6 +50,7 @@ class AcceptedCall(Struct, frozen=True, kw_only=True):
     route: Route
     max_tokens: int
     size: CallSize
+    tokens_reserved: int
     rates: dict[str, FrozenRates]  # of every model that may serve the call, in the order in which they are tried
 
     @property
@@ -102,6 +106,14 @@ class AcceptedCall(Struct, frozen=True, kw_only=True):
             return None
         return name, frozen(self.catalogue.prices[name], margin_bp=self.principal.margin_bp)
 
+    def most_tokens(self, model: str) -> tuple[int, int]:
+        """Return the most tokens that the call may have a model read and write. Anything beyond is a wrong count."""
+        entry, size = self.catalogue.entries.get(model), self.size
+        windows = windows_of(self.request)
+        context_tokens = (entry and entry.context_tokens) or MOST_CONTEXT_TOKENS
+        written = (entry and entry.max_output_tokens) or context_tokens
+        return context_tokens * windows, max(size.completion_tokens, written * size.choices * windows)
+
     def intent(self) -> UsageEvent:
         """Build the intent: enough for the sweeper to finish the call, should this process die."""
         incoming, principal, request, size = self.incoming, self.principal, self.request, self.size
@@ -119,9 +131,9 @@ class AcceptedCall(Struct, frozen=True, kw_only=True):
             requested_model=_storable(request.model)[:MAX_NAME_CHARS],
             model=model,
             rates=self.rates[model],
-            hold_nanos=worst_nanos(size, self.rates.values()),
-            tokens_reserved=size.tokens,
-            prompt_tokens_guess=size.expected_prompt_tokens,
+            hold_nanos=worst_nanos(size, self.rates),
+            tokens_reserved=self.tokens_reserved,
+            prompt_tokens_guess=size.guess(model),
             units_guess=size.expected_units,
             catalogue_version=self.catalogue.version,
             is_stream=request.is_stream,
@@ -187,6 +199,9 @@ def _understood(incoming: Incoming, principal: Principal, surface: Surface, raw:
     if len(rates) > 1 and (needs := request.needs):
         rates = _able_models(rates, needs, catalogue)
     max_tokens = request.max_tokens(default=route.default_max_tokens, cap=route.max_tokens_cap)
+    size = request.size(max_tokens)
+    if principal.has_budget:
+        size = bounded(unfolded, request, size, _contexts(rates, catalogue))
     return AcceptedCall(
         incoming=incoming,
         principal=principal,
@@ -196,7 +211,8 @@ def _understood(incoming: Incoming, principal: Principal, surface: Surface, raw:
         catalogue=catalogue,
         route=route,
         max_tokens=max_tokens,
-        size=request.size(max_tokens),
+        size=size,
+        tokens_reserved=reserved_tokens(unfolded, size, principal.tokens_per_minute),
         rates=rates,
     )
 
@@ -224,6 +240,11 @@ def _rates(models: tuple[str, ...], catalogue: Catalogue, margin_bp: int) -> dic
             raise ModelNotPriced(param="model")
         found[model] = frozen(price, margin_bp=margin_bp)
     return found
+
+
+def _contexts(models: Iterable[str], catalogue: Catalogue) -> dict[str, int]:
+    """Return how many tokens each model reads at most."""
+    return {model: catalogue.entries[model].context_tokens or MOST_CONTEXT_TOKENS for model in models}
 
 
 def _able_models(rates: dict[str, FrozenRates], needs: tuple[str, ...], catalogue: Catalogue) -> dict[str, FrozenRates]:

@@ -6,6 +6,7 @@ call that dies before `finish` is found by the sweeper, through the intent that 
 """
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import Self
 from uuid import UUID
@@ -13,14 +14,20 @@ from uuid import UUID
 import msgspec
 
 from billing.limiter.limits import Admission
-from billing.pricing import FrozenRates, cost_nanos
+from billing.pricing import FrozenRates, Usage, cost_nanos
+from billing.usage import is_possible
 from codexflow.lib import clock
 from codexflow.lib.errors import AppError
 from keys.principal import Principal
-from logs.pipeline.events import AttemptFact, UsageEvent
+from logs.pipeline.events import RANK_COUNTED, RANK_DISBELIEVED, AttemptFact, UsageEvent
 from routing.errors import ClientDisconnected
 from routing.meter import Meter
 from routing.settler import Settler
+
+logger = logging.getLogger(__name__)
+
+# Model -> the most tokens that a call may have it read and write.
+MostTokens = Callable[[str], tuple[int, int]]
 
 # As many as are stored of the id that LiteLLM reports for the same attempt.
 MAX_RESPONSE_ID_CHARS = 200
@@ -63,8 +70,8 @@ class Call:
     """
 
     __slots__ = (
-        "_leave", "_settler", "admission", "attempts", "intent", "is_finished", "meter", "principal", "rates",
-        "served", "shutdown", "started_s",
+        "_leave", "_most_tokens", "_settler", "admission", "attempts", "intent", "is_finished", "meter", "principal",
+        "rates", "served", "shutdown", "started_s",
     )  # fmt: skip
 
     def __init__(
@@ -78,6 +85,7 @@ class Call:
         started_s: float,
         settler: Settler,
         leave: Callable[["Call"], None],
+        most_tokens: MostTokens,
     ) -> None:
         self.principal = principal
         self.intent = intent
@@ -93,6 +101,7 @@ class Call:
         self.served: tuple[str, FrozenRates] | None = None
         self._settler = settler
         self._leave = leave
+        self._most_tokens = most_tokens
 
     @property
     def request_id(self) -> UUID:
@@ -135,8 +144,12 @@ class Call:
         rates = self.rates.get(model, self.intent.rates)
         if self.served is not None:
             model, rates = self.served
-        guess, units = self.intent.prompt_tokens_guess, self.intent.units_guess
-        usage, rank = self.meter.usage_by_the_call(guess, units, rates) if units else self.meter.usage(guess)
+        usage, rank = self._usage(rates)
+        # Nearly always at most what was reserved: only beyond it a call's bounds are worked out.
+        if usage.total_tokens > self.intent.tokens_reserved and not self._is_possible(model, usage):
+            self.meter.disbelieve()
+            usage, rank = self._usage(rates)
+            rank = RANK_DISBELIEVED if rank == RANK_COUNTED else rank
         return msgspec.structs.replace(
             self.intent,
             model=model,
@@ -152,6 +165,28 @@ class Call:
             is_disconnected=is_disconnected,
             attempts=tuple(attempts),
         )
+
+    def _usage(self, rates: FrozenRates) -> tuple[Usage, int]:
+        guess, units = self.intent.prompt_tokens_guess, self.intent.units_guess
+        return self.meter.usage_by_the_call(guess, units, rates) if units else self.meter.usage(guess)
+
+    def _is_possible(self, model: str, usage: Usage) -> bool:
+        """Return whether the call can have had this usage; else raise the alarm."""
+        prompt, completion = self._most_tokens(model)
+        if is_possible(usage, prompt_tokens=prompt, completion_tokens=completion):
+            return True
+        logger.error(
+            "usage.impossible",
+            extra={
+                "request_id": str(self.request_id),
+                "model": model,
+                "prompt_tokens": usage.prompt_tokens,
+                "completion_tokens": usage.completion_tokens,
+                "most_prompt_tokens": prompt,
+                "most_completion_tokens": completion,
+            },
+        )
+        return False
 
     def _completed(self, attempt: AttemptFact) -> AttemptFact:
         """Complete the attempt that gave the response: it lasted until now, and its id may have come with the body."""

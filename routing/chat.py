@@ -27,7 +27,9 @@ async def serve(context: GatewayContext, incoming: Incoming, surface: Surface) -
     # Before admission: what is wrong with the body must not be found once the call is counted.
     request = accepted.upstream_request(context.env)  # 400
     context.breakers.raise_if_all_open(rates, principal.payer)  # 503
-    call = await context.tracker.admit(principal, accepted.intent(), rates, size=accepted.size)  # 402, 429, 503
+    call = await context.tracker.admit(  # 402, 429, 503
+        principal, accepted.intent(), rates, size=accepted.size, most_tokens=accepted.most_tokens
+    )
     if accepted.request.hosted and (least := accepted.least_usage()) is not None:
         call.meter.record_usage(least)  # before any attempt: what the provider tells then counts instead
     upstream = Upstream(context.pool, context.breakers, context.retries, call, request)

@@ -7,7 +7,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from billing.pricing import FrozenRates, Usage
-from billing.usage import MAX_TOKENS, merged, read_usage, with_units_of_call
+from billing.usage import MAX_TOKENS, UNITS_OBJECT, merged, read_usage, with_units_of_call
 from codexflow.lib.money import NANOS_PER_USD
 from logs.pipeline.events import RANK_COUNTED, RANK_NONE, RANK_PROVIDER
 from routing.surfaces.output import Output
@@ -79,6 +79,10 @@ class Meter:
             self.record_usage(summary.usage)
         if cost_header is not None and self.upstream_cost_nanos is None:
             self.upstream_cost_nanos = nanos_of(cost_header.decode("latin-1"))
+
+    def disbelieve(self) -> None:
+        """Forget the tokens that the provider reported: they are more than can be. Uses of tools stay."""
+        self._fields = {name: value for name, value in self._fields.items() if name == UNITS_OBJECT}
 
     @property
     def stop_reason(self) -> str | None:

@@ -16,7 +16,7 @@ from codexflow.lib import clock
 from codexflow.lib.errors import AppError
 from keys.principal import Principal
 from logs.pipeline.events import UsageEvent
-from routing.call import Call
+from routing.call import Call, MostTokens
 from routing.limiter import Limiter
 from routing.meter import Meter
 from routing.settler import Settler
@@ -48,6 +48,7 @@ class CallTracker:
         rates: dict[str, FrozenRates],
         *,
         size: CallSize,
+        most_tokens: MostTokens,
     ) -> Call:
         """Pass every limit or raise what `Limiter.admit` raises, having changed nothing.
 
@@ -55,15 +56,21 @@ class CallTracker:
         `Call.rates` are those that may be tried.
         """
         try:
-            return await self._admit(principal, intent, rates, size)
+            return await self._admit(principal, intent, rates, size, most_tokens)
         except InsufficientQuota:
             fewer, hold_nanos = no_dearer_than_first(size, rates)
             if hold_nanos >= intent.hold_nanos:
                 raise
-        return await self._admit(principal, msgspec.structs.replace(intent, hold_nanos=hold_nanos), fewer, size)
+        intent = msgspec.structs.replace(intent, hold_nanos=hold_nanos)
+        return await self._admit(principal, intent, fewer, size, most_tokens)
 
     async def _admit(
-        self, principal: Principal, intent: UsageEvent, rates: dict[str, FrozenRates], size: CallSize
+        self,
+        principal: Principal,
+        intent: UsageEvent,
+        rates: dict[str, FrozenRates],
+        size: CallSize,
+        most_tokens: MostTokens,
     ) -> Call:
         started_s = clock.monotonic_s()
         admission = await self._limiter.admit(principal, intent, now_s=started_s, count_streams=self._count_streams)
@@ -78,6 +85,7 @@ class CallTracker:
             started_s=started_s,
             settler=self._settler,
             leave=self._leave,
+            most_tokens=most_tokens,
         )
         if admission.is_degraded and not self._settler.record_intent(call.intent):
             self._limiter.settle_locally(principal, call.intent)

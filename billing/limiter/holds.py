@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from msgspec import Struct
 
 from billing.pricing import BASIS_POINTS, TOKENS_PER_RATE, FrozenRates
-from codexflow.catalogue.entries import OUTPUT_PARTS, PriceDetails, Tier
+from codexflow.catalogue.entries import INPUT_PARTS, OUTPUT_PARTS, PriceDetails, Tier
 from codexflow.lib.money import round_div
 
 TOKENS_PER_MESSAGE = 16
@@ -40,8 +40,41 @@ def search_units(query_tokens: int, documents_tokens: Iterable[int]) -> int:
     return max(1, -(-chunks // DOCUMENTS_PER_SEARCH_UNIT))
 
 
+# Of calls that money may refuse. What a provider writes around a conversation and into it: the template of its
+# messages, and how to use tools or to write in a format (Anthropic documents up to 804 tokens).
+TOKENS_PER_CALL = 128
+TOKENS_FOR_INSTRUCTIONS = 1_024
+# A tool that the provider describes itself, such as a shell (Anthropic documents up to 735 tokens).
+TOKENS_PER_KNOWN_TOOL = 1_024
+# The dearest image that a provider documents is of gpt-4o-mini: 48,169.
+MOST_TOKENS_PER_IMAGE = 50_000
+# Context of models whose entry names none.
+MOST_CONTEXT_TOKENS = 10_000_000
+
+
+class Bound(Struct, frozen=True, kw_only=True):
+    """Most tokens of a call, whatever its text is: held where money may refuse it.
+
+    No tokenizer makes more than one token of a byte of the text that it has normalized, and no model reads more than
+    its context.
+    """
+
+    text_tokens: int  # with everything around the text
+    image_tokens: int = 0
+    # Files, recordings, images from elsewhere, results of hosted tools: only the context bounds them.
+    fills_context: bool = False
+    windows: int = 1  # how often the context may be filled
+    completion_tokens: int
+    contexts: Mapping[str, int]  # by model
+
+    def prompt_tokens(self, model: str) -> int:
+        """Most tokens of the input for one of the models."""
+        most = self.contexts[model] * self.windows
+        return most if self.fills_context else min(most, self.text_tokens + self.image_tokens)
+
+
 class CallSize(Struct, frozen=True, kw_only=True):
-    """Bounds of a call's tokens, before they are counted."""
+    """A call's tokens, before they are counted: as usual, and at most, if money may refuse it."""
 
     text_bytes: int
     messages: int = 0
@@ -54,10 +87,11 @@ class CallSize(Struct, frozen=True, kw_only=True):
     expected_units: dict[str, int] | None = None  # of the call itself: an estimate, for calls without reported usage
     # The call may ask the provider's cache to keep the input for an hour, which costs more than for minutes.
     may_cache_for_an_hour: bool = False
+    bound: Bound | None = None
 
     @property
     def prompt_tokens(self) -> int:
-        """Upper bound of the input. No tokenizer in use makes more than one token of two bytes of ordinary text."""
+        """Input as it is held where money refuses nothing. Ordinary text has one token in three to five bytes."""
         return (self.text_bytes + 1) // 2 + TOKENS_PER_MESSAGE * self.messages + self.attached_tokens
 
     @property
@@ -78,15 +112,24 @@ class CallSize(Struct, frozen=True, kw_only=True):
         """Estimate rather than a bound, for calls without reported usage."""
         return self.text_bytes // 4 + 4 * self.messages + self.attached_tokens // 2
 
+    def guess(self, model: str) -> int:
+        """Estimate of the input for one model: never more than is held."""
+        expected = self.expected_prompt_tokens
+        return expected if self.bound is None else min(expected, self.bound.prompt_tokens(model))
 
-def worst_nanos(size: CallSize, rates: Iterable[FrozenRates]) -> int:
+
+def worst_nanos(size: CallSize, rates: Mapping[str, FrozenRates]) -> int:
     """Most that a call can cost, in nanos, over the models that may serve it.
 
     The dearest counts, since only one attempt is billed; and for each the dearest of the tiers that its prompt may
     reach, with everything of the dearest class that it can be of.
     """
-    prompt, completion = size.prompt_tokens, size.completion_tokens
-    return max([_worst_of(size, prompt, completion, each) for each in rates])
+    bound = size.bound
+    if bound is None:
+        prompt, completion = size.prompt_tokens, size.completion_tokens
+        return max([_worst_of(size, prompt, completion, each) for each in rates.values()])
+    completion = bound.completion_tokens
+    return max([_worst_of(size, bound.prompt_tokens(model), completion, each) for model, each in rates.items()])
 
 
 def _worst_of(size: CallSize, prompt: int, completion: int, rates: FrozenRates) -> int:
@@ -109,8 +152,11 @@ def _dearest_millionths(
         input_nanos = write_nanos
     if details is not None and (details.part_nanos or details.unit_nanos):
         parts = details.part_nanos
-        more = max(0, parts.get("audio_input", 0) - input_nanos) * size.audio_tokens
-        more += max(0, parts.get("image_input", 0) - input_nanos) * size.images * TOKENS_PER_IMAGE
+        if size.bound is None:
+            more = max(0, parts.get("audio_input", 0) - input_nanos) * size.audio_tokens
+            more += max(0, parts.get("image_input", 0) - input_nanos) * size.images * TOKENS_PER_IMAGE
+        elif size.bound.fills_context or size.bound.image_tokens:
+            input_nanos = max([input_nanos, *(parts.get(name, 0) for name in INPUT_PARTS)])
         output_nanos = max([output_nanos, *(parts.get(name, 0) for name in OUTPUT_PARTS)])
         units = (size.units or {}).items()
         more += TOKENS_PER_RATE * sum([most * details.unit_nanos.get(name, 0) for name, most in units])
@@ -122,6 +168,6 @@ def no_dearer_than_first(size: CallSize, rates: Mapping[str, FrozenRates]) -> tu
 
     A dearer fallback must not refuse a call that the first model could serve: without the dearer ones it may fit.
     """
-    holds = {model: worst_nanos(size, [each]) for model, each in rates.items()}
+    holds = {model: worst_nanos(size, {model: each}) for model, each in rates.items()}
     first = next(iter(holds.values()))
     return {model: rates[model] for model, hold in holds.items() if hold <= first}, first

@@ -13,6 +13,7 @@ from billing.usage import (
     MAX_TOKENS,
     UNKNOWN,
     count_of,
+    is_possible,
     merged,
     read_exactly,
     read_usage,
@@ -365,3 +366,17 @@ def test_a_unit_with_a_price_is_never_free(
     if is_told and "search_unit" in prices:
         assert found.details is not None
         assert found.details["search_unit"] == (details or {})["search_unit"]
+
+
+@given(prompt=st.integers(0, 10**9), completion=st.integers(0, 10**9), reads=st.integers(1, 10**7))
+def test_only_usage_well_beyond_what_a_model_reads_or_writes_is_impossible(
+    prompt: int, completion: int, reads: int
+) -> None:
+    usage = Usage(prompt_tokens=prompt, completion_tokens=completion)
+    found = is_possible(usage, prompt_tokens=reads, completion_tokens=128_000)
+    if prompt <= reads and completion <= 128_000:
+        assert found
+    if prompt > 1.1 * reads + 2_000 or completion > 1.1 * 128_000 + 2_000:
+        assert not found
+    # What is possible stays so in a larger model.
+    assert not found or is_possible(usage, prompt_tokens=reads + 1, completion_tokens=128_001)

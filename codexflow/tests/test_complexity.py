@@ -99,7 +99,7 @@ def test_exactly_what_stands_outside_of_strings_is_counted(value: Any, step_byte
     before = complexity._STEP_BYTES
     complexity._STEP_BYTES = step_bytes
     try:
-        outside = b"".join(complexity._without_strings(body))
+        outside = b"".join(complexity.without_strings(body))
     finally:
         complexity._STEP_BYTES = before
     counted = (outside.count(b"{") + outside.count(b"["), outside.count(b":"), outside.count(b","))

@@ -19,10 +19,15 @@ from uuid import UUID
 from django.db import transaction
 from redis import Redis, RedisError
 
+from billing.limiter.holds import MOST_CONTEXT_TOKENS
 from billing.limiter.limits import Payer, count_sync
-from billing.pricing import FrozenRates, cost_nanos
+from billing.pricing import FrozenRates, Usage, cost_nanos
+from billing.usage import is_possible
+from codexflow.catalogue import directory
+from codexflow.catalogue.entries import TOOL_UNITS
 from codexflow.catalogue.reasons import PAST_GATEWAY
 from codexflow.catalogue.schema import DIRECT as DIRECT_STAGE
+from codexflow.catalogue.schema import CatalogueError
 from codexflow.lib import clock
 from codexflow.lib.ids import uuid7_floor
 from keys.models import ApiKey
@@ -63,6 +68,9 @@ logger = logging.getLogger(__name__)
 
 # The live tail shows calls that began this lately.
 LIVE_TAIL_MS = 3_600_000
+# Any model reads so many tokens.
+USUAL_TOKENS = 100_000
+CONVERSATIONS = frozenset({"chat", "responses", "messages"})
 Kind = TypeVar("Kind", AttemptOf, KnownCall, NewCall, Unmatched)
 _FREE = FrozenRates(input_nanos=0, cached_nanos=0, output_nanos=0)
 
@@ -221,13 +229,51 @@ def _merge_usage(old: ReportedUsage | None, call: Call) -> ReportedUsage:
     merged = old
     for report in call.reports:
         new = ReportedUsage(
-            usage=report.usage, cost_nanos=report.cost_nanos, is_success=report.is_success, ended_ms=report.ended_ms
+            usage=_believed(report),
+            cost_nanos=report.cost_nanos,
+            is_success=report.is_success,
+            ended_ms=report.ended_ms,
         )
         if merged is not None and merged.has_usage and new.has_usage and merged.usage != new.usage:
             logger.warning("litellm.usage_conflict", extra={"call": report.call_id or report.response_id})
         merged = better(merged, new)
     assert merged is not None  # noqa: S101 - a call has at least one report
     return merged
+
+
+def _believed(report: Report) -> Usage:
+    """Return the usage of a report; none when it is more than its model can read or write in a call.
+
+    How often the call had its model read is not known here: once for each use of a tool, and for a compaction twice as
+    often; of several texts each may fill the context.
+    """
+    usage = report.usage
+    if usage.total_tokens <= USUAL_TOKENS:
+        return usage
+    try:
+        entries = directory.in_force().entries
+    except CatalogueError:
+        entries = {}
+    entry = entries.get(report.model) or entries.get(report.model.rpartition("/")[2])
+    context_tokens = (entry and entry.context_tokens) or MOST_CONTEXT_TOKENS
+    most = MOST_CONTEXT_TOKENS
+    if report.surface in CONVERSATIONS:
+        uses = sum(count for name, count in (usage.details or {}).items() if name in TOOL_UNITS)
+        most = context_tokens * 2 * (1 + uses)
+    if is_possible(usage, prompt_tokens=most, completion_tokens=most):
+        return usage
+    logger.error(
+        "usage.impossible",
+        extra={
+            "call": report.call_id or report.response_id,
+            "model": report.model,
+            "prompt_tokens": usage.prompt_tokens,
+            "completion_tokens": usage.completion_tokens,
+            "most_prompt_tokens": most,
+            "most_completion_tokens": most,
+        },
+    )
+    return Usage()
 
 
 def _write_new_calls(batch: _Batch, calls: Mapping[UUID, NewCall]) -> None:
@@ -277,7 +323,7 @@ def _write_known_calls(batch: _Batch, requests: Mapping[UUID, UUID]) -> None:
 def direct_event(report: Report, request_id: UUID, owner: CallOwner) -> UsageEvent:
     """Return a call past the gateway as a usage event."""
     rates = owner.rates.get(report.model) or owner.rates.get(report.model.rpartition("/")[2]) or _FREE
-    started_ms = min(report.started_ms, clock.now_ms())
+    started_ms, usage = min(report.started_ms, clock.now_ms()), _believed(report)
     return UsageEvent(
         request_id=request_id,
         organization_id=owner.organization_id,
@@ -294,10 +340,10 @@ def direct_event(report: Report, request_id: UUID, owner: CallOwner) -> UsageEve
         model=report.model,
         status=report.status,
         error_code=report.error_code,
-        usage=report.usage,
+        usage=usage,
         rank=RANK_LITELLM,
         rates=rates,
-        cost_nanos=cost_nanos(report.usage, rates),
+        cost_nanos=cost_nanos(usage, rates),
         upstream_cost_nanos=report.cost_nanos,
         latency_ms=report.latency_ms,
         ttft_ms=report.ttft_ms,

@@ -24,6 +24,7 @@ class MarginTotalsSerializer(serializers.Serializer[Any]):
     left_early = serializers.IntegerField(help_text="Calls whose caller left before the first word, charged nothing.")
     left_early_nanos = serializers.IntegerField(help_text="Cost that LiteLLM reports for these calls.")
     estimated = serializers.IntegerField(help_text="Calls whose tokens were counted here.")
+    impossible = serializers.IntegerField(help_text="Those of them whose provider told more tokens than can be.")
 
 
 class ModelMarginSerializer(MarginTotalsSerializer):

@@ -13,6 +13,8 @@ from uuid import UUID
 
 from django.db import connection
 
+from logs.pipeline.events import RANK_DISBELIEVED
+
 # A key that leaves this often in a day, and with this share of its calls, does it habitually.
 HABIT_CALLS = 10
 HABIT_SHARE = 0.2
@@ -35,6 +37,8 @@ class ModelMargin:
     left_early_nanos: int = 0
     # Calls whose tokens were counted here, because the provider did not tell them.
     estimated: int = 0
+    # Those of them for which the provider told more tokens than can be.
+    impossible: int = 0
 
     @property
     def margin_nanos(self) -> int:
@@ -77,7 +81,8 @@ SELECT model, count(*) AS calls, sum(cost_nanos)::bigint AS charged_nanos,
        coalesce(sum(cost_nanos) FILTER (WHERE is_unreported), 0)::bigint AS unreported_nanos,
        count(*) FILTER (WHERE has_left_early) AS left_early,
        coalesce(sum(upstream_nanos) FILTER (WHERE has_left_early), 0)::bigint AS left_early_nanos,
-       count(*) FILTER (WHERE usage_rank BETWEEN 1 AND 29) AS estimated
+       count(*) FILTER (WHERE usage_rank BETWEEN 1 AND 29 OR usage_rank = {RANK_DISBELIEVED}) AS estimated,
+       count(*) FILTER (WHERE usage_rank = {RANK_DISBELIEVED}) AS impossible
 FROM calls GROUP BY model ORDER BY model
 """  # noqa: S608 - constants
 _LEAVERS_SQL = f"""{_CALLS_SQL}

@@ -14,6 +14,7 @@ from billing.usage import with_units_of_call
 
 # Rank of a usage fact by its source; a higher rank replaces a lower one.
 RANK_PROVIDER = 40  # the gateway saw the provider's usage
+RANK_DISBELIEVED = 35  # the gateway counted, because the provider told more than can be, which LiteLLM only repeats
 RANK_LITELLM = 30  # LiteLLM reported it
 RANK_COUNTED = 20  # the gateway counted what it delivered
 RANK_PROGRESS = 10  # the last heartbeat before its process died
@@ -22,7 +23,7 @@ RANK_NONE = 0
 
 def is_estimated(rank: int) -> bool:
     """Return whether usage of this rank was counted here, not reported by a provider or LiteLLM."""
-    return RANK_NONE < rank < RANK_LITELLM
+    return RANK_NONE < rank < RANK_LITELLM or rank == RANK_DISBELIEVED
 
 
 class AttemptFact(Struct, frozen=True, kw_only=True, omit_defaults=True, rename={"started_offset_ms": "started_ms"}):

@@ -235,6 +235,27 @@ def _made_by_model(images: Raw, audio: Raw) -> Iterator[Attachment]:
         yield _recording(audio if fields is None else fields.get("data", NOTHING))
 
 
+_INLINE_IMAGE = re.compile(rb'\s*"data:image\\?/')
+_IMAGE_TYPE = re.compile(rb'\s*"image\\?/')
+
+
+def is_inline_image(attachment: Attachment) -> bool:
+    """Return whether it is one image, whole and by its own account: as data, not by a URL or an id.
+
+    What stands behind a URL is found out by whoever opens it; it may be a document or a film.
+    """
+    if attachment.images != 1 or attachment.raw is NOTHING:
+        return False
+    if bytes(memoryview(attachment.raw)[:1]) == b'"':
+        return _INLINE_IMAGE.match(attachment.raw) is not None
+    fields = _decoded(_raw_fields, attachment.raw) or {}
+    if "url" in fields:
+        return _INLINE_IMAGE.match(fields["url"]) is not None
+    if "data" not in fields or "file_id" in fields:
+        return False
+    return _IMAGE_TYPE.match(fields.get("media_type", NOTHING)) is not None
+
+
 # Long strings
 
 # Shorter ones are looked for in no unknown place: as text they are a few thousand tokens.

@@ -18,7 +18,7 @@ from billing.limiter.holds import CallSize
 from routing.errors import InvalidJson, InvalidRequestBody
 from routing.inference.infer import Prompt
 from routing.surfaces import tools
-from routing.surfaces.attachments import MIN_LONG_BYTES, long_strings, total
+from routing.surfaces.attachments import MIN_LONG_BYTES, Attachment, long_strings, total
 from routing.surfaces.requests import MAX_OUTPUT_TOKENS, Fields, RequestSchema
 from routing.surfaces.tools import SERVICE_FIELDS, HostedTool
 
@@ -130,6 +130,7 @@ class ParsedRequest(Struct, frozen=True, kw_only=True):
     file_tokens: int
     audio_tokens: int
     may_cache_for_an_hour: bool
+    attachments: list[Attachment] = []
     hosted: tuple[HostedTool, ...] = ()  # tools that the provider carries out; after `with_sold_tools`, the sold ones
     dropped: tuple[str, ...] = ()  # what the caller is told not to have got
 
@@ -224,6 +225,7 @@ def parse(body: bytes, schema: type[RequestSchema]) -> ParsedRequest:
         file_tokens=attached.file_tokens,
         audio_tokens=attached.audio_tokens,
         may_cache_for_an_hour=b"cache_control" in body and b'1h"' in body,
+        attachments=attachments,
         hosted=tools.hosted_in(fields, known) if known.uses_tools else (),
     )
 

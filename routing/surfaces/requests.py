@@ -34,6 +34,9 @@ class RequestSchema(Struct, kw_only=True):
     # A model responds, and may use the tools that the provider carries out.
     uses_tools: ClassVar[bool] = True
 
+    # The conversation has objects that a provider may write anew, such as the input of a tool.
+    has_objects: ClassVar[bool] = False
+
     model: str | None = None
     stream: bool | None = None
 
@@ -52,6 +55,11 @@ class RequestSchema(Struct, kw_only=True):
         """Number of choices of full length that may be produced."""
         return 1
 
+    @property
+    def windows(self) -> int:
+        """How often the request may fill a model's context: once for each text that a model reads by itself."""
+        return 1
+
     def limits(self) -> dict[str, int]:
         """Return the bounds of the output that were given, by field."""
         return {name: value for name in self.limit_fields if (value := getattr(self, name)) is not None}
@@ -67,6 +75,10 @@ class RequestSchema(Struct, kw_only=True):
     def sized(self, size: CallSize) -> CallSize:
         """Return the size of the call with what only the surface knows of it."""
         return size
+
+    def plain_texts(self) -> list[str]:
+        """Return texts that reach a model as they are, never inside of JSON that a provider writes."""
+        return []
 
     def prompt(self, fields: Fields) -> Prompt:
         """Return the texts that stage inference reads; none on surfaces without messages."""
@@ -160,6 +172,10 @@ class Chat(_UsageOnRequest, kw_only=True):
         return attachments_of(self.messages)
 
     @override
+    def plain_texts(self) -> list[str]:
+        return [text_of(each.content) for each in self.messages if each.role != "tool"]
+
+    @override
     def prompt(self, fields: Fields) -> Prompt:
         return _conversation(self.messages, fields)
 
@@ -184,6 +200,11 @@ class Completions(_UsageOnRequest, kw_only=True):
 
     prompt_: _Texts = msgspec.field(name="prompt")
     best_of: int | None = None
+
+    @property
+    @override
+    def windows(self) -> int:
+        return self.parts
 
     @property
     @override
@@ -218,6 +239,11 @@ class Embeddings(RequestSchema, kw_only=True):
     takes_temperature: ClassVar[bool] = False
 
     input: _Texts
+
+    @property
+    @override
+    def windows(self) -> int:
+        return self.parts
 
     @property
     @override
@@ -258,6 +284,11 @@ class Rerank(_OfACall, kw_only=True):
 
     @property
     @override
+    def windows(self) -> int:
+        return self.parts
+
+    @property
+    @override
     def parts(self) -> int:
         return len(self.documents)
 
@@ -274,7 +305,7 @@ class Rerank(_OfACall, kw_only=True):
             text_bytes=size.text_bytes + query_bytes * (len(documents) - 1),
             units={
                 "request": 1,
-                "search_unit": search_units((query_bytes + 1) // 2, [(each + 1) // 2 for each in documents]),
+                "search_unit": search_units(query_bytes, documents),
             },
             expected_units={
                 "request": 1,
@@ -297,6 +328,11 @@ class Moderations(_OfACall, kw_only=True):
     """POST /v1/moderations: texts and images."""
 
     input: str | list[str | Part]
+
+    @property
+    @override
+    def windows(self) -> int:
+        return self.parts
 
     @property
     @override
@@ -330,6 +366,7 @@ class Responses(RequestSchema, kw_only=True):
 
     limit_fields: ClassVar[tuple[str, ...]] = ("max_output_tokens",)
     is_stored_by_default: ClassVar[bool] = True
+    has_objects: ClassVar[bool] = True
 
     input: str | list[_Item]
     instructions: str | None = None
@@ -356,6 +393,10 @@ class Responses(RequestSchema, kw_only=True):
     @override
     def declares_tools(self) -> bool:
         return not isinstance(self.input, str) and any(item.tools is not NOTHING for item in self.input)
+
+    @override
+    def plain_texts(self) -> list[str]:
+        return [self.instructions or "", *(text_of(each.content) for each in self._messages())]
 
     @override
     def prompt(self, fields: Fields) -> Prompt:
@@ -389,6 +430,8 @@ class Compaction(Responses, kw_only=True):
 class Messages(RequestSchema, kw_only=True):
     """POST /v1/messages, as Anthropic's clients write it."""
 
+    has_objects: ClassVar[bool] = True
+
     messages: list[Message]
     system: Content = None
     max_tokens: int | None = None
@@ -409,6 +452,10 @@ class Messages(RequestSchema, kw_only=True):
     def declares_tools(self) -> bool:
         lists = [each.content for each in self.messages if isinstance(each.content, list)]
         return any(isinstance(part, Part) and part.tool is not NOTHING for parts in lists for part in parts)
+
+    @override
+    def plain_texts(self) -> list[str]:
+        return [text_of(self.system), *(text_of(each.content) for each in self.messages)]
 
     @override
     def prompt(self, fields: Fields) -> Prompt:

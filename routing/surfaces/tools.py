@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Raw, Struct
 
-from codexflow.catalogue.entries import UNITS
+from codexflow.catalogue.entries import PARTS, UNITS
 from routing.errors import InvalidRequestBody, ToolNotSold
 from routing.surfaces.requests import Fields, RequestSchema
 
@@ -125,6 +125,9 @@ class HostedTool(Struct, frozen=True):
         return "".join([f"[{step}]" if isinstance(step, int) else f".{step}" for step in self.path]).lstrip(".")
 
 
+_PLAIN = (None, "function", "custom")
+
+
 class _Tool(Struct, gc=False):
     """The fields of a tool that tell whether it is a usual one, which the caller runs."""
 
@@ -135,7 +138,7 @@ class _Tool(Struct, gc=False):
 
     def is_own(self) -> bool:
         is_named = bool(self.name) or (self.type == "function" and bytes(self.function)[:1] == b"{")
-        return is_named and self.type in (None, "function", "custom") and not bytes(self.vector_store_ids)
+        return is_named and self.type in _PLAIN and not bytes(self.vector_store_ids)
 
 
 _tools = msgspec.json.Decoder(list[_Tool])
@@ -227,6 +230,21 @@ def units_held(hosted: Collection[HostedTool]) -> dict[str, int]:
         if each.unit in UNITS:
             units[each.unit] = units.get(each.unit, 0) + each.most
     return units
+
+
+def known_tools(fields: Fields) -> int:
+    """Return how many tools of a request the provider describes itself: all but plain functions."""
+    if "tools" not in fields:
+        return 0
+    try:
+        return sum([tool.type not in _PLAIN for tool in _tools.decode(fields["tools"])])
+    except (msgspec.MsgspecError, RecursionError):
+        return bytes(fields["tools"]).count(b"{")
+
+
+def rounds_of(hosted: Collection[HostedTool]) -> int:
+    """Return how often a model may read the conversation anew because of results of hosted tools."""
+    return sum([each.most for each in hosted if each.unit not in PARTS])
 
 
 def least_usage(hosted: Collection[HostedTool]) -> dict[str, Any] | None:

@@ -213,3 +213,17 @@ def test_start_and_end_of_a_message_are_merged_field_by_field() -> None:
     end = ProviderUsage({"input_tokens": 0, "cache_creation_input_tokens": 1000, "output_tokens": 50})
     expected = Usage(prompt_tokens=8000, cached_tokens=5000, cache_write_tokens=1000, completion_tokens=50)
     assert metered_stream(start, end).usage(999) == (expected, RANK_PROVIDER)
+
+
+def test_tokens_that_are_not_believed_are_estimated_and_uses_of_tools_stay() -> None:
+    meter = begun()
+    meter.record_delivery(event("word " * 4))
+    told = {"prompt_tokens": 10**8, "completion_tokens": 5, "server_tool_use": {"web_search_requests": 2}}
+    meter.record_usage(ProviderUsage(told))
+    meter.end()
+    assert meter.usage(7)[0].prompt_tokens == 10**8
+    meter.disbelieve()
+    assert meter.usage(7) == (
+        Usage(prompt_tokens=7, completion_tokens=5, details={"web_search": 2}),
+        RANK_COUNTED,
+    )

@@ -27,12 +27,16 @@ from routing.tracker import CallTracker
 SIZE = CallSize(text_bytes=200, messages=1, max_output_tokens=1_000)
 
 
+def most_tokens(_model: str) -> tuple[int, int]:
+    return 10**6, 10**6
+
+
 def rate(output_nanos: int) -> FrozenRates:
     return FrozenRates(input_nanos=output_nanos // 4, cached_nanos=0, output_nanos=output_nanos)
 
 
 CHAIN = {"middle": rate(4_000_000), "dear": rate(15_000_000), "cheap": rate(1_000_000), "like it": rate(4_000_000)}
-HOLD, DEAREST = worst_nanos(SIZE, [CHAIN["middle"]]), worst_nanos(SIZE, CHAIN.values())
+HOLD, DEAREST = worst_nanos(SIZE, {"middle": CHAIN["middle"]}), worst_nanos(SIZE, CHAIN)
 
 
 @pytest.fixture
@@ -85,7 +89,7 @@ def held(principal: Principal) -> int:
 
 async def test_with_credit_for_the_dearest_all_models_may_be_tried(tracker: CallTracker) -> None:
     principal = a_principal(DEAREST)
-    call = await tracker.admit(principal, an_intent(principal), CHAIN, size=SIZE)
+    call = await tracker.admit(principal, an_intent(principal), CHAIN, size=SIZE, most_tokens=most_tokens)
     assert list(call.rates) == list(CHAIN)
     assert held(principal) == call.intent.hold_nanos == DEAREST
     await call.finish(status=200)
@@ -95,7 +99,7 @@ async def test_with_credit_for_the_dearest_all_models_may_be_tried(tracker: Call
 @pytest.mark.parametrize("credit", [HOLD, DEAREST - 1])
 async def test_a_dearer_fallback_that_does_not_fit_is_left_out(tracker: CallTracker, credit: int) -> None:
     principal = a_principal(credit)
-    call = await tracker.admit(principal, an_intent(principal), CHAIN, size=SIZE)
+    call = await tracker.admit(principal, an_intent(principal), CHAIN, size=SIZE, most_tokens=most_tokens)
     assert list(call.rates) == ["middle", "cheap", "like it"]
     assert held(principal) == call.intent.hold_nanos == HOLD
     await call.finish(status=200)
@@ -105,7 +109,7 @@ async def test_a_dearer_fallback_that_does_not_fit_is_left_out(tracker: CallTrac
 async def test_a_call_whose_first_model_is_not_covered_is_refused(tracker: CallTracker) -> None:
     principal = a_principal(HOLD - 1)
     with pytest.raises(InsufficientQuota):
-        await tracker.admit(principal, an_intent(principal), CHAIN, size=SIZE)
+        await tracker.admit(principal, an_intent(principal), CHAIN, size=SIZE, most_tokens=most_tokens)
     assert held(principal) == 0
     assert tracker.calls == []
 
@@ -113,7 +117,10 @@ async def test_a_call_whose_first_model_is_not_covered_is_refused(tracker: CallT
 async def test_a_long_response_id_of_a_provider_is_cut_for_the_journal(tracker: CallTracker, tmp_path: Path) -> None:
     principal = a_principal(DEAREST)
     long_id, next_one = [
-        await tracker.admit(principal, an_intent(principal, hold_nanos=0), CHAIN, size=SIZE) for _ in range(2)
+        await tracker.admit(
+            principal, an_intent(principal, hold_nanos=0), CHAIN, size=SIZE, most_tokens=most_tokens
+        )
+        for _ in range(2)
     ]  # fmt: skip
     long_id.attempts.append(AttemptFact(n=1, model="middle", first_byte_ms=1, response_id="x" * 2_000_000))
     await long_id.finish(status=200)
@@ -128,7 +135,7 @@ async def test_a_call_leaves_the_registry_before_it_is_settled(
 ) -> None:
     """Otherwise a heartbeat could restore a settled call."""
     principal, in_flight = a_principal(DEAREST), []
-    call = await tracker.admit(principal, an_intent(principal), CHAIN, size=SIZE)
+    call = await tracker.admit(principal, an_intent(principal), CHAIN, size=SIZE, most_tokens=most_tokens)
     settle = Settler.settle
 
     async def settle_and_look(self: Settler, *arguments: Any) -> None:
@@ -156,11 +163,11 @@ async def test_without_redis_and_journal_nothing_is_served(tmp_path: Path, monke
     limiter = Limiter(redis, load_totals=load, lease_ms=5_000, terms=OutageTerms())
     tracker = CallTracker(limiter, Settler(journal, limiter), heartbeat_s=5)
     principal = replace(a_principal(0), limits=(Limits(), Limits()))
-    call = await tracker.admit(principal, an_intent(principal, 500), CHAIN, size=SIZE)
+    call = await tracker.admit(principal, an_intent(principal, 500), CHAIN, size=SIZE, most_tokens=most_tokens)
     assert call.intent.is_degraded
     monkeypatch.setattr(Journal, "append", no_space)
     with pytest.raises(LimiterUnavailable):
-        await tracker.admit(principal, an_intent(principal, 500), CHAIN, size=SIZE)
+        await tracker.admit(principal, an_intent(principal, 500), CHAIN, size=SIZE, most_tokens=most_tokens)
     assert tracker.calls == [call]
     journal.close()
     await redis.close()

@@ -80,7 +80,7 @@ def test_a_call_that_may_reach_a_tier_is_held_at_it(tiered: Installation) -> Non
         for size in (100_000, 600_000)
     )
     margin = 10_000 + long.margin_bp
-    assert short.held_nanos < (50_100 * 100 + 1_000 * 400) * margin // 10_000
+    assert short.held_nanos < (100_500 * 100 + 1_000 * 400) * margin // 10_000
     assert long.held_nanos >= (300_000 * 200 + 1_000 * 600) * margin // 10_000
 
 

@@ -56,8 +56,8 @@ def test_the_models_that_remain_are_exactly_those_that_the_hold_of_the_first_cov
     remaining, hold = no_dearer_than_first(size, chain)
     assert next(iter(remaining)) == "m0"
     assert list(remaining) == [model for model in chain if model in remaining]
-    assert hold == worst_nanos(size, remaining.values()) == worst_nanos(size, [chain["m0"]])
-    assert all(worst_nanos(size, [chain[model]]) > hold for model in set(chain) - set(remaining))
+    assert hold == worst_nanos(size, remaining) == worst_nanos(size, {"m0": chain["m0"]})
+    assert all(worst_nanos(size, {model: chain[model]}) > hold for model in set(chain) - set(remaining))
 
 
 @given(size=sizes, chain=chains, part=st.tuples(*[st.floats(0, 1)] * 10))
@@ -82,4 +82,4 @@ def test_no_call_of_its_size_costs_more_than_its_hold(
     )
     remaining, hold = no_dearer_than_first(size, chain)
     assert all(cost_nanos(usage, each) <= hold for each in remaining.values())
-    assert hold <= worst_nanos(size, chain.values())
+    assert hold <= worst_nanos(size, chain)

@@ -310,13 +310,16 @@ def test_an_account_may_charge_traffic_past_the_gateway() -> None:
     directory.load(settings.ENV.config_path)
     key = a_mapped_key("cf_charged")
     Account.objects.filter(organization_id=key.organization_id).update(charges_direct_traffic=True)
-    call = {"user_id": "cf_charged", "id": "1", "model": "openai/gpt-4o-mini", "usage": {"prompt_tokens": 1_000_000}}
+    call = {"user_id": "cf_charged", "id": "1", "model": "openai/gpt-4o-mini", "usage": {"prompt_tokens": 100_000}}
     take(mapped(call))
     take(mapped(call))
     (row,) = direct_rows(key.organization_id)
-    assert row.cost_nanos == 150_000_000 == charged(row.request_id)
-    assert Account.objects.get(organization_id=key.organization_id).spent_nanos == 150_000_000
+    assert row.cost_nanos == 15_000_000 == charged(row.request_id)
+    assert Account.objects.get(organization_id=key.organization_id).spent_nanos == 15_000_000
     assert verify_rollups() == []
+    # More than twice the model's context cannot be: an alarm, and no charge.
+    take(mapped({**call, "id": "2", "usage": {"prompt_tokens": 300_000}}))
+    assert sorted(row.cost_nanos for row in direct_rows(key.organization_id)) == [0, 15_000_000]
 
 
 def test_an_unmatched_report_is_taken_once_its_key_is_mapped(redis: Redis, prefix: str) -> None:

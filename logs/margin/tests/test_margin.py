@@ -17,7 +17,7 @@ from keys.tests.factories import a_key
 from logs.margin import daily
 from logs.margin.report import HABIT_CALLS, EarlyLeaver, ModelMargin, early_leavers_of, margins_of, sums_of
 from logs.models import DayMargin
-from logs.pipeline.events import RANK_COUNTED, RANK_NONE, AttemptFact, UsageEvent
+from logs.pipeline.events import RANK_COUNTED, RANK_DISBELIEVED, RANK_NONE, AttemptFact, UsageEvent
 from logs.pipeline.merge import ReportedUsage
 from logs.pipeline.partitions import make_ahead
 from logs.pipeline.rows import AttemptReport, insert_attempts, insert_rows, write_reported
@@ -59,6 +59,7 @@ def test_charges_stand_against_what_the_upstream_reports_of_every_attempt(today:
     stored(model="m", upstream_cost_nanos=44_000)  # seen by the gateway alone
     stored(model="m")  # nobody told its cost
     stored(model="m", rank=RANK_COUNTED, upstream_cost_nanos=1_000)
+    stored(model="o", rank=RANK_DISBELIEVED, upstream_cost_nanos=10**9)
     reported(left_early(model="m", attempts=attempts[:1]), 1, 9_000)
     left_early(model="m")
     stored(model="n", upstream_cost_nanos=45_000)
@@ -77,9 +78,18 @@ def test_charges_stand_against_what_the_upstream_reports_of_every_attempt(today:
             estimated=1,
         ),
         ModelMargin(day=today.date(), model="n", calls=1, charged_nanos=CHARGE, upstream_nanos=CHARGE),
+        ModelMargin(
+            day=today.date(),
+            model="o",
+            calls=1,
+            charged_nanos=CHARGE,
+            upstream_nanos=10**9,
+            estimated=1,
+            impossible=1,
+        ),
     ]
     assert margins_of(today.date())[0].margin_nanos == 3 * CHARGE - 101_000
-    assert sums_of(margins_of(today.date()))["calls"] == 7
+    assert sums_of(margins_of(today.date()))["calls"] == 8
 
 
 def test_a_key_that_habitually_leaves_early_is_named(today: datetime) -> None:

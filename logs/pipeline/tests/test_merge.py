@@ -10,12 +10,12 @@ from msgspec.structs import replace
 
 from billing.pricing import Usage, cost_nanos
 from codexflow.catalogue.entries import PriceDetails
-from logs.pipeline.events import RANK_COUNTED, RANK_LITELLM, RANK_PROVIDER, UsageEvent, orphaned
+from logs.pipeline.events import RANK_COUNTED, RANK_DISBELIEVED, RANK_LITELLM, RANK_PROVIDER, UsageEvent, orphaned
 from logs.pipeline.merge import ReportedUsage, better, merge
 from logs.tests.factories import RATES, an_event
 
 IDS = UUID(int=1), UUID(int=2)
-gateways = st.sampled_from([RANK_COUNTED, RANK_PROVIDER])
+gateways = st.sampled_from([RANK_COUNTED, RANK_DISBELIEVED, RANK_PROVIDER])
 
 
 def reports(gateway_rank: int) -> list[UsageEvent]:
@@ -46,6 +46,14 @@ def test_the_better_usage_is_charged_at_the_gateways_price() -> None:
     assert (row.status, row.source, row.rank) == (200, "gateway", RANK_LITELLM)
     assert row.usage == log.usage
     assert row.cost_nanos == cost_nanos(log.usage, gateway.rates)
+
+
+def test_usage_that_cannot_be_is_not_charged_when_litellm_repeats_it() -> None:
+    gateway, sweeper, log = reports(RANK_DISBELIEVED)
+    told = ReportedUsage(usage=log.usage, is_success=True, ended_ms=1)
+    for row, report in ((sweeper, gateway), (merged(sweeper, log), gateway), (gateway, log), (gateway, gateway)):
+        found = merge(row, report, {1: told}, winner=1) or row
+        assert (found.usage, found.cost_nanos, found.rank) == (gateway.usage, gateway.cost_nanos, RANK_DISBELIEVED)
 
 
 def test_a_success_without_usage_replaces_no_report_with_usage() -> None:

@@ -464,9 +464,9 @@ def test_a_rerank_holds_every_search_unit_and_the_query_once_for_each_document(q
     assert size.units is not None
     assert size.expected_units is not None
     assert (size.units["request"], size.completion_tokens) == (1, 0)
-    # A token has two bytes at least.
-    chunks = sum(max(1, math.ceil((length + len(query.encode())) / 2 / 500)) for length in lengths)
-    assert size.units["search_unit"] >= math.ceil(chunks / 100) or len(query.encode()) > 500
+    # A token has a byte at least.
+    chunks = sum(max(1, math.ceil((length + len(query.encode())) / 500)) for length in lengths)
+    assert size.units["search_unit"] >= math.ceil(chunks / 100) or len(query.encode()) > 250
     assert size.units["search_unit"] >= size.expected_units["search_unit"] >= math.ceil(len(lengths) / 100)
     assert size.text_bytes >= sum(lengths) + len(lengths) * len(query.encode())
 
@@ -477,7 +477,8 @@ def test_a_rerank_holds_every_search_unit_and_the_query_once_for_each_document(q
         (["short"] * 100, 1),
         (["short"] * 101, 2),
         ([{"text": "short", "title": "A"}] * 250, 3),
-        (["x" * 100_000], 2),  # held as 50,000 tokens, or 101 chunks beside the query
+        (["x" * 49_000], 1),  # held as 49,000 tokens, or 99 chunks beside the query
+        (["x" * 50_000], 2),
     ],
 )
 def test_search_units_follow_number_and_size_of_the_documents(documents: list[Any], units: int) -> None:
