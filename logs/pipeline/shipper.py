@@ -39,7 +39,8 @@ class JournalShipper:
             self._seen_ms = {}
             return 0
         now_ms, drained_ms = self._progress()
-        self._seen_ms = {path: self._seen_ms.get(path, now_ms) for path in segments}
+        # A clock that was ahead and has gone back must not hold them up until it is there again.
+        self._seen_ms = {path: min(self._seen_ms.get(path, now_ms), now_ms) for path in segments}
         return sum(self._ship(path) for path in segments if self._seen_ms[path] < drained_ms)
 
     def _ship(self, path: Path) -> bool:
