@@ -1,12 +1,8 @@
 """Ledger entries, daily spend and accounts agree, and only the ledger writes them."""
 
 import re
-<<<<<<< HEAD
-from datetime import timedelta
-from io import StringIO
-=======
 from datetime import date, timedelta
->>>>>>> main
+from io import StringIO
 from itertools import count
 from threading import Thread
 from uuid import UUID
@@ -18,19 +14,14 @@ from django.db.models import Sum
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-<<<<<<< HEAD
 from accounts.models import Organization
 from billing.ledger import Charge, expire_credit, first_open_day, post_charges, post_credit, take_back
 from billing.ledger_audit import audit_ledger, audit_once_a_day
+from billing.limiter.limits import ScopeTotals
 from billing.models import Account, CreditSource, LedgerAudit, LedgerEntry, SpendDaily
+from billing.selectors import key_totals
 from billing.services import limits_of
 from billing.sources import SETTLES_WITHIN
-=======
-from billing.ledger import Charge, first_open_day, post_charges, post_credit
-from billing.limiter.limits import ScopeTotals
-from billing.models import Account, LedgerEntry, SpendDaily
-from billing.selectors import key_totals
->>>>>>> main
 from billing.tests.factories import an_organization
 from codexflow.env import REPOSITORY
 from codexflow.lib.clock import now
@@ -172,7 +163,6 @@ def test_only_the_limiter_uses_its_redis_keys() -> None:
     assert users == allowed
 
 
-<<<<<<< HEAD
 def an_account(*granted: tuple[int, LedgerEntry.Kind, timedelta | None]) -> Organization:
     """An organization with exactly this credit: amount, kind, time until it expires."""
     organization = an_organization(plan="free")
@@ -318,7 +308,8 @@ def test_two_workers_that_charge_the_same_organizations_draw_each_nano_once() ->
         thread.join()
     assert [left(each) for each in organizations] == [[1_000 - 30 * 7]] * 3
     assert audit_ledger() == []
-=======
+
+
 @pytest.mark.django_db
 def test_the_limiters_month_has_days_that_a_clock_ahead_has_begun() -> None:
     organization, key_id, today = an_organization(), random_id(), date(2026, 11, 28)
@@ -331,4 +322,3 @@ def test_the_limiters_month_has_days_that_a_clock_ahead_has_begun() -> None:
         SpendDaily.objects.create(organization=organization, key_id=key_id, day=day, requests=1, cost_nanos=cost_nanos)
     (totals,) = key_totals([key_id], (today - date(1970, 1, 1)).days).values()
     assert totals == ScopeTotals(requests_today=1, day_nanos=20, month_nanos=320, total_nanos=4_321)
->>>>>>> main
