@@ -23,6 +23,7 @@ from prometheus_client.registry import Collector
 from redis import RedisError
 from typing_extensions import override
 
+from billing.ledger_audit import age_s, last_audit
 from billing.limiter.limits import ShardKeys
 from codexflow.catalogue import directory
 from codexflow.catalogue.schema import CatalogueError
@@ -75,6 +76,8 @@ METRICS: dict[str, tuple[str, tuple[str, ...]]] = {
     "margin_upstream_nano_usd": ("Cost that LiteLLM reports for them", ("days",)),
     "margin_calls": ("Calls by what is known of their cost", ("days", "result")),
     "margin_losing_models": ("Models that cost more than they were charged for, beyond the bound", ("days",)),
+    "ledger_audit_age_seconds": ("Time since the ledger was last proven", ()),
+    "ledger_audit_findings": ("Sums that did not follow from the ledger's entries then", ()),
     "partition_stray_rows": ("Rows in the default partitions, counted up to 1,000", ()),
     "partition_days_ahead": ("Days after today that have a partition", ()),
 }
@@ -228,6 +231,7 @@ def _postgres_samples() -> list[Sample]:
             *_sync_samples(),
             *_reconciliation_samples(),
             *_margin_samples(),
+            *_ledger_samples(),
             Sample("partition_stray_rows", partitions.strays()),
             Sample("partition_days_ahead", partitions.days_ahead()),
         ]
@@ -260,6 +264,13 @@ def _reconciliation_samples() -> Iterator[Sample]:
             yield Sample("reconciliation_calls", getattr(totals, result), (str(days), result))
         yield Sample("reconciliation_token_drift", totals.token_drift, (str(days),))
         yield Sample("reconciliation_cost_drift_nano_usd", totals.cost_drift_nanos, (str(days),))
+
+
+def _ledger_samples() -> Iterable[Sample]:
+    audit = last_audit()
+    if audit is not None:
+        yield Sample("ledger_audit_age_seconds", age_s(audit))
+        yield Sample("ledger_audit_findings", audit.findings)
 
 
 def _margin_samples() -> Iterator[Sample]:

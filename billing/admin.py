@@ -7,9 +7,12 @@ from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 from typing_extensions import override
 
+from accounts.audit import acting
 from accounts.audited_admin import AuditedAdmin
-from accounts.models import Organization
-from billing.models import Account, LedgerEntry, Plan
+from accounts.models import Organization, User
+from billing.forms import BookingForm
+from billing.models import Account, CreditSource, LedgerAudit, LedgerEntry, Plan
+from billing.services import book_by_hand
 from codexflow.lib.admin import ReadOnlyAdmin, site
 from codexflow.lib.money import format_usd
 
@@ -80,6 +83,8 @@ class AccountAdmin(AuditedAdmin):
 
 @admin.register(LedgerEntry, site=site)
 class LedgerEntryAdmin(ReadOnlyAdmin):
+    """The ledger. A super administrator adds payments, promotions and adjustments; nothing is ever changed."""
+
     list_display = ("created_at", "organization", "kind", "amount", "request_id", "revision", "reference", "note")
     list_filter = ("kind",)
     list_select_related = ("organization",)
@@ -89,3 +94,61 @@ class LedgerEntryAdmin(ReadOnlyAdmin):
     @admin.display(description=_("amount (USD)"))
     def amount(self, entry: LedgerEntry) -> str:
         return format_usd(entry.amount_nanos, decimals=9)
+
+    @override
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return isinstance(request.user, User) and request.user.has_perm("billing.add_ledgerentry")
+
+    @override
+    def get_form(
+        self, request: HttpRequest, obj: LedgerEntry | None = None, change: bool = False, **kwargs: Any
+    ) -> Any:
+        return BookingForm if obj is None else super().get_form(request, obj, change, **kwargs)
+
+    @override
+    def get_fieldsets(self, request: HttpRequest, obj: LedgerEntry | None = None) -> Any:
+        if obj is not None:
+            return super().get_fieldsets(request, obj)
+        names = ("organization", "kind", "amount_usd", "reference", "note", "expires_at", "is_confirmed")
+        return ((None, {"fields": names}),)
+
+    @override
+    def save_model(self, request: HttpRequest, obj: LedgerEntry, form: Any, change: bool) -> None:
+        facts = form.cleaned_data
+        entry = book_by_hand(
+            facts["organization"],
+            form.nanos,
+            kind=LedgerEntry.Kind(facts["kind"]),
+            reason=facts["note"],
+            reference=facts["reference"],
+            expires_at=facts["expires_at"],
+            **acting(request),
+        )
+        obj.pk = entry.pk
+
+    @override
+    def log_addition(self, request: HttpRequest, obj: LedgerEntry, message: Any) -> None:
+        """Write none of Django's own: the audit log has it."""
+
+
+@admin.register(CreditSource, site=site)
+class CreditSourceAdmin(ReadOnlyAdmin):
+    list_display = ("created_at", "organization", "kind", "name", "granted", "remaining", "expires_at")
+    list_filter = ("kind",)
+    list_select_related = ("organization",)
+    search_fields = ("organization__slug", "name")
+    ordering = ("-pk",)
+
+    @admin.display(description=_("granted (USD)"))
+    def granted(self, source: CreditSource) -> str:
+        return format_usd(source.granted_nanos, decimals=2)
+
+    @admin.display(description=_("remaining (USD)"))
+    def remaining(self, source: CreditSource) -> str:
+        return format_usd(source.remaining_nanos, decimals=6)
+
+
+@admin.register(LedgerAudit, site=site)
+class LedgerAuditAdmin(ReadOnlyAdmin):
+    list_display = ("ran_at", "findings")
+    ordering = ("-ran_at",)

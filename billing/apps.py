@@ -13,7 +13,9 @@ class BillingConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
     tenant_tables = {
         "billing_account": OWN,
+        "billing_creditsource": OWN,
         "billing_freecredit": CLOSED,
+        "billing_ledgeraudit": CLOSED,
         "billing_ledgerentry": OWN,
         "billing_plan": SHARED,
         "billing_spend_daily": OWN,
@@ -21,6 +23,7 @@ class BillingConfig(AppConfig):
     audit_actions = {
         "account.budgets_set": _("Budgets set"),
         "account.changed": _("Account changed by an operator"),
+        "credit.booked": _("Credit booked by an operator"),
     }
 
     @override

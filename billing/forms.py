@@ -1,4 +1,4 @@
-"""Forms of an organization's budgets."""
+"""Forms of money: an organization's budgets, and what operators book."""
 
 from decimal import Decimal
 from typing import Any
@@ -7,9 +7,14 @@ from django import forms
 from django.core.validators import MinValueValidator
 from django.http import QueryDict
 from django.utils.translation import gettext_lazy as _
+from typing_extensions import override
 
-from billing.models import Account
-from codexflow.lib.money import NANOS_PER_USD, parse_usd
+from billing.models import Account, LedgerEntry
+from billing.services import BY_HAND
+from codexflow.lib.clock import now
+from codexflow.lib.money import NANOS_PER_USD, format_usd, parse_usd
+
+MAX_BOOKED_USD = Decimal(1_000_000)
 
 
 class UsdField(forms.DecimalField):
@@ -34,6 +39,62 @@ class BudgetsForm(forms.Form):
         """The field's amount, once the form is valid."""
         amount = self.cleaned_data[name]
         return None if amount is None else parse_usd(amount)
+
+
+class BookingForm(forms.ModelForm[LedgerEntry]):
+    """What an operator books for an organization. It is saved once what it does to the balance is confirmed."""
+
+    kind = forms.ChoiceField(label=_("Kind"), choices=[(kind.value, kind.label) for kind in BY_HAND])
+    amount_usd = forms.DecimalField(
+        label=_("Amount (USD)"),
+        max_digits=15,
+        decimal_places=9,
+        min_value=-MAX_BOOKED_USD,
+        max_value=MAX_BOOKED_USD,
+        help_text=_("Only an adjustment may be negative."),
+    )
+    reference = forms.CharField(
+        label=_("Reference"),
+        max_length=80,
+        required=False,
+        help_text=_("Of the payment: the same one is booked only once."),
+    )
+    note = forms.CharField(label=_("Reason"), max_length=200, help_text=_("The organization sees it in its ledger."))
+    expires_at = forms.SplitDateTimeField(label=_("Expires"), required=False, help_text=_("Empty: never. UTC."))
+    is_confirmed = forms.BooleanField(label=_("Book it"), required=False)
+
+    class Meta:
+        model = LedgerEntry
+        fields = ("organization", "kind", "note", "reference")
+
+    @property
+    def nanos(self) -> int:
+        """The amount, once the form is valid."""
+        return parse_usd(self.cleaned_data["amount_usd"])
+
+    @override
+    def clean(self) -> dict[str, Any]:
+        facts: dict[str, Any] = super().clean() or {}
+        organization, amount, kind = facts.get("organization"), facts.get("amount_usd"), facts.get("kind")
+        if organization is None or amount is None or kind is None:
+            return facts
+        if not amount or (amount < 0 and kind != LedgerEntry.Kind.ADJUSTMENT):
+            self.add_error("amount_usd", _("Give an amount above zero, or book an adjustment."))
+        if kind == LedgerEntry.Kind.TOP_UP and not facts.get("reference"):
+            self.add_error("reference", _("A payment has a reference."))
+        if (expires_at := facts.get("expires_at")) is not None and (amount < 0 or expires_at <= now()):
+            self.add_error("expires_at", _("Credit expires in the future."))
+        reference = facts.get("reference")
+        if reference and LedgerEntry.objects.filter(organization=organization, reference=reference).exists():
+            self.add_error("reference", _("This reference is booked already."))
+        if not self.errors and not facts.get("is_confirmed"):
+            before = Account.objects.get(organization=organization).balance_nanos
+            self.add_error(
+                "is_confirmed",
+                _("The balance is $%(before)s and will be $%(after)s. Tick to confirm.")
+                % {"before": format_usd(before), "after": format_usd(before + self.nanos)},
+            )
+        return facts
 
 
 def _usd(nanos: int | None) -> str:

@@ -1,4 +1,4 @@
-"""Labels of what has a price each (`billing.pricing.price_lines`)."""
+"""Labels of what has a price each (`billing.pricing.price_lines`), and of what pays."""
 
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
@@ -21,4 +21,11 @@ PRICE_CLASSES: dict[str, Promise] = {
     "mcp_call": _("Calls of MCP tools"),
     "search_unit": _("Search units"),
     "request": _("Requests"),
+}
+
+SOURCES: dict[str, Promise] = {
+    "plan": _("from the plan"),
+    "promotional": _("from promotional credit"),
+    "paid": _("from paid credit"),
+    "debt": _("as debt"),
 }

@@ -96,15 +96,21 @@ class LedgerEntry(models.Model):
     class Kind(models.TextChoices):
         SETTLE = "settle", _("Usage")
         GRANT = "grant", _("Included credit")
+        SUBSCRIPTION = "subscription", _("Credit of the plan")
         TOP_UP = "top_up", _("Top-up")
         PROMO = "promo", _("Promotion")
         REFUND = "refund", _("Refund")
+        DISPUTE = "dispute", _("Dispute")
         ADJUSTMENT = "adjustment", _("Adjustment")
+        EXPIRY = "expiry", _("Expiry")
 
     organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="ledger")
     kind = models.CharField(_("kind"), max_length=12, choices=Kind.choices)
     # Positive adds credit, negative is usage.
     amount_nanos = models.BigIntegerField(_("amount (nano-USD)"))
+    # The sources that the amount was added to or taken from: nanos by the source's id, 0 for debt. Their sum is the
+    # amount. Empty in entries that are older than sources.
+    parts = models.JSONField(_("parts"), default=dict, db_default=models.Value({}, models.JSONField()))
     # The call's hold at admission, to explain the charge.
     held_nanos = models.BigIntegerField(_("held (nano-USD)"), default=0)
     # Not foreign keys: log partitions are dropped long before the ledger may be.
@@ -116,6 +122,8 @@ class LedgerEntry(models.Model):
     reference = models.CharField(_("reference"), max_length=80, blank=True)
     note = models.CharField(_("note"), max_length=200, blank=True)
     created_at = models.DateTimeField(_("created"), default=now, editable=False)
+    # Its parts by kind of source, or "debt": set by `selectors.ledger_of_request`.
+    parts_by_kind: dict[str, int]
 
     class Meta:
         verbose_name = _("ledger entry")
@@ -133,6 +141,41 @@ class LedgerEntry(models.Model):
     @override
     def __str__(self) -> str:
         return f"{self.kind} {self.amount_nanos}"
+
+
+class CreditSource(models.Model):
+    """Credit of one origin, spent in the order of `billing.sources`. Written by `billing.ledger` only."""
+
+    class Kind(models.TextChoices):
+        PLAN = "plan", _("Included in the plan")
+        PROMOTIONAL = "promotional", _("Promotional")
+        PAID = "paid", _("Paid")
+
+    organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="credit_sources")
+    kind = models.CharField(_("kind"), max_length=12, choices=Kind.choices)
+    name = models.CharField(_("name"), max_length=200, blank=True)
+    granted_nanos = models.BigIntegerField(_("granted (nano-USD)"), default=0)
+    remaining_nanos = models.BigIntegerField(_("remaining (nano-USD)"), default=0)
+    # What it began with that no entry's parts tell of: credit that is older than sources.
+    carried_nanos = models.BigIntegerField(_("carried over (nano-USD)"), default=0, editable=False)
+    expires_at = models.DateTimeField(_("expires"), null=True, blank=True)
+    created_at = models.DateTimeField(_("created"), default=now, editable=False)
+
+    class Meta:
+        verbose_name = _("credit source")
+        verbose_name_plural = _("credit sources")
+        constraints = [
+            models.CheckConstraint(condition=models.Q(remaining_nanos__gte=0), name="credit_source_remaining")
+        ]
+        indexes = [
+            models.Index(
+                fields=["organization", "expires_at"], name="credit_source_open", condition=~models.Q(remaining_nanos=0)
+            ),
+        ]
+
+    @override
+    def __str__(self) -> str:
+        return f"{self.kind} {self.remaining_nanos}"
 
 
 class SpendDaily(models.Model):
@@ -169,3 +212,19 @@ class FreeCredit(models.Model):
     @override
     def __str__(self) -> str:
         return bytes(self.digest).hex()[:8]
+
+
+class LedgerAudit(models.Model):
+    """Result of one audit of the ledger (`billing.ledger_audit`)."""
+
+    ran_at = models.DateTimeField(_("ran"), default=now, db_index=True, editable=False)
+    findings = models.PositiveIntegerField(_("findings"))
+    shown = models.JSONField(_("the first of them"), default=list)
+
+    class Meta:
+        verbose_name = _("ledger audit")
+        verbose_name_plural = _("ledger audits")
+
+    @override
+    def __str__(self) -> str:
+        return f"{self.ran_at:%Y-%m-%d %H:%M} {self.findings}"

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from uuid import UUID
 
 from django.conf import settings
@@ -11,10 +11,13 @@ from django.db.models.functions import Coalesce
 
 from accounts.models import Organization
 from billing.limiter.limits import ScopeTotals, held_nanos
-from billing.models import Account, LedgerEntry, Plan, SpendDaily
+from billing.models import Account, CreditSource, LedgerEntry, Plan, SpendDaily
+from billing.sources import DEBT, Source, SourceBalance, in_order, with_holds
+from codexflow.lib.clock import now
 from codexflow.lib.redis import sync_client
 
 _EPOCH = date(1970, 1, 1)
+JUST_EXPIRED = timedelta(minutes=3)
 
 
 def organization_totals(ids: Collection[UUID], day: int) -> dict[UUID, ScopeTotals]:
@@ -62,10 +65,18 @@ class Balance:
     credit_nanos: int
     spent_nanos: int
     held_nanos: int | None
+    # What each source has, as it is spent; `expired_nanos` is left of those whose time is over.
+    sources: tuple[SourceBalance, ...] = ()
+    expired_nanos: int = 0
 
     @property
     def available_nanos(self) -> int:
-        return self.credit_nanos - self.spent_nanos - (self.held_nanos or 0)
+        return self.credit_nanos - self.spent_nanos - self.expired_nanos - (self.held_nanos or 0)
+
+    @property
+    def debt_nanos(self) -> int:
+        """What was used beyond all credit."""
+        return max(0, self.spent_nanos - self.credit_nanos)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +85,38 @@ class Period:
 
     requests: int
     cost_nanos: int
+
+
+def expired_nanos(organization_id: UUID, at: datetime) -> int:
+    """Credit whose time is over but whose expiry is not booked yet: only calls admitted before are paid from it."""
+    return int(
+        CreditSource.objects.filter(organization_id=organization_id, expires_at__lte=at)
+        .exclude(remaining_nanos=0)
+        .aggregate(sum=Coalesce(Sum("remaining_nanos"), 0))["sum"]
+    )
+
+
+def has_just_expired(at: datetime) -> bool:
+    """Return whether credit has expired within the last minutes: gateways remember what an organization may spend."""
+    recent = CreditSource.objects.filter(expires_at__lte=at, expires_at__gt=at - JUST_EXPIRED)
+    return recent.exclude(remaining_nanos=0).exists()
+
+
+def sources_of(organization: Organization) -> list[Source]:
+    """Sources of which something is left, as they are spent."""
+    rows = CreditSource.objects.filter(organization=organization).exclude(remaining_nanos=0)
+    return in_order(
+        Source(
+            row.pk,
+            row.kind,
+            row.remaining_nanos,
+            row.expires_at,
+            label=row.get_kind_display(),
+            name=row.name,
+            granted_nanos=row.granted_nanos,
+        )
+        for row in rows
+    )
 
 
 def account_of(organization: Organization) -> Account:
@@ -92,11 +135,16 @@ def seats_of(organization: Organization) -> int:
 
 
 def balance_of(account: Account) -> Balance:
-    """Credit and spent from PostgreSQL, what running calls hold from Redis."""
+    """Credit, spent and sources from PostgreSQL, what running calls hold from Redis."""
+    redis, at = sync_client(settings.ENV.redis_url), now()
+    held = held_nanos(redis, settings.ENV.redis_prefix, account.organization_id)
+    sources = sources_of(account.organization)
     return Balance(
         credit_nanos=account.credit_nanos,
         spent_nanos=account.spent_nanos,
-        held_nanos=held_nanos(sync_client(settings.ENV.redis_url), settings.ENV.redis_prefix, account.organization_id),
+        held_nanos=held,
+        sources=tuple(with_holds(sources, held or 0, at=at)),
+        expired_nanos=sum(each.remaining_nanos for each in sources if not each.is_open(at)),
     )
 
 
@@ -138,8 +186,16 @@ def ledger_of(organization: Organization, *, before: int | None, limit: int) -> 
 
 
 def ledger_of_request(organization: Organization, request_id: UUID) -> list[LedgerEntry]:
-    """Entries of a request, the first one first."""
-    return list(LedgerEntry.objects.filter(organization=organization, request_id=request_id).order_by("revision"))
+    """Entries of a request, the first one first, with what each source paid."""
+    entries = list(LedgerEntry.objects.filter(organization=organization, request_id=request_id).order_by("revision"))
+    ids = {int(source) for entry in entries for source in entry.parts}
+    kinds = {DEBT: "debt", **dict(CreditSource.objects.filter(pk__in=ids).values_list("pk", "kind"))}
+    for entry in entries:
+        entry.parts_by_kind = {}
+        for source, nanos in entry.parts.items():
+            kind = kinds[int(source)]
+            entry.parts_by_kind[kind] = entry.parts_by_kind.get(kind, 0) + nanos
+    return entries
 
 
 def public_plans() -> list[Plan]:

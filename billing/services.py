@@ -1,5 +1,6 @@
 """Services of plans and accounts. Money itself moves in `billing.ledger` only."""
 
+from datetime import datetime
 from typing import Any
 
 from allauth.account.models import EmailAddress
@@ -14,7 +15,10 @@ from billing.ledger import post_credit
 from billing.mailbox import mailbox_digest, mailbox_of
 from billing.models import Account, FreeCredit, LedgerEntry, Plan
 from billing.plans import UNLIMITED, Limits
+from billing.selectors import expired_nanos
 from codexflow.catalogue import directory
+from codexflow.lib.clock import now
+from codexflow.lib.ids import random_id
 from codexflow.lib.money import parse_usd
 
 DEFAULT_PLAN = "free"
@@ -148,6 +152,52 @@ def set_budgets(
     return account
 
 
+# What operators may book by hand.
+BY_HAND = (LedgerEntry.Kind.TOP_UP, LedgerEntry.Kind.PROMO, LedgerEntry.Kind.ADJUSTMENT)
+
+
+def book_by_hand(
+    organization: Organization,
+    amount_nanos: int,
+    *,
+    kind: LedgerEntry.Kind,
+    reason: str,
+    reference: str = "",
+    expires_at: datetime | None = None,
+    actor: User | None = None,
+    actor_label: str = "",
+    address: str | None = None,
+) -> LedgerEntry:
+    """Book a payment, a promotion or an adjustment for an operator, in one transaction with the audit entry.
+
+    Gateways know of it at once. `reference` is that of a payment, so that none is booked twice: raises IntegrityError
+    if the organization has an entry with it. Only an adjustment may be negative.
+    """
+    with transaction.atomic():
+        entry = post_credit(
+            organization,
+            amount_nanos,
+            kind=kind,
+            reference=reference or f"operator:{random_id()}",
+            note=reason,
+            expires_at=expires_at,
+        )
+        audit.record(
+            "credit.booked",
+            entry,
+            organization=organization,
+            actor=actor,
+            actor_label=actor_label,
+            address=address,
+            kind=kind.value,
+            amount_nanos=amount_nanos,
+            reference=entry.reference,
+            reason=reason,
+        )
+        transaction.on_commit(lambda: access_changed.send(Account))
+    return entry
+
+
 def limits_of(account: Account) -> Limits:
     """Limits of an organization: its plan's values, or the catalogue's where the plan has none."""
     plan, defaults = account.plan, directory.in_force()
@@ -157,7 +207,9 @@ def limits_of(account: Account) -> Limits:
         tpm=plan.tpm,
         concurrent_streams=_or(plan.concurrent_streams, defaults.concurrent_streams),
         # A negative limit would mean none.
-        total_budget_nanos=max(0, account.credit_nanos) if plan.has_hard_budget else UNLIMITED,
+        total_budget_nanos=max(0, account.credit_nanos - expired_nanos(account.pk, now()))
+        if plan.has_hard_budget
+        else UNLIMITED,
         day_budget_nanos=_or(account.budget_day_nanos, UNLIMITED),
         month_budget_nanos=_or(account.budget_month_nanos, UNLIMITED),
     )

@@ -8,7 +8,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from accounts.models import AuditEntry, User
-from billing.models import LedgerEntry, Plan
+from billing.models import CreditSource, LedgerEntry, Plan
 from codexflow import urls
 from codexflow.lib.admin import site
 from keys.models import ApiKey
@@ -118,3 +118,63 @@ def test_the_request_log_is_never_counted_in_full(client: Client, cast: Cast, ro
     asked = [each["sql"] for each in queries.captured_queries if "request_log" in each["sql"]]
     assert asked
     assert not [sql for sql in asked if "COUNT(" in sql.upper()]
+
+
+def booking(cast: Cast, **changes: Any) -> dict[str, Any]:
+    form = {
+        "organization": str(cast.organization.pk),
+        "kind": "top_up",
+        "amount_usd": "20",
+        "reference": "transfer 4711",
+        "note": "Bank transfer of 27 November",
+        "expires_at_0": "",
+        "expires_at_1": "",
+    }
+    return {**form, **changes}
+
+
+def test_an_operator_books_a_payment_once_after_seeing_what_it_does(client: Client, cast: Cast, root: User) -> None:
+    client.force_login(root)
+    account = cast.organization.account
+    add = f"{changelist(LedgerEntry)}add/"
+    before = LedgerEntry.objects.count()
+    page = client.post(add, booking(cast))
+    assert "$0.500000 and will be $20.500000" in page.content.decode()
+    assert LedgerEntry.objects.count() == before
+    assert client.post(add, booking(cast, is_confirmed="on")).status_code == 302
+    account.refresh_from_db()
+    assert account.balance_nanos == 20_500_000_000
+    source = CreditSource.objects.order_by("-pk")[0]
+    assert (source.kind, source.remaining_nanos) == ("paid", 20_000_000_000)
+    entry = AuditEntry.objects.get(action="credit.booked")
+    assert (entry.actor, entry.facts["reason"]) == (root, "Bank transfer of 27 November")
+    again = client.post(add, booking(cast, is_confirmed="on"))
+    assert "booked already" in again.content.decode()
+    assert LedgerEntry.objects.count() == before + 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"amount_usd": "-5"}, "above zero"),
+        ({"amount_usd": "0"}, "above zero"),
+        ({"reference": ""}, "has a reference"),
+        ({"note": ""}, "required"),
+        ({"kind": "settle"}, "valid choice"),
+        ({"expires_at_0": "2020-01-01", "expires_at_1": "00:00"}, "in the future"),
+    ],
+)
+def test_a_booking_that_makes_no_sense_is_refused(
+    client: Client, cast: Cast, root: User, changes: dict[str, str], said: str
+) -> None:
+    client.force_login(root)
+    before = LedgerEntry.objects.count()
+    page = client.post(f"{changelist(LedgerEntry)}add/", booking(cast, is_confirmed="on", **changes))
+    assert said in page.content.decode()
+    assert LedgerEntry.objects.count() == before
+
+
+def test_only_a_super_administrator_books(client: Client, cast: Cast, admin: User) -> None:
+    client.force_login(admin)
+    response = client.post(f"{changelist(LedgerEntry)}add/", booking(cast, is_confirmed="on"))
+    assert response.status_code == 403

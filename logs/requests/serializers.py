@@ -92,6 +92,10 @@ class LedgerLineSerializer(serializers.Serializer[Any]):
     revision = serializers.IntegerField(help_text="0: the hold at admission; 1: the settlement; later ones correct it.")
     at = serializers.DateTimeField()
     note = serializers.CharField()
+    parts = serializers.DictField(
+        child=serializers.IntegerField(),
+        help_text="What each source paid, in nanos: plan, promotional, paid; debt is what none covered.",
+    )
 
 
 class RequestContentSerializer(serializers.Serializer[Texts]):
@@ -149,6 +153,7 @@ class RequestSerializer(serializers.Serializer[RequestDetail]):
             "revision": 0,
             "at": row.started_at,
             "note": "",
+            "parts": {},
         }
         entries: list[LedgerEntry] = self.context["ledger"]
         lines = [
@@ -159,6 +164,7 @@ class RequestSerializer(serializers.Serializer[RequestDetail]):
                 "revision": entry.revision,
                 "at": entry.created_at,
                 "note": entry.note,
+                "parts": entry.parts_by_kind,
             }
             for entry in entries
         ]

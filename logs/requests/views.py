@@ -7,13 +7,15 @@ from django.conf import settings
 from django.http import Http404, HttpResponseBase
 from django.shortcuts import redirect, render
 from django.utils import timezone
+from django.utils.functional import Promise
 from django.utils.http import urlencode
 from django.views.decorators.cache import cache_control
 from django.views.decorators.http import require_POST, require_safe
 
 from accounts.permissions import Action
 from accounts.tenancy import PageRequest, Tenant, organization_page
-from billing.labels import PRICE_CLASSES
+from billing.labels import PRICE_CLASSES, SOURCES
+from billing.models import LedgerEntry
 from billing.selectors import ledger_of_request, retention_days_of
 from codexflow.catalogue.schema import ALL_STAGES
 from codexflow.lib.addresses import api_url
@@ -121,7 +123,7 @@ def _detail_context(tenant: Tenant, found: RequestDetail) -> dict[str, Any]:
         "bars": bars(found.attempts, row.latency_ms),
         "charge": found.charge,
         "charge_lines": [(PRICE_CLASSES[line.kind], line) for line in found.charge.lines],
-        "ledger": ledger_of_request(tenant.organization, row.request_id),
+        "ledger": [(entry, _paid_from(entry)) for entry in ledger_of_request(tenant.organization, row.request_id)],
         **_stage_context(found),
         "verdict": stage_feedback.verdict_of(tenant.organization, row),
         "has_content": tenant.allows(Action.READ_CONTENT) and has_content(tenant.organization, row.request_id),
@@ -138,3 +140,9 @@ def _detail_context(tenant: Tenant, found: RequestDetail) -> dict[str, Any]:
 def _stage_context(found: RequestDetail) -> dict[str, Any]:
     row = found.row
     return {"opened": row, "reason": reasons.label_of(row.stage_reason), "all_stages": ALL_STAGES}
+
+
+def _paid_from(entry: LedgerEntry) -> list[tuple[Promise, int]]:
+    """Return what each source paid, if it was more than one."""
+    parts = entry.parts_by_kind
+    return [(SOURCES[kind], nanos) for kind, nanos in parts.items()] if len(parts) > 1 else []

@@ -1,0 +1,25 @@
+"""Celery tasks of money. Each fetches its own work; none carries data."""
+
+from celery import shared_task
+
+from accounts.signals import access_changed
+from billing import ledger, selectors
+from billing.ledger_audit import audit_once_a_day
+from billing.models import Account
+from codexflow.lib.clock import now
+
+
+@shared_task
+def expire_credit() -> str:
+    """Book the expiry of credit, and tell gateways of credit that has just expired."""
+    moment = now()
+    if selectors.has_just_expired(moment):
+        access_changed.send(Account)
+    return f"booked {ledger.expire_credit(moment)}"
+
+
+@shared_task
+def audit_ledger() -> str:
+    """Prove the ledger once a day."""
+    done = audit_once_a_day(now())
+    return "done already" if done is None else f"{done.findings} findings"
