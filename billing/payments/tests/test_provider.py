@@ -48,7 +48,7 @@ def test_a_provider_that_is_not_configured_is_not_imported() -> None:
         "p.offered()\n"
         "print(sorted(m for m in sys.modules if m.startswith('billing.payments.')))"
     )
-    run = subprocess.run(  # noqa: S603 - our own code
+    run = subprocess.run(
         [sys.executable, "-c", code],
         env={
             "DJANGO_SETTINGS_MODULE": "codexflow.settings",
