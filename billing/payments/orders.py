@@ -131,8 +131,7 @@ def settle_order(
         order = Order.objects.select_for_update(of=("self",)).select_related("organization", "plan").get(pk=order.pk)
         if order.state == Order.State.PAID and order.payment_reference == payment_reference:
             return order
-        if not order.is_open:
-            raise OrderRefused(refusal_of(order))
+        refuse_unless_open(order)
         account = Account.objects.select_for_update(of=("self",)).select_related("plan").get(pk=order.organization_id)
         if is_booked(order, payment_reference):
             raise OrderRefused(_("This payment is booked already."))
@@ -172,11 +171,13 @@ def settle_order(
     return order
 
 
-def refusal_of(order: Order) -> str:
-    """Words for an order that is not open any more."""
+def refuse_unless_open(order: Order) -> None:
+    """Raise OrderRefused for an order that is paid or cancelled."""
     if order.state == Order.State.PAID:
-        return _("This order is paid already, by the payment %(payment)s.") % {"payment": order.payment_reference}
-    return _("This order is cancelled. Book the payment in the ledger instead.")
+        text = _("This order is paid already, by the payment %(payment)s.")
+        raise OrderRefused(text % {"payment": order.payment_reference})
+    if not order.is_open:
+        raise OrderRefused(_("This order is cancelled. Book the payment in the ledger instead."))
 
 
 def is_booked(order: Order, payment_reference: str) -> bool:
