@@ -11,7 +11,7 @@ PY := $(BIN)/python
 REQUIREMENTS := base embedded dev
 # Further arguments for pytest: make test ARGS="-k chat -x"
 ARGS ?=
-KILLS ?= 40
+EVENTS ?= 40
 BODIES ?= 10000
 ROUNDS ?= 2000
 MINUTES ?= 20
@@ -33,7 +33,7 @@ define install
 	     $(1)/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes $(foreach file,$(2),-r $(file)); }
 endef
 
-.PHONY: run smoke check check-catalogue test chaos chaos-nightly nightly fuzz worst tokens soak timing clients bench bench-compare format lock clean versions css check-css messages chromium curl jdk nginx silence screenshots
+.PHONY: run smoke check check-catalogue test chaos chaos-nightly nightly fuzz worst tokens soak timing clients bench bench-compare format lock clean versions css check-css messages chromium curl jdk nginx faketime silence screenshots
 
 # Start everything on this machine; Ctrl-C stops it. Uses PORT, CFX_HOME, DATABASE_URL, REDIS_URL and LITELLM_URL if set.
 run: $(VENV)/.run
@@ -62,20 +62,21 @@ check-catalogue: $(VENV)/.run
 
 # Every test, on real PostgreSQL and Valkey. Without the LiteLLM environment, Chromium or curl, their suites are skipped and
 # reported; with CI=true they are installed first. SEED=7 repeats the random choices of Hypothesis, chaos and fuzz.
-test: $(VENV)/.dev $(if $(filter true,$(CI)),litellm-env chromium curl nginx)
+test: $(VENV)/.dev $(if $(filter true,$(CI)),litellm-env chromium curl nginx faketime)
 	$(PY) -m pytest -n 2 --dist loadgroup $(if $(SEED),--hypothesis-seed=$(SEED)) $(ARGS)
 
-# Kill random processes of a complete stack under load, then audit the ledger: make chaos KILLS=500 SEED=7
+# Random incidents of a complete stack under load (kills, pauses, slow and cut connections, full disks, a wrong clock, hostile
+# callers and odd providers), then an audit of the books and of every limit: make chaos EVENTS=500 SEED=7
 chaos: $(VENV)/.dev
-	$(PY) -m tests.chaos --kills $(KILLS) $(if $(SEED),--seed $(SEED)) $(CHAOS_ARGS)
+	$(PY) -m tests.chaos --events $(EVENTS) $(if $(SEED),--seed $(SEED)) $(CHAOS_ARGS)
 
-# The long form of chaos (about an hour): 500 kills; kills with Valkey's file cut at its end and emptied; PostgreSQL down
-# for ten simulated minutes; and each guard of the ledger removed once.
-chaos-nightly: $(VENV)/.dev
-	$(PY) -m tests.chaos --kills 500 $(if $(SEED),--seed $(SEED)) $(CHAOS_ARGS)
-	$(PY) -m tests.chaos --kills 60 --cut-tail --empty-once $(if $(SEED),--seed $(SEED)) $(CHAOS_ARGS)
-	$(PY) -m tests.chaos --kills 10 --postgres-down-s 600 $(if $(SEED),--seed $(SEED)) $(CHAOS_ARGS)
-	$(PY) -m tests.chaos.guards
+# The long form of chaos (over an hour): 500 incidents, the longest of a minute, two gateway processes; kills with Valkey's file cut at its end and
+# emptied; PostgreSQL down for ten simulated minutes; and each guard of books and limits removed once.
+chaos-nightly: $(VENV)/.dev faketime
+	$(PY) -m tests.chaos --events 500 --longest-s 60 --rate 40 --web-processes 2 $(if $(SEED),--seed $(SEED)) $(CHAOS_ARGS)
+	$(PY) -m tests.chaos --events 60 --kinds kill --cut-tail --empty-once $(if $(SEED),--seed $(SEED)) $(CHAOS_ARGS)
+	$(PY) -m tests.chaos --events 10 --kinds kill --postgres-down-s 600 $(if $(SEED),--seed $(SEED)) $(CHAOS_ARGS)
+	$(PY) -m tests.chaos.guards $(if $(SEED),--seed $(SEED))
 
 # Every suite that is too long for CI, one after the other (hours): long chaos, clients, fuzz, soak, ten times the Hypothesis
 # examples, every page in a browser, timing. Logs and a summary in artifacts/nightly/. To repeat some of them:
@@ -159,6 +160,10 @@ curl:
 # Unpack Debian's nginx below build/ if it is not installed.
 nginx: $(VENV)/.dev
 	@$(PY) -c "import sys; from bench import tools; sys.exit(tools.nginx() is None)"
+
+# Unpack Debian's libfaketime below build/ if it is not installed.
+faketime: $(VENV)/.dev
+	@$(PY) -m tests.chaos.clock
 
 # Install Debian's JDK, whose HttpClient `make clients` tries, if there is none.
 jdk:

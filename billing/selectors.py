@@ -35,8 +35,11 @@ def key_totals(ids: Collection[UUID], day: int) -> dict[UUID, ScopeTotals]:
 def _totals(column: str, ids: Collection[UUID], day: int, spent: dict[UUID, int]) -> dict[UUID, ScopeTotals]:
     today = _EPOCH + timedelta(days=day)
     is_today = Q(day=today)
+    # The whole month: after Redis's clock has gone back over midnight, calls count on the day that had begun.
+    first = today.replace(day=1)
+    next_month = (first + timedelta(days=31)).replace(day=1)
     rows: QuerySet[SpendDaily, tuple[UUID, int, int, int]] = (
-        SpendDaily.objects.filter(**{f"{column}__in": ids}, day__gte=today.replace(day=1), day__lte=today)
+        SpendDaily.objects.filter(**{f"{column}__in": ids}, day__gte=first, day__lt=next_month)
         .values_list(column)
         .annotate(
             requests=Coalesce(Sum("requests", filter=is_today), 0),

@@ -1,14 +1,14 @@
 """Selectors of keys and principals."""
 
 from collections.abc import Collection, Mapping, Sequence
-from datetime import date
+from datetime import date, timedelta
 from uuid import UUID
 
 from django.conf import settings
 from django.db.models import CharField, Count, Func, Q, QuerySet
 from django.db.models.functions import Coalesce
 
-from accounts.models import Organization
+from accounts.models import Membership, Organization
 from billing.limiter.limits import Payer, ScopeTotals
 from billing.models import Plan
 from billing.plans import UNLIMITED, Limits
@@ -20,6 +20,9 @@ from codexflow.lib.clock import now
 from keys.models import ApiKey
 from keys.policy import KeyPolicy, parse_networks
 from keys.principal import Principal
+
+# Whoever signed up so long ago counts where a circuit is opened for all.
+ESTABLISHED_AFTER = timedelta(days=1)
 
 
 def keys_of(organization: Organization) -> QuerySet[ApiKey]:
@@ -133,6 +136,7 @@ def principal_of(public_id: str) -> Principal | None:
             key.lineage_id,
             plan=plan.name,
             pages_url=f"{site_url(settings.ENV)}/o/{organization.slug}",
+            owner=_established_owner(organization, plan),
         ),
         limits=(limits_of(account), _limits_of_key(key)),
         first_key_id=key.first_id,
@@ -149,6 +153,19 @@ def principal_of(public_id: str) -> Principal | None:
         keeps_content=organization.content_retention_days > 0,
         is_suspended=not organization.is_active or key.created_by.is_suspended,
     )
+
+
+def _established_owner(organization: Organization, plan: Plan) -> str:
+    """Name of the organization's owner, the first of several; empty for one whom anybody can become within minutes.
+
+    Established is who signed up a day ago, and whoever's plan cannot be had by signing up.
+    """
+    owners = organization.memberships.filter(role=Membership.Role.OWNER).order_by("user_id")
+    user_id, since = owners.values_list("user_id", "user__created_at").first() or (None, None)
+    if user_id is None or since is None:
+        return ""
+    is_given = plan.price_month_nanos == 0 and plan.is_public
+    return "" if is_given and since > now() - ESTABLISHED_AFTER else str(user_id)
 
 
 def _limits_of_key(key: ApiKey) -> Limits:

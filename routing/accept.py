@@ -64,7 +64,7 @@ class AcceptedCall(Struct, frozen=True, kw_only=True):
         tails.of(self.first_model)
         return UpstreamRequest(
             path=surface.path,
-            headers=surface.headers(self.incoming),
+            headers=surface.headers(self.incoming.headers),
             tail_of=tails.of,
             response_format=surface.response_format,
             is_stream=request.is_stream,

@@ -49,7 +49,7 @@ async def _count_upstream(context: GatewayContext, incoming: Incoming, message: 
     """Return the upstream's count; None when it has none: some versions of LiteLLM lack the endpoint."""
     try:
         call_id = (b"x-litellm-call-id", f"{text_of(incoming.request_id)}.1".encode())
-        headers = [call_id, *COUNT_TOKENS.headers(incoming)]
+        headers = [call_id, *COUNT_TOKENS.headers(incoming.headers)]
         connection = await context.pool.post(COUNT_TOKENS.path, message, headers=headers)
         status = await connection.head(TIMEOUT_S)
         response = await connection.body(TIMEOUT_S, limit_bytes=RESPONSE_LIMIT_BYTES)

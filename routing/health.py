@@ -76,7 +76,7 @@ class Health:
         checks = await self._checks()
         # Without Redis some calls are still served, and the others get a precise refusal.
         can_serve = checks["config"] and not is_shutting_down
-        is_limiter_healthy = checks["redis"] and not self._limiter.is_degraded
+        is_limiter_healthy = checks["redis"] and not (self._limiter.is_degraded or self._limiter.is_recovering)
         open_for_all = self._breakers.open_for_all()
         unknown = self._listing.missing() if checks["config"] else []
         problems = directory.problems()

@@ -10,12 +10,14 @@ from uuid import UUID
 from redis import ResponseError
 
 from billing.errors import InsufficientQuota, LimiterAway, RateLimitExceeded
+from billing.limiter.admission import SECONDS_PER_DAY, SECONDS_PER_MINUTE
 from billing.limiter.fallback import LocalClaim, LocalLimiter, OutageTerms, RedisBreaker, Scopes
 from billing.limiter.limits import (
     ADMIT_WITHIN_MS,
     Admission,
     Claim,
     Doubt,
+    Epochs,
     LoadTotals,
     Pulse,
     Settlement,
@@ -56,11 +58,13 @@ class Limiter:
         lease_ms: int,
         terms: OutageTerms,
         fails_closed: bool = False,
+        epochs: Epochs | None = None,
     ) -> None:
         self._redis = redis
         self._load_totals = load_totals
         self._lease_ms = lease_ms
         self._fails_closed = fails_closed
+        self._epochs = epochs
         self._breaker = RedisBreaker()
         self._local = LocalLimiter(terms)
         # Redis's clock (ms) at its last reply, and our monotonic clock then.
@@ -72,6 +76,11 @@ class Limiter:
     def is_degraded(self) -> bool:
         """Degraded mode: this process admits calls by the local limiter."""
         return self._breaker.is_blocking(clock.monotonic_s(), is_up=self._redis.is_up)
+
+    @property
+    def is_recovering(self) -> bool:
+        """Redis was emptied, and nothing is admitted until it has been told what it lost."""
+        return self._epochs is not None and bool(self._epochs.closed)
 
     async def admit(
         self, principal: Principal, intent: UsageEvent, *, now_s: float, count_streams: CountStreams
@@ -102,7 +111,7 @@ class Limiter:
     async def check(self, principal: Principal) -> None:
         """Raise what `admit` would raise even for the smallest call, unless Redis is unavailable. Counts nothing."""
         if not self.is_degraded:
-            await check(self._redis, principal.payer, principal.limits)
+            await check(self._redis, principal.payer, principal.limits, epochs=self._epochs)
 
     async def restore(self, principal: Principal, intent: UsageEvent) -> None:
         """Count a call in flight that Redis has forgotten, whatever the limits say. Raises as `limits.admit`."""
@@ -110,7 +119,7 @@ class Limiter:
 
     def settle(self, principal: Principal, settlement: Settlement) -> Coroutine[Any, Any, bool]:
         """Settle in Redis. Raises RedisUnavailable and ResponseError."""
-        return settle(self._redis, principal.payer, settlement)
+        return settle(self._redis, principal.payer, settlement, epochs=self._epochs)
 
     def settle_locally(self, principal: Principal, event: UsageEvent) -> None:
         """Settle in the local limiter, for a call that it admitted."""
@@ -119,6 +128,15 @@ class Limiter:
     def heartbeat(self, pulses: Sequence[Pulse]) -> Coroutine[Any, Any, set[UUID]]:
         """Renew the leases of calls in flight. Returns those that Redis has forgotten. Raises RedisUnavailable."""
         return heartbeat(self._redis, pulses, lease_ms=self._lease_ms)
+
+    def minute_counts(self) -> tuple[int, dict[bytes, tuple[int, int]]]:
+        """The running minute, and what this process knows of it: requests and tokens of each limited scope."""
+        minute = self._redis_now_ms() // 1000 // SECONDS_PER_MINUTE
+        return minute, self._local.minute_counts(minute)
+
+    def latest_day(self) -> int:
+        """Day (since 1970) by Redis's clock as this process knows it; 0 before its first reply."""
+        return self._redis_now_ms() // 1000 // SECONDS_PER_DAY if self._redis_clock is not None else 0
 
     async def void_refused(self) -> None:
         """Undo the admissions of refused calls, forever: without it they would count until the sweeper finds them."""
@@ -158,6 +176,7 @@ class Limiter:
             claim,
             lease_ms=self._lease_ms,
             load_totals=self._load_totals,
+            epochs=self._epochs,
             is_forced=is_forced,
             deadline_ms=0 if is_forced else self._deadline_ms(),
         )

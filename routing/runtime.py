@@ -13,12 +13,12 @@ from django.db import DatabaseError
 
 from billing.errors import LimiterUnavailable
 from billing.limiter.fallback import OutageTerms
-from billing.limiter.limits import Payer, ScopeTotals
+from billing.limiter.limits import Epochs, Payer, ScopeTotals
 from billing.selectors import organization_totals
 from codexflow.catalogue import directory
 from codexflow.env import Env, report
 from codexflow.lib.db import in_database, look_up
-from codexflow.lib.memory import room_for_bodies, use_one_arena
+from codexflow.lib.memory import room_for_bodies, use_huge_pages, use_one_arena
 from codexflow.lib.reception import Reception
 from codexflow.lib.redis import Pipeline, async_client, sync_client
 from keys import invalidation, lookup
@@ -31,6 +31,7 @@ from routing.gateway import Gateway
 from routing.health import Health
 from routing.limiter import Limiter
 from routing.listing import ModelListing
+from routing.recovery import Recovery
 from routing.refusal_counter import RefusalCounter
 from routing.settler import Settler
 from routing.shutdown import ShutdownManager
@@ -71,15 +72,30 @@ async def running(gateway: Gateway, env: Env) -> AsyncIterator[None]:
     content = ContentPublisher(env.redis_url, env.redis_prefix)
     refusals = RefusalCounter(env.redis_url, env.redis_prefix)
     substitutes = Substitutes()
+    known = Epochs(journal.name)
     limiter = Limiter(
         pipeline,
         load_totals=_load_totals,
         lease_ms=env.lease_ms,
         terms=OutageTerms(processes=env.limiter_processes, allowance_nanos=env.outage_allowance_nanos),
         fails_closed=env.limiter_fail == "closed",
+        epochs=known,
     )
     settler = Settler(journal, limiter)
     tracker = CallTracker(limiter, settler, heartbeat_s=env.heartbeat_s)
+    recovery = Recovery(
+        pipeline,
+        known,
+        limiter,
+        redis_url=env.redis_url,
+        prefix=env.redis_prefix,
+        process=journal.name,
+        journal_dir=env.journal_dir,
+        processes=env.limiter_processes,
+        lease_ms=env.lease_ms,
+        calls=lambda: tracker.calls,
+    )
+    await recovery.start()
     breakers = Breakers(pipeline, env.redis_prefix)
     pool = Pool(env.litellm_url, api_key=env.litellm_api_key, connect_s=env.upstream_connect_s)
     listing = ModelListing()
@@ -90,6 +106,7 @@ async def running(gateway: Gateway, env: Env) -> AsyncIterator[None]:
         asyncio.get_running_loop().create_task(_run_forever(job))
         for job in (
             tracker.send_heartbeats,
+            recovery.watch,
             limiter.void_refused,
             settler.retry_kept,
             health.watch_models,
@@ -131,6 +148,7 @@ async def running(gateway: Gateway, env: Env) -> AsyncIterator[None]:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await recovery.stop()
         disk.shutdown()
         journal.close()
         pool.close()
@@ -140,9 +158,13 @@ async def running(gateway: Gateway, env: Env) -> AsyncIterator[None]:
 
 
 def _freeze_startup_objects() -> None:
-    """Exclude modules and models from garbage collection: scanning them again and again was 8 % of all CPU time."""
+    """Exclude modules and models from garbage collection: scanning them again and again was 8 % of all CPU time.
+
+    They stay where they are from now on, so they go onto huge pages.
+    """
     gc.collect()
     gc.freeze()
+    use_huge_pages()
     gc.set_threshold(GC_THRESHOLD)
 
 

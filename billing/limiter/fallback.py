@@ -121,6 +121,19 @@ class LocalLimiter:
             known.clear()
         known[scopes[0]] = known[scopes[1]] = admission
 
+    def minute_counts(self, minute: int) -> dict[bytes, tuple[int, int]]:
+        """Requests and tokens of a minute as this process knows them, of scopes that have limits on them."""
+        counts = {}
+        for scope, known in list(self._known.items()):
+            if known.minute != minute:
+                continue
+            index = int(b":k:" in scope)
+            if known.limits[index].rpm >= 0 or known.limits[index].tpm >= 0:
+                used = self._used.get(scope)
+                more = (used.minute_requests, used.minute_tokens) if used and used.minute == minute else (0, 0)
+                counts[scope] = (known.minute_requests[index] + more[0], known.minute_tokens[index] + more[1])
+        return counts
+
     def begin(self, now_s: float) -> None:
         """Begin an outage, or continue the last one if Redis was back only for a moment."""
         self.is_on = True

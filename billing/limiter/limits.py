@@ -19,12 +19,12 @@ from uuid import UUID
 from msgspec import Struct
 from redis import Redis, RedisError, ResponseError
 
-from billing.errors import LimiterAway
+from billing.errors import LimiterAway, LimiterUnavailable
 from billing.limiter.admission import BUDGETS, SCOPES, SECONDS_PER_DAY, Shortage, refusal
 from billing.limiter.admission import Admission as Admission  # part of this interface
 from billing.plans import Limits
 from codexflow.lib.ids import text_of
-from codexflow.lib.redis import Argument, Pipeline, RedisUnavailable, Script, shard_of, tag
+from codexflow.lib.redis import SHARDS, Argument, Pipeline, RedisUnavailable, Script, shard_of, tag
 
 LUA = Path(__file__).parent / "lua"
 ADMIT = Script(LUA / "admit.lua")
@@ -42,6 +42,9 @@ RETRY_TIMEOUT_S = 0.18
 # counted by a Redis that was only paused.
 ADMIT_WITHIN_MS = 400
 RECENT_S = 600
+# Places in the arguments of admit.lua, and the length of a reply without counts.
+DEADLINE, EPOCH = 9, 10
+SHORTEST_REPLY = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +55,18 @@ class ShardKeys:
     intents: bytes
     progress: bytes
     usage: bytes
+    epoch: bytes
+    roll: bytes
     prefix: str
+    number: int
 
     @classmethod
     def of(cls, prefix: str, shard: int) -> "ShardKeys":
         base = f"{prefix}:{tag(shard)}:"
-        alive, intents, progress, usage = (
-            f"{base}{name}".encode() for name in ("alive", "intents", "progress", "usage")
+        alive, intents, progress, usage, epoch, roll = (
+            f"{base}{name}".encode() for name in ("alive", "intents", "progress", "usage", "epoch", "roll")
         )
-        return cls(alive, intents, progress, usage, base)
+        return cls(alive, intents, progress, usage, epoch, roll, base, shard)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +85,19 @@ class Payer:
     admit_keys: tuple[bytes, ...]  # of admit.lua, and the first of settle.lua
     plan: str = ""
     pages_url: str = ""
+    # Owner of the organization, for circuits that concern all callers; empty if anybody may be one within minutes.
+    owner: str = ""
 
     @classmethod
     def of(
-        cls, prefix: str, organization_id: UUID, lineage_id: UUID, *, plan: str = "", pages_url: str = ""
+        cls,
+        prefix: str,
+        organization_id: UUID,
+        lineage_id: UUID,
+        *,
+        plan: str = "",
+        pages_url: str = "",
+        owner: str = "",
     ) -> "Payer":
         shard = ShardKeys.of(prefix, shard_of(organization_id))
         organization, key = f"o:{organization_id}", f"k:{lineage_id}"
@@ -95,9 +110,10 @@ class Payer:
             shard,
             scopes,
             slots,
-            (*scopes, shard.alive, shard.intents, *slots),
+            (*scopes, shard.alive, shard.intents, *slots, shard.epoch),
             plan,
             pages_url,
+            owner,
         )
 
 
@@ -142,6 +158,43 @@ class Settlement(Struct, frozen=True, kw_only=True):
     minute: int
 
 
+class Epochs:
+    """Epochs of the shards as a process knows them, and how many settlements of each it has seen: of all, and its own.
+
+    Redis is the limiter's only if it has the same epoch and no fewer settlements. `join` is called when it has not.
+    """
+
+    __slots__ = ("closed", "field", "join", "names", "own", "settlements")
+
+    def __init__(self, process: str = "") -> None:
+        self.field = f"p:{process}".encode()
+        self.names = [b"0"] * SHARDS
+        self.settlements = [0] * SHARDS
+        self.own = [0] * SHARDS
+        # Shards whose epoch is closed, as far as this process knows.
+        self.closed: set[int] = set()
+        # Joins the epochs that Redis has, having saved what only this process knows. Raises RedisUnavailable.
+        self.join: Callable[[], Awaitable[None]] = _never_join
+
+    def known(self, shard: int) -> tuple[bytes, int, bytes, int]:
+        """What a script must compare Redis with."""
+        return self.names[shard], self.settlements[shard], self.field, self.own[shard]
+
+    def saw(self, shard: int, settlements: int) -> None:
+        if settlements > self.settlements[shard]:
+            self.settlements[shard] = settlements
+
+    def settled(self, shard: int, settlements: int) -> None:
+        """A settlement of this process is in Redis, which has counted so many since."""
+        self.own[shard] += 1
+        if settlements > self.settlements[shard]:
+            self.settlements[shard] = settlements
+
+
+async def _never_join() -> None:
+    raise LimiterAway(reason="no epoch", retry_after_s=1)
+
+
 # (payer, index of the scope, day) -> its totals. Raises LimiterUnavailable.
 LoadTotals = Callable[[Payer, int, int], Awaitable[ScopeTotals]]
 
@@ -154,6 +207,7 @@ async def admit(
     *,
     lease_ms: int,
     load_totals: LoadTotals,
+    epochs: Epochs | None = None,
     is_forced: bool = False,
     deadline_ms: int = 0,
 ) -> Admission:
@@ -164,7 +218,8 @@ async def admit(
 
     Raises DailyQuotaExceeded, RateLimitExceeded, TokenRateExceeded, ConcurrencyExceeded (429), InsufficientQuota (402),
     each with the state of the limits in `facts["admission"]`; LimiterAway (503) when Redis does not respond,
-    LimiterUnavailable when PostgreSQL cannot for a scope that Redis does not know.
+    LimiterUnavailable when PostgreSQL cannot for a scope that Redis does not know, and while Redis has not been
+    told again what it lost. Without `epochs` Redis is believed to be whole.
     """
     organization, key = limits
     args: list[Argument] = [
@@ -179,26 +234,32 @@ async def admit(
         key.packed,
         deadline_ms,
     ]
+    if epochs is not None:
+        args += epochs.known(payer.shard.number)
     try:
-        reply = await _ask(redis, payer, args)
+        reply = await _ask(redis, payer, args, epochs)
         if reply[0] == b"cold":
-            reply = await _load_scopes(redis, payer, args, load_totals, reply)
+            reply = await _load_scopes(redis, payer, args, epochs, load_totals, reply)
     except RedisUnavailable as exc:
-        reply = await _retry(redis, payer, args, load_totals, exc)
+        reply = await _retry(redis, payer, args, epochs, load_totals, exc)
     except ResponseError as exc:
         raise LimiterAway(reason=repr(exc), retry_after_s=1) from exc
+    if epochs is not None and len(reply) > SHORTEST_REPLY:
+        epochs.saw(payer.shard.number, reply[-1])
     return _decided(reply, payer, limits, tokens=claim.tokens, hold_nanos=claim.hold_nanos)
 
 
-async def check(redis: Pipeline, payer: Payer, limits: tuple[Limits, Limits]) -> None:
+async def check(redis: Pipeline, payer: Payer, limits: tuple[Limits, Limits], *, epochs: Epochs | None = None) -> None:
     """Raise as `admit` if it would refuse even the smallest call. Changes nothing, and knows nothing without Redis."""
     organization, key = limits
     args: list[Argument] = [b"", 0, b"0", 1, 1, b"", b"2", organization.packed, key.packed, 0]
+    if epochs is not None:
+        args += epochs.known(payer.shard.number)
     try:
         reply = await redis.run(ADMIT, payer.admit_keys, args)
     except (RedisUnavailable, ResponseError):
         return
-    if reply[0] != b"cold":
+    if reply[0] not in (b"cold", b"emptied"):
         _decided(reply, payer, limits, tokens=1, hold_nanos=1)
 
 
@@ -206,6 +267,8 @@ def _decided(
     reply: list[Any], payer: Payer, limits: tuple[Limits, Limits], *, tokens: int, hold_nanos: int
 ) -> Admission:
     """Return the admission that admit.lua replied, or raise its refusal."""
+    if len(reply) == SHORTEST_REPLY:
+        raise _undecided(reply)
     verdict, day, now_ms, minute, scope, day_o, day_k, requests_o, requests_k, tokens_o, tokens_k, *details = reply
     admission = Admission(
         day=day,
@@ -218,7 +281,7 @@ def _decided(
     )
     if verdict in (b"ok", b"dup"):
         return admission
-    slot_free_in_ms, left_nanos, budget = details
+    slot_free_in_ms, left_nanos, budget, _settlements = details
     raise refusal(
         verdict.decode(),
         scope - 1,
@@ -231,11 +294,30 @@ def _decided(
     )
 
 
-async def _ask(redis: Pipeline, payer: Payer, args: list[Argument]) -> list[Any]:
-    """Run admit.lua; once more when this process was wrong about Redis's clock, which the reply tells."""
+def _undecided(reply: list[Any]) -> LimiterUnavailable:
+    """Error for a reply without counts: Redis was emptied, and nobody knows yet what it has to count from."""
+    verdict, day, now_ms, minute, _scope = reply
+    unlimited = Limits()
+    admission = Admission(
+        day=day,
+        minute=minute,
+        now_ms=now_ms,
+        limits=(unlimited, unlimited),
+        requests_today=(0, 0),
+        is_degraded=True,
+    )
+    return LimiterUnavailable(reason=f"Redis was emptied: {verdict.decode()}", retry_after_s=1, admission=admission)
+
+
+async def _ask(redis: Pipeline, payer: Payer, args: list[Argument], epochs: Epochs | None) -> list[Any]:
+    """Run admit.lua; once more when this process was wrong about Redis's clock or its epoch."""
     reply: list[Any] = await redis.run(ADMIT, payer.admit_keys, args)
+    if reply[0] == b"emptied" and epochs is not None:
+        await epochs.join()
+        args[EPOCH:] = epochs.known(payer.shard.number)
+        reply = await redis.run(ADMIT, payer.admit_keys, args)
     if reply[0] == b"late":
-        args[-1] = reply[2] + ADMIT_WITHIN_MS
+        args[DEADLINE] = reply[2] + ADMIT_WITHIN_MS
         reply = await redis.run(ADMIT, payer.admit_keys, args)
         if reply[0] == b"late":
             raise LimiterAway(reason="admitted too late", retry_after_s=1)
@@ -243,31 +325,46 @@ async def _ask(redis: Pipeline, payer: Payer, args: list[Argument]) -> list[Any]
 
 
 async def _load_scopes(
-    redis: Pipeline, payer: Payer, args: list[Argument], load_totals: LoadTotals, reply: list[Any]
+    redis: Pipeline,
+    payer: Payer,
+    args: list[Argument],
+    epochs: Epochs | None,
+    load_totals: LoadTotals,
+    reply: list[Any],
 ) -> list[Any]:
-    """Load the scopes that Redis does not know and admit again. `reply` is the first; each scope may be cold once."""
-    for _ in range(len(SCOPES)):
+    """Load the scopes that Redis does not know and admit again. `reply` is the first.
+
+    Each scope may be cold once, and once more when Redis is emptied meanwhile.
+    """
+    for _ in range(2 * len(SCOPES)):
         if reply[0] != b"cold":
             return reply
         day, scope = reply[1], reply[4] - 1
         totals = await load_totals(payer, scope, day)
-        await redis.run(LOAD, [payer.scopes[scope]], _load_args(day, totals))
-        reply = await _ask(redis, payer, args)
+        await redis.run(
+            LOAD, [payer.scopes[scope], payer.shard.epoch], load_args(day, totals, *args[EPOCH : EPOCH + 1])
+        )
+        reply = await _ask(redis, payer, args, epochs)
     if reply[0] == b"cold":
         raise LimiterAway(reason="scopes do not stay loaded", retry_after_s=1)
     return reply
 
 
 async def _retry(
-    redis: Pipeline, payer: Payer, args: list[Argument], load_totals: LoadTotals, first: RedisUnavailable
+    redis: Pipeline,
+    payer: Payer,
+    args: list[Argument],
+    epochs: Epochs | None,
+    load_totals: LoadTotals,
+    first: RedisUnavailable,
 ) -> list[Any]:
     """Retry admission once after a short reconnect, at most 300 ms in all. Admitting twice is idempotent."""
     try:
         async with asyncio.timeout(RETRY_TIMEOUT_S):
             if not await redis.until_up(RECONNECT_TIMEOUT_S):
                 raise LimiterAway(reason=repr(first), retry_after_s=1) from first
-            reply = await _ask(redis, payer, args)
-            return await _load_scopes(redis, payer, args, load_totals, reply)
+            reply = await _ask(redis, payer, args, epochs)
+            return await _load_scopes(redis, payer, args, epochs, load_totals, reply)
     except (RedisUnavailable, ResponseError, TimeoutError) as again:
         raise LimiterAway(reason=repr(again), retry_after_s=1) from again
 
@@ -291,18 +388,24 @@ async def void(redis: Pipeline, doubt: Doubt) -> bool:
     return bool(await redis.run(VOID, doubt.payer.admit_keys, args) >= 0)
 
 
-async def settle(redis: Pipeline, payer: Payer, settlement: Settlement) -> bool:
+async def settle(redis: Pipeline, payer: Payer, settlement: Settlement, *, epochs: Epochs | None = None) -> bool:
     """Append the event, release lease and hold, and charge. Returns whether this call moved the money.
 
     Raises RedisUnavailable; the journal then carries the event.
     """
-    reply = await redis.run(SETTLE, *_settle_command(payer, settlement))
-    return bool(reply)
+    keys, args = _settle_command(payer, settlement)
+    if epochs is not None:
+        args.append(epochs.field)
+    reply: int = await redis.run(SETTLE, keys, args)
+    if epochs is not None:
+        epochs.settled(payer.shard.number, abs(reply))
+    return reply > 0
 
 
 def settle_sync(redis: "Redis", payer: Payer, settlement: Settlement) -> bool:
     """As `settle`, for tasks. Raises redis.RedisError."""
-    return bool(SETTLE.run(redis, *_settle_command(payer, settlement)))
+    reply: int = SETTLE.run(redis, *_settle_command(payer, settlement))
+    return reply > 0
 
 
 def count_sync(redis: "Redis", payer: Payer, *, day: int, requests: int, cost_nanos: int) -> None:
@@ -363,9 +466,11 @@ def month_of(day: int) -> int:
     return date.year * 12 + date.month - 1
 
 
-def _load_args(day: int, totals: ScopeTotals) -> list[Argument]:
+def load_args(day: int, totals: ScopeTotals, *epoch: Argument, held_nanos: int = 0) -> list[Argument]:
+    """Arguments of load.lua. Without an epoch, epochs do not matter."""
     return [
-        day, totals.requests_today, totals.day_nanos, month_of(day), totals.month_nanos, totals.total_nanos
+        day, totals.requests_today, totals.day_nanos, month_of(day), totals.month_nanos, totals.total_nanos,
+        held_nanos, *epoch,
     ]  # fmt: skip
 
 

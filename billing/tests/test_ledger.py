@@ -1,7 +1,7 @@
 """Ledger entries, daily spend and accounts agree, and only the ledger writes them."""
 
 import re
-from datetime import timedelta
+from datetime import date, timedelta
 from io import StringIO
 from itertools import count
 from threading import Thread
@@ -17,7 +17,9 @@ from hypothesis import strategies as st
 from accounts.models import Organization
 from billing.ledger import Charge, expire_credit, first_open_day, post_charges, post_credit, take_back
 from billing.ledger_audit import audit_ledger, audit_once_a_day
+from billing.limiter.limits import ScopeTotals
 from billing.models import Account, CreditSource, LedgerAudit, LedgerEntry, SpendDaily
+from billing.selectors import key_totals
 from billing.services import limits_of
 from billing.sources import SETTLES_WITHIN
 from billing.tests.factories import an_organization
@@ -306,3 +308,17 @@ def test_two_workers_that_charge_the_same_organizations_draw_each_nano_once() ->
         thread.join()
     assert [left(each) for each in organizations] == [[1_000 - 30 * 7]] * 3
     assert audit_ledger() == []
+
+
+@pytest.mark.django_db
+def test_the_limiters_month_has_days_that_a_clock_ahead_has_begun() -> None:
+    organization, key_id, today = an_organization(), random_id(), date(2026, 11, 28)
+    for day, cost_nanos in (
+        (date(2026, 10, 31), 1),
+        (today, 20),
+        (date(2026, 11, 29), 300),
+        (date(2026, 12, 1), 4_000),
+    ):
+        SpendDaily.objects.create(organization=organization, key_id=key_id, day=day, requests=1, cost_nanos=cost_nanos)
+    (totals,) = key_totals([key_id], (today - date(1970, 1, 1)).days).values()
+    assert totals == ScopeTotals(requests_today=1, day_nanos=20, month_nanos=320, total_nanos=4_321)

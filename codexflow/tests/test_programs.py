@@ -45,6 +45,14 @@ def test_several_web_processes_are_passed_to_uvicorn(tmp_path: Path) -> None:
     assert argv[-2:] == ["--workers", "3"]
 
 
+def test_the_protocol_can_be_imported_before_django_is_set_up() -> None:
+    """Of several web processes each imports it first, and the application after it."""
+    done = subprocess.run(
+        [sys.executable, "-c", "import codexflow.server"], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_beat_stores_its_schedule_in_the_home_folder(tmp_path: Path) -> None:
     argv = argv_of("beat", an_env(tmp_path))
     assert argv[argv.index("--schedule") + 1] == str(tmp_path / "beat-schedule")

@@ -49,6 +49,11 @@ class Journal:
         self.when_dirty: Callable[[], None] = lambda: None
         self._open_segment()
 
+    @property
+    def name(self) -> str:
+        """Name of the process among all that have a journal: its segments and its lock begin with it."""
+        return self._name
+
     def _open_segment(self) -> None:
         self._number += 1
         path = self._folder / f"{self._name}-{self._number:06d}.open"
@@ -177,6 +182,24 @@ def _is_locked(lock_path: Path) -> bool:
 def closed_segments(folder: Path) -> list[Path]:
     """Segments waiting to be shipped, oldest first."""
     return sorted(folder.glob("*.closed"))
+
+
+def segments(folder: Path) -> list[Path]:
+    """All segments, oldest first."""
+    return sorted((*folder.glob("*.open"), *folder.glob("*.closed")))
+
+
+def payloads_of(path: Path, id_of: Callable[[bytes], UUID]) -> dict[UUID, bytes]:
+    """Read the last payload of each call in a segment, which may be closed meanwhile; none if it has been shipped.
+
+    Raises ValueError when a payload cannot be read.
+    """
+    for each in (path, path.with_suffix(".closed")):
+        try:
+            return {id_of(payload): payload for payload in read_segment(each)}
+        except FileNotFoundError:
+            continue
+    return {}
 
 
 def ship_segment(

@@ -4,7 +4,7 @@ A scope should hold PostgreSQL's sums, plus events still in the stream, plus run
 """
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from uuid import UUID
 
@@ -12,7 +12,7 @@ from django.db import connection, transaction
 from redis import Redis
 
 from billing.limiter.limits import ScopeTotals, ShardKeys, month_of
-from billing.limiter.reconcile import Scope, Snapshot, correct, read_shard, scopes_of
+from billing.limiter.reconcile import Snapshot, correct, read_shard, scopes_of
 from billing.selectors import organization_totals
 from codexflow.lib.redis import SHARDS
 from keys.selectors import lineage_totals
@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 TRIES = 5
 # A longer backlog is drained first: each of its events would be looked up.
 MAX_BACKLOG = 20_000
+# Kind and id of a scope.
+ScopeId = tuple[str, UUID]
 _TOTALS = {"o": organization_totals, "k": lineage_totals}
 
 
@@ -50,18 +52,20 @@ def reconcile(redis: "Redis", prefix: str) -> Reconciled:
         for _ in range(TRIES):
             if not keys:
                 break
-            keys = _reconcile_scopes(redis, shard, keys, result)
+            keys = reconcile_scopes(redis, shard, keys, result)
         result.busy += len(keys)
     if result.corrected:
         logger.warning("reconcile.corrected", extra={"count": result.corrected, "drift_nanos": result.drift_nanos})
     return result
 
 
-def _reconcile_scopes(redis: "Redis", shard: ShardKeys, keys: list[bytes], result: Reconciled) -> list[bytes]:
+def reconcile_scopes(redis: "Redis", shard: ShardKeys, keys: list[bytes], result: Reconciled) -> list[bytes]:
     """Try some scopes of a shard once. Returns those that moved meanwhile."""
     snapshot = read_shard(redis, shard, keys)
     busy = []
-    for scope, expected in _expected(snapshot):
+    all_expected = expected_of(snapshot, {(scope.kind, scope.id) for scope in snapshot.scopes})
+    for scope in snapshot.scopes:
+        expected = all_expected[scope.kind, scope.id]
         done = correct(redis, scope, expected.totals, held_nanos=expected.held_nanos, today=snapshot.day)
         result.corrected += done.is_corrected
         result.drift_nanos += done.drift_nanos
@@ -82,27 +86,37 @@ def _events(read: Callable[[bytes], UsageEvent], payloads: Iterable[bytes]) -> l
 
 
 @dataclass(slots=True)
-class _Expected:
+class Expected:
     """Expected values of one scope."""
 
     totals: ScopeTotals
     held_nanos: int = 0
 
 
-def _expected(snapshot: Snapshot) -> list[tuple[Scope, _Expected]]:
-    """Expected values of each scope: PostgreSQL's sums, plus waiting events, plus running calls."""
+def events_in(snapshot: Snapshot) -> list[UsageEvent]:
+    """Events that wait in the stream."""
+    return _events(decode, snapshot.events)
+
+
+def intents_in(snapshot: Snapshot) -> list[UsageEvent]:
+    """Intents of running calls."""
+    return _events(intent_of, snapshot.intents)
+
+
+def expected_of(snapshot: Snapshot, wanted: Collection[ScopeId]) -> dict[ScopeId, Expected]:
+    """Expected values of scopes: PostgreSQL's sums, plus waiting events, plus running calls."""
     today, month = snapshot.day, month_of(snapshot.day)
-    running = _events(intent_of, snapshot.intents)
-    waiting = {event.request_id: event for event in _events(decode, snapshot.events)}
-    scopes: dict[tuple[str, UUID], _Expected] = {}
+    running = intents_in(snapshot)
+    waiting = {event.request_id: event for event in events_in(snapshot)}
+    scopes: dict[ScopeId, Expected] = {}
     # One snapshot of PostgreSQL: an event is either in its sums or missing from its rows, never both or neither.
     with transaction.atomic():
         with connection.cursor() as cursor:
             cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         for kind, totals_of in _TOTALS.items():
-            ids = [scope.id for scope in snapshot.scopes if scope.kind == kind]
+            ids = [owner for each, owner in wanted if each == kind]
             known = totals_of(ids, today)
-            scopes.update({(kind, each): _Expected(known.get(each, ScopeTotals())) for each in ids})
+            scopes.update({(kind, each): Expected(known.get(each, ScopeTotals())) for each in ids})
         missing = missing_requests(event.request_id for event in (*waiting.values(), *running))
     for event in waiting.values():
         if event.request_id in missing:
@@ -124,9 +138,9 @@ def _expected(snapshot: Snapshot) -> list[tuple[Scope, _Expected]]:
                 scope.totals,
                 requests_today=scope.totals.requests_today + (is_uncounted and event.day == today),
             )
-    return [(scope, scopes[scope.kind, scope.id]) for scope in snapshot.scopes]
+    return scopes
 
 
-def _scopes_of(event: UsageEvent, scopes: dict[tuple[str, UUID], _Expected]) -> list[_Expected]:
+def _scopes_of(event: UsageEvent, scopes: dict[ScopeId, Expected]) -> list[Expected]:
     both = (scopes.get(("o", event.organization_id)), scopes.get(("k", event.lineage_id)))
     return [scope for scope in both if scope is not None]

@@ -1,6 +1,7 @@
 """Ship closed journal segments: settle again what PostgreSQL lacks, then delete the segment."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from uuid import UUID
@@ -39,7 +40,8 @@ class JournalShipper:
             self._seen_ms = {}
             return 0
         now_ms, drained_ms = self._progress()
-        self._seen_ms = {path: self._seen_ms.get(path, now_ms) for path in segments}
+        # A clock that was ahead and has gone back must not hold them up until it is there again.
+        self._seen_ms = {path: min(self._seen_ms.get(path, now_ms), now_ms) for path in segments}
         return sum(self._ship(path) for path in segments if self._seen_ms[path] < drained_ms)
 
     def _ship(self, path: Path) -> bool:
@@ -64,6 +66,20 @@ def _missing(payloads: Mapping[UUID, bytes]) -> set[UUID]:
     """Find payloads to settle again. An intent adds nothing to any row; an event corrects a sweeper's estimate."""
     intents = {request_id for request_id, payload in payloads.items() if is_intent(payload)}
     return missing_requests(intents) | unreported_requests(payloads.keys() - intents)
+
+
+def settle_lacking(redis: "Redis", prefix: str, path: Path, *, is_alive: bool) -> int:
+    """Settle what PostgreSQL lacks of a segment, whose process may be alive. Returns how many events that were."""
+    try:
+        payloads = journal.payloads_of(path, request_id_of)
+    except ValueError:
+        return 0  # the shipper puts it aside
+    lacking = _missing(payloads)
+    settle = _settle_again if is_alive else _settle_for_dead
+    for request_id in lacking:
+        with suppress(ValueError):
+            settle(redis, prefix, payloads[request_id])
+    return len(lacking)
 
 
 def _settle_again(redis: "Redis", prefix: str, payload: bytes) -> None:

@@ -7,7 +7,6 @@ from codexflow.catalogue.lineup import Lineup
 from codexflow.catalogue.surfaces import OWN_MODELS, PATHS
 from codexflow.lib.asgi import Header
 from routing import stages
-from routing.incoming import Incoming
 from routing.stages import Route
 from routing.surfaces import compaction, requests, responses
 from routing.surfaces.body import ParsedRequest
@@ -45,11 +44,11 @@ class Surface:
             return stages.route_own(self.name, stage_header=stage_header, model=request.model, lineup=lineup)
         return stages.route(stage_header=stage_header, model=request.model, prompt=request.prompt, lineup=lineup)
 
-    def headers(self, incoming: Incoming) -> tuple[Header, ...]:
+    def headers(self, of_caller: Mapping[bytes, bytes]) -> tuple[Header, ...]:
         """Return the caller's headers that are passed upstream."""
         if not self.passed_headers:
             return ()
-        return tuple((name, incoming.headers[name]) for name in self.passed_headers if name in incoming.headers)
+        return tuple((name, of_caller[name]) for name in self.passed_headers if name in of_caller)
 
 
 _COMPLETIONS = responses.Completions()

@@ -24,7 +24,7 @@ def test_lines_of_one_header_are_joined_on_their_way_upstream() -> None:
         (b"cookie", b"a=1"),
         (b"cookie", b"b=2"),
     )
-    assert dict(MESSAGES.headers(found)) == {
+    assert dict(MESSAGES.headers(found.headers)) == {
         b"anthropic-version": b"2023-06-01",
         b"anthropic-beta": b"interleaved-thinking-2025-05-14, context-management-2025-06-27",
     }

@@ -7,8 +7,13 @@ Counted are failed calls, however many attempts each made. A circuit has a scope
 - for a key, when `failure_threshold` of its calls failed and none succeeded in between: one prompt that an agent
   repeats may be the cause, so it does not take the model from colleagues;
 - for an organization, when as many failed of at least two of its keys and no call of it succeeded in between;
-- for all, when as many failed within a minute, of at least two organizations, and they are at least half of the last
-  twenty calls within that minute.
+- for all, when as many failed within a minute, the last calls of at least two owners failed, and these owners are at
+  least as many as the calls that succeeded of all other owners, of the twenty on record within that minute.
+
+For all, an owner's failures count once, however many calls, keys and organizations it has: a retry storm is one
+caller's. Owners whom anybody can become within minutes do not count there, nor do failures that a request can bring
+about by being slow. Such a call has no `owner`. Nor does one owner reopen the circuit of all by failing one trial after
+the other.
 
 Where one caller makes all the traffic, its circuit is marked as everybody's (`is_whole`), for /health.
 
@@ -16,11 +21,14 @@ Open: no calls of the scope for the recovery timeout. Half-open: one trial is in
 opens the circuit; a trial that proved nothing is given back.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, TypeVar
 
 WINDOW_MS = 60_000
 WINDOW_CALLS = 20
+# As many must be failing before a circuit opens for all.
+OWNERS = 2
 # A failed call is forgotten after this time.
 FORGET_MS = 600_000
 # A threshold above this is never reached.
@@ -29,10 +37,11 @@ ALL = ""
 
 
 class Caller(NamedTuple):
-    """Organization and key of a call."""
+    """Organization and key of a call, and the organization's owner; empty if the call does not count for all."""
 
     organization: str
     key: str
+    owner: str = ""
 
     @property
     def scopes(self) -> tuple[str, str, str]:
@@ -47,6 +56,7 @@ class Failed(NamedTuple):
     organization: str
     key: str
     counts_for: int
+    owner: str = ""
 
 
 class Succeeded(NamedTuple):
@@ -55,6 +65,7 @@ class Succeeded(NamedTuple):
     at_ms: int
     organization: str
     key: str
+    owner: str = ""
 
 
 class Circuit(NamedTuple):
@@ -65,6 +76,7 @@ class Circuit(NamedTuple):
     opened_at_ms: int
     trial_until_ms: int = 0
     is_whole: int = 0
+    failed_by: str = ""  # owner whose trial reopened it last
 
 
 class Breaker(NamedTuple):
@@ -87,7 +99,7 @@ def record_successes(breaker: Breaker, now_ms: int, successes: Iterable[Succeede
 def _with_successes(breaker: Breaker, successes: Iterable[Succeeded]) -> Breaker:
     failures, kept, circuits = list(breaker.failures), list(breaker.successes), list(breaker.circuits)
     for success in successes:
-        kept = _inserted(kept, success)[-WINDOW_CALLS:]
+        kept = _fairly_cut(_inserted(kept, success))
         for n, failed in enumerate(failures):
             if failed.at_ms <= success.at_ms and failed.organization == success.organization:
                 still = 0 if failed.key == success.key else min(failed.counts_for, 1)
@@ -113,18 +125,18 @@ def record_failure(
     A failed trial opens its circuits anew. A call that began before a circuit opened neither prolongs nor closes it.
     """
     breaker = _with_successes(breaker, successes)
-    failed = Failed(now_ms, caller.organization, caller.key, 2)
+    failed = Failed(now_ms, caller.organization, caller.key, 2, caller.owner)
     size = min(max(threshold, WINDOW_CALLS), MAX_FAILURES)
     breaker = _pruned(breaker._replace(failures=tuple(_inserted(breaker.failures, failed)[-size:])), now_ms)
     circuits = list(breaker.circuits)
     if is_trial:
         for n, circuit in enumerate(circuits):
             if circuit.scope in caller.scopes and circuit.trial_until_ms:
-                circuits[n] = circuit._replace(opened_at_ms=now_ms, trial_until_ms=0)
+                circuits[n] = _after_failed_trial(circuit, now_ms, caller.owner)
     open_scopes = {each.scope for each in circuits}
     window = _window(breaker, now_ms)
     is_whole = int(all(each.organization == caller.organization for each in window))
-    if _is_open_for_all(breaker, window, threshold, now_ms) and ALL not in open_scopes:
+    if _is_open_for_all(breaker, threshold, now_ms) and ALL not in open_scopes:
         circuits.append(Circuit(ALL, "", now_ms, 0, 1))
     of_organization = [f for f in breaker.failures if f.organization == caller.organization and f.counts_for == 2]
     several_keys = len({each.key for each in of_organization}) >= 2
@@ -137,15 +149,25 @@ def record_failure(
     return breaker._replace(circuits=tuple(circuits))
 
 
-def _is_open_for_all(breaker: Breaker, window: Sequence[Failed | Succeeded], threshold: int, now_ms: int) -> bool:
-    failed = [each for each in window if isinstance(each, Failed)]
-    of_the_minute = sum(now_ms - each.at_ms <= WINDOW_MS for each in breaker.failures)
-    organizations = {each.organization for each in failed}
-    return of_the_minute >= threshold and 2 * len(failed) >= len(window) and len(organizations) >= 2
+def _after_failed_trial(circuit: Circuit, now_ms: int, owner: str) -> Circuit:
+    """Open a circuit anew; that of all only if the failure counts and another owner's was the one before."""
+    if circuit.scope == ALL and owner in ("", circuit.failed_by):
+        return circuit._replace(trial_until_ms=0)
+    return circuit._replace(opened_at_ms=now_ms, trial_until_ms=0, failed_by=owner if circuit.scope == ALL else "")
+
+
+def _is_open_for_all(breaker: Breaker, threshold: int, now_ms: int) -> bool:
+    failures = [each for each in breaker.failures if each.owner and now_ms - each.at_ms <= WINDOW_MS]
+    successes = [each for each in breaker.successes if each.owner and now_ms - each.at_ms <= WINDOW_MS]
+    failed_ms = {each.owner: each.at_ms for each in failures}  # each owner's last
+    served_ms = {each.owner: each.at_ms for each in successes}
+    failing = {owner for owner, at_ms in failed_ms.items() if at_ms >= served_ms.get(owner, at_ms)}
+    working = sum(each.owner not in failing for each in successes)
+    return len(failures) >= threshold and len(failing) >= OWNERS and len(failing) >= working
 
 
 def _window(breaker: Breaker, now_ms: int) -> list[Failed | Succeeded]:
-    """Return the last twenty calls within a minute, newest first; of two at once the failure."""
+    """Return the last twenty calls on record within a minute, newest first; of two at once the failure."""
     failures, successes = list(breaker.failures), list(breaker.successes)
     window: list[Failed | Succeeded] = []
     while (failures or successes) and len(window) < WINDOW_CALLS:
@@ -201,6 +223,15 @@ def _inserted(calls: Sequence[_Call], call: _Call) -> list[_Call]:
         at -= 1
     found.insert(at, call)
     return found
+
+
+def _fairly_cut(successes: list[Succeeded]) -> list[Succeeded]:
+    """Forget successes of whoever has most of them, the oldest first, so that nobody crowds others out."""
+    while len(successes) > WINDOW_CALLS:
+        numbers = Counter(each.owner for each in successes)
+        most = max(numbers.values())
+        successes.remove(next(each for each in successes if numbers[each.owner] == most))
+    return successes
 
 
 def _pruned(breaker: Breaker, now_ms: int) -> Breaker:

@@ -21,8 +21,9 @@ logger = logging.getLogger(__name__)
 
 SCRIPT = Script(Path(__file__).parent / "lua" / "breaker.lua")
 REFRESH_S = 0.5
-# As many as decide whether a circuit opens for all.
-MAX_SUCCESSES = 20
+WINDOW_S = 60.0
+# Successes of each owner that a process remembers of a model, and the owners of which it does.
+MAX_SUCCESSES, MAX_OWNERS = 8, 64
 
 
 def key_of(prefix: str, model: str) -> bytes:
@@ -43,6 +44,7 @@ class _Circuit(NamedTuple):
     opened_at_ms: int
     trial_until_ms: int
     is_whole: int
+    failed_by: str = ""
 
     def ends_ms(self, recovery_ms: int) -> int:
         """Unix time at which a trial may start, or the one in progress has ended at the latest."""
@@ -76,17 +78,17 @@ _circuits = msgspec.msgpack.Decoder(tuple[_Circuit, ...])
 class Breakers:
     """Circuit breakers of all models, with a cache of their state. One instance per process.
 
-    Healthy models cost no round trip, and a failed call costs one. Successes are remembered here, the last twenty of
-    each model, and told together with this process's next failure of that model; while failures are on record they
-    are also told with the next refresh. So what another process served in the last half second, or before it knew of
-    a failure, may be missing from the calls that decide.
+    Healthy models cost no round trip, and a failed call costs one. Successes are remembered here, the last eight of
+    each model and owner, and told together with this process's next failure of that model; while failures are on
+    record they are also told with the next refresh. So what another process served in the last half second, or before
+    it knew of a failure, may be missing from the calls that decide.
     """
 
     def __init__(self, redis: Pipeline, prefix: str) -> None:
         self._redis = redis
         self._prefix = prefix
         self._known: dict[str, _Known] = {}
-        self._successes: dict[str, deque[tuple[float, Payer]]] = {}
+        self._successes: dict[str, dict[str, deque[tuple[float, Payer]]]] = {}
         # Trials that calls of this process make.
         self._trials: set[tuple[str, UUID]] = set()
 
@@ -146,9 +148,14 @@ class Breakers:
 
     def remember_success(self, model: str, payer: Payer) -> None:
         """Record a call that succeeded and is no trial, as nearly all."""
-        successes = self._successes.get(model)
+        owners = self._successes.get(model)
+        if owners is None:
+            owners = self._successes[model] = {}
+        successes = owners.get(payer.owner)
         if successes is None:
-            successes = self._successes[model] = deque(maxlen=MAX_SUCCESSES)
+            if len(owners) >= MAX_OWNERS:
+                del owners[next(iter(owners))]
+            successes = owners[payer.owner] = deque(maxlen=MAX_SUCCESSES)
         successes.append((clock.monotonic_s(), payer))
 
     async def record_failure(self, model: str, config: BreakerConfig, payer: Payer) -> int:
@@ -172,7 +179,7 @@ class Breakers:
         told = self._untold(model) if verb in ("failure", "note") else []
         args: list[str | int | bytes] = [
             verb, config.failure_threshold, recovery_ms, payer.organization, str(payer.lineage_id), int(is_trial),
-            msgspec.msgpack.encode(told),
+            msgspec.msgpack.encode(told), payer.owner,
         ]  # fmt: skip
         try:
             reply = await self._redis.run(SCRIPT, [self.key(model)], args)
@@ -183,14 +190,17 @@ class Breakers:
         self._learn(model, circuits, recovery_ms, is_on_record=bool(failures))
         return bool(allowed), bool(made_trial)
 
-    def _untold(self, model: str) -> list[tuple[int, str, str]]:
-        """Take the successes that Redis does not know, oldest first, with their age in ms."""
-        successes = self._successes.pop(model, ())
+    def _untold(self, model: str) -> list[tuple[int, str, str, str]]:
+        """Take the successes that Redis does not know and that still count, oldest first, with their age in ms."""
         now_s = clock.monotonic_s()
-        # As text: the script's MessagePack knows no bytes.
-        return [
-            (int((now_s - at_s) * 1000), each.organization.decode(), str(each.lineage_id)) for at_s, each in successes
+        found = [
+            # As text: the script's MessagePack knows no bytes.
+            (int((now_s - at_s) * 1000), each.organization.decode(), str(each.lineage_id), each.owner)
+            for successes in self._successes.pop(model, {}).values()
+            for at_s, each in successes
+            if now_s - at_s <= WINDOW_S
         ]
+        return sorted(found, reverse=True)
 
     def _learn(self, model: str, packed: bytes | None, recovery_ms: int, *, is_on_record: bool) -> None:
         """Cache what Redis has for a model, and log what changed."""
@@ -221,4 +231,5 @@ class Breakers:
         for model, (circuits, state) in zip(models, replies, strict=True):
             self._learn(model, circuits, recovery_ms, is_on_record=state is not None)
         for model in [model for model in self._known if model in self._successes]:
-            await self._run(model, "note", config, self._successes[model][-1][1])
+            _at_s, payer = next(iter(self._successes[model].values()))[-1]
+            await self._run(model, "note", config, payer)

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from random import Random
 from types import MappingProxyType
@@ -46,6 +46,8 @@ from routing.upstream.retry_after import retry_after_s
 logger = logging.getLogger(__name__)
 
 BEGINNING_BYTES = 4_096
+# With these an upstream, or a proxy before it, tells that its own upstream took too long.
+SLOW_STATUSES = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.GATEWAY_TIMEOUT, 524})
 # Spread, so that callers who failed together do not come back together.
 RETRY_PAUSE_S = (0.05, 0.25)
 _jitter = Random()  # noqa: S311 - spreading load, not keeping secrets
@@ -114,6 +116,8 @@ class Upstream:
         # Models that were asked and of whose state the call proved nothing yet, and the one that failed last.
         self._unresolved: set[str] = set()
         self._failed_model: str | None = None
+        # It failed by being slow, which a request can bring about.
+        self._is_slow = False
 
     def abort(self) -> None:
         """Stop the attempt in progress: the caller has left, or the process is shutting down."""
@@ -193,6 +197,7 @@ class Upstream:
         if isinstance(failure, UpstreamFaulty) and failure.cause is not None:
             _alarms.report(failure.cause, attempt.model, status=failure.upstream_status, now_s=monotonic_s())
         self._failed_model = attempt.model if failure.trips_breaker else None
+        self._is_slow = isinstance(failure, UpstreamSilent) or failure.upstream_status in SLOW_STATUSES
 
     async def _count_failed_call(self, waits_s: dict[str, int]) -> None:
         """Count the call as failed at the model that it has given up, however many attempts it made there."""
@@ -200,7 +205,9 @@ class Upstream:
         if model is not None:
             request = self._request
             self._unresolved.discard(model)
-            wait_s = await self._breakers.record_failure(model, request.breaker, request.payer)
+            # Slow: it concerns this caller alone.
+            payer = replace(request.payer, owner="") if self._is_slow else request.payer
+            wait_s = await self._breakers.record_failure(model, request.breaker, payer)
             waits_s[model] = max(waits_s.get(model, 1), wait_s or 1)
 
     async def _record_success(self, model: str) -> None:

@@ -1,4 +1,4 @@
-"""`python -m tests.chaos --kills 500 --seed 7`: exit code 0 when the audit finds nothing, 1 when it does."""
+"""`python -m tests.chaos --events 500 --seed 7`: exit code 0 when the audit finds nothing, 1 when it does."""
 
 import argparse
 import secrets
@@ -6,17 +6,20 @@ import sys
 import tempfile
 from pathlib import Path
 
+from tests.chaos.plan import KINDS
 from tests.chaos.provocations import PROVOCATIONS
-from tests.chaos.run import QUIET_WITHIN_S, Plan, run
-from tests.chaos.stack import TARGETS
+from tests.chaos.run import EVERY_TARGET, QUIET_WITHIN_S, Plan, run
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
-    parser.add_argument("--kills", type=int, default=40)
+    parser.add_argument("--events", type=int, default=40)
     parser.add_argument("--seed", type=int, default=secrets.randbelow(1_000_000), help="default: random, and printed")
     parser.add_argument("--rate", type=float, default=60.0, help="requests a second")
-    parser.add_argument("--targets", default=",".join(TARGETS), help="comma-separated")
+    parser.add_argument("--web-processes", type=int, default=1)
+    parser.add_argument("--kinds", default=",".join(KINDS), help="comma-separated")
+    parser.add_argument("--targets", default=",".join(EVERY_TARGET), help="comma-separated")
+    parser.add_argument("--longest-s", type=float, default=30.0, help="length of the longest incidents")
     parser.add_argument("--cut-tail", action="store_true", help="cut the last second off Valkey's file at each kill")
     parser.add_argument("--empty-once", action="store_true", help="delete all of Valkey's data at one kill")
     parser.add_argument("--postgres-down-s", type=float, default=0.0, help="outage of PostgreSQL, in production time")
@@ -25,10 +28,13 @@ def main() -> int:
     parser.add_argument("--log", type=Path, default=Path(tempfile.gettempdir()) / "codexflow-chaos.log")
     options = parser.parse_args()
     plan = Plan(
-        kills=options.kills,
+        events=options.events,
         seed=options.seed,
         rate=options.rate,
+        web_processes=options.web_processes,
+        kinds=tuple(options.kinds.split(",")),
         targets=tuple(options.targets.split(",")),
+        longest_s=options.longest_s,
         cuts_tail=options.cut_tail,
         empties_once=options.empty_once,
         postgres_down_s=options.postgres_down_s,

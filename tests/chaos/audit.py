@@ -1,19 +1,48 @@
-"""Audit: what callers saw, what the upstream did, and what was stored must agree. Pure."""
+"""Audit: what callers saw, what the upstream did, and what was stored must agree. Pure.
 
+Books: rows, ledger, rollups, accounts and counters are sums of each other. Limits: what passed a limit, counted by
+callers and upstream. Deliveries: what was billed for what was delivered. Allowances are the functions at the end.
+"""
+
+from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from fractions import Fraction
+from math import ceil
 from uuid import UUID
 
 from codexflow.catalogue.schema import Catalogue
-from tests.chaos.records import Records, RollupKey, RollupSums, Row
-from tests.chaos.traffic import Caller, Seen
+from tests.chaos.manners import MAX_TOKENS
+from tests.chaos.plan import Incident
+from tests.chaos.records import Records, RollupKey, RollupSums, Row, UpstreamCall
+from tests.chaos.traffic import Bounds, Caller, Seen
+
+# The upstream's calls by request and number of the attempt.
+Attempts = Mapping[UUID, Mapping[int, UpstreamCall]]
 
 EPOCH = date(1970, 1, 1)
 MOST_SHOWN = 4
-RANK_PROVIDER = 40
+RANK_NONE, RANK_COUNTED, RANK_PROVIDER = 0, 20, 40
+CHARACTERS_A_TOKEN = 4
+MINUTE_MS = 60_000
+# Codes of calls that were refused before they were admitted.
+REFUSALS = frozenset(
+    {
+        *("invalid_api_key", "account_suspended", "authentication_unavailable"),
+        *("daily_quota_exceeded", "rate_limit_exceeded", "token_rate_exceeded", "concurrency_limit_exceeded"),
+        *("insufficient_quota", "limiter_unavailable", "request_too_large", "request_timeout", "headers_too_large"),
+        *("upload_limit_exceeded", "uploads_full", "invalid_json", "invalid_request"),
+    }
+)
+# What a provider may do that leaves a complete response without a usage that can be believed.
+SPOILING = frozenset({"no_usage", "malformed", "huge_line", "error_event", "empty"})
+SPENDING = {"credit": "credit holds", "day": "budgets of a day hold", "month": "budgets of a month hold"}
+# Until a running gateway has registered its calls again with a Valkey that is back, and dead ones' leases have ended.
+REGISTERED_MS = 5_000
+# Until a gateway has undone the admissions of calls that it refused for want of a reply.
+VOIDED_MS = 3_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,44 +81,74 @@ class Report:
         return "\n".join(lines)
 
 
-def audit(
-    records: Records,
-    seen: Sequence[Seen],
-    callers: Sequence[Caller],
-    catalogue: Catalogue,
-    *,
-    outages: int = 0,
-    quota_slack: float = 0.0,
-    forgettable_ms: Sequence[tuple[int, int]] = (),
-) -> Report:
-    """Check every invariant independently, so that one failure does not hide another.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """All that was collected of a run.
 
-    `outages` bounds how often a gateway was without Valkey: each time a key may use 5 % of its daily limit on top.
-
-    `quota_slack` is the share of its requests that a key may pass above its daily limit, because Valkey lost the count.
     Calls that began inside `forgettable_ms` (Unix, in pairs) and have no record are counted, not reported: their
     gateway died together with Valkey's memory of them.
     """
+
+    records: Records
+    seen: Sequence[Seen]
+    callers: Sequence[Caller]
+    catalogue: Catalogue
+    incidents: Sequence[Incident] = ()
+    cuts_tail: bool = False
+    seconds: float = 60.0  # of traffic
+    processes: int = 1  # of the gateway
+    forgettable_ms: Sequence[tuple[int, int]] = ()
+    first_of: Mapping[UUID, UUID] = field(default_factory=dict)  # first keys of lineages, as callers know them
+    keys_made_by_keys: Sequence[UUID] = ()
+
+    def attempts(self) -> Attempts:
+        found: dict[UUID, dict[int, UpstreamCall]] = defaultdict(dict)
+        for call_id, call in self.records.upstream.items():
+            request_id, _, number = call_id.partition(".")
+            found[UUID(request_id)][int(number)] = call
+        return found
+
+    def lineage_of(self, row: Row) -> UUID:
+        # A caller may have lost the response to its rotation.
+        return self.first_of.get(row.key_id) or self.records.lineages.get(row.key_id, row.key_id)
+
+
+def audit(run: Run) -> Report:
+    """Check every equation independently, so that one failure does not hide another."""
+    records, rows = run.records, run.records.rows
     unknown = list(_every_upstream_call_has_a_row(records))
-    forgotten = [each for each in unknown if not any(since <= each.at_ms <= until for since, until in forgettable_ms)]
-    margins = {caller.key_id: caller.margin_bp for caller in callers}
+    forgotten = [
+        each for each in unknown if not any(since <= each.at_ms <= until for since, until in run.forgettable_ms)
+    ]
+    attempts = run.attempts()
+    scopes = _scopes(run)
     findings = [
-        *_rows_are_unique(records.rows),
-        *_complete_responses_are_recorded(records, seen),
-        *_usage_is_the_upstreams(records),
-        *_costs_follow_from_usage(records.rows, catalogue, margins),
+        # Books.
+        *_rows_are_unique(rows),
+        *_complete_responses_are_recorded(run, attempts),
+        *_usage_is_the_upstreams(records, attempts),
+        *_costs_follow_from_usage(run),
         *forgotten,
-        *_rollups("daily rollup", records.days, records.rows, lambda row: row.day),
-        *_rollups("hourly rollup", records.hours, records.rows, _hour_of),
+        *_rollups("daily rollup", records.days, rows, lambda row: row.day),
+        *_rollups("hourly rollup", records.hours, rows, _hour_of),
         *_ledger(records),
         *_accounts(records),
         *_spend(records),
-        *_counters(records),
+        *_counters(run),
         *_nothing_is_left(records),
-        *_quotas_hold(records.rows, callers, seen, quota_slack),
-        *_outages_are_bounded(records.rows, callers, outages),
+        # Limits.
+        *_spend_stays_within_its_limit(run, scopes, attempts),
+        *_daily_requests_hold(run, scopes),
+        *_minutes_hold(run, scopes, attempts),
+        *_streams_hold(run, scopes, attempts),
+        *_outages_are_bounded(run, scopes),
+        *_limited_keys_make_none(run),
+        # Deliveries.
+        *_refused_calls_cost_nothing(run),
+        *_wrong_keys_get_nothing(run.seen),
+        *_deliveries_are_billed(run, attempts),
     ]
-    return Report(findings, {**_facts(records, seen), "calls forgotten": len(unknown)})
+    return Report(findings, {**_facts(records, run.seen), "calls forgotten": len(unknown)})
 
 
 def _facts(records: Records, seen: Sequence[Seen]) -> dict[str, object]:
@@ -111,48 +170,69 @@ def _rows_are_unique(rows: Sequence[Row]) -> Iterator[Finding]:
             yield Finding("one row a request", f"{request_id} has {times}")
 
 
-def _complete_responses_are_recorded(records: Records, seen: Iterable[Seen]) -> Iterator[Finding]:
-    rows = {row.request_id: row for row in records.rows}
-    for each in seen:
+def _complete_responses_are_recorded(run: Run, attempts: Attempts) -> Iterator[Finding]:
+    rows = {row.request_id: row for row in run.records.rows}
+    for each in run.seen:
         if not (each.is_complete and each.status == 200):
             continue
         row = rows.get(each.request_id) if each.request_id else None
         if row is None:
             yield Finding("a complete response has its row", f"{each.request_id} of {each.caller.name} is missing")
-        elif (row.key_id, row.organization_id) != (each.caller.key_id, each.caller.organization_id):
+            continue
+        if (run.lineage_of(row), row.organization_id) != (each.caller.key_id, each.caller.organization_id):
             yield Finding("a complete response has its row", f"{each.request_id} is charged to another key")
-        elif (row.status, row.source, row.usage_rank) != (200, "gateway", RANK_PROVIDER):
-            yield Finding("a complete response is billed as seen", f"{row}")
-        elif each.usage is not None and each.usage != (row.prompt_tokens, row.completion_tokens):
-            yield Finding("a complete response is billed as seen", f"its caller read {each.usage}: {row}")
+            continue
+        calls = attempts.get(row.request_id, {}).values()
+        says_something = any(call.characters for call in calls)
+        # What is in doubt is an estimate, which _deliveries_are_billed compares.
+        is_told = not any(_is_usage_in_doubt(call) for call in calls)
+        if (
+            (row.status, row.source) != (200, "gateway")
+            or (says_something and not row.completion_tokens)
+            or (is_told and row.usage_rank != RANK_PROVIDER)
+        ):
+            yield Finding("a complete response is billed as seen", f"{_faults(calls)}: {row}")
+        elif is_told and each.usage is not None and each.usage != (row.prompt_tokens, row.completion_tokens):
+            yield Finding(
+                "a complete response is billed as seen", f"its caller read {each.usage}, {_faults(calls)}: {row}"
+            )
 
 
-def _usage_is_the_upstreams(records: Records) -> Iterator[Finding]:
-    """Usage billed as reported by the provider equals the provider's own ledger."""
+def _faults(calls: Iterable[UpstreamCall]) -> str:
+    """What the upstream was asked to do, for the details of a finding."""
+    return " ".join(sorted({fault for call in calls for fault in call.faults}))
+
+
+def _is_usage_in_doubt(call: UpstreamCall) -> bool:
+    """True when the response told no usage, or a count of nothing beside a text, or broke off after its text."""
+    return call.reported is None or 0 in call.reported or call.outcome == "broken" or bool(call.faults & SPOILING)
+
+
+def _usage_is_the_upstreams(records: Records, attempts: Attempts) -> Iterator[Finding]:
+    """Usage billed as reported by the provider is what the provider says that it reported, true or not."""
     for row in records.rows:
         if row.usage_rank < RANK_PROVIDER:
             continue
-        call = records.upstream.get(f"{row.request_id}.{records.won_attempts.get(row.request_id, 0)}")
+        call = attempts.get(row.request_id, {}).get(records.won_attempts.get(row.request_id, 0))
         if call is None:
             yield Finding("usage is the upstream's", f"the upstream knows no such call: {row}")
-        elif (call.model, call.prompt_tokens, call.completion_tokens) != (
-            row.model,
-            row.prompt_tokens,
-            row.completion_tokens,
+        elif call.reported != (row.prompt_tokens, row.completion_tokens) or (
+            call.model != row.model and "substitute" not in call.faults
         ):
             yield Finding("usage is the upstream's", f"{call} against {row}")
 
 
-def _costs_follow_from_usage(rows: Iterable[Row], catalogue: Catalogue, margins: dict[UUID, int]) -> Iterator[Finding]:
-    for row in rows:
-        price = catalogue.prices[row.model]
+def _costs_follow_from_usage(run: Run) -> Iterator[Finding]:
+    margins = {caller.organization_id: caller.margin_bp for caller in run.callers}
+    for row in run.records.rows:
+        price = run.catalogue.prices[row.model]
         millionths = (
             (row.prompt_tokens - row.cached_tokens) * price.input_nanos
             + row.cached_tokens * price.cached_nanos
             + row.completion_tokens * price.output_nanos
         )
         # Fractions round half to even, as money does here; computed without the code under test.
-        expected = round(Fraction(millionths * (10_000 + margins[row.key_id]), 10_000_000_000))
+        expected = round(Fraction(millionths * (10_000 + margins[row.organization_id]), 10_000_000_000))
         if row.cost_nanos != expected:
             yield Finding("cost is usage times price", f"expected {expected}: {row}")
 
@@ -247,12 +327,13 @@ def _spend(records: Records) -> Iterator[Finding]:
             yield Finding("daily spend equals its rows", f"{key}: {has}, rows say {(requests[key], costs[key])}")
 
 
-def _counters(records: Records) -> Iterator[Finding]:
-    """The limiter's counters of organizations and keys equal the rows."""
+def _counters(run: Run) -> Iterator[Finding]:
+    """The limiter's counters of organizations and lineages equal the rows."""
+    records = run.records
     today = EPOCH + timedelta(days=records.redis_day)
-    month = today.year * 12 + today.month - 1
+    month = _month_of(today)
     for (kind, owner), scope in records.scopes.items():
-        rows = [row for row in records.rows if owner == (row.organization_id if kind == "o" else row.key_id)]
+        rows = [row for row in records.rows if owner == (row.organization_id if kind == "o" else run.lineage_of(row))]
         wanted = {"spent": sum(row.cost_nanos for row in rows)}
         has = {"spent": scope.spent_nanos}
         if scope.day == records.redis_day:
@@ -260,11 +341,15 @@ def _counters(records: Records) -> Iterator[Finding]:
             wanted |= {"requests": len(today_rows), "day": sum(row.cost_nanos for row in today_rows)}
             has |= {"requests": scope.requests, "day": scope.day_nanos}
         if scope.month == month:
-            month_rows = [row for row in rows if (row.day.year, row.day.month) == (today.year, today.month)]
-            wanted |= {"month": sum(row.cost_nanos for row in month_rows)}
+            wanted |= {"month": sum(row.cost_nanos for row in rows if _month_of(row.day) == month)}
             has |= {"month": scope.month_nanos}
         if wanted != has:
             yield Finding("limiter equals PostgreSQL", f"{kind}:{owner}: {has}, rows say {wanted}")
+
+
+def _month_of(day: date) -> int:
+    """Months since year 0."""
+    return day.year * 12 + day.month - 1
 
 
 def _nothing_is_left(records: Records) -> Iterator[Finding]:
@@ -275,26 +360,247 @@ def _nothing_is_left(records: Records) -> Iterator[Finding]:
         yield Finding("nothing is left behind", f"dead letters: {records.dead_letters}")
 
 
-def _quotas_hold(
-    rows: Iterable[Row], callers: Iterable[Caller], seen: Sequence[Seen], slack: float
-) -> Iterator[Finding]:
-    used = Counter((row.key_id, row.day) for row in rows if not row.is_degraded)
-    asked = Counter(each.caller.key_id for each in seen)
-    for caller in callers:
-        if caller.daily_requests is None:
+# Limits.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """An organization or a lineage of keys: its limits, its rows, and how many calls its callers sent."""
+
+    name: str
+    bounds: Bounds
+    rows: Sequence[Row]
+    asked: int
+    is_key: bool
+
+    @property
+    def admitted(self) -> list[Row]:
+        """Calls that Valkey admitted. Those of an outage have limits of their own."""
+        return [row for row in self.rows if not row.is_degraded]
+
+
+def _scopes(run: Run) -> list[Scope]:
+    by_lineage, by_organization = defaultdict(list), defaultdict(list)
+    for row in run.records.rows:
+        by_lineage[run.lineage_of(row)].append(row)
+        by_organization[row.organization_id].append(row)
+    asked = Counter(each.caller.key_id for each in run.seen)
+    asked_of = Counter(each.caller.organization_id for each in run.seen)
+    keys = [
+        Scope(
+            name=caller.name,
+            bounds=caller.bounds,
+            rows=by_lineage[caller.key_id],
+            asked=asked[caller.key_id],
+            is_key=True,
+        )
+        for caller in run.callers
+    ]
+    organizations = {caller.organization_id: caller for caller in run.callers}
+    return keys + [
+        Scope(
+            name=caller.name.partition("/")[0],
+            bounds=caller.organization_bounds,
+            rows=by_organization[each],
+            asked=asked_of[each],
+            is_key=False,
+        )
+        for each, caller in organizations.items()
+    ]
+
+
+def _spend_stays_within_its_limit(run: Run, scopes: Iterable[Scope], attempts: Attempts) -> Iterator[Finding]:
+    """Credit and budgets of day and month, of keys and organizations: not a nano above, for an honest model."""
+    lied_of = {each for each, calls in attempts.items() if not all(call.tells_truth for call in calls.values())}
+    for scope in scopes:
+        bounds = scope.bounds
+        windows: dict[tuple[str, str], list[Row]] = defaultdict(list)
+        for row in scope.rows:
+            windows["credit", "all"].append(row)
+            windows["day", f"{row.day}"].append(row)
+            windows["month", f"{row.day:%Y-%m}"].append(row)
+        limits = {"credit": bounds.credit_nanos, "day": bounds.day_nanos, "month": bounds.month_nanos}
+        for (kind, window), rows in windows.items():
+            if (limit := limits[kind]) is None:
+                continue
+            # A lie may cost more than was held; it counts at the next admission.
+            above = sum(row.cost_nanos for row in rows if row.request_id in lied_of)
+            above += forgotten_calls(run, scope.asked) * max(row.cost_nanos for row in rows)
+            if (spent := sum(row.cost_nanos for row in rows)) > limit + above:
+                detail = f"{scope.name} spent {spent} of {limit} in {window}, and {above} above are allowed"
+                yield Finding(SPENDING[kind], detail)
+
+
+def _daily_requests_hold(run: Run, scopes: Iterable[Scope]) -> Iterator[Finding]:
+    for scope in scopes:
+        if (limit := scope.bounds.daily_requests) is None:
             continue
-        allowed = caller.daily_requests + slack * asked[caller.key_id]
-        for (key_id, day), count in used.items():
-            if key_id == caller.key_id and count > allowed:
-                yield Finding("quotas hold", f"{caller.name} had {count} of {caller.daily_requests} on {day}")
+        allowed = limit + forgotten_calls(run, scope.asked)
+        for day, count in Counter(row.day for row in scope.admitted).items():
+            if count > allowed:
+                yield Finding("requests a day hold", f"{scope.name} had {count} of {limit} on {day}")
 
 
-def _outages_are_bounded(rows: Iterable[Row], callers: Iterable[Caller], outages: int) -> Iterator[Finding]:
-    """Without Valkey a key gets a twentieth of its daily limit, at least one call; with a hard budget, none."""
-    alone = Counter(row.key_id for row in rows if row.is_degraded)
-    for caller in callers:
-        count = alone[caller.key_id]
-        if caller.has_budget and count:
-            yield Finding("outages are bounded", f"{caller.name} has a budget and got {count} calls without Valkey")
-        elif caller.daily_requests is not None and count > outages * max(1, caller.daily_requests // 20):
-            yield Finding("outages are bounded", f"{caller.name} got {count} calls in {outages} outages")
+def _minutes_hold(run: Run, scopes: Iterable[Scope], attempts: Attempts) -> Iterator[Finding]:
+    """Requests and tokens of a minute, counted from calls that cannot have been admitted in another one.
+
+    Those are the ones whose request began, and whose upstream was called, within the same minute.
+    """
+    unknown = _minutes_of_a_wrong_clock(run)
+    for scope in scopes:
+        # What nobody can reach need not be counted.
+        if scope.bounds.tpm is None and (scope.bounds.rpm is None or scope.bounds.rpm > len(scope.rows)):
+            continue
+        minutes: dict[int, list[int]] = defaultdict(list)  # tokens of each call
+        for row in scope.admitted:
+            calls = attempts.get(row.request_id)
+            if not calls:
+                continue
+            began_ms, called_ms = row.request_id.int >> 80, min(call.began_ms for call in calls.values())
+            if (minute := began_ms // MINUTE_MS) == called_ms // MINUTE_MS and minute not in unknown:
+                written = max(call.prompt_tokens + call.completion_tokens for call in calls.values())
+                minutes[minute].append(min(written, row.prompt_tokens + row.completion_tokens))
+        for minute, tokens in minutes.items():
+            again = forgotten_calls(run, scope.asked)
+            if (rpm := scope.bounds.rpm) is not None and len(tokens) > rpm + again:
+                yield Finding("requests a minute hold", f"{scope.name} had {len(tokens)} of {rpm} in {minute}")
+            if (tpm := scope.bounds.tpm) is None:
+                continue
+            # A call that is larger than the limit passes alone.
+            if sum(tokens) > max(tpm, max(tokens)) + again * max(tokens):
+                yield Finding("tokens a minute hold", f"{scope.name} had {sum(tokens)} of {tpm} in {minute}")
+
+
+def _minutes_of_a_wrong_clock(run: Run) -> set[int]:
+    """Minutes that may have been other ones by Valkey's clock."""
+    wrong = [each for each in run.incidents if each.kind == "clock"]
+    return {minute for each in wrong for minute in range(each.at_ms // MINUTE_MS - 2, each.ends_ms // MINUTE_MS + 3)}
+
+
+def _streams_hold(run: Run, scopes: Iterable[Scope], attempts: Attempts) -> Iterator[Finding]:
+    """Streams that were open at the upstream at once, which is within the time that their slots were taken.
+
+    Not counted are streams that broke off, since the upstream may learn of it late, and those that began while slots
+    were unknown: during an incident of gateway or Valkey, and shortly after.
+    """
+    disturbed = [(each.at_ms, each.ends_ms + REGISTERED_MS) for each in run.incidents if each.name in ("web", "valkey")]
+    for scope in scopes:
+        if (limit := scope.bounds.streams) is None or limit > len(scope.rows):
+            continue
+        open_ms = [
+            (call.began_ms, call.ended_ms)
+            for row in scope.admitted
+            for call in attempts.get(row.request_id, {}).values()
+            if call.is_stream and call.outcome == "finished" and call.status == 200
+            if not any(since <= call.began_ms <= until for since, until in disturbed)
+        ]
+        begins, ends = sorted(began for began, _ in open_ms), sorted(ended for _, ended in open_ms)
+        most = max((bisect_right(begins, at) - bisect_left(ends, at) for at in begins), default=0)
+        if most > limit:
+            yield Finding("concurrent streams hold", f"{scope.name} had {most} of {limit} at once")
+
+
+def _outages_are_bounded(run: Run, scopes: Iterable[Scope]) -> Iterator[Finding]:
+    """Without Valkey a twentieth of a daily limit passes, at least one call a process; with a hard budget, none."""
+    budgeted = {caller.organization_id for caller in run.callers if caller.organization_bounds.has_budget}
+    outages = most_outages(run)
+    for scope in scopes:
+        alone = [row for row in scope.rows if row.is_degraded]
+        if alone and (scope.bounds.has_budget or alone[0].organization_id in budgeted):
+            detail = f"{scope.name} has a budget and got {len(alone)} calls without Valkey"
+            yield Finding("outages are bounded", detail)
+        elif (limit := scope.bounds.daily_requests) is not None and scope.is_key:
+            most = min(limit, max(run.processes, limit // 20))
+            if len(alone) > outages * most:
+                yield Finding("outages are bounded", f"{scope.name} got {len(alone)} calls in {outages} outages")
+
+
+def _limited_keys_make_none(run: Run) -> Iterator[Finding]:
+    for key_id in run.keys_made_by_keys:
+        yield Finding("limited keys make no keys", str(key_id))
+
+
+# Deliveries.
+
+
+def _refused_calls_cost_nothing(run: Run) -> Iterator[Finding]:
+    """A refusal has no row; a failure that was told instead of a response has one, which costs nothing."""
+    rows = {row.request_id: row for row in run.records.rows}
+    for each in run.seen:
+        row = rows.get(each.request_id) if each.request_id is not None else None
+        if row is None or each.status < 400:
+            continue
+        if each.code in REFUSALS and not _died_in_doubt(run, row):
+            yield Finding("a refused call has no row", f"{each.caller.name} got {each.status} {each.code}: {row}")
+        elif row.cost_nanos:
+            yield Finding("a failed call costs nothing", f"{each.caller.name} got {each.status} {each.code}: {row}")
+
+
+def _died_in_doubt(run: Run, row: Row) -> bool:
+    """True when the gateway died before it could undo an admission whose reply it had lost."""
+    began_ms = row.request_id.int >> 80
+    deaths = [each.at_ms for each in run.incidents if (each.kind, each.name) == ("kill", "web")]
+    away = [each for each in run.incidents if each.name == "valkey"]
+    for died_ms in deaths:
+        known_ms = max([began_ms, *(each.ends_ms for each in away if each.at_ms <= died_ms)])
+        if began_ms <= died_ms <= known_ms + VOIDED_MS:
+            return True
+    return False
+
+
+def _wrong_keys_get_nothing(seen: Iterable[Seen]) -> Iterator[Finding]:
+    for each in seen:
+        if each.has_wrong_key and each.status and each.status not in (401, 503):
+            yield Finding("wrong keys get nothing", f"{each.caller.name} got {each.status}")
+
+
+def _deliveries_are_billed(run: Run, attempts: Attempts) -> Iterator[Finding]:
+    """Output that was estimated lies between what its caller read and what the upstream wrote, in characters."""
+    read = {each.request_id: each for each in run.seen if each.request_id is not None}
+    for row in run.records.rows:
+        calls = attempts.get(row.request_id)
+        # Above that it is what the provider, or LiteLLM, says.
+        if calls is None or row.usage_rank > RANK_COUNTED:
+            continue
+        # The output may be what the provider told, and the input an estimate.
+        told = {call.reported[1] for call in calls.values() if call.reported is not None and not call.tells_truth}
+        most = max(call.characters for call in calls.values())
+        if row.completion_tokens > _tokens(most) and row.completion_tokens not in told:
+            yield Finding(
+                "deliveries are billed", f"the upstream wrote {most} characters, {_faults(calls.values())}: {row}"
+            )
+        seen = read.get(row.request_id)
+        # Of a dead gateway's call only its last heartbeat is known.
+        is_known = row.source == "gateway" and row.usage_rank == RANK_COUNTED and row.completion_tokens not in told
+        if is_known and seen is not None and row.completion_tokens < _tokens(seen.characters):
+            yield Finding(
+                "deliveries are billed",
+                f"{seen.caller.name} read {seen.characters} characters, {_faults(calls.values())}: {row}",
+            )
+        elif row.source == "gateway" and row.usage_rank == RANK_NONE and seen is not None and seen.characters:
+            yield Finding("deliveries are billed", f"{seen.caller.name} read {seen.characters} characters for nothing")
+
+
+def _tokens(characters: int) -> int:
+    return min(MAX_TOKENS, ceil(characters / CHARACTERS_A_TOKEN))
+
+
+# Allowances: what may pass all the same.
+
+# Seconds of admissions that Valkey forgets when it is killed (the moment between a reply and the file). Coming back
+# without the tail of its file, or empty, it forgets no more: the gateways know what it had.
+KILLED_FORGETS_S = 0.25
+
+
+def forgotten_calls(run: Run, asked: int) -> int:
+    """Calls of a scope that may pass a limit because Valkey lost its count of them."""
+    kills = [each for each in run.incidents if (each.kind, each.name) == ("kill", "valkey")]
+    return ceil(len(kills) * KILLED_FORGETS_S * asked / run.seconds)
+
+
+def most_outages(run: Run) -> int:
+    """How often a gateway may have been without Valkey.
+
+    One that was restarted or paused during an outage does not know what was admitted before.
+    """
+    return 1 + sum(each.name in ("web", "valkey") for each in run.incidents)

@@ -11,6 +11,7 @@ from urllib.request import Request, urlopen
 from redis import Redis
 
 from codexflow.lib.clock import monotonic_s
+from tests.chaos.plan import Strike
 from tests.chaos.stack import ChaosStack
 from tests.chaos.traffic import Seen, Traffic
 
@@ -21,13 +22,15 @@ DRAINED_WITHIN_S = 20.0
 READY_WITHIN_S = 60.0
 # The size of LiteLLM's largest batch.
 MOST_REPORTS = 500
+# Until callers of tenants.py have used up what they have.
+REACHED_WITHIN_S = 35.0
 
 
 def redeliver_events(stack: ChaosStack, _traffic: Traffic) -> None:
     """A worker dies between commit and acknowledgement: entries it has stored are delivered again."""
     stack.kill("worker", down_s=3.0)
     stack.pump(2.0)
-    with Redis.from_url(stack.addresses["redis_url"], socket_timeout=5) as redis:
+    with Redis.from_url(stack.direct["redis_url"], socket_timeout=5) as redis:
         delivered = _delivered(redis)
         ends_s = monotonic_s() + DRAINED_WITHIN_S
         # If the kill itself already blocked the drain, the audit reports it.
@@ -69,6 +72,32 @@ def report_late(stack: ChaosStack, traffic: Traffic) -> None:
     _in_time(stack, traffic, lambda: _are_accepted(stack, reports), what="The webhook took no reports")
 
 
+def reach_limits(stack: ChaosStack, _traffic: Traffic) -> None:
+    """Every limit is reached: callers go on until none is left that has not been."""
+    stack.pump(REACHED_WITHIN_S)
+
+
+def pause_valkey(stack: ChaosStack, _traffic: Traffic) -> None:
+    """Valkey stands still and then carries out what is in its sockets, when the callers have long been refused."""
+    for _ in range(4):
+        stack.strike(Strike("pause", "valkey", 2.5))
+        stack.pump(1.5)
+
+
+def fill_the_journals_disk(stack: ChaosStack, traffic: Traffic) -> None:
+    """The gateway dies when neither Valkey nor the journal has what it served meanwhile: it must serve nothing."""
+    stack.kill("valkey", down_s=14.0)
+    traffic.is_held = True
+    # Calls in flight have intents, and their ends would be lost.
+    stack.pump(6.0)
+    stack.hurt(Strike("full", "web", 4.0))
+    traffic.is_held = False
+    stack.pump(4.0)
+    stack.kill("web", down_s=0.0)
+    stack.heal("full", "web")
+    stack.pump(4.0)
+
+
 def _completed(traffic: Traffic) -> list[Seen]:
     return [each for each in traffic.seen if each.is_complete and each.status == 200]
 
@@ -100,7 +129,10 @@ def _in_time(stack: ChaosStack, traffic: Traffic, probe: Callable[[], Found], *,
 Provocation = Callable[[ChaosStack, Traffic], None]
 PROVOCATIONS: dict[str, Provocation] = {
     each.__name__.replace("_", "-"): each
-    for each in (redeliver_events, lose_the_stream, die_without_valkey, report_late)
+    for each in (
+        *(redeliver_events, lose_the_stream, die_without_valkey, report_late),
+        *(reach_limits, pause_valkey, fill_the_journals_disk),
+    )
 }
 
 

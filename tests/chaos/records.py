@@ -102,6 +102,16 @@ class UpstreamCall:
     completion_tokens: int
     outcome: str
     status: int | None
+    began_ms: float = 0.0  # Unix
+    ended_ms: float = 0.0
+    is_stream: bool = False
+    characters: int = 0  # of the text, as far as it was written
+    reported: tuple[int, int] | None = None  # usage as its response told it
+    faults: frozenset[str] = frozenset()
+
+    @property
+    def tells_truth(self) -> bool:
+        return self.reported in (None, (self.prompt_tokens, self.completion_tokens))
 
 
 @dataclass(slots=True)
@@ -115,6 +125,7 @@ class Records:
     accounts: dict[UUID, AccountSums] = field(default_factory=dict)
     spend: dict[tuple[UUID, UUID, date], Spend] = field(default_factory=dict)
     won_attempts: dict[UUID, int] = field(default_factory=dict)  # request -> the attempt that succeeded
+    lineages: dict[UUID, UUID] = field(default_factory=dict)  # key -> the first key of its lineage
     dead_letters: int = 0
     redis_day: int = 0
     scopes: dict[tuple[str, UUID], Counters] = field(default_factory=dict)  # ("o" or "k", id)
@@ -150,6 +161,8 @@ def read_database(cursor: Cursor, records: Records) -> None:
     records.spend = {each[:3]: Spend(*each[3:]) for each in map(tuple, cursor.fetchall())}
     cursor.execute("SELECT request_id, n FROM upstream_attempt WHERE status = 200")
     records.won_attempts = dict(cursor.fetchall())
+    cursor.execute("SELECT id, coalesce(first_id, id) FROM keys_apikey")
+    records.lineages = dict(cursor.fetchall())
     cursor.execute("SELECT count(*) FROM usage_dead_letter")
     records.dead_letters = cursor.fetchall()[0][0]
 
@@ -197,9 +210,16 @@ def _counters(fields: dict[bytes, bytes]) -> Counters:
 
 def read_journal(folder: Path, records: Records) -> None:
     """Count segments not yet shipped. A running process keeps one open, which is empty when idle."""
-    unshipped = [*folder.glob("*.closed"), *(each for each in folder.glob("*.open") if each.stat().st_size)]
+    unshipped = [*folder.glob("*.closed"), *(each for each in folder.glob("*.open") if _has_records(each))]
     records.leftovers["journal"] = len(unshipped)
     records.leftovers["unreadable journal"] = len([*folder.glob("*.bad")])
+
+
+def _has_records(segment: Path) -> bool:
+    try:
+        return segment.stat().st_size > 0
+    except FileNotFoundError:
+        return True  # it has been closed since it was listed
 
 
 def read_upstream(entries: Iterable[dict[str, Any]], records: Records) -> None:
@@ -207,5 +227,15 @@ def read_upstream(entries: Iterable[dict[str, Any]], records: Records) -> None:
     for each in entries:
         if each["call_id"]:
             records.upstream[each["call_id"]] = UpstreamCall(
-                each["model"], each["prompt_tokens"], each["completion_tokens"], each["outcome"], each["status"]
+                each["model"],
+                each["prompt_tokens"],
+                each["completion_tokens"],
+                each["outcome"],
+                each["status"],
+                began_ms=1000 * each["at_s"],
+                ended_ms=1000 * each["at_s"] + (each["duration_ms"] or 0.0),
+                is_stream=each["stream"],
+                characters=each["characters"],
+                reported=tuple(each["reported"]) if each["reported"] else None,
+                faults=frozenset(each["faults"]),
             )

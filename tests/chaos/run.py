@@ -1,4 +1,4 @@
-"""One chaos run: start the stack, send load, kill processes, wait until the stack is idle, audit.
+"""One chaos run: start the stack, send load, carry out the incidents, wait until the stack is idle, audit.
 
 A PostgreSQL outage is simulated on a shorter time scale: leases, heartbeats, the journal's shipping and the lifetime of
 cached keys are shorter than in production by one factor (FASTER in stack.py), and PostgreSQL stays down for that much
@@ -7,13 +7,14 @@ expiry as in production. The call rate is not scaled, so the backlog is that of 
 bench/logs.py measures a long one. During an outage every call must be served as before.
 """
 
+import contextlib
 import json
 import sys
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
-from random import Random
 from urllib.request import Request, urlopen
 
 import psycopg
@@ -22,16 +23,17 @@ from redis import Redis, RedisError
 from codexflow.catalogue.schema import parse
 from codexflow.env import Env
 from codexflow.lib.clock import monotonic_s, now_ms
-from tests.chaos.audit import Finding, Report, audit
+from tests.chaos import clock
+from tests.chaos.audit import Finding, Report, Run, audit
+from tests.chaos.plan import KINDS, Incident, drawn
 from tests.chaos.provocations import PROVOCATIONS
 from tests.chaos.records import Records, Row, read_database, read_journal, read_redis, read_upstream
-from tests.chaos.stack import CUT_S, FASTER, TARGETS, ChaosStack, Death
+from tests.chaos.stack import CUT_S, FASTER, ChaosStack
 from tests.chaos.traffic import Seen, Traffic
 
-DOWN_S = (0.0, 0.5, 2.0)
-# At every so many kills the process stays down so long that its leases and the sweeper's grace period expire.
-LONG_DOWN_S, LONG_DOWN_EVERY = 30.0, 25
-PAUSE_S = (0.8, 3.2)  # between two kills
+EVERY_TARGET = ("web", "worker", "beat", "valkey", "postgres")
+PAUSE_S = (0.8, 3.2)  # between two incidents
+RAISED_EVERY = 12
 WARMUP_S = 3.0
 # Leases and the sweeper's grace period expire, then the sweeper and the drain run.
 QUIET_WITHIN_S = 150.0
@@ -52,41 +54,50 @@ SWEPT_WITHIN_S = 60.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """Plan of a run. The same seed kills the same processes in the same order."""
+    """Plan of a run. The same seed has the same incidents in the same order."""
 
-    kills: int
+    events: int
     seed: int
     rate: float = 60.0
-    targets: tuple[str, ...] = TARGETS
+    web_processes: int = 1
+    kinds: tuple[str, ...] = KINDS
+    targets: tuple[str, ...] = EVERY_TARGET
+    longest_s: float = 30.0
     cuts_tail: bool = False
     empties_once: bool = False
-    postgres_down_s: float = 0.0  # production time, after the kills
+    postgres_down_s: float = 0.0  # production time, after the incidents
     provocations: tuple[str, ...] = ()  # names in PROVOCATIONS, after the outage
     quiet_within_s: float = QUIET_WITHIN_S
 
 
 def run(plan: Plan, log: Path) -> Report:
     """Carry out the plan and audit. Raises DevError when the stack does not start."""
-    with ChaosStack(log, cuts_tail=plan.cuts_tail) as stack:
+    if "clock" in plan.kinds and clock.library() is None:
+        _print("Valkey's clock stays right: libfaketime is not there; run `make faketime`")
+        plan = replace(plan, kinds=tuple(each for each in plan.kinds if each != "clock"))
+    with ChaosStack(log, kinds=plan.kinds, cuts_tail=plan.cuts_tail, web_processes=plan.web_processes) as stack:
         stack.start()
         _print(f"seed {plan.seed}: port {stack.port}, {plan.rate:g} requests/s; log: {log}")
         traffic = Traffic(stack.port, stack.callers, rate=plan.rate, seed=plan.seed)
         traffic.start()
         began_s = monotonic_s()
         stack.pump(WARMUP_S)
-        _kill(stack, plan)
+        _strike(stack, plan)
         outage_ms = _without_postgres(stack, plan.postgres_down_s / FASTER)
         for name in plan.provocations:
             PROVOCATIONS[name](stack, traffic)
         stack.pump(WARMUP_S)
         traffic.stop()
         took_s = monotonic_s() - began_s
-        _print(f"{dict(stack.killed)} killed in {took_s:.0f} s; callers saw {traffic.statuses()}")
+        _print(f"{len(stack.incidents)} incidents in {took_s:.0f} s; callers saw {traffic.statuses()}")
         quiet_s = _until_idle(stack, plan.quiet_within_s)
+        stack.read_callers("read")
         report = _audited(stack, traffic, plan, outage_ms, is_quiet=quiet_s <= plan.quiet_within_s)
         report.facts |= {
             "seed": plan.seed,
-            "kills": dict(stack.killed),
+            "incidents": dict(Counter(f"{each.kind} {each.name}" for each in stack.incidents).most_common()),
+            "rotations": len(traffic.first_of),
+            "refusals": dict(Counter(each.code for each in traffic.seen if each.code).most_common()),
             "requests a second": round(len(traffic.seen) / max(traffic.seconds, 0.1), 1),
             "bytes cut from the AOF": stack.bytes_cut,
             "quiet after (s)": round(quiet_s, 1),
@@ -94,18 +105,31 @@ def run(plan: Plan, log: Path) -> Report:
         return report
 
 
-def _kill(stack: ChaosStack, plan: Plan) -> None:
-    draw = Random(plan.seed)  # noqa: S311 - a repeatable plan
-    empty_at = plan.kills * 2 // 3
-    for number in range(plan.kills):
-        target = draw.choice(plan.targets)
-        down_s = draw.choice(DOWN_S)
+def _strike(stack: ChaosStack, plan: Plan) -> None:
+    empty_at = plan.events * 2 // 3
+    strikes = drawn(
+        plan.seed,
+        plan.events,
+        kinds=plan.kinds,
+        targets=plan.targets,
+        longest_s=plan.longest_s,
+        pause_s=PAUSE_S,
+    )
+    for number, strike in enumerate(strikes):
         if plan.empties_once and number == empty_at:
-            target, stack.empties_next = "valkey", True
-        if number % LONG_DOWN_EVERY == LONG_DOWN_EVERY // 2:
-            down_s = LONG_DOWN_S
-        stack.kill(target, down_s=down_s)
-        stack.pump(draw.uniform(*PAUSE_S))
+            stack.empties_next = True
+            stack.kill("valkey", down_s=strike.seconds)
+        else:
+            stack.strike(strike)
+        stack.pump(strike.pause_s)
+        if number % RAISED_EVERY == RAISED_EVERY - 1:
+            _raise_money(stack)
+
+
+def _raise_money(stack: ChaosStack) -> None:
+    """Let callers whose money is used up come near its end again. PostgreSQL may be down: then next time."""
+    with contextlib.suppress(RuntimeError):
+        stack.read_callers("raise")
 
 
 def _without_postgres(stack: ChaosStack, down_s: float) -> range:
@@ -141,31 +165,32 @@ def _until_idle(stack: ChaosStack, within_s: float) -> float:
 def _audited(stack: ChaosStack, traffic: Traffic, plan: Plan, outage_ms: range, *, is_quiet: bool) -> Report:
     """Audit until it is clean or time is up. Once idle, only the limiter's counters may still need reconciling."""
     catalogue = parse(Env.read(stack.environ).config_path.read_text(), source="models.yaml")
-    killed = stack.killed
-    # Requests that may pass above a daily limit: those whose count Valkey lost. Without a cut that is what it had
-    # acknowledged and not yet written, a moment.
-    lost_s = (1.0 if plan.cuts_tail else 0.25) * killed["valkey"] + 3.0 * sum(each.is_emptied for each in stack.deaths)
     entries = _upstream_ledger(stack)
     began_s = monotonic_s()
     while True:
         records = Records()
         read_upstream(entries, records)
         _read_in_flight(stack, records)
-        with psycopg.connect(stack.addresses["database_url"]) as connection, connection.cursor() as cursor:
+        with psycopg.connect(stack.direct["database_url"]) as connection, connection.cursor() as cursor:
             connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
             read_database(cursor, records)
         report = audit(
-            records,
-            traffic.seen,
-            stack.callers,
-            catalogue,
-            # A gateway restarted during an outage does not know what its predecessor admitted.
-            outages=1 + killed["valkey"] + killed["web"],
-            quota_slack=lost_s / traffic.seconds,
-            forgettable_ms=forgettable_ms(stack.deaths, LATE_S + (CUT_S if plan.cuts_tail else 0.0)),
+            Run(
+                records=records,
+                seen=traffic.seen,
+                callers=stack.callers,
+                catalogue=catalogue,
+                incidents=stack.incidents,
+                cuts_tail=plan.cuts_tail,
+                seconds=traffic.seconds,
+                processes=plan.web_processes,
+                forgettable_ms=forgettable_ms(stack.incidents, LATE_S + (CUT_S if plan.cuts_tail else 0.0)),
+                first_of=traffic.first_of,
+                keys_made_by_keys=traffic.keys_made_by_keys,
+            )
         )
         report.findings += calls_refused(traffic.seen, records.rows, outage_ms)
-        timeout_s = AGREE_WITHIN_S if report.kinds <= SELF_HEALING else SETTLED_WITHIN_S
+        timeout_s = AGREE_WITHIN_S if report.kinds & SELF_HEALING else SETTLED_WITHIN_S
         if report.is_clean or not is_quiet or monotonic_s() > began_s + timeout_s:
             return report
         stack.pump(POLL_INTERVAL_S)
@@ -174,7 +199,8 @@ def _audited(stack: ChaosStack, traffic: Traffic, plan: Plan, outage_ms: range, 
 def calls_refused(seen: Iterable[Seen], rows: Iterable[Row], outage_ms: range) -> list[Finding]:
     """Calls refused during a PostgreSQL outage, which must not happen: keys in use are cached.
 
-    A call with a row was admitted and failed upstream, as one in a hundred does.
+    A call with a row was admitted and failed upstream, as one in a hundred does. A key that has just been rotated, and
+    one that does not exist, is unknown; and a circuit may be open.
     """
     admitted = {row.request_id for row in rows}
     return [
@@ -183,23 +209,26 @@ def calls_refused(seen: Iterable[Seen], rows: Iterable[Row], outage_ms: range) -
         if each.request_id is not None
         and each.request_id.int >> 80 in outage_ms
         and each.status >= 500
+        and each.code != "upstream_unavailable"
+        and not (each.has_wrong_key or each.caller.rotates)
         and each.request_id not in admitted
     ]
 
 
-def forgettable_ms(deaths: Sequence[Death], late_s: float) -> list[tuple[int, int]]:
+def forgettable_ms(incidents: Sequence[Incident], late_s: float) -> list[tuple[int, int]]:
     """Periods (Unix, ms) in which a call may have begun that no component remembers.
 
     Valkey loses what it had not written yet, up to `late_s` of it (everything, when it comes back empty). A running
     gateway registers its calls again; one that died at about the same time does not. Calls that began while Valkey was
     away before that are not among them: their intents are in the journal.
     """
+    deaths = [each for each in incidents if each.kind == "kill"]
     gateways = [death for death in deaths if death.name == "web"]
     back_ms = 0
     found = []
     for valkey in (death for death in deaths if death.name == "valkey"):
         since_ms = 0 if valkey.is_emptied else max(back_ms, valkey.at_ms - round(late_s * 1000))
-        back_ms = valkey.at_ms + round(valkey.down_s * 1000)
+        back_ms = valkey.ends_ms
         if any(-late_s <= (each.at_ms - valkey.at_ms) / 1000 <= valkey.down_s + REREGISTERED_S for each in gateways):
             found.append((since_ms, valkey.at_ms))
         elif valkey.is_emptied:
@@ -210,7 +239,7 @@ def forgettable_ms(deaths: Sequence[Death], late_s: float) -> list[tuple[int, in
 
 
 def _read_in_flight(stack: ChaosStack, records: Records) -> None:
-    with Redis.from_url(stack.addresses["redis_url"], socket_timeout=5) as redis:
+    with Redis.from_url(stack.direct["redis_url"], socket_timeout=5) as redis:
         read_redis(redis, "cfx", records)
     read_journal(stack.home.path / "journal", records)
 

@@ -22,16 +22,17 @@ from logs.pipeline.drain import drain
 from logs.pipeline.events import RANK_PROVIDER, AttemptFact, UsageEvent
 from logs.pipeline.reconcile import reconcile
 from logs.pipeline.settlement import settle_event
-from tests.chaos.audit import Report, audit
+from tests.chaos.audit import Report, Run, audit
+from tests.chaos.plan import Incident
 from tests.chaos.records import Records, UpstreamCall, read_database, read_journal, read_redis
 from tests.chaos.run import calls_refused, forgettable_ms
-from tests.chaos.stack import Death, caller_of
+from tests.chaos.stack import caller_of
 from tests.chaos.tenants import make
-from tests.chaos.traffic import Caller, Seen
+from tests.chaos.traffic import Bounds, Caller, Seen
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.xdist_group("chaos")]
 MODEL = "gpt-6-luna"
-REQUESTS = 12
+REQUESTS = 18  # at least one a key, and two of the first
 
 
 @dataclass
@@ -72,7 +73,11 @@ class Scenario:
         return records
 
     def audited(self) -> Report:
-        return audit(self.read(), self.seen, self.callers, directory.current())
+        return audit(self.run())
+
+    def run(self, **more: Any) -> Run:
+        found = {"records": self.read(), "seen": self.seen, "callers": self.callers, "catalogue": directory.current()}
+        return Run(**{**found, **more})
 
 
 @pytest.fixture
@@ -113,7 +118,7 @@ def complete_request(scenario: Scenario, caller: Caller, number: int) -> None:
     settle_event(scenario.redis, scenario.prefix, event)
     tokens = (usage.prompt_tokens, usage.completion_tokens)
     scenario.seen.append(Seen(caller, False, 200, event.request_id, is_complete=True, usage=tokens))
-    scenario.upstream[f"{event.request_id}.1"] = UpstreamCall(MODEL, *tokens, "finished", 200)
+    scenario.upstream[f"{event.request_id}.1"] = UpstreamCall(MODEL, *tokens, "finished", 200, reported=tokens)
 
 
 def test_consistent_records_are_clean(scenario: Scenario) -> None:
@@ -220,16 +225,16 @@ def misread_usage(scenario: Scenario) -> None:
 
 
 def exceed_a_quota(scenario: Scenario) -> None:
-    scenario.callers[0] = replace(scenario.callers[0], daily_requests=1)
+    scenario.callers[0] = replace(scenario.callers[0], bounds=Bounds(daily_requests=1))
 
 
 def serve_more_than_an_outage_allows(scenario: Scenario) -> None:
     scenario.sql("UPDATE request_log SET is_degraded = true WHERE key_id = %s", scenario.callers[1].key_id)
-    scenario.callers[1] = replace(scenario.callers[1], daily_requests=10)
+    scenario.callers[1] = replace(scenario.callers[1], bounds=Bounds(daily_requests=10), organization_bounds=Bounds())
 
 
 def serve_a_hard_budget_without_valkey(scenario: Scenario) -> None:
-    budgeted = next(caller for caller in scenario.callers if caller.has_budget)
+    budgeted = next(caller for caller in scenario.callers if caller.bounds.has_budget)
     scenario.sql("UPDATE request_log SET is_degraded = true WHERE key_id = %s", budgeted.key_id)
 
 
@@ -257,7 +262,7 @@ def serve_a_hard_budget_without_valkey(scenario: Scenario) -> None:
         (leave_an_event, "nothing is left behind"),
         (leave_a_segment, "nothing is left behind"),
         (add_a_dead_letter, "nothing is left behind"),
-        (exceed_a_quota, "quotas hold"),
+        (exceed_a_quota, "requests a day hold"),
         (serve_more_than_an_outage_allows, "outages are bounded"),
         (serve_a_hard_budget_without_valkey, "outages are bounded"),
     ],
@@ -274,31 +279,29 @@ def test_a_call_without_a_row_is_excused_only_in_a_forgettable_period(scenario: 
     began_ms = max(UUID(call.partition(".")[0]).int >> 80 for call in scenario.upstream)
 
     def audited(*forgettable_ms: tuple[int, int]) -> Report:
-        return audit(
-            scenario.read(), scenario.seen, scenario.callers, directory.current(), forgettable_ms=forgettable_ms
-        )
+        return audit(scenario.run(forgettable_ms=forgettable_ms))
 
     assert audited((0, 1), (began_ms - 5, began_ms)).is_clean
     assert audited((0, began_ms - 1), (began_ms + 1, began_ms + 2)).kinds == {"no call is forgotten"}
 
 
 def test_periods_are_forgettable_only_when_gateway_and_valkey_died_together() -> None:
-    valkey, late_s = Death("valkey", 100_000, down_s=2.0), 3.0
+    valkey, late_s = Incident("valkey", 100_000, down_s=2.0), 3.0
     for web_ms, expected in (
         (96_999, []),
         (97_000, [(97_000, 100_000)]),
         (107_000, [(97_000, 100_000)]),
         (107_001, []),
     ):
-        assert forgettable_ms([valkey, Death("web", web_ms, 0.0)], late_s) == expected
-    assert forgettable_ms([valkey, Death("worker", 100_000, 0.0)], late_s) == []
-    before = Death("valkey", 97_000, down_s=1.5)
-    assert forgettable_ms([before, valkey, Death("web", 100_000, 0.0)], late_s)[-1] == (98_500, 100_000)
+        assert forgettable_ms([valkey, Incident("web", web_ms, 0.0)], late_s) == expected
+    assert forgettable_ms([valkey, Incident("worker", 100_000, 0.0)], late_s) == []
+    before = Incident("valkey", 97_000, down_s=1.5)
+    assert forgettable_ms([before, valkey, Incident("web", 100_000, 0.0)], late_s)[-1] == (98_500, 100_000)
     emptied = replace(valkey, is_emptied=True)
-    assert forgettable_ms([emptied, Death("web", 100_000, 0.0)], late_s) == [(0, 100_000)]
+    assert forgettable_ms([emptied, Incident("web", 100_000, 0.0)], late_s) == [(0, 100_000)]
     # The sweeper had finished them, or not yet: then only the calls of the dead gateway.
-    assert forgettable_ms([emptied, Death("web", 39_999, 0.0)], late_s) == []
-    assert forgettable_ms([emptied, Death("web", 90_000, 0.0)], late_s) == [(0, 90_000)]
+    assert forgettable_ms([emptied, Incident("web", 39_999, 0.0)], late_s) == []
+    assert forgettable_ms([emptied, Incident("web", 90_000, 0.0)], late_s) == [(0, 90_000)]
 
 
 def test_a_call_refused_during_an_outage_is_a_finding(scenario: Scenario) -> None:
@@ -316,4 +319,4 @@ def test_a_call_refused_during_an_outage_is_a_finding(scenario: Scenario) -> Non
 def test_a_duplicate_row_is_noticed(scenario: Scenario) -> None:
     records = scenario.read()
     records.rows.append(records.rows[0])
-    assert "one row a request" in audit(records, scenario.seen, scenario.callers, directory.current()).kinds
+    assert "one row a request" in audit(scenario.run(records=records)).kinds

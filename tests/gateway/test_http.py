@@ -193,3 +193,13 @@ def test_pages_of_other_origins_get_no_permission_unless_they_are_allowed(runnin
     )
     assert "access-control-allow-origin" not in response.headers
     assert response.headers["vary"] == "origin"
+
+
+def test_several_web_processes_serve(running: Installation, key: str) -> None:
+    gateway = running.new_gateway(CFX_WEB_PROCESSES="2")
+    try:
+        headers = {"authorization": f"Bearer {key}"}
+        response = httpx.post(f"{gateway.url}/v1/chat/completions", json=BODY, headers=headers, timeout=30)
+        assert response.status_code == 200
+    finally:
+        gateway.stop()

@@ -1,12 +1,16 @@
 """Upstream failures: never our 500, always one row, nothing held afterwards."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import timedelta
 
 import httpx
 import pytest
 
+from accounts.models import User
+from accounts.tests.factories import a_user
 from billing.tests.factories import an_organization
+from codexflow.lib.clock import now
 from keys.tests.factories import a_key
 from logs.models import RequestLog, UpstreamAttempt
 from logs.requests.selectors import request_of
@@ -256,3 +260,62 @@ def test_health_reports_each_dependency(running: Installation) -> None:
     assert httpx.get(f"{running.url}/health").status_code == 200
     assert httpx.get(f"{running.url}/health/ready").status_code == 200
     assert httpx.get(f"{running.url}/health/live").json() == {"status": "alive"}
+
+
+def established() -> User:
+    """A user who signed up long ago."""
+    user = a_user()
+    User.objects.filter(pk=user.pk).update(created_at=now() - timedelta(days=2))
+    return user
+
+
+def established_keys(number: int) -> list[str]:
+    """Keys of as many owners who signed up long ago."""
+    return [a_key(an_organization(owner=established(), plan="free")).plain for _ in range(number)]
+
+
+def fresh_keys(number: int) -> list[str]:
+    """Keys on the free plan of as many owners who have just signed up."""
+    return [a_key(an_organization(plan="free")).plain for _ in range(number)]
+
+
+def keys_of_one(plan: str) -> list[str]:
+    """Keys of six organizations of one owner."""
+    return [a_key(an_organization(owner=owner, plan=plan)).plain for owner in [established()] * 6]
+
+
+ATTACKS: dict[str, tuple[Callable[[], list[str]], str]] = {
+    "six organizations of one owner": (lambda: keys_of_one("starter"), "500"),
+    "six organizations of one owner on a plan that the operator gives": (lambda: keys_of_one("internal"), "500"),
+    "six owners who have just signed up": (lambda: fresh_keys(6), "500"),
+    "six owners who think for long": (lambda: established_keys(6), "hang"),
+    "six owners whose provider gives up": (lambda: established_keys(6), "504"),
+    "a retry storm and one who has just signed up": (lambda: established_keys(1) * 5 + fresh_keys(1), "500"),
+}
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_nobody_takes_a_model_from_others(running: Installation, attack: str) -> None:
+    """Though nobody else calls it meanwhile."""
+    model, (keys_of_attack, fault) = "claude-haiku-5.5", ATTACKS[attack]
+    victims = a_key().plain, a_key(an_organization(plan="free")).plain
+    gateway = running.new_gateway()  # it remembers no successes of other tests
+    with running.configured(**circuits(threshold=2, recovery_s=30)):
+        for key in keys_of_attack():
+            assert running.say(key, f"[[fault:{fault}]]", model=model, url=gateway.url).status_code in (503, 504)
+        for victim in victims:
+            assert running.post(victim, model=model, url=gateway.url).status_code == 200
+    gateway.stop()
+
+
+def test_a_model_that_fails_for_established_owners_is_left_alone_by_all(running: Installation) -> None:
+    model = "claude-haiku-5.5"
+    keys = established_keys(2)
+    gateway = running.new_gateway()
+    with running.configured(**circuits(threshold=2, recovery_s=30)):
+        for key in keys:
+            assert running.say(key, "[[fault:500]]", model=model, url=gateway.url).status_code == 503
+        other = running.post(a_key().plain, model=model, url=gateway.url)
+        assert (other.status_code, other.json()["error"]["code"]) == (503, "upstream_unavailable")
+        assert running.health(gateway.url)["details"]["circuits_open_for_all"] == [model]
+    gateway.stop()

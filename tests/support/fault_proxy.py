@@ -1,4 +1,4 @@
-"""A TCP proxy that injects faults: delayed replies, silence, or connection resets.
+"""A proxy of TCP or unix sockets that injects faults: delayed replies, silence, or connection resets.
 
 with fault_proxy(host, port) as proxy:
     proxy.delay(2.0)     # every reply is two seconds late
@@ -14,6 +14,7 @@ import struct
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 LOOPBACK = "127.0.0.1"
@@ -24,8 +25,10 @@ _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER of 0 s: the peer gets RST
 class FaultProxy:
     """Runs in its own thread, so that tests may block."""
 
-    def __init__(self, host: str, port: int) -> None:
-        self._target = (host, port)
+    def __init__(self, target: tuple[str, int] | Path, *, listens_at: Path | None = None) -> None:
+        """A path is a unix socket. Without `listens_at` it listens on a TCP port of its own."""
+        self._target = target
+        self._listens_at = listens_at
         self._delay_s = 0.0
         self._is_silent = False
         self._is_resetting = False
@@ -90,8 +93,11 @@ class FaultProxy:
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
-        server = self._loop.run_until_complete(asyncio.start_server(self._serve, LOOPBACK, 0))
-        self.port = server.sockets[0].getsockname()[1]
+        if self._listens_at is None:
+            server = self._loop.run_until_complete(asyncio.start_server(self._serve, LOOPBACK, 0))
+            self.port = server.sockets[0].getsockname()[1]
+        else:
+            server = self._loop.run_until_complete(asyncio.start_unix_server(self._serve, self._listens_at))
         self._listening.set()
         self._loop.run_forever()
         server.close()
@@ -111,7 +117,7 @@ class FaultProxy:
         self._writers.add(writer)
         far_writer: asyncio.StreamWriter | None = None
         try:
-            far_reader, far_writer = await asyncio.open_connection(*self._target)
+            far_reader, far_writer = await self._connected()
             await asyncio.gather(
                 self._forward(reader, far_writer, is_reply=False), self._forward(far_reader, writer, is_reply=True)
             )
@@ -122,6 +128,11 @@ class FaultProxy:
             for each in (writer, far_writer):
                 if each is not None:
                     each.transport.abort()
+
+    async def _connected(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        if isinstance(self._target, Path):
+            return await asyncio.open_unix_connection(self._target)
+        return await asyncio.open_connection(*self._target)
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, is_reply: bool) -> None:
         """Forward one direction, in order. Ends with an error when a side closes, which ends both directions."""
@@ -148,7 +159,7 @@ class FaultProxy:
 
 def _reset_connection(writer: asyncio.StreamWriter) -> None:
     connection = writer.get_extra_info("socket")
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):  # a unix socket knows no reset
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
     writer.transport.abort()
 
@@ -156,7 +167,19 @@ def _reset_connection(writer: asyncio.StreamWriter) -> None:
 @contextmanager
 def fault_proxy(host: str, port: int) -> Iterator[FaultProxy]:
     """A FaultProxy in front of host:port for the length of a `with` block."""
-    proxy = FaultProxy(host, port)
+    with _running(FaultProxy((host, port))) as proxy:
+        yield proxy
+
+
+@contextmanager
+def unix_fault_proxy(target: Path, listens_at: Path) -> Iterator[FaultProxy]:
+    """A FaultProxy in front of a unix socket for the length of a `with` block."""
+    with _running(FaultProxy(target, listens_at=listens_at)) as proxy:
+        yield proxy
+
+
+@contextmanager
+def _running(proxy: FaultProxy) -> Iterator[FaultProxy]:
     proxy.start()
     try:
         yield proxy

@@ -69,6 +69,9 @@ def models_text(**changes: str) -> str:
     return text
 
 
+_DELETE_ALL = "for _, key in ipairs(redis.call('KEYS', ARGV[1])) do redis.call('DEL', key) end"
+
+
 class Program:
     """A process of the installation, on the test session's servers."""
 
@@ -129,7 +132,8 @@ class Installation:
         directory.load(Path(self.environ["CFX_CONFIG_PATH"]))
         call_command("seed", stdout=io.StringIO())
         self.gateway = self.new_gateway()
-        self._programs += [Program(name, self.environ, folder / f"{name}.log") for name in ("worker", "beat")]
+        self.worker, self.beat = (Program(name, self.environ, folder / f"{name}.log") for name in ("worker", "beat"))
+        self._programs += [self.worker, self.beat]
 
     def _environ(self) -> dict[str, str]:
         found = connection.settings_dict
@@ -181,6 +185,32 @@ class Installation:
             # Each gateway caches the circuits and would refuse calls by its copy.
             until(lambda: not any(map(self._has_open_circuits, self._gateways())), what="closed circuits")
         self._put_in_force()
+
+    @contextlib.contextmanager
+    def undrained(self) -> Iterator[None]:
+        """Stop draining for the block: events wait in Redis and in the journals."""
+        self.beat.process.send_signal(signal.SIGSTOP)
+        self.drain_now()
+        try:
+            yield
+        finally:
+            self.beat.process.send_signal(signal.SIGCONT)
+
+    def empty_redis(self) -> None:
+        """Delete all that this installation has in Redis, in one step, as FLUSHALL does."""
+        self.redis.eval(_DELETE_ALL, 0, f"{self.prefix}:*")
+
+    def saved_redis(self) -> dict[bytes, bytes]:
+        """Copy all that this installation has in Redis."""
+        return {key: bytes(value) for key in self.keys("*") if (value := self.redis.dump(key)) is not None}
+
+    def put_back(self, saved: dict[bytes, bytes]) -> None:
+        """Replace all that this installation has in Redis by a copy, in one step, as an older replica does."""
+        pipe = self.redis.pipeline(transaction=True)
+        pipe.eval(_DELETE_ALL, 0, f"{self.prefix}:*")
+        for key, value in saved.items():
+            pipe.restore(key, 0, value)
+        pipe.execute()
 
     @contextlib.contextmanager
     def configured(self, text: str = "", **changes: str) -> Iterator[None]:

@@ -82,9 +82,13 @@ class Stack:
             self._start_demo_upstream()
         self.addresses = {"litellm_url": self.upstream_url, "litellm_api_key": self.upstream_key}
         self.addresses |= services.start(supervisor, home, frozenset({services.POSTGRES, services.VALKEY}))
+        self.between_servers_and_programs()
         supervisor.on_change = lambda: services.publish(home, supervisor, self.addresses)
         supervisor.on_change()
         self.run_module("codexflow.dev.prepare")
+
+    def between_servers_and_programs(self) -> None:
+        """For subclasses: the addresses of the servers are known, and not yet published to the programs."""
 
     def _start_demo_upstream(self) -> None:
         port = valkey.free_port()

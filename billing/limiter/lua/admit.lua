@@ -1,19 +1,25 @@
 -- Admit one call: every limit and the money hold, all or nothing, in one round trip.
 --
 -- KEYS 1 scope of the organization  2 scope of the key  3 alive  4 intents  5 slots of the organization  6 slots of the key
+--      7 epoch
 -- ARGV 1 request id  2 lease ms  3 takes a stream slot (0/1)  4 hold (nanos)  5 tokens reserved  6 intent
 --      7 mode (0: admit; 1: admit without checks, to restore a call in flight that Redis has lost; 2: only check)
 --      8 limits of the organization  9 limits of the key: seven little-endian int64 each, -1 = none:
 --         requests a day, requests a minute, tokens a minute, streams, total / day / month budget (nanos)
 --      10 deadline (ms, by Redis's clock; 0: none): afterwards nothing is admitted, since the call has been refused
+--      11 epoch, 12 number of its settlements that this process has seen, 13 field of this process's own settlements,
+--      14 number of these; without them epochs do not matter
 -- Returns {verdict, day, now ms, minute, scope, then of the organization and of the key: requests today,
 --          requests this minute, tokens this minute, ms until the first slot is free at the latest,
---          nanos left of the budget that refused, and which one: 0 total, 1 of the day, 2 of the month}
+--          nanos left of the budget that refused, and which one: 0 total, 1 of the day, 2 of the month,
+--          settlements of the epoch}
 --   verdict: ok | dup | late (nothing is known) | cold (scope: which must be loaded first; nothing follows)
+--            | emptied (join.lua decides) | closed (until the epoch is open)
 --            | day | rpm | tpm | streams | budget (scope: which refused)
 --
 -- A scope is a hash: d day, n requests of it, ds nanos spent on it; mo month, ms nanos spent in it;
--- m minute, r requests and t tokens of it; spent, held nanos in all. Redis's clock decides day, month and minute.
+-- m minute, r requests and t tokens of it; spent, held nanos in all; e epoch that it was loaded in.
+-- Redis's clock decides day, month and minute.
 -- Limits are compared as numbers; amounts are added by HINCRBY from their text, so they never pass through a double.
 
 local time = redis.call('TIME')
@@ -37,9 +43,22 @@ end
 local deadline = tonumber(ARGV[10])
 if deadline > 0 and now_ms > deadline then return {'late', day, now_ms, minute, 0} end
 
-local stored, clock_day = {}, day
+local clock_day, epoch, settlements = day, ARGV[11], 0
+if epoch then
+  local e = redis.call('HMGET', KEYS[7], 'id', 'n', 'open', ARGV[13], 'day')
+  settlements = tonumber(e[2]) or 0
+  if e[1] ~= epoch or settlements < tonumber(ARGV[12]) or (tonumber(e[4]) or 0) < tonumber(ARGV[14]) then
+    return {'emptied', day, now_ms, minute, 0}
+  end
+  -- As below: before this epoch the later day had begun.
+  if tonumber(e[5]) == clock_day + 1 then day = clock_day + 1 end
+  -- What has been lost may concern any limit. A call that is restored was admitted before.
+  if not e[3] and ARGV[7] ~= '1' then return {'closed', day, now_ms, minute, 0} end
+end
+
+local stored = {}
 for i = 1, 2 do
-  stored[i] = redis.call('HMGET', KEYS[i], 'd', 'n', 'ds', 'mo', 'ms', 'm', 'r', 't', 'spent', 'held')
+  stored[i] = redis.call('HMGET', KEYS[i], 'd', 'n', 'ds', 'mo', 'ms', 'm', 'r', 't', 'spent', 'held', 'e')
   -- The clock has gone back over midnight: until it is there again, calls count on the later day, which has begun.
   if tonumber(stored[i][1]) == clock_day + 1 then day = clock_day + 1 end
 end
@@ -48,8 +67,8 @@ local month = month_of(day)
 local scopes = {}
 for i = 1, 2 do
   local f = stored[i]
-  -- Unknown, or of a day that a wrong clock has made up: what PostgreSQL has of today is right.
-  if not f[1] or tonumber(f[1]) > day then
+  -- Unknown, older than the epoch, or of a day that a wrong clock has made up: what PostgreSQL has of today is right.
+  if not f[1] or (epoch and f[11] ~= epoch) or tonumber(f[1]) > day then
     return {'cold', day, now_ms, minute, i}
   end
   local s = {}
@@ -69,7 +88,7 @@ end
 local function answer(verdict, scope, slot_free_in_ms, left, which)
   local o, k = scopes[1], scopes[2]
   return {verdict, day, now_ms, minute, scope or 0, o.requests, k.requests, o.minute_requests, k.minute_requests,
-    o.minute_tokens, k.minute_tokens, slot_free_in_ms or 0, math.max(0, left or 0), which or 0}
+    o.minute_tokens, k.minute_tokens, slot_free_in_ms or 0, math.max(0, left or 0), which or 0, settlements}
 end
 
 if redis.call('HEXISTS', KEYS[4], ARGV[1]) == 1 then

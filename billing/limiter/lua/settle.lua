@@ -1,23 +1,27 @@
 -- Settle one call: append its usage event, release its lease and hold, and charge its cost.
 --
 -- KEYS 1 scope of the organization  2 scope of the key  3 alive  4 intents  5 slots of the organization  6 slots of the key
---      7 progress  8 usage stream  9 recent
+--      7 epoch  8 progress  9 usage stream  10 recent
 -- ARGV 1 request id  2 event  3 cost (nanos)  4 hold (nanos)  5 tokens used  6 tokens reserved  7 day  8 minute of admission
---      9 organization id  10 seconds to keep `recent`  11 month of admission
--- Returns 1 when this call moved the money, 0 when an earlier one had.
+--      9 organization id  10 seconds to keep `recent`  11 month of admission  12 field of the process's own settlements
+-- Returns the number of settlements in the epoch; negative when an earlier call had moved the money.
 --
 -- The event is always appended and the lease always released: an event whose intent was lost with the tail of the
 -- append-only file must not be lost with it. Only the money depends on removing the intent, so it moves once;
 -- duplicate events are the drain's to handle (one row per request id).
+-- Settlements are counted, all of them and those of each gateway process, so that whoever has seen a higher count knows
+-- that Redis has lost some: of all of them others may make up the count meanwhile, but not of its own.
 
-redis.call('XADD', KEYS[8], '*', 'e', ARGV[2])
-redis.call('SET', KEYS[9], ARGV[9], 'EX', ARGV[10])
+local settlements = redis.call('HINCRBY', KEYS[7], 'n', 1)
+if ARGV[12] then redis.call('HINCRBY', KEYS[7], ARGV[12], 1) end
+redis.call('XADD', KEYS[9], '*', 'e', ARGV[2])
+redis.call('SET', KEYS[10], ARGV[9], 'EX', ARGV[10])
 redis.call('ZREM', KEYS[3], ARGV[1])
 redis.call('ZREM', KEYS[5], ARGV[1])
 redis.call('ZREM', KEYS[6], ARGV[1])
-redis.call('HDEL', KEYS[7], ARGV[1])
+redis.call('HDEL', KEYS[8], ARGV[1])
 if redis.call('HDEL', KEYS[4], ARGV[1]) == 0 then
-  return 0
+  return -settlements
 end
 
 for i = 1, 2 do
@@ -32,4 +36,4 @@ for i = 1, 2 do
     if f[3] == ARGV[8] then redis.call('HINCRBY', key, 't', tonumber(ARGV[5]) - tonumber(ARGV[6])) end
   end
 end
-return 1
+return settlements

@@ -64,16 +64,16 @@ def events(turn: Turn) -> list[Event]:
     ).encode()
     unfinished = b',"finish_reason":null}]}\n\n' if identity.role == "provider" else b"}]}\n\n"
 
-    def delta(index: int, content: bytes, tokens: int) -> Event:
-        return Event(b'%b[{"index":%d,"delta":%b%b' % (prefix, index, content, unfinished), tokens)
+    def delta(index: int, content: bytes, tokens: int, written: str = "") -> Event:
+        return Event(b'%b[{"index":%d,"delta":%b%b' % (prefix, index, content, unfinished), tokens, len(written))
 
     each = range(generated.choices)
     # LiteLLM's stream over an empty provider stream begins with its end.
     is_bare = turn.drill.get("empty") is not None and identity.role == "proxy"
     made = [] if is_bare else [delta(i, b'{"content":"","role":"assistant"}', 0) for i in each]
-    for piece in generated.pieces:
-        content = b'{"content":%b}' % msgspec.json.encode(piece)
-        made += [delta(i, content, 1) for i in each]
+    for burst in generated.bursts:
+        content = b'{"content":%b}' % msgspec.json.encode(burst.text)
+        made += [delta(i, content, burst.tokens, burst.text) for i in each]
     for number, call in enumerate(generated.tool_calls):
         start = {
             "id": call_id(turn, number),
@@ -82,7 +82,7 @@ def events(turn: Turn) -> list[Event]:
         }
         made += [delta(i, _tool_delta(number, start), 0) for i in each]
         for piece in split(call.arguments):
-            made += [delta(i, _tool_delta(number, {"function": {"arguments": piece}}), 1) for i in each]
+            made += [delta(i, _tool_delta(number, {"function": {"arguments": piece}}), 1, piece) for i in each]
     for i in each:
         made.append(
             Event(

@@ -49,10 +49,10 @@ def events(turn: Turn) -> list[Event]:
 
     def text(index: int, piece: str, tokens: int) -> Event:
         choice = b'[{"index":%d,"text":%b}]' % (index, msgspec.json.encode(piece))
-        return Event(b"%b%b%b}\n\n" % (prefix, choice, after), tokens)
+        return Event(b"%b%b%b}\n\n" % (prefix, choice, after), tokens, len(piece))
 
     made = [text(0, "", 0)]
-    made += [text(i, piece, 1) for piece in generated.pieces for i in range(generated.choices)]
+    made += [text(i, *burst) for burst in generated.bursts for i in range(generated.choices)]
     made.append(
         Event(b'%b[{"finish_reason":"%b","index":0}]%b}\n\n' % (prefix, generated.finish_reason.encode(), after))
     )

@@ -8,7 +8,7 @@ those models, so that fallbacks can be drilled: `[[fault:models=deepseek-v4.1-fl
 before the first byte of the response. In a response without streaming, any `after` stands for half of the body.
 
     slow first_ms gap_ms       wait before the first byte, and between events
-    chunks n gap_ms            a normal response of n tokens, one an event
+    chunks n gap_ms together   a normal response of n tokens, one an event, or `together` of them
     usage prompt completion    usage that does not match what was sent
     no_usage                   no usage at all
     usage_beside_choice        a stream's usage event has an empty choice, as in LiteLLM 1.106
@@ -42,7 +42,7 @@ _MIB = 1024 * 1024
 # name -> its parameters and their defaults. None: no default.
 KINDS: Mapping[str, Mapping[str, int | str | None]] = {
     "slow": {"first_ms": 0, "gap_ms": 0},
-    "chunks": {"n": 50, "gap_ms": 0},
+    "chunks": {"n": 50, "gap_ms": 0, "together": 1},
     "usage": {"prompt": 0, "completion": 0},
     "no_usage": {},
     "usage_beside_choice": {},

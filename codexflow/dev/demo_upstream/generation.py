@@ -1,7 +1,8 @@
 """Generated text of the demo models: request in, text and token counts out. Pure.
 
-One piece of text is one token is one streamed event, so a test can count tokens by counting events. The last user
-message may dictate the text, `[[say:these words]]`, and tool calls (see `tools.py`).
+One piece of text is one token is one streamed event, so a test can count tokens by counting events, unless the fault
+`chunks` puts several together. The last user message may dictate the text, `[[say:these words]]`, and tool calls (see
+`tools.py`).
 """
 
 import hashlib
@@ -11,7 +12,7 @@ import re
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from codexflow.dev.demo_upstream.faults import Drill, directives, without_directives
 from codexflow.dev.demo_upstream.models import Model
@@ -50,6 +51,13 @@ def refuse_parameters(body: Mapping[str, Any], model: Model) -> None:
             raise BadRequest(f"Unsupported parameter: '{name}' is not supported with this model.", name)
 
 
+class Burst(NamedTuple):
+    """Text of one streamed event, and its tokens."""
+
+    text: str
+    tokens: int
+
+
 @dataclass(frozen=True, slots=True)
 class Generation:
     """The generated text and its usage. `pieces` joined is the text; every choice gets the same."""
@@ -59,6 +67,14 @@ class Generation:
     prompt_tokens: int
     choices: int = 1
     tool_calls: Sequence[ToolCall] = field(default_factory=tuple)
+    tokens_an_event: int = 1
+
+    @property
+    def bursts(self) -> list[Burst]:
+        """The text, cut into what one streamed event carries."""
+        size = self.tokens_an_event
+        groups = [self.pieces[at : at + size] for at in range(0, len(self.pieces), size)]
+        return [Burst("".join(group), len(group)) for group in groups]
 
     @property
     def text(self) -> str:
@@ -123,9 +139,10 @@ def compose(body: Mapping[str, Any], drill: Drill) -> Generation:
     if calls := calls_asked_for(body, _without_notes(asked)):
         return Generation((), "tool_calls", prompt_tokens, choices, calls)
     pieces = _cut_at_stop(_pieces(body, asked, drill), body.get("stop"))
+    together = max(1, chunks.number("together")) if (chunks := drill.get("chunks")) else 1
     if limit and len(pieces) > limit:
-        return Generation(pieces[:limit], "length", prompt_tokens, choices)
-    return Generation(pieces, "stop", prompt_tokens, choices)
+        return Generation(pieces[:limit], "length", prompt_tokens, choices, tokens_an_event=together)
+    return Generation(pieces, "stop", prompt_tokens, choices, tokens_an_event=together)
 
 
 def _pieces(body: Mapping[str, Any], asked: str, drill: Drill) -> list[str]:

@@ -29,6 +29,8 @@ class Entry(msgspec.Struct):
     status: int | None = None
     prompt_tokens: int = 0
     completion_tokens: int = 0  # written to the socket, regardless of the reported usage
+    characters: int = 0  # of the text, written to the socket
+    reported: tuple[int, int] | None = None  # input and output as the response tells them; None: it tells none
     chunks: int = 0  # data events written to the socket, without [DONE] or message_stop
     outcome: str = "open"
     duration_ms: float | None = None

@@ -4,17 +4,18 @@ LiteLLM knows the usage only at the end: `message_start` says zero, `message_del
 """
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from codexflow.dev.demo_upstream.chat import call_id
-from codexflow.dev.demo_upstream.generation import split
+from codexflow.dev.demo_upstream.generation import Burst, split
 from codexflow.dev.demo_upstream.streams import Dress, Event, Turn
 
 _REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
 
 
-def _event(value: dict[str, Any], tokens: int = 0) -> Event:
-    return Event(f"event: {value['type']}\ndata: {json.dumps(value)}\n\n".encode(), tokens)
+def _event(value: dict[str, Any], tokens: int = 0, characters: int = 0) -> Event:
+    return Event(f"event: {value['type']}\ndata: {json.dumps(value)}\n\n".encode(), tokens, characters)
 
 
 DRESS = Dress(
@@ -69,10 +70,9 @@ def events(turn: Turn) -> list[Event]:
     made = [_event({"type": "message_start", "message": message})]
     for index, call in enumerate(generated.tool_calls):
         block = {"type": "tool_use", "id": call_id(turn, index), "name": call.name, "input": {}}
-        pieces = [{"type": "input_json_delta", "partial_json": piece} for piece in split(call.arguments)]
-        made += _block(index, block, pieces)
+        made += _block(index, block, "input_json_delta", "partial_json", [Burst(p, 1) for p in split(call.arguments)])
     if not generated.tool_calls:
-        made += _block(0, {"type": "text", "text": ""}, [{"type": "text_delta", "text": p} for p in generated.pieces])
+        made += _block(0, {"type": "text", "text": ""}, "text_delta", "text", generated.bursts)
     end: dict[str, Any] = {"type": "message_delta", "delta": {"stop_reason": _REASONS[generated.finish_reason]}}
     if turn.usage is not None:
         end["usage"] = _usage(turn, cost=turn.cost)
@@ -80,10 +80,14 @@ def events(turn: Turn) -> list[Event]:
     return made
 
 
-def _block(index: int, block: dict[str, Any], deltas: list[dict[str, str]]) -> list[Event]:
+def _block(index: int, block: dict[str, Any], kind: str, name: str, bursts: Sequence[Burst]) -> list[Event]:
+    def delta(burst: Burst) -> Event:
+        value = {"type": "content_block_delta", "index": index, "delta": {"type": kind, name: burst.text}}
+        return _event(value, burst.tokens, len(burst.text))
+
     return [
         _event({"type": "content_block_start", "index": index, "content_block": block}),
-        *(_event({"type": "content_block_delta", "index": index, "delta": delta}, 1) for delta in deltas),
+        *map(delta, bursts),
         _event({"type": "content_block_stop", "index": index}),
     ]
 

@@ -107,8 +107,9 @@ def failed(turn: Turn, reached: Sequence[Event], message: str) -> bytes:
     return b"event: response.failed\ndata: %b\n\n" % json.dumps(value, separators=(",", ":")).encode()
 
 
-def _event(turn: Turn, value: dict[str, Any], tokens: int = 0) -> Event:
-    return Event(b"data: %b\n\n" % msgspec.json.encode({**value, "model": turn.identity.model}), tokens)
+def _event(turn: Turn, value: dict[str, Any], tokens: int = 0, characters: int = 0) -> Event:
+    raw = b"data: %b\n\n" % msgspec.json.encode({**value, "model": turn.identity.model})
+    return Event(raw, tokens, characters)
 
 
 def _response(turn: Turn, *, output: list[dict[str, Any]], status: str) -> dict[str, Any]:
@@ -134,12 +135,12 @@ def _text_events(turn: Turn) -> list[Event]:
     ended = {**part, "text": text}
 
     def event(kind: str, value: dict[str, Any], tokens: int = 0) -> Event:
-        return _event(turn, {"type": f"response.{kind}", **value}, tokens)
+        return _event(turn, {"type": f"response.{kind}", **value}, tokens, len(value["delta"]) if tokens else 0)
 
     return [
         event("output_item.added", {"output_index": 0, "item": {**item, "status": "in_progress", "content": []}}),
         event("content_part.added", {**place, "part": part}),
-        *(event("output_text.delta", {**place, "delta": piece}, 1) for piece in turn.generated.pieces),
+        *(event("output_text.delta", {**place, "delta": burst.text}, burst.tokens) for burst in turn.generated.bursts),
         event("output_text.done", {**place, "text": text}),
         event("content_part.done", {**place, "part": ended}),
         event(
@@ -155,7 +156,7 @@ def _call_events(turn: Turn, index: int) -> list[Event]:
     pieces = split(item["arguments"])
 
     def event(kind: str, value: dict[str, Any], tokens: int = 0) -> Event:
-        return _event(turn, {"type": f"response.{kind}", **value}, tokens)
+        return _event(turn, {"type": f"response.{kind}", **value}, tokens, len(value["delta"]) if tokens else 0)
 
     return [
         event("output_item.added", {"output_index": index, "item": {**item, "status": "in_progress", "arguments": ""}}),

@@ -181,6 +181,8 @@ class DemoUpstream:
         cost = call.model.cost(usage.prompt_tokens, usage.completion_tokens)
         entry = call.request.entry
         entry.prompt_tokens = generated.prompt_tokens
+        if not call.drill.get("no_usage"):
+            entry.reported = (usage.prompt_tokens, usage.completion_tokens)
         turn = Turn(
             asked=call.body,
             generated=generated,
@@ -198,6 +200,7 @@ class DemoUpstream:
             failed = functools.partial(surface.failed, turn)
             return self._stream(call, streams.scripted(surface.events(turn), call.drill, surface.dress, failed))
         entry.completion_tokens = generated.completion_tokens
+        entry.characters = generated.choices * len(generated.text)
         body = msgspec.json.encode(surface.whole(turn))
         return self._paced(call, Reply(200, body, self._call_headers(call.request, call.model, cost)))
 
@@ -493,6 +496,7 @@ async def _send_stream(
             await asyncio.sleep(gap_ms / 1000)
         entry.chunks += 1
         entry.completion_tokens += event.tokens
+        entry.characters += event.characters
         await exchange.chunk(event.raw)
     if script.ending == "reset":
         await exchange.reset()

@@ -14,10 +14,11 @@ Ending = Literal["closed", "unclosed", "reset", "close", "hang"]
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One `data:` event and the tokens it carries."""
+    """One `data:` event, and the tokens and characters of the model that it carries."""
 
     raw: bytes
     tokens: int = 0
+    characters: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,7 @@ def scripted(made: Sequence[Event], drill: Drill, dress: Dress, error: Callable[
     if fault := drill.get("huge_line"):
         head, tail = dress.text_event
         filler = b"x" * max(0, fault.number("bytes") - len(head) - len(tail))
-        kept.insert(min(fault.after or 0, len(kept)), Event(head + filler + tail, 1))
+        kept.insert(min(fault.after or 0, len(kept)), Event(head + filler + tail, 1, len(filler)))
     fault = drill.first_of("cut", "eof", "hang", "error_event", "truncated")
     if fault is None:
         return Script(kept, "unclosed" if drill.get("no_done") else "closed", dress.closing)

@@ -270,6 +270,19 @@ def test_every_surface_knows_the_drills(upstream: Upstream, path: str) -> None:
     assert post(upstream, path, "[[fault:nonsense]]").status_code == 400
 
 
+@pytest.mark.parametrize("path", TEXTS)
+def test_an_event_may_carry_several_tokens(upstream: Upstream, path: str) -> None:
+    one_each = post(upstream, path, "[[fault:chunks n=20]]", stream=True).text
+    together = post(upstream, path, "[[fault:chunks n=20 together=8]]", stream=True).text
+    assert len(events(one_each)) - len(events(together)) == 20 - 3
+    *_, first, second = upstream.ledger(wait=2)
+    assert first["completion_tokens"] == second["completion_tokens"] == 20
+    assert first["characters"] == second["characters"] > 4 * 20
+    assert first["reported"] == [first["prompt_tokens"], 20]
+    post(upstream, path, "[[fault:no_usage]]", stream=True)
+    assert upstream.ledger(wait=3)[-1]["reported"] is None
+
+
 def test_a_failure_inside_a_stream_is_told_as_litellm_tells_it(upstream: Upstream, openai: Any, claude: Any) -> None:
     words = "[[fault:error_event after=6]]"
     failed = post(upstream, "/v1/responses", words, stream=True).text.split("\n\n")[6:]

@@ -119,6 +119,19 @@ def test_events_that_wait_for_the_drain_are_not_settled_again(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_clock_that_went_back_does_not_hold_up_the_journal(
+    redis: "Redis", organization_id: UUID, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journalled(tmp_path, an_event(organization_id, new_id()))
+    shipper = JournalShipper(redis, PREFIX, tmp_path)
+    tomorrow_ms = clock.now_ms() + 86_400_000
+    with monkeypatch.context() as patched:
+        patched.setattr(shipper, "_progress", lambda: (tomorrow_ms, tomorrow_ms))
+        assert shipper.ship() == 0
+    assert ship_twice(shipper) == 0
+    assert in_stream(redis) == 1
+
+
 def test_a_call_known_only_from_a_dead_processs_journal_is_recorded(
     redis: "Redis", organization_id: UUID, tmp_path: Path
 ) -> None:

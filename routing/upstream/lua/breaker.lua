@@ -5,14 +5,15 @@
 --        lists of the model's tuples), state (open, half_open or closed: of the circuits together, for the metrics)
 -- ARGV 1 verb: failure, success (of a trial), note (only the successes), try, release (a trial)
 --      2 failures that open  3 recovery timeout in ms  4 organization  5 key  6 is a trial (0/1)
---      7 successes not told yet: MessagePack list of {ms ago, organization, key}, oldest first  8 now in ms (tests only)
+--      7 successes not told yet: MessagePack list of {ms ago, organization, key, owner}, oldest first
+--      8 owner; empty if the call does not count for all  9 now in ms (tests only)
 -- Returns {allowed (0/1), is a trial (0/1), failures on record, circuits as they are stored}
 
-local WINDOW_MS, WINDOW_CALLS, FORGET_MS, MAX_FAILURES = 60000, 20, 600000, 200
+local WINDOW_MS, WINDOW_CALLS, OWNERS, FORGET_MS, MAX_FAILURES = 60000, 20, 2, 600000, 200
 
 local verb, threshold, timeout = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
-local organization, key, is_trial = ARGV[4], ARGV[5], ARGV[6] == '1'
-local now = tonumber(ARGV[8])
+local organization, key, is_trial, owner = ARGV[4], ARGV[5], ARGV[6] == '1', ARGV[8]
+local now = tonumber(ARGV[9])
 if not now then
   local time = redis.call('TIME')
   now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
@@ -23,11 +24,25 @@ local function unpacked(text) return text and cmsgpack.unpack(text) or {} end
 local failures, successes, circuits = unpacked(stored[1]), unpacked(stored[2]), unpacked(stored[3])
 local own = {[''] = true, ['o:' .. organization] = true, ['k:' .. key] = true}
 
-local function insert(calls, call, size)
+local function insert(calls, call)
   local at = #calls + 1
   while at > 1 and calls[at - 1][1] > call[1] do at = at - 1 end
   table.insert(calls, at, call)
-  while #calls > size do table.remove(calls, 1) end
+end
+
+-- Forget the oldest success of the owner who has most of them.
+local function cut_fairly()
+  local numbers, most = {}, 0
+  for _, s in ipairs(successes) do
+    numbers[s[4]] = (numbers[s[4]] or 0) + 1
+    most = math.max(most, numbers[s[4]])
+  end
+  for n, s in ipairs(successes) do
+    if numbers[s[4]] == most then
+      table.remove(successes, n)
+      return
+    end
+  end
 end
 
 local function filtered(list, keeps)
@@ -65,8 +80,9 @@ end
 
 local function note(told)
   for _, t in ipairs(told) do
-    local success = {now - t[1], t[2], t[3]}
-    insert(successes, success, WINDOW_CALLS)
+    local success = {now - t[1], t[2], t[3], t[4]}
+    insert(successes, success)
+    while #successes > WINDOW_CALLS do cut_fairly() end
     for _, f in ipairs(failures) do
       if f[1] <= success[1] and f[2] == success[2] then
         f[4] = f[3] == success[3] and 0 or math.min(f[4], 1)
@@ -78,39 +94,65 @@ local function note(told)
   end
 end
 
--- Whether failures of several organizations are half of the last calls, and whether one organization made them all.
-local function look_at_window()
-  local i, j, calls, failed, other, is_whole, of_the_minute = #failures, #successes, 0, 0, nil, 1, 0
-  local several = false
+local function opens_for_all()
+  local failed, served, failing, of_the_minute, owners, working = {}, {}, {}, 0, 0, 0
   for _, f in ipairs(failures) do
-    if now - f[1] <= WINDOW_MS then of_the_minute = of_the_minute + 1 end
-  end
-  while (i > 0 or j > 0) and calls < WINDOW_CALLS do
-    local is_failure = j == 0 or (i > 0 and failures[i][1] >= successes[j][1])
-    local newest
-    if is_failure then newest, i = failures[i], i - 1 else newest, j = successes[j], j - 1 end
-    if now - newest[1] > WINDOW_MS then break end
-    calls = calls + 1
-    if newest[2] ~= organization then is_whole = 0 end
-    if is_failure then
-      failed = failed + 1
-      if other and other ~= newest[2] then several = true end
-      other = other or newest[2]
+    if f[5] ~= '' and now - f[1] <= WINDOW_MS then
+      failed[f[5]] = f[1]
+      of_the_minute = of_the_minute + 1
     end
   end
-  return of_the_minute >= threshold and 2 * failed >= calls and several, is_whole
+  for _, s in ipairs(successes) do
+    if s[4] ~= '' and now - s[1] <= WINDOW_MS then served[s[4]] = s[1] end
+  end
+  for each, at in pairs(failed) do
+    if not served[each] or at >= served[each] then
+      failing[each] = true
+      owners = owners + 1
+    end
+  end
+  for _, s in ipairs(successes) do
+    if s[4] ~= '' and now - s[1] <= WINDOW_MS and not failing[s[4]] then working = working + 1 end
+  end
+  return of_the_minute >= threshold and owners >= OWNERS and owners >= working
+end
+
+-- Whether the caller's organization made all of the last calls.
+local function is_whole()
+  local i, j, calls = #failures, #successes, 0
+  while (i > 0 or j > 0) and calls < WINDOW_CALLS do
+    local newest
+    if j == 0 or (i > 0 and failures[i][1] >= successes[j][1]) then
+      newest, i = failures[i], i - 1
+    else
+      newest, j = successes[j], j - 1
+    end
+    if now - newest[1] > WINDOW_MS then break end
+    if newest[2] ~= organization then return 0 end
+    calls = calls + 1
+  end
+  return 1
 end
 
 if verb == 'failure' then
   note(cmsgpack.unpack(ARGV[7]))
-  insert(failures, {now, organization, key, 2}, math.min(math.max(threshold, WINDOW_CALLS), MAX_FAILURES))
+  insert(failures, {now, organization, key, 2, owner})
+  while #failures > math.min(math.max(threshold, WINDOW_CALLS), MAX_FAILURES) do table.remove(failures, 1) end
   prune()
   local is_open = {}
   for _, c in ipairs(circuits) do
-    if is_trial and own[c[1]] and c[4] ~= 0 then c[3], c[4] = now, 0 end
+    if is_trial and own[c[1]] and c[4] ~= 0 then
+      c[4] = 0
+      -- The circuit of all opens anew only if the failure counts and another owner's was the one before.
+      if c[1] ~= '' then
+        c[3] = now
+      elseif owner ~= '' and owner ~= c[6] then
+        c[3], c[6] = now, owner
+      end
+    end
     is_open[c[1]] = true
   end
-  local opens_for_all, is_whole = look_at_window()
+  local whole = is_whole()
   local of_organization, of_key, first_key, several_keys = 0, 0, nil, false
   for _, f in ipairs(failures) do
     if f[2] == organization and f[4] == 2 then
@@ -120,12 +162,12 @@ if verb == 'failure' then
     end
     if f[3] == key and f[4] >= 1 then of_key = of_key + 1 end
   end
-  if opens_for_all and not is_open[''] then circuits[#circuits + 1] = {'', '', now, 0, 1} end
+  if not is_open[''] and opens_for_all() then circuits[#circuits + 1] = {'', '', now, 0, 1, ''} end
   if several_keys and of_organization >= threshold and not is_open['o:' .. organization] then
-    circuits[#circuits + 1] = {'o:' .. organization, organization, now, 0, is_whole}
+    circuits[#circuits + 1] = {'o:' .. organization, organization, now, 0, whole, ''}
   end
   if of_key >= threshold and not is_open['k:' .. key] then
-    circuits[#circuits + 1] = {'k:' .. key, organization, now, 0, is_whole}
+    circuits[#circuits + 1] = {'k:' .. key, organization, now, 0, whole, ''}
   end
   return store(0, 0)
 elseif verb == 'note' then

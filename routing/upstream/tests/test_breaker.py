@@ -30,7 +30,8 @@ SCRIPT = Script(REPOSITORY / "routing" / "upstream" / "lua" / "breaker.lua")
 START_MS = 1_790_000_000_000  # in 2026
 THRESHOLD, TIMEOUT_MS = 3, 30_000
 
-ADA, BEN, EVE = Caller("acme", "ada"), Caller("acme", "ben"), Caller("other", "eve")
+ADA, BEN = Caller("acme", "ada", "ann"), Caller("acme", "ben", "ann")
+EVE, DI = Caller("other", "eve", "olga"), Caller("third", "di", "tom")
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,7 @@ def failed(*callers: Caller, at_ms: int = START_MS, before: Breaker = CLEAN) -> 
 
 
 def served(caller: Caller, number: int, at_ms: int = START_MS) -> list[Succeeded]:
-    return [Succeeded(at_ms, caller.organization, caller.key)] * number
+    return [Succeeded(at_ms, *caller)] * number
 
 
 def is_allowed(breaker: Breaker, caller: Caller, at_ms: int = START_MS + 10) -> bool:
@@ -78,21 +79,61 @@ def test_a_success_in_between_begins_the_count_anew() -> None:
     assert not is_allowed(failed(ADA, at_ms=START_MS + 6, before=earlier), ADA)
 
 
-def test_two_organizations_take_the_model_from_all_only_with_half_of_the_calls() -> None:
-    ben = Caller("third", "ben")
+def test_two_owners_take_the_model_from_all_only_where_hardly_anybody_is_served() -> None:
     opened = failed(ADA, ADA, EVE)
-    assert not is_allowed(opened, ben)
-    healthy = record_failure(failed(ADA, ADA), THRESHOLD, START_MS + 5, EVE, successes=served(ben, 4, START_MS - 100))
-    assert is_allowed(healthy, ben)
+    assert not is_allowed(opened, DI)
+    healthy = record_failure(failed(ADA, ADA), THRESHOLD, START_MS + 5, EVE, successes=served(DI, 4, START_MS - 100))
+    assert is_allowed(healthy, DI)
     stale = record_failure(
-        failed(ADA, ADA), THRESHOLD, START_MS + 5, EVE, successes=served(ben, 20, START_MS - WINDOW_MS)
+        failed(ADA, ADA), THRESHOLD, START_MS + 5, EVE, successes=served(DI, 20, START_MS - WINDOW_MS)
     )
-    assert not is_allowed(stale, ben)
+    assert not is_allowed(stale, DI)
+
+
+def test_six_organizations_of_one_owner_take_the_model_from_nobody_else() -> None:
+    own = [Caller(f"acme {n}", f"key {n}", "ann") for n in range(6)]
+    assert is_allowed(failed(*own, *own, *own), EVE)
+    assert not is_allowed(failed(*own, EVE), DI)  # a second owner does
+
+
+def test_owners_who_have_just_signed_up_take_the_model_from_nobody_else() -> None:
+    fresh = [Caller(f"new {n}", f"key {n}") for n in range(30)]
+    assert is_allowed(failed(*fresh), EVE)
+    assert is_allowed(failed(*fresh, EVE), DI)
+    # What they are served keeps no circuit closed either, and crowds nothing out.
+    successes = [success for caller in fresh for success in served(caller, 1)]
+    assert not is_allowed(record_failure(failed(ADA, ADA), THRESHOLD, START_MS + 5, EVE, successes=successes), DI)
+    crowded = [*served(DI, 3), *successes]
+    assert is_allowed(record_failure(failed(ADA, ADA), THRESHOLD, START_MS + 5, EVE, successes=crowded), DI)
+
+
+def test_a_retry_storm_counts_once() -> None:
+    storm = failed(*[ADA] * 50, before=record_successes(failed(ADA), START_MS, served(DI, 3)))
+    assert is_allowed(failed(EVE, at_ms=START_MS + 100, before=storm), DI, START_MS + 200)
+
+
+def test_an_owner_crowds_out_nobody_elses_successes() -> None:
+    """Else two owners could be served often, then fail, and be all that is on record."""
+    before = record_successes(failed(ADA), START_MS, [*served(DI, 3), *served(ADA, 60), *served(EVE, 60)])
+    assert is_allowed(failed(ADA, ADA, ADA, EVE, EVE, at_ms=START_MS + 1, before=before), DI)
+
+
+def test_nobody_keeps_the_circuit_of_all_open_by_failing_its_trials() -> None:
+    opened, now_ms = failed(ADA, ADA, EVE), START_MS + 2
+    for owner in ("", "ann", "ann", "ann"):
+        now_ms += TIMEOUT_MS
+        caller = Caller("trial", "trial", owner)
+        allowed, is_trial, opened = allow_request(opened, TIMEOUT_MS, now_ms, caller)
+        assert (allowed, is_trial) == (True, True)
+        opened = record_failure(opened, THRESHOLD, now_ms, caller, is_trial=True)
+    # The first counts for nobody, the second for another timeout, the others no longer.
+    assert opened.circuits[0].opened_at_ms == START_MS + 2 + 2 * TIMEOUT_MS
+    assert is_allowed(opened, DI, now_ms + 1)
 
 
 def test_failures_long_apart_are_not_of_one_minute() -> None:
     slow = failed(EVE, at_ms=START_MS + WINDOW_MS + 1, before=failed(ADA, ADA))
-    assert is_allowed(slow, Caller("third", "ben"), START_MS + WINDOW_MS + 2)
+    assert is_allowed(slow, DI, START_MS + WINDOW_MS + 2)
 
 
 def test_whoever_makes_all_the_traffic_has_the_circuit_of_all() -> None:
@@ -155,7 +196,7 @@ Verb = Literal["failure", "note", "try", "success", "release"]
 verbs: st.SearchStrategy[Verb] = st.sampled_from(
     ["failure", "failure", "failure", "note", "try", "try", "success", "release"]
 )
-callers = st.sampled_from([ADA, ADA, ADA, BEN, EVE, Caller("third", "di")])
+callers = st.sampled_from([ADA, ADA, ADA, BEN, EVE, DI, EVE._replace(organization="fourth"), DI._replace(owner="")])
 # Mostly forward, often one recovery timeout or more than a minute, now and then a clock set back.
 ticks_ms = st.integers(0, 3_000) | st.sampled_from([10_000, 30_000, 30_001, 70_000, 700_000, -50_000])
 told = st.lists(st.tuples(st.integers(0, 70_000), callers), max_size=6)
@@ -228,7 +269,7 @@ def test_the_script_follows_the_model(valkey: "redis.Redis", config: tuple[int, 
         is_trial = n % 2 == 0
         allowed, tried, breaker = step(breaker, config, verb, caller, now_ms, successes, is_trial=is_trial)
         packed = msgspec.msgpack.encode([(ago, *each) for ago, each in told_now])
-        args = [verb, config[0], config[1], *caller, int(is_trial), packed, now_ms]
+        args = [verb, *config, caller.organization, caller.key, int(is_trial), packed, caller.owner, now_ms]
         reply: Any = SCRIPT.run(valkey, [KEY], args)
         circuits = [tuple(each) for each in msgspec.msgpack.decode(reply[3])]
         assert (reply[:3], circuits) == (
@@ -244,7 +285,7 @@ def test_the_script_follows_the_model(valkey: "redis.Redis", config: tuple[int, 
 
 
 def run(valkey: "redis.Redis", verb: str, threshold: int = 1) -> Any:
-    return SCRIPT.run(valkey, [KEY], [verb, threshold, 30_000, *ADA, 0, msgspec.msgpack.encode([])])
+    return SCRIPT.run(valkey, [KEY], [verb, threshold, 30_000, *ADA[:2], 0, msgspec.msgpack.encode([]), ADA.owner])
 
 
 def test_the_script_reads_the_servers_clock(valkey: "redis.Redis") -> None:
