@@ -8,6 +8,13 @@ from django.core.validators import MinValueValidator
 from django.http import QueryDict
 from django.utils.translation import gettext_lazy as _
 from typing_extensions import override
+from unfold.widgets import (
+    UnfoldAdminDecimalFieldWidget,
+    UnfoldAdminSelectWidget,
+    UnfoldAdminSplitDateTimeWidget,
+    UnfoldAdminTextInputWidget,
+    UnfoldBooleanWidget,
+)
 
 from billing.models import Account, LedgerEntry, Order
 from billing.payments.orders import MAX_TOP_UP_USD, MIN_TOP_UP_USD, is_booked
@@ -111,10 +118,15 @@ class PaymentForm(forms.ModelForm[Order]):
     """The payment of an open order, as an operator records it. It is saved once what it does is confirmed."""
 
     payment_reference = forms.CharField(
-        label=_("Payment"), max_length=80, help_text=_("The bank's reference: the same one is booked only once.")
+        label=_("Payment"),
+        max_length=80,
+        help_text=_("The bank's reference: the same one is booked only once."),
+        widget=UnfoldAdminTextInputWidget,
     )
-    reason = forms.CharField(label=_("Reason"), max_length=200, help_text=_("For the audit log."))
-    is_confirmed = forms.BooleanField(label=_("Record the payment"), required=False)
+    reason = forms.CharField(
+        label=_("Reason"), max_length=200, help_text=_("For the audit log."), widget=UnfoldAdminTextInputWidget
+    )
+    is_confirmed = forms.BooleanField(label=_("Record the payment"), required=False, widget=UnfoldBooleanWidget)
 
     class Meta:
         model = Order
@@ -147,7 +159,9 @@ class PaymentForm(forms.ModelForm[Order]):
 class BookingForm(forms.ModelForm[LedgerEntry]):
     """What an operator books for an organization. It is saved once what it does to the balance is confirmed."""
 
-    kind = forms.ChoiceField(label=_("Kind"), choices=[(kind.value, kind.label) for kind in BY_HAND])
+    kind = forms.ChoiceField(
+        label=_("Kind"), choices=[(kind.value, kind.label) for kind in BY_HAND], widget=UnfoldAdminSelectWidget
+    )
     amount_usd = forms.DecimalField(
         label=_("Amount (USD)"),
         max_digits=15,
@@ -155,20 +169,30 @@ class BookingForm(forms.ModelForm[LedgerEntry]):
         min_value=-MAX_BOOKED_USD,
         max_value=MAX_BOOKED_USD,
         help_text=_("Only an adjustment may be negative."),
+        widget=UnfoldAdminDecimalFieldWidget,
     )
     reference = forms.CharField(
         label=_("Reference"),
         max_length=80,
         required=False,
         help_text=_("Of the payment: the same one is booked only once."),
+        widget=UnfoldAdminTextInputWidget,
     )
-    note = forms.CharField(label=_("Reason"), max_length=200, help_text=_("The organization sees it in its ledger."))
-    expires_at = forms.SplitDateTimeField(label=_("Expires"), required=False, help_text=_("Empty: never. UTC."))
-    is_confirmed = forms.BooleanField(label=_("Book it"), required=False)
+    note = forms.CharField(
+        label=_("Reason"),
+        max_length=200,
+        help_text=_("The organization sees it in its ledger."),
+        widget=UnfoldAdminTextInputWidget,
+    )
+    expires_at = forms.SplitDateTimeField(
+        label=_("Expires"), required=False, help_text=_("Empty: never. UTC."), widget=UnfoldAdminSplitDateTimeWidget
+    )
+    is_confirmed = forms.BooleanField(label=_("Book it"), required=False, widget=UnfoldBooleanWidget)
 
     class Meta:
         model = LedgerEntry
         fields = ("organization", "kind", "note", "reference")
+        widgets = {"organization": UnfoldAdminSelectWidget}
 
     @property
     def nanos(self) -> int:
