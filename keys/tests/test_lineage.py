@@ -50,6 +50,8 @@ steps = st.lists(
 
 
 WITH_OVERLAP: list[Any] = [("call", 0, 0, {}), ("rotate", 0, 0, {}), *[("call", 0, -1, {}), ("call", 0, 0, {})] * 2]
+# A key that is being rotated makes another, which ends with it, and revokes that one.
+MADE_BY_A_PREDECESSOR: list[Any] = [("rotate", 1, 1, {}), ("create", 1, 0, {}), ("revoke", 1, -1, {})]
 AT_ONCE: list[Any] = [("rotate at once", 0, -1, {}), ("call", 0, -1, {}), ("empty", 0, 0, {})] * 4
 
 
@@ -136,6 +138,7 @@ def _calls(budget_nanos: int | None) -> int | None:
 @settings(max_examples=examples(20), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @example(first=TERMS[1], plan=WITH_OVERLAP)
 @example(first=TERMS[2], plan=AT_ONCE)
+@example(first=TERMS[1], plan=MADE_BY_A_PREDECESSOR)
 @given(first=st.sampled_from(TERMS[1:4]), plan=steps)
 def test_no_order_of_actions_passes_a_lineage_s_limit(first: dict[str, Any], plan: list[Any]) -> None:
     """Keys make, rotate, change and revoke keys; each lineage gets the calls of its limits in force, and no more."""
@@ -180,7 +183,9 @@ def _play(house: House, plan: list[Any]) -> None:
         assert is_own or not is_limited, f"a limited key did this to another: {command}"
         if command != "create" and by.pk != key.pk:
             assert not by.allowed_stages or key.allowed_stages, "a key with fewer stages changed one with more"
-            assert by.rotation_ends_at is None or key.rotation_ends_at, "a predecessor changed what outlasts it"
+            # What a predecessor made ends with it, too.
+            ends_at = key.rotation_ends_at or key.expires_at
+            assert by.rotation_ends_at is None or ends_at, "a predecessor changed what outlasts it"
         for row in ApiKey.objects.filter(organization=house.organization, revoked_at=None):
             assert {name: getattr(row, name) for name in LIMITS} == house.limits[row.pk]
 
