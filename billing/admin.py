@@ -1,17 +1,19 @@
 """Admin pages of plans, accounts and the ledger."""
 
-from typing import Any
+from typing import Any, cast
 
-from django.contrib import admin
-from django.http import HttpRequest
+from django.contrib import admin, messages
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
 from django.utils.translation import gettext_lazy as _
 from typing_extensions import override
 
 from accounts.audit import acting
 from accounts.audited_admin import AuditedAdmin
 from accounts.models import Organization, User
-from billing.forms import BookingForm
-from billing.models import Account, CreditSource, LedgerAudit, LedgerEntry, Plan
+from billing.forms import BookingForm, PaymentForm
+from billing.models import Account, CreditSource, LedgerAudit, LedgerEntry, Order, Plan
+from billing.payments.orders import OrderRefused, refuse_unless_open, settle_order
 from billing.services import book_by_hand
 from codexflow.lib.admin import ReadOnlyAdmin, site
 from codexflow.lib.money import format_usd
@@ -146,6 +148,83 @@ class CreditSourceAdmin(ReadOnlyAdmin):
     @admin.display(description=_("remaining (USD)"))
     def remaining(self, source: CreditSource) -> str:
         return format_usd(source.remaining_nanos, decimals=6)
+
+
+@admin.register(Order, site=site)
+class OrderAdmin(ReadOnlyAdmin):
+    """Orders. On the page of an open one a super administrator records its payment, once."""
+
+    list_display = ("code", "organization", "kind", "plan", "amount", "state", "created_at", "settled_at")
+    list_filter = ("state", "kind", "provider")
+    list_select_related = ("organization", "plan")
+    search_fields = ("=code", "organization__slug", "=payment_reference")
+    ordering = ("-pk",)
+    readonly_fields = (
+        "code",
+        "organization",
+        "kind",
+        "plan",
+        "amount",
+        "credit",
+        "provider",
+        "state",
+        "created_by",
+        "created_at",
+        "settled_at",
+        "payment",
+        "ledger_entry",
+    )
+
+    @admin.display(description=_("amount (USD)"))
+    def amount(self, order: Order) -> str:
+        return format_usd(order.amount_nanos, decimals=2)
+
+    @admin.display(description=_("credit (USD)"))
+    def credit(self, order: Order) -> str:
+        return format_usd(order.credit_nanos, decimals=2)
+
+    @admin.display(description=_("payment"))
+    def payment(self, order: Order) -> str:
+        return order.payment_reference or "-"
+
+    @override
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        may_record = isinstance(request.user, User) and request.user.has_perm("billing.change_order")
+        return may_record and (obj is None or obj.is_open)
+
+    @override
+    def get_form(self, request: HttpRequest, obj: Order | None = None, change: bool = False, **kwargs: Any) -> Any:
+        if obj is not None and self.has_change_permission(request, obj):
+            return PaymentForm
+        return super().get_form(request, obj, change, **kwargs)
+
+    @override
+    def get_fieldsets(self, request: HttpRequest, obj: Order | None = None) -> Any:
+        facts = (None, {"fields": self.readonly_fields})
+        if not self.has_change_permission(request, obj):
+            return (facts,)
+        return (facts, (_("Record the payment"), {"fields": ("payment_reference", "reason", "is_confirmed")}))
+
+    @override
+    def change_view(self, request: HttpRequest, object_id: str, *args: Any, **kwargs: Any) -> HttpResponse:
+        """Show the order, or record its payment; one that is not open any more is told so."""
+        order = self.get_object(request, object_id)
+        try:
+            if request.method == "POST" and order is not None and self.has_change_permission(request):
+                refuse_unless_open(order)
+            return cast(HttpResponse, super().change_view(request, object_id, *args, **kwargs))
+        except OrderRefused as refused:
+            messages.error(request, str(refused))
+            return redirect(request.path)
+
+    @override
+    def save_model(self, request: HttpRequest, obj: Order, form: Any, change: bool) -> None:
+        facts = form.cleaned_data
+        settle_order(obj, payment_reference=facts["payment_reference"], reason=facts["reason"], **acting(request))
+
+    @override
+    def log_change(self, request: HttpRequest, obj: Order, message: Any) -> None:
+        """Write none of Django's own: the audit log has it."""
 
 
 @admin.register(LedgerAudit, site=site)

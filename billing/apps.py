@@ -18,6 +18,7 @@ class BillingConfig(AppConfig):
         "billing_freecredit": CLOSED,
         "billing_ledgeraudit": CLOSED,
         "billing_ledgerentry": OWN,
+        "billing_order": OWN,
         "billing_plan": SHARED,
         "billing_spend_daily": OWN,
     }
@@ -25,7 +26,11 @@ class BillingConfig(AppConfig):
         "account.budgets_set": _("Budgets set"),
         "account.changed": _("Account changed by an operator"),
         "credit.booked": _("Credit booked by an operator"),
+        "order.cancelled": _("Order cancelled"),
+        "order.opened": _("Order placed"),
+        "order.paid": _("Order paid"),
     }
+    audit_areas = {"credit": _("Credit"), "order": _("Orders")}
 
     @override
     def ready(self) -> None:

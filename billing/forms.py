@@ -8,8 +8,18 @@ from django.core.validators import MinValueValidator
 from django.http import QueryDict
 from django.utils.translation import gettext_lazy as _
 from typing_extensions import override
+from unfold.widgets import (
+    UnfoldAdminDecimalFieldWidget,
+    UnfoldAdminSelectWidget,
+    UnfoldAdminSplitDateTimeWidget,
+    UnfoldAdminTextInputWidget,
+    UnfoldBooleanWidget,
+)
 
-from billing.models import Account, LedgerEntry
+from billing.models import Account, LedgerEntry, Order
+from billing.payments.orders import MAX_TOP_UP_USD, MIN_TOP_UP_USD, is_booked
+from billing.payments.provider import offered
+from billing.selectors import plans_for_sale
 from billing.services import BY_HAND
 from codexflow.lib.clock import now
 from codexflow.lib.money import NANOS_PER_USD, format_usd, parse_usd
@@ -41,10 +51,117 @@ class BudgetsForm(forms.Form):
         return None if amount is None else parse_usd(amount)
 
 
+class OrderForm(forms.Form):
+    """Base of what customers order: how they pay, where there is a choice."""
+
+    def __init__(self, posted: QueryDict | None, *, initial: dict[str, Any] | None = None) -> None:
+        super().__init__(posted, initial=initial)
+        providers = [(each.name, each.label) for each in offered()]
+        self.fields["provider"] = forms.ChoiceField(
+            label=_("Pay by"),
+            choices=providers,
+            initial=providers[0][0],
+            widget=forms.RadioSelect() if len(providers) > 1 else forms.HiddenInput(),
+        )
+
+
+class CreditForm(OrderForm):
+    """Credit to buy: one of some amounts, or another one."""
+
+    OTHER = "other"
+    AMOUNTS_USD = (10, 25, 50, 100)
+
+    amount = forms.ChoiceField(
+        label=_("Amount"),
+        choices=[*((str(usd), f"${usd}") for usd in AMOUNTS_USD), (OTHER, _("Another amount"))],
+        initial="25",
+        widget=forms.RadioSelect(),
+    )
+    other_usd = forms.DecimalField(
+        label=_("Another amount (USD)"),
+        required=False,
+        max_digits=7,
+        decimal_places=2,
+        min_value=MIN_TOP_UP_USD,
+        max_value=MAX_TOP_UP_USD,
+        help_text=_("From $5 to $10,000, in whole cents."),
+    )
+
+    @property
+    def nanos(self) -> int:
+        """The amount, once the form is valid."""
+        amount = self.cleaned_data["amount"]
+        return parse_usd(self.cleaned_data["other_usd"] if amount == self.OTHER else amount)
+
+    @override
+    def clean(self) -> dict[str, Any]:
+        facts: dict[str, Any] = super().clean() or {}
+        amount, other_usd = facts.get("amount"), facts.get("other_usd")
+        if amount == self.OTHER and other_usd is None and "other_usd" not in self.errors:
+            self.add_error("other_usd", _("Give an amount."))
+        # Of two amounts, neither is guessed: one of them would be paid by mistake.
+        if amount not in (self.OTHER, None) and other_usd is not None:
+            self.add_error("other_usd", _("Choose “Another amount” above, or leave this empty."))
+        return facts
+
+
+class PlanForm(OrderForm):
+    """Plan to buy for a month."""
+
+    plan = forms.ModelChoiceField(label=_("Plan"), queryset=plans_for_sale(), to_field_name="slug")
+
+    def __init__(self, posted: QueryDict | None, *, chosen: str) -> None:
+        super().__init__(posted, initial={"plan": chosen})
+
+
+class PaymentForm(forms.ModelForm[Order]):
+    """The payment of an open order, as an operator records it. It is saved once what it does is confirmed."""
+
+    payment_reference = forms.CharField(
+        label=_("Payment"),
+        max_length=80,
+        help_text=_("The bank's reference: the same one is booked only once."),
+        widget=UnfoldAdminTextInputWidget,
+    )
+    reason = forms.CharField(
+        label=_("Reason"), max_length=200, help_text=_("For the audit log."), widget=UnfoldAdminTextInputWidget
+    )
+    is_confirmed = forms.BooleanField(label=_("Record the payment"), required=False, widget=UnfoldBooleanWidget)
+
+    class Meta:
+        model = Order
+        fields = ()
+
+    @override
+    def clean(self) -> dict[str, Any]:
+        facts: dict[str, Any] = super().clean() or {}
+        reference = facts.get("payment_reference")
+        if reference and is_booked(self.instance, reference):
+            self.add_error("payment_reference", _("This payment is booked already."))
+        if not self.errors and not facts.get("is_confirmed"):
+            self.add_error("is_confirmed", self._effect())
+        return facts
+
+    def _effect(self) -> str:
+        account = Account.objects.select_related("plan").get(organization=self.instance.organization_id)
+        before, plan = account.balance_nanos, self.instance.plan or account.plan
+        return _(
+            "The balance is $%(before)s and will be $%(after)s."
+            " The plan is %(plan)s and will be %(new)s. Tick to confirm."
+        ) % {
+            "before": format_usd(before),
+            "after": format_usd(before + self.instance.credit_nanos),
+            "plan": account.plan.name,
+            "new": plan.name,
+        }
+
+
 class BookingForm(forms.ModelForm[LedgerEntry]):
     """What an operator books for an organization. It is saved once what it does to the balance is confirmed."""
 
-    kind = forms.ChoiceField(label=_("Kind"), choices=[(kind.value, kind.label) for kind in BY_HAND])
+    kind = forms.ChoiceField(
+        label=_("Kind"), choices=[(kind.value, kind.label) for kind in BY_HAND], widget=UnfoldAdminSelectWidget
+    )
     amount_usd = forms.DecimalField(
         label=_("Amount (USD)"),
         max_digits=15,
@@ -52,20 +169,30 @@ class BookingForm(forms.ModelForm[LedgerEntry]):
         min_value=-MAX_BOOKED_USD,
         max_value=MAX_BOOKED_USD,
         help_text=_("Only an adjustment may be negative."),
+        widget=UnfoldAdminDecimalFieldWidget,
     )
     reference = forms.CharField(
         label=_("Reference"),
         max_length=80,
         required=False,
         help_text=_("Of the payment: the same one is booked only once."),
+        widget=UnfoldAdminTextInputWidget,
     )
-    note = forms.CharField(label=_("Reason"), max_length=200, help_text=_("The organization sees it in its ledger."))
-    expires_at = forms.SplitDateTimeField(label=_("Expires"), required=False, help_text=_("Empty: never. UTC."))
-    is_confirmed = forms.BooleanField(label=_("Book it"), required=False)
+    note = forms.CharField(
+        label=_("Reason"),
+        max_length=200,
+        help_text=_("The organization sees it in its ledger."),
+        widget=UnfoldAdminTextInputWidget,
+    )
+    expires_at = forms.SplitDateTimeField(
+        label=_("Expires"), required=False, help_text=_("Empty: never. UTC."), widget=UnfoldAdminSplitDateTimeWidget
+    )
+    is_confirmed = forms.BooleanField(label=_("Book it"), required=False, widget=UnfoldBooleanWidget)
 
     class Meta:
         model = LedgerEntry
         fields = ("organization", "kind", "note", "reference")
+        widgets = {"organization": UnfoldAdminSelectWidget}
 
     @property
     def nanos(self) -> int:
@@ -85,7 +212,9 @@ class BookingForm(forms.ModelForm[LedgerEntry]):
         if (expires_at := facts.get("expires_at")) is not None and (amount < 0 or expires_at <= now()):
             self.add_error("expires_at", _("Credit expires in the future."))
         reference = facts.get("reference")
-        if reference and LedgerEntry.objects.filter(organization=organization, reference=reference).exists():
+        by_hand = LedgerEntry.objects.filter(organization=organization, reference=reference)
+        of_orders = Order.objects.filter(organization=organization, payment_reference=reference)
+        if reference and (by_hand.exists() or of_orders.exists()):
             self.add_error("reference", _("This reference is booked already."))
         if not self.errors and not facts.get("is_confirmed"):
             before = Account.objects.get(organization=organization).balance_nanos

@@ -5,7 +5,7 @@ from django.db import models
 from django.utils.translation import gettext_lazy as _
 from typing_extensions import override
 
-from accounts.models import Organization
+from accounts.models import Organization, User
 from codexflow.lib.clock import now
 
 
@@ -176,6 +176,69 @@ class CreditSource(models.Model):
     @override
     def __str__(self) -> str:
         return f"{self.kind} {self.remaining_nanos}"
+
+
+class Order(models.Model):
+    """Credit or a month of a plan that a customer wants to pay for. Written by `billing.payments.orders` only.
+
+    Price and credit are those of the day of the order: editing a plan changes no order.
+    """
+
+    class Kind(models.TextChoices):
+        TOP_UP = "top_up", _("Credit")
+        PLAN = "plan", _("Plan")
+
+    class State(models.TextChoices):
+        OPEN = "open", _("Open")
+        PAID = "paid", _("Paid")
+        CANCELLED = "cancelled", _("Cancelled")
+
+    organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="orders")
+    kind = models.CharField(_("kind"), max_length=8, choices=Kind.choices)
+    plan = models.ForeignKey(Plan, on_delete=models.PROTECT, null=True, related_name="+", verbose_name=_("plan"))
+    # The customer states it with the payment.
+    code = models.CharField(_("reference code"), max_length=12, unique=True)
+    amount_nanos = models.BigIntegerField(_("amount (nano-USD)"))
+    # What is booked once the amount is paid.
+    credit_nanos = models.BigIntegerField(_("credit (nano-USD)"))
+    currency = models.CharField(_("currency"), max_length=3, default="USD")
+    provider = models.CharField(_("payment provider"), max_length=20)
+    state = models.CharField(_("state"), max_length=9, choices=State.choices, default=State.OPEN)
+    created_by = models.ForeignKey(User, on_delete=models.SET_NULL, null=True, related_name="+")
+    created_at = models.DateTimeField(_("created"), default=now, editable=False)
+    settled_at = models.DateTimeField(_("paid"), null=True, editable=False)
+    # The provider's name of the payment, by which it settles one order only.
+    payment_reference = models.CharField(_("payment"), max_length=80, blank=True)
+    ledger_entry = models.OneToOneField(LedgerEntry, on_delete=models.PROTECT, null=True, related_name="order")
+
+    class Meta:
+        verbose_name = _("order")
+        verbose_name_plural = _("orders")
+        constraints = [
+            models.UniqueConstraint(
+                fields=["provider", "payment_reference"],
+                condition=~models.Q(payment_reference=""),
+                name="order_payment",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(kind="plan", plan__isnull=False) | models.Q(kind="top_up", plan__isnull=True),
+                name="order_plan",
+            ),
+            models.CheckConstraint(
+                condition=~models.Q(state="paid") | ~models.Q(payment_reference=""), name="order_paid_by"
+            ),
+        ]
+        indexes = [
+            models.Index(fields=["organization", "-created_at"], name="order_open", condition=models.Q(state="open"))
+        ]
+
+    @override
+    def __str__(self) -> str:
+        return self.code
+
+    @property
+    def is_open(self) -> bool:
+        return self.state == Order.State.OPEN
 
 
 class SpendDaily(models.Model):

@@ -1,6 +1,8 @@
-"""Limits of organizations and keys, as plain values. Pure."""
+"""Limits of organizations and keys, as plain values, and the month that a plan is paid for. Pure."""
 
+from calendar import monthrange
 from dataclasses import dataclass, field
+from datetime import datetime
 from struct import Struct
 
 UNLIMITED = -1
@@ -44,3 +46,9 @@ def tighter(a: int, b: int) -> int:
     if a < 0:
         return b
     return a if b < 0 else min(a, b)
+
+
+def month_after(moment: datetime) -> datetime:
+    """Same day and time of the next month, or that month's last day where it is shorter."""
+    year, month = moment.year + moment.month // 12, moment.month % 12 + 1
+    return moment.replace(year=year, month=month, day=min(moment.day, monthrange(year, month)[1]))

@@ -12,7 +12,7 @@ from django.db.models.functions import Coalesce
 from accounts.models import Organization
 from billing.alerts import Watched, watched_budgets, watched_credit
 from billing.limiter.limits import ScopeTotals, held_nanos
-from billing.models import Account, CreditSource, LedgerEntry, Plan, SpendDaily
+from billing.models import Account, CreditSource, LedgerEntry, Order, Plan, SpendDaily
 from billing.sources import DEBT, Source, SourceBalance, in_order, with_holds
 from codexflow.lib.clock import now
 from codexflow.lib.redis import sync_client
@@ -222,3 +222,19 @@ def ledger_of_request(organization: Organization, request_id: UUID) -> list[Ledg
 def public_plans() -> list[Plan]:
     """The plans for sale, cheapest first."""
     return list(Plan.objects.filter(is_public=True).order_by("position", "price_month_nanos"))
+
+
+def plans_for_sale() -> QuerySet[Plan]:
+    """Plans that customers may order, cheapest first."""
+    return Plan.objects.filter(is_public=True, price_month_nanos__gt=0).order_by("position", "price_month_nanos")
+
+
+def order_of(organization: Organization, code: str) -> Order | None:
+    """An order of the organization; None if it has none with this code."""
+    return Order.objects.select_related("plan").filter(organization=organization, code=code).first()
+
+
+def open_orders(organization: Organization) -> list[Order]:
+    """Open orders of the organization, newest first."""
+    rows = Order.objects.select_related("plan").filter(organization=organization, state=Order.State.OPEN)
+    return list(rows.order_by("-created_at", "-pk"))

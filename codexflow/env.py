@@ -21,6 +21,8 @@ from codexflow.lib.money import NANOS_PER_USD, parse_usd
 Mode = Literal["development", "production"]
 LimiterFail = Literal["bounded", "closed"]
 LitellmSync = Literal["spend_logs", "documented", "off"]
+# Each is a module in billing/payments/.
+PaymentProvider = Literal["manual"]
 T = TypeVar("T")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -93,6 +95,9 @@ class Env:
     webhook_body_limit_bytes: int = 5 * 1024 * 1024
     webhook_rpm: int = 600  # deliveries a minute from one address
     margin_alarm_percent: int = 2  # a model that costs more than it is charged for, by more than this, is an alarm
+    # CFX_PAYMENT_PROVIDERS: comma-separated, the first one is proposed; `none`: nothing is for sale.
+    payment_providers: tuple[PaymentProvider, ...] = ("manual",)
+    bank_transfer_text: str = ""  # CFX_BANK_TRANSFER_TEXT; empty: customers are asked to contact the operator
     unmatched_days: int = 90  # retention of reports without a matching request
     metrics_token: str = field(repr=False, default="")  # CFX_METRICS_TOKEN; empty: no /metrics
     host: str = "127.0.0.1"
@@ -204,6 +209,8 @@ class _Reader:
             "github": self.oauth_app("CFX_GITHUB"),
             "google": self.oauth_app("CFX_GOOGLE"),
             "admin_password": self.text("CFX_ADMIN_PASSWORD"),
+            # A file of variables has one line for each.
+            "bank_transfer_text": self.text("CFX_BANK_TRANSFER_TEXT").replace("\\n", "\n"),
             "journal_dir": Path(self.text("CFX_JOURNAL_DIR") or home / "journal"),
             "export_dir": Path(self.text("CFX_EXPORT_DIR") or home / "exports"),
             "static_root": Path(root) if (root := self.text("CFX_STATIC_ROOT")) else None,
@@ -217,6 +224,7 @@ class _Reader:
         self.optional(found, "webhook_allow", "CFX_WEBHOOK_ALLOW", _networks)
         self.optional(found, "cors_origins", "CFX_CORS_ORIGINS", _origins)
         self.optional(found, "metrics_token", "CFX_METRICS_TOKEN", self.metrics_token)
+        self.optional(found, "payment_providers", "CFX_PAYMENT_PROVIDERS", self.payment_providers)
         self.optional(found, "litellm_sync", "CFX_LITELLM_SYNC", self.litellm_sync)
         self.optional(found, "mail", "EMAIL_URL", parse_email_url)
         self.optional(found, "limiter_fail", "LIMITER_FAIL", self.limiter_fail)
@@ -348,6 +356,18 @@ class _Reader:
         if value not in get_args(LitellmSync):
             raise ValueError(f"{value!r} is none of {', '.join(get_args(LitellmSync))}")
         return cast(LitellmSync, value)
+
+    @staticmethod
+    def payment_providers(value: str) -> tuple[PaymentProvider, ...]:
+        if value == "none":
+            return ()
+        names = tuple(dict.fromkeys(name.strip() for name in value.split(",") if name.strip()))
+        for name in names:
+            if name not in get_args(PaymentProvider):
+                raise ValueError(f"{name!r} is none of {', '.join(get_args(PaymentProvider))}")
+        if not names:
+            raise ValueError(f"{value!r} names no provider; `none` sells nothing")
+        return cast(tuple[PaymentProvider, ...], names)
 
     @staticmethod
     def metrics_token(value: str) -> str:

@@ -55,7 +55,7 @@ def test_there_is_a_recipe_for_everything_that_grows() -> None:
     expected = {
         "an error code", "a setting", "a limit", "a column of the request log", "a stage", "a surface", "a model",
         "a price", "an incoming webhook", "a page", "an API endpoint", "a mail", "a language", "a periodic job",
-        "a client", "a dependency", "an audit action", "a table",
+        "a client", "a dependency", "an audit action", "a table", "a payment provider",
     }  # fmt: skip
     assert set(recipes()) == expected
 

@@ -11,6 +11,8 @@ from django.views.decorators.http import require_safe
 
 from billing.labels import PRICE_CLASSES
 from billing.models import Plan
+from billing.payments.orders import is_for_sale
+from billing.payments.provider import offered
 from billing.pricing import Usage, cost_nanos, frozen
 from billing.selectors import public_plans
 from codexflow.catalogue import directory
@@ -34,6 +36,7 @@ class Offer:
     daily_requests: int
     concurrent_streams: int
     is_recommended: bool
+    is_for_sale: bool
 
 
 # What each stage is for.
@@ -52,6 +55,7 @@ def offers(current: Catalogue) -> list[Offer]:
             current.daily_requests if plan.daily_requests is None else plan.daily_requests,
             current.concurrent_streams if plan.concurrent_streams is None else plan.concurrent_streams,
             plan.slug == RECOMMENDED,
+            bool(offered()) and is_for_sale(plan),
         )
         for plan in public_plans()
     ]

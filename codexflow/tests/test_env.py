@@ -137,3 +137,16 @@ def test_exactly_the_variables_that_are_read_are_documented() -> None:
     example = (REPOSITORY / ".env.example").read_text()
     for name in recorder.asked - set(DEPRECATED) - set(IGNORED):
         assert re.search(rf"^#? ?{name}=", example, re.MULTILINE), f"{name} is missing in .env.example"
+
+
+def test_payment_providers_are_those_that_there_are() -> None:
+    assert Env.read(GOOD).payment_providers == ("manual",)
+    assert Env.read({**GOOD, "CFX_PAYMENT_PROVIDERS": " manual , manual,"}).payment_providers == ("manual",)
+    assert Env.read({**GOOD, "CFX_PAYMENT_PROVIDERS": "none"}).payment_providers == ()
+    assert problems(CFX_PAYMENT_PROVIDERS="manual,cash") == ["CFX_PAYMENT_PROVIDERS: 'cash' is none of manual"]
+    assert "names no provider" in problems(CFX_PAYMENT_PROVIDERS=",")[0]
+
+
+def test_a_line_of_the_bank_details_begins_where_the_variable_says() -> None:
+    env = Env.read({**GOOD, "CFX_BANK_TRANSFER_TEXT": r"Example Bank\nIBAN DE02"})
+    assert env.bank_transfer_text == "Example Bank\nIBAN DE02"

@@ -8,15 +8,17 @@ from django.test import Client
 from django.urls import reverse
 
 from accounts.models import Membership, Organization
-from billing.models import Account, LedgerEntry
+from billing.models import Account, LedgerEntry, Order
+from billing.payments.orders import open_order
 from codexflow.lib import isolation
+from codexflow.lib.money import NANOS_PER_USD
 from keys.models import ApiKey
 from keys.tests.factories import a_key
 from logs.models import DeadLetter, ExportJob, RequestContent, RequestLog, UpstreamAttempt
 from tests.support.cast import Cast, an_event_of, happened, keeps
 
 pytestmark = pytest.mark.django_db
-TENANT_ROWS = (ApiKey, RequestLog, UpstreamAttempt, LedgerEntry, Account, ExportJob, RequestContent)
+TENANT_ROWS = (ApiKey, RequestLog, UpstreamAttempt, LedgerEntry, Account, Order, ExportJob, RequestContent)
 
 
 @pytest.fixture
@@ -26,6 +28,7 @@ def populated(cast: Cast) -> Any:
     happened(cast, event)
     keeps(cast, event.request_id)
     ExportJob.objects.create(organization=cast.organization, created_by=cast.ada, format="csv")
+    open_order(cast.organization, provider="manual", amount_nanos=25 * NANOS_PER_USD)
     return cast
 
 
@@ -80,7 +83,9 @@ def test_only_one_organization_is_visible_inside_and_all_outside(populated: Cast
         assert [key.organization_id for key in ApiKey.objects.all()] == [own.pk]
         assert [each.pk for each in Organization.objects.all()] == [own.pk]
         assert not Membership.objects.exclude(user=populated.eve).exists()
-        assert not any(model.objects.exists() for model in (RequestLog, UpstreamAttempt, ExportJob, RequestContent))
+        assert not any(
+            model.objects.exists() for model in (RequestLog, UpstreamAttempt, Order, ExportJob, RequestContent)
+        )
         assert set(LedgerEntry.objects.values_list("organization_id", flat=True)) <= {own.pk}
         assert ApiKey.objects.filter(pk=populated.key.pk).update(name="taken over") == 0
         assert ApiKey.objects.filter(pk=populated.key.pk).delete()[0] == 0

@@ -17,9 +17,11 @@ from accounts.services import create_organization
 from accounts.tenancy import Section
 from accounts.tests.factories import a_member
 from billing.models import Account, Plan
+from billing.payments.orders import open_order
 from billing.selectors import account_of
 from codexflow.env import REPOSITORY
 from codexflow.lib.clock import now
+from codexflow.lib.money import NANOS_PER_USD
 from codexflow.tests.access import CLOSED, EVERYBODY, EXPECTED, SIGN_IN
 from logs.models import ExportJob
 from tests.support.cast import Cast, an_event_of, happened, keeps
@@ -81,6 +83,7 @@ def scene(cast: Cast, settings: Any) -> Scene:
     invitation.expires_at = now().replace(year=now().year + 1)
     invitation.save()
     export = ExportJob.objects.create(organization=cast.organization, created_by=cast.ada, format="csv")
+    order = open_order(cast.organization, provider="manual", amount_nanos=25 * NANOS_PER_USD)
     other = Membership.objects.get(organization=cast.organization, user=a_member(cast.organization))
     root = User.objects.create_superuser("root@example.org")
     create_organization(name="Site", owner=root)
@@ -100,6 +103,7 @@ def scene(cast: Cast, settings: Any) -> Scene:
             "key_id": cast.key.pk,
             "request_id": event.request_id,
             "export_id": export.pk,
+            "code": order.code,
             "membership_id": other.pk,
             "invitation_id": invitation.pk,
             "token": invitations.token_of(invitation),

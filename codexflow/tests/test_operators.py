@@ -8,7 +8,10 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from accounts.models import AuditEntry, User
-from billing.models import CreditSource, LedgerEntry, Plan
+from billing.ledger_audit import audit_ledger
+from billing.models import CreditSource, LedgerEntry, Order, Plan
+from billing.payments.orders import cancel_order, open_order, settle_order
+from billing.selectors import account_of
 from codexflow import urls
 from codexflow.lib.admin import site
 from keys.models import ApiKey
@@ -99,7 +102,7 @@ def test_audit_log_and_ledger_cannot_be_truncated(model: Any) -> None:
     with connection.cursor() as cursor:
         cursor.execute("SET LOCAL codexflow.may_empty = off")
         with pytest.raises(DatabaseError, match=f"{table} is append-only"), transaction.atomic():
-            cursor.execute(f"TRUNCATE {table}")
+            cursor.execute(f"TRUNCATE {table} CASCADE")
 
 
 def test_no_page_shows_a_secret(client: Client, cast: Cast, root: User) -> None:
@@ -178,3 +181,95 @@ def test_only_a_super_administrator_books(client: Client, cast: Cast, admin: Use
     client.force_login(admin)
     response = client.post(f"{changelist(LedgerEntry)}add/", booking(cast, is_confirmed="on"))
     assert response.status_code == 403
+
+
+def test_an_operator_records_a_payment_once_after_seeing_what_it_does(client: Client, cast: Cast, root: User) -> None:
+    order = open_order(cast.organization, provider="manual", plan=Plan.objects.get(slug="pro"))
+    client.force_login(root)
+    where = f"{changelist(Order)}{order.pk}/change/"
+    listed = client.get(changelist(Order), {"state__exact": "open"}).content.decode()
+    assert order.code in listed
+    assert 'name="payment_reference"' in client.get(where).content.decode()
+    form = {"payment_reference": "transfer 4711", "reason": "Statement of 27 November"}
+    page = client.post(where, form).content.decode()
+    assert "$0.500000 and will be $45.500000. The plan is Free and will be Pro." in page
+    assert not LedgerEntry.objects.filter(reference=f"order:{order.code}").exists()
+    assert client.post(where, {**form, "is_confirmed": "on"}).status_code == 302
+    account = account_of(cast.organization)
+    assert (account.balance_nanos, account.plan.slug) == (45_500_000_000, "pro")
+    entry = AuditEntry.objects.get(action="order.paid")
+    assert (entry.actor, entry.facts["reason"]) == (root, "Statement of 27 November")
+    for again in (form, {**form, "is_confirmed": "on"}, {**form, "payment_reference": "transfer 4712"}):
+        said = client.post(where, again, follow=True).content.decode()
+        assert "paid already, by the payment transfer 4711" in said
+        assert 'name="payment_reference"' not in said
+    assert account_of(cast.organization).balance_nanos == account.balance_nanos
+    assert order.code not in client.get(changelist(Order), {"state__exact": "open"}).content.decode()
+    assert audit_ledger() == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"payment_reference": ""}, "required"),
+        ({"reason": ""}, "required"),
+        ({"payment_reference": "by order"}, "booked already"),
+        ({"payment_reference": "by hand"}, "booked already"),
+    ],
+)
+def test_a_payment_without_its_facts_or_of_something_else_is_refused(
+    client: Client, cast: Cast, root: User, changes: dict[str, str], said: str
+) -> None:
+    earlier, order = (open_order(cast.organization, provider="manual", amount_nanos=10**10) for _ in range(2))
+    settle_order(earlier, payment_reference="by order")
+    client.force_login(root)
+    client.post(f"{changelist(LedgerEntry)}add/", booking(cast, reference="by hand", is_confirmed="on"))
+    form = {"payment_reference": "transfer 1", "reason": "Statement", "is_confirmed": "on", **changes}
+    assert said in client.post(f"{changelist(Order)}{order.pk}/change/", form).content.decode()
+    order.refresh_from_db()
+    assert order.is_open
+
+
+def test_what_settled_an_order_is_not_booked_by_hand_as_well(client: Client, cast: Cast, root: User) -> None:
+    order = open_order(cast.organization, provider="manual", amount_nanos=10**10)
+    settle_order(order, payment_reference="transfer 4711")
+    client.force_login(root)
+    page = client.post(f"{changelist(LedgerEntry)}add/", booking(cast, is_confirmed="on"))
+    assert "booked already" in page.content.decode()
+
+
+def test_an_order_that_is_settled_meanwhile_is_refused_with_words(
+    client: Client, cast: Cast, root: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = open_order(cast.organization, provider="manual", amount_nanos=10**10)
+
+    def settled_by_another(this: Order, **facts: Any) -> Order:
+        settle_order(this, payment_reference="the other's")
+        return settle_order(this, **facts)
+
+    monkeypatch.setattr("billing.admin.settle_order", settled_by_another)
+    client.force_login(root)
+    form = {"payment_reference": "transfer 1", "reason": "Statement", "is_confirmed": "on"}
+    said = client.post(f"{changelist(Order)}{order.pk}/change/", form, follow=True).content.decode()
+    assert "paid already, by the payment" in said
+
+
+def test_a_payment_of_a_cancelled_order_is_refused_with_words(client: Client, cast: Cast, root: User) -> None:
+    order = cancel_order(open_order(cast.organization, provider="manual", amount_nanos=10**10))
+    client.force_login(root)
+    form = {"payment_reference": "transfer 1", "reason": "Statement", "is_confirmed": "on"}
+    said = client.post(f"{changelist(Order)}{order.pk}/change/", form, follow=True).content.decode()
+    assert "This order is cancelled." in said
+
+
+def test_only_a_super_administrator_records_payments(client: Client, cast: Cast, admin: User) -> None:
+    order = open_order(cast.organization, provider="manual", amount_nanos=10**10)
+    client.force_login(admin)
+    where = f"{changelist(Order)}{order.pk}/change/"
+    page = client.get(where)
+    assert order.code in page.content.decode()
+    assert 'name="payment_reference"' not in page.content.decode()
+    form = {"payment_reference": "transfer 1", "reason": "Statement", "is_confirmed": "on"}
+    assert client.post(where, form).status_code == 403
+    order.refresh_from_db()
+    assert order.is_open

@@ -28,6 +28,7 @@ def main(slug: str) -> int:
     from accounts import members
     from accounts.models import Organization
     from billing.limiter.limits import ShardKeys
+    from billing.payments.orders import open_order
     from codexflow.catalogue import directory
     from codexflow.lib import clock
     from codexflow.settings import ENV
@@ -55,6 +56,7 @@ def main(slug: str) -> int:
     ExportJob.objects.create(
         organization=organization, created_by=owner, format=ExportJob.Format.CSV, state=ExportJob.State.EXPIRED
     )
+    open_order(organization, provider="manual", amount_nanos=25_000_000_000, actor=owner)
     yesterday = clock.now().date() - timedelta(days=1)
     DayReconciled.objects.create(day=yesterday, compared_at=clock.now(), **asdict(totals([yesterday])))
     sys.stdout.write(f"{len(entries)} requests\n")

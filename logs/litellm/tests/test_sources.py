@@ -253,7 +253,7 @@ def delete_everything() -> None:
     for model in models:
         model.objects.all().delete()
     with connection.cursor() as cursor:
-        cursor.execute("TRUNCATE billing_ledgerentry")
+        cursor.execute("TRUNCATE billing_ledgerentry CASCADE")
     Account.objects.update(spent_nanos=0)
 
 

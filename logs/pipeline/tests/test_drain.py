@@ -60,7 +60,7 @@ def test_any_order_and_number_of_deliveries_writes_the_same(seed: int, cuts: lis
     for model in (RequestLog, UsageHourly, UsageDaily, SpendDaily, UpstreamAttempt):
         model.objects.all().delete()
     with connection.cursor() as cursor:
-        cursor.execute("TRUNCATE billing_ledgerentry")
+        cursor.execute("TRUNCATE billing_ledgerentry CASCADE")
     Account.objects.update(spent_nanos=0)
 
     delivered = (events + counted) * 3

@@ -9,7 +9,7 @@ class Migration(migrations.Migration):
 
     dependencies = [
         ('accounts', '0006_content_retention'),
-        ('billing', '0009_ledger_audit'),
+        ('billing', '0010_orders'),
     ]
 
     operations = [

@@ -1,0 +1,192 @@
+"""Orders of credit and plans: place, cancel, settle. Only these write orders."""
+
+import secrets
+from typing import Any
+
+from django.db import transaction
+from django.utils.translation import gettext as _
+
+from accounts import audit
+from accounts.models import Organization, User
+from accounts.signals import access_changed
+from billing.ledger import post_credit
+from billing.models import Account, LedgerEntry, Order, Plan
+from billing.plans import month_after
+from codexflow.lib.clock import now
+from codexflow.lib.money import NANOS_PER_USD
+
+MAX_OPEN_ORDERS = 5
+MIN_TOP_UP_USD, MAX_TOP_UP_USD = 5, 10_000
+_CENT_NANOS = NANOS_PER_USD // 100
+# Without those that are taken for one another: 0 O, 1 I L, 5 S, 8 B.
+ALPHABET = "234679ACDEFGHJKMNPQRTUVWXYZ"
+CODE_LENGTH = 8
+
+
+class OrderRefused(Exception):
+    """A rule of orders forbids the action. The text is translated and meant for a page."""
+
+
+def open_order(
+    organization: Organization,
+    *,
+    provider: str,
+    amount_nanos: int = 0,
+    plan: Plan | None = None,
+    actor: User | None = None,
+    actor_label: str = "",
+    address: str | None = None,
+) -> Order:
+    """Place an order: a month of a plan, or without one credit of `amount_nanos`. One transaction with its audit entry.
+
+    Nothing is booked before it is paid. Raises OrderRefused.
+    """
+    if plan is None:
+        if not is_top_up(amount_nanos):
+            raise OrderRefused(_("Choose an amount from $5 to $10,000 in whole cents."))
+        facts: dict[str, Any] = {"kind": Order.Kind.TOP_UP, "amount_nanos": amount_nanos, "credit_nanos": amount_nanos}
+    else:
+        if not is_for_sale(plan):
+            raise OrderRefused(_("This plan is not for sale."))
+        facts = {
+            "kind": Order.Kind.PLAN,
+            "plan": plan,
+            "amount_nanos": plan.price_month_nanos,
+            "credit_nanos": plan.included_credit_nanos,
+        }
+    with transaction.atomic():
+        # Of two at once, one counts the other's.
+        Account.objects.select_for_update().get(organization=organization)
+        if Order.objects.filter(organization=organization, state=Order.State.OPEN).count() >= MAX_OPEN_ORDERS:
+            raise OrderRefused(_("Five orders are open already. Pay or cancel one of them first."))
+        order = Order.objects.create(
+            organization=organization, provider=provider, code=_new_code(), created_by=actor, **facts
+        )
+        audit.record(
+            "order.opened",
+            order,
+            organization=organization,
+            actor=actor,
+            actor_label=actor_label,
+            address=address,
+            code=order.code,
+            kind=order.kind,
+            plan=plan.slug if plan else None,
+            amount_nanos=order.amount_nanos,
+        )
+    return order
+
+
+def is_top_up(amount_nanos: int) -> bool:
+    """Return whether credit of this amount is sold."""
+    is_within = MIN_TOP_UP_USD * NANOS_PER_USD <= amount_nanos <= MAX_TOP_UP_USD * NANOS_PER_USD
+    return is_within and amount_nanos % _CENT_NANOS == 0
+
+
+def is_for_sale(plan: Plan) -> bool:
+    """Return whether customers may order this plan."""
+    return plan.is_public and plan.price_month_nanos > 0
+
+
+def cancel_order(
+    order: Order, *, actor: User | None = None, actor_label: str = "", address: str | None = None
+) -> Order:
+    """Cancel an open order. Raises OrderRefused for one that is paid; cancelling twice changes nothing."""
+    with transaction.atomic():
+        order = Order.objects.select_for_update().get(pk=order.pk)
+        if order.state == Order.State.PAID:
+            raise OrderRefused(_("This order is paid."))
+        if order.is_open:
+            order.state = Order.State.CANCELLED
+            order.save(update_fields=["state"])
+            audit.record(
+                "order.cancelled",
+                order,
+                organization=order.organization,
+                actor=actor,
+                actor_label=actor_label,
+                address=address,
+                code=order.code,
+            )
+    return order
+
+
+def settle_order(
+    order: Order,
+    *,
+    payment_reference: str,
+    reason: str = "",
+    actor: User | None = None,
+    actor_label: str = "",
+    address: str | None = None,
+) -> Order:
+    """Book what an order was paid for, in one transaction with the audit entry. Gateways know of it at once.
+
+    Credit is of the paid kind and stays; a plan is in force from now on, and its included credit expires in a month.
+    Keyed by the payment: with the same one again nothing is booked and the paid order is returned, so that a provider
+    may report it any number of times. Raises OrderRefused for an order that another payment has settled or that is
+    cancelled, and for a payment that is booked already.
+    """
+    with transaction.atomic():
+        order = Order.objects.select_for_update(of=("self",)).select_related("organization", "plan").get(pk=order.pk)
+        if order.state == Order.State.PAID and order.payment_reference == payment_reference:
+            return order
+        refuse_unless_open(order)
+        account = Account.objects.select_for_update(of=("self",)).select_related("plan").get(pk=order.organization_id)
+        if is_booked(order, payment_reference):
+            raise OrderRefused(_("This payment is booked already."))
+        plan_before, balance_before_nanos, at = account.plan, account.balance_nanos, now()
+        if order.plan is not None:
+            account.plan = order.plan
+            account.save(update_fields=["plan"])
+        if order.credit_nanos:
+            order.ledger_entry = post_credit(
+                order.organization,
+                order.credit_nanos,
+                kind=LedgerEntry.Kind.TOP_UP if order.plan is None else LedgerEntry.Kind.SUBSCRIPTION,
+                reference=f"order:{order.code}",
+                note=f"Order {order.code}",
+                expires_at=None if order.plan is None else month_after(at),
+            )
+        order.state, order.settled_at, order.payment_reference = Order.State.PAID, at, payment_reference
+        order.save(update_fields=["state", "settled_at", "payment_reference", "ledger_entry"])
+        audit.record(
+            "order.paid",
+            order,
+            organization=order.organization,
+            actor=actor,
+            actor_label=actor_label,
+            address=address,
+            code=order.code,
+            amount_nanos=order.amount_nanos,
+            credit_nanos=order.credit_nanos,
+            balance_before_nanos=balance_before_nanos,
+            balance_after_nanos=balance_before_nanos + order.credit_nanos,
+            plan_before=plan_before.slug,
+            plan_after=account.plan.slug,
+            payment_reference=payment_reference,
+            reason=reason,
+        )
+        transaction.on_commit(lambda: access_changed.send(Account))
+    return order
+
+
+def refuse_unless_open(order: Order) -> None:
+    """Raise OrderRefused for an order that is paid or cancelled."""
+    if order.state == Order.State.PAID:
+        text = _("This order is paid already, by the payment %(payment)s.")
+        raise OrderRefused(text % {"payment": order.payment_reference})
+    if not order.is_open:
+        raise OrderRefused(_("This order is cancelled. Book the payment in the ledger instead."))
+
+
+def is_booked(order: Order, payment_reference: str) -> bool:
+    """Return whether this payment has settled another order, or was booked in the ledger by hand."""
+    others = Order.objects.filter(provider=order.provider, payment_reference=payment_reference).exclude(pk=order.pk)
+    by_hand = LedgerEntry.objects.filter(organization_id=order.organization_id, reference=payment_reference)
+    return others.exists() or by_hand.exists()
+
+
+def _new_code() -> str:
+    """Make a code. Of a million orders, a new one meets the code of another once in 280,000 times; then it fails."""
+    return "".join(secrets.choice(ALPHABET) for _ in range(CODE_LENGTH))

@@ -1,0 +1,65 @@
+"""Contract of payment providers: every one that may be configured keeps it."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from typing import Any, get_args
+
+import pytest
+from django.conf import settings
+
+from billing.payments.orders import open_order
+from billing.payments.provider import offered, provider_of
+from billing.tests.factories import an_organization
+from codexflow.env import REPOSITORY, PaymentProvider
+from codexflow.lib.money import NANOS_PER_USD
+
+NAMES = get_args(PaymentProvider)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.django_db
+def test_a_provider_says_where_and_how_to_pay(name: str) -> None:
+    provider = provider_of(name)
+    order = open_order(an_organization(), provider=name, amount_nanos=10 * NANOS_PER_USD)
+    assert provider.name == name
+    assert str(provider.label)
+    assert provider.start(order, order_url="/order/").startswith(("/order/", "https://"))
+    assert isinstance(provider.instructions(), str)
+    order.refresh_from_db()
+    assert order.state == "open"
+
+
+def test_every_module_of_a_provider_may_be_configured() -> None:
+    modules = {path.stem for path in (REPOSITORY / "billing" / "payments").glob("*.py")}
+    assert modules - {"__init__", "orders", "provider"} == set(NAMES)
+
+
+def test_only_configured_providers_are_offered(settings: Any) -> None:
+    assert [each.name for each in offered()] == ["manual"]
+    settings.ENV = replace(settings.ENV, payment_providers=())
+    assert offered() == []
+
+
+def test_a_provider_that_is_not_configured_is_not_imported() -> None:
+    code = (
+        "import django; django.setup()\n"
+        "import sys, billing.urls, billing.payments.provider as p\n"
+        "p.offered()\n"
+        "print(sorted(m for m in sys.modules if m.startswith('billing.payments.')))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        env={
+            "DJANGO_SETTINGS_MODULE": "codexflow.settings",
+            "CFX_PAYMENT_PROVIDERS": "none",
+            "CFX_HOME": str(settings.ENV.home),
+            "CFX_ENV": "development",
+        },
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "billing.payments.provider" in run.stdout
+    assert not [name for name in NAMES if f"billing.payments.{name}" in run.stdout]
