@@ -46,6 +46,11 @@ def may(role: str, action: Action) -> bool:
 ROLES = ("owner", "admin", "developer", "billing", "viewer")
 
 
+def roles_that_may(action: Action) -> tuple[str, ...]:
+    """Return the roles that may do this."""
+    return tuple(role for role in ROLES if may(role, action))
+
+
 def roles_given_by(role: str) -> tuple[str, ...]:
     """Roles that a member with this role may assign. Only owners may assign owner."""
     if not may(role, Action.MANAGE_MEMBERS):

@@ -13,6 +13,7 @@ class BillingConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
     tenant_tables = {
         "billing_account": OWN,
+        "billing_budgetalert": OWN,
         "billing_creditsource": OWN,
         "billing_freecredit": CLOSED,
         "billing_ledgeraudit": CLOSED,

@@ -291,3 +291,28 @@ class LedgerAudit(models.Model):
     @override
     def __str__(self) -> str:
         return f"{self.ran_at:%Y-%m-%d %H:%M} {self.findings}"
+
+
+class BudgetAlert(models.Model):
+    """A threshold of a budget or of the credit that was reported to people, once in its window."""
+
+    organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="budget_alerts")
+    # None: of the organization itself. Not a foreign key: keys stand above.
+    key_id = models.UUIDField(null=True)
+    # What is watched, in which window, and its limit: "month 2026-11 5000000000".
+    window = models.CharField(max_length=80)
+    percent = models.PositiveSmallIntegerField()
+    sent_at = models.DateTimeField(default=now, editable=False)
+
+    class Meta:
+        verbose_name = _("budget alert")
+        verbose_name_plural = _("budget alerts")
+        constraints = [
+            models.UniqueConstraint(
+                fields=["organization", "key_id", "window", "percent"], nulls_distinct=False, name="budget_alert_once"
+            )
+        ]
+
+    @override
+    def __str__(self) -> str:
+        return f"{self.window} {self.percent}"

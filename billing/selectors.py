@@ -10,6 +10,7 @@ from django.db.models import Max, Q, QuerySet, Sum
 from django.db.models.functions import Coalesce
 
 from accounts.models import Organization
+from billing.alerts import Watched, watched_budgets, watched_credit
 from billing.limiter.limits import ScopeTotals, held_nanos
 from billing.models import Account, CreditSource, LedgerEntry, Order, Plan, SpendDaily
 from billing.sources import DEBT, Source, SourceBalance, in_order, with_holds
@@ -105,18 +106,38 @@ def has_just_expired(at: datetime) -> bool:
 def sources_of(organization: Organization) -> list[Source]:
     """Sources of which something is left, as they are spent."""
     rows = CreditSource.objects.filter(organization=organization).exclude(remaining_nanos=0)
-    return in_order(
-        Source(
-            row.pk,
-            row.kind,
-            row.remaining_nanos,
-            row.expires_at,
-            label=row.get_kind_display(),
-            name=row.name,
-            granted_nanos=row.granted_nanos,
-        )
-        for row in rows
+    return in_order(_source(row) for row in rows)
+
+
+def _source(row: CreditSource) -> Source:
+    return Source(
+        row.pk,
+        row.kind,
+        row.remaining_nanos,
+        row.expires_at,
+        label=row.get_kind_display(),
+        name=row.name,
+        granted_nanos=row.granted_nanos,
     )
+
+
+def watched_of(account: Account, today: date) -> list[Watched]:
+    """Budgets of an organization, and its credit if calls are refused without, with what is used of them."""
+    organization = account.organization
+    found = watched_budgets(
+        day_nanos=account.budget_day_nanos,
+        month_nanos=account.budget_month_nanos,
+        used_today=spend_of(organization, today, today).cost_nanos,
+        used_this_month=spend_of(organization, today.replace(day=1), today).cost_nanos,
+        today=today,
+    )
+    if account.plan.has_hard_budget:
+        at = now()
+        newest = CreditSource.objects.filter(organization=organization).order_by("-pk").first()
+        left = [each for each in sources_of(organization) if each.is_open(at)]
+        if (credit := watched_credit(left, _source(newest) if newest else None)) is not None:
+            found.append(credit)
+    return found
 
 
 def account_of(organization: Organization) -> Account:

@@ -11,8 +11,9 @@ from accounts.models import Membership, Organization, User
 from accounts.selectors import memberships_of
 from accounts.tenancy import LAST_ORGANIZATION, Tenant
 from accounts.views import THEME_COOKIE, THEMES
+from billing.alerts import WARN_PERCENT, Watched
 from billing.plans import UNLIMITED
-from billing.selectors import account_of, spend_of
+from billing.selectors import account_of, spend_of, watched_of
 from billing.services import limits_of
 from codexflow.lib.addresses import api_url, site_url
 from codexflow.lib.clock import now
@@ -29,6 +30,8 @@ class Shell:
     plan_name: str
     requests_today: int
     daily_requests: int | None
+    # Budgets and credit that are nearly used up, or are.
+    nearly_used: list[Watched]
 
     @property
     def organization(self) -> Organization:
@@ -76,6 +79,7 @@ def shell_of(request: HttpRequest) -> Shell | None:
         plan_name=account.plan.name,
         requests_today=spend_of(tenant.organization, today, today).requests,
         daily_requests=None if limit == UNLIMITED else limit,
+        nearly_used=[each for each in watched_of(account, today) if each.percent >= WARN_PERCENT],
     )
 
 
