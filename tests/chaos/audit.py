@@ -132,6 +132,7 @@ def audit(run: Run) -> Report:
         *_rollups("daily rollup", records.days, rows, lambda row: row.day),
         *_rollups("hourly rollup", records.hours, rows, _hour_of),
         *_ledger(records),
+        *[Finding("the ledger proves every balance", each) for each in records.unproven],
         *_accounts(records),
         *_spend(records),
         *_counters(run),

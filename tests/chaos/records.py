@@ -9,6 +9,8 @@ from uuid import UUID
 
 from redis import Redis
 
+from billing.ledger_equations import findings_in
+
 
 class Row(NamedTuple):
     """A row of request_log."""
@@ -131,6 +133,7 @@ class Records:
     scopes: dict[tuple[str, UUID], Counters] = field(default_factory=dict)  # ("o" or "k", id)
     leftovers: dict[str, int] = field(default_factory=dict)  # counts that must be zero when idle
     upstream: dict[str, UpstreamCall] = field(default_factory=dict)  # by call id
+    unproven: list[str] = field(default_factory=list)  # sums that do not follow from the ledger's entries
 
 
 class Cursor(Protocol):
@@ -157,6 +160,7 @@ def read_database(cursor: Cursor, records: Records) -> None:
     records.ledger = [LedgerLine(*each) for each in cursor.fetchall()]
     cursor.execute("SELECT organization_id, credit_nanos, spent_nanos FROM billing_account")
     records.accounts = {each[0]: AccountSums(*each[1:]) for each in cursor.fetchall()}
+    records.unproven = [str(each) for each in findings_in(cursor)]
     cursor.execute("SELECT organization_id, key_id, day, requests, cost_nanos FROM billing_spend_daily")
     records.spend = {each[:3]: Spend(*each[3:]) for each in map(tuple, cursor.fetchall())}
     cursor.execute("SELECT request_id, n FROM upstream_attempt WHERE status = 200")

@@ -9,9 +9,11 @@ import httpx
 import pytest
 
 from accounts.models import Organization
-from billing.ledger import post_credit
+from accounts.signals import access_changed
+from billing.ledger import post_credit, take_back
 from billing.limiter.limits import month_of
-from billing.models import Account, LedgerEntry, Plan
+from billing.models import Account, CreditSource, LedgerEntry, Plan
+from billing.payments.orders import open_order, settle_order
 from billing.services import set_budgets
 from billing.tests.factories import an_organization
 from codexflow.lib.clock import now_s
@@ -260,6 +262,28 @@ def test_a_call_that_the_credit_does_not_cover_is_refused_before_it_costs_anythi
     assert running.scope("o", organization.id)["n"] == 0
     # A call that fits is served.
     assert running.post(key.plain, model="gpt-6-luna", max_tokens=100).status_code == 200
+
+
+def test_a_payment_opens_the_gate_although_gateway_and_redis_remember_the_old_balance(running: Installation) -> None:
+    """MON-29."""
+    organization = an_organization(plan="free")
+    key = a_key(organization).plain
+    account = Account.objects.get(pk=organization.pk)
+    post_credit(organization, 1_000 - account.credit_nanos, kind=LedgerEntry.Kind.ADJUSTMENT, reference="nothing")
+    assert [running.post(key, **BODY).status_code for _ in range(3)] == [402] * 3
+    order = open_order(organization, provider="manual", amount_nanos=5_000_000_000)
+    settle_order(order, payment_reference="transfer 1")
+    until(lambda: running.post(key, **BODY).status_code == 200, what="the credit")
+    take_back(
+        CreditSource.objects.get(
+            organization=organization, kind=CreditSource.Kind.PAID, granted_nanos=5_000_000_000
+        ).pk,
+        5_000_000_000,
+        kind=LedgerEntry.Kind.REFUND,
+        reference="refund 1",
+    )
+    access_changed.send(Account)
+    until(lambda: running.post(key, **BODY).status_code == 402, what="the refund")
 
 
 def test_a_small_balance_is_held_for_the_models_that_it_covers(running: Installation) -> None:
