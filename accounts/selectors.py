@@ -8,6 +8,7 @@ from django.db.models import QuerySet
 
 from accounts import invitations
 from accounts.models import Invitation, Membership, Organization, User
+from accounts.permissions import Action, roles_that_may
 from codexflow.lib.clock import now
 
 # Session key: token of the invitation by which a visitor arrived.
@@ -81,3 +82,10 @@ def addresses_of(user: User) -> set[str]:
     """Login address of a user and their other verified addresses, in lower case."""
     proven = EmailAddress.objects.filter(user=user, verified=True).values_list("email", flat=True)
     return {user.email, *(email.lower() for email in proven)}
+
+
+def billing_managers(organization: Organization) -> list[User]:
+    """Members who may do something about money."""
+    roles = roles_that_may(Action.MANAGE_BILLING)
+    members = Membership.objects.filter(organization=organization, role__in=roles).select_related("user")
+    return [each.user for each in members]

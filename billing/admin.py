@@ -16,6 +16,7 @@ from billing.models import Account, CreditSource, LedgerAudit, LedgerEntry, Orde
 from billing.payments.orders import OrderRefused, refuse_unless_open, settle_order
 from billing.services import book_by_hand
 from codexflow.lib.admin import ReadOnlyAdmin, site
+from codexflow.lib.clock import now
 from codexflow.lib.money import format_usd
 
 
@@ -56,6 +57,7 @@ class AccountAdmin(AuditedAdmin):
     fields = (
         "organization",
         "plan",
+        "plan_ends_at",
         "credit",
         "spent",
         "budget_day_nanos",
@@ -73,6 +75,15 @@ class AccountAdmin(AuditedAdmin):
     @admin.display(description=_("spent (USD)"))
     def spent(self, account: Account) -> str:
         return format_usd(account.spent_nanos)
+
+    @override
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
+        """Give a plan without the end of the one before, unless an end is set as well."""
+        if "plan" in form.changed_data and "plan_ends_at" not in form.changed_data:
+            obj.plan_ends_at = None
+        if {"plan", "plan_ends_at"} & set(form.changed_data):
+            obj.plan_since, obj.is_end_announced = (now() if obj.plan_ends_at else None), False
+        super().save_model(request, obj, form, change)
 
     @override
     def organization_of(self, obj: Any) -> Organization | None:

@@ -25,6 +25,7 @@ class BillingConfig(AppConfig):
     audit_actions = {
         "account.budgets_set": _("Budgets set"),
         "account.changed": _("Account changed by an operator"),
+        "account.plan_ended": _("Plan ended"),
         "credit.booked": _("Credit booked by an operator"),
         "order.cancelled": _("Order cancelled"),
         "order.opened": _("Order placed"),

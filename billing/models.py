@@ -64,6 +64,12 @@ class Account(models.Model):
         Organization, on_delete=models.PROTECT, primary_key=True, related_name="account"
     )
     plan = models.ForeignKey(Plan, on_delete=models.PROTECT, related_name="accounts")
+    # A plan that was bought lasts until then, in periods of months that begin on the day of `plan_since`. Without an
+    # end: given by an operator, or the free plan.
+    plan_since = models.DateTimeField(_("plan since"), null=True, blank=True, editable=False)
+    plan_ends_at = models.DateTimeField(_("plan ends"), null=True, blank=True, db_index=True)
+    # Whether the people who manage billing were told of that end.
+    is_end_announced = models.BooleanField(default=False, db_default=False, editable=False)
     credit_nanos = models.BigIntegerField(_("credit (nano-USD)"), default=0)
     spent_nanos = models.BigIntegerField(_("spent (nano-USD)"), default=0)
     # Hard limits that the organization sets itself, beside its credit; None: none.

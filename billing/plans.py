@@ -48,7 +48,14 @@ def tighter(a: int, b: int) -> int:
     return a if b < 0 else min(a, b)
 
 
-def month_after(moment: datetime) -> datetime:
-    """Same day and time of the next month, or that month's last day where it is shorter."""
-    year, month = moment.year + moment.month // 12, moment.month % 12 + 1
-    return moment.replace(year=year, month=month, day=min(moment.day, monthrange(year, month)[1]))
+def months_after(anchor: datetime, months: int) -> datetime:
+    """Same day and time some months later, or that month's last day where it is shorter."""
+    year, month = divmod(anchor.year * 12 + anchor.month - 1 + months, 12)
+    return anchor.replace(year=year, month=month + 1, day=min(anchor.day, monthrange(year, month + 1)[1]))
+
+
+def period_end(anchor: datetime, begins: datetime) -> datetime:
+    """End of the monthly period that begins then: the anchor's day of the month, so that the 31st stays the 31st."""
+    months = (begins.year - anchor.year) * 12 + begins.month - anchor.month
+    end = months_after(anchor, months)
+    return end if end > begins else months_after(anchor, months + 1)

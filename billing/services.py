@@ -1,6 +1,6 @@
 """Services of plans and accounts. Money itself moves in `billing.ledger` only."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from allauth.account.models import EmailAddress
@@ -8,21 +8,25 @@ from django.conf import settings
 from django.db import transaction
 from django.db.models import QuerySet
 
-from accounts import audit
+from accounts import audit, mail
 from accounts.models import Organization, User
+from accounts.selectors import billing_managers
 from accounts.signals import access_changed
 from billing.ledger import post_credit
 from billing.mailbox import mailbox_digest, mailbox_of
 from billing.models import Account, FreeCredit, LedgerEntry, Plan
-from billing.plans import UNLIMITED, Limits
+from billing.plans import UNLIMITED, Limits, period_end
 from billing.selectors import expired_nanos
 from codexflow.catalogue import directory
+from codexflow.lib.addresses import site_url
 from codexflow.lib.clock import now
 from codexflow.lib.ids import random_id
 from codexflow.lib.money import parse_usd
 
 DEFAULT_PLAN = "free"
 OPENING = "opening"
+# How long before its end a bought plan is announced to end.
+ANNOUNCED = timedelta(days=7)
 
 # USD a month, included credit (USD), requests a day, RPM, TPM, streams, seats, keys, retention (days).
 # A None is the value of `rate_limit` in models.yaml.
@@ -150,6 +154,69 @@ def set_budgets(
         )
         transaction.on_commit(lambda: access_changed.send(Account))
     return account
+
+
+def begin_plan(account: Account, plan: Plan, at: datetime) -> datetime:
+    """Put a bought plan in force for a month, and return when its credit expires. The account is locked by the caller.
+
+    The same plan bought again before its end lasts a month longer. One that an operator gave stays without an end.
+    """
+    is_same = account.plan_id == plan.pk
+    if is_same and account.plan_ends_at is None:
+        return period_end(at, at)
+    is_renewal = is_same and account.plan_ends_at is not None and account.plan_ends_at > at
+    anchor = account.plan_since if is_renewal and account.plan_since is not None else at
+    begins = account.plan_ends_at if is_renewal and account.plan_ends_at is not None else at
+    account.plan, account.plan_since, account.is_end_announced = plan, anchor, False
+    account.plan_ends_at = ends_at = period_end(anchor, begins)
+    account.save(update_fields=["plan", "plan_since", "plan_ends_at", "is_end_announced"])
+    return ends_at
+
+
+def end_plans(at: datetime) -> int:
+    """Return accounts whose bought plan is over to the free plan. Returns how many. Doing so again changes nothing."""
+    ended = 0
+    for organization_id in list(Account.objects.filter(plan_ends_at__lte=at).values_list("pk", flat=True)):
+        with transaction.atomic():
+            account = Account.objects.select_for_update(of=("self",)).select_related("plan").get(pk=organization_id)
+            if account.plan_ends_at is None or account.plan_ends_at > at:
+                continue  # bought again meanwhile
+            audit.record(
+                "account.plan_ended",
+                account,
+                organization=account.organization,
+                actor=None,
+                actor_label="CodexFlow",
+                plan=account.plan.slug,
+                ended_at=account.plan_ends_at.isoformat(),
+            )
+            account.plan, account.plan_since, account.plan_ends_at = _plan(DEFAULT_PLAN), None, None
+            account.save(update_fields=["plan", "plan_since", "plan_ends_at"])
+            transaction.on_commit(lambda: access_changed.send(Account))
+        ended += 1
+    return ended
+
+
+def announce_ends(at: datetime) -> int:
+    """Mail those who manage billing that a bought plan ends within a week, once. Returns how many plans."""
+    if settings.ENV.mail is None and settings.ENV.is_production:
+        return 0
+    soon = Account.objects.filter(plan_ends_at__gt=at, plan_ends_at__lte=at + ANNOUNCED, is_end_announced=False)
+    announced = 0
+    for account in soon.select_related("organization", "plan"):
+        # Marked first: nobody is told twice.
+        if not Account.objects.filter(pk=account.pk, is_end_announced=False).update(is_end_announced=True):
+            continue
+        facts = {
+            "organization": account.organization.name,
+            "plan": account.plan.name,
+            "ends_at": account.plan_ends_at,
+            "url": f"{site_url(settings.ENV)}/o/{account.organization.slug}/billing/",
+        }
+        for person in billing_managers(account.organization):
+            mail.send("plan_ends", person.email, language=person.language, **facts)
+        announced += 1
+    return announced
 
 
 # What operators may book by hand.

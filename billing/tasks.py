@@ -3,7 +3,7 @@
 from celery import shared_task
 
 from accounts.signals import access_changed
-from billing import ledger, selectors
+from billing import ledger, selectors, services
 from billing.ledger_audit import audit_once_a_day
 from billing.models import Account
 from codexflow.lib.clock import now
@@ -16,6 +16,13 @@ def expire_credit() -> str:
     if selectors.has_just_expired(moment):
         access_changed.send(Account)
     return f"booked {ledger.expire_credit(moment)}"
+
+
+@shared_task
+def end_plans() -> str:
+    """End bought plans that are over, and announce the ends of the next days."""
+    moment = now()
+    return f"ended {services.end_plans(moment)}, announced {services.announce_ends(moment)}"
 
 
 @shared_task

@@ -12,8 +12,8 @@ from django.db import IntegrityError, transaction
 from django.db.models import Q
 
 from accounts import mail
-from accounts.models import Membership, Organization, User
-from accounts.permissions import Action, roles_that_may
+from accounts.models import Organization, User
+from accounts.selectors import billing_managers
 from billing.alerts import Watched, watched_budgets
 from billing.models import Account, BudgetAlert, SpendDaily
 from billing.selectors import watched_of
@@ -36,7 +36,7 @@ def send_alerts() -> int:
     for account in accounts.iterator(chunk_size=500):
         organization = account.organization
         for watched in watched_of(account, today):
-            sent += _report(organization, watched, None, _managers(organization))
+            sent += _report(organization, watched, None, billing_managers(organization))
     return sent + _alert_keys(today)
 
 
@@ -57,15 +57,8 @@ def _alert_keys(today: date) -> int:
             used_this_month=totals.month_nanos,
             today=today,
         ):
-            sent += _report(key.organization, watched, key, {key.created_by, *_managers(key.organization)})
+            sent += _report(key.organization, watched, key, {key.created_by, *billing_managers(key.organization)})
     return sent
-
-
-def _managers(organization: Organization) -> list[User]:
-    """Members who may do something about it."""
-    roles = roles_that_may(Action.MANAGE_BILLING)
-    members = Membership.objects.filter(organization=organization, role__in=roles).select_related("user")
-    return [each.user for each in members]
 
 
 def _report(organization: Organization, watched: Watched, key: ApiKey | None, people: Iterable[User]) -> bool:

@@ -11,7 +11,7 @@ from accounts.models import Organization, User
 from accounts.signals import access_changed
 from billing.ledger import post_credit
 from billing.models import Account, LedgerEntry, Order, Plan
-from billing.plans import month_after
+from billing.services import begin_plan
 from codexflow.lib.clock import now
 from codexflow.lib.money import NANOS_PER_USD
 
@@ -122,7 +122,7 @@ def settle_order(
 ) -> Order:
     """Book what an order was paid for, in one transaction with the audit entry. Gateways know of it at once.
 
-    Credit is of the paid kind and stays; a plan is in force from now on, and its included credit expires in a month.
+    Credit is of the paid kind and stays; a plan is in force from now on for a month, and its included credit as long.
     Keyed by the payment: with the same one again nothing is booked and the paid order is returned, so that a provider
     may report it any number of times. Raises OrderRefused for an order that another payment has settled or that is
     cancelled, and for a payment that is booked already.
@@ -136,9 +136,7 @@ def settle_order(
         if is_booked(order, payment_reference):
             raise OrderRefused(_("This payment is booked already."))
         plan_before, balance_before_nanos, at = account.plan, account.balance_nanos, now()
-        if order.plan is not None:
-            account.plan = order.plan
-            account.save(update_fields=["plan"])
+        credit_ends_at = None if order.plan is None else begin_plan(account, order.plan, at)
         if order.credit_nanos:
             order.ledger_entry = post_credit(
                 order.organization,
@@ -146,7 +144,7 @@ def settle_order(
                 kind=LedgerEntry.Kind.TOP_UP if order.plan is None else LedgerEntry.Kind.SUBSCRIPTION,
                 reference=f"order:{order.code}",
                 note=f"Order {order.code}",
-                expires_at=None if order.plan is None else month_after(at),
+                expires_at=credit_ends_at,
             )
         order.state, order.settled_at, order.payment_reference = Order.State.PAID, at, payment_reference
         order.save(update_fields=["state", "settled_at", "payment_reference", "ledger_entry"])

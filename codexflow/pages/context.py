@@ -1,6 +1,7 @@
 """Context of every page: theme, addresses, menu and the state of the organization's plan."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from django.conf import settings
@@ -14,7 +15,7 @@ from accounts.views import THEME_COOKIE, THEMES
 from billing.alerts import WARN_PERCENT, Watched
 from billing.plans import UNLIMITED
 from billing.selectors import account_of, spend_of, watched_of
-from billing.services import limits_of
+from billing.services import ANNOUNCED, limits_of
 from codexflow.lib.addresses import api_url, site_url
 from codexflow.lib.clock import now
 from codexflow.lib.snippets import snippets
@@ -32,6 +33,8 @@ class Shell:
     daily_requests: int | None
     # Budgets and credit that are nearly used up, or are.
     nearly_used: list[Watched]
+    # When the bought plan ends, if that is soon.
+    plan_ends_at: datetime | None
 
     @property
     def organization(self) -> Organization:
@@ -70,8 +73,8 @@ def shell_of(request: HttpRequest) -> Shell | None:
     if not memberships:
         return None
     tenant: Tenant = getattr(request, "tenant", None) or _last(request, memberships)
-    account = account_of(tenant.organization)
-    today = now().date()
+    account, moment = account_of(tenant.organization), now()
+    today, ends_at = moment.date(), account.plan_ends_at
     limit = limits_of(account).daily_requests
     return Shell(
         tenant=tenant,
@@ -79,6 +82,7 @@ def shell_of(request: HttpRequest) -> Shell | None:
         plan_name=account.plan.name,
         requests_today=spend_of(tenant.organization, today, today).requests,
         daily_requests=None if limit == UNLIMITED else limit,
+        plan_ends_at=ends_at if ends_at is not None and ends_at - moment <= ANNOUNCED else None,
         nearly_used=[each for each in watched_of(account, today) if each.percent >= WARN_PERCENT],
     )
 

@@ -117,7 +117,7 @@ FACTS = {
     "link": "https://x.example/y", "ends_at": datetime(2026, 11, 28, tzinfo=UTC), "code": "ABC-DEF", "ip": "192.0.2.1",
     "current_site": {"name": "x.example", "domain": "x.example"}, "from_email": "a@x.example",
     "timestamp": datetime(2026, 11, 28, 9, 30, tzinfo=UTC), "user_agent": "curl/8.5",
-    "provider": "GitHub", "percent": 80, "limit_nanos": 5_000_000_000, "used_nanos": 4_100_000_000,
+    "provider": "GitHub", "percent": 80, "plan": "Pro", "limit_nanos": 5_000_000_000, "used_nanos": 4_100_000_000,
     "to_email": "b@x.example", "deleted_email": "c@x.example",
 }  # fmt: skip
 

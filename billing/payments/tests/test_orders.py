@@ -5,17 +5,22 @@ from threading import Thread
 from typing import Any
 
 import pytest
+from django.core import mail as outbox
 from django.db import connections
+from hypothesis import given
+from hypothesis import strategies as st
 
 from accounts.models import AuditEntry, Organization
 from accounts.signals import access_changed
 from accounts.tests.factories import a_user
+from billing.ledger import expire_credit
 from billing.ledger_audit import audit_ledger
 from billing.models import Account, CreditSource, LedgerEntry, Order, Plan
 from billing.payments.orders import ALPHABET, OrderRefused, cancel_order, open_order, settle_order
-from billing.plans import month_after
+from billing.plans import months_after, period_end
 from billing.selectors import account_of
-from billing.services import book_by_hand
+from billing.services import announce_ends, book_by_hand, end_plans, limits_of
+from billing.sources import SETTLES_WITHIN
 from billing.tests.factories import an_organization
 from codexflow.lib.clock import now
 from codexflow.lib.money import NANOS_PER_USD
@@ -78,7 +83,8 @@ def test_a_paid_plan_is_in_force_and_its_credit_expires_in_a_month(organization:
     assert (order.amount_nanos, account.balance_nanos) == (49 * USD, before.balance_nanos + 45 * USD)
     source = CreditSource.objects.order_by("-pk")[0]
     assert order.settled_at is not None
-    assert (source.kind, source.expires_at) == ("plan", month_after(order.settled_at))
+    assert (source.kind, source.expires_at) == ("plan", months_after(order.settled_at, 1))
+    assert account.plan_ends_at == source.expires_at
     facts = AuditEntry.objects.get(action="order.paid").facts
     assert (facts["plan_before"], facts["plan_after"]) == ("free", "pro")
     assert audit_ledger() == []
@@ -249,13 +255,85 @@ def at_once(calls: list[Any]) -> None:
 )
 def test_a_month_later_is_the_same_day_or_the_last(day: str, month_later: str) -> None:
     at = datetime.fromisoformat(f"{day}T23:59:59.5+00:00")
-    assert month_after(at) == datetime.fromisoformat(f"{month_later}T23:59:59.5+00:00")
+    assert months_after(at, 1) == datetime.fromisoformat(f"{month_later}T23:59:59.5+00:00")
 
 
 def test_a_month_has_28_to_31_days() -> None:
     at = datetime(2027, 1, 1, 12, tzinfo=UTC)
     for days in range(800):
         start = at + timedelta(days=days)
-        assert timedelta(days=28) <= month_after(start) - start <= timedelta(days=31)
-        assert month_after(start + timedelta(days=1)) >= month_after(start)
-    assert month_after(now()) > now()
+        assert timedelta(days=28) <= months_after(start, 1) - start <= timedelta(days=31)
+        assert months_after(start + timedelta(days=1), 1) >= months_after(start, 1)
+
+
+@given(after=st.timedeltas(timedelta(0), timedelta(days=30_000)), months=st.integers(0, 60))
+def test_periods_begin_on_the_day_of_the_anchor_and_leave_no_gap(after: timedelta, months: int) -> None:
+    """MON-22: the 31st stays the 31st after a short month, and each period ends where the next begins."""
+    begins = anchor = datetime(2000, 1, 1, tzinfo=UTC) + after
+    for month in range(1, months + 1):
+        end = period_end(anchor, begins)
+        assert end == months_after(anchor, month)
+        assert timedelta(days=28) <= end - begins <= timedelta(days=31)
+        begins = end
+
+
+def pay_for_pro(organization: Organization, payment: str) -> Account:
+    settle_order(a_plan_order(organization), payment_reference=payment)
+    return account_of(organization)
+
+
+def test_a_plan_bought_again_before_its_end_lasts_a_month_longer(organization: Organization) -> None:
+    first = pay_for_pro(organization, "transfer 1")
+    assert first.plan_since is not None
+    second = pay_for_pro(organization, "transfer 2")
+    assert second.plan_ends_at == months_after(first.plan_since, 2)
+    expiries = CreditSource.objects.order_by("-pk").values_list("expires_at", flat=True)[:2]
+    assert list(expiries) == [second.plan_ends_at, first.plan_ends_at]
+
+
+def test_another_plan_begins_at_once(organization: Organization) -> None:
+    pay_for_pro(organization, "transfer 1")
+    order = open_order(organization, provider="manual", plan=Plan.objects.get(slug="team"))
+    settle_order(order, payment_reference="transfer 2")
+    account = account_of(organization)
+    assert account.plan.slug == "team"
+    assert account.plan_since is not None
+    assert account.plan_ends_at == months_after(account.plan_since, 1)
+
+
+def test_a_plan_that_is_over_gives_way_to_the_free_one_once(organization: Organization) -> None:
+    """MON-26: nobody stays in a plan that is not paid any more."""
+    account = pay_for_pro(organization, "transfer 1")
+    assert account.plan_ends_at is not None
+    assert end_plans(account.plan_ends_at - timedelta(seconds=1)) == 0
+    assert account_of(organization).plan.slug == "pro"
+    assert (end_plans(account.plan_ends_at), end_plans(account.plan_ends_at)) == (1, 0)
+    after = account_of(organization)
+    assert (after.plan.slug, after.plan_ends_at) == ("free", None)
+    assert limits_of(after).rpm == after.plan.rpm
+    assert AuditEntry.objects.get(action="account.plan_ended").facts["plan"] == "pro"
+    # Credit that was paid for stays; the plan's own has expired.
+    assert expire_credit(account.plan_ends_at + SETTLES_WITHIN) == 1
+    assert audit_ledger() == []
+
+
+def test_a_plan_that_an_operator_gave_has_no_end_and_gets_none(organization: Organization) -> None:
+    Account.objects.filter(pk=organization.pk).update(plan=Plan.objects.get(slug="pro"))
+    account = pay_for_pro(organization, "transfer 1")
+    assert (account.plan.slug, account.plan_ends_at) == ("pro", None)
+    assert CreditSource.objects.order_by("-pk")[0].expires_at is not None
+    assert end_plans(now() + timedelta(days=400)) == 0
+
+
+def test_the_end_of_a_plan_is_announced_once_and_again_for_the_next(organization: Organization) -> None:
+    account = pay_for_pro(organization, "transfer 1")
+    assert account.plan_ends_at is not None
+    soon = account.plan_ends_at - timedelta(days=6)
+    assert announce_ends(soon - timedelta(days=2)) == 0
+    assert (announce_ends(soon), announce_ends(soon)) == (1, 0)
+    (mail,) = outbox.outbox
+    assert "Pro" in mail.subject
+    assert "order it again" in mail.body
+    again = pay_for_pro(organization, "transfer 2")
+    assert again.plan_ends_at is not None
+    assert announce_ends(again.plan_ends_at - timedelta(days=6)) == 1
