@@ -1,8 +1,10 @@
 """Admin pages of plans, accounts and the ledger."""
 
+import csv
 from typing import Any, cast
 
 from django.contrib import admin, messages
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.utils.translation import gettext_lazy as _
@@ -11,13 +13,14 @@ from typing_extensions import override
 from accounts.audit import acting
 from accounts.audited_admin import AuditedAdmin
 from accounts.models import Organization, User
-from billing.forms import BookingForm, PaymentForm
-from billing.models import Account, CreditSource, LedgerAudit, LedgerEntry, Order, Plan
+from billing.codes import make_codes
+from billing.forms import BookingForm, CreditCodeForm, PaymentForm
+from billing.models import Account, CreditCode, CreditSource, LedgerAudit, LedgerEntry, Order, Plan
 from billing.payments.orders import OrderRefused, refuse_unless_open, settle_order
 from billing.services import book_by_hand
 from codexflow.lib.admin import ReadOnlyAdmin, site
 from codexflow.lib.clock import now
-from codexflow.lib.money import format_usd
+from codexflow.lib.money import format_usd, parse_usd
 
 
 @admin.register(Plan, site=site)
@@ -242,3 +245,58 @@ class OrderAdmin(ReadOnlyAdmin):
 class LedgerAuditAdmin(ReadOnlyAdmin):
     list_display = ("ran_at", "findings")
     ordering = ("-ran_at",)
+
+
+@admin.register(CreditCode, site=site)
+class CreditCodeAdmin(AuditedAdmin):
+    """Codes that give credit. A new one, or a batch of them, is made by the form; a batch is downloaded as CSV."""
+
+    list_display = ("code", "batch", "credit", "redemptions", "max_redemptions", "valid_until", "is_active")
+    list_filter = ("is_active", "batch")
+    search_fields = ("code", "batch")
+    ordering = ("-pk",)
+    actions = ("as_csv",)
+
+    @admin.display(description=_("credit (USD)"))
+    def credit(self, code: CreditCode) -> str:
+        return format_usd(code.credit_nanos, decimals=2)
+
+    @override
+    def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
+        return CreditCodeForm if obj is None else super().get_form(request, obj, change, **kwargs)
+
+    @override
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        new = ("code", "credit_usd", "count", "batch", "max_redemptions", "valid_until", "credit_days")
+        # What a code gives never changes once it is out.
+        return ((None, {"fields": new if obj is None else ("is_active", "valid_until", "max_redemptions", "batch")}),)
+
+    @override
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
+        if change:
+            super().save_model(request, obj, form, change)
+            return
+        facts = form.cleaned_data
+        given: dict[str, Any] = {name: facts[name] for name in ("batch", "valid_until", "credit_days")}
+        given["credit_nanos"] = parse_usd(facts["credit_usd"])
+        if facts["code"]:
+            given |= {"code": facts["code"], "max_redemptions": facts["max_redemptions"]}
+        elif facts["max_redemptions"]:
+            given["max_redemptions"] = facts["max_redemptions"]
+        made = make_codes(facts["count"], **given)
+        obj.pk = made[0].pk
+        batch = {"batch": facts["batch"], "count": len(made), "credit_nanos": given["credit_nanos"]}
+        self._record(request, obj, "created", **batch)
+
+    @admin.action(description=_("Download as CSV"))
+    def as_csv(self, request: HttpRequest, chosen: QuerySet[CreditCode]) -> HttpResponse:
+        """Write the chosen codes with what they give."""
+        response = HttpResponse(content_type="text/csv; charset=utf-8")
+        response["Content-Disposition"] = 'attachment; filename="credit-codes.csv"'
+        rows = csv.writer(response)
+        rows.writerow(("code", "batch", "credit_usd", "valid_until", "redemptions", "max_redemptions"))
+        for each in chosen.order_by("pk"):
+            until = each.valid_until.isoformat() if each.valid_until else ""
+            credit = format_usd(each.credit_nanos, decimals=2)
+            rows.writerow((each.code, each.batch, credit, until, each.redemptions, each.max_redemptions or ""))
+        return response

@@ -14,12 +14,15 @@ class BillingConfig(AppConfig):
     tenant_tables = {
         "billing_account": OWN,
         "billing_budgetalert": OWN,
+        "billing_creditcode": SHARED,
         "billing_creditsource": OWN,
         "billing_freecredit": CLOSED,
         "billing_ledgeraudit": CLOSED,
         "billing_ledgerentry": OWN,
         "billing_order": OWN,
         "billing_plan": SHARED,
+        "billing_redeemedmailbox": SHARED,
+        "billing_redemption": OWN,
         "billing_spend_daily": OWN,
     }
     audit_actions = {
@@ -27,6 +30,7 @@ class BillingConfig(AppConfig):
         "account.changed": _("Account changed by an operator"),
         "account.plan_ended": _("Plan ended"),
         "credit.booked": _("Credit booked by an operator"),
+        "credit.redeemed": _("Code redeemed"),
         "order.cancelled": _("Order cancelled"),
         "order.opened": _("Order placed"),
         "order.paid": _("Order paid"),

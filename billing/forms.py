@@ -16,7 +16,8 @@ from unfold.widgets import (
     UnfoldBooleanWidget,
 )
 
-from billing.models import Account, LedgerEntry, Order
+from billing.codes import normalized
+from billing.models import Account, CreditCode, LedgerEntry, Order
 from billing.payments.orders import MAX_TOP_UP_USD, MIN_TOP_UP_USD, is_booked
 from billing.payments.provider import offered
 from billing.selectors import plans_for_sale
@@ -154,6 +155,43 @@ class PaymentForm(forms.ModelForm[Order]):
             "plan": account.plan.name,
             "new": plan.name,
         }
+
+
+class CodeForm(forms.Form):
+    """A code that is redeemed."""
+
+    code = forms.CharField(label=_("Code"), max_length=60)
+
+
+class CreditCodeForm(forms.ModelForm[CreditCode]):
+    """A new credit code, or a batch of random ones."""
+
+    code = forms.CharField(
+        label=_("Code"), max_length=40, required=False, help_text=_("Empty: random, one for each organization.")
+    )
+    credit_usd = forms.DecimalField(
+        label=_("Credit (USD)"), max_digits=9, decimal_places=2, min_value=Decimal("0.01"), max_value=Decimal(10_000)
+    )
+    count = forms.IntegerField(
+        label=_("Number of codes"), initial=1, min_value=1, max_value=1_000, help_text=_("More than one are random.")
+    )
+
+    class Meta:
+        model = CreditCode
+        fields = ("code", "batch", "max_redemptions", "valid_until", "credit_days")
+
+    def clean_code(self) -> str:
+        code = normalized(self.cleaned_data["code"])
+        if code and CreditCode.objects.filter(code=code).exists():
+            raise forms.ValidationError(_("This code exists already."))
+        return code
+
+    @override
+    def clean(self) -> dict[str, Any]:
+        facts: dict[str, Any] = super().clean() or {}
+        if facts.get("code") and facts.get("count", 1) > 1:
+            self.add_error("count", _("A code of your own is one code."))
+        return facts
 
 
 class BookingForm(forms.ModelForm[LedgerEntry]):

@@ -322,3 +322,68 @@ class BudgetAlert(models.Model):
     @override
     def __str__(self) -> str:
         return f"{self.window} {self.percent}"
+
+
+class CreditCode(models.Model):
+    """A code that gives promotional credit to whoever redeems it: made one by one, or in batches for resellers."""
+
+    code = models.CharField(_("code"), max_length=40, unique=True)
+    batch = models.CharField(_("batch"), max_length=60, blank=True, db_index=True)
+    credit_nanos = models.BigIntegerField(_("credit (nano-USD)"))
+    # None: any number of organizations may redeem it, each once.
+    max_redemptions = models.PositiveIntegerField(_("redemptions at most"), null=True, blank=True)
+    redemptions = models.PositiveIntegerField(_("redemptions"), default=0, editable=False)
+    valid_until = models.DateTimeField(_("valid until"), null=True, blank=True)
+    # Days from the redemption until its credit expires; None: never.
+    credit_days = models.PositiveIntegerField(_("days that its credit lasts"), null=True, blank=True)
+    is_active = models.BooleanField(_("can be redeemed"), default=True)
+    created_at = models.DateTimeField(_("created"), default=now, editable=False)
+
+    class Meta:
+        verbose_name = _("credit code")
+        verbose_name_plural = _("credit codes")
+        constraints = [
+            models.CheckConstraint(condition=models.Q(credit_nanos__gt=0), name="credit_code_gives"),
+            models.CheckConstraint(
+                condition=models.Q(max_redemptions=None) | models.Q(redemptions__lte=models.F("max_redemptions")),
+                name="credit_code_not_overused",
+            ),
+        ]
+
+    @override
+    def __str__(self) -> str:
+        return self.code
+
+
+class Redemption(models.Model):
+    """A code that an organization redeemed."""
+
+    code = models.ForeignKey(CreditCode, on_delete=models.PROTECT, related_name="redeemed")
+    organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="redemptions")
+    ledger_entry = models.OneToOneField(LedgerEntry, on_delete=models.PROTECT, related_name="redemption")
+    redeemed_at = models.DateTimeField(_("redeemed"), default=now, editable=False)
+
+    class Meta:
+        verbose_name = _("redemption")
+        verbose_name_plural = _("redemptions")
+        constraints = [models.UniqueConstraint(fields=["code", "organization"], name="redeemed_once")]
+
+    @override
+    def __str__(self) -> str:
+        return f"{self.code_id} {self.organization_id}"
+
+
+class RedeemedMailbox(models.Model):
+    """A mailbox whose reader redeemed a code, as a keyed hash (`billing.mailbox`). It outlives the account."""
+
+    pk = models.CompositePrimaryKey("code_id", "digest")
+    code = models.ForeignKey(CreditCode, on_delete=models.PROTECT, related_name="mailboxes")
+    digest = models.BinaryField(max_length=32, editable=False)
+
+    class Meta:
+        verbose_name = _("mailbox of a redemption")
+        verbose_name_plural = _("mailboxes of redemptions")
+
+    @override
+    def __str__(self) -> str:
+        return f"{self.code_id} {bytes(self.digest).hex()[:8]}"

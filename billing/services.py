@@ -99,7 +99,7 @@ def _claim_free_credit(organization: Organization) -> bool:
     user = User.objects.select_for_update(no_key=True).get(pk=organization.created_by_id)
     is_first = not _opened(user).exclude(organization=organization).exists()
     # Every mailbox is remembered, not only up to the first that is known.
-    are_new = [_is_new_mailbox(mailbox) for mailbox in sorted(_mailboxes_of(user))]
+    are_new = [_is_new_mailbox(mailbox) for mailbox in sorted(mailboxes_of(user))]
     return is_first and all(are_new)
 
 
@@ -113,7 +113,8 @@ def _opened(user: User) -> QuerySet[LedgerEntry]:
     return LedgerEntry.objects.filter(organization__created_by=user, reference=OPENING)
 
 
-def _mailboxes_of(user: User) -> set[str]:
+def mailboxes_of(user: User) -> set[str]:
+    """Return the mailboxes of a user's address and of those that are verified."""
     verified = EmailAddress.objects.filter(user=user, verified=True).values_list("email", flat=True)
     return {mailbox_of(address) for address in (user.email, *verified)}
 

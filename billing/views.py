@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from allauth.core import ratelimit
 from django.contrib import messages
 from django.http import Http404, HttpResponseBase
 from django.shortcuts import redirect, render
@@ -14,12 +15,14 @@ from accounts.permissions import Action
 from accounts.services import ensure_site_settings
 from accounts.tenancy import PageRequest, Tenant, organization_page
 from billing import selectors
-from billing.forms import BudgetsForm, CreditForm, OrderForm, PlanForm
+from billing.codes import CodeRefused, redeem
+from billing.forms import BudgetsForm, CodeForm, CreditForm, OrderForm, PlanForm
 from billing.models import LedgerEntry, Order
 from billing.payments.orders import OrderRefused, cancel_order, open_order
 from billing.payments.provider import offered, provider_of
 from billing.services import limits_of, set_budgets
 from codexflow.lib.clock import now
+from codexflow.templatetags.show import usd
 
 PAGE = 25
 
@@ -94,7 +97,7 @@ def credit_order(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
 @organization_page(Action.MANAGE_BILLING, section="billing")
 @require_http_methods(["GET", "POST"])
 def plan_order(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
-    """Order a month of a plan, also of the present one: it adds a month's credit. `?plan=` chooses one beforehand."""
+    """Order a month of a plan; the present one then lasts a month longer. `?plan=` chooses one beforehand."""
     _require_sales()
     form = PlanForm(request.POST or None, chosen=request.GET.get("plan", ""))
     if request.method == "POST" and form.is_valid():
@@ -109,6 +112,27 @@ def plan_order(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
     }
     template = "billing/plan.html#body" if request.htmx else "billing/plan.html"
     return render(request, template, context, status=422 if form.errors else 200)
+
+
+@organization_page(Action.MANAGE_BILLING, section="billing")
+@require_http_methods(["GET", "POST"])
+def redeem_code(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
+    """Redeem a code for credit. Wrong ones can be tried a few times an hour."""
+    form = CodeForm(request.POST or None)
+    if request.method == "POST" and form.is_valid():
+        if not ratelimit.consume(request, action="redeem_code", user=request.user):
+            form.add_error("code", _("Too many codes were tried. Try again in an hour."))
+        else:
+            try:
+                address = request.META.get("REMOTE_ADDR") or None
+                entry = redeem(form.cleaned_data["code"], tenant.organization, request.user, address=address)
+            except CodeRefused as exc:
+                form.add_error("code", str(exc))
+            else:
+                messages.success(request, _("%(amount)s of credit are added.") % {"amount": usd(entry.amount_nanos)})
+                return redirect("billing", slug=tenant.organization.slug)
+    template = "billing/redeem.html#body" if request.htmx else "billing/redeem.html"
+    return render(request, template, {"form": form}, status=422 if form.errors else 200)
 
 
 @organization_page(Action.SEE_BILLING, section="billing")

@@ -174,6 +174,7 @@ ACCOUNT_RATE_LIMITS = {
     "login_failed": "10/m/ip,60/h/ip,100/d/key",
     # allauth's limit by account would let anybody keep another one from a new password.
     "reset_password": "5/m/ip,20/h/ip",
+    "redeem_code": "10/h/user",  # codes can be guessed
 }
 ACCOUNT_LOGOUT_ON_PASSWORD_CHANGE = False
 ACCOUNT_SESSION_REMEMBER = True

@@ -141,6 +141,7 @@ EXPECTED: dict[str, Access] = {
     "billing": tenant(SEE_BILLING, get=200),
     "billing-budgets": tenant(PAYERS, get=200, post=302),
     "credit-order": tenant(PAYERS, get=200, post=422),
+    "redeem-code": tenant(PAYERS, get=200, post=422),
     "plan-order": tenant(PAYERS, get=200, post=422),
     "order": tenant(SEE_BILLING, get=200),
     "order-cancel": tenant(PAYERS, post=302),

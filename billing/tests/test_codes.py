@@ -1,0 +1,179 @@
+"""Codes that give credit: redeemed once by each organization and person."""
+
+from collections import Counter
+from datetime import timedelta
+from threading import Thread
+from typing import Any
+
+import pytest
+from django.db import connections
+from django.test import Client
+from django.urls import reverse
+
+from accounts.models import AuditEntry, Organization, User
+from accounts.tests.factories import a_user
+from billing.codes import CodeRefused, make_codes, normalized, redeem
+from billing.ledger_audit import audit_ledger
+from billing.models import CreditCode, CreditSource, LedgerEntry, Redemption
+from billing.selectors import account_of
+from billing.tests.factories import an_organization
+from codexflow.lib.clock import now
+from codexflow.lib.money import NANOS_PER_USD
+from tests.support.cast import Cast
+
+pytestmark = pytest.mark.django_db
+USD = NANOS_PER_USD
+
+
+def a_code(**facts: Any) -> CreditCode:
+    return CreditCode.objects.create(**{"code": "SPRING-26", "credit_nanos": 5 * USD, **facts})
+
+
+def owner_of(organization: Organization) -> User:
+    return organization.memberships.get(role="owner").user
+
+
+@pytest.mark.parametrize("typed", ["SPRING-26", "spring 26", "  Spring-26 ", "spring - 26"])
+def test_a_code_is_known_however_it_is_typed(typed: str) -> None:
+    assert normalized(typed) == "SPRING-26"
+
+
+def test_a_code_gives_promotional_credit_that_expires() -> None:
+    code = a_code(credit_days=30)
+    organization = an_organization(plan="free")
+    before = account_of(organization).balance_nanos
+    entry = redeem("spring 26", organization, owner_of(organization))
+    source = CreditSource.objects.order_by("-pk")[0]
+    assert (entry.kind, source.kind, source.remaining_nanos) == ("promo", "promotional", 5 * USD)
+    assert source.expires_at is not None
+    assert timedelta(days=29) < source.expires_at - now() <= timedelta(days=30)
+    assert account_of(organization).balance_nanos == before + 5 * USD
+    code.refresh_from_db()
+    assert code.redemptions == 1
+    # The code itself is worth money: the audit log does not have it.
+    assert "SPRING" not in str(AuditEntry.objects.get(action="credit.redeemed").facts)
+    assert audit_ledger() == []
+
+
+def test_each_organization_and_each_person_redeems_a_code_once() -> None:
+    a_code()
+    organization = an_organization(plan="free")
+    ada = owner_of(organization)
+    redeem("SPRING-26", organization, ada)
+    with pytest.raises(CodeRefused, match="already"):
+        redeem("SPRING-26", organization, ada)
+    with pytest.raises(CodeRefused, match="already"):  # another organization of hers
+        redeem("SPRING-26", an_organization(owner=ada, plan="free"), ada)
+    with pytest.raises(CodeRefused, match="already"):  # somebody else of the same organization
+        redeem("SPRING-26", organization, a_user())
+
+
+def test_a_person_is_known_by_the_mailbox_after_the_account_is_deleted() -> None:
+    """MON-09."""
+    a_code()
+    first = an_organization(owner=User.objects.create_user("ada@example.org"), plan="free")
+    redeem("SPRING-26", first, owner_of(first))
+    User.objects.filter(email="ada@example.org").update(email="deleted@example.invalid")
+    again = an_organization(owner=User.objects.create_user("Ada+again@example.org"), plan="free")
+    with pytest.raises(CodeRefused, match="already"):
+        redeem("SPRING-26", again, owner_of(again))
+
+
+@pytest.mark.parametrize(
+    ("facts", "said"),
+    [
+        ({"is_active": False}, "no such code"),
+        ({"valid_until": now() - timedelta(seconds=1)}, "expired"),
+        ({"max_redemptions": 3, "redemptions": 3}, "used up"),
+    ],
+)
+def test_a_code_that_is_over_gives_nothing(facts: dict[str, Any], said: str) -> None:
+    a_code(**facts)
+    organization = an_organization(plan="free")
+    before = LedgerEntry.objects.count()
+    with pytest.raises(CodeRefused, match=said):
+        redeem("SPRING-26", organization, owner_of(organization))
+    assert LedgerEntry.objects.count() == before
+
+
+@pytest.mark.django_db(transaction=True)
+def test_fifty_at_once_redeem_a_code_as_often_as_it_may_be() -> None:
+    """MON-08."""
+    a_code(max_redemptions=7)
+    organizations = [an_organization(plan="free") for _ in range(50)]
+    found: list[str] = []
+
+    def attempt(organization: Organization) -> None:
+        try:
+            redeem("SPRING-26", organization, owner_of(organization))
+            found.append("given")
+        except CodeRefused:
+            found.append("refused")
+        finally:
+            connections.close_all()
+
+    threads = [Thread(target=attempt, args=(each,)) for each in organizations]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert Counter(found) == {"given": 7, "refused": 43}
+    assert (Redemption.objects.count(), CreditCode.objects.get().redemptions) == (7, 7)
+    assert audit_ledger() == []
+
+
+def test_random_codes_are_for_one_redemption_each() -> None:
+    made = make_codes(100, credit_nanos=USD, batch="reseller 7")
+    assert len({each.code for each in made}) == 100
+    assert {(each.max_redemptions, each.batch) for each in made} == {(1, "reseller 7")}
+    assert all(normalized(each.code) == each.code for each in made)
+
+
+def test_a_customer_redeems_a_code_on_the_billing_page(client: Client, cast: Cast) -> None:
+    a_code()
+    client.force_login(cast.ada)
+    address = reverse("redeem-code", args=[cast.organization.slug])
+    wrong = client.post(address, {"code": "nothing"})
+    assert (wrong.status_code, "There is no such code." in wrong.content.decode()) == (422, True)
+    page = client.post(address, {"code": "spring-26"}, follow=True)
+    assert "$5.00 of credit are added." in page.content.decode()
+    assert client.post(address, {"code": "spring-26"}).status_code == 422
+
+
+def test_codes_can_be_tried_a_few_times_an_hour(client: Client, cast: Cast, settings: Any) -> None:
+    settings.ACCOUNT_RATE_LIMITS = {"redeem_code": "3/h/user"}
+    a_code()
+    client.force_login(cast.ada)
+    address = reverse("redeem-code", args=[cast.organization.slug])
+    for _ in range(3):
+        assert "no such code" in client.post(address, {"code": "guess"}).content.decode()
+    assert "Too many codes" in client.post(address, {"code": "spring-26"}).content.decode()
+    assert not Redemption.objects.exists()
+
+
+def test_an_operator_makes_a_batch_and_downloads_it(client: Client, cast: Cast) -> None:
+    client.force_login(User.objects.create_superuser("root@example.org"))
+    form = {"code": "", "credit_usd": "10", "count": "3", "batch": "reseller 7", "max_redemptions": "",
+            "credit_days": "90", "valid_until_0": "", "valid_until_1": ""}  # fmt: skip
+    assert client.post("/ops/billing/creditcode/add/", form).status_code == 302
+    made = list(CreditCode.objects.order_by("pk"))
+    assert [(each.credit_nanos, each.max_redemptions, each.credit_days) for each in made] == [(10 * USD, 1, 90)] * 3
+    assert AuditEntry.objects.get(action="creditcode.created").facts["count"] == 3
+    chosen = {"action": "as_csv", "_selected_action": [str(each.pk) for each in made]}
+    lines = client.post("/ops/billing/creditcode/", chosen).content.decode().splitlines()
+    assert lines[0].startswith("code,batch,credit_usd")
+    assert lines[1] == f"{made[0].code},reseller 7,10.00,,0,1"
+    own = {**form, "code": "welcome 26", "count": "1", "max_redemptions": "50"}
+    assert client.post("/ops/billing/creditcode/add/", own).status_code == 302
+    assert CreditCode.objects.get(code="WELCOME-26").max_redemptions == 50
+    assert "exists already" in client.post("/ops/billing/creditcode/add/", own).content.decode()
+
+
+def test_what_a_code_gives_cannot_be_changed(client: Client, cast: Cast) -> None:
+    code = a_code()
+    client.force_login(User.objects.create_superuser("root@example.org"))
+    form = {"is_active": "", "credit_nanos": "1", "code": "OTHER", "batch": "", "max_redemptions": "",
+            "valid_until_0": "", "valid_until_1": ""}  # fmt: skip
+    assert client.post(f"/ops/billing/creditcode/{code.pk}/change/", form).status_code == 302
+    code.refresh_from_db()
+    assert (code.code, code.credit_nanos, code.is_active) == ("SPRING-26", 5 * USD, False)
