@@ -44,6 +44,7 @@ INSIDE = {
     "billing": [f"/o/{SLUG}/billing/"],
     "billing-budgets": [f"/o/{SLUG}/billing/budgets/"],
     "credit-order": [f"/o/{SLUG}/billing/credit/"],
+    "redeem-code": [f"/o/{SLUG}/billing/code/"],
     "plan-order": [f"/o/{SLUG}/billing/plan/?plan=pro"],
     "members": [f"/o/{SLUG}/members/"],
     "invite": [f"/o/{SLUG}/members/invite/"],
