@@ -1,4 +1,4 @@
-"""How much of budgets and credit is used, and which thresholds that passes. Pure. Amounts are nano-USD."""
+"""Used parts of budgets and credit, and the thresholds that they pass. Pure. Amounts are nano-USD."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class Watched:
 
     @property
     def window(self) -> str:
-        """What an alert is sent once for. A budget that is changed is another one."""
+        """Name of the window in which an alert is sent once. A budget that is changed is another one."""
         return f"{self.kind} {self.period}" if self.kind == CREDIT else f"{self.kind} {self.period} {self.limit_nanos}"
 
     @property

@@ -195,7 +195,7 @@ class CreditCodeForm(forms.ModelForm[CreditCode]):
 
 
 class BookingForm(forms.ModelForm[LedgerEntry]):
-    """What an operator books for an organization. It is saved once what it does to the balance is confirmed."""
+    """An operator's booking for an organization. It is saved once its effect on the balance is confirmed."""
 
     kind = forms.ChoiceField(
         label=_("Kind"), choices=[(kind.value, kind.label) for kind in BY_HAND], widget=UnfoldAdminSelectWidget

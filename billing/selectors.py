@@ -76,7 +76,7 @@ class Balance:
 
     @property
     def debt_nanos(self) -> int:
-        """What was used beyond all credit."""
+        """Usage beyond all credit."""
         return max(0, self.spent_nanos - self.credit_nanos)
 
 

@@ -20,7 +20,7 @@ _NEVER = datetime.max.replace(tzinfo=UTC)
 
 @dataclass(slots=True)
 class Source:
-    """What is left of one source, in nanos. `expires_at` None: never."""
+    """One source, with the nanos that are left of it. `expires_at` None: never."""
 
     id: int
     kind: str

@@ -177,7 +177,7 @@ class Epochs:
         self.join: Callable[[], Awaitable[None]] = _never_join
 
     def known(self, shard: int) -> tuple[bytes, int, bytes, int]:
-        """What a script must compare Redis with."""
+        """Values that a script compares with those of Redis."""
         return self.names[shard], self.settlements[shard], self.field, self.own[shard]
 
     def saw(self, shard: int, settlements: int) -> None:

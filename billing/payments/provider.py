@@ -12,7 +12,7 @@ from billing.models import Order
 
 
 class Provider(Protocol):
-    """How customers pay an order. `settle_order` in `billing.payments.orders` settles it, by the payment's name."""
+    """A way to pay an order. `settle_order` in `billing.payments.orders` settles it, by the payment's name."""
 
     # Name in CFX_PAYMENT_PROVIDERS and of the module.
     name: str

@@ -176,7 +176,7 @@ def an_account(*granted: tuple[int, LedgerEntry.Kind, timedelta | None]) -> Orga
 
 
 def left(organization: Organization) -> list[int]:
-    """What is left of each source, the oldest first, without the one of the opening."""
+    """Nanos left of each source, the oldest first, without the one of the opening."""
     rows = CreditSource.objects.filter(organization=organization).order_by("pk")
     return list(rows.values_list("remaining_nanos", flat=True))[1:]
 

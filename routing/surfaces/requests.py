@@ -57,7 +57,7 @@ class RequestSchema(Struct, kw_only=True):
 
     @property
     def windows(self) -> int:
-        """How often the request may fill a model's context: once for each text that a model reads by itself."""
+        """Number of times that the request may fill a model's context: once for each text that is read by itself."""
         return 1
 
     def limits(self) -> dict[str, int]:

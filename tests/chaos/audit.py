@@ -200,7 +200,7 @@ def _complete_responses_are_recorded(run: Run, attempts: Attempts) -> Iterator[F
 
 
 def _faults(calls: Iterable[UpstreamCall]) -> str:
-    """What the upstream was asked to do, for the details of a finding."""
+    """Instructions that the upstream got, for the details of a finding."""
     return " ".join(sorted({fault for call in calls for fault in call.faults}))
 
 
@@ -600,7 +600,7 @@ def forgotten_calls(run: Run, asked: int) -> int:
 
 
 def most_outages(run: Run) -> int:
-    """How often a gateway may have been without Valkey.
+    """Number of times that a gateway may have been without Valkey.
 
     One that was restarted or paused during an outage does not know what was admitted before.
     """

@@ -63,7 +63,7 @@ def body_of(draw: Random, number: int, words: str, *, is_stream: bool) -> bytes:
 
 
 def _words(draw: Random, *, is_stream: bool) -> str:
-    """What the upstream is asked to do: an ordinary response, of one token or several an event."""
+    """Instructions for the upstream: an ordinary response, of one token or several an event."""
     together = draw.choice((1, 1, 5, 20))
     words = f"[[fault:chunks n={draw.randint(3, 40)} gap_ms={draw.choice((0, 10, 40))} together={together}]]"
     return words if is_stream else f"{words}[[fault:slow first_ms={draw.choice((0, 0, 30, 300))}]]"

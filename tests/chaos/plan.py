@@ -47,7 +47,7 @@ class Strike:
 
 @dataclass(frozen=True, slots=True)
 class Incident:
-    """What was done to a part of the stack, when (Unix), and for how long."""
+    """Something that was done to a part of the stack: its time (Unix) and duration."""
 
     name: str
     at_ms: int
