@@ -204,10 +204,18 @@ def announce_ends(at: datetime) -> int:
         return 0
     soon = Account.objects.filter(plan_ends_at__gt=at, plan_ends_at__lte=at + ANNOUNCED, is_end_announced=False)
     announced = 0
-    for account in soon.select_related("organization", "plan"):
-        # Marked first: nobody is told twice.
-        if not Account.objects.filter(pk=account.pk, is_end_announced=False).update(is_end_announced=True):
-            continue
+    for organization_id in list(soon.values_list("pk", flat=True)):
+        with transaction.atomic():
+            account = (
+                soon.select_for_update(of=("self",))
+                .select_related("organization", "plan")
+                .filter(pk=organization_id)
+                .first()
+            )
+            if account is None:
+                continue  # announced by another worker, or bought again
+            account.is_end_announced = True  # first: nobody is told twice
+            account.save(update_fields=["is_end_announced"])
         facts = {
             "organization": account.organization.name,
             "plan": account.plan.name,
