@@ -44,8 +44,8 @@ SELF_HEALING = {"limiter equals PostgreSQL", "nothing is left behind"}
 SETTLED_WITHIN_S = 5.0
 POLL_INTERVAL_S = 1.0
 # Valkey writes its file at once, except while a sync is running: then up to two seconds later, checked once a
-# second.
-LATE_S = 3.0
+# second. On a disk that is busy with the tests beside it, a write of 4.2 s before was seen missing.
+LATE_S = 5.0
 # Until a running gateway has registered its calls again with a restarted Valkey: its start, a heartbeat, and a margin.
 REREGISTERED_S = 5.0
 # Until the sweeper has finished a dead gateway's calls: leases, its grace period, and a worker that may be down.
