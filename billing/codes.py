@@ -1,6 +1,5 @@
 """Codes that give promotional credit: made by operators, redeemed once by each organization and person."""
 
-import secrets
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Any
@@ -17,9 +16,9 @@ from billing.mailbox import mailbox_digest
 from billing.models import Account, CreditCode, LedgerEntry, RedeemedMailbox, Redemption
 from billing.services import mailboxes_of
 from codexflow.lib.clock import now
+from codexflow.lib.ids import random_code
 
-# Without those that are taken for one another: 0 O, 1 I L, 5 S, 8 B. Four groups have 76 bits.
-ALPHABET = "234679ACDEFGHJKMNPQRTUVWXYZ"
+# Four groups have 76 bits.
 GROUPS, GROUP_LENGTH = 4, 4
 MAX_BATCH = 1_000
 
@@ -35,13 +34,11 @@ def normalized(text: str) -> str:
 
 def make_codes(count: int, **facts: Any) -> list[CreditCode]:
     """Make a batch of random codes, each for one redemption unless `facts` say otherwise."""
-    made = [CreditCode(**{"code": _random(), "max_redemptions": 1, **facts}) for _each in range(count)]
+    made = []
+    for _each in range(count):
+        code = "-".join(random_code(GROUP_LENGTH) for _group in range(GROUPS))
+        made.append(CreditCode(**{"code": code, "max_redemptions": 1, **facts}))
     return CreditCode.objects.bulk_create(made)
-
-
-def _random() -> str:
-    groups = ("".join(secrets.choice(ALPHABET) for _each in range(GROUP_LENGTH)) for _group in range(GROUPS))
-    return "-".join(groups)
 
 
 def redeem(text: str, organization: Organization, user: User, *, address: str | None = None) -> LedgerEntry:

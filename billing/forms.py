@@ -16,7 +16,7 @@ from unfold.widgets import (
     UnfoldBooleanWidget,
 )
 
-from billing.codes import normalized
+from billing.codes import MAX_BATCH, normalized
 from billing.models import Account, CreditCode, LedgerEntry, Order
 from billing.payments.orders import MAX_TOP_UP_USD, MIN_TOP_UP_USD, is_booked
 from billing.payments.provider import offered
@@ -173,7 +173,11 @@ class CreditCodeForm(forms.ModelForm[CreditCode]):
         label=_("Credit (USD)"), max_digits=9, decimal_places=2, min_value=Decimal("0.01"), max_value=Decimal(10_000)
     )
     count = forms.IntegerField(
-        label=_("Number of codes"), initial=1, min_value=1, max_value=1_000, help_text=_("More than one are random.")
+        label=_("Number of codes"),
+        initial=1,
+        min_value=1,
+        max_value=MAX_BATCH,
+        help_text=_("More than one are random."),
     )
 
     class Meta:

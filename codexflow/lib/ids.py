@@ -7,7 +7,10 @@ from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
-__all__ = ["new_id", "parse_id", "random_id", "started_at", "text_of", "uuid7_floor"]
+__all__ = ["TYPED_LETTERS", "new_id", "parse_id", "random_code", "random_id", "started_at", "text_of", "uuid7_floor"]
+
+# Letters and digits of what people type, without those that are taken for one another: 0 O, 1 I L, 5 S, 8 B.
+TYPED_LETTERS = "234679ACDEFGHJKMNPQRTUVWXYZ"
 
 
 def new_id() -> UUID:
@@ -21,6 +24,11 @@ def new_id() -> UUID:
 def random_id() -> UUID:
     """Create a random UUIDv4, for objects whose creation time must not show."""
     return UUID(bytes=secrets.token_bytes(16), version=4)
+
+
+def random_code(length: int) -> str:
+    """Create a random code that people can read out and type; each character has 4.75 bits."""
+    return "".join(secrets.choice(TYPED_LETTERS) for _ in range(length))
 
 
 @lru_cache(maxsize=4096)

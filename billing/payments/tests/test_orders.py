@@ -16,13 +16,14 @@ from accounts.tests.factories import a_user
 from billing.ledger import expire_credit
 from billing.ledger_audit import audit_ledger
 from billing.models import Account, CreditSource, LedgerEntry, Order, Plan
-from billing.payments.orders import ALPHABET, OrderRefused, cancel_order, open_order, settle_order
+from billing.payments.orders import OrderRefused, cancel_order, open_order, settle_order
 from billing.plans import months_after, period_end
 from billing.selectors import account_of
 from billing.services import announce_ends, book_by_hand, end_plans, limits_of
 from billing.sources import SETTLES_WITHIN
 from billing.tests.factories import an_organization
 from codexflow.lib.clock import now
+from codexflow.lib.ids import TYPED_LETTERS
 from codexflow.lib.money import NANOS_PER_USD
 
 pytestmark = pytest.mark.django_db
@@ -52,7 +53,7 @@ def test_a_placed_order_books_nothing(organization: Organization) -> None:
     assert (order.kind, order.state, order.amount_nanos, order.credit_nanos) == ("top_up", "open", 25 * USD, 25 * USD)
     assert (order.currency, order.payment_reference, order.ledger_entry) == ("USD", "", None)
     assert len(order.code) == 8
-    assert set(order.code) <= set(ALPHABET)
+    assert set(order.code) <= set(TYPED_LETTERS)
     assert account_of(organization).credit_nanos == before.credit_nanos
     entry = AuditEntry.objects.get(action="order.opened")
     assert (entry.actor, entry.organization, entry.facts["code"]) == (ada, organization, order.code)
