@@ -5,6 +5,8 @@ from typing import Any
 
 from celery import Celery
 from celery.signals import setup_logging, worker_process_init
+from kombu.utils import cached_property
+from typing_extensions import override
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "codexflow.settings")  # noqa: TID251 - Django reads it there
 
@@ -12,7 +14,19 @@ from codexflow.lib.log import logging_config
 from codexflow.lib.redis import database_url
 from codexflow.settings import ENV
 
-app = Celery("codexflow")
+
+class _App(Celery):
+    """The app, with a worker of its own: imported by its process only."""
+
+    @cached_property
+    @override
+    def Worker(self) -> Any:
+        from codexflow.worker import Worker
+
+        return self.subclass_with_self(Worker)
+
+
+app = _App("codexflow")
 app.conf.update(
     # A database of its own, apart from the limiter and the usage stream.
     broker_url=database_url(ENV.redis_url, 1) if ENV.redis_url else None,

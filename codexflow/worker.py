@@ -1,0 +1,35 @@
+"""Celery's worker, which ends when it can no longer consume.
+
+Celery stops a worker whose consumer has failed as if it had been asked to, and so waits for its pool without the event
+loop that the pool needs: the process stays, looks alive and takes no task any more. A loss of the broker at a bad
+moment is enough.
+"""
+
+import logging
+import os
+import signal
+
+from billiard import active_children
+from celery.apps.worker import Worker as CeleryWorker
+from celery.platforms import EX_FAILURE
+from typing_extensions import override
+
+logger = logging.getLogger(__name__)
+
+
+class Worker(CeleryWorker):
+    """Worker of the Celery app."""
+
+    @override
+    def stop(self, in_sighandler: bool = False, exitcode: int | None = None) -> None:
+        """End at once after a failure, so that whoever started the process starts another.
+
+        Tasks that are running end with it: their messages are delivered again, as after any death.
+        """
+        if exitcode == EX_FAILURE:
+            logger.critical("worker.failed")
+            for child in active_children():
+                if child.pid is not None:
+                    os.kill(child.pid, signal.SIGKILL)
+            os._exit(EX_FAILURE)
+        super().stop(in_sighandler, exitcode)
