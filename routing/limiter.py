@@ -66,7 +66,7 @@ class Limiter:
         self._fails_closed = fails_closed
         self._epochs = epochs
         self._breaker = RedisBreaker()
-        self._local = LocalLimiter(terms)
+        self._local = LocalLimiter(terms, born_ms=clock.now_ms())
         # Redis's clock (ms) at its last reply, and our monotonic clock then.
         self._redis_clock: tuple[int, float] | None = None
         # Refused calls that Redis may have admitted: its reply was lost.

@@ -6,7 +6,7 @@ epoch is open nothing is admitted, because what was lost may not be in PostgreSQ
 """
 
 import asyncio
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -99,10 +99,22 @@ async def register(
 
 async def raise_minutes(redis: Pipeline, minute: int, counts: Mapping[bytes, tuple[int, int]]) -> None:
     """Raise requests and tokens of a minute, of scopes of one shard, to these at least. Raises RedisUnavailable."""
+    for keys, args in _minutes(minute, counts):
+        await redis.run(MINUTE, keys, args)
+
+
+def raise_minutes_sync(redis: "Redis", minute: int, counts: Mapping[bytes, tuple[int, int]]) -> None:
+    """As `raise_minutes`. Raises redis.RedisError."""
+    for keys, args in _minutes(minute, counts):
+        MINUTE.run(redis, keys, args)
+
+
+def _minutes(minute: int, counts: Mapping[bytes, tuple[int, int]]) -> Iterator[tuple[list[bytes], list[Any]]]:
+    """Keys and arguments of minute.lua for all scopes."""
     scopes = list(counts)
     for start in range(0, len(scopes), MINUTES_AT_ONCE):
         keys = scopes[start : start + MINUTES_AT_ONCE]
-        await redis.run(MINUTE, keys, [minute, *(number for key in keys for number in counts[key])])
+        yield keys, [minute, *(number for key in keys for number in counts[key])]
 
 
 async def call_roll(redis: Pipeline, shard: ShardKeys, epoch: bytes, process: str, *, has_shipped: bool) -> Roll | None:

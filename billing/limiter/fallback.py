@@ -105,8 +105,10 @@ class _Used:
 class LocalLimiter:
     """Per-process fallback limiter, used while Redis is unavailable."""
 
-    def __init__(self, terms: OutageTerms) -> None:
+    def __init__(self, terms: OutageTerms, *, born_ms: int = 0) -> None:
         self._terms = terms
+        # A process before this one may have used up what a scope may in that minute.
+        self._born_minute = born_ms // 1000 // SECONDS_PER_MINUTE
         self._known: dict[bytes, Admission] = {}
         self._used: dict[bytes, _Used] = {}
         self._ended_at_s: float | None = None
@@ -192,6 +194,8 @@ class LocalLimiter:
         admission = _counted(admission, counts)
         if is_closed or limits[0].has_budget or limits[1].has_budget:
             raise _unavailable(admission, "closed" if is_closed else "hard budget")
+        if admission.minute == self._born_minute and any(map(self._has_spent_unknown_minute, scopes, limits)):
+            raise _unavailable(admission, "minute of the start", retry_after_s=admission.minute_ends_in_s)
         for index in range(len(SCOPES)):
             if verdict := self._verdict(scopes[index], index, claim, admission):
                 raise refusal(verdict, index, admission, tokens=claim.tokens)
@@ -211,6 +215,13 @@ class LocalLimiter:
         known, used = self._known.get(scope), self._used.get(scope)
         before = known.requests_today[index] if known is not None and known.day == admission.day else 0
         return before + (used.requests if used else 0)
+
+    def _has_spent_unknown_minute(self, scope: bytes, limits: Limits) -> bool:
+        """Return whether a scope with limits a minute, of which nothing is known, has had its one call."""
+        if scope in self._known or (limits.rpm < 0 and limits.tpm < 0):
+            return False
+        used = self._used.get(scope)
+        return used is not None and used.minute_requests > 0
 
     def _verdict(self, scope: bytes, index: int, claim: LocalClaim, admission: Admission) -> str:
         """Name the limit of the scope that is reached, as far as this process knows; empty: none."""
@@ -250,5 +261,5 @@ def _counted(admission: Admission, counts: tuple[int, int]) -> Admission:
     )
 
 
-def _unavailable(admission: Admission, reason: str) -> LimiterUnavailable:
-    return LimiterUnavailable(retry_after_s=1, reason=reason, admission=admission)
+def _unavailable(admission: Admission, reason: str, *, retry_after_s: int = 1) -> LimiterUnavailable:
+    return LimiterUnavailable(retry_after_s=retry_after_s, reason=reason, admission=admission)

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from redis import Redis
 
-from billing.limiter.admission import SECONDS_PER_DAY
+from billing.limiter.admission import SECONDS_PER_DAY, SECONDS_PER_MINUTE
 from billing.limiter.limits import ScopeTotals, ShardKeys, month_of
 from codexflow.lib.redis import Script
 
@@ -39,6 +39,7 @@ class Snapshot:
     """A shard at one moment: its scopes, the intents of running calls, and the events waiting in its stream."""
 
     day: int
+    minute: int
     scopes: list[Scope]
     intents: list[bytes]
     events: list[bytes]
@@ -74,6 +75,7 @@ def read_shard(redis: "Redis", shard: ShardKeys, keys: Sequence[bytes]) -> Snaps
             scopes.append(Scope(key, kind, UUID(text), tuple(values)))
     return Snapshot(
         day=seconds // SECONDS_PER_DAY,
+        minute=seconds // SECONDS_PER_MINUTE,
         scopes=scopes,
         intents=list(intents.values()),
         events=[fields[b"e"] for _, fields in entries if b"e" in fields],

@@ -462,7 +462,7 @@ def _minutes_hold(run: Run, scopes: Iterable[Scope], attempts: Attempts) -> Iter
                 written = max(call.prompt_tokens + call.completion_tokens for call in calls.values())
                 minutes[minute].append(min(written, row.prompt_tokens + row.completion_tokens))
         for minute, tokens in minutes.items():
-            again = forgotten_calls(run, scope.asked)
+            again = forgotten_calls(run, scope.asked) + _starts_in(run, minute)
             if (rpm := scope.bounds.rpm) is not None and len(tokens) > rpm + again:
                 yield Finding("requests a minute hold", f"{scope.name} had {len(tokens)} of {rpm} in {minute}")
             if (tpm := scope.bounds.tpm) is None:
@@ -470,6 +470,12 @@ def _minutes_hold(run: Run, scopes: Iterable[Scope], attempts: Attempts) -> Iter
             # A call that is larger than the limit passes alone.
             if sum(tokens) > max(tpm, max(tokens)) + again * max(tokens):
                 yield Finding("tokens a minute hold", f"{scope.name} had {sum(tokens)} of {tpm} in {minute}")
+
+
+def _starts_in(run: Run, minute: int) -> int:
+    """Starts of a gateway in a minute: without Valkey each gives a scope that it has not read yet one call."""
+    deaths = [each for each in run.incidents if each.kind == "kill" and each.name == "web"]
+    return run.processes * sum(each.at_ms // MINUTE_MS <= minute <= each.ends_ms // MINUTE_MS for each in deaths)
 
 
 def _minutes_of_a_wrong_clock(run: Run) -> set[int]:

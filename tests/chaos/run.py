@@ -20,6 +20,7 @@ from urllib.request import Request, urlopen
 import psycopg
 from redis import Redis, RedisError
 
+from billing.limiter.epochs import shards_of
 from codexflow.catalogue.schema import parse
 from codexflow.env import Env
 from codexflow.lib.clock import monotonic_s, now_ms
@@ -31,6 +32,7 @@ from tests.chaos.records import Records, Row, read_database, read_journal, read_
 from tests.chaos.stack import CUT_S, FASTER, ChaosStack
 from tests.chaos.traffic import Seen, Traffic
 
+REDIS_PREFIX = "cfx"
 EVERY_TARGET = ("web", "worker", "beat", "valkey", "postgres")
 PAUSE_S = (0.8, 3.2)  # between two incidents
 RAISED_EVERY = 12
@@ -136,7 +138,8 @@ def _without_postgres(stack: ChaosStack, down_s: float) -> range:
     """Stop PostgreSQL for this long while everything else runs. Returns the outage (Unix, ms)."""
     if not down_s:
         return range(0)
-    while not stack.is_whole():
+    # While the limiter's counts are restored, calls are refused anyway.
+    while not (stack.is_whole() and _admits(stack)):
         stack.pump(POLL_INTERVAL_S)
     stack.pump(WARMUP_S)
     since_ms = now_ms()
@@ -196,6 +199,15 @@ def _audited(stack: ChaosStack, traffic: Traffic, plan: Plan, outage_ms: range, 
         stack.pump(POLL_INTERVAL_S)
 
 
+def _admits(stack: ChaosStack) -> bool:
+    """Return whether no shard of the limiter waits to be told what it has lost."""
+    with Redis.from_url(stack.direct["redis_url"], socket_timeout=5) as redis:
+        try:
+            return all(redis.hexists(shard.epoch.decode(), "open") for shard in shards_of(REDIS_PREFIX))
+        except RedisError:
+            return False
+
+
 def calls_refused(seen: Iterable[Seen], rows: Iterable[Row], outage_ms: range) -> list[Finding]:
     """Calls refused during a PostgreSQL outage, which must not happen: keys in use are cached.
 
@@ -240,7 +252,7 @@ def forgettable_ms(incidents: Sequence[Incident], late_s: float) -> list[tuple[i
 
 def _read_in_flight(stack: ChaosStack, records: Records) -> None:
     with Redis.from_url(stack.direct["redis_url"], socket_timeout=5) as redis:
-        read_redis(redis, "cfx", records)
+        read_redis(redis, REDIS_PREFIX, records)
     read_journal(stack.home.path / "journal", records)
 
 

@@ -237,6 +237,24 @@ def test_the_minute_goes_on_from_what_the_gateways_know_of_it(pair: Pair) -> Non
     assert until(within_one_minute, within_s=60, what="one minute") == 12
 
 
+@pytest.mark.parametrize("is_stored", [True, False])
+def test_the_minute_goes_on_though_the_gateway_that_knew_it_has_died(pair: Pair, is_stored: bool) -> None:
+    def within_one_minute() -> int:
+        third = pair.running.new_gateway(CFX_JOURNAL_SHIP_AFTER_S="600", CFX_LIMITER_PROCESSES="2")
+        key, minute = a_key(rpm=12), int(now_s()) // 60
+        for _ in range(7):
+            assert pair.running.post(key.plain, url=third.url, **BODY).status_code == 200
+        if is_stored:
+            pair.running.drain_now()
+        third.kill()
+        pair.running.empty_redis()
+        pair.served.clear()
+        pair.exhaust(key, code="rate_limit_exceeded")
+        return 7 + len(pair.served) if int(now_s()) // 60 == minute else 0
+
+    assert until(within_one_minute, within_s=150, what="one minute") == 12
+
+
 def test_a_process_that_died_is_waited_for_and_its_journal_shipped(pair: Pair) -> None:
     third = pair.running.new_gateway(CFX_JOURNAL_SHIP_AFTER_S="600", CFX_LIMITER_PROCESSES="2")
     key = a_key(daily_requests=10)

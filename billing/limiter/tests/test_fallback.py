@@ -96,6 +96,23 @@ def test_an_outage_shares_what_was_left_of_the_minute(
     assert outcomes(limiter, limits, 70, a_claim(), now_ms=later).count("ok") >= 60 // processes
 
 
+@given(rpm=st.integers(0, 60) | st.just(-1), is_of_key=st.booleans(), is_known=st.booleans())
+def test_a_process_that_starts_in_an_outage_gives_nobody_the_minute_again(
+    rpm: int, is_of_key: bool, is_known: bool
+) -> None:
+    own, other = Limits(rpm=rpm), Limits()
+    limits = (other, own) if is_of_key else (own, other)
+    limiter = LocalLimiter(OutageTerms(), born_ms=NOON_MS)
+    if is_known:
+        limiter.remember(SCOPES, an_admission(limits, 0, NOON_MS))
+    limiter.begin(0.0)
+    if not is_known and rpm > 0:
+        seen = outcomes(limiter, limits, 3, a_claim(), NOON_MS + MINUTE_MS - 1)
+        assert seen == ["ok", "limiter_unavailable", "limiter_unavailable"]
+    unlimited = 70 if rpm < 0 else rpm
+    assert outcomes(limiter, limits, 70, a_claim(), NOON_MS + MINUTE_MS).count("ok") == unlimited
+
+
 def test_all_keys_of_an_organization_share_its_requests() -> None:
     limits = (Limits(daily_requests=100), Limits())
     limiter = LocalLimiter(OutageTerms())
