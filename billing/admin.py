@@ -14,10 +14,12 @@ from accounts.audit import acting
 from accounts.audited_admin import AuditedAdmin
 from accounts.models import Organization, User
 from billing.codes import make_codes
-from billing.forms import BookingForm, CreditCodeForm, PaymentForm
-from billing.models import Account, CreditCode, CreditSource, LedgerAudit, LedgerEntry, Order, Plan
+from billing.forms import AccountEditForm, BookingForm, CreditCodeForm, PaymentForm, PlanEditForm
+from billing.models import Account, CreditCode, CreditSource, LedgerAudit, LedgerEntry, Order, Plan, PlanPeriod
 from billing.payments.orders import OrderRefused, refuse_unless_open, settle_order
+from billing.plan_versions import keep_terms
 from billing.services import book_by_hand
+from billing.subscriptions import give_plan
 from codexflow.lib.admin import ReadOnlyAdmin, site
 from codexflow.lib.clock import now
 from codexflow.lib.money import format_usd, parse_usd
@@ -25,11 +27,14 @@ from codexflow.lib.money import format_usd, parse_usd
 
 @admin.register(Plan, site=site)
 class PlanAdmin(AuditedAdmin):
-    """Plans. A change applies from now on; past charges stay."""
+    """Plans. A change is a new version: past charges and what is paid for stay as they were."""
+
+    form = PlanEditForm
 
     list_display = (
         "name",
         "slug",
+        "version",
         "price",
         "credit",
         "daily_requests",
@@ -38,7 +43,19 @@ class PlanAdmin(AuditedAdmin):
         "concurrent_streams",
         "is_public",
     )
-    ordering = ("position", "slug")
+    ordering = ("position", "-version")
+
+    @override
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Earlier versions are what was sold."""
+        return super().has_change_permission(request, obj) and (obj is None or obj.current_id is None)
+
+    @override
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
+        if change and (kept := keep_terms(obj, now())) is not None:
+            text = _("Those who have paid keep version %(version)s until their month ends.")
+            messages.info(request, text % {"version": kept.version})
+        super().save_model(request, obj, form, change)
 
     @admin.display(description=_("price a month (USD)"))
     def price(self, plan: Plan) -> str:
@@ -69,6 +86,7 @@ class AccountAdmin(AuditedAdmin):
         "opened_at",
     )
     readonly_fields = ("organization", "credit", "spent", "opened_at")
+    form = AccountEditForm
     ordering = ("-opened_at",)
 
     @admin.display(description=_("credit (USD)"))
@@ -85,7 +103,7 @@ class AccountAdmin(AuditedAdmin):
         if "plan" in form.changed_data and "plan_ends_at" not in form.changed_data:
             obj.plan_ends_at = None
         if {"plan", "plan_ends_at"} & set(form.changed_data):
-            obj.plan_since, obj.is_end_announced = (now() if obj.plan_ends_at else None), False
+            give_plan(obj, obj.plan, obj.plan_ends_at, now())
         super().save_model(request, obj, form, change)
 
     @override
@@ -95,6 +113,15 @@ class AccountAdmin(AuditedAdmin):
     @override
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
+
+
+@admin.register(PlanPeriod, site=site)
+class PlanPeriodAdmin(ReadOnlyAdmin):
+    list_display = ("organization", "plan", "begins_at", "ends_at", "has_begun", "order")
+    list_filter = ("plan",)
+    list_select_related = ("organization", "plan", "order")
+    search_fields = ("organization__slug", "=order__code")
+    ordering = ("-pk",)
 
 
 @admin.register(LedgerEntry, site=site)

@@ -21,6 +21,7 @@ class BillingConfig(AppConfig):
         "billing_ledgerentry": OWN,
         "billing_order": OWN,
         "billing_plan": SHARED,
+        "billing_planperiod": OWN,
         "billing_redeemedmailbox": SHARED,
         "billing_redemption": OWN,
         "billing_spend_daily": OWN,
@@ -28,7 +29,9 @@ class BillingConfig(AppConfig):
     audit_actions = {
         "account.budgets_set": _("Budgets set"),
         "account.changed": _("Account changed by an operator"),
+        "account.plan_began": _("Plan began"),
         "account.plan_ended": _("Plan ended"),
+        "account.renewal_set": _("Renewal set"),
         "credit.booked": _("Credit booked by an operator"),
         "credit.redeemed": _("Code redeemed"),
         "order.cancelled": _("Order cancelled"),

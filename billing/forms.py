@@ -17,11 +17,13 @@ from unfold.widgets import (
 )
 
 from billing.codes import MAX_BATCH, normalized
-from billing.models import Account, CreditCode, LedgerEntry, Order
+from billing.models import Account, CreditCode, LedgerEntry, Order, Plan
 from billing.payments.orders import MAX_TOP_UP_USD, MIN_TOP_UP_USD, is_booked
 from billing.payments.provider import offered
+from billing.plans import CENT_NANOS
 from billing.selectors import plans_for_sale
 from billing.services import BY_HAND
+from billing.subscriptions import offer_of
 from codexflow.lib.clock import now
 from codexflow.lib.money import NANOS_PER_USD, format_usd, parse_usd
 
@@ -115,6 +117,50 @@ class PlanForm(OrderForm):
         super().__init__(posted, initial={"plan": chosen})
 
 
+class NanosField(forms.DecimalField):
+    """Nano-USD, typed as US dollars."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(max_digits=18, decimal_places=9, widget=UnfoldAdminDecimalFieldWidget, **kwargs)
+
+    @override
+    def prepare_value(self, value: Any) -> Any:
+        return _usd(value) if isinstance(value, int) else value
+
+    @override
+    def clean(self, value: Any) -> Any:
+        typed = super().clean(value)
+        return None if typed is None else parse_usd(typed)
+
+    @override
+    def has_changed(self, initial: Any, data: Any) -> bool:
+        try:
+            return bool(self.clean(data) != initial)
+        except forms.ValidationError:
+            return True
+
+
+class PlanEditForm(forms.ModelForm[Plan]):
+    """A plan, in dollars and per cent."""
+
+    price_month_nanos = NanosField(label=_("Price a month (USD)"), min_value=0)
+    included_credit_nanos = NanosField(label=_("Included credit (USD)"), min_value=0)
+
+    def clean_price_month_nanos(self) -> int:
+        """Prices are whole cents: they are paid."""
+        nanos: int = self.cleaned_data["price_month_nanos"]
+        if nanos % CENT_NANOS:
+            raise forms.ValidationError(_("Give whole cents."))
+        return nanos
+
+
+class AccountEditForm(forms.ModelForm[Account]):
+    """An account's plan and budgets, in dollars."""
+
+    budget_day_nanos = NanosField(label=_("Budget a day (USD)"), min_value=0, required=False)
+    budget_month_nanos = NanosField(label=_("Budget a month (USD)"), min_value=0, required=False)
+
+
 class PaymentForm(forms.ModelForm[Order]):
     """The payment of an open order, as an operator records it. It is saved once what it does is confirmed."""
 
@@ -144,17 +190,18 @@ class PaymentForm(forms.ModelForm[Order]):
         return facts
 
     def _effect(self) -> str:
-        account = Account.objects.select_related("plan").get(organization=self.instance.organization_id)
-        before, plan = account.balance_nanos, self.instance.plan or account.plan
-        return _(
-            "The balance is $%(before)s and will be $%(after)s."
-            " The plan is %(plan)s and will be %(new)s. Tick to confirm."
-        ) % {
-            "before": format_usd(before),
-            "after": format_usd(before + self.instance.credit_nanos),
-            "plan": account.plan.name,
-            "new": plan.name,
-        }
+        account = Account.objects.select_related("organization", "plan").get(pk=self.instance.organization_id)
+        before, plan = account.balance_nanos, self.instance.plan
+        texts, facts = [_("The balance is $%(before)s and will be $%(after)s.")], {}
+        if plan is not None:
+            offer = offer_of(account, plan, now())
+            if offer.begins_at > now() and self.instance.upgraded_id is None:
+                texts = [_("The plan %(new)s is paid from %(day)s on. The balance stays $%(before)s until then.")]
+            else:
+                texts.append(_("The plan is %(plan)s and will be %(new)s."))
+            facts = {"plan": account.plan.name, "new": plan.name, "day": f"{offer.begins_at:%Y-%m-%d}"}
+        facts |= {"before": format_usd(before), "after": format_usd(before + self.instance.credit_nanos)}
+        return " ".join(str(text) % facts for text in (*texts, _("Tick to confirm.")))
 
 
 class CodeForm(forms.Form):

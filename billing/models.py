@@ -10,7 +10,10 @@ from codexflow.lib.clock import now
 
 
 class Plan(models.Model):
-    """Limits and prices of an organization. Editing a plan never changes past charges."""
+    """Limits and prices of an organization. Editing a plan changes neither past charges nor what is paid for.
+
+    Organizations that have paid, or are about to, keep the terms as they were in a copy (`billing.plan_versions`).
+    """
 
     class LimiterFail(models.TextChoices):
         """Calls without a hard budget while Redis is away. Those with one are always refused."""
@@ -46,6 +49,11 @@ class Plan(models.Model):
     )
     is_public = models.BooleanField(_("for sale"), default=True)
     position = models.PositiveSmallIntegerField(_("position"), default=0)
+    version = models.PositiveIntegerField(_("version"), default=1, db_default=1, editable=False)
+    # Of a copy: the plan whose earlier terms it has.
+    current = models.ForeignKey(
+        "self", on_delete=models.PROTECT, null=True, related_name="versions", editable=False, verbose_name=_("now")
+    )
 
     class Meta:
         verbose_name = _("plan")
@@ -56,6 +64,14 @@ class Plan(models.Model):
     def __str__(self) -> str:
         return self.name
 
+    @property
+    def newest(self) -> "Plan":
+        """The plan as it is sold now."""
+        return self.current or self
+
+    def is_version_of(self, other: "Plan") -> bool:
+        return (self.current_id or self.pk) == (other.current_id or other.pk)
+
 
 class Account(models.Model):
     """An organization's money. Credit and spent are sums of its ledger, kept in the same transaction."""
@@ -64,10 +80,15 @@ class Account(models.Model):
         Organization, on_delete=models.PROTECT, primary_key=True, related_name="account"
     )
     plan = models.ForeignKey(Plan, on_delete=models.PROTECT, related_name="accounts")
-    # A plan that was bought lasts until then, in periods of months that begin on the day of `plan_since`. Without an
-    # end: given by an operator, or the free plan.
+    # The plan follows from the periods that are paid; `billing.subscriptions` writes it. It lasts until then, in
+    # months that begin on the day of `plan_since`. Without an end: given by an operator, or the free plan.
     plan_since = models.DateTimeField(_("plan since"), null=True, blank=True, editable=False)
     plan_ends_at = models.DateTimeField(_("plan ends"), null=True, blank=True, db_index=True)
+    # Whether an order for the next month is made a week before that end, and of which plan if of another one.
+    renews = models.BooleanField(_("renews"), default=True, db_default=True)
+    next_plan = models.ForeignKey(
+        Plan, on_delete=models.PROTECT, null=True, blank=True, related_name="+", verbose_name=_("next plan")
+    )
     # Whether the people who manage billing were told of that end.
     is_end_announced = models.BooleanField(default=False, db_default=False, editable=False)
     credit_nanos = models.BigIntegerField(_("credit (nano-USD)"), default=0)
@@ -208,6 +229,8 @@ class Order(models.Model):
     # What is booked once the amount is paid.
     credit_nanos = models.BigIntegerField(_("credit (nano-USD)"))
     currency = models.CharField(_("currency"), max_length=3, default="USD")
+    # The period for whose rest the plan is bought; null: a month.
+    upgraded = models.ForeignKey("PlanPeriod", on_delete=models.PROTECT, null=True, related_name="upgrades")
     provider = models.CharField(_("payment provider"), max_length=20)
     state = models.CharField(_("state"), max_length=9, choices=State.choices, default=State.OPEN)
     created_by = models.ForeignKey(User, on_delete=models.SET_NULL, null=True, related_name="+")
@@ -245,6 +268,37 @@ class Order(models.Model):
     @property
     def is_open(self) -> bool:
         return self.state == Order.State.OPEN
+
+
+class PlanPeriod(models.Model):
+    """A time that an organization has a plan for, half-open. Written by `billing.subscriptions` only.
+
+    Periods of an organization do not overlap; those that are paid ahead begin when the one before ends.
+    """
+
+    organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="plan_periods")
+    plan = models.ForeignKey(Plan, on_delete=models.PROTECT, related_name="periods")
+    begins_at = models.DateTimeField(_("begins"))
+    ends_at = models.DateTimeField(_("ends"))
+    # Granted when it begins.
+    credit_nanos = models.BigIntegerField(_("credit (nano-USD)"), default=0)
+    has_begun = models.BooleanField(_("has begun"), default=False)
+    order = models.OneToOneField(Order, on_delete=models.PROTECT, null=True, related_name="period")
+
+    class Meta:
+        verbose_name = _("plan period")
+        verbose_name_plural = _("plan periods")
+        ordering = ["begins_at", "pk"]
+        constraints = [
+            models.CheckConstraint(
+                condition=models.Q(ends_at__gte=models.F("begins_at")), name="plan_period_ends_after_it_begins"
+            )
+        ]
+        indexes = [models.Index(fields=["organization", "ends_at"], name="plan_period_org_ends")]
+
+    @override
+    def __str__(self) -> str:
+        return f"{self.begins_at:%Y-%m-%d} {self.ends_at:%Y-%m-%d}"
 
 
 class SpendDaily(models.Model):

@@ -1,11 +1,17 @@
-"""Limits of organizations and keys, as plain values, and the month that a plan is paid for. Pure."""
+"""Limits of organizations and keys, as plain values, and the months that a plan is paid for. Pure."""
 
 from calendar import monthrange
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from struct import Struct
+from typing import Protocol, TypeVar
+
+from codexflow.lib.money import NANOS_PER_USD
 
 UNLIMITED = -1
+CENT_NANOS = NANOS_PER_USD // 100
+_MICROSECOND = timedelta(microseconds=1)
 _PACKED = Struct("<7q")
 
 
@@ -59,3 +65,44 @@ def period_end(anchor: datetime, begins: datetime) -> datetime:
     months = (begins.year - anchor.year) * 12 + begins.month - anchor.month
     end = months_after(anchor, months)
     return end if end > begins else months_after(anchor, months + 1)
+
+
+class Period(Protocol):
+    """A time that a plan is paid for, half-open: at its end the next one is in force."""
+
+    @property
+    def begins_at(self) -> datetime: ...
+
+    @property
+    def ends_at(self) -> datetime: ...
+
+
+P = TypeVar("P", bound=Period)
+
+
+def in_force(periods: Iterable[P], at: datetime) -> P | None:
+    """Period in force at a moment; of several, the one that began last."""
+    current = [each for each in periods if each.begins_at <= at < each.ends_at]
+    return max(current, key=lambda each: each.begins_at, default=None)
+
+
+def paid_until(periods: Iterable[Period], at: datetime) -> datetime:
+    """When what is paid is used up: the end of the last period, or now."""
+    return max([at, *(each.ends_at for each in periods)])
+
+
+def left_of(amount_nanos: int, period: Period, at: datetime) -> int:
+    """Part of an amount that the rest of a period is worth, rounded down to nano-USD."""
+    whole = (period.ends_at - period.begins_at) // _MICROSECOND
+    left = min(whole, max(0, (period.ends_at - at) // _MICROSECOND))
+    return amount_nanos * left // whole if whole > 0 else 0
+
+
+def upgrade_price_nanos(old_nanos: int, new_nanos: int, period: Period, at: datetime) -> int:
+    """Price of another plan for the rest of a period that is paid: the difference, rounded up to cents."""
+    return -(-max(0, left_of(new_nanos - old_nanos, period, at)) // CENT_NANOS) * CENT_NANOS
+
+
+def upgrade_credit_nanos(old_nanos: int, new_nanos: int, period: Period, at: datetime) -> int:
+    """Included credit that an upgrade adds: the difference for the rest of the period, in whole cents."""
+    return max(0, left_of(new_nanos - old_nanos, period, at)) // CENT_NANOS * CENT_NANOS

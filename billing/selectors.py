@@ -142,7 +142,8 @@ def watched_of(account: Account, today: date) -> list[Watched]:
 
 def account_of(organization: Organization) -> Account:
     """The organization's account with its plan."""
-    return Account.objects.select_related("plan").get(organization=organization)
+    rows = Account.objects.select_related("organization", "plan__current", "next_plan")
+    return rows.get(organization=organization)
 
 
 def retention_days_of(organization: Organization) -> int:

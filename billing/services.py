@@ -1,6 +1,6 @@
 """Services of plans and accounts. Money itself moves in `billing.ledger` only."""
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from allauth.account.models import EmailAddress
@@ -8,25 +8,21 @@ from django.conf import settings
 from django.db import transaction
 from django.db.models import QuerySet
 
-from accounts import audit, mail
+from accounts import audit
 from accounts.models import Organization, User
-from accounts.selectors import billing_managers
 from accounts.signals import access_changed
 from billing.ledger import post_credit
 from billing.mailbox import mailbox_digest, mailbox_of
 from billing.models import Account, FreeCredit, LedgerEntry, Plan
-from billing.plans import UNLIMITED, Limits, period_end
+from billing.plans import UNLIMITED, Limits
 from billing.selectors import expired_nanos
 from codexflow.catalogue import directory
-from codexflow.lib.addresses import site_url
 from codexflow.lib.clock import now
 from codexflow.lib.ids import random_id
 from codexflow.lib.money import parse_usd
 
 DEFAULT_PLAN = "free"
 OPENING = "opening"
-# How long before its end a bought plan is announced to end.
-ANNOUNCED = timedelta(days=7)
 
 # USD a month, included credit (USD), requests a day, RPM, TPM, streams, seats, keys, retention (days).
 # A None is the value of `rate_limit` in models.yaml.
@@ -66,7 +62,7 @@ def open_account(organization: Organization, *, plan: str = DEFAULT_PLAN) -> Acc
     however its address is written and whether or not an earlier account was deleted.
     """
     with transaction.atomic():
-        chosen = _plan(plan)
+        chosen = plan_of(plan)
         account, is_new = Account.objects.get_or_create(organization=organization, defaults={"plan": chosen})
         is_free_credit = chosen.price_month_nanos == 0 and chosen.is_public
         if is_new and chosen.included_credit_nanos and (not is_free_credit or _claim_free_credit(organization)):
@@ -81,7 +77,7 @@ def open_account(organization: Organization, *, plan: str = DEFAULT_PLAN) -> Acc
     return account
 
 
-def _plan(slug: str) -> Plan:
+def plan_of(slug: str) -> Plan:
     """Return a plan; one that every installation has is made when `seed` has not run yet."""
     found = Plan.objects.filter(slug=slug).first()
     if found is None and slug in _PLANS:
@@ -155,77 +151,6 @@ def set_budgets(
         )
         transaction.on_commit(lambda: access_changed.send(Account))
     return account
-
-
-def begin_plan(account: Account, plan: Plan, at: datetime) -> datetime:
-    """Put a bought plan in force for a month, and return when its credit expires. The account is locked by the caller.
-
-    The same plan bought again before its end lasts a month longer. One that an operator gave stays without an end.
-    """
-    is_same = account.plan_id == plan.pk
-    if is_same and account.plan_ends_at is None:
-        return period_end(at, at)
-    is_renewal = is_same and account.plan_ends_at is not None and account.plan_ends_at > at
-    anchor = account.plan_since if is_renewal and account.plan_since is not None else at
-    begins = account.plan_ends_at if is_renewal and account.plan_ends_at is not None else at
-    account.plan, account.plan_since, account.is_end_announced = plan, anchor, False
-    account.plan_ends_at = ends_at = period_end(anchor, begins)
-    account.save(update_fields=["plan", "plan_since", "plan_ends_at", "is_end_announced"])
-    return ends_at
-
-
-def end_plans(at: datetime) -> int:
-    """Return accounts whose bought plan is over to the free plan. Returns how many. Doing so again changes nothing."""
-    ended = 0
-    for organization_id in list(Account.objects.filter(plan_ends_at__lte=at).values_list("pk", flat=True)):
-        with transaction.atomic():
-            account = Account.objects.select_for_update(of=("self",)).select_related("plan").get(pk=organization_id)
-            if account.plan_ends_at is None or account.plan_ends_at > at:
-                continue  # bought again meanwhile
-            audit.record(
-                "account.plan_ended",
-                account,
-                organization=account.organization,
-                actor=None,
-                actor_label="CodexFlow",
-                plan=account.plan.slug,
-                ended_at=account.plan_ends_at.isoformat(),
-            )
-            account.plan, account.plan_since, account.plan_ends_at = _plan(DEFAULT_PLAN), None, None
-            account.save(update_fields=["plan", "plan_since", "plan_ends_at"])
-            transaction.on_commit(lambda: access_changed.send(Account))
-        ended += 1
-    return ended
-
-
-def announce_ends(at: datetime) -> int:
-    """Mail those who manage billing that a bought plan ends within a week, once. Returns how many plans."""
-    if settings.ENV.mail is None and settings.ENV.is_production:
-        return 0
-    soon = Account.objects.filter(plan_ends_at__gt=at, plan_ends_at__lte=at + ANNOUNCED, is_end_announced=False)
-    announced = 0
-    for organization_id in list(soon.values_list("pk", flat=True)):
-        with transaction.atomic():
-            account = (
-                soon.select_for_update(of=("self",))
-                .select_related("organization", "plan")
-                .filter(pk=organization_id)
-                .first()
-            )
-            if account is None:
-                continue  # announced by another worker, or bought again
-            account.is_end_announced = True  # first: nobody is told twice
-            account.save(update_fields=["is_end_announced"])
-        facts = {
-            "organization": account.organization.name,
-            "plan": account.plan.name,
-            "ends_at": account.plan_ends_at,
-            "url": f"{site_url(settings.ENV)}/o/{account.organization.slug}/billing/",
-        }
-        for person in billing_managers(account.organization):
-            mail.send("plan_ends", person.email, language=person.language, **facts)
-        announced += 1
-    return announced
 
 
 # What operators may book by hand.

@@ -3,7 +3,7 @@
 from celery import shared_task
 
 from accounts.signals import access_changed
-from billing import ledger, selectors, services
+from billing import ledger, renewals, selectors, subscriptions
 from billing.ledger_audit import audit_once_a_day
 from billing.models import Account
 from codexflow.lib.clock import now
@@ -20,9 +20,9 @@ def expire_credit() -> str:
 
 @shared_task
 def end_plans() -> str:
-    """End bought plans that are over, and announce the ends of the next days."""
+    """Begin and end periods of plans, and announce the ends of the next days."""
     moment = now()
-    return f"ended {services.end_plans(moment)}, announced {services.announce_ends(moment)}"
+    return f"changed {subscriptions.advance_plans(moment)}, announced {renewals.announce_ends(moment)}"
 
 
 @shared_task

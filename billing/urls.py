@@ -10,6 +10,7 @@ urlpatterns = [
     path("o/<slug:slug>/billing/credit/", views.credit_order, name="credit-order"),
     path("o/<slug:slug>/billing/code/", views.redeem_code, name="redeem-code"),
     path("o/<slug:slug>/billing/plan/", views.plan_order, name="plan-order"),
+    path("o/<slug:slug>/billing/renewal/", views.renewal, name="plan-renewal"),
     path("o/<slug:slug>/billing/orders/<slug:code>/", views.order, name="order"),
     path("o/<slug:slug>/billing/orders/<slug:code>/cancel/", views.order_cancel, name="order-cancel"),
 ]

@@ -7,6 +7,7 @@ from django.contrib import messages
 from django.http import Http404, HttpResponseBase
 from django.shortcuts import redirect, render
 from django.urls import reverse
+from django.utils.formats import date_format
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
@@ -17,10 +18,11 @@ from accounts.tenancy import PageRequest, Tenant, organization_page
 from billing import selectors
 from billing.codes import CodeRefused, redeem
 from billing.forms import BudgetsForm, CodeForm, CreditForm, OrderForm, PlanForm
-from billing.models import LedgerEntry, Order
+from billing.models import LedgerEntry, Order, Plan
 from billing.payments.orders import OrderRefused, cancel_order, open_order
 from billing.payments.provider import offered, provider_of
 from billing.services import limits_of, set_budgets
+from billing.subscriptions import Change, RenewalRefused, offer_of, periods_of, set_renewal
 from codexflow.lib.clock import now
 from codexflow.templatetags.show import usd
 
@@ -56,6 +58,8 @@ def billing(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
             "settle": LedgerEntry.Kind.SETTLE,
             "is_selling": bool(offered()),
             "orders": selectors.open_orders(tenant.organization),
+            "coming": [each for each in periods_of(tenant.organization, now()) if not each.has_begun],
+            "next_plan": account.next_plan or account.plan.newest,
             **ledger,
         },
     )
@@ -97,21 +101,54 @@ def credit_order(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
 @organization_page(Action.MANAGE_BILLING, section="billing")
 @require_http_methods(["GET", "POST"])
 def plan_order(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
-    """Order a month of a plan; the present one then lasts a month longer. `?plan=` chooses one beforehand."""
+    """Choose a plan: each is offered with what is due now. A cheaper one waits for the end of what is paid.
+
+    `?plan=` chooses one beforehand.
+    """
     _require_sales()
     form = PlanForm(request.POST or None, chosen=request.GET.get("plan", ""))
+    account = selectors.account_of(tenant.organization)
     if request.method == "POST" and form.is_valid():
-        placed = _place(request, tenant, form, plan=form.cleaned_data["plan"])
+        plan = form.cleaned_data["plan"]
+        if offer_of(account, plan, now()).change is Change.LATER:
+            return _set_renewal(request, tenant, renews=True, next_plan=plan)
+        placed = _place(request, tenant, form, plan=plan)
         if placed:
             return placed
     context = {
         "form": form,
-        "plans": selectors.plans_for_sale(),
+        "offers": [offer_of(account, plan, now()) for plan in selectors.plans_for_sale()],
         "chosen": form["plan"].value(),
-        "account": selectors.account_of(tenant.organization),
+        "account": account,
     }
     template = "billing/plan.html#body" if request.htmx else "billing/plan.html"
     return render(request, template, context, status=422 if form.errors else 200)
+
+
+@organization_page(Action.MANAGE_BILLING, section="billing")
+@require_POST
+def renewal(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
+    """Go on with the plan after what is paid, or not."""
+    return _set_renewal(request, tenant, renews=request.POST.get("renews") == "1")
+
+
+def _set_renewal(
+    request: PageRequest, tenant: Tenant, *, renews: bool, next_plan: Plan | None = None
+) -> HttpResponseBase:
+    try:
+        account = set_renewal(tenant.organization, renews=renews, next_plan=next_plan, **acting(request))
+    except RenewalRefused as refused:
+        messages.error(request, str(refused))
+    else:
+        day = date_format(account.plan_ends_at, "j F Y") if account.plan_ends_at else ""
+        if not renews:
+            text = _("The plan ends on %(day)s.")
+        elif account.next_plan is None:
+            text = _("The plan goes on after %(day)s.")
+        else:
+            text = _("The plan %(plan)s follows on %(day)s. Nothing is to pay now.")
+        messages.success(request, text % {"day": day, "plan": (account.next_plan or account.plan).name})
+    return redirect("billing", slug=tenant.organization.slug)
 
 
 @organization_page(Action.MANAGE_BILLING, section="billing")

@@ -10,14 +10,14 @@ from accounts.models import Organization, User
 from accounts.signals import access_changed
 from billing.ledger import post_credit
 from billing.models import Account, LedgerEntry, Order, Plan
-from billing.services import begin_plan
+from billing.plans import CENT_NANOS
+from billing.subscriptions import Change, book_plan, offer_of
 from codexflow.lib.clock import now
 from codexflow.lib.ids import random_code
 from codexflow.lib.money import NANOS_PER_USD
 
 MAX_OPEN_ORDERS = 5
 MIN_TOP_UP_USD, MAX_TOP_UP_USD = 5, 10_000
-_CENT_NANOS = NANOS_PER_USD // 100
 # Of a million orders, a new one meets the code of another once in 280,000 times; then it fails.
 CODE_LENGTH = 8
 
@@ -32,30 +32,24 @@ def open_order(
     provider: str,
     amount_nanos: int = 0,
     plan: Plan | None = None,
+    is_renewal: bool = False,
     actor: User | None = None,
     actor_label: str = "",
     address: str | None = None,
 ) -> Order:
-    """Place an order: a month of a plan, or without one credit of `amount_nanos`. One transaction with its audit entry.
+    """Place an order: of a plan, or without one of credit of `amount_nanos`. One transaction with its audit entry.
 
-    Nothing is booked before it is paid. Raises OrderRefused.
+    A plan is ordered as `billing.subscriptions.offer_of` offers it; a renewal is always a whole month, after what is
+    paid. Nothing is booked before it is paid. Raises OrderRefused.
     """
-    if plan is None:
-        if not is_top_up(amount_nanos):
-            raise OrderRefused(_("Choose an amount from $5 to $10,000 in whole cents."))
-        facts: dict[str, Any] = {"kind": Order.Kind.TOP_UP, "amount_nanos": amount_nanos, "credit_nanos": amount_nanos}
-    else:
-        if not is_for_sale(plan):
-            raise OrderRefused(_("This plan is not for sale."))
-        facts = {
-            "kind": Order.Kind.PLAN,
-            "plan": plan,
-            "amount_nanos": plan.price_month_nanos,
-            "credit_nanos": plan.included_credit_nanos,
-        }
+    if plan is None and not is_top_up(amount_nanos):
+        raise OrderRefused(_("Choose an amount from $5 to $10,000 in whole cents."))
+    if plan is not None and not is_for_sale(plan):
+        raise OrderRefused(_("This plan is not for sale."))
     with transaction.atomic():
         # Of two at once, one counts the other's.
-        Account.objects.select_for_update().get(organization=organization)
+        account = Account.objects.select_for_update(of=("self",)).select_related("plan").get(organization=organization)
+        facts = _top_up(amount_nanos) if plan is None else _month_or_upgrade(account, plan, is_renewal=is_renewal)
         if Order.objects.filter(organization=organization, state=Order.State.OPEN).count() >= MAX_OPEN_ORDERS:
             raise OrderRefused(_("Five orders are open already. Pay or cancel one of them first."))
         order = Order.objects.create(
@@ -76,10 +70,29 @@ def open_order(
     return order
 
 
+def _top_up(amount_nanos: int) -> dict[str, Any]:
+    return {"kind": Order.Kind.TOP_UP, "amount_nanos": amount_nanos, "credit_nanos": amount_nanos}
+
+
+def _month_or_upgrade(account: Account, plan: Plan, *, is_renewal: bool) -> dict[str, Any]:
+    offer = offer_of(account, plan, now())
+    if offer.change is Change.UPGRADE and not is_renewal:
+        amount_nanos, credit_nanos, upgraded = offer.amount_nanos, offer.credit_nanos, offer.upgraded
+    else:
+        amount_nanos, credit_nanos, upgraded = plan.price_month_nanos, plan.included_credit_nanos, None
+    return {
+        "kind": Order.Kind.PLAN,
+        "plan": plan,
+        "amount_nanos": amount_nanos,
+        "credit_nanos": credit_nanos,
+        "upgraded": upgraded,
+    }
+
+
 def is_top_up(amount_nanos: int) -> bool:
     """Return whether credit of this amount is sold."""
     is_within = MIN_TOP_UP_USD * NANOS_PER_USD <= amount_nanos <= MAX_TOP_UP_USD * NANOS_PER_USD
-    return is_within and amount_nanos % _CENT_NANOS == 0
+    return is_within and amount_nanos % CENT_NANOS == 0
 
 
 def is_for_sale(plan: Plan) -> bool:
@@ -121,30 +134,33 @@ def settle_order(
 ) -> Order:
     """Book what an order was paid for, in one transaction with the audit entry. Gateways know of it at once.
 
-    Credit is of the paid kind and stays; a plan is in force from now on for a month, and its included credit as long.
+    Credit is of the paid kind and stays; a plan begins now or after what is paid, with its included credit.
     Keyed by the payment: with the same one again nothing is booked and the paid order is returned, so that a provider
     may report it any number of times. Raises OrderRefused for an order that another payment has settled or that is
     cancelled, and for a payment that is booked already.
     """
     with transaction.atomic():
-        order = Order.objects.select_for_update(of=("self",)).select_related("organization", "plan").get(pk=order.pk)
+        rows = Order.objects.select_for_update(of=("self",)).select_related("organization", "plan", "upgraded")
+        order = rows.get(pk=order.pk)
         if order.state == Order.State.PAID and order.payment_reference == payment_reference:
             return order
         refuse_unless_open(order)
-        account = Account.objects.select_for_update(of=("self",)).select_related("plan").get(pk=order.organization_id)
+        locked = Account.objects.select_for_update(of=("self",)).select_related("organization", "plan")
+        account = locked.get(pk=order.organization_id)
         if is_booked(order, payment_reference):
             raise OrderRefused(_("This payment is booked already."))
         plan_before, balance_before_nanos, at = account.plan, account.balance_nanos, now()
-        credit_ends_at = None if order.plan is None else begin_plan(account, order.plan, at)
-        if order.credit_nanos:
+        if order.plan is not None:
+            order.ledger_entry = book_plan(account, order, order.plan, at)
+        else:
             order.ledger_entry = post_credit(
                 order.organization,
                 order.credit_nanos,
-                kind=LedgerEntry.Kind.TOP_UP if order.plan is None else LedgerEntry.Kind.SUBSCRIPTION,
+                kind=LedgerEntry.Kind.TOP_UP,
                 reference=f"order:{order.code}",
                 note=f"Order {order.code}",
-                expires_at=credit_ends_at,
             )
+        credited_nanos = 0 if order.ledger_entry is None else order.ledger_entry.amount_nanos
         order.state, order.settled_at, order.payment_reference = Order.State.PAID, at, payment_reference
         order.save(update_fields=["state", "settled_at", "payment_reference", "ledger_entry"])
         audit.record(
@@ -158,7 +174,7 @@ def settle_order(
             amount_nanos=order.amount_nanos,
             credit_nanos=order.credit_nanos,
             balance_before_nanos=balance_before_nanos,
-            balance_after_nanos=balance_before_nanos + order.credit_nanos,
+            balance_after_nanos=balance_before_nanos + credited_nanos,
             plan_before=plan_before.slug,
             plan_after=account.plan.slug,
             payment_reference=payment_reference,

@@ -13,9 +13,12 @@ from accounts.selectors import memberships_of
 from accounts.tenancy import LAST_ORGANIZATION, Tenant
 from accounts.views import THEME_COOKIE, THEMES
 from billing.alerts import WARN_PERCENT, Watched
+from billing.models import Account
 from billing.plans import UNLIMITED
+from billing.renewals import ANNOUNCED
 from billing.selectors import account_of, spend_of, watched_of
-from billing.services import ANNOUNCED, limits_of
+from billing.services import limits_of
+from billing.subscriptions import periods_of
 from codexflow.lib.addresses import api_url, site_url
 from codexflow.lib.clock import now
 from codexflow.lib.snippets import snippets
@@ -82,9 +85,16 @@ def shell_of(request: HttpRequest) -> Shell | None:
         plan_name=account.plan.name,
         requests_today=spend_of(tenant.organization, today, today).requests,
         daily_requests=None if limit == UNLIMITED else limit,
-        plan_ends_at=ends_at if ends_at is not None and ends_at - moment <= ANNOUNCED else None,
+        plan_ends_at=ends_at if _is_end_near(account, moment) else None,
         nearly_used=[each for each in watched_of(account, today) if each.percent >= WARN_PERCENT],
     )
+
+
+def _is_end_near(account: Account, at: datetime) -> bool:
+    """Return whether a bought plan ends within days and its next month is not paid."""
+    if account.plan_ends_at is None or account.plan_ends_at - at > ANNOUNCED:
+        return False
+    return all(each.has_begun for each in periods_of(account.organization, at))
 
 
 def _last(request: HttpRequest, memberships: list[Membership]) -> Tenant:

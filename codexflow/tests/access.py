@@ -139,6 +139,7 @@ EXPECTED: dict[str, Access] = {
     "key-rotate": tenant(DEVELOPERS, get=200, post=422),
     "key-revoke": tenant(DEVELOPERS, get=200, post=302),
     "billing": tenant(SEE_BILLING, get=200),
+    "plan-renewal": tenant(PAYERS, post=302),
     "billing-budgets": tenant(PAYERS, get=200, post=302),
     "credit-order": tenant(PAYERS, get=200, post=422),
     "redeem-code": tenant(PAYERS, get=200, post=422),

@@ -118,6 +118,7 @@ FACTS = {
     "current_site": {"name": "x.example", "domain": "x.example"}, "from_email": "a@x.example",
     "timestamp": datetime(2026, 11, 28, 9, 30, tzinfo=UTC), "user_agent": "curl/8.5",
     "provider": "GitHub", "percent": 80, "plan": "Pro", "limit_nanos": 5_000_000_000, "used_nanos": 4_100_000_000,
+    "next_plan": "Pro", "amount_nanos": 49_000_000_000, "url": "https://x.example/o/a/billing/",
     "to_email": "b@x.example", "deleted_email": "c@x.example",
 }  # fmt: skip
 

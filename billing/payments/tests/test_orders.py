@@ -5,7 +5,6 @@ from threading import Thread
 from typing import Any
 
 import pytest
-from django.core import mail as outbox
 from django.db import connections
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,8 +18,9 @@ from billing.models import Account, CreditSource, LedgerEntry, Order, Plan
 from billing.payments.orders import OrderRefused, cancel_order, open_order, settle_order
 from billing.plans import months_after, period_end
 from billing.selectors import account_of
-from billing.services import announce_ends, book_by_hand, end_plans, limits_of
+from billing.services import book_by_hand, limits_of
 from billing.sources import SETTLES_WITHIN
+from billing.subscriptions import advance_plans
 from billing.tests.factories import an_organization
 from codexflow.lib.clock import now
 from codexflow.lib.ids import TYPED_LETTERS
@@ -283,32 +283,13 @@ def pay_for_pro(organization: Organization, payment: str) -> Account:
     return account_of(organization)
 
 
-def test_a_plan_bought_again_before_its_end_lasts_a_month_longer(organization: Organization) -> None:
-    first = pay_for_pro(organization, "transfer 1")
-    assert first.plan_since is not None
-    second = pay_for_pro(organization, "transfer 2")
-    assert second.plan_ends_at == months_after(first.plan_since, 2)
-    expiries = CreditSource.objects.order_by("-pk").values_list("expires_at", flat=True)[:2]
-    assert list(expiries) == [second.plan_ends_at, first.plan_ends_at]
-
-
-def test_another_plan_begins_at_once(organization: Organization) -> None:
-    pay_for_pro(organization, "transfer 1")
-    order = open_order(organization, provider="manual", plan=Plan.objects.get(slug="team"))
-    settle_order(order, payment_reference="transfer 2")
-    account = account_of(organization)
-    assert account.plan.slug == "team"
-    assert account.plan_since is not None
-    assert account.plan_ends_at == months_after(account.plan_since, 1)
-
-
 def test_a_plan_that_is_over_gives_way_to_the_free_one_once(organization: Organization) -> None:
     """MON-26: nobody stays in a plan that is not paid any more."""
     account = pay_for_pro(organization, "transfer 1")
     assert account.plan_ends_at is not None
-    assert end_plans(account.plan_ends_at - timedelta(seconds=1)) == 0
+    assert advance_plans(account.plan_ends_at - timedelta(seconds=1)) == 0
     assert account_of(organization).plan.slug == "pro"
-    assert (end_plans(account.plan_ends_at), end_plans(account.plan_ends_at)) == (1, 0)
+    assert (advance_plans(account.plan_ends_at), advance_plans(account.plan_ends_at)) == (1, 0)
     after = account_of(organization)
     assert (after.plan.slug, after.plan_ends_at) == ("free", None)
     assert limits_of(after).rpm == after.plan.rpm
@@ -323,18 +304,4 @@ def test_a_plan_that_an_operator_gave_has_no_end_and_gets_none(organization: Org
     account = pay_for_pro(organization, "transfer 1")
     assert (account.plan.slug, account.plan_ends_at) == ("pro", None)
     assert CreditSource.objects.order_by("-pk")[0].expires_at is not None
-    assert end_plans(now() + timedelta(days=400)) == 0
-
-
-def test_the_end_of_a_plan_is_announced_once_and_again_for_the_next(organization: Organization) -> None:
-    account = pay_for_pro(organization, "transfer 1")
-    assert account.plan_ends_at is not None
-    soon = account.plan_ends_at - timedelta(days=6)
-    assert announce_ends(soon - timedelta(days=2)) == 0
-    assert (announce_ends(soon), announce_ends(soon)) == (1, 0)
-    (mail,) = outbox.outbox
-    assert "Pro" in mail.subject
-    assert "order it again" in mail.body
-    again = pay_for_pro(organization, "transfer 2")
-    assert again.plan_ends_at is not None
-    assert announce_ends(again.plan_ends_at - timedelta(days=6)) == 1
+    assert advance_plans(now() + timedelta(days=400)) == 0

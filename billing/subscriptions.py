@@ -1,0 +1,237 @@
+"""Periods of plans: begin, continue, upgrade and end them. The plan in force follows from them alone."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from django.db import transaction
+from django.utils.translation import gettext as _
+
+from accounts import audit
+from accounts.models import Organization, User
+from accounts.signals import access_changed
+from billing.ledger import post_credit
+from billing.models import Account, LedgerEntry, Order, Plan, PlanPeriod
+from billing.plans import in_force, paid_until, period_end, upgrade_credit_nanos, upgrade_price_nanos
+from billing.services import DEFAULT_PLAN, plan_of
+from codexflow.lib.money import NANOS_PER_USD
+
+# The least that cards are charged: an upgrade on the last day costs that.
+LEAST_CHARGE_NANOS = NANOS_PER_USD // 2
+
+
+class RenewalRefused(Exception):
+    """There is nothing to renew. The text is translated and meant for a page."""
+
+
+class Change(StrEnum):
+    """What buying a plan does."""
+
+    BEGIN = "begin"  # a month from now on
+    EXTEND = "extend"  # a month after what is paid
+    UPGRADE = "upgrade"  # from now on, for the rest of the period that is paid
+    LATER = "later"  # a cheaper plan: nothing now, and for the months after what is paid
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offer:
+    """A plan as an organization can have it now. `amount_nanos` is due at once; a month costs the plan's price."""
+
+    plan: Plan
+    change: Change
+    amount_nanos: int
+    credit_nanos: int
+    begins_at: datetime
+    ends_at: datetime
+    upgraded: PlanPeriod | None = None
+
+
+def periods_of(organization: Organization, at: datetime) -> list[PlanPeriod]:
+    """Periods in force and to come."""
+    rows = PlanPeriod.objects.filter(organization=organization, ends_at__gt=at)
+    return list(rows.select_related("plan__current"))
+
+
+def offer_of(account: Account, plan: Plan, at: datetime) -> Offer:
+    """Work out what a plan costs an organization now, and what it would be for."""
+    periods = periods_of(account.organization, at)
+    current = in_force(periods, at)
+    if current is not None and not plan.is_version_of(current.plan):
+        old, new = current.plan.price_month_nanos, plan.price_month_nanos
+        if new > old:
+            credit = (current.plan.included_credit_nanos, plan.included_credit_nanos)
+            return Offer(
+                plan=plan,
+                change=Change.UPGRADE,
+                amount_nanos=max(LEAST_CHARGE_NANOS, upgrade_price_nanos(old, new, current, at)),
+                credit_nanos=upgrade_credit_nanos(*credit, current, at),
+                begins_at=at,
+                ends_at=current.ends_at,
+                upgraded=current,
+            )
+    begins_at, ends_at = _next_month(account, periods, at)
+    later = Change.EXTEND if current is not None and plan.is_version_of(current.plan) else Change.LATER
+    return Offer(
+        plan=plan,
+        change=Change.BEGIN if current is None else later,
+        amount_nanos=plan.price_month_nanos,
+        credit_nanos=plan.included_credit_nanos,
+        begins_at=begins_at,
+        ends_at=ends_at,
+    )
+
+
+def _next_month(account: Account, periods: list[PlanPeriod], at: datetime) -> tuple[datetime, datetime]:
+    """Begin and end of the month after what is paid. Months keep the day on which the first began."""
+    begins_at = paid_until(periods, at)
+    anchor = account.plan_since if periods and account.plan_since is not None else begins_at
+    return begins_at, period_end(anchor, begins_at)
+
+
+def book_plan(account: Account, order: Order, plan: Plan, at: datetime) -> LedgerEntry | None:
+    """Give what a paid order of a plan is for. Returns the entry of its credit if that is granted now.
+
+    The account is locked by the caller. An upgrade whose period is over cannot be given any more: what was paid becomes
+    credit. A plan that an operator gave without an end stays so, and gets the credit of a month.
+    """
+    periods = periods_of(account.organization, at)
+    upgraded = order.upgraded
+    if upgraded is not None:
+        current = in_force(periods, at)
+        if current is None or current.pk != upgraded.pk:
+            return _grant(order, order.amount_nanos, LedgerEntry.Kind.TOP_UP, None)
+        period = _new_period(account, order, plan, at, current.ends_at)
+        current.ends_at = at
+        current.save(update_fields=["ends_at"])
+        return _begin(account, period, is_continued=True)
+    if not periods and account.plan_ends_at is None and plan.is_version_of(account.plan):
+        return _grant(order, order.credit_nanos, LedgerEntry.Kind.SUBSCRIPTION, period_end(at, at))
+    period = _new_period(account, order, plan, *_next_month(account, periods, at))
+    if period.begins_at > at:
+        account.is_end_announced = False
+        account.save(update_fields=["is_end_announced"])
+        return None
+    account.renews = True
+    account.save(update_fields=["renews"])
+    return _begin(account, period, is_continued=False)
+
+
+def _new_period(account: Account, order: Order, plan: Plan, begins_at: datetime, ends_at: datetime) -> PlanPeriod:
+    return PlanPeriod.objects.create(
+        organization=account.organization,
+        plan=plan,
+        begins_at=begins_at,
+        ends_at=ends_at,
+        credit_nanos=order.credit_nanos,
+        order=order,
+    )
+
+
+def _grant(order: Order, amount_nanos: int, kind: LedgerEntry.Kind, expires_at: datetime | None) -> LedgerEntry | None:
+    if not amount_nanos:
+        return None
+    return post_credit(
+        order.organization,
+        amount_nanos,
+        kind=kind,
+        reference=f"order:{order.code}",
+        note=f"Order {order.code}",
+        expires_at=expires_at,
+    )
+
+
+def _begin(account: Account, period: PlanPeriod, *, is_continued: bool) -> LedgerEntry | None:
+    """Put a period in force and grant its credit, which expires at its end."""
+    period.has_begun = True
+    period.save(update_fields=["has_begun"])
+    account.plan, account.plan_ends_at = period.plan, period.ends_at
+    account.next_plan, account.is_end_announced = None, False
+    if not is_continued or account.plan_since is None:
+        account.plan_since = period.begins_at
+    account.save(update_fields=["plan", "plan_since", "plan_ends_at", "next_plan", "is_end_announced"])
+    if period.order is None:
+        return None
+    entry = _grant(period.order, period.credit_nanos, LedgerEntry.Kind.SUBSCRIPTION, period.ends_at)
+    if entry is not None:
+        period.order.ledger_entry = entry
+        period.order.save(update_fields=["ledger_entry"])
+    return entry
+
+
+def advance_plans(at: datetime) -> int:
+    """Begin periods whose time has come, and return accounts that have none left to the free plan. Idempotent.
+
+    Returns how many accounts changed.
+    """
+    changed = 0
+    for organization_id in list(Account.objects.filter(plan_ends_at__lte=at).values_list("pk", flat=True)):
+        with transaction.atomic():
+            locked = Account.objects.select_for_update(of=("self",)).select_related("organization", "plan")
+            account = locked.get(pk=organization_id)
+            if account.plan_ends_at is None or account.plan_ends_at > at:
+                continue  # another worker was faster, or it was bought again
+            ended = account.plan
+            due = PlanPeriod.objects.filter(organization_id=organization_id, has_begun=False, begins_at__lte=at)
+            for period in due.select_related("plan", "order__organization"):
+                is_continued = period.begins_at == account.plan_ends_at
+                _begin(account, period, is_continued=is_continued)
+            if account.plan_ends_at <= at:
+                account.plan, account.plan_since, account.plan_ends_at = plan_of(DEFAULT_PLAN), None, None
+                account.next_plan = None
+                account.save(update_fields=["plan", "plan_since", "plan_ends_at", "next_plan"])
+            audit.record(
+                "account.plan_began" if account.plan_ends_at else "account.plan_ended",
+                account,
+                organization=account.organization,
+                actor=None,
+                actor_label="CodexFlow",
+                plan=(account.plan if account.plan_ends_at else ended).slug,
+                **({"ends_at": account.plan_ends_at.isoformat()} if account.plan_ends_at else {}),
+            )
+            transaction.on_commit(lambda: access_changed.send(Account))
+        changed += 1
+    return changed
+
+
+def set_renewal(
+    organization: Organization,
+    *,
+    renews: bool,
+    next_plan: Plan | None = None,
+    actor: User | None = None,
+    actor_label: str = "",
+    address: str | None = None,
+) -> Account:
+    """Set whether the plan is to go on after what is paid, and with which. One transaction with its audit entry.
+
+    Raises RenewalRefused without a plan that has been bought.
+    """
+    with transaction.atomic():
+        account = Account.objects.select_for_update(of=("self",)).select_related("plan").get(organization=organization)
+        if account.plan_ends_at is None:
+            raise RenewalRefused(_("This plan has no end."))
+        is_other = next_plan is not None and not next_plan.is_version_of(account.plan)
+        account.renews, account.next_plan = renews, next_plan if renews and is_other else None
+        account.save(update_fields=["renews", "next_plan"])
+        audit.record(
+            "account.renewal_set",
+            account,
+            organization=organization,
+            actor=actor,
+            actor_label=actor_label,
+            address=address,
+            renews=renews,
+            plan=(account.next_plan or account.plan).slug,
+        )
+    return account
+
+
+def give_plan(account: Account, plan: Plan, ends_at: datetime | None, at: datetime) -> None:
+    """Give an organization a plan for an operator, with an end or without. What is paid for later stays."""
+    facts: dict[str, Any] = {"organization_id": account.pk}
+    PlanPeriod.objects.filter(**facts, begins_at__lte=at, ends_at__gt=at).update(ends_at=at)
+    if ends_at is not None:
+        PlanPeriod.objects.create(**facts, plan=plan, begins_at=at, ends_at=ends_at, has_begun=True)
+    account.plan, account.plan_ends_at = plan, ends_at
+    account.plan_since, account.is_end_announced, account.next_plan = at if ends_at else None, False, None

@@ -1,0 +1,311 @@
+"""Bought plans: months in a row, upgrades, cheaper plans later, renewals, and versions of their terms."""
+
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
+
+import pytest
+from django.core import mail as outbox
+from hypothesis import given
+from hypothesis import strategies as st
+
+from accounts.models import AuditEntry, Organization
+from billing.ledger import expire_credit
+from billing.ledger_audit import audit_ledger
+from billing.models import Account, CreditSource, LedgerEntry, Order, Plan, PlanPeriod
+from billing.payments.orders import open_order, settle_order
+from billing.plan_versions import keep_terms
+from billing.plans import CENT_NANOS, in_force, left_of, months_after, upgrade_credit_nanos, upgrade_price_nanos
+from billing.renewals import announce_ends
+from billing.selectors import account_of
+from billing.services import limits_of
+from billing.sources import SETTLES_WITHIN
+from billing.subscriptions import (
+    LEAST_CHARGE_NANOS,
+    Change,
+    RenewalRefused,
+    advance_plans,
+    give_plan,
+    offer_of,
+    set_renewal,
+)
+from billing.tests.factories import an_organization
+from codexflow.lib.clock import now
+from codexflow.lib.money import NANOS_PER_USD
+
+USD = NANOS_PER_USD
+START = datetime(2026, 1, 31, 12, tzinfo=UTC)
+
+
+class Span(NamedTuple):
+    begins_at: datetime
+    ends_at: datetime
+
+
+moments = st.timedeltas(timedelta(0), timedelta(days=3_000)).map(lambda after: START + after)
+spans = st.builds(
+    lambda begins, days: Span(begins, begins + days), moments, st.timedeltas(timedelta(0), timedelta(days=40))
+)
+prices = st.integers(0, 100_000).map(lambda cents: cents * CENT_NANOS)
+
+
+@given(spans=st.lists(spans, max_size=6), at=moments)
+def test_a_period_is_in_force_from_its_begin_until_before_its_end(spans: list[Span], at: datetime) -> None:
+    found = in_force(spans, at)
+    current = [each for each in spans if each.begins_at <= at < each.ends_at]
+    assert (found is None) == (not current)
+    if found is not None:
+        assert found in current
+        assert found.begins_at == max(each.begins_at for each in current)
+
+
+@given(old=prices, new=prices, span=spans, at=moments)
+def test_an_upgrade_costs_whole_cents_of_the_difference_for_what_is_left(
+    old: int, new: int, span: Span, at: datetime
+) -> None:
+    price = upgrade_price_nanos(old, new, span, at)
+    credit = upgrade_credit_nanos(old, new, span, at)
+    assert price % CENT_NANOS == credit % CENT_NANOS == 0
+    assert 0 <= credit <= price <= max(0, new - old)
+    assert price - left_of(max(0, new - old), span, at) < CENT_NANOS
+    if at >= span.ends_at or new <= old:
+        assert price == credit == 0
+    if at <= span.begins_at < span.ends_at and new > old:
+        assert price == credit == new - old
+
+
+@given(old=prices, new=prices, span=spans, first=moments, second=moments)
+def test_an_upgrade_is_never_dearer_later(old: int, new: int, span: Span, first: datetime, second: datetime) -> None:
+    early, late = sorted([first, second])
+    assert upgrade_price_nanos(old, new, span, early) >= upgrade_price_nanos(old, new, span, late)
+
+
+@pytest.fixture
+def organization(db: None) -> Organization:
+    return an_organization(plan="free")
+
+
+def plan_of(slug: str) -> Plan:
+    return Plan.objects.get(slug=slug)
+
+
+def buy(organization: Organization, slug: str = "pro") -> Account:
+    order = open_order(organization, provider="manual", plan=plan_of(slug))
+    settle_order(order, payment_reference=f"transfer {order.code}")
+    return account_of(organization)
+
+
+def period_of(account: Account, at: datetime) -> PlanPeriod:
+    found = in_force(PlanPeriod.objects.filter(organization_id=account.pk), at)
+    assert found is not None
+    return found
+
+
+def move_back(organization: Organization, by: timedelta) -> None:
+    """Let time pass: what was bought was bought earlier."""
+    for period in PlanPeriod.objects.filter(organization=organization):
+        period.begins_at -= by
+        period.ends_at -= by
+        period.save()
+    account = account_of(organization)
+    assert account.plan_since is not None
+    assert account.plan_ends_at is not None
+    account.plan_since -= by
+    account.plan_ends_at -= by
+    account.save()
+
+
+def test_a_month_bought_ahead_begins_when_the_one_before_ends(organization: Organization) -> None:
+    first = buy(organization)
+    assert first.plan_since is not None
+    assert first.plan_ends_at is not None
+    again = buy(organization)
+    assert (again.plan_ends_at, again.balance_nanos) == (first.plan_ends_at, first.balance_nanos)
+    # Its credit is granted when it begins, and once.
+    assert (advance_plans(first.plan_ends_at), advance_plans(first.plan_ends_at)) == (1, 0)
+    then = account_of(organization)
+    assert then.plan_ends_at == months_after(first.plan_since, 2)
+    assert then.balance_nanos == first.balance_nanos + 45 * USD
+    newest = CreditSource.objects.order_by("-pk")[0]
+    assert newest.expires_at == then.plan_ends_at
+    assert Order.objects.filter(ledger_entry__isnull=False).count() == 2
+    # The first month's credit expires as an entry.
+    assert expire_credit(first.plan_ends_at + SETTLES_WITHIN) == 1
+    assert audit_ledger() == []
+
+
+def test_months_keep_the_day_of_the_first(organization: Organization) -> None:
+    account = buy(organization)
+    PlanPeriod.objects.filter(organization=organization).update(begins_at=START, ends_at=months_after(START, 1))
+    account.plan_since, account.plan_ends_at = START, months_after(START, 1)
+    account.save()
+    ends: list[int] = []
+    for _ in range(4):
+        due = account_of(organization).plan_ends_at
+        assert due is not None
+        order = open_order(organization, provider="manual", plan=plan_of("pro"))
+        PlanPeriod.objects.create(
+            organization=organization, plan=plan_of("pro"), begins_at=due, ends_at=months_after(START, len(ends) + 2),
+            credit_nanos=45 * USD, order=order,
+        )  # fmt: skip
+        advance_plans(due)
+        ends.append((account_of(organization).plan_ends_at or START).day)
+        order.state, order.payment_reference = "paid", f"transfer {order.code}"
+        order.save()
+    assert ends == [31, 30, 31, 30]
+    assert account_of(organization).plan_since == START
+
+
+def test_an_upgrade_costs_the_difference_for_the_rest_of_the_month(organization: Organization) -> None:
+    buy(organization, "starter")
+    move_back(organization, timedelta(days=10))
+    before = account_of(organization)
+    offer = offer_of(before, plan_of("pro"), now())
+    assert (offer.change, offer.ends_at) == (Change.UPGRADE, before.plan_ends_at)
+    # 20 or 21 of 30 or 31 days of $30.
+    assert 19 * USD < offer.amount_nanos < 21 * USD
+    assert offer.amount_nanos == pytest.approx(offer.credit_nanos, abs=CENT_NANOS)
+    order = open_order(organization, provider="manual", plan=plan_of("pro"))
+    assert abs(order.amount_nanos - offer.amount_nanos) <= CENT_NANOS
+    settle_order(order, payment_reference="transfer 2")
+    after = account_of(organization)
+    assert (after.plan.slug, after.plan_ends_at, after.plan_since) == ("pro", before.plan_ends_at, before.plan_since)
+    assert after.balance_nanos == before.balance_nanos + order.credit_nanos
+    assert limits_of(after).rpm == plan_of("pro").rpm
+    starter, pro = PlanPeriod.objects.filter(organization=organization)
+    assert starter.ends_at == pro.begins_at
+    assert audit_ledger() == []
+
+
+def test_an_upgrade_on_the_last_day_costs_the_least_that_cards_take(organization: Organization) -> None:
+    buy(organization, "starter")
+    account = account_of(organization)
+    assert account.plan_ends_at is not None
+    offer = offer_of(account, plan_of("pro"), account.plan_ends_at - timedelta(seconds=1))
+    assert (offer.amount_nanos, offer.credit_nanos) == (LEAST_CHARGE_NANOS, 0)
+
+
+def test_an_upgrade_that_is_paid_too_late_becomes_credit(organization: Organization) -> None:
+    buy(organization, "starter")
+    order = open_order(organization, provider="manual", plan=plan_of("pro"))
+    move_back(organization, timedelta(days=40))
+    advance_plans(now())
+    before = account_of(organization)
+    settle_order(order, payment_reference="transfer 2")
+    after = account_of(organization)
+    assert after.plan.slug == "free"
+    assert after.balance_nanos == before.balance_nanos + order.amount_nanos
+    entry = LedgerEntry.objects.get(reference=f"order:{order.code}")
+    assert (entry.kind, CreditSource.objects.order_by("-pk")[0].kind) == ("top_up", "paid")
+    assert audit_ledger() == []
+
+
+def test_a_cheaper_plan_waits_for_the_end_of_what_is_paid(organization: Organization) -> None:
+    account = buy(organization, "pro")
+    offer = offer_of(account, plan_of("starter"), now())
+    assert (offer.change, offer.begins_at) == (Change.LATER, account.plan_ends_at)
+    set_renewal(organization, renews=True, next_plan=plan_of("starter"))
+    assert account.plan_ends_at is not None
+    assert announce_ends(account.plan_ends_at - timedelta(days=6)) == 1
+    order = Order.objects.get(state="open")
+    assert (order.plan, order.amount_nanos) == (plan_of("starter"), 19 * USD)
+    settle_order(order, payment_reference="transfer 2")
+    assert account_of(organization).plan.slug == "pro"
+    advance_plans(account.plan_ends_at)
+    after = account_of(organization)
+    assert (after.plan.slug, after.next_plan) == ("starter", None)
+    assert audit_ledger() == []
+
+
+def test_renewal_makes_one_order_and_tells_once(organization: Organization) -> None:
+    account = buy(organization)
+    assert account.plan_ends_at is not None
+    soon = account.plan_ends_at - timedelta(days=6)
+    assert announce_ends(soon - timedelta(days=2)) == 0
+    assert (announce_ends(soon), announce_ends(soon)) == (1, 0)
+    order = Order.objects.get(state="open")
+    assert (order.plan, order.amount_nanos, order.created_by) == (plan_of("pro"), 49 * USD, None)
+    (sent,) = outbox.outbox
+    assert order.code in sent.body
+    assert "$49.00" in sent.body
+    settle_order(order, payment_reference="transfer 2")
+    advance_plans(account.plan_ends_at)
+    # The next end is announced again.
+    later = account_of(organization).plan_ends_at
+    assert later is not None
+    assert announce_ends(later - timedelta(days=6)) == 1
+
+
+def test_a_plan_that_is_cancelled_ends_and_is_not_ordered_again(organization: Organization) -> None:
+    account = buy(organization)
+    set_renewal(organization, renews=False)
+    assert account.plan_ends_at is not None
+    assert announce_ends(account.plan_ends_at - timedelta(days=6)) == 1
+    assert not Order.objects.filter(state="open").exists()
+    assert "does not renew" in outbox.outbox[0].body
+    advance_plans(account.plan_ends_at)
+    assert account_of(organization).plan.slug == "free"
+    assert AuditEntry.objects.filter(action="account.renewal_set").count() == 1
+
+
+def test_what_is_paid_ahead_is_not_announced(organization: Organization) -> None:
+    account = buy(organization)
+    buy(organization)
+    assert account.plan_ends_at is not None
+    assert announce_ends(account.plan_ends_at - timedelta(days=1)) == 0
+    assert outbox.outbox == []
+
+
+def test_there_is_nothing_to_renew_without_a_bought_plan(organization: Organization) -> None:
+    with pytest.raises(RenewalRefused):
+        set_renewal(organization, renews=False)
+
+
+def test_editing_a_plan_leaves_what_was_bought(organization: Organization) -> None:
+    buyer = buy(organization)
+    pending = an_organization(plan="free")
+    order = open_order(pending, provider="manual", plan=plan_of("pro"))
+    given = an_organization(plan="pro")
+    plan = plan_of("pro")
+    rpm, plan.rpm, plan.price_month_nanos = plan.rpm, 7, 99 * USD
+    kept = keep_terms(plan, now())
+    plan.save()
+    assert kept is not None
+    assert (kept.slug, kept.version, kept.current, kept.is_public) == ("pro-v1", 1, plan, False)
+    assert (plan_of("pro").version, plan_of("pro").rpm) == (2, 7)
+    assert limits_of(account_of(organization)).rpm == rpm
+    assert limits_of(account_of(given)).rpm == 7
+    settle_order(order, payment_reference="transfer 2")
+    assert limits_of(account_of(pending)).rpm == rpm
+    # The next month is sold as the plan is now.
+    assert buyer.plan_ends_at is not None
+    announce_ends(buyer.plan_ends_at - timedelta(days=6))
+    renewal = Order.objects.get(organization=organization, state="open")
+    assert (renewal.plan, renewal.amount_nanos) == (plan, 99 * USD)
+    settle_order(renewal, payment_reference="transfer 3")
+    assert limits_of(account_of(organization)).rpm == rpm
+    advance_plans(buyer.plan_ends_at)
+    assert limits_of(account_of(organization)).rpm == 7
+
+
+@pytest.mark.parametrize("name", ["name", "position", "is_public"])
+def test_what_is_only_shown_makes_no_version(organization: Organization, name: str) -> None:
+    buy(organization)
+    plan = plan_of("pro")
+    setattr(plan, name, {"name": "Professional", "position": 9, "is_public": False}[name])
+    assert keep_terms(plan, now()) is None
+
+
+def test_a_plan_that_nobody_bought_is_simply_changed(organization: Organization) -> None:
+    plan = plan_of("pro")
+    plan.rpm = 7
+    assert keep_terms(plan, now()) is None
+    assert plan.version == 2
+
+
+def test_an_operator_gives_a_plan_in_the_place_of_one_that_was_bought(organization: Organization) -> None:
+    account, at = buy(organization, "starter"), now()
+    give_plan(account, plan_of("team"), at + timedelta(days=3), at)
+    account.save()
+    assert period_of(account, at + timedelta(days=1)).plan == plan_of("team")
+    advance_plans(at + timedelta(days=3))
+    assert account_of(organization).plan.slug == "free"
