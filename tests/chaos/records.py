@@ -187,7 +187,10 @@ def read_redis(redis: "Redis", prefix: str, records: Records) -> None:
     for key in client.scan_iter(match=f"{prefix}:{{s*", count=1000):
         name = key.decode().split("}:", 1)[1]
         if name.startswith("scope:"):
-            scope = _counters(client.hgetall(key))
+            fields = client.hgetall(key)
+            if b"d" not in fields:
+                continue  # only the counts of a minute: it is loaded when it is asked for
+            scope = _counters(fields)
             _, kind, owner = name.split(":")
             records.scopes[kind, UUID(owner)] = scope
             counts["held"] += scope.held_nanos != 0

@@ -11,11 +11,12 @@ import contextlib
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
 from urllib.request import Request, urlopen
+from uuid import UUID
 
 import psycopg
 from redis import Redis, RedisError
@@ -192,7 +193,9 @@ def _audited(stack: ChaosStack, traffic: Traffic, plan: Plan, outage_ms: range, 
                 keys_made_by_keys=traffic.keys_made_by_keys,
             )
         )
-        report.findings += calls_refused(traffic.seen, records.rows, outage_ms)
+        report.findings += calls_refused(
+            traffic.seen, records.rows, outage_ms, in_use=keys_in_use(traffic.seen, outage_ms)
+        )
         timeout_s = AGREE_WITHIN_S if report.kinds & SELF_HEALING else SETTLED_WITHIN_S
         if report.is_clean or not is_quiet or monotonic_s() > began_s + timeout_s:
             return report
@@ -208,7 +211,19 @@ def _admits(stack: ChaosStack) -> bool:
             return False
 
 
-def calls_refused(seen: Iterable[Seen], rows: Iterable[Row], outage_ms: range) -> list[Finding]:
+def keys_in_use(seen: Iterable[Seen], outage_ms: range) -> set[UUID]:
+    """Keys that the gateway knows when an outage begins: it answered them since everything ran again."""
+    since_ms = outage_ms.start - round(WARMUP_S * 1000)
+    return {
+        each.caller.key_id
+        for each in seen
+        if each.request_id is not None and each.status and since_ms <= each.request_id.int >> 80 < outage_ms.start
+    }
+
+
+def calls_refused(
+    seen: Iterable[Seen], rows: Iterable[Row], outage_ms: range, *, in_use: Collection[UUID]
+) -> list[Finding]:
     """Calls refused during a PostgreSQL outage, which must not happen: keys in use are cached.
 
     A call with a row was admitted and failed upstream, as one in a hundred does. A key that has just been rotated, and
@@ -222,6 +237,7 @@ def calls_refused(seen: Iterable[Seen], rows: Iterable[Row], outage_ms: range) -
         and each.request_id.int >> 80 in outage_ms
         and each.status >= 500
         and each.code != "upstream_unavailable"
+        and each.caller.key_id in in_use
         and not (each.has_wrong_key or each.caller.rotates)
         and each.request_id not in admitted
     ]

@@ -25,7 +25,7 @@ from logs.pipeline.settlement import settle_event
 from tests.chaos.audit import Report, Run, audit
 from tests.chaos.plan import Incident
 from tests.chaos.records import Records, UpstreamCall, read_database, read_journal, read_redis
-from tests.chaos.run import calls_refused, forgettable_ms
+from tests.chaos.run import calls_refused, forgettable_ms, keys_in_use
 from tests.chaos.stack import caller_of
 from tests.chaos.tenants import make
 from tests.chaos.traffic import Bounds, Caller, Seen
@@ -306,14 +306,19 @@ def test_periods_are_forgettable_only_when_gateway_and_valkey_died_together() ->
 
 def test_a_call_refused_during_an_outage_is_a_finding(scenario: Scenario) -> None:
     began_ms = scenario.first.int >> 80
+    during, later = range(began_ms, began_ms + 1), range(began_ms + 10_000, began_ms + 10_001)
+    in_use = {scenario.seen[0].caller.key_id}
     scenario.seen[0].status = 503
     rows = scenario.read().rows
-    assert calls_refused(scenario.seen, rows, range(began_ms, began_ms + 1)) == []  # it has a row
+    assert calls_refused(scenario.seen, rows, during, in_use=in_use) == []  # it has a row
     lose_a_row(scenario)
     rows = scenario.read().rows
-    (found,) = calls_refused(scenario.seen, rows, range(began_ms, began_ms + 1))
+    (found,) = calls_refused(scenario.seen, rows, during, in_use=in_use)
     assert (found.kind, str(scenario.first) in found.detail) == ("an outage is not noticed", True)
-    assert calls_refused(scenario.seen, rows, range(began_ms + 10_000, began_ms + 10_001)) == []
+    assert calls_refused(scenario.seen, rows, later, in_use=in_use) == []
+    assert calls_refused(scenario.seen, rows, during, in_use=()) == []
+    assert keys_in_use(scenario.seen, range(began_ms + 1, began_ms + 2)) >= in_use
+    assert keys_in_use(scenario.seen, during) == keys_in_use(scenario.seen, later) == set()
 
 
 def test_a_duplicate_row_is_noticed(scenario: Scenario) -> None:
