@@ -7,8 +7,7 @@ call that dies before `finish` is found by the sweeper, through the intent that 
 
 import asyncio
 import logging
-from collections.abc import Callable
-from typing import Self
+from collections.abc import Awaitable, Callable, Generator
 from uuid import UUID
 
 import msgspec
@@ -31,6 +30,16 @@ MostTokens = Callable[[str], tuple[int, int]]
 
 # As many as are stored of the id that LiteLLM reports for the same attempt.
 MAX_RESPONSE_ID_CHARS = 200
+
+
+class _Nothing:
+    """Awaitable that is done."""
+
+    def __await__(self) -> Generator[None, None, None]:
+        return iter(())  # type: ignore[return-value] # which ends as a generator does
+
+
+NOTHING = _Nothing()
 
 
 class ShutdownSignal:
@@ -114,24 +123,25 @@ class Call:
         """The response is of another model than was asked: it is charged by what served."""
         self.served = model, rates
 
-    async def __aenter__(self) -> Self:
-        return self
+    def __aenter__(self) -> Awaitable[None]:
+        return NOTHING
 
-    async def __aexit__(self, _kind: object, exc: BaseException | None, _traceback: object) -> None:
+    def __aexit__(self, _kind: object, exc: BaseException | None, _traceback: object) -> Awaitable[None]:
         """Finish a call that was left unfinished as failed; a cancellation must not lose it either."""
-        if not self.is_finished:
-            error = exc if isinstance(exc, AppError) else AppError(reason=repr(exc))
-            is_gone = isinstance(exc, ClientDisconnected)
-            await asyncio.shield(self.finish(status=int(error.status), error=error, is_disconnected=is_gone))
+        if self.is_finished:
+            return NOTHING
+        error = exc if isinstance(exc, AppError) else AppError(reason=repr(exc))
+        is_gone = isinstance(exc, ClientDisconnected)
+        return asyncio.shield(self.finish(status=int(error.status), error=error, is_disconnected=is_gone))
 
-    async def finish(self, *, status: int, error: AppError | None = None, is_disconnected: bool = False) -> None:
+    def finish(self, *, status: int, error: AppError | None = None, is_disconnected: bool = False) -> Awaitable[None]:
         """Record and settle the call. The first time counts; every later one does nothing."""
         if self.is_finished:
-            return
+            return NOTHING
         self.is_finished = True
         self.shutdown.detach()
         self._leave(self)  # before settling, so that no heartbeat restores a settled call
-        await self._settler.settle(self.principal, self._event(status, error, is_disconnected=is_disconnected))
+        return self._settler.settle(self.principal, self._event(status, error, is_disconnected=is_disconnected))
 
     def _event(self, status: int, error: AppError | None, *, is_disconnected: bool) -> UsageEvent:
         attempts, model, ttft_ms = self.attempts, self.intent.model, None
