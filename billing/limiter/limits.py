@@ -158,6 +158,7 @@ class Settlement(Struct, frozen=True, kw_only=True):
     tokens_reserved: int
     day: int
     minute: int
+    takes_slot: bool = True  # or took: its slots are to be given back
 
 
 class Epochs:
@@ -497,6 +498,7 @@ def _settle_command(payer: Payer, settlement: Settlement) -> tuple[list[bytes], 
         payer.organization,
         RECENT_S,
         month_of(settlement.day),
+        b"1" if settlement.takes_slot else b"0",
     ]
     return keys, args
 
