@@ -204,7 +204,7 @@ class Recovery:
 
 
 def _lost(call: Call) -> epochs.Lost:
-    intent = call.intent
+    intent, admission = call.intent, call.admission
     return epochs.Lost(
-        call.request_id, call.principal.payer, intent.is_stream, intent.day, intent.minute, encode(intent)
-    )  # fmt: skip
+        call.request_id, call.principal.payer, intent.is_stream, admission.day, admission.minute, encode(intent)
+    )

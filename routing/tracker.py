@@ -63,11 +63,11 @@ class CallTracker:
                 raise
             intent = msgspec.structs.replace(intent, hold_nanos=hold_nanos)
             admission = await self._limiter.admit(principal, intent, now_s=started_s, count_streams=self._count_streams)
+        if admission.is_degraded:  # Redis keeps day and minute in front of an intent, a journal keeps them within
+            intent = msgspec.structs.replace(intent, day=admission.day, minute=admission.minute, is_degraded=True)
         call = Call(
             principal=principal,
-            intent=msgspec.structs.replace(
-                intent, day=admission.day, minute=admission.minute, is_degraded=admission.is_degraded
-            ),
+            intent=intent,
             rates=rates,
             admission=admission,
             meter=Meter(size.completion_tokens),
@@ -77,7 +77,7 @@ class CallTracker:
             most_tokens=most_tokens,
         )
         if admission.is_degraded and not self._settler.record_intent(call.intent):
-            self._limiter.settle_locally(principal, call.intent)
+            self._limiter.settle_locally(principal, intent)
             raise LimiterUnavailable(retry_after_s=1, reason="neither Redis nor the journal", admission=admission)
         self._calls.add(call)
         return call

@@ -93,17 +93,10 @@ class Script:
 _texts: dict[bytes, bytes] = {}
 
 
-class _Batch:
-    """Commands of one event loop iteration. `written_s` is 0 until they are written."""
-
-    __slots__ = ("written_s",)
-
-    def __init__(self) -> None:
-        self.written_s = 0.0
-
-
 Reply = Any
 Argument = bytes | str | int | float
+# When the commands of one event loop iteration were written; empty until they are.
+_Written = list[float]
 
 
 class Pipeline(asyncio.Protocol):
@@ -120,9 +113,9 @@ class Pipeline(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._reader = hiredis.Reader()
-        self._pending: deque[tuple[asyncio.Future[Reply], _Batch, tuple[Argument, ...]]] = deque()
+        self._pending: deque[tuple[asyncio.Future[Reply], _Written, tuple[Argument, ...]]] = deque()
         self._out: list[bytes] = []  # of this loop iteration
-        self._batch = _Batch()
+        self._written: _Written = []
         self._is_up = False
         self._up = asyncio.Event()  # for those that wait until it is up
         self._is_closed = False
@@ -191,13 +184,15 @@ class Pipeline(asyncio.Protocol):
         if not self._out:
             self._loop.call_soon(self._flush)
         self._out.append(hiredis.pack_command(command))  # type: ignore[arg-type] # its stub means a 1-tuple
-        self._pending.append((future, self._batch, command))
+        self._pending.append((future, self._written, command))
 
     def _flush(self) -> None:
-        if self._transport is not None and self._out:
-            self._transport.write(b"".join(self._out))
-        self._out.clear()
-        self._batch.written_s, self._batch = monotonic_s(), _Batch()
+        out = self._out
+        if self._transport is not None and out:
+            self._transport.write(out[0] if len(out) == 1 else b"".join(out))
+        out.clear()
+        self._written.append(monotonic_s())
+        self._written = []
         if self._watchdog is None:
             self._watch_after(self._timeout_s)
 
@@ -212,9 +207,9 @@ class Pipeline(asyncio.Protocol):
         self._watchdog = None
         if not self._pending:
             return
-        oldest, batch, _ = self._pending[0]
+        oldest, written, _ = self._pending[0]
         patience_s = self._timeout_s + min(self._lag_s * LAG_FACTOR, MAX_PATIENCE_S)
-        left_s = patience_s - (monotonic_s() - batch.written_s) if batch.written_s else self._timeout_s
+        left_s = patience_s - (monotonic_s() - written[0]) if written else self._timeout_s
         if left_s > 0:
             self._watch_after(min(left_s, self._timeout_s))
         elif oldest is not self._suspect:
