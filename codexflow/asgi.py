@@ -44,12 +44,12 @@ RAW: dict[str, Any] = {
 
 async def application(scope: Scope, receive: Receive, send: Send) -> None:
     """Serve one ASGI scope, with the client address corrected for requests from trusted proxies."""
-    if scope["type"] != "lifespan":
-        for name, _ in scope["headers"]:
-            if name.startswith(b"x-forwarded-"):
-                await _behind_proxy(scope, receive, send)
-                return
-    await _served(scope, receive, send)
+    if scope["type"] != "lifespan" and b"\nx-forwarded-" in b"\n".join([b"", *dict(scope["headers"])]):
+        await _behind_proxy(scope, receive, send)
+    elif scope["type"] == "http" and scope["path"].startswith(PREFIXES):
+        await gateway(scope, receive, send)  # without one more step: each costs whenever a call goes on
+    else:
+        await _served(scope, receive, send)
 
 
 async def _served(scope: Scope, receive: Receive, send: Send) -> None:

@@ -14,9 +14,11 @@ framing and the trailers of a chunked body, and only the beginning of another re
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from http import HTTPStatus
 from itertools import chain
 from typing import Any
+from urllib.parse import unquote
 
 import httptools
 from typing_extensions import override
@@ -35,6 +37,8 @@ logger = logging.getLogger(__name__)
 
 WEBSOCKETS = b"/ws/"
 _STATUS_LINES = {int(each): b"HTTP/1.1 %d %b" % (each, each.phrase.encode()) for each in HTTPStatus}
+
+_line = b": ".join  # name and value of a header
 
 _UPGRADE_HEADERS = (b"upgrade", b"http2-settings")
 
@@ -56,16 +60,19 @@ LINGER_BYTES = 32 * 1024 * 1024
 LINGER_S = 5.0
 # A client that reads nothing for so long counts as disconnected: its stream occupies an upstream connection.
 WRITE_TIMEOUT_S = 120.0
+# Timers may fire a little early.
+TIMER_SLACK_S = 0.01
 
 
 class CorkedTransport:
     """Transport whose writes are sent at the end of the loop iteration. Other attributes are the transport's own."""
 
-    __slots__ = ("_loop", "_pieces", "_transport")
+    __slots__ = ("_loop", "_pieces", "_transport", "is_closing")
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport = transport
         self._loop = loop
+        self.is_closing = transport.is_closing  # asked for every response: not by way of __getattr__
         self._pieces: list[bytes] = []
 
     def write(self, data: bytes) -> None:
@@ -224,10 +231,12 @@ class Direct:
         cycle.response_started = True
         if cycle.waiting_for_100_continue and cycle.more_body:
             cycle.keep_alive = False  # the client may send the body or not: the next request could not be found
-        lines = [_STATUS_LINES.get(status) or b"HTTP/1.1 %d " % status]
-        lines += [b": ".join(header) for header in cycle.default_headers]
-        lines += [b": ".join(header) for header in headers]
-        lines.append(b"" if cycle.keep_alive else b"connection: close\r\n")
+        lines = [
+            _STATUS_LINES.get(status) or b"HTTP/1.1 %d " % status,
+            *map(_line, cycle.default_headers),
+            *map(_line, headers),
+            b"" if cycle.keep_alive else b"connection: close\r\n",
+        ]
         return b"\r\n".join(lines)
 
     def _complete(self) -> None:
@@ -255,6 +264,15 @@ class _Trailers(list[Header]):
 
 _TRAILERS = _Trailers()
 
+
+@lru_cache(maxsize=128)
+def _parsed(url: bytes) -> tuple[str, bytes, bytes]:
+    """Path, path as it was written, and query of a URL. Raises as uvicorn, of which the server makes a 400."""
+    parsed = httptools.parse_url(url)
+    path = parsed.path.decode("ascii")
+    return (unquote(path) if "%" in path else path), parsed.path, parsed.query or b""
+
+
 # Where the parser is: between two requests, in a head, in a body.
 _BETWEEN, _HEAD, _BODY = range(3)
 
@@ -272,6 +290,9 @@ class Protocol(HttpToolsProtocol):
     _framing_bytes = 0
     _body_bytes = 0
     _head_timer: asyncio.TimerHandle | None = None
+    # When the last response was complete, by the loop's clock; 0 while there is a request.
+    _idle_since_s = 0.0
+    _idle_timer: asyncio.TimerHandle | None = None
     # Nothing more is read: the connection is refused, or it is a WebSocket.
     _is_done = False
     # The completed response waits to be read before the next request is served.
@@ -344,9 +365,14 @@ class Protocol(HttpToolsProtocol):
     @override
     def on_message_begin(self) -> None:
         # Only another request keeps an answered connection: no bytes of an unread body, nor line breaks after it.
-        self._unset_keepalive_if_required()
+        self._idle_since_s = 0.0
         self._phase = _HEAD
-        super().on_message_begin()
+        self.url = b""
+        self.headers = []
+
+    @override
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers.append((name.lower(), value))
 
     @override
     def on_body(self, body: bytes) -> None:
@@ -390,52 +416,112 @@ class Protocol(HttpToolsProtocol):
 
     @override
     def on_message_complete(self) -> None:
-        if not self._ignores_upgrade():
-            self._phase = _BETWEEN
-            super().on_message_complete()
+        if self.parser.should_upgrade() and (self._ignores_upgrade() or self._should_upgrade()):
+            return
+        self._phase = _BETWEEN
+        cycle = self.cycle
+        if not cycle.response_complete:
+            cycle.more_body = False
+            cycle.message_event.set()
 
     @override
     def on_headers_complete(self) -> None:
-        if self._ignores_upgrade():
+        """As uvicorn's, in one function: what is not needed here costs every request."""
+        parser, headers = self.parser, self.headers
+        is_upgrade = parser.should_upgrade()
+        if is_upgrade and self._ignores_upgrade():
             return  # it is read again
-        headers = self.headers
         if len(self.url) > MAX_URL_BYTES:
             raise UrlTooLong
         if len(headers) > MAX_HEADERS or len(b"".join(chain.from_iterable(headers))) > MAX_HEADER_BYTES:
             raise HeadersTooLarge
         self._phase = _BODY
         self._head_bytes = self._framing_bytes = 0
-        self._cancel_head_timer()
-        scope, before = self.scope, self.cycle
-        super().on_headers_complete()
-        if self.cycle is before:
-            return  # an upgrade: no HTTP exchange
-        if self.parser.should_upgrade():
-            self.cycle.keep_alive = False  # the parser takes what follows for the other protocol
-        else:
+        self._idle_since_s = 0.0
+        if self._head_timer is not None:
+            self._cancel_head_timer()
+        http_version = parser.get_http_version()
+        path, raw_path, query = _parsed(self.url)
+        scope: Any = {
+            "type": "http",
+            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
+            "http_version": http_version,
+            "server": self.server,
+            "client": self.client,
+            "scheme": self.scheme,
+            "method": parser.get_method().decode("ascii"),
+            "root_path": self.root_path,
+            "path": path,
+            "raw_path": raw_path,
+            "query_string": query,
+            "headers": headers,
+            "state": self.app_state.copy(),
+        }
+        self.scope = scope
+        if is_upgrade and self._should_upgrade():
+            return  # to a WebSocket: no HTTP exchange
+        before = self.cycle
+        self.cycle = cycle = RequestResponseCycle(
+            scope,
+            self.transport,
+            self.flow,
+            self.logger,
+            self.access_logger,
+            self.access_log,
+            self.server_state.default_headers,
+            asyncio.Event(),
+            dict(headers).get(b"expect", b"").lower() == b"100-continue",
+            # Of an upgrade that is refused, the parser takes what follows for the other protocol.
+            http_version != "1.0" and not is_upgrade and parser.should_keep_alive(),
+            self.on_response_complete,
+        )
+        direct = Direct(cycle, self.transport)  # type: ignore[arg-type] # the one given above
+        scope["extensions"] = {DIRECT_EXTENSION: direct}  # of our own
+        if not is_upgrade:
             self.headers = _TRAILERS
-        direct = Direct(self.cycle, self.transport)  # type: ignore[arg-type] # the one given above
-        # The task that reads it starts in the next loop iteration.
-        scope["extensions"] = {DIRECT_EXTENSION: direct}  # type: ignore[dict-item] # of our own
-        self._open = [each for each in self._open if not each[0].response_complete]
-        self._open.append((self.cycle, direct))
+        if before is None or before.response_complete:
+            self._open = [(cycle, direct)]
+            self._start_asgi_task(cycle, self.app)
+        else:  # pipelined: served in order
+            self._open.append((cycle, direct))
+            self.flow.pause_reading()
+            self.pipeline.appendleft((cycle, self.app))
 
     @override
     def on_response_complete(self) -> None:
-        if self.flow.write_paused and not self.transport.is_closing():
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        if self.flow.write_paused:
             # Pause reading until the client reads its responses: otherwise they would pile up in memory.
             self._is_completion_deferred = True
             self.flow.pause_reading()
-            self._unset_keepalive_if_required()
             self.timeout_keep_alive_task = self.loop.call_later(WRITE_TIMEOUT_S, self.transport.abort)
-        else:
-            super().on_response_complete()
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+            return
+        self._idle_since_s = self.loop.time()
+        if self._idle_timer is None:
+            self._idle_timer = self.loop.call_later(self.timeout_keep_alive, self._close_idle)
+
+    def _close_idle(self) -> None:
+        """Close the connection if it has been idle for long. One timer serves many requests."""
+        self._idle_timer = None
+        if self._idle_since_s:
+            left_s = self._idle_since_s + self.timeout_keep_alive - self.loop.time()
+            if left_s > TIMER_SLACK_S:
+                self._idle_timer = self.loop.call_later(left_s, self._close_idle)
+            else:
+                self.timeout_keep_alive_handler()
 
     @override
     def resume_writing(self) -> None:
         super().resume_writing()
         if self._is_completion_deferred:
             self._is_completion_deferred = False
+            self._unset_keepalive_if_required()
             self.on_response_complete()
 
     def _refuse(self, error: AppError) -> None:
@@ -469,6 +555,8 @@ class Protocol(HttpToolsProtocol):
     @override
     def connection_lost(self, exc: Exception | None) -> None:
         self._cancel_head_timer()
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
         super().connection_lost(exc)
         for _, direct in self._open:
             direct.mark_disconnected()

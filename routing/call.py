@@ -7,8 +7,7 @@ call that dies before `finish` is found by the sweeper, through the intent that 
 
 import asyncio
 import logging
-from collections.abc import Callable
-from typing import Self
+from collections.abc import Awaitable, Callable, Generator
 from uuid import UUID
 
 import msgspec
@@ -31,6 +30,16 @@ MostTokens = Callable[[str], tuple[int, int]]
 
 # As many as are stored of the id that LiteLLM reports for the same attempt.
 MAX_RESPONSE_ID_CHARS = 200
+
+
+class _Nothing:
+    """Awaitable that is done."""
+
+    def __await__(self) -> Generator[None, None, None]:
+        return iter(())  # type: ignore[return-value] # which ends as a generator does
+
+
+NOTHING = _Nothing()
 
 
 class ShutdownSignal:
@@ -114,44 +123,49 @@ class Call:
         """The response is of another model than was asked: it is charged by what served."""
         self.served = model, rates
 
-    async def __aenter__(self) -> Self:
-        return self
+    def __aenter__(self) -> Awaitable[None]:
+        return NOTHING
 
-    async def __aexit__(self, _kind: object, exc: BaseException | None, _traceback: object) -> None:
+    def __aexit__(self, _kind: object, exc: BaseException | None, _traceback: object) -> Awaitable[None]:
         """Finish a call that was left unfinished as failed; a cancellation must not lose it either."""
-        if not self.is_finished:
-            error = exc if isinstance(exc, AppError) else AppError(reason=repr(exc))
-            is_gone = isinstance(exc, ClientDisconnected)
-            await asyncio.shield(self.finish(status=int(error.status), error=error, is_disconnected=is_gone))
+        if self.is_finished:
+            return NOTHING
+        error = exc if isinstance(exc, AppError) else AppError(reason=repr(exc))
+        is_gone = isinstance(exc, ClientDisconnected)
+        return asyncio.shield(self.finish(status=int(error.status), error=error, is_disconnected=is_gone))
 
-    async def finish(self, *, status: int, error: AppError | None = None, is_disconnected: bool = False) -> None:
+    def finish(self, *, status: int, error: AppError | None = None, is_disconnected: bool = False) -> Awaitable[None]:
         """Record and settle the call. The first time counts; every later one does nothing."""
         if self.is_finished:
-            return
+            return NOTHING
         self.is_finished = True
         self.shutdown.detach()
         self._leave(self)  # before settling, so that no heartbeat restores a settled call
-        await self._settler.settle(self.principal, self._event(status, error, is_disconnected=is_disconnected))
+        return self._settler.settle(self.principal, self._event(status, error, is_disconnected=is_disconnected))
 
     def _event(self, status: int, error: AppError | None, *, is_disconnected: bool) -> UsageEvent:
-        attempts, model, ttft_ms = self.attempts, self.intent.model, None
+        intent, admission, attempts = self.intent, self.admission, self.attempts
+        model, ttft_ms, elapsed_ms = intent.model, None, self.elapsed_ms()
         if attempts:
             last = attempts[-1]
             model = last.model
             if last.first_byte_ms is not None:
                 ttft_ms = last.started_offset_ms + last.first_byte_ms
-                attempts = [*attempts[:-1], self._completed(last)]
-        rates = self.rates.get(model, self.intent.rates)
+                attempts = [*attempts[:-1], self._completed(last, elapsed_ms)]
+        rates = self.rates.get(model, intent.rates)
         if self.served is not None:
             model, rates = self.served
         usage, rank = self._usage(rates)
         # Nearly always at most what was reserved: only beyond it a call's bounds are worked out.
-        if usage.total_tokens > self.intent.tokens_reserved and not self._is_possible(model, usage):
+        if usage.total_tokens > intent.tokens_reserved and not self._is_possible(model, usage):
             self.meter.disbelieve()
             usage, rank = self._usage(rates)
             rank = RANK_DISBELIEVED if rank == RANK_COUNTED else rank
         return msgspec.structs.replace(
-            self.intent,
+            intent,
+            day=admission.day,
+            minute=admission.minute,
+            is_degraded=admission.is_degraded,
             model=model,
             status=status,
             error_code=error.code if error else "",
@@ -160,7 +174,7 @@ class Call:
             rates=rates,
             cost_nanos=cost_nanos(usage, rates),
             upstream_cost_nanos=self.meter.upstream_cost_nanos,
-            latency_ms=self.elapsed_ms(),
+            latency_ms=elapsed_ms,
             ttft_ms=ttft_ms,
             is_disconnected=is_disconnected,
             attempts=tuple(attempts),
@@ -188,11 +202,11 @@ class Call:
         )
         return False
 
-    def _completed(self, attempt: AttemptFact) -> AttemptFact:
+    def _completed(self, attempt: AttemptFact, elapsed_ms: int) -> AttemptFact:
         """Complete the attempt that gave the response: it lasted until now, and its id may have come with the body."""
         return msgspec.structs.replace(
             attempt,
-            duration_ms=self.elapsed_ms() - attempt.started_offset_ms,
+            duration_ms=elapsed_ms - attempt.started_offset_ms,
             # PostgreSQL stores no NUL; a provider might send one, and might send more than the journal takes.
             response_id=(attempt.response_id or self.meter.response_id).replace("\0", "")[:MAX_RESPONSE_ID_CHARS],
         )

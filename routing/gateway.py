@@ -68,32 +68,32 @@ class Gateway:
             logger.exception("gateway.failed", extra={"request_id": str(incoming.request_id)})
             await self._refuse(incoming, AppError(reason=repr(exc)))
 
-    async def _dispatch(self, incoming: Incoming) -> None:
-        path: str = incoming.scope["path"]
+    def _dispatch(self, incoming: Incoming) -> Awaitable[None]:
+        scope = incoming.scope
+        path: str = scope["path"]
         if b"origin" in incoming.headers and self.context is not None:
             allowed = self.context.env.cors_origins
             incoming.allow_origin(cors.response_headers(incoming.headers[b"origin"], allowed))
-        if path.startswith("/health"):
-            await self._serve_health(incoming, path)
-            return
-        methods = ROUTES.get(path) or (MODEL_ROUTE if path.startswith("/v1/models/") else None)
+        methods = ROUTES.get(path)
         if methods is None:
+            if path.startswith("/health"):
+                return self._serve_health(incoming, path)
             if path in PROBES:
-                await incoming.respond(200, [], b"")
-                return
-            raise UnknownRoute(_WITHOUT_PRICES if path.startswith(_UNPRICED_PREFIXES) else None)
-        method = incoming.scope["method"]
+                return incoming.respond(200, [], b"")
+            if not path.startswith("/v1/models/"):
+                raise UnknownRoute(_WITHOUT_PRICES if path.startswith(_UNPRICED_PREFIXES) else None)
+            methods = MODEL_ROUTE
+        method = scope["method"]
         handler = methods.get("GET" if method == "HEAD" else method)  # the server leaves the body out
-        if method == "OPTIONS":
-            await self._allow_origin(incoming, methods)
-            return
         if handler is None:
+            if method == "OPTIONS":
+                return self._allow_origin(incoming, methods)
             if incoming.headers.get(b"upgrade", b"").lower() == b"websocket":
                 raise UpgradeRefused
             raise MethodNotAllowed(*_with_head(methods))
         if self.context is None or self.is_shutting_down:
             raise ShuttingDown(retry_after_s=1)
-        await handler(self.context, incoming)
+        return handler(self.context, incoming)
 
     async def _allow_origin(self, incoming: Incoming, methods: Iterable[str]) -> None:
         """Answer a browser's question before the request itself; without a permission where its origin has none."""

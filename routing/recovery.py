@@ -138,17 +138,17 @@ class Recovery:
 
     async def _pulse(self) -> None:
         known = self._known
-        expected = [known.known(shard.number) for shard in self._shards]
+        names, settlements, own = known.names[:], known.settlements[:], known.own[:]
         found = await epochs.read_epochs(self._redis, self._shards, known)
-        if any(
-            each.name != name or each.settlements < settlements or each.own < own
-            for each, (name, settlements, _field, own) in zip(found, expected, strict=True)
+        if all(
+            each.name == names[shard] and each.settlements >= settlements[shard] and each.own >= own[shard]
+            for shard, each in enumerate(found)
         ):
-            await self.join()
-        else:
             for shard, each in enumerate(found):
                 known.saw(shard, each.settlements)
                 known.own[shard] = max(known.own[shard], each.own)  # replies may have been lost
+        else:
+            await self.join()
         ttl_ms = int(PRESENT_S * 1000)
         present = await epochs.present(self._redis, self._prefix, self._process, ttl_ms=ttl_ms)
         if known.closed:
@@ -204,7 +204,7 @@ class Recovery:
 
 
 def _lost(call: Call) -> epochs.Lost:
-    intent = call.intent
+    intent, admission = call.intent, call.admission
     return epochs.Lost(
-        call.request_id, call.principal.payer, intent.is_stream, intent.day, intent.minute, encode(intent)
-    )  # fmt: skip
+        call.request_id, call.principal.payer, intent.is_stream, admission.day, admission.minute, encode(intent)
+    )

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from uuid import UUID
 
 import msgspec
 from redis import ResponseError
@@ -31,11 +30,11 @@ class CallTracker:
         self._limiter = limiter
         self._settler = settler
         self._heartbeat_s = heartbeat_s
-        self._calls: dict[UUID, Call] = {}
+        self._calls: set[Call] = set()
 
     @property
     def calls(self) -> list[Call]:
-        return list(self._calls.values())
+        return list(self._calls)
 
     async def check(self, principal: Principal) -> None:
         """Raise what `admit` would raise even for the smallest call, as far as Redis can say. Counts nothing."""
@@ -55,49 +54,36 @@ class CallTracker:
         A call that the money does not cover is tried once more without the models that are dearer than the first:
         `Call.rates` are those that may be tried.
         """
+        started_s = clock.monotonic_s()
         try:
-            return await self._admit(principal, intent, rates, size, most_tokens)
+            admission = await self._limiter.admit(principal, intent, now_s=started_s, count_streams=self._count_streams)
         except InsufficientQuota:
-            fewer, hold_nanos = no_dearer_than_first(size, rates)
+            rates, hold_nanos = no_dearer_than_first(size, rates)
             if hold_nanos >= intent.hold_nanos:
                 raise
-        intent = msgspec.structs.replace(intent, hold_nanos=hold_nanos)
-        return await self._admit(principal, intent, fewer, size, most_tokens)
-
-    async def _admit(
-        self,
-        principal: Principal,
-        intent: UsageEvent,
-        rates: dict[str, FrozenRates],
-        size: CallSize,
-        most_tokens: MostTokens,
-    ) -> Call:
-        started_s = clock.monotonic_s()
-        admission = await self._limiter.admit(principal, intent, now_s=started_s, count_streams=self._count_streams)
+            intent = msgspec.structs.replace(intent, hold_nanos=hold_nanos)
+            admission = await self._limiter.admit(principal, intent, now_s=started_s, count_streams=self._count_streams)
+        if admission.is_degraded:  # Redis keeps day and minute in front of an intent, a journal keeps them within
+            intent = msgspec.structs.replace(intent, day=admission.day, minute=admission.minute, is_degraded=True)
         call = Call(
             principal=principal,
-            intent=msgspec.structs.replace(
-                intent, day=admission.day, minute=admission.minute, is_degraded=admission.is_degraded
-            ),
+            intent=intent,
             rates=rates,
             admission=admission,
             meter=Meter(size.completion_tokens),
             started_s=started_s,
             settler=self._settler,
-            leave=self._leave,
+            leave=self._calls.discard,
             most_tokens=most_tokens,
         )
         if admission.is_degraded and not self._settler.record_intent(call.intent):
-            self._limiter.settle_locally(principal, call.intent)
+            self._limiter.settle_locally(principal, intent)
             raise LimiterUnavailable(retry_after_s=1, reason="neither Redis nor the journal", admission=admission)
-        self._calls[intent.request_id] = call
+        self._calls.add(call)
         return call
 
-    def _leave(self, call: Call) -> None:
-        self._calls.pop(call.request_id, None)
-
     def _count_streams(self, scopes: Scopes) -> tuple[int, int]:
-        streams = [call.principal.payer.scopes for call in self._calls.values() if call.intent.is_stream]
+        streams = [call.principal.payer.scopes for call in self._calls if call.intent.is_stream]
         return sum(each[0] == scopes[0] for each in streams), sum(each[1] == scopes[1] for each in streams)
 
     async def send_heartbeats(self) -> None:

@@ -52,8 +52,7 @@ def shards_of(prefix: str) -> tuple[ShardKeys, ...]:
 
 async def read_epochs(redis: Pipeline, shards: Sequence[ShardKeys], known: Epochs) -> list[Epoch]:
     """Read the epochs of shards. Raises RedisUnavailable."""
-    fields = (b"id", b"n", b"open", known.field)
-    replies = await asyncio.gather(*[redis.call(b"HMGET", shard.epoch, *fields) for shard in shards])
+    replies = await redis.call_all([(b"HMGET", shard.epoch, b"id", b"n", b"open", known.field) for shard in shards])
     return [
         Epoch(name or b"", int(settlements or 0), is_open is not None, int(own or 0))
         for name, settlements, is_open, own in replies

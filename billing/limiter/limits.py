@@ -45,6 +45,8 @@ RECENT_S = 600
 # Places in the arguments of admit.lua, and the length of a reply without counts.
 DEADLINE, EPOCH = 9, 10
 SHORTEST_REPLY = 5
+# Verdicts after which it is worth asking again.
+ASK_AGAIN = frozenset({b"cold", b"emptied", b"late"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +158,7 @@ class Settlement(Struct, frozen=True, kw_only=True):
     tokens_reserved: int
     day: int
     minute: int
+    takes_slot: bool = True  # or took: its slots are to be given back
 
 
 class Epochs:
@@ -237,8 +240,9 @@ async def admit(
     if epochs is not None:
         args += epochs.known(payer.shard.number)
     try:
-        reply = await _ask(redis, payer, args, epochs)
-        if reply[0] == b"cold":
+        reply = await redis.run(ADMIT, payer.admit_keys, args)
+        if reply[0] in ASK_AGAIN:
+            reply = await _asked_again(redis, payer, args, epochs, reply)
             reply = await _load_scopes(redis, payer, args, epochs, load_totals, reply)
     except RedisUnavailable as exc:
         reply = await _retry(redis, payer, args, epochs, load_totals, exc)
@@ -311,7 +315,12 @@ def _undecided(reply: list[Any]) -> LimiterUnavailable:
 
 async def _ask(redis: Pipeline, payer: Payer, args: list[Argument], epochs: Epochs | None) -> list[Any]:
     """Run admit.lua; once more when this process was wrong about Redis's clock or its epoch."""
-    reply: list[Any] = await redis.run(ADMIT, payer.admit_keys, args)
+    return await _asked_again(redis, payer, args, epochs, await redis.run(ADMIT, payer.admit_keys, args))
+
+
+async def _asked_again(
+    redis: Pipeline, payer: Payer, args: list[Argument], epochs: Epochs | None, reply: list[Any]
+) -> list[Any]:
     if reply[0] == b"emptied" and epochs is not None:
         await epochs.join()
         args[EPOCH:] = epochs.known(payer.shard.number)
@@ -489,6 +498,7 @@ def _settle_command(payer: Payer, settlement: Settlement) -> tuple[list[bytes], 
         payer.organization,
         RECENT_S,
         month_of(settlement.day),
+        b"1" if settlement.takes_slot else b"0",
     ]
     return keys, args
 

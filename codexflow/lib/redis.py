@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from uuid import UUID
 import hiredis
 import redis
 import redis.asyncio
+from hiredis import ReplyError
 from redis.connection import parse_url
 from typing_extensions import override
 
@@ -78,6 +79,7 @@ class Script:
     def __init__(self, path: Path) -> None:
         self.text = path.read_bytes()
         self.sha = hashlib.sha1(self.text).hexdigest().encode()  # noqa: S324 - Redis's own naming, not security
+        _texts[self.sha] = self.text
 
     def run(self, client: "redis.Redis", keys: list[bytes], args: list[Any]) -> Any:
         """Run on a redis-py client."""
@@ -87,17 +89,14 @@ class Script:
             return client.eval(self.text.decode(), len(keys), *keys, *args)
 
 
-class _Batch:
-    """Commands of one event loop iteration. `written_s` is 0 until they are written."""
-
-    __slots__ = ("written_s",)
-
-    def __init__(self) -> None:
-        self.written_s = 0.0
+# Texts of all scripts by their digest.
+_texts: dict[bytes, bytes] = {}
 
 
 Reply = Any
 Argument = bytes | str | int | float
+# When the commands of one event loop iteration were written; empty until they are.
+_Written = list[float]
 
 
 class Pipeline(asyncio.Protocol):
@@ -114,11 +113,11 @@ class Pipeline(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._reader = hiredis.Reader()
-        self._pending: deque[tuple[asyncio.Future[Reply], _Batch]] = deque()
-        self._out: list[bytes] = []
-        self._batch = _Batch()
-        self._is_flushing = False
-        self._up = asyncio.Event()
+        self._pending: deque[tuple[asyncio.Future[Reply], _Written, tuple[Argument, ...]]] = deque()
+        self._out: list[bytes] = []  # of this loop iteration
+        self._written: _Written = []
+        self._is_up = False
+        self._up = asyncio.Event()  # for those that wait until it is up
         self._is_closed = False
         self._watchdog: asyncio.TimerHandle | None = None
         self._watch_due_s = 0.0
@@ -129,7 +128,7 @@ class Pipeline(asyncio.Protocol):
 
     @property
     def is_up(self) -> bool:
-        return self._up.is_set()
+        return self._is_up
 
     async def until_up(self, timeout_s: float) -> bool:
         """Wait at most `timeout_s` for the connection to come up. Returns whether it is up."""
@@ -155,36 +154,47 @@ class Pipeline(asyncio.Protocol):
 
     def call(self, *command: Argument) -> "asyncio.Future[Reply]":
         """Queue one command. The future yields the reply or raises RedisUnavailable or redis.ResponseError."""
-        if not self._up.is_set():
+        if not self._is_up:
             raise RedisUnavailable(reason="not connected")
         return self._queue(command)
 
-    async def run(self, script: Script, keys: Sequence[bytes], args: Sequence[Argument]) -> Reply:
-        """Run a script by its digest; send its text only if the server does not know it."""
-        try:
-            return await self.call(b"EVALSHA", script.sha, len(keys), *keys, *args)
-        except redis.ResponseError as exc:
-            if not str(exc).startswith("NOSCRIPT"):
-                raise
-        return await self.call(b"EVAL", script.text, len(keys), *keys, *args)
+    async def call_all(self, commands: Iterable[Sequence[Argument]]) -> list[Reply]:
+        """Queue several commands at once. Returns their replies; raises as `call`, the first of their errors."""
+        futures = [self.call(*each) for each in commands]
+        with contextlib.suppress(RedisUnavailable, redis.ResponseError):
+            await futures[-1]  # replies come in order: then all are here
+        errors = [each.exception() for each in futures]  # all taken, or asyncio would log the others as forgotten
+        for error in errors:
+            if error is not None:
+                raise error
+        return [each.result() for each in futures]
+
+    def run(self, script: Script, keys: Sequence[bytes], args: Sequence[Argument]) -> "asyncio.Future[Reply]":
+        """Run a script by its digest, as `call`; its text is sent only if the server does not know it."""
+        if not self._is_up:
+            raise RedisUnavailable(reason="not connected")
+        return self._queue((b"EVALSHA", script.sha, len(keys), *keys, *args))
 
     def _queue(self, command: tuple[Argument, ...]) -> "asyncio.Future[Reply]":
         future: asyncio.Future[Reply] = self._loop.create_future()
-        self._out.append(hiredis.pack_command(command))  # type: ignore[arg-type] # its stub means a 1-tuple
-        self._pending.append((future, self._batch))
-        if not self._is_flushing:
-            self._is_flushing = True
-            self._loop.call_soon(self._flush)
-        if self._watchdog is None:
-            self._watch_after(self._timeout_s)
+        self._send(future, command)
         return future
 
+    def _send(self, future: "asyncio.Future[Reply]", command: tuple[Argument, ...]) -> None:
+        if not self._out:
+            self._loop.call_soon(self._flush)
+        self._out.append(hiredis.pack_command(command))  # type: ignore[arg-type] # its stub means a 1-tuple
+        self._pending.append((future, self._written, command))
+
     def _flush(self) -> None:
-        self._is_flushing = False
-        if self._transport is not None and self._out:
-            self._transport.write(b"".join(self._out))
-        self._out.clear()
-        self._batch.written_s, self._batch = monotonic_s(), _Batch()
+        out = self._out
+        if self._transport is not None and out:
+            self._transport.write(out[0] if len(out) == 1 else b"".join(out))
+        out.clear()
+        self._written.append(monotonic_s())
+        self._written = []
+        if self._watchdog is None:
+            self._watch_after(self._timeout_s)
 
     def _watch_after(self, delay_s: float) -> None:
         # Noted here: uvloop's handle of a delay below a millisecond does not tell when it is due.
@@ -197,9 +207,9 @@ class Pipeline(asyncio.Protocol):
         self._watchdog = None
         if not self._pending:
             return
-        oldest, batch = self._pending[0]
+        oldest, written, _ = self._pending[0]
         patience_s = self._timeout_s + min(self._lag_s * LAG_FACTOR, MAX_PATIENCE_S)
-        left_s = patience_s - (monotonic_s() - batch.written_s) if batch.written_s else self._timeout_s
+        left_s = patience_s - (monotonic_s() - written[0]) if written else self._timeout_s
         if left_s > 0:
             self._watch_after(min(left_s, self._timeout_s))
         elif oldest is not self._suspect:
@@ -211,14 +221,14 @@ class Pipeline(asyncio.Protocol):
 
     def _drop(self, reason: str) -> None:
         """Close the connection: a late reply would be taken for the reply to another command."""
-        was_up = self._up.is_set()
+        was_up, self._is_up = self._is_up, False
         self._up.clear()
         if self._transport is not None:
             self._transport.abort()
             self._transport = None
         self._out.clear()
         while self._pending:
-            future, _ = self._pending.popleft()
+            future = self._pending.popleft()[0]
             if not future.done():
                 future.set_exception(RedisUnavailable(reason=reason))
         if was_up:
@@ -239,6 +249,7 @@ class Pipeline(asyncio.Protocol):
                 await asyncio.sleep(pause_s)
                 pause_s = min(pause_s * 2, 1.0)
             else:
+                self._is_up = True
                 self._up.set()
                 return
 
@@ -273,17 +284,17 @@ class Pipeline(asyncio.Protocol):
     @override
     def data_received(self, data: bytes) -> None:
         self._reader.feed(data)
-        while True:
-            reply = self._reader.gets()
-            if reply is False:
-                return
-            future, _ = self._pending.popleft()
+        next_reply, pending = self._reader.gets, self._pending
+        while (reply := next_reply()) is not False:
+            future, _, command = pending.popleft()
             if future.done():
                 continue
-            if isinstance(reply, hiredis.ReplyError):
-                future.set_exception(redis.ResponseError(str(reply)))
-            else:
+            if not isinstance(reply, ReplyError):
                 future.set_result(reply)
+            elif command[0] == b"EVALSHA" and str(reply).startswith("NOSCRIPT"):
+                self._send(future, (b"EVAL", _texts[command[1]], *command[2:]))  # type: ignore[index] # the digest
+            else:
+                future.set_exception(redis.ResponseError(str(reply)))
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:

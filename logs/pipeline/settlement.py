@@ -23,6 +23,7 @@ def settlement_of(event: UsageEvent) -> Settlement:
         tokens_reserved=event.tokens_reserved,
         day=event.day,
         minute=event.minute,
+        takes_slot=event.is_stream,
     )
 
 

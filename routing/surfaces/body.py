@@ -327,30 +327,27 @@ def upstream_tail(
     fields, schema = request.fields, request.schema
     # Clamp each field that was used; when none was, the first is understood everywhere.
     own = dict.fromkeys(request.limits or schema.limit_fields[:1], b"%d" % max_tokens)
-    thinking = _thinking(fields.get("thinking"), max_tokens)
-    if thinking is not None and "thinking" not in left_out:
-        own["thinking"] = thinking
-    is_free = not own.get("thinking") and _is_absent(fields.get("temperature"))
-    if temperature is not None and schema.takes_temperature and is_free:
-        own["temperature"] = _encode(temperature)
+    if "thinking" in fields:
+        thinking = _thinking(fields["thinking"], max_tokens)
+        if thinking is not None and "thinking" not in left_out:
+            own["thinking"] = thinking
+    if temperature is not None and schema.takes_temperature:
+        is_free = not own.get("thinking") and _is_absent(fields.get("temperature"))
+        if is_free:
+            own["temperature"] = _encode(temperature)
     if request.is_stream and schema.asks_for_usage:
         own["stream_options"] = _with_usage(fields.get("stream_options"))
     if schema.is_stored_by_default or "store" in fields:
         own["store"] = b"false"
-    if metadata := _own_metadata(fields.get("metadata")):
+    if "metadata" in fields and (metadata := _own_metadata(fields["metadata"])):
         own["metadata"] = _encode(metadata)
     if may_drop:
         own["drop_params"] = b"true"
-    dropped = _dropped(type(schema))
+    not_passed = _not_passed(type(schema))
     parts = [
         b"%b:%b" % (_encode(name), raw)
         for name, raw in fields.items()
-        if name not in own
-        and name not in _REWRITTEN
-        and name not in dropped
-        and name not in left_out
-        and name not in schema.limit_fields
-        and not name.startswith(CONTROL_PREFIXES)
+        if name not in not_passed and name not in own and name not in left_out and not name.startswith(CONTROL_PREFIXES)
     ]
     parts += [b'"%b":%b' % (name.encode(), value) for name, value in own.items() if value]
     return b",".join(parts) + b"}"
@@ -362,9 +359,10 @@ def upstream_body(model: str, tail: bytes) -> bytes:
 
 
 @cache
-def _dropped(schema: type[RequestSchema]) -> frozenset[str]:
-    """Return the fields that a surface does not pass upstream."""
-    return CONTROL_FIELDS | ROUTER_FIELDS | SERVICE_FIELDS | OUTPUT_FIELDS.difference(schema.__struct_encode_fields__)
+def _not_passed(schema: type[RequestSchema]) -> frozenset[str]:
+    """Return the fields that a surface does not pass upstream as they are: they are dropped, or written anew."""
+    other_bounds = OUTPUT_FIELDS.difference(schema.__struct_encode_fields__)
+    return CONTROL_FIELDS | ROUTER_FIELDS | SERVICE_FIELDS | _REWRITTEN | other_bounds.union(schema.limit_fields)
 
 
 def _is_absent(raw: Raw | None) -> bool:

@@ -1,6 +1,5 @@
 """Circuit breakers in Redis, shared by all processes; each process caches their state. Fails open."""
 
-import asyncio
 import logging
 from collections import deque
 from collections.abc import Collection
@@ -219,10 +218,11 @@ class Breakers:
 
     async def refresh(self, models: Collection[str], config: BreakerConfig) -> None:
         """Read all circuits once, for the changes that other processes made; tell the successes of models on record."""
+        keys = [self.key(model) for model in models]
         try:
-            replies = await asyncio.gather(
-                *(self._redis.call(b"HMGET", self.key(model), "circuits", "state") for model in models)
-            )
+            if not self._known and not await self._redis.call(b"EXISTS", *keys):
+                return  # nearly always
+            replies = await self._redis.call_all([(b"HMGET", key, b"circuits", b"state") for key in keys])
         except (RedisUnavailable, ResponseError):
             return
         for model in self._known.keys() - set(models):

@@ -77,7 +77,8 @@ class Connection(asyncio.Protocol):
         """Wait for status and headers. Raises UpstreamSilent after `timeout_s`, UpstreamBroken."""
         self._allow(timeout_s)
         while not self._has_head:
-            await self._wait()
+            await self._arrival()
+            self._raise_unless_received()
         return self.status
 
     async def chunk(self, timeout_s: float) -> bytes | None:
@@ -85,17 +86,22 @@ class Connection(asyncio.Protocol):
         if not self._chunks and not self._is_complete:
             self._allow(timeout_s)
             while not self._chunks and not self._is_complete:
-                await self._wait()
+                await self._arrival()
+                self._raise_unless_received()
         if self._chunks:
-            piece = self._chunks.popleft()
-            self._buffered_bytes -= len(piece)
-            if self._is_paused and self._buffered_bytes < LOW_WATER_BYTES:
-                self._is_paused = False
-                if self._transport is not None:
-                    self._transport.resume_reading()
-            return piece
+            return self._received()
         self._finish()
         return None
+
+    def _received(self) -> bytes:
+        """Take the next piece that has arrived."""
+        piece = self._chunks.popleft()
+        self._buffered_bytes -= len(piece)
+        if self._is_paused and self._buffered_bytes < LOW_WATER_BYTES:
+            self._is_paused = False
+            if self._transport is not None:
+                self._transport.resume_reading()
+        return piece
 
     async def chunk_past(self, sink: Sink, *, idle_s: float, left_s: float) -> bytes | None:
         """As `chunk`, for the first piece that `sink` does not consume; consumed pieces wake no task.
@@ -111,15 +117,22 @@ class Connection(asyncio.Protocol):
 
     async def body(self, timeout_s: float, *, limit_bytes: int) -> bytes:
         """Read the whole body, within `timeout_s` in all. Raises UpstreamBroken above `limit_bytes`."""
-        ends_s = monotonic_s() + timeout_s
         pieces: list[bytes] = []
         size = 0
-        while (piece := await self.chunk(max(0.0, ends_s - monotonic_s()))) is not None:
+        if not self._is_complete:
+            self._allow(timeout_s)
+        while self._chunks or not self._is_complete:
+            if not self._chunks:
+                await self._arrival()
+                self._raise_unless_received()
+                continue
+            piece = self._received()
             size += len(piece)
             if size > limit_bytes:
                 self.abort()
                 raise UpstreamBroken("The upstream's answer is too large.", reason="response too large")
             pieces.append(piece)
+        self._finish()
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     async def read_to_end(self, timeout_s: float) -> None:
@@ -148,37 +161,42 @@ class Connection(asyncio.Protocol):
 
     # Waiting and deadlines: one lazy timer per connection instead of one per wait
 
-    async def _wait(self) -> None:
+    def _arrival(self) -> "asyncio.Future[None]":
+        """Return what is done when something arrives. Raises what ended the exchange."""
         if self._error is not None:
             raise self._error
-        self._waiter = self._loop.create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
+        if self._timer is None:  # it fired just when something had arrived
+            self._arm(max(0.0, self._deadline_s - monotonic_s()))
+        self._waiter = waiter = self._loop.create_future()
+        return waiter
+
+    def _raise_unless_received(self) -> None:
         if self._error is not None and not self._chunks:
             raise self._error
 
     def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
 
     def _allow(self, timeout_s: float) -> None:
         self._deadline_s = monotonic_s() + timeout_s
         if self._timer is None or self._timer_due_s > self._loop.time() + timeout_s:
             self._disarm()
-            # Noted here: uvloop's handle of a delay below a millisecond does not tell when it is due.
-            self._timer_due_s = self._loop.time() + timeout_s
-            self._timer = self._loop.call_later(timeout_s, self._check_deadline)
+            self._arm(timeout_s)
+
+    def _arm(self, delay_s: float) -> None:
+        # Noted here: uvloop's handle of a delay below a millisecond does not tell when it is due.
+        self._timer_due_s = self._loop.time() + delay_s
+        self._timer = self._loop.call_later(delay_s, self._check_deadline)
 
     def _check_deadline(self) -> None:
         self._timer = None
-        if self._waiter is None:
+        if self._waiter is None or self._waiter.done():
             return  # no reader is waiting: the caller is the slow side
         left_s = self._deadline_s - monotonic_s()
         if left_s > 0:
-            self._timer_due_s = self._loop.time() + left_s
-            self._timer = self._loop.call_later(left_s, self._check_deadline)
+            self._arm(left_s)
             return
         self._fail(UpstreamSilent(reason="timeout"))
 

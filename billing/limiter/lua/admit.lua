@@ -20,7 +20,8 @@
 -- A scope is a hash: d day, n requests of it, ds nanos spent on it; mo month, ms nanos spent in it;
 -- m minute, r requests and t tokens of it; spent, held nanos in all; e epoch that it was loaded in.
 -- Redis's clock decides day, month and minute.
--- Limits are compared as numbers; amounts are added by HINCRBY from their text, so they never pass through a double.
+-- Limits are compared as numbers. Sums below 2^53, which doubles keep whole, are written by one command; an amount
+-- beyond, nine million USD, is added by HINCRBY from its text.
 
 local time = redis.call('TIME')
 local seconds = tonumber(time[1])
@@ -68,21 +69,23 @@ local scopes = {}
 for i = 1, 2 do
   local f = stored[i]
   -- Unknown, older than the epoch, or of a day that a wrong clock has made up: what PostgreSQL has of today is right.
-  if not f[1] or (epoch and f[11] ~= epoch) or tonumber(f[1]) > day then
+  local scope_day = tonumber(f[1])
+  if not scope_day or (epoch and f[11] ~= epoch) or scope_day > day then
     return {'cold', day, now_ms, minute, i}
   end
-  local s = {}
-  s.is_today = tonumber(f[1]) == day
-  s.is_this_month = tonumber(f[4]) == month
-  s.is_this_minute = tonumber(f[6]) == minute
-  s.requests = s.is_today and tonumber(f[2]) or 0
-  s.day_spent = s.is_today and tonumber(f[3]) or 0
-  s.month_spent = s.is_this_month and tonumber(f[5]) or 0
-  s.minute_requests = s.is_this_minute and tonumber(f[7]) or 0
-  s.minute_tokens = s.is_this_minute and tonumber(f[8]) or 0
-  s.spent = tonumber(f[9]) or 0
-  s.held = tonumber(f[10]) or 0
-  scopes[i] = s
+  local is_today, is_this_month, is_this_minute = scope_day == day, tonumber(f[4]) == month, tonumber(f[6]) == minute
+  scopes[i] = {  -- at once: a table that grows is allocated anew each time
+    is_today = is_today,
+    is_this_month = is_this_month,
+    is_this_minute = is_this_minute,
+    requests = is_today and tonumber(f[2]) or 0,
+    day_spent = is_today and tonumber(f[3]) or 0,
+    month_spent = is_this_month and tonumber(f[5]) or 0,
+    minute_requests = is_this_minute and tonumber(f[7]) or 0,
+    minute_tokens = is_this_minute and tonumber(f[8]) or 0,
+    spent = tonumber(f[9]) or 0,
+    held = tonumber(f[10]) or 0,
+  }
 end
 
 local function answer(verdict, scope, slot_free_in_ms, left, which)
@@ -130,18 +133,23 @@ local lease_ends = now_ms + tonumber(ARGV[2])
 for i = 1, 2 do
   local s = scopes[i]
   local key = KEYS[i]
-  if not s.is_today then redis.call('HSET', key, 'd', day, 'n', 0, 'ds', 0) end
-  if not s.is_this_month then redis.call('HSET', key, 'mo', month, 'ms', 0) end
-  if not s.is_this_minute then redis.call('HSET', key, 'm', minute, 'r', 0, 't', 0) end
-  redis.call('HINCRBY', key, 'n', 1)
-  redis.call('HINCRBY', key, 'r', 1)
-  redis.call('HINCRBY', key, 't', ARGV[5])
-  redis.call('HINCRBY', key, 'held', ARGV[4])
-  redis.call('EXPIRE', key, 172800)
-  if takes_slot then redis.call('ZADD', KEYS[4 + i], lease_ends, ARGV[1]) end
   s.requests = s.requests + 1
   s.minute_requests = s.minute_requests + 1
   s.minute_tokens = s.minute_tokens + tokens
+  local held = s.held + hold
+  if math.max(math.abs(s.held), held) < 2 ^ 53 then
+    redis.call('HSET', key, 'n', s.requests, 'r', s.minute_requests, 't', s.minute_tokens, 'held', held)
+  else
+    redis.call('HSET', key, 'n', s.requests, 'r', s.minute_requests, 't', s.minute_tokens)
+    redis.call('HINCRBY', key, 'held', ARGV[4])
+  end
+  if not s.is_today then redis.call('HSET', key, 'd', day, 'ds', 0) end
+  if not s.is_this_month then redis.call('HSET', key, 'mo', month, 'ms', 0) end
+  if not s.is_this_minute then
+    redis.call('HSET', key, 'm', minute)
+    redis.call('EXPIRE', key, 172800)
+  end
+  if takes_slot then redis.call('ZADD', KEYS[4 + i], lease_ends, ARGV[1]) end
 end
 redis.call('ZADD', KEYS[3], lease_ends, ARGV[1])
 -- Day and minute are decided here, so they stand in front of the intent. Small numbers: `..` keeps them whole.

@@ -42,7 +42,7 @@ class Process:
     def settle(self) -> None:
         shard = self.payer.shard
         keys = [*self.payer.admit_keys, shard.progress, shard.usage, b"%b:recent" % shard.epoch]
-        args = [str(new_id()), b"", 0, 0, 0, 0, 0, 0, b"", 1, 0, self.known.field]
+        args = [str(new_id()), b"", 0, 0, 0, 0, 0, 0, b"", 1, 0, b"1", self.known.field]
         self.known.settled(shard.number, abs(SETTLE.run(REDIS, keys, args)))
 
     def admit(self) -> str:
