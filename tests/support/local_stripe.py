@@ -44,6 +44,15 @@ class Running:
         self.server.settle()
         return [event["type"] for event in self.deliveries.waiting]
 
+    @contextmanager
+    def fails(self) -> Iterator[None]:
+        """Let every request get 500 for the block. Stripe then asks not to try again at once."""
+        self.server.is_failing = True
+        try:
+            yield
+        finally:
+            self.server.is_failing = False
+
 
 @contextmanager
 def local_stripe() -> Iterator[Running]:

@@ -53,6 +53,8 @@ class Server:
     stripe: LocalStripe
     deliveries: Deliveries
     secret_key: str = field(repr=False)
+    # Every request gets 500, without any effect.
+    is_failing: bool = False
     _happened: list[Object] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -65,7 +67,8 @@ class Server:
             reply = _json(error.body, error.status)
         start_response(
             f"{reply.status} {HTTPStatus(reply.status).phrase}",
-            [*reply.headers, ("Content-Length", str(len(reply.body)))],
+            # The SDK obeys it: retries are made by whoever asked.
+            [*reply.headers, ("Stripe-Should-Retry", "false"), ("Content-Length", str(len(reply.body)))],
         )
         return [reply.body]
 
@@ -80,6 +83,8 @@ class Server:
     def _reply(self, environ: dict[str, Any]) -> Reply:
         method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
         body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0)).decode()
+        if self.is_failing:
+            raise ApiError("Something went wrong.", status=500, kind="api_error")
         try:
             if path.startswith("/_local/"):
                 return _json(self._control(method, path.removeprefix("/_local/"), json.loads(body or "{}")))

@@ -5,7 +5,7 @@ no endpoint at Stripe: a customer pays, a bank disputes.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from threading import RLock
 from typing import Any, Literal
@@ -134,17 +134,19 @@ class LocalStripe:
                     rows = rows[at + 1 :] if is_after else rows[:at]
             return shapes.page_of(path, rows[:limit], has_more=len(rows) > limit)
 
-    def expanded(self, found: Object, names: list[str]) -> Object:
-        """Return an object with other objects in place of their ids, as `expand` asks."""
+    def expanded(self, found: Object, names: Sequence[str]) -> Object:
+        """Return an object with other objects in place of their ids, as `expand` asks: `a`, or `a.b` within it."""
         shown = dict(found)
         for name in names:
-            if isinstance(shown.get(name), str):
-                shown[name] = self._objects[shown[name]]
-            elif name == "line_items":
+            first, _, rest = name.partition(".")
+            if first == "line_items":
                 path = f"/v1/checkout/sessions/{found['id']}/line_items"
-                shown[name] = shapes.page_of(path, self._lines[found["id"]], has_more=False)
-            elif name not in shown:
+                shown[first] = shapes.page_of(path, self._lines[found["id"]], has_more=False)
+            elif first not in shown:
                 raise ApiError(f"This property cannot be expanded ({name}).", param="expand")
+            elif shown[first] is not None:
+                child = self._objects[shown[first]] if isinstance(shown[first], str) else shown[first]
+                shown[first] = self.expanded(child, [rest] if rest else [])
         return shown
 
     # What the API does.
