@@ -8,6 +8,7 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.utils.translation import gettext_lazy as _
+from django.utils.translation import ngettext
 from typing_extensions import override
 
 from accounts.audit import acting
@@ -15,7 +16,18 @@ from accounts.audited_admin import AuditedAdmin
 from accounts.models import Organization, User
 from billing.codes import make_codes
 from billing.forms import AccountEditForm, BookingForm, CreditCodeForm, PaymentForm, PlanEditForm
-from billing.models import Account, CreditCode, CreditSource, LedgerAudit, LedgerEntry, Order, Plan, PlanPeriod
+from billing.models import (
+    Account,
+    CreditCode,
+    CreditSource,
+    LedgerAudit,
+    LedgerEntry,
+    Order,
+    PaymentEvent,
+    Plan,
+    PlanPeriod,
+)
+from billing.payments.events import retry
 from billing.payments.orders import OrderRefused, refuse_unless_open, settle_order
 from billing.plan_versions import keep_terms
 from billing.services import book_by_hand
@@ -266,6 +278,27 @@ class OrderAdmin(ReadOnlyAdmin):
     @override
     def log_change(self, request: HttpRequest, obj: Order, message: Any) -> None:
         """Write none of Django's own: the audit log has it."""
+
+
+@admin.register(PaymentEvent, site=site)
+class PaymentEventAdmin(ReadOnlyAdmin):
+    """Inbox of what payment providers have sent. Failed ones can be handled again."""
+
+    list_display = ("received_at", "provider", "type", "object_id", "state", "outcome", "attempts", "handled_at")
+    list_filter = ("state", "provider", "outcome")
+    search_fields = ("=event_id", "=object_id")
+    ordering = ("-pk",)
+    actions = ("handle_again",)
+
+    def has_retry_permission(self, request: HttpRequest) -> bool:
+        return isinstance(request.user, User) and request.user.has_perm("billing.change_paymentevent")
+
+    @admin.action(description=_("Handle again what has failed"), permissions=["retry"])
+    def handle_again(self, request: HttpRequest, chosen: QuerySet[PaymentEvent]) -> None:
+        """Let the worker handle the failed ones of the chosen events again."""
+        retried = sum(retry(event, **acting(request)) for event in chosen)
+        text = ngettext("%(count)d event is handled again.", "%(count)d events are handled again.", retried)
+        messages.success(request, text % {"count": retried})
 
 
 @admin.register(LedgerAudit, site=site)

@@ -20,6 +20,7 @@ class BillingConfig(AppConfig):
         "billing_ledgeraudit": CLOSED,
         "billing_ledgerentry": OWN,
         "billing_order": OWN,
+        "billing_paymentevent": CLOSED,
         "billing_plan": SHARED,
         "billing_planperiod": OWN,
         "billing_redeemedmailbox": SHARED,
@@ -37,8 +38,9 @@ class BillingConfig(AppConfig):
         "order.cancelled": _("Order cancelled"),
         "order.opened": _("Order placed"),
         "order.paid": _("Order paid"),
+        "payment_event.retried": _("Payment event handled again"),
     }
-    audit_areas = {"credit": _("Credit"), "order": _("Orders")}
+    audit_areas = {"credit": _("Credit"), "order": _("Orders"), "payment_event": _("Payment events")}
 
     @override
     def ready(self) -> None:

@@ -238,6 +238,10 @@ class Order(models.Model):
     settled_at = models.DateTimeField(_("paid"), null=True, editable=False)
     # The provider's name of the payment, by which it settles one order only.
     payment_reference = models.CharField(_("payment"), max_length=80, blank=True)
+    # The hosted checkout at the provider, the idempotency key that it was made with, and when. One at a time.
+    checkout_id = models.CharField(max_length=255, blank=True, default="", db_default="", editable=False)
+    checkout_key = models.UUIDField(null=True, editable=False)
+    checkout_at = models.DateTimeField(null=True, editable=False)
     ledger_entry = models.OneToOneField(LedgerEntry, on_delete=models.PROTECT, null=True, related_name="order")
 
     class Meta:
@@ -299,6 +303,43 @@ class PlanPeriod(models.Model):
     @override
     def __str__(self) -> str:
         return f"{self.begins_at:%Y-%m-%d} {self.ends_at:%Y-%m-%d}"
+
+
+class PaymentEvent(models.Model):
+    """An event that a payment provider has sent. It says when to look; what is booked is read from the provider.
+
+    Kept as received until it is handled: only what is done is not handled again. Nothing of the body is stored but ids.
+    """
+
+    class State(models.TextChoices):
+        RECEIVED = "received", _("Received")
+        DONE = "done", _("Done")
+        FAILED = "failed", _("Failed")
+
+    provider = models.CharField(_("payment provider"), max_length=20)
+    event_id = models.CharField(_("event"), max_length=255)
+    type = models.CharField(_("type"), max_length=80)
+    object_id = models.CharField(_("object"), max_length=255, blank=True)
+    state = models.CharField(_("state"), max_length=8, choices=State.choices, default=State.RECEIVED)
+    # What came of it: "settled", or why nothing did.
+    outcome = models.CharField(_("outcome"), max_length=40, blank=True)
+    attempts = models.PositiveSmallIntegerField(_("attempts"), default=0)
+    received_at = models.DateTimeField(_("received"), default=now, editable=False)
+    # The next attempt, while it is received.
+    due_at = models.DateTimeField(_("next attempt"), default=now, editable=False)
+    handled_at = models.DateTimeField(_("handled"), null=True, editable=False)
+
+    class Meta:
+        verbose_name = _("payment event")
+        verbose_name_plural = _("payment events")
+        constraints = [models.UniqueConstraint(fields=["provider", "event_id"], name="payment_event_once")]
+        indexes = [
+            models.Index(fields=["due_at"], name="payment_event_due", condition=models.Q(state="received")),
+        ]
+
+    @override
+    def __str__(self) -> str:
+        return f"{self.provider} {self.event_id}"
 
 
 class SpendDaily(models.Model):

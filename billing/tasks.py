@@ -6,6 +6,7 @@ from accounts.signals import access_changed
 from billing import ledger, renewals, selectors, subscriptions
 from billing.ledger_audit import audit_once_a_day
 from billing.models import Account
+from billing.payments import booking, events
 from codexflow.lib.clock import now
 
 
@@ -30,3 +31,15 @@ def audit_ledger() -> str:
     """Prove the ledger once a day."""
     done = audit_once_a_day(now())
     return "done already" if done is None else f"{done.findings} findings"
+
+
+@shared_task
+def handle_payment_events() -> str:
+    """Handle what payment providers have sent, and again what failed."""
+    return f"handled {events.handle_due(now())}"
+
+
+@shared_task
+def heal_payments() -> str:
+    """Ask payment providers for payments that nobody has told of."""
+    return f"healed {booking.heal_all()}"

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from billing import views
+from billing import views, webhooks
 
 urlpatterns = [
     path("o/<slug:slug>/billing/", views.billing, name="billing"),
@@ -13,4 +13,6 @@ urlpatterns = [
     path("o/<slug:slug>/billing/renewal/", views.renewal, name="plan-renewal"),
     path("o/<slug:slug>/billing/orders/<slug:code>/", views.order, name="order"),
     path("o/<slug:slug>/billing/orders/<slug:code>/cancel/", views.order_cancel, name="order-cancel"),
+    path("o/<slug:slug>/billing/orders/<slug:code>/pay/", views.order_pay, name="order-pay"),
+    path("webhooks/stripe", webhooks.payment_event, {"provider_name": "stripe"}, name="payment-event"),
 ]

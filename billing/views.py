@@ -3,6 +3,7 @@
 from typing import Any
 
 from allauth.core import ratelimit
+from django.conf import settings
 from django.contrib import messages
 from django.http import Http404, HttpResponseBase
 from django.shortcuts import redirect, render
@@ -19,8 +20,9 @@ from billing import selectors
 from billing.codes import CodeRefused, redeem
 from billing.forms import BudgetsForm, CodeForm, CreditForm, OrderForm, PlanForm
 from billing.models import LedgerEntry, Order, Plan
+from billing.payments.booking import confirm, stop_checkout
 from billing.payments.orders import OrderRefused, cancel_order, open_order
-from billing.payments.provider import offered, provider_of
+from billing.payments.provider import ProviderRefused, ProviderUnavailable, offered, online_provider, provider_of
 from billing.services import limits_of, set_budgets
 from billing.subscriptions import Change, RenewalRefused, offer_of, periods_of, set_renewal
 from codexflow.lib.clock import now
@@ -175,13 +177,22 @@ def redeem_code(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
 @organization_page(Action.SEE_BILLING, section="billing")
 @require_safe
 def order(request: PageRequest, tenant: Tenant, code: str) -> HttpResponseBase:
-    """One order: what it is, and how to pay it while it is open."""
+    """One order: what it is, and how to pay it while it is open.
+
+    A customer who comes back from a checkout (`?checkout=done`) sees the payment at once, if the provider knows of it.
+    """
     shown = _order_or_404(tenant, code)
+    is_back = request.GET.get("checkout") == "done"
+    if is_back and shown.is_open:
+        confirm(shown)
+        shown.refresh_from_db()
     # None: its provider is not configured any more.
     provider = next((each for each in offered() if each.name == shown.provider), None)
     context = {
         "order": shown,
         "provider": provider,
+        "is_back": is_back,
+        "is_demo_checkout": settings.ENV.is_demo_checkout,
         "instructions": provider.instructions() if provider and shown.is_open else "",
         "support_email": ensure_site_settings().support_email,
     }
@@ -191,14 +202,27 @@ def order(request: PageRequest, tenant: Tenant, code: str) -> HttpResponseBase:
 @organization_page(Action.MANAGE_BILLING, section="billing")
 @require_POST
 def order_cancel(request: PageRequest, tenant: Tenant, code: str) -> HttpResponseBase:
-    """Cancel an open order."""
+    """Cancel an open order, and its checkout at the provider before."""
+    cancelled = _order_or_404(tenant, code)
     try:
-        cancel_order(_order_or_404(tenant, code), **acting(request))
+        if cancelled.is_open:
+            stop_checkout(cancelled)
+        cancel_order(cancelled, **acting(request))
     except OrderRefused as refused:
         messages.error(request, str(refused))
     else:
         messages.success(request, _("The order is cancelled."))
     return redirect("order", slug=tenant.organization.slug, code=code)
+
+
+@organization_page(Action.MANAGE_BILLING, section="billing")
+@require_POST
+def order_pay(request: PageRequest, tenant: Tenant, code: str) -> HttpResponseBase:
+    """Lead to the checkout of an open order: the one that is open, or a new one."""
+    found = _order_or_404(tenant, code)
+    if online_provider(found.provider) is None:
+        raise Http404
+    return _start(request, tenant, found)
 
 
 def _require_sales() -> None:
@@ -214,7 +238,19 @@ def _place(request: PageRequest, tenant: Tenant, form: OrderForm, **what: Any) -
     except OrderRefused as refused:
         form.add_error(None, str(refused))
         return None
-    return redirect(provider.start(placed, order_url=reverse("order", args=[tenant.organization.slug, placed.code])))
+    return _start(request, tenant, placed)
+
+
+def _start(request: PageRequest, tenant: Tenant, order: Order) -> HttpResponseBase:
+    """Lead to where an order is paid; to its page, with the reason, where that cannot be now."""
+    order_url = reverse("order", args=[tenant.organization.slug, order.code])
+    try:
+        return redirect(provider_of(order.provider).start(order, order_url=order_url))
+    except OrderRefused as refused:
+        messages.error(request, str(refused))
+    except (ProviderUnavailable, ProviderRefused):
+        messages.error(request, _("The payment page cannot be opened right now. Try again in a moment."))
+    return redirect(order_url)
 
 
 def _order_or_404(tenant: Tenant, code: str) -> Order:

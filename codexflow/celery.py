@@ -77,6 +77,8 @@ SCHEDULE: dict[str, tuple[str, float, float]] = {
     "expire-credit": ("billing.tasks.expire_credit", 60, 60),
     "end-plans": ("billing.tasks.end_plans", 60, 60),
     "budget-alerts": ("keys.tasks.send_budget_alerts", 60, 60),
+    "payment-events": ("billing.tasks.handle_payment_events", 2, 3),
+    "heal-payments": ("billing.tasks.heal_payments", 300, 240),
     "audit-ledger": ("billing.tasks.audit_ledger", 3600, 600),
     "verify": ("logs.tasks.verify_rollups", 3600, 600),
 }

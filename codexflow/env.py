@@ -22,7 +22,8 @@ Mode = Literal["development", "production"]
 LimiterFail = Literal["bounded", "closed"]
 LitellmSync = Literal["spend_logs", "documented", "off"]
 # Each is a module in billing/payments/.
-PaymentProvider = Literal["manual"]
+PaymentProvider = Literal["manual", "stripe"]
+StripeTaxIds = Literal["off", "optional", "required"]
 T = TypeVar("T")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -98,6 +99,12 @@ class Env:
     # CFX_PAYMENT_PROVIDERS: comma-separated, the first one is proposed; `none`: nothing is for sale.
     payment_providers: tuple[PaymentProvider, ...] = ("manual",)
     bank_transfer_text: str = ""  # CFX_BANK_TRANSFER_TEXT; empty: customers are asked to contact the operator
+    # CFX_STRIPE_*: of one Stripe account. The webhook's secrets are comma-separated, so that they can be rotated.
+    stripe_secret_key: str = field(repr=False, default="")
+    stripe_webhook_secrets: tuple[str, ...] = field(repr=False, default=())
+    stripe_api_base: str = ""  # empty: Stripe's
+    stripe_tax_ids: StripeTaxIds = "optional"
+    is_demo_checkout: bool = False  # payments by card go to the local Stripe: no money moves
     unmatched_days: int = 90  # retention of reports without a matching request
     metrics_token: str = field(repr=False, default="")  # CFX_METRICS_TOKEN; empty: no /metrics
     host: str = "127.0.0.1"
@@ -165,6 +172,8 @@ def _networks(text: str) -> tuple[str, ...]:
     return found
 
 
+_STRIPE_KEY = re.compile(r"(?:sk|rk)_(?:test|live)_[A-Za-z0-9_]{8,}")
+_STRIPE_WEBHOOK_SECRET = re.compile(r"whsec_[A-Za-z0-9+/=_-]{8,}")
 _ORIGIN = re.compile(r"https?://(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
 
 
@@ -211,6 +220,7 @@ class _Reader:
             "admin_password": self.text("CFX_ADMIN_PASSWORD"),
             # A file of variables has one line for each.
             "bank_transfer_text": self.text("CFX_BANK_TRANSFER_TEXT").replace("\\n", "\n"),
+            **self.stripe(services, mode),
             "journal_dir": Path(self.text("CFX_JOURNAL_DIR") or home / "journal"),
             "export_dir": Path(self.text("CFX_EXPORT_DIR") or home / "exports"),
             "static_root": Path(root) if (root := self.text("CFX_STATIC_ROOT")) else None,
@@ -225,6 +235,8 @@ class _Reader:
         self.optional(found, "cors_origins", "CFX_CORS_ORIGINS", _origins)
         self.optional(found, "metrics_token", "CFX_METRICS_TOKEN", self.metrics_token)
         self.optional(found, "payment_providers", "CFX_PAYMENT_PROVIDERS", self.payment_providers)
+        self.optional(found, "stripe_tax_ids", "CFX_STRIPE_TAX_IDS", self.stripe_tax_ids)
+        self.require_stripe_secrets(found)
         self.optional(found, "litellm_sync", "CFX_LITELLM_SYNC", self.litellm_sync)
         self.optional(found, "mail", "EMAIL_URL", parse_email_url)
         self.optional(found, "limiter_fail", "LIMITER_FAIL", self.limiter_fail)
@@ -314,6 +326,37 @@ class _Reader:
             self.problems.append(f"{missing} is missing: {given} alone lets nobody sign in")
         return None
 
+    def stripe(self, services: Mapping[str, Any], mode: Mode) -> dict[str, Any]:
+        """Read the Stripe account: the operator's, or that of `make run` where nothing about payments is set."""
+        key, secrets = self.text("CFX_STRIPE_SECRET_KEY"), self.text("CFX_STRIPE_WEBHOOK_SECRET")
+        base = self.url("CFX_STRIPE_API_BASE", ("https",) if mode == "production" else ("http", "https"), None)
+        demo = services.get("stripe_secret_key")
+        if demo and mode == "development" and not (key or secrets or base or self.text("CFX_PAYMENT_PROVIDERS")):
+            return {
+                "payment_providers": ("stripe", "manual"),
+                "stripe_secret_key": demo,
+                "stripe_webhook_secrets": (services["stripe_webhook_secret"],),
+                "stripe_api_base": services["stripe_api_base"],
+                "is_demo_checkout": True,
+            }
+        return {
+            "stripe_secret_key": key,
+            "stripe_webhook_secrets": tuple(each.strip() for each in secrets.split(",") if each.strip()),
+            "stripe_api_base": base,
+        }
+
+    def require_stripe_secrets(self, found: Mapping[str, Any]) -> None:
+        """Refuse Stripe without both secrets: a webhook without one would take anybody's word for a payment."""
+        if "stripe" not in found.get("payment_providers", ()):
+            return
+        if not _STRIPE_KEY.fullmatch(found["stripe_secret_key"]):
+            self.problems.append("CFX_STRIPE_SECRET_KEY must begin with sk_test_, sk_live_, rk_test_ or rk_live_")
+        secrets = found["stripe_webhook_secrets"]
+        if not secrets or not all(_STRIPE_WEBHOOK_SECRET.fullmatch(each) for each in secrets):
+            self.problems.append(
+                "CFX_STRIPE_WEBHOOK_SECRET must be the endpoint's signing secret, which begins with whsec_"
+            )
+
     def upstream_url(self, services: Mapping[str, Any]) -> str:
         return self.url(
             "LITELLM_URL",
@@ -368,6 +411,12 @@ class _Reader:
         if not names:
             raise ValueError(f"{value!r} names no provider; `none` sells nothing")
         return cast(tuple[PaymentProvider, ...], names)
+
+    @staticmethod
+    def stripe_tax_ids(value: str) -> StripeTaxIds:
+        if value not in get_args(StripeTaxIds):
+            raise ValueError(f"{value!r} is none of {', '.join(get_args(StripeTaxIds))}")
+        return cast(StripeTaxIds, value)
 
     @staticmethod
     def metrics_token(value: str) -> str:

@@ -264,6 +264,8 @@ _SELF = "'self'"
 _NONE = "'none'"
 # Form targets (form-action): the sign-in forms redirect to the provider.
 _PROVIDER_HOSTS = {"github": "https://github.com", "google": "https://accounts.google.com"}
+# A form leads to the hosted checkout as well.
+_CHECKOUTS = [ENV.stripe_api_base or "https://checkout.stripe.com"] if "stripe" in ENV.payment_providers else []
 # data: is used by the QR code of authenticator apps and the arrow of selects.
 CONTENT_SECURITY_POLICY = {
     "DIRECTIVES": {
@@ -272,7 +274,7 @@ CONTENT_SECURITY_POLICY = {
         "style-src": [_SELF],
         "font-src": [_SELF],
         "connect-src": [_SELF],
-        "form-action": [_SELF, *(_PROVIDER_HOSTS[name] for name in _PROVIDERS)],
+        "form-action": [_SELF, *(_PROVIDER_HOSTS[name] for name in _PROVIDERS), *_CHECKOUTS],
         "img-src": [_SELF, "data:"],
         "object-src": [_NONE],
         "base-uri": [_NONE],

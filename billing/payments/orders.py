@@ -1,5 +1,6 @@
-"""Orders of credit and plans: place, cancel, settle. Only these write orders."""
+"""Orders of credit and plans: place, check out, cancel, settle. Only these write orders."""
 
+from datetime import timedelta
 from typing import Any
 
 from django.db import transaction
@@ -13,13 +14,15 @@ from billing.models import Account, LedgerEntry, Order, Plan
 from billing.plans import CENT_NANOS
 from billing.subscriptions import Change, book_plan, offer_of
 from codexflow.lib.clock import now
-from codexflow.lib.ids import random_code
+from codexflow.lib.ids import random_code, random_id
 from codexflow.lib.money import NANOS_PER_USD
 
 MAX_OPEN_ORDERS = 5
 MIN_TOP_UP_USD, MAX_TOP_UP_USD = 5, 10_000
 # Of a million orders, a new one meets the code of another once in 280,000 times; then it fails.
 CODE_LENGTH = 8
+# A checkout of which nobody knows whether the provider has made it is asked for again by the same key for so long.
+CHECKOUT_KEY_LASTS = timedelta(hours=1)
 
 
 class OrderRefused(Exception):
@@ -98,6 +101,32 @@ def is_top_up(amount_nanos: int) -> bool:
 def is_for_sale(plan: Plan) -> bool:
     """Return whether customers may order this plan."""
     return plan.is_public and plan.price_month_nanos > 0
+
+
+def begin_checkout(order: Order, *, instead_of: str) -> Order:
+    """Give an open order the idempotency key of a new checkout, unless it has another one than `instead_of` by now.
+
+    Two who begin at once get the same key, and so the same checkout. Raises OrderRefused.
+    """
+    with transaction.atomic():
+        order = Order.objects.select_for_update(of=("self",)).select_related("plan", "created_by").get(pk=order.pk)
+        refuse_unless_open(order)
+        at = now()
+        is_unknown = not instead_of and order.checkout_at is not None and order.checkout_at > at - CHECKOUT_KEY_LASTS
+        if order.checkout_id == instead_of and not (is_unknown and order.checkout_key):
+            order.checkout_id, order.checkout_key, order.checkout_at = "", random_id(), at
+            order.save(update_fields=["checkout_id", "checkout_key", "checkout_at"])
+    return order
+
+
+def keep_checkout(order: Order, checkout_id: str) -> None:
+    """Store the checkout that was made with the order's key."""
+    Order.objects.filter(pk=order.pk, checkout_key=order.checkout_key).update(checkout_id=checkout_id)
+
+
+def forget_checkout(checkout_id: str) -> None:
+    """Let an order be paid by a new checkout, because this one has expired."""
+    Order.objects.filter(checkout_id=checkout_id, state=Order.State.OPEN).update(checkout_id="", checkout_key=None)
 
 
 def cancel_order(

@@ -1,4 +1,4 @@
-"""ORM calls from the event loop, on a small pool of threads.
+"""ORM calls from the event loop, on a small pool of threads; and work that one process does at a time.
 
 The gateway uses the database only on a cache miss, so a few threads with Django's own connections suffice. Django
 closes broken and expired connections at the start and end of a *request*; these threads have none, so each call does
@@ -6,12 +6,13 @@ it here.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from typing import ParamSpec, TypeVar
 
-from django.db import OperationalError, close_old_connections
+from django.db import OperationalError, close_old_connections, connection
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -54,3 +55,17 @@ def on_healthy_connection(function: Callable[[], T]) -> T:
         return function()
     finally:
         close_old_connections()
+
+
+@contextmanager
+def only_one(lock: int) -> Iterator[bool]:
+    """Hold an advisory lock for the block. Yields False when another process has it: two would repeat each other."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_try_advisory_lock(%s)", [lock])
+        is_locked = bool(cursor.fetchone()[0])
+    try:
+        yield is_locked
+    finally:
+        if is_locked:
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT pg_advisory_unlock(%s)", [lock])

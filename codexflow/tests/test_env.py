@@ -139,11 +139,40 @@ def test_exactly_the_variables_that_are_read_are_documented() -> None:
         assert re.search(rf"^#? ?{name}=", example, re.MULTILINE), f"{name} is missing in .env.example"
 
 
+CARD = {
+    "CFX_PAYMENT_PROVIDERS": "stripe,manual",
+    "CFX_STRIPE_SECRET_KEY": "sk_live_0123456789",
+    "CFX_STRIPE_WEBHOOK_SECRET": "whsec_0123456789",
+}
+
+
+def test_stripe_is_refused_without_both_secrets() -> None:
+    env = Env.read({**GOOD, **CARD, "CFX_STRIPE_WEBHOOK_SECRET": "whsec_0123456789, whsec_9876543210"})
+    assert env.payment_providers == ("stripe", "manual")
+    assert env.stripe_webhook_secrets == ("whsec_0123456789", "whsec_9876543210")
+    assert (env.stripe_api_base, env.stripe_tax_ids, env.is_demo_checkout) == ("", "optional", False)
+    for name in ("CFX_STRIPE_SECRET_KEY", "CFX_STRIPE_WEBHOOK_SECRET"):
+        for wrong in ("", " ", "pk_live_0123456789", "sk_live", "whsec_", "whsec_0123456789,sk", "x" * 40):
+            assert [each.split()[0] for each in problems(**CARD | {name: wrong})] == [name]
+    assert Env.read({**GOOD, "CFX_STRIPE_SECRET_KEY": ""}).stripe_secret_key == ""
+
+
+def test_secrets_of_stripe_are_in_no_message_and_no_repr() -> None:
+    assert "0123456789" not in repr(Env.read({**GOOD, **CARD}))
+    wrong = {"CFX_STRIPE_SECRET_KEY": "pk_live_0123456789", "CFX_STRIPE_WEBHOOK_SECRET": "0123456789"}
+    assert "0123456789" not in "".join(problems(**CARD | wrong))
+
+
+def test_production_asks_stripe_by_https_only() -> None:
+    assert "CFX_STRIPE_API_BASE must begin with https://" in problems(CFX_STRIPE_API_BASE="http://127.0.0.1:4020")
+    assert problems(CFX_STRIPE_TAX_IDS="maybe") == ["CFX_STRIPE_TAX_IDS: 'maybe' is none of off, optional, required"]
+
+
 def test_payment_providers_are_those_that_there_are() -> None:
     assert Env.read(GOOD).payment_providers == ("manual",)
     assert Env.read({**GOOD, "CFX_PAYMENT_PROVIDERS": " manual , manual,"}).payment_providers == ("manual",)
     assert Env.read({**GOOD, "CFX_PAYMENT_PROVIDERS": "none"}).payment_providers == ()
-    assert problems(CFX_PAYMENT_PROVIDERS="manual,cash") == ["CFX_PAYMENT_PROVIDERS: 'cash' is none of manual"]
+    assert problems(CFX_PAYMENT_PROVIDERS="manual,cash") == ["CFX_PAYMENT_PROVIDERS: 'cash' is none of manual, stripe"]
     assert "names no provider" in problems(CFX_PAYMENT_PROVIDERS=",")[0]
 
 

@@ -193,9 +193,8 @@ def test_vendored_files_match_their_checksums() -> None:
         REPOSITORY / "static" / "fonts",
         REPOSITORY / "tests" / "support" / "vendor",
     )
-    there = {
-        path for folder in folders for path in folder.rglob("*") if path.is_file() and path.suffix in (".js", ".woff2")
-    }
+    files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+    there = {path for path in files if path.suffix in (".js", ".json", ".woff2")}
     assert there == {REPOSITORY / each["path"] for each in listed}
 
 

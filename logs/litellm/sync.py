@@ -9,19 +9,18 @@ import hashlib
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
 from django.conf import settings
-from django.db import connection
 from django.db.models import F
 from redis import Redis
 
 from codexflow.env import Env
 from codexflow.lib import clock
+from codexflow.lib.db import only_one
 from codexflow.lib.ids import new_id
 from logs.litellm.client import LitellmClient, LitellmError, NoSuchEndpoint, TooManyRows
 from logs.litellm.ingest import Taken, take
@@ -65,7 +64,7 @@ def sync(redis: "Redis", prefix: str) -> str:
     if reason := pause_reason():
         return f"paused: {reason}"
     until_s = clock.monotonic_s() + TIME_LIMIT_S
-    with sync_lock() as is_locked:
+    with only_one(ADVISORY_LOCK) as is_locked:
         if not is_locked:
             return "another one is running"
         with LitellmClient(env.litellm_url, env.litellm_admin_key) as client:
@@ -107,20 +106,6 @@ def _wide_run(now: datetime) -> SyncRun | None:
     oldest = now - timedelta(days=DAYS_BACK - 1)  # the log reaches no further back
     start = max(min(now - WIDE, last.window_end - OVERLAP), oldest)
     return SyncRun.objects.create(window_start=start, window_end=now)
-
-
-@contextmanager
-def sync_lock() -> Iterator[bool]:
-    """Hold the lock of the sync. Yields False when another process has it: two would only repeat each other's work."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_try_advisory_lock(%s)", [ADVISORY_LOCK])
-        is_locked = bool(cursor.fetchone()[0])
-    try:
-        yield is_locked
-    finally:
-        if is_locked:
-            with connection.cursor() as cursor:
-                cursor.execute("SELECT pg_advisory_unlock(%s)", [ADVISORY_LOCK])
 
 
 def read_window(

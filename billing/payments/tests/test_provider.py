@@ -10,6 +10,7 @@ from django.conf import settings
 
 from billing.payments.orders import open_order
 from billing.payments.provider import offered, provider_of
+from billing.payments.tests.conftest import Card
 from billing.tests.factories import an_organization
 from codexflow.env import REPOSITORY, PaymentProvider
 from codexflow.lib.money import NANOS_PER_USD
@@ -19,12 +20,12 @@ NAMES = get_args(PaymentProvider)
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.django_db
-def test_a_provider_says_where_and_how_to_pay(name: str) -> None:
+def test_a_provider_says_where_and_how_to_pay(card: Card, name: str) -> None:
     provider = provider_of(name)
     order = open_order(an_organization(), provider=name, amount_nanos=10 * NANOS_PER_USD)
     assert provider.name == name
     assert str(provider.label)
-    assert provider.start(order, order_url="/order/").startswith(("/order/", "https://"))
+    assert provider.start(order, order_url="/order/").startswith(("/order/", card.running.url))
     assert isinstance(provider.instructions(), str)
     order.refresh_from_db()
     assert order.state == "open"
@@ -32,7 +33,8 @@ def test_a_provider_says_where_and_how_to_pay(name: str) -> None:
 
 def test_every_module_of_a_provider_may_be_configured() -> None:
     modules = {path.stem for path in (REPOSITORY / "billing" / "payments").glob("*.py")}
-    assert modules - {"__init__", "orders", "provider"} == set(NAMES)
+    shared = {"__init__", "booking", "currencies", "events", "orders", "payment", "provider"}
+    assert modules - shared == set(NAMES)
 
 
 def test_only_configured_providers_are_offered(settings: Any) -> None:
@@ -62,4 +64,22 @@ def test_a_provider_that_is_not_configured_is_not_imported() -> None:
         check=True,
     )
     assert "billing.payments.provider" in run.stdout
-    assert not [name for name in NAMES if f"billing.payments.{name}" in run.stdout]
+    assert not [name for name in NAMES if f"billing.payments.{name}'" in run.stdout]
+
+
+def test_a_web_process_without_stripe_does_not_load_its_sdk() -> None:
+    code = "import codexflow.asgi, codexflow.urls, sys; print([m for m in sys.modules if m.split('.')[0] == 'stripe'])"
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        env={
+            "DJANGO_SETTINGS_MODULE": "codexflow.settings",
+            "CFX_PAYMENT_PROVIDERS": "manual",
+            "CFX_HOME": str(settings.ENV.home),
+            "CFX_ENV": "development",
+        },
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert run.stdout.strip() == "[]"

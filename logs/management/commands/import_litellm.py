@@ -9,9 +9,10 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 from typing_extensions import override
 
+from codexflow.lib.db import only_one
 from codexflow.lib.redis import sync_client
 from logs.litellm.client import LitellmClient
-from logs.litellm.sync import days_back, read_window, sync_lock
+from logs.litellm.sync import ADVISORY_LOCK, days_back, read_window
 from logs.models import SyncRun
 from logs.pipeline.partitions import DAYS_BACK, make_ahead
 
@@ -47,7 +48,7 @@ class Command(BaseCommand):
         if settings.ENV.litellm_sync == "off" or not settings.ENV.litellm_admin_key or not settings.ENV.litellm_url:
             raise CommandError("Set LITELLM_URL, LITELLM_ADMIN_KEY and CFX_LITELLM_SYNC first.")
         make_ahead()
-        with sync_lock() as is_locked:
+        with only_one(ADVISORY_LOCK) as is_locked:
             if not is_locked:
                 raise CommandError("Another reading is under way. Try again when it has ended.")
             self._read(days)
