@@ -13,6 +13,7 @@ class BillingConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
     tenant_tables = {
         "billing_account": OWN,
+        "billing_billingdetails": OWN,
         "billing_budgetalert": OWN,
         "billing_creditcode": SHARED,
         "billing_creditsource": OWN,
@@ -20,6 +21,9 @@ class BillingConfig(AppConfig):
         "billing_ledgeraudit": CLOSED,
         "billing_ledgerentry": OWN,
         "billing_order": OWN,
+        "billing_paper": OWN,
+        # Shared: an order may be settled from a page of its organization.
+        "billing_paperseries": SHARED,
         "billing_plan": SHARED,
         "billing_redeemedmailbox": SHARED,
         "billing_redemption": OWN,
@@ -34,14 +38,18 @@ class BillingConfig(AppConfig):
         "order.cancelled": _("Order cancelled"),
         "order.opened": _("Order placed"),
         "order.paid": _("Order paid"),
+        "paper.credited": _("Credit note issued"),
+        "paper.details_set": _("Billing details set"),
+        "paper.issued": _("Invoice issued"),
     }
-    audit_areas = {"credit": _("Credit"), "order": _("Orders")}
+    audit_areas = {"credit": _("Credit"), "order": _("Orders"), "paper": _("Invoices")}
 
     @override
     def ready(self) -> None:
         from allauth.account.signals import email_confirmed
 
         from accounts.signals import organization_created
+        from billing import checks  # noqa: F401 - registers itself
 
         organization_created.connect(_open_account, dispatch_uid="billing.accounts")
         email_confirmed.connect(_remember_mailbox, dispatch_uid="billing.mailboxes")
