@@ -3,12 +3,17 @@
 from django.urls import path
 
 from billing import views
+from billing.papers import views as papers
 
 urlpatterns = [
     path("o/<slug:slug>/billing/", views.billing, name="billing"),
     path("o/<slug:slug>/billing/budgets/", views.budgets, name="billing-budgets"),
     path("o/<slug:slug>/billing/credit/", views.credit_order, name="credit-order"),
     path("o/<slug:slug>/billing/code/", views.redeem_code, name="redeem-code"),
+    path("o/<slug:slug>/billing/details/", papers.details, name="billing-details"),
+    path("o/<slug:slug>/billing/invoices/", papers.paper_list, name="papers"),
+    path("o/<slug:slug>/billing/invoices/<slug:number>/", papers.paper, name="paper"),
+    path("o/<slug:slug>/billing/invoices/<slug:number>/csv/", papers.paper_csv, name="paper-csv"),
     path("o/<slug:slug>/billing/plan/", views.plan_order, name="plan-order"),
     path("o/<slug:slug>/billing/orders/<slug:code>/", views.order, name="order"),
     path("o/<slug:slug>/billing/orders/<slug:code>/cancel/", views.order_cancel, name="order-cancel"),

@@ -18,6 +18,7 @@ from billing import selectors
 from billing.codes import CodeRefused, redeem
 from billing.forms import BudgetsForm, CodeForm, CreditForm, OrderForm, PlanForm
 from billing.models import LedgerEntry, Order
+from billing.papers.views import on_order
 from billing.payments.orders import OrderRefused, cancel_order, open_order
 from billing.payments.provider import offered, provider_of
 from billing.services import limits_of, set_budgets
@@ -147,6 +148,7 @@ def order(request: PageRequest, tenant: Tenant, code: str) -> HttpResponseBase:
         "provider": provider,
         "instructions": provider.instructions() if provider and shown.is_open else "",
         "support_email": ensure_site_settings().support_email,
+        **on_order(shown),
     }
     return render(request, "billing/order.html", context)
 

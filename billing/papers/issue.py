@@ -7,6 +7,7 @@ from django.conf import settings
 from django.db import connection, transaction
 from django.db.models import Sum
 from django.db.models.functions import Coalesce
+from django.utils.translation import gettext as _
 
 from accounts import audit
 from billing.models import Order, Paper
@@ -27,7 +28,7 @@ from codexflow.lib import clock
 
 
 class CreditNoteRefused(Exception):
-    """The invoice has no such amount left."""
+    """The invoice has no such amount left. The text is translated and meant for a page."""
 
 
 def seller() -> Party | None:
@@ -106,7 +107,7 @@ def issue_credit_note(invoice: Paper, amount_cents: int, *, reason: str, **actin
                 invoice.tax_rate_bp,
             )
         except ValueError as exc:
-            raise CreditNoteRefused(str(exc)) from exc
+            raise CreditNoteRefused(_("So much of the invoice is not left.")) from exc
         number, issued_at = _next_number(CREDIT_NOTE_PREFIX)
         paper = _store(
             sums,

@@ -27,9 +27,9 @@ def normalized(kind: str, number: str, country: str) -> str:
         raise ValueError("a number of another country")
     try:
         if kind == VKN:
-            return str(vkn.validate(number))
+            return str(vkn.validate(number.replace(" ", "")))
         if kind == TCKN:
-            return str(tckimlik.validate(number))
+            return str(tckimlik.validate(number.replace(" ", "")))
         if kind == EU_VAT:
             return _eu_vat(number, country)
     except ValidationError as exc:

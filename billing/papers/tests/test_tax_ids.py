@@ -11,7 +11,7 @@ from billing.papers.tax_ids import COUNTRIES, normalized
     ("kind", "number", "country", "shown"),
     [
         ("vkn", " 4540536920 ", "TR", "4540536920"),
-        ("tckn", "17291716060", "TR", "17291716060"),
+        ("tckn", "172 917 160 60", "TR", "17291716060"),
         ("eu_vat", "DE 136695976", "DE", "DE136695976"),
         ("eu_vat", "136 695 976", "DE", "DE136695976"),
         ("eu_vat", "el 094259216", "GR", "EL094259216"),
