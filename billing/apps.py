@@ -22,6 +22,7 @@ class BillingConfig(AppConfig):
         "billing_ledgerentry": OWN,
         "billing_order": OWN,
         "billing_paper": OWN,
+        "billing_paperfile": OWN,
         # Shared: an order may be settled from a page of its organization.
         "billing_paperseries": SHARED,
         "billing_plan": SHARED,

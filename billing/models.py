@@ -496,3 +496,37 @@ class Paper(models.Model):
     @property
     def is_invoice(self) -> bool:
         return self.kind == Paper.Kind.INVOICE
+
+
+class PaperFile(models.Model):
+    """PDF of a paper, or of a month's statement, in one language. Asked for by a page, made by a worker, then kept."""
+
+    organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="paper_files")
+    paper = models.ForeignKey(Paper, on_delete=models.PROTECT, null=True, related_name="files")
+    # First day of the statement's month.
+    month = models.DateField(null=True)
+    language = models.CharField(max_length=5)
+    asked_at = models.DateTimeField(default=now, editable=False)
+    # None: not made yet.
+    content = models.BinaryField(null=True, editable=False)
+    made_at = models.DateTimeField(null=True, editable=False)
+    attempts = models.PositiveSmallIntegerField(default=0, editable=False)
+
+    class Meta:
+        verbose_name = _("PDF")
+        verbose_name_plural = _("PDFs")
+        constraints = [
+            models.UniqueConstraint(
+                fields=["organization", "paper", "month", "language"], nulls_distinct=False, name="paper_file_once"
+            ),
+            models.CheckConstraint(
+                condition=models.Q(paper__isnull=False, month__isnull=True)
+                | models.Q(paper__isnull=True, month__isnull=False),
+                name="paper_file_of_one",
+            ),
+        ]
+        indexes = [models.Index(fields=["id"], name="paper_file_waiting", condition=models.Q(made_at=None))]
+
+    @override
+    def __str__(self) -> str:
+        return f"{self.paper_id or self.month} {self.language}"

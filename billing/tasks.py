@@ -6,6 +6,7 @@ from accounts.signals import access_changed
 from billing import ledger, selectors, services
 from billing.ledger_audit import audit_once_a_day
 from billing.models import Account
+from billing.papers import files
 from codexflow.lib.clock import now
 
 
@@ -30,3 +31,12 @@ def audit_ledger() -> str:
     """Prove the ledger once a day."""
     done = audit_once_a_day(now())
     return "done already" if done is None else f"{done.findings} findings"
+
+
+@shared_task
+def make_papers() -> str:
+    """Make the PDF files that were asked for."""
+    # Here only: web processes need no Typst in their memory.
+    from billing.papers.pdf import render
+
+    return f"made {files.make_waiting(render)}"

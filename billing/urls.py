@@ -14,6 +14,7 @@ urlpatterns = [
     path("o/<slug:slug>/billing/invoices/", papers.paper_list, name="papers"),
     path("o/<slug:slug>/billing/invoices/<slug:number>/", papers.paper, name="paper"),
     path("o/<slug:slug>/billing/invoices/<slug:number>/csv/", papers.paper_csv, name="paper-csv"),
+    path("o/<slug:slug>/billing/invoices/<slug:number>/pdf/", papers.paper_pdf, name="paper-pdf"),
     path("o/<slug:slug>/billing/plan/", views.plan_order, name="plan-order"),
     path("o/<slug:slug>/billing/orders/<slug:code>/", views.order, name="order"),
     path("o/<slug:slug>/billing/orders/<slug:code>/cancel/", views.order_cancel, name="order-cancel"),

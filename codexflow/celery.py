@@ -62,6 +62,7 @@ SCHEDULE: dict[str, tuple[str, float, float]] = {
     "margins": ("logs.tasks.store_margins", 3600, 600),
     "expire-credit": ("billing.tasks.expire_credit", 60, 60),
     "end-plans": ("billing.tasks.end_plans", 60, 60),
+    "papers": ("billing.tasks.make_papers", 2, 3),
     "budget-alerts": ("keys.tasks.send_budget_alerts", 60, 60),
     "audit-ledger": ("billing.tasks.audit_ledger", 3600, 600),
     "verify": ("logs.tasks.verify_rollups", 3600, 600),

@@ -114,11 +114,11 @@ def sums_of_paper(paper: Paper) -> Sums:
 
 def document_of(paper: Paper) -> Document:
     """An invoice or a credit note in the active language. `corrects` and `order` should be loaded."""
-    facts = [(_("Number"), paper.number), (_("Date"), day(paper.issued_at))]
+    facts = [(_("No."), paper.number), (_("Date"), day(paper.issued_at))]
     if paper.corrects is not None:
         facts.append((_("For invoice"), f"{paper.corrects.number}, {day(paper.corrects.issued_at)}"))
     if paper.order is not None:
-        facts.append((_("Order"), paper.order.code))
+        facts.append((_("Order code"), paper.order.code))
     if paper.reason:
         facts.append((_("Reason"), paper.reason))
     notes = [_("All amounts contain the tax that is shown.") if paper.tax_rate_bp else _("No tax is charged.")]

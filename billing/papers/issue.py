@@ -12,6 +12,7 @@ from django.utils.translation import gettext as _
 from accounts import audit
 from billing.models import Order, Paper
 from billing.papers.details import buyer_of
+from billing.papers.files import ask_for_paper
 from billing.papers.invoice import (
     CREDIT_NOTE_PREFIX,
     INVOICE_PREFIX,
@@ -144,7 +145,7 @@ def credited_of(invoice: Paper) -> Taxed:
 
 
 def _store(sums: Sums, **facts: Any) -> Paper:
-    return Paper.objects.create(
+    paper = Paper.objects.create(
         lines=[each.stored() for each in sums.lines],
         tax_rate_bp=sums.rate_bp,
         net_cents=sums.net_cents,
@@ -152,6 +153,8 @@ def _store(sums: Sums, **facts: Any) -> Paper:
         total_cents=sums.total_cents,
         **facts,
     )
+    ask_for_paper(paper)
+    return paper
 
 
 def _next_number(prefix: str) -> tuple[str, datetime]:

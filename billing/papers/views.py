@@ -5,6 +5,7 @@ from typing import Any
 from django.contrib import messages
 from django.http import Http404, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect, render
+from django.utils.translation import get_language
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_safe
 
@@ -15,6 +16,7 @@ from billing.models import Order, Paper
 from billing.papers import selectors
 from billing.papers.details import details_of, set_details
 from billing.papers.documents import day, document_of, lines_table, money
+from billing.papers.files import LANGUAGES, file_of
 from billing.papers.forms import DetailsForm
 from billing.papers.invoice import Line
 from billing.papers.issue import preview_of, seller
@@ -62,8 +64,25 @@ def paper(request: PageRequest, tenant: Tenant, number: str) -> HttpResponseBase
         "paper": shown,
         "document": document_of(shown),
         "credit_notes": selectors.credit_notes_of(shown),
+        "is_made": _made_file(tenant, shown) is not None,
     }
-    return render(request, "billing/paper.html", context)
+    return render(request, f"billing/paper.html{'#pdf' if request.htmx else ''}", context)
+
+
+@organization_page(Action.SEE_BILLING, section="billing")
+@require_safe
+def paper_pdf(request: PageRequest, tenant: Tenant, number: str) -> HttpResponseBase:
+    """The PDF in the reader's language; 404 while it is not made."""
+    shown = _paper_or_404(tenant, number)
+    content = _made_file(tenant, shown)
+    if content is None:
+        raise Http404
+    return attachment(content, "application/pdf", f"{shown.number}-{get_language()}.pdf")
+
+
+def _made_file(tenant: Tenant, shown: Paper) -> bytes | None:
+    found = file_of(tenant.organization, get_language() or LANGUAGES[0], paper=shown)
+    return bytes(found.content) if found is not None and found.content else None
 
 
 @organization_page(Action.SEE_BILLING, section="billing")

@@ -148,6 +148,7 @@ EXPECTED: dict[str, Access] = {
     "papers": tenant(SEE_BILLING, get=200),
     "paper": tenant(SEE_BILLING, get=200),
     "paper-csv": tenant(SEE_BILLING, get=200),
+    "paper-pdf": tenant(SEE_BILLING, get=200),
     "order-cancel": tenant(PAYERS, post=302),
     "members": tenant(ALL, get=200),
     "invite": tenant(MANAGERS, get=200, post=422),

@@ -17,6 +17,7 @@ from accounts.services import create_organization
 from accounts.tenancy import Section
 from accounts.tests.factories import a_member
 from billing.models import Account, Plan
+from billing.papers.files import make_waiting
 from billing.papers.tests.scene import an_invoice, with_seller
 from billing.payments.orders import open_order
 from billing.selectors import account_of
@@ -87,6 +88,7 @@ def scene(cast: Cast, settings: Any) -> Scene:
     order = open_order(cast.organization, provider="manual", amount_nanos=25 * NANOS_PER_USD)
     settings.ENV = with_seller()
     invoice = an_invoice(cast.organization)
+    make_waiting(lambda document, **facts: b"%PDF")
     other = Membership.objects.get(organization=cast.organization, user=a_member(cast.organization))
     root = User.objects.create_superuser("root@example.org")
     create_organization(name="Site", owner=root)

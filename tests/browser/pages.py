@@ -90,7 +90,7 @@ BELOW = {
 }
 
 # Excluded: responses without HTML, mails that differ from run to run, and pages that need a stored prompt.
-EXCLUDED = {"api-schema", "paper-csv", "doctor-script", "dev-mail", "request-content"}
+EXCLUDED = {"api-schema", "paper-csv", "paper-pdf", "doctor-script", "dev-mail", "request-content"}
 
 
 def linked(page: Page, name: str) -> str:
