@@ -21,6 +21,7 @@ class BillingConfig(AppConfig):
         "billing_ledgeraudit": CLOSED,
         "billing_ledgerentry": OWN,
         "billing_order": OWN,
+        "billing_model_spend_daily": OWN,
         "billing_paper": OWN,
         "billing_paperfile": OWN,
         # Shared: an order may be settled from a page of its organization.

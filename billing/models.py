@@ -142,7 +142,11 @@ class LedgerEntry(models.Model):
                 name="ledger_reference",
             ),
         ]
-        indexes = [models.Index(fields=["organization", "-created_at"], name="ledger_org_created")]
+        indexes = [
+            models.Index(fields=["organization", "-created_at"], name="ledger_org_created"),
+            # Few beside those of usage: statements list them.
+            models.Index(fields=["organization", "day"], name="ledger_org_credit", condition=models.Q(request_id=None)),
+        ]
 
     @override
     def __str__(self) -> str:
@@ -266,6 +270,34 @@ class SpendDaily(models.Model):
     @override
     def __str__(self) -> str:
         return f"{self.key_id} {self.day}"
+
+
+class ModelSpendDaily(models.Model):
+    """Requests and cost by model, on the day of booking, from which statements are made.
+
+    A closed month never changes here: usage that becomes known later is booked on the day of then, and `usage_day` is
+    its own.
+    """
+
+    pk = models.CompositePrimaryKey("organization_id", "day", "usage_day", "model")
+    organization = models.ForeignKey(
+        Organization, on_delete=models.PROTECT, related_name="model_spend_days", db_index=False
+    )
+    day = models.DateField()
+    usage_day = models.DateField()
+    # Empty: booked before models were.
+    model = models.TextField()
+    requests = models.BigIntegerField(default=0)
+    cost_nanos = models.BigIntegerField(default=0)
+
+    class Meta:
+        verbose_name = _("daily spend by model")
+        verbose_name_plural = _("daily spends by model")
+        db_table = "billing_model_spend_daily"
+
+    @override
+    def __str__(self) -> str:
+        return f"{self.model} {self.day}"
 
 
 class FreeCredit(models.Model):

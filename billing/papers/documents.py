@@ -2,15 +2,16 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 
 from django.utils import formats
 from django.utils.translation import gettext as _
 
-from billing.models import Paper
+from billing.models import LedgerEntry, Paper
 from billing.papers.invoice import PLAN, TAKEN_BACK, Line, Party, Sums
+from billing.papers.statement import Statement, month_after
 from billing.papers.tax_ids import EU_VAT, TCKN, VKN
-from codexflow.templatetags.show import margin
+from codexflow.templatetags.show import count, margin, usd_price
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +59,7 @@ def money(cents: int, currency: str) -> str:
 
 def day(moment: datetime) -> str:
     """Day in UTC, in full."""
-    return formats.date_format(moment.astimezone(UTC), "j F Y")
+    return _date(moment.astimezone(UTC).date())
 
 
 def description(line: Line) -> str:
@@ -135,6 +136,112 @@ def document_of(paper: Paper) -> Document:
         tables=(lines_table(sums_of_paper(paper), paper.currency),),
         notes=notes,
     )
+
+
+def statement_document(shown: Statement, organization: str, *, is_final: bool, at: datetime) -> Document:
+    """A month's statement in the active language. Amounts are exact; the closing balance is rounded at the end."""
+    last = month_after(shown.month) - timedelta(days=1)
+    state = _("Final") if is_final else _("Preliminary, as of %(time)s UTC") % {"time": _minute(at)}
+    return Document(
+        title=_("Statement"),
+        number=f"{shown.month:%Y-%m}",
+        facts=(
+            (_("Organization"), organization),
+            (_("Period"), f"{_date(shown.month)} \N{EN DASH} {_date(last)} (UTC)"),
+            (_("State"), state),
+        ),
+        parties=(),
+        tables=[
+            each for each in (_balance(shown), _entries(shown), _days(shown), _models(shown), _late(shown)) if each
+        ],
+        notes=(_("Usage is booked in the month of the request until a day after that month's end."),),
+    )
+
+
+def _balance(shown: Statement) -> Table:
+    rows = [(_("Opening balance"), usd_price(shown.opening_nanos))]
+    rows += [(str(LedgerEntry.Kind(kind).label), usd_price(nanos)) for kind, nanos in shown.by_kind.items()]
+    rows.append((_("Usage"), usd_price(-shown.usage_nanos)))
+    if shown.late:
+        rows.append((_("Usage of earlier months"), usd_price(-shown.late_nanos)))
+    return Table(
+        title=_("Balance"),
+        columns=(Column(label=_("Item")), Column(label=_("Amount"), is_number=True)),
+        rows=rows,
+        sums=(
+            (_("Closing balance, exact"), usd_price(shown.closing_nanos)),
+            (_("Closing balance"), money(shown.closing_cents, "USD")),
+        ),
+    )
+
+
+def _entries(shown: Statement) -> Table | None:
+    if not shown.entries:
+        return None
+    return Table(
+        title=_("Credit and other entries"),
+        columns=(
+            Column(label=_("Date")),
+            Column(label=_("Kind")),
+            Column(label=_("For")),
+            Column(label=_("Amount"), is_number=True),
+        ),
+        rows=[
+            (_date(each.day), str(LedgerEntry.Kind(each.kind).label), each.note, usd_price(each.amount_nanos))
+            for each in shown.entries
+        ],
+    )
+
+
+def _days(shown: Statement) -> Table | None:
+    rows = [(_date(each), count(usage.requests), usd_price(usage.cost_nanos)) for each, usage in shown.by_day.items()]
+    return _usage(_("Usage by day"), (_("Day (UTC)"),), rows, shown.usage_nanos)
+
+
+def _models(shown: Statement) -> Table | None:
+    rows = [
+        (name or _("Not recorded"), count(usage.requests), usd_price(usage.cost_nanos))
+        for name, usage in shown.by_model.items()
+    ]
+    return _usage(_("Usage by model"), (_("Model"),), rows, shown.usage_nanos)
+
+
+def _late(shown: Statement) -> Table | None:
+    """Usage that became known after its month was closed."""
+    rows = [
+        (
+            formats.date_format(month, "F Y"),
+            model or _("Not recorded"),
+            count(usage.requests),
+            usd_price(usage.cost_nanos),
+        )
+        for (month, model), usage in shown.late.items()
+    ]
+    title = _("Usage of earlier months, known after they were closed")
+    return _usage(title, (_("Month"), _("Model")), rows, shown.late_nanos)
+
+
+def _usage(title: str, names: Sequence[str], rows: Sequence[Sequence[str]], sum_nanos: int) -> Table | None:
+    if not rows:
+        return None
+    return Table(
+        title=title,
+        columns=(
+            *[Column(label=each) for each in names],
+            Column(label=_("Requests"), is_number=True),
+            Column(label=_("Cost"), is_number=True),
+        ),
+        rows=rows,
+        sums=((_("Total"), usd_price(sum_nanos)),),
+    )
+
+
+def _date(day: date) -> str:
+    return formats.date_format(day, "j F Y")
+
+
+def _minute(at: datetime) -> str:
+    return formats.date_format(at.astimezone(UTC), "j F Y H:i")
 
 
 def party_lines(party: Party) -> list[str]:

@@ -5,7 +5,7 @@ They are small (some 35 KB) and rarely read, and web processes and workers share
 
 import logging
 from collections.abc import Callable
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 
 from django.conf import settings
@@ -16,7 +16,9 @@ from django.utils.translation import gettext as _
 
 from accounts.models import Organization
 from billing.models import Paper, PaperFile
-from billing.papers.documents import Document, document_of
+from billing.papers.documents import Document, document_of, statement_document
+from billing.papers.selectors import statement_of
+from billing.papers.statement import final_at
 from codexflow.lib.clock import now
 
 logger = logging.getLogger(__name__)
@@ -34,6 +36,12 @@ def ask_for_paper(paper: Paper) -> None:
     """Have a paper's PDF made in every language."""
     wanted = [PaperFile(organization_id=paper.organization_id, paper=paper, language=each) for each in LANGUAGES]
     PaperFile.objects.bulk_create(wanted, ignore_conflicts=True)
+
+
+def ask_for_statement(organization: Organization, month: date, language: str) -> None:
+    """Have the PDF of a month's statement made, which must be final: the file is kept."""
+    wanted = PaperFile(organization=organization, month=month, language=language)
+    PaperFile.objects.bulk_create([wanted], ignore_conflicts=True)
 
 
 def file_of(organization: Organization, language: str, **what: Any) -> PaperFile | None:
@@ -75,6 +83,10 @@ def _make(file_id: int, render: Render) -> int:
 
 def _document_of(row: PaperFile) -> tuple[Document, datetime]:
     """The document and its time."""
-    if row.paper is None:
-        raise ValueError("only papers have files")
-    return document_of(row.paper), row.paper.issued_at
+    if row.paper is not None:
+        return document_of(row.paper), row.paper.issued_at
+    if row.month is None:  # a constraint of the table
+        raise ValueError(f"file {row.pk} is of nothing")
+    at = final_at(row.month)
+    shown = statement_of(row.organization, row.month)
+    return statement_document(shown, row.organization.name, is_final=True, at=at), at

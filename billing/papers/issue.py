@@ -4,13 +4,13 @@ from datetime import datetime
 from typing import Any
 
 from django.conf import settings
-from django.db import connection, transaction
+from django.db import transaction
 from django.db.models import Sum
 from django.db.models.functions import Coalesce
 from django.utils.translation import gettext as _
 
 from accounts import audit
-from billing.models import Order, Paper
+from billing.models import Order, Paper, PaperSeries
 from billing.papers.details import buyer_of
 from billing.papers.files import ask_for_paper
 from billing.papers.invoice import (
@@ -160,13 +160,9 @@ def _store(sums: Sums, **facts: Any) -> Paper:
 def _next_number(prefix: str) -> tuple[str, datetime]:
     """Take the next number of the series of this year (UTC), whose row stays locked until the transaction ends."""
     at = clock.now()
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "INSERT INTO billing_paperseries (prefix, year, last_number, issued_at) VALUES (%s, %s, 1, %s)"
-            " ON CONFLICT (prefix, year) DO UPDATE SET last_number = billing_paperseries.last_number + 1,"
-            " issued_at = greatest(billing_paperseries.issued_at, excluded.issued_at)"
-            " RETURNING last_number, issued_at",
-            [prefix, at.year, at],
-        )
-        sequence, issued_at = cursor.fetchone()
+    mine = {"prefix": prefix, "year": at.year}
+    PaperSeries.objects.bulk_create([PaperSeries(**mine, last_number=0, issued_at=at)], ignore_conflicts=True)
+    series = PaperSeries.objects.select_for_update().get(**mine)
+    sequence, issued_at = series.last_number + 1, max(series.issued_at, at)
+    PaperSeries.objects.filter(**mine).update(last_number=sequence, issued_at=issued_at)
     return number_of(prefix, at.year, sequence), issued_at

@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 
 from billing.papers.invoice import Line
+from billing.papers.statement import Statement
+from codexflow.lib.money import format_usd
 from codexflow.lib.spreadsheets import csv_bytes, escape_formulas
 
 PAPER_COLUMNS = (
@@ -30,6 +32,39 @@ def paper_csv(facts: Iterable[str], lines: Iterable[Line], *, currency: str, rat
         for number, each in enumerate(lines, 1)
     ]
     return csv_bytes([PAPER_COLUMNS, *rows])
+
+
+STATEMENT_COLUMNS = ("section", "day", "month", "kind", "model", "note", "requests", "amount_usd")
+
+
+def statement_csv(shown: Statement) -> bytes:
+    """A statement: one row for each balance, entry, day and model, exact to the nano.
+
+    The rows `opening`, `entry`, `usage_day` and `usage_late` add up to `closing`; `usage_model` repeats `usage_day`.
+    """
+    rows = [_row("opening", shown.opening_nanos)]
+    rows += [_row("entry", each.amount_nanos, day=each.day, kind=each.kind, note=each.note) for each in shown.entries]
+    rows += [
+        _row("usage_day", -usage.cost_nanos, day=day, requests=usage.requests) for day, usage in shown.by_day.items()
+    ]
+    rows += [
+        _row("usage_late", -usage.cost_nanos, month=f"{month:%Y-%m}", model=model, requests=usage.requests)
+        for (month, model), usage in shown.late.items()
+    ]
+    rows += [
+        _row("usage_model", -usage.cost_nanos, model=model, requests=usage.requests)
+        for model, usage in shown.by_model.items()
+    ]
+    return csv_bytes([STATEMENT_COLUMNS, *rows, _row("closing", shown.closing_nanos)])
+
+
+def _row(section: str, nanos: int, **facts: object) -> list[object]:
+    cells = [facts.get(name, "") for name in STATEMENT_COLUMNS[1:-1]]
+    return [
+        section,
+        *(escape_formulas(each) if isinstance(each, str) else each for each in cells),
+        format_usd(nanos, decimals=9),
+    ]
 
 
 def decimals(hundredths: int) -> str:

@@ -1,5 +1,6 @@
-"""Pages of invoices, credit notes and billing details."""
+"""Pages of invoices, credit notes, statements and billing details."""
 
+from datetime import date
 from typing import Any
 
 from django.contrib import messages
@@ -15,12 +16,15 @@ from accounts.tenancy import PageRequest, Tenant, organization_page
 from billing.models import Order, Paper
 from billing.papers import selectors
 from billing.papers.details import details_of, set_details
-from billing.papers.documents import day, document_of, lines_table, money
-from billing.papers.files import LANGUAGES, file_of
+from billing.papers.documents import day, document_of, lines_table, money, statement_document
+from billing.papers.files import LANGUAGES, ask_for_statement, file_of
 from billing.papers.forms import DetailsForm
 from billing.papers.invoice import Line
 from billing.papers.issue import preview_of, seller
+from billing.papers.statement import final_at, month_of
 from billing.papers.tables import paper_csv as csv_of
+from billing.papers.tables import statement_csv as statement_csv_of
+from codexflow.lib.clock import now
 
 PAGE = 25
 
@@ -49,6 +53,10 @@ def paper_list(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
         "papers": [{"paper": each, "day": day(each.issued_at), "total": _signed_total(each)} for each in papers[:PAGE]],
         "older": papers[PAGE - 1].pk if len(papers) > PAGE else None,
         "is_first_page": before is None,
+        "months": [
+            {"name": f"{each:%Y-%m}", "month": each}
+            for each in selectors.statement_months(tenant.organization, now().date())
+        ],
         "details": details_of(tenant.organization),
         "is_issuing": seller() is not None,
     }
@@ -64,7 +72,7 @@ def paper(request: PageRequest, tenant: Tenant, number: str) -> HttpResponseBase
         "paper": shown,
         "document": document_of(shown),
         "credit_notes": selectors.credit_notes_of(shown),
-        "is_made": _made_file(tenant, shown) is not None,
+        "is_made": _made_file(tenant, paper=shown) is not None,
     }
     return render(request, f"billing/paper.html{'#pdf' if request.htmx else ''}", context)
 
@@ -74,14 +82,72 @@ def paper(request: PageRequest, tenant: Tenant, number: str) -> HttpResponseBase
 def paper_pdf(request: PageRequest, tenant: Tenant, number: str) -> HttpResponseBase:
     """The PDF in the reader's language; 404 while it is not made."""
     shown = _paper_or_404(tenant, number)
-    content = _made_file(tenant, shown)
+    content = _made_file(tenant, paper=shown)
     if content is None:
         raise Http404
-    return attachment(content, "application/pdf", f"{shown.number}-{get_language()}.pdf")
+    return attachment(content, "application/pdf", f"{shown.number}-{_language()}.pdf")
 
 
-def _made_file(tenant: Tenant, shown: Paper) -> bytes | None:
-    found = file_of(tenant.organization, get_language() or LANGUAGES[0], paper=shown)
+@organization_page(Action.SEE_BILLING, section="billing")
+@require_safe
+def statement(request: PageRequest, tenant: Tenant, month: str) -> HttpResponseBase:
+    """Statement of a month (UTC)."""
+    first, at = _month_or_404(tenant, month), now()
+    is_final = at >= final_at(first)
+    if request.htmx:
+        document = None
+    else:
+        shown = selectors.statement_of(tenant.organization, first)
+        document = statement_document(shown, tenant.organization.name, is_final=is_final, at=at)
+    file = file_of(tenant.organization, _language(), month=first)
+    context = {
+        "month": month,
+        "document": document,
+        "is_final": is_final,
+        "is_asked": file is not None,
+        "is_made": file is not None and bool(file.content),
+    }
+    return render(request, f"billing/statement.html{'#pdf' if request.htmx else ''}", context)
+
+
+@organization_page(Action.SEE_BILLING, section="billing")
+@require_safe
+def statement_csv(request: PageRequest, tenant: Tenant, month: str) -> HttpResponseBase:
+    """Statement of a month as CSV, exact to the nano."""
+    shown = selectors.statement_of(tenant.organization, _month_or_404(tenant, month))
+    return attachment(statement_csv_of(shown), "text/csv; charset=utf-8", f"statement-{month}.csv")
+
+
+@organization_page(Action.SEE_BILLING, section="billing")
+@require_http_methods(["GET", "HEAD", "POST"])
+def statement_pdf(request: PageRequest, tenant: Tenant, month: str) -> HttpResponseBase:
+    """Ask for the PDF of a final statement, or download it in the reader's language once it is made."""
+    first = _month_or_404(tenant, month)
+    if request.method == "POST":
+        if now() >= final_at(first):
+            ask_for_statement(tenant.organization, first, _language())
+        else:
+            messages.error(request, _("A statement is printed once its month is closed, a day after its end."))
+        return redirect("statement", slug=tenant.organization.slug, month=month)
+    content = _made_file(tenant, month=first)
+    if content is None:
+        raise Http404
+    return attachment(content, "application/pdf", f"statement-{month}-{_language()}.pdf")
+
+
+def _month_or_404(tenant: Tenant, name: str) -> date:
+    month = month_of(name)
+    if month is None or month not in selectors.statement_months(tenant.organization, now().date()):
+        raise Http404
+    return month
+
+
+def _language() -> str:
+    return get_language() or LANGUAGES[0]
+
+
+def _made_file(tenant: Tenant, **what: Any) -> bytes | None:
+    found = file_of(tenant.organization, _language(), **what)
     return bytes(found.content) if found is not None and found.content else None
 
 

@@ -110,6 +110,7 @@ def scene(cast: Cast, settings: Any) -> Scene:
             "export_id": export.pk,
             "code": order.code,
             "number": invoice.number,
+            "month": f"{now():%Y-%m}",
             "membership_id": other.pk,
             "invitation_id": invitation.pk,
             "token": invitations.token_of(invitation),

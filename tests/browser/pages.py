@@ -77,6 +77,7 @@ LINKED = {
     "key": (f"/o/{SLUG}/keys/", r"/keys/[0-9a-f-]{36}/"),
     "order": (f"/o/{SLUG}/billing/", r"/billing/orders/[A-Z0-9]+/"),
     "paper": (f"/o/{SLUG}/billing/invoices/", r"/billing/invoices/[A-Z0-9-]+/"),
+    "statement": (f"/o/{SLUG}/billing/invoices/", r"/billing/statements/[0-9-]+/"),
     "member-role": (f"/o/{SLUG}/members/", r"/members/\d+/role/"),
     "member-remove": (f"/o/{SLUG}/members/", r"/members/\d+/remove/"),
     "invitation": (f"/o/{SLUG}/members/", r"/invitations/[^/\"]+/"),
@@ -90,7 +91,7 @@ BELOW = {
 }
 
 # Excluded: responses without HTML, mails that differ from run to run, and pages that need a stored prompt.
-EXCLUDED = {"api-schema", "paper-csv", "paper-pdf", "doctor-script", "dev-mail", "request-content"}
+EXCLUDED = {"api-schema", "paper-csv", "paper-pdf", "statement-csv", "doctor-script", "dev-mail", "request-content"}
 
 
 def linked(page: Page, name: str) -> str:
