@@ -18,15 +18,20 @@ from billing.codes import make_codes
 from billing.forms import AccountEditForm, BookingForm, CreditCodeForm, PaymentForm, PlanEditForm
 from billing.models import (
     Account,
+    BillingDetails,
     CreditCode,
     CreditSource,
     LedgerAudit,
     LedgerEntry,
     Order,
+    Paper,
     PaymentEvent,
     Plan,
     PlanPeriod,
 )
+from billing.papers.forms import CreditNoteForm
+from billing.papers.issue import CreditNoteRefused, credited_of, issue_credit_note
+from billing.papers.tables import decimals
 from billing.payments.events import retry
 from billing.payments.orders import OrderRefused, refuse_unless_open, settle_order
 from billing.plan_versions import keep_terms
@@ -360,3 +365,75 @@ class CreditCodeAdmin(AuditedAdmin):
             credit = format_usd(each.credit_nanos, decimals=2)
             rows.writerow((each.code, each.batch, credit, until, each.redemptions, each.max_redemptions or ""))
         return response
+
+
+@admin.register(BillingDetails, site=site)
+class BillingDetailsAdmin(ReadOnlyAdmin):
+    list_display = ("organization", "legal_name", "country", "tax_id", "changed_at")
+    list_select_related = ("organization",)
+    search_fields = ("organization__slug", "legal_name", "=tax_id")
+    ordering = ("-changed_at",)
+
+
+@admin.register(Paper, site=site)
+class PaperAdmin(ReadOnlyAdmin):
+    """Invoices and credit notes. On the page of an invoice a super administrator issues a credit note for it."""
+
+    list_display = ("number", "organization", "kind", "issued_at", "total", "currency", "corrects")
+    list_filter = ("kind",)
+    list_select_related = ("organization", "corrects")
+    search_fields = ("=number", "organization__slug", "=order__code")
+    ordering = ("-pk",)
+    readonly_fields = (
+        "number",
+        "organization",
+        "kind",
+        "issued_at",
+        "order",
+        "corrects",
+        "reason",
+        "total",
+        "currency",
+        "seller",
+        "buyer",
+        "lines",
+    )
+
+    @admin.display(description=_("total"))
+    def total(self, paper: Paper) -> str:
+        return decimals(paper.total_cents if paper.is_invoice else -paper.total_cents)
+
+    @override
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        may_issue = isinstance(request.user, User) and request.user.has_perm("billing.change_paper")
+        return may_issue and (obj is None or (obj.is_invoice and credited_of(obj).total_cents < obj.total_cents))
+
+    @override
+    def get_form(self, request: HttpRequest, obj: Paper | None = None, change: bool = False, **kwargs: Any) -> Any:
+        if obj is not None and self.has_change_permission(request, obj):
+            return CreditNoteForm
+        return super().get_form(request, obj, change, **kwargs)
+
+    @override
+    def get_fieldsets(self, request: HttpRequest, obj: Paper | None = None) -> Any:
+        facts = (None, {"fields": self.readonly_fields})
+        if not self.has_change_permission(request, obj):
+            return (facts,)
+        return (facts, (_("Issue a credit note"), {"fields": ("amount", "credit_reason", "is_confirmed")}))
+
+    @override
+    def change_view(self, request: HttpRequest, object_id: str, *args: Any, **kwargs: Any) -> HttpResponse:
+        """Show the paper, or issue the credit note; of two at once the second is told that too little is left."""
+        try:
+            return cast(HttpResponse, super().change_view(request, object_id, *args, **kwargs))
+        except CreditNoteRefused as refused:
+            messages.error(request, str(refused))
+            return redirect(request.path)
+
+    @override
+    def save_model(self, request: HttpRequest, obj: Paper, form: Any, change: bool) -> None:
+        issue_credit_note(obj, form.cents, reason=form.cleaned_data["credit_reason"], **acting(request))
+
+    @override
+    def log_change(self, request: HttpRequest, obj: Paper, message: Any) -> None:
+        """Write none of Django's own: the audit log has it."""

@@ -13,6 +13,7 @@ class BillingConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
     tenant_tables = {
         "billing_account": OWN,
+        "billing_billingdetails": OWN,
         "billing_budgetalert": OWN,
         "billing_creditcode": SHARED,
         "billing_creditsource": OWN,
@@ -21,6 +22,11 @@ class BillingConfig(AppConfig):
         "billing_ledgerentry": OWN,
         "billing_order": OWN,
         "billing_paymentevent": CLOSED,
+        "billing_model_spend_daily": OWN,
+        "billing_paper": OWN,
+        "billing_paperfile": OWN,
+        # Shared: an order may be settled from a page of its organization.
+        "billing_paperseries": SHARED,
         "billing_plan": SHARED,
         "billing_planperiod": OWN,
         "billing_redeemedmailbox": SHARED,
@@ -38,15 +44,24 @@ class BillingConfig(AppConfig):
         "order.cancelled": _("Order cancelled"),
         "order.opened": _("Order placed"),
         "order.paid": _("Order paid"),
+        "paper.credited": _("Credit note issued"),
+        "paper.details_set": _("Billing details set"),
+        "paper.issued": _("Invoice issued"),
         "payment_event.retried": _("Payment event handled again"),
     }
-    audit_areas = {"credit": _("Credit"), "order": _("Orders"), "payment_event": _("Payment events")}
+    audit_areas = {
+        "credit": _("Credit"),
+        "order": _("Orders"),
+        "paper": _("Invoices"),
+        "payment_event": _("Payment events"),
+    }
 
     @override
     def ready(self) -> None:
         from allauth.account.signals import email_confirmed
 
         from accounts.signals import organization_created
+        from billing import checks  # noqa: F401 - registers itself
 
         organization_created.connect(_open_account, dispatch_uid="billing.accounts")
         email_confirmed.connect(_remember_mailbox, dispatch_uid="billing.mailboxes")

@@ -30,7 +30,8 @@ class Charge:
 
     `revision` numbers the charges of a request from 1; the database refuses the same number twice. `day` is the UTC day
     of admission. `amount_nanos` may be negative. `hold_nanos` is the call's hold (column `held_nanos`). `is_correction`
-    is False for the first charge, which also counts the request.
+    is False for the first charge, which also counts the request. `model` is the one that served; a correction that
+    replaces it names the one before and what was charged for it.
     """
 
     organization_id: UUID
@@ -41,6 +42,9 @@ class Charge:
     amount_nanos: int
     hold_nanos: int
     is_correction: bool
+    model: str = ""
+    model_before: str | None = None
+    cost_before_nanos: int = 0
 
 
 def first_open_day(now: datetime) -> date:
@@ -283,6 +287,7 @@ class _Batch:
         self._purses, self._paid = purses, paid
         self._entries: list[dict[str, Any]] = []
         self._spend: dict[tuple[UUID, UUID, date], _Spend] = {}
+        self._models: dict[tuple[UUID, date, date, str], _Spend] = {}
         self._accounts: dict[UUID, int] = {}
 
     def add(self, charge: Charge) -> None:
@@ -291,8 +296,22 @@ class _Batch:
             self._entries.append(_entry(charge, booked, self._parts_of(charge)))
         self._spend_of(charge, charge.day).requests += not charge.is_correction
         self._spend_of(charge, booked).cost_nanos += charge.amount_nanos
+        self._add_to_model(charge, booked)
         spent_nanos = self._accounts.get(charge.organization_id, 0)
         self._accounts[charge.organization_id] = spent_nanos + charge.amount_nanos
+
+    def _add_to_model(self, charge: Charge, booked: date) -> None:
+        def of(model: str) -> _Spend:
+            return self._models.setdefault((charge.organization_id, booked, charge.day, model), _Spend())
+
+        spend = of(charge.model)
+        spend.requests += not charge.is_correction
+        spend.cost_nanos += charge.amount_nanos
+        if charge.model_before is not None and charge.model_before != charge.model:
+            before = of(charge.model_before)
+            before.requests, spend.requests = before.requests - 1, spend.requests + 1
+            before.cost_nanos -= charge.cost_before_nanos
+            spend.cost_nanos += charge.cost_before_nanos
 
     def _parts_of(self, charge: Charge) -> dict[int, int]:
         """Move the amount between the charge's request and the sources."""
@@ -317,6 +336,7 @@ class _Batch:
             self._insert_entries()
         if self._spend:
             self._add_spend()
+            self._add_spend_by_model()
         self._purses.write()
         self._add_to_accounts()
 
@@ -351,6 +371,30 @@ class _Batch:
                 " ON CONFLICT (organization_id, key_id, day) DO UPDATE SET"
                 " requests = billing_spend_daily.requests + excluded.requests,"
                 " cost_nanos = billing_spend_daily.cost_nanos + excluded.cost_nanos",
+                [_json(rows)],
+            )
+
+    def _add_spend_by_model(self) -> None:
+        rows = [
+            {
+                "organization_id": organization_id,
+                "day": day,
+                "usage_day": usage_day,
+                "model": model,
+                "requests": spend.requests,
+                "cost_nanos": spend.cost_nanos,
+            }
+            for (organization_id, day, usage_day, model), spend in sorted(self._models.items())
+            if spend.requests or spend.cost_nanos
+        ]
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "INSERT INTO billing_model_spend_daily (organization_id, day, usage_day, model, requests, cost_nanos)"
+                " SELECT organization_id, day, usage_day, model, requests, cost_nanos"
+                " FROM json_populate_recordset(NULL::billing_model_spend_daily, %s::json)"
+                " ON CONFLICT (organization_id, day, usage_day, model) DO UPDATE SET"
+                " requests = billing_model_spend_daily.requests + excluded.requests,"
+                " cost_nanos = billing_model_spend_daily.cost_nanos + excluded.cost_nanos",
                 [_json(rows)],
             )
 

@@ -163,7 +163,11 @@ class LedgerEntry(models.Model):
                 name="ledger_reference",
             ),
         ]
-        indexes = [models.Index(fields=["organization", "-created_at"], name="ledger_org_created")]
+        indexes = [
+            models.Index(fields=["organization", "-created_at"], name="ledger_org_created"),
+            # Few beside those of usage: statements list them.
+            models.Index(fields=["organization", "day"], name="ledger_org_credit", condition=models.Q(request_id=None)),
+        ]
 
     @override
     def __str__(self) -> str:
@@ -363,6 +367,34 @@ class SpendDaily(models.Model):
         return f"{self.key_id} {self.day}"
 
 
+class ModelSpendDaily(models.Model):
+    """Requests and cost by model, on the day of booking, from which statements are made.
+
+    A closed month never changes here: usage that becomes known later is booked on the day of then, and `usage_day` is
+    its own.
+    """
+
+    pk = models.CompositePrimaryKey("organization_id", "day", "usage_day", "model")
+    organization = models.ForeignKey(
+        Organization, on_delete=models.PROTECT, related_name="model_spend_days", db_index=False
+    )
+    day = models.DateField()
+    usage_day = models.DateField()
+    # Empty: booked before models were.
+    model = models.TextField()
+    requests = models.BigIntegerField(default=0)
+    cost_nanos = models.BigIntegerField(default=0)
+
+    class Meta:
+        verbose_name = _("daily spend by model")
+        verbose_name_plural = _("daily spends by model")
+        db_table = "billing_model_spend_daily"
+
+    @override
+    def __str__(self) -> str:
+        return f"{self.model} {self.day}"
+
+
 class FreeCredit(models.Model):
     """A mailbox that was granted free credit, as a keyed hash (`billing.mailbox`). It outlives the account."""
 
@@ -482,3 +514,146 @@ class RedeemedMailbox(models.Model):
     @override
     def __str__(self) -> str:
         return f"{self.code_id} {bytes(self.digest).hex()[:8]}"
+
+
+class BillingDetails(models.Model):
+    """What an organization's invoices say of it. Invoices keep their own copy. Written by `billing.papers.details`."""
+
+    class TaxIdKind(models.TextChoices):
+        EU_VAT = "eu_vat", _("EU VAT number")
+        VKN = "vkn", _("VKN (Turkish tax number)")
+        TCKN = "tckn", _("TCKN (Turkish identity number)")
+        OTHER = "other", _("Other tax number")
+
+    organization = models.OneToOneField(
+        Organization, on_delete=models.PROTECT, primary_key=True, related_name="billing_details"
+    )
+    legal_name = models.CharField(_("legal name"), max_length=200)
+    address = models.CharField(_("address"), max_length=300)
+    district = models.CharField(_("district"), max_length=80, blank=True)
+    city = models.CharField(_("city"), max_length=80)
+    postal_code = models.CharField(_("postal code"), max_length=20, blank=True)
+    country = models.CharField(_("country"), max_length=2)
+    tax_id_kind = models.CharField(_("kind of tax number"), max_length=6, choices=TaxIdKind.choices, blank=True)
+    tax_id = models.CharField(_("tax number"), max_length=40, blank=True)
+    tax_office = models.CharField(_("tax office"), max_length=80, blank=True)
+    email = models.EmailField(_("e-mail for invoices"), max_length=254, blank=True)
+    changed_at = models.DateTimeField(_("changed"), default=now, editable=False)
+
+    class Meta:
+        verbose_name = _("billing details")
+        verbose_name_plural = _("billing details")
+
+    @override
+    def __str__(self) -> str:
+        return self.legal_name
+
+
+class PaperSeries(models.Model):
+    """The last number of a kind of paper in a year. Its row is locked by the transaction that issues the next."""
+
+    pk = models.CompositePrimaryKey("prefix", "year")
+    prefix = models.CharField(max_length=3)
+    year = models.PositiveSmallIntegerField()
+    last_number = models.PositiveIntegerField()
+    # Of the last paper: a later number never has an earlier time.
+    issued_at = models.DateTimeField()
+
+    class Meta:
+        verbose_name = _("series of invoices")
+        verbose_name_plural = _("series of invoices")
+
+    @override
+    def __str__(self) -> str:
+        return f"{self.prefix}-{self.year}"
+
+
+class Paper(models.Model):
+    """An invoice or a credit note, as it was issued. A trigger refuses changes. Written by `billing.papers.issue`."""
+
+    class Kind(models.TextChoices):
+        INVOICE = "invoice", _("Invoice")
+        CREDIT_NOTE = "credit_note", _("Credit note")
+
+    organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="papers")
+    kind = models.CharField(_("kind"), max_length=11, choices=Kind.choices)
+    number = models.CharField(_("number"), max_length=20, unique=True)
+    issued_at = models.DateTimeField(_("issued"))
+    order = models.ForeignKey(Order, on_delete=models.PROTECT, null=True, related_name="papers")
+    # The invoice that a credit note takes back, in whole or in part, and why.
+    corrects = models.ForeignKey("self", on_delete=models.PROTECT, null=True, related_name="credit_notes")
+    reason = models.CharField(_("reason"), max_length=200, blank=True)
+    # `billing.papers.invoice.Party` and `Line` of the day.
+    seller = models.JSONField(_("seller"))
+    buyer = models.JSONField(_("buyer"))
+    lines = models.JSONField(_("lines"))
+    currency = models.CharField(_("currency"), max_length=3)
+    # Basis points of the net amount: 2000 = 20 %.
+    tax_rate_bp = models.PositiveIntegerField(_("tax rate (basis points)"))
+    net_cents = models.BigIntegerField(_("net (cents)"))
+    tax_cents = models.BigIntegerField(_("tax (cents)"))
+    total_cents = models.BigIntegerField(_("total (cents)"))
+
+    class Meta:
+        verbose_name = _("invoice or credit note")
+        verbose_name_plural = _("invoices and credit notes")
+        constraints = [
+            models.UniqueConstraint(fields=["order"], condition=models.Q(kind="invoice"), name="paper_one_invoice"),
+            models.CheckConstraint(
+                condition=models.Q(kind="credit_note", corrects__isnull=False)
+                | models.Q(kind="invoice", corrects__isnull=True),
+                name="paper_corrects",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(
+                    net_cents__gte=0,
+                    tax_cents__gte=0,
+                    total_cents__gt=0,
+                    total_cents=models.F("net_cents") + models.F("tax_cents"),
+                ),
+                name="paper_adds_up",
+            ),
+        ]
+        indexes = [models.Index(fields=["organization", "-id"], name="paper_org")]
+
+    @override
+    def __str__(self) -> str:
+        return self.number
+
+    @property
+    def is_invoice(self) -> bool:
+        return self.kind == Paper.Kind.INVOICE
+
+
+class PaperFile(models.Model):
+    """PDF of a paper, or of a month's statement, in one language. Asked for by a page, made by a worker, then kept."""
+
+    organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="paper_files")
+    paper = models.ForeignKey(Paper, on_delete=models.PROTECT, null=True, related_name="files")
+    # First day of the statement's month.
+    month = models.DateField(null=True)
+    language = models.CharField(max_length=5)
+    asked_at = models.DateTimeField(default=now, editable=False)
+    # None: not made yet.
+    content = models.BinaryField(null=True, editable=False)
+    made_at = models.DateTimeField(null=True, editable=False)
+    attempts = models.PositiveSmallIntegerField(default=0, editable=False)
+
+    class Meta:
+        verbose_name = _("PDF")
+        verbose_name_plural = _("PDFs")
+        constraints = [
+            models.UniqueConstraint(
+                fields=["organization", "paper", "month", "language"], nulls_distinct=False, name="paper_file_once"
+            ),
+            models.CheckConstraint(
+                condition=models.Q(paper__isnull=False, month__isnull=True)
+                | models.Q(paper__isnull=True, month__isnull=False),
+                name="paper_file_of_one",
+            ),
+        ]
+        indexes = [models.Index(fields=["id"], name="paper_file_waiting", condition=models.Q(made_at=None))]
+
+    @override
+    def __str__(self) -> str:
+        return f"{self.paper_id or self.month} {self.language}"

@@ -6,6 +6,7 @@ from accounts.signals import access_changed
 from billing import ledger, renewals, selectors, subscriptions
 from billing.ledger_audit import audit_once_a_day
 from billing.models import Account
+from billing.papers import files
 from billing.payments import booking, events
 from codexflow.lib.clock import now
 
@@ -43,3 +44,11 @@ def handle_payment_events() -> str:
 def heal_payments() -> str:
     """Ask payment providers for payments that nobody has told of."""
     return f"healed {booking.heal_all()}"
+
+
+def make_papers() -> str:
+    """Make the PDF files that were asked for."""
+    # Here only: web processes need no Typst in their memory.
+    from billing.papers.pdf import render
+
+    return f"made {files.make_waiting(render)}"

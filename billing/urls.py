@@ -3,12 +3,21 @@
 from django.urls import path
 
 from billing import views, webhooks
+from billing.papers import views as papers
 
 urlpatterns = [
     path("o/<slug:slug>/billing/", views.billing, name="billing"),
     path("o/<slug:slug>/billing/budgets/", views.budgets, name="billing-budgets"),
     path("o/<slug:slug>/billing/credit/", views.credit_order, name="credit-order"),
     path("o/<slug:slug>/billing/code/", views.redeem_code, name="redeem-code"),
+    path("o/<slug:slug>/billing/details/", papers.details, name="billing-details"),
+    path("o/<slug:slug>/billing/invoices/", papers.paper_list, name="papers"),
+    path("o/<slug:slug>/billing/invoices/<slug:number>/", papers.paper, name="paper"),
+    path("o/<slug:slug>/billing/invoices/<slug:number>/csv/", papers.paper_csv, name="paper-csv"),
+    path("o/<slug:slug>/billing/invoices/<slug:number>/pdf/", papers.paper_pdf, name="paper-pdf"),
+    path("o/<slug:slug>/billing/statements/<slug:month>/", papers.statement, name="statement"),
+    path("o/<slug:slug>/billing/statements/<slug:month>/csv/", papers.statement_csv, name="statement-csv"),
+    path("o/<slug:slug>/billing/statements/<slug:month>/pdf/", papers.statement_pdf, name="statement-pdf"),
     path("o/<slug:slug>/billing/plan/", views.plan_order, name="plan-order"),
     path("o/<slug:slug>/billing/renewal/", views.renewal, name="plan-renewal"),
     path("o/<slug:slug>/billing/orders/<slug:code>/", views.order, name="order"),

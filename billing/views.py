@@ -20,6 +20,7 @@ from billing import selectors
 from billing.codes import CodeRefused, redeem
 from billing.forms import BudgetsForm, CodeForm, CreditForm, OrderForm, PlanForm
 from billing.models import LedgerEntry, Order, Plan
+from billing.papers.views import on_order
 from billing.payments.booking import confirm, stop_checkout
 from billing.payments.orders import OrderRefused, cancel_order, open_order
 from billing.payments.provider import ProviderRefused, ProviderUnavailable, offered, online_provider, provider_of
@@ -195,6 +196,7 @@ def order(request: PageRequest, tenant: Tenant, code: str) -> HttpResponseBase:
         "is_demo_checkout": settings.ENV.is_demo_checkout,
         "instructions": provider.instructions() if provider and shown.is_open else "",
         "support_email": ensure_site_settings().support_email,
+        **on_order(shown),
     }
     return render(request, "billing/order.html", context)
 

@@ -76,6 +76,7 @@ SCHEDULE: dict[str, tuple[str, float, float]] = {
     "margins": ("logs.tasks.store_margins", 3600, 600),
     "expire-credit": ("billing.tasks.expire_credit", 60, 60),
     "end-plans": ("billing.tasks.end_plans", 60, 60),
+    "papers": ("billing.tasks.make_papers", 2, 3),
     "budget-alerts": ("keys.tasks.send_budget_alerts", 60, 60),
     "payment-events": ("billing.tasks.handle_payment_events", 2, 3),
     "heal-payments": ("billing.tasks.heal_payments", 300, 240),

@@ -73,6 +73,19 @@ class OAuthApp:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Seller:
+    """Who issues the invoices of this installation."""
+
+    name: str
+    address: str
+    district: str
+    city: str
+    country: str  # code of ISO 3166
+    tax_id: str
+    tax_office: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Env:
     """Settings of the operator. Units are in the names."""
 
@@ -105,6 +118,8 @@ class Env:
     stripe_api_base: str = ""  # empty: Stripe's
     stripe_tax_ids: StripeTaxIds = "optional"
     is_demo_checkout: bool = False  # payments by card go to the local Stripe: no money moves
+    seller: Seller | None = None  # CFX_SELLER_*; None: no invoices are issued
+    tax_rate_bp: int = 0  # CFX_TAX_RATE_BP: tax contained in all prices, in basis points of the net amount
     unmatched_days: int = 90  # retention of reports without a matching request
     metrics_token: str = field(repr=False, default="")  # CFX_METRICS_TOKEN; empty: no /metrics
     host: str = "127.0.0.1"
@@ -221,6 +236,7 @@ class _Reader:
             # A file of variables has one line for each.
             "bank_transfer_text": self.text("CFX_BANK_TRANSFER_TEXT").replace("\\n", "\n"),
             **self.stripe(services, mode),
+            "seller": self.seller(),
             "journal_dir": Path(self.text("CFX_JOURNAL_DIR") or home / "journal"),
             "export_dir": Path(self.text("CFX_EXPORT_DIR") or home / "exports"),
             "static_root": Path(root) if (root := self.text("CFX_STATIC_ROOT")) else None,
@@ -357,6 +373,21 @@ class _Reader:
                 "CFX_STRIPE_WEBHOOK_SECRET must be the endpoint's signing secret, which begins with whsec_"
             )
 
+    def seller(self) -> Seller | None:
+        facts = {
+            name: self.text(f"CFX_SELLER_{name.upper()}")
+            for name in ("name", "address", "district", "city", "country", "tax_id", "tax_office")
+        }
+        needed = ("name", "address", "city", "country", "tax_id")
+        if not any(facts.values()):
+            return None
+        if missing := [f"CFX_SELLER_{name.upper()}" for name in needed if not facts[name]]:
+            self.problems.append(f"{', '.join(missing)}: missing, while another CFX_SELLER_ variable is set")
+        if facts["country"] and not re.fullmatch("[A-Z]{2}", facts["country"]):
+            self.problems.append(f"CFX_SELLER_COUNTRY: {facts['country']!r} is no code of two capitals such as TR")
+        facts["address"] = facts["address"].replace("\\n", "\n")
+        return Seller(**facts)
+
     def upstream_url(self, services: Mapping[str, Any]) -> str:
         return self.url(
             "LITELLM_URL",
@@ -451,6 +482,7 @@ _INTEGERS = (
     ("webhook_rpm", 1, 1_000_000),
     ("unmatched_days", 1, 3_650),
     ("margin_alarm_percent", 0, 1_000),
+    ("tax_rate_bp", 0, 10_000),
     ("lease_ms", 1_000, 300_000),
 )
 _SECONDS = (

@@ -11,6 +11,7 @@ from accounts.models import Organization, User
 from accounts.signals import access_changed
 from billing.ledger import post_credit
 from billing.models import Account, LedgerEntry, Order, Plan
+from billing.papers.issue import issue_invoice
 from billing.plans import CENT_NANOS
 from billing.subscriptions import Change, book_plan, offer_of
 from codexflow.lib.clock import now
@@ -165,8 +166,8 @@ def settle_order(
 
     Credit is of the paid kind and stays; a plan begins now or after what is paid, with its included credit.
     Keyed by the payment: with the same one again nothing is booked and the paid order is returned, so that a provider
-    may report it any number of times. Raises OrderRefused for an order that another payment has settled or that is
-    cancelled, and for a payment that is booked already.
+    may report it any number of times. The invoice is issued with it. Raises OrderRefused for an order that another
+    payment has settled or that is cancelled, and for a payment that is booked already.
     """
     with transaction.atomic():
         rows = Order.objects.select_for_update(of=("self",)).select_related("organization", "plan", "upgraded")
@@ -209,6 +210,8 @@ def settle_order(
             payment_reference=payment_reference,
             reason=reason,
         )
+        # Last: invoices are numbered one after the other, so the next one waits for this transaction.
+        issue_invoice(order, actor=actor, actor_label=actor_label, address=address)
         transaction.on_commit(lambda: access_changed.send(Account))
     return order
 

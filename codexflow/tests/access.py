@@ -146,6 +146,14 @@ EXPECTED: dict[str, Access] = {
     "redeem-code": tenant(PAYERS, get=200, post=422),
     "plan-order": tenant(PAYERS, get=200, post=422),
     "order": tenant(SEE_BILLING, get=200),
+    "billing-details": tenant(PAYERS, get=200, post=422),
+    "papers": tenant(SEE_BILLING, get=200),
+    "paper": tenant(SEE_BILLING, get=200),
+    "paper-csv": tenant(SEE_BILLING, get=200),
+    "paper-pdf": tenant(SEE_BILLING, get=200),
+    "statement": tenant(SEE_BILLING, get=200),
+    "statement-csv": tenant(SEE_BILLING, get=200),
+    "statement-pdf": tenant(SEE_BILLING, get=404, post=302),  # there is none of the present month
     "order-cancel": tenant(PAYERS, post=302),
     "order-pay": tenant(PAYERS, post=404),  # a bank transfer has no checkout
     "members": tenant(ALL, get=200),

@@ -179,3 +179,24 @@ def test_payment_providers_are_those_that_there_are() -> None:
 def test_a_line_of_the_bank_details_begins_where_the_variable_says() -> None:
     env = Env.read({**GOOD, "CFX_BANK_TRANSFER_TEXT": r"Example Bank\nIBAN DE02"})
     assert env.bank_transfer_text == "Example Bank\nIBAN DE02"
+
+
+SELLER = {
+    "CFX_SELLER_NAME": "Örnek Yazılım A.Ş.",
+    "CFX_SELLER_ADDRESS": r"Büyükdere Cad. 1\nKat 3",
+    "CFX_SELLER_CITY": "İstanbul",
+    "CFX_SELLER_COUNTRY": "TR",
+    "CFX_SELLER_TAX_ID": "4540536920",
+}
+
+
+def test_a_seller_is_given_whole_or_not_at_all() -> None:
+    assert Env.read(GOOD).seller is None
+    seller = Env.read({**GOOD, **SELLER, "CFX_TAX_RATE_BP": "2000"}).seller
+    assert seller is not None
+    assert (seller.address, seller.tax_office) == ("Büyükdere Cad. 1\nKat 3", "")
+    assert Env.read({**GOOD, **SELLER, "CFX_TAX_RATE_BP": "2000"}).tax_rate_bp == 2000
+    for name in SELLER:
+        assert problems(**{**SELLER, name: ""})[0].startswith(f"{name}: missing")
+    assert problems(**{**SELLER, "CFX_SELLER_COUNTRY": "Türkiye"})[0].startswith("CFX_SELLER_COUNTRY")
+    assert problems(CFX_TAX_RATE_BP="20000")

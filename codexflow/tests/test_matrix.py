@@ -17,6 +17,8 @@ from accounts.services import create_organization
 from accounts.tenancy import Section
 from accounts.tests.factories import a_member
 from billing.models import Account, Plan
+from billing.papers.files import make_waiting
+from billing.papers.tests.scene import an_invoice, with_seller
 from billing.payments.orders import open_order
 from billing.selectors import account_of
 from codexflow.env import REPOSITORY
@@ -84,6 +86,9 @@ def scene(cast: Cast, settings: Any) -> Scene:
     invitation.save()
     export = ExportJob.objects.create(organization=cast.organization, created_by=cast.ada, format="csv")
     order = open_order(cast.organization, provider="manual", amount_nanos=25 * NANOS_PER_USD)
+    settings.ENV = with_seller()
+    invoice = an_invoice(cast.organization)
+    make_waiting(lambda document, **facts: b"%PDF")
     other = Membership.objects.get(organization=cast.organization, user=a_member(cast.organization))
     root = User.objects.create_superuser("root@example.org")
     create_organization(name="Site", owner=root)
@@ -104,6 +109,8 @@ def scene(cast: Cast, settings: Any) -> Scene:
             "request_id": event.request_id,
             "export_id": export.pk,
             "code": order.code,
+            "number": invoice.number,
+            "month": f"{now():%Y-%m}",
             "membership_id": other.pk,
             "invitation_id": invitation.pk,
             "token": invitations.token_of(invitation),

@@ -9,7 +9,8 @@ from django.test.utils import CaptureQueriesContext
 
 from accounts.models import AuditEntry, User
 from billing.ledger_audit import audit_ledger
-from billing.models import CreditSource, LedgerEntry, Order, Plan
+from billing.models import CreditSource, LedgerEntry, Order, Paper, Plan
+from billing.papers.tests.scene import an_invoice, with_seller
 from billing.payments.orders import cancel_order, open_order, settle_order
 from billing.selectors import account_of
 from codexflow import urls
@@ -273,3 +274,26 @@ def test_only_a_super_administrator_records_payments(client: Client, cast: Cast,
     assert client.post(where, form).status_code == 403
     order.refresh_from_db()
     assert order.is_open
+
+
+def test_a_super_administrator_issues_a_credit_note_after_seeing_what_is_left(
+    client: Client, cast: Cast, root: User, admin: User, settings: Any
+) -> None:
+    settings.ENV = with_seller()
+    invoice = an_invoice(cast.organization)
+    where = f"/ops/billing/paper/{invoice.pk}/change/"
+    typed = {"amount": "10.00", "credit_reason": "Unused"}
+    client.force_login(admin)
+    assert client.post(where, {**typed, "is_confirmed": "on"}).status_code == 403
+    client.force_login(root)
+    assert "25.00 USD are left, and 15.00 USD after it" in client.post(where, typed).content.decode()
+    assert Paper.objects.filter(kind="credit_note").count() == 0
+    assert client.post(where, {**typed, "is_confirmed": "on"}).status_code == 302
+    note = Paper.objects.get(kind="credit_note")
+    assert (note.total_cents, note.reason, note.corrects) == (1000, "Unused", invoice)
+    assert AuditEntry.objects.get(action="paper.credited").actor == root
+    too_much = client.post(where, {**typed, "amount": "15.01", "is_confirmed": "on"}).content.decode()
+    assert "15.00 USD can be taken back" in too_much
+    client.post(where, {**typed, "amount": "15.00", "is_confirmed": "on"})
+    assert 'name="_save"' not in client.get(where).content.decode()
+    assert 'name="_save"' not in client.get(f"/ops/billing/paper/{note.pk}/change/").content.decode()

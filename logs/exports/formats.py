@@ -3,15 +3,13 @@
 Times are UTC in ISO 8601, money is in nano-USD and in USD; nothing depends on a user's language.
 """
 
-import csv
-import io
-import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
 
 from codexflow.lib.money import format_usd
+from codexflow.lib.spreadsheets import csv_bytes, escape_formulas
 
 # Name in the file -> column of the log.
 COLUMNS = {
@@ -56,29 +54,17 @@ COLUMNS = {
 NAMES = (*COLUMNS, "cost_usd")
 _COST = list(COLUMNS).index("cost_nanos")
 
-# Where a cell may begin for a spreadsheet (at separators, too: where commas are decimal, it splits at semicolons), the
-# spaces that it skips there, and characters that begin a formula, also in full width.
-_FORMULA = re.compile(r"(^|[;\t\r\n])( *)(?=[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20])")
-
 Row = Sequence[Any]
-
-
-def escape_formulas(text: str) -> str:
-    """Put an apostrophe before anything that a spreadsheet could run as a formula (CWE-1236).
-
-    User agents and model names are chosen by callers, and the readers of the file trust it.
-    """
-    return _FORMULA.sub(r"\1'\2", text)
 
 
 def csv_head() -> bytes:
     """Header line."""
-    return _csv([NAMES])
+    return csv_bytes([NAMES])
 
 
 def csv_lines(rows: Iterable[Row]) -> bytes:
     """Rows in the order of COLUMNS, as lines of RFC 4180."""
-    return _csv([_cell(value) for value in _with_usd(row)] for row in rows)
+    return csv_bytes([_cell(value) for value in _with_usd(row)] for row in rows)
 
 
 def json_lines(rows: Iterable[Row]) -> bytes:
@@ -105,9 +91,3 @@ def _cell(value: Any) -> Any:
     if isinstance(value, dict):
         return _encode(value).decode()
     return value.isoformat() if hasattr(value, "isoformat") else value
-
-
-def _csv(rows: Iterable[Iterable[Any]]) -> bytes:
-    text = io.StringIO(newline="")
-    csv.writer(text).writerows(rows)
-    return text.getvalue().encode()

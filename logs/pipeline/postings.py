@@ -1,5 +1,6 @@
 """Rollups and charges of one transaction: collected request by request, written at its end."""
 
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -33,7 +34,8 @@ class Postings:
         """Count and charge the difference that a better report makes to a request's row."""
         self._folded.count(row, -1)
         self._folded.count(merged)
-        self._charges.append(_charge(merged, revision=revision, amount_nanos=merged.cost_nanos - row.cost_nanos))
+        charge = _charge(merged, revision=revision, amount_nanos=merged.cost_nanos - row.cost_nanos)
+        self._charges.append(replace(charge, model_before=row.model, cost_before_nanos=row.cost_nanos))
 
     def write(self) -> None:
         """Write everything. The ledger comes last: it locks the accounts, which others wait for."""
@@ -52,6 +54,7 @@ def _charge(event: UsageEvent, *, revision: int, amount_nanos: int) -> Charge:
         amount_nanos=amount_nanos,
         hold_nanos=event.hold_nanos,
         is_correction=revision > 1,
+        model=event.model,
     )
 
 

@@ -46,6 +46,8 @@ INSIDE = {
     "credit-order": [f"/o/{SLUG}/billing/credit/"],
     "redeem-code": [f"/o/{SLUG}/billing/code/"],
     "plan-order": [f"/o/{SLUG}/billing/plan/?plan=pro"],
+    "billing-details": [f"/o/{SLUG}/billing/details/"],
+    "papers": [f"/o/{SLUG}/billing/invoices/"],
     "members": [f"/o/{SLUG}/members/"],
     "invite": [f"/o/{SLUG}/members/invite/"],
     "leave": [f"/o/{SLUG}/members/leave/"],
@@ -74,6 +76,8 @@ LINKED = {
     "export": (f"/o/{SLUG}/logs/exports/", r"/logs/exports/[0-9a-f-]{36}/"),
     "key": (f"/o/{SLUG}/keys/", r"/keys/[0-9a-f-]{36}/"),
     "order": (f"/o/{SLUG}/billing/", r"/billing/orders/[A-Z0-9]+/"),
+    "paper": (f"/o/{SLUG}/billing/invoices/", r"/billing/invoices/[A-Z0-9-]+/"),
+    "statement": (f"/o/{SLUG}/billing/invoices/", r"/billing/statements/[0-9-]+/"),
     "member-role": (f"/o/{SLUG}/members/", r"/members/\d+/role/"),
     "member-remove": (f"/o/{SLUG}/members/", r"/members/\d+/remove/"),
     "invitation": (f"/o/{SLUG}/members/", r"/invitations/[^/\"]+/"),
@@ -87,7 +91,7 @@ BELOW = {
 }
 
 # Excluded: responses without HTML, mails that differ from run to run, and pages that need a stored prompt.
-EXCLUDED = {"api-schema", "doctor-script", "dev-mail", "request-content"}
+EXCLUDED = {"api-schema", "paper-csv", "paper-pdf", "statement-csv", "doctor-script", "dev-mail", "request-content"}
 
 
 def linked(page: Page, name: str) -> str:

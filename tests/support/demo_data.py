@@ -15,7 +15,7 @@ from uuid import UUID
 import django
 
 if TYPE_CHECKING:
-    from accounts.models import User
+    from accounts.models import Organization, User
     from logs.pipeline.events import UsageEvent
 
 DAYS = 14
@@ -57,10 +57,23 @@ def main(slug: str) -> int:
         organization=organization, created_by=owner, format=ExportJob.Format.CSV, state=ExportJob.State.EXPIRED
     )
     open_order(organization, provider="manual", amount_nanos=25_000_000_000, actor=owner)
+    _paid_orders(organization)
     yesterday = clock.now().date() - timedelta(days=1)
     DayReconciled.objects.create(day=yesterday, compared_at=clock.now(), **asdict(totals([yesterday])))
     sys.stdout.write(f"{len(entries)} requests\n")
     return 0
+
+
+def _paid_orders(organization: "Organization") -> None:
+    """An invoice with 20 % tax and a credit note for a part of it."""
+    from django.conf import settings
+
+    from billing.papers.issue import issue_credit_note
+    from billing.papers.tests.scene import an_invoice, with_seller
+
+    before, settings.ENV = settings.ENV, with_seller()
+    issue_credit_note(an_invoice(organization, usd=50), 1_250, reason="Unused credit")
+    settings.ENV = before
 
 
 def _colleague() -> "User":

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from codexflow.lib.ids import new_id
-from logs.exports.formats import COLUMNS, NAMES, csv_head, csv_lines, escape_formulas, json_lines
+from codexflow.lib.spreadsheets import escape_formulas
+from logs.exports.formats import COLUMNS, NAMES, csv_head, csv_lines, json_lines
 
 
 def a_row(**facts: Any) -> tuple[Any, ...]:

@@ -1,0 +1,168 @@
+"""Issue invoices and credit notes. The only writer of papers and their series."""
+
+from datetime import datetime
+from typing import Any
+
+from django.conf import settings
+from django.db import transaction
+from django.db.models import Sum
+from django.db.models.functions import Coalesce
+from django.utils.translation import gettext as _
+
+from accounts import audit
+from billing.models import Order, Paper, PaperSeries
+from billing.papers.details import buyer_of
+from billing.papers.files import ask_for_paper
+from billing.papers.invoice import (
+    CREDIT_NOTE_PREFIX,
+    INVOICE_PREFIX,
+    Item,
+    Party,
+    Sums,
+    number_of,
+    seller_tax_id,
+    sums_of,
+    sums_taken_back,
+)
+from billing.papers.tax import Taxed, cents_of
+from codexflow.lib import clock
+
+
+class CreditNoteRefused(Exception):
+    """The invoice has no such amount left. The text is translated and meant for a page."""
+
+
+def seller() -> Party | None:
+    """The seller of the settings; None: no invoices are issued."""
+    known = settings.ENV.seller
+    if known is None:
+        return None
+    kind, tax_id = seller_tax_id(known.tax_id, known.country)
+    return Party(
+        name=known.name,
+        address=known.address,
+        district=known.district,
+        city=known.city,
+        country=known.country,
+        tax_id_kind=kind,
+        tax_id=tax_id,
+        tax_office=known.tax_office,
+    )
+
+
+def preview_of(order: Order) -> Sums:
+    """Lines, tax and total of the invoice that the order would get now."""
+    name = order.plan.name if order.plan is not None else ""
+    item = Item(kind=order.kind, name=name, total_cents=cents_of(order.amount_nanos))
+    return sums_of([item], settings.ENV.tax_rate_bp)
+
+
+def issue_invoice(order: Order, **acting: Any) -> Paper | None:
+    """Issue the invoice of a paid order, in the transaction that settles it. None where no invoices are issued.
+
+    Call it last: the series is locked until the transaction ends. Rolled back, its number is free again.
+    """
+    issuer = seller()
+    if issuer is None or order.amount_nanos <= 0:
+        return None
+    with transaction.atomic():
+        sums = preview_of(order)
+        number, issued_at = _next_number(INVOICE_PREFIX)
+        paper = _store(
+            sums,
+            organization=order.organization,
+            kind=Paper.Kind.INVOICE,
+            number=number,
+            issued_at=issued_at,
+            order=order,
+            seller=issuer.stored(),
+            buyer=buyer_of(order.organization).stored(),
+            currency=order.currency,
+        )
+        audit.record(
+            "paper.issued",
+            paper,
+            organization=order.organization,
+            number=paper.number,
+            code=order.code,
+            total_cents=paper.total_cents,
+            **acting,
+        )
+    return paper
+
+
+def issue_credit_note(invoice: Paper, amount_cents: int, *, reason: str, **acting: Any) -> Paper:
+    """Take an invoice back, in whole or in part, by a credit note, in one transaction with the audit entry.
+
+    It moves no money: that is a refund. Parties and rate are the invoice's. Raises CreditNoteRefused for more than the
+    earlier credit notes leave of it.
+    """
+    with transaction.atomic():
+        invoice = Paper.objects.select_for_update(no_key=True).get(pk=invoice.pk, kind=Paper.Kind.INVOICE)
+        try:
+            sums = sums_taken_back(
+                invoice.number,
+                Taxed(invoice.total_cents, invoice.tax_cents),
+                credited_of(invoice),
+                amount_cents,
+                invoice.tax_rate_bp,
+            )
+        except ValueError as exc:
+            raise CreditNoteRefused(_("So much of the invoice is not left.")) from exc
+        number, issued_at = _next_number(CREDIT_NOTE_PREFIX)
+        paper = _store(
+            sums,
+            organization=invoice.organization,
+            kind=Paper.Kind.CREDIT_NOTE,
+            number=number,
+            issued_at=issued_at,
+            order=invoice.order,
+            corrects=invoice,
+            reason=reason,
+            seller=invoice.seller,
+            buyer=invoice.buyer,
+            currency=invoice.currency,
+        )
+        audit.record(
+            "paper.credited",
+            paper,
+            organization=invoice.organization,
+            number=paper.number,
+            invoice=invoice.number,
+            total_cents=paper.total_cents,
+            reason=reason,
+            **acting,
+        )
+    return paper
+
+
+def credited_of(invoice: Paper) -> Taxed:
+    """Sum of an invoice's credit notes."""
+    sums = Paper.objects.filter(corrects=invoice).aggregate(
+        total=Coalesce(Sum("total_cents"), 0), tax=Coalesce(Sum("tax_cents"), 0)
+    )
+    return Taxed(int(sums["total"]), int(sums["tax"]))
+
+
+def _store(sums: Sums, **facts: Any) -> Paper:
+    paper = Paper.objects.create(
+        lines=[each.stored() for each in sums.lines],
+        tax_rate_bp=sums.rate_bp,
+        net_cents=sums.net_cents,
+        tax_cents=sums.tax_cents,
+        total_cents=sums.total_cents,
+        **facts,
+    )
+    ask_for_paper(paper)
+    return paper
+
+
+def _next_number(prefix: str) -> tuple[str, datetime]:
+    """Take the next number of the series of this year (UTC), whose row stays locked until the transaction ends."""
+    at = clock.now()
+    mine = {"prefix": prefix, "year": at.year}
+    PaperSeries.objects.bulk_create([PaperSeries(**mine, last_number=0, issued_at=at)], ignore_conflicts=True)
+    series = PaperSeries.objects.select_for_update().get(**mine)
+    sequence, issued_at = series.last_number + 1, max(series.issued_at, at)
+    PaperSeries.objects.filter(**mine).update(last_number=sequence, issued_at=issued_at)
+    return number_of(prefix, at.year, sequence), issued_at
