@@ -46,6 +46,7 @@ def heal_payments() -> str:
     return f"healed {booking.heal_all()}"
 
 
+@shared_task
 def make_papers() -> str:
     """Make the PDF files that were asked for."""
     # Here only: web processes need no Typst in their memory.

@@ -8,7 +8,7 @@ from django.utils import formats
 from django.utils.translation import gettext as _
 
 from billing.models import LedgerEntry, Paper
-from billing.papers.invoice import PLAN, TAKEN_BACK, Line, Party, Sums
+from billing.papers.invoice import PLAN, TAKEN_BACK, UPGRADE, Line, Party, Sums
 from billing.papers.statement import Statement, month_after
 from billing.papers.tax_ids import EU_VAT, TCKN, VKN
 from codexflow.templatetags.show import count, margin, usd_price
@@ -66,6 +66,8 @@ def description(line: Line) -> str:
     """Text of a line."""
     if line.kind == PLAN:
         return _("Plan %(name)s for a month") % {"name": line.name}
+    if line.kind == UPGRADE:
+        return _("Plan %(name)s for the rest of a month") % {"name": line.name}
     if line.kind == TAKEN_BACK:
         return _("Taken back from invoice %(number)s") % {"number": line.name}
     return _("Credit for the API")

@@ -13,7 +13,7 @@ from billing.papers.tax_ids import EU, EU_VAT, OTHER, TCKN, VKN, normalized
 # Three capitals, the year and a number: electronic invoices in Türkiye are numbered so.
 INVOICE_PREFIX, CREDIT_NOTE_PREFIX = "CFX", "CFN"
 # What a line is of. The texts are made when it is shown, in the reader's language.
-CREDIT, PLAN, TAKEN_BACK = "top_up", "plan", "taken_back"
+CREDIT, PLAN, UPGRADE, TAKEN_BACK = "top_up", "plan", "upgrade", "taken_back"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +43,7 @@ class Party:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """One line. `kind` is one of CREDIT, PLAN, TAKEN_BACK; `name` is the plan's, or the number of the invoice."""
+    """One line. `kind` is one of the four above; `name` is the plan's, or the number of the invoice."""
 
     kind: str
     name: str

@@ -16,6 +16,7 @@ from billing.papers.files import ask_for_paper
 from billing.papers.invoice import (
     CREDIT_NOTE_PREFIX,
     INVOICE_PREFIX,
+    UPGRADE,
     Item,
     Party,
     Sums,
@@ -53,7 +54,7 @@ def seller() -> Party | None:
 def preview_of(order: Order) -> Sums:
     """Lines, tax and total of the invoice that the order would get now."""
     name = order.plan.name if order.plan is not None else ""
-    item = Item(kind=order.kind, name=name, total_cents=cents_of(order.amount_nanos))
+    item = Item(kind=UPGRADE if order.upgraded_id else order.kind, name=name, total_cents=cents_of(order.amount_nanos))
     return sums_of([item], settings.ENV.tax_rate_bp)
 
 

@@ -173,7 +173,7 @@ def _session_params(order: Order, order_url: str) -> "SessionCreateParams":
     assert order.checkout_at is not None  # noqa: S101 - has begun
     # The same for everybody who goes on with this checkout, as the idempotency key demands.
     with translation.override((order.created_by and order.created_by.language) or "en"):
-        name = str(_("Plan %(plan)s for a month") % {"plan": order.plan.name} if order.plan else _("Credit"))
+        name = _sold(order)
     metadata = {ORDER: order.code}
     params: SessionCreateParams = {
         "mode": "payment",
@@ -200,6 +200,14 @@ def _session_params(order: Order, order_url: str) -> "SessionCreateParams":
         is_required = settings.ENV.stripe_tax_ids == "required"
         params["tax_id_collection"] = {"enabled": True, "required": "if_supported" if is_required else "never"}
     return params
+
+
+def _sold(order: Order) -> str:
+    """What the customer reads at the checkout, in the language that is active."""
+    if order.plan is None:
+        return str(_("Credit"))
+    text = _("Plan %(name)s for the rest of a month") if order.upgraded_id else _("Plan %(name)s for a month")
+    return str(text % {"name": order.plan.name})
 
 
 def _event(event: stripe.Event) -> ReceivedEvent:
