@@ -35,6 +35,7 @@ from billing.papers.tables import decimals
 from billing.payments.events import retry
 from billing.payments.orders import OrderRefused, refuse_unless_open, settle_order
 from billing.plan_versions import keep_terms
+from billing.revenue import debts, revenue_by_month
 from billing.services import book_by_hand
 from billing.subscriptions import give_plan
 from codexflow.lib.admin import ReadOnlyAdmin, site
@@ -210,8 +211,9 @@ class CreditSourceAdmin(ReadOnlyAdmin):
 
 @admin.register(Order, site=site)
 class OrderAdmin(ReadOnlyAdmin):
-    """Orders. On the page of an open one a super administrator records its payment, once."""
+    """Orders, below the revenue of the last months. A super administrator records the payment of an open one, once."""
 
+    list_before_template = "billing/ops/revenue.html"
     list_display = ("code", "organization", "kind", "plan", "amount", "state", "created_at", "settled_at")
     list_filter = ("state", "kind", "provider")
     list_select_related = ("organization", "plan")
@@ -262,6 +264,12 @@ class OrderAdmin(ReadOnlyAdmin):
         if not self.has_change_permission(request, obj):
             return (facts,)
         return (facts, (_("Record the payment"), {"fields": ("payment_reference", "reason", "is_confirmed")}))
+
+    @override
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        facts = {"revenue": revenue_by_month(now()), "debts": debts()}
+        response: HttpResponse = super().changelist_view(request, {**(extra_context or {}), **facts})
+        return response
 
     @override
     def change_view(self, request: HttpRequest, object_id: str, *args: Any, **kwargs: Any) -> HttpResponse:

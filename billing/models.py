@@ -112,6 +112,11 @@ class Account(models.Model):
     def balance_nanos(self) -> int:
         return self.credit_nanos - self.spent_nanos
 
+    @property
+    def debt_nanos(self) -> int:
+        """Usage beyond all credit."""
+        return max(0, -self.balance_nanos)
+
 
 class LedgerEntry(models.Model):
     """One entry of the append-only ledger. A trigger refuses changes and deletions: corrections are new entries.
