@@ -24,6 +24,7 @@ class BillingConfig(AppConfig):
         "billing_plan": SHARED,
         "billing_redeemedmailbox": SHARED,
         "billing_redemption": OWN,
+        "billing_refund": CLOSED,
         "billing_spend_daily": OWN,
     }
     audit_actions = {
@@ -33,8 +34,11 @@ class BillingConfig(AppConfig):
         "credit.booked": _("Credit booked by an operator"),
         "credit.redeemed": _("Code redeemed"),
         "order.cancelled": _("Order cancelled"),
+        "order.disputed": _("Payment disputed, or a dispute decided"),
         "order.opened": _("Order placed"),
         "order.paid": _("Order paid"),
+        "order.refund_requested": _("Refund requested by an operator"),
+        "order.refunded": _("Payment refunded"),
         "payment_event.retried": _("Payment event handled again"),
     }
     audit_areas = {"credit": _("Credit"), "order": _("Orders"), "payment_event": _("Payment events")}
