@@ -285,6 +285,7 @@ class PaymentEvent(models.Model):
         constraints = [models.UniqueConstraint(fields=["provider", "event_id"], name="payment_event_once")]
         indexes = [
             models.Index(fields=["due_at"], name="payment_event_due", condition=models.Q(state="received")),
+            models.Index(fields=["handled_at"], name="payment_event_failed", condition=models.Q(state="failed")),
         ]
 
     @override

@@ -40,11 +40,13 @@ def heal(provider: OnlineProvider, at: datetime) -> int:
     for event in provider.events(at - HEALED):
         receive(provider, event)
     changed = 0
-    for paid in provider.paid_checkouts(at - HEALED):
-        if Order.objects.filter(code=paid.order_code, provider=provider.name, state=Order.State.OPEN).exists():
+    begun = Order.objects.filter(provider=provider.name, state=Order.State.OPEN).exclude(checkout_key=None)
+    codes = set(begun.values_list("code", flat=True))
+    for paid in provider.paid_checkouts(at - HEALED) if codes else ():
+        if paid.order_code in codes:
             changed += _healed(provider, paid.checkout_id)
-    over = Order.objects.filter(provider=provider.name, state=Order.State.OPEN, checkout_at__lt=at - CHECKOUT_OVER)
-    for checkout_id in over.exclude(checkout_id="").values_list("checkout_id", flat=True):
+    over = begun.filter(checkout_at__lt=at - CHECKOUT_OVER).exclude(checkout_id="")
+    for checkout_id in over.values_list("checkout_id", flat=True):
         changed += _healed(provider, checkout_id)
     return changed
 

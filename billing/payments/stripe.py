@@ -29,7 +29,8 @@ logger = logging.getLogger(__name__)
 # The SDK logs every request, and with its debug level what was sent.
 logging.getLogger("stripe").setLevel(logging.WARNING)
 
-TIMEOUT_S = (3.05, 10.0)
+# To connect and to respond, twice: a page that waits for it has fifteen seconds.
+TIMEOUT_S = (3.05, 5.0)
 # A checkout is open for so long; Stripe allows 30 minutes to a day, from its own clock.
 CHECKOUT_LASTS = timedelta(hours=2)
 # Name of the metadata that leads from a payment to its order.
