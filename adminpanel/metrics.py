@@ -25,6 +25,7 @@ from typing_extensions import override
 
 from billing.ledger_audit import age_s, last_audit
 from billing.limiter.limits import ShardKeys
+from billing.payments.events import count_failed, count_waiting
 from codexflow.catalogue import directory
 from codexflow.catalogue.schema import CatalogueError
 from codexflow.env import Env
@@ -78,6 +79,8 @@ METRICS: dict[str, tuple[str, tuple[str, ...]]] = {
     "margin_losing_models": ("Models that cost more than they were charged for, beyond the bound", ("days",)),
     "ledger_audit_age_seconds": ("Time since the ledger was last proven", ()),
     "ledger_audit_findings": ("Sums that did not follow from the ledger's entries then", ()),
+    "payment_events_waiting": ("Events of payment providers that wait for another attempt", ()),
+    "payment_events_failed": ("Events of payment providers that have failed within a day", ()),
     "partition_stray_rows": ("Rows in the default partitions, counted up to 1,000", ()),
     "partition_days_ahead": ("Days after today that have a partition", ()),
 }
@@ -232,6 +235,7 @@ def _postgres_samples() -> list[Sample]:
             *_reconciliation_samples(),
             *_margin_samples(),
             *_ledger_samples(),
+            *_payment_samples(),
             Sample("partition_stray_rows", partitions.strays()),
             Sample("partition_days_ahead", partitions.days_ahead()),
         ]
@@ -271,6 +275,12 @@ def _ledger_samples() -> Iterable[Sample]:
     if audit is not None:
         yield Sample("ledger_audit_age_seconds", age_s(audit))
         yield Sample("ledger_audit_findings", audit.findings)
+
+
+def _payment_samples() -> Iterable[Sample]:
+    at = clock.now()
+    yield Sample("payment_events_waiting", count_waiting(at))
+    yield Sample("payment_events_failed", count_failed(at))
 
 
 def _margin_samples() -> Iterator[Sample]:

@@ -15,7 +15,7 @@ from accounts.audit import acting
 from accounts.audited_admin import AuditedAdmin
 from accounts.models import Organization, User
 from billing.codes import make_codes
-from billing.forms import AccountEditForm, BookingForm, CreditCodeForm, PaymentForm, PlanEditForm
+from billing.forms import AccountEditForm, BookingForm, CreditCodeForm, PaymentForm, PlanEditForm, RefundForm
 from billing.models import (
     Account,
     BillingDetails,
@@ -28,12 +28,14 @@ from billing.models import (
     PaymentEvent,
     Plan,
     PlanPeriod,
+    Refund,
 )
 from billing.papers.forms import CreditNoteForm
 from billing.papers.issue import CreditNoteRefused, credited_of, issue_credit_note
 from billing.papers.tables import decimals
 from billing.payments.events import retry
 from billing.payments.orders import OrderRefused, refuse_unless_open, settle_order
+from billing.payments.refunds import RefundRefused, refundable_nanos, request_refund
 from billing.plan_versions import keep_terms
 from billing.revenue import debts, revenue_by_month
 from billing.services import book_by_hand
@@ -211,7 +213,10 @@ class CreditSourceAdmin(ReadOnlyAdmin):
 
 @admin.register(Order, site=site)
 class OrderAdmin(ReadOnlyAdmin):
-    """Orders, below the revenue of the last months. A super administrator records the payment of an open one, once."""
+    """Orders, below the revenue of the last months. A super administrator records the payment of an open one, once.
+
+    On the page of a paid one they ask for refunds.
+    """
 
     list_before_template = "billing/ops/revenue.html"
     list_display = ("code", "organization", "kind", "plan", "amount", "state", "created_at", "settled_at")
@@ -233,6 +238,8 @@ class OrderAdmin(ReadOnlyAdmin):
         "settled_at",
         "payment",
         "ledger_entry",
+        "refunded",
+        "disputed",
     )
 
     @admin.display(description=_("amount (USD)"))
@@ -243,6 +250,14 @@ class OrderAdmin(ReadOnlyAdmin):
     def credit(self, order: Order) -> str:
         return format_usd(order.credit_nanos, decimals=2)
 
+    @admin.display(description=_("refunded (USD)"))
+    def refunded(self, order: Order) -> str:
+        return format_usd(order.refunded_nanos, decimals=2)
+
+    @admin.display(description=_("disputed (USD)"))
+    def disputed(self, order: Order) -> str:
+        return format_usd(order.disputed_nanos, decimals=2)
+
     @admin.display(description=_("payment"))
     def payment(self, order: Order) -> str:
         return order.payment_reference or "-"
@@ -250,12 +265,12 @@ class OrderAdmin(ReadOnlyAdmin):
     @override
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         may_record = isinstance(request.user, User) and request.user.has_perm("billing.change_order")
-        return may_record and (obj is None or obj.is_open)
+        return may_record and (obj is None or obj.is_open or refundable_nanos(obj) > 0)
 
     @override
     def get_form(self, request: HttpRequest, obj: Order | None = None, change: bool = False, **kwargs: Any) -> Any:
         if obj is not None and self.has_change_permission(request, obj):
-            return PaymentForm
+            return PaymentForm if obj.is_open else RefundForm
         return super().get_form(request, obj, change, **kwargs)
 
     @override
@@ -263,7 +278,9 @@ class OrderAdmin(ReadOnlyAdmin):
         facts = (None, {"fields": self.readonly_fields})
         if not self.has_change_permission(request, obj):
             return (facts,)
-        return (facts, (_("Record the payment"), {"fields": ("payment_reference", "reason", "is_confirmed")}))
+        if obj is None or obj.is_open:
+            return (facts, (_("Record the payment"), {"fields": ("payment_reference", "reason", "is_confirmed")}))
+        return (facts, (_("Refund"), {"fields": ("amount_usd", "reason", "reference", "is_confirmed", "key")}))
 
     @override
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
@@ -276,21 +293,41 @@ class OrderAdmin(ReadOnlyAdmin):
         """Show the order, or record its payment; one that is not open any more is told so."""
         order = self.get_object(request, object_id)
         try:
-            if request.method == "POST" and order is not None and self.has_change_permission(request):
+            may_change = order is not None and self.has_change_permission(request)
+            if request.method == "POST" and may_change and "amount_usd" not in request.POST:
                 refuse_unless_open(order)
             return cast(HttpResponse, super().change_view(request, object_id, *args, **kwargs))
-        except OrderRefused as refused:
+        except (OrderRefused, RefundRefused) as refused:
             messages.error(request, str(refused))
             return redirect(request.path)
 
     @override
     def save_model(self, request: HttpRequest, obj: Order, form: Any, change: bool) -> None:
         facts = form.cleaned_data
+        if isinstance(form, RefundForm):
+            given = {name: facts[name] for name in ("key", "reason", "reference")}
+            request_refund(obj, form.nanos, **given, **acting(request))
+            return
         settle_order(obj, payment_reference=facts["payment_reference"], reason=facts["reason"], **acting(request))
 
     @override
     def log_change(self, request: HttpRequest, obj: Order, message: Any) -> None:
         """Write none of Django's own: the audit log has it."""
+
+
+@admin.register(Refund, site=site)
+class RefundAdmin(ReadOnlyAdmin):
+    """Refunds, asked for on the pages of orders."""
+
+    list_display = ("created_at", "order", "amount", "state", "reason", "reference", "error", "created_by")
+    list_filter = ("state",)
+    list_select_related = ("order", "created_by")
+    search_fields = ("=order__code", "=reference")
+    ordering = ("-pk",)
+
+    @admin.display(description=_("amount (USD)"))
+    def amount(self, refund: Refund) -> str:
+        return format_usd(refund.amount_nanos, decimals=2)
 
 
 @admin.register(PaymentEvent, site=site)

@@ -31,6 +31,7 @@ class BillingConfig(AppConfig):
         "billing_planperiod": OWN,
         "billing_redeemedmailbox": SHARED,
         "billing_redemption": OWN,
+        "billing_refund": CLOSED,
         "billing_spend_daily": OWN,
     }
     audit_actions = {
@@ -42,8 +43,11 @@ class BillingConfig(AppConfig):
         "credit.booked": _("Credit booked by an operator"),
         "credit.redeemed": _("Code redeemed"),
         "order.cancelled": _("Order cancelled"),
+        "order.disputed": _("Payment disputed, or a dispute decided"),
         "order.opened": _("Order placed"),
         "order.paid": _("Order paid"),
+        "order.refund_requested": _("Refund requested by an operator"),
+        "order.refunded": _("Payment refunded"),
         "paper.credited": _("Credit note issued"),
         "paper.details_set": _("Billing details set"),
         "paper.issued": _("Invoice issued"),

@@ -19,12 +19,15 @@ from unfold.widgets import (
 from billing.codes import MAX_BATCH, normalized
 from billing.models import Account, CreditCode, LedgerEntry, Order, Plan
 from billing.payments.orders import MAX_TOP_UP_USD, MIN_TOP_UP_USD, is_booked
+from billing.payments.payment import taken_nanos
 from billing.payments.provider import offered
+from billing.payments.refunds import RefundRefused, check_refund
 from billing.plans import CENT_NANOS
 from billing.selectors import plans_for_sale
 from billing.services import BY_HAND
 from billing.subscriptions import offer_of
 from codexflow.lib.clock import now
+from codexflow.lib.ids import random_id
 from codexflow.lib.money import NANOS_PER_USD, format_usd, parse_usd
 
 MAX_BOOKED_USD = Decimal(1_000_000)
@@ -202,6 +205,70 @@ class PaymentForm(forms.ModelForm[Order]):
             facts = {"plan": account.plan.name, "new": plan.name, "day": f"{offer.begins_at:%Y-%m-%d}"}
         facts |= {"before": format_usd(before), "after": format_usd(before + self.instance.credit_nanos)}
         return " ".join(str(text) % facts for text in (*texts, _("Tick to confirm.")))
+
+
+class RefundForm(forms.ModelForm[Order]):
+    """A refund of a paid order. It is asked for once what it does is confirmed."""
+
+    amount_usd = forms.DecimalField(
+        label=_("Amount (USD)"),
+        max_digits=9,
+        decimal_places=2,
+        min_value=Decimal("0.01"),
+        widget=UnfoldAdminDecimalFieldWidget,
+    )
+    reason = forms.CharField(
+        label=_("Reason"), max_length=200, help_text=_("For the audit log."), widget=UnfoldAdminTextInputWidget
+    )
+    reference = forms.CharField(
+        label=_("Reference"),
+        max_length=80,
+        required=False,
+        help_text=_("Of a bank transfer that you have sent back. A card payment is given back by the provider."),
+        widget=UnfoldAdminTextInputWidget,
+    )
+    is_confirmed = forms.BooleanField(label=_("Give it back"), required=False, widget=UnfoldBooleanWidget)
+    # Of this form: sent twice, it is one refund.
+    key = forms.UUIDField(initial=random_id, widget=forms.HiddenInput)
+
+    class Meta:
+        model = Order
+        fields = ()
+
+    @property
+    def nanos(self) -> int:
+        """The amount, once the form is valid."""
+        return parse_usd(self.cleaned_data["amount_usd"])
+
+    @override
+    def clean(self) -> dict[str, Any]:
+        facts: dict[str, Any] = super().clean() or {}
+        if facts.get("amount_usd") is not None:
+            try:
+                check_refund(self.instance, self.nanos)
+            except RefundRefused as refused:
+                self.add_error("amount_usd", str(refused))
+        if not self.errors and not facts.get("is_confirmed"):
+            self.add_error("is_confirmed", self._effect())
+        return facts
+
+    def _effect(self) -> str:
+        order, before = self.instance, Account.objects.get(organization=self.instance.organization_id).balance_nanos
+        known = {"paid_nanos": order.amount_nanos, "disputed_nanos": order.disputed_nanos}
+        taken = [
+            taken_nanos(order.credit_nanos, refunded_nanos=refunded_nanos, **known)
+            for refunded_nanos in (order.refunded_nanos, order.refunded_nanos + self.nanos)
+        ]
+        return _(
+            "$%(amount)s of $%(paid)s are given back, $%(refunded)s were before."
+            " The balance is $%(before)s and will be $%(after)s. Tick to confirm."
+        ) % {
+            "amount": format_usd(self.nanos, decimals=2),
+            "paid": format_usd(order.amount_nanos, decimals=2),
+            "refunded": format_usd(order.refunded_nanos, decimals=2),
+            "before": format_usd(before),
+            "after": format_usd(before - taken[1] + taken[0]),
+        }
 
 
 class CodeForm(forms.Form):

@@ -111,6 +111,26 @@ def take_back(
         return _post(purses, organization_id, -amount_nanos, parts, kind=kind, reference=reference, note=note)
 
 
+def put_back(
+    source_id: int, amount_nanos: int, *, kind: LedgerEntry.Kind, reference: str, note: str = ""
+) -> LedgerEntry:
+    """Book what was taken back and is given again, as by a dispute that was won. Debt is paid off first.
+
+    A source that has expired meanwhile takes it and expires again: it revives nothing.
+    """
+    with transaction.atomic():
+        organization_id = CreditSource.objects.values_list("organization_id", flat=True).get(pk=source_id)
+        purses = _Purses(_locked_balances({organization_id}), also=[source_id])
+        purse = purses.of(organization_id)
+        parts = purse.put_back(purse.source(source_id), amount_nanos)
+        return _post(purses, organization_id, amount_nanos, parts, kind=kind, reference=reference, note=note)
+
+
+def source_of(entry: LedgerEntry) -> int:
+    """Return the id of the source that an entry of new credit has opened."""
+    return max(int(each) for each in entry.parts)
+
+
 def expire_credit(now: datetime) -> int:
     """Book the expiry of what is left of expired sources. Returns the number of entries; doing so again books nothing.
 

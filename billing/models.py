@@ -252,6 +252,10 @@ class Order(models.Model):
     checkout_key = models.UUIDField(null=True, editable=False)
     checkout_at = models.DateTimeField(null=True, editable=False)
     ledger_entry = models.OneToOneField(LedgerEntry, on_delete=models.PROTECT, null=True, related_name="order")
+    # Of the payment, as the provider reported last; and how many entries have taken credit back or given it again.
+    refunded_nanos = models.BigIntegerField(_("refunded (nano-USD)"), default=0, db_default=0, editable=False)
+    disputed_nanos = models.BigIntegerField(_("disputed (nano-USD)"), default=0, db_default=0, editable=False)
+    reversals = models.PositiveIntegerField(default=0, db_default=0, editable=False)
 
     class Meta:
         verbose_name = _("order")
@@ -281,6 +285,11 @@ class Order(models.Model):
     @property
     def is_open(self) -> bool:
         return self.state == Order.State.OPEN
+
+    @property
+    def is_paid_back(self) -> bool:
+        """All of its payment is refunded or disputed."""
+        return self.refunded_nanos + self.disputed_nanos >= self.amount_nanos
 
 
 class PlanPeriod(models.Model):
@@ -344,11 +353,46 @@ class PaymentEvent(models.Model):
         constraints = [models.UniqueConstraint(fields=["provider", "event_id"], name="payment_event_once")]
         indexes = [
             models.Index(fields=["due_at"], name="payment_event_due", condition=models.Q(state="received")),
+            models.Index(fields=["handled_at"], name="payment_event_failed", condition=models.Q(state="failed")),
         ]
 
     @override
     def __str__(self) -> str:
         return f"{self.provider} {self.event_id}"
+
+
+class Refund(models.Model):
+    """Refund of a paid order that an operator has asked for. Written by `billing.payments.refunds` only.
+
+    Its key is the idempotency key at the provider: however often it is carried out, the money goes back once.
+    """
+
+    class State(models.TextChoices):
+        REQUESTED = "requested", _("Requested")
+        DONE = "done", _("Done")
+        FAILED = "failed", _("Failed")
+
+    order = models.ForeignKey(Order, on_delete=models.PROTECT, related_name="refunds", verbose_name=_("order"))
+    key = models.UUIDField(unique=True, editable=False)
+    amount_nanos = models.BigIntegerField(_("amount (nano-USD)"))
+    state = models.CharField(_("state"), max_length=9, choices=State.choices, default=State.REQUESTED)
+    reason = models.CharField(_("reason"), max_length=200)
+    # The provider's name of the refund; of a bank transfer that was sent back, what the operator states.
+    reference = models.CharField(_("reference"), max_length=255, blank=True)
+    error = models.CharField(_("error"), max_length=40, blank=True)
+    created_by = models.ForeignKey(User, on_delete=models.SET_NULL, null=True, related_name="+")
+    created_at = models.DateTimeField(_("created"), default=now, editable=False)
+    due_at = models.DateTimeField(default=now, editable=False)
+
+    class Meta:
+        verbose_name = _("refund")
+        verbose_name_plural = _("refunds")
+        constraints = [models.CheckConstraint(condition=models.Q(amount_nanos__gt=0), name="refund_gives_back")]
+        indexes = [models.Index(fields=["due_at"], name="refund_due", condition=models.Q(state="requested"))]
+
+    @override
+    def __str__(self) -> str:
+        return f"{self.order_id} {self.amount_nanos}"
 
 
 class SpendDaily(models.Model):

@@ -97,12 +97,15 @@ class Purse:
         return parts
 
     def grant(self, source: Source, amount_nanos: int) -> dict[int, int]:
-        """Add credit as a new source. Debt is paid off first."""
+        """Add credit as a new source. Debt is paid off first. The source is among the parts even if nothing is left."""
         self.add(source)
+        return self.put_back(source, amount_nanos)
+
+    def put_back(self, source: Source, amount_nanos: int) -> dict[int, int]:
+        """Add credit to a source, as when a dispute is won. Debt is paid off first."""
         parts: dict[int, int] = {}
         amount_nanos -= self._pay_off(min(amount_nanos, self.debt_nanos), parts)
-        if amount_nanos > 0:
-            self._add(source, amount_nanos, parts)
+        self._add(source, amount_nanos, parts)
         return parts
 
     def take_from(self, source: Source, amount_nanos: int) -> dict[int, int]:

@@ -13,6 +13,7 @@ from accounts.models import Organization, User
 from accounts.signals import access_changed
 from billing.ledger import post_credit
 from billing.models import Account, LedgerEntry, Order, Plan, PlanPeriod
+from billing.payments.reversals import taken_of
 from billing.plans import in_force, paid_until, period_end, upgrade_credit_nanos, upgrade_price_nanos
 from billing.services import DEFAULT_PLAN, plan_of
 from codexflow.lib.money import NANOS_PER_USD
@@ -100,6 +101,7 @@ def book_plan(account: Account, order: Order, plan: Plan, at: datetime) -> Ledge
     if upgraded is not None:
         current = in_force(periods, at)
         if current is None or current.pk != upgraded.pk:
+            order.credit_nanos = order.amount_nanos
             return _grant(order, order.amount_nanos, LedgerEntry.Kind.TOP_UP, None)
         period = _new_period(account, order, plan, at, current.ends_at)
         current.ends_at = at
@@ -152,7 +154,8 @@ def _begin(account: Account, period: PlanPeriod, *, is_continued: bool) -> Ledge
     account.save(update_fields=["plan", "plan_since", "plan_ends_at", "next_plan", "is_end_announced"])
     if period.order is None:
         return None
-    entry = _grant(period.order, period.credit_nanos, LedgerEntry.Kind.SUBSCRIPTION, period.ends_at)
+    credit_nanos = period.credit_nanos - taken_of(period.order)  # refunded in part before it began
+    entry = _grant(period.order, credit_nanos, LedgerEntry.Kind.SUBSCRIPTION, period.ends_at)
     if entry is not None:
         period.order.ledger_entry = entry
         period.order.save(update_fields=["ledger_entry"])
@@ -174,6 +177,9 @@ def advance_plans(at: datetime) -> int:
             ended = account.plan
             due = PlanPeriod.objects.filter(organization_id=organization_id, has_begun=False, begins_at__lte=at)
             for period in due.select_related("plan", "order__organization"):
+                if period.order is not None and period.order.is_paid_back:
+                    period.delete()
+                    continue
                 is_continued = period.begins_at == account.plan_ends_at
                 _begin(account, period, is_continued=is_continued)
             if account.plan_ends_at <= at:

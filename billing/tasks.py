@@ -7,7 +7,7 @@ from billing import ledger, renewals, selectors, subscriptions
 from billing.ledger_audit import audit_once_a_day
 from billing.models import Account
 from billing.papers import files
-from billing.payments import booking, events
+from billing.payments import events, healing, refunds
 from codexflow.lib.clock import now
 
 
@@ -36,14 +36,15 @@ def audit_ledger() -> str:
 
 @shared_task
 def handle_payment_events() -> str:
-    """Handle what payment providers have sent, and again what failed."""
-    return f"handled {events.handle_due(now())}"
+    """Handle what payment providers have sent, and again what failed; carry out refunds."""
+    moment = now()
+    return f"handled {events.handle_due(moment)}, refunded {refunds.carry_out_due(moment)}"
 
 
 @shared_task
 def heal_payments() -> str:
     """Ask payment providers for payments that nobody has told of."""
-    return f"healed {booking.heal_all()}"
+    return f"healed {healing.heal_all()}"
 
 
 @shared_task

@@ -10,7 +10,7 @@ class Migration(migrations.Migration):
 
     dependencies = [
         ('accounts', '0006_content_retention'),
-        ('billing', '0014_payments_by_card'),
+        ('billing', '0016_failed_payment_events'),
     ]
 
     operations = [

@@ -1,17 +1,16 @@
-"""Books what online providers report: payments settle orders, and checkouts that have expired let go of them.
+"""Books what online providers report: payments settle orders, refunds and disputes take credit back.
 
 Webhook, healing and the page that customers come back to all end in `apply`, which believes only what was just read
 from the provider.
 """
 
 import logging
-from datetime import datetime, timedelta
 
 from django.db import transaction
 from django.utils.translation import gettext as _
 
 from billing.models import Order
-from billing.payments.currencies import minor_units
+from billing.payments.currencies import minor_units, nanos_of
 from billing.payments.orders import OrderRefused, forget_checkout, is_booked, settle_order
 from billing.payments.payment import Payment, mismatch
 from billing.payments.provider import (
@@ -19,19 +18,11 @@ from billing.payments.provider import (
     OnlineProvider,
     ProviderRefused,
     ProviderUnavailable,
-    online,
     online_provider,
 )
-from codexflow.lib.clock import now
-from codexflow.lib.db import only_one
+from billing.payments.reversals import reverse
 
 logger = logging.getLogger(__name__)
-
-# How far back healing looks: providers repeat their events for as long.
-HEALED = timedelta(days=3)
-# Age at which a checkout that is still open is looked at: providers end them by then.
-CHECKOUT_OVER = timedelta(hours=2)
-ADVISORY_LOCK = 0x7061796D  # "paym"; any number that nothing else locks
 
 
 class PaymentRefused(Exception):
@@ -51,7 +42,13 @@ def apply(found: Checkout | Payment | None, provider: OnlineProvider) -> str:
     if found.is_over:
         forget_checkout(found.checkout_id)
         return "expired"
-    return book(found.payment, provider) if found.payment else "unpaid"
+    if found.payment is None:
+        return "unpaid"
+    outcome = book(found.payment, provider)
+    if outcome == "reversed":
+        # Of an order that is still open, the payment was given back before it was booked: it can be paid again.
+        forget_checkout(found.checkout_id)
+    return outcome
 
 
 def book(payment: Payment, provider: OnlineProvider) -> str:
@@ -69,14 +66,27 @@ def book(payment: Payment, provider: OnlineProvider) -> str:
         amount = minor_units(order.amount_nanos, order.currency)
         if reason := mismatch(payment, amount=amount, currency=order.currency, is_live=provider.is_live):
             raise PaymentRefused(reason)
-        if order.state == Order.State.CANCELLED:
-            raise PaymentRefused("order_cancelled")
-        if order.state == Order.State.PAID and order.payment_reference != payment.reference:
-            raise PaymentRefused("order_paid_already")
-        if is_booked(order, payment.reference):
-            raise PaymentRefused("payment_booked_already")
-        settle_order(order, payment_reference=payment.reference, actor_label=provider.name.title())
-    return "settled"
+        if order.payment_reference != payment.reference:
+            if payment.is_gone:
+                return "reversed"  # before anything was booked for it
+            order = _settle(order, payment, provider)
+        refunded_nanos = nanos_of(payment.refunded, order.currency)
+        disputed_nanos = nanos_of(payment.disputed, order.currency)
+        is_changed = reverse(
+            order, refunded_nanos=refunded_nanos, disputed_nanos=disputed_nanos, actor_label=provider.name.title()
+        )
+    return "reversed" if is_changed else "settled"
+
+
+def _settle(order: Order, payment: Payment, provider: OnlineProvider) -> Order:
+    """Settle an open order. Raises PaymentRefused for one that is not open, or a payment that is booked elsewhere."""
+    if order.state == Order.State.CANCELLED:
+        raise PaymentRefused("order_cancelled")
+    if order.state == Order.State.PAID:
+        raise PaymentRefused("order_paid_already")
+    if is_booked(order, payment.reference):
+        raise PaymentRefused("payment_booked_already")
+    return settle_order(order, payment_reference=payment.reference, actor_label=provider.name.title())
 
 
 def confirm(order: Order) -> None:
@@ -102,43 +112,9 @@ def stop_checkout(order: Order) -> None:
         found = provider.expire(order.checkout_id)
         if found is None or found.is_over:
             return
-        apply(found, provider)
+        if apply(found, provider) == "reversed":
+            return
     except (ProviderUnavailable, ProviderRefused, PaymentRefused) as exc:
         logger.warning("payments.not_stopped", extra={"order": order.code, "reason": str(exc)})
         raise OrderRefused(_("The payment provider cannot be asked right now. Try again in a moment.")) from exc
     raise OrderRefused(_("This order is being paid."))
-
-
-def heal(provider: OnlineProvider, at: datetime) -> int:
-    """Settle orders whose payment nobody has told of, and let go of expired checkouts. Returns how many changed."""
-    changed = 0
-    for paid in provider.paid_checkouts(at - HEALED):
-        if Order.objects.filter(code=paid.order_code, provider=provider.name, state=Order.State.OPEN).exists():
-            changed += _healed(provider, paid.checkout_id)
-    over = Order.objects.filter(provider=provider.name, state=Order.State.OPEN, checkout_at__lt=at - CHECKOUT_OVER)
-    for checkout_id in over.exclude(checkout_id="").values_list("checkout_id", flat=True):
-        changed += _healed(provider, checkout_id)
-    return changed
-
-
-def _healed(provider: OnlineProvider, checkout_id: str) -> bool:
-    try:
-        found = provider.checkout(checkout_id)
-        if found is None:
-            forget_checkout(checkout_id)
-        return apply(found, provider) in ("settled", "expired", "gone")
-    except (ProviderRefused, PaymentRefused) as exc:
-        logger.warning("payments.not_healed", extra={"checkout": checkout_id, "reason": str(exc)})
-        return False
-
-
-def heal_all() -> int:
-    """Heal every online provider; one that does not respond is left for the next time."""
-    changed = 0
-    with only_one(ADVISORY_LOCK) as is_mine:
-        for provider in online() if is_mine else ():
-            try:
-                changed += heal(provider, now())
-            except (ProviderUnavailable, ProviderRefused) as exc:
-                logger.warning("payments.not_healed", extra={"provider": provider.name, "reason": str(exc)})
-    return changed

@@ -44,6 +44,7 @@ def receive(provider: OnlineProvider, event: ReceivedEvent) -> bool:
             "object_id": event.object_id,
             "state": PaymentEvent.State.FAILED if failure else PaymentEvent.State.RECEIVED,
             "outcome": failure,
+            "handled_at": now() if failure else None,
         },
     )
     return is_new
@@ -92,6 +93,16 @@ def _outcome(event: PaymentEvent) -> tuple[PaymentEvent.State, str]:
     except Exception:  # whatever it is, the event stays
         logger.exception("payments.event_failed", extra={"event": event.event_id})
         return PaymentEvent.State.RECEIVED, "error"
+
+
+def count_waiting(at: datetime) -> int:
+    """Return how many events wait for another attempt."""
+    return PaymentEvent.objects.filter(state=PaymentEvent.State.RECEIVED, due_at__gt=at).count()
+
+
+def count_failed(at: datetime) -> int:
+    """Return how many events have failed within a day."""
+    return PaymentEvent.objects.filter(state=PaymentEvent.State.FAILED, handled_at__gt=at - timedelta(days=1)).count()
 
 
 def retry_after(attempts: int) -> timedelta:

@@ -192,7 +192,7 @@ def settle_order(
             )
         credited_nanos = 0 if order.ledger_entry is None else order.ledger_entry.amount_nanos
         order.state, order.settled_at, order.payment_reference = Order.State.PAID, at, payment_reference
-        order.save(update_fields=["state", "settled_at", "payment_reference", "ledger_entry"])
+        order.save(update_fields=["state", "settled_at", "payment_reference", "credit_nanos", "ledger_entry"])
         audit.record(
             "order.paid",
             order,

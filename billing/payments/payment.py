@@ -1,6 +1,8 @@
-"""A payment as its provider reports it, and whether it is that of an order. Pure."""
+"""A payment as its provider reports it, whether it is that of an order, and what of its credit is taken back. Pure."""
 
 from dataclasses import dataclass
+
+from codexflow.lib.money import round_div
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,6 +17,14 @@ class Payment:
     currency: str
     is_live: bool
     is_paid: bool
+    # Given back so far, and withdrawn by disputes that are open or lost.
+    refunded: int = 0
+    disputed: int = 0
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether nothing of it is left."""
+        return self.refunded + self.disputed >= self.amount
 
 
 def mismatch(payment: Payment, *, amount: int, currency: str, is_live: bool) -> str:
@@ -26,3 +36,11 @@ def mismatch(payment: Payment, *, amount: int, currency: str, is_live: bool) -> 
     if payment.currency.upper() != currency.upper():
         return "currency"
     return "" if payment.amount == amount else "amount"
+
+
+def taken_nanos(credit_nanos: int, *, paid_nanos: int, refunded_nanos: int, disputed_nanos: int) -> int:
+    """Return the part of an order's credit that its refunds and disputes take back: never more than all of it.
+
+    What is refunded on top of a dispute takes nothing twice.
+    """
+    return round_div(credit_nanos * min(paid_nanos, refunded_nanos + disputed_nanos), paid_nanos)

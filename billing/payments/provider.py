@@ -97,6 +97,12 @@ class OnlineProvider(Provider, Protocol):
     def checkout(self, checkout_id: str) -> Checkout | None:
         """Read a checkout; None if the provider does not know it."""
 
+    def refund(self, payment_reference: str, amount: int, *, key: str) -> str:
+        """Give back a part of a payment, in minor units, once for each key. Returns the refund's name."""
+
+    def payment(self, payment_reference: str) -> Payment | None:
+        """Read a payment; None if the provider does not know it."""
+
     def expire(self, checkout_id: str) -> Checkout | None:
         """End an open checkout, so that nobody pays it any more, and return what it is then."""
 

@@ -29,7 +29,8 @@ logger = logging.getLogger(__name__)
 # The SDK logs every request, and with its debug level what was sent.
 logging.getLogger("stripe").setLevel(logging.WARNING)
 
-TIMEOUT_S = (3.05, 10.0)
+# To connect and to respond, twice: a page that waits for it has fifteen seconds.
+TIMEOUT_S = (3.05, 5.0)
 # A checkout is open for so long; Stripe allows 30 minutes to a day, from its own clock.
 CHECKOUT_LASTS = timedelta(hours=2)
 # Name of the metadata that leads from a payment to its order.
@@ -42,7 +43,29 @@ _SESSIONS = (
     "checkout.session.async_payment_succeeded",
     "checkout.session.expired",
 )
-EVENTS = (*_SESSIONS,)
+_REFUNDS = ("refund.created", "refund.updated", "refund.failed")
+_DISPUTES = (
+    "charge.dispute.created",
+    "charge.dispute.updated",
+    "charge.dispute.closed",
+    "charge.dispute.funds_withdrawn",
+    "charge.dispute.funds_reinstated",
+)
+_REVERSALS = ("charge.refunded", *_REFUNDS, *_DISPUTES)
+EVENTS = (*_SESSIONS, *_REVERSALS)
+# Whether the bank has the money back, by the state of its dispute. Inquiries (`warning_…`) move none.
+_IS_WITHDRAWN = {
+    "needs_response": True,
+    "under_review": True,
+    "lost": True,
+    "appeal_needs_response": True,
+    "appeal_under_review": True,
+    "won": False,
+    "prevented": False,
+    "warning_needs_response": False,
+    "warning_under_review": False,
+    "warning_closed": False,
+}
 # A PaymentIntent that may still be paid, but not by the checkout that it was made for.
 _FAILED = ("requires_payment_method", "canceled")
 
@@ -94,7 +117,33 @@ class Stripe:
         return event_type in EVENTS
 
     def look_up(self, event_type: str, object_id: str) -> Checkout | Payment | None:
-        return self.checkout(object_id)
+        if event_type in _SESSIONS:
+            return self.checkout(object_id)
+        found: stripe.Refund | stripe.Dispute | stripe.Charge | None
+        with _renamed():
+            v1 = _client().v1
+            if event_type in _REFUNDS:
+                found = _found(lambda: v1.refunds.retrieve(object_id))
+            elif event_type in _DISPUTES:
+                found = _found(lambda: v1.disputes.retrieve(object_id))
+            else:
+                found = _found(lambda: v1.charges.retrieve(object_id))
+        return self.payment(str(found.payment_intent)) if found and found.payment_intent else None
+
+    def payment(self, payment_reference: str) -> Payment | None:
+        with _renamed():
+            intent = _found(
+                lambda: _client().v1.payment_intents.retrieve(payment_reference, {"expand": ["latest_charge"]})
+            )
+            return _payment(intent) if intent else None
+
+    def refund(self, payment_reference: str, amount: int, *, key: str) -> str:
+        with _renamed():
+            made = _client().v1.refunds.create(
+                {"payment_intent": payment_reference, "amount": amount, "reason": "requested_by_customer"},
+                {"idempotency_key": f"refund:{key}"},
+            )
+            return made.id
 
     def checkout(self, checkout_id: str) -> Checkout | None:
         with _renamed():
@@ -123,7 +172,7 @@ class Stripe:
     def events(self, since: datetime) -> Iterator[ReceivedEvent]:
         with _renamed():
             created: Any = {"gte": int(since.timestamp())}
-            pages = _client().v1.events.list({"types": list(EVENTS), "created": created, "limit": PAGE})
+            pages = _client().v1.events.list({"types": list(_REVERSALS), "created": created, "limit": PAGE})
             for event in pages.auto_paging_iter():
                 yield _event(event)
 
@@ -236,6 +285,8 @@ def _checkout(session: stripe.checkout.Session) -> Checkout:
 
 
 def _payment(intent: stripe.PaymentIntent) -> Payment:
+    """Return a payment, whose charge is expanded, with what was refunded and disputed of it."""
+    charge = intent.latest_charge if isinstance(intent.latest_charge, stripe.Charge) else None
     return Payment(
         reference=intent.id,
         order_code=_order_code(intent.metadata),
@@ -243,7 +294,20 @@ def _payment(intent: stripe.PaymentIntent) -> Payment:
         currency=intent.currency,
         is_live=intent.livemode,
         is_paid=intent.status == "succeeded",
+        refunded=charge.amount_refunded if charge else 0,
+        disputed=_disputed(intent) if charge and charge.disputed else 0,
     )
+
+
+def _disputed(intent: stripe.PaymentIntent) -> int:
+    total = 0
+    for dispute in _client().v1.disputes.list({"payment_intent": intent.id, "limit": PAGE}).auto_paging_iter():
+        if dispute.status not in _IS_WITHDRAWN:
+            raise ProviderRefused("unknown_dispute_state")
+        if _IS_WITHDRAWN[dispute.status]:
+            # In another currency, its amount cannot be compared: then it counts as all.
+            total += dispute.amount if dispute.currency == intent.currency else intent.amount_received
+    return total
 
 
 def _order_code(metadata: Any) -> str:

@@ -13,6 +13,7 @@ from billing.ledger import expire_credit
 from billing.ledger_audit import audit_ledger
 from billing.models import Account, CreditSource, LedgerEntry, Order, Plan, PlanPeriod
 from billing.payments.orders import open_order, settle_order
+from billing.payments.reversals import reverse
 from billing.plan_versions import keep_terms
 from billing.plans import CENT_NANOS, in_force, left_of, months_after, upgrade_credit_nanos, upgrade_price_nanos
 from billing.renewals import announce_ends
@@ -309,3 +310,33 @@ def test_an_operator_gives_a_plan_in_the_place_of_one_that_was_bought(organizati
     assert period_of(account, at + timedelta(days=1)).plan == plan_of("team")
     advance_plans(at + timedelta(days=3))
     assert account_of(organization).plan.slug == "free"
+
+
+def test_a_month_that_is_paid_back_before_it_begins_does_not_begin(organization: Organization) -> None:
+    first = buy(organization)
+    order = open_order(organization, provider="manual", plan=plan_of("pro"))
+    settle_order(order, payment_reference="transfer 2")
+    order.refresh_from_db()
+    reverse(order, refunded_nanos=order.amount_nanos, disputed_nanos=0)
+    assert account_of(organization).balance_nanos == first.balance_nanos
+    assert first.plan_ends_at is not None
+    advance_plans(first.plan_ends_at)
+    assert account_of(organization).plan.slug == "free"
+    assert audit_ledger() == []
+
+
+def test_a_month_that_is_refunded_in_part_before_it_begins_has_the_rest_of_its_credit(
+    organization: Organization,
+) -> None:
+    first = buy(organization)
+    order = open_order(organization, provider="manual", plan=plan_of("pro"))
+    settle_order(order, payment_reference="transfer 2")
+    order.refresh_from_db()
+    reverse(order, refunded_nanos=order.amount_nanos // 5, disputed_nanos=0)
+    assert first.plan_ends_at is not None
+    advance_plans(first.plan_ends_at)
+    assert account_of(organization).balance_nanos == first.balance_nanos + 36 * USD
+    order.refresh_from_db()
+    reverse(order, refunded_nanos=order.amount_nanos, disputed_nanos=0)
+    assert account_of(organization).balance_nanos == first.balance_nanos
+    assert audit_ledger() == []

@@ -27,6 +27,14 @@ from codexflow.programs import WEB_STOP_MARGIN_S, argv_of
 # In the environment of every child: the next start finds those that outlived a killed supervisor by it.
 MARK = "CFX_SUPERVISED"
 DEMO_UPSTREAM = "codexflow.dev.demo_upstream"
+LOCAL_STRIPE = "codexflow.dev.stripe"
+# Where one of them is set, payments are the developer's own affair.
+PAYMENT_SETTINGS = (
+    "CFX_PAYMENT_PROVIDERS",
+    "CFX_STRIPE_SECRET_KEY",
+    "CFX_STRIPE_WEBHOOK_SECRET",
+    "CFX_STRIPE_API_BASE",
+)
 HOME_WITHIN_S = 10.0  # a short command may be using the folder
 ANSWER_WITHIN_S = 60.0
 PROBE_TIMEOUT_S = 1.0
@@ -83,6 +91,7 @@ def _up(home: Home, environ: dict[str, str]) -> int:
 
 def _start(supervisor: Supervisor, home: Home, env: Env, environ: Mapping[str, str]) -> None:
     settings: dict[str, Any] = _demo_upstream(supervisor, env, environ)
+    settings |= _demo_checkout(supervisor, env, environ)
     settings |= {"database_url": env.database_url, "redis_url": env.redis_url}
     settings |= services.start(supervisor, home, services.needed(environ))
     supervisor.on_change = lambda: services.publish(home, supervisor, settings)
@@ -96,7 +105,7 @@ def _start(supervisor: Supervisor, home: Home, env: Env, environ: Mapping[str, s
     for name in ("worker", "beat"):
         supervisor.start(_spec(name, argv_of(name, env), environ))
     supervisor.wait_until(lambda: _answers(env), web, within_s=ANSWER_WITHIN_S)
-    _greet(home, env, is_demo=bool(settings.get("is_demo_upstream")))
+    _greet(home, env, is_demo=bool(settings.get("is_demo_upstream")), is_demo_checkout="stripe_api_base" in settings)
 
 
 def _spec(
@@ -116,6 +125,23 @@ def _demo_upstream(supervisor: Supervisor, env: Env, environ: Mapping[str, str])
         "litellm_url": f"http://{valkey.LOOPBACK}:{port}",
         "litellm_api_key": api_key,
         "is_demo_upstream": True,
+    }
+
+
+def _demo_checkout(supervisor: Supervisor, env: Env, environ: Mapping[str, str]) -> dict[str, Any]:
+    """Start the local Stripe where nothing about payments is set; the entries of services.json that point to it."""
+    if env.is_production or any(environ.get(name, "").strip() for name in PAYMENT_SETTINGS):
+        return {}
+    port = valkey.free_port()
+    key, secret = f"sk_test_local{secrets.token_hex(16)}", f"whsec_local{secrets.token_hex(16)}"
+    argv = [sys.executable, "-m", LOCAL_STRIPE, "--host", valkey.LOOPBACK, "--port", str(port)]
+    argv += ["--webhook-url", f"http://{_web_host(env)}:{env.port}/webhooks/stripe"]
+    own = {**environ, "CFX_STRIPE_SECRET_KEY": key, "CFX_STRIPE_WEBHOOK_SECRET": secret}
+    supervisor.start(_spec("stripe", argv, own))
+    return {
+        "stripe_api_base": f"http://{valkey.LOOPBACK}:{port}",
+        "stripe_secret_key": key,
+        "stripe_webhook_secret": secret,
     }
 
 
@@ -162,8 +188,7 @@ def _first_line(exc: Exception) -> str:
 
 def _answers(env: Env) -> bool:
     """Return whether the web process responds to HTTP, with any status."""
-    host = valkey.LOOPBACK if env.host in WILDCARD_HOSTS else env.host
-    connection = http.client.HTTPConnection(host, env.port, timeout=PROBE_TIMEOUT_S)
+    connection = http.client.HTTPConnection(_web_host(env), env.port, timeout=PROBE_TIMEOUT_S)
     try:
         connection.request("GET", "/health/live")
         connection.getresponse().read()
@@ -174,10 +199,19 @@ def _answers(env: Env) -> bool:
     return True
 
 
-def _greet(home: Home, env: Env, *, is_demo: bool) -> None:
+def _web_host(env: Env) -> str:
+    """Return the address at which this machine reaches the web process."""
+    return valkey.LOOPBACK if env.host in WILDCARD_HOSTS else env.host
+
+
+def _greet(home: Home, env: Env, *, is_demo: bool, is_demo_checkout: bool) -> None:
     lines = [f"CodexFlow answers on {site_url(env)}"]
     if is_demo:
         lines.append("  answers come from the built-in DEMO upstream; set LITELLM_URL for a real one")
+    if is_demo_checkout:
+        lines.append(
+            "  payments by card go to a DEMO checkout, where no money moves; set CFX_PAYMENT_PROVIDERS for others"
+        )
     known = quickstart.Quickstart.read(home)
     if known is not None and not env.is_production:
         lines.append(known.text())

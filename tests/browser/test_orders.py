@@ -1,13 +1,15 @@
-"""Ordering credit in a real browser, from the billing page to the code of the order."""
+"""Orders in a real browser: by bank transfer to the code of the order, by card through the demo checkout."""
 
 import pytest
 from playwright.sync_api import Browser
 
-from tests.support.browser import PHONE, visitor
+from tests.support.browser import DESKTOP, PHONE, visitor
 from tests.support.pictures import SLUG
 from tests.support.site import Site
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.browser
+EVENTS = "from billing.models import PaymentEvent; print(PaymentEvent.objects.values_list('state', 'outcome'))"
 
 
 def test_an_owner_orders_credit_and_copies_the_code(site: Site, browser: Browser) -> None:
@@ -18,6 +20,7 @@ def test_an_owner_orders_credit_and_copies_the_code(site: Site, browser: Browser
         page.get_by_role("link", name="Add credit").click()
         dialog = page.locator("#dialog")
         dialog.get_by_label("$50").check()
+        dialog.get_by_label("Bank transfer").check()
         dialog.get_by_role("button", name="Order").click()
         page.wait_for_url("**/billing/orders/*/")
         code = page.locator("[data-code]").inner_text()
@@ -31,3 +34,49 @@ def test_an_owner_orders_credit_and_copies_the_code(site: Site, browser: Browser
         page.get_by_role("button", name="Cancel the order").click()
         page.get_by_text("Do not pay it").wait_for()
         assert not person.errors
+
+
+def test_credit_is_bought_through_the_demo_checkout(site: Site, browser: Browser) -> None:
+    known = site.quickstart
+    with visitor(browser, site.url, size=PHONE) as person:
+        person.sign_in(known.admin_email, known.admin_password)
+        page = person.go(f"/o/{SLUG}/billing/")
+        page.get_by_role("link", name="Add credit").click()
+        dialog = page.locator("#dialog")
+        dialog.get_by_label("$10", exact=True).check()
+        dialog.get_by_role("button", name="Order").click()
+        page.wait_for_url("**/c/pay/cs_test_*")
+        assert page.get_by_text("Demo checkout – no money moves").is_visible()
+        assert page.get_by_role("heading", name="Pay 10.00 USD").is_visible()
+        assert person.axe() == []
+        # Back to the order, which stays open, and on again.
+        page.get_by_role("button", name="Back").click()
+        page.wait_for_url("**/billing/orders/*/")
+        assert page.get_by_text("Demo checkout – no money moves").is_visible()
+        page.get_by_role("button", name="Pay by card").click()
+        page.get_by_role("button", name="Pay with a card that is declined").click()
+        page.get_by_text("Your card was declined.").wait_for()
+        page.get_by_role("button", name="Pay with a card that needs confirmation").click()
+        page.get_by_role("button", name="Confirm").click()
+        page.wait_for_url("**/billing/orders/*/?checkout=done")
+        page.get_by_text("The payment has arrived").wait_for()
+        assert page.locator("main").get_by_text("Paid", exact=True).is_visible()
+        page.get_by_role("link", name="Back to billing").click()
+        assert page.get_by_role("cell", name="$10.00").first.is_visible()
+        assert not person.errors
+
+
+def test_a_plan_is_bought_through_the_demo_checkout(site: Site, browser: Browser) -> None:
+    known = site.quickstart
+    with visitor(browser, site.url, size=DESKTOP) as person:
+        person.sign_in(known.admin_email, known.admin_password)
+        page = person.go(f"/o/{SLUG}/billing/plan/?plan=team")
+        page.get_by_role("button", name="Order").click()
+        page.wait_for_url("**/c/pay/cs_test_*")
+        page.get_by_role("button", name="Pay", exact=True).click()
+        page.get_by_text("The payment has arrived").wait_for()
+        page.get_by_role("link", name="Back to billing").click()
+        assert page.get_by_role("heading", name="Plan Team").is_visible()
+        assert not person.errors
+    # The webhook, too: of the page that customers come back to, nothing depends.
+    until(lambda: "('done', 'settled')" in site.run("django", "shell", "-c", EVENTS), within_s=30, what="the event")

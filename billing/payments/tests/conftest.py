@@ -8,8 +8,9 @@ import pytest
 from django.test import Client
 
 from billing.models import Order
-from billing.payments.booking import heal_all
 from billing.payments.events import handle_due
+from billing.payments.healing import heal_all
+from billing.payments.provider import provider_of
 from codexflow.lib.clock import now
 from tests.support.local_stripe import SECRET_KEY, WEBHOOK_SECRET, Running, local_stripe
 
@@ -34,8 +35,6 @@ class Card:
 
     def start(self, order: Order) -> str:
         """Open the checkout of an order; returns its id."""
-        from billing.payments.provider import provider_of
-
         order.refresh_from_db()
         url = provider_of("stripe").start(order, order_url="/o/x/billing/orders/1/")
         assert url.startswith(f"{self.running.url}/c/pay/cs_test_")

@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from django.db import connections
 from django.test import Client
 
 from accounts.models import AuditEntry, Organization
@@ -19,6 +20,7 @@ from billing.payments.orders import OrderRefused, cancel_order, open_order, sett
 from billing.payments.payment import Payment, mismatch
 from billing.payments.provider import ProviderUnavailable, provider_of
 from billing.payments.tests.conftest import ENDPOINT, Card
+from billing.payments.tests.test_orders import at_once
 from billing.selectors import account_of
 from billing.tests.factories import an_organization
 from codexflow.lib.clock import now
@@ -271,6 +273,7 @@ def test_an_event_waits_while_the_provider_does_not_respond(
         for n in range(200):
             at += timedelta(hours=1, seconds=n)
             events.handle_due(at)
+    assert (events.count_waiting(now()), events.count_failed(now())) == (0, 2)
     assert {(each.state, each.attempts) for each in PaymentEvent.objects.all()} >= {("failed", events.MAX_ATTEMPTS)}
     event = PaymentEvent.objects.filter(state="failed")[0]
     assert events.retry(event, actor=(ada := a_user()))
@@ -406,6 +409,26 @@ def test_a_provider_that_is_away_is_left_for_the_next_time(card: Card, organizat
         booking.confirm(order)
     assert state_of(order) == "open"
     assert card.heal() == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_webhook_healing_and_page_at_once_book_once(card: Card) -> None:
+    organization = an_organization(plan="free")
+    order = a_card_order(organization)
+    card.pay(order)
+    card.running.server.settle()
+    checkout_id = Order.objects.get().checkout_id
+
+    def look() -> None:
+        try:
+            provider: Any = provider_of("stripe")
+            booking.apply(provider.checkout(checkout_id), provider)
+        finally:
+            connections.close_all()
+
+    at_once([look] * 12)
+    assert (state_of(order), booked(order)) == ("paid", 1)
+    assert audit_ledger() == []
 
 
 # Pages

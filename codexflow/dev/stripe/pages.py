@@ -5,7 +5,7 @@ from typing import Any
 
 _FRAME = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Demo checkout</title><style>
+<title>Demo checkout</title><link rel="icon" href="data:,"><style>
 body {{ font: 16px/1.5 system-ui, sans-serif; margin: 0; background: #f4f5f7; color: #16181d }}
 main {{ max-width: 26rem; margin: 3rem auto; padding: 1.5rem; background: #fff; border: 1px solid #d5d8de; border-radius: 8px }}
 .label {{ background: #fff3c4; border: 1px solid #8a6d00; color: #4d3d00; padding: .5rem .75rem; border-radius: 6px; font-weight: 600 }}

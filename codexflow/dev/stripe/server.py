@@ -179,7 +179,7 @@ def _json(body: Object, status: int = 200) -> Reply:
 
 
 def _html(text: str) -> Reply:
-    policy = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
+    policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'"
     return Reply(
         200, text.encode(), (("Content-Type", "text/html; charset=utf-8"), ("Content-Security-Policy", policy))
     )

@@ -150,7 +150,7 @@ def pids(home: Home) -> dict[str, int]:
 
 def test_the_house_heals_ends_in_order_and_comes_back(home: Home) -> None:
     port = valkey.free_port()
-    names = {"postgres", "valkey", "web", "worker", "beat"}
+    names = {"postgres", "valkey", "stripe", "web", "worker", "beat"}
     with up(home, port) as first:
         until(lambda: names <= pids(home).keys())
         before = pids(home)

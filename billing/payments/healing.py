@@ -1,0 +1,62 @@
+"""Healing: asks online providers for payments, refunds and disputes that no event has told of."""
+
+import logging
+from datetime import datetime, timedelta
+
+from billing.models import Order
+from billing.payments.booking import PaymentRefused, apply
+from billing.payments.events import receive
+from billing.payments.orders import forget_checkout
+from billing.payments.provider import OnlineProvider, ProviderRefused, ProviderUnavailable, online
+from codexflow.lib.clock import now
+from codexflow.lib.db import only_one
+
+logger = logging.getLogger(__name__)
+
+# How far back it looks: providers repeat their events for as long.
+HEALED = timedelta(days=3)
+# Age at which a checkout that is still open is looked at: providers end them by then.
+CHECKOUT_OVER = timedelta(hours=2)
+ADVISORY_LOCK = 0x7061796D  # "paym"; any number that nothing else locks
+
+
+def heal_all() -> int:
+    """Heal every online provider; one that does not respond is left for the next time."""
+    changed = 0
+    with only_one(ADVISORY_LOCK) as is_mine:
+        for provider in online() if is_mine else ():
+            try:
+                changed += heal(provider, now())
+            except (ProviderUnavailable, ProviderRefused) as exc:
+                logger.warning("payments.not_healed", extra={"provider": provider.name, "reason": str(exc)})
+    return changed
+
+
+def heal(provider: OnlineProvider, at: datetime) -> int:
+    """Settle orders whose payment nobody has told of, and let go of expired checkouts. Returns how many changed.
+
+    Events of refunds and disputes that did not arrive are stored as if they had.
+    """
+    for event in provider.events(at - HEALED):
+        receive(provider, event)
+    changed = 0
+    begun = Order.objects.filter(provider=provider.name, state=Order.State.OPEN).exclude(checkout_key=None)
+    codes = set(begun.values_list("code", flat=True))
+    for paid in provider.paid_checkouts(at - HEALED) if codes else ():
+        if paid.order_code in codes:
+            changed += _healed(provider, paid.checkout_id)
+    over = begun.filter(checkout_at__lt=at - CHECKOUT_OVER).exclude(checkout_id="")
+    for checkout_id in over.values_list("checkout_id", flat=True):
+        changed += _healed(provider, checkout_id)
+    return changed
+
+
+def _healed(provider: OnlineProvider, checkout_id: str) -> bool:
+    try:
+        found = provider.checkout(checkout_id)
+        if found is None:
+            forget_checkout(checkout_id)
+        return apply(found, provider) in ("settled", "expired", "gone")
+    except (ProviderRefused, PaymentRefused) as exc:
+        logger.warning("payments.not_healed", extra={"checkout": checkout_id, "reason": str(exc)})
+        return False
