@@ -359,17 +359,21 @@ class LedgerAuditAdmin(ReadOnlyAdmin):
 
 @admin.register(CreditCode, site=site)
 class CreditCodeAdmin(AuditedAdmin):
-    """Codes that give credit. A new one, or a batch of them, is made by the form; a batch is downloaded as CSV."""
+    """Codes for credit and discounts. A new one, or a batch, is made by the form; a batch is downloaded as CSV."""
 
-    list_display = ("code", "batch", "credit", "redemptions", "max_redemptions", "valid_until", "is_active")
+    list_display = ("code", "batch", "gives", "redemptions", "max_redemptions", "valid_until", "is_active")
     list_filter = ("is_active", "batch")
     search_fields = ("code", "batch")
     ordering = ("-pk",)
     actions = ("as_csv",)
 
-    @admin.display(description=_("credit (USD)"))
-    def credit(self, code: CreditCode) -> str:
-        return format_usd(code.credit_nanos, decimals=2)
+    @admin.display(description=_("gives"))
+    def gives(self, code: CreditCode) -> str:
+        if code.percent_off:
+            return _("%(percent)s %% off") % {"percent": code.percent_off}
+        if code.off_nanos:
+            return _("$%(amount)s off") % {"amount": format_usd(code.off_nanos, decimals=2)}
+        return _("$%(amount)s of credit") % {"amount": format_usd(code.credit_nanos, decimals=2)}
 
     @override
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
@@ -377,7 +381,8 @@ class CreditCodeAdmin(AuditedAdmin):
 
     @override
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
-        new = ("code", "credit_usd", "count", "batch", "max_redemptions", "valid_until", "credit_days")
+        gifts = ("credit_usd", "percent_off", "off_usd")
+        new = ("code", *gifts, "count", "batch", "max_redemptions", "valid_until", "credit_days")
         # What a code gives never changes once it is out.
         return ((None, {"fields": new if obj is None else ("is_active", "valid_until", "max_redemptions", "batch")}),)
 
@@ -388,14 +393,17 @@ class CreditCodeAdmin(AuditedAdmin):
             return
         facts = form.cleaned_data
         given: dict[str, Any] = {name: facts[name] for name in ("batch", "valid_until", "credit_days")}
-        given["credit_nanos"] = parse_usd(facts["credit_usd"])
+        given["credit_nanos"] = parse_usd(facts["credit_usd"] or 0)
+        given["percent_off"] = facts["percent_off"] or 0
+        given["off_nanos"] = parse_usd(facts["off_usd"] or 0)
         if facts["code"]:
             given |= {"code": facts["code"], "max_redemptions": facts["max_redemptions"]}
         elif facts["max_redemptions"]:
             given["max_redemptions"] = facts["max_redemptions"]
         made = make_codes(facts["count"], **given)
         obj.pk = made[0].pk
-        batch = {"batch": facts["batch"], "count": len(made), "credit_nanos": given["credit_nanos"]}
+        gifts = {name: given[name] for name in ("credit_nanos", "percent_off", "off_nanos") if given[name]}
+        batch = {"batch": facts["batch"], "count": len(made), **gifts}
         self._record(request, obj, "created", **batch)
 
     @admin.action(description=_("Download as CSV"))
@@ -404,11 +412,15 @@ class CreditCodeAdmin(AuditedAdmin):
         response = HttpResponse(content_type="text/csv; charset=utf-8")
         response["Content-Disposition"] = 'attachment; filename="credit-codes.csv"'
         rows = csv.writer(response)
-        rows.writerow(("code", "batch", "credit_usd", "valid_until", "redemptions", "max_redemptions"))
+        gifts = ("credit_usd", "percent_off", "off_usd")
+        rows.writerow(("code", "batch", *gifts, "valid_until", "redemptions", "max_redemptions"))
         for each in chosen.order_by("pk"):
             until = each.valid_until.isoformat() if each.valid_until else ""
-            credit = format_usd(each.credit_nanos, decimals=2)
-            rows.writerow((each.code, each.batch, credit, until, each.redemptions, each.max_redemptions or ""))
+            credit, off = (
+                format_usd(nanos, decimals=2) if nanos else "" for nanos in (each.credit_nanos, each.off_nanos)
+            )
+            given = (credit, each.percent_off or "", off)
+            rows.writerow((each.code, each.batch, *given, until, each.redemptions, each.max_redemptions or ""))
         return response
 
 

@@ -60,6 +60,8 @@ class BudgetsForm(forms.Form):
 class OrderForm(forms.Form):
     """Base of what customers order: how they pay, where there is a choice."""
 
+    code = forms.CharField(label=_("Discount code"), max_length=60, required=False)
+
     def __init__(self, posted: QueryDict | None, *, initial: dict[str, Any] | None = None) -> None:
         super().__init__(posted, initial=initial)
         providers = [(each.name, each.label) for each in offered()]
@@ -284,7 +286,21 @@ class CreditCodeForm(forms.ModelForm[CreditCode]):
         label=_("Code"), max_length=40, required=False, help_text=_("Empty: random, one for each organization.")
     )
     credit_usd = forms.DecimalField(
-        label=_("Credit (USD)"), max_digits=9, decimal_places=2, min_value=Decimal("0.01"), max_value=Decimal(10_000)
+        label=_("Credit (USD)"),
+        max_digits=9,
+        decimal_places=2,
+        min_value=Decimal("0.01"),
+        max_value=Decimal(10_000),
+        required=False,
+    )
+    percent_off = forms.IntegerField(label=_("Per cent off an order"), min_value=1, max_value=99, required=False)
+    off_usd = forms.DecimalField(
+        label=_("Amount off an order (USD)"),
+        max_digits=9,
+        decimal_places=2,
+        min_value=Decimal("0.01"),
+        max_value=Decimal(10_000),
+        required=False,
     )
     count = forms.IntegerField(
         label=_("Number of codes"),
@@ -307,6 +323,9 @@ class CreditCodeForm(forms.ModelForm[CreditCode]):
     @override
     def clean(self) -> dict[str, Any]:
         facts: dict[str, Any] = super().clean() or {}
+        gifts = [name for name in ("credit_usd", "percent_off", "off_usd") if facts.get(name)]
+        if len(gifts) != 1 and not {"credit_usd", "percent_off", "off_usd"} & set(self.errors):
+            self.add_error(None, _("A code gives one of three: credit, per cent off, or an amount off."))
         if facts.get("code") and facts.get("count", 1) > 1:
             self.add_error("count", _("A code of your own is one code."))
         return facts

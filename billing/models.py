@@ -235,6 +235,8 @@ class Order(models.Model):
     # The customer states it with the payment.
     code = models.CharField(_("reference code"), max_length=12, unique=True)
     amount_nanos = models.BigIntegerField(_("amount (nano-USD)"))
+    # Taken off by a code; the amount is what is left.
+    discount_nanos = models.BigIntegerField(_("discount (nano-USD)"), default=0, db_default=0)
     # What is booked once the amount is paid.
     credit_nanos = models.BigIntegerField(_("credit (nano-USD)"))
     currency = models.CharField(_("currency"), max_length=3, default="USD")
@@ -501,11 +503,17 @@ class BudgetAlert(models.Model):
 
 
 class CreditCode(models.Model):
-    """A code that gives promotional credit to whoever redeems it: made one by one, or in batches for resellers."""
+    """A code that gives promotional credit to whoever redeems it, or takes a part off the price of an order.
+
+    Made one by one, or in batches for resellers.
+    """
 
     code = models.CharField(_("code"), max_length=40, unique=True)
     batch = models.CharField(_("batch"), max_length=60, blank=True, db_index=True)
-    credit_nanos = models.BigIntegerField(_("credit (nano-USD)"))
+    # One of the three. What is taken off leaves at least `billing.plans.LEAST_CHARGE_NANOS` to pay.
+    credit_nanos = models.BigIntegerField(_("credit (nano-USD)"), default=0)
+    percent_off = models.PositiveSmallIntegerField(_("per cent off"), default=0, db_default=0)
+    off_nanos = models.BigIntegerField(_("amount off (nano-USD)"), default=0, db_default=0)
     # None: any number of organizations may redeem it, each once.
     max_redemptions = models.PositiveIntegerField(_("redemptions at most"), null=True, blank=True)
     redemptions = models.PositiveIntegerField(_("redemptions"), default=0, editable=False)
@@ -519,7 +527,12 @@ class CreditCode(models.Model):
         verbose_name = _("credit code")
         verbose_name_plural = _("credit codes")
         constraints = [
-            models.CheckConstraint(condition=models.Q(credit_nanos__gt=0), name="credit_code_gives"),
+            models.CheckConstraint(
+                condition=models.Q(credit_nanos__gt=0, percent_off=0, off_nanos=0)
+                | models.Q(credit_nanos=0, percent_off__gt=0, percent_off__lt=100, off_nanos=0)
+                | models.Q(credit_nanos=0, percent_off=0, off_nanos__gt=0),
+                name="credit_code_gives_one",
+            ),
             models.CheckConstraint(
                 condition=models.Q(max_redemptions=None) | models.Q(redemptions__lte=models.F("max_redemptions")),
                 name="credit_code_not_overused",
@@ -530,13 +543,18 @@ class CreditCode(models.Model):
     def __str__(self) -> str:
         return self.code
 
+    @property
+    def is_discount(self) -> bool:
+        return not self.credit_nanos
+
 
 class Redemption(models.Model):
-    """A code that an organization redeemed."""
+    """A code that an organization redeemed: for credit, or with an order."""
 
     code = models.ForeignKey(CreditCode, on_delete=models.PROTECT, related_name="redeemed")
     organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="redemptions")
-    ledger_entry = models.OneToOneField(LedgerEntry, on_delete=models.PROTECT, related_name="redemption")
+    ledger_entry = models.OneToOneField(LedgerEntry, on_delete=models.PROTECT, null=True, related_name="redemption")
+    order = models.OneToOneField(Order, on_delete=models.PROTECT, null=True, related_name="redemption")
     redeemed_at = models.DateTimeField(_("redeemed"), default=now, editable=False)
 
     class Meta:

@@ -11,6 +11,8 @@ from codexflow.lib.money import NANOS_PER_USD
 
 UNLIMITED = -1
 CENT_NANOS = NANOS_PER_USD // 100
+# The least that cards are charged: an upgrade on the last day costs that, and no discount leaves less.
+LEAST_CHARGE_NANOS = NANOS_PER_USD // 2
 _MICROSECOND = timedelta(microseconds=1)
 _PACKED = Struct("<7q")
 
@@ -106,3 +108,9 @@ def upgrade_price_nanos(old_nanos: int, new_nanos: int, period: Period, at: date
 def upgrade_credit_nanos(old_nanos: int, new_nanos: int, period: Period, at: datetime) -> int:
     """Included credit that an upgrade adds: the difference for the rest of the period, in whole cents."""
     return max(0, left_of(new_nanos - old_nanos, period, at)) // CENT_NANOS * CENT_NANOS
+
+
+def discount_nanos(price_nanos: int, *, percent_off: int, off_nanos: int) -> int:
+    """Part of a price in whole cents that a code takes off; at least `LEAST_CHARGE_NANOS` of it stay to be paid."""
+    off = price_nanos * percent_off // 100 // CENT_NANOS * CENT_NANOS + off_nanos
+    return max(0, min(off, price_nanos - LEAST_CHARGE_NANOS))

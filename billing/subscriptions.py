@@ -14,12 +14,15 @@ from accounts.signals import access_changed
 from billing.ledger import post_credit
 from billing.models import Account, LedgerEntry, Order, Plan, PlanPeriod
 from billing.payments.reversals import taken_of
-from billing.plans import in_force, paid_until, period_end, upgrade_credit_nanos, upgrade_price_nanos
+from billing.plans import (
+    LEAST_CHARGE_NANOS,
+    in_force,
+    paid_until,
+    period_end,
+    upgrade_credit_nanos,
+    upgrade_price_nanos,
+)
 from billing.services import DEFAULT_PLAN, plan_of
-from codexflow.lib.money import NANOS_PER_USD
-
-# The least that cards are charged: an upgrade on the last day costs that.
-LEAST_CHARGE_NANOS = NANOS_PER_USD // 2
 
 
 class RenewalRefused(Exception):

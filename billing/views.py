@@ -236,7 +236,11 @@ def _place(request: PageRequest, tenant: Tenant, form: OrderForm, **what: Any) -
     """Place an order and lead to where it is paid; None, with the reason in the form, if it is refused."""
     provider = provider_of(form.cleaned_data["provider"])
     try:
-        placed = open_order(tenant.organization, provider=provider.name, **what, **acting(request))
+        code = form.cleaned_data["code"]
+        placed = open_order(tenant.organization, provider=provider.name, code=code, **what, **acting(request))
+    except CodeRefused as refused:
+        form.add_error("code", str(refused))
+        return None
     except OrderRefused as refused:
         form.add_error(None, str(refused))
         return None

@@ -9,6 +9,7 @@ from django.utils.translation import gettext as _
 from accounts import audit
 from accounts.models import Organization, User
 from accounts.signals import access_changed
+from billing.codes import find_discount, release_discount, take_off
 from billing.ledger import post_credit
 from billing.models import Account, LedgerEntry, Order, Plan
 from billing.papers.issue import issue_invoice
@@ -37,6 +38,7 @@ def open_order(
     amount_nanos: int = 0,
     plan: Plan | None = None,
     is_renewal: bool = False,
+    code: str = "",
     actor: User | None = None,
     actor_label: str = "",
     address: str | None = None,
@@ -44,13 +46,15 @@ def open_order(
     """Place an order: of a plan, or without one of credit of `amount_nanos`. One transaction with its audit entry.
 
     A plan is ordered as `billing.subscriptions.offer_of` offers it; a renewal is always a whole month, after what is
-    paid. Nothing is booked before it is paid. Raises OrderRefused.
+    paid. `code` is one for a discount, used by `actor`. Nothing is booked before it is paid. Raises OrderRefused, and
+    CodeRefused for the code.
     """
     if plan is None and not is_top_up(amount_nanos):
         raise OrderRefused(_("Choose an amount from $5 to $10,000 in whole cents."))
     if plan is not None and not is_for_sale(plan):
         raise OrderRefused(_("This plan is not for sale."))
     with transaction.atomic():
+        discount = find_discount(code, organization, actor) if code and actor is not None else None
         # Of two at once, one counts the other's.
         account = Account.objects.select_for_update(of=("self",)).select_related("plan").get(organization=organization)
         facts = _top_up(amount_nanos) if plan is None else _month_or_upgrade(account, plan, is_renewal=is_renewal)
@@ -59,6 +63,8 @@ def open_order(
         order = Order.objects.create(
             organization=organization, provider=provider, code=random_code(CODE_LENGTH), created_by=actor, **facts
         )
+        if discount is not None:
+            take_off(discount, order)
         audit.record(
             "order.opened",
             order,
@@ -141,6 +147,7 @@ def cancel_order(
         if order.is_open:
             order.state = Order.State.CANCELLED
             order.save(update_fields=["state"])
+            release_discount(order, actor)
             audit.record(
                 "order.cancelled",
                 order,

@@ -1,4 +1,4 @@
-"""Codes that give credit: redeemed once by each organization and person."""
+"""Codes for credit and discounts: used once by each organization and person."""
 
 from collections import Counter
 from datetime import timedelta
@@ -9,12 +9,16 @@ import pytest
 from django.db import connections
 from django.test import Client
 from django.urls import reverse
+from hypothesis import given
+from hypothesis import strategies as st
 
 from accounts.models import AuditEntry, Organization, User
 from accounts.tests.factories import a_user
 from billing.codes import CodeRefused, make_codes, normalized, redeem
 from billing.ledger_audit import audit_ledger
-from billing.models import CreditCode, CreditSource, LedgerEntry, Redemption
+from billing.models import CreditCode, CreditSource, LedgerEntry, Order, Plan, Redemption
+from billing.payments.orders import cancel_order, open_order, settle_order
+from billing.plans import CENT_NANOS, LEAST_CHARGE_NANOS, discount_nanos
 from billing.selectors import account_of
 from billing.tests.factories import an_organization
 from codexflow.lib.clock import now
@@ -162,7 +166,12 @@ def test_an_operator_makes_a_batch_and_downloads_it(client: Client, cast: Cast) 
     chosen = {"action": "as_csv", "_selected_action": [str(each.pk) for each in made]}
     lines = client.post("/ops/billing/creditcode/", chosen).content.decode().splitlines()
     assert lines[0].startswith("code,batch,credit_usd")
-    assert lines[1] == f"{made[0].code},reseller 7,10.00,,0,1"
+    assert lines[1] == f"{made[0].code},reseller 7,10.00,,,,0,1"
+    discount = {**form, "credit_usd": "", "percent_off": "20", "count": "1", "batch": "launch"}
+    assert client.post("/ops/billing/creditcode/add/", discount).status_code == 302
+    assert CreditCode.objects.get(batch="launch").percent_off == 20
+    both = client.post("/ops/billing/creditcode/add/", {**discount, "off_usd": "5"})
+    assert "gives one of three" in both.content.decode()
     own = {**form, "code": "welcome 26", "count": "1", "max_redemptions": "50"}
     assert client.post("/ops/billing/creditcode/add/", own).status_code == 302
     assert CreditCode.objects.get(code="WELCOME-26").max_redemptions == 50
@@ -177,3 +186,85 @@ def test_what_a_code_gives_cannot_be_changed(client: Client, cast: Cast) -> None
     assert client.post(f"/ops/billing/creditcode/{code.pk}/change/", form).status_code == 302
     code.refresh_from_db()
     assert (code.code, code.credit_nanos, code.is_active) == ("SPRING-26", 5 * USD, False)
+
+
+@given(
+    price=st.integers(50, 2_000_000).map(lambda cents: cents * CENT_NANOS),
+    percent_off=st.integers(0, 99),
+    off=st.integers(0, 3_000_000).map(lambda cents: cents * CENT_NANOS),
+)
+def test_a_discount_is_whole_cents_and_leaves_what_cards_take(price: int, percent_off: int, off: int) -> None:
+    taken = discount_nanos(price, percent_off=percent_off, off_nanos=off)
+    assert taken % CENT_NANOS == 0
+    assert 0 <= taken <= price - LEAST_CHARGE_NANOS
+    if off == 0 and price * (100 - percent_off) // 100 >= LEAST_CHARGE_NANOS:
+        assert abs(taken - price * percent_off / 100) < CENT_NANOS
+
+
+def a_discount(**facts: Any) -> CreditCode:
+    return CreditCode.objects.create(**{"code": "LAUNCH-20", "percent_off": 20, **facts})
+
+
+def order_with(code: str, organization: Organization, user: User | None = None) -> Order:
+    plan, actor = Plan.objects.get(slug="pro"), user or owner_of(organization)
+    return open_order(organization, provider="manual", plan=plan, code=code, actor=actor)
+
+
+def test_a_discount_lowers_the_price_and_not_what_is_bought() -> None:
+    a_discount()
+    organization = an_organization(plan="free")
+    before = account_of(organization).balance_nanos
+    order = order_with("launch 20", organization)
+    assert (order.amount_nanos, order.discount_nanos) == (3920 * USD // 100, 980 * USD // 100)
+    settle_order(order, payment_reference="transfer 1")
+    assert account_of(organization).balance_nanos == before + 45 * USD
+    assert audit_ledger() == []
+
+
+def test_a_discount_is_used_once_and_free_again_when_its_order_is_cancelled() -> None:
+    code = a_discount(max_redemptions=1)
+    organization, other = an_organization(plan="free"), an_organization(plan="free")
+    order = order_with("LAUNCH-20", organization)
+    with pytest.raises(CodeRefused, match="already"):
+        order_with("LAUNCH-20", organization)
+    with pytest.raises(CodeRefused, match="used up"):
+        order_with("LAUNCH-20", other)
+    assert Order.objects.count() == 1  # what was refused was not ordered
+    cancel_order(order, actor=owner_of(organization))
+    code.refresh_from_db()
+    assert code.redemptions == 0
+    assert order_with("LAUNCH-20", other).discount_nanos > 0
+
+
+def test_a_person_uses_a_discount_once_however_many_organizations_they_have() -> None:
+    a_discount()
+    organization, other = an_organization(plan="free"), an_organization(plan="free")
+    order_with("LAUNCH-20", organization)
+    with pytest.raises(CodeRefused, match="already"):
+        order_with("LAUNCH-20", other, owner_of(organization))
+
+
+def test_codes_for_credit_and_for_orders_are_not_mixed_up() -> None:
+    a_code()
+    a_discount()
+    organization = an_organization(plan="free")
+    with pytest.raises(CodeRefused, match="billing page"):
+        order_with("SPRING-26", organization)
+    with pytest.raises(CodeRefused, match="when you order"):
+        redeem("LAUNCH-20", organization, owner_of(organization))
+
+
+def test_the_order_form_takes_a_discount_code(client: Client) -> None:
+    a_discount()
+    organization = an_organization(plan="free")
+    client.force_login(owner_of(organization))
+    url = reverse("credit-order", args=[organization.slug])
+    wrong = client.post(url, {"amount": "25", "provider": "manual", "code": "nope"})
+    assert wrong.status_code == 422
+    assert "There is no such code." in wrong.content.decode()
+    client.post(url, {"amount": "25", "provider": "manual", "code": "launch 20"})
+    order = Order.objects.get()
+    assert (order.amount_nanos, order.credit_nanos) == (20 * USD, 25 * USD)
+    shown = client.get(reverse("order", args=[organization.slug, order.code])).content.decode()
+    assert "$5.00" in shown
+    assert "$20.00" in shown

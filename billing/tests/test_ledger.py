@@ -126,7 +126,7 @@ _WRITES = re.compile(
     r"(INSERT INTO|UPDATE|DELETE FROM)\s+billing_"
     r"|(LedgerEntry|SpendDaily)\.objects\.(create|bulk_create|get_or_create|update_or_create)"
     r"|(LedgerEntry|SpendDaily|Account)\b.*\.update\("
-    r"|\.(spent|credit)_nanos\s*[-+]?=(?!=)"
+    r"|(?<!order)\.(spent|credit)_nanos\s*[-+]?=(?!=)"  # an order's credit is not booked yet
 )
 
 

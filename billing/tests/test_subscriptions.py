@@ -15,13 +15,20 @@ from billing.models import Account, CreditSource, LedgerEntry, Order, Plan, Plan
 from billing.payments.orders import open_order, settle_order
 from billing.payments.reversals import reverse
 from billing.plan_versions import keep_terms
-from billing.plans import CENT_NANOS, in_force, left_of, months_after, upgrade_credit_nanos, upgrade_price_nanos
+from billing.plans import (
+    CENT_NANOS,
+    LEAST_CHARGE_NANOS,
+    in_force,
+    left_of,
+    months_after,
+    upgrade_credit_nanos,
+    upgrade_price_nanos,
+)
 from billing.renewals import announce_ends
 from billing.selectors import account_of
 from billing.services import limits_of
 from billing.sources import SETTLES_WITHIN
 from billing.subscriptions import (
-    LEAST_CHARGE_NANOS,
     Change,
     RenewalRefused,
     advance_plans,
