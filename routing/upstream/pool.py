@@ -9,6 +9,7 @@ import ssl
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from urllib.parse import urlsplit
 
 import httptools
@@ -39,16 +40,19 @@ class Connection(asyncio.Protocol):
         self._pool = pool
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
-        self._parser: httptools.HttpResponseParser = httptools.HttpResponseParser(self)
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due_s = 0.0
         self._deadline_s = 0.0
         self._reset()
+        self._parser: httptools.HttpResponseParser = httptools.HttpResponseParser(self)
         self.idle_since_s = 0.0
 
     def _reset(self) -> None:
         self.status = 0
         self.headers: dict[bytes, bytes] = {}
+        # As they are written. The parser puts them in without a function of ours: LiteLLM sends dozens.
+        self._written_headers: dict[bytes, bytes] = {}
+        self.on_header: Callable[[bytes, bytes], None] = self._written_headers.__setitem__
         self._chunks: deque[bytes] = deque()
         self._buffered_bytes = 0
         self._is_paused = False
@@ -268,17 +272,17 @@ class Connection(asyncio.Protocol):
 
     # httptools
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if len(self.headers) < MAX_HEADERS and not self._has_head:  # later ones are trailers
-            self.headers[name.lower()] = value
-
     def on_headers_complete(self) -> None:
         self.status = self._parser.get_status_code()
         if self.status >= 200:
+            written = self._written_headers  # trailers come after these, and are not looked at
+            if len(written) > MAX_HEADERS:
+                written = dict(islice(written.items(), MAX_HEADERS))
+            self.headers = dict(zip(map(bytes.lower, written), written.values(), strict=True))
             self._has_head = True
             self._wake()
         else:
-            self.headers.clear()
+            self._written_headers.clear()
 
     def on_body(self, body: bytes) -> None:
         self._head_bytes = 0
