@@ -13,6 +13,7 @@ framing and the trailers of a chunked body, and only the beginning of another re
 
 import asyncio
 import logging
+import sys
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from http import HTTPStatus
@@ -148,10 +149,10 @@ class Direct:
         # HTTP/1.0 has no chunked encoding: the end of the connection ends the response.
         self._is_chunked = cycle.scope["http_version"] >= "1.1"
 
-    def whole_body(self) -> bytes | None:
-        """Return the body if all of it has arrived; otherwise None, and it must be received by ASGI messages."""
+    def whole_body(self, most_bytes: int = sys.maxsize) -> bytes | None:
+        """Return the body if all of it has arrived and has no more than this; otherwise None, and it is left here."""
         cycle = self._cycle
-        if cycle.more_body or cycle.disconnected:
+        if cycle.more_body or cycle.disconnected or len(cycle.body) > most_bytes:
             return None
         body, cycle.body = bytes(cycle.body), bytearray()
         cycle.message_event.clear()
