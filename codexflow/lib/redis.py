@@ -173,7 +173,9 @@ class Pipeline(asyncio.Protocol):
         """Run a script by its digest, as `call`; its text is sent only if the server does not know it."""
         if not self._is_up:
             raise RedisUnavailable(reason="not connected")
-        return self._queue((b"EVALSHA", script.sha, len(keys), *keys, *args))
+        future: asyncio.Future[Reply] = self._loop.create_future()
+        self._send(future, (b"EVALSHA", script.sha, len(keys), *keys, *args))
+        return future
 
     def _queue(self, command: tuple[Argument, ...]) -> "asyncio.Future[Reply]":
         future: asyncio.Future[Reply] = self._loop.create_future()
