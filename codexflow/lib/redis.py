@@ -189,10 +189,9 @@ class Pipeline(asyncio.Protocol):
         self._pending.append((future, self._written, command))
 
     def _flush(self) -> None:
-        out = self._out
+        out, self._out = self._out, []
         if self._transport is not None and out:
-            self._transport.write(out[0] if len(out) == 1 else b"".join(out))
-        out.clear()
+            self._transport.write(b"".join(out))
         self._written.append(monotonic_s())
         self._written = []
         if self._watchdog is None:
