@@ -68,7 +68,7 @@ class Incoming:
 
     __slots__ = (
         "_cors", "_direct", "_gone_callback", "_place", "_receive", "_send", "_watcher", "address", "admission",
-        "caller", "dropped", "headers", "is_gone", "is_started", "request_id", "scope",
+        "caller", "dropped", "headers", "is_gone", "is_started", "request_id", "scope", "send_at_once",
     )  # fmt: skip
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -79,6 +79,8 @@ class Incoming:
         # Removed from the scope: it refers to the scope, and that cycle would be left to the garbage collector.
         offered = scope.get("extensions", {}).pop(DIRECT_EXTENSION, None)
         self._direct: Direct | None = offered if scope["method"] != "HEAD" else None
+        # Sends a piece of the body if that needs no waiting; returns whether it did.
+        self.send_at_once = self._direct.send_at_once if self._direct is not None else _send_nothing
         self.request_id: UUID = new_id()
         client = scope.get("client")
         self.address: str | None = plain_address(client[0]) if client else None
@@ -270,10 +272,6 @@ class Incoming:
         else:
             await self._send({"type": "http.response.body", "body": chunk, "more_body": not is_last})
 
-    def send_at_once(self, chunk: bytes) -> bool:
-        """Send a piece of the body if that needs no waiting; returns whether it did."""
-        return self._direct is not None and self._direct.send_at_once(chunk)
-
     async def respond(self, status: int, headers: list[Header], body: bytes, *, closes: bool = False) -> None:
         """Send a complete response in one piece; `closes` ends the connection after it."""
         if self._direct is not None:
@@ -301,6 +299,10 @@ class Incoming:
             headers = [*headers, (b"accept-encoding", ", ".join(CODINGS).encode())]
         closes = isinstance(error, RequestTooLarge | RequestTimeout | BadHeader | UploadLimitExceeded | UploadsFull)
         await self.respond(int(error.status), [*headers_of(error), *headers], body, closes=closes)
+
+
+def _send_nothing(_chunk: bytes) -> bool:
+    return False
 
 
 def _joined(raw: list[Header]) -> dict[bytes, bytes]:

@@ -198,7 +198,10 @@ class Connection(asyncio.Protocol):
         self._timer = None
         if self._waiter is None or self._waiter.done():
             return  # no reader is waiting: the caller is the slow side
-        left_s = self._deadline_s - monotonic_s()
+        deadline_s = self._deadline_s
+        if self._sink is not None:  # pieces may have been consumed since
+            deadline_s = max(deadline_s, min(self.consumed_s + self._idle_s, self._ends_s))
+        left_s = deadline_s - monotonic_s()
         if left_s > 0:
             self._arm(left_s)
             return
@@ -286,9 +289,9 @@ class Connection(asyncio.Protocol):
 
     def on_body(self, body: bytes) -> None:
         self._head_bytes = 0
-        if self._sink is not None and self._sink(body):
-            self.consumed_s = now_s = monotonic_s()
-            self._deadline_s = min(now_s + self._idle_s, self._ends_s)
+        sink = self._sink
+        if sink is not None and sink(body):
+            self.consumed_s = monotonic_s()
             return
         self._sink = None  # what follows comes after this piece
         self._chunks.append(body)
