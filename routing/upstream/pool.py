@@ -344,6 +344,7 @@ class Pool:
             "User-Agent": "CodexFlow",
             "x-litellm-num-retries": "0",
         }
+        self._beginnings: dict[str, bytes] = {}  # of requests, by path
         self._fixed_headers = "".join(f"{name}: {value}\r\n" for name, value in fixed.items()).encode("latin-1")
 
     @property
@@ -353,9 +354,12 @@ class Pool:
     async def post(self, path: str, body: bytes, *, headers: Sequence[Header] = ()) -> Connection:
         """Send a request; its response is read from the connection. Raises ConnectFailed."""
         connection = await self._connection()
-        own = b"".join(b"%b: %b\r\n" % header for header in headers)
-        line = f"POST {self._target.base_path}{path} HTTP/1.1\r\n".encode("latin-1")
-        connection.send(b"%b%b%bContent-Length: %d\r\n\r\n" % (line, self._fixed_headers, own, len(body)), body)
+        own = b"".join([b"%b: %b\r\n" % header for header in headers])
+        begin = self._beginnings.get(path)
+        if begin is None:  # paths are few
+            line = f"POST {self._target.base_path}{path} HTTP/1.1\r\n".encode("latin-1")
+            begin = self._beginnings[path] = line + self._fixed_headers
+        connection.send(b"%b%bContent-Length: %d\r\n\r\n" % (begin, own, len(body)), body)
         return connection
 
     async def _connection(self) -> Connection:
