@@ -42,37 +42,42 @@ RAW: dict[str, Any] = {
 }
 
 
-async def application(scope: Scope, receive: Receive, send: Send) -> None:
-    """Serve one ASGI scope, with the client address corrected for requests from trusted proxies."""
-    if scope["type"] != "lifespan" and b"\nx-forwarded-" in b"\n".join([b"", *dict(scope["headers"])]):
-        await _behind_proxy(scope, receive, send)
-    elif scope["type"] == "http" and scope["path"].startswith(PREFIXES):
-        await gateway(scope, receive, send)  # without one more step: each costs whenever a call goes on
-    else:
-        await _served(scope, receive, send)
+class Application:
+    """The ASGI application of the process."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.of(scope)(scope, receive, send)
+
+    def of(self, scope: Scope) -> Any:
+        """Return the application that serves a scope, so that a server need not go through this one.
+
+        The client's address is corrected for requests from trusted proxies; only those with X-Forwarded headers pay
+        for the check.
+        """
+        if scope["type"] != "lifespan" and b"\nx-forwarded-" in b"\n".join([b"", *dict(scope["headers"])]):
+            return _behind_proxy
+        return _by_path(scope)
 
 
-async def _served(scope: Scope, receive: Receive, send: Send) -> None:
+def _by_path(scope: Scope) -> Any:
     if scope["type"] == "http":
-        if scope["path"].startswith(PREFIXES) or (scope["method"] == "HEAD" and scope["path"] in PROBES):
-            await gateway(scope, receive, send)
-        elif (raw := RAW.get(scope["path"])) is not None:
-            await raw(scope, receive, send)
-        elif is_playground(scope["path"]):
-            await playground(scope, receive, send)
-        else:
-            await pages(scope, receive, send)
-    elif scope["type"] == "websocket":
-        await websockets(scope, receive, send)
-    elif scope["type"] == "lifespan":
-        await _lifespan(receive, send)
+        path = scope["path"]
+        if path.startswith(PREFIXES) or (scope["method"] == "HEAD" and path in PROBES):
+            return gateway
+        if is_playground(path):
+            return playground
+        return RAW.get(path, pages)
+    return websockets if scope["type"] == "websocket" else _lifespan
 
 
-# Only requests with X-Forwarded headers pay for the check whether their sender is a trusted proxy.
-_behind_proxy: Any = ProxyHeadersMiddleware(_served, trusted_hosts=list(ENV.trusted_proxies))  # type: ignore[arg-type]
+async def _corrected(scope: Scope, receive: Receive, send: Send) -> None:
+    await _by_path(scope)(scope, receive, send)
 
 
-async def _lifespan(receive: Receive, send: Send) -> None:
+_behind_proxy: Any = ProxyHeadersMiddleware(_corrected, trusted_hosts=list(ENV.trusted_proxies))  # type: ignore[arg-type]
+
+
+async def _lifespan(_scope: Scope, receive: Receive, send: Send) -> None:
     """Start the gateway before the first request and stop it after the last."""
     async with contextlib.AsyncExitStack() as stack:
         for raw in RAW.values():
@@ -86,3 +91,6 @@ async def _lifespan(receive: Receive, send: Send) -> None:
         await send({"type": "lifespan.startup.complete"})
         await receive()
     await send({"type": "lifespan.shutdown.complete"})
+
+
+application = Application()

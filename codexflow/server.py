@@ -13,6 +13,7 @@ framing and the trailers of a chunked body, and only the beginning of another re
 
 import asyncio
 import logging
+import sys
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from http import HTTPStatus
@@ -148,10 +149,10 @@ class Direct:
         # HTTP/1.0 has no chunked encoding: the end of the connection ends the response.
         self._is_chunked = cycle.scope["http_version"] >= "1.1"
 
-    def whole_body(self) -> bytes | None:
-        """Return the body if all of it has arrived; otherwise None, and it must be received by ASGI messages."""
+    def whole_body(self, most_bytes: int = sys.maxsize) -> bytes | None:
+        """Return the body if all of it has arrived and has no more than this; otherwise None, and it is left here."""
         cycle = self._cycle
-        if cycle.more_body or cycle.disconnected:
+        if cycle.more_body or cycle.disconnected or len(cycle.body) > most_bytes:
             return None
         body, cycle.body = bytes(cycle.body), bytearray()
         cycle.message_event.clear()
@@ -293,6 +294,7 @@ class Protocol(HttpToolsProtocol):
     # When the last response was complete, by the loop's clock; 0 while there is a request.
     _idle_since_s = 0.0
     _idle_timer: asyncio.TimerHandle | None = None
+    _app_of: Callable[[Any], Any] | None = None
     # Nothing more is read: the connection is refused, or it is a WebSocket.
     _is_done = False
     # The completed response waits to be read before the next request is served.
@@ -301,6 +303,7 @@ class Protocol(HttpToolsProtocol):
     @override
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as in uvicorn
         self._open = []
+        self._app_of = getattr(self.app, "of", None)
         super().connection_made(CorkedTransport(transport, self.loop))  # type: ignore[arg-type] # it implements what uvicorn uses
         if len(self.connections) > ENV.max_connections:
             logger.warning("server.too_many_connections", extra={"connections": len(self.connections)})
@@ -330,6 +333,8 @@ class Protocol(HttpToolsProtocol):
                 self.handle_websocket_upgrade()
                 return
         if self._phase == _BODY:
+            if self._body_bytes:
+                self.cycle.message_event.set()  # there is a piece; at the end of the body, its callback tells
             if phase == _BODY and self.cycle is cycle:
                 self._count_framing(len(data))
             return
@@ -384,7 +389,6 @@ class Protocol(HttpToolsProtocol):
         cycle.body += body
         if len(cycle.body) > HIGH_WATER_LIMIT:
             self.flow.pause_reading()
-        cycle.message_event.set()
 
     @override
     def _should_upgrade_to_ws(self) -> bool:
@@ -475,17 +479,19 @@ class Protocol(HttpToolsProtocol):
             http_version != "1.0" and not is_upgrade and parser.should_keep_alive(),
             self.on_response_complete,
         )
+        # The one that serves this scope, where the application tells which.
+        app = self.app if self._app_of is None else self._app_of(scope)
         direct = Direct(cycle, self.transport)  # type: ignore[arg-type] # the one given above
         scope["extensions"] = {DIRECT_EXTENSION: direct}  # of our own
         if not is_upgrade:
             self.headers = _TRAILERS
         if before is None or before.response_complete:
             self._open = [(cycle, direct)]
-            self._start_asgi_task(cycle, self.app)
+            self._start_asgi_task(cycle, app)
         else:  # pipelined: served in order
             self._open.append((cycle, direct))
             self.flow.pause_reading()
-            self.pipeline.appendleft((cycle, self.app))
+            self.pipeline.appendleft((cycle, app))
 
     @override
     def on_response_complete(self) -> None:

@@ -152,8 +152,10 @@ async def accept(context: GatewayContext, incoming: Incoming, surface: Surface) 
     incoming.caller = principal = await incoming.principal(context.keys)
     if not principal.policy.permits_surface(surface.name):
         raise SurfaceNotAllowedForKey.named(surface.name, principal.policy.allowed_surfaces)
+    if (raw := incoming.small_body(limit_bytes=env.request_body_limit_bytes)) is not None and is_light(raw):
+        return _understood(incoming, principal, surface, raw, context.listing.lineup())  # nearly always
     try:
-        raw = await incoming.read(
+        raw = raw or await incoming.read(
             limit_bytes=env.request_body_limit_bytes,
             timeout_s=env.request_body_timeout_s,
             reception=context.reception,

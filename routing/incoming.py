@@ -1,6 +1,7 @@
 """One HTTP request of the gateway and its response, over ASGI or the server's direct interface."""
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable, Iterable
 from http import HTTPStatus
 from typing import Protocol
@@ -54,7 +55,7 @@ Check = Callable[[Principal], Awaitable[None]]
 class Direct(Protocol):
     """Direct interface of `codexflow.server`, besides ASGI."""
 
-    def whole_body(self) -> bytes | None: ...
+    def whole_body(self, most_bytes: int = sys.maxsize) -> bytes | None: ...
     def watch(self, when_gone: Callable[[], None]) -> None: ...
     def respond(self, status: int, headers: Iterable[Header], body: bytes, *, closes: bool = False) -> None: ...
     def start(self, status: int, headers: Iterable[Header]) -> None: ...
@@ -66,8 +67,8 @@ class Incoming:
     """A request and its response. Every response carries X-CFX-Request-Id."""
 
     __slots__ = (
-        "_cors", "_direct", "_gone_callback", "_place", "_receive", "_send", "_watcher", "admission", "caller",
-        "dropped", "headers", "is_gone", "is_started", "request_id", "scope",
+        "_cors", "_direct", "_gone_callback", "_place", "_receive", "_send", "_watcher", "address", "admission",
+        "caller", "dropped", "headers", "is_gone", "is_started", "request_id", "scope", "send_at_once",
     )  # fmt: skip
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -78,7 +79,11 @@ class Incoming:
         # Removed from the scope: it refers to the scope, and that cycle would be left to the garbage collector.
         offered = scope.get("extensions", {}).pop(DIRECT_EXTENSION, None)
         self._direct: Direct | None = offered if scope["method"] != "HEAD" else None
+        # Sends a piece of the body if that needs no waiting; returns whether it did.
+        self.send_at_once = self._direct.send_at_once if self._direct is not None else _send_nothing
         self.request_id: UUID = new_id()
+        client = scope.get("client")
+        self.address: str | None = plain_address(client[0]) if client else None
         self.headers: dict[bytes, bytes] = {}
         self._cors: list[Header] = []
         self.is_started = False
@@ -107,11 +112,6 @@ class Incoming:
         """Send these headers with the response: a page of another origin may read it."""
         self._cors = headers
 
-    @property
-    def address(self) -> str | None:
-        client = self.scope.get("client")
-        return plain_address(client[0]) if client else None
-
     def header(self, name: bytes) -> str | None:
         value = self.headers.get(name)
         return value.decode("latin-1").strip() if value is not None else None
@@ -132,6 +132,13 @@ class Incoming:
     def principal(self, keys: PrincipalCache) -> Awaitable[Principal]:
         """Authenticate the presented key. Raises as `PrincipalCache.authenticate`."""
         return keys.authenticate(self.bearer(), self.address)
+
+    def small_body(self, *, limit_bytes: int) -> bytes | None:
+        """Return a body that is here, small and unpacked, as nearly all are. Otherwise None: `read` it."""
+        headers = self.headers
+        if self._direct is None or b"content-encoding" in headers or b"upgrade" in headers:
+            return None
+        return self._direct.whole_body(SMALL_BODY_BYTES if limit_bytes > SMALL_BODY_BYTES else limit_bytes)
 
     async def read(
         self, *, limit_bytes: int, timeout_s: float, reception: Reception | None = None, check: Check | None = None
@@ -177,7 +184,7 @@ class Incoming:
                 raise _too_large(limit_bytes)
             if len(body) > SMALL_BODY_BYTES:
                 self._hold(reception, len(body))
-            return body  # nearly always
+            return body
         # Announced is as good as sent: the rest may come at any time.
         self._hold(reception, int(announced or 0))
         receive = self._receive if announced else self._counted(reception, check)
@@ -265,10 +272,6 @@ class Incoming:
         else:
             await self._send({"type": "http.response.body", "body": chunk, "more_body": not is_last})
 
-    def send_at_once(self, chunk: bytes) -> bool:
-        """Send a piece of the body if that needs no waiting; returns whether it did."""
-        return self._direct is not None and self._direct.send_at_once(chunk)
-
     async def respond(self, status: int, headers: list[Header], body: bytes, *, closes: bool = False) -> None:
         """Send a complete response in one piece; `closes` ends the connection after it."""
         if self._direct is not None:
@@ -296,6 +299,10 @@ class Incoming:
             headers = [*headers, (b"accept-encoding", ", ".join(CODINGS).encode())]
         closes = isinstance(error, RequestTooLarge | RequestTimeout | BadHeader | UploadLimitExceeded | UploadsFull)
         await self.respond(int(error.status), [*headers_of(error), *headers], body, closes=closes)
+
+
+def _send_nothing(_chunk: bytes) -> bool:
+    return False
 
 
 def _joined(raw: list[Header]) -> dict[bytes, bytes]:

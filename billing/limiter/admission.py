@@ -80,12 +80,12 @@ class Admission(Struct, frozen=True, kw_only=True, gc=False):
             headers += (
                 (b"x-ratelimit-limit", b"%d" % limit),
                 (b"x-ratelimit-remaining", b"%d" % left),
-                (b"x-ratelimit-reset", b"%d" % self.reset_s),
+                (b"x-ratelimit-reset", b"%d" % ((self.day + 1) * SECONDS_PER_DAY)),
             )
         if self.is_degraded:
             headers.append(DEGRADED)
             return headers
-        resets = _RESETS[self.minute_ends_in_s]
+        resets = _RESETS[SECONDS_PER_MINUTE - self.now_ms // 1000 % SECONDS_PER_MINUTE]
         limit, left = least_left(organization.rpm, key.rpm, self.minute_requests)
         if limit >= 0:
             headers += (
@@ -103,10 +103,16 @@ class Admission(Struct, frozen=True, kw_only=True, gc=False):
         return headers
 
 
+_NO_LIMIT = (-1, 0)
+
+
 def least_left(organization: int, key: int, used: tuple[int, int]) -> tuple[int, int]:
     """The limit with less left, and how much; (-1, 0) when neither is set."""
-    if key < 0:
-        return (organization, max(0, organization - used[0])) if organization >= 0 else (-1, 0)
+    if key < 0:  # nearly always
+        if organization < 0:
+            return _NO_LIMIT
+        left = organization - used[0]
+        return organization, left if left > 0 else 0
     key_left = max(0, key - used[1])
     if organization < 0:
         return key, key_left

@@ -134,7 +134,10 @@ def worst_nanos(size: CallSize, rates: Mapping[str, FrozenRates]) -> int:
 
 def _worst_of(size: CallSize, prompt: int, completion: int, rates: FrozenRates) -> int:
     details = rates.details
-    millionths = _dearest_millionths(size, prompt, completion, rates, details)
+    if details is None and rates.cache_write_nanos is None and rates.cache_write_1h_nanos is None:  # nearly always
+        millionths = prompt * rates.input_nanos + completion * rates.output_nanos
+    else:
+        millionths = _dearest_millionths(size, prompt, completion, rates, details)
     if details is not None:
         for tier in details.tiers:
             if prompt >= tier.from_tokens:

@@ -173,7 +173,9 @@ class Pipeline(asyncio.Protocol):
         """Run a script by its digest, as `call`; its text is sent only if the server does not know it."""
         if not self._is_up:
             raise RedisUnavailable(reason="not connected")
-        return self._queue((b"EVALSHA", script.sha, len(keys), *keys, *args))
+        future: asyncio.Future[Reply] = self._loop.create_future()
+        self._send(future, (b"EVALSHA", script.sha, len(keys), *keys, *args))
+        return future
 
     def _queue(self, command: tuple[Argument, ...]) -> "asyncio.Future[Reply]":
         future: asyncio.Future[Reply] = self._loop.create_future()
@@ -187,10 +189,9 @@ class Pipeline(asyncio.Protocol):
         self._pending.append((future, self._written, command))
 
     def _flush(self) -> None:
-        out = self._out
+        out, self._out = self._out, []
         if self._transport is not None and out:
-            self._transport.write(out[0] if len(out) == 1 else b"".join(out))
-        out.clear()
+            self._transport.write(b"".join(out))
         self._written.append(monotonic_s())
         self._written = []
         if self._watchdog is None:

@@ -140,7 +140,8 @@ class Message(Struct):
 
     def collect(self, found: list[Attachment]) -> None:
         """Add the attachments of its parts, and its own."""
-        collect(self.content, found)
+        if not isinstance(self.content, str):
+            collect(self.content, found)
         if self.images is not NOTHING or self.audio is not NOTHING:
             found += _made_by_model(self.images, self.audio)
 

@@ -62,10 +62,11 @@ class Classifier(Protocol):
 class Splitter:
     """Splits chunks of any size into whole events. Chunk edges make no difference."""
 
-    __slots__ = ("_last", "_max_bytes", "_response_format", "_rest", "_rest_bytes")
+    __slots__ = ("_is_plain", "_last", "_max_bytes", "_response_format", "_rest", "_rest_bytes")
 
     def __init__(self, response_format: Classifier) -> None:
         self._response_format = response_format
+        self._is_plain = response_format.is_plain
         # The pieces of an event that has not ended yet, and their last byte, with which its end may have begun.
         self._rest: list[bytes] = []
         self._rest_bytes = 0
@@ -74,7 +75,7 @@ class Splitter:
 
     def is_plain(self, chunk: bytes) -> bool:
         """Return whether a chunk is one whole event of content, as nearly all are: then it need not be split."""
-        return not self._rest and chunk.endswith(b"\n\n") and self._response_format.is_plain(chunk)
+        return not self._rest and chunk.endswith(b"\n\n") and self._is_plain(chunk)
 
     def feed(self, chunk: bytes) -> Iterator[Event]:
         """Yield the events that this chunk completes."""

@@ -9,6 +9,7 @@ import ssl
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from urllib.parse import urlsplit
 
 import httptools
@@ -39,16 +40,19 @@ class Connection(asyncio.Protocol):
         self._pool = pool
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
-        self._parser: httptools.HttpResponseParser = httptools.HttpResponseParser(self)
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due_s = 0.0
         self._deadline_s = 0.0
         self._reset()
+        self._parser: httptools.HttpResponseParser = httptools.HttpResponseParser(self)
         self.idle_since_s = 0.0
 
     def _reset(self) -> None:
         self.status = 0
         self.headers: dict[bytes, bytes] = {}
+        # As they are written. The parser puts them in without a function of ours: LiteLLM sends dozens.
+        self._written_headers: dict[bytes, bytes] = {}
+        self.on_header: Callable[[bytes, bytes], None] = self._written_headers.__setitem__
         self._chunks: deque[bytes] = deque()
         self._buffered_bytes = 0
         self._is_paused = False
@@ -194,7 +198,10 @@ class Connection(asyncio.Protocol):
         self._timer = None
         if self._waiter is None or self._waiter.done():
             return  # no reader is waiting: the caller is the slow side
-        left_s = self._deadline_s - monotonic_s()
+        deadline_s = self._deadline_s
+        if self._sink is not None:  # pieces may have been consumed since
+            deadline_s = max(deadline_s, min(self.consumed_s + self._idle_s, self._ends_s))
+        left_s = deadline_s - monotonic_s()
         if left_s > 0:
             self._arm(left_s)
             return
@@ -268,23 +275,23 @@ class Connection(asyncio.Protocol):
 
     # httptools
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if len(self.headers) < MAX_HEADERS and not self._has_head:  # later ones are trailers
-            self.headers[name.lower()] = value
-
     def on_headers_complete(self) -> None:
         self.status = self._parser.get_status_code()
         if self.status >= 200:
+            written = self._written_headers  # trailers come after these, and are not looked at
+            if len(written) > MAX_HEADERS:
+                written = dict(islice(written.items(), MAX_HEADERS))
+            self.headers = dict(zip(map(bytes.lower, written), written.values(), strict=True))
             self._has_head = True
             self._wake()
         else:
-            self.headers.clear()
+            self._written_headers.clear()
 
     def on_body(self, body: bytes) -> None:
         self._head_bytes = 0
-        if self._sink is not None and self._sink(body):
-            self.consumed_s = now_s = monotonic_s()
-            self._deadline_s = min(now_s + self._idle_s, self._ends_s)
+        sink = self._sink
+        if sink is not None and sink(body):
+            self.consumed_s = monotonic_s()
             return
         self._sink = None  # what follows comes after this piece
         self._chunks.append(body)
@@ -337,6 +344,7 @@ class Pool:
             "User-Agent": "CodexFlow",
             "x-litellm-num-retries": "0",
         }
+        self._beginnings: dict[str, bytes] = {}  # of requests, by path
         self._fixed_headers = "".join(f"{name}: {value}\r\n" for name, value in fixed.items()).encode("latin-1")
 
     @property
@@ -346,9 +354,12 @@ class Pool:
     async def post(self, path: str, body: bytes, *, headers: Sequence[Header] = ()) -> Connection:
         """Send a request; its response is read from the connection. Raises ConnectFailed."""
         connection = await self._connection()
-        own = b"".join(b"%b: %b\r\n" % header for header in headers)
-        line = f"POST {self._target.base_path}{path} HTTP/1.1\r\n".encode("latin-1")
-        connection.send(b"%b%b%bContent-Length: %d\r\n\r\n" % (line, self._fixed_headers, own, len(body)), body)
+        own = b"".join([b"%b: %b\r\n" % header for header in headers])
+        begin = self._beginnings.get(path)
+        if begin is None:  # paths are few
+            line = f"POST {self._target.base_path}{path} HTTP/1.1\r\n".encode("latin-1")
+            begin = self._beginnings[path] = line + self._fixed_headers
+        connection.send(b"%b%bContent-Length: %d\r\n\r\n" % (begin, own, len(body)), body)
         return connection
 
     async def _connection(self) -> Connection:
