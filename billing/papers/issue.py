@@ -10,7 +10,7 @@ from django.db.models.functions import Coalesce
 from django.utils.translation import gettext as _
 
 from accounts import audit
-from billing.models import Order, Paper, PaperSeries
+from billing.models import Order, Paper, PaperMail, PaperSeries
 from billing.papers.details import buyer_of
 from billing.papers.files import ask_for_paper
 from billing.papers.invoice import (
@@ -154,6 +154,7 @@ def _store(sums: Sums, **facts: Any) -> Paper:
         **facts,
     )
     ask_for_paper(paper)
+    PaperMail.objects.create(paper=paper, organization_id=paper.organization_id)
     return paper
 
 

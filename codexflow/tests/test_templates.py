@@ -118,6 +118,7 @@ FACTS = {
     "current_site": {"name": "x.example", "domain": "x.example"}, "from_email": "a@x.example",
     "timestamp": datetime(2026, 11, 28, 9, 30, tzinfo=UTC), "user_agent": "curl/8.5",
     "provider": "GitHub", "percent": 80, "plan": "Pro", "limit_nanos": 5_000_000_000, "used_nanos": 4_100_000_000,
+    "number": "CFX-2026-000001", "total": "25.00 USD", "is_invoice": True,
     "to_email": "b@x.example", "deleted_email": "c@x.example",
 }  # fmt: skip
 
