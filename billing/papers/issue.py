@@ -24,7 +24,8 @@ from billing.papers.invoice import (
     sums_of,
     sums_taken_back,
 )
-from billing.papers.tax import Taxed, cents_of
+from billing.papers.tax import Taxed, rounded_cents
+from billing.papers.tax_ids import OTHER
 from codexflow.lib import clock
 
 
@@ -37,7 +38,11 @@ def seller() -> Party | None:
     known = settings.ENV.seller
     if known is None:
         return None
-    kind, tax_id = seller_tax_id(known.tax_id, known.country)
+    try:
+        kind, tax_id = seller_tax_id(known.tax_id, known.country)
+    except ValueError:
+        # billing.E001 says so. A payment must not fail for it.
+        kind, tax_id = OTHER, known.tax_id
     return Party(
         name=known.name,
         address=known.address,
@@ -53,7 +58,8 @@ def seller() -> Party | None:
 def preview_of(order: Order) -> Sums:
     """Lines, tax and total of the invoice that the order would get now."""
     name = order.plan.name if order.plan is not None else ""
-    item = Item(kind=order.kind, name=name, total_cents=cents_of(order.amount_nanos))
+    # Plans may have been given prices with fractions of a cent, which nobody can pay.
+    item = Item(kind=order.kind, name=name, total_cents=rounded_cents(order.amount_nanos))
     return sums_of([item], settings.ENV.tax_rate_bp)
 
 
@@ -62,11 +68,10 @@ def issue_invoice(order: Order, **acting: Any) -> Paper | None:
 
     Call it last: the series is locked until the transaction ends. Rolled back, its number is free again.
     """
-    issuer = seller()
-    if issuer is None or order.amount_nanos <= 0:
+    issuer, sums = seller(), preview_of(order)
+    if issuer is None or sums.total_cents <= 0:
         return None
     with transaction.atomic():
-        sums = preview_of(order)
         number, issued_at = _next_number(INVOICE_PREFIX)
         paper = _store(
             sums,

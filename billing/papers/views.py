@@ -3,6 +3,7 @@
 from datetime import date
 from typing import Any
 
+from django.conf import settings
 from django.contrib import messages
 from django.http import Http404, HttpResponseBase
 from django.shortcuts import redirect, render
@@ -11,12 +12,13 @@ from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_safe
 
 from accounts.audit import acting
+from accounts.models import Organization
 from accounts.permissions import Action
 from accounts.tenancy import PageRequest, Tenant, organization_page
 from billing.models import Order, Paper
 from billing.papers import selectors
 from billing.papers.details import details_of, set_details
-from billing.papers.documents import day, document_of, lines_table, money, statement_document
+from billing.papers.documents import day, document_of, lines_table, money, statement_document, tax_label
 from billing.papers.export import attachment, has_ubl, ubl_files
 from billing.papers.files import LANGUAGES, ask_for_statement, file_of
 from billing.papers.forms import DetailsForm, UblForm
@@ -187,6 +189,16 @@ def paper_ubl(request: PageRequest, tenant: Tenant, number: str) -> HttpResponse
             return attachment(content, "application/xml", name)
     context = {"paper": shown, "form": form, "problems": problems}
     return render(request, "billing/ubl.html", context, status=422 if request.GET else 200)
+
+
+def on_sale(organization: Organization) -> dict[str, Any]:
+    """What the forms that order something say of the invoice: the tax in the prices, and details that are missing."""
+    rate_bp = settings.ENV.tax_rate_bp
+    is_issuing = seller() is not None
+    return {
+        "tax": tax_label(rate_bp) if is_issuing and rate_bp else "",
+        "lacks_details": is_issuing and details_of(organization) is None,
+    }
 
 
 def on_order(order: Order) -> dict[str, Any]:
