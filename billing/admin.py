@@ -5,8 +5,9 @@ from typing import Any, cast
 
 from django.contrib import admin, messages
 from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import redirect
+from django.template.response import TemplateResponse
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 from typing_extensions import override
@@ -30,7 +31,8 @@ from billing.models import (
     PlanPeriod,
     Refund,
 )
-from billing.papers.forms import CreditNoteForm
+from billing.papers.export import attachment, ubl_files, zipped
+from billing.papers.forms import CreditNoteForm, UblForm
 from billing.papers.issue import CreditNoteRefused, credited_of, issue_credit_note
 from billing.papers.tables import decimals
 from billing.payments.events import retry
@@ -455,6 +457,27 @@ class PaperAdmin(ReadOnlyAdmin):
         "buyer",
         "lines",
     )
+    actions = ("export_ubl",)
+
+    @admin.action(description=_("Download as UBL-TR"), permissions=["view"])
+    def export_ubl(self, request: HttpRequest, chosen: QuerySet[Paper]) -> HttpResponse | None:
+        """XML of the chosen invoices for an integrator, in a ZIP: all or, with what is wrong, none."""
+        form = UblForm(request.POST if "profile" in request.POST else QueryDict())
+        if form.is_valid():
+            files, problems = ubl_files(chosen, today=now().date(), **form.facts)
+            if not problems:
+                return attachment(zipped(files), "application/zip", "ubl-tr.zip")
+            for problem in problems:
+                messages.error(request, problem)
+            return None
+        context: dict[str, Any] = {
+            **self.admin_site.each_context(request),
+            "title": _("Download as UBL-TR"),
+            "form": form,
+            "chosen": chosen,
+            "opts": self.model._meta,
+        }
+        return TemplateResponse(request, "billing/ops/export_ubl.html", context)
 
     @admin.display(description=_("total"))
     def total(self, paper: Paper) -> str:

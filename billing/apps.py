@@ -25,6 +25,7 @@ class BillingConfig(AppConfig):
         "billing_model_spend_daily": OWN,
         "billing_paper": OWN,
         "billing_paperfile": OWN,
+        "billing_papermail": OWN,
         # Shared: an order may be settled from a page of its organization.
         "billing_paperseries": SHARED,
         "billing_plan": SHARED,

@@ -724,3 +724,18 @@ class PaperFile(models.Model):
     @override
     def __str__(self) -> str:
         return f"{self.paper_id or self.month} {self.language}"
+
+
+class PaperMail(models.Model):
+    """Mail about an issued paper that a worker sends. Deleted before it is sent: nobody is told twice."""
+
+    paper = models.OneToOneField(Paper, on_delete=models.PROTECT, primary_key=True, related_name="mail")
+    organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="+", db_index=False)
+
+    class Meta:
+        verbose_name = _("mail about an invoice")
+        verbose_name_plural = _("mails about invoices")
+
+    @override
+    def __str__(self) -> str:
+        return str(self.paper_id)

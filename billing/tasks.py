@@ -6,7 +6,7 @@ from accounts.signals import access_changed
 from billing import ledger, renewals, selectors, subscriptions
 from billing.ledger_audit import audit_once_a_day
 from billing.models import Account
-from billing.papers import files
+from billing.papers import files, mails
 from billing.payments import events, healing, refunds
 from codexflow.lib.clock import now
 
@@ -49,8 +49,8 @@ def heal_payments() -> str:
 
 @shared_task
 def make_papers() -> str:
-    """Make the PDF files that were asked for."""
+    """Make the PDF files that were asked for, then send the mails about them."""
     # Here only: web processes need no Typst in their memory.
     from billing.papers.pdf import render
 
-    return f"made {files.make_waiting(render)}"
+    return f"made {files.make_waiting(render)}, mailed {mails.send_waiting()}"

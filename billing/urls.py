@@ -15,6 +15,7 @@ urlpatterns = [
     path("o/<slug:slug>/billing/invoices/<slug:number>/", papers.paper, name="paper"),
     path("o/<slug:slug>/billing/invoices/<slug:number>/csv/", papers.paper_csv, name="paper-csv"),
     path("o/<slug:slug>/billing/invoices/<slug:number>/pdf/", papers.paper_pdf, name="paper-pdf"),
+    path("o/<slug:slug>/billing/invoices/<slug:number>/ubl/", papers.paper_ubl, name="paper-ubl"),
     path("o/<slug:slug>/billing/statements/<slug:month>/", papers.statement, name="statement"),
     path("o/<slug:slug>/billing/statements/<slug:month>/csv/", papers.statement_csv, name="statement-csv"),
     path("o/<slug:slug>/billing/statements/<slug:month>/pdf/", papers.statement_pdf, name="statement-pdf"),

@@ -20,7 +20,7 @@ from billing import selectors
 from billing.codes import CodeRefused, redeem
 from billing.forms import BudgetsForm, CodeForm, CreditForm, OrderForm, PlanForm
 from billing.models import LedgerEntry, Order, Plan
-from billing.papers.views import on_order
+from billing.papers.views import on_order, on_sale
 from billing.payments.booking import confirm, stop_checkout
 from billing.payments.orders import OrderRefused, cancel_order, open_order
 from billing.payments.provider import ProviderRefused, ProviderUnavailable, offered, online_provider, provider_of
@@ -98,7 +98,8 @@ def credit_order(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
         if placed:
             return placed
     template = "billing/credit.html#body" if request.htmx else "billing/credit.html"
-    return render(request, template, {"form": form}, status=422 if form.errors else 200)
+    context = {"form": form, **on_sale(tenant.organization)}
+    return render(request, template, context, status=422 if form.errors else 200)
 
 
 @organization_page(Action.MANAGE_BILLING, section="billing")
@@ -123,6 +124,7 @@ def plan_order(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
         "offers": [offer_of(account, plan, now()) for plan in selectors.plans_for_sale()],
         "chosen": form["plan"].value(),
         "account": account,
+        **on_sale(tenant.organization),
     }
     template = "billing/plan.html#body" if request.htmx else "billing/plan.html"
     return render(request, template, context, status=422 if form.errors else 200)

@@ -4,6 +4,7 @@ from decimal import Decimal
 from typing import Any
 
 from django import forms
+from django.http import QueryDict
 from django.utils.translation import gettext_lazy as _
 from typing_extensions import override
 from unfold.widgets import UnfoldAdminDecimalFieldWidget, UnfoldAdminTextInputWidget, UnfoldBooleanWidget
@@ -13,6 +14,7 @@ from billing.papers.details import FIELDS
 from billing.papers.documents import money
 from billing.papers.issue import credited_of
 from billing.papers.tax_ids import COUNTRIES, normalized
+from billing.papers.ubl import PROFILES
 
 
 class DetailsForm(forms.ModelForm[BillingDetails]):
@@ -84,6 +86,29 @@ class DetailsForm(forms.ModelForm[BillingDetails]):
         if country == "TR" and not facts.get("district"):
             self.add_error("district", _("An address in Türkiye has a district."))
         return facts
+
+
+class UblForm(forms.Form):
+    """Profile and exchange rate of an electronic invoice."""
+
+    profile = forms.ChoiceField(label=_("Profile"), choices=[(each, each) for each in PROFILES], initial=PROFILES[0])
+    rate = forms.DecimalField(
+        label=_("Lira for one unit of the invoice's currency"),
+        required=False,
+        max_digits=12,
+        decimal_places=6,
+        min_value=Decimal("0.000001"),
+        help_text=_("The central bank's rate of the invoice's day. Not needed for an invoice in lira."),
+    )
+
+    def __init__(self, given: QueryDict) -> None:
+        super().__init__(given or None)
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """Arguments of `ubl_files`, once the form is valid."""
+        rate = self.cleaned_data["rate"]
+        return {"profile": self.cleaned_data["profile"], "try_rate": "" if rate is None else f"{rate:f}"}
 
 
 class CreditNoteForm(forms.ModelForm[Paper]):

@@ -10,7 +10,7 @@ from django.db.models.functions import Coalesce
 from django.utils.translation import gettext as _
 
 from accounts import audit
-from billing.models import Order, Paper, PaperSeries
+from billing.models import Order, Paper, PaperMail, PaperSeries
 from billing.papers.details import buyer_of
 from billing.papers.files import ask_for_paper
 from billing.papers.invoice import (
@@ -25,7 +25,8 @@ from billing.papers.invoice import (
     sums_of,
     sums_taken_back,
 )
-from billing.papers.tax import Taxed, cents_of
+from billing.papers.tax import Taxed, rounded_cents
+from billing.papers.tax_ids import OTHER
 from codexflow.lib import clock
 
 
@@ -38,7 +39,11 @@ def seller() -> Party | None:
     known = settings.ENV.seller
     if known is None:
         return None
-    kind, tax_id = seller_tax_id(known.tax_id, known.country)
+    try:
+        kind, tax_id = seller_tax_id(known.tax_id, known.country)
+    except ValueError:
+        # billing.E001 says so. A payment must not fail for it.
+        kind, tax_id = OTHER, known.tax_id
     return Party(
         name=known.name,
         address=known.address,
@@ -54,7 +59,9 @@ def seller() -> Party | None:
 def preview_of(order: Order) -> Sums:
     """Lines, tax and total of the invoice that the order would get now."""
     name = order.plan.name if order.plan is not None else ""
-    item = Item(kind=UPGRADE if order.upgraded_id else order.kind, name=name, total_cents=cents_of(order.amount_nanos))
+    kind = UPGRADE if order.upgraded_id else order.kind
+    # Plans may have been given prices with fractions of a cent, which nobody can pay.
+    item = Item(kind=kind, name=name, total_cents=rounded_cents(order.amount_nanos))
     return sums_of([item], settings.ENV.tax_rate_bp)
 
 
@@ -63,11 +70,10 @@ def issue_invoice(order: Order, **acting: Any) -> Paper | None:
 
     Call it last: the series is locked until the transaction ends. Rolled back, its number is free again.
     """
-    issuer = seller()
-    if issuer is None or order.amount_nanos <= 0:
+    issuer, sums = seller(), preview_of(order)
+    if issuer is None or sums.total_cents <= 0:
         return None
     with transaction.atomic():
-        sums = preview_of(order)
         number, issued_at = _next_number(INVOICE_PREFIX)
         paper = _store(
             sums,
@@ -155,6 +161,7 @@ def _store(sums: Sums, **facts: Any) -> Paper:
         **facts,
     )
     ask_for_paper(paper)
+    PaperMail.objects.create(paper=paper, organization_id=paper.organization_id)
     return paper
 
 

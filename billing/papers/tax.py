@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 _BP = 10_000
-# Nanos of one cent: amounts of orders are whole cents.
 NANOS_PER_CENT = 10_000_000
 
 
@@ -58,15 +57,7 @@ def tax_of_part(paper: Taxed, credited: Taxed, part_cents: int) -> Taxed:
     return Taxed(part_cents, share - credited.tax_cents)
 
 
-def cents_of(nanos: int) -> int:
-    """Return whole cents of an amount in nanos. Raises ValueError for one that has a fraction of a cent."""
-    cents, rest = divmod(nanos, NANOS_PER_CENT)
-    if rest:
-        raise ValueError(f"{nanos} nanos are no whole cents")
-    return cents
-
-
 def rounded_cents(nanos: int) -> int:
-    """Return an exact sum of nanos in cents, half a cent away from zero: the one rounding of a statement."""
+    """Return an exact amount of nanos in cents, half a cent away from zero: the one rounding from nanos to cents."""
     cents = (2 * abs(nanos) + NANOS_PER_CENT) // (2 * NANOS_PER_CENT)
     return cents if nanos >= 0 else -cents

@@ -3,22 +3,25 @@
 from datetime import date
 from typing import Any
 
+from django.conf import settings
 from django.contrib import messages
-from django.http import Http404, HttpResponse, HttpResponseBase
+from django.http import Http404, HttpResponseBase
 from django.shortcuts import redirect, render
 from django.utils.translation import get_language
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_safe
 
 from accounts.audit import acting
+from accounts.models import Organization
 from accounts.permissions import Action
 from accounts.tenancy import PageRequest, Tenant, organization_page
 from billing.models import Order, Paper
 from billing.papers import selectors
 from billing.papers.details import details_of, set_details
-from billing.papers.documents import day, document_of, lines_table, money, statement_document
+from billing.papers.documents import day, document_of, lines_table, money, statement_document, tax_label
+from billing.papers.export import attachment, has_ubl, ubl_files
 from billing.papers.files import LANGUAGES, ask_for_statement, file_of
-from billing.papers.forms import DetailsForm
+from billing.papers.forms import DetailsForm, UblForm
 from billing.papers.invoice import Line
 from billing.papers.issue import preview_of, seller
 from billing.papers.statement import final_at, month_of
@@ -73,6 +76,7 @@ def paper(request: PageRequest, tenant: Tenant, number: str) -> HttpResponseBase
         "document": document_of(shown),
         "credit_notes": selectors.credit_notes_of(shown),
         "is_made": _made_file(tenant, paper=shown) is not None,
+        "has_ubl": has_ubl(shown),
     }
     return render(request, f"billing/paper.html{'#pdf' if request.htmx else ''}", context)
 
@@ -169,10 +173,32 @@ def paper_csv(request: PageRequest, tenant: Tenant, number: str) -> HttpResponse
     return attachment(content, "text/csv; charset=utf-8", f"{shown.number}.csv")
 
 
-def attachment(content: bytes, content_type: str, name: str) -> HttpResponse:
-    """A file to download. It has money and addresses: no cache keeps it."""
-    headers = {"Content-Disposition": f'attachment; filename="{name}"', "Cache-Control": "private, no-store"}
-    return HttpResponse(content, content_type=content_type, headers=headers)
+@organization_page(Action.SEE_BILLING, section="billing")
+@require_safe
+def paper_ubl(request: PageRequest, tenant: Tenant, number: str) -> HttpResponseBase:
+    """An invoice of a seller in Türkiye as UBL-TR, at the exchange rate that is given; 422 where a rule is broken."""
+    shown = _paper_or_404(tenant, number)
+    form = UblForm(request.GET)
+    if not has_ubl(shown):
+        raise Http404
+    problems: list[str] = []
+    if form.is_valid():
+        files, problems = ubl_files([shown], today=now().date(), **form.facts)
+        if not problems:
+            ((name, content),) = files.items()
+            return attachment(content, "application/xml", name)
+    context = {"paper": shown, "form": form, "problems": problems}
+    return render(request, "billing/ubl.html", context, status=422 if request.GET else 200)
+
+
+def on_sale(organization: Organization) -> dict[str, Any]:
+    """What the forms that order something say of the invoice: the tax in the prices, and details that are missing."""
+    rate_bp = settings.ENV.tax_rate_bp
+    is_issuing = seller() is not None
+    return {
+        "tax": tax_label(rate_bp) if is_issuing and rate_bp else "",
+        "lacks_details": is_issuing and details_of(organization) is None,
+    }
 
 
 def on_order(order: Order) -> dict[str, Any]:

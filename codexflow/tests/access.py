@@ -151,6 +151,7 @@ EXPECTED: dict[str, Access] = {
     "paper": tenant(SEE_BILLING, get=200),
     "paper-csv": tenant(SEE_BILLING, get=200),
     "paper-pdf": tenant(SEE_BILLING, get=200),
+    "paper-ubl": tenant(SEE_BILLING, get=200),
     "statement": tenant(SEE_BILLING, get=200),
     "statement-csv": tenant(SEE_BILLING, get=200),
     "statement-pdf": tenant(SEE_BILLING, get=404, post=302),  # there is none of the present month

@@ -1,5 +1,7 @@
 """Operator pages: access, permissions, audit entries and capped counts."""
 
+import io
+import zipfile
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ from django.test.utils import CaptureQueriesContext
 from accounts.models import AuditEntry, User
 from billing.ledger_audit import audit_ledger
 from billing.models import CreditSource, LedgerEntry, Order, Paper, Plan
+from billing.papers.issue import issue_credit_note
 from billing.papers.tests.scene import an_invoice, with_seller
 from billing.payments.orders import cancel_order, open_order, settle_order
 from billing.selectors import account_of
@@ -297,3 +300,21 @@ def test_a_super_administrator_issues_a_credit_note_after_seeing_what_is_left(
     client.post(where, {**typed, "amount": "15.00", "is_confirmed": "on"})
     assert 'name="_save"' not in client.get(where).content.decode()
     assert 'name="_save"' not in client.get(f"/ops/billing/paper/{note.pk}/change/").content.decode()
+
+
+def test_an_operator_downloads_invoices_as_ubl_tr(client: Client, cast: Cast, admin: User, settings: Any) -> None:
+    settings.ENV = with_seller()
+    papers = [an_invoice(cast.organization) for _ in range(2)]
+    client.force_login(admin)
+    chosen = {"action": "export_ubl", "_selected_action": [str(each.pk) for each in papers]}
+    asked = client.post("/ops/billing/paper/", chosen).content.decode()
+    assert papers[0].number in asked
+    refused = client.post("/ops/billing/paper/", {**chosen, "profile": "EARSIVFATURA"}, follow=True)
+    assert "exchange rate" in refused.content.decode()
+    typed = {**chosen, "profile": "EARSIVFATURA", "rate": "34.5"}
+    with zipfile.ZipFile(io.BytesIO(client.post("/ops/billing/paper/", typed).content)) as archive:
+        assert len(archive.namelist()) == 2
+        assert b"EARSIVFATURA" in archive.read(archive.namelist()[0])
+    note = issue_credit_note(papers[0], 100, reason="x")
+    typed["_selected_action"] = [str(note.pk)]
+    assert "no invoice" in client.post("/ops/billing/paper/", typed, follow=True).content.decode()

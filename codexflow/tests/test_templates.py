@@ -119,6 +119,7 @@ FACTS = {
     "timestamp": datetime(2026, 11, 28, 9, 30, tzinfo=UTC), "user_agent": "curl/8.5",
     "provider": "GitHub", "percent": 80, "plan": "Pro", "limit_nanos": 5_000_000_000, "used_nanos": 4_100_000_000,
     "next_plan": "Pro", "amount_nanos": 49_000_000_000, "url": "https://x.example/o/a/billing/",
+    "number": "CFX-2026-000001", "total": "25.00 USD", "is_invoice": True,
     "to_email": "b@x.example", "deleted_email": "c@x.example",
 }  # fmt: skip
 

@@ -76,7 +76,7 @@ LINKED = {
     "export": (f"/o/{SLUG}/logs/exports/", r"/logs/exports/[0-9a-f-]{36}/"),
     "key": (f"/o/{SLUG}/keys/", r"/keys/[0-9a-f-]{36}/"),
     "order": (f"/o/{SLUG}/billing/", r"/billing/orders/[A-Z0-9]+/"),
-    "paper": (f"/o/{SLUG}/billing/invoices/", r"/billing/invoices/[A-Z0-9-]+/"),
+    "paper": (f"/o/{SLUG}/billing/invoices/", r"/billing/invoices/CFX-[0-9-]+/"),
     "statement": (f"/o/{SLUG}/billing/invoices/", r"/billing/statements/[0-9-]+/"),
     "member-role": (f"/o/{SLUG}/members/", r"/members/\d+/role/"),
     "member-remove": (f"/o/{SLUG}/members/", r"/members/\d+/remove/"),
@@ -85,6 +85,7 @@ LINKED = {
 
 # Pages below these: the parent, and the rest of the address.
 BELOW = {
+    "paper-ubl": ("paper", "ubl/"),
     "key-edit": ("key", "edit/"),
     "key-rotate": ("key", "rotate/"),
     "key-revoke": ("key", "revoke/"),

@@ -46,14 +46,14 @@ def test_the_pdf_has_number_parties_and_total(
     organization: Organization, language: str, texts: tuple[str, ...]
 ) -> None:
     invoice = an_invoice(organization)
-    assert make_papers() == "made 2"
+    assert make_papers() == "made 2, mailed 1"
     made = files.file_of(organization, language, paper=invoice)
     assert made is not None
     assert made.content is not None
     shown = text_of(bytes(made.content))
     for text in (*texts, invoice.number, "Örnek Yazılım A.Ş.", "Işık Öğrenme Ltd. Şti.", "17291716060", "4540536920"):
         assert text in shown
-    assert make_papers() == "made 0"
+    assert make_papers() == "made 0, mailed 0"
 
 
 def test_a_credit_note_names_its_invoice_and_reason(organization: Organization) -> None:

@@ -10,13 +10,13 @@ from django.db import DatabaseError, IntegrityError, connection, connections, tr
 
 from accounts.models import AuditEntry, Organization
 from billing.checks import check_seller
-from billing.models import Order, Paper, PaperSeries
+from billing.models import Order, Paper, PaperSeries, Plan
 from billing.papers.details import set_details
 from billing.papers.issue import CreditNoteRefused, credited_of, issue_credit_note, issue_invoice, preview_of
 from billing.papers.tests.scene import DETAILS, SELLER, a_paid_order, an_invoice, with_seller
 from billing.payments.orders import open_order, settle_order
 from billing.tests.factories import an_organization
-from codexflow.lib import clock
+from codexflow.lib import clock, isolation
 from codexflow.lib.money import NANOS_PER_USD
 
 pytestmark = pytest.mark.django_db
@@ -71,6 +71,31 @@ def test_the_preview_is_the_invoice_to_the_cent(
 
 def test_a_plan_is_named_on_its_invoice(organization: Organization) -> None:
     assert an_invoice(organization, plan="pro").lines[0]["name"] == "Pro"
+
+
+@pytest.mark.parametrize(("nanos", "cents"), [(19_999_000_000, 2_000), (19_994_999_999, 1_999)])
+def test_a_price_with_a_fraction_of_a_cent_is_rounded_once(organization: Organization, nanos: int, cents: int) -> None:
+    Plan.objects.filter(slug="pro").update(price_month_nanos=nanos)
+    assert an_invoice(organization, plan="pro").total_cents == cents
+
+
+def test_an_order_of_less_than_half_a_cent_has_no_invoice(organization: Organization) -> None:
+    Plan.objects.filter(slug="pro").update(price_month_nanos=4_999_999)
+    assert a_paid_order(organization, plan="pro").state == "paid"
+    assert not Paper.objects.exists()
+
+
+def test_a_wrong_tax_number_in_the_settings_stops_no_payment(organization: Organization, settings: Any) -> None:
+    settings.ENV = replace(settings.ENV, seller=replace(SELLER, tax_id="4540536921"))
+    invoice = an_invoice(organization)
+    assert (invoice.seller["tax_id_kind"], invoice.seller["tax_id"]) == ("other", "4540536921")
+
+
+def test_an_order_may_be_settled_from_a_page_of_its_organization(organization: Organization) -> None:
+    order = open_order(organization, provider="manual", amount_nanos=25 * NANOS_PER_USD)
+    with isolation.within(organization.pk, person_id=1):
+        settle_order(order, payment_reference="transfer 1")
+    assert Paper.objects.get(order=order).number.endswith("000001")
 
 
 def test_without_a_seller_no_invoice_is_issued(organization: Organization, settings: Any) -> None:

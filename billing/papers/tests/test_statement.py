@@ -269,7 +269,7 @@ def test_pages_of_a_statement(client: Client, cast: Cast, monkeypatch: pytest.Mo
     assert client.get(file).status_code == 404
     assert [client.post(file).status_code for _ in range(2)] == [302, 302]
     assert "being made" in client.get(page).content.decode()
-    assert make_papers() == "made 1"
+    assert make_papers() == "made 1, mailed 0"
     assert file in client.get(page, headers={"hx-request": "true"}).content.decode()
     assert "Final" in text_of(client.get(file).content)
     User.objects.filter(pk=cast.ada.pk).update(language="tr")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from billing.papers.tax import Taxed, cents_of, rounded_cents, tax_in, tax_of_lines, tax_of_part
+from billing.papers.tax import Taxed, rounded_cents, tax_in, tax_of_lines, tax_of_part
 
 amounts = st.lists(st.integers(0, 10_000_000), max_size=12)
 rates = st.integers(0, 10_000)
@@ -65,12 +65,6 @@ def test_parts_that_add_up_to_the_total_have_its_tax(parts: list[int], rate: int
 def test_a_part_is_above_zero() -> None:
     with pytest.raises(ValueError, match="no part"):
         tax_of_part(Taxed(100, 17), Taxed(0, 0), 0)
-
-
-def test_amounts_of_orders_are_whole_cents() -> None:
-    assert cents_of(25_000_000_000) == 2_500
-    with pytest.raises(ValueError, match="no whole cents"):
-        cents_of(25_000_000_001)
 
 
 @pytest.mark.parametrize(

@@ -88,11 +88,22 @@ def test_the_order_shows_the_invoice_before_and_after_it_is_paid(page: Client, c
     assert "20.83 USD" not in paid
 
 
+@pytest.mark.parametrize("name", ["credit-order", "plan-order"])
+def test_details_are_asked_for_before_anything_is_ordered(page: Client, cast: Cast, name: str) -> None:
+    """MON-36, UX-08."""
+    asked = text_of(page, name, cast.slug)
+    assert "Prices contain VAT 20%" in asked
+    assert reverse("billing-details", args=[cast.slug]) in asked
+    page.post(reverse("billing-details", args=[cast.slug]), DETAILS)
+    assert reverse("billing-details", args=[cast.slug]) not in text_of(page, name, cast.slug)
+
+
 def test_without_a_seller_pages_speak_of_no_invoice(page: Client, cast: Cast, settings: Any) -> None:
     settings.ENV = replace(settings.ENV, seller=None)
     order = open_order(cast.organization, provider="manual", amount_nanos=25 * NANOS_PER_USD)
     assert "On the invoice" not in text_of(page, "order", cast.slug, order.code)
     assert "issues no invoices" in text_of(page, "papers", cast.slug)
+    assert reverse("billing-details", args=[cast.slug]) not in text_of(page, "credit-order", cast.slug)
 
 
 def test_an_invoice_shows_both_parties_lines_and_sums(page: Client, cast: Cast) -> None:
