@@ -44,3 +44,13 @@ def taken_nanos(credit_nanos: int, *, paid_nanos: int, refunded_nanos: int, disp
     What is refunded on top of a dispute takes nothing twice.
     """
     return round_div(credit_nanos * min(paid_nanos, refunded_nanos + disputed_nanos), paid_nanos)
+
+
+def change_of_taken(before_nanos: int, after_nanos: int, *, booked_nanos: int, expired_nanos: int) -> int:
+    """Return what more is to be taken when what refunds and disputes take changes; negative: given again.
+
+    `booked_nanos` was taken so far. Credit that has expired is gone already and is not taken a second time.
+    """
+    if after_nanos > before_nanos:
+        return max(0, after_nanos - expired_nanos - booked_nanos)
+    return min(0, after_nanos - booked_nanos)

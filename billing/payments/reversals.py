@@ -5,13 +5,14 @@ is booked, so that it may be reported any number of times and in any order.
 """
 
 from django.db import transaction
+from django.db.models import QuerySet, Sum
 
 from accounts import audit
 from accounts.models import User
 from accounts.signals import access_changed
 from billing.ledger import put_back, source_of, take_back
 from billing.models import Account, LedgerEntry, Order
-from billing.payments.payment import taken_nanos
+from billing.payments.payment import change_of_taken, taken_nanos
 
 
 def reverse(
@@ -32,9 +33,9 @@ def reverse(
         return False
     # The refunds first: each change is booked as what has caused it.
     if order.refunded_nanos != refunded_nanos:
-        before_nanos = _taken(order)
+        moved_nanos = change_nanos(order, refunded_nanos=refunded_nanos, disputed_nanos=order.disputed_nanos)
         order.refunded_nanos = refunded_nanos
-        moved_nanos = _book(order, before_nanos - _taken(order), LedgerEntry.Kind.REFUND)
+        _book(order, moved_nanos, LedgerEntry.Kind.REFUND)
         audit.record(
             "order.refunded",
             order,
@@ -48,9 +49,9 @@ def reverse(
             reason=reason,
         )
     if order.disputed_nanos != disputed_nanos:
-        before_nanos = _taken(order)
+        moved_nanos = change_nanos(order, refunded_nanos=refunded_nanos, disputed_nanos=disputed_nanos)
         order.disputed_nanos = disputed_nanos
-        moved_nanos = _book(order, before_nanos - _taken(order), LedgerEntry.Kind.DISPUTE)
+        _book(order, moved_nanos, LedgerEntry.Kind.DISPUTE)
         audit.record(
             "order.disputed",
             order,
@@ -67,16 +68,26 @@ def reverse(
     return True
 
 
-def _taken(order: Order) -> int:
-    return taken_nanos(
-        order.credit_nanos,
-        paid_nanos=order.amount_nanos,
-        refunded_nanos=order.refunded_nanos,
-        disputed_nanos=order.disputed_nanos,
+def change_nanos(order: Order, *, refunded_nanos: int, disputed_nanos: int) -> int:
+    """Return by how much the balance changes when so much of a paid order's payment is refunded and disputed."""
+    if order.ledger_entry is None:
+        return 0
+    known = {"credit_nanos": order.credit_nanos, "paid_nanos": order.amount_nanos}
+    entries = LedgerEntry.objects.filter(organization_id=order.organization_id)
+    expiry = f"expiry:{source_of(order.ledger_entry)}:"
+    return -change_of_taken(
+        taken_nanos(**known, refunded_nanos=order.refunded_nanos, disputed_nanos=order.disputed_nanos),
+        taken_nanos(**known, refunded_nanos=refunded_nanos, disputed_nanos=disputed_nanos),
+        booked_nanos=-_sum(entries.filter(reference__startswith=f"order:{order.code}:")),
+        expired_nanos=-_sum(entries.filter(kind=LedgerEntry.Kind.EXPIRY, reference__startswith=expiry)),
     )
 
 
-def _book(order: Order, amount_nanos: int, kind: LedgerEntry.Kind) -> int:
+def _sum(entries: QuerySet[LedgerEntry]) -> int:
+    return int(entries.aggregate(sum=Sum("amount_nanos", default=0))["sum"])
+
+
+def _book(order: Order, amount_nanos: int, kind: LedgerEntry.Kind) -> None:
     """Move an amount from the order's source, if negative, or back to it."""
     if amount_nanos and order.ledger_entry is not None:
         order.reversals += 1
@@ -88,4 +99,3 @@ def _book(order: Order, amount_nanos: int, kind: LedgerEntry.Kind) -> int:
             reference=f"order:{order.code}:{order.reversals}",
             note=f"Order {order.code}",
         )
-    return amount_nanos

@@ -98,7 +98,9 @@ class Stripe:
                 _session_params(begun, f"{site_url(settings.ENV)}{order_url}"),
                 {"idempotency_key": f"checkout:{begun.checkout_key}"},
             )
-        keep_checkout(begun, session.id)
+        if not keep_checkout(begun, session.id):  # cancelled meanwhile
+            self.expire(session.id)
+            return order_url
         return session.url or order_url
 
     def instructions(self) -> str:
