@@ -1,6 +1,7 @@
 """A payment as its provider reports it, whether it is that of an order, and what of its credit is taken back. Pure."""
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from codexflow.lib.money import round_div
 
@@ -17,6 +18,8 @@ class Payment:
     currency: str
     is_live: bool
     is_paid: bool
+    # When reading it began: of two readings, the one that began later knows at least as much.
+    read_at: datetime
     # Given back so far, and withdrawn by disputes that are open or lost.
     refunded: int = 0
     disputed: int = 0

@@ -4,6 +4,8 @@ An order knows what was refunded and disputed of its payment, as the provider re
 is booked, so that it may be reported any number of times and in any order.
 """
 
+from datetime import datetime
+
 from django.db import transaction
 from django.db.models import QuerySet, Sum
 
@@ -20,6 +22,7 @@ def reverse(
     *,
     refunded_nanos: int,
     disputed_nanos: int,
+    read_at: datetime | None = None,
     reason: str = "",
     actor: User | None = None,
     actor_label: str = "",
@@ -27,8 +30,14 @@ def reverse(
 ) -> bool:
     """Bring the ledger in line with what was refunded and disputed. Returns False if it is.
 
-    Call it in the transaction that has locked the paid order. What is spent already becomes debt.
+    Call it in the transaction that has locked the paid order. What is spent already becomes debt. A reading that began
+    before the one that was booked last (`read_at`) is passed over: it may be older.
     """
+    if read_at is not None:
+        if order.reported_at is not None and read_at < order.reported_at:
+            return False
+        order.reported_at = read_at
+        order.save(update_fields=["reported_at"])
     if (order.refunded_nanos, order.disputed_nanos) == (refunded_nanos, disputed_nanos):
         return False
     # The refunds first: each change is booked as what has caused it.

@@ -16,8 +16,10 @@ from billing import tasks
 from billing.ledger import expire_credit, post_credit
 from billing.ledger_audit import audit_ledger
 from billing.models import Account, LedgerEntry, Order, PaymentEvent, Plan, Refund
+from billing.payments.booking import apply
 from billing.payments.orders import cancel_order, open_order, settle_order
 from billing.payments.payment import change_of_taken, taken_nanos
+from billing.payments.provider import provider_of
 from billing.payments.refunds import KEY_LASTS, RefundRefused, carry_out_due, refundable_nanos, request_refund
 from billing.payments.tests.conftest import Card
 from billing.payments.tests.test_orders import at_once
@@ -149,6 +151,17 @@ def test_events_of_a_payment_in_any_order_end_the_same(card: Card, organization:
         card.deliver(times=2)
     assert balance(organization) == before + (20 if seed % 2 else 13) * USD
     assert audit_ledger() == []
+
+
+def test_a_reading_that_is_older_than_the_last_one_is_passed_over(card: Card, organization: Organization) -> None:
+    before = balance(organization)
+    order = paid_by_card(card, organization)
+    provider: Any = provider_of("stripe")
+    old = provider.payment(order.payment_reference)
+    refund(card, order, 1000)
+    card.deliver()
+    apply(old, provider)
+    assert (balance(organization), reversals(order)) == (before + 15 * USD, [("refund", -1000)])
 
 
 def test_a_payment_that_was_given_back_before_it_was_booked_buys_nothing(

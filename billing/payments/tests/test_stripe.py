@@ -364,6 +364,7 @@ def test_a_payment_must_match_in_everything(differs: dict[str, Any], reason: str
         "currency": "usd",
         "is_live": False,
         "is_paid": True,
+        "read_at": now(),
     }
     assert mismatch(Payment(**given | differs), amount=2500, currency="USD", is_live=False) == reason
 
