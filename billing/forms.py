@@ -19,9 +19,9 @@ from unfold.widgets import (
 from billing.codes import MAX_BATCH, normalized
 from billing.models import Account, CreditCode, LedgerEntry, Order, Plan
 from billing.payments.orders import MAX_TOP_UP_USD, MIN_TOP_UP_USD, is_booked
-from billing.payments.payment import taken_nanos
 from billing.payments.provider import offered
 from billing.payments.refunds import RefundRefused, check_refund
+from billing.payments.reversals import change_nanos
 from billing.plans import CENT_NANOS
 from billing.selectors import plans_for_sale
 from billing.services import BY_HAND
@@ -256,11 +256,8 @@ class RefundForm(forms.ModelForm[Order]):
 
     def _effect(self) -> str:
         order, before = self.instance, Account.objects.get(organization=self.instance.organization_id).balance_nanos
-        known = {"paid_nanos": order.amount_nanos, "disputed_nanos": order.disputed_nanos}
-        taken = [
-            taken_nanos(order.credit_nanos, refunded_nanos=refunded_nanos, **known)
-            for refunded_nanos in (order.refunded_nanos, order.refunded_nanos + self.nanos)
-        ]
+        refunded_nanos = order.refunded_nanos + self.nanos
+        change = change_nanos(order, refunded_nanos=refunded_nanos, disputed_nanos=order.disputed_nanos)
         return _(
             "$%(amount)s of $%(paid)s are given back, $%(refunded)s were before."
             " The balance is $%(before)s and will be $%(after)s. Tick to confirm."
@@ -269,7 +266,7 @@ class RefundForm(forms.ModelForm[Order]):
             "paid": format_usd(order.amount_nanos, decimals=2),
             "refunded": format_usd(order.refunded_nanos, decimals=2),
             "before": format_usd(before),
-            "after": format_usd(before - taken[1] + taken[0]),
+            "after": format_usd(before + change),
         }
 
 

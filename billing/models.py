@@ -258,6 +258,8 @@ class Order(models.Model):
     refunded_nanos = models.BigIntegerField(_("refunded (nano-USD)"), default=0, db_default=0, editable=False)
     disputed_nanos = models.BigIntegerField(_("disputed (nano-USD)"), default=0, db_default=0, editable=False)
     reversals = models.PositiveIntegerField(default=0, db_default=0, editable=False)
+    # When the reading began by which they were booked last.
+    reported_at = models.DateTimeField(null=True, editable=False)
 
     class Meta:
         verbose_name = _("order")

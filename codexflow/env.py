@@ -367,6 +367,8 @@ class _Reader:
             return
         if not _STRIPE_KEY.fullmatch(found["stripe_secret_key"]):
             self.problems.append("CFX_STRIPE_SECRET_KEY must begin with sk_test_, sk_live_, rk_test_ or rk_live_")
+        if found["mode"] == "production" and not found["site_url"]:
+            self.problems.append("SITE_URL is required for stripe: customers come back to it from the checkout")
         secrets = found["stripe_webhook_secrets"]
         if not secrets or not all(_STRIPE_WEBHOOK_SECRET.fullmatch(each) for each in secrets):
             self.problems.append(

@@ -70,10 +70,12 @@ def book(payment: Payment, provider: OnlineProvider) -> str:
             if payment.is_gone:
                 return "reversed"  # before anything was booked for it
             order = _settle(order, payment, provider)
-        refunded_nanos = nanos_of(payment.refunded, order.currency)
-        disputed_nanos = nanos_of(payment.disputed, order.currency)
         is_changed = reverse(
-            order, refunded_nanos=refunded_nanos, disputed_nanos=disputed_nanos, actor_label=provider.name.title()
+            order,
+            refunded_nanos=nanos_of(payment.refunded, order.currency),
+            disputed_nanos=nanos_of(payment.disputed, order.currency),
+            read_at=payment.read_at,
+            actor_label=provider.name.title(),
         )
     return "reversed" if is_changed else "settled"
 

@@ -126,9 +126,10 @@ def begin_checkout(order: Order, *, instead_of: str) -> Order:
     return order
 
 
-def keep_checkout(order: Order, checkout_id: str) -> None:
-    """Store the checkout that was made with the order's key."""
-    Order.objects.filter(pk=order.pk, checkout_key=order.checkout_key).update(checkout_id=checkout_id)
+def keep_checkout(order: Order, checkout_id: str) -> bool:
+    """Store the checkout that was made with the order's key. False: the order is not open any more."""
+    begun = Order.objects.filter(pk=order.pk, state=Order.State.OPEN, checkout_key=order.checkout_key)
+    return bool(begun.update(checkout_id=checkout_id))
 
 
 def forget_checkout(checkout_id: str) -> None:

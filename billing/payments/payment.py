@@ -1,6 +1,7 @@
 """A payment as its provider reports it, whether it is that of an order, and what of its credit is taken back. Pure."""
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from codexflow.lib.money import round_div
 
@@ -17,6 +18,8 @@ class Payment:
     currency: str
     is_live: bool
     is_paid: bool
+    # When reading it began: of two readings, the one that began later knows at least as much.
+    read_at: datetime
     # Given back so far, and withdrawn by disputes that are open or lost.
     refunded: int = 0
     disputed: int = 0
@@ -44,3 +47,13 @@ def taken_nanos(credit_nanos: int, *, paid_nanos: int, refunded_nanos: int, disp
     What is refunded on top of a dispute takes nothing twice.
     """
     return round_div(credit_nanos * min(paid_nanos, refunded_nanos + disputed_nanos), paid_nanos)
+
+
+def change_of_taken(before_nanos: int, after_nanos: int, *, booked_nanos: int, expired_nanos: int) -> int:
+    """Return what more is to be taken when what refunds and disputes take changes; negative: given again.
+
+    `booked_nanos` was taken so far. Credit that has expired is gone already and is not taken a second time.
+    """
+    if after_nanos > before_nanos:
+        return max(0, after_nanos - expired_nanos - booked_nanos)
+    return min(0, after_nanos - booked_nanos)

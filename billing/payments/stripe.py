@@ -21,6 +21,7 @@ from billing.payments.orders import begin_checkout, keep_checkout
 from billing.payments.payment import Payment
 from billing.payments.provider import Checkout, NotGenuine, ProviderRefused, ProviderUnavailable, ReceivedEvent
 from codexflow.lib.addresses import site_url
+from codexflow.lib.clock import now
 
 if TYPE_CHECKING:
     from stripe.params.checkout import SessionCreateParams
@@ -98,7 +99,9 @@ class Stripe:
                 _session_params(begun, f"{site_url(settings.ENV)}{order_url}"),
                 {"idempotency_key": f"checkout:{begun.checkout_key}"},
             )
-        keep_checkout(begun, session.id)
+        if not keep_checkout(begun, session.id):  # cancelled meanwhile
+            self.expire(session.id)
+            return order_url
         return session.url or order_url
 
     def instructions(self) -> str:
@@ -131,11 +134,12 @@ class Stripe:
         return self.payment(str(found.payment_intent)) if found and found.payment_intent else None
 
     def payment(self, payment_reference: str) -> Payment | None:
+        at = now()
         with _renamed():
             intent = _found(
                 lambda: _client().v1.payment_intents.retrieve(payment_reference, {"expand": ["latest_charge"]})
             )
-            return _payment(intent) if intent else None
+            return _payment(intent, at) if intent else None
 
     def refund(self, payment_reference: str, amount: int, *, key: str) -> str:
         with _renamed():
@@ -146,13 +150,14 @@ class Stripe:
             return made.id
 
     def checkout(self, checkout_id: str) -> Checkout | None:
+        at = now()
         with _renamed():
             session = _found(
                 lambda: _client().v1.checkout.sessions.retrieve(
                     checkout_id, {"expand": ["payment_intent.latest_charge"]}
                 )
             )
-            return _checkout(session) if session else None
+            return _checkout(session, at) if session else None
 
     def expire(self, checkout_id: str) -> Checkout | None:
         with _renamed():
@@ -162,11 +167,12 @@ class Stripe:
             return self.checkout(checkout_id)
 
     def paid_checkouts(self, since: datetime) -> Iterator[Checkout]:
+        at = now()
         with _renamed():
             created: Any = {"gte": int(since.timestamp())}
             pages = _client().v1.checkout.sessions.list({"status": "complete", "created": created, "limit": PAGE})
             for session in pages.auto_paging_iter():
-                if session.payment_status == "paid" and (found := _checkout(session)).order_code:
+                if session.payment_status == "paid" and (found := _checkout(session, at)).order_code:
                     yield found
 
     def events(self, since: datetime) -> Iterator[ReceivedEvent]:
@@ -270,7 +276,7 @@ def _event(event: stripe.Event) -> ReceivedEvent:
     )
 
 
-def _checkout(session: stripe.checkout.Session) -> Checkout:
+def _checkout(session: stripe.checkout.Session, at: datetime) -> Checkout:
     intent = session.payment_intent if isinstance(session.payment_intent, stripe.PaymentIntent) else None
     is_paid = session.payment_status == "paid"
     # A bank debit fails days after the customer was done.
@@ -280,11 +286,11 @@ def _checkout(session: stripe.checkout.Session) -> Checkout:
         order_code=_order_code(session.metadata),
         url=(session.url or "") if session.status == "open" else "",
         is_over=session.status == "expired" or has_failed,
-        payment=_payment(intent) if is_paid and intent is not None else None,
+        payment=_payment(intent, at) if is_paid and intent is not None else None,
     )
 
 
-def _payment(intent: stripe.PaymentIntent) -> Payment:
+def _payment(intent: stripe.PaymentIntent, at: datetime) -> Payment:
     """Return a payment, whose charge is expanded, with what was refunded and disputed of it."""
     charge = intent.latest_charge if isinstance(intent.latest_charge, stripe.Charge) else None
     return Payment(
@@ -294,6 +300,7 @@ def _payment(intent: stripe.PaymentIntent) -> Payment:
         currency=intent.currency,
         is_live=intent.livemode,
         is_paid=intent.status == "succeeded",
+        read_at=at,
         refunded=charge.amount_refunded if charge else 0,
         disputed=_disputed(intent) if charge and charge.disputed else 0,
     )

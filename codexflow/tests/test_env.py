@@ -143,6 +143,7 @@ CARD = {
     "CFX_PAYMENT_PROVIDERS": "stripe,manual",
     "CFX_STRIPE_SECRET_KEY": "sk_live_0123456789",
     "CFX_STRIPE_WEBHOOK_SECRET": "whsec_0123456789",
+    "SITE_URL": "https://cfx.example.com",
 }
 
 
@@ -155,6 +156,10 @@ def test_stripe_is_refused_without_both_secrets() -> None:
         for wrong in ("", " ", "pk_live_0123456789", "sk_live", "whsec_", "whsec_0123456789,sk", "x" * 40):
             assert [each.split()[0] for each in problems(**CARD | {name: wrong})] == [name]
     assert Env.read({**GOOD, "CFX_STRIPE_SECRET_KEY": ""}).stripe_secret_key == ""
+
+
+def test_in_production_customers_must_be_able_to_come_back() -> None:
+    assert problems(**CARD | {"SITE_URL": ""})[0].startswith("SITE_URL is required for stripe")
 
 
 def test_secrets_of_stripe_are_in_no_message_and_no_repr() -> None:

@@ -16,8 +16,10 @@ from billing import tasks
 from billing.ledger import expire_credit, post_credit
 from billing.ledger_audit import audit_ledger
 from billing.models import Account, LedgerEntry, Order, PaymentEvent, Plan, Refund
+from billing.payments.booking import apply
 from billing.payments.orders import cancel_order, open_order, settle_order
-from billing.payments.payment import taken_nanos
+from billing.payments.payment import change_of_taken, taken_nanos
+from billing.payments.provider import provider_of
 from billing.payments.refunds import KEY_LASTS, RefundRefused, carry_out_due, refundable_nanos, request_refund
 from billing.payments.tests.conftest import Card
 from billing.payments.tests.test_orders import at_once
@@ -151,6 +153,17 @@ def test_events_of_a_payment_in_any_order_end_the_same(card: Card, organization:
     assert audit_ledger() == []
 
 
+def test_a_reading_that_is_older_than_the_last_one_is_passed_over(card: Card, organization: Organization) -> None:
+    before = balance(organization)
+    order = paid_by_card(card, organization)
+    provider: Any = provider_of("stripe")
+    old = provider.payment(order.payment_reference)
+    refund(card, order, 1000)
+    card.deliver()
+    apply(old, provider)
+    assert (balance(organization), reversals(order)) == (before + 15 * USD, [("refund", -1000)])
+
+
 def test_a_payment_that_was_given_back_before_it_was_booked_buys_nothing(
     card: Card, organization: Organization
 ) -> None:
@@ -227,6 +240,29 @@ def test_a_won_dispute_revives_no_credit_that_has_expired(card: Card, organizati
     assert audit_ledger() == []
 
 
+def test_credit_that_has_expired_is_not_taken_a_second_time(card: Card, organization: Organization) -> None:
+    order = open_order(organization, provider="stripe", plan=Plan.objects.get(slug="pro"))
+    card.pay(order)
+    card.deliver()
+    order.refresh_from_db()
+    before = balance(organization)
+    spend(organization, 10)
+    ends_at = account_of(organization).plan_ends_at
+    assert ends_at is not None
+    over = ends_at + SETTLES_WITHIN + timedelta(minutes=1)
+    expire_credit(over)
+    expired = before - 10 * USD - balance(organization)
+    assert expired == 35 * USD
+    dispute = card.state.open_dispute(order.payment_reference)
+    card.deliver()
+    assert balance(organization) == before - 45 * USD - 10 * USD  # what was spent, and nothing more
+    card.state.close_dispute(dispute["id"], is_won=True)
+    card.deliver()
+    expire_credit(over)
+    assert balance(organization) == before - 45 * USD
+    assert audit_ledger() == []
+
+
 def test_half_of_a_plans_price_takes_half_of_its_credit(card: Card, organization: Organization) -> None:
     before = balance(organization)
     order = open_order(organization, provider="stripe", plan=Plan.objects.get(slug="pro"))
@@ -254,6 +290,19 @@ def test_what_is_taken_depends_on_the_sums_only(credit: int, paid: int, steps: l
     refunded, disputed = steps[-1] if steps else (0, 0)
     assert taken == taken_nanos(**known, refunded_nanos=refunded, disputed_nanos=disputed)
     assert taken_nanos(**known, refunded_nanos=0, disputed_nanos=0) == 0
+
+
+@given(steps=st.lists(st.tuples(st.integers(0, 100), st.integers(0, 100)), max_size=8))
+def test_nothing_is_taken_or_given_twice(steps: list[tuple[int, int]]) -> None:
+    """Each step: what refunds and disputes take from then on, and how much of the rest expires before that."""
+    before = booked = expired = 0
+    for after, expires in steps:
+        expired += min(expires, 100 - booked - expired)
+        booked += change_of_taken(before, after, booked_nanos=booked, expired_nanos=expired)
+        before = after
+        assert 0 <= booked <= 100
+        assert booked + expired >= min(after, 100)
+        assert booked <= max(after, 0)
 
 
 # Refunds by operators

@@ -16,7 +16,7 @@ from accounts.tests.factories import a_user
 from billing.ledger_audit import audit_ledger
 from billing.models import LedgerEntry, Order, PaymentEvent, Plan
 from billing.payments import booking, events
-from billing.payments.orders import OrderRefused, cancel_order, open_order, settle_order
+from billing.payments.orders import OrderRefused, cancel_order, keep_checkout, open_order, settle_order
 from billing.payments.payment import Payment, mismatch
 from billing.payments.provider import ProviderUnavailable, provider_of
 from billing.payments.tests.conftest import ENDPOINT, Card
@@ -364,6 +364,7 @@ def test_a_payment_must_match_in_everything(differs: dict[str, Any], reason: str
         "currency": "usd",
         "is_live": False,
         "is_paid": True,
+        "read_at": now(),
     }
     assert mismatch(Payment(**given | differs), amount=2500, currency="USD", is_live=False) == reason
 
@@ -501,6 +502,20 @@ def test_a_cancelled_order_cannot_be_paid_any_more(card: Card, page: Client, org
     assert card.state.get("checkout.session", checkout)["status"] == "expired"
     page.post(f"{orders_url(order)}pay/")
     assert len(card.state.page("checkout.session", "", {})["data"]) == 1
+
+
+def test_a_checkout_of_an_order_that_is_cancelled_meanwhile_is_ended(
+    card: Card, organization: Organization, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = a_card_order(organization)
+
+    def cancelled_meanwhile(begun: Order, checkout_id: str) -> bool:
+        cancel_order(begun)
+        return keep_checkout(begun, checkout_id)
+
+    monkeypatch.setattr("billing.payments.stripe.keep_checkout", cancelled_meanwhile)
+    assert provider_of("stripe").start(order, order_url="/order/") == "/order/"
+    assert card.state.page("checkout.session", "", {})["data"][0]["status"] == "expired"
 
 
 def test_an_order_that_was_just_paid_is_not_cancelled(card: Card, page: Client, organization: Organization) -> None:

@@ -7,7 +7,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('billing', '0020_ledger_credit_index'),
+        ('billing', '0021_paper_mails'),
     ]
 
     operations = [
