@@ -24,5 +24,5 @@ urlpatterns = [
     path("o/<slug:slug>/billing/orders/<slug:code>/", views.order, name="order"),
     path("o/<slug:slug>/billing/orders/<slug:code>/cancel/", views.order_cancel, name="order-cancel"),
     path("o/<slug:slug>/billing/orders/<slug:code>/pay/", views.order_pay, name="order-pay"),
-    path("webhooks/stripe", webhooks.payment_event, {"provider_name": "stripe"}, name="payment-event"),
+    path("api/webhooks/stripe", webhooks.payment_event, {"provider_name": "stripe"}, name="payment-event"),
 ]

@@ -135,7 +135,7 @@ def _demo_checkout(supervisor: Supervisor, env: Env, environ: Mapping[str, str])
     port = valkey.free_port()
     key, secret = f"sk_test_local{secrets.token_hex(16)}", f"whsec_local{secrets.token_hex(16)}"
     argv = [sys.executable, "-m", LOCAL_STRIPE, "--host", valkey.LOOPBACK, "--port", str(port)]
-    argv += ["--webhook-url", f"http://{_web_host(env)}:{env.port}/webhooks/stripe"]
+    argv += ["--webhook-url", f"http://{_web_host(env)}:{env.port}/api/webhooks/stripe"]
     own = {**environ, "CFX_STRIPE_SECRET_KEY": key, "CFX_STRIPE_WEBHOOK_SECRET": secret}
     supervisor.start(_spec("stripe", argv, own))
     return {

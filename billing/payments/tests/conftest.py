@@ -14,7 +14,7 @@ from billing.payments.provider import provider_of
 from codexflow.lib.clock import now
 from tests.support.local_stripe import SECRET_KEY, WEBHOOK_SECRET, Running, local_stripe
 
-ENDPOINT = "/webhooks/stripe"
+ENDPOINT = "/api/webhooks/stripe"
 
 
 class Card:

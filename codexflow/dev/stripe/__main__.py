@@ -1,4 +1,4 @@
-"""`python -m codexflow.dev.stripe --port 4020 --webhook-url http://…/webhooks/stripe`: serve until SIGTERM.
+"""`python -m codexflow.dev.stripe --port 4020 --webhook-url http://…/api/webhooks/stripe`: serve until SIGTERM.
 
 Secrets are read from the environment, where `ps` does not show them: CFX_STRIPE_SECRET_KEY, CFX_STRIPE_WEBHOOK_SECRET.
 """
