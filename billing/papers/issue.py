@@ -143,6 +143,19 @@ def issue_credit_note(invoice: Paper, amount_cents: int, *, reason: str, **actin
     return paper
 
 
+def credit_refund(order: Order, amount_nanos: int, *, reason: str, **acting: Any) -> Paper | None:
+    """Issue the credit note of a refund, if its order has an invoice. What operators have credited already is left out.
+
+    Last in the transaction of the refund: it locks the series of numbers.
+    """
+    invoice = Paper.objects.filter(order=order, kind=Paper.Kind.INVOICE).first()
+    if invoice is None:
+        return None
+    left_cents = invoice.total_cents - credited_of(invoice).total_cents
+    amount_cents = min(left_cents, rounded_cents(amount_nanos))
+    return issue_credit_note(invoice, amount_cents, reason=reason, **acting) if amount_cents > 0 else None
+
+
 def credited_of(invoice: Paper) -> Taxed:
     """Sum of an invoice's credit notes."""
     sums = Paper.objects.filter(corrects=invoice).aggregate(

@@ -14,6 +14,7 @@ from accounts.models import User
 from accounts.signals import access_changed
 from billing.ledger import put_back, source_of, take_back
 from billing.models import Account, LedgerEntry, Order
+from billing.papers.issue import credit_refund
 from billing.payments.payment import change_of_taken, taken_nanos
 
 
@@ -40,6 +41,7 @@ def reverse(
         order.save(update_fields=["reported_at"])
     if (order.refunded_nanos, order.disputed_nanos) == (refunded_nanos, disputed_nanos):
         return False
+    given_back_nanos = refunded_nanos - order.refunded_nanos
     # The refunds first: each change is booked as what has caused it.
     if order.refunded_nanos != refunded_nanos:
         moved_nanos = change_nanos(order, refunded_nanos=refunded_nanos, disputed_nanos=order.disputed_nanos)
@@ -73,6 +75,8 @@ def reverse(
             credit_nanos=moved_nanos,
         )
     order.save(update_fields=["refunded_nanos", "disputed_nanos", "reversals"])
+    if given_back_nanos > 0:
+        credit_refund(order, given_back_nanos, reason=reason, actor=actor, actor_label=actor_label, address=address)
     transaction.on_commit(lambda: access_changed.send(Account))
     return True
 

@@ -15,6 +15,7 @@ from billing.papers.details import set_details
 from billing.papers.issue import CreditNoteRefused, credited_of, issue_credit_note, issue_invoice, preview_of
 from billing.papers.tests.scene import DETAILS, SELLER, a_paid_order, an_invoice, with_seller
 from billing.payments.orders import open_order, settle_order
+from billing.payments.reversals import reverse
 from billing.tests.factories import an_organization
 from codexflow.lib import clock, isolation
 from codexflow.lib.money import NANOS_PER_USD
@@ -239,3 +240,26 @@ def test_a_wrong_tax_number_of_the_seller_is_an_error(settings: Any) -> None:
     assert check_seller(None) == []
     settings.ENV = replace(settings.ENV, mode="production")
     assert [each.id for each in check_seller(None)] == ["billing.W001"]
+
+
+def test_a_refund_has_its_credit_note_of_what_operators_have_left(organization: Organization) -> None:
+    invoice = an_invoice(organization)
+    order = invoice.order
+    assert order is not None
+    with transaction.atomic():
+        reverse(order, refunded_nanos=10 * NANOS_PER_USD, disputed_nanos=0, reason="Too much")
+        reverse(order, refunded_nanos=10 * NANOS_PER_USD, disputed_nanos=0, reason="Told twice")
+    (note,) = Paper.objects.filter(corrects=invoice)
+    assert (note.kind, note.total_cents, note.reason) == ("credit_note", 1000, "Too much")
+    issue_credit_note(invoice, 500, reason="By hand")
+    with transaction.atomic():
+        reverse(order, refunded_nanos=25 * NANOS_PER_USD, disputed_nanos=0)
+    assert credited_of(invoice).total_cents == invoice.total_cents
+
+
+def test_a_refund_without_an_invoice_has_no_credit_note(organization: Organization, settings: Any) -> None:
+    settings.ENV = replace(settings.ENV, seller=None)
+    order = a_paid_order(organization)
+    with transaction.atomic():
+        reverse(order, refunded_nanos=order.amount_nanos, disputed_nanos=0)
+    assert not Paper.objects.exists()

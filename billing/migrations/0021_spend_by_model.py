@@ -12,7 +12,7 @@ class Migration(migrations.Migration):
 
     dependencies = [
         ('accounts', '0006_content_retention'),
-        ('billing', '0018_paper_files'),
+        ('billing', '0020_paper_files'),
     ]
 
     operations = [

@@ -20,6 +20,6 @@ DROP FUNCTION billing_paper_never_changes();
 
 
 class Migration(migrations.Migration):
-    dependencies = [("billing", "0016_papers"), ("accounts", "0005_never_emptied")]
+    dependencies = [("billing", "0018_papers"), ("accounts", "0005_never_emptied")]
 
     operations = [migrations.RunSQL(FORWARD, reverse_sql=BACKWARD)]

@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('billing', '0022_discount_codes'),
+        ('billing', '0024_discount_codes'),
     ]
 
     operations = [

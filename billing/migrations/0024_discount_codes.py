@@ -7,7 +7,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('billing', '0021_paper_mails'),
+        ('billing', '0023_paper_mails'),
     ]
 
     operations = [

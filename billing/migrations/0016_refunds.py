@@ -9,7 +9,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('billing', '0014_payments_by_card'),
+        ('billing', '0015_payments_by_card'),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 

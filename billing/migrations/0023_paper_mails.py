@@ -8,7 +8,7 @@ class Migration(migrations.Migration):
 
     dependencies = [
         ('accounts', '0006_content_retention'),
-        ('billing', '0020_ledger_credit_index'),
+        ('billing', '0022_ledger_credit_index'),
     ]
 
     operations = [

@@ -9,7 +9,7 @@ class Migration(migrations.Migration):
 
     dependencies = [
         ('accounts', '0006_content_retention'),
-        ('billing', '0017_papers_never_change'),
+        ('billing', '0019_papers_never_change'),
     ]
 
     operations = [

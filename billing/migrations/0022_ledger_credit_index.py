@@ -6,7 +6,7 @@ class Migration(migrations.Migration):
     atomic = False  # made beside the drain, which goes on
 
     dependencies = [
-        ("billing", "0019_spend_by_model"),
+        ("billing", "0021_spend_by_model"),
     ]
 
     operations = [

@@ -10,7 +10,7 @@ class Migration(migrations.Migration):
 
     dependencies = [
         ('accounts', '0006_content_retention'),
-        ('billing', '0016_failed_payment_events'),
+        ('billing', '0017_failed_payment_events'),
     ]
 
     operations = [
