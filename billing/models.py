@@ -304,6 +304,8 @@ class PlanPeriod(models.Model):
 
     organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="plan_periods")
     plan = models.ForeignKey(Plan, on_delete=models.PROTECT, related_name="periods")
+    # Of the month that the plan's price is for: earlier than the period's own begin after an upgrade.
+    month_begins_at = models.DateTimeField(_("month begins"))
     begins_at = models.DateTimeField(_("begins"))
     ends_at = models.DateTimeField(_("ends"))
     # Granted when it begins.

@@ -70,7 +70,13 @@ def period_end(anchor: datetime, begins: datetime) -> datetime:
 
 
 class Period(Protocol):
-    """A time that a plan is paid for, half-open: at its end the next one is in force."""
+    """A time that a plan is paid for, half-open: at its end the next one is in force.
+
+    The plan's price is that of the time from `month_begins_at` on, which an upgrade shares with the period before.
+    """
+
+    @property
+    def month_begins_at(self) -> datetime: ...
 
     @property
     def begins_at(self) -> datetime: ...
@@ -94,8 +100,8 @@ def paid_until(periods: Iterable[Period], at: datetime) -> datetime:
 
 
 def left_of(amount_nanos: int, period: Period, at: datetime) -> int:
-    """Part of an amount that the rest of a period is worth, rounded down to nano-USD."""
-    whole = (period.ends_at - period.begins_at) // _MICROSECOND
+    """Part of a month's amount that the rest of a period is worth, rounded down to nano-USD."""
+    whole = (period.ends_at - period.month_begins_at) // _MICROSECOND
     left = min(whole, max(0, (period.ends_at - at) // _MICROSECOND))
     return amount_nanos * left // whole if whole > 0 else 0
 

@@ -106,7 +106,7 @@ def book_plan(account: Account, order: Order, plan: Plan, at: datetime) -> Ledge
         if current is None or current.pk != upgraded.pk:
             order.credit_nanos = order.amount_nanos
             return _grant(order, order.amount_nanos, LedgerEntry.Kind.TOP_UP, None)
-        period = _new_period(account, order, plan, at, current.ends_at)
+        period = _new_period(account, order, plan, at, current.ends_at, month_begins_at=current.month_begins_at)
         current.ends_at = at
         current.save(update_fields=["ends_at"])
         return _begin(account, period, is_continued=True)
@@ -122,10 +122,19 @@ def book_plan(account: Account, order: Order, plan: Plan, at: datetime) -> Ledge
     return _begin(account, period, is_continued=False)
 
 
-def _new_period(account: Account, order: Order, plan: Plan, begins_at: datetime, ends_at: datetime) -> PlanPeriod:
+def _new_period(
+    account: Account,
+    order: Order,
+    plan: Plan,
+    begins_at: datetime,
+    ends_at: datetime,
+    *,
+    month_begins_at: datetime | None = None,
+) -> PlanPeriod:
     return PlanPeriod.objects.create(
         organization=account.organization,
         plan=plan,
+        month_begins_at=month_begins_at or begins_at,
         begins_at=begins_at,
         ends_at=ends_at,
         credit_nanos=order.credit_nanos,
@@ -241,6 +250,6 @@ def give_plan(account: Account, plan: Plan, ends_at: datetime | None, at: dateti
     facts: dict[str, Any] = {"organization_id": account.pk}
     PlanPeriod.objects.filter(**facts, begins_at__lte=at, ends_at__gt=at).update(ends_at=at)
     if ends_at is not None:
-        PlanPeriod.objects.create(**facts, plan=plan, begins_at=at, ends_at=ends_at, has_begun=True)
+        PlanPeriod.objects.create(**facts, plan=plan, month_begins_at=at, begins_at=at, ends_at=ends_at, has_begun=True)
     account.plan, account.plan_ends_at = plan, ends_at
     account.plan_since, account.is_end_announced, account.next_plan = at if ends_at else None, False, None

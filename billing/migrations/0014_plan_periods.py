@@ -15,6 +15,7 @@ def keep_what_is_paid(apps: Any, schema_editor: Any) -> None:
         periods.create(
             organization_id=account.pk,
             plan_id=account.plan_id,
+            month_begins_at=begins_at,
             begins_at=begins_at,
             ends_at=account.plan_ends_at,
             has_begun=True,
@@ -53,6 +54,7 @@ class Migration(migrations.Migration):
             name='PlanPeriod',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('month_begins_at', models.DateTimeField(verbose_name='month begins')),
                 ('begins_at', models.DateTimeField(verbose_name='begins')),
                 ('ends_at', models.DateTimeField(verbose_name='ends')),
                 ('credit_nanos', models.BigIntegerField(default=0, verbose_name='credit (nano-USD)')),

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import pytest
 from django.core import mail as outbox
+from django.db.models import Sum
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -47,6 +48,10 @@ START = datetime(2026, 1, 31, 12, tzinfo=UTC)
 class Span(NamedTuple):
     begins_at: datetime
     ends_at: datetime
+
+    @property
+    def month_begins_at(self) -> datetime:
+        return self.begins_at
 
 
 moments = st.timedeltas(timedelta(0), timedelta(days=3_000)).map(lambda after: START + after)
@@ -112,6 +117,7 @@ def move_back(organization: Organization, by: timedelta) -> None:
     """Let time pass: what was bought was bought earlier."""
     for period in PlanPeriod.objects.filter(organization=organization):
         period.begins_at -= by
+        period.month_begins_at -= by
         period.ends_at -= by
         period.save()
     account = account_of(organization)
@@ -152,7 +158,8 @@ def test_months_keep_the_day_of_the_first(organization: Organization) -> None:
         assert due is not None
         order = open_order(organization, provider="manual", plan=plan_of("pro"))
         PlanPeriod.objects.create(
-            organization=organization, plan=plan_of("pro"), begins_at=due, ends_at=months_after(START, len(ends) + 2),
+            organization=organization, plan=plan_of("pro"), month_begins_at=due, begins_at=due,
+            ends_at=months_after(START, len(ends) + 2),
             credit_nanos=45 * USD, order=order,
         )  # fmt: skip
         advance_plans(due)
@@ -346,4 +353,29 @@ def test_a_month_that_is_refunded_in_part_before_it_begins_has_the_rest_of_its_c
     order.refresh_from_db()
     reverse(order, refunded_nanos=order.amount_nanos, disputed_nanos=0)
     assert account_of(organization).balance_nanos == first.balance_nanos
+    assert audit_ledger() == []
+
+
+def test_no_change_of_plans_pays_anything_back(organization: Organization) -> None:
+    """MON-28: up, spend, down, up again costs each time the difference for what is left, and never gives money."""
+    buy(organization, "starter")
+    move_back(organization, timedelta(days=10))
+    month = period_of(account_of(organization), now())
+    for slug in ("pro", "starter", "pro", "team", "starter", "team"):
+        before = account_of(organization)
+        offer = offer_of(before, plan_of(slug), now())
+        assert offer.amount_nanos > 0
+        if offer.change is Change.LATER:
+            set_renewal(organization, renews=True, next_plan=plan_of(slug))
+        elif offer.change is Change.UPGRADE:
+            buy(organization, slug)
+        after = account_of(organization)
+        assert after.plan_ends_at == before.plan_ends_at
+        assert after.balance_nanos >= before.balance_nanos
+    # In sum, as if the dearest plan had been bought once for the rest of the month.
+    upgrades = Order.objects.exclude(upgraded=None).aggregate(sum=Sum("amount_nanos"))["sum"]
+    ends_at = account_of(organization).plan_ends_at
+    assert ends_at is not None
+    whole = Span(month.month_begins_at, ends_at)
+    assert upgrades == pytest.approx(upgrade_price_nanos(19 * USD, 199 * USD, whole, now()), abs=3 * CENT_NANOS)
     assert audit_ledger() == []
