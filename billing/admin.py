@@ -35,6 +35,7 @@ from billing.papers.export import attachment, ubl_files, zipped
 from billing.papers.forms import CreditNoteForm, UblForm
 from billing.papers.issue import CreditNoteRefused, credited_of, issue_credit_note
 from billing.papers.tables import decimals
+from billing.payments.booking import stop_checkout
 from billing.payments.events import retry
 from billing.payments.orders import OrderRefused, refuse_unless_open, settle_order
 from billing.payments.refunds import RefundRefused, refundable_nanos, request_refund
@@ -295,9 +296,11 @@ class OrderAdmin(ReadOnlyAdmin):
         """Show the order, or record its payment; one that is not open any more is told so."""
         order = self.get_object(request, object_id)
         try:
-            may_change = order is not None and self.has_change_permission(request)
-            if request.method == "POST" and may_change and "amount_usd" not in request.POST:
+            is_payment = request.method == "POST" and "amount_usd" not in request.POST
+            if order is not None and is_payment and self.has_change_permission(request):
                 refuse_unless_open(order)
+                if "is_confirmed" in request.POST:
+                    stop_checkout(order)  # nobody pays at the provider what is paid already
             return cast(HttpResponse, super().change_view(request, object_id, *args, **kwargs))
         except (OrderRefused, RefundRefused) as refused:
             messages.error(request, str(refused))

@@ -469,3 +469,29 @@ def test_failed_events_are_in_the_inbox_and_can_be_handled_again(
     assert tasks.handle_payment_events() == "handled 1, refunded 0"
     order.refresh_from_db()
     assert order.state == "paid"
+
+
+def test_a_transfer_that_an_operator_records_ends_the_checkout(
+    card: Card, root: Client, organization: Organization
+) -> None:
+    order = open_order(organization, provider="stripe", amount_nanos=25 * USD)
+    checkout = card.start(order)
+    where = f"/ops/billing/order/{order.pk}/change/"
+    form = {"payment_reference": "transfer 7", "reason": "Statement 7"}
+    root.post(where, form)
+    assert card.state.get("checkout.session", checkout)["status"] == "open"
+    root.post(where, form | {"is_confirmed": "on"})
+    assert card.state.get("checkout.session", checkout)["status"] == "expired"
+    order.refresh_from_db()
+    assert (order.state, order.payment_reference) == ("paid", "transfer 7")
+
+
+def test_a_transfer_is_not_recorded_for_what_was_paid_by_card_meanwhile(
+    card: Card, root: Client, organization: Organization
+) -> None:
+    order = open_order(organization, provider="stripe", amount_nanos=25 * USD)
+    payment = card.pay(order)
+    form = {"payment_reference": "transfer 7", "reason": "Statement 7", "is_confirmed": "on"}
+    root.post(f"/ops/billing/order/{order.pk}/change/", form)
+    order.refresh_from_db()
+    assert (order.state, order.payment_reference) == ("paid", payment)
