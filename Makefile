@@ -76,6 +76,7 @@ chaos-nightly: $(VENV)/.dev faketime
 	$(PY) -m tests.chaos --events 500 --longest-s 60 --rate 40 --web-processes 2 $(if $(SEED),--seed $(SEED)) $(CHAOS_ARGS)
 	$(PY) -m tests.chaos --events 60 --kinds kill --cut-tail --empty-once $(if $(SEED),--seed $(SEED)) $(CHAOS_ARGS)
 	$(PY) -m tests.chaos --events 10 --kinds kill --postgres-down-s 600 $(if $(SEED),--seed $(SEED)) $(CHAOS_ARGS)
+	$(PY) -m tests.chaos.money --events 120 $(if $(SEED),--seed $(SEED))
 	$(PY) -m tests.chaos.guards $(if $(SEED),--seed $(SEED))
 
 # Every suite that is too long for CI, one after the other (hours): long chaos, clients, fuzz, soak, ten times the Hypothesis

@@ -5,5 +5,6 @@ plan.py draws the incidents: kills, pauses, slow, silent and cut connections (li
 (clock.py). stack.py carries them out. manners.py has hostile callers and odd providers, and traffic.py sends their
 requests. records.py reads what every component stored, and audit.py lists contradictions and what passed a limit.
 provocations.py forces cases that random incidents rarely reach; guards.py removes the code that handles them, to prove
-that the audit would notice.
+that the audit would notice. money.py kills processes while buyer.py pays by card at the local Stripe, which delivers
+its events twice, late, in another order or never: afterwards every payment is credited once.
 """

@@ -22,10 +22,10 @@ def seed(pytestconfig: pytest.Config) -> int:
     return seed_of(pytestconfig)
 
 
-def chaos(log: Path, *options: str) -> None:
+def chaos(log: Path, *options: str, module: str = "tests.chaos", verdict: str = "audit: clean") -> None:
     """Run chaos in a process of its own, which must end with a clean audit. Its output names the seed."""
     done = subprocess.run(
-        [sys.executable, "-m", "tests.chaos", "--log", str(log), *options],
+        [sys.executable, "-m", module, "--log", str(log), *options],
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
@@ -33,7 +33,7 @@ def chaos(log: Path, *options: str) -> None:
         check=False,
     )
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}\n{_last_of(log)}"
-    assert "audit: clean" in done.stdout
+    assert verdict in done.stdout
 
 
 def _last_of(log: Path, lines: int = 60) -> str:
@@ -52,6 +52,11 @@ def test_losses_of_valkey_are_survived_and_callers_do_not_notice_minutes_without
     """Valkey's last second and all its data are lost; PostgreSQL is away for over a minute (ten in the nightly run)."""
     losses = ("--kinds", "kill", "--targets", "valkey,web", "--cut-tail", "--empty-once", "--longest-s", "5")
     chaos(tmp_path / "chaos.log", "--events", "5", "--seed", str(seed), *losses, "--postgres-down-s", "75")
+
+
+def test_every_payment_is_credited_once_whatever_dies(tmp_path: Path, seed: int) -> None:
+    options = ("--events", "4", "--seed", str(seed))
+    chaos(tmp_path / "money.log", *options, module="tests.chaos.money", verdict="money: clean")
 
 
 def test_the_audit_notices_a_removed_guard(seed: int) -> None:
