@@ -588,7 +588,7 @@ class RedeemedMailbox(models.Model):
 
 
 class BillingDetails(models.Model):
-    """What an organization's invoices say of it. Invoices keep their own copy. Written by `billing.papers.details`."""
+    """Buyer on an organization's invoices, which keep their own copy. Written by `billing.papers.details`."""
 
     class TaxIdKind(models.TextChoices):
         EU_VAT = "eu_vat", _("EU VAT number")

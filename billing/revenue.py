@@ -1,4 +1,4 @@
-"""What was paid, by month, and who owes: for operators."""
+"""Revenue by month and debts, for operators."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime

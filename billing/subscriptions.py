@@ -30,7 +30,7 @@ class RenewalRefused(Exception):
 
 
 class Change(StrEnum):
-    """What buying a plan does."""
+    """Effect of buying a plan."""
 
     BEGIN = "begin"  # a month from now on
     EXTEND = "extend"  # a month after what is paid

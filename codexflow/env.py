@@ -74,7 +74,7 @@ class OAuthApp:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seller:
-    """Who issues the invoices of this installation."""
+    """Issuer of this installation's invoices."""
 
     name: str
     address: str

@@ -73,7 +73,7 @@ class Sums:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
-    """What is sold, with the tax in its amount."""
+    """A thing that is sold, with the tax in its amount."""
 
     kind: str
     name: str

@@ -31,7 +31,7 @@ for _prefix, _namespace in (("", INVOICE), ("cac", CAC), ("cbc", CBC)):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UblInvoice:
-    """What the XML says. `descriptions` are the texts of the lines; `try_rate` is the price of one unit in lira."""
+    """Content of the XML. `descriptions` are the texts of the lines; `try_rate` is the price of one unit in lira."""
 
     number: str
     issued_at: datetime

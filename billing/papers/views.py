@@ -192,7 +192,7 @@ def paper_ubl(request: PageRequest, tenant: Tenant, number: str) -> HttpResponse
 
 
 def on_sale(organization: Organization) -> dict[str, Any]:
-    """What the forms that order something say of the invoice: the tax in the prices, and details that are missing."""
+    """Context of the forms that order something: the tax in the prices, and billing details that are missing."""
     rate_bp = settings.ENV.tax_rate_bp
     is_issuing = seller() is not None
     return {
@@ -202,7 +202,7 @@ def on_sale(organization: Organization) -> dict[str, Any]:
 
 
 def on_order(order: Order) -> dict[str, Any]:
-    """What the page of an order shows of its invoice: the issued ones, or while it is open the preview."""
+    """Context of an order's page: its papers, or while it is open the preview of its invoice."""
     issuer = seller()
     is_previewed = issuer is not None and order.is_open
     return {

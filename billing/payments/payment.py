@@ -26,7 +26,7 @@ class Payment:
 
     @property
     def is_gone(self) -> bool:
-        """Whether nothing of it is left."""
+        """True when nothing of it is left."""
         return self.refunded + self.disputed >= self.amount
 
 

@@ -258,7 +258,7 @@ def _session_params(order: Order, order_url: str) -> "SessionCreateParams":
 
 
 def _sold(order: Order) -> str:
-    """What the customer reads at the checkout, in the language that is active."""
+    """Name of an order's item at the checkout, in the language that is active."""
     if order.plan is None:
         return str(_("Credit"))
     text = _("Plan %(name)s for the rest of a month") if order.upgraded_id else _("Plan %(name)s for a month")

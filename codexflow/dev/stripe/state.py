@@ -378,7 +378,7 @@ class LocalStripe:
 
 
 def _details(given: Mapping[str, Any]) -> Object:
-    """What the customer has typed at the hosted page."""
+    """Customer's entries on the hosted page."""
     name, tax_id = given.get("name") or None, given.get("tax_id")
     return {
         "address": None,
