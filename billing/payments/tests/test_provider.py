@@ -44,6 +44,24 @@ def test_only_configured_providers_are_offered(settings: Any) -> None:
     assert offered() == []
 
 
+def printed(code: str, *, providers: str) -> str:
+    """Output of a process of its own, whose installation has these providers."""
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        env={
+            "DJANGO_SETTINGS_MODULE": "codexflow.settings",
+            "CFX_PAYMENT_PROVIDERS": providers,
+            "CFX_HOME": str(settings.ENV.home),
+            "CFX_ENV": "development",
+        },
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return run.stdout.strip()
+
+
 def test_a_provider_that_is_not_configured_is_not_imported() -> None:
     code = (
         "import django; django.setup()\n"
@@ -51,36 +69,11 @@ def test_a_provider_that_is_not_configured_is_not_imported() -> None:
         "p.offered()\n"
         "print(sorted(m for m in sys.modules if m.startswith('billing.payments.')))"
     )
-    run = subprocess.run(
-        [sys.executable, "-c", code],
-        env={
-            "DJANGO_SETTINGS_MODULE": "codexflow.settings",
-            "CFX_PAYMENT_PROVIDERS": "none",
-            "CFX_HOME": str(settings.ENV.home),
-            "CFX_ENV": "development",
-        },
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert "billing.payments.provider" in run.stdout
-    assert not [name for name in NAMES if f"billing.payments.{name}'" in run.stdout]
+    loaded = printed(code, providers="none")
+    assert "billing.payments.provider" in loaded
+    assert not [name for name in NAMES if f"billing.payments.{name}'" in loaded]
 
 
 def test_a_web_process_without_stripe_does_not_load_its_sdk() -> None:
     code = "import codexflow.asgi, codexflow.urls, sys; print([m for m in sys.modules if m.split('.')[0] == 'stripe'])"
-    run = subprocess.run(
-        [sys.executable, "-c", code],
-        env={
-            "DJANGO_SETTINGS_MODULE": "codexflow.settings",
-            "CFX_PAYMENT_PROVIDERS": "manual",
-            "CFX_HOME": str(settings.ENV.home),
-            "CFX_ENV": "development",
-        },
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert run.stdout.strip() == "[]"
+    assert printed(code, providers="manual") == "[]"
