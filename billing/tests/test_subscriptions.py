@@ -148,25 +148,26 @@ def test_a_month_bought_ahead_begins_when_the_one_before_ends(organization: Orga
 
 
 def test_months_keep_the_day_of_the_first(organization: Organization) -> None:
-    account = buy(organization)
-    PlanPeriod.objects.filter(organization=organization).update(begins_at=START, ends_at=months_after(START, 1))
-    account.plan_since, account.plan_ends_at = START, months_after(START, 1)
+    account, due = buy(organization), months_after(START, 1)
+    PlanPeriod.objects.filter(organization=organization).update(begins_at=START, ends_at=due)
+    account.plan_since, account.plan_ends_at = START, due
     account.save()
-    ends: list[int] = []
-    for _ in range(4):
-        due = account_of(organization).plan_ends_at
-        assert due is not None
-        order = open_order(organization, provider="manual", plan=plan_of("pro"))
+    ends: list[datetime] = []
+    for _ in range(5):
+        offer = offer_of(account_of(organization), plan_of("pro"), due - timedelta(days=1))
+        assert (offer.change, offer.begins_at) == (Change.EXTEND, due)
         PlanPeriod.objects.create(
-            organization=organization, plan=plan_of("pro"), month_begins_at=due, begins_at=due,
-            ends_at=months_after(START, len(ends) + 2),
-            credit_nanos=45 * USD, order=order,
-        )  # fmt: skip
-        advance_plans(due)
-        ends.append((account_of(organization).plan_ends_at or START).day)
-        order.state, order.payment_reference = "paid", f"transfer {order.code}"
-        order.save()
-    assert ends == [31, 30, 31, 30]
+            organization=organization,
+            plan=offer.plan,
+            month_begins_at=offer.begins_at,
+            begins_at=offer.begins_at,
+            ends_at=offer.ends_at,
+        )
+        assert advance_plans(due) == 1
+        due = offer.ends_at
+        ends.append(due)
+        assert account_of(organization).plan_ends_at == due
+    assert [(each.month, each.day) for each in ends] == [(3, 31), (4, 30), (5, 31), (6, 30), (7, 31)]
     assert account_of(organization).plan_since == START
 
 
