@@ -1,6 +1,7 @@
 """Acceptance of a call: authentication, parsing, routing and prices, before any limit is checked."""
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 from msgspec import Struct
 
@@ -12,12 +13,14 @@ from codexflow.env import Env
 from codexflow.lib import clock
 from codexflow.lib.complexity import TooComplex, check_complexity, is_light
 from codexflow.lib.heavy import beside_the_loop
+from codexflow.lib.money import format_usd
 from keys.principal import Principal
 from logs.pipeline.events import UsageEvent
 from routing.context import GatewayContext
 from routing.errors import (
     InvalidRequestBody,
     InvalidStage,
+    MaxCostExceeded,
     ModelNotAllowedForKey,
     ModelNotPriced,
     NotOffered,
@@ -25,8 +28,10 @@ from routing.errors import (
     SurfaceNotAllowedForKey,
 )
 from routing.incoming import Incoming
+from routing.planner.engage import Mode
+from routing.planner.request import Planning, cap_of, considered, is_considered
 from routing.stages import Route, permitted_names
-from routing.surfaces import body
+from routing.surfaces import body, tags
 from routing.surfaces.bounds import bounded, reserved_tokens, windows_of
 from routing.surfaces.served import known_name
 from routing.surfaces.table import COUNT_TOKENS, Surface
@@ -52,6 +57,10 @@ class AcceptedCall(Struct, frozen=True, kw_only=True):
     size: CallSize
     tokens_reserved: int
     rates: dict[str, FrozenRates]  # of every model that may serve the call, in the order in which they are tried
+    tag: str = ""  # the caller's own
+    planning: Planning | None = None  # where the planner has looked at it
+    # One pass could cost more than the caller's cap; a plan may not, nor a prompt whose tokens were counted.
+    is_above_cap: MaxCostExceeded | None = None
 
     @property
     def first_model(self) -> str:
@@ -116,6 +125,7 @@ class AcceptedCall(Struct, frozen=True, kw_only=True):
 
     def intent(self) -> UsageEvent:
         """Build the intent: enough for the sweeper to finish the call, should this process die."""
+        budgeted = self.principal.tags.get(self.tag) if self.tag else None
         incoming, principal, request, size = self.incoming, self.principal, self.request, self.size
         model = self.first_model
         return UsageEvent(
@@ -128,7 +138,7 @@ class AcceptedCall(Struct, frozen=True, kw_only=True):
             endpoint=incoming.scope["path"],
             stage=self.route.stage,
             stage_reason=self.route.reason,
-            requested_model=_storable(request.model)[:MAX_NAME_CHARS],
+            requested_model=_storable((request.model or "")[:MAX_NAME_CHARS]),
             model=model,
             rates=self.rates[model],
             hold_nanos=worst_nanos(size, self.rates),
@@ -138,8 +148,11 @@ class AcceptedCall(Struct, frozen=True, kw_only=True):
             catalogue_version=self.catalogue.version,
             is_stream=request.is_stream,
             client_address=incoming.address,
-            user_agent=_storable(incoming.header(b"user-agent"))[:MAX_USER_AGENT_CHARS],
+            user_agent=_storable(incoming.headers.get(b"user-agent", b"")[:MAX_USER_AGENT_CHARS]),
             first_key_id=principal.first_key_id,
+            tag=self.tag,
+            tag_budget_id=budgeted.budget_id if budgeted is not None else None,
+            planner=self.planning.decision.reason if self.planning is not None else "",
         )
 
 
@@ -184,6 +197,11 @@ def _understood(incoming: Incoming, principal: Principal, surface: Surface, raw:
     """Parse and route a call that was read."""
     surface, unfolded = surface.unfolded(raw)
     request = body.parse(unfolded, surface.schema)
+    tag = ""
+    if tags.HEADER in incoming.headers:
+        tag = tags.header_tag(incoming.headers[tags.HEADER])
+    elif "metadata" in request.fields:
+        tag = tags.metadata_tag(request.fields["metadata"])
     catalogue = lineup.catalogue
     try:
         route = surface.route(request, incoming.header(b"x-cfx-stage"), lineup)
@@ -202,8 +220,21 @@ def _understood(incoming: Incoming, principal: Principal, surface: Surface, raw:
         rates = _able_models(rates, needs, catalogue)
     max_tokens = request.max_tokens(default=route.default_max_tokens, cap=route.max_tokens_cap)
     size = request.size(max_tokens)
-    if principal.has_budget:
+    headers = incoming.headers
+    is_capped = b"x-max-cost" in headers and surface is not COUNT_TOKENS  # which costs nothing
+    if principal.has_budget or is_capped or (tag and tag in principal.tags):
         size = bounded(unfolded, request, size, _contexts(rates, catalogue))
+    planning = None
+    if is_considered(headers, request, lineup):
+        planning = considered(headers, request, route=route, rates=rates, size=size, principal=principal, lineup=lineup)
+    above_cap = None
+    if is_capped:
+        try:
+            rates = within_cap(cap_of(headers) or 0, size, rates)
+        except MaxCostExceeded as exc:
+            if planning is not None and planning.mode is Mode.DRY_RUN and not planning.decision.is_planned:
+                raise  # nothing else is asked of it
+            above_cap = exc
     return AcceptedCall(
         incoming=incoming,
         principal=principal,
@@ -216,7 +247,31 @@ def _understood(incoming: Incoming, principal: Principal, surface: Surface, raw:
         size=size,
         tokens_reserved=reserved_tokens(unfolded, size, principal.tokens_per_minute),
         rates=rates,
+        tag=tag,
+        planning=planning,
+        is_above_cap=above_cap,
     )
+
+
+def within_cap(cap_nanos: int, size: CallSize, rates: dict[str, FrozenRates]) -> dict[str, FrozenRates]:
+    """Return the models with which the call cannot cost more than the caller's cap: all, or those that the first bears.
+
+    Raises MaxCostExceeded (402).
+    """
+    most = {model: worst_nanos(size, {model: each}) for model, each in rates.items()}
+    first = next(iter(most))
+    if most[first] > cap_nanos:
+        raise MaxCostExceeded(
+            f"This request could cost up to ${_exact(most[first])} and `x-max-cost` is ${_exact(cap_nanos)}."
+            " Send less text or a smaller `max_tokens`, or raise it.",
+            param="x-max-cost",
+        )
+    return {model: rates[model] for model, nanos in most.items() if nanos <= cap_nanos}
+
+
+def _exact(nanos: int) -> str:
+    """Format an amount with six decimals, or nine where it has them: two that differ are shown as different."""
+    return format_usd(nanos, decimals=6 if nanos % 1000 == 0 else 9)
 
 
 def _permitted_models(
@@ -274,6 +329,9 @@ def _with_sold_tools(
     return request, {model: each for model, each in rates.items() if needed <= catalogue.prices[model].sold}
 
 
-def _storable(text: str | None) -> str:
-    """Remove NUL, which PostgreSQL does not store."""
-    return (text or "").replace("\0", "")
+@lru_cache(maxsize=1024)  # callers come again with the same ones
+def _storable(text: str | bytes) -> str:
+    """Remove NUL, which PostgreSQL does not store, from a name that is cut already: the memory of these is bounded."""
+    if isinstance(text, bytes):
+        text = text.decode("latin-1").strip()
+    return text.replace("\0", "")

@@ -18,7 +18,7 @@ from billing.usage import is_possible
 from codexflow.lib import clock
 from codexflow.lib.errors import AppError
 from keys.principal import Principal
-from logs.pipeline.events import RANK_COUNTED, RANK_DISBELIEVED, AttemptFact, UsageEvent
+from logs.pipeline.events import RANK_COUNTED, RANK_DISBELIEVED, AttemptFact, UsageEvent, charge_of, sum_of
 from routing.errors import ClientDisconnected
 from routing.meter import Meter
 from routing.settler import Settler
@@ -75,12 +75,13 @@ class Call:
     - `attempts` is appended to by routing/upstream/open.py.
     - `meter` is never replaced; chat, upstream and relay call its methods.
     - `shutdown` is set by routing/shutdown.py.
-    - `is_finished` and `served` are written here.
+    - `is_finished` and `served` are written here, and `is_leased`.
+    - `intent` and `parts` change here, for a planned request (routing/planner/draws.py).
     """
 
     __slots__ = (
-        "_leave", "_most_tokens", "_settler", "admission", "attempts", "intent", "is_finished", "meter", "principal",
-        "rates", "served", "shutdown", "started_s",
+        "_leave", "_most_tokens", "_settler", "admission", "attempts", "intent", "is_finished", "is_leased", "meter",
+        "parts", "principal", "rates", "served", "shutdown", "started_s",
     )  # fmt: skip
 
     def __init__(
@@ -106,6 +107,10 @@ class Call:
         self.attempts: list[AttemptFact] = []
         self.shutdown = ShutdownSignal()
         self.is_finished = False
+        # Redis may have its lease, which only heartbeats write.
+        self.is_leased = False
+        # Meters of the parts in progress, by their attempts' numbers; None of a request that is no planned one.
+        self.parts: dict[int, Meter] | None = None
         # The model that the response named and its price, where it is another one than was asked.
         self.served: tuple[str, FrozenRates] | None = None
         self._settler = settler
@@ -118,6 +123,31 @@ class Call:
 
     def elapsed_ms(self) -> int:
         return int((clock.monotonic_s() - self.started_s) * 1000)
+
+    @property
+    def progress(self) -> str:
+        """For the heartbeat: the tokens delivered, of a planned request those of each part in progress."""
+        if self.parts is None:
+            return self.meter.progress
+        return ",".join([f"{n}:{meter.delivered_tokens()}" for n, meter in self.parts.items() if meter.has_begun])
+
+    def begin_parts(self) -> dict[int, Meter]:
+        """The request is a planned one: its attempts are charged each by itself. Returns the meters in progress."""
+        self.parts = {}
+        return self.parts
+
+    def add_parts(self, attempts: list[AttemptFact], upstream_cost_nanos: int | None) -> None:
+        """Record the attempts of a part that has ended, and what they cost upstream."""
+        self.attempts = [*self.attempts, *attempts]
+        self.meter.add_upstream_cost(upstream_cost_nanos)
+
+    def amend(self, intent: UsageEvent) -> None:
+        """Replace what is known of the call, should this process die."""
+        self.intent = intent
+
+    def record_lease(self) -> None:
+        """Redis is being told of the call's lease, which its settlement has to remove."""
+        self.is_leased = True
 
     def record_served(self, model: str, rates: FrozenRates) -> None:
         """The response is of another model than was asked: it is charged by what served."""
@@ -141,11 +171,14 @@ class Call:
         self.is_finished = True
         self.shutdown.detach()
         self._leave(self)  # before settling, so that no heartbeat restores a settled call
-        return self._settler.settle(self.principal, self._event(status, error, is_disconnected=is_disconnected))
+        event = self._event(status, error, is_disconnected=is_disconnected)
+        return self._settler.settle(self.principal, event, is_leased=self.is_leased)
 
     def _event(self, status: int, error: AppError | None, *, is_disconnected: bool) -> UsageEvent:
         intent, admission, attempts = self.intent, self.admission, self.attempts
         model, ttft_ms, elapsed_ms = intent.model, None, self.elapsed_ms()
+        if self.parts is not None:
+            return self._planned_event(status, error, is_disconnected=is_disconnected)
         if attempts:
             last = attempts[-1]
             model = last.model
@@ -179,6 +212,37 @@ class Call:
             is_disconnected=is_disconnected,
             attempts=tuple(attempts),
         )
+
+    def _planned_event(self, status: int, error: AppError | None, *, is_disconnected: bool) -> UsageEvent:
+        """Event of a planned request: each attempt has its own usage and price already."""
+        intent, admission, attempts = self.intent, self.admission, tuple(self.attempts)
+        usage, rank = sum_of([each.part for each in attempts if each.part is not None])
+        begun = [each.started_offset_ms + each.first_byte_ms for each in attempts if each.first_byte_ms is not None]
+        event = msgspec.structs.replace(
+            intent,
+            day=admission.day,
+            minute=admission.minute,
+            is_degraded=admission.is_degraded,
+            status=status,
+            error_code=error.code if error else "",
+            usage=usage,
+            rank=rank,
+            upstream_cost_nanos=self.meter.upstream_cost_nanos,
+            latency_ms=self.elapsed_ms(),
+            ttft_ms=min(begun, default=None),
+            is_disconnected=is_disconnected,
+            attempts=attempts,
+        )
+        return msgspec.structs.replace(event, cost_nanos=charge_of(event))
+
+    def believable(self, meter: Meter, model: str, prompt_tokens_guess: int) -> tuple[Usage, int]:
+        """Return usage and rank of a part; one that cannot be is counted here instead."""
+        usage, rank = meter.usage(prompt_tokens_guess)
+        if self._is_possible(model, usage):
+            return usage, rank
+        meter.disbelieve()
+        usage, rank = meter.usage(prompt_tokens_guess)
+        return usage, RANK_DISBELIEVED if rank == RANK_COUNTED else rank
 
     def _usage(self, rates: FrozenRates) -> tuple[Usage, int]:
         guess, units = self.intent.prompt_tokens_guess, self.intent.units_guess

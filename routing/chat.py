@@ -1,14 +1,16 @@
 """One call on any metered surface, start to end. Read this first."""
 
-from billing.limiter.limits import Admission
+from billing.errors import InsufficientQuota
 from codexflow.lib.asgi import Header
 from codexflow.lib.errors import AppError
-from routing import relay
+from routing import prompt_count, relay
 from routing.accept import accept
 from routing.content_capture import CapturingResponse, Response
 from routing.context import GatewayContext
+from routing.headers import response_headers
 from routing.incoming import Incoming
-from routing.stages import Route
+from routing.planner import serve as planner
+from routing.planner.engage import Mode
 from routing.surfaces.served import other_model_in
 from routing.surfaces.table import Surface
 from routing.upstream.attempts import plan_attempts
@@ -23,13 +25,26 @@ async def serve(context: GatewayContext, incoming: Incoming, surface: Surface) -
     event.
     """
     accepted = await accept(context, incoming, surface)  # 400, 401, 403, 408, 413
+    planned = ""  # why the planner left it, for the headers
+    if (planning := accepted.planning) is not None:
+        if planning.decision.is_planned:
+            if await planner.serve(context, incoming, accepted, planning):
+                return
+        elif planning.mode is Mode.DRY_RUN:
+            await planner.quote_one_pass(incoming, planning)
+            return
+        else:
+            planned = planning.decision.header
+    if accepted.is_above_cap is not None:
+        accepted = await prompt_count.fit_cap(context, incoming, accepted, accepted.is_above_cap)  # 402
     principal, rates, response_format = accepted.principal, accepted.rates, accepted.surface.response_format
     # Before admission: what is wrong with the body must not be found once the call is counted.
     request = accepted.upstream_request(context.env)  # 400
     context.breakers.raise_if_all_open(rates, principal.payer)  # 503
-    call = await context.tracker.admit(  # 402, 429, 503
-        principal, accepted.intent(), rates, size=accepted.size, most_tokens=accepted.most_tokens
-    )
+    try:
+        call = await prompt_count.admitted(context, accepted)  # 429, 503
+    except InsufficientQuota as refusal:
+        call = await prompt_count.admit_by_count(context, incoming, accepted, refusal)  # 402
     if accepted.request.hosted and (least := accepted.least_usage()) is not None:
         call.meter.record_usage(least)  # before any attempt: what the provider tells then counts instead
     upstream = Upstream(context.pool, context.breakers, context.retries, call, request)
@@ -39,6 +54,10 @@ async def serve(context: GatewayContext, incoming: Incoming, surface: Surface) -
     capture = CapturingResponse(incoming, accepted.raw) if principal.keeps_content else None
     response: Response = capture or incoming
     stream: relay.StreamRelay | None = None
+
+    def headers_of(model: str) -> list[Header]:
+        return response_headers(accepted.route, model, call.admission, planned, incoming.counted_tokens)
+
     try:
         async with call:  # settled and recorded once, whatever happens
             models = tuple(call.rates)  # those that the hold covers
@@ -51,7 +70,7 @@ async def serve(context: GatewayContext, incoming: Incoming, surface: Surface) -
                     response_format=response_format,
                     wants_usage=accepted.request.schema.wants_usage,
                     ping_s=context.env.stream_ping_s,
-                    headers=lambda model: response_headers(accepted.route, model, call.admission),
+                    headers=headers_of,
                 )
             try:
                 opened = await upstream.open_first(attempts)  # 4xx of the upstream, 429, 503, 504
@@ -70,23 +89,9 @@ async def serve(context: GatewayContext, incoming: Incoming, surface: Surface) -
             if stream is not None:
                 await stream.send(opened, idle_s=request.silence_s(model, request.idle_s))
             else:
-                await relay.send_body(response, call, opened, response_headers(accepted.route, model, call.admission))
+                await relay.send_body(response, call, opened, headers_of(model))
     finally:
         if stream is not None:
             stream.close()
         if capture is not None:
             context.content.publish(call.request_id, principal.organization_id, capture.content)
-
-
-def response_headers(route: Route, model: str, admission: Admission) -> list[Header]:
-    """Headers of every response: its routing and the daily limit."""
-    return routing_headers(route, model) + admission.headers()
-
-
-def routing_headers(route: Route, model: str) -> list[Header]:
-    """Headers that tell how a request was routed."""
-    return [
-        (b"x-cfx-stage", route.stage.encode()),
-        (b"x-cfx-stage-reason", route.reason.encode()),
-        (b"x-cfx-model", model.encode("latin-1", "replace")),
-    ]

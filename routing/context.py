@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from codexflow.env import Env
 from codexflow.lib.reception import Reception
-from codexflow.lib.redis import Pipeline
+from codexflow.lib.redis import GatewayRedis
 from keys.lookup import PrincipalCache
 from routing.content_capture import ContentPublisher
 from routing.listing import ModelListing
@@ -21,7 +21,7 @@ class GatewayContext:
     """One instance per process, from startup to shutdown."""
 
     env: Env
-    redis: Pipeline
+    redis: GatewayRedis
     keys: PrincipalCache
     listing: ModelListing
     tracker: CallTracker

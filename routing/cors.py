@@ -13,7 +13,8 @@ MAX_AGE_S = 600
 METHODS = b"GET, HEAD, POST, OPTIONS"
 _EXPOSED = (
     b"retry-after, x-request-id, request-id, x-cfx-request-id, x-cfx-stage, x-cfx-stage-reason, x-cfx-model,"
-    b" x-cfx-dropped, x-cfx-degraded, x-ratelimit-limit, x-ratelimit-remaining, x-ratelimit-reset, x-should-retry"
+    b" x-cfx-planner, x-cfx-counted-tokens, x-cfx-dropped, x-cfx-degraded, x-ratelimit-limit, x-ratelimit-remaining,"
+    b" x-ratelimit-reset, x-should-retry"
 )
 _VARY: Header = (b"vary", b"origin")
 

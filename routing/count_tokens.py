@@ -12,9 +12,9 @@ from billing.limiter.measure import count_measured
 from codexflow.lib.errors import AppError
 from codexflow.lib.ids import text_of
 from routing.accept import accept
-from routing.chat import routing_headers
 from routing.context import GatewayContext
 from routing.errors import ClientDisconnected, ShuttingDown
+from routing.headers import routing_headers
 from routing.incoming import Incoming
 from routing.surfaces import body
 from routing.surfaces.table import COUNT_TOKENS
@@ -41,7 +41,10 @@ async def serve(context: GatewayContext, incoming: Incoming) -> None:
     await count_measured(context.redis, accepted.principal.payer, accepted.principal.limits)
     counted = await _count_upstream(context, incoming, message)
     tokens = counted if counted is not None else request.size(0).expected_prompt_tokens
-    headers = [(b"content-type", b"application/json"), *routing_headers(accepted.route, model)]
+    headers = [
+        (b"content-type", b"application/json"),
+        *routing_headers(accepted.route.stage, accepted.route.reason, model),
+    ]
     await incoming.respond(200, headers, msgspec.json.encode({"input_tokens": tokens}))
 
 

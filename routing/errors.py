@@ -17,6 +17,46 @@ class NotOffered(AppError):
         return type(self)(f"{what}. {_permitted('key may use', permitted)}", param=self.param)
 
 
+class PlannerDisabled(BadRequest):
+    """The caller asks for a plan, and there is no planner."""
+
+    code = "planner_disabled"
+    default_message = "There is no planner here: leave `x-decompose` out, or send 0."
+
+
+class InvalidPlannerHeader(BadRequest):
+    """A header of the planner has a value without a meaning."""
+
+    code = "invalid_planner_header"
+    default_message = "`x-decompose` must be 1, 0 or dry-run, and `x-quality` fast, deep or auto."
+
+
+class PlanNotFound(NotFound):
+    """The caller names a plan that is not kept, or not for this conversation."""
+
+    code = "plan_not_found"
+    default_message = (
+        "There is no such plan for this conversation. Plans are kept for an hour, and the messages must be the same."
+    )
+
+
+class InvalidMaxCost(BadRequest):
+    """The `x-max-cost` header is no amount."""
+
+    code = "invalid_max_cost"
+    default_message = "`x-max-cost` must be an amount of US dollars, such as 0.25."
+
+
+class MaxCostExceeded(AppError):
+    """The call could cost more than the caller's `x-max-cost`."""
+
+    code = "max_cost_exceeded"
+    status = HTTPStatus.PAYMENT_REQUIRED
+    kind = "insufficient_quota"
+    outlasts_retries = True
+    default_message = "This request could cost more than `x-max-cost`."
+
+
 class InvalidStage(NotOffered, BadRequest):
     """The stage header names no stage."""
 
@@ -27,6 +67,13 @@ class InvalidStage(NotOffered, BadRequest):
     def named(cls, stage: str, allowed: Iterable[str]) -> Self:
         what = f"There is no stage {_quoted(stage)}"
         return cls(f"{what}. Allowed: {', '.join(allowed)}.", param="X-CFX-Stage", what=what)
+
+
+class InvalidTag(BadRequest):
+    """The request's tag has a form that tags do not have."""
+
+    code = "invalid_tag"
+    default_message = "A tag has 1 to 64 characters: letters A-Z and a-z, digits, and . _ : / @ -"
 
 
 class ModelNotAllowed(NotOffered, BadRequest):

@@ -78,7 +78,7 @@ class Gateway:
         if methods is None:
             if path.startswith("/health"):
                 return self._serve_health(incoming, path)
-            if path in PROBES:
+            if path in PROBES and scope["method"] == "HEAD":
                 return incoming.respond(200, [], b"")
             if not path.startswith("/v1/models/"):
                 raise UnknownRoute(_WITHOUT_PRICES if path.startswith(_UNPRICED_PREFIXES) else None)
@@ -120,7 +120,8 @@ class Gateway:
         if incoming.is_started:
             return
         if incoming.caller is not None and incoming.admission is None and self.context is not None:
-            self.context.refusals.count(incoming.caller, error.code)  # an admitted call has a row of its own
+            # An admitted call has a row of its own.
+            self.context.refusals.count(incoming.caller, error.code, error.message)
         if not isinstance(error, InvalidApiKey):
             logger.info(
                 "gateway.refused",

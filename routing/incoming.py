@@ -3,6 +3,7 @@
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable, Iterable
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Protocol
 from uuid import UUID
@@ -45,6 +46,9 @@ SMALL_BODY_BYTES = 64 * 1024
 # Bodies arrive within seconds, or time out.
 UPLOADS_RETRY_AFTER_S = 5
 
+# Longer credentials are no keys, and callers without one must not fill the memory.
+MAX_REMEMBERED_BYTES = 256
+
 _SINGLE = (b"authorization", b"x-api-key", b"content-length", b"transfer-encoding", b"x-cfx-stage", b"host")
 
 
@@ -59,7 +63,7 @@ class Direct(Protocol):
     def watch(self, when_gone: Callable[[], None]) -> None: ...
     def respond(self, status: int, headers: Iterable[Header], body: bytes, *, closes: bool = False) -> None: ...
     def start(self, status: int, headers: Iterable[Header]) -> None: ...
-    def send_at_once(self, chunk: bytes) -> bool: ...
+    def send_at_once(self, chunk: bytes, has_more: bool = False) -> bool: ...
     async def send(self, chunk: bytes, *, is_last: bool) -> None: ...
 
 
@@ -68,7 +72,8 @@ class Incoming:
 
     __slots__ = (
         "_cors", "_direct", "_gone_callback", "_place", "_receive", "_send", "_watcher", "address", "admission",
-        "caller", "dropped", "headers", "is_gone", "is_started", "request_id", "scope", "send_at_once",
+        "caller", "counted_tokens", "dropped", "headers", "is_gone", "is_started", "request_id", "scope",
+        "send_at_once",
     )  # fmt: skip
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -94,6 +99,8 @@ class Incoming:
         self.caller: Principal | None = None
         # Set once the call is accepted: names of what the request asked for and does not go upstream.
         self.dropped: tuple[str, ...] = ()
+        # Set where the provider counted the prompt before the call was admitted.
+        self.counted_tokens: int | None = None
         self._place: Place | None = None
         self._watcher: asyncio.Task[None] | None = None
         self._gone_callback: Callable[[], None] | None = None
@@ -104,7 +111,7 @@ class Incoming:
         headers = dict(raw)
         if len(headers) != len(raw):
             headers = _joined(raw)
-        if headers.get(b"transfer-encoding", b"chunked").strip().lower() != b"chunked":
+        if b"transfer-encoding" in headers and headers[b"transfer-encoding"].strip().lower() != b"chunked":
             raise BadHeader("The only transfer coding is chunked.")  # proxies on the way disagree about others
         self.headers = headers
 
@@ -116,22 +123,13 @@ class Incoming:
         value = self.headers.get(name)
         return value.decode("latin-1").strip() if value is not None else None
 
-    def bearer(self) -> str | None:
-        """Return the presented key: `Authorization: Bearer …`, or `x-api-key` as Anthropic's clients send it.
-
-        Of both the first counts, unless only the second has the form of a key: clients send tokens of other services.
-        """
-        scheme, *token = (self.header(b"authorization") or "").split(None, 1) or [""]
-        if not token or scheme.lower() != "bearer":
-            return self.header(b"x-api-key")
-        if b"x-api-key" in self.headers and not secret.split(token[0]):
-            other = self.header(b"x-api-key")
-            return other if other and secret.split(other) else token[0]
-        return token[0]
-
     def principal(self, keys: PrincipalCache) -> Awaitable[Principal]:
         """Authenticate the presented key. Raises as `PrincipalCache.authenticate`."""
-        return keys.authenticate(self.bearer(), self.address)
+        headers = self.headers
+        authorization, x_api_key = headers.get(b"authorization"), headers.get(b"x-api-key")
+        is_short = len(authorization or b"") + len(x_api_key or b"") <= MAX_REMEMBERED_BYTES
+        read = _presented_key if is_short else _presented_key.__wrapped__
+        return keys.authenticate(read(authorization, x_api_key), self.address)
 
     def small_body(self, *, limit_bytes: int) -> bytes | None:
         """Return a body that is here, small and unpacked, as nearly all are. Otherwise None: `read` it."""
@@ -232,11 +230,14 @@ class Incoming:
             self._place = None
 
     def watch(self, when_gone: Callable[[], None]) -> None:
-        """Call `when_gone` once if the caller leaves before the response is complete. Call this after `read`."""
+        """Call `when_gone` once if the caller leaves before the response is complete. Call this after `read`.
+
+        A later call replaces the function; `unwatch` stands between them.
+        """
         self._gone_callback = when_gone
         if self._direct is not None:
             self._direct.watch(self._gone)
-        else:
+        elif self._watcher is None or self._watcher.done():  # gone already: it will notice
             self._watcher = asyncio.get_running_loop().create_task(self._watch())
 
     async def _watch(self) -> None:
@@ -301,7 +302,21 @@ class Incoming:
         await self.respond(int(error.status), [*headers_of(error), *headers], body, closes=closes)
 
 
-def _send_nothing(_chunk: bytes) -> bool:
+@lru_cache(maxsize=4096)  # callers come again with the same headers
+def _presented_key(authorization: bytes | None, x_api_key: bytes | None) -> str | None:
+    """Return the presented key: `Authorization: Bearer …`, or `x-api-key` as Anthropic's clients send it.
+
+    Of both the first counts, unless only the second has the form of a key: clients send tokens of other services.
+    """
+    other = x_api_key.decode("latin-1").strip() if x_api_key is not None else None
+    words = (authorization or b"").decode("latin-1").split(None, 1)
+    if len(words) < 2 or words[0].lower() != "bearer":
+        return other
+    token = words[1].strip()
+    return other if other and secret.split(other) and not secret.split(token) else token
+
+
+def _send_nothing(_chunk: bytes, _has_more: bool = False) -> bool:
     return False
 
 

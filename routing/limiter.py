@@ -13,8 +13,10 @@ from billing.errors import InsufficientQuota, LimiterAway, RateLimitExceeded
 from billing.limiter.admission import SECONDS_PER_DAY, SECONDS_PER_MINUTE
 from billing.limiter.fallback import LocalClaim, LocalLimiter, OutageTerms, RedisBreaker, Scopes
 from billing.limiter.limits import (
+    ADMIT_STARVED_WITHIN_MS,
     ADMIT_WITHIN_MS,
     Admission,
+    Amendment,
     Claim,
     Doubt,
     Epochs,
@@ -22,6 +24,7 @@ from billing.limiter.limits import (
     Pulse,
     Settlement,
     admit,
+    amend,
     check,
     heartbeat,
     settle,
@@ -29,7 +32,7 @@ from billing.limiter.limits import (
 )
 from codexflow.lib import clock
 from codexflow.lib.errors import AppError
-from codexflow.lib.redis import Pipeline, RedisUnavailable
+from codexflow.lib.redis import RedisUnavailable, ShardRedis
 from keys.principal import Principal
 from logs.pipeline.events import UsageEvent, encode
 
@@ -52,7 +55,7 @@ class Limiter:
 
     def __init__(
         self,
-        redis: Pipeline,
+        redis: ShardRedis,
         *,
         load_totals: LoadTotals,
         lease_ms: int,
@@ -100,7 +103,7 @@ class Limiter:
             try:
                 return self._admit_locally(principal, intent, count_streams)
             except AppError:
-                self._doubts.append(_doubt(principal, intent, self._deadline_ms()))
+                self._doubts.append(_doubt(principal, intent, self._deadline_ms(ADMIT_STARVED_WITHIN_MS)))
                 raise
         except (RateLimitExceeded, InsufficientQuota) as exc:
             self._record_reply(principal, exc.facts["admission"], now_s)
@@ -116,6 +119,25 @@ class Limiter:
     async def restore(self, principal: Principal, intent: UsageEvent) -> None:
         """Count a call in flight that Redis has forgotten, whatever the limits say. Raises as `limits.admit`."""
         await self._admit_in_redis(principal, intent, is_forced=True)
+
+    def amend(
+        self, principal: Principal, before: UsageEvent, after: UsageEvent, admission: Admission
+    ) -> Coroutine[Any, Any, None]:
+        """Replace the intent of a call in flight, with its hold and reserved tokens. Raises as `limits.amend`."""
+        amendment = Amendment(
+            request_id=after.request_id,
+            intent=encode(after),
+            hold_nanos=(before.hold_nanos, after.hold_nanos),
+            tokens=(before.tokens_reserved, after.tokens_reserved),
+        )
+        return amend(
+            self._redis,
+            principal.payer,
+            principal.limits,
+            amendment,
+            admission=admission,
+            tag=principal.tags[after.tag] if after.tag_budget_id is not None else None,
+        )
 
     def settle(self, principal: Principal, settlement: Settlement) -> Coroutine[Any, Any, bool]:
         """Settle in Redis. Raises RedisUnavailable and ResponseError."""
@@ -155,9 +177,9 @@ class Limiter:
             except (RedisUnavailable, ResponseError) as exc:
                 logger.debug("limiter.not_voided", extra={"reason": repr(exc)})
 
-    def _deadline_ms(self) -> int:
+    def _deadline_ms(self, within_ms: int = ADMIT_WITHIN_MS) -> int:
         """Until when Redis may carry out an admission that is asked for now, by its clock; 0 before its first reply."""
-        return self._redis_now_ms() + ADMIT_WITHIN_MS if self._redis_clock is not None else 0
+        return self._redis_now_ms() + within_ms if self._redis_clock is not None else 0
 
     def _admit_in_redis(
         self, principal: Principal, intent: UsageEvent, *, is_forced: bool
@@ -179,6 +201,7 @@ class Limiter:
             epochs=self._epochs,
             is_forced=is_forced,
             deadline_ms=0 if is_forced else self._deadline_ms(),
+            tag=principal.tags[intent.tag] if intent.tag_budget_id is not None else None,
         )
 
     def _admit_locally(self, principal: Principal, intent: UsageEvent, count_streams: CountStreams) -> Admission:
@@ -195,7 +218,7 @@ class Limiter:
             principal.limits,
             claim,
             now_ms=self._redis_now_ms(),
-            is_closed=self._fails_closed or principal.fails_closed,
+            is_closed=self._fails_closed or principal.fails_closed or intent.tag_budget_id is not None,
         )
 
     def _record_reply(self, principal: Principal, admission: Admission, asked_at_s: float) -> None:
@@ -231,4 +254,5 @@ def _doubt(principal: Principal, intent: UsageEvent, deadline_ms: int) -> Doubt:
         hold_nanos=intent.hold_nanos,
         tokens=intent.tokens_reserved,
         deadline_ms=deadline_ms,
+        tag_budget_id=intent.tag_budget_id,
     )

@@ -80,6 +80,11 @@ class Meter:
         if cost_header is not None and self.upstream_cost_nanos is None:
             self.upstream_cost_nanos = nanos_of(cost_header.decode("latin-1"))
 
+    def add_upstream_cost(self, nanos: int | None) -> None:
+        """Add what a part of the call cost upstream, where that is known."""
+        if nanos is not None:
+            self.upstream_cost_nanos = (self.upstream_cost_nanos or 0) + nanos
+
     def disbelieve(self) -> None:
         """Forget the tokens that the provider reported: they are more than can be. Uses of tools stay."""
         self._fields = {name: value for name, value in self._fields.items() if name == UNITS_OBJECT}

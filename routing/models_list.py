@@ -70,7 +70,7 @@ async def show_model(context: GatewayContext, incoming: Incoming) -> None:
 
 async def _asked_by(context: GatewayContext, incoming: Incoming) -> tuple[KeyPolicy, Lineup]:
     """Return what the presented key may use, and today's models."""
-    principal = await context.keys.authenticate(incoming.bearer(), incoming.address)
+    principal = await incoming.principal(context.keys)
     return principal.policy, context.listing.lineup()
 
 

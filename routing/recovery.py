@@ -20,11 +20,11 @@ from billing.limiter.limits import Epochs, ShardKeys
 from billing.limiter.roll import Roll, given_up, may_open
 from codexflow.lib import clock
 from codexflow.lib.db import in_database
-from codexflow.lib.redis import SHARDS, Pipeline, RedisUnavailable, sync_client
+from codexflow.lib.redis import SHARDS, GatewayRedis, RedisUnavailable, sync_client
 from logs.pipeline.events import encode
 from logs.pipeline.recovery import rebuild, ship_at_once
 from routing.call import Call
-from routing.limiter import Limiter
+from routing.sharded_limiter import AnyLimiter
 
 logger = logging.getLogger(__name__)
 
@@ -43,9 +43,9 @@ class Recovery:
 
     def __init__(
         self,
-        redis: Pipeline,
+        redis: GatewayRedis,
         known: Epochs,
-        limiter: Limiter,
+        limiter: AnyLimiter,
         *,
         redis_url: str,
         prefix: str,
@@ -89,7 +89,7 @@ class Recovery:
     async def stop(self) -> None:
         """Leave: nobody waits for a process that has ended in order."""
         with contextlib.suppress(RedisUnavailable, ResponseError):
-            await epochs.leave(self._redis, self._prefix, self._process, self._known)
+            await epochs.leave(self._redis, self._prefix, self._process)
 
     async def watch(self) -> None:
         """Compare the epochs twice a second, and recover what was lost, forever."""
@@ -115,11 +115,12 @@ class Recovery:
         known = self._known
         # Before any call is counted in the new epoch: its counts would replace these.
         minute, counts = self._limiter.minute_counts()
-        joined = await epochs.join(self._redis, self._shards, known, day=self._limiter.latest_day())
+        shards = self._shards_up()
+        joined = await epochs.join(self._redis, shards, known, day=self._limiter.latest_day())
         is_member = known.names != [b"0"] * SHARDS
         others = {name for name, at_s in self._others.items() if clock.monotonic_s() - at_s < PRESENT_S}
         calls = self._calls()
-        for shard, epoch in zip(self._shards, joined, strict=True):
+        for shard, epoch in zip(shards, joined, strict=True):
             if epoch.name == known.names[shard.number]:
                 continue
             own = {scope: each for scope, each in counts.items() if scope.startswith(shard.prefix.encode())}
@@ -139,12 +140,14 @@ class Recovery:
     async def _pulse(self) -> None:
         known = self._known
         names, settlements, own = known.names[:], known.settlements[:], known.own[:]
-        found = await epochs.read_epochs(self._redis, self._shards, known)
+        shards = self._shards_up()
+        read = await epochs.read_epochs(self._redis, shards, known)
+        found = {shard.number: each for shard, each in zip(shards, read, strict=True)}
         if all(
             each.name == names[shard] and each.settlements >= settlements[shard] and each.own >= own[shard]
-            for shard, each in enumerate(found)
+            for shard, each in found.items()
         ):
-            for shard, each in enumerate(found):
+            for shard, each in found.items():
                 known.saw(shard, each.settlements)
                 known.own[shard] = max(known.own[shard], each.own)  # replies may have been lost
         else:
@@ -158,7 +161,7 @@ class Recovery:
 
     async def _recover(self) -> None:
         """Ship the journal, answer the roll of closed epochs, and open those that await nobody."""
-        closed = [self._shards[number] for number in sorted(self._known.closed)]
+        closed = [shard for shard in self._shards_up() if shard.number in self._known.closed]
         if self._shipping is None or self._shipping.done():
             names = {shard.number: self._known.names[shard.number] for shard in closed}
             if any(self._shipped[number] != name for number, name in names.items()):
@@ -173,6 +176,13 @@ class Recovery:
             given_up_now = [each.decode() for each in sorted(self._missing)]
             logger.warning("limiter.counts_restored", extra={"given_up": given_up_now})
             self._missing.clear()
+
+    def _shards_up(self) -> list[ShardKeys]:
+        """Shards whose server is connected: those of a cluster's dead node must not keep the others closed.
+
+        All, if none is: then the first command says why.
+        """
+        return [self._shards[number] for number in self._redis.shards_up() or range(SHARDS)]
 
     async def _ship(self, names: dict[int, bytes]) -> None:
         """Ship what this process's journal has, for epochs that began before."""
@@ -204,6 +214,7 @@ class Recovery:
 
 
 def _lost(call: Call) -> epochs.Lost:
+    call.record_lease()
     intent, admission = call.intent, call.admission
     return epochs.Lost(
         call.request_id, call.principal.payer, intent.is_stream, admission.day, admission.minute, encode(intent)

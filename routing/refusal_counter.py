@@ -7,10 +7,11 @@ from typing import Any
 import redis
 
 from codexflow.lib import clock
+from codexflow.lib.log import redact
 from codexflow.lib.redis import async_client
 from keys.principal import Principal
 from logs.refusals.counts import RefusalCounts, field_of
-from logs.refusals.store import hash_of
+from logs.refusals.store import hash_of, messages_of
 
 logger = logging.getLogger(__name__)
 
@@ -24,10 +25,11 @@ class RefusalCounter:
         self._counts = RefusalCounts()
         self._redis_url = redis_url
         self._hash = hash_of(prefix)
+        self._messages = messages_of(prefix)
 
-    def count(self, principal: Principal, code: str) -> None:
+    def count(self, principal: Principal, code: str, message: str) -> None:
         """Count a call that was refused before it was admitted."""
-        self._counts.add(principal.organization_id, principal.key_id, code, clock.now_s())
+        self._counts.add(principal.organization_id, principal.key_id, code, message, clock.now_s())
 
     async def flush_forever(self) -> None:
         """Flush until cancelled, and then once more. Counts wait while Redis is away."""
@@ -41,14 +43,16 @@ class RefusalCounter:
             await client.aclose()
 
     async def _flush(self, client: "redis.asyncio.Redis") -> None:
-        counts = self._counts.take()
+        counts, messages = self._counts.take()
         if not counts:
             return
         try:
             pipe: Any = client.pipeline(transaction=False)
             for entry, count in counts.items():
                 pipe.hincrby(self._hash, field_of(entry), count)
+                # A message quotes a name as the caller gave it: by mistake a key.
+                pipe.hset(self._messages, field_of(entry), redact(messages[entry]))
             await pipe.execute()
         except (redis.RedisError, OSError) as exc:
-            self._counts.put_back(counts)
+            self._counts.put_back(counts, messages)
             logger.warning("refusals.not_flushed", extra={"reason": repr(exc), "left_out": self._counts.left_out})

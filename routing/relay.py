@@ -13,6 +13,7 @@ from routing.errors import ClientDisconnected, ShuttingDown, StreamBroken, Upstr
 from routing.surfaces import sse
 from routing.surfaces.responses import ResponseFormat
 from routing.upstream.open import OpenedResponse, Upstream
+from routing.upstream.pool import Sink
 
 logger = logging.getLogger(__name__)
 
@@ -99,7 +100,8 @@ class StreamRelay:
         """Pass events until the last one, and return that. Raises ClientDisconnected, ShuttingDown or StreamBroken."""
         assert opened.opening is not None  # noqa: S101 - streams have one
         opening, response, meter = opened.opening, self._response, self._call.meter
-        self._splitter = splitter = opening.splitter
+        splitter = opening.splitter
+        self._send_at_once = self._at_once(splitter)
         meter.begin(opening.output)
         events, opening.events = iter(opening.events), []  # up to megabytes, which a long stream must not keep
         if end := await self._pass(events, counted=opening.counted):
@@ -171,7 +173,7 @@ class StreamRelay:
             return None
         self._is_waiting = True
         try:
-            chunk = await opened.connection.chunk_past(self._sent_at_once, idle_s=self._idle_s, left_s=left_s)
+            chunk = await opened.connection.chunk_past(self._send_at_once, idle_s=self._idle_s, left_s=left_s)
         except UpstreamFailure as exc:
             if self._response.is_gone:
                 raise ClientDisconnected from exc
@@ -185,12 +187,22 @@ class StreamRelay:
             self._upstream.release()
         return chunk
 
-    def _sent_at_once(self, chunk: bytes) -> bool:
-        """Send a piece without a task switch: plain content, as nearly all are, to a caller that keeps up."""
-        if not self._splitter.is_plain(chunk) or not self._response.send_at_once(chunk):
-            return False
-        self._call.meter.record_delivery(chunk)
-        return True
+    def _at_once(self, splitter: sse.Splitter) -> Sink:
+        """Return what sends a piece without a task switch: plain content, as nearly all are, to a caller that keeps up.
+
+        A closure, because it runs for every event: each attribute that it need not look up is felt. Events that came in
+        one read go out in one write.
+        """
+        is_plain, send_at_once = splitter.is_plain, self._response.send_at_once
+        record_delivery = self._call.meter.record_delivery
+
+        def send(chunk: bytes, has_more: bool) -> bool:
+            if not is_plain(chunk) or not send_at_once(chunk, has_more):
+                return False
+            record_delivery(chunk)
+            return True
+
+        return send
 
     def _check_silence(self) -> None:
         """Ping after `_ping_s` without an event. Called by a timer: a stream that is not silent costs nothing more."""

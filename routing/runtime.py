@@ -6,23 +6,22 @@ import gc
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from uuid import UUID
+from functools import partial
 
 import redis
-from django.db import DatabaseError
 
-from billing.errors import LimiterUnavailable
 from billing.limiter.fallback import OutageTerms
-from billing.limiter.limits import Epochs, Payer, ScopeTotals
-from billing.selectors import organization_totals
+from billing.limiter.limits import Epochs
 from codexflow.catalogue import directory
 from codexflow.env import Env, report
-from codexflow.lib.db import in_database, look_up
+from codexflow.lib.cluster import is_cluster
+from codexflow.lib.cluster_pipeline import ClusterPipeline
+from codexflow.lib.db import in_database
 from codexflow.lib.memory import room_for_bodies, use_huge_pages, use_one_arena
 from codexflow.lib.reception import Reception
-from codexflow.lib.redis import Pipeline, async_client, sync_client
+from codexflow.lib.redis import SHARDS, Pipeline, async_client, sync_client
 from keys import invalidation, lookup
-from keys.selectors import lineage_totals
+from keys.services import note_salts
 from logs.pipeline.journal import Journal
 from logs.pipeline.shipper import JournalShipper
 from routing.content_capture import ContentPublisher
@@ -34,8 +33,10 @@ from routing.listing import ModelListing
 from routing.recovery import Recovery
 from routing.refusal_counter import RefusalCounter
 from routing.settler import Settler
+from routing.sharded_limiter import AnyLimiter, ShardedLimiter
 from routing.shutdown import ShutdownManager
 from routing.substitutes import Substitutes
+from routing.totals import Totals
 from routing.tracker import CallTracker
 from routing.upstream.attempts import RetryBudget
 from routing.upstream.breaker_store import REFRESH_S, Breakers
@@ -48,6 +49,7 @@ JOURNAL_SYNC_S = 0.05
 JOURNAL_ROTATE_CHECK_S = 1.0
 JOURNAL_SHIP_S = 2.0
 RESTART_PAUSE_S = 1.0
+NOTE_SALTS_S = 5.0
 # A call leaves few cycles behind; the default of 700 objects is a few calls.
 GC_THRESHOLD = 20_000
 
@@ -61,7 +63,9 @@ async def running(gateway: Gateway, env: Env) -> AsyncIterator[None]:
     use_one_arena()
     report(env, logger)
     await in_database(directory.serve, env.config_path)
-    pipeline = Pipeline(env.redis_url, timeout_s=env.redis_timeout_ms / 1000)
+    timeout_s = env.redis_timeout_ms / 1000
+    kind = ClusterPipeline if is_cluster(env.redis_url) else Pipeline
+    pipeline = kind(env.redis_url, timeout_s=timeout_s)
     await pipeline.start()
     journal = Journal(env.journal_dir, segment_s=env.journal_ship_after_s)
     keys = lookup.PrincipalCache(
@@ -70,17 +74,10 @@ async def running(gateway: Gateway, env: Env) -> AsyncIterator[None]:
         max_stale_s=env.key_cache_stale_s,
     )
     content = ContentPublisher(env.redis_url, env.redis_prefix)
-    refusals = RefusalCounter(env.redis_url, env.redis_prefix)
+    refusals = RefusalCounter(env.redis_shared_url, env.redis_prefix)
     substitutes = Substitutes()
     known = Epochs(journal.name)
-    limiter = Limiter(
-        pipeline,
-        load_totals=_load_totals,
-        lease_ms=env.lease_ms,
-        terms=OutageTerms(processes=env.limiter_processes, allowance_nanos=env.outage_allowance_nanos),
-        fails_closed=env.limiter_fail == "closed",
-        epochs=known,
-    )
+    limiter = _limiter(env, pipeline, known)
     settler = Settler(journal, limiter)
     tracker = CallTracker(limiter, settler, heartbeat_s=env.heartbeat_s)
     recovery = Recovery(
@@ -99,7 +96,7 @@ async def running(gateway: Gateway, env: Env) -> AsyncIterator[None]:
     breakers = Breakers(pipeline, env.redis_prefix)
     pool = Pool(env.litellm_url, api_key=env.litellm_api_key, connect_s=env.upstream_connect_s)
     listing = ModelListing()
-    health = Health(env, pipeline, breakers, limiter, listing, substitutes)
+    health = Health(env, pipeline, breakers, limiter, listing, substitutes, settler)
     await health.compare_models()  # before the first call: which models serve depends on it
     disk = ThreadPoolExecutor(1, thread_name_prefix="journal")
     tasks = [
@@ -112,6 +109,7 @@ async def running(gateway: Gateway, env: Env) -> AsyncIterator[None]:
             health.watch_models,
             lambda: _refresh_catalogue(keys),
             lambda: _subscribe_to_keys(env, keys),
+            lambda: _note_salts(keys),
             refusals.flush_forever,
             lambda: _refresh_breakers(breakers, listing),
             lambda: _sync_journal(journal, disk),
@@ -135,6 +133,7 @@ async def running(gateway: Gateway, env: Env) -> AsyncIterator[None]:
         substitutes=substitutes,
     )
     gateway.health = health
+    stop_tracing = _trace(env, keys=keys, tracker=tracker, settler=settler, pool=pool)
 
     def begin_shutdown() -> None:
         gateway.is_shutting_down = True
@@ -152,9 +151,36 @@ async def running(gateway: Gateway, env: Env) -> AsyncIterator[None]:
         disk.shutdown()
         journal.close()
         pool.close()
+        await asyncio.to_thread(stop_tracing)
         await health.close()
         await content.close()
         await pipeline.close()
+
+
+def _limiter(env: Env, redis: Pipeline | ClusterPipeline, known: Epochs) -> AnyLimiter:
+    make = partial(
+        Limiter,
+        load_totals=Totals().load,
+        lease_ms=env.lease_ms,
+        terms=OutageTerms(processes=env.limiter_processes, allowance_nanos=env.outage_allowance_nanos),
+        fails_closed=env.limiter_fail == "closed",
+        epochs=known,
+    )
+    if isinstance(redis, ClusterPipeline):
+        return ShardedLimiter([make(redis.shard(number)) for number in range(SHARDS)])
+    return make(redis)
+
+
+def _trace(
+    env: Env, *, keys: lookup.PrincipalCache, tracker: CallTracker, settler: Settler, pool: Pool
+) -> Callable[[], None]:
+    """Begin to trace calls where the operator wants it. Returns the function that ends it."""
+    if not env.otlp_endpoint:
+        return lambda: None
+    # Only here: it takes some 6 MB.
+    from routing.tracing import Tracing
+
+    return Tracing(env, keys=keys, tracker=tracker, settler=settler, pool=pool).stop
 
 
 def _freeze_startup_objects() -> None:
@@ -178,31 +204,6 @@ async def _run_forever(job: Callable[[], Awaitable[None]]) -> None:
         await asyncio.sleep(RESTART_PAUSE_S)
 
 
-_loading: dict[tuple[UUID, int], asyncio.Task[ScopeTotals]] = {}
-
-
-async def _load_totals(payer: Payer, scope: int, day: int) -> ScopeTotals:
-    """Load a scope that Redis does not know from PostgreSQL, once for all calls that wait for it.
-
-    Raises LimiterUnavailable while PostgreSQL is unavailable.
-    """
-    load, owner = ((organization_totals, payer.organization_id), (lineage_totals, payer.lineage_id))[scope]
-
-    async def loaded() -> ScopeTotals:
-        try:
-            return (await look_up(load, [owner], day)).get(owner, ScopeTotals())
-        finally:
-            del _loading[owner, day]
-
-    task = _loading.get((owner, day))
-    if task is None:
-        task = _loading[owner, day] = asyncio.get_running_loop().create_task(loaded())
-    try:
-        return await asyncio.shield(task)
-    except DatabaseError as exc:
-        raise LimiterUnavailable(reason=repr(exc), retry_after_s=1) from exc
-
-
 async def _refresh_catalogue(keys: lookup.PrincipalCache) -> None:
     """Apply every change within two seconds; limits depend on plans, so cached principals are dropped."""
     while True:
@@ -213,9 +214,17 @@ async def _refresh_catalogue(keys: lookup.PrincipalCache) -> None:
         await asyncio.sleep(CATALOGUE_REFRESH_S)
 
 
+async def _note_salts(keys: lookup.PrincipalCache) -> None:
+    """Store under which salts older keys were found. What a failure or a dying process loses, the next use finds."""
+    while True:
+        await asyncio.sleep(NOTE_SALTS_S)
+        if found := keys.take_salt_ids():
+            await in_database(note_salts, found)
+
+
 async def _subscribe_to_keys(env: Env, keys: lookup.PrincipalCache) -> None:
     """Subscribe to invalidations of keys. Those missed while disconnected are made up for by dropping all."""
-    client = async_client(env.redis_url)
+    client = async_client(env.redis_shared_url)
     try:
         async with client.pubsub() as subscription:
             await subscription.subscribe(invalidation.CHANNEL)

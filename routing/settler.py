@@ -13,7 +13,7 @@ from keys.principal import Principal
 from logs.pipeline.events import UsageEvent, encode
 from logs.pipeline.journal import Journal
 from logs.pipeline.settlement import settlement_of
-from routing.limiter import Limiter
+from routing.sharded_limiter import AnyLimiter
 
 logger = logging.getLogger(__name__)
 
@@ -25,14 +25,19 @@ RETRY_S = 1.0
 class Settler:
     """Makes usage events durable and settles them. One instance per process."""
 
-    def __init__(self, journal: Journal, limiter: Limiter) -> None:
+    def __init__(self, journal: Journal, limiter: AnyLimiter) -> None:
         self._journal = journal
         self._limiter = limiter
         self._kept: deque[tuple[Principal, Settlement]] = deque(maxlen=MAX_KEPT)
+        # Until the journal takes a record again: for /health.
+        self.is_journal_failing = False
 
-    async def settle(self, principal: Principal, event: UsageEvent) -> None:
-        """Journal first, then settle. While Redis is unavailable the journal's shipper settles later."""
-        settlement = settlement_of(event)
+    async def settle(self, principal: Principal, event: UsageEvent, *, is_leased: bool = True) -> None:
+        """Journal first, then settle. While Redis is unavailable the journal's shipper settles later.
+
+        `is_leased` False: no heartbeat has told Redis of the call.
+        """
+        settlement = settlement_of(event, is_leased=is_leased)
         is_journaled = self._append(settlement.event, event.request_id)
         if event.is_degraded:
             self._limiter.settle_locally(principal, event)
@@ -71,5 +76,7 @@ class Settler:
             self._journal.append(payload)
         except OSError:
             logger.exception("journal.append_failed", extra={"request_id": str(request_id)})
+            self.is_journal_failing = True
             return False
+        self.is_journal_failing = False
         return True

@@ -16,9 +16,9 @@ from codexflow.lib.errors import AppError
 from keys.principal import Principal
 from logs.pipeline.events import UsageEvent
 from routing.call import Call, MostTokens
-from routing.limiter import Limiter
 from routing.meter import Meter
 from routing.settler import Settler
+from routing.sharded_limiter import AnyLimiter
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 class CallTracker:
     """Admits calls, tracks those in flight, keeps their leases alive. One instance per process."""
 
-    def __init__(self, limiter: Limiter, settler: Settler, *, heartbeat_s: float) -> None:
+    def __init__(self, limiter: AnyLimiter, settler: Settler, *, heartbeat_s: float) -> None:
         self._limiter = limiter
         self._settler = settler
         self._heartbeat_s = heartbeat_s
@@ -35,6 +35,11 @@ class CallTracker:
     @property
     def calls(self) -> list[Call]:
         return list(self._calls)
+
+    @property
+    def is_degraded(self) -> bool:
+        """Redis is away: calls are admitted by the local limiter, and no hold can be extended."""
+        return self._limiter.is_degraded
 
     async def check(self, principal: Principal) -> None:
         """Raise what `admit` would raise even for the smallest call, as far as Redis can say. Counts nothing."""
@@ -82,6 +87,23 @@ class CallTracker:
         self._calls.add(call)
         return call
 
+    async def amend(self, call: Call, intent: UsageEvent) -> None:
+        """Replace the intent of a call in flight; a larger hold must be covered. Raises as `Limiter.amend`.
+
+        Without a larger hold or more tokens the new intent holds in any case: heartbeats restore it.
+        """
+        before = call.intent
+        is_larger = intent.hold_nanos > before.hold_nanos or intent.tokens_reserved > before.tokens_reserved
+        if not is_larger:
+            call.amend(intent)
+        try:
+            await self._limiter.amend(call.principal, before, intent, call.admission)
+        except LimiterUnavailable as exc:
+            if is_larger:
+                raise
+            logger.warning("planner.not_amended", extra={"request_id": str(call.request_id), "reason": repr(exc)})
+        call.amend(intent)
+
     def _count_streams(self, scopes: Scopes) -> tuple[int, int]:
         streams = [call.principal.payer.scopes for call in self._calls if call.intent.is_stream]
         return sum(each[0] == scopes[0] for each in streams), sum(each[1] == scopes[1] for each in streams)
@@ -92,11 +114,12 @@ class CallTracker:
             await asyncio.sleep(self._heartbeat_s)
             calls = self.calls
             pulses = [
-                Pulse(call.request_id, call.principal.payer, call.intent.is_stream, call.meter.progress)
-                for call in calls
+                Pulse(call.request_id, call.principal.payer, call.intent.is_stream, call.progress) for call in calls
             ]
             if not pulses:
                 continue
+            for call in calls:
+                call.record_lease()
             try:
                 lost = await self._limiter.heartbeat(pulses)
                 for call in calls:

@@ -101,6 +101,8 @@ _FIELDS_OF_ABILITY = {
 # Written by the gateway itself, from the parsed values.
 _REWRITTEN = frozenset({"model", "stream_options", "metadata"})
 
+# Names of fields that are remembered of a surface.
+MAX_NAMES = 1_000
 # Most fields of a request, and most bytes of those that are written anew: each is handled one by one.
 MAX_FIELDS = 1_000
 MAX_REWRITTEN_BYTES = 64 * 1024
@@ -343,11 +345,11 @@ def upstream_tail(
         own["metadata"] = _encode(metadata)
     if may_drop:
         own["drop_params"] = b"true"
-    not_passed = _not_passed(type(schema))
+    names = _names_of(type(schema))
     parts = [
-        b"%b:%b" % (_encode(name), raw)
+        b"%b:%b" % (written, raw)
         for name, raw in fields.items()
-        if name not in not_passed and name not in own and name not in left_out and not name.startswith(CONTROL_PREFIXES)
+        if name not in own and name not in left_out and (written := names[name])
     ]
     parts += [b'"%b":%b' % (name.encode(), value) for name, value in own.items() if value]
     return b",".join(parts) + b"}"
@@ -358,11 +360,25 @@ def upstream_body(model: str, tail: bytes) -> bytes:
     return b'{"model":%b,%b' % (_encode(model), tail)
 
 
-@cache
-def _not_passed(schema: type[RequestSchema]) -> frozenset[str]:
-    """Return the fields that a surface does not pass upstream as they are: they are dropped, or written anew."""
-    other_bounds = OUTPUT_FIELDS.difference(schema.__struct_encode_fields__)
-    return CONTROL_FIELDS | ROUTER_FIELDS | SERVICE_FIELDS | _REWRITTEN | other_bounds.union(schema.limit_fields)
+class _Names(dict[str, bytes]):
+    """Names of fields as JSON, remembered; empty for those that a surface does not pass upstream as they are."""
+
+    def __init__(self, schema: type[RequestSchema]) -> None:
+        super().__init__()
+        # They are dropped, or written anew.
+        other_bounds = OUTPUT_FIELDS.difference(schema.__struct_encode_fields__)
+        dropped = CONTROL_FIELDS | ROUTER_FIELDS | SERVICE_FIELDS | _REWRITTEN | other_bounds
+        self._not_passed = dropped.union(schema.limit_fields)
+
+    def __missing__(self, name: str) -> bytes:
+        if len(self) >= MAX_NAMES:  # callers choose them
+            self.clear()
+        is_dropped = name in self._not_passed or name.startswith(CONTROL_PREFIXES)
+        self[name] = written = b"" if is_dropped else _encode(name)
+        return written
+
+
+_names_of = cache(_Names)
 
 
 def _is_absent(raw: Raw | None) -> bool:
@@ -407,6 +423,7 @@ def _own_metadata(raw: Raw | None) -> dict[str, str]:
         name: value
         for name, value in metadata.items()
         if isinstance(value, str)
+        and name != "tag"  # ours, and providers refuse what they do not know
         and name not in CONTROL_FIELDS
         and not name.startswith((*METADATA_CONTROL_PREFIXES, *CONTROL_PREFIXES))
     }

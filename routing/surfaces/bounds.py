@@ -44,6 +44,8 @@ _COMPACTING = "context_management"
 # OpenAI charges what it wrote ahead and threw away as output.
 _PREDICTION = "prediction"
 _SEARCH_UNIT = "search_unit"
+# A twentieth of a provider's count is held besides: Anthropic calls its counts estimates that may be off a little.
+COUNT_MARGIN = 20
 
 # Bytes that are at most half a token each in runs, in every vocabulary that was measured. Others may be a whole one.
 _LIGHT = (string.ascii_lowercase + " ").encode()
@@ -83,6 +85,14 @@ def _structure_tokens(body: bytes) -> int:
     return signs * TOKENS_PER_SIGN + len(_EXPONENT.findall(outside)) * TOKENS_PER_EXPONENT
 
 
+def _added_tokens(request: ParsedRequest, size: CallSize) -> int:
+    """Return the tokens of what a provider writes around a conversation and into it."""
+    added = TOKENS_PER_CALL + TOKENS_PER_MESSAGE * size.messages
+    if not _INSTRUCTING.isdisjoint(request.fields):
+        added += TOKENS_FOR_INSTRUCTIONS + TOKENS_PER_KNOWN_TOOL * tools.known_tools(request.fields)
+    return added
+
+
 def windows_of(request: ParsedRequest) -> int:
     """Return how often a request may fill a model's context: for each text, and each time that a model reads it."""
     windows = request.schema.windows + tools.rounds_of(request.hosted)
@@ -106,13 +116,11 @@ def bounded(body: bytes, request: ParsedRequest, size: CallSize, contexts: Mappi
         text = size.text_bytes * (MOST_BYTES_OF_A_BYTE if growth else 1)
     elif not request.attachments:
         text = len(seen) + growth
-    text += TOKENS_PER_CALL + TOKENS_PER_MESSAGE * size.messages
+    text += _added_tokens(request, size)
     if schema.has_objects:
         text += _structure_tokens(body)
     elif is_instructed:
         text += sum([_structure_tokens(bytes(fields[name])) for name in _INSTRUCTING.intersection(fields)])
-    if is_instructed:
-        text += TOKENS_FOR_INSTRUCTIONS + TOKENS_PER_KNOWN_TOOL * tools.known_tools(fields)
     completion = size.completion_tokens
     if _PREDICTION in fields:
         completion += len(memoryview(fields[_PREDICTION])) * size.choices
@@ -130,6 +138,33 @@ def bounded(body: bytes, request: ParsedRequest, size: CallSize, contexts: Mappi
     # Both words of an hour of cache may be written with escapes.
     may_cache_for_an_hour = size.may_cache_for_an_hour or has_escapes
     return msgspec.structs.replace(size, bound=bound, units=units, may_cache_for_an_hour=may_cache_for_an_hour)
+
+
+def is_bound_by_text(size: CallSize) -> bool:
+    """Return whether a size has a bound that nothing but text and what goes with it makes, and no count yet."""
+    bound = size.bound
+    return bound is not None and not bound.fills_context and not bound.image_tokens and size.counted_tokens is None
+
+
+def counted(size: CallSize, request: ParsedRequest, *, rest: bytes, count: int) -> CallSize:
+    """Return the size of a call whose text a provider has counted, but for `rest`, which is held a token a byte.
+
+    What providers add is held besides, as if it was not in the count. Never less is held than where money refuses
+    nothing, and never more than without a count. `size` must have a bound of text only.
+    """
+    bound = size.bound
+    assert bound is not None  # noqa: S101 - without a bound there is nothing to count for
+    seen = _decoded(rest) if b"\\u" in rest else rest
+    if seen is None:
+        text = len(rest) * MOST_BYTES_OF_A_BYTE
+    else:
+        text = len(seen) + _growth(seen, RequestSchema(), may_be_escaped=True)
+    text += _structure_tokens(rest) + _added_tokens(request, size) + count + count // COUNT_MARGIN
+    if _COMPACTING in request.fields:
+        text = 2 * text + bound.completion_tokens // 2
+    text = min(bound.text_tokens, max(size.prompt_tokens, text))
+    bound = msgspec.structs.replace(bound, text_tokens=text)
+    return msgspec.structs.replace(size, bound=bound, counted_tokens=count)
 
 
 def reserved_tokens(body: bytes, size: CallSize, tokens_per_minute: int) -> int:

@@ -4,7 +4,7 @@ import pytest
 
 from codexflow.lib.asgi import Header
 from routing.errors import BadHeader
-from routing.incoming import Incoming
+from routing.incoming import MAX_REMEMBERED_BYTES, Incoming, _presented_key
 from routing.surfaces.table import MESSAGES
 
 
@@ -35,3 +35,19 @@ def test_lines_of_one_header_are_joined_on_their_way_upstream() -> None:
 def test_a_decisive_header_is_given_once(name: bytes) -> None:
     with pytest.raises(BadHeader, match=name.decode()):
         incoming((name, b"1"), (b"x", b"y"), (name, b"1"))
+
+
+async def test_what_is_too_long_for_a_key_is_not_remembered() -> None:
+    """Nobody is known yet: such headers must not stay in the memory."""
+    presented: list[str | None] = []
+
+    class Keys:
+        async def authenticate(self, key: str | None, _address: str | None) -> None:
+            presented.append(key)
+
+    for size in (10, 10, MAX_REMEMBERED_BYTES, 30_000):
+        before = _presented_key.cache_info().currsize
+        value = b"%d-" % size + b"a" * size
+        await incoming((b"authorization", b"Bearer " + value)).principal(Keys())  # type: ignore[arg-type] # stands in
+        assert presented.pop() == value.decode()
+        assert _presented_key.cache_info().currsize <= before + (size == 10)

@@ -74,6 +74,17 @@ async def test_a_full_disk_leaves_the_event_to_redis(
     assert [each.message for each in caplog.records] == ["journal.append_failed"]
 
 
+async def test_the_journal_is_failing_until_it_takes_a_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    principal, settler = a_principal(0), a_settler(tmp_path, RecordingLimiter(tmp_path))
+    assert not settler.is_journal_failing
+    with monkeypatch.context() as full:
+        full.setattr(Journal, "append", no_space)
+        await settler.settle(principal, an_intent(principal))
+    assert settler.is_journal_failing
+    await settler.settle(principal, an_intent(principal))
+    assert not settler.is_journal_failing
+
+
 @pytest.mark.parametrize("returns", ["disk", "Redis"])
 async def test_an_event_that_nothing_takes_is_kept_until_something_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, returns: str

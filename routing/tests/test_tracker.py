@@ -5,13 +5,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from django.conf import settings
 
 from billing.errors import InsufficientQuota, LimiterUnavailable
 from billing.limiter.fallback import OutageTerms
 from billing.limiter.holds import CallSize, worst_nanos
-from billing.limiter.limits import Payer, ScopeTotals
+from billing.limiter.limits import Payer, ScopeTotals, TagScope
 from billing.plans import Limits
 from billing.pricing import FrozenRates
 from codexflow.lib import clock
@@ -138,9 +139,9 @@ async def test_a_call_leaves_the_registry_before_it_is_settled(
     call = await tracker.admit(principal, an_intent(principal), CHAIN, size=SIZE, most_tokens=most_tokens)
     settle = Settler.settle
 
-    async def settle_and_look(self: Settler, *arguments: Any) -> None:
+    async def settle_and_look(self: Settler, *arguments: Any, **options: Any) -> None:
         in_flight.append(tracker.calls)
-        await settle(self, *arguments)
+        await settle(self, *arguments, **options)
 
     monkeypatch.setattr(Settler, "settle", settle_and_look)
     assert tracker.calls == [call]
@@ -171,3 +172,21 @@ async def test_without_redis_and_journal_nothing_is_served(tmp_path: Path, monke
     assert tracker.calls == [call]
     journal.close()
     await redis.close()
+
+
+async def test_without_redis_a_hard_budget_of_a_tag_is_never_guessed_at(tmp_path: Path) -> None:
+    async def load(*_: object) -> ScopeTotals:
+        return ScopeTotals()
+
+    redis = Pipeline("redis://127.0.0.1:1", timeout_s=0.05)
+    limiter = Limiter(redis, load_totals=load, lease_ms=5_000, terms=OutageTerms())
+    principal = a_principal(-1)
+    budget = TagScope("team", random_id(), b"", Limits(month_budget_nanos=10**12))
+    tagged = replace(principal, tags={"team": budget})
+    intent = an_intent(tagged)
+    plain = msgspec.structs.replace(intent, tag="other")
+    budgeted = msgspec.structs.replace(intent, request_id=new_id(), tag="team", tag_budget_id=budget.budget_id)
+    admission = await limiter.admit(tagged, plain, now_s=clock.monotonic_s(), count_streams=lambda _scopes: (0, 0))
+    assert admission.is_degraded
+    with pytest.raises(LimiterUnavailable):
+        await limiter.admit(tagged, budgeted, now_s=clock.monotonic_s(), count_streams=lambda _scopes: (0, 0))

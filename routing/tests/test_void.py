@@ -11,7 +11,7 @@ from django.conf import settings
 
 from billing.errors import LimiterUnavailable
 from billing.limiter.fallback import OutageTerms
-from billing.limiter.limits import ScopeTotals
+from billing.limiter.limits import Question, ScopeTotals
 from codexflow.lib.clock import monotonic_s
 from codexflow.lib.redis import Pipeline, sync_client
 from keys.principal import Principal
@@ -129,6 +129,25 @@ async def test_a_paused_redis_does_not_carry_out_what_was_refused(link: Link) ->
         voiding.cancel()
 
 
+async def test_an_admission_that_came_too_late_is_asked_for_again(link: Link, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that is starved for longer than its own deadline refuses nobody for it."""
+    async with a_limiter(link) as limiter:
+        principal = a_principal(10**12)
+        await ask(limiter, principal)
+        before = counts(principal)
+        ask_once = Question.ask
+
+        def starved(question: Question, redis: Any) -> Any:
+            """Each command arrives a second and a half after it was made."""
+            question.deadline_ms -= 1_500
+            return ask_once(question, redis)
+
+        monkeypatch.setattr(Question, "ask", starved)
+        await ask(limiter, principal)
+        assert int(counts(principal)[b"n"]) == int(before[b"n"]) + 1
+        assert not limiter._doubts
+
+
 async def test_an_admission_whose_reply_is_lost_is_undone(link: Link) -> None:
     async with a_limiter(link) as limiter:
         principal = a_principal(10**12)
@@ -141,5 +160,5 @@ async def test_an_admission_whose_reply_is_lost_is_undone(link: Link) -> None:
         link.loses_replies = False
         voiding = asyncio.create_task(limiter.void_refused())
         await until(lambda: counts(principal) == before)
+        await until(lambda: not limiter._doubts)
         voiding.cancel()
-        assert not limiter._doubts

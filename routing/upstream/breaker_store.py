@@ -13,7 +13,7 @@ from redis import ResponseError
 from billing.limiter.limits import Payer
 from codexflow.catalogue.schema import BreakerConfig
 from codexflow.lib import clock
-from codexflow.lib.redis import Pipeline, RedisUnavailable, Script
+from codexflow.lib.redis import GatewayRedis, RedisUnavailable, Script
 from routing.errors import UpstreamUnavailable
 
 logger = logging.getLogger(__name__)
@@ -83,10 +83,11 @@ class Breakers:
     it knew of a failure, may be missing from the calls that decide.
     """
 
-    def __init__(self, redis: Pipeline, prefix: str) -> None:
+    def __init__(self, redis: GatewayRedis, prefix: str) -> None:
         self._redis = redis
         self._prefix = prefix
         self._known: dict[str, _Known] = {}
+        self._whole_since_ms: dict[str, int] = {}
         self._successes: dict[str, dict[str, deque[tuple[float, Payer]]]] = {}
         # Trials that calls of this process make.
         self._trials: set[tuple[str, UUID]] = set()
@@ -98,9 +99,12 @@ class Breakers:
         """Return the state of every model with a circuit, be it of one caller, for /health and the operators' page."""
         return {model: known.state for model, known in self._known.items() if known.circuits}
 
-    def open_for_all(self) -> list[str]:
-        """Return the models whose circuit is open for all callers, or for the one that makes all the traffic."""
-        return [model for model, known in self._known.items() if any(each.is_whole for each in known.circuits)]
+    def open_for_all(self) -> dict[str, int]:
+        """Return the models whose circuit is open for all callers, or for the one that makes all the traffic.
+
+        Each with the Unix time, in ms, since when this process knows it open: a trial that fails opens it anew.
+        """
+        return dict(self._whole_since_ms)
 
     def is_on_record(self, model: str) -> bool:
         """Return whether anything is on record for a model: without it no circuit of it is open for anybody."""
@@ -210,6 +214,10 @@ class Breakers:
         else:
             known = _Known((), recovery_ms)
             self._known.pop(model, None)
+        if opened_ms := [each.opened_at_ms for each in circuits if each.is_whole]:
+            self._whole_since_ms.setdefault(model, min(opened_ms))
+        else:
+            self._whole_since_ms.pop(model, None)
         scopes_before = {each.scope for each in before.circuits} if before else set()
         for scope in {each.scope for each in known.circuits} - scopes_before:
             logger.warning("breaker.opened", extra={"model": model, "scope": scope or "all"})
@@ -220,16 +228,18 @@ class Breakers:
         """Read all circuits once, for the changes that other processes made; tell the successes of models on record."""
         keys = [self.key(model) for model in models]
         try:
-            if not self._known and not await self._redis.call(b"EXISTS", *keys):
+            if not self._known and not await self._redis.count_existing(keys):
                 return  # nearly always
             replies = await self._redis.call_all([(b"HMGET", key, b"circuits", b"state") for key in keys])
         except (RedisUnavailable, ResponseError):
             return
         for model in self._known.keys() - set(models):
             del self._known[model]  # no longer served
+            self._whole_since_ms.pop(model, None)
         recovery_ms = int(config.recovery_timeout_s * 1000)
         for model, (circuits, state) in zip(models, replies, strict=True):
             self._learn(model, circuits, recovery_ms, is_on_record=state is not None)
         for model in [model for model in self._known if model in self._successes]:
-            _at_s, payer = next(iter(self._successes[model].values()))[-1]
-            await self._run(model, "note", config, payer)
+            if owners := self._successes.get(model):  # a failure may have told them while another model was noted
+                _at_s, payer = next(iter(owners.values()))[-1]
+                await self._run(model, "note", config, payer)

@@ -3,11 +3,13 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 from random import Random
 from types import MappingProxyType
+from typing import Protocol
+from uuid import UUID
 
 from msgspec import Struct
 
@@ -18,8 +20,8 @@ from codexflow.catalogue.surfaces import PATHS
 from codexflow.lib.asgi import Header
 from codexflow.lib.clock import monotonic_s, now_s
 from codexflow.lib.ids import text_of
-from logs.pipeline.events import AttemptFact
-from routing.call import Call
+from logs.pipeline.events import AttemptFact, UsageEvent
+from routing.call import NOTHING, ShutdownSignal
 from routing.errors import (
     ClientDisconnected,
     ShuttingDown,
@@ -33,6 +35,7 @@ from routing.errors import (
     UpstreamTimeout,
     UpstreamUnavailable,
 )
+from routing.meter import Meter
 from routing.surfaces.body import upstream_body
 from routing.surfaces.opening import ERROR_EVENT, Opening
 from routing.surfaces.responses import ResponseFormat
@@ -97,11 +100,26 @@ class OpenedResponse:
         return self.opening.response_id if self.opening is not None else ""
 
 
+class AttemptedCall(Protocol):
+    """Call as its attempts need it: a `Call`, or one of several of a planned request."""
+
+    attempts: list[AttemptFact]
+    meter: Meter
+
+    @property
+    def request_id(self) -> UUID: ...
+    @property
+    def intent(self) -> UsageEvent: ...
+    @property
+    def shutdown(self) -> ShutdownSignal: ...
+    def elapsed_ms(self) -> int: ...
+
+
 class Upstream:
     """Attempts of one call; `abort` may be called at any moment from outside."""
 
     def __init__(
-        self, pool: Pool, breakers: Breakers, retries: RetryBudget, call: Call, request: UpstreamRequest
+        self, pool: Pool, breakers: Breakers, retries: RetryBudget, call: AttemptedCall, request: UpstreamRequest
     ) -> None:
         self._pool = pool
         self._breakers = breakers
@@ -210,13 +228,14 @@ class Upstream:
             wait_s = await self._breakers.record_failure(model, request.breaker, payer)
             waits_s[model] = max(waits_s.get(model, 1), wait_s or 1)
 
-    async def _record_success(self, model: str) -> None:
+    def _record_success(self, model: str) -> Awaitable[None]:
+        """Record that a model works. Of one with a record, this may have been the trial."""
         request = self._request
-        if model in self._unresolved:  # it may have been the trial
+        if model in self._unresolved:
             self._unresolved.discard(model)
-            await self._breakers.record_success(model, request.breaker, request.payer)
-        else:
-            self._breakers.remember_success(model, request.payer)
+            return self._breakers.record_success(model, request.breaker, request.payer)
+        self._breakers.remember_success(model, request.payer)
+        return NOTHING
 
     async def _try(self, attempt: Attempt) -> OpenedResponse:
         """Make one attempt and record it, however it ends."""

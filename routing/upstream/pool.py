@@ -29,8 +29,11 @@ MAX_HEADERS = 200
 # and trailers.
 MAX_HEAD_BYTES = 64 * 1024
 
-# Consumes a piece of a body at once, or returns False and leaves it to the waiting reader.
-Sink = Callable[[bytes], bool]
+# Consumes a piece of a body at once, or returns False and leaves it to the waiting reader. It is told whether the same
+# read has probably brought more.
+Sink = Callable[[bytes, bool], bool]
+# Framing of a chunk: two line ends and its size.
+FRAMING_BYTES = 16
 
 
 class Connection(asyncio.Protocol):
@@ -57,6 +60,7 @@ class Connection(asyncio.Protocol):
         self._buffered_bytes = 0
         self._is_paused = False
         self._has_head = False
+        self._read_bytes = 0  # of the last read, what follows the last piece of the body
         self._head_bytes = 0  # received since the beginning, or since the last piece of the body
         self._is_complete = False
         self._can_be_reused = False
@@ -236,7 +240,8 @@ class Connection(asyncio.Protocol):
         if not self._has_head and self._head_bytes + len(data) > MAX_HEAD_BYTES:
             self._receive_in_two(data, MAX_HEAD_BYTES - self._head_bytes)
             return
-        self._head_bytes += len(data)
+        self._read_bytes = len(data)
+        self._head_bytes += self._read_bytes
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as exc:
@@ -289,21 +294,24 @@ class Connection(asyncio.Protocol):
 
     def on_body(self, body: bytes) -> None:
         self._head_bytes = 0
+        self._read_bytes -= len(body)
         sink = self._sink
-        if sink is not None and sink(body):
+        if sink is not None and sink(body, self._read_bytes > FRAMING_BYTES):
             self.consumed_s = monotonic_s()
             return
         self._sink = None  # what follows comes after this piece
         self._chunks.append(body)
         self._buffered_bytes += len(body)
-        self._wake()
+        if self._waiter is not None:
+            self._wake()
 
     def on_message_complete(self) -> None:
         if self._has_head:
             self._is_complete = True
             # Only here: after this callback the parser has reset, and always returns False.
             self._can_be_reused = self._parser.should_keep_alive()
-            self._wake()
+            if self._waiter is not None:
+                self._wake()
 
 
 @dataclass(frozen=True, slots=True)
@@ -353,7 +361,7 @@ class Pool:
 
     async def post(self, path: str, body: bytes, *, headers: Sequence[Header] = ()) -> Connection:
         """Send a request; its response is read from the connection. Raises ConnectFailed."""
-        connection = await self._connection()
+        connection = self._kept() or await self._new()
         own = b"".join([b"%b: %b\r\n" % header for header in headers])
         begin = self._beginnings.get(path)
         if begin is None:  # paths are few
@@ -362,13 +370,17 @@ class Pool:
         connection.send(b"%b%bContent-Length: %d\r\n\r\n" % (begin, own, len(body)), body)
         return connection
 
-    async def _connection(self) -> Connection:
+    def _kept(self) -> Connection | None:
+        """Take the connection that was used last, unless all have been idle for too long."""
         oldest_s = monotonic_s() - MAX_IDLE_S
         while self._idle:
             connection = self._idle.pop()
             if connection.is_open and connection.idle_since_s >= oldest_s:
                 return connection
             connection.abort()
+        return None
+
+    async def _new(self) -> Connection:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._connect_s):

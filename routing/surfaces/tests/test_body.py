@@ -490,3 +490,12 @@ def test_moderations_hold_images_as_images() -> None:
     size = parsed(Moderations, input=[{"type": "text", "text": "hi"}, picture]).size(0)
     assert (size.images, size.units, size.completion_tokens) == (1, {"request": 1}, 0)
     assert size.text_bytes < 300
+
+
+def test_the_tag_stays_here() -> None:
+    def sent(metadata: object) -> object:
+        raw = json.dumps({"messages": [{"role": "user", "content": "x"}], "metadata": metadata}).encode()
+        return json.loads(b"{" + upstream_tail(parse(raw, Chat), max_tokens=5, temperature=None)).get("metadata")
+
+    assert sent({"tag": "team", "user_id": "u"}) == {"user_id": "u"}
+    assert sent({"tag": "team"}) is None

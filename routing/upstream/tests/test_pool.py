@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator
+from unittest.mock import Mock
 
 import pytest
 
@@ -57,7 +58,7 @@ async def test_pieces_keep_their_order_when_a_sink_consumes_some(upstream: Upstr
     assert first is not None
     taken: list[bytes] = []
 
-    def takes_two(piece: bytes) -> bool:
+    def takes_two(piece: bytes, _has_more: bool) -> bool:
         if len(taken) == 2:
             return False
         taken.append(piece)
@@ -72,6 +73,30 @@ async def test_pieces_keep_their_order_when_a_sink_consumes_some(upstream: Upstr
     pool.close()
 
 
+async def test_a_sink_is_told_what_came_with_a_piece() -> None:
+    """Pieces of one read can go out in one write."""
+    pool = Pool("http://upstream.test", api_key=DEMO_API_KEY, connect_s=5)
+    connection = Connection(pool)
+    connection.connection_made(Mock())
+    connection.send(b"", b"")
+    connection.data_received(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+    told: list[tuple[bytes, bool]] = []
+
+    def note(piece: bytes, has_more: bool) -> bool:
+        told.append((piece[:1], has_more))
+        return True
+
+    reading = asyncio.create_task(connection.chunk_past(note, idle_s=5, left_s=5))
+    await asyncio.sleep(0)
+    one, two = (b"64\r\n%b\r\n" % (each * 100) for each in (b"1", b"2"))
+    connection.data_received(one)
+    connection.data_received(one + two)
+    assert told == [(b"1", False), (b"1", True), (b"2", False)]
+    connection.data_received(b"0\r\n\r\n")
+    assert await reading is None
+    pool.close()
+
+
 async def test_consumed_pieces_extend_the_idle_timeout_but_not_the_total_one(upstream: Upstream) -> None:
     pool = Pool(upstream.url, api_key=DEMO_API_KEY, connect_s=5)
     for words, idle_s, left_s in (
@@ -81,7 +106,7 @@ async def test_consumed_pieces_extend_the_idle_timeout_but_not_the_total_one(ups
         connection = await pool.post(PATH, BODY % (words, b',"stream":true'))
         assert await connection.head(5) == 200
         with pytest.raises(UpstreamSilent):
-            [piece async for piece in _past(connection, lambda _piece: True, idle_s=idle_s, left_s=left_s)]
+            [piece async for piece in _past(connection, lambda _piece, _has_more: True, idle_s=idle_s, left_s=left_s)]
     pool.close()
 
 
