@@ -1,6 +1,7 @@
 """Admin pages of plans, accounts and the ledger."""
 
 import csv
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 from django.contrib import admin, messages
@@ -8,6 +9,8 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import redirect
 from django.template.response import TemplateResponse
+from django.utils.html import format_html_join
+from django.utils.safestring import mark_safe
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 from typing_extensions import override
@@ -15,11 +18,14 @@ from typing_extensions import override
 from accounts.audit import acting
 from accounts.audited_admin import AuditedAdmin
 from accounts.models import Organization, User
+from billing.approvals import ApprovalRefused, approve, book_or_ask, refund_or_ask, reject
 from billing.codes import make_codes
 from billing.forms import AccountEditForm, BookingForm, CreditCodeForm, PaymentForm, PlanEditForm, RefundForm
 from billing.models import (
     Account,
     BillingDetails,
+    BookingApproval,
+    CardCharge,
     CreditCode,
     CreditSource,
     LedgerAudit,
@@ -31,6 +37,7 @@ from billing.models import (
     PlanPeriod,
     Refund,
 )
+from billing.papers.documents import lines_table, sums_of_paper
 from billing.papers.export import attachment, ubl_files, zipped
 from billing.papers.forms import CreditNoteForm, UblForm
 from billing.papers.issue import CreditNoteRefused, credited_of, issue_credit_note
@@ -38,12 +45,11 @@ from billing.papers.tables import decimals
 from billing.payments.booking import stop_checkout
 from billing.payments.events import retry
 from billing.payments.orders import OrderRefused, refuse_unless_open, settle_order
-from billing.payments.refunds import RefundRefused, refundable_nanos, request_refund
+from billing.payments.refunds import RefundRefused, refundable_nanos
 from billing.plan_versions import keep_terms
 from billing.revenue import debts, revenue_by_month
-from billing.services import book_by_hand
 from billing.subscriptions import give_plan
-from codexflow.lib.admin import ReadOnlyAdmin, site
+from codexflow.lib.admin import ReadOnlyAdmin, site, usd_column
 from codexflow.lib.clock import now
 from codexflow.lib.money import format_usd, parse_usd
 
@@ -82,11 +88,11 @@ class PlanAdmin(AuditedAdmin):
 
     @admin.display(description=_("price a month (USD)"))
     def price(self, plan: Plan) -> str:
-        return format_usd(plan.price_month_nanos, decimals=2)
+        return usd_column(plan.price_month_nanos, 2)
 
     @admin.display(description=_("included credit (USD)"))
     def credit(self, plan: Plan) -> str:
-        return format_usd(plan.included_credit_nanos, decimals=2)
+        return usd_column(plan.included_credit_nanos, 2)
 
 
 @admin.register(Account, site=site)
@@ -112,13 +118,18 @@ class AccountAdmin(AuditedAdmin):
     form = AccountEditForm
     ordering = ("-opened_at",)
 
+    @override
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Account]:
+        accounts: QuerySet[Account] = super().get_queryset(request)
+        return accounts.select_related("organization")  # the account is named after it
+
     @admin.display(description=_("credit (USD)"))
     def credit(self, account: Account) -> str:
-        return format_usd(account.credit_nanos)
+        return usd_column(account.credit_nanos)
 
     @admin.display(description=_("spent (USD)"))
     def spent(self, account: Account) -> str:
-        return format_usd(account.spent_nanos)
+        return usd_column(account.spent_nanos)
 
     @override
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
@@ -136,6 +147,17 @@ class AccountAdmin(AuditedAdmin):
     @override
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
+
+
+@admin.register(CardCharge, site=site)
+class CardChargeAdmin(ReadOnlyAdmin):
+    """Charges of saved cards. One that was not made although money moved has to be given back at the provider."""
+
+    list_display = ("started_at", "organization", "order", "number", "state", "code", "ended_at")
+    list_filter = ("state",)
+    list_select_related = ("organization", "order")
+    search_fields = ("organization__slug", "=order__code")
+    ordering = ("-pk",)
 
 
 @admin.register(PlanPeriod, site=site)
@@ -159,11 +181,19 @@ class LedgerEntryAdmin(ReadOnlyAdmin):
 
     @admin.display(description=_("amount (USD)"))
     def amount(self, entry: LedgerEntry) -> str:
-        return format_usd(entry.amount_nanos, decimals=9)
+        return usd_column(entry.amount_nanos, 9)
+
+    @admin.display(description=_("held (USD)"))
+    def held(self, entry: LedgerEntry) -> str:
+        return usd_column(entry.held_nanos, 9)
 
     @override
     def has_add_permission(self, request: HttpRequest) -> bool:
         return isinstance(request.user, User) and request.user.has_perm("billing.add_ledgerentry")
+
+    @override
+    def get_readonly_fields(self, request: HttpRequest, obj: LedgerEntry | None = None) -> Any:
+        return () if obj is None else ("amount", "held", "created_at")
 
     @override
     def get_form(
@@ -174,14 +204,15 @@ class LedgerEntryAdmin(ReadOnlyAdmin):
     @override
     def get_fieldsets(self, request: HttpRequest, obj: LedgerEntry | None = None) -> Any:
         if obj is not None:
-            return super().get_fieldsets(request, obj)
+            facts = ("created_at", "organization", "kind", "amount", "held", "request_id", "revision", "key_id", "tag")
+            return ((None, {"fields": (*facts, "day", "reference", "note")}),)
         names = ("organization", "kind", "amount_usd", "reference", "note", "expires_at", "is_confirmed")
         return ((None, {"fields": names}),)
 
     @override
     def save_model(self, request: HttpRequest, obj: LedgerEntry, form: Any, change: bool) -> None:
         facts = form.cleaned_data
-        entry = book_by_hand(
+        booked = book_or_ask(
             facts["organization"],
             form.nanos,
             kind=LedgerEntry.Kind(facts["kind"]),
@@ -190,7 +221,16 @@ class LedgerEntryAdmin(ReadOnlyAdmin):
             expires_at=facts["expires_at"],
             **acting(request),
         )
-        obj.pk = entry.pk
+        if isinstance(booked, LedgerEntry):
+            obj.pk = booked.pk
+            obj.refresh_from_db()
+
+    @override
+    def response_add(self, request: HttpRequest, obj: LedgerEntry, post_url_continue: str | None = None) -> Any:
+        if obj.pk is not None:
+            return super().response_add(request, obj, post_url_continue)
+        messages.warning(request, _("It waits until another operator approves it."))
+        return redirect("admin:billing_bookingapproval_changelist")
 
     @override
     def log_addition(self, request: HttpRequest, obj: LedgerEntry, message: Any) -> None:
@@ -207,11 +247,11 @@ class CreditSourceAdmin(ReadOnlyAdmin):
 
     @admin.display(description=_("granted (USD)"))
     def granted(self, source: CreditSource) -> str:
-        return format_usd(source.granted_nanos, decimals=2)
+        return usd_column(source.granted_nanos, 2)
 
     @admin.display(description=_("remaining (USD)"))
     def remaining(self, source: CreditSource) -> str:
-        return format_usd(source.remaining_nanos, decimals=6)
+        return usd_column(source.remaining_nanos, 6)
 
 
 @admin.register(Order, site=site)
@@ -247,19 +287,19 @@ class OrderAdmin(ReadOnlyAdmin):
 
     @admin.display(description=_("amount (USD)"))
     def amount(self, order: Order) -> str:
-        return format_usd(order.amount_nanos, decimals=2)
+        return usd_column(order.amount_nanos, 2)
 
     @admin.display(description=_("credit (USD)"))
     def credit(self, order: Order) -> str:
-        return format_usd(order.credit_nanos, decimals=2)
+        return usd_column(order.credit_nanos, 2)
 
     @admin.display(description=_("refunded (USD)"))
     def refunded(self, order: Order) -> str:
-        return format_usd(order.refunded_nanos, decimals=2)
+        return usd_column(order.refunded_nanos, 2)
 
     @admin.display(description=_("disputed (USD)"))
     def disputed(self, order: Order) -> str:
-        return format_usd(order.disputed_nanos, decimals=2)
+        return usd_column(order.disputed_nanos, 2)
 
     @admin.display(description=_("payment"))
     def payment(self, order: Order) -> str:
@@ -311,7 +351,8 @@ class OrderAdmin(ReadOnlyAdmin):
         facts = form.cleaned_data
         if isinstance(form, RefundForm):
             given = {name: facts[name] for name in ("key", "reason", "reference")}
-            request_refund(obj, form.nanos, **given, **acting(request))
+            if refund_or_ask(obj, form.nanos, **given, **acting(request)) is not None:
+                messages.warning(request, _("It waits until another operator approves it."))
             return
         settle_order(obj, payment_reference=facts["payment_reference"], reason=facts["reason"], **acting(request))
 
@@ -332,18 +373,92 @@ class RefundAdmin(ReadOnlyAdmin):
 
     @admin.display(description=_("amount (USD)"))
     def amount(self, refund: Refund) -> str:
-        return format_usd(refund.amount_nanos, decimals=2)
+        return usd_column(refund.amount_nanos, 2)
+
+
+@admin.register(BookingApproval, site=site)
+class BookingApprovalAdmin(ReadOnlyAdmin):
+    """Bookings that wait for a second operator, and those that were decided."""
+
+    list_display = ("asked_at", "organization", "kind", "amount", "order", "reason", "asked_by", "state", "decided_by")
+    list_filter = ("state", "kind")
+    list_select_related = ("organization", "order", "asked_by", "decided_by")
+    ordering = ("-pk",)
+    actions = ("approve_chosen", "reject_chosen")
+
+    @admin.display(description=_("amount (USD)"))
+    def amount(self, approval: BookingApproval) -> str:
+        return usd_column(approval.amount_nanos, 9)
+
+    def has_decide_permission(self, request: HttpRequest) -> bool:
+        return isinstance(request.user, User) and request.user.has_perm("billing.change_bookingapproval")
+
+    @admin.action(description=_("Approve and book"), permissions=["decide"])
+    def approve_chosen(self, request: HttpRequest, chosen: QuerySet[BookingApproval]) -> None:
+        """Book the chosen ones."""
+        self._decide(request, chosen, approve)
+
+    @admin.action(description=_("Reject"), permissions=["decide"])
+    def reject_chosen(self, request: HttpRequest, chosen: QuerySet[BookingApproval]) -> None:
+        """Reject the chosen ones."""
+        self._decide(request, chosen, reject)
+
+    def _decide(
+        self, request: HttpRequest, chosen: QuerySet[BookingApproval], verb: Callable[..., BookingApproval]
+    ) -> None:
+        for approval in chosen:
+            try:
+                verb(approval, **acting(request))
+            except (ApprovalRefused, RefundRefused) as refused:
+                messages.error(request, str(refused))
+            else:
+                messages.success(request, _("Decided."))
+
+
+# What came of an event, in words; a provider's own words stay as they are.
+OUTCOMES = {
+    "settled": _("Credit was booked"),
+    "reversed": _("Credit was taken back"),
+    "gone": _("The provider does not know it any more"),
+    "expired": _("The checkout has expired"),
+    "unpaid": _("Not paid yet"),
+    "foreign": _("Not of this installation"),
+    "saved": _("A card was saved"),
+    "unsaved": _("No card was saved"),
+    "removed": _("A card was removed"),
+    "updated": _("A card was brought up to date"),
+    "unchanged": _("Nothing has changed"),
+    "error": _("An error of ours; it is tried again"),
+    "provider_unavailable": _("The provider did not respond; it is tried again"),
+    "provider_not_configured": _("The provider is not set up here (CFX_PAYMENT_PROVIDERS)"),
+    "livemode": _("A test payment for a live order, or the other way round"),
+    "currency": _("Another currency than that of the order"),
+    "amount": _("Another amount than that of the order"),
+    "unknown_order": _("No order has this code"),
+    "other_provider": _("The order is to be paid by another provider"),
+    "order_cancelled": _("The order was cancelled"),
+    "order_paid_already": _("The order is paid by another payment"),
+    "payment_booked_already": _("The payment was booked by hand"),
+    "signature": _("The provider's signature is wrong"),
+    "unknown_dispute_state": _("A dispute in a state that is not known"),
+}
 
 
 @admin.register(PaymentEvent, site=site)
 class PaymentEventAdmin(ReadOnlyAdmin):
     """Inbox of what payment providers have sent. Failed ones can be handled again."""
 
-    list_display = ("received_at", "provider", "type", "object_id", "state", "outcome", "attempts", "handled_at")
+    list_display = ("received_at", "provider", "type", "object_id", "state", "what_came", "attempts", "handled_at")
+    fields = ("received_at", "provider", "type", "event_id", "object_id", "state", "what_came", "outcome", "attempts")
+    readonly_fields = ("received_at", "what_came")
     list_filter = ("state", "provider", "outcome")
     search_fields = ("=event_id", "=object_id")
     ordering = ("-pk",)
     actions = ("handle_again",)
+
+    @admin.display(description=_("what came of it"), ordering="outcome")
+    def what_came(self, event: PaymentEvent) -> str:
+        return str(OUTCOMES.get(event.outcome, event.outcome))
 
     def has_retry_permission(self, request: HttpRequest) -> bool:
         return isinstance(request.user, User) and request.user.has_perm("billing.change_paymentevent")
@@ -377,8 +492,8 @@ class CreditCodeAdmin(AuditedAdmin):
         if code.percent_off:
             return _("%(percent)s %% off") % {"percent": code.percent_off}
         if code.off_nanos:
-            return _("$%(amount)s off") % {"amount": format_usd(code.off_nanos, decimals=2)}
-        return _("$%(amount)s of credit") % {"amount": format_usd(code.credit_nanos, decimals=2)}
+            return _("$%(amount)s off") % {"amount": usd_column(code.off_nanos, 2)}
+        return _("$%(amount)s of credit") % {"amount": usd_column(code.credit_nanos, 2)}
 
     @override
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
@@ -456,11 +571,26 @@ class PaperAdmin(ReadOnlyAdmin):
         "reason",
         "total",
         "currency",
-        "seller",
-        "buyer",
-        "lines",
+        "seller_lines",
+        "buyer_lines",
+        "lines_shown",
     )
     actions = ("export_ubl",)
+
+    @admin.display(description=_("seller"))
+    def seller_lines(self, paper: Paper) -> str:
+        return _lines_of(paper.seller)
+
+    @admin.display(description=_("buyer"))
+    def buyer_lines(self, paper: Paper) -> str:
+        return _lines_of(paper.buyer)
+
+    @admin.display(description=_("lines"))
+    def lines_shown(self, paper: Paper) -> str:
+        table = lines_table(sums_of_paper(paper), paper.currency)
+        labels = [column.label for column in table.columns]
+        texts = (" · ".join(f"{label}: {text}" for label, text in zip(labels, row, strict=True)) for row in table.rows)
+        return format_html_join(mark_safe("<br>"), "{}", ((text,) for text in texts))
 
     @admin.action(description=_("Download as UBL-TR"), permissions=["view"])
     def export_ubl(self, request: HttpRequest, chosen: QuerySet[Paper]) -> HttpResponse | None:
@@ -520,3 +650,9 @@ class PaperAdmin(ReadOnlyAdmin):
     @override
     def log_change(self, request: HttpRequest, obj: Paper, message: Any) -> None:
         """Write none of Django's own: the audit log has it."""
+
+
+def _lines_of(party: Mapping[str, Any]) -> str:
+    """Facts of a seller or buyer as lines, the name first."""
+    values = [party.get("name", ""), *(value for name, value in party.items() if name != "name")]
+    return format_html_join(mark_safe("<br>"), "{}", ((str(value),) for value in values if value))

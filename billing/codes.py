@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, NamedTuple
 
 from django.conf import settings
@@ -52,7 +53,7 @@ def redeem(text: str, organization: Organization, user: User, *, address: str | 
     with transaction.atomic():
         code, digests = _usable(text, organization, user, at)
         if code.is_discount:
-            raise CodeRefused(_("This code takes a part off an order. Type it when you order."))
+            raise CodeRefused(_("This code is a discount. Enter it when you order."))
         entry = post_credit(
             organization,
             code.credit_nanos,
@@ -71,7 +72,7 @@ def redeem(text: str, organization: Organization, user: User, *, address: str | 
             batch=code.batch,
             amount_nanos=code.credit_nanos,
         )
-        transaction.on_commit(lambda: access_changed.send(Account))
+        transaction.on_commit(partial(access_changed.send, Account, organization_id=organization.pk))
     return entry
 
 
@@ -118,13 +119,13 @@ def _usable(text: str, organization: Organization, user: User, at: datetime) -> 
     """
     code = CreditCode.objects.select_for_update().filter(code=normalized(text)).first()
     if code is None or not code.is_active:
-        raise CodeRefused(_("There is no such code."))
+        raise CodeRefused(_("That code doesn't exist."))
     if code.valid_until is not None and at >= code.valid_until:
         raise CodeRefused(_("This code has expired."))
     digests = _digests_of(user)
     is_known = RedeemedMailbox.objects.filter(code=code, digest__in=digests).exists()
     if is_known or Redemption.objects.filter(code=code, organization=organization).exists():
-        raise CodeRefused(_("You have redeemed this code already."))
+        raise CodeRefused(_("You've already redeemed this code."))
     if code.max_redemptions is not None and code.redemptions >= code.max_redemptions:
         raise CodeRefused(_("This code is used up."))
     return code, digests

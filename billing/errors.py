@@ -19,7 +19,7 @@ class DailyQuotaExceeded(RateLimitExceeded):
 
     code = "daily_quota_exceeded"
     outlasts_retries = True
-    default_message = "The daily request limit is used up. It starts anew at midnight UTC."
+    default_message = "The daily request limit is used up. It resets at 00:00 UTC."
 
 
 class TokenRateExceeded(RateLimitExceeded):

@@ -17,12 +17,14 @@ from unfold.widgets import (
 )
 
 from billing.codes import MAX_BATCH, normalized
-from billing.models import Account, CreditCode, LedgerEntry, Order, Plan
+from billing.models import Account, AutoRecharge, CreditCode, LedgerEntry, Order, Plan
+from billing.payments.cards import consent_text
 from billing.payments.orders import MAX_TOP_UP_USD, MIN_TOP_UP_USD, is_booked
 from billing.payments.provider import offered
 from billing.payments.refunds import RefundRefused, check_refund
 from billing.payments.reversals import change_nanos
 from billing.plans import CENT_NANOS
+from billing.recharge import Rule
 from billing.selectors import plans_for_sale
 from billing.services import BY_HAND
 from billing.subscriptions import offer_of
@@ -44,8 +46,8 @@ class UsdField(forms.DecimalField):
 class BudgetsForm(forms.Form):
     """Budgets of the UTC day and month in USD; an empty field is no budget."""
 
-    day_usd = UsdField(label=_("Budget a day (USD)"))
-    month_usd = UsdField(label=_("Budget a month (USD)"))
+    day_usd = UsdField(label=_("Daily budget (USD)"))
+    month_usd = UsdField(label=_("Monthly budget (USD)"))
 
     def __init__(self, posted: QueryDict | None, *, account: Account) -> None:
         initial = {"day_usd": _usd(account.budget_day_nanos), "month_usd": _usd(account.budget_month_nanos)}
@@ -62,7 +64,9 @@ class OrderForm(forms.Form):
 
     code = forms.CharField(label=_("Discount code"), max_length=60, required=False)
 
-    def __init__(self, posted: QueryDict | None, *, initial: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self, posted: QueryDict | None, *, saves_card: bool = False, initial: dict[str, Any] | None = None
+    ) -> None:
         super().__init__(posted, initial=initial)
         providers = [(each.name, each.label) for each in offered()]
         self.fields["provider"] = forms.ChoiceField(
@@ -71,6 +75,10 @@ class OrderForm(forms.Form):
             initial=providers[0][0],
             widget=forms.RadioSelect() if len(providers) > 1 else forms.HiddenInput(),
         )
+        if saves_card:
+            self.fields["saves_card"] = forms.BooleanField(
+                label=_("Save the card"), required=False, help_text=consent_text()
+            )
 
 
 class CreditForm(OrderForm):
@@ -106,10 +114,61 @@ class CreditForm(OrderForm):
         facts: dict[str, Any] = super().clean() or {}
         amount, other_usd = facts.get("amount"), facts.get("other_usd")
         if amount == self.OTHER and other_usd is None and "other_usd" not in self.errors:
-            self.add_error("other_usd", _("Give an amount."))
+            self.add_error("other_usd", _("Enter an amount."))
         # Of two amounts, neither is guessed: one of them would be paid by mistake.
         if amount not in (self.OTHER, None) and other_usd is not None:
-            self.add_error("other_usd", _("Choose “Another amount” above, or leave this empty."))
+            self.add_error("other_usd", _("Choose “Another amount” above, or leave this blank."))
+        return facts
+
+
+class RechargeForm(forms.Form):
+    """Rule of automatic top-ups, in whole cents of USD."""
+
+    threshold_usd = forms.DecimalField(
+        label=_("When paid credit is below (USD)"),
+        max_digits=7,
+        decimal_places=2,
+        min_value=1,
+        max_value=MAX_TOP_UP_USD,
+        help_text=_("Plan credit and promotional credit don't count."),
+    )
+    amount_usd = forms.DecimalField(
+        label=_("Buy credit of (USD)"),
+        max_digits=7,
+        decimal_places=2,
+        min_value=MIN_TOP_UP_USD,
+        max_value=MAX_TOP_UP_USD,
+    )
+    month_limit_usd = forms.DecimalField(
+        label=_("At most in a month (USD)"),
+        max_digits=8,
+        decimal_places=2,
+        min_value=MIN_TOP_UP_USD,
+        max_value=10 * MAX_TOP_UP_USD,
+        help_text=_("Calendar months, UTC."),
+    )
+
+    def __init__(self, posted: QueryDict | None, *, row: AutoRecharge | None) -> None:
+        initial = {"threshold_usd": "10", "amount_usd": "25", "month_limit_usd": "100"}
+        if row is not None:
+            known = (row.threshold_nanos, row.amount_nanos, row.month_limit_nanos)
+            initial = dict(zip(initial, map(_usd, known), strict=True))
+        super().__init__(posted, initial=initial)
+
+    @property
+    def rule(self) -> Rule:
+        """The rule, once the form is valid."""
+        threshold, amount, limit = (parse_usd(self.cleaned_data[name]) for name in self.fields)
+        return Rule(threshold_nanos=threshold, amount_nanos=amount, month_limit_nanos=limit)
+
+    @override
+    def clean(self) -> dict[str, Any]:
+        facts: dict[str, Any] = super().clean() or {}
+        threshold, amount, limit = (facts.get(name) for name in self.fields)
+        if threshold is not None and amount is not None and amount < threshold:
+            self.add_error("amount_usd", _("At least the threshold: otherwise one purchase would follow another."))
+        if amount is not None and limit is not None and limit < amount:
+            self.add_error("month_limit_usd", _("At least one purchase."))
         return facts
 
 
@@ -118,8 +177,8 @@ class PlanForm(OrderForm):
 
     plan = forms.ModelChoiceField(label=_("Plan"), queryset=plans_for_sale(), to_field_name="slug")
 
-    def __init__(self, posted: QueryDict | None, *, chosen: str) -> None:
-        super().__init__(posted, initial={"plan": chosen})
+    def __init__(self, posted: QueryDict | None, *, chosen: str, saves_card: bool = False) -> None:
+        super().__init__(posted, saves_card=saves_card, initial={"plan": chosen})
 
 
 class NanosField(forms.DecimalField):
@@ -148,22 +207,23 @@ class NanosField(forms.DecimalField):
 class PlanEditForm(forms.ModelForm[Plan]):
     """A plan, in dollars and per cent."""
 
-    price_month_nanos = NanosField(label=_("Price a month (USD)"), min_value=0)
+    price_month_nanos = NanosField(label=_("Monthly price (USD)"), min_value=0)
     included_credit_nanos = NanosField(label=_("Included credit (USD)"), min_value=0)
+    trial_credit_nanos = NanosField(label=_("Credit of a trial (USD)"), min_value=0)
 
     def clean_price_month_nanos(self) -> int:
         """Prices are whole cents: they are paid."""
         nanos: int = self.cleaned_data["price_month_nanos"]
         if nanos % CENT_NANOS:
-            raise forms.ValidationError(_("Give whole cents."))
+            raise forms.ValidationError(_("Enter whole cents."))
         return nanos
 
 
 class AccountEditForm(forms.ModelForm[Account]):
     """An account's plan and budgets, in dollars."""
 
-    budget_day_nanos = NanosField(label=_("Budget a day (USD)"), min_value=0, required=False)
-    budget_month_nanos = NanosField(label=_("Budget a month (USD)"), min_value=0, required=False)
+    budget_day_nanos = NanosField(label=_("Daily budget (USD)"), min_value=0, required=False)
+    budget_month_nanos = NanosField(label=_("Monthly budget (USD)"), min_value=0, required=False)
 
 
 class PaymentForm(forms.ModelForm[Order]):
@@ -378,7 +438,7 @@ class BookingForm(forms.ModelForm[LedgerEntry]):
         if organization is None or amount is None or kind is None:
             return facts
         if not amount or (amount < 0 and kind != LedgerEntry.Kind.ADJUSTMENT):
-            self.add_error("amount_usd", _("Give an amount above zero, or book an adjustment."))
+            self.add_error("amount_usd", _("Enter an amount above zero, or book an adjustment."))
         if kind == LedgerEntry.Kind.TOP_UP and not facts.get("reference"):
             self.add_error("reference", _("A payment has a reference."))
         if (expires_at := facts.get("expires_at")) is not None and (amount < 0 or expires_at <= now()):

@@ -5,9 +5,9 @@ from django.utils.translation import gettext_lazy as _
 
 PRICE_CLASSES: dict[str, Promise] = {
     "input": _("Input"),
-    "cached": _("Input, cached"),
-    "cache_write": _("Input, to cache"),
-    "cache_write_1h": _("Input, to cache for 1 h"),
+    "cached": _("Cache read"),
+    "cache_write": _("Cache write"),
+    "cache_write_1h": _("Cache write (1 h)"),
     "audio_input": _("Input, audio"),
     "image_input": _("Input, images"),
     "output": _("Output"),
@@ -28,4 +28,12 @@ SOURCES: dict[str, Promise] = {
     "promotional": _("from promotional credit"),
     "paid": _("from paid credit"),
     "debt": _("as debt"),
+}
+
+# Calls of a planned request.
+PART_KINDS: dict[str, Promise] = {
+    "planner": _("Plan"),
+    "chunk": _("Part"),
+    "summary": _("Summary"),
+    "one-pass": _("One pass"),
 }

@@ -31,7 +31,7 @@ class Charge:
     `revision` numbers the charges of a request from 1; the database refuses the same number twice. `day` is the UTC day
     of admission. `amount_nanos` may be negative. `hold_nanos` is the call's hold (column `held_nanos`). `is_correction`
     is False for the first charge, which also counts the request. `model` is the one that served; a correction that
-    replaces it names the one before and what was charged for it.
+    replaces it names the one before and what was charged for it. `tag` is the caller's, empty for none.
     """
 
     organization_id: UUID
@@ -45,6 +45,7 @@ class Charge:
     model: str = ""
     model_before: str | None = None
     cost_before_nanos: int = 0
+    tag: str = ""
 
 
 def first_open_day(now: datetime) -> date:
@@ -55,12 +56,15 @@ def first_open_day(now: datetime) -> date:
 def post_charges(charges: Iterable[Charge]) -> None:
     """Book usage: ledger entries with the sources that paid, daily spend by key, and what the accounts have spent.
 
-    Call it inside the transaction that stores the requests: both are there, or neither. Money is booked on the day of
-    admission until that day's month is closed; later it is booked today, with the day in the entry's note, so that a
-    closed month stands. Requests always count on their own day. Raises IntegrityError for a revision that exists.
+    All of it in one transaction: that of the caller, who stores the requests in it, so that both are there, or neither.
+    Money is booked on the day of admission until that day's month is closed; later it is booked today, with the day in
+    the entry's note, so that a closed month stands. Requests always count on their own day. Raises IntegrityError for a
+    revision that exists.
     """
     charges = list(charges)
-    if charges:
+    if not charges:
+        return
+    with transaction.atomic(savepoint=False):
         balances = _locked_balances({charge.organization_id for charge in charges if charge.amount_nanos})
         paid = _parts_paid(charges)
         purses = _Purses(balances, also={source for parts in paid.values() for source in parts})
@@ -308,6 +312,7 @@ class _Batch:
         self._entries: list[dict[str, Any]] = []
         self._spend: dict[tuple[UUID, UUID, date], _Spend] = {}
         self._models: dict[tuple[UUID, date, date, str], _Spend] = {}
+        self._tags: dict[tuple[UUID, date, date, str], _Spend] = {}
         self._accounts: dict[UUID, int] = {}
 
     def add(self, charge: Charge) -> None:
@@ -317,6 +322,11 @@ class _Batch:
         self._spend_of(charge, charge.day).requests += not charge.is_correction
         self._spend_of(charge, booked).cost_nanos += charge.amount_nanos
         self._add_to_model(charge, booked)
+        if charge.tag:
+            key = (charge.organization_id, booked, charge.day, charge.tag)
+            spend = self._tags.setdefault(key, _Spend())
+            spend.requests += not charge.is_correction
+            spend.cost_nanos += charge.amount_nanos
         spent_nanos = self._accounts.get(charge.organization_id, 0)
         self._accounts[charge.organization_id] = spent_nanos + charge.amount_nanos
 
@@ -356,7 +366,9 @@ class _Batch:
             self._insert_entries()
         if self._spend:
             self._add_spend()
-            self._add_spend_by_model()
+            _add_spend_by("model", self._models)
+        if self._tags:
+            _add_spend_by("tag", self._tags)
         self._purses.write()
         self._add_to_accounts()
 
@@ -364,9 +376,9 @@ class _Batch:
         with connection.cursor() as cursor:
             cursor.execute(
                 "INSERT INTO billing_ledgerentry (organization_id, kind, amount_nanos, parts, held_nanos, request_id,"
-                " revision, key_id, day, reference, note, created_at)"
-                " SELECT organization_id, kind, amount_nanos, parts, held_nanos, request_id, revision, key_id, day,"
-                " '', note, clock_timestamp()"
+                " revision, key_id, tag, day, reference, note, created_at)"
+                " SELECT organization_id, kind, amount_nanos, parts, held_nanos, request_id, revision, key_id, tag,"
+                " day, '', note, clock_timestamp()"
                 " FROM json_populate_recordset(NULL::billing_ledgerentry, %s::json)",
                 [_json(self._entries)],
             )
@@ -394,30 +406,6 @@ class _Batch:
                 [_json(rows)],
             )
 
-    def _add_spend_by_model(self) -> None:
-        rows = [
-            {
-                "organization_id": organization_id,
-                "day": day,
-                "usage_day": usage_day,
-                "model": model,
-                "requests": spend.requests,
-                "cost_nanos": spend.cost_nanos,
-            }
-            for (organization_id, day, usage_day, model), spend in sorted(self._models.items())
-            if spend.requests or spend.cost_nanos
-        ]
-        with connection.cursor() as cursor:
-            cursor.execute(
-                "INSERT INTO billing_model_spend_daily (organization_id, day, usage_day, model, requests, cost_nanos)"
-                " SELECT organization_id, day, usage_day, model, requests, cost_nanos"
-                " FROM json_populate_recordset(NULL::billing_model_spend_daily, %s::json)"
-                " ON CONFLICT (organization_id, day, usage_day, model) DO UPDATE SET"
-                " requests = billing_model_spend_daily.requests + excluded.requests,"
-                " cost_nanos = billing_model_spend_daily.cost_nanos + excluded.cost_nanos",
-                [_json(rows)],
-            )
-
     def _add_to_accounts(self) -> None:
         rows = [
             {"organization_id": each, "spent_nanos": spent_nanos}
@@ -435,6 +423,32 @@ class _Batch:
             )
 
 
+def _add_spend_by(column: str, spends: Mapping[tuple[UUID, date, date, str], _Spend]) -> None:
+    """Add to the daily spend by model or tag, which have the same columns but for that one."""
+    table = f"billing_{column}_spend_daily"
+    rows = [
+        {
+            "organization_id": organization_id,
+            "day": day,
+            "usage_day": usage_day,
+            column: name,
+            "requests": spend.requests,
+            "cost_nanos": spend.cost_nanos,
+        }
+        for (organization_id, day, usage_day, name), spend in sorted(spends.items())
+        if spend.requests or spend.cost_nanos
+    ]
+    names = f"organization_id, day, usage_day, {column}, requests, cost_nanos"
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"INSERT INTO {table} ({names}) SELECT {names}"  # noqa: S608 - constants
+            f" FROM json_populate_recordset(NULL::{table}, %s::json)"
+            f" ON CONFLICT (organization_id, day, usage_day, {column}) DO UPDATE SET"
+            f" requests = {table}.requests + excluded.requests, cost_nanos = {table}.cost_nanos + excluded.cost_nanos",
+            [_json(rows)],
+        )
+
+
 def _entry(charge: Charge, booked: date, parts: dict[int, int]) -> dict[str, Any]:
     """Return the charge as a row of the ledger, values as JSON carries them."""
     kind = LedgerEntry.Kind.ADJUSTMENT if charge.is_correction else LedgerEntry.Kind.SETTLE
@@ -447,6 +461,7 @@ def _entry(charge: Charge, booked: date, parts: dict[int, int]) -> dict[str, Any
         "request_id": charge.request_id,
         "revision": charge.revision,
         "key_id": charge.key_id,
+        "tag": charge.tag or None,
         "day": booked,
         "note": "" if booked == charge.day else f"Usage of {charge.day}, whose month is closed",
     }

@@ -83,6 +83,18 @@ _CHECKS = {
         ) AS entry USING (organization_id, key_id, day)
         WHERE coalesce(entry.nanos, 0) <> coalesce(spend.nanos, 0)
     """,
+    "daily spend by tag is the sum of the tags' entries": """
+        SELECT coalesce(spend.organization_id, entry.organization_id), 'tag ' || coalesce(spend.tag, entry.tag),
+            coalesce(entry.nanos, 0), coalesce(spend.nanos, 0)
+        FROM (
+            SELECT organization_id, tag, day, sum(cost_nanos) AS nanos FROM billing_tag_spend_daily
+            GROUP BY organization_id, tag, day
+        ) AS spend FULL JOIN (
+            SELECT organization_id, tag, day, -sum(amount_nanos) AS nanos FROM billing_ledgerentry
+            WHERE tag IS NOT NULL GROUP BY organization_id, tag, day
+        ) AS entry USING (organization_id, tag, day)
+        WHERE coalesce(entry.nanos, 0) <> coalesce(spend.nanos, 0)
+    """,
 }
 
 

@@ -1,5 +1,7 @@
 """Plans, accounts and the append-only ledger. All money is integer nano-USD in columns named `_nanos`."""
 
+from datetime import datetime, timedelta
+
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.utils.translation import gettext_lazy as _
@@ -7,6 +9,8 @@ from typing_extensions import override
 
 from accounts.models import Organization, User
 from codexflow.lib.clock import now
+from codexflow.lib.ids import new_id, random_id
+from codexflow.lib.money import format_usd
 
 
 class Plan(models.Model):
@@ -18,7 +22,7 @@ class Plan(models.Model):
     class LimiterFail(models.TextChoices):
         """Calls without a hard budget while Redis is away. Those with one are always refused."""
 
-        BOUNDED = "bounded", _("Goes on within bounds")
+        BOUNDED = "bounded", _("Continues within bounds")
         CLOSED = "closed", _("Refuses")
 
     slug = models.SlugField(_("short name"), max_length=30, unique=True)
@@ -31,8 +35,12 @@ class Plan(models.Model):
     tpm = models.PositiveIntegerField(_("tokens a minute"))
     concurrent_streams = models.PositiveIntegerField(_("concurrent streams"), null=True, blank=True)
     # Empty: every stage, every model.
-    allowed_stages = ArrayField(models.CharField(max_length=20), default=list, blank=True)
-    allowed_models = ArrayField(models.CharField(max_length=100), default=list, blank=True)
+    allowed_stages = ArrayField(
+        models.CharField(max_length=20), default=list, blank=True, verbose_name=_("allowed stages")
+    )
+    allowed_models = ArrayField(
+        models.CharField(max_length=100), default=list, blank=True, verbose_name=_("allowed models")
+    )
     seats = models.PositiveIntegerField(_("seats"), default=1)
     max_keys = models.PositiveIntegerField(_("keys"), default=10)
     log_retention_days = models.PositiveIntegerField(_("log retention (days)"), default=30)
@@ -47,6 +55,10 @@ class Plan(models.Model):
         default=LimiterFail.BOUNDED,
         db_default=LimiterFail.BOUNDED.value,
     )
+    # A trial, once for each organization and person; its credit expires with it. 0 days: none.
+    trial_days = models.PositiveSmallIntegerField(_("days of a trial"), default=0, db_default=0)
+    trial_credit_nanos = models.BigIntegerField(_("credit of a trial (nano-USD)"), default=0, db_default=0)
+    trial_needs_card = models.BooleanField(_("a trial needs a saved card"), default=False, db_default=False)
     is_public = models.BooleanField(_("for sale"), default=True)
     position = models.PositiveSmallIntegerField(_("position"), default=0)
     version = models.PositiveIntegerField(_("version"), default=1, db_default=1, editable=False)
@@ -77,9 +89,9 @@ class Account(models.Model):
     """An organization's money. Credit and spent are sums of its ledger, kept in the same transaction."""
 
     organization = models.OneToOneField(
-        Organization, on_delete=models.PROTECT, primary_key=True, related_name="account"
+        Organization, on_delete=models.PROTECT, primary_key=True, related_name="account", verbose_name=_("organization")
     )
-    plan = models.ForeignKey(Plan, on_delete=models.PROTECT, related_name="accounts")
+    plan = models.ForeignKey(Plan, on_delete=models.PROTECT, related_name="accounts", verbose_name=_("plan"))
     # The plan follows from the periods that are paid; `billing.subscriptions` writes it. It lasts until then, in
     # months that begin on the day of `plan_since`. Without an end: given by an operator, or the free plan.
     plan_since = models.DateTimeField(_("plan since"), null=True, blank=True, editable=False)
@@ -106,7 +118,9 @@ class Account(models.Model):
 
     @override
     def __str__(self) -> str:
-        return str(self.organization_id)
+        # A repr must ask no database.
+        known = self._state.fields_cache.get("organization")
+        return str(known or self.organization_id)
 
     @property
     def balance_nanos(self) -> int:
@@ -136,7 +150,9 @@ class LedgerEntry(models.Model):
         ADJUSTMENT = "adjustment", _("Adjustment")
         EXPIRY = "expiry", _("Expiry")
 
-    organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="ledger")
+    organization = models.ForeignKey(
+        Organization, on_delete=models.PROTECT, related_name="ledger", verbose_name=_("organization")
+    )
     kind = models.CharField(_("kind"), max_length=12, choices=Kind.choices)
     # Positive adds credit, negative is usage.
     amount_nanos = models.BigIntegerField(_("amount (nano-USD)"))
@@ -149,6 +165,8 @@ class LedgerEntry(models.Model):
     request_id = models.UUIDField(_("request"), null=True)
     revision = models.PositiveSmallIntegerField(_("revision"), default=1)
     key_id = models.UUIDField(_("key"), null=True)
+    # The caller's tag; NULL in most entries, which need no space for it.
+    tag = models.TextField(_("tag"), null=True)  # noqa: DJ001
     day = models.DateField(_("day (UTC)"))
     # Natural key of entries that are not of a request, e.g. "opening": makes them idempotent.
     reference = models.CharField(_("reference"), max_length=80, blank=True)
@@ -176,7 +194,7 @@ class LedgerEntry(models.Model):
 
     @override
     def __str__(self) -> str:
-        return f"{self.kind} {self.amount_nanos}"
+        return f"{self.get_kind_display()} {format_usd(self.amount_nanos, decimals=2)} USD"
 
 
 class CreditSource(models.Model):
@@ -187,7 +205,9 @@ class CreditSource(models.Model):
         PROMOTIONAL = "promotional", _("Promotional")
         PAID = "paid", _("Paid")
 
-    organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="credit_sources")
+    organization = models.ForeignKey(
+        Organization, on_delete=models.PROTECT, related_name="credit_sources", verbose_name=_("organization")
+    )
     kind = models.CharField(_("kind"), max_length=12, choices=Kind.choices)
     name = models.CharField(_("name"), max_length=200, blank=True)
     granted_nanos = models.BigIntegerField(_("granted (nano-USD)"), default=0)
@@ -229,9 +249,17 @@ class Order(models.Model):
         PAID = "paid", _("Paid")
         CANCELLED = "cancelled", _("Cancelled")
 
-    organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="orders")
+    organization = models.ForeignKey(
+        Organization, on_delete=models.PROTECT, related_name="orders", verbose_name=_("organization")
+    )
     kind = models.CharField(_("kind"), max_length=8, choices=Kind.choices)
-    plan = models.ForeignKey(Plan, on_delete=models.PROTECT, null=True, related_name="+", verbose_name=_("plan"))
+    plan = models.ForeignKey(
+        Plan,
+        on_delete=models.PROTECT,
+        null=True,
+        related_name="+",
+        verbose_name=_("plan"),
+    )
     # The customer states it with the payment.
     code = models.CharField(_("reference code"), max_length=12, unique=True)
     amount_nanos = models.BigIntegerField(_("amount (nano-USD)"))
@@ -244,7 +272,9 @@ class Order(models.Model):
     upgraded = models.ForeignKey("PlanPeriod", on_delete=models.PROTECT, null=True, related_name="upgrades")
     provider = models.CharField(_("payment provider"), max_length=20)
     state = models.CharField(_("state"), max_length=9, choices=State.choices, default=State.OPEN)
-    created_by = models.ForeignKey(User, on_delete=models.SET_NULL, null=True, related_name="+")
+    created_by = models.ForeignKey(
+        User, on_delete=models.SET_NULL, null=True, related_name="+", verbose_name=_("created by")
+    )
     created_at = models.DateTimeField(_("created"), default=now, editable=False)
     settled_at = models.DateTimeField(_("paid"), null=True, editable=False)
     # The provider's name of the payment, by which it settles one order only.
@@ -252,12 +282,22 @@ class Order(models.Model):
     # The hosted checkout at the provider, the idempotency key that it was made with, and when. One at a time.
     checkout_id = models.CharField(max_length=255, blank=True, default="", db_default="", editable=False)
     checkout_key = models.UUIDField(null=True, editable=False)
+    # Where it is paid, for a provider that tells only when it makes it.
+    checkout_url = models.CharField(max_length=500, blank=True, default="", db_default="", editable=False)
     checkout_at = models.DateTimeField(null=True, editable=False)
-    ledger_entry = models.OneToOneField(LedgerEntry, on_delete=models.PROTECT, null=True, related_name="order")
+    ledger_entry = models.OneToOneField(
+        LedgerEntry, on_delete=models.PROTECT, null=True, related_name="order", verbose_name=_("ledger entry")
+    )
     # Of the payment, as the provider reported last; and how many entries have taken credit back or given it again.
     refunded_nanos = models.BigIntegerField(_("refunded (nano-USD)"), default=0, db_default=0, editable=False)
     disputed_nanos = models.BigIntegerField(_("disputed (nano-USD)"), default=0, db_default=0, editable=False)
     reversals = models.PositiveIntegerField(default=0, db_default=0, editable=False)
+    # Whether the customer wants the card saved that pays it.
+    saves_card = models.BooleanField(default=False, db_default=False, editable=False)
+    # Of the order of a plan's next month: the end of what is paid, after which the month begins.
+    renews_from = models.DateTimeField(null=True, editable=False)
+    # Credit that was ordered because paid credit had fallen below a threshold.
+    is_recharge = models.BooleanField(default=False, db_default=False, editable=False)
     # When the reading began by which they were booked last.
     reported_at = models.DateTimeField(null=True, editable=False)
 
@@ -296,14 +336,168 @@ class Order(models.Model):
         return self.refunded_nanos + self.disputed_nanos >= self.amount_nanos
 
 
+class SavedCard(models.Model):
+    """The card that an organization has saved at a payment provider. Written by `billing.payments.cards` only.
+
+    Nothing of the card is stored but what the provider shows of it. Without a card the row keeps the customer.
+    """
+
+    organization = models.OneToOneField(
+        Organization, on_delete=models.PROTECT, primary_key=True, related_name="saved_card"
+    )
+    provider = models.CharField(_("payment provider"), max_length=20)
+    customer_id = models.CharField(_("customer"), max_length=255, blank=True)
+    # The provider's name of the card; empty: none is saved.
+    method_id = models.CharField(_("payment method"), max_length=255, blank=True)
+    brand = models.CharField(_("brand"), max_length=20, blank=True)
+    last4 = models.CharField(_("last digits"), max_length=4, blank=True)
+    # The first moment at which it is no longer valid.
+    expires_at = models.DateTimeField(_("expires"), null=True)
+    saved_at = models.DateTimeField(_("saved"), null=True)
+    # Whether it pays the next months of the plan, or its people do.
+    pays_renewals = models.BooleanField(_("pays renewals"), default=True, db_default=True)
+    # The hosted page that saves a card, while it is open.
+    setup_id = models.CharField(max_length=255, blank=True, editable=False)
+    # Cards that were replaced or removed, until the provider has forgotten them.
+    replaced = ArrayField(models.CharField(max_length=255), default=list, blank=True, editable=False)
+
+    class Meta:
+        verbose_name = _("saved card")
+        verbose_name_plural = _("saved cards")
+
+    @override
+    def __str__(self) -> str:
+        return f"{self.brand} {self.last4}"
+
+    @property
+    def is_saved(self) -> bool:
+        return bool(self.method_id)
+
+    @property
+    def brand_name(self) -> str:
+        """Brand as people know it: Visa, American Express."""
+        return CARD_BRANDS.get(self.brand, self.brand.title())
+
+    @property
+    def last_month(self) -> datetime | None:
+        """A moment in the month at whose end it expires."""
+        return self.expires_at and self.expires_at - timedelta(days=1)
+
+    def is_expired(self, at: datetime) -> bool:
+        return self.expires_at is not None and self.expires_at <= at
+
+
+class AutoRecharge(models.Model):
+    """When the saved card buys credit by itself. Written by `billing.recharge_rules` only.
+
+    Off unless the organization turns it on, and off again after whatever it would not expect.
+    """
+
+    class Stopped(models.TextChoices):
+        DECLINED = "declined", _("the card was declined")
+        AUTHENTICATION = "authentication", _("the bank asks for confirmation")
+        REFUNDED = "refunded", _("a payment was refunded")
+        DISPUTED = "disputed", _("a payment was disputed")
+        ADJUSTED = "adjusted", _("an operator took credit back")
+        NO_CARD = "no_card", _("no card is saved")
+        FAILED = "failed", _("a payment could not be booked")
+
+    organization = models.OneToOneField(
+        Organization, on_delete=models.PROTECT, primary_key=True, related_name="auto_recharge"
+    )
+    is_on = models.BooleanField(_("on"), default=False)
+    threshold_nanos = models.BigIntegerField(_("threshold (nano-USD)"))
+    amount_nanos = models.BigIntegerField(_("amount (nano-USD)"))
+    # The most that is charged in a calendar month (UTC), with what is under way.
+    month_limit_nanos = models.BigIntegerField(_("at most a month (nano-USD)"))
+    set_at = models.DateTimeField(_("set"), default=now, editable=False)
+    # Why it went off by itself; empty: it did not, or its people have set it since.
+    stopped = models.CharField(_("stopped"), max_length=14, choices=Stopped.choices, blank=True)
+    # Whether they have been told.
+    is_told = models.BooleanField(default=True, editable=False)
+
+    class Meta:
+        verbose_name = _("automatic top-up")
+        verbose_name_plural = _("automatic top-ups")
+        constraints = [
+            models.CheckConstraint(
+                condition=models.Q(
+                    threshold_nanos__gt=0,
+                    amount_nanos__gte=models.F("threshold_nanos"),
+                    month_limit_nanos__gte=models.F("amount_nanos"),
+                ),
+                name="auto_recharge_bounds",
+            )
+        ]
+
+    @override
+    def __str__(self) -> str:
+        return f"{self.threshold_nanos} {self.amount_nanos}"
+
+
+class CardCharge(models.Model):
+    """One try to charge a saved card for an order. Written by `billing.payments.charges` only.
+
+    It is stored before the provider is asked, with the idempotency key: whatever becomes of the request, the provider
+    is asked about it before another try.
+    """
+
+    class State(models.TextChoices):
+        STARTED = "started", _("Under way")
+        PAID = "paid", _("Paid")
+        DECLINED = "declined", _("Declined")
+        FAILED = "failed", _("Not made")
+
+    organization = models.ForeignKey(
+        Organization, on_delete=models.PROTECT, related_name="card_charges", verbose_name=_("organization")
+    )
+    order = models.ForeignKey(Order, on_delete=models.PROTECT, related_name="charges", verbose_name=_("order"))
+    number = models.PositiveSmallIntegerField(_("number"))
+    key = models.UUIDField(unique=True, editable=False)
+    customer_id = models.CharField(max_length=255, editable=False)
+    method_id = models.CharField(_("payment method"), max_length=255)
+    state = models.CharField(_("state"), max_length=8, choices=State.choices, default=State.STARTED)
+    # The provider's word for why it was declined.
+    code = models.CharField(_("reason"), max_length=40, blank=True)
+    started_at = models.DateTimeField(_("started"), default=now, editable=False)
+    # When the provider is asked about it, while it is under way.
+    due_at = models.DateTimeField(editable=False)
+    ended_at = models.DateTimeField(_("ended"), null=True, editable=False)
+    # Whether its people have been told of its end.
+    is_told = models.BooleanField(default=False, editable=False)
+
+    class Meta:
+        verbose_name = _("charge of a card")
+        verbose_name_plural = _("charges of cards")
+        constraints = [
+            models.UniqueConstraint(fields=["order", "number"], name="card_charge_number"),
+            models.UniqueConstraint(
+                fields=["organization"], condition=models.Q(state="started"), name="card_charge_one_at_a_time"
+            ),
+        ]
+        indexes = [
+            models.Index(fields=["organization", "started_at"], name="card_charge_org"),
+            models.Index(fields=["id"], name="card_charge_untold", condition=models.Q(is_told=False)),
+        ]
+
+    @override
+    def __str__(self) -> str:
+        return f"{self.order_id} {self.number} {self.state}"
+
+
+CARD_BRANDS = {"amex": "American Express", "diners": "Diners Club", "jcb": "JCB", "unionpay": "UnionPay"}
+
+
 class PlanPeriod(models.Model):
     """A time that an organization has a plan for, half-open. Written by `billing.subscriptions` only.
 
     Periods of an organization do not overlap; those that are paid ahead begin when the one before ends.
     """
 
-    organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="plan_periods")
-    plan = models.ForeignKey(Plan, on_delete=models.PROTECT, related_name="periods")
+    organization = models.ForeignKey(
+        Organization, on_delete=models.PROTECT, related_name="plan_periods", verbose_name=_("organization")
+    )
+    plan = models.ForeignKey(Plan, on_delete=models.PROTECT, related_name="periods", verbose_name=_("plan"))
     # Of the month that the plan's price is for: earlier than the period's own begin after an upgrade.
     month_begins_at = models.DateTimeField(_("month begins"))
     begins_at = models.DateTimeField(_("begins"))
@@ -311,7 +505,13 @@ class PlanPeriod(models.Model):
     # Granted when it begins.
     credit_nanos = models.BigIntegerField(_("credit (nano-USD)"), default=0)
     has_begun = models.BooleanField(_("has begun"), default=False)
-    order = models.OneToOneField(Order, on_delete=models.PROTECT, null=True, related_name="period")
+    # Paid by nobody: what follows it is a month of its own, at its full price.
+    is_trial = models.BooleanField(_("trial"), default=False, db_default=False)
+    # How many mails have reminded of the end of a trial.
+    reminders = models.PositiveSmallIntegerField(default=0, db_default=0, editable=False)
+    order = models.OneToOneField(
+        Order, on_delete=models.PROTECT, null=True, related_name="period", verbose_name=_("order")
+    )
 
     class Meta:
         verbose_name = _("plan period")
@@ -386,7 +586,9 @@ class Refund(models.Model):
     # The provider's name of the refund; of a bank transfer that was sent back, what the operator states.
     reference = models.CharField(_("reference"), max_length=255, blank=True)
     error = models.CharField(_("error"), max_length=40, blank=True)
-    created_by = models.ForeignKey(User, on_delete=models.SET_NULL, null=True, related_name="+")
+    created_by = models.ForeignKey(
+        User, on_delete=models.SET_NULL, null=True, related_name="+", verbose_name=_("created by")
+    )
     created_at = models.DateTimeField(_("created"), default=now, editable=False)
     due_at = models.DateTimeField(default=now, editable=False)
 
@@ -399,6 +601,55 @@ class Refund(models.Model):
     @override
     def __str__(self) -> str:
         return f"{self.order_id} {self.amount_nanos}"
+
+
+class BookingApproval(models.Model):
+    """A grant, an adjustment or a refund that waits for a second operator. Written by `billing.approvals` only."""
+
+    class Kind(models.TextChoices):
+        GRANT = "promo", _("Promotion")
+        ADJUSTMENT = "adjustment", _("Adjustment")
+        REFUND = "refund", _("Refund")
+
+    class State(models.TextChoices):
+        PENDING = "pending", _("Waiting")
+        APPROVED = "approved", _("Approved")
+        REJECTED = "rejected", _("Rejected")
+
+    organization = models.ForeignKey(
+        Organization, on_delete=models.PROTECT, related_name="+", verbose_name=_("organization")
+    )
+    # Of a refund.
+    order = models.ForeignKey(Order, on_delete=models.PROTECT, null=True, related_name="+", verbose_name=_("order"))
+    kind = models.CharField(_("kind"), max_length=10, choices=Kind.choices)
+    amount_nanos = models.BigIntegerField(_("amount (nano-USD)"))
+    reason = models.CharField(_("reason"), max_length=200)
+    reference = models.CharField(_("reference"), max_length=80, blank=True)
+    expires_at = models.DateTimeField(_("expires"), null=True)
+    key = models.UUIDField(default=random_id, editable=False)
+    state = models.CharField(_("state"), max_length=8, choices=State.choices, default=State.PENDING)
+    asked_by = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+", verbose_name=_("asked for by"))
+    asked_at = models.DateTimeField(_("asked for"), default=now, editable=False)
+    decided_by = models.ForeignKey(
+        User, on_delete=models.PROTECT, null=True, related_name="+", verbose_name=_("decided by")
+    )
+    decided_at = models.DateTimeField(_("decided"), null=True)
+
+    class Meta:
+        verbose_name = _("booking to approve")
+        verbose_name_plural = _("bookings to approve")
+        constraints = [
+            models.CheckConstraint(
+                condition=models.Q(state="pending", decided_by=None)
+                | models.Q(state="rejected", decided_by__isnull=False)
+                | (models.Q(state="approved", decided_by__isnull=False) & ~models.Q(decided_by=models.F("asked_by"))),
+                name="approval_by_another",
+            )
+        ]
+
+    @override
+    def __str__(self) -> str:
+        return f"{self.kind} {self.amount_nanos}"
 
 
 class SpendDaily(models.Model):
@@ -450,6 +701,87 @@ class ModelSpendDaily(models.Model):
         return f"{self.model} {self.day}"
 
 
+class TagSpendDaily(models.Model):
+    """Requests and cost of tagged calls by the caller's tag, on the day of booking: budgets and statements by tag.
+
+    As `ModelSpendDaily`: a closed month never changes here.
+    """
+
+    pk = models.CompositePrimaryKey("organization_id", "day", "usage_day", "tag")
+    organization = models.ForeignKey(
+        Organization, on_delete=models.PROTECT, related_name="tag_spend_days", db_index=False
+    )
+    day = models.DateField()
+    usage_day = models.DateField()
+    tag = models.TextField()
+    requests = models.BigIntegerField(default=0)
+    cost_nanos = models.BigIntegerField(default=0)
+
+    class Meta:
+        verbose_name = _("daily spend by tag")
+        verbose_name_plural = _("daily spends by tag")
+        db_table = "billing_tag_spend_daily"
+        indexes = [models.Index(fields=["organization", "tag", "day"], name="tag_spend_tag_day")]
+
+    @override
+    def __str__(self) -> str:
+        return f"{self.tag} {self.day}"
+
+
+class TagBudget(models.Model):
+    """Budget of a caller's tag for the UTC day, the month, or both. Written by `billing.services.set_tag_budget`.
+
+    A budget that is removed keeps its row without amounts: its id names the tag's counters.
+    """
+
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="tag_budgets")
+    tag = models.CharField(_("tag"), max_length=64)
+    budget_day_nanos = models.PositiveBigIntegerField(_("budget a day (nano-USD)"), null=True, blank=True)
+    budget_month_nanos = models.PositiveBigIntegerField(_("budget a month (nano-USD)"), null=True, blank=True)
+    # False: reported by mail, and nothing is refused.
+    is_hard = models.BooleanField(_("refuses calls"), default=True)
+
+    class Meta:
+        verbose_name = _("budget of a tag")
+        verbose_name_plural = _("budgets of tags")
+        constraints = [models.UniqueConstraint(fields=["organization", "tag"], name="tag_budget_once")]
+
+    @override
+    def __str__(self) -> str:
+        return self.tag
+
+
+class BudgetRaise(models.Model):
+    """A temporary raise of a budget: of the organization, of a key's lineage, or of a tag. It ends by itself."""
+
+    class Window(models.TextChoices):
+        DAY = "day", _("Day")
+        MONTH = "month", _("Month")
+
+    organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="budget_raises")
+    # Not a foreign key: keys stand above.
+    key_id = models.UUIDField(null=True)
+    tag_budget = models.ForeignKey(TagBudget, on_delete=models.PROTECT, null=True, related_name="raises")
+    window = models.CharField(_("window"), max_length=5, choices=Window.choices)
+    amount_nanos = models.BigIntegerField(_("amount (nano-USD)"))
+    reason = models.CharField(_("reason"), max_length=200)
+    created_by = models.ForeignKey(User, on_delete=models.SET_NULL, null=True, related_name="+")
+    created_at = models.DateTimeField(_("created"), default=now, editable=False)
+    # Earlier than was asked for, if it was ended by hand.
+    ends_at = models.DateTimeField(_("ends"))
+
+    class Meta:
+        verbose_name = _("raise of a budget")
+        verbose_name_plural = _("raises of budgets")
+        constraints = [models.CheckConstraint(condition=models.Q(amount_nanos__gt=0), name="budget_raise_raises")]
+        indexes = [models.Index(fields=["organization", "-ends_at"], name="budget_raise_org")]
+
+    @override
+    def __str__(self) -> str:
+        return f"{self.window} {self.amount_nanos}"
+
+
 class FreeCredit(models.Model):
     """A mailbox that was granted free credit, as a keyed hash (`billing.mailbox`). It outlives the account."""
 
@@ -459,6 +791,21 @@ class FreeCredit(models.Model):
     class Meta:
         verbose_name = _("free credit")
         verbose_name_plural = _("free credits")
+
+    @override
+    def __str__(self) -> str:
+        return bytes(self.digest).hex()[:8]
+
+
+class TrialMailbox(models.Model):
+    """A mailbox whose reader had a trial, as a keyed hash (`billing.mailbox`). It outlives the account."""
+
+    digest = models.BinaryField(primary_key=True, max_length=32, editable=False)
+    began_at = models.DateTimeField(default=now, editable=False)
+
+    class Meta:
+        verbose_name = _("mailbox of a trial")
+        verbose_name_plural = _("mailboxes of trials")
 
     @override
     def __str__(self) -> str:
@@ -487,6 +834,7 @@ class BudgetAlert(models.Model):
     organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="budget_alerts")
     # None: of the organization itself. Not a foreign key: keys stand above.
     key_id = models.UUIDField(null=True)
+    tag_budget = models.ForeignKey(TagBudget, on_delete=models.CASCADE, null=True, related_name="alerts")
     # What is watched, in which window, and its limit: "month 2026-11 5000000000".
     window = models.CharField(max_length=80)
     percent = models.PositiveSmallIntegerField()
@@ -497,7 +845,9 @@ class BudgetAlert(models.Model):
         verbose_name_plural = _("budget alerts")
         constraints = [
             models.UniqueConstraint(
-                fields=["organization", "key_id", "window", "percent"], nulls_distinct=False, name="budget_alert_once"
+                fields=["organization", "key_id", "tag_budget", "window", "percent"],
+                nulls_distinct=False,
+                name="budget_alert_once",
             )
         ]
 
@@ -597,7 +947,11 @@ class BillingDetails(models.Model):
         OTHER = "other", _("Other tax number")
 
     organization = models.OneToOneField(
-        Organization, on_delete=models.PROTECT, primary_key=True, related_name="billing_details"
+        Organization,
+        on_delete=models.PROTECT,
+        primary_key=True,
+        related_name="billing_details",
+        verbose_name=_("organization"),
     )
     legal_name = models.CharField(_("legal name"), max_length=200)
     address = models.CharField(_("address"), max_length=300)
@@ -646,13 +1000,19 @@ class Paper(models.Model):
         INVOICE = "invoice", _("Invoice")
         CREDIT_NOTE = "credit_note", _("Credit note")
 
-    organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="papers")
+    organization = models.ForeignKey(
+        Organization, on_delete=models.PROTECT, related_name="papers", verbose_name=_("organization")
+    )
     kind = models.CharField(_("kind"), max_length=11, choices=Kind.choices)
     number = models.CharField(_("number"), max_length=20, unique=True)
     issued_at = models.DateTimeField(_("issued"))
-    order = models.ForeignKey(Order, on_delete=models.PROTECT, null=True, related_name="papers")
+    order = models.ForeignKey(
+        Order, on_delete=models.PROTECT, null=True, related_name="papers", verbose_name=_("order")
+    )
     # The invoice that a credit note takes back, in whole or in part, and why.
-    corrects = models.ForeignKey("self", on_delete=models.PROTECT, null=True, related_name="credit_notes")
+    corrects = models.ForeignKey(
+        "self", on_delete=models.PROTECT, null=True, related_name="credit_notes", verbose_name=_("corrects")
+    )
     reason = models.CharField(_("reason"), max_length=200, blank=True)
     # `billing.papers.invoice.Party` and `Line` of the day.
     seller = models.JSONField(_("seller"))

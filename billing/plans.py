@@ -1,5 +1,6 @@
 """Limits of organizations and keys, as plain values, and the months that a plan is paid for. Pure."""
 
+import re
 from calendar import monthrange
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ CENT_NANOS = NANOS_PER_USD // 100
 # The least that cards are charged: an upgrade on the last day costs that, and no discount leaves less.
 LEAST_CHARGE_NANOS = NANOS_PER_USD // 2
 _MICROSECOND = timedelta(microseconds=1)
-_PACKED = Struct("<7q")
+_PACKED = Struct("<7d")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +30,7 @@ class Limits:
     day_budget_nanos: int = UNLIMITED
     month_budget_nanos: int = UNLIMITED
 
-    # All of them packed in the order of admit.lua: computed once, sent with every call.
+    # All of them packed in the order of admit.lua, or empty without any: computed once, sent with every call.
     packed: bytes = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -42,11 +43,21 @@ class Limits:
             self.day_budget_nanos,
             self.month_budget_nanos,
         )
-        object.__setattr__(self, "packed", _PACKED.pack(*ordered))
+        packed = _PACKED.pack(*ordered) if max(ordered) >= 0 else b""
+        object.__setattr__(self, "packed", packed)
 
     @property
     def has_budget(self) -> bool:
         return max(self.total_budget_nanos, self.day_budget_nanos, self.month_budget_nanos) >= 0
+
+
+# A caller's tag, as a whole text.
+TAG = re.compile(r"[A-Za-z0-9._:/@-]{1,64}")
+
+
+def is_tag(text: str) -> bool:
+    """Return whether a text has the form of a tag."""
+    return TAG.fullmatch(text) is not None
 
 
 def tighter(a: int, b: int) -> int:

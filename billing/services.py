@@ -1,21 +1,27 @@
 """Services of plans and accounts. Money itself moves in `billing.ledger` only."""
 
 from datetime import datetime
+from functools import partial
 from typing import Any
+from uuid import UUID
 
 from allauth.account.models import EmailAddress
 from django.conf import settings
 from django.db import transaction
 from django.db.models import QuerySet
+from django.utils.translation import gettext as _
 
 from accounts import audit
 from accounts.models import Organization, User
 from accounts.signals import access_changed
+from billing.alerts import DAY, MONTH
+from billing.budgets.raises import LONGEST, Raises, window_end
 from billing.ledger import post_credit
 from billing.mailbox import mailbox_digest, mailbox_of
-from billing.models import Account, FreeCredit, LedgerEntry, Plan
+from billing.models import Account, AutoRecharge, BudgetRaise, FreeCredit, LedgerEntry, Plan, TagBudget
 from billing.plans import UNLIMITED, Limits
-from billing.selectors import expired_nanos
+from billing.recharge_rules import stop_recharge
+from billing.selectors import expired_nanos, raises_of, tag_budgets_of
 from codexflow.catalogue import directory
 from codexflow.lib.clock import now
 from codexflow.lib.ids import random_id
@@ -149,8 +155,56 @@ def set_budgets(
             day_nanos=day_nanos,
             month_nanos=month_nanos,
         )
-        transaction.on_commit(lambda: access_changed.send(Account))
+        transaction.on_commit(partial(access_changed.send, Account, organization_id=organization.pk))
     return account
+
+
+MAX_TAG_BUDGETS = 1_000
+
+
+class TooManyTagBudgets(Exception):
+    """The organization has as many tags with a budget as it may have."""
+
+
+def set_tag_budget(
+    organization: Organization,
+    tag: str,
+    *,
+    day_nanos: int | None,
+    month_nanos: int | None,
+    is_hard: bool = True,
+    actor: User | None = None,
+    actor_label: str = "",
+    address: str | None = None,
+) -> TagBudget:
+    """Give a tag budgets of the UTC day and month, or none, in one transaction with the audit entry.
+
+    They apply from the next call on, as `set_budgets`. Raises TooManyTagBudgets.
+    """
+    with transaction.atomic():
+        # Lock the account, so that simultaneous ones cannot pass the maximum.
+        Account.objects.select_for_update().get(organization=organization)
+        budget = TagBudget.objects.filter(organization=organization, tag=tag).first()
+        budget = budget or TagBudget(organization=organization, tag=tag)
+        others = tag_budgets_of(organization).exclude(pk=budget.pk)
+        if (day_nanos, month_nanos) != (None, None) and others.count() >= MAX_TAG_BUDGETS:
+            raise TooManyTagBudgets
+        budget.budget_day_nanos, budget.budget_month_nanos, budget.is_hard = day_nanos, month_nanos, is_hard
+        budget.save()
+        audit.record(
+            "account.tag_budget_set",
+            budget,
+            organization=organization,
+            actor=actor,
+            actor_label=actor_label,
+            address=address,
+            tag=tag,
+            day_nanos=day_nanos,
+            month_nanos=month_nanos,
+            is_hard=is_hard,
+        )
+        transaction.on_commit(partial(access_changed.send, Account, organization_id=organization.pk))
+    return budget
 
 
 # What operators may book by hand.
@@ -175,6 +229,8 @@ def book_by_hand(
     if the organization has an entry with it. Only an adjustment may be negative.
     """
     with transaction.atomic():
+        if amount_nanos < 0:  # before the ledger locks the account
+            stop_recharge(organization.pk, AutoRecharge.Stopped.ADJUSTED)
         entry = post_credit(
             organization,
             amount_nanos,
@@ -195,24 +251,109 @@ def book_by_hand(
             reference=entry.reference,
             reason=reason,
         )
-        transaction.on_commit(lambda: access_changed.send(Account))
+        transaction.on_commit(partial(access_changed.send, Account, organization_id=organization.pk))
     return entry
 
 
-def limits_of(account: Account) -> Limits:
-    """Limits of an organization: its plan's values, or the catalogue's where the plan has none."""
+class RaiseRefused(Exception):
+    """A budget cannot be raised like this; the text says why."""
+
+
+def raise_budget(
+    organization: Organization,
+    *,
+    window: str,
+    amount_nanos: int,
+    reason: str,
+    ends_at: datetime | None = None,
+    key_id: UUID | None = None,
+    tag_budget: TagBudget | None = None,
+    actor: User | None = None,
+    actor_label: str = "",
+    address: str | None = None,
+) -> BudgetRaise:
+    """Raise a budget until `ends_at`, by default the end of its day or month, in one transaction with the audit entry.
+
+    Of the organization, or of a key by its lineage, which the caller has checked, or of a tag. Every gateway process is
+    notified now, and goes back by itself at the end. Raises RaiseRefused.
+    """
+    moment = now()
+    ends_at = ends_at or window_end(window, moment)
+    if not moment < ends_at <= moment + LONGEST:
+        raise RaiseRefused(_("A raise must end within 31 days, and not in the past."))
+    owner = tag_budget or (None if key_id else Account.objects.get(organization=organization))
+    if owner is not None and getattr(owner, f"budget_{window}_nanos") is None:
+        raise RaiseRefused(_("There is no such budget to raise."))
+    with transaction.atomic():
+        made = BudgetRaise.objects.create(
+            organization=organization,
+            key_id=key_id,
+            tag_budget=tag_budget,
+            window=window,
+            amount_nanos=amount_nanos,
+            reason=reason,
+            created_by=actor,
+            ends_at=ends_at,
+        )
+        audit.record(
+            "account.budget_raised",
+            made,
+            organization=organization,
+            actor=actor,
+            actor_label=actor_label,
+            address=address,
+            window=window,
+            amount_nanos=amount_nanos,
+            ends_at=ends_at.isoformat(),
+            reason=reason,
+            key=str(key_id or ""),
+            tag=tag_budget.tag if tag_budget else "",
+        )
+        transaction.on_commit(partial(access_changed.send, Account, organization_id=organization.pk))
+    return made
+
+
+def end_raise(
+    raised: BudgetRaise, *, actor: User | None = None, actor_label: str = "", address: str | None = None
+) -> BudgetRaise:
+    """End a raise now, in one transaction with the audit entry. One that has ended stays as it is."""
+    with transaction.atomic():
+        raised = BudgetRaise.objects.select_for_update().select_related("organization").get(pk=raised.pk)
+        if raised.ends_at <= now():
+            return raised
+        raised.ends_at = now()
+        raised.save(update_fields=["ends_at"])
+        audit.record(
+            "account.budget_raise_ended",
+            raised,
+            organization=raised.organization,
+            actor=actor,
+            actor_label=actor_label,
+            address=address,
+        )
+        transaction.on_commit(partial(access_changed.send, Account, organization_id=raised.organization_id))
+    return raised
+
+
+def limits_of(account: Account, raises: Raises | None = None, *, expired: int | None = None) -> Limits:
+    """Limits of an organization: its plan's values, or the catalogue's where the plan has none.
+
+    Its budgets are those with their raises, and its credit is what has not expired (`expired` nanos have); both are
+    read unless they are given.
+    """
     plan, defaults = account.plan, directory.in_force()
+    raises = raises_of(account.pk, now()) if raises is None else raises
+    if expired is None and plan.has_hard_budget:
+        expired = expired_nanos(account.pk, now())
     return Limits(
         daily_requests=_or(plan.daily_requests, defaults.daily_requests),
         rpm=plan.rpm,
         tpm=plan.tpm,
         concurrent_streams=_or(plan.concurrent_streams, defaults.concurrent_streams),
         # A negative limit would mean none.
-        total_budget_nanos=max(0, account.credit_nanos - expired_nanos(account.pk, now()))
-        if plan.has_hard_budget
-        else UNLIMITED,
-        day_budget_nanos=_or(account.budget_day_nanos, UNLIMITED),
-        month_budget_nanos=_or(account.budget_month_nanos, UNLIMITED),
+        total_budget_nanos=max(0, account.credit_nanos - (expired or 0)) if plan.has_hard_budget else UNLIMITED,
+        day_budget_nanos=_or(raises.of(account.budget_day_nanos, DAY), UNLIMITED),
+        month_budget_nanos=_or(raises.of(account.budget_month_nanos, MONTH), UNLIMITED),
     )
 
 

@@ -1,8 +1,9 @@
 """Periods of plans: begin, continue, upgrade and end them. The plan in force follows from them alone."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
+from functools import partial
 from typing import Any
 
 from django.db import transaction
@@ -61,6 +62,8 @@ def offer_of(account: Account, plan: Plan, at: datetime) -> Offer:
     """Work out what a plan costs an organization now, and what it would be for."""
     periods = periods_of(account.organization, at)
     current = in_force(periods, at)
+    if current is not None and current.is_trial:
+        return _offer_in_trial(account, plan, periods, current, at)
     if current is not None and not plan.is_version_of(current.plan):
         old, new = current.plan.price_month_nanos, plan.price_month_nanos
         if new > old:
@@ -86,10 +89,36 @@ def offer_of(account: Account, plan: Plan, at: datetime) -> Offer:
     )
 
 
+def _offer_in_trial(account: Account, plan: Plan, periods: list[PlanPeriod], trial: PlanPeriod, at: datetime) -> Offer:
+    """Offer of a plan during a trial: always a whole month at its full price, since nothing was paid.
+
+    A dearer plan ends the trial and begins at once; any other begins when the trial ends.
+    """
+    is_now = _ends_trial(plan, periods, trial)
+    begins_at, ends_at = (at, period_end(at, at)) if is_now else _next_month(account, periods, at)
+    return Offer(
+        plan=plan,
+        change=Change.BEGIN if is_now else Change.EXTEND,
+        amount_nanos=plan.price_month_nanos,
+        credit_nanos=plan.included_credit_nanos,
+        begins_at=begins_at,
+        ends_at=ends_at,
+    )
+
+
+def _ends_trial(plan: Plan, periods: list[PlanPeriod], trial: PlanPeriod) -> bool:
+    """Return whether buying a plan ends a trial: a dearer one does, unless a month after the trial is paid already."""
+    return len(periods) == 1 and plan.price_month_nanos > trial.plan.price_month_nanos
+
+
 def _next_month(account: Account, periods: list[PlanPeriod], at: datetime) -> tuple[datetime, datetime]:
-    """Begin and end of the month after what is paid. Months keep the day on which the first began."""
+    """Begin and end of the month after what is paid. Months keep the day on which the first began; a trial is none."""
     begins_at = paid_until(periods, at)
-    anchor = account.plan_since if periods and account.plan_since is not None else begins_at
+    current = in_force(periods, at)
+    if current is not None and current.is_trial:
+        anchor = min((each.begins_at for each in periods if not each.is_trial), default=begins_at)
+    else:
+        anchor = account.plan_since if periods and account.plan_since is not None else begins_at
     return begins_at, period_end(anchor, begins_at)
 
 
@@ -110,6 +139,14 @@ def book_plan(account: Account, order: Order, plan: Plan, at: datetime) -> Ledge
         current.ends_at = at
         current.save(update_fields=["ends_at"])
         return _begin(account, period, is_continued=True)
+    trial = in_force(periods, at)
+    if trial is not None and trial.is_trial and order.renews_from is None and _ends_trial(plan, periods, trial):
+        trial.ends_at = at
+        trial.save(update_fields=["ends_at"])
+        period = _new_period(account, order, plan, at, period_end(at, at))
+        account.renews = True
+        account.save(update_fields=["renews"])
+        return _begin(account, period, is_continued=False)
     if not periods and account.plan_ends_at is None and plan.is_version_of(account.plan):
         return _grant(order, order.credit_nanos, LedgerEntry.Kind.SUBSCRIPTION, period_end(at, at))
     period = _new_period(account, order, plan, *_next_month(account, periods, at))
@@ -192,7 +229,12 @@ def advance_plans(at: datetime) -> int:
                 if period.order is not None and period.order.is_paid_back:
                     period.delete()
                     continue
-                is_continued = period.begins_at == account.plan_ends_at
+                trials = PlanPeriod.objects.filter(organization_id=organization_id, is_trial=True)
+                follows_trial = trials.filter(ends_at=period.begins_at).exists()
+                is_continued = period.begins_at == account.plan_ends_at and not follows_trial
+                if follows_trial:  # bought: the months after it are ordered like any
+                    account.renews = True
+                    account.save(update_fields=["renews"])
                 _begin(account, period, is_continued=is_continued)
             if account.plan_ends_at <= at:
                 account.plan, account.plan_since, account.plan_ends_at = plan_of(DEFAULT_PLAN), None, None
@@ -207,9 +249,37 @@ def advance_plans(at: datetime) -> int:
                 plan=(account.plan if account.plan_ends_at else ended).slug,
                 **({"ends_at": account.plan_ends_at.isoformat()} if account.plan_ends_at else {}),
             )
-            transaction.on_commit(lambda: access_changed.send(Account))
+            transaction.on_commit(partial(access_changed.send, Account, organization_id=account.pk))
         changed += 1
     return changed
+
+
+def begin_trial(account: Account, plan: Plan, at: datetime, *, goes_on: bool) -> PlanPeriod:
+    """Give a locked account a plan for the days of its trial, with the trial's credit, which expires with it."""
+    period = PlanPeriod.objects.create(
+        organization=account.organization,
+        plan=plan,
+        month_begins_at=at,
+        begins_at=at,
+        ends_at=at + timedelta(days=plan.trial_days),
+        credit_nanos=plan.trial_credit_nanos,
+        has_begun=True,
+        is_trial=True,
+    )
+    account.plan, account.plan_since, account.plan_ends_at = plan, at, period.ends_at
+    # Its end is announced by reminders of its own.
+    account.renews, account.next_plan, account.is_end_announced = goes_on, None, True
+    account.save(update_fields=["plan", "plan_since", "plan_ends_at", "renews", "next_plan", "is_end_announced"])
+    if plan.trial_credit_nanos:
+        post_credit(
+            account.organization,
+            plan.trial_credit_nanos,
+            kind=LedgerEntry.Kind.PROMO,
+            reference=f"trial:{period.pk}",
+            note=f"Trial of {plan.name}",
+            expires_at=period.ends_at,
+        )
+    return period
 
 
 def set_renewal(
@@ -243,6 +313,14 @@ def set_renewal(
             plan=(account.next_plan or account.plan).slug,
         )
     return account
+
+
+def stop_renewal(organization: Organization, ends_at: datetime) -> None:
+    """Let the plan end then, in the transaction that cancels the order of the month after it."""
+    account = Account.objects.select_for_update(of=("self",)).get(organization=organization)
+    if account.plan_ends_at == ends_at:
+        account.renews = False
+        account.save(update_fields=["renews"])
 
 
 def give_plan(account: Account, plan: Plan, ends_at: datetime | None, at: datetime) -> None:

@@ -3,20 +3,23 @@
 from celery import shared_task
 
 from accounts.signals import access_changed
-from billing import ledger, renewals, selectors, subscriptions
+from billing import auto_recharge, charge_mails, ledger, renewals, selectors, subscriptions, trials
 from billing.ledger_audit import audit_once_a_day
 from billing.models import Account
 from billing.papers import files, mails
-from billing.payments import events, healing, refunds
+from billing.payments import charges, events, healing, refunds
 from codexflow.lib.clock import now
+from codexflow.lib.db import only_one
+
+CHARGES_LOCK = 0x70617963  # "payc"; any number that nothing else locks
 
 
 @shared_task
 def expire_credit() -> str:
     """Book the expiry of credit, and tell gateways of credit that has just expired."""
     moment = now()
-    if selectors.has_just_expired(moment):
-        access_changed.send(Account)
+    for organization_id in selectors.just_expired(moment):
+        access_changed.send(Account, organization_id=organization_id)
     return f"booked {ledger.expire_credit(moment)}"
 
 
@@ -24,7 +27,8 @@ def expire_credit() -> str:
 def end_plans() -> str:
     """Begin and end periods of plans, and announce the ends of the next days."""
     moment = now()
-    return f"changed {subscriptions.advance_plans(moment)}, announced {renewals.announce_ends(moment)}"
+    announced = renewals.announce_ends(moment) + trials.remind_of_ends(moment)
+    return f"changed {subscriptions.advance_plans(moment)}, announced {announced}"
 
 
 @shared_task
@@ -39,6 +43,18 @@ def handle_payment_events() -> str:
     """Handle what payment providers have sent, and again what failed; carry out refunds."""
     moment = now()
     return f"handled {events.handle_due(moment)}, refunded {refunds.carry_out_due(moment)}"
+
+
+@shared_task
+def charge_cards() -> str:
+    """Ask about charges of saved cards without a response, make those that are due, and tell of all that have ended."""
+    moment, charged = now(), 0
+    with only_one(CHARGES_LOCK) as is_mine:
+        if is_mine:
+            charges.ask_about_started(moment)
+            charged = renewals.charge_renewals(moment) + auto_recharge.recharge_due(moment)
+    told = charge_mails.tell_of_charges(moment) + auto_recharge.tell_of_stops()
+    return f"charged {charged}, told {told}"
 
 
 @shared_task

@@ -99,7 +99,7 @@ def read_usage(raw: Any) -> UsageReport:
 
     `iterations` (Anthropic's compaction and the like) are summed: the counts at the top leave all but the last out.
     """
-    if not isinstance(raw, Mapping):
+    if type(raw) is not dict and not isinstance(raw, Mapping):  # an abstract class takes its time
         return UNKNOWN
     if (usual := _read_usual(raw)) is not None:
         return usual
@@ -117,11 +117,10 @@ def _read_usual(raw: Fields) -> UsageReport | None:
     A tenth of the time of `read_exactly`, which every call of the gateway would pay.
     """
     prompt, completion = raw.get("prompt_tokens"), raw.get("completion_tokens")
-    if type(prompt) is not int or type(completion) is not int or not 0 < prompt + completion <= MAX_TOKENS:
+    if type(prompt) is not int or type(completion) is not int or prompt <= 0 or completion <= 0:
         return None
-    if prompt <= 0 or completion <= 0 or raw.get("total_tokens") != prompt + completion:
-        return None
-    if not raw.keys() <= _USUAL:
+    whole = prompt + completion
+    if whole > MAX_TOKENS or raw.get("total_tokens") != whole or not raw.keys() <= _USUAL:
         return None
     if len(raw) > len(_USUAL_COUNTS) and (
         _tells_something(raw.get("prompt_tokens_details")) or _tells_something(raw.get("completion_tokens_details"))

@@ -1,9 +1,13 @@
-"""Webhook of payment providers. Without a configured provider of that name there is none."""
+"""Webhook of payment providers, and the way back from their pages. Without a configured provider there is none."""
 
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
+from django.shortcuts import redirect
+from django.urls import reverse
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_POST
 
+from billing.models import Order
+from billing.payments.booking import confirm
 from billing.payments.events import receive
 from billing.payments.provider import NotGenuine, online_provider
 
@@ -29,3 +33,24 @@ def payment_event(request: HttpRequest, provider_name: str) -> HttpResponse:
         return HttpResponse("The signature is missing, wrong, or too old.\n", status=400, content_type="text/plain")
     receive(provider, event)
     return HttpResponse("ok\n", content_type="text/plain")
+
+
+@csrf_exempt
+@require_POST
+def checkout_return(request: HttpRequest, provider_name: str) -> HttpResponseBase:
+    """Lead a customer back to their order from a provider that sends them by a cross-site POST.
+
+    It comes without a session, because cookies are not sent with it, and without a CSRF token. Nothing of it is
+    believed: it names the checkout, about which the provider is asked.
+    """
+    if online_provider(provider_name) is None:
+        raise Http404
+    token = request.POST.get("token", "")
+    orders = Order.objects.select_related("organization").filter(provider=provider_name)
+    order = orders.filter(checkout_id=token).first() if token else None
+    if order is None:
+        raise Http404
+    confirm(order)
+    response = redirect(f"{reverse('order', args=[order.organization.slug, order.code])}?checkout=done")
+    response.status_code = 303
+    return response

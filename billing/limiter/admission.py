@@ -1,5 +1,8 @@
 """State of a caller's limits at an admission, its rate limit headers, and the errors of refusals. Pure."""
 
+from dataclasses import dataclass
+from uuid import UUID
+
 from msgspec import Struct
 
 from billing.errors import (
@@ -17,7 +20,19 @@ from codexflow.lib.money import format_usd, parse_usd
 SECONDS_PER_DAY = 86_400
 SECONDS_PER_MINUTE = 60
 SCOPES = ("organization", "key")
+# The third scope, of calls whose tag has a hard budget.
+TAG = len(SCOPES)
 DEGRADED = (b"x-cfx-degraded", b"limiter")
+
+
+@dataclass(frozen=True, slots=True)
+class TagScope:
+    """A tag with a hard budget: the budget's id, which names the scope, and what it allows."""
+
+    tag: str
+    budget_id: UUID
+    key: bytes  # of the scope in Redis
+    limits: Limits
 
 
 def duration(seconds: int) -> str:
@@ -74,30 +89,41 @@ class Admission(Struct, frozen=True, kw_only=True, gc=False):
     def headers(self) -> list[Header]:
         """Rate limit headers: X-RateLimit-* of the day, and OpenAI's of the minute, of the limits that are set."""
         organization, key = self.limits
+        # Nearly always the organization's alone: then no function is called for each.
+        has_own = bool(key.packed)
         headers: list[Header] = []
-        limit, left = least_left(organization.daily_requests, key.daily_requests, self.requests_today)
+        limit = organization.daily_requests
+        left = limit - self.requests_today[0]
+        if has_own:
+            limit, left = least_left(limit, key.daily_requests, self.requests_today)
         if limit >= 0:
             headers += (
                 (b"x-ratelimit-limit", b"%d" % limit),
-                (b"x-ratelimit-remaining", b"%d" % left),
+                (b"x-ratelimit-remaining", b"%d" % (left if left > 0 else 0)),
                 (b"x-ratelimit-reset", b"%d" % ((self.day + 1) * SECONDS_PER_DAY)),
             )
         if self.is_degraded:
             headers.append(DEGRADED)
             return headers
         resets = _RESETS[SECONDS_PER_MINUTE - self.now_ms // 1000 % SECONDS_PER_MINUTE]
-        limit, left = least_left(organization.rpm, key.rpm, self.minute_requests)
+        limit = organization.rpm
+        left = limit - self.minute_requests[0]
+        if has_own:
+            limit, left = least_left(limit, key.rpm, self.minute_requests)
         if limit >= 0:
             headers += (
                 (b"x-ratelimit-limit-requests", b"%d" % limit),
-                (b"x-ratelimit-remaining-requests", b"%d" % left),
+                (b"x-ratelimit-remaining-requests", b"%d" % (left if left > 0 else 0)),
                 resets[0],
             )
-        limit, left = least_left(organization.tpm, key.tpm, self.minute_tokens)
+        limit = organization.tpm
+        left = limit - self.minute_tokens[0]
+        if has_own:
+            limit, left = least_left(limit, key.tpm, self.minute_tokens)
         if limit >= 0:
             headers += (
                 (b"x-ratelimit-limit-tokens", b"%d" % limit),
-                (b"x-ratelimit-remaining-tokens", b"%d" % left),
+                (b"x-ratelimit-remaining-tokens", b"%d" % (left if left > 0 else 0)),
                 resets[1],
             )
         return headers
@@ -138,7 +164,7 @@ class Shortage(Struct, frozen=True, kw_only=True):
     """Money that is missing: what is left of a budget, running calls taken off, and what the call may cost."""
 
     budget: str = BUDGETS[0]
-    left_nanos: int = 0
+    left_nanos: int = 0  # negative: overdrawn
     hold_nanos: int = 0
 
 
@@ -152,23 +178,32 @@ def refusal(
     money: Shortage | None = None,
     plan: str = "",
     pages_url: str = "",
+    tag: TagScope | None = None,
 ) -> RateLimitExceeded | InsufficientQuota:
-    """Error of a verdict about one of SCOPES, with the whole seconds after which the same call may pass.
+    """Error of a verdict about one of SCOPES, or TAG, with the whole seconds after which the same call may pass.
 
-    A stream's slot is free at the latest when its lease expires. No client can wait for the next day, for money, or
-    for a limit of 0.
+    `tag` is the call's, if it has a budget. A stream's slot is free at the latest when its lease expires. No client can
+    wait for the next day, for money, or for a limit of 0.
     """
-    name, limits = SCOPES[scope], admission.limits[scope]
+    if scope == TAG and tag is not None:
+        name, limits = "tag", tag.limits
+    else:
+        name, limits = SCOPES[scope], admission.limits[scope]
     wait_s = _retry_after_s(verdict, admission, slot_free_in_ms)
     if verdict == "budget":
-        limit, message = None, _about_money(money or Shortage(), limits, name, pages_url)
+        limit, message = None, _about_money(money or Shortage(), limits, name, pages_url, tag)
     else:
         limit = _limit_of(verdict, limits)
         of_plan = f" on plan {plan}" if plan and name == SCOPES[0] else ""
         message = _about_limit(verdict, limit, admission.minute_tokens[scope], tokens, of_plan)
         message += _way_out(verdict, limit, wait_s, pages_url)
+    left_nanos = money.left_nanos if money is not None else 0
     error = _REFUSALS[verdict](
-        f"{message} (limit of the {name})", retry_after_s=wait_s, scope=name, admission=admission
+        f"{message} (limit of the {name})",
+        retry_after_s=wait_s,
+        scope=name,
+        admission=admission,
+        left_nanos=left_nanos,
     )
     if limit == 0:
         error.outlasts_retries = True  # type: ignore[misc] # of this one
@@ -210,17 +245,20 @@ def _way_out(verdict: str, limit: int, wait_s: int | None, pages_url: str) -> st
     return f"; retry in {wait_s} s"
 
 
-def _about_money(money: Shortage, limits: Limits, scope: str, pages_url: str) -> str:
+def _about_money(money: Shortage, limits: Limits, scope: str, pages_url: str, tag: TagScope | None) -> str:
     """Say how much is left, how much is needed, and where it can be had."""
-    left, needed = _usd(money.left_nanos, money.hold_nanos)
+    left, needed = _usd(max(0, money.left_nanos), money.hold_nanos)
     amounts = f"left {left}, this request may cost {needed}"
     if money.budget == "credit":
         return f"Credit {amounts}; add credit{_at('', pages_url, 'billing')}, or request fewer tokens"
     limit_nanos = limits.day_budget_nanos if money.budget == "day" else limits.month_budget_nanos
     resets = "at midnight UTC" if money.budget == "day" else "on the first of the month (UTC)"
-    page = "billing" if scope == SCOPES[0] else "keys"
+    page = {"organization": "billing", "key": "keys", "tag": "billing/tags"}[scope]
     budget = f"Budget of the {money.budget} ({_usd(limit_nanos)[0]})"
-    return f"{budget} {amounts}; it begins anew {resets}{_at('; change it', pages_url, page)}"
+    if scope == "tag" and tag is not None:
+        spent = _usd(limit_nanos - money.left_nanos)[0]
+        budget = f"Budget of the {money.budget} of the tag {tag.tag} ({_usd(limit_nanos)[0]}), spent or held {spent},"
+    return f"{budget} {amounts}; it resets {resets}{_at('; change it', pages_url, page)}"
 
 
 def _at(words: str, pages_url: str, page: str) -> str:

@@ -6,6 +6,7 @@ epoch is open nothing is admitted, because what was lost may not be in PostgreSQ
 """
 
 import asyncio
+import contextlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -14,7 +15,7 @@ from redis import Redis
 
 from billing.limiter.limits import LOAD, LUA, Epochs, Payer, ScopeTotals, ShardKeys, load_args
 from billing.limiter.roll import Roll, read_roll
-from codexflow.lib.redis import SHARDS, Argument, Pipeline, Script
+from codexflow.lib.redis import SHARDS, Argument, GatewayRedis, RedisUnavailable, Script
 
 JOIN = Script(LUA / "join.lua")
 REGISTER = Script(LUA / "register.lua")
@@ -22,6 +23,8 @@ ROLL = Script(LUA / "roll.lua")
 OPEN = Script(LUA / "open.lua")
 MINUTE = Script(LUA / "minute.lua")
 PRESENT = Script(LUA / "present.lua")
+# A process that was only paused for so long would find its settlements missing, and recover as from a loss.
+GONE_AFTER_MS = 24 * 3_600_000
 # Scopes whose counts of the minute are raised by one command.
 MINUTES_AT_ONCE = 500
 
@@ -50,7 +53,7 @@ def shards_of(prefix: str) -> tuple[ShardKeys, ...]:
     return tuple(ShardKeys.of(prefix, number) for number in range(SHARDS))
 
 
-async def read_epochs(redis: Pipeline, shards: Sequence[ShardKeys], known: Epochs) -> list[Epoch]:
+async def read_epochs(redis: GatewayRedis, shards: Sequence[ShardKeys], known: Epochs) -> list[Epoch]:
     """Read the epochs of shards. Raises RedisUnavailable."""
     replies = await redis.call_all([(b"HMGET", shard.epoch, b"id", b"n", b"open", known.field) for shard in shards])
     return [
@@ -59,7 +62,7 @@ async def read_epochs(redis: Pipeline, shards: Sequence[ShardKeys], known: Epoch
     ]
 
 
-async def join(redis: Pipeline, shards: Sequence[ShardKeys], known: Epochs, *, day: int) -> list[Epoch]:
+async def join(redis: GatewayRedis, shards: Sequence[ShardKeys], known: Epochs, *, day: int) -> list[Epoch]:
     """Join the epochs of shards; begin new ones where Redis lacks what is known. `day`: the latest known, or 0.
 
     Raises RedisUnavailable.
@@ -71,7 +74,7 @@ async def join(redis: Pipeline, shards: Sequence[ShardKeys], known: Epochs, *, d
 
 
 async def register(
-    redis: Pipeline,
+    redis: GatewayRedis,
     shard: ShardKeys,
     epoch: bytes,
     process: str,
@@ -96,7 +99,7 @@ async def register(
     return bool(await redis.run(REGISTER, keys, args))
 
 
-async def raise_minutes(redis: Pipeline, minute: int, counts: Mapping[bytes, tuple[int, int]]) -> None:
+async def raise_minutes(redis: GatewayRedis, minute: int, counts: Mapping[bytes, tuple[int, int]]) -> None:
     """Raise requests and tokens of a minute, of scopes of one shard, to these at least. Raises RedisUnavailable."""
     for keys, args in _minutes(minute, counts):
         await redis.run(MINUTE, keys, args)
@@ -116,7 +119,9 @@ def _minutes(minute: int, counts: Mapping[bytes, tuple[int, int]]) -> Iterator[t
         yield keys, [minute, *(number for key in keys for number in counts[key])]
 
 
-async def call_roll(redis: Pipeline, shard: ShardKeys, epoch: bytes, process: str, *, has_shipped: bool) -> Roll | None:
+async def call_roll(
+    redis: GatewayRedis, shard: ShardKeys, epoch: bytes, process: str, *, has_shipped: bool
+) -> Roll | None:
     """Tell that a process is alive and whether it has shipped. Returns None when the epoch is open, or another one.
 
     Raises RedisUnavailable.
@@ -124,20 +129,31 @@ async def call_roll(redis: Pipeline, shard: ShardKeys, epoch: bytes, process: st
     return read_roll(await redis.run(ROLL, [shard.epoch, shard.roll], [epoch, process, int(has_shipped)]))
 
 
-async def open_epoch(redis: Pipeline, shard: ShardKeys, epoch: bytes, version: int) -> bool:
+async def open_epoch(redis: GatewayRedis, shard: ShardKeys, epoch: bytes, version: int) -> bool:
     """Open an epoch, unless its roll has changed since. Returns whether it is open. Raises RedisUnavailable."""
     return bool(await redis.run(OPEN, [shard.epoch, shard.roll], [epoch, version]))
 
 
-async def present(redis: Pipeline, prefix: str, process: str, *, ttl_ms: int) -> set[bytes]:
-    """Tell that a process is alive. Returns all that are, itself included. Raises RedisUnavailable."""
-    return set(await redis.run(PRESENT, [gateways_key(prefix)], [process, ttl_ms]))
+async def present(
+    redis: GatewayRedis, prefix: str, process: str, *, ttl_ms: int, gone_after_ms: int = GONE_AFTER_MS
+) -> set[bytes]:
+    """Tell that a process is alive. Returns all that are, itself included. Raises RedisUnavailable.
+
+    Processes that were killed could not leave: their settlements are forgotten here.
+    """
+    alive, gone = await redis.run(PRESENT, [gateways_key(prefix)], [process, ttl_ms, gone_after_ms])
+    with contextlib.suppress(RedisUnavailable):  # a part of a cluster is away: next time
+        for name in gone:
+            await leave(redis, prefix, name.decode())
+    return set(alive)
 
 
-async def leave(redis: Pipeline, prefix: str, process: str, known: Epochs) -> None:
-    """Tell that a process ends. Raises RedisUnavailable."""
-    forgotten = [redis.call(b"HDEL", shard.epoch, known.field) for shard in shards_of(prefix)]
-    await asyncio.gather(redis.call(b"ZREM", gateways_key(prefix), process), *forgotten)
+async def leave(redis: GatewayRedis, prefix: str, process: str) -> None:
+    """Tell that a process has ended. Raises RedisUnavailable."""
+    field = Epochs(process).field
+    forgotten = [redis.call(b"HDEL", shard.epoch, field) for shard in shards_of(prefix)]
+    await asyncio.gather(*forgotten)
+    await redis.call(b"ZREM", gateways_key(prefix), process)
 
 
 def gateways_key(prefix: str) -> bytes:
@@ -151,7 +167,7 @@ def day_of(redis: "Redis", shard: ShardKeys, clock_day: int) -> int:
 
 
 def scope_key(shard: ShardKeys, kind: str, owner: UUID) -> bytes:
-    """Key of a scope: `kind` is "o" for an organization, "k" for a key's lineage."""
+    """Key of a scope: `kind` is "o" for an organization, "k" for a key's lineage, "t" for a tag's budget."""
     return f"{shard.prefix}scope:{kind}:{owner}".encode()
 
 

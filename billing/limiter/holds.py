@@ -88,6 +88,7 @@ class CallSize(Struct, frozen=True, kw_only=True):
     # The call may ask the provider's cache to keep the input for an hour, which costs more than for minutes.
     may_cache_for_an_hour: bool = False
     bound: Bound | None = None
+    counted_tokens: int | None = None  # of the input, by the provider
 
     @property
     def prompt_tokens(self) -> int:
@@ -114,7 +115,7 @@ class CallSize(Struct, frozen=True, kw_only=True):
 
     def guess(self, model: str) -> int:
         """Estimate of the input for one model: never more than is held."""
-        expected = self.expected_prompt_tokens
+        expected = self.expected_prompt_tokens if self.counted_tokens is None else self.counted_tokens
         return expected if self.bound is None else min(expected, self.bound.prompt_tokens(model))
 
 

@@ -14,7 +14,8 @@ from redis import Redis
 
 from billing.limiter.admission import SECONDS_PER_DAY, SECONDS_PER_MINUTE
 from billing.limiter.limits import ScopeTotals, ShardKeys, month_of
-from codexflow.lib.redis import Script
+from codexflow.lib.cluster_client import keys_beside
+from codexflow.lib.redis import Script, ms_of, queue_time
 
 CORRECT = Script(Path(__file__).parent / "lua" / "correct.lua")
 # Fields of a scope that PostgreSQL knows; admit.lua describes them.
@@ -23,7 +24,7 @@ _FIELDS = ("d", "n", "ds", "mo", "ms", "spent", "held")
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """A scope as Redis has it: `kind` is "o" for an organization, "k" for a key."""
+    """A scope as Redis has it: `kind` is "o" for an organization, "k" for a key, "t" for a tag's budget."""
 
     key: bytes
     kind: str
@@ -56,30 +57,35 @@ class Correction:
 
 def scopes_of(redis: "Redis", shard: ShardKeys) -> list[bytes]:
     """Keys of all scopes that are loaded in a shard."""
-    return list(redis.scan_iter(match=f"{shard.prefix}scope:*", count=500))
+    return keys_beside(redis, shard.usage, f"{shard.prefix}scope:*")
 
 
 def read_shard(redis: "Redis", shard: ShardKeys, keys: Sequence[bytes]) -> Snapshot:
     """Read scopes, running calls and waiting events in one step (MULTI)."""
     pipe = redis.pipeline(transaction=True)
-    pipe.time()
+    queue_time(pipe, shard.epoch)
     pipe.hgetall(shard.intents)
     pipe.xrange(shard.usage)
     for key in keys:
         pipe.hmget(key, *_FIELDS)
-    (seconds, _), intents, entries, *hashes = pipe.execute()
+    time, intents, entries, *hashes = pipe.execute()
     scopes = []
     for key, values in zip(keys, hashes, strict=True):
         kind, _, text = key.decode().rpartition("scope:")[2].partition(":")
         if None not in values:
             scopes.append(Scope(key, kind, UUID(text), tuple(values)))
     return Snapshot(
-        day=seconds // SECONDS_PER_DAY,
-        minute=seconds // SECONDS_PER_MINUTE,
+        day=ms_of(time) // 1000 // SECONDS_PER_DAY,
+        minute=ms_of(time) // 1000 // SECONDS_PER_MINUTE,
         scopes=scopes,
-        intents=list(intents.values()),
-        events=[fields[b"e"] for _, fields in entries if b"e" in fields],
+        intents=list(_mapping(intents).values()),
+        events=[fields[b"e"] for fields in (_mapping(each) for _, each in entries) if b"e" in fields],
     )
+
+
+def _mapping(reply: Any) -> dict[bytes, bytes]:
+    """Read fields and values: what redis-py has made of them, or, in a cluster's transaction, as Redis sends them."""
+    return reply if isinstance(reply, dict) else dict(zip(reply[::2], reply[1::2], strict=True))
 
 
 def correct(redis: "Redis", scope: Scope, totals: ScopeTotals, *, held_nanos: int, today: int) -> Correction:

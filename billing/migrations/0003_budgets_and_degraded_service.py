@@ -23,6 +23,6 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name='plan',
             name='limiter_fail',
-            field=models.CharField(choices=[('bounded', 'Goes on within bounds'), ('closed', 'Refuses')], db_default='bounded', default='bounded', max_length=8, verbose_name='while limits cannot be checked'),
+            field=models.CharField(choices=[('bounded', 'Continues within bounds'), ('closed', 'Refuses')], db_default='bounded', default='bounded', max_length=8, verbose_name='while limits cannot be checked'),
         ),
     ]

@@ -154,7 +154,9 @@ def statement_document(shown: Statement, organization: str, *, is_final: bool, a
         ),
         parties=(),
         tables=[
-            each for each in (_balance(shown), _entries(shown), _days(shown), _models(shown), _late(shown)) if each
+            each
+            for each in (_balance(shown), _entries(shown), _days(shown), _models(shown), _late(shown), _tags(shown))
+            if each
         ],
         notes=(_("Usage is booked in the month of the request until a day after that month's end."),),
     )
@@ -221,6 +223,24 @@ def _late(shown: Statement) -> Table | None:
     ]
     title = _("Usage of earlier months, known after they were closed")
     return _usage(title, (_("Month"), _("Model")), rows, shown.late_nanos)
+
+
+# Tags that a document lists; the CSV has all.
+SHOWN_TAGS = 100
+
+
+def _tags(shown: Statement) -> Table | None:
+    """Usage by the caller's tag, the dearest first, late usage included; the sum is that of all calls."""
+    if not shown.by_tag:
+        return None
+    named = list(shown.by_tag.items())
+    rows = [(tag, count(usage.requests), usd_price(usage.cost_nanos)) for tag, usage in named[:SHOWN_TAGS]]
+    others = [usage for _tag, usage in named[SHOWN_TAGS:]]
+    for label, usages in ((_("Other tags"), others), (_("Without a tag"), [shown.untagged])):
+        requests, nanos = sum([each.requests for each in usages]), sum([each.cost_nanos for each in usages])
+        if requests or nanos:
+            rows.append((label, count(requests), usd_price(nanos)))
+    return _usage(_("Usage by tag"), (_("Tag"),), rows, shown.usage_nanos + shown.late_nanos)
 
 
 def _usage(title: str, names: Sequence[str], rows: Sequence[Sequence[str]], sum_nanos: int) -> Table | None:

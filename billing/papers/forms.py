@@ -56,7 +56,7 @@ class DetailsForm(forms.ModelForm[BillingDetails]):
     def clean_country(self) -> str:
         country = str(self.cleaned_data["country"])
         if not country.isascii() or (country := country.upper()) not in COUNTRIES:
-            raise forms.ValidationError(_("This is no country's code."))
+            raise forms.ValidationError(_("That isn't a country code."))
         return country
 
     def clean_address(self) -> str:
@@ -75,16 +75,16 @@ class DetailsForm(forms.ModelForm[BillingDetails]):
         if not country:
             return facts
         if kind and not number:
-            self.add_error("tax_id", _("Give the number, or choose no kind."))
+            self.add_error("tax_id", _("Enter the number, or leave the kind blank."))
         elif number and not kind:
             self.add_error("tax_id_kind", _("Choose the kind of the number."))
         elif number:
             try:
                 facts["tax_id"] = normalized(kind, number, country)
             except ValueError:
-                self.add_error("tax_id", _("This is no such number of this country. Check its digits."))
+                self.add_error("tax_id", _("That isn't a valid number in this country. Check the digits."))
         if country == "TR" and not facts.get("district"):
-            self.add_error("district", _("An address in Türkiye has a district."))
+            self.add_error("district", _("Addresses in Türkiye need a district."))
         return facts
 
 
@@ -119,7 +119,7 @@ class CreditNoteForm(forms.ModelForm[Paper]):
         max_digits=12,
         decimal_places=2,
         min_value=Decimal("0.01"),
-        help_text=_("With its tax, in the currency of the invoice. It moves no money and no credit."),
+        help_text=_("Tax included, in the invoice's currency. No money or credit moves."),
         widget=UnfoldAdminDecimalFieldWidget,
     )
     credit_reason = forms.CharField(

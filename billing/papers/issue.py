@@ -10,6 +10,7 @@ from django.db.models.functions import Coalesce
 from django.utils.translation import gettext as _
 
 from accounts import audit
+from accounts.webhooks.services import publish
 from billing.models import Order, Paper, PaperMail, PaperSeries
 from billing.papers.details import buyer_of
 from billing.papers.files import ask_for_paper
@@ -28,6 +29,7 @@ from billing.papers.invoice import (
 from billing.papers.tax import Taxed, rounded_cents
 from billing.papers.tax_ids import OTHER
 from codexflow.lib import clock
+from codexflow.lib.addresses import site_url
 
 
 class CreditNoteRefused(Exception):
@@ -115,7 +117,7 @@ def issue_credit_note(invoice: Paper, amount_cents: int, *, reason: str, **actin
                 invoice.tax_rate_bp,
             )
         except ValueError as exc:
-            raise CreditNoteRefused(_("So much of the invoice is not left.")) from exc
+            raise CreditNoteRefused(_("That is more than is left of the invoice.")) from exc
         number, issued_at = _next_number(CREDIT_NOTE_PREFIX)
         paper = _store(
             sums,
@@ -175,6 +177,19 @@ def _store(sums: Sums, **facts: Any) -> Paper:
     )
     ask_for_paper(paper)
     PaperMail.objects.create(paper=paper, organization_id=paper.organization_id)
+    organization = paper.organization
+    publish(
+        organization,
+        "invoice.ready",
+        {
+            "number": paper.number,
+            "kind": str(paper.kind),
+            "total_cents": paper.total_cents,
+            "currency": paper.currency,
+            "issued_at": paper.issued_at.isoformat(),
+            "url": f"{site_url(settings.ENV)}/o/{organization.slug}/billing/invoices/{paper.number}/",
+        },
+    )
     return paper
 
 

@@ -2,15 +2,17 @@
 
 import contextlib
 from collections.abc import Iterator
-from datetime import date
+from datetime import date, timedelta
 
-from django.db import connection, transaction
+from django.db import transaction
 from django.db.models import Sum
 from django.db.models.functions import Coalesce
 
 from accounts.models import Organization
 from billing.models import Account, LedgerEntry, ModelSpendDaily, Paper, SpendDaily
-from billing.papers.statement import Booked, Entry, Statement, month_after, months_until, statement
+from billing.papers.statement import Booked, Entry, Statement, Usage, month_after, months_until, statement
+from billing.selectors import spend_by_tag
+from codexflow.lib.replica import alias, may_be_old, reading
 
 
 def papers_of(organization: Organization, *, before: int | None, limit: int) -> list[Paper]:
@@ -37,6 +39,7 @@ def credit_notes_of(paper: Paper) -> list[Paper]:
     return list(Paper.objects.filter(organization_id=paper.organization_id, corrects=paper).order_by("pk"))
 
 
+@may_be_old
 def statement_of(organization: Organization, month: date) -> Statement:
     """The organization's statement of the month (UTC) that begins on that day, from one snapshot.
 
@@ -65,6 +68,10 @@ def statement_of(organization: Organization, month: date) -> Statement:
                 )
                 for each in booked
             ],
+            by_tag={
+                each.tag: Usage(each.requests, each.cost_nanos)
+                for each in spend_by_tag(organization, month, end - timedelta(days=1))
+            },
             spent={day: int(nanos) for day, nanos in spent.annotate(nanos=Sum("cost_nanos"))},
         )
 
@@ -72,10 +79,10 @@ def statement_of(organization: Organization, month: date) -> Statement:
 @contextlib.contextmanager
 def _snapshot() -> Iterator[None]:
     """One moment for all reads of the block, unless a transaction is running already."""
-    is_outermost = not connection.in_atomic_block
-    with transaction.atomic():
+    is_outermost = not reading().in_atomic_block
+    with transaction.atomic(using=alias()):
         if is_outermost:
-            with connection.cursor() as cursor:
+            with reading().cursor() as cursor:
                 cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
         yield
 

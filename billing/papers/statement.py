@@ -6,7 +6,7 @@ own, which names the month.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import TypeVar
 
@@ -63,6 +63,8 @@ class Statement:
     by_model: Mapping[str, Usage]
     # Usage of earlier months that was booked in this one, by the first day of that month and model.
     late: Mapping[tuple[date, str], Usage]
+    # Both of it by the caller's tag; calls without one are not part of it.
+    by_tag: Mapping[str, Usage] = field(default_factory=dict)
 
     @property
     def by_kind(self) -> dict[str, int]:
@@ -71,6 +73,15 @@ class Statement:
         for entry in self.entries:
             sums[entry.kind] = sums.get(entry.kind, 0) + entry.amount_nanos
         return sums
+
+    @property
+    def untagged(self) -> Usage:
+        """Usage booked in the month by calls without a tag."""
+        both = [*self.by_day.values(), *self.late.values()]
+        return Usage(
+            requests=sum([each.requests for each in both]) - sum([each.requests for each in self.by_tag.values()]),
+            cost_nanos=self.usage_nanos + self.late_nanos - sum([each.cost_nanos for each in self.by_tag.values()]),
+        )
 
     @property
     def usage_nanos(self) -> int:
@@ -97,6 +108,7 @@ def statement(
     entries: Iterable[Entry],
     booked: Iterable[Booked],
     spent: Mapping[date, int],
+    by_tag: Mapping[str, Usage] | None = None,
 ) -> Statement:
     """Return the statement of the month that begins on `month`.
 
@@ -125,6 +137,7 @@ def statement(
         by_day=_in_order(by_day),
         by_model=_in_order(by_model),
         late=_in_order(late),
+        by_tag=by_tag or {},
     )
 
 

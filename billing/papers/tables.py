@@ -34,13 +34,14 @@ def paper_csv(facts: Iterable[str], lines: Iterable[Line], *, currency: str, rat
     return csv_bytes([PAPER_COLUMNS, *rows])
 
 
-STATEMENT_COLUMNS = ("section", "day", "month", "kind", "model", "note", "requests", "amount_usd")
+STATEMENT_COLUMNS = ("section", "day", "month", "kind", "model", "note", "requests", "amount_usd", "tag")
 
 
 def statement_csv(shown: Statement) -> bytes:
     """A statement: one row for each balance, entry, day and model, exact to the nano.
 
-    The rows `opening`, `entry`, `usage_day` and `usage_late` add up to `closing`; `usage_model` repeats `usage_day`.
+    The rows `opening`, `entry`, `usage_day` and `usage_late` add up to `closing`; `usage_model` repeats `usage_day`,
+    `usage_tag` the part of both that had a tag.
     """
     rows = [_row("opening", shown.opening_nanos)]
     rows += [_row("entry", each.amount_nanos, day=each.day, kind=each.kind, note=each.note) for each in shown.entries]
@@ -55,15 +56,19 @@ def statement_csv(shown: Statement) -> bytes:
         _row("usage_model", -usage.cost_nanos, model=model, requests=usage.requests)
         for model, usage in shown.by_model.items()
     ]
+    rows += [
+        _row("usage_tag", -usage.cost_nanos, tag=tag, requests=usage.requests) for tag, usage in shown.by_tag.items()
+    ]
     return csv_bytes([STATEMENT_COLUMNS, *rows, _row("closing", shown.closing_nanos)])
 
 
 def _row(section: str, nanos: int, **facts: object) -> list[object]:
-    cells = [facts.get(name, "") for name in STATEMENT_COLUMNS[1:-1]]
+    cells = {"section": section, **facts, "amount_usd": format_usd(nanos, decimals=9)}
+    texts = [cells.get(name, "") for name in STATEMENT_COLUMNS]
+    # Amounts are numbers that may begin with a minus.
     return [
-        section,
-        *(escape_formulas(each) if isinstance(each, str) else each for each in cells),
-        format_usd(nanos, decimals=9),
+        escape_formulas(each) if isinstance(each, str) and name != "amount_usd" else each
+        for name, each in zip(STATEMENT_COLUMNS, texts, strict=True)
     ]
 
 

@@ -39,7 +39,7 @@ def details(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
     form = DetailsForm(request.POST or None, instance=details_of(tenant.organization))
     if request.method == "POST" and form.is_valid():
         set_details(tenant.organization, form.facts, **acting(request))
-        messages.success(request, _("The billing details are saved. They are on the next invoice."))
+        messages.success(request, _("Billing details saved. They appear on the next invoice."))
         return redirect("papers", slug=tenant.organization.slug)
     template = "billing/details.html#body" if request.htmx else "billing/details.html"
     return render(request, template, {"form": form}, status=422 if form.errors else 200)

@@ -10,14 +10,17 @@ from django.db import transaction
 from django.utils.translation import gettext as _
 
 from billing.models import Order
+from billing.payments.cards import follow_card, keep_card, keep_setup
 from billing.payments.currencies import minor_units, nanos_of
-from billing.payments.orders import OrderRefused, forget_checkout, is_booked, settle_order
+from billing.payments.orders import OrderRefused, forget_checkout, is_booked, refuse_if_charged, settle_order
 from billing.payments.payment import Payment, mismatch
 from billing.payments.provider import (
-    Checkout,
+    CardState,
+    Found,
     OnlineProvider,
     ProviderRefused,
     ProviderUnavailable,
+    Setup,
     online_provider,
 )
 from billing.payments.reversals import reverse
@@ -33,12 +36,16 @@ class PaymentRefused(Exception):
         super().__init__(code)
 
 
-def apply(found: Checkout | Payment | None, provider: OnlineProvider) -> str:
+def apply(found: Found | None, provider: OnlineProvider) -> str:
     """Book what was found at the provider. Returns a word for what came of it. Raises PaymentRefused."""
     if found is None:
         return "gone"
     if isinstance(found, Payment):
         return book(found, provider)
+    if isinstance(found, Setup):
+        return keep_setup(found)
+    if isinstance(found, CardState):
+        return follow_card(found, provider.name)
     if found.is_over:
         forget_checkout(found.checkout_id)
         return "expired"
@@ -70,6 +77,8 @@ def book(payment: Payment, provider: OnlineProvider) -> str:
             if payment.is_gone:
                 return "reversed"  # before anything was booked for it
             order = _settle(order, payment, provider)
+            if payment.card is not None and order.saves_card:
+                keep_card(order.organization, payment.card, provider.name)
         is_changed = reverse(
             order,
             refunded_nanos=nanos_of(payment.refunded, order.currency),
@@ -107,6 +116,7 @@ def confirm(order: Order) -> None:
 
 def stop_checkout(order: Order) -> None:
     """End the checkout of an order that is about to be cancelled. Raises OrderRefused if it is being paid."""
+    refuse_if_charged(order)
     provider = online_provider(order.provider)
     if provider is None or not order.checkout_id:
         return
@@ -118,5 +128,5 @@ def stop_checkout(order: Order) -> None:
             return
     except (ProviderUnavailable, ProviderRefused, PaymentRefused) as exc:
         logger.warning("payments.not_stopped", extra={"order": order.code, "reason": str(exc)})
-        raise OrderRefused(_("The payment provider cannot be asked right now. Try again in a moment.")) from exc
+        raise OrderRefused(_("The payment provider can't be reached right now. Try again in a moment.")) from exc
     raise OrderRefused(_("This order is being paid."))

@@ -12,6 +12,7 @@ class Manual:
     name = "manual"
     label = _("Bank transfer")
     is_online = False
+    saves_cards = False
 
     def start(self, order: Order, *, order_url: str) -> str:
         """Return the order's page, which has the bank's details."""

@@ -1,6 +1,7 @@
 """Orders of credit and plans: place, check out, cancel, settle. Only these write orders."""
 
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from django.db import transaction
@@ -11,10 +12,10 @@ from accounts.models import Organization, User
 from accounts.signals import access_changed
 from billing.codes import find_discount, release_discount, take_off
 from billing.ledger import post_credit
-from billing.models import Account, LedgerEntry, Order, Plan
+from billing.models import Account, CardCharge, LedgerEntry, Order, Plan
 from billing.papers.issue import issue_invoice
 from billing.plans import CENT_NANOS
-from billing.subscriptions import Change, book_plan, offer_of
+from billing.subscriptions import Change, book_plan, offer_of, stop_renewal
 from codexflow.lib.clock import now
 from codexflow.lib.ids import random_code, random_id
 from codexflow.lib.money import NANOS_PER_USD
@@ -38,7 +39,10 @@ def open_order(
     amount_nanos: int = 0,
     plan: Plan | None = None,
     is_renewal: bool = False,
+    is_automatic: bool = False,
+    is_recharge: bool = False,
     code: str = "",
+    saves_card: bool = False,
     actor: User | None = None,
     actor_label: str = "",
     address: str | None = None,
@@ -46,8 +50,8 @@ def open_order(
     """Place an order: of a plan, or without one of credit of `amount_nanos`. One transaction with its audit entry.
 
     A plan is ordered as `billing.subscriptions.offer_of` offers it; a renewal is always a whole month, after what is
-    paid. `code` is one for a discount, used by `actor`. Nothing is booked before it is paid. Raises OrderRefused, and
-    CodeRefused for the code.
+    paid. `code` is one for a discount, used by `actor`. An automatic order is paid by the saved card, however many are
+    open. Nothing is booked before it is paid. Raises OrderRefused, and CodeRefused for the code.
     """
     if plan is None and not is_top_up(amount_nanos):
         raise OrderRefused(_("Choose an amount from $5 to $10,000 in whole cents."))
@@ -58,10 +62,18 @@ def open_order(
         # Of two at once, one counts the other's.
         account = Account.objects.select_for_update(of=("self",)).select_related("plan").get(organization=organization)
         facts = _top_up(amount_nanos) if plan is None else _month_or_upgrade(account, plan, is_renewal=is_renewal)
-        if Order.objects.filter(organization=organization, state=Order.State.OPEN).count() >= MAX_OPEN_ORDERS:
-            raise OrderRefused(_("Five orders are open already. Pay or cancel one of them first."))
+        open_orders = Order.objects.filter(organization=organization, state=Order.State.OPEN)
+        if not is_automatic and open_orders.count() >= MAX_OPEN_ORDERS:
+            raise OrderRefused(_("You already have five open orders. Pay or cancel one of them first."))
         order = Order.objects.create(
-            organization=organization, provider=provider, code=random_code(CODE_LENGTH), created_by=actor, **facts
+            organization=organization,
+            provider=provider,
+            code=random_code(CODE_LENGTH),
+            created_by=actor,
+            saves_card=saves_card,
+            is_recharge=is_recharge,
+            renews_from=account.plan_ends_at if is_renewal else None,
+            **facts,
         )
         if discount is not None:
             take_off(discount, order)
@@ -76,6 +88,7 @@ def open_order(
             kind=order.kind,
             plan=plan.slug if plan else None,
             amount_nanos=order.amount_nanos,
+            **({"saves_card": True} if saves_card else {}),
         )
     return order
 
@@ -118,18 +131,20 @@ def begin_checkout(order: Order, *, instead_of: str) -> Order:
     with transaction.atomic():
         order = Order.objects.select_for_update(of=("self",)).select_related("plan", "created_by").get(pk=order.pk)
         refuse_unless_open(order)
+        refuse_if_charged(order)
         at = now()
         is_unknown = not instead_of and order.checkout_at is not None and order.checkout_at > at - CHECKOUT_KEY_LASTS
         if order.checkout_id == instead_of and not (is_unknown and order.checkout_key):
             order.checkout_id, order.checkout_key, order.checkout_at = "", random_id(), at
-            order.save(update_fields=["checkout_id", "checkout_key", "checkout_at"])
+            order.checkout_url = ""
+            order.save(update_fields=["checkout_id", "checkout_key", "checkout_at", "checkout_url"])
     return order
 
 
-def keep_checkout(order: Order, checkout_id: str) -> bool:
-    """Store the checkout that was made with the order's key. False: the order is not open any more."""
+def keep_checkout(order: Order, checkout_id: str, *, url: str = "") -> bool:
+    """Store the checkout that was made with the order's key. False: the order is not open any more, or has another."""
     begun = Order.objects.filter(pk=order.pk, state=Order.State.OPEN, checkout_key=order.checkout_key)
-    return bool(begun.update(checkout_id=checkout_id))
+    return bool(begun.filter(checkout_id__in=("", checkout_id)).update(checkout_id=checkout_id, checkout_url=url))
 
 
 def forget_checkout(checkout_id: str) -> None:
@@ -140,12 +155,18 @@ def forget_checkout(checkout_id: str) -> None:
 def cancel_order(
     order: Order, *, actor: User | None = None, actor_label: str = "", address: str | None = None
 ) -> Order:
-    """Cancel an open order. Raises OrderRefused for one that is paid; cancelling twice changes nothing."""
+    """Cancel an open order. Raises OrderRefused for one that is paid; cancelling twice changes nothing.
+
+    Who cancels the order of their plan's next month cancels the plan: otherwise the saved card would pay another one.
+    """
     with transaction.atomic():
         order = Order.objects.select_for_update().get(pk=order.pk)
         if order.state == Order.State.PAID:
             raise OrderRefused(_("This order is paid."))
+        refuse_if_charged(order)
         if order.is_open:
+            if actor is not None and order.renews_from is not None:
+                stop_renewal(order.organization, order.renews_from)
             order.state = Order.State.CANCELLED
             order.save(update_fields=["state"])
             release_discount(order, actor)
@@ -183,6 +204,8 @@ def settle_order(
         if order.state == Order.State.PAID and order.payment_reference == payment_reference:
             return order
         refuse_unless_open(order)
+        if actor is not None:  # an operator, who does not know of the charge
+            refuse_if_charged(order)
         locked = Account.objects.select_for_update(of=("self",)).select_related("organization", "plan")
         account = locked.get(pk=order.organization_id)
         if is_booked(order, payment_reference):
@@ -220,17 +243,23 @@ def settle_order(
         )
         # Last: invoices are numbered one after the other, so the next one waits for this transaction.
         issue_invoice(order, actor=actor, actor_label=actor_label, address=address)
-        transaction.on_commit(lambda: access_changed.send(Account))
+        transaction.on_commit(partial(access_changed.send, Account, organization_id=order.organization_id))
     return order
 
 
 def refuse_unless_open(order: Order) -> None:
     """Raise OrderRefused for an order that is paid or cancelled."""
     if order.state == Order.State.PAID:
-        text = _("This order is paid already, by the payment %(payment)s.")
+        text = _("This order was already paid by payment %(payment)s.")
         raise OrderRefused(text % {"payment": order.payment_reference})
     if not order.is_open:
         raise OrderRefused(_("This order is cancelled. Book the payment in the ledger instead."))
+
+
+def refuse_if_charged(order: Order) -> None:
+    """Raise OrderRefused while the saved card is charged for a locked order: nothing else may pay or cancel it."""
+    if order.charges.filter(state=CardCharge.State.STARTED).exists():
+        raise OrderRefused(_("This order is being paid."))
 
 
 def is_booked(order: Order, payment_reference: str) -> bool:

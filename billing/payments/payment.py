@@ -1,9 +1,27 @@
 """A payment as its provider reports it, whether it is that of an order, and what of its credit is taken back. Pure."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 from codexflow.lib.money import round_div
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Card:
+    """A card that the provider has saved for a customer, with what it shows of it."""
+
+    customer_id: str
+    # The provider's name of the card, by which it is charged.
+    method_id: str
+    brand: str
+    last4: str
+    exp_month: int
+    exp_year: int
+
+    @property
+    def expires_at(self) -> datetime:
+        """First moment at which it is no longer valid: cards are until the end of a month."""
+        return datetime(self.exp_year + self.exp_month // 12, self.exp_month % 12 + 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +41,8 @@ class Payment:
     # Given back so far, and withdrawn by disputes that are open or lost.
     refunded: int = 0
     disputed: int = 0
+    # Saved with it, because the customer wanted that.
+    card: Card | None = None
 
     @property
     def is_gone(self) -> bool:

@@ -100,7 +100,7 @@ def check_refund(order: Order, amount_nanos: int) -> None:
     try:
         minor_units(amount_nanos, order.currency)
     except InvalidAmount as exc:
-        raise RefundRefused(_("Give an amount in whole cents.")) from exc
+        raise RefundRefused(_("Enter an amount in whole cents.")) from exc
     if not 0 < amount_nanos <= left_nanos:
         text = _("At most $%(left)s of this payment can be given back.")
         raise RefundRefused(text % {"left": format_usd(left_nanos, decimals=2)})

@@ -5,6 +5,7 @@ is booked, so that it may be reported any number of times and in any order.
 """
 
 from datetime import datetime
+from functools import partial
 
 from django.db import transaction
 from django.db.models import QuerySet, Sum
@@ -13,9 +14,10 @@ from accounts import audit
 from accounts.models import User
 from accounts.signals import access_changed
 from billing.ledger import put_back, source_of, take_back
-from billing.models import Account, LedgerEntry, Order
+from billing.models import Account, AutoRecharge, LedgerEntry, Order
 from billing.papers.issue import credit_refund
 from billing.payments.payment import change_of_taken, taken_nanos
+from billing.recharge_rules import stop_recharge
 
 
 def reverse(
@@ -42,6 +44,11 @@ def reverse(
     if (order.refunded_nanos, order.disputed_nanos) == (refunded_nanos, disputed_nanos):
         return False
     given_back_nanos = refunded_nanos - order.refunded_nanos
+    # Credit that is taken back is not to be bought again by itself.
+    if disputed_nanos > order.disputed_nanos:
+        stop_recharge(order.organization_id, AutoRecharge.Stopped.DISPUTED)
+    if given_back_nanos > 0:
+        stop_recharge(order.organization_id, AutoRecharge.Stopped.REFUNDED)
     # The refunds first: each change is booked as what has caused it.
     if order.refunded_nanos != refunded_nanos:
         moved_nanos = change_nanos(order, refunded_nanos=refunded_nanos, disputed_nanos=order.disputed_nanos)
@@ -77,7 +84,7 @@ def reverse(
     order.save(update_fields=["refunded_nanos", "disputed_nanos", "reversals"])
     if given_back_nanos > 0:
         credit_refund(order, given_back_nanos, reason=reason, actor=actor, actor_label=actor_label, address=address)
-    transaction.on_commit(lambda: access_changed.send(Account))
+    transaction.on_commit(partial(access_changed.send, Account, organization_id=order.organization_id))
     return True
 
 

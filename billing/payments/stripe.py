@@ -15,15 +15,27 @@ from django.conf import settings
 from django.utils import translation
 from django.utils.translation import gettext_lazy as _
 
-from billing.models import Order
+from billing.models import CardCharge, Order
+from billing.payments.cards import customer_of
 from billing.payments.currencies import minor_units
 from billing.payments.orders import begin_checkout, keep_checkout
-from billing.payments.payment import Payment
-from billing.payments.provider import Checkout, NotGenuine, ProviderRefused, ProviderUnavailable, ReceivedEvent
+from billing.payments.payment import Card, Payment
+from billing.payments.provider import (
+    CardState,
+    Charged,
+    Checkout,
+    Found,
+    NotGenuine,
+    ProviderRefused,
+    ProviderUnavailable,
+    ReceivedEvent,
+    Setup,
+)
 from codexflow.lib.addresses import site_url
 from codexflow.lib.clock import now
 
 if TYPE_CHECKING:
+    from stripe.params import PaymentIntentCreateParams
     from stripe.params.checkout import SessionCreateParams
 
 logger = logging.getLogger(__name__)
@@ -36,6 +48,9 @@ TIMEOUT_S = (3.05, 5.0)
 CHECKOUT_LASTS = timedelta(hours=2)
 # Name of the metadata that leads from a payment to its order.
 ORDER = "codexflow_order"
+# And to the try that has made it.
+CHARGE = "codexflow_charge"
+CLOCKS_DIFFER = timedelta(minutes=10)
 PAGE = 100
 
 _SESSIONS = (
@@ -53,7 +68,8 @@ _DISPUTES = (
     "charge.dispute.funds_reinstated",
 )
 _REVERSALS = ("charge.refunded", *_REFUNDS, *_DISPUTES)
-EVENTS = (*_SESSIONS, *_REVERSALS)
+_CARDS = ("payment_method.automatically_updated", "payment_method.detached", "payment_method.updated")
+EVENTS = (*_SESSIONS, *_REVERSALS, *_CARDS)
 # Whether the bank has the money back, by the state of its dispute. Inquiries (`warning_…`) move none.
 _IS_WITHDRAWN = {
     "needs_response": True,
@@ -67,6 +83,8 @@ _IS_WITHDRAWN = {
     "warning_under_review": False,
     "warning_closed": False,
 }
+# What is expanded of a PaymentIntent.
+_OF_INTENT = ("latest_charge", "payment_method")
 # A PaymentIntent that may still be paid, but not by the checkout that it was made for.
 _FAILED = ("requires_payment_method", "canceled")
 
@@ -77,6 +95,7 @@ class Stripe:
     name = "stripe"
     label = _("Card")
     is_online = True
+    saves_cards = True
 
     @property
     def is_live(self) -> bool:
@@ -94,9 +113,10 @@ class Stripe:
         if begun.checkout_id:  # by somebody else, meanwhile
             return self.start(begun, order_url=order_url)
         assert begun.checkout_at is not None  # noqa: S101 - has begun
+        customer_id = customer_of(begun.organization, self) if begun.saves_card else ""
         with _renamed():
             session = _client().v1.checkout.sessions.create(
-                _session_params(begun, f"{site_url(settings.ENV)}{order_url}"),
+                _session_params(begun, f"{site_url(settings.ENV)}{order_url}", customer_id),
                 {"idempotency_key": f"checkout:{begun.checkout_key}"},
             )
         if not keep_checkout(begun, session.id):  # cancelled meanwhile
@@ -119,9 +139,13 @@ class Stripe:
     def is_followed(self, event_type: str) -> bool:
         return event_type in EVENTS
 
-    def look_up(self, event_type: str, object_id: str) -> Checkout | Payment | None:
+    def look_up(self, event_type: str, object_id: str) -> Found | None:
         if event_type in _SESSIONS:
-            return self.checkout(object_id)
+            return self._session(object_id)
+        if event_type in _CARDS:
+            with _renamed():
+                method = _found(lambda: _client().v1.payment_methods.retrieve(object_id))
+            return CardState(method_id=object_id, card=_card(method))
         found: stripe.Refund | stripe.Dispute | stripe.Charge | None
         with _renamed():
             v1 = _client().v1
@@ -136,9 +160,7 @@ class Stripe:
     def payment(self, payment_reference: str) -> Payment | None:
         at = now()
         with _renamed():
-            intent = _found(
-                lambda: _client().v1.payment_intents.retrieve(payment_reference, {"expand": ["latest_charge"]})
-            )
+            intent = _found(lambda: _client().v1.payment_intents.retrieve(payment_reference, {"expand": [*_OF_INTENT]}))
             return _payment(intent, at) if intent else None
 
     def refund(self, payment_reference: str, amount: int, *, key: str) -> str:
@@ -150,14 +172,89 @@ class Stripe:
             return made.id
 
     def checkout(self, checkout_id: str) -> Checkout | None:
+        found = self._session(checkout_id)
+        return found if isinstance(found, Checkout) else None
+
+    def setup(self, setup_id: str) -> Setup | None:
+        found = self._session(setup_id)
+        return found if isinstance(found, Setup) else None
+
+    def _session(self, session_id: str) -> Checkout | Setup | None:
         at = now()
         with _renamed():
-            session = _found(
-                lambda: _client().v1.checkout.sessions.retrieve(
-                    checkout_id, {"expand": ["payment_intent.latest_charge"]}
-                )
+            expand = [f"payment_intent.{name}" for name in _OF_INTENT] + ["setup_intent.payment_method"]
+            session = _found(lambda: _client().v1.checkout.sessions.retrieve(session_id, {"expand": expand}))
+            if session is None:
+                return None
+            return _setup(session) if session.mode == "setup" else _checkout(session, at)
+
+    def create_customer(self, organization_id: str) -> str:
+        with _renamed():
+            made = _client().v1.customers.create(
+                {"metadata": {"codexflow_organization": organization_id}},
+                {"idempotency_key": f"customer:{organization_id}"},
             )
-            return _checkout(session, at) if session else None
+            return made.id
+
+    def begin_setup(self, customer_id: str, *, page_url: str, consent: str) -> Setup:
+        page_url = f"{site_url(settings.ENV)}{page_url}"
+        params: SessionCreateParams = {
+            "mode": "setup",
+            "customer": customer_id,
+            "allowed_payment_method_types": ["card"],
+            "success_url": f"{page_url}?card=done",
+            "cancel_url": page_url,
+            "expires_at": int((now() + CHECKOUT_LASTS).timestamp()),
+            "custom_text": {"submit": {"message": consent}},
+        }
+        with _renamed():
+            return _setup(_client().v1.checkout.sessions.create(params))
+
+    def detach(self, method_id: str) -> None:
+        with _renamed(), contextlib.suppress(stripe.InvalidRequestError):  # detached before, or gone
+            _client().v1.payment_methods.detach(method_id)
+
+    def charge(self, charge: CardCharge, order: Order) -> Charged:
+        at = now()
+        # The same each time, as the idempotency key demands.
+        params: PaymentIntentCreateParams = {
+            "amount": minor_units(order.amount_nanos, order.currency),
+            "currency": order.currency.lower(),
+            "customer": charge.customer_id,
+            "payment_method": charge.method_id,
+            "allowed_payment_method_types": ["card"],
+            "confirm": True,
+            "off_session": True,
+            "description": f"Order {order.code}",
+            "metadata": {ORDER: order.code, CHARGE: str(charge.key)},
+            "expand": [*_OF_INTENT],
+        }
+        with _renamed():
+            try:
+                intent = _client().v1.payment_intents.create(params, {"idempotency_key": f"charge:{charge.key}"})
+            except stripe.CardError as declined:
+                return Charged(code=_decline(declined.code, declined.error.decline_code if declined.error else None))
+            return _charged(intent, at)
+
+    def find_charge(self, charge: CardCharge) -> Charged | None:
+        at = now()
+        with _renamed():
+            created: Any = {"gte": int((charge.started_at - CLOCKS_DIFFER).timestamp())}
+            params: Any = {"customer": charge.customer_id, "created": created, "limit": PAGE}
+            params["expand"] = [f"data.{name}" for name in _OF_INTENT]
+            for intent in _client().v1.payment_intents.list(params).auto_paging_iter():
+                if _named(intent.metadata, CHARGE) == str(charge.key):
+                    return _charged(intent, at)
+        return None
+
+    def paid_charges(self, since: datetime) -> Iterator[Payment]:
+        at = now()
+        with _renamed():
+            params: Any = {"created": {"gte": int(since.timestamp())}, "limit": PAGE}
+            params["expand"] = [f"data.{name}" for name in _OF_INTENT]
+            for intent in _client().v1.payment_intents.list(params).auto_paging_iter():
+                if intent.status == "succeeded" and _named(intent.metadata, CHARGE):
+                    yield _payment(intent, at)
 
     def expire(self, checkout_id: str) -> Checkout | None:
         with _renamed():
@@ -178,7 +275,7 @@ class Stripe:
     def events(self, since: datetime) -> Iterator[ReceivedEvent]:
         with _renamed():
             created: Any = {"gte": int(since.timestamp())}
-            pages = _client().v1.events.list({"types": list(_REVERSALS), "created": created, "limit": PAGE})
+            pages = _client().v1.events.list({"types": [*_REVERSALS, *_CARDS], "created": created, "limit": PAGE})
             for event in pages.auto_paging_iter():
                 yield _event(event)
 
@@ -224,7 +321,7 @@ def _found(read: Any) -> Any:
         raise
 
 
-def _session_params(order: Order, order_url: str) -> "SessionCreateParams":
+def _session_params(order: Order, order_url: str, customer_id: str) -> "SessionCreateParams":
     assert order.checkout_at is not None  # noqa: S101 - has begun
     # The same for everybody who goes on with this checkout, as the idempotency key demands.
     with translation.override((order.created_by and order.created_by.language) or "en"):
@@ -251,6 +348,10 @@ def _session_params(order: Order, order_url: str) -> "SessionCreateParams":
         # What was ordered is paid, in the order's currency.
         "adaptive_pricing": {"enabled": False},
     }
+    if customer_id:
+        params["customer"] = customer_id
+        params["allowed_payment_method_types"] = ["card"]
+        params["payment_intent_data"]["setup_future_usage"] = "off_session"
     if settings.ENV.stripe_tax_ids != "off":
         is_required = settings.ENV.stripe_tax_ids == "required"
         params["tax_id_collection"] = {"enabled": True, "required": "if_supported" if is_required else "never"}
@@ -303,6 +404,31 @@ def _payment(intent: stripe.PaymentIntent, at: datetime) -> Payment:
         read_at=at,
         refunded=charge.amount_refunded if charge else 0,
         disputed=_disputed(intent) if charge and charge.disputed else 0,
+        card=_card(intent.payment_method) if intent.setup_future_usage == "off_session" else None,
+    )
+
+
+def _setup(session: stripe.checkout.Session) -> Setup:
+    intent = session.setup_intent if isinstance(session.setup_intent, stripe.SetupIntent) else None
+    return Setup(
+        setup_id=session.id,
+        url=(session.url or "") if session.status == "open" else "",
+        is_over=session.status == "expired",
+        card=_card(intent.payment_method) if intent and session.status == "complete" else None,
+    )
+
+
+def _card(method: Any) -> Card | None:
+    """Return the card of an expanded payment method; None for one that is detached, or no card."""
+    if not isinstance(method, stripe.PaymentMethod) or method.card is None or not method.customer:
+        return None
+    return Card(
+        customer_id=str(method.customer),
+        method_id=method.id,
+        brand=method.card.brand,
+        last4=method.card.last4,
+        exp_month=method.card.exp_month,
+        exp_year=method.card.exp_year,
     )
 
 
@@ -317,5 +443,23 @@ def _disputed(intent: stripe.PaymentIntent) -> int:
     return total
 
 
+def _charged(intent: stripe.PaymentIntent, at: datetime) -> Charged:
+    if intent.status == "succeeded":
+        return Charged(payment=_payment(intent, at))
+    if intent.status == "processing":
+        return Charged()
+    error = intent.last_payment_error
+    return Charged(code=_decline(error.code, error.decline_code) if error else "declined")
+
+
+def _decline(code: str | None, decline_code: str | None) -> str:
+    """Return the more precise word for a decline: `insufficient_funds` rather than `card_declined`."""
+    return (decline_code if code == "card_declined" else code) or code or "declined"
+
+
 def _order_code(metadata: Any) -> str:
-    return str(metadata[ORDER]) if metadata and ORDER in metadata else ""
+    return _named(metadata, ORDER)
+
+
+def _named(metadata: Any, name: str) -> str:
+    return str(metadata[name]) if metadata and name in metadata else ""

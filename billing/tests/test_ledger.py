@@ -1,6 +1,9 @@
 """Ledger entries, daily spend and accounts agree, and only the ledger writes them."""
 
 import re
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from datetime import date, timedelta
 from io import StringIO
 from itertools import count
@@ -150,7 +153,7 @@ _LIMITER_KEYS = re.compile(
 def test_only_the_limiter_uses_its_redis_keys() -> None:
     allowed = {
         # Reads the number of running calls, for a gauge.
-        "adminpanel/metrics.py",
+        "adminpanel/samples.py",
     }
     users = set()
     for app in ("accounts", "adminpanel", "billing", "codexflow", "keys", "logs", "routing"):
@@ -260,6 +263,8 @@ def test_a_refund_takes_credit_back_from_its_own_payment_and_leaves_debt() -> No
         ("a balance is", "UPDATE billing_creditsource SET remaining_nanos = remaining_nanos + 1"),
         ("daily spend is", "UPDATE billing_spend_daily SET cost_nanos = cost_nanos + 1"),
         ("daily spend is", "DELETE FROM billing_spend_daily"),
+        ("daily spend by tag", "UPDATE billing_tag_spend_daily SET cost_nanos = cost_nanos + 1"),
+        ("daily spend by tag", "DELETE FROM billing_tag_spend_daily"),
         (
             "an entry is the sum",
             "INSERT INTO billing_ledgerentry"
@@ -270,7 +275,7 @@ def test_a_refund_takes_credit_back_from_its_own_payment_and_leaves_debt() -> No
 )  # fmt: skip
 def test_the_audit_finds_what_does_not_follow_from_the_entries(check: str, tampering: str) -> None:
     organization = an_account((10, LedgerEntry.Kind.TOP_UP, None))
-    post_charges([a_charge(organization.pk, 6)])
+    post_charges([replace(a_charge(organization.pk, 6), tag="team")])
     assert audit_ledger() == []
     with connection.cursor() as cursor:
         cursor.execute(tampering)
@@ -289,14 +294,17 @@ def test_the_audit_runs_once_a_day() -> None:
     assert audit_once_a_day(now() + timedelta(hours=21)) is not None
 
 
+@pytest.mark.parametrize("within", [transaction.atomic, nullcontext], ids=["caller's", "own"])
 @pytest.mark.django_db(transaction=True)
-def test_two_workers_that_charge_the_same_organizations_draw_each_nano_once() -> None:
+def test_two_workers_that_charge_the_same_organizations_draw_each_nano_once(
+    within: Callable[[], AbstractContextManager[None]],
+) -> None:
     organizations = [an_account((1_000, LedgerEntry.Kind.TOP_UP, None)) for _ in range(3)]
 
     def charge(order: int) -> None:
         try:
             for _ in range(10):
-                with transaction.atomic():
+                with within():
                     post_charges([a_charge(each.pk, 7) for each in organizations[::order]])
         finally:
             connections.close_all()

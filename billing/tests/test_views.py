@@ -28,13 +28,24 @@ def page(client: Client, cast: Cast) -> Client:
 def test_figures_are_those_of_the_ledger(page: Client, cast: Cast) -> None:
     event = an_event_of(cast)
     happened(cast, event)
-    response = page.get(reverse("billing", args=[cast.slug]))
+    response = page.get(reverse("billing", args=[cast.slug]), {"entries": "all"})
     balance = response.context["balance"]
     assert balance.spent_nanos == event.cost_nanos
     assert balance.available_nanos == 500_000_000 - event.cost_nanos
     assert balance.held_nanos == 0
     assert (response.context["month"].requests, response.context["month"].cost_nanos) == (1, event.cost_nanos)
     assert str(event.request_id)[-8:] in response.content.decode()
+
+
+def test_usage_is_summed_by_day_and_model_and_stands_apart_from_credits(page: Client, cast: Cast) -> None:
+    events = [an_event_of(cast) for _ in range(3)]
+    happened(cast, *events)
+    response = page.get(reverse("billing", args=[cast.slug]))
+    (today,) = response.context["days"]
+    assert (today.requests, today.cost_nanos) == (3, sum(each.cost_nanos for each in events))
+    assert {each.model for each in today.models} == {each.model for each in events}
+    assert [each for each in response.context["entries"] if each.request_id] == []
+    assert "Usage by day" in response.content.decode()
 
 
 def test_older_entries_are_on_further_pages(page: Client, cast: Cast) -> None:
@@ -172,12 +183,12 @@ def test_a_paid_order_cannot_be_cancelled(page: Client, cast: Cast) -> None:
 @pytest.mark.parametrize(
     ("posted", "said"),
     [
-        ({"amount": "other"}, "Give an amount"),
+        ({"amount": "other"}, "Enter an amount"),
         ({"amount": "other", "other_usd": "4.99"}, "greater than or equal to 5"),
         ({"amount": "other", "other_usd": "10000.01"}, "less than or equal to 10000"),
         ({"amount": "other", "other_usd": "12.345"}, "2 decimal places"),
         ({"amount": "other", "other_usd": "NaN"}, "Enter a number"),
-        ({"amount": "25", "other_usd": "30"}, "leave this empty"),
+        ({"amount": "25", "other_usd": "30"}, "leave this blank"),
         ({"amount": "11"}, "valid choice"),
         ({}, "required"),
         ({"amount": "25", "provider": "stripe"}, ""),
@@ -206,7 +217,7 @@ def test_a_plan_that_is_not_for_sale_is_refused(page: Client, cast: Cast, plan: 
 def test_a_sixth_open_order_is_refused_with_words(page: Client, cast: Cast) -> None:
     where, posted = reverse("credit-order", args=[cast.slug]), {"amount": "25", "provider": "manual"}
     assert [page.post(where, posted).status_code for _ in range(6)] == [302] * 5 + [422]
-    assert "Five orders are open already" in page.post(where, posted).content.decode()
+    assert "You already have five open orders" in page.post(where, posted).content.decode()
 
 
 def test_a_developer_sees_orders_but_places_and_cancels_none(client: Client, cast: Cast) -> None:

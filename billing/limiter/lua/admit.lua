@@ -1,157 +1,198 @@
 -- Admit one call: every limit and the money hold, all or nothing, in one round trip.
 --
--- KEYS 1 scope of the organization  2 scope of the key  3 alive  4 intents  5 slots of the organization  6 slots of the key
---      7 epoch
--- ARGV 1 request id  2 lease ms  3 takes a stream slot (0/1)  4 hold (nanos)  5 tokens reserved  6 intent
---      7 mode (0: admit; 1: admit without checks, to restore a call in flight that Redis has lost; 2: only check)
---      8 limits of the organization  9 limits of the key: seven little-endian int64 each, -1 = none:
---         requests a day, requests a minute, tokens a minute, streams, total / day / month budget (nanos)
---      10 deadline (ms, by Redis's clock; 0: none): afterwards nothing is admitted, since the call has been refused
---      11 epoch, 12 number of its settlements that this process has seen, 13 field of this process's own settlements,
---      14 number of these; without them epochs do not matter
--- Returns {verdict, day, now ms, minute, scope, then of the organization and of the key: requests today,
---          requests this minute, tokens this minute, ms until the first slot is free at the latest,
---          nanos left of the budget that refused, and which one: 0 total, 1 of the day, 2 of the month,
---          settlements of the epoch}
---   verdict: ok | dup | late (nothing is known) | cold (scope: which must be loaded first; nothing follows)
---            | emptied (join.lua decides) | closed (until the epoch is open)
---            | day | rpm | tpm | streams | budget (scope: which refused)
+-- KEYS first the scopes: 1 of the organization  2 of the key  3 of the tag, if the call has one with a hard budget;
+--      then  +1 intents  +2 epoch, and if the call takes a stream slot  +3 slots of the organization  +4 slots of the key
+-- ARGV 1 request id  2 intent, after the day and minute that the caller expects ("20786:29932815:")
+--      3 numbers and limits in one, little-endian: bytes: mode (0: admit; 1: admit without checks, to restore a call in
+--        flight that Redis has lost; 2: only check), slot taken (0/1), number of scopes, organization has limits (0/1), key
+--        has limits (0/1); doubles: hold (nanos), tokens reserved, lease (ms), deadline (ms, by Redis's clock; 0: none:
+--        afterwards nothing is admitted, since the call has been refused), expected minute, settlements of the epoch that
+--        this process has seen, and of these its own; then the limits of each scope that has some (the tag has), seven
+--        doubles each, -1 = none: requests a day, requests a minute, tokens a minute, streams, total / day / month
+--        budget (nanos)
+--      4 epoch, 5 field of this process's own settlements; empty: epochs do not matter
+--      6 hold as text, if doubles do not keep it whole
+-- Returns {verdict, day, now ms, minute, scope} where nothing is known, of the verdicts
+--   late | cold (scope: which must be loaded first) | emptied (join.lua decides) | closed (until the epoch is open)
+-- and else one string, little-endian: bytes: verdict (0 ok, 1 dup, 2 day, 3 rpm, 4 tpm, 5 streams, 6 budget), scope that
+--   refused, its budget that did (0 total, 1 of the day, 2 of the month); int64: day, now ms, minute, of the organization
+--   and of the key each: requests today, requests this minute, tokens this minute; ms until the first slot is free at the
+--   latest, nanos left of the budget that refused (negative: overdrawn), settlements of the epoch
 --
 -- A scope is a hash: d day, n requests of it, ds nanos spent on it; mo month, ms nanos spent in it;
 -- m minute, r requests and t tokens of it; spent, held nanos in all; e epoch that it was loaded in.
+-- The minute is counted while the scope has limits: its first limit counts from the next call on, and what earlier calls
+-- give back of their tokens may make t negative.
 -- Redis's clock decides day, month and minute.
 -- Limits are compared as numbers. Sums below 2^53, which doubles keep whole, are written by one command; an amount
 -- beyond, nine million USD, is added by HINCRBY from its text.
+-- Every call of the gateway runs this. Lua's part is as dear as Redis's: hence few tables, functions and values in text.
 
-local time = redis.call('TIME')
+local call, floor, unpack_numbers = redis.call, math.floor, struct.unpack
+local id, intent, packed, epoch = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local mode, takes_slot, count, organization_limited, key_limited, hold, tokens, lease_ms, deadline, expected_minute, seen,
+  seen_own, at = unpack_numbers('<BBBBBddddddd', packed)
+local intents = KEYS[count + 1]
+
+local time = call('TIME')
 local seconds = tonumber(time[1])
-local now_ms = seconds * 1000 + math.floor(tonumber(time[2]) / 1000)
-local minute = math.floor(seconds / 60)
-local day = math.floor(seconds / 86400)
-
--- Month index of a civil day, counted from year 0: the classic days-to-date arithmetic.
-local function month_of(days)
-  local z = days + 719468
-  local era = math.floor(z / 146097)
-  local doe = z - era * 146097
-  local yoe = math.floor((doe - math.floor(doe / 1460) + math.floor(doe / 36524) - math.floor(doe / 146096)) / 365)
-  local doy = doe - (365 * yoe + math.floor(yoe / 4) - math.floor(yoe / 100))
-  local mp = math.floor((5 * doy + 2) / 153)
-  local year = yoe + era * 400
-  if mp < 10 then return year * 12 + mp + 2 end
-  return (year + 1) * 12 + mp - 10
-end
-local deadline = tonumber(ARGV[10])
+local now_ms = seconds * 1000 + floor(time[2] / 1000)
+local minute = floor(seconds / 60)
+local day = floor(seconds / 86400)
 if deadline > 0 and now_ms > deadline then return {'late', day, now_ms, minute, 0} end
 
-local clock_day, epoch, settlements = day, ARGV[11], 0
-if epoch then
-  local e = redis.call('HMGET', KEYS[7], 'id', 'n', 'open', ARGV[13], 'day')
+local clock_day, settlements = day, 0
+if epoch ~= '' then
+  local e = call('HMGET', KEYS[count + 2], 'id', 'n', 'open', ARGV[5], 'day')
   settlements = tonumber(e[2]) or 0
-  if e[1] ~= epoch or settlements < tonumber(ARGV[12]) or (tonumber(e[4]) or 0) < tonumber(ARGV[14]) then
+  if e[1] ~= epoch or settlements < seen or (tonumber(e[4]) or 0) < seen_own then
     return {'emptied', day, now_ms, minute, 0}
   end
   -- As below: before this epoch the later day had begun.
   if tonumber(e[5]) == clock_day + 1 then day = clock_day + 1 end
   -- What has been lost may concern any limit. A call that is restored was admitted before.
-  if not e[3] and ARGV[7] ~= '1' then return {'closed', day, now_ms, minute, 0} end
+  if not e[3] and mode ~= 1 then return {'closed', day, now_ms, minute, 0} end
 end
 
-local stored = {}
-for i = 1, 2 do
-  stored[i] = redis.call('HMGET', KEYS[i], 'd', 'n', 'ds', 'mo', 'ms', 'm', 'r', 't', 'spent', 'held', 'e')
+-- Replies of Redis, in which numbers take the place of their texts: 1 day, 2 requests today, 3 held, 4 epoch, and of a
+-- scope that has limits 5 minute, 6 requests and 7 tokens of it, 8 spent, 9 of it today, 10 this month. What is past
+-- counts as 0.
+local scopes, month = {}, nil
+for i = 1, count do
+  local f
+  if i == 1 and organization_limited == 0 or i == 2 and key_limited == 0 then
+    f = call('HMGET', KEYS[i], 'd', 'n', 'held', 'e')
+  else
+    f = call('HMGET', KEYS[i], 'd', 'n', 'held', 'e', 'm', 'r', 't', 'spent', 'ds', 'ms')
+  end
+  f[1] = tonumber(f[1])
   -- The clock has gone back over midnight: until it is there again, calls count on the later day, which has begun.
-  if tonumber(stored[i][1]) == clock_day + 1 then day = clock_day + 1 end
+  if f[1] == clock_day + 1 then day = clock_day + 1 end
+  scopes[i] = f
 end
-local month = month_of(day)
 
-local scopes = {}
-for i = 1, 2 do
-  local f = stored[i]
+for i = 1, count do
+  local f = scopes[i]
+  local scope_day = f[1]
   -- Unknown, older than the epoch, or of a day that a wrong clock has made up: what PostgreSQL has of today is right.
-  local scope_day = tonumber(f[1])
-  if not scope_day or (epoch and f[11] ~= epoch) or scope_day > day then
+  if not scope_day or (epoch ~= '' and f[4] ~= epoch) or scope_day > day then
     return {'cold', day, now_ms, minute, i}
   end
-  local is_today, is_this_month, is_this_minute = scope_day == day, tonumber(f[4]) == month, tonumber(f[6]) == minute
-  scopes[i] = {  -- at once: a table that grows is allocated anew each time
-    is_today = is_today,
-    is_this_month = is_this_month,
-    is_this_minute = is_this_minute,
-    requests = is_today and tonumber(f[2]) or 0,
-    day_spent = is_today and tonumber(f[3]) or 0,
-    month_spent = is_this_month and tonumber(f[5]) or 0,
-    minute_requests = is_this_minute and tonumber(f[7]) or 0,
-    minute_tokens = is_this_minute and tonumber(f[8]) or 0,
-    spent = tonumber(f[9]) or 0,
-    held = tonumber(f[10]) or 0,
-  }
+  f[2] = tonumber(f[2]) or 0
+  f[3] = tonumber(f[3]) or 0
+  if f[10] ~= nil then
+    f[5] = tonumber(f[5])
+    if f[5] == minute then
+      f[6], f[7] = tonumber(f[6]) or 0, math.max(0, tonumber(f[7]) or 0)
+    else
+      f[6], f[7] = 0, 0
+    end
+  end
+  if scope_day ~= day then
+    f[2], f[9] = 0, 0
+    if not month then
+      -- Month index of a civil day, counted from year 0: the classic days-to-date arithmetic.
+      local z = day + 719468
+      local era = floor(z / 146097)
+      local doe = z - era * 146097
+      local yoe = floor((doe - floor(doe / 1460) + floor(doe / 36524) - floor(doe / 146096)) / 365)
+      local doy = doe - (365 * yoe + floor(yoe / 4) - floor(yoe / 100))
+      local mp = floor((5 * doy + 2) / 153)
+      month = (yoe + era * 400) * 12 + mp + 2
+    end
+    if tonumber(call('HGET', KEYS[i], 'mo')) ~= month then f.is_new_month, f[10] = true, f[10] and 0 end
+  end
 end
 
-local function answer(verdict, scope, slot_free_in_ms, left, which)
+local function answer(verdict, scope, which, slot_free_in_ms, left)
+  -- A call that was admitted before is not refused.
+  if verdict > 1 and call('HEXISTS', intents, id) == 1 then
+    verdict, scope, which, slot_free_in_ms, left = 1, 0, 0, 0, 0
+  end
   local o, k = scopes[1], scopes[2]
-  return {verdict, day, now_ms, minute, scope or 0, o.requests, k.requests, o.minute_requests, k.minute_requests,
-    o.minute_tokens, k.minute_tokens, slot_free_in_ms or 0, math.max(0, left or 0), which or 0, settlements}
+  return struct.pack('<BBBi8i8i8i8i8i8i8i8i8i8i8i8', verdict, scope, which, day, now_ms, minute, o[2], o[6] or 0, o[7] or 0, k[2],
+    k[6] or 0, k[7] or 0, slot_free_in_ms, left, settlements)
 end
 
-if redis.call('HEXISTS', KEYS[4], ARGV[1]) == 1 then
-  return answer('dup')  -- the reply of an earlier try was lost
-end
-
-local hold = tonumber(ARGV[4])
-local tokens = tonumber(ARGV[5])
-local takes_slot = ARGV[3] == '1'
-
-if ARGV[7] ~= '1' then
-  for i = 1, 2 do
-    local s = scopes[i]
-    local requests, rpm, tpm, streams, total, of_day, of_month = struct.unpack('<i8i8i8i8i8i8i8', ARGV[7 + i])
-    if requests >= 0 and s.requests >= requests then return answer('day', i) end
-    if rpm >= 0 and s.minute_requests >= rpm then return answer('rpm', i) end
-    -- A single call larger than the whole minute may pass alone: otherwise it could never be served.
-    if tpm >= 0 and s.minute_tokens > 0 and s.minute_tokens + tokens > tpm then return answer('tpm', i) end
-    if tpm == 0 then return answer('tpm', i) end
-    if takes_slot and streams >= 0 then
-      redis.call('ZREMRANGEBYSCORE', KEYS[4 + i], '-inf', now_ms)
-      if redis.call('ZCARD', KEYS[4 + i]) >= streams then
-        local first = redis.call('ZRANGE', KEYS[4 + i], 0, 0, 'WITHSCORES')
-        return answer('streams', i, first[2] and tonumber(first[2]) - now_ms)
+if mode ~= 1 then
+  at = 62  -- after the bytes and doubles
+  for i = 1, count do
+    local is_limited = i == 1 and organization_limited or i == 2 and key_limited or 1
+    if is_limited == 1 then
+      local f = scopes[i]
+      local requests, rpm, tpm, streams, total, of_day, of_month
+      requests, rpm, tpm, streams, total, of_day, of_month, at = unpack_numbers('<ddddddd', packed, at)
+      if requests >= 0 and f[2] >= requests then return answer(2, i, 0, 0, 0) end
+      if rpm >= 0 and f[6] >= rpm then return answer(3, i, 0, 0, 0) end
+      -- A single call larger than the whole minute may pass alone: otherwise it could never be served.
+      if tpm >= 0 and f[7] > 0 and f[7] + tokens > tpm then return answer(4, i, 0, 0, 0) end
+      if tpm == 0 then return answer(4, i, 0, 0, 0) end
+      local slots = KEYS[count + 2 + i]
+      if takes_slot == 1 and streams >= 0 and call('ZCARD', slots) >= streams then
+        call('ZREMRANGEBYSCORE', slots, '-inf', now_ms)  -- some may have expired
+        if call('ZCARD', slots) >= streams then
+          local first = call('ZRANGE', slots, 0, 0, 'WITHSCORES')
+          return answer(5, i, 0, first[2] and first[2] - now_ms or 0, 0)
+        end
+      end
+      local left
+      if total >= 0 then
+        left = total - (f[8] or 0) - f[3]
+        if hold > left then return answer(6, i, 0, 0, left) end
+      end
+      if of_day >= 0 then
+        left = of_day - (f[9] or 0) - f[3]
+        if hold > left then return answer(6, i, 1, 0, left) end
+      end
+      if of_month >= 0 then
+        left = of_month - (f[10] or 0) - f[3]
+        if hold > left then return answer(6, i, 2, 0, left) end
       end
     end
-    local left = total - s.spent - s.held
-    if total >= 0 and hold > left then return answer('budget', i, 0, left, 0) end
-    left = of_day - s.day_spent - s.held
-    if of_day >= 0 and hold > left then return answer('budget', i, 0, left, 1) end
-    left = of_month - s.month_spent - s.held
-    if of_month >= 0 and hold > left then return answer('budget', i, 0, left, 2) end
   end
 end
 
-if ARGV[7] == '2' then return answer('ok') end
+if mode == 2 then return answer(0, 0, 0, 0, 0) end
 
-local lease_ends = now_ms + tonumber(ARGV[2])
-for i = 1, 2 do
-  local s = scopes[i]
-  local key = KEYS[i]
-  s.requests = s.requests + 1
-  s.minute_requests = s.minute_requests + 1
-  s.minute_tokens = s.minute_tokens + tokens
-  local held = s.held + hold
-  if math.max(math.abs(s.held), held) < 2 ^ 53 then
-    redis.call('HSET', key, 'n', s.requests, 'r', s.minute_requests, 't', s.minute_tokens, 'held', held)
+-- Day and minute are decided here, so they stand in front of the intent. The caller's guess is mostly right, which saves
+-- the copy.
+if expected_minute ~= minute or day ~= clock_day then
+  intent = day .. ':' .. minute .. ':' .. string.match(intent, '^%d+:%d+:(.*)$')
+end
+if call('HSETNX', intents, id, intent) == 0 then
+  return answer(1, 0, 0, 0, 0)  -- the reply of an earlier try was lost
+end
+for i = 1, count do
+  local f, key = scopes[i], KEYS[i]
+  local requests, before = f[2] + 1, f[3]
+  local held = before + hold
+  local is_small = before > -2 ^ 53 and before < 2 ^ 53 and held < 2 ^ 53
+  f[2] = requests
+  if f[10] == nil then
+    if is_small then call('HSET', key, 'n', requests, 'held', held) else call('HSET', key, 'n', requests) end
   else
-    redis.call('HSET', key, 'n', s.requests, 'r', s.minute_requests, 't', s.minute_tokens)
-    redis.call('HINCRBY', key, 'held', ARGV[4])
+    local minute_requests, minute_tokens = f[6] + 1, f[7] + tokens
+    f[6], f[7] = minute_requests, minute_tokens
+    if is_small then
+      call('HSET', key, 'n', requests, 'held', held, 'r', minute_requests, 't', minute_tokens)
+    else
+      call('HSET', key, 'n', requests, 'r', minute_requests, 't', minute_tokens)
+    end
+    if f[5] ~= minute then
+      call('HSET', key, 'm', minute)
+      call('EXPIRE', key, 172800)
+    end
   end
-  if not s.is_today then redis.call('HSET', key, 'd', day, 'ds', 0) end
-  if not s.is_this_month then redis.call('HSET', key, 'mo', month, 'ms', 0) end
-  if not s.is_this_minute then
-    redis.call('HSET', key, 'm', minute)
-    redis.call('EXPIRE', key, 172800)
+  if not is_small then call('HINCRBY', key, 'held', ARGV[6] or string.format('%.0f', hold)) end
+  if f[1] ~= day then
+    call('HSET', key, 'd', day, 'ds', 0)
+    if f.is_new_month then call('HSET', key, 'mo', month, 'ms', 0) end
+    call('EXPIRE', key, 172800)
   end
-  if takes_slot then redis.call('ZADD', KEYS[4 + i], lease_ends, ARGV[1]) end
 end
-redis.call('ZADD', KEYS[3], lease_ends, ARGV[1])
--- Day and minute are decided here, so they stand in front of the intent. Small numbers: `..` keeps them whole.
-redis.call('HSET', KEYS[4], ARGV[1], day .. ':' .. minute .. ':' .. ARGV[6])
-return answer('ok')
+if takes_slot == 1 then
+  local lease_ends = now_ms + lease_ms
+  call('ZADD', KEYS[count + 3], lease_ends, id)
+  call('ZADD', KEYS[count + 4], lease_ends, id)
+end
+return answer(0, 0, 0, 0, 0)

@@ -1,4 +1,4 @@
--- Counts one call that is only measured (count_tokens) in the minute windows of both scopes, all or nothing.
+-- Counts one count of tokens in the minute windows of both scopes, all or nothing.
 -- KEYS: organization, key. ARGV: limit a minute of each; negative: none.
 -- Returns {scope that refuses (0: none, 1, 2), seconds until the minute ends}.
 local now = redis.call('TIME')

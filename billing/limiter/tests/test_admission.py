@@ -61,6 +61,14 @@ def test_headers_have_the_limit_with_less_left(organization: int, key: int, used
     both = zip((organization, key), used, strict=True)
     left = sorted((max(0, limit - count), limit) for limit, count in both if limit >= 0)
     assert least_left(organization, key, used) == (left[0][::-1] if left else (-1, 0))
+    # With an unrelated limit of the key and without: both ways through the headers.
+    for streams in (-1, 3):
+        own = Limits(daily_requests=key, rpm=key, tpm=key, concurrent_streams=streams)
+        whole = Limits(daily_requests=organization, rpm=organization, tpm=organization)
+        shown = dict(an_admission(whole, own, used=used).headers())
+        for kind in (b"", b"-requests", b"-tokens"):
+            pair = (shown.get(b"x-ratelimit-remaining" + kind), shown.get(b"x-ratelimit-limit" + kind))
+            assert pair == (tuple(b"%d" % each for each in left[0]) if left else (None, None))
 
 
 @pytest.mark.parametrize(
@@ -128,13 +136,13 @@ def test_a_refusal_names_its_number_and_the_way_out(verdict: str, scope: int, me
         (
             "day",
             0,
-            "Budget of the day ($5.00) left $0.0158, this request may cost $0.0306; it begins anew at midnight UTC;"
+            "Budget of the day ($5.00) left $0.0158, this request may cost $0.0306; it resets at midnight UTC;"
             " change it at https://codexflow.example/o/acme/billing/ (limit of the organization)",
         ),
         (
             "day",
             1,
-            "Budget of the day ($5.00) left $0.0158, this request may cost $0.0306; it begins anew at midnight UTC;"
+            "Budget of the day ($5.00) left $0.0158, this request may cost $0.0306; it resets at midnight UTC;"
             " change it at https://codexflow.example/o/acme/keys/ (limit of the key)",
         ),
     ],

@@ -54,7 +54,7 @@ limits_of_organization = st.builds(
 limits_of_key = st.builds(Limits, daily_requests=st.just(UNLIMITED) | st.integers(0, 20))
 
 
-async def no_totals(_payer: Payer, _scope: int, _day: int) -> ScopeTotals:
+async def no_totals(_kind: str, _owner: UUID, _day: int) -> ScopeTotals:
     return ScopeTotals()
 
 

@@ -1,23 +1,57 @@
 """Epochs on real Valkey: whoever knew of what is lost notices, and nothing is admitted until it is told again."""
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Any, cast
 
 import pytest
 from django.conf import settings as django_settings
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from billing.limiter.epochs import JOIN, MINUTE, OPEN, REGISTER, ROLL, day_of, load_scope
-from billing.limiter.limits import ADMIT, SETTLE, Epochs, Payer, ScopeTotals
+from billing.limiter.epochs import (
+    JOIN,
+    MINUTE,
+    OPEN,
+    REGISTER,
+    ROLL,
+    day_of,
+    gateways_key,
+    leave,
+    load_scope,
+    present,
+    shards_of,
+)
+from billing.limiter.limits import (
+    ADMIT,
+    SETTLE,
+    VERDICTS,
+    Claim,
+    Epochs,
+    Payer,
+    Question,
+    ScopeTotals,
+    Settlement,
+    settle_command,
+)
 from billing.limiter.roll import read_roll
 from billing.plans import Limits
 from codexflow.lib.ids import new_id, random_id
-from codexflow.lib.redis import sync_client
+from codexflow.lib.redis import Pipeline, sync_client
 from tests.support.examples import examples
 
 REDIS = sync_client(django_settings.ENV.redis_url)
-FREE = Limits().packed
+FREE = Limits()
+
+
+@asynccontextmanager
+async def connected() -> AsyncIterator[Pipeline]:
+    pipeline = Pipeline(django_settings.ENV.redis_url, timeout_s=2)
+    await pipeline.start()
+    try:
+        yield pipeline
+    finally:
+        await pipeline.close()
 
 
 class Process:
@@ -41,21 +75,32 @@ class Process:
 
     def settle(self) -> None:
         shard = self.payer.shard
-        keys = [*self.payer.admit_keys, shard.progress, shard.usage, b"%b:recent" % shard.epoch]
-        args = [str(new_id()), b"", 0, 0, 0, 0, 0, 0, b"", 1, 0, b"1", self.known.field]
-        self.known.settled(shard.number, abs(SETTLE.run(REDIS, keys, args)))
+        settlement = Settlement(
+            request_id=new_id(),
+            event=b"",
+            cost_nanos=0,
+            hold_nanos=0,
+            tokens_used=0,
+            tokens_reserved=0,
+            day=0,
+            minute=0,
+        )
+        command = settle_command(self.payer, settlement, self.known.field)
+        self.known.settled(shard.number, abs(SETTLE.run(REDIS, *command)))
 
     def admit(self) -> str:
         """Admit a call; returns the verdict."""
-        return str(self.reply()[0].decode())
+        reply = self.reply()
+        return str(reply[0].decode()) if isinstance(reply, list) else VERDICTS[reply[0]]
 
-    def reply(self) -> list[Any]:
-        args: list[Any] = [str(new_id()), 1_000, 0, 0, 0, b"", 0, FREE, FREE, 0]
-        args += self.known.known(self.payer.shard.number)
-        reply: Any = ADMIT.run(REDIS, list(self.payer.admit_keys), args)
-        if len(reply) > 5:
-            self.known.saw(self.payer.shard.number, reply[-1])
-        return list(reply)
+    def reply(self) -> list[Any] | bytes:
+        claim = Claim(request_id=new_id(), takes_slot=False, hold_nanos=0, tokens=0, intent=b"")
+        question = Question(payer=self.payer, limits=(FREE, FREE), claim=claim, epochs=self.known)
+        keys, args = question.command()
+        reply: Any = ADMIT.run(REDIS, list(keys), args)
+        if not isinstance(reply, list):
+            question.read(reply)  # which notes the settlements
+        return cast("list[Any] | bytes", reply)
 
     def load(self) -> None:
         for scope in self.payer.scopes:
@@ -173,8 +218,7 @@ def test_a_day_that_has_begun_goes_on_at_a_server_whose_clock_is_behind(payer: P
     ahead.join(day=clock_day + 1)
     assert day_of(REDIS, payer.shard, clock_day) == clock_day + 1
     assert other.open()
-    verdict, day, *_ = other.reply()
-    assert (verdict, day) == (b"cold", clock_day + 1)
+    assert list(other.reply())[:2] == [b"cold", clock_day + 1]
     # After the clock has reached it, nothing is special; a clock that was wrong by more is not believed.
     assert day_of(REDIS, payer.shard, clock_day + 1) == clock_day + 1
     empty(payer)
@@ -206,6 +250,11 @@ def test_nobody_admits_by_counts_that_lack_a_settlement_of_his(steps: list[tuple
     payer = Payer.of(f"{django_settings.ENV.redis_prefix}:{random_id().hex}", random_id(), random_id())
     an_open_epoch(payer)
     processes = [Process(payer, "one"), Process(payer, "two")]
+    for process in processes:  # as every process does when it starts
+        if process.admit() == "emptied":
+            process.join()
+            process.load()
+            process.open()
     own: list[set[int]] = [set(), set()]  # what each has settled and nobody has told again since
     stored: set[int] = set()
     saved: tuple[dict[bytes, Any], set[int]] = ({}, set())
@@ -236,3 +285,20 @@ def test_nobody_admits_by_counts_that_lack_a_settlement_of_his(steps: list[tuple
                 assert process.admit() in ("ok", "cold")
                 assert own[who] <= stored
     empty(payer)
+
+
+async def test_a_killed_process_is_forgotten_once_it_is_gone_for_long(payer: Payer) -> None:
+    """Its settlements are a field of each shard's epoch, which nothing else would ever delete."""
+    prefix = payer.shard.prefix.rpartition(":{")[0]
+    shard = shards_of(prefix)[payer.shard.number]
+    async with connected() as redis:
+        for process in ("killed", "living"):
+            await present(redis, prefix, process, ttl_ms=-1 if process == "killed" else 60_000)
+            REDIS.hset(shard.epoch.decode(), f"p:{process}", 3)
+        assert b"killed" not in await present(redis, prefix, "living", ttl_ms=60_000)
+        assert set(REDIS.hgetall(shard.epoch.decode())) == {b"p:killed", b"p:living"}
+        assert await present(redis, prefix, "living", ttl_ms=60_000, gone_after_ms=0) == {b"living"}
+        assert set(REDIS.hgetall(shard.epoch.decode())) == {b"p:living"}
+        assert REDIS.zrange(gateways_key(prefix).decode(), 0, -1) == [b"living"]
+        await leave(redis, prefix, "living")
+        assert not REDIS.exists(shard.epoch.decode(), gateways_key(prefix).decode())

@@ -10,18 +10,21 @@ from django.conf import settings as django_settings
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from billing.errors import ConcurrencyExceeded, DailyQuotaExceeded, InsufficientQuota
+from billing.errors import ConcurrencyExceeded, DailyQuotaExceeded, InsufficientQuota, LimiterAway
 from billing.limiter.intents import read_intent
 from billing.limiter.limits import (
     ADMIT,
     Admission,
+    Amendment,
     Claim,
     Doubt,
     Payer,
     Pulse,
+    Question,
     ScopeTotals,
     Settlement,
     admit,
+    amend,
     heartbeat,
     settle,
     void,
@@ -57,7 +60,9 @@ class Model:
 # (command, number of the call, is a stream, hold or cost)
 commands = st.lists(
     st.tuples(
-        st.sampled_from(["admit", "admit again", "admit late", "settle", "heartbeat", "lose", "void", "void early"]),
+        st.sampled_from(
+            ["admit", "admit again", "admit late", "settle", "heartbeat", "lose", "void", "void early", "extend"]
+        ),
         st.integers(0, 9),
         st.booleans(),
         st.integers(0, 400),
@@ -73,6 +78,25 @@ def test_the_scripts_agree_with_the_model(steps: list[tuple[str, int, bool, int]
     asyncio.run(_play(steps, stored))
 
 
+async def _extend(
+    redis: Pipeline, payer: Payer, limits: tuple[Limits, Limits], model: Model, request_id: UUID, hold: tuple[int, int]
+) -> None:
+    """Ask for a larger hold, which is given exactly where the credit covers it."""
+    before, after = hold
+    amendment = Amendment(request_id=request_id, intent=b"amended", hold_nanos=hold, tokens=(1, 1))
+    left = CREDIT - model.spent - sum(held for _, held in model.running.values())
+    admission = Admission(day=0, minute=0, now_ms=0, limits=limits, requests_today=(0, 0))
+    stored = await redis.call(b"HGET", payer.shard.intents, str(request_id).encode())
+    if after > before and after - before > left:
+        with pytest.raises(InsufficientQuota):
+            await amend(redis, payer, limits, amendment, admission=admission)
+        assert await redis.call(b"HGET", payer.shard.intents, str(request_id).encode()) == stored
+    else:
+        await amend(redis, payer, limits, amendment, admission=admission)
+        changed = await redis.call(b"HGET", payer.shard.intents, str(request_id).encode())
+        assert read_intent(changed) == (*read_intent(stored)[:2], b"amended")
+
+
 async def _play(steps: list[tuple[str, int, bool, int]], stored: ScopeTotals) -> None:
     env = django_settings.ENV
     redis = Pipeline(env.redis_url, timeout_s=5)
@@ -83,7 +107,7 @@ async def _play(steps: list[tuple[str, int, bool, int]], stored: ScopeTotals) ->
     ids: dict[int, UUID] = {}
     day = minute = 0
 
-    async def load(_payer: Payer, _scope: int, _day: int) -> ScopeTotals:
+    async def load(_kind: str, _owner: UUID, _day: int) -> ScopeTotals:
         return stored
 
     def claim(number: int, *, is_stream: bool, hold: int) -> Claim:
@@ -115,28 +139,22 @@ async def _play(steps: list[tuple[str, int, bool, int]], stored: ScopeTotals) ->
             again = claim(number, is_stream=stream, hold=hold)
             await admit(redis, payer, limits, again, lease_ms=LEASE_MS, load_totals=load)
         elif command == "admit late" and number not in ids:
-            late: list[Any] = [
-                str(random_id()),
-                LEASE_MS,
-                1,
-                amount,
-                1,
-                b"intent",
-                0,
-                limits[0].packed,
-                limits[1].packed,
-                1,
-            ]
-            assert (await redis.run(ADMIT, payer.admit_keys, late))[0] == b"late"
+            late = Claim(request_id=random_id(), takes_slot=True, hold_nanos=amount, tokens=1, intent=b"intent")
+            question = Question(payer=payer, limits=limits, claim=late, lease_ms=LEASE_MS, deadline_ms=1)
+            assert (await redis.run(ADMIT, *question.command()))[0] == b"late"
+        elif command == "extend" and number in model.running:
+            stream, hold = model.running[number]
+            await _extend(redis, payer, limits, model, ids[number], (hold, hold + amount))
+            covered = model.spent + sum(held for _, held in model.running.values()) + amount <= CREDIT or not amount
+            model.running[number] = (stream, hold + amount) if covered else (stream, hold)
         elif command in ("void", "void early") and number in model.running:
             hold = model.running[number][1]
             deadline_ms = 1 if command == "void" else 2**52
             doubt = Doubt(payer=payer, request_id=ids[number], hold_nanos=hold, tokens=1, deadline_ms=deadline_ms)
             assert await void(redis, doubt) is (command == "void")
-            if command == "void":
-                assert await void(redis, doubt)  # nothing is left to undo
-                del model.running[number], ids[number]
-                model.started -= 1
+            assert await void(redis, doubt) is (command == "void")  # nothing is left to undo
+            del model.running[number], ids[number]
+            model.started -= 1
         elif command == "settle" and number in ids:
             was_running = number in model.running
             hold = model.running[number][1] if was_running else 0
@@ -191,8 +209,8 @@ def _compare(payer: Payer, model: Model, ids: dict[int, UUID]) -> None:
     mine = {str(each).encode() for each in ids.values()}
     intents: Any = client.hgetall(payer.shard.intents)
     assert set(intents) & mine == live
-    assert all(read_intent(intents[name])[2] == b"intent" for name in live)
-    assert set(client.zrange(payer.shard.alive, 0, -1)) & mine == live
+    assert all(read_intent(intents[name])[2] in (b"intent", b"amended") for name in live)
+    assert set(client.zrange(payer.shard.alive, 0, -1)) & mine <= live
 
 
 def test_an_expired_lease_frees_its_slot() -> None:
@@ -258,3 +276,49 @@ async def test_a_clock_that_goes_back_over_midnight_gives_nothing_again() -> Non
     held: Any = client.hget(payer.scopes[0].decode(), "held")
     assert int(held) == 4 * 5  # of the calls in flight, which PostgreSQL does not know
     await redis.close()
+
+
+def test_what_is_not_in_flight_cannot_be_amended() -> None:
+    async def play() -> None:
+        redis = Pipeline(django_settings.ENV.redis_url, timeout_s=5)
+        await redis.start()
+        payer = Payer.of(django_settings.ENV.redis_prefix, random_id(), random_id())
+        limits = (Limits(), Limits())
+        admission = Admission(day=0, minute=0, now_ms=0, limits=limits, requests_today=(0, 0))
+        amendment = Amendment(request_id=new_id(), intent=b"x", hold_nanos=(1, 2), tokens=(1, 1))
+        with pytest.raises(LimiterAway):
+            await amend(redis, payer, limits, amendment, admission=admission)
+        assert await redis.call(b"EXISTS", *payer.scopes) == 0
+        await redis.close()
+
+    asyncio.run(play())
+
+
+def test_a_scope_counts_its_minute_from_the_first_call_on_that_has_limits() -> None:
+    async def play() -> None:
+        redis, client = Pipeline(django_settings.ENV.redis_url, timeout_s=5), sync_client(django_settings.ENV.redis_url)
+        await redis.start()
+        payer = Payer.of(django_settings.ENV.redis_prefix, random_id(), random_id())
+
+        async def load(*_: object) -> ScopeTotals:
+            return ScopeTotals()
+
+        for limits, counted in ((Limits(), b"0"), (Limits(), b"0"), (Limits(rpm=9), b"1")):
+            claim = Claim(request_id=new_id(), takes_slot=False, hold_nanos=5, tokens=7, intent=b"intent")
+            of_both = (Limits(daily_requests=9), limits)
+            admission = await admit(redis, payer, of_both, claim, lease_ms=LEASE_MS, load_totals=load)
+            assert client.hget(payer.scopes[1].decode(), "r") == counted
+            assert admission.minute_requests[1] == int(counted)
+            assert await settle(redis, payer, _settled(claim, admission))
+        assert client.hmget(payer.scopes[1].decode(), "n", "held", "spent") == [b"3", b"0", b"3"]
+        assert all(0 < int(client.ttl(scope)) <= 2 * 86_400 for scope in payer.scopes)
+        await redis.close()
+
+    asyncio.run(play())
+
+
+def _settled(claim: Claim, admission: Admission) -> Settlement:
+    return Settlement(
+        request_id=claim.request_id, event=b"event", cost_nanos=1, hold_nanos=claim.hold_nanos, tokens_used=1,
+        tokens_reserved=claim.tokens, day=admission.day, minute=admission.minute, takes_slot=False,
+    )  # fmt: skip

@@ -226,11 +226,31 @@ def test_the_csv_adds_up(organization: Organization, wall: Clock) -> None:
     used(organization, date(2026, 10, 2), 1_234_567_891)
     post_credit(organization, 9, kind=LedgerEntry.Kind.PROMO, reference="x", note="=cmd")
     rows = [line.split(",") for line in statement_csv(statement_of(organization, OCTOBER)).decode().splitlines()]
-    amounts = [(row[0], int(row[-1].replace(".", ""))) for row in rows[1:]]
+    amounts = [(row[0], int(row[-2].replace(".", ""))) for row in rows[1:]]
     closing = sum(nanos for section, nanos in amounts if section in ("opening", "entry", "usage_day", "usage_late"))
     assert [nanos for section, nanos in amounts if section == "closing"] == [closing]
     assert "'=cmd" in str(rows)
     assert account_of(organization).balance_nanos == closing
+
+
+def test_a_statement_says_what_was_spent_by_tag(organization: Organization, wall: Clock) -> None:
+    """Late usage is in the month of its booking, as everywhere; what has no tag makes the sum whole."""
+    used(organization, date(2026, 10, 2), 100, tag="team/a")
+    used(organization, date(2026, 10, 3), 30)
+    wall.set("2026-11-05")
+    used(organization, date(2026, 11, 4), 7, tag="team/b")
+    used(organization, date(2026, 10, 31), 5, tag="team/a")
+    october, november = (statement_of(organization, each) for each in (OCTOBER, NOVEMBER))
+    assert {tag: (each.requests, each.cost_nanos) for tag, each in october.by_tag.items()} == {"team/a": (1, 100)}
+    assert (october.untagged.requests, october.untagged.cost_nanos) == (1, 30)
+    assert {tag: each.cost_nanos for tag, each in november.by_tag.items()} == {"team/b": 7, "team/a": 5}
+    assert november.untagged.cost_nanos == 0
+    lines = statement_csv(november).decode().splitlines()
+    assert [line for line in lines if line.startswith("usage_tag")] == [
+        "usage_tag,,,,,,1,-0.000000007,team/b",
+        "usage_tag,,,,,,1,-0.000000005,team/a",
+    ]
+    assert audit_ledger() == []
 
 
 def test_statements_begin_with_the_account(organization: Organization, wall: Clock) -> None:
@@ -241,7 +261,12 @@ def test_a_statement_reads_no_log_table(organization: Organization) -> None:
     with CaptureQueriesContext(connection) as queries:
         statement_of(organization, OCTOBER)
     tables = set(re.findall(r'FROM "(\w+)"', " ".join([query["sql"] for query in queries])))
-    assert tables == {"billing_spend_daily", "billing_ledgerentry", "billing_model_spend_daily"}
+    assert tables == {
+        "billing_spend_daily",
+        "billing_ledgerentry",
+        "billing_model_spend_daily",
+        "billing_tag_spend_daily",
+    }
     assert len(queries) < 10
 
 

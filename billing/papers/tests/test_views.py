@@ -92,7 +92,7 @@ def test_the_order_shows_the_invoice_before_and_after_it_is_paid(page: Client, c
 def test_details_are_asked_for_before_anything_is_ordered(page: Client, cast: Cast, name: str) -> None:
     """MON-36, UX-08."""
     asked = text_of(page, name, cast.slug)
-    assert "Prices contain VAT 20%" in asked
+    assert "Prices include VAT 20%" in asked
     assert reverse("billing-details", args=[cast.slug]) in asked
     page.post(reverse("billing-details", args=[cast.slug]), DETAILS)
     assert reverse("billing-details", args=[cast.slug]) not in text_of(page, name, cast.slug)
@@ -175,3 +175,13 @@ def test_amounts_are_written_as_the_language_does() -> None:
             "\N{MINUS SIGN}0.05 USD",
             "0.00 USD",
         )
+
+
+def test_operators_read_the_lines_of_an_invoice_in_words(client: Client, cast: Cast, settings: Any) -> None:
+    settings.ENV = with_seller()
+    client.force_login(User.objects.create_superuser("one@example.org"))
+    invoice = an_invoice(cast.organization)
+    with translation.override("en"):
+        text = text_of(client, "admin:billing_paper_change", invoice.pk)
+    assert "Description: Credit for the API · Net: 20.83 USD · VAT: 4.17 USD · Total: 25.00 USD" in text
+    assert "net_cents" not in text

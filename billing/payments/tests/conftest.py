@@ -7,11 +7,15 @@ from typing import Any
 import pytest
 from django.test import Client
 
+from accounts.models import Organization
 from billing.models import Order
+from billing.papers.details import FIELDS, set_details
 from billing.payments.events import handle_due
 from billing.payments.healing import heal_all
 from billing.payments.provider import provider_of
 from codexflow.lib.clock import now
+from tests.support.local_iyzico import API_KEY, Server, local_iyzico
+from tests.support.local_iyzico import SECRET_KEY as IYZICO_SECRET
 from tests.support.local_stripe import SECRET_KEY, WEBHOOK_SECRET, Running, local_stripe
 
 ENDPOINT = "/api/webhooks/stripe"
@@ -56,6 +60,26 @@ class Card:
 
     def heal(self) -> int:
         return heal_all()
+
+
+@pytest.fixture
+def iyzico(settings: Any) -> Iterator[Server]:
+    with local_iyzico() as server:
+        settings.ENV = replace(
+            settings.ENV,
+            payment_providers=(*settings.ENV.payment_providers, "iyzico"),
+            iyzico_api_key=API_KEY,
+            iyzico_secret_key=IYZICO_SECRET,
+            iyzico_base_url=server.iyzico.base_url,
+        )
+        yield server
+
+
+def details_given(organization: Organization) -> None:
+    """Give billing details of a buyer in Türkiye."""
+    facts = {"legal_name": "Ada Lovelace", "address": "Nidakule", "city": "Istanbul", "country": "TR"}
+    facts |= {"tax_id_kind": "tckn", "tax_id": "10000000146", "email": "ada@example.org"}
+    set_details(organization, {name: facts.get(name, "") for name in FIELDS})
 
 
 @pytest.fixture
