@@ -23,12 +23,16 @@ class ApiKeyAdmin(ReadOnlyAdmin):
     exclude = ("digest",)
     actions = ("revoke",)
 
+    @admin.display(description=_("key"))
+    def prefix(self, key: ApiKey) -> str:
+        return key.prefix
+
     @admin.display(description=_("state"))
     def state_now(self, key: ApiKey) -> str:
         return str(key.state(now()).label)
 
     def has_revoke_permission(self, request: HttpRequest) -> bool:
-        return request.user.has_perm("keys.change_apikey")
+        return request.user.has_perm("keys.revoke_apikey")
 
     @admin.action(description=_("Revoke the chosen keys at once"), permissions=["revoke"])
     def revoke(self, request: HttpRequest, chosen: QuerySet[ApiKey]) -> None:

@@ -9,14 +9,15 @@ from typing import Any
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
-from django.db.models import Q
+from django.db.models import Exists, OuterRef, Q
 
 from accounts import mail
 from accounts.models import Organization, User
 from accounts.selectors import billing_managers
-from billing.alerts import Watched, watched_budgets
-from billing.models import Account, BudgetAlert, SpendDaily
-from billing.selectors import watched_of
+from accounts.webhooks.services import publish
+from billing.alerts import CREDIT, DAY, MONTH, Watched, watched_budgets
+from billing.models import Account, BudgetAlert, SpendDaily, TagBudget, TagSpendDaily
+from billing.selectors import raises_of, watched_of, watched_tags
 from codexflow.lib.addresses import site_url
 from codexflow.lib.clock import now
 from keys.models import ApiKey
@@ -24,9 +25,7 @@ from keys.selectors import lineage_totals
 
 
 def send_alerts() -> int:
-    """Send the mails that are due. Returns how many thresholds were reported. Does nothing without a mail server."""
-    if settings.ENV.mail is None and settings.ENV.is_production:
-        return 0
+    """Report what is due by webhooks, and by mail where there is a server. Returns how many thresholds were mailed."""
     today = now().date()
     used_today = SpendDaily.objects.filter(day=today)
     accounts = Account.objects.select_related("organization", "plan").filter(
@@ -37,7 +36,7 @@ def send_alerts() -> int:
         organization = account.organization
         for watched in watched_of(account, today):
             sent += _report(organization, watched, None, billing_managers(organization))
-    return sent + _alert_keys(today)
+    return sent + _alert_keys(today) + _alert_tags(today)
 
 
 def _alert_keys(today: date) -> int:
@@ -50,9 +49,10 @@ def _alert_keys(today: date) -> int:
         totals = lineage_totals([key.lineage_id], day).get(key.lineage_id)
         if totals is None:
             continue
+        raises = raises_of(key.organization_id, now())
         for watched in watched_budgets(
-            day_nanos=key.budget_day_nanos,
-            month_nanos=key.budget_month_nanos,
+            day_nanos=raises.of(key.budget_day_nanos, DAY, key_id=key.lineage_id),
+            month_nanos=raises.of(key.budget_month_nanos, MONTH, key_id=key.lineage_id),
             used_today=totals.day_nanos,
             used_this_month=totals.month_nanos,
             today=today,
@@ -61,11 +61,54 @@ def _alert_keys(today: date) -> int:
     return sent
 
 
-def _report(organization: Organization, watched: Watched, key: ApiKey | None, people: Iterable[User]) -> bool:
+def _publish(
+    organization: Organization, watched: Watched, percent: int, key: ApiKey | None, tag: TagBudget | None
+) -> None:
+    """Tell webhooks of a threshold, once in its window."""
+    facts: dict[str, Any] = {"percent": percent, "limit_nanos": watched.limit_nanos, "used_nanos": watched.used_nanos}
+    if key is not None:
+        facts["key_id"] = str(key.pk)
+    if tag is not None:
+        facts["tag"] = tag.tag
+    event = "credit.low"
+    if watched.kind != CREDIT:
+        event, facts["window"] = "budget.reached", watched.kind
+    owner = key.lineage_id if key else tag.pk if tag else ""
+    publish(organization, event, facts, name=f"{owner} {watched.window} {percent}")
+
+
+def _alert_tags(today: date) -> int:
+    """Report budgets of tags that were used today to those who manage billing."""
+    used = TagSpendDaily.objects.filter(day=today, organization=OuterRef("organization"), tag=OuterRef("tag"))
+    budgets = TagBudget.objects.filter(Exists(used)).select_related("organization")
+    sent = 0
+    for tag in watched_tags(budgets, today):
+        organization = tag.budget.organization
+        for watched in tag.windows:
+            sent += _report(organization, watched, None, billing_managers(organization), tag=tag.budget)
+    return sent
+
+
+def _report(
+    organization: Organization,
+    watched: Watched,
+    key: ApiKey | None,
+    people: Iterable[User],
+    *,
+    tag: TagBudget | None = None,
+) -> bool:
     percent = watched.reached
     if percent is None:
         return False
-    of = {"organization": organization, "key_id": key.lineage_id if key else None, "window": watched.window}
+    _publish(organization, watched, percent, key, tag)
+    if settings.ENV.mail is None and settings.ENV.is_production:
+        return False
+    of = {
+        "organization": organization,
+        "key_id": key.lineage_id if key else None,
+        "tag_budget": tag,
+        "window": watched.window,
+    }
     if BudgetAlert.objects.filter(**of, percent__gte=percent).exists():
         return False
     try:
@@ -73,14 +116,17 @@ def _report(organization: Organization, watched: Watched, key: ApiKey | None, pe
             alert = BudgetAlert.objects.create(**of, percent=percent)
     except IntegrityError:
         return False  # another worker reports it
+    page = "keys" if key else "billing/tags" if tag else "billing"
     facts: dict[str, Any] = {
         "organization": organization.name,
         "key": key.name if key else "",
+        "tag": tag.tag if tag else "",
+        "is_soft": tag is not None and not tag.is_hard,
         "kind": watched.kind,
         "percent": percent,
         "limit_nanos": watched.limit_nanos,
         "used_nanos": watched.used_nanos,
-        "url": f"{site_url(settings.ENV)}/o/{organization.slug}/{'keys' if key else 'billing'}/",
+        "url": f"{site_url(settings.ENV)}/o/{organization.slug}/{page}/",
     }
     accepted = [
         mail.send("budget_alert", person.email, language=person.language, **facts)

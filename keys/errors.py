@@ -8,10 +8,10 @@ from keys import secret
 
 
 class InvalidApiKey(AppError):
-    """The key is missing, unknown, expired, revoked, or not allowed from this address.
+    """The key is missing, unknown, or not allowed from this address.
 
     All cases get the same response, so that it reveals nothing about existing keys. What cannot be a key at all, by its
-    form alone, is told so.
+    form alone, is told so; and who has the whole secret, that it is over.
     """
 
     code = "invalid_api_key"
@@ -28,7 +28,25 @@ class InvalidApiKey(AppError):
             return cls("Invalid API key: it is shortened, as lists show keys. Send the whole key, or create a new one.")
         if not presented.startswith(f"{secret.PREFIX}_"):
             return cls(f"Invalid API key: keys begin with `{secret.PREFIX}_`. This one is for another service.")
+        if secret.is_cut_off(presented):
+            return cls(
+                f"Invalid API key: it is incomplete. Keys have {secret.KEY_CHARS} characters; copy the whole key."
+            )
         return cls()
+
+
+class ApiKeyExpired(InvalidApiKey):
+    """The key was right, and its time is over: it has expired, or the days after its rotation have."""
+
+    code = "api_key_expired"
+    default_message = "Invalid API key: it has expired. Create a new one."
+
+
+class ApiKeyRevoked(InvalidApiKey):
+    """The key was right, and is revoked."""
+
+    code = "api_key_revoked"
+    default_message = "Invalid API key: it is revoked. Create a new one."
 
 
 class AccountSuspended(AppError):
@@ -50,6 +68,24 @@ class AuthenticationUnavailable(AppError):
     may_retry = True
 
 
+class IdempotencyKeyReused(AppError):
+    """The same `Idempotency-Key` came with another body, or for another endpoint."""
+
+    code = "idempotency_key_reused"
+    status = HTTPStatus.CONFLICT
+    kind = "invalid_request_error"
+    default_message = "This Idempotency-Key was used with another body. Use a new key for each operation."
+
+
+class RuleOfMoney(AppError):
+    """A rule of orders, refunds or bookings forbids the action; the message says which."""
+
+    code = "money_rule"
+    status = HTTPStatus.CONFLICT
+    kind = "invalid_request_error"
+    default_message = "This cannot be booked."
+
+
 class ActionNotAllowed(AppError):
     """The caller belongs to the organization, but its role does not include this action."""
 
@@ -65,7 +101,7 @@ class ReauthenticationRequired(AppError):
     code = "reauthentication_required"
     status = HTTPStatus.FORBIDDEN
     kind = "permission_error"
-    default_message = "You signed in long ago. Say who you are once more at /accounts/reauthenticate/, then try again."
+    default_message = "You signed in long ago. Re-authenticate at /accounts/reauthenticate/, then try again."
 
 
 class KeyLimitReached(AppError):
@@ -102,3 +138,12 @@ class KeyNotChangeable(AppError):
     status = HTTPStatus.CONFLICT
     kind = "invalid_request_error"
     default_message = "The key was revoked and cannot be changed."
+
+
+class TooManyReports(AppError):
+    """This address has reported more leaked keys within a minute than anybody may."""
+
+    code = "too_many_reports"
+    status = HTTPStatus.TOO_MANY_REQUESTS
+    kind = "rate_limit_error"
+    default_message = "Too many reports from this address. Try again in a minute, with up to 100 keys in one request."

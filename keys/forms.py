@@ -1,5 +1,6 @@
 """Forms for creating, changing and rotating keys."""
 
+import json
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -7,7 +8,7 @@ from typing import Any
 
 from django import forms
 from django.core.validators import MinValueValidator
-from django.utils import formats
+from django.utils import formats, timezone
 from django.utils.translation import gettext_lazy as _
 from typing_extensions import override
 
@@ -16,10 +17,11 @@ from billing.services import limits_of
 from codexflow.catalogue import directory
 from codexflow.catalogue.schema import ALL_STAGES
 from codexflow.lib.clock import now
-from codexflow.lib.money import format_usd, parse_usd
+from codexflow.lib.money import NANOS_PER_USD, format_usd, parse_usd
 from codexflow.templatetags import show
 from keys.models import LIMITS, ApiKey
 from keys.policy import MANAGEMENT, SURFACES, parse_networks
+from keys.presets import PRESETS, fitted
 from keys.services import OVERLAPS_S, KeyTerms, max_terms
 
 KEEP = "keep"
@@ -31,7 +33,7 @@ EXPIRIES = [
     ("90", _("In 90 days")),
     ("365", _("In a year")),
 ]
-OVERLAP_NAMES = [_("Not at all: the old key stops at once"), _("1 hour"), _("24 hours"), _("7 days")]
+OVERLAP_NAMES = [_("Immediately revoke the old key"), _("1 hour"), _("24 hours"), _("7 days")]
 _BUDGET_FIELDS = {"day_budget_usd": "budget_day_nanos", "budget_usd": "budget_month_nanos"}
 MAX_NETWORKS = 50
 
@@ -61,17 +63,17 @@ class KeyForm(forms.ModelForm[ApiKey]):
     """Creates a key, or changes `key` if given. No limit may exceed the plan's."""
 
     expires_in_days = forms.ChoiceField(label=_("Expires"), choices=EXPIRIES, required=False)
-    day_budget_usd = BudgetField(label=_("Budget a day (USD)"))
-    budget_usd = BudgetField(label=_("Budget a month (USD)"))
+    day_budget_usd = BudgetField(label=_("Daily budget (USD)"))
+    budget_usd = BudgetField(label=_("Monthly budget (USD)"))
     allowed_stages = ScopeField(label=_("Stages"))
     allowed_models = ScopeField(label=_("Models"))
     allowed_surfaces = ScopeField(label=_("APIs"))
     networks = forms.CharField(
-        label=_("Only from these addresses"),
+        label=_("Allowed IPs"),
         required=False,
         max_length=2000,
         widget=forms.Textarea(attrs={"rows": 2, "spellcheck": "false", "placeholder": "203.0.113.0/24"}),
-        help_text=_("Addresses or networks in CIDR notation, one a line. Empty: from everywhere."),
+        help_text=_("Addresses or networks (CIDR), one per line. Blank: any IP."),
     )
 
     class Meta:
@@ -79,28 +81,28 @@ class KeyForm(forms.ModelForm[ApiKey]):
         fields = ["name", *LIMITS]
         labels = {
             "name": _("Name"),
-            "daily_requests": _("Requests a day"),
-            "rpm": _("Requests a minute"),
-            "tpm": _("Tokens a minute"),
-            "concurrent_streams": _("Streams at once"),
+            "daily_requests": _("Requests per day"),
+            "rpm": _("Requests per minute"),
+            "tpm": _("Tokens per minute"),
+            "concurrent_streams": _("Concurrent streams"),
         }
-        widgets = {"name": forms.TextInput(attrs={"autofocus": True, "autocomplete": "off"})}
+        widgets = {"name": forms.TextInput(attrs={"autofocus": True, "autocomplete": "off", "data-selected": True})}
 
     def __init__(self, *args: Any, account: Account, key: ApiKey | None = None, **kwargs: Any) -> None:
         # Not as the form's instance: validation would change it before the service could compare.
-        kwargs["initial"] = _initial(key) if key else None
+        kwargs["initial"] = _initial(key) if key else {"name": today()}
         super().__init__(*args, **kwargs)
         self._key = key
         self._most = max_terms(limits_of(account))
         for name in LIMITS:
             self.fields[name].widget.attrs["min"] = 1
             if (limit := self._most[name]) is not None:
-                self.fields[name].widget.attrs |= {"max": limit, "placeholder": limit}
+                self.fields[name].widget.attrs |= {"max": limit, "placeholder": show.count(limit)}
         for name, term in _BUDGET_FIELDS.items():
             if (limit := self._most[term]) is not None:
-                self.fields[name].widget.attrs["placeholder"] = format_usd(limit, decimals=2)
+                self.fields[name].widget.attrs["placeholder"] = show.usd_cents(limit)
         plan = account.plan
-        offered = {
+        self._offered = offered = {
             "allowed_stages": plan.allowed_stages or [*ALL_STAGES],
             "allowed_models": plan.allowed_models or sorted(directory.current().prices),
             "allowed_surfaces": SURFACES,
@@ -115,6 +117,22 @@ class KeyForm(forms.ModelForm[ApiKey]):
         if key is not None and key.expires_at is not None:
             when = formats.date_format(key.expires_at, "j M Y")
             self._choices("expires_in_days", [(KEEP, _("Unchanged: %(date)s") % {"date": when}), *EXPIRIES])
+
+    def presets(self) -> list[tuple[str, str]]:
+        """Label and values (JSON) of each preset that the plan has room for; a suggested name is one of the values."""
+        found = []
+        for preset in PRESETS:
+            values = fitted(preset, offered=self._offered, most=self._limit_of)
+            if values is not None:
+                found.append((str(preset.label), json.dumps({"name": f"{preset.label} {today()}", **values})))
+        return found
+
+    def _limit_of(self, name: str) -> int | None:
+        """Highest value of a field; of a budget in whole USD."""
+        if name not in _BUDGET_FIELDS:
+            return self._most[name]
+        limit = self._most[_BUDGET_FIELDS[name]]
+        return None if limit is None else limit // NANOS_PER_USD
 
     def _choices(self, name: str, choices: Any) -> None:
         field = self.fields[name]
@@ -185,6 +203,11 @@ class RotateForm(forms.Form):
         coerce=int,
         initial=str(OVERLAPS_S[2]),
     )
+
+
+def today() -> str:
+    """The user's date, as a name that tells keys apart."""
+    return formats.date_format(timezone.localdate(), "j M Y")
 
 
 def _initial(key: ApiKey) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Authentication of API keys: cached look-up of the principal, with invalidation over Redis.
 
-Entries live for a minute, then they are read again. While PostgreSQL is away or hangs, a cached key keeps working for a
-quarter of an hour. Every change is published over Redis and drops the entry at once; while this process is not
-subscribed, entries live for one second only.
+Entries live for ten minutes, then they are read again. While PostgreSQL is away or hangs, a cached key keeps working
+for a quarter of an hour more. Every change is published over Redis and drops the entry at once; while this process is
+not subscribed, entries live for one second only. Keys that are needed at the same time are read by one statement.
 """
 
 import asyncio
@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from django.db import DatabaseError
 
 from codexflow.lib import clock
-from codexflow.lib.db import look_up
+from codexflow.lib.batched import Batched
 from keys import secret, selectors
-from keys.errors import AccountSuspended, AuthenticationUnavailable, InvalidApiKey
+from keys.errors import AccountSuspended, ApiKeyExpired, ApiKeyRevoked, AuthenticationUnavailable, InvalidApiKey
 from keys.principal import Principal
 
 MAX_ENTRIES = 20_000
@@ -33,18 +33,14 @@ class _Entry:
     loaded_s: float
 
 
-async def _load(public_id: str) -> Principal | None:
-    return await look_up(selectors.principal_of, public_id)
-
-
 class PrincipalCache:
     """Cache of the principals of recently used keys. One instance per process."""
 
-    def __init__(self, *, salts: tuple[str, ...], ttl_s: float, max_stale_s: float, load: Load = _load) -> None:
+    def __init__(self, *, salts: tuple[str, ...], ttl_s: float, max_stale_s: float, load: Load | None = None) -> None:
         self._salts = salts
         self._ttl_s = ttl_s
         self._max_stale_s = max_stale_s
-        self._load = load
+        self._load = load or Batched(selectors.principals_of).get
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
         # Verified keys -> public id and matching digest. Only a caller who presents the whole key takes this shorter
         # path, so its timing reveals nothing.
@@ -52,6 +48,8 @@ class PrincipalCache:
         self._loading: dict[str, asyncio.Task[Principal | None]] = {}
         # PostgreSQL kept a known key waiting; until it responds, no other one waits.
         self._is_slow = False
+        # Salts of keys that were made before salts had ids.
+        self._salt_ids: dict[str, str] = {}
         # Set by the subscriber to invalidations.
         self.receives_invalidations = False
 
@@ -69,8 +67,8 @@ class PrincipalCache:
     async def authenticate(self, presented: str | None, address: str | None) -> Principal:
         """Return the principal of a presented key, used from `address`.
 
-        Raises InvalidApiKey (401) for every reason that a key may not work, AccountSuspended (403), and
-        AuthenticationUnavailable (503) if the key is not cached and PostgreSQL is unavailable.
+        Raises InvalidApiKey (401) or, for a caller with the whole secret, ApiKeyExpired and ApiKeyRevoked (401) and
+        AccountSuspended (403); AuthenticationUnavailable (503) if the key is not cached and PostgreSQL is unavailable.
         """
         known = self._verified.get(presented or "")
         public_id = known[0] if known else _public_id(presented)
@@ -81,10 +79,28 @@ class PrincipalCache:
         if known and principal is not None and known[1] == principal.digest:
             return require_usable(principal, address)
         principal = verify(presented or "", principal, address, self._salts)
+        if not principal.has_salt_id and len(self._salt_ids) < MAX_ENTRIES:
+            self._note_salt(public_id, presented or "", principal.digest)
         if len(self._verified) >= MAX_ENTRIES:
             self._verified.clear()
         self._verified[presented or ""] = (public_id, principal.digest)
         return principal
+
+    def take_salt_ids(self) -> dict[str, str]:
+        """Return the salts that were found out since the last time, by public id, for `services.note_salts`."""
+        taken, self._salt_ids = self._salt_ids, {}
+        return taken
+
+    def _note_salt(self, public_id: str, presented: str, digest: bytes) -> None:
+        index = secret.matches(presented, digest, self._salts)
+        if index is not None:
+            self._salt_ids[public_id] = secret.salt_id(self._salts[index])
+
+    def _loaded_s(self, principal: Principal | None, started_s: float) -> float:
+        """Return when a principal counts as loaded: so long ago that it is read again when its limits change."""
+        if principal is None or principal.limits_until_s is None:
+            return started_s
+        return min(started_s, started_s - self._ttl_s + max(0.0, principal.limits_until_s - clock.now_s()))
 
     def _ttl_of_s(self, entry: _Entry) -> float:
         if entry.principal is None:
@@ -98,7 +114,8 @@ class PrincipalCache:
             task = asyncio.get_running_loop().create_task(self._read(public_id))
             task.add_done_callback(_retrieve)
             self._loading[public_id] = task
-        stale = known if known and clock.monotonic_s() - known.loaded_s <= self._max_stale_s else None
+        most_s = self._ttl_s + self._max_stale_s
+        stale = known if known and clock.monotonic_s() - known.loaded_s <= most_s else None
         if stale is not None and not task.done():
             _, waiting = await asyncio.wait({task}, timeout=0 if self._is_slow else PATIENCE_S)
             if waiting:
@@ -120,7 +137,7 @@ class PrincipalCache:
             self._is_slow = False
             # Do not cache a value that was invalidated while it was being read.
             if self._loading.get(public_id) is task:
-                self._entries[public_id] = _Entry(principal, started_s)
+                self._entries[public_id] = _Entry(principal, self._loaded_s(principal, started_s))
                 self._entries.move_to_end(public_id)
                 if len(self._entries) > MAX_ENTRIES:
                     self._entries.popitem(last=False)
@@ -153,9 +170,14 @@ def verify(presented: str, principal: Principal | None, address: str | None, sal
 
 
 def require_usable(principal: Principal, address: str | None) -> Principal:
-    """Return the principal if its key is valid now and from this address. Raises as `PrincipalCache.authenticate`."""
-    if principal.is_revoked or (principal.valid_until_s is not None and clock.now_s() >= principal.valid_until_s):
-        raise InvalidApiKey
+    """Return the principal if its key is valid now and from this address. Raises as `PrincipalCache.authenticate`.
+
+    Call it for a caller who has proved the whole secret: the reasons are told.
+    """
+    if principal.is_revoked:
+        raise ApiKeyRevoked
+    if principal.valid_until_s is not None and clock.now_s() >= principal.valid_until_s:
+        raise ApiKeyExpired
     if not principal.policy.permits_address(address):
         raise InvalidApiKey
     if principal.is_suspended:

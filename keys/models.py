@@ -35,32 +35,55 @@ class ApiKey(models.Model):
     kind = models.CharField(
         _("kind"), max_length=10, choices=Kind.choices, default=Kind.STANDARD, db_default=Kind.STANDARD.value
     )
-    organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="keys")
-    created_by = models.ForeignKey(User, on_delete=models.PROTECT, related_name="keys")
+    organization = models.ForeignKey(
+        Organization, on_delete=models.PROTECT, related_name="keys", verbose_name=_("organization")
+    )
+    created_by = models.ForeignKey(User, on_delete=models.PROTECT, related_name="keys", verbose_name=_("created by"))
     name = models.CharField(_("name"), max_length=100)
     public_id = models.CharField(_("public id"), max_length=8, unique=True, editable=False)
     # HMAC-SHA256 of the whole key under HASH_SALT.
     digest = models.BinaryField(max_length=32, editable=False)
+    # Which HASH_SALT that was (secret.salt_id); empty until a key that was made before these ids is used.
+    salt_id = models.CharField(max_length=8, default="", db_default="", blank=True, editable=False)
     last_four = models.CharField(max_length=4, editable=False)
     created_at = models.DateTimeField(_("created"), default=now, editable=False)
     expires_at = models.DateTimeField(_("expires"), null=True, blank=True)
     revoked_at = models.DateTimeField(_("revoked"), null=True, blank=True)
     # Set when a successor was issued: the key works until `rotation_ends_at`.
     rotated_to = models.ForeignKey(
-        "self", on_delete=models.SET_NULL, null=True, blank=True, related_name="rotated_from"
+        "self",
+        on_delete=models.SET_NULL,
+        null=True,
+        blank=True,
+        related_name="rotated_from",
+        verbose_name=_("replaced by"),
     )
     # First key of the lineage, which rotations continue; null for the first itself. Limits count for the lineage.
     first = models.ForeignKey(
-        "self", on_delete=models.PROTECT, null=True, blank=True, editable=False, related_name="later_keys"
+        "self",
+        on_delete=models.PROTECT,
+        null=True,
+        blank=True,
+        editable=False,
+        related_name="later_keys",
+        verbose_name=_("first key"),
     )
     rotation_ends_at = models.DateTimeField(_("grace ends"), null=True, blank=True)
     last_used_at = models.DateTimeField(_("last used"), null=True, blank=True)
 
     # Allow-lists and limits; empty allows what the plan allows.
-    allowed_networks = ArrayField(models.CharField(max_length=43), default=list, blank=True)
-    allowed_stages = ArrayField(models.CharField(max_length=20), default=list, blank=True)
-    allowed_models = ArrayField(models.CharField(max_length=100), default=list, blank=True)
-    allowed_surfaces = ArrayField(models.CharField(max_length=20), default=list, blank=True)
+    allowed_networks = ArrayField(
+        models.CharField(max_length=43), default=list, blank=True, verbose_name=_("allowed addresses")
+    )
+    allowed_stages = ArrayField(
+        models.CharField(max_length=20), default=list, blank=True, verbose_name=_("allowed stages")
+    )
+    allowed_models = ArrayField(
+        models.CharField(max_length=100), default=list, blank=True, verbose_name=_("allowed models")
+    )
+    allowed_surfaces = ArrayField(
+        models.CharField(max_length=20), default=list, blank=True, verbose_name=_("allowed APIs")
+    )
     daily_requests = models.PositiveIntegerField(_("requests a day"), null=True, blank=True)
     rpm = models.PositiveIntegerField(_("requests a minute"), null=True, blank=True)
     tpm = models.PositiveIntegerField(_("tokens a minute"), null=True, blank=True)
@@ -111,3 +134,53 @@ class ApiKey(models.Model):
         if self.expires_at is not None and self.expires_at <= at:
             return self.State.EXPIRED
         return self.State.ACTIVE if self.rotation_ends_at is None else self.State.ROTATED
+
+
+class OperatorKey(models.Model):
+    """Key of a super administrator for the operators' API, made on the server. It calls no model and no organization.
+
+    What its user may no longer do, it may not either.
+    """
+
+    user = models.ForeignKey(User, on_delete=models.PROTECT, related_name="operator_keys")
+    name = models.CharField(_("name"), max_length=100)
+    public_id = models.CharField(_("public id"), max_length=8, unique=True, editable=False)
+    # HMAC-SHA256 of the whole key under HASH_SALT.
+    digest = models.BinaryField(max_length=32, editable=False)
+    # Which HASH_SALT that was (secret.salt_id); empty until a key that was made before these ids is used.
+    salt_id = models.CharField(max_length=8, default="", db_default="", blank=True, editable=False)
+    created_at = models.DateTimeField(_("created"), default=now, editable=False)
+    revoked_at = models.DateTimeField(_("revoked"), null=True, blank=True)
+
+    class Meta:
+        verbose_name = _("operator's key")
+        verbose_name_plural = _("operators' keys")
+
+    @override
+    def __str__(self) -> str:
+        return f"{self.name} ({self.public_id})"
+
+
+class IdempotentCall(models.Model):
+    """Response to a call of the management API with an `Idempotency-Key`, kept to be given again."""
+
+    organization = models.ForeignKey(Organization, on_delete=models.CASCADE, null=True, related_name="+")
+    operator_key = models.ForeignKey(OperatorKey, on_delete=models.CASCADE, null=True, related_name="+")
+    key = models.CharField(max_length=255)
+    # SHA-256 of endpoint and body: the same key with another body is a mistake.
+    digest = models.BinaryField(max_length=32, editable=False)
+    result = models.JSONField(default=dict)
+    created_at = models.DateTimeField(default=now, db_index=True, editable=False)
+
+    class Meta:
+        verbose_name = _("idempotent call")
+        verbose_name_plural = _("idempotent calls")
+        constraints = [
+            models.UniqueConstraint(
+                fields=["organization", "operator_key", "key"], nulls_distinct=False, name="idempotent_call_once"
+            )
+        ]
+
+    @override
+    def __str__(self) -> str:
+        return self.key

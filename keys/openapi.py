@@ -11,3 +11,14 @@ class KeyAuthenticationScheme(OpenApiAuthenticationExtension):  # type: ignore[n
     @override
     def get_security_definition(self, auto_schema: object) -> dict[str, str]:
         return {"type": "http", "scheme": "bearer", "bearerFormat": "cfx_…"}
+
+
+class OperatorScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call] # registers the subclass
+    """Documents the bearer of the operators' API."""
+
+    target_class = "keys.operators.OperatorAuthentication"
+    name = "operatorKey"
+
+    @override
+    def get_security_definition(self, auto_schema: object) -> dict[str, str]:
+        return {"type": "http", "scheme": "bearer"}

@@ -1,9 +1,10 @@
 """Principal: the authenticated caller of the gateway."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from billing.limiter.limits import Payer
+from billing.limiter.limits import Payer, TagScope
 from billing.plans import Limits, tighter
 from keys.policy import KeyPolicy
 
@@ -27,12 +28,18 @@ class Principal:
     # The plan refuses calls while limits cannot be checked, even without a hard budget.
     fails_closed: bool = False
     policy: KeyPolicy = field(default_factory=KeyPolicy)
+    # Unix time at which it changes by itself: a raise of a budget ends, or another model serves one of its list.
+    limits_until_s: float | None = None
     # Unix time from which the key is invalid: expiry or end of a rotation's overlap.
     valid_until_s: float | None = None
     is_revoked: bool = False
+    # It is known under which salt the key was stored.
+    has_salt_id: bool = True
     is_suspended: bool = False
     # The organization retains prompts and responses.
     keeps_content: bool = False
+    # Tags with a hard budget.
+    tags: Mapping[str, TagScope] = field(default_factory=dict)
     # Of the limits: whether money may refuse a call, and tokens a minute, -1 for none. Computed once.
     has_budget: bool = field(init=False, repr=False, compare=False)
     tokens_per_minute: int = field(init=False, repr=False, compare=False)

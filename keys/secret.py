@@ -17,11 +17,16 @@ PREFIX = "cfx"
 PUBLIC_ID_CHARS = 8
 SECRET_CHARS = 32  # 190 bits
 CHECKSUM_CHARS = 6
+KEY_CHARS = len(PREFIX) + 1 + PUBLIC_ID_CHARS + 1 + SECRET_CHARS + CHECKSUM_CHARS
 
 _BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _KEY = re.compile(
     rf"({PREFIX}_([0-9A-Za-z]{{{PUBLIC_ID_CHARS}}})_[0-9A-Za-z]{{{SECRET_CHARS}}})([0-9A-Za-z]{{{CHECKSUM_CHARS}}})"
 )
+
+SALT_ID_CHARS = 8
+# What is digested for a salt's id. No key is this text.
+_SALT_ID = b"id of the salt"
 
 # Compared when the public id is unknown, so that an unknown key takes as long as a wrong one. No key has this digest.
 DUMMY_DIGEST = bytes(sha256().digest_size)
@@ -64,9 +69,22 @@ def is_shortened(text: str) -> bool:
     return any(mark in text for mark in _SHORTENED)
 
 
+_CUT_OFF = re.compile(rf"{PREFIX}_[0-9A-Za-z]{{{PUBLIC_ID_CHARS}}}_[0-9A-Za-z]*")
+
+
+def is_cut_off(text: str) -> bool:
+    """Return whether a text begins as a key does and ends too early."""
+    return len(text) < KEY_CHARS and _CUT_OFF.fullmatch(text) is not None
+
+
 def digest(key: str, salt: str) -> bytes:
     """Digest stored instead of the key: HMAC-SHA256 of the whole key, keyed by `salt`. 32 bytes."""
     return hmac.digest(salt.encode(), key.encode(), "sha256")
+
+
+def salt_id(salt: str) -> str:
+    """Id of a salt, stored beside each digest that was made with it: 8 hexadecimal digits that do not tell the salt."""
+    return hmac.digest(salt.encode(), _SALT_ID, "sha256").hex()[:SALT_ID_CHARS]
 
 
 def matches(key: str, stored: bytes, salts: Sequence[str]) -> int | None:

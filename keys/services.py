@@ -1,5 +1,6 @@
 """Verbs on API keys."""
 
+import hashlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
@@ -9,9 +10,12 @@ from uuid import UUID
 from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.db.models import Q
+from django.utils.translation import gettext
 
 from accounts import audit
+from accounts.errors import Refused
 from accounts.models import Organization, User
+from accounts.webhooks.services import publish
 from billing.models import Account
 from billing.plans import UNLIMITED, Limits
 from billing.selectors import account_of
@@ -163,6 +167,33 @@ def max_terms(limits: Limits) -> dict[str, int | None]:
     return {name: None if limit == UNLIMITED else limit for name, limit in most.items()}
 
 
+def map_litellm_key(key: ApiKey, name: str, *, actor: User | None = None, address: str | None = None) -> None:
+    """Map a key to LiteLLM's id of one, or to the name that its reports carry; "" ends the mapping.
+
+    One transaction with the audit entry. A whole key of LiteLLM is stored as its SHA-256, which is LiteLLM's id of it.
+    Raises Refused if another key has the name.
+    """
+    if name.startswith("sk-"):
+        name = hashlib.sha256(name.encode()).hexdigest()
+    with transaction.atomic():
+        (row,) = _lock(key)
+        if name and ApiKey.objects.filter(litellm_key_id=name).exclude(pk=row.pk).exists():
+            raise Refused(gettext("Another key is mapped to it."))
+        before = row.litellm_key_id
+        row.litellm_key_id = name
+        row.save(update_fields=["litellm_key_id"])
+        audit.record(
+            "key.litellm_mapped",
+            row,
+            organization=row.organization,
+            actor=actor,
+            address=address,
+            before=before,
+            after=name,
+        )
+    key.litellm_key_id = name
+
+
 def issue_key(
     organization: Organization,
     *,
@@ -201,6 +232,7 @@ def issue_key(
             address=address,
             name=name,
         )
+        publish(organization, "key.created", _told(row))
     return issued
 
 
@@ -212,11 +244,19 @@ def _mint(organization: Organization, *, name: str, created_by: User, terms: Key
         name=name,
         public_id=minted.public_id,
         digest=secret.digest(minted.key, settings.ENV.hash_salt),
+        salt_id=secret.salt_id(settings.ENV.hash_salt),
         last_four=minted.key[-4:],
         **{each.name: _plain(getattr(terms, each.name)) for each in fields(terms)},
         **facts,
     )
     return IssuedKey(row, minted.key)
+
+
+def note_salts(salt_ids: Mapping[str, str]) -> None:
+    """Note the salts of keys that were made before salts had ids, by public id, as their use has shown them."""
+    for salt_id in set(salt_ids.values()):
+        public_ids = [public_id for public_id, each in salt_ids.items() if each == salt_id]
+        ApiKey.objects.filter(public_id__in=public_ids, salt_id="").update(salt_id=salt_id)
 
 
 def _plain(value: Any) -> Any:
@@ -289,8 +329,14 @@ def rotate_key(
             successor=str(issued.row.pk),
             overlap_s=overlap_s,
         )
+        publish(old.organization, "key.created", {**_told(issued.row), "rotated_from": str(old.pk)})
         transaction.on_commit(lambda: invalidation.invalidate_key(old.public_id))
     return issued
+
+
+def _told(row: ApiKey) -> dict[str, Any]:
+    """Facts that webhooks tell of a key."""
+    return {"key_id": str(row.pk), "name": row.name, "prefix": row.prefix, "created_at": row.created_at.isoformat()}
 
 
 # `last_used_at` is only displayed: an hour is precise enough and avoids an update per batch for busy keys.

@@ -1,13 +1,23 @@
 """Pages of an organization's API keys."""
 
+import math
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
+from django.conf import settings
 from django.contrib import messages
-from django.http import Http404, HttpResponseBase
+from django.core.paginator import Paginator
+from django.db.models import Q
+from django.http import Http404, HttpResponseBase, JsonResponse
 from django.shortcuts import redirect, render
+from django.urls import reverse
+from django.utils.functional import Promise
+from django.utils.http import urlencode
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_safe
 
@@ -16,7 +26,10 @@ from accounts.permissions import Action
 from accounts.reauthentication import recently_authenticated
 from accounts.tenancy import PageRequest, Tenant, organization_page
 from billing.selectors import KeySpend, account_of
+from billing.services import limits_of
+from codexflow.lib.addresses import api_url
 from codexflow.lib.clock import now
+from codexflow.lib.snippets import with_key
 from keys import services
 from keys.errors import KeyLimitReached, KeyNotChangeable, KeyNotRotatable
 from keys.forms import KeyForm, RotateForm
@@ -37,29 +50,111 @@ class KeyRow:
         return self.state in (ApiKey.State.ACTIVE, ApiKey.State.ROTATED)
 
     @property
+    def ends_at(self) -> datetime | None:
+        """When it stops working by itself."""
+        ends = [each for each in (self.key.expires_at, self.key.rotation_ends_at) if each is not None]
+        return min(ends, default=None)
+
+    @property
     def month_nanos(self) -> int:
         return self.spend.month_nanos if self.spend else 0
 
 
-def rows_of(organization: Organization, at: datetime) -> list[KeyRow]:
+# Choices of the list's filter and order, by their value in the address. Working keys come first in every order.
+STATES: dict[str, Promise] = {
+    "": gettext_lazy("All keys"),
+    "working": gettext_lazy("Working"),
+    "expired": gettext_lazy("Expired"),
+    "revoked": gettext_lazy("Revoked"),
+}
+ORDERS: dict[str, tuple[Promise, Callable[[KeyRow], Any]]] = {
+    "": (gettext_lazy("Newest first"), lambda row: -row.key.created_at.timestamp()),
+    "spent": (gettext_lazy("Most spent this month"), lambda row: -row.month_nanos),
+    "used": (gettext_lazy("Last used"), lambda row: -row.spend.last_day.toordinal() if row.spend else 0),
+    "expires": (gettext_lazy("Expires first"), lambda row: row.ends_at.timestamp() if row.ends_at else math.inf),
+    "name": (gettext_lazy("Name"), lambda row: row.key.name.casefold()),
+}
+PAGE = 50
+# Keys that the command palette lists.
+FOUND = 6
+
+
+def rows_of(
+    organization: Organization, at: datetime, *, search: str = "", state: str = "", order: str = ""
+) -> list[KeyRow]:
+    """Keys of an organization as rows, by name, public id or maker, in one state, in an order of ORDERS."""
+    keys = keys_of(organization).select_related("created_by")
+    if search:
+        made_by = Q(created_by__email__icontains=search) | Q(created_by__name__icontains=search)
+        keys = keys.filter(_named(search) | made_by)
     spends = spend_by_lineage(organization, at.date())
-    rows = [KeyRow(key, key.state(at), spends.get(key.pk)) for key in keys_of(organization)]
-    return sorted(rows, key=lambda row: not row.is_working)
+    rows = [KeyRow(key, key.state(at), spends.get(key.pk)) for key in keys]
+    if state:
+        rows = [row for row in rows if (row.is_working if state == "working" else row.state == state)]
+    return sorted(sorted(rows, key=ORDERS[order][1]), key=lambda row: not row.is_working)
+
+
+def _named(search: str) -> Q:
+    """Condition of keys with this in their name or as the beginning of their public id."""
+    return Q(name__icontains=search) | Q(public_id__startswith=search.removeprefix("cfx_").partition("_")[0])
+
+
+@organization_page(section="keys")
+@require_safe
+def named(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
+    """Keys for the command palette, the newest that match. JSON: name, prefix and page of each."""
+    search = without_secret(request.GET.get("q", ""))
+    keys = keys_of(tenant.organization).filter(_named(search))[:FOUND] if search else []
+    pages = [
+        {"name": key.name, "prefix": key.prefix, "url": reverse("key", args=[tenant.organization.slug, key.pk])}
+        for key in keys
+    ]
+    return JsonResponse({"keys": pages})
 
 
 @organization_page(section="keys")
 @require_safe
 def key_list(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
-    """List all keys, working ones first."""
-    return render(
-        request,
-        "keys/list.html",
-        {
-            "rows": rows_of(tenant.organization, now()),
-            "held": counted_keys_of(tenant.organization).count(),
-            "max_keys": account_of(tenant.organization).plan.max_keys,
-        },
-    )
+    """List keys, working ones first, a page of them at a time."""
+    # Of a whole key that somebody has pasted only the public part is looked for, and shown again.
+    search = without_secret(request.GET.get("q", ""))
+    if search != request.GET.get("q", "").strip()[:200]:
+        return redirect(f"{request.path}?{urlencode({**request.GET.dict(), 'q': search})}")
+    state = _known(request.GET.get("state", ""), STATES)
+    order = _known(request.GET.get("order", ""), ORDERS)
+    rows = rows_of(tenant.organization, now(), search=search, state=state, order=order)
+    page = Paginator(rows, PAGE).get_page(request.GET.get("page"))
+    links: dict[str, str] = {
+        name: value for name, value in (("q", search), ("state", state), ("order", order)) if value
+    }
+    context = {
+        "rows": page.object_list,
+        "page": page,
+        "query": urlencode(links),
+        "has_filters": bool(search or state),
+    }
+    if request.htmx and not request.htmx.history_restore_request:
+        return render(request, "keys/list.html#results", context)
+    context |= {
+        "q": search,
+        "state": state,
+        "states": STATES.items(),
+        "order": order,
+        "orders": [(value, label) for value, (label, _by) in ORDERS.items()],
+        "held": counted_keys_of(tenant.organization).count(),
+        "max_keys": account_of(tenant.organization).plan.max_keys,
+    }
+    return render(request, "keys/list.html", context)
+
+
+def without_secret(term: str) -> str:
+    """A search term as it may stand on a page: of a key only its public part."""
+    term = term.strip()[:200]
+    return "_".join(term.split("_")[:2]) if term.lower().startswith("cfx_") else term
+
+
+def _known(value: str, choices: Collection[str]) -> str:
+    return value if value in choices else ""
 
 
 @organization_page(section="keys")
@@ -71,6 +166,7 @@ def detail(request: PageRequest, tenant: Tenant, key_id: UUID) -> HttpResponseBa
         "row": KeyRow(key, key.state(moment), spend_by_lineage(tenant.organization, moment.date()).get(key.pk)),
         "maker": key.created_by,
         "predecessor": key.rotated_from.first(),
+        "most": services.max_terms(limits_of(account_of(tenant.organization))),
     }
     return render(request, _part(request, "keys/detail.html"), context)
 
@@ -95,10 +191,10 @@ def create(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
         except KeyLimitReached:
             form.add_error(
                 None,
-                _("Your plan's number of keys is used up. Revoke one that is not used."),
+                _("You've reached your plan's number of keys. Revoke one that you don't use."),
             )
         else:
-            return render(request, _part(request, "keys/created.html"), {"key": issued.row, "secret": issued.plain})
+            return render(request, _part(request, "keys/created.html"), _created(issued))
     return render(request, template, {"form": form}, status=422 if form.errors else 200)
 
 
@@ -114,7 +210,7 @@ def edit(request: PageRequest, tenant: Tenant, key_id: UUID) -> HttpResponseBase
         except KeyNotChangeable:
             form.add_error(None, _("The key was revoked and cannot be changed."))
         else:
-            messages.success(request, _("The key is changed."))
+            messages.success(request, _("Key saved."))
             return redirect("keys", slug=tenant.organization.slug)
     return render(
         request, _part(request, "keys/edit.html"), {"form": form, "key": key}, status=422 if form.errors else 200
@@ -141,11 +237,11 @@ def rotate(request: PageRequest, tenant: Tenant, key_id: UUID) -> HttpResponseBa
         except KeyNotRotatable:
             form.add_error(
                 None,
-                _("Only a key that works can be rotated, and only once the key before it has stopped working."),
+                _("This key is not active, or its previous key still works."),
             )
         else:
             old = _key_or_404(tenant, key_id)
-            context = {"key": issued.row, "secret": issued.plain, "old": old, "old_state": old.state(now())}
+            context = {**_created(issued), "old": old, "old_state": old.state(now())}
             return render(request, _part(request, "keys/created.html"), context)
     return render(
         request, _part(request, "keys/rotate.html"), {"form": form, "key": key}, status=422 if form.errors else 200
@@ -162,6 +258,12 @@ def revoke(request: PageRequest, tenant: Tenant, key_id: UUID) -> HttpResponseBa
         messages.success(request, _("The key %(name)s is revoked.") % {"name": key.name})
         return redirect("keys", slug=tenant.organization.slug)
     return render(request, _part(request, "keys/revoke.html"), {"key": key})
+
+
+def _created(issued: services.IssuedKey) -> dict[str, Any]:
+    """Context of the dialog that shows a secret, once: the key, and commands that work as they are."""
+    commands = with_key(api_url(settings.ENV), issued.plain)
+    return {"key": issued.row, "secret": issued.plain, "commands": commands}
 
 
 def _part(request: PageRequest, template: str) -> str:

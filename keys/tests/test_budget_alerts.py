@@ -1,5 +1,7 @@
 """Mails and banners about budgets and credit that are nearly used up."""
 
+from unittest.mock import patch
+
 import pytest
 from django.core import mail as outbox
 from django.test import Client
@@ -8,8 +10,8 @@ from django.urls import reverse
 from accounts.models import Membership
 from accounts.tests.factories import a_user
 from billing.ledger import Charge, post_charges, post_credit
-from billing.models import Account, LedgerEntry
-from billing.services import set_budgets
+from billing.models import Account, LedgerEntry, Plan
+from billing.services import set_budgets, set_tag_budget
 from billing.tests.factories import an_organization
 from codexflow.lib.clock import now
 from codexflow.lib.ids import new_id
@@ -21,7 +23,7 @@ from tests.support.cast import Cast
 pytestmark = pytest.mark.django_db
 
 
-def charge(key: ApiKey, nanos: int) -> None:
+def charge(key: ApiKey, nanos: int, tag: str = "") -> None:
     post_charges([
         Charge(
             organization_id=key.organization_id,
@@ -32,6 +34,7 @@ def charge(key: ApiKey, nanos: int) -> None:
             amount_nanos=nanos,
             hold_nanos=0,
             is_correction=False,
+            tag=tag,
         )
     ])  # fmt: skip
 
@@ -54,9 +57,9 @@ def test_each_threshold_is_reported_once_in_its_window() -> None:
     charge(key, 30)
     assert (send_alerts(), send_alerts()) == (1, 0)
     assert subjects() == [
-        f"{organization.name} has used 50 % of its budget of the day",
-        f"{organization.name} has used 80 % of its budget of the day",
-        f"The budget of the day of {organization.name} is used up",
+        f"{organization.name} has used 50 % of its daily budget",
+        f"{organization.name} has used 80 % of its daily budget",
+        f"{organization.name} has used up its daily budget",
     ]
     # A larger budget is another one, worked out from the ledger and not begun anew.
     set_budgets(organization, day_nanos=150, month_nanos=None)
@@ -69,7 +72,7 @@ def test_a_jump_over_two_thresholds_is_one_mail() -> None:
     set_budgets(organization, day_nanos=None, month_nanos=100)
     charge(a_key(organization).row, 85)
     assert (send_alerts(), send_alerts()) == (1, 0)
-    assert subjects() == [f"{organization.name} has used 80 % of its budget of the month"]
+    assert subjects() == [f"{organization.name} has used 80 % of its monthly budget"]
 
 
 def test_more_credit_begins_a_new_window() -> None:
@@ -102,6 +105,25 @@ def test_a_key_s_budget_is_reported_to_its_owner_and_to_those_who_manage_billing
     assert key.name in turkish.body
 
 
+@pytest.mark.parametrize("is_hard", [True, False])
+def test_a_tag_s_budget_is_reported_and_shown(client: Client, is_hard: bool) -> None:
+    organization = an_organization(plan="internal")
+    key = a_key(organization).row
+    set_tag_budget(organization, "team/a", day_nanos=None, month_nanos=100, is_hard=is_hard)
+    charge(key, 1_000)
+    charge(key, 1_000, tag="team/b")
+    assert send_alerts() == 0
+    for nanos, mails in ((49, 0), (2, 1), (30, 1), (30, 1), (500, 0)):
+        charge(key, nanos, tag="team/a")
+        assert (send_alerts(), send_alerts()) == (mails, 0)
+    assert all("with the tag team/a" in each.body for each in outbox.outbox)
+    assert ("only reported" in outbox.outbox[-1].body) is not is_hard
+    client.force_login(organization.memberships.get(role="owner").user)
+    page = client.get(reverse("overview", args=[organization.slug])).content.decode()
+    assert ("is exceeded (611%)" in page) is not is_hard
+    assert ("Tag team/a: the monthly budget of &lt;$0.0001 is used up." in page) is is_hard
+
+
 def test_nobody_is_told_twice_when_the_mail_server_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
     organization = an_organization(plan="internal")
     set_budgets(organization, day_nanos=100, month_nanos=None)
@@ -112,17 +134,70 @@ def test_nobody_is_told_twice_when_the_mail_server_is_away(monkeypatch: pytest.M
     assert (send_alerts(), send_alerts()) == (1, 0)
 
 
-def test_pages_warn_by_name_and_lead_the_way_out(client: Client, cast: Cast) -> None:
+@pytest.fixture
+def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages that read the meters anew each time."""
+    monkeypatch.setattr("codexflow.pages.meters.CACHE_TTL_S", 0)
+
+
+@pytest.mark.usefixtures("fresh")
+def test_pages_warn_by_name_with_numbers_and_lead_the_way_out(client: Client, cast: Cast) -> None:
     client.force_login(cast.ada)
-    page = reverse("overview", args=[cast.organization.slug])
-    set_budgets(cast.organization, day_nanos=100_000, month_nanos=None)
-    charge(cast.key, 70_000)
-    assert "of the budget of the day" not in client.get(page).content.decode()
-    charge(cast.key, 15_000)
+    page = reverse("overview", args=[cast.slug])
+    set_budgets(cast.organization, day_nanos=100_000_000, month_nanos=None)
+    charge(cast.key, 70_000_000)
     text = client.get(page).content.decode()
-    assert "85% of the budget of the day is used." in text
-    assert reverse("billing", args=[cast.organization.slug]) in text
-    charge(cast.key, 20_000)
-    assert "The budget of the day is used up" in client.get(page).content.decode()
+    assert "of the daily budget is used" not in text
+    assert "$0.0700 of $0.1000 daily budget" in text  # nearer than credit and requests
+    charge(cast.key, 15_000_000)
+    text = client.get(page).content.decode()
+    assert "85% of the daily budget is used: $0.0850 of $0.1000." in text
+    assert reverse("billing-budgets", args=[cast.slug]) in text
+    charge(cast.key, 20_000_000)
+    text = client.get(page).content.decode()
+    assert "The daily budget of $0.1000 is used up. Requests are refused until midnight UTC." in text
+    client.force_login(cast.vic)  # who sees no money
+    assert "daily budget" not in client.get(page).content.decode()
+
+
+@pytest.mark.usefixtures("fresh")
+def test_pages_warn_of_the_requests_of_the_day(client: Client, cast: Cast) -> None:
+    plan = Account.objects.get(organization=cast.organization).plan
+    Plan.objects.filter(pk=plan.pk).update(daily_requests=10)
+    page = reverse("keys", args=[cast.slug])
     client.force_login(cast.vic)
-    assert "The budget of the day" not in client.get(page).content.decode()
+    for _ in range(8):
+        charge(cast.key, 0)
+    text = client.get(page).content.decode()
+    assert "80% of today&#x27;s requests are used: 8 of 10." in text
+    assert "8 of 10 requests today (UTC)" in text
+    for _ in range(2):
+        charge(cast.key, 0)
+    assert "All 10 requests of today are used." in client.get(page).content.decode()
+    assert "Change the plan" not in client.get(page).content.decode()
+    client.force_login(cast.ada)
+    assert "Change the plan" in client.get(page).content.decode()
+
+
+@pytest.mark.usefixtures("fresh")
+def test_pages_warn_of_a_key_s_own_limits(client: Client, cast: Cast) -> None:
+    ApiKey.objects.filter(pk=cast.key.pk).update(name="<ci> {x}", daily_requests=4, budget_month_nanos=10_000_000_000)
+    for _ in range(4):
+        charge(cast.key, 10_000_000)
+    client.force_login(cast.vic)
+    text = client.get(reverse("log", args=[cast.slug])).content.decode()
+    assert "Key &lt;ci&gt; {x}: all 4 requests of today are used." in text
+    assert reverse("key", args=[cast.slug, cast.key.pk]) in text
+    ApiKey.objects.filter(pk=cast.key.pk).update(revoked_at=now())
+    assert "requests of today are used" not in client.get(reverse("log", args=[cast.slug])).content.decode()
+
+
+def test_a_page_reads_the_meters_once_in_a_while(client: Client, cast: Cast) -> None:
+    client.force_login(cast.ada)
+    page = reverse("keys", args=[cast.slug])
+    client.get(page)
+    with patch("codexflow.pages.meters._read") as read:
+        client.get(page)
+    assert not read.called
+    set_budgets(cast.organization, day_nanos=0, month_nanos=None)  # what is changed here is seen at once
+    assert "The daily budget of $0.00 is used up" in client.get(page).content.decode()

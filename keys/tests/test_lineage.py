@@ -12,7 +12,8 @@ from django.db import transaction
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from billing.limiter.limits import ADMIT, LOAD, ScopeTotals, month_of
+from billing.errors import InsufficientQuota, RateLimitExceeded
+from billing.limiter.limits import ADMIT, LOAD, Claim, Question, ScopeTotals, month_of
 from billing.models import SpendDaily
 from billing.selectors import organization_totals
 from billing.tests.factories import an_organization
@@ -78,23 +79,26 @@ class House:
         if principal.is_revoked:
             return False
         payer = principal.payer
-        limits = [each.packed for each in principal.limits]
-        args = [str(new_id()), 60_000, "0", COST, 1, b"", "0", *limits, 0]
-        reply: Any = ADMIT.run(self.redis, list(payer.admit_keys), args)
+        claim = Claim(request_id=new_id(), takes_slot=False, hold_nanos=COST, tokens=1, intent=b"")
+        question = Question(payer=payer, limits=principal.limits, claim=claim, lease_ms=60_000)
+        keys, args = question.command()
+        reply: Any = ADMIT.run(self.redis, list(keys), args)
         while reply[0] == b"cold":
             day, scope = reply[1], reply[4] - 1
             load, owner = ((organization_totals, payer.organization_id), (lineage_totals, payer.lineage_id))[scope]
             sums = load([owner], day).get(owner, ScopeTotals())
             loaded = [day, sums.requests_today, sums.day_nanos, month_of(day), sums.month_nanos, sums.total_nanos]
             LOAD.run(self.redis, [payer.scopes[scope]], loaded)
-            reply = ADMIT.run(self.redis, list(payer.admit_keys), args)
-        if reply[0] != b"ok":
+            reply = ADMIT.run(self.redis, list(keys), args)
+        try:
+            admission = question.read(reply)
+        except (RateLimitExceeded, InsufficientQuota):
             return False
         for scope in payer.scopes:
             self.redis.hincrby(scope.decode(), "held", -COST)
             for name in ("spent", "ds", "ms"):
                 self.redis.hincrby(scope.decode(), name, COST)
-        day = date(1970, 1, 1) + timedelta(days=reply[1])
+        day = date(1970, 1, 1) + timedelta(days=admission.day)
         row, _ = SpendDaily.objects.get_or_create(organization=self.organization, key_id=key.pk, day=day)
         SpendDaily.objects.filter(organization=self.organization, key_id=key.pk, day=day).update(
             requests=row.requests + 1, cost_nanos=row.cost_nanos + COST

@@ -207,3 +207,21 @@ async def test_an_unknown_key_is_refused_while_the_database_hangs(store: KeyStor
     with pytest.raises(AuthenticationUnavailable) as refused:
         await cache.authenticate(store.add_key(), ADDRESS)
     assert (refused.value.status, refused.value.retry_after_s) == (503, 1)
+
+
+async def test_a_key_is_read_again_when_a_raise_of_its_budget_ends(
+    store: KeyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = PrincipalCache(salts=SALTS, ttl_s=60, max_stale_s=900, load=store.load)
+    cache.receives_invalidations = True
+    wall, steady = 1_000.0, 50.0
+    monkeypatch.setattr("codexflow.lib.clock.now_s", lambda: wall)
+    monkeypatch.setattr("codexflow.lib.clock.monotonic_s", lambda: steady)
+    key = store.add_key(limits_until_s=wall + 10)
+    await cache.authenticate(key, ADDRESS)
+    steady += 9
+    await cache.authenticate(key, ADDRESS)
+    assert store.reads == 1
+    steady += 2
+    await cache.authenticate(key, ADDRESS)
+    assert store.reads == 2

@@ -1,15 +1,24 @@
 """Principals: the policy of plan and key."""
 
 from dataclasses import replace
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
-from billing.models import Plan
+from billing.alerts import DAY
+from billing.ledger import post_credit
+from billing.models import LedgerEntry, Plan
+from billing.services import raise_budget, set_budgets, set_tag_budget
+from billing.tests.factories import an_organization
 from codexflow.catalogue import directory
 from codexflow.catalogue.lineup import Lineup, lineup_of
+from codexflow.lib.clock import now
+from keys import invalidation
 from keys.policy import KeyPolicy
-from keys.selectors import principal_of
+from keys.selectors import principal_of, principals_of
+from keys.services import revoke_key
 from keys.tests.factories import a_key
 
 pytestmark = pytest.mark.django_db
@@ -57,3 +66,44 @@ def test_a_key_and_a_plan_that_name_old_and_new_agree(key: str, plan: str) -> No
 
 def test_a_key_without_a_list_may_use_every_model() -> None:
     assert policy_of().permits_model("gpt-6.1-sol")
+
+
+def test_many_keys_are_read_with_as_many_statements_as_one() -> None:
+    keys = [a_key(an_organization(plan=plan), rpm=rpm) for plan, rpm in (("free", 1), ("free", 2), ("internal", 3))]
+    free = keys[0].row.organization
+    set_budgets(free, day_nanos=1_000, month_nanos=None)
+    raise_budget(free, window=DAY, amount_nanos=500, reason="a busy day")
+    set_tag_budget(free, "team", day_nanos=7, month_nanos=None, is_hard=True)
+    post_credit(free, 5, kind=LedgerEntry.Kind.PROMO, reference="over", expires_at=now() - timedelta(seconds=1))
+    each = {key.row.public_id: principal_of(key.row.public_id) for key in keys}
+    with CaptureQueriesContext(connection) as one:
+        principal_of(keys[0].row.public_id)
+    with CaptureQueriesContext(connection) as many:
+        found = principals_of([*each, "nobodys"])
+    assert found == each
+    assert len(many) == len(one)
+    limits, _ = found[keys[0].row.public_id].limits
+    assert (limits.day_budget_nanos, list(found[keys[0].row.public_id].tags)) == (1_500, ["team"])
+    assert not found[keys[1].row.public_id].tags
+
+
+def test_a_key_with_a_list_of_models_is_read_again_when_the_day_ends() -> None:
+    """The model that serves one of them may be another one tomorrow."""
+    plain, listed = (principal_of(a_key(allowed_models=models).row.public_id) for models in ((), ("gpt-6-luna",)))
+    assert plain is not None
+    assert listed is not None
+    tomorrow = datetime.combine(now().date() + timedelta(days=1), datetime.min.time(), UTC)
+    assert (plain.limits_until_s, listed.limits_until_s) == (None, tomorrow.timestamp())
+
+
+def test_a_change_of_an_organization_concerns_its_keys_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One payment must not make every key of an installation be read again."""
+    published: list[str] = []
+    monkeypatch.setattr(invalidation, "_publish", lambda *ids: published.extend(ids))
+    own, other = an_organization(), a_key()
+    keys = [a_key(own) for _ in range(3)]
+    revoke_key(keys[2].row)
+    published.clear()
+    invalidation.invalidate_organization(own.pk)
+    assert set(published) == {each.row.public_id for each in keys[:2]}
+    assert other.row.public_id not in published

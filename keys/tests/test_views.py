@@ -1,5 +1,7 @@
 """Pages and management API of keys."""
 
+import ast
+import json
 from datetime import timedelta
 from typing import Any
 
@@ -8,9 +10,10 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
+from django.utils.html import escape
 
 from accounts.models import AuditEntry, User
-from billing.models import Plan
+from billing.models import Account, Plan
 from billing.services import set_budgets
 from codexflow.lib.clock import now
 from keys.models import ApiKey
@@ -37,6 +40,19 @@ def test_the_secret_is_shown_only_once(page: Client, cast: Cast) -> None:
     for name in ("keys", "overview", "log", "key-create"):
         assert secret not in page.get(reverse(name, args=[cast.slug])).content.decode()
     assert secret not in str(list(AuditEntry.objects.values_list("facts", flat=True)))
+
+
+def test_the_new_key_comes_with_commands_that_work_as_they_are(page: Client, cast: Cast) -> None:
+    response = page.post(reverse("key-create", args=[cast.slug]), {"name": "laptop"}, headers=HTMX)
+    commands = {each.slug: each.code for each in response.context["commands"]}
+    assert list(commands) == ["curl", "python", "node", "claude-code", "codex", "cursor"]
+    text = response.content.decode()
+    for slug, code in commands.items():
+        assert response.context["secret"] in code, slug
+        assert escape(code) in text, slug
+        for unset in ("$CODEXFLOW_API_KEY", "environ", "process.env", "…", "{"):
+            assert unset not in code or (slug, unset) in (("curl", "{"), ("python", "{"), ("node", "{")), (slug, unset)
+    ast.parse(commands["python"])
 
 
 def test_without_htmx_the_secret_is_shown_on_a_page(page: Client, cast: Cast) -> None:
@@ -68,11 +84,40 @@ def test_an_invalid_form_is_returned_with_its_errors(page: Client, cast: Cast, w
     assert ApiKey.objects.count() == 1
 
 
+def test_a_name_and_starting_points_are_suggested_within_the_plan(page: Client, cast: Cast) -> None:
+    where = reverse("key-create", args=[cast.slug])
+
+    def presets() -> dict[str, dict[str, Any]]:
+        return {label: json.loads(values) for label, values in page.get(where).context["form"].presets()}
+
+    Plan.objects.filter(slug="free").update(rpm=20, max_keys=9, allowed_stages=["review"])
+    found = presets()
+    assert [*found] == ["Coding agent", "CI", "Short trial", "Reports, no model calls"]
+    assert (found["CI"]["rpm"], found["CI"]["allowed_stages"], found["CI"]["day_budget_usd"]) == (20, ["review"], 5)
+    assert found["Reports, no model calls"]["allowed_surfaces"] == ["management"]
+    assert page.get(where).context["form"]["name"].value() in found["CI"]["name"]
+    for number, values in enumerate(found.values()):
+        page.post(where, {**values, "name": f"preset {number}"})
+    assert ApiKey.objects.filter(name__startswith="preset").count() == len(found), "a preset is refused"
+    Plan.objects.filter(slug="free").update(allowed_stages=["plan"])
+    Account.objects.update(budget_day_nanos=500_000_000)
+    found = presets()
+    assert "CI" not in found
+    assert "day_budget_usd" not in found["Short trial"]
+
+
+def test_placeholders_have_digit_groups(page: Client, cast: Cast) -> None:
+    Plan.objects.filter(slug="free").update(tpm=1_000_000)
+    form = page.get(reverse("key-create", args=[cast.slug])).context["form"]
+    assert form.fields["tpm"].widget.attrs["placeholder"] == "1,000,000"
+    assert form.fields["tpm"].widget.attrs["max"] == 1_000_000
+
+
 def test_keys_beyond_the_plan_are_refused(page: Client, cast: Cast) -> None:
     Plan.objects.filter(slug="free").update(max_keys=1)
     response = page.post(reverse("key-create", args=[cast.slug]), {"name": "one too many"}, headers=HTMX)
     assert response.status_code == 422
-    assert "used up" in response.content.decode()
+    assert "reached your plan" in response.content.decode()
     assert ApiKey.objects.count() == 1
 
 
@@ -199,7 +244,7 @@ def test_the_detail_page_shows_the_terms_of_a_key(page: Client, cast: Cast) -> N
     where = reverse("key", args=[cast.slug, cast.key.pk])
     for headers in ({}, HTMX):
         text = page.get(where, headers=headers).content.decode()
-        for shown in ("10.0.0.0/8", "of $5.00", cast.key.prefix, "Rotate", "Ada"):
+        for shown in ("10.0.0.0/8", "of $5.00", cast.key.prefix, "Rotate", "Ada", "(plan)"):
             assert shown in text, shown
     assert "<html" not in text
 
@@ -314,3 +359,21 @@ def test_the_management_api_requires_reauthentication_for_secrets(client: Client
 
 def test_an_organization_slug_with_a_nul_byte_is_not_found(page: Client) -> None:
     assert page.get(f"{reverse('api-keys')}?organization=%00").status_code == 404
+
+
+def test_the_command_palette_finds_keys_by_name_and_public_id(client: Client, cast: Cast) -> None:
+    where = reverse("keys-named", args=[cast.slug])
+    client.force_login(cast.vic)
+
+    def found(text: str) -> list[str]:
+        return [each["name"] for each in client.get(where, {"q": text}).json()["keys"]]
+
+    assert found("PROD") == ["prod-web"]
+    assert found(cast.key.public_id) == found(cast.key.prefix) == ["prod-web"]
+    assert found("") == found("nothing-like-it") == []
+    (key,) = client.get(where, {"q": "prod"}).json()["keys"]
+    assert key == {"name": "prod-web", "prefix": cast.key.prefix, "url": reverse("key", args=[cast.slug, cast.key.pk])}
+    client.force_login(cast.eve)
+    assert client.get(where, {"q": "prod"}).status_code == 404
+    own = reverse("keys-named", args=[cast.eve.organizations.get().slug])
+    assert client.get(own, {"q": "prod"}).json() == {"keys": []}
