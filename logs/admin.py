@@ -1,51 +1,98 @@
 """Admin pages of requests and LiteLLM reports. Read-only, and without total counts."""
 
+from datetime import datetime
 from typing import Any
 
 from django import forms
 from django.contrib import admin, messages
-from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponse
+from django.db.models import OuterRef, QuerySet, Subquery
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import redirect
 from django.template.response import TemplateResponse
-from django.utils.translation import gettext as translated
+from django.urls import reverse
+from django.utils.html import format_html
+from django.utils.text import Truncator
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 from typing_extensions import override
 from unfold.widgets import UnfoldAdminTextInputWidget
 
 from accounts.audit import acting
-from codexflow.lib.admin import ReadOnlyAdmin, site
+from accounts.models import Organization
+from codexflow.lib.admin import ReadOnlyAdmin, site, usd_column
 from codexflow.lib.ids import parse_id
-from codexflow.lib.money import format_usd
+from codexflow.templatetags import show
 from keys.models import ApiKey
+from logs.litellm.proposals import FIELDS, proposals_for
 from logs.litellm.reconciliation import compare
+from logs.litellm.report import decode_delivery, named_users
 from logs.litellm.services import map_to_key
 from logs.margin.report import early_leavers_of
 from logs.models import DayMargin, DayReconciled, DeadLetter, RequestLog, SyncRun, UnmatchedReport
+from logs.services import retry_dead_letters
 
 
 @admin.register(RequestLog, site=site)
 class RequestLogAdmin(ReadOnlyAdmin):
     """Requests, searched by the id of a request, an organization or a key, which have an index."""
 
-    list_display = (
-        "request_id",
-        "started_at",
-        "organization_id",
-        "stage",
-        "model",
-        "status",
-        "error_code",
-        "cost",
-        "latency_ms",
-    )
+    list_display = ("opened", "started", "organization", "stage_named", "model_named", "answer", "cost", "latency")
+    list_display_links = None
     search_fields = ("=request_id",)
     search_help_text = _("The id of a request, an organization or a key")
     ordering = ("-request_id",)
     list_per_page = 50
 
+    @admin.display(description=_("request"), ordering="request_id")
+    def opened(self, row: RequestLog) -> str:
+        where = reverse("ops-request", args=[row.organization_id, row.request_id])
+        return format_html('<a href="{}">{}</a>', where, row.request_id)
+
+    @admin.display(description=_("started"), ordering="started_at")
+    def started(self, row: RequestLog) -> datetime:
+        return row.started_at
+
+    @admin.display(description=_("organization"))
+    def organization(self, row: Any) -> str:
+        where = reverse("ops-customer", args=[row.organization_id])
+        return format_html('<a href="{}">{}</a>', where, row.organization_name or row.organization_id)
+
+    @admin.display(description=_("stage"))
+    def stage_named(self, row: RequestLog) -> str:
+        return row.stage
+
+    @admin.display(description=_("model"))
+    def model_named(self, row: RequestLog) -> str:
+        return row.model
+
+    @admin.display(description=_("status"))
+    def answer(self, row: RequestLog) -> str:
+        return f"{row.status} {row.error_code}".strip()
+
     @admin.display(description=_("cost (USD)"))
     def cost(self, row: RequestLog) -> str:
-        return format_usd(row.cost_nanos, decimals=9)
+        return usd_column(row.cost_nanos, 9)
+
+    @admin.display(description=_("latency"))
+    def latency(self, row: RequestLog) -> str:
+        return show.ms(row.latency_ms)
+
+    @override
+    def get_queryset(self, request: HttpRequest) -> QuerySet[RequestLog]:
+        named = Organization.objects.filter(pk=OuterRef("organization_id")).values("name")[:1]
+        rows: QuerySet[RequestLog] = super().get_queryset(request)
+        return rows.annotate(organization_name=Subquery(named))
+
+    @override
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """Lead to the page of the request, which says in words what the row has."""
+        found = parse_id(object_id)
+        row = None if found is None else RequestLog.objects.filter(pk=found).first()
+        if row is None or not self.has_view_permission(request, row):
+            raise Http404
+        return redirect("ops-request", row.organization_id, row.request_id)
 
     @override
     def get_search_results(
@@ -66,9 +113,21 @@ class RequestLogAdmin(ReadOnlyAdmin):
 
 @admin.register(DeadLetter, site=site)
 class DeadLetterAdmin(ReadOnlyAdmin):
+    """Entries that could not be stored, with the reason. Once the cause is mended, they are stored again."""
+
     list_display = ("received_at", "stream_id", "reason")
     ordering = ("-pk",)
     exclude = ("payload",)
+    actions = ("store_again",)
+
+    def has_retry_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("logs.retry_deadletter")
+
+    @admin.action(description=_("Store the chosen ones again"), permissions=["retry"])
+    def store_again(self, request: HttpRequest, chosen: QuerySet[DeadLetter]) -> None:
+        done = retry_dead_letters(chosen, **acting(request))
+        text = _("%(stored)s stored, %(failed)s failed again.") % {"stored": done.stored, "failed": done.failed}
+        (messages.warning if done.failed else messages.success)(request, text)
 
 
 class MapForm(forms.Form):
@@ -85,7 +144,7 @@ class MapForm(forms.Form):
         public_id = self.cleaned_data["key"].strip().removeprefix("cfx_").partition("_")[0]
         key = ApiKey.objects.select_related("organization").filter(public_id=public_id).first()
         if key is None:
-            raise forms.ValidationError(translated("There is no such key."))
+            raise forms.ValidationError(gettext("There is no such key."))
         return key
 
 
@@ -102,27 +161,45 @@ class UnmatchedReportAdmin(ReadOnlyAdmin):
         "prompt_tokens",
         "completion_tokens",
         "cost",
-        "litellm_key",
+        "key_of_litellm",
+        "carried",
         "call",
     )
     list_filter = ("state", "reason", "source")
     search_fields = ("=litellm_key", "=call")
     ordering = ("-pk",)
-    exclude = ("report",)
+    exclude = ("report", "digest")
     actions = ("map_to_key",)
+
+    @admin.display(description=_("LiteLLM key id"), ordering="litellm_key")
+    def key_of_litellm(self, row: UnmatchedReport) -> str:
+        """Show the beginning, which tells keys apart: the whole is as wide as a phone twice over."""
+        return Truncator(row.litellm_key).chars(17)
+
+    @admin.display(description=_("user of the report"))
+    def carried(self, row: UnmatchedReport) -> str:
+        """Show what the report names its user: ids as they came, and the SHA-256 of what may be a key."""
+        owners = [each.owner for each in decode_delivery(bytes(row.report)).reports]
+        return ", ".join(dict.fromkeys(name for owner in owners for name in named_users(owner)))
 
     @admin.display(description=_("upstream cost (USD)"))
     def cost(self, row: UnmatchedReport) -> str:
-        return "" if row.upstream_cost_nanos is None else format_usd(row.upstream_cost_nanos, decimals=9)
+        return "" if row.upstream_cost_nanos is None else usd_column(row.upstream_cost_nanos, 9)
 
     def has_map_permission(self, request: HttpRequest) -> bool:
-        return request.user.has_perm("keys.change_apikey")
+        return request.user.has_perm("keys.map_apikey")
 
     @admin.action(description=_("Map the chosen reports to a key"), permissions=["map"])
     def map_to_key(self, request: HttpRequest, chosen: QuerySet[UnmatchedReport]) -> HttpResponse | None:
         form = MapForm(request.POST if "key" in request.POST else None)
         if form.is_valid():
-            taken = map_to_key(list(chosen), form.cleaned_data["key"], **acting(request))
+            rests_on = request.POST.get("rests_on", "")
+            taken = map_to_key(
+                list(chosen),
+                form.cleaned_data["key"],
+                rests_on=rests_on if rests_on in FIELDS else "",
+                **acting(request),
+            )
             text = _("%(count)s reports have found their place.") % {"count": taken.new + taken.duplicate}
             messages.success(request, text)
             return None
@@ -131,6 +208,7 @@ class UnmatchedReportAdmin(ReadOnlyAdmin):
             "title": _("Map the chosen reports to a key"),
             "form": form,
             "chosen": chosen,
+            "proposals": proposals_for(list(chosen)),
             "opts": self.model._meta,
         }
         return TemplateResponse(request, "logs/ops/map_to_key.html", context)
@@ -182,7 +260,7 @@ class DayReconciledAdmin(ReadOnlyAdmin):
 
     @admin.display(description=_("cost drift (USD)"))
     def cost_drift(self, row: DayReconciled) -> str:
-        return format_usd(row.cost_drift_nanos, decimals=9)
+        return usd_column(row.cost_drift_nanos, 9)
 
     @override
     def change_view(
@@ -226,19 +304,19 @@ class DayMarginAdmin(ReadOnlyAdmin):
 
     @admin.display(description=_("charged (USD)"))
     def charged(self, row: DayMargin) -> str:
-        return format_usd(row.charged_nanos)
+        return usd_column(row.charged_nanos)
 
     @admin.display(description=_("upstream's cost (USD)"))
     def upstream(self, row: DayMargin) -> str:
-        return format_usd(row.upstream_nanos)
+        return usd_column(row.upstream_nanos)
 
     @admin.display(description=_("margin (USD)"))
     def margin(self, row: DayMargin) -> str:
-        return format_usd(row.margin_nanos)
+        return usd_column(row.margin_nanos)
 
     @admin.display(description=_("cost of early leavers (USD)"))
     def left_early_cost(self, row: DayMargin) -> str:
-        return format_usd(row.left_early_nanos)
+        return usd_column(row.left_early_nanos)
 
     @override
     def change_view(
@@ -246,7 +324,9 @@ class DayMarginAdmin(ReadOnlyAdmin):
     ) -> HttpResponse:
         row = self.get_object(request, object_id)
         leavers = early_leavers_of(row.day) if row else []
+        keys = ApiKey.objects.select_related("organization").in_bulk([each.key_id for each in leavers])
+        named = [(each, keys.get(each.key_id)) for each in leavers]
         response: HttpResponse = super().change_view(
-            request, object_id, form_url, {**(extra_context or {}), "early_leavers": leavers}
+            request, object_id, form_url, {**(extra_context or {}), "early_leavers": named}
         )
         return response

@@ -19,6 +19,7 @@ class LogsConfig(AppConfig):
         "refusal_count": OWN,
         "request_content": OWN,
         "request_log": OWN,
+        "saved_view": OWN,
         "stage_verdict": OWN,
         "upstream_attempt": "EXISTS (SELECT FROM request_log log WHERE log.request_id = upstream_attempt.request_id)",
         "usage_daily": OWN,
@@ -26,10 +27,11 @@ class LogsConfig(AppConfig):
         "usage_hourly": OWN,
     }
     audit_actions = {
+        "dead_letter.retried": _("Dead letter stored again"),
         "export.cancelled": _("Export cancelled"),
         "export.deleted": _("Export deleted"),
         "export.downloaded": _("Export downloaded"),
         "export.requested": _("Export requested"),
         "reports.mapped": _("Reports mapped to a key"),
     }
-    audit_areas = {"export": _("Exports"), "reports": _("LiteLLM reports")}
+    audit_areas = {"export": _("Exports"), "reports": _("LiteLLM reports"), "dead_letter": _("Dead letters")}

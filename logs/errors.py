@@ -24,6 +24,14 @@ class ExportNotReady(AppError):
     default_message = "This export has no file: it is not done."
 
 
+class ExportFileMissing(AppError):
+    """The export is done, and its file is not in this process's folder: web and workers do not share it."""
+
+    code = "export_file_missing"
+    status = HTTPStatus.INTERNAL_SERVER_ERROR
+    default_message = "The file of this export cannot be found. Please tell the operator of this installation."
+
+
 class ContentNotKept(AppError):
     """The request has no stored content: it was off, has expired, or was lost."""
 

@@ -13,7 +13,7 @@ from typing_extensions import override
 
 from accounts.models import Organization, User
 from codexflow.lib.clock import now
-from codexflow.lib.ids import new_id
+from codexflow.lib.ids import new_id, random_id
 from logs.pipeline import rollups
 from logs.pipeline.events import is_estimated
 
@@ -24,20 +24,20 @@ NO_KEY = str(rollups.NO_KEY)
 class UsageFacts(models.Model):
     """Tokens by class and their cost."""
 
-    prompt_tokens = models.IntegerField(default=0)
-    cached_tokens = models.IntegerField(default=0)  # part of prompt_tokens
+    prompt_tokens = models.IntegerField(_("prompt tokens"), default=0)
+    cached_tokens = models.IntegerField(_("cached tokens"), default=0)  # part of prompt_tokens
     # Parts of prompt_tokens, too: tokens written to a cache, and those of them for an hour. NULL in older rows.
-    cache_write_tokens = models.IntegerField(null=True)
-    cache_write_1h_tokens = models.IntegerField(null=True)
-    completion_tokens = models.IntegerField(default=0)
-    reasoning_tokens = models.IntegerField(default=0)  # part of completion_tokens
+    cache_write_tokens = models.IntegerField(_("cache write tokens"), null=True)
+    cache_write_1h_tokens = models.IntegerField(_("cache write tokens, 1 h"), null=True)
+    completion_tokens = models.IntegerField(_("completion tokens"), default=0)
+    reasoning_tokens = models.IntegerField(_("reasoning tokens"), default=0)  # part of completion_tokens
     # Numbers by name of what has a price of its own: audio and image tokens, and units such as web searches.
-    usage_details = models.JSONField(null=True)
-    cost_nanos = models.BigIntegerField(default=0)
-    upstream_cost_nanos = models.BigIntegerField(null=True)
+    usage_details = models.JSONField(_("details of usage"), null=True)
+    cost_nanos = models.BigIntegerField(_("cost (nano-USD)"), default=0)
+    upstream_cost_nanos = models.BigIntegerField(_("upstream cost (nano-USD)"), null=True)
     # Source of the numbers: 40 the provider's usage seen by the gateway, 30 LiteLLM's log, 20 the gateway's own count,
     # 10 a heartbeat's progress, 0 nothing.
-    usage_rank = models.SmallIntegerField(default=0)
+    usage_rank = models.SmallIntegerField(_("rank of the usage's source"), default=0)
 
     class Meta:
         abstract = True
@@ -52,41 +52,45 @@ class RequestLog(UsageFacts):
         SYNC = "sync", _("Sync")
         SWEEPER = "sweeper", _("Sweeper")
 
-    request_id = models.UUIDField(primary_key=True)
-    organization_id = models.UUIDField()
-    key_id = models.UUIDField(null=True)
-    user_id = models.BigIntegerField(null=True)
+    request_id = models.UUIDField(_("request id"), primary_key=True)
+    organization_id = models.UUIDField(_("organization id"))
+    key_id = models.UUIDField(_("key id"), null=True)
+    user_id = models.BigIntegerField(_("user id"), null=True)
     # The day of admission by Redis's clock: quotas, rollups and ledger agree on it at midnight.
-    day = models.DateField()
-    started_at = models.DateTimeField()
-    surface = models.TextField()
-    endpoint = models.TextField()
-    stage = models.TextField()
-    stage_reason = models.TextField()
-    requested_model = models.TextField()
-    model = models.TextField()
-    status = models.SmallIntegerField()
-    error_code = models.TextField(default="")
-    held_nanos = models.BigIntegerField(default=0)
+    day = models.DateField(_("day"))
+    started_at = models.DateTimeField(_("started"))
+    surface = models.TextField(_("API"))
+    endpoint = models.TextField(_("endpoint"))
+    stage = models.TextField(_("stage"))
+    stage_reason = models.TextField(_("reason of the stage"))
+    requested_model = models.TextField(_("requested model"))
+    model = models.TextField(_("model"))
+    status = models.SmallIntegerField(_("status"))
+    error_code = models.TextField(_("error code"), default="")
+    held_nanos = models.BigIntegerField(_("held (nano-USD)"), default=0)
     # The price frozen at admission, nano-USD per million tokens, and the plan's margin in basis points.
-    rate_input_nanos = models.BigIntegerField(default=0)
-    rate_cached_nanos = models.BigIntegerField(default=0)
-    rate_cache_write_nanos = models.BigIntegerField(null=True)  # NULL: as input
-    rate_cache_write_1h_nanos = models.BigIntegerField(null=True)
-    rate_output_nanos = models.BigIntegerField(default=0)
-    rate_details = models.JSONField(null=True)  # prices by length, of parts and of units, where the model has any
-    margin_bp = models.IntegerField(default=0)
-    catalogue_version = models.TextField(default="")
-    latency_ms = models.IntegerField()
-    ttft_ms = models.IntegerField(null=True)
-    is_stream = models.BooleanField()
-    is_disconnected = models.BooleanField(default=False)
-    is_degraded = models.BooleanField(default=False)
-    attempts = models.SmallIntegerField(default=0)
-    source = models.TextField(choices=Source.choices, default=Source.GATEWAY)
-    client_address = models.GenericIPAddressField(null=True)
-    user_agent = models.TextField(default="")
-    revision = models.SmallIntegerField(default=1)
+    rate_input_nanos = models.BigIntegerField(_("price of input (nano-USD)"), default=0)
+    rate_cached_nanos = models.BigIntegerField(_("price of cached input (nano-USD)"), default=0)
+    rate_cache_write_nanos = models.BigIntegerField(_("price of cache writes (nano-USD)"), null=True)  # NULL: as input
+    rate_cache_write_1h_nanos = models.BigIntegerField(_("price of cache writes for 1 h (nano-USD)"), null=True)
+    rate_output_nanos = models.BigIntegerField(_("price of output (nano-USD)"), default=0)
+    rate_details = models.JSONField(
+        _("details of the price"), null=True
+    )  # prices by length, of parts and of units, where the model has any
+    margin_bp = models.IntegerField(_("markup (basis points)"), default=0)
+    catalogue_version = models.TextField(_("version of the models"), default="")
+    latency_ms = models.IntegerField(_("latency (ms)"))
+    ttft_ms = models.IntegerField(_("time to first token (ms)"), null=True)
+    is_stream = models.BooleanField(_("streamed"))
+    is_disconnected = models.BooleanField(_("client disconnected"), default=False)
+    is_degraded = models.BooleanField(_("admitted without shared limits"), default=False)
+    attempts = models.SmallIntegerField(_("attempts"), default=0)
+    source = models.TextField(_("source"), choices=Source.choices, default=Source.GATEWAY)
+    client_address = models.GenericIPAddressField(_("client address"), null=True)
+    user_agent = models.TextField(_("client"), default="")
+    tag = models.TextField(_("tag"), null=True)  # noqa: DJ001 - NULL is "none", and needs no space
+    planner = models.TextField(_("planner"), null=True)  # noqa: DJ001 - likewise: what the planner decided
+    revision = models.SmallIntegerField(_("revision"), default=1)
 
     class Meta:
         db_table = "request_log"
@@ -116,6 +120,8 @@ class UpstreamAttempt(models.Model):
     first_byte_ms = models.IntegerField(null=True)
     duration_ms = models.IntegerField()
     response_id = models.TextField(default="")
+    # Of a planned request: kind, title, usage and price of this call, which is charged by itself.
+    part = models.JSONField(null=True)
     # LiteLLM's report of it, by webhook or sync; without `reported_ended_ms` there is none.
     reported_model = models.TextField(null=True)  # noqa: DJ001 - NULL is "no report"
     reported_prompt_tokens = models.IntegerField(null=True)
@@ -236,10 +242,10 @@ class UnmatchedReport(models.Model):
     class Reason(models.TextChoices):
         NO_REQUEST = "no_request", _("A request that is not known here")
         OWN_KEY = "own_key", _("The gateway's own key, but no such request")
-        NO_OWNER = "no_owner", _("A key that is nobody's here")
+        NO_OWNER = "no_owner", _("An unknown key")
         TOO_OLD = "too_old", _("Older than the log reaches")
 
-    digest = models.UUIDField(unique=True)
+    digest = models.UUIDField(_("digest"), unique=True)
     state = models.CharField(_("state"), max_length=10, choices=State.choices, db_index=True)
     reason = models.CharField(_("reason"), max_length=10, choices=Reason.choices)
     source = models.CharField(_("source"), max_length=10, choices=RequestLog.Source.choices)
@@ -300,15 +306,15 @@ class SyncRun(models.Model):
 class DayReconciled(models.Model):
     """Result of the daily reconciliation of a day's rows with LiteLLM's reports."""
 
-    day = models.DateField(primary_key=True)
-    compared_at = models.DateTimeField()
-    matched = models.BigIntegerField()
-    missing_here = models.BigIntegerField()
-    missing_there = models.BigIntegerField()
-    past_gateway = models.BigIntegerField()
-    differing = models.BigIntegerField()
+    day = models.DateField(_("day"), primary_key=True)
+    compared_at = models.DateTimeField(_("compared"))
+    matched = models.BigIntegerField(_("matched"))
+    missing_here = models.BigIntegerField(_("missing here"))
+    missing_there = models.BigIntegerField(_("missing there"))
+    past_gateway = models.BigIntegerField(_("past the gateway"))
+    differing = models.BigIntegerField(_("differing"))
     # Sums of absolute drifts over models: drifts of opposite signs do not cancel.
-    token_drift = models.BigIntegerField()
+    token_drift = models.BigIntegerField(_("token drift"))
     cost_drift_nanos = models.BigIntegerField()
 
     class Meta:
@@ -324,18 +330,18 @@ class DayReconciled(models.Model):
 class DayMargin(models.Model):
     """A day's charges against the upstream's cost, for one model (`logs.margin.report.ModelMargin`)."""
 
-    day = models.DateField()
-    model = models.TextField()
-    stored_at = models.DateTimeField()
-    calls = models.BigIntegerField()
+    day = models.DateField(_("day"))
+    model = models.TextField(_("model"))
+    stored_at = models.DateTimeField(_("computed"))
+    calls = models.BigIntegerField(_("calls"))
     charged_nanos = models.BigIntegerField()
     upstream_nanos = models.BigIntegerField()
-    unreported = models.BigIntegerField()
+    unreported = models.BigIntegerField(_("without a report"))
     unreported_nanos = models.BigIntegerField()
-    left_early = models.BigIntegerField()
+    left_early = models.BigIntegerField(_("left early"))
     left_early_nanos = models.BigIntegerField()
-    estimated = models.BigIntegerField()
-    impossible = models.BigIntegerField(default=0, db_default=0)
+    estimated = models.BigIntegerField(_("estimated"))
+    impossible = models.BigIntegerField(_("impossible"), default=0, db_default=0)
     is_loss = models.BooleanField()
 
     class Meta:
@@ -361,6 +367,8 @@ class RefusalCount(models.Model):
     code = models.TextField()
     minute = models.DateTimeField()
     count = models.BigIntegerField()
+    # As a caller was sent it, or empty. It may quote names of the request, never its texts.
+    message = models.TextField(default="", db_default="")
 
     class Meta:
         db_table = "refusal_count"
@@ -400,14 +408,14 @@ class ModelEndNotice(models.Model):
 
 
 class DeadLetter(models.Model):
-    """A stream entry that could not be stored. Kept for the operator, never deleted."""
+    """A stream entry that could not be stored. Kept until an operator has stored it."""
 
-    stream_id = models.TextField(unique=True)
+    stream_id = models.TextField(_("entry of the stream"), unique=True)
     # Of a readable usage event: the journal's shipper need not settle it again.
-    request_id = models.UUIDField(null=True, db_index=True)
-    received_at = models.DateTimeField(default=now)
+    request_id = models.UUIDField(_("request"), null=True, db_index=True)
+    received_at = models.DateTimeField(_("received"), default=now)
     payload = models.BinaryField()
-    reason = models.TextField()
+    reason = models.TextField(_("reason"))
 
     class Meta:
         db_table = "usage_dead_letter"
@@ -499,6 +507,30 @@ class RequestContent(models.Model):
     @override
     def __str__(self) -> str:
         return f"{self.request_id}"
+
+
+class SavedView(models.Model):
+    """Filters of the log under a name: a member's own, or shared with the organization."""
+
+    id = models.UUIDField(primary_key=True, default=random_id, editable=False)
+    organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="+")
+    created_by = models.ForeignKey(User, on_delete=models.CASCADE, related_name="+")
+    created_at = models.DateTimeField(default=now, editable=False)
+    name = models.CharField(_("Name"), max_length=60)
+    query = models.TextField()  # as in the log's address
+    is_shared = models.BooleanField(_("Shared with the organization"), default=False)
+
+    class Meta:
+        db_table = "saved_view"
+        verbose_name = _("saved view")
+        verbose_name_plural = _("saved views")
+        constraints = (
+            models.UniqueConstraint(fields=("organization", "created_by", "name"), name="saved_view_name_unique"),
+        )
+
+    @override
+    def __str__(self) -> str:
+        return self.name
 
 
 class StageVerdict(models.Model):

@@ -1,12 +1,16 @@
 """Celery tasks of the usage pipeline. Each fetches its own work; none carries data."""
 
+import logging
 import os
 import socket
 from functools import partial
 
 from celery import shared_task
 from django.conf import settings
+from redis import RedisError
 
+from billing.limiter.epochs import shards_of
+from codexflow.lib.clock import now_ms
 from codexflow.lib.redis import sync_client
 from logs.content import store
 from logs.exports import jobs
@@ -15,8 +19,11 @@ from logs.margin import daily as margins
 from logs.model_ends import notices
 from logs.pipeline import drain, partitions, sweeper, verify
 from logs.pipeline.reconcile import reconcile
+from logs.pipeline.streams import forget_consumers as forget_consumers_of
 from logs.refusals import store as refusals
 from logs.tail.publisher import TailPublisher
+
+logger = logging.getLogger(__name__)
 
 
 @shared_task
@@ -27,8 +34,12 @@ def drain_usage() -> str:
         redis,
         prefix=prefix,
         consumer=_consumer(),
-        on_batch=partial(_publish, TailPublisher(redis, prefix)),
+        on_batch=partial(_publish, TailPublisher(sync_client(settings.ENV.redis_shared_url), prefix)),
     )
+    try:
+        redis.set(drain.progress_key(prefix), now_ms())
+    except RedisError as exc:  # of a cluster, the node of this key may be away
+        logger.warning("drain.progress_unknown", extra={"reason": repr(exc)})
     return f"read {done.read}, stored {done.stored}, corrected {done.corrected}, dead {done.dead}"
 
 
@@ -38,6 +49,18 @@ def _publish(publisher: TailPublisher, batch: drain.Drained) -> None:
 
 def _consumer() -> str:
     return f"{socket.gethostname()}-{os.getpid()}"
+
+
+@shared_task
+def forget_consumers() -> str:
+    """Forget the streams' consumers that were processes of workers and have ended."""
+    redis, prefix = sync_client(settings.ENV.redis_url), settings.ENV.redis_prefix
+    groups: list[tuple[bytes | str, bytes | str]] = [
+        *((shard.usage, drain.GROUP) for shard in shards_of(prefix)),
+        (stream.name_of(prefix), stream.GROUP),
+        (store.name_of(prefix), store.GROUP),
+    ]
+    return f"forgot {sum(forget_consumers_of(redis, name, group) for name, group in groups)}"
 
 
 @shared_task
@@ -102,7 +125,7 @@ def reconcile_litellm() -> str:
 @shared_task
 def take_refusals() -> str:
     """Store the refused calls that gateways have counted."""
-    redis, prefix = sync_client(settings.ENV.redis_url), settings.ENV.redis_prefix
+    redis, prefix = sync_client(settings.ENV.redis_shared_url), settings.ENV.redis_prefix
     return f"stored {refusals.take_waiting(redis, prefix)}"
 
 

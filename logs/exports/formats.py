@@ -50,6 +50,8 @@ COLUMNS = {
     "rate_output_nanos": "rate_output_nanos",
     "rate_details": "rate_details",
     "margin_bp": "margin_bp",
+    "tag": "tag",
+    "planner": "planner",
 }
 NAMES = (*COLUMNS, "cost_usd")
 _COST = list(COLUMNS).index("cost_nanos")

@@ -27,7 +27,8 @@ from accounts.audit import record
 from accounts.models import Organization, User
 from codexflow.lib.clock import monotonic_s, now, now_s
 from codexflow.lib.ids import random_id, started_at
-from logs.errors import ExportExpired, ExportNotReady, TooManyExports
+from codexflow.lib.replica import may_be_old
+from logs.errors import ExportExpired, ExportFileMissing, ExportNotReady, TooManyExports
 from logs.exports.formats import COLUMNS, LINES
 from logs.models import ExportJob
 from logs.requests.selectors import Filters, requests_before
@@ -106,12 +107,15 @@ def delete_export(job: ExportJob, *, by: Requester) -> None:
 
 
 def open_export(job: ExportJob, *, by: Requester) -> Path:
-    """Path of the file, for one download. Raises ExportExpired, ExportNotReady."""
+    """Path of the file, for one download. Raises ExportExpired, ExportFileMissing, ExportNotReady."""
     if job.state == State.EXPIRED or (job.expires_at is not None and job.expires_at <= now()):
         raise ExportExpired
     path = path_of(job.pk)
-    if job.state != State.DONE or not path.exists():
+    if job.state != State.DONE:
         raise ExportNotReady
+    if not path.exists():
+        logger.error("export.file_missing", extra={"export": str(job.pk), "folder": str(folder())})
+        raise ExportFileMissing
     _audit("export.downloaded", job, by, rows=job.rows)
     return path
 
@@ -229,6 +233,7 @@ def _write(job: ExportJob, file: IO[bytes], *, until_s: float) -> None:
             return
 
 
+@may_be_old
 def _next_rows(job: ExportJob) -> list[tuple[Any, ...]]:
     rows = requests_before(job.organization_id, _filters(job), before=job.cursor)
     return list(rows.values_list(*COLUMNS.values())[:BATCH])

@@ -38,7 +38,7 @@ def export_new(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
     organization = tenant.organization
     form = filter_form(tenant, request.POST or request.GET)
     filters = form.filters(now(), retention_days=retention_days_of(organization))
-    error = _("A mistyped request id matches nothing.") if form.errors.get("id") else ""
+    error = " ".join(form.problems)
     if request.method == "POST" and not error:
         chosen = request.POST.get("format", "")
         try:
@@ -50,13 +50,13 @@ def export_new(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
                 by=_requester(request),
             )
         except TooManyExports:
-            error = _("Ten exports wait or run already. Wait until one is done, or cancel one.")
+            error = _("You already have ten exports in progress. Wait for one to finish, or cancel one.")
         else:
             if not request.htmx:
                 return redirect("exports", slug=organization.slug)
             return render(request, "logs/export.html#body", _context_of(job))
     context = {
-        "chosen": form.chosen,
+        "chosen": form.sent,
         "named": form.named,
         "estimate": estimate_of(organization.pk, filters),
         "formats": ExportJob.Format.choices,

@@ -20,7 +20,8 @@ TIMEOUT = httpx.Timeout(60, connect=5)
 TRIES = 4
 PAGE_SIZES = (1000, 100)
 MAX_PAGES = 10_000
-DOCUMENTED_LIMIT = 10_000
+# Rows of a day that are asked for, one after the other until they suffice.
+DOCUMENTED_LIMITS = (10_000, 100_000, 1_000_000)
 KEY_PAGE_SIZE = 100
 MAX_KEY_PAGES = 200
 
@@ -63,11 +64,20 @@ class TooManyRows(LitellmError):
 class LitellmClient:
     """A client for one run. Use it in a `with` block."""
 
-    def __init__(self, url: str, admin_key: str, *, pause: Callable[[float], None] = time.sleep) -> None:
+    def __init__(
+        self,
+        url: str,
+        admin_key: str,
+        *,
+        pause: Callable[[float], None] = time.sleep,
+        timeout: httpx.Timeout = TIMEOUT,
+        tries: int = TRIES,
+    ) -> None:
         self._http = httpx.Client(
-            base_url=url, headers={"Authorization": f"Bearer {admin_key}"}, timeout=TIMEOUT, trust_env=False
+            base_url=url, headers={"Authorization": f"Bearer {admin_key}"}, timeout=timeout, trust_env=False
         )
         self._pause = pause
+        self._tries = tries
 
     def __enter__(self) -> Self:
         return self
@@ -110,14 +120,41 @@ class LitellmClient:
     def documented_rows(self, start: datetime, _end: datetime) -> Iterator[list[Any]]:
         """Rows of `/v1/logs`, which has no pages, of the day in which the window begins. Raises LitellmError."""
         day = start.date()
-        rows = _checked(self._get("/v1/logs", {**_days(day, day + timedelta(days=1)), "limit": DOCUMENTED_LIMIT}))
+        rows = self._documented_day(day, DOCUMENTED_LIMITS[0])
+        is_cut = len(rows) >= DOCUMENTED_LIMITS[0]
+        for limit in DOCUMENTED_LIMITS[1:]:
+            if not is_cut:
+                break
+            try:
+                more = self._documented_day(day, limit)
+            except LitellmError:
+                break  # it gives no more at a time
+            is_cut = len(more) >= limit or len(more) <= len(rows)
+            rows = more if len(more) > len(rows) else rows
+        yield rows
+        if is_cut:
+            raise TooManyRows(f"/v1/logs gave {len(rows)} rows of {day}, its maximum: the rest of the day is missing.")
+
+    def _documented_day(self, day: date, limit: int) -> list[Any]:
+        rows = _checked(self._get("/v1/logs", {**_days(day, day + timedelta(days=1)), "limit": limit}))
         if isinstance(rows, Mapping):
             rows = rows.get("data") or rows.get("logs")
         if not isinstance(rows, list):
             raise LitellmError("The response of /v1/logs is not a list of rows.")
-        yield rows
-        if len(rows) >= DOCUMENTED_LIMIT:
-            raise TooManyRows(f"/v1/logs gave {len(rows)} rows of {day}, its maximum: the rest of the day is missing.")
+        return rows
+
+    def create_key(self, alias: str) -> str:
+        """Make a virtual key that may use every model and has no budget, for the gateway. Raises LitellmError."""
+        try:
+            response = self._http.post("/key/generate", json={"key_alias": alias})
+        except httpx.HTTPError as exc:
+            raise LitellmError(f"LiteLLM does not respond: {exc.__class__.__name__}.") from exc
+        _raise_if_lasting(response, "/key/generate")
+        made = _checked(response)
+        key = made.get("key") if isinstance(made, Mapping) else None
+        if not isinstance(key, str) or not key:
+            raise LitellmError("The response of /key/generate has no key.")
+        return key
 
     def usage(self, start: datetime, end: datetime) -> tuple[Any, Any]:
         """Requests and spend as `/v1/usage/global` and `/v1/usage/spend` sum them up. Raises LitellmError."""
@@ -129,13 +166,17 @@ class LitellmClient:
             _first(spend, "total_spend", "spend", "cost"),
         )
 
-    def keys(self, *, is_documented: bool) -> list[Mapping[str, Any]]:
-        """LiteLLM's keys: `/v1/key/list` as documented, or `/key/list` page by page. Raises LitellmError."""
+    def keys(self, *, is_documented: bool, key_hash: str = "") -> list[Mapping[str, Any]]:
+        """LiteLLM's keys: `/v1/key/list` as documented, or `/key/list` page by page. Raises LitellmError.
+
+        With `key_hash` only the page that has this one; versions that do not filter by it give their first page.
+        """
         if is_documented:
             return _objects(_checked(self._get("/v1/key/list", {})))
         found: list[Mapping[str, Any]] = []
-        for page in range(1, MAX_KEY_PAGES + 1):
+        for page in range(1, (1 if key_hash else MAX_KEY_PAGES) + 1):
             query = {"page": page, "size": KEY_PAGE_SIZE, "return_full_object": "true"}
+            query |= {"key_hash": key_hash} if key_hash else {}
             keys = _objects(_checked(self._get("/key/list", query)))
             if not keys:
                 break
@@ -144,8 +185,8 @@ class LitellmClient:
 
     def _get(self, path: str, query: Mapping[str, Any]) -> httpx.Response:
         """Get with retries after temporary failures. Raises LitellmError."""
-        for number in range(1, TRIES + 1):
-            is_last = number == TRIES
+        for number in range(1, self._tries + 1):
+            is_last = number == self._tries
             try:
                 response = self._http.get(path, params=dict(query))
             except httpx.HTTPError as exc:

@@ -16,6 +16,7 @@ from itertools import chain
 from typing import Any, TypeVar
 from uuid import UUID
 
+from django.conf import settings
 from django.db import transaction
 from redis import Redis, RedisError
 
@@ -30,6 +31,7 @@ from codexflow.catalogue.schema import DIRECT as DIRECT_STAGE
 from codexflow.catalogue.schema import CatalogueError
 from codexflow.lib import clock
 from codexflow.lib.ids import uuid7_floor
+from codexflow.lib.redis import sync_client
 from keys.models import ApiKey
 from keys.selectors import lineages_of
 from keys.services import mark_used
@@ -129,7 +131,7 @@ def take(
         batch.postings.write()
     _count(batch, redis, prefix)
     if redis is not None:
-        transaction.on_commit(partial(_publish, batch, redis, prefix))
+        transaction.on_commit(partial(_publish, batch, prefix))
     return batch.taken
 
 
@@ -414,10 +416,10 @@ def _count(batch: _Batch, redis: "Redis | None", prefix: str) -> None:
         logger.warning("litellm.count_failed", exc_info=True)
 
 
-def _publish(batch: _Batch, redis: "Redis", prefix: str) -> None:
+def _publish(batch: _Batch, prefix: str) -> None:
     """Publish recent rows to the live tail. Older ones, as of an import, are left out."""
     since_ms = clock.now_ms() - LIVE_TAIL_MS
     new, changed = (
         [event for event in events if event.started_ms >= since_ms] for events in (batch.new_rows, batch.corrected_rows)
     )
-    TailPublisher(redis, prefix).publish(new, changed)
+    TailPublisher(sync_client(settings.ENV.redis_shared_url), prefix).publish(new, changed)

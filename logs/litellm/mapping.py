@@ -44,7 +44,7 @@ MASTER_KEY = "litellm_proxy_master_key"
 # LiteLLM's ids of responses without one.
 _NO_ID = ("", "None", "null")
 # LiteLLM's names of users without one.
-_NO_USER = (MASTER_KEY, "default_user_id")
+NO_USER = (MASTER_KEY, "default_user_id")
 
 # LiteLLM's `call_type` -> surface.
 SURFACE_OF_CALL_TYPE = {
@@ -332,7 +332,7 @@ def owner_of(row: Fields, metadata: Fields, salts: Sequence[str]) -> Owner:
     )
     values = [row.get("user_id"), row.get("user_api_key"), metadata.get("user_api_key_user_id"), row.get("user")]
     values += [metadata.get("user_api_key_alias"), metadata.get("user_id")]
-    texts = [text for text in (_whole_text(value) for value in values) if text and text not in _NO_USER]
+    texts = [text for text in (_whole_text(value) for value in values) if text and text not in NO_USER]
     public_id = next((found for text in texts if (found := secret.split(text))), "")
     ours = next((text for text in texts if secret.split(text)), "")
     names = {name for text in texts for name in _names(text)} | ({litellm_key} - {"", MASTER_KEY})

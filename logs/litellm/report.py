@@ -4,6 +4,7 @@ Webhook and sync make the same structure (mapping.py), the worker ingests it (in
 response or a key: keys are digests from the moment they arrive.
 """
 
+import re
 from collections.abc import Iterable
 from hashlib import sha256
 from typing import Literal
@@ -16,6 +17,7 @@ from billing.pricing import Usage
 from codexflow.lib.ids import parse_id
 
 Source = Literal["webhook", "sync"]
+_HASH = re.compile(r"[0-9a-f]{64}")
 # A row with an id but without a time makes another report with every post; not all are needed.
 MAX_REPORTS_PER_CALL = 8
 
@@ -31,6 +33,15 @@ class Owner(Struct, frozen=True, kw_only=True, omit_defaults=True):
     public_id: str = ""
     digests: tuple[bytes, ...] = ()
     user_id: int | None = None  # metadata.laravel_user_id
+
+
+def named_users(owner: Owner) -> list[str]:
+    """List what a report named its user, for operators: `names` has each text and its digest, or the digest alone."""
+    texts = [name for name in owner.names if not _HASH.fullmatch(name)]
+    known = {sha256(text.encode()).hexdigest() for text in texts} | {owner.litellm_key}
+    digests = [name for name in owner.names if _HASH.fullmatch(name) and name not in known]
+    user = [str(owner.user_id)] if owner.user_id is not None else []
+    return [*texts, *user, *(f"sha256:{digest}" for digest in digests)]
 
 
 class Report(Struct, frozen=True, kw_only=True, omit_defaults=True):

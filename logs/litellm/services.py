@@ -16,12 +16,18 @@ from logs.models import UnmatchedReport
 
 
 def map_to_key(
-    rows: Sequence[UnmatchedReport], key: ApiKey, *, actor: User | None = None, address: str | None = None
+    rows: Sequence[UnmatchedReport],
+    key: ApiKey,
+    *,
+    actor: User | None = None,
+    address: str | None = None,
+    rests_on: str = "",
 ) -> Taken:
     """Take these reports as calls of `key`, in one transaction with the audit entry.
 
     When they all come from one LiteLLM key and `key` is not mapped yet, it is mapped to it: all other unmatched reports
-    of that LiteLLM key are taken as well, and so are later ones.
+    of that LiteLLM key are taken as well, and so are later ones. `rests_on`, for the audit entry: the field of the key
+    list by which the key was proposed.
     """
     redis, prefix = sync_client(settings.ENV.redis_url), settings.ENV.redis_prefix
     litellm_keys = {row.litellm_key for row in rows}
@@ -40,6 +46,7 @@ def map_to_key(
             address=address,
             count=len(chosen),
             litellm_key=litellm_key,
+            **({"rests_on": rests_on} if rests_on else {}),
         )
         total = Taken()
         reports = [decode_delivery(bytes(row.report)).reports for row in chosen.values()]

@@ -245,6 +245,8 @@ class Webhook:
     def _map_body(self, body: bytes, idempotency_key: str) -> _Accepted:
         check_complexity(body)
         rows = [row for row in elements(body) if row is not None]
+        if not any(isinstance(row, dict) for row in rows):
+            raise NotReports  # texts, numbers, an empty list: nothing that could be a call
         reports = map_rows(
             rows,
             source="webhook",

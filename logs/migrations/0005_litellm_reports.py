@@ -80,7 +80,7 @@ class Migration(migrations.Migration):
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('digest', models.UUIDField(unique=True)),
                 ('state', models.CharField(choices=[('waiting', 'Waiting for its request'), ('unmatched', 'Unmatched')], db_index=True, max_length=10, verbose_name='state')),
-                ('reason', models.CharField(choices=[('no_request', 'A request that is not known here'), ('own_key', "The gateway's own key, but no such request"), ('no_owner', "A key that is nobody's here"), ('too_old', 'Older than the log reaches')], max_length=10, verbose_name='reason')),
+                ('reason', models.CharField(choices=[('no_request', 'A request that is not known here'), ('own_key', "The gateway's own key, but no such request"), ('no_owner', 'An unknown key'), ('too_old', 'Older than the log reaches')], max_length=10, verbose_name='reason')),
                 ('source', models.CharField(choices=[('gateway', 'Gateway'), ('webhook', 'Webhook'), ('sync', 'Sync'), ('sweeper', 'Sweeper')], max_length=10, verbose_name='source')),
                 ('received_at', models.DateTimeField(default=codexflow.lib.clock.now, verbose_name='received')),
                 ('started_at', models.DateTimeField(db_index=True, verbose_name='started')),

@@ -12,7 +12,8 @@ from django.conf import settings
 from django.db import IntegrityError, transaction
 
 from accounts import mail
-from accounts.models import User
+from accounts.models import Organization, User
+from accounts.webhooks.services import publish
 from codexflow.catalogue import directory
 from codexflow.catalogue.ends import NOTICE_DAYS
 from codexflow.lib import clock
@@ -26,9 +27,7 @@ KEYS_SHOWN = 10
 
 
 def send_notices() -> int:
-    """Send the mails that are due. Returns how many. Does nothing without a mail server."""
-    if settings.ENV.mail is None and settings.ENV.is_production:
-        return 0
+    """Tell webhooks and send the mails that are due. Returns how many mails; none without a mail server."""
     today = clock.now().date()
     lineup = directory.todays_lineup()
     last_days = {
@@ -42,6 +41,10 @@ def send_notices() -> int:
         for key in ApiKey.objects.filter(pk__in=key_ids, revoked_at=None).select_related("created_by").order_by("name"):
             keys_of_owner[key.created_by].append(key.name)
         successor = lineup.catalogue.entries[model].successor
+        last_day = last_days[model]
+        for organization in Organization.objects.filter(keys__in=key_ids, is_active=True).distinct():
+            told = {"model": model, "last_day": str(last_day), "successor": successor, "is_over": last_day < today}
+            publish(organization, "model.ending", told, name=f"{model} {last_day} {last_day < today}")
         for owner, names in keys_of_owner.items():
             facts = {
                 "is_over": last_days[model] < today,
@@ -64,7 +67,8 @@ def _keys_that_used(models: list[str], since: date) -> dict[str, set[UUID]]:
 
 
 def _send_once(owner: User, model: str, last_day: date, facts: dict[str, Any]) -> bool:
-    if not owner.is_active or not owner.email:
+    is_able = settings.ENV.mail is not None or not settings.ENV.is_production
+    if not owner.is_active or not owner.email or not is_able:
         return False
     try:
         with transaction.atomic():

@@ -5,19 +5,22 @@ what is new is counted and charged. Entries leave the stream after the commit.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
 from uuid import UUID
 
 from django.db import transaction
 from redis import Redis, ResponseError
 
+from billing.limiter.epochs import shards_of
 from billing.limiter.limits import ShardKeys
-from codexflow.lib.redis import SHARDS
 from keys.services import mark_used
 from logs.pipeline.dead_letters import add_dead_letter, store_bisecting
 from logs.pipeline.events import BadEvent, UsageEvent, decode, request_id_of
 from logs.pipeline.merge import merge, winner_of
+from logs.pipeline.nodes import at_each, nodes_of
 from logs.pipeline.postings import Postings
 from logs.pipeline.rows import (
     ReportedAttempts,
@@ -27,12 +30,19 @@ from logs.pipeline.rows import (
     stored_rows,
     update_rows,
 )
-from logs.pipeline.streams import CLAIM_IDLE_MS, make_group, streams_in
+from logs.pipeline.streams import CLAIM_IDLE_MS, claim_after_ms, make_group, streams_in
 
 logger = logging.getLogger(__name__)
 
 GROUP = b"drain"
 BATCH = 500
+# Shards of a server -> after how many ms what a worker has read there is claimed.
+ClaimAfter = Callable[[Sequence[ShardKeys]], int]
+
+
+def progress_key(prefix: str) -> str:
+    """Return the key with the Unix time in ms at which usage was drained last."""
+    return f"{prefix}:progress:drain"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,16 +84,19 @@ def drain(
 ) -> Drained:
     """Store everything that waits in the stream, at most `max_batches` batches.
 
-    `on_batch` is called after each batch's commit, with its rows. Raises what Redis and PostgreSQL raise.
+    `on_batch` is called after each batch's commit, with its rows. What shards hold whose server is away waits there.
+    Raises what Redis and PostgreSQL raise.
     """
-    shards = [ShardKeys.of(prefix, shard) for shard in range(SHARDS)]
+    nodes = nodes_of(redis, shards_of(prefix))
     total = Drained()
+    claim_after: ClaimAfter = partial(_claim_after, redis)
     for _ in range(max_batches):
-        entries = list(_read(redis, shards, consumer))
+        entries = list(chain(*at_each(nodes, partial(_read, redis, consumer, claim_after))))
+        claim_after = _usual_claim_after
         if not entries:
             break
         batch = store_all(entries)
-        _acknowledge(redis, entries)
+        at_each(nodes, partial(_acknowledge, redis, entries))
         if on_batch is not None:
             on_batch(batch)
         batch.new_rows, batch.corrected_rows = [], []
@@ -91,14 +104,24 @@ def drain(
     return total
 
 
-def _read(redis: "Redis", shards: Sequence[ShardKeys], consumer: str) -> Iterator[Entry]:
-    """Up to about BATCH entries: first those that a dead worker left behind, then new ones.
+def _claim_after(redis: "Redis", shards: Sequence[ShardKeys]) -> int:
+    return claim_after_ms(redis, f"{shards[0].prefix}clock:drain")
+
+
+def _usual_claim_after(_shards: Sequence[ShardKeys]) -> int:
+    return CLAIM_IDLE_MS
+
+
+def _read(redis: "Redis", consumer: str, claim_after: ClaimAfter, shards: Sequence[ShardKeys]) -> list[Entry]:
+    """Return up to about BATCH entries of each shard: first those that a dead worker left behind, then new ones.
 
     An entry without our field becomes an empty payload, which is no event and so becomes a dead letter.
     """
+    idle_ms = claim_after(shards)
+    found: list[Entry] = []
     pipe = redis.pipeline(transaction=False)
     for shard in shards:
-        pipe.xautoclaim(shard.usage, GROUP, consumer, CLAIM_IDLE_MS, count=BATCH)
+        pipe.xautoclaim(shard.usage, GROUP, consumer, idle_ms, count=BATCH)
         pipe.xreadgroup(GROUP.decode(), consumer, {shard.usage.decode(): ">"}, count=BATCH)
     replies = pipe.execute(raise_on_error=False)
     for shard, claimed, fresh in zip(shards, replies[::2], replies[1::2], strict=True):
@@ -108,16 +131,19 @@ def _read(redis: "Redis", shards: Sequence[ShardKeys], consumer: str) -> Iterato
             elif isinstance(reply, Exception):
                 raise reply
         if not isinstance(claimed, Exception):
-            yield from (Entry(shard, each[0], each[1].get(b"e", b"")) for each in claimed[1] if each[1])
+            found += [Entry(shard, each[0], each[1].get(b"e", b"")) for each in claimed[1] if each[1]]
         if not isinstance(fresh, Exception):
             for entries in streams_in(fresh):
-                yield from (Entry(shard, each[0], each[1].get(b"e", b"")) for each in entries)
+                found += [Entry(shard, each[0], each[1].get(b"e", b"")) for each in entries]
+    return found
 
 
-def _acknowledge(redis: "Redis", entries: Iterable[Entry]) -> None:
+def _acknowledge(redis: "Redis", entries: Iterable[Entry], shards: Sequence[ShardKeys]) -> None:
+    """Take the entries of these shards off their streams."""
     ids: dict[bytes, list[bytes]] = {}
     for entry in entries:
-        ids.setdefault(entry.shard.usage, []).append(entry.stream_id)
+        if entry.shard in shards:
+            ids.setdefault(entry.shard.usage, []).append(entry.stream_id)
     pipe = redis.pipeline(transaction=False)
     for stream, batch in ids.items():
         pipe.xack(stream, GROUP, *batch)

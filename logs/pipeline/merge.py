@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from billing.pricing import Usage, cost_nanos
 from codexflow.catalogue.entries import CALL_UNITS
-from logs.pipeline.events import RANK_LITELLM, RANK_NONE, AttemptFact, UsageEvent
+from logs.pipeline.events import PLANNED, RANK_LITELLM, RANK_NONE, AttemptFact, UsageEvent
 
 
 class ReportedUsage(Struct, frozen=True, kw_only=True):
@@ -73,7 +73,11 @@ def merge(
     The gateway owns what a request was (stage, model, status, price): its report replaces a sweeper's row whole, except
     for a better usage that has come in between. Any other report changes usage only, at the price frozen in the row.
     `reported` is LiteLLM's usage of the request's attempts, `winner` the attempt that responded, where it is known.
+
+    A planned request is the sum of many attempts, and only its own process knows which of them it charged.
     """
+    if PLANNED in (row.planner, report.planner):
+        return report if row.source == "sweeper" and report.source == "gateway" else None
     winner = winner_of(report.attempts) or winner
     merged = corrected(_merged(row, report, reported or {}, winner), reported or {}, winner)
     return None if merged == row else merged
@@ -100,6 +104,8 @@ def corrected(row: UsageEvent, reported: Mapping[int, ReportedUsage], winner: in
     A row that charges nothing, because nothing reached the caller, is never made to charge: LiteLLM's report corrects a
     charge and cannot create one. Failed attempts are our cost and stay beside the attempt.
     """
+    if row.planner == PLANNED:
+        return row
     if winner is None and row.rank > RANK_NONE:
         # The process died and knew of no attempts: the last one that used something is the one that was delivered.
         winner = max((n for n, each in reported.items() if each.has_usage), default=None)

@@ -55,6 +55,7 @@ def _charge(event: UsageEvent, *, revision: int, amount_nanos: int) -> Charge:
         hold_nanos=event.hold_nanos,
         is_correction=revision > 1,
         model=event.model,
+        tag=event.tag,
     )
 
 

@@ -4,19 +4,21 @@ A scope should hold PostgreSQL's sums, plus events still in the stream, plus run
 """
 
 import logging
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from uuid import UUID
 
 from django.db import connection, transaction
 from redis import Redis
 
+from billing.limiter.epochs import shards_of
 from billing.limiter.limits import ScopeTotals, ShardKeys, month_of
 from billing.limiter.reconcile import Snapshot, correct, read_shard, scopes_of
-from billing.selectors import organization_totals
-from codexflow.lib.redis import SHARDS
+from billing.selectors import organization_totals, tag_totals
 from keys.selectors import lineage_totals
 from logs.pipeline.events import BadEvent, UsageEvent, decode
+from logs.pipeline.nodes import at_each, nodes_of
 from logs.pipeline.settlement import intent_of, missing_requests
 
 logger = logging.getLogger(__name__)
@@ -26,7 +28,7 @@ TRIES = 5
 MAX_BACKLOG = 20_000
 # Kind and id of a scope.
 ScopeId = tuple[str, UUID]
-_TOTALS = {"o": organization_totals, "k": lineage_totals}
+_TOTALS = {"o": organization_totals, "k": lineage_totals, "t": tag_totals}
 
 
 @dataclass(slots=True)
@@ -40,12 +42,18 @@ class Reconciled:
 
 
 def reconcile(redis: "Redis", prefix: str) -> Reconciled:
-    """Correct every loaded scope. Raises what Redis and PostgreSQL raise."""
+    """Correct every loaded scope of the shards whose server responds. Raises what Redis and PostgreSQL raise."""
     result = Reconciled()
-    for number in range(SHARDS):
-        shard = ShardKeys.of(prefix, number)
+    at_each(nodes_of(redis, shards_of(prefix)), partial(_reconcile_shards, redis, result))
+    if result.corrected:
+        logger.warning("reconcile.corrected", extra={"count": result.corrected, "drift_nanos": result.drift_nanos})
+    return result
+
+
+def _reconcile_shards(redis: "Redis", result: Reconciled, shards: Sequence[ShardKeys]) -> None:
+    for shard in shards:
         if redis.xlen(shard.usage) > MAX_BACKLOG:
-            logger.warning("reconcile.backlog", extra={"shard": number})
+            logger.warning("reconcile.backlog", extra={"shard": shard.number})
             continue
         keys = scopes_of(redis, shard)
         result.scopes += len(keys)
@@ -54,9 +62,6 @@ def reconcile(redis: "Redis", prefix: str) -> Reconciled:
                 break
             keys = reconcile_scopes(redis, shard, keys, result)
         result.busy += len(keys)
-    if result.corrected:
-        logger.warning("reconcile.corrected", extra={"count": result.corrected, "drift_nanos": result.drift_nanos})
-    return result
 
 
 def reconcile_scopes(redis: "Redis", shard: ShardKeys, keys: list[bytes], result: Reconciled) -> list[bytes]:
@@ -142,5 +147,10 @@ def expected_of(snapshot: Snapshot, wanted: Collection[ScopeId]) -> dict[ScopeId
 
 
 def _scopes_of(event: UsageEvent, scopes: dict[ScopeId, Expected]) -> list[Expected]:
-    both = (scopes.get(("o", event.organization_id)), scopes.get(("k", event.lineage_id)))
-    return [scope for scope in both if scope is not None]
+    return [scope for each in scope_ids_of(event) if (scope := scopes.get(each)) is not None]
+
+
+def scope_ids_of(event: UsageEvent) -> list[ScopeId]:
+    """Scopes that a call counts in."""
+    ids = [("o", event.organization_id), ("k", event.lineage_id)]
+    return ids if event.tag_budget_id is None else [*ids, ("t", event.tag_budget_id)]

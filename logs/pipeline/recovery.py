@@ -4,7 +4,6 @@ import logging
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from uuid import UUID
 
 from django.db import connection
 from redis import Redis
@@ -17,8 +16,15 @@ from codexflow.lib.ids import uuid7_floor
 from codexflow.lib.redis import shard_of
 from keys.selectors import lineages_of
 from logs.pipeline import journal
-from logs.pipeline.events import UsageEvent
-from logs.pipeline.reconcile import TRIES, Reconciled, events_in, expected_of, intents_in, reconcile_scopes
+from logs.pipeline.reconcile import (
+    TRIES,
+    Reconciled,
+    events_in,
+    expected_of,
+    intents_in,
+    reconcile_scopes,
+    scope_ids_of,
+)
 from logs.pipeline.settlement import missing_requests
 from logs.pipeline.shipper import settle_lacking
 
@@ -51,7 +57,7 @@ def rebuild(redis: "Redis", shard: ShardKeys, epoch: bytes) -> int:
     snapshot = read_shard(redis, shard, [])
     snapshot = replace(snapshot, day=day_of(redis, shard, snapshot.day))
     raise_minutes_sync(redis, snapshot.minute, _minute_counts(snapshot, shard))
-    concerned = {scope for event in (*events_in(snapshot), *intents_in(snapshot)) for scope in _scopes_of(event)}
+    concerned = {scope for event in (*events_in(snapshot), *intents_in(snapshot)) for scope in scope_ids_of(event)}
     if not concerned:
         return 0
     loaded = []
@@ -100,7 +106,3 @@ def _minute_counts(snapshot: Snapshot, shard: ShardKeys) -> dict[bytes, tuple[in
             before = counts.get(key, (0, 0))
             counts[key] = (before[0] + requests, before[1] + int(tokens))
     return counts
-
-
-def _scopes_of(event: UsageEvent) -> tuple[tuple[str, UUID], tuple[str, UUID]]:
-    return ("o", event.organization_id), ("k", event.lineage_id)

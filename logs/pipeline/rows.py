@@ -19,8 +19,8 @@ from django.db import connection
 
 from billing.pricing import FrozenRates, Usage
 from codexflow.catalogue.entries import PriceDetails
-from logs.models import RequestLog
-from logs.pipeline.events import AttemptFact, UsageEvent
+from logs.models import RequestLog, UpstreamAttempt
+from logs.pipeline.events import AttemptFact, PlannedPart, UsageEvent
 from logs.pipeline.merge import ReportedUsage
 from logs.pipeline.rollups import EPOCH, NO_KEY
 
@@ -125,12 +125,24 @@ COLUMNS = (
         load=lambda address: str(ip_address(address)) if address is not None else None,
     ),
     Column("user_agent", "user_agent"),
+    # NULL where there is none: most rows, and those of a worker of the release before.
+    Column("tag", "tag", store=lambda tag: tag or None, load=lambda tag: tag or ""),
+    # NULL where there was nothing to decide: nearly all rows.
+    Column("planner", "planner", store=lambda planner: planner or None, load=lambda planner: planner or ""),
 )
 # Columns that no single field of the event holds: the number of attempts, whose facts have a table of their own, and
 # how often the row was written.
 COUNTED = ("attempts", "revision")
 # Fields of the event that a row does not keep: they matter only until the call is settled.
-NOT_STORED = ("minute", "tokens_reserved", "prompt_tokens_guess", "units_guess", "attempts", "first_key_id")
+NOT_STORED = (
+    "minute",
+    "tokens_reserved",
+    "prompt_tokens_guess",
+    "units_guess",
+    "attempts",
+    "first_key_id",
+    "tag_budget_id",
+)
 
 _NAMES = tuple(column.name for column in COLUMNS)
 _values_of = attrgetter(*(column.field for column in COLUMNS))
@@ -175,6 +187,11 @@ def usage_of(row: RequestLog) -> Usage:
 def rates_of(row: RequestLog) -> FrozenRates:
     """Return the price that was frozen at the request's admission."""
     return FrozenRates(**{name: column.load(getattr(row, column.name)) for name, column in _RATES})
+
+
+def part_of(attempt: UpstreamAttempt) -> PlannedPart | None:
+    """Return what an attempt of a planned request did, used and cost; None for all other attempts."""
+    return msgspec.convert(attempt.part, PlannedPart) if attempt.part is not None else None
 
 
 def insert_rows(events: Sequence[UsageEvent]) -> set[UUID]:

@@ -12,8 +12,8 @@ from billing.limiter.limits import Payer, Settlement, settle_sync
 from logs.pipeline.events import UsageEvent, decode, encode
 
 
-def settlement_of(event: UsageEvent) -> Settlement:
-    """Arguments of the limiter for a finished event."""
+def settlement_of(event: UsageEvent, *, is_leased: bool = True) -> Settlement:
+    """Arguments of the limiter for a finished event; without `is_leased` its call has had no heartbeat."""
     return Settlement(
         request_id=event.request_id,
         event=encode(event),
@@ -24,6 +24,8 @@ def settlement_of(event: UsageEvent) -> Settlement:
         day=event.day,
         minute=event.minute,
         takes_slot=event.is_stream,
+        is_leased=is_leased,
+        tag_budget_id=event.tag_budget_id,
     )
 
 

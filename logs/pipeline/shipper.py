@@ -11,7 +11,7 @@ from redis import Redis
 from billing.limiter.intents import intent_in
 from billing.limiter.limits import ShardKeys
 from codexflow.lib import clock
-from codexflow.lib.redis import SHARDS
+from codexflow.lib.redis import SHARDS, ms_of, queue_time
 from logs.pipeline import journal
 from logs.pipeline.events import decode, is_intent, orphaned, request_id_of
 from logs.pipeline.settlement import missing_requests, settle_event, unreported_requests
@@ -53,11 +53,11 @@ class JournalShipper:
     def _progress(self) -> tuple[int, int]:
         """Redis's time, and the time until which nothing waits in the usage streams. Both in ms."""
         pipe = self._redis.pipeline(transaction=False)
-        pipe.time()
+        queue_time(pipe, ShardKeys.of(self._prefix, 0).usage)
         for number in range(SHARDS):
             pipe.xrange(ShardKeys.of(self._prefix, number).usage, count=1)
-        (seconds, micros), *oldest = pipe.execute()
-        now_ms = seconds * 1000 + micros // 1000
+        time, *oldest = pipe.execute()
+        now_ms = ms_of(time)
         waiting_ms = [int(entries[0][0].partition(b"-")[0]) for entries in oldest if entries]
         return now_ms, min(waiting_ms, default=now_ms)
 
@@ -98,5 +98,5 @@ def _settle_for_dead(redis: "Redis", prefix: str, payload: bytes) -> None:
     if is_intent(payload):
         if intent_in(redis, prefix, event.organization_id, event.request_id) is not None:
             return
-        event = orphaned(event, delivered_tokens=None, now_ms=clock.now_ms())
+        event = orphaned(event, progress=None, now_ms=clock.now_ms())
     settle_event(redis, prefix, event)

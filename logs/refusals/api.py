@@ -31,6 +31,7 @@ class RefusalsSerializer(serializers.Serializer[Refusals]):
     count = serializers.IntegerField()
     first = serializers.DateTimeField(help_text="The minute of the first one.")
     last = serializers.DateTimeField(help_text="The minute of the last one.")
+    message = serializers.CharField(help_text="A message sent in that minute: the limit, its value, and what to do.")
 
 
 class RefusalsPageSerializer(serializers.Serializer[Any]):

@@ -9,7 +9,7 @@ from typing import Any
 from django.db import connection, transaction
 
 from logs.models import RefusalCount
-from logs.refusals.counts import SECONDS_PER_MINUTE, entry_of
+from logs.refusals.counts import SECONDS_PER_MINUTE, Refused, entry_of
 
 # Any number that nothing else in this database uses for an advisory lock.
 _LOCK = 0x72656675  # "refu"
@@ -20,24 +20,38 @@ def hash_of(prefix: str) -> str:
     return f"{prefix}:refusals"
 
 
+def messages_of(prefix: str) -> str:
+    """Name of the hash of the messages that callers were sent, with the same fields."""
+    return f"{prefix}:refusals:messages"
+
+
 def take_waiting(redis: Any, prefix: str) -> int:
     """Store what the gateways have counted. Returns the number of entries; 0 while another worker is at it."""
-    waiting, taken = hash_of(prefix), f"{hash_of(prefix)}:taken"
+    hashes = hash_of(prefix), messages_of(prefix)
     with transaction.atomic():
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_try_advisory_xact_lock(%s)", [_LOCK])
             if not cursor.fetchone()[0]:
                 return 0
-        # What a predecessor took and did not store comes first.
-        if not redis.exists(taken) and redis.exists(waiting):
-            redis.rename(waiting, taken)
-        counts = {entry_of(field.decode()): int(count) for field, count in redis.hgetall(taken).items()}
-        _store([(entry, count) for entry, count in counts.items() if entry is not None])
-    redis.delete(taken)
+        counts, messages = (_take(redis, name) for name in hashes)
+        _store([(entry, int(count), messages.get(entry, "")) for entry, count in counts.items()])
+    redis.delete(*(_taken(name) for name in hashes))
     return len(counts)
 
 
-def _store(counts: list[Any]) -> None:
+def _taken(name: str) -> str:
+    return f"{name}:taken"
+
+
+def _take(redis: Any, name: str) -> dict[Refused, str]:
+    """Take a hash away from the gateways. What a predecessor took and did not store comes first."""
+    if not redis.exists(_taken(name)) and redis.exists(name):
+        redis.rename(name, _taken(name))
+    found = {entry_of(field.decode()): value.decode() for field, value in redis.hgetall(_taken(name)).items()}
+    return {entry: value for entry, value in found.items() if entry is not None}
+
+
+def _store(counts: list[tuple[Refused, int, str]]) -> None:
     rows = [
         (
             entry.organization_id,
@@ -45,14 +59,17 @@ def _store(counts: list[Any]) -> None:
             entry.code[:100],
             datetime.fromtimestamp(entry.minute * SECONDS_PER_MINUTE, UTC),
             count,
+            message.replace("\0", ""),  # PostgreSQL has no such character
         )
-        for entry, count in sorted(counts)
+        for entry, count, message in sorted(counts)
     ]
     with connection.cursor() as cursor:
         cursor.executemany(
-            "INSERT INTO refusal_count (organization_id, key_id, code, minute, count) VALUES (%s, %s, %s, %s, %s)"
+            "INSERT INTO refusal_count (organization_id, key_id, code, minute, count, message)"
+            " VALUES (%s, %s, %s, %s, %s, %s)"
             " ON CONFLICT (organization_id, minute, key_id, code)"
-            " DO UPDATE SET count = refusal_count.count + excluded.count",
+            " DO UPDATE SET count = refusal_count.count + excluded.count,"
+            " message = coalesce(nullif(excluded.message, ''), refusal_count.message)",
             rows,
         )
 

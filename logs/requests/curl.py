@@ -1,4 +1,4 @@
-"""curl command that reproduces a request. A placeholder stands in for the prompt. Pure."""
+"""curl command that reproduces a request, with its body where that is stored, else with a placeholder. Pure."""
 
 import json
 
@@ -7,8 +7,15 @@ from codexflow.catalogue.surfaces import PATHS
 _PROMPT = "Your prompt"
 
 
-def curl_of(*, api_url: str, surface: str, model: str, stage: str, is_stream: bool) -> str:
-    """Command for the terminal, once CODEXFLOW_API_KEY is set and the prompt filled in. `api_url` ends in /v1."""
+# Linux takes no longer argument than 128 KB.
+MAX_BODY_BYTES = 100_000
+
+
+def curl_of(*, api_url: str, surface: str, model: str, stage: str, is_stream: bool, body: str = "") -> str:
+    """Command for the terminal, once CODEXFLOW_API_KEY is set. `api_url` ends in /v1.
+
+    Without `body` the prompt is to be filled in. A body is sent as it is, and must not be longer than MAX_BODY_BYTES.
+    """
     surface = surface if surface in BODIES else "chat"
     sent = {"model": model, **BODIES[surface], **({"stream": True} if is_stream else {})}
     lines = [
@@ -19,7 +26,9 @@ def curl_of(*, api_url: str, surface: str, model: str, stage: str, is_stream: bo
     if stage != "direct":
         # The stage that it had, not the one that inference would choose today.
         lines.append(f"-H {_quoted(f'X-CFX-Stage: {stage}')}")
-    return " \\\n  ".join([*lines, f"-d {_quoted(json.dumps(sent, ensure_ascii=False))}"])
+    # Not --data: it would read a body that begins with "@" from a file.
+    data = f"--data-raw {_quoted(body)}" if body else f"-d {_quoted(json.dumps(sent, ensure_ascii=False))}"
+    return " \\\n  ".join([*lines, data])
 
 
 def _quoted(text: str) -> str:

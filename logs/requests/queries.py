@@ -11,7 +11,10 @@ from codexflow.lib.clock import now
 from codexflow.lib.errors import BadRequest
 from logs.models import RequestLog
 from logs.pipeline.retention import kept_since
+from logs.requests.conditions import conditions_of
 from logs.requests.selectors import Filters
+from logs.requests.sentences import english_sentence_of, names_of
+from logs.requests.terms import MAX_TEXT, BadSearch, parse
 
 DEFAULT_DAYS = 7
 
@@ -34,7 +37,22 @@ class FilterQuery(serializers.Serializer[Any]):
     surface = serializers.CharField(required=False, max_length=40, help_text="chat, messages, responses, …")
     stream = serializers.BooleanField(required=False, allow_null=True, default=None)
     source = serializers.ChoiceField(RequestLog.Source.choices, required=False)  # type: ignore[assignment] # a field
-    id = serializers.RegexField(r"^[0-9a-fA-F-]{1,36}$", required=False, help_text="Beginning of the request id.")
+    tag = serializers.CharField(required=False, max_length=64, help_text="The caller's own, in whole.")
+    planned = serializers.BooleanField(
+        required=False, allow_null=True, default=None, help_text="true: only requests answered in parts."
+    )
+    id = serializers.RegexField(
+        r"^[0-9a-fA-F-]{1,36}$",
+        required=False,
+        help_text="Any part of the request id; a beginning finds it whatever the times.",
+    )
+
+    q = serializers.CharField(
+        required=False,
+        allow_blank=True,
+        max_length=MAX_TEXT,
+        help_text="A search as on the log's page: `status:5xx model:a,b -tag:x cost:>0.01`.",
+    )
 
     def filters(self, organization: Organization) -> Filters:
         """Return the filters, no further back than the plan's retention. Raises BadRequest."""
@@ -45,7 +63,11 @@ class FilterQuery(serializers.Serializer[Any]):
         start = wanted.get("start", max(end, oldest) - timedelta(days=DEFAULT_DAYS))
         if "start" in wanted and "end" in wanted and wanted["end"] < start:
             raise BadRequest("The end lies before the start.", param="end")
-        return Filters(
+        try:
+            conditions = conditions_of(parse(wanted.get("q", "")), lambda: names_of(organization))
+        except BadSearch as problem:
+            raise BadRequest(english_sentence_of(problem), param="q") from problem
+        found = Filters(
             start=max(start, oldest),
             end=end,
             stage=wanted.get("stage", ""),
@@ -57,5 +79,8 @@ class FilterQuery(serializers.Serializer[Any]):
             surface=wanted.get("surface", ""),
             is_stream=wanted.get("stream"),
             source=wanted.get("source", ""),
-            id_prefix=wanted.get("id", ""),
+            tag=wanted.get("tag", ""),
+            is_planned=bool(wanted.get("planned")),
+            id_part=wanted.get("id", ""),
         )
+        return found.narrowed(conditions).around_id(oldest)

@@ -19,7 +19,7 @@ from codexflow.catalogue.reasons import (
 
 LABELS: dict[str, Promise] = {
     HEADER: _("the X-CFX-Stage header named it"),
-    MODEL: _("the request named the model"),
+    MODEL: _("model named in the request"),
     STAGE_ALIAS: _("the model name is a stage's alias"),
     ALIAS: _("the model name matches an alias"),
     SUCCESSOR: _("the successor of the named model serves it"),

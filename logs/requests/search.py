@@ -12,8 +12,9 @@ from uuid import UUID
 
 from codexflow.lib.clock import monotonic_s
 from codexflow.lib.ids import uuid7_floor
+from codexflow.lib.replica import may_be_old
 from logs.models import RequestLog, UsageHourly
-from logs.requests.selectors import Filters, requests_before
+from logs.requests.selectors import COUNTED, SELECTIVE_DIGITS, Filters, query_of, requests_before
 
 TIME_LIMIT_S = 0.1
 # A step that took less is followed by one twice as long.
@@ -21,11 +22,8 @@ QUICK_S = 0.02
 # Maximum difference of the clocks of gateways and of Redis, which decides the hour that a request is counted in.
 SKEW = timedelta(minutes=10)
 HOUR = timedelta(hours=1)
-_INDEXED = ("stage", "model", "key_id", "status", "error_code")
-_COUNTED = ("stage", "model", "key_id", "user_id")
+_INDEXED = ("stage", "model", "key_id", "status", "error_code", "tag")
 _OTHERS = ("user_id", "surface", "source", "is_stream")
-# An id prefix of so many digits covers a quarter of an hour.
-_SELECTIVE_DIGITS = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,18 +34,22 @@ class Found:
     next_before: UUID | None
 
 
+@may_be_old
 def find_requests(
-    organization_id: UUID, filters: Filters, *, before: UUID | None, limit: int, time_limit_s: float = TIME_LIMIT_S
+    organization_id: UUID, filters: Filters, *, before: UUID | None, limit: int, time_limit_s: float | None = None
 ) -> Found:
-    """Return at most `limit` requests older than `before`, newest first; fewer when the time limit is reached."""
+    """Return at most `limit` requests older than `before`, newest first; fewer when the time limit is reached.
+
+    The limit is TIME_LIMIT_S unless another is given.
+    """
     if _is_served_by_an_index(filters):
         rows = list(requests_before(organization_id, filters, before=before)[: limit + 1])
         return _page(rows, limit)
-    ends_s = monotonic_s() + time_limit_s
-    hours = _hours(organization_id, filters, before)
+    ends_s = deadline_s(time_limit_s)
+    hours = hours_of(organization_id, filters, before)
     matches = requests_before(organization_id, filters, before=before)
     rows = []
-    for low, high in _steps(hours):
+    for low, high in steps(hours):
         found = matches.filter(request_id__gte=uuid7_floor(low), request_id__lt=uuid7_floor(high))
         rows += found[: limit + 1 - len(rows)]
         if len(rows) > limit:
@@ -57,15 +59,22 @@ def find_requests(
     return Found(rows, None)
 
 
+def deadline_s(time_limit_s: float | None) -> float:
+    """Return when a search ends, by the monotonic clock."""
+    return monotonic_s() + (TIME_LIMIT_S if time_limit_s is None else time_limit_s)
+
+
 def _is_served_by_an_index(filters: Filters) -> bool:
-    if len(filters.id_prefix.replace("-", "")) >= _SELECTIVE_DIGITS:
+    if filters.id_is_beginning and len(filters.id_part.replace("-", "")) >= SELECTIVE_DIGITS:
         return True
+    if filters.conditions:
+        return False
     given = [name for name in _INDEXED if getattr(filters, name)]
     others = [name for name in _OTHERS if getattr(filters, name) not in ("", None)]
     is_unindexed = (
         filters.status not in ("", "ok", "200") and not filters.matches_only_failures
     )  # the index has failures only
-    return not others and not filters.id_prefix and not is_unindexed and len(given) <= 1
+    return not others and not filters.id_part and not is_unindexed and len(given) <= 1
 
 
 def _page(rows: list[RequestLog], limit: int) -> Found:
@@ -73,10 +82,11 @@ def _page(rows: list[RequestLog], limit: int) -> Found:
     return Found(page, page[-1].request_id if len(rows) > limit else None)
 
 
-def _hours(organization_id: UUID, filters: Filters, before: UUID | None) -> list[datetime]:
+def hours_of(organization_id: UUID, filters: Filters, before: UUID | None) -> list[datetime]:
     """Hours with a rollup that may match, newest first."""
-    known = {name: value for name in _COUNTED if (value := getattr(filters, name)) not in ("", None)}
+    known = {name: value for name in COUNTED if (value := getattr(filters, name)) not in ("", None)}
     hours = UsageHourly.objects.filter(
+        *(query_of(condition) for condition in filters.conditions if condition.column in COUNTED),
         organization_id=organization_id,
         hour__gte=filters.start - HOUR - SKEW,
         hour__lte=filters.end + SKEW,
@@ -91,7 +101,7 @@ def _begins(hour: datetime, before: UUID | None) -> bool:
     return before is None or uuid7_floor(hour - SKEW) < before
 
 
-def _steps(hours: list[datetime]) -> Iterator[tuple[datetime, datetime]]:
+def steps(hours: list[datetime]) -> Iterator[tuple[datetime, datetime]]:
     """Spans that cover all hours, newest first and not overlapping: one hour, then more while it is quick."""
     at, taken, reached = 0, 1, None
     while at < len(hours):

@@ -11,6 +11,8 @@ from billing.pricing import PriceLine
 from codexflow.lib.money import format_usd
 from logs.content.codec import Texts
 from logs.models import RequestLog, UpstreamAttempt
+from logs.pipeline.events import PlannedPart
+from logs.pipeline.rows import part_of
 from logs.requests import reasons
 from logs.requests.charge import Charge
 from logs.requests.selectors import RequestDetail
@@ -50,6 +52,16 @@ class CostSerializer(serializers.Serializer[RequestLog]):
         return format_usd(row.cost_nanos, decimals=9)
 
 
+class PartSerializer(serializers.Serializer[PlannedPart]):
+    """One call of a planned request, which is charged by itself."""
+
+    kind = serializers.ChoiceField(["planner", "chunk", "summary", "one-pass"])
+    title = serializers.CharField()
+    prompt_tokens = serializers.IntegerField(source="usage.prompt_tokens")
+    completion_tokens = serializers.IntegerField(source="usage.completion_tokens")
+    cost_nanos = serializers.IntegerField()
+
+
 class AttemptSerializer(serializers.Serializer[UpstreamAttempt]):
     """One try at one model. `started_ms` counts from the request's start, `first_byte_ms` from the attempt's."""
 
@@ -60,6 +72,12 @@ class AttemptSerializer(serializers.Serializer[UpstreamAttempt]):
     started_ms = serializers.IntegerField(source="started_offset_ms")
     first_byte_ms = serializers.IntegerField(allow_null=True)
     duration_ms = serializers.IntegerField()
+    part = serializers.SerializerMethodField()
+
+    @extend_schema_field(PartSerializer(allow_null=True))
+    def get_part(self, attempt: UpstreamAttempt) -> dict[str, Any] | None:
+        part = part_of(attempt)
+        return None if part is None else dict(PartSerializer(part).data)
 
 
 class ChargeLineSerializer(serializers.Serializer[PriceLine]):
@@ -135,6 +153,10 @@ class RequestSerializer(serializers.Serializer[RequestDetail]):
     source = serializers.CharField(source="row.source")  # type: ignore[assignment] # a field that is named so
     client_address = serializers.IPAddressField(source="row.client_address", allow_null=True)
     user_agent = serializers.CharField(source="row.user_agent")
+    tag = serializers.CharField(source="row.tag", allow_null=True, help_text="The caller's own.")
+    planner = serializers.CharField(
+        source="row.planner", allow_null=True, help_text="What the planner decided; null: there was nothing to decide."
+    )
     attempts = AttemptSerializer(many=True)
     charge = ChargeSerializer()
     ledger = serializers.SerializerMethodField()
@@ -184,6 +206,7 @@ class RequestRowSerializer(serializers.Serializer[Any]):
     id = serializers.UUIDField(source="request_id")
     started_at = serializers.DateTimeField()
     surface = serializers.CharField()
+    endpoint = serializers.CharField()
     key_id = serializers.UUIDField(allow_null=True)
     user_id = serializers.IntegerField(allow_null=True)
     stage = serializers.CharField()
@@ -200,6 +223,9 @@ class RequestRowSerializer(serializers.Serializer[Any]):
     latency_ms = serializers.IntegerField()
     ttft_ms = serializers.IntegerField(allow_null=True)
     source = serializers.CharField()  # type: ignore[assignment] # a field that is named so
+    user_agent = serializers.CharField()
+    tag = serializers.CharField(allow_null=True, help_text="The caller's own.")
+    planner = serializers.CharField(allow_null=True, help_text="What the planner decided.")
     revision = serializers.IntegerField(help_text="1; more when a better report of its usage has corrected it.")
 
 

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from logs.usage.colours import hue_of
+
 FULL = 1000
 MIN_WIDTH = 6  # so that a very short attempt is visible
 
@@ -33,6 +35,11 @@ class Bar:
     x: int
     width: int
     wait_width: int
+
+    @property
+    def hue(self) -> int:
+        """Hue of the model, as in charts."""
+        return hue_of(self.model)
 
     @property
     def is_ok(self) -> bool:

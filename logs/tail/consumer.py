@@ -33,7 +33,9 @@ from codexflow.lib.origin import is_own_origin
 from codexflow.lib.redis import sync_client
 from codexflow.lib.session import user_of_session
 from logs.models import RequestLog
+from logs.requests.conditions import Condition
 from logs.requests.selectors import Filters, requests_before
+from logs.requests.sentences import names_of
 from logs.requests.serializers import RequestRowSerializer
 from logs.tail.publisher import group_of, mark_watched
 from logs.tail.rows import ROWS_PER_S, InvalidFilter, Row, RowQueue, TailFilter, filter_from_query, parse_filter
@@ -86,6 +88,7 @@ class LiveTail(AsyncWebsocketConsumer):  # type: ignore[misc] # channels has no 
             return
         try:
             self.filter: TailFilter = filter_from_query(dict(parse_qsl(self.scope["query_string"].decode("latin-1"))))
+            self.conditions = await in_database(conditions_for, self.organization_id, self.filter)
         except InvalidFilter as exc:
             await self.close(code=INVALID_FILTER, reason=str(exc)[:100])
             return
@@ -119,10 +122,12 @@ class LiveTail(AsyncWebsocketConsumer):  # type: ignore[misc] # channels has no 
             await self.close(code=POLICY_VIOLATION)
             return
         try:
-            self.filter = parse_filter(text_data or "")
+            wanted = parse_filter(text_data or "")
+            conditions = await in_database(conditions_for, self.organization_id, wanted)
         except InvalidFilter as exc:
             await self.close(code=INVALID_FILTER, reason=str(exc)[:100])
             return
+        self.filter, self.conditions = wanted, conditions
         self.queue = RowQueue()
         self.unconfirmed = self.filter
         self.wake_up.set()
@@ -132,7 +137,7 @@ class LiveTail(AsyncWebsocketConsumer):  # type: ignore[misc] # channels has no 
         if self.sender is None:
             return
         for row in message["rows"]:
-            if self.filter.matches(row):
+            if self.filter.matches(row, self.conditions):
                 self.queue.put(row)
         if message["skipped"]:
             self.queue.skip(message["skipped"])
@@ -224,8 +229,13 @@ def watched_organization(slug: str, user_id: int, session_key: str) -> UUID | No
     if membership is None:
         return None
     organization_id: UUID = membership.organization_id
-    mark_watched(sync_client(settings.ENV.redis_url), settings.ENV.redis_prefix, organization_id)
+    mark_watched(sync_client(settings.ENV.redis_shared_url), settings.ENV.redis_prefix, organization_id)
     return organization_id
+
+
+def conditions_for(organization_id: UUID, wanted: TailFilter) -> tuple[Condition, ...]:
+    """Conditions of a filter's search, by ids. Raises InvalidFilter. Blocks: not for the event loop."""
+    return wanted.conditions(lambda: names_of(Organization.objects.get(pk=organization_id)))
 
 
 def missed_rows(organization_id: UUID, wanted: TailFilter) -> MissedRows:
@@ -250,8 +260,10 @@ def missed_rows(organization_id: UUID, wanted: TailFilter) -> MissedRows:
         status=wanted.status,
         key_id=wanted.key,
         user_id=wanted.user,
-        id_prefix=wanted.id,
-    )
+        tag=wanted.tag,
+        error_code=wanted.code,
+        id_part=wanted.id,
+    ).narrowed(conditions_for(organization_id, wanted))
     found = [
         row
         for row in requests_before(organization_id, filters, before=None)[:MAX_SCANNED]

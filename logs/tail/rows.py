@@ -1,7 +1,7 @@
 """Filters, rows and the bounded queue of the live tail. Pure."""
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any
 from uuid import UUID
@@ -12,6 +12,8 @@ from msgspec import Meta, Struct
 from codexflow.lib.money import format_usd
 from logs.pipeline.events import UsageEvent, is_estimated
 from logs.pipeline.rollups import NO_KEY
+from logs.requests.conditions import Condition, Names, conditions_of
+from logs.requests.terms import MAX_TEXT, BadSearch, parse
 
 # Rows a second that a client gets: a screen shows no more, and people read no faster.
 ROWS_PER_S = 20
@@ -32,18 +34,33 @@ class TailFilter(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     status: Annotated[str, Meta(pattern=r"^(|ok|errors|[1-5][0-9][0-9])$")] = ""
     key: UUID | None = None
     user: Annotated[int, Meta(ge=1, le=2**63 - 1)] | None = None
-    # First characters of the request id.
+    tag: Annotated[str, Meta(max_length=64)] = ""
+    code: Annotated[str, Meta(max_length=100)] = ""
+    # A part of the request id.
     id: Annotated[str, Meta(pattern="^[0-9a-fA-F-]{0,36}$")] = ""
+    # A search, as in the log's bar.
+    q: Annotated[str, Meta(max_length=MAX_TEXT, pattern=r"^[^\x00]*$")] = ""
     after: UUID | None = None
 
-    def matches(self, row: Row) -> bool:
+    def conditions(self, names: Callable[[], Names]) -> tuple[Condition, ...]:
+        """Conditions of the search. Raises InvalidFilter."""
+        try:
+            return conditions_of(parse(self.q), names)
+        except BadSearch as exc:
+            raise InvalidFilter(str(exc)) from exc
+
+    def matches(self, row: Row, conditions: Iterable[Condition] = ()) -> bool:
+        """Return whether a row passes the filter, and the conditions of its search."""
         return (
             (not self.stage or row["stage"] == self.stage)
             and (not self.model or row["model"] == self.model)
             and (self.key is None or row["key_id"] == str(self.key))
             and (self.user is None or row["user_id"] == self.user)
-            and (not self.id or row["id"].replace("-", "").startswith(self.id.replace("-", "").lower()))
+            and (not self.tag or row["tag"] == self.tag)
+            and (not self.code or row["error_code"] == self.code)
+            and (not self.id or self.id.replace("-", "").lower() in row["id"].replace("-", ""))
             and self._matches_status(row["status"])
+            and all(condition.matches(row) for condition in conditions)
         )
 
     def _matches_status(self, status: int) -> bool:
@@ -75,6 +92,7 @@ def row_of(event: UsageEvent) -> Row:
         "id": str(event.request_id),
         "started_at": datetime.fromtimestamp(event.started_ms / 1000, UTC).isoformat().replace("+00:00", "Z"),
         "surface": event.surface,
+        "endpoint": event.endpoint,
         "key_id": str(event.key_id) if event.key_id != NO_KEY else None,
         "user_id": event.user_id,
         "stage": event.stage,
@@ -104,6 +122,9 @@ def row_of(event: UsageEvent) -> Row:
         "latency_ms": event.latency_ms,
         "ttft_ms": event.ttft_ms,
         "source": event.source,
+        "user_agent": event.user_agent,
+        "tag": event.tag or None,
+        "planner": event.planner or None,
         "revision": 1,
     }
 

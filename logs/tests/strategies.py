@@ -48,6 +48,8 @@ EVENTS: dict[str, st.SearchStrategy[Any]] = {
     "source": texts,
     "client_address": st.none() | addresses,
     "user_agent": texts,
+    "tag": texts,
+    "planner": texts,
 }
 attempts = st.lists(
     st.builds(

@@ -8,14 +8,18 @@ from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
+from typing_extensions import override
 
+from accounts.permissions import Action
 from codexflow.lib.clock import now
 from codexflow.lib.errors import BadRequest
 from keys.api_access import ManagementView, caller_of
+from keys.money.budgets import TagField
 from logs.usage.periods import Interval
 from logs.usage.serializers import UsagePageSerializer
-from logs.usage.series import GROUPS, usage_of
+from logs.usage.series import GROUPS, tag_usage_of, usage_of
 
+TAG = "tag"
 MAX_DAYS = {"hour": 31, "day": 366, "month": 366 * 5}
 # Days that are within the machine's calendar in any zone.
 FIRST_DAY, LAST_DAY = date(2000, 1, 1), date(2200, 1, 1)
@@ -34,7 +38,25 @@ class UsageQuery(serializers.Serializer[Any]):
         max_length=64,
         help_text="IANA name. Usage is counted by hours of UTC; an hour belongs to the bucket in which it begins.",
     )
-    group = serializers.ChoiceField(["none", *GROUPS], default="none")
+    group = serializers.ChoiceField(
+        ["none", *GROUPS, TAG],
+        default="none",
+        help_text="By `tag` there are requests and cost of tagged calls, by day or month of UTC.",
+    )
+    tag = TagField(required=False, max_length=64, help_text="Only calls with this tag; groups: `tag` or `none`.")
+
+    @override
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """Refuse what tags are not counted by."""
+        if attrs["group"] != TAG and "tag" not in attrs:
+            return attrs
+        if attrs["group"] not in ("none", TAG):
+            raise serializers.ValidationError({"group": "Tags are not counted by this."})
+        if attrs["interval"] == "hour":
+            raise serializers.ValidationError({"interval": "Tags are counted by day."})
+        if str(attrs["tz"]) != "UTC":
+            raise serializers.ValidationError({"tz": "Tags are counted by days of UTC."})
+        return attrs
 
     def validate_tz(self, name: str) -> ZoneInfo:
         try:
@@ -52,7 +74,8 @@ class UsageView(ManagementView):
 
         Percentiles come from merged histograms and are within 5 %, for any span.
         """
-        organization = caller_of(request).organization
+        caller = caller_of(request)
+        organization = caller.organization
         query = UsageQuery(data=request.query_params)
         query.is_valid(raise_exception=True)
         wanted = query.validated_data
@@ -66,6 +89,13 @@ class UsageView(ManagementView):
         most = MAX_DAYS[interval]
         if not FIRST_DAY <= start <= end or end - start >= timedelta(days=most):
             raise BadRequest(f"The days must be in order and at most {most} by {interval}.", param="start")
-        usage = usage_of(organization.id, start, end, interval=interval, zone=zone, group=group)
+        if group == TAG or "tag" in wanted:
+            caller.require(Action.SEE_BILLING)  # as the page of tags
+            is_grouped = group == TAG
+            usage = tag_usage_of(
+                organization, start, end, interval=interval, tag=wanted.get("tag"), is_grouped=is_grouped
+            )
+        else:
+            usage = usage_of(organization.id, start, end, interval=interval, zone=zone, group=group)
         facts = {"interval": interval, "tz": str(zone), "start": start, "end": end, "group_by": wanted["group"]}
         return Response(UsagePageSerializer({**facts, "data": usage.cells, "total": usage.total}).data)

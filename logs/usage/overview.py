@@ -2,19 +2,20 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
-from functools import partial
+from datetime import UTC, date, datetime, timedelta, tzinfo
 from itertools import pairwise
 from typing import Any
 from uuid import UUID
 
-from django.db import connection
-
 from codexflow.lib.cache import cached
+from codexflow.lib.replica import may_be_old, reading
 from logs.models import UsageHourly
 from logs.pipeline import histogram
-from logs.usage.periods import HOUR, Period
+from logs.usage.finished_days import of_finished_days
+from logs.usage.periods import HOUR, Period, midnight, next_full
 from logs.usage.series import quantiles
+from logs.usage.sums import Sums
+from logs.usage.tables import Times
 
 METRICS = ("cost", "requests", "tokens", "errors")
 # name in the URL -> column of the rollups
@@ -24,25 +25,8 @@ MAX_SERIES = 4
 OTHER = ""
 # Cache lifetime of the sums of past days and hours, which only corrections change.
 CACHE_TTL_S = 120
-
-
-@dataclass(slots=True)
-class Sums:
-    """Sums of usage."""
-
-    cost_nanos: int = 0
-    requests: int = 0
-    tokens: int = 0
-    errors: int = 0
-
-    def of(self, metric: str) -> int:
-        return int(getattr(self, "cost_nanos" if metric == "cost" else metric))
-
-    def add(self, other: "Sums") -> None:
-        self.cost_nanos += other.cost_nanos
-        self.requests += other.requests
-        self.tokens += other.tokens
-        self.errors += other.errors
+BEFORE_TTL_S = 3600
+DAY = timedelta(days=1)
 
 
 @dataclass(slots=True)
@@ -76,30 +60,37 @@ class Chart:
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """Percentiles of the period and of the one before, in ms (None where nothing was measured), and p95 by bucket."""
+    """Percentiles of the period, of the one before and of each bucket, in ms; None where nothing was measured."""
 
     latency: dict[str, float | None]
     ttft: dict[str, float | None]
     earlier: dict[str, float | None]
-    p95_by_bucket: list[int]
+    by_bucket: list[Times]
+
+    @property
+    def p95_by_bucket(self) -> list[int]:
+        """p95 of each bucket, 0 where nothing was measured."""
+        return [round(times.p95 or 0) for times in self.by_bucket]
 
 
-def has_usage(organization_id: UUID) -> bool:
-    """Return whether the organization has any usage."""
-    return UsageHourly.objects.filter(organization_id=organization_id).exists()
+def first_hour_of_usage(organization_id: UUID) -> datetime | None:
+    """Return the first hour (UTC) with usage; None before the first request."""
+    hours = UsageHourly.objects.filter(organization_id=organization_id).order_by("organization_id", "hour")
+    return hours.values_list("hour", flat=True).first()
 
 
+@may_be_old
 def chart_of(organization_id: UUID, period: Period, *, metric: str, group: str) -> Chart:
     """Sums by bucket and group. `group` is one of GROUPS; ids come as text.
 
     Past buckets are cached: only corrections still change them.
     """
-    cells = _cells_by_hour if period.is_hourly else _cells_by_day
+    cells, past_cells = (_cells_by_hour, _cells_by_hour) if period.is_hourly else (_cells_by_day, _cells_of_days)
     fresh_from = _fresh_from(period)
     starts = [bucket.astimezone(UTC) for bucket in period.buckets]
     past = [start for start in starts if start < fresh_from]
     cache_key = f"overview:cells:{organization_id}:{group}:{period.start.tzinfo}:{_span(period.start, fresh_from)}"
-    known = cached(cache_key, lambda: cells(organization_id, past, fresh_from, GROUPS[group]), seconds=CACHE_TTL_S)
+    known = cached(cache_key, lambda: past_cells(organization_id, past, fresh_from, GROUPS[group]), seconds=CACHE_TTL_S)
     fresh = cells(organization_id, starts[len(past) :], period.end, GROUPS[group])
     index = {start: i for i, start in enumerate(starts)}
     totals = [Sums() for _ in starts]
@@ -137,52 +128,89 @@ GROUP BY 2, 3
 
 
 def _cells_by_hour(organization_id: UUID, starts: Sequence[datetime], end: datetime, column: str) -> list[Cell]:
+    if not starts:
+        return []
     values: dict[str, Any] = {"organization": organization_id, "first": starts[0], "end": end}
-    with connection.cursor() as cursor:
+    with reading().cursor() as cursor:
         cursor.execute(_HOURS_SQL.format(group=column, added=_ADDED), values)
         return [(hour.astimezone(UTC), name, *sums) for hour, name, *sums in cursor.fetchall()]
 
 
 def _cells_by_day(organization_id: UUID, starts: Sequence[datetime], end: datetime, column: str) -> list[Cell]:
-    """Sums of days that begin at `starts`, the last of which ends at `end`.
-
-    Daily rollups are UTC's, and reading hours instead would be up to twenty-four times as much. So each of the zone's
-    days starts as the UTC day that begins nearest, and only the hours between the two midnights are read, to be moved
-    to the day before or after. In one statement, so that every hour that is moved has been counted.
-    """
-    midnights = [_nearest_midnight(moment) for moment in (*starts, end)]
-    bucket_of_day = {
-        first + timedelta(days=n): i
-        for i, (first, last) in enumerate(pairwise(moment.date() for moment in midnights))
-        for n in range((last - first).days)
-    }
-    # Where the two midnights differ: the hours between them, from the bucket of the daily rollups to that of the zone.
-    edges: list[datetime] = []
-    moves: list[tuple[int, int]] = []
-    hours: list[datetime] = []
-    for i, (start, midnight) in enumerate(zip((*starts, end), midnights, strict=True)):
-        if start != midnight:
-            edges.append(min(start, midnight))
-            moves.append((i - 1, i) if start < midnight else (i, i - 1))
-            hours += _hours_between(*sorted((start, midnight)))
-    values: dict[str, Any] = {
-        "organization": organization_id,
-        "first": midnights[0].date(),
-        "end": midnights[-1].date(),
-        "edges": edges,
-        "hours": hours,
-    }
-    with connection.cursor() as cursor:
-        cursor.execute(_DAYS_SQL.format(group=column, added=_ADDED), values)
+    """Sums of days that begin at `starts`, the last of which ends at `end`; see `_Moves`."""
+    moves = _Moves.of(starts, end)
+    with reading().cursor() as cursor:
+        cursor.execute(_DAYS_SQL.format(group=column, added=_ADDED), moves.values_of(organization_id))
         rows = cursor.fetchall()
     cells: dict[tuple[int, str], list[int]] = {}
     for day, edge, name, *sums in rows:
-        source, target = (None, bucket_of_day[day]) if edge is None else moves[edge - 1]
-        for bucket, sign in ((source, -1), (target, 1)):
-            if bucket is not None and 0 <= bucket < len(starts):
-                known = cells.get((bucket, name)) or [0] * len(sums)
-                cells[bucket, name] = [old + sign * new for old, new in zip(known, sums, strict=True)]
+        for bucket, sign in moves.places_of(day, edge):
+            known = cells.get((bucket, name)) or [0] * len(sums)
+            cells[bucket, name] = [old + sign * new for old, new in zip(known, sums, strict=True)]
     return [(starts[i], name, *sums) for (i, name), sums in cells.items() if any(sums)]  # type: ignore[misc]
+
+
+def _cells_of_days(organization_id: UUID, starts: Sequence[datetime], end: datetime, column: str) -> list[Cell]:
+    """Do as `_cells_by_day`, for finished days."""
+
+    def read(starts: Sequence[datetime], end: datetime) -> dict[datetime, list[Cell]]:
+        by_day: dict[datetime, list[Cell]] = {start: [] for start in starts}
+        for cell in _cells_by_day(organization_id, starts, end, column):
+            by_day[cell[0]].append(cell)
+        return by_day
+
+    days = of_finished_days(f"cells:{column}", organization_id, starts, end, read)
+    return [cell for start in starts for cell in days[start]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Moves:
+    """Days of a zone from daily rollups, which are UTC's.
+
+    Reading hours instead would be up to twenty-four times as much. So each of the zone's days starts as the UTC day
+    that begins nearest, and only the hours between the two midnights are read, to be moved to the day before or after.
+    Both are read in one statement, so that every hour that is moved has been counted.
+    """
+
+    buckets: int
+    first: date
+    end: date
+    bucket_of_day: dict[date, int]
+    # Where the two midnights differ: the hours between them, from the bucket of the daily rollups to that of the zone.
+    edges: list[datetime]
+    moves: list[tuple[int, int]]
+    hours: list[datetime]
+
+    @classmethod
+    def of(cls, starts: Sequence[datetime], end: datetime) -> "_Moves":
+        midnights = [_nearest_midnight(moment) for moment in (*starts, end)]
+        bucket_of_day = {
+            first + timedelta(days=n): i
+            for i, (first, last) in enumerate(pairwise(moment.date() for moment in midnights))
+            for n in range((last - first).days)
+        }
+        edges: list[datetime] = []
+        moves: list[tuple[int, int]] = []
+        hours: list[datetime] = []
+        for i, (start, nearest) in enumerate(zip((*starts, end), midnights, strict=True)):
+            if start != nearest:
+                edges.append(min(start, nearest))
+                moves.append((i - 1, i) if start < nearest else (i, i - 1))
+                hours += _hours_between(*sorted((start, nearest)))
+        return cls(len(starts), midnights[0].date(), midnights[-1].date(), bucket_of_day, edges, moves, hours)
+
+    def values_of(self, organization_id: UUID) -> dict[str, Any]:
+        """Values of the statements that read days and moved hours."""
+        names = {"first": self.first, "end": self.end, "edges": self.edges, "hours": self.hours}
+        return {"organization": organization_id, **names}
+
+    def places_of(self, day: date | None, edge: int | None) -> list[tuple[int, int]]:
+        """Buckets that a row of such a statement changes, each with 1 to add it or -1 to take it away."""
+        if edge is None:
+            assert day is not None  # noqa: S101 - a row is of a day or of moved hours
+            return [(self.bucket_of_day[day], 1)]
+        source, target = self.moves[edge - 1]
+        return [(bucket, sign) for bucket, sign in ((source, -1), (target, 1)) if 0 <= bucket < self.buckets]
 
 
 def _nearest_midnight(moment: datetime) -> datetime:
@@ -191,79 +219,116 @@ def _nearest_midnight(moment: datetime) -> datetime:
 
 def _hours_between(start: datetime, end: datetime) -> Iterator[datetime]:
     """Full hours (UTC) that begin from `start` until before `end`."""
-    hour = _next_full(start)
+    hour = next_full(start)
     while hour < end:
         yield hour
         hour += HOUR
 
 
-def _next_full(moment: datetime) -> datetime:
-    """The moment itself if it is a full hour, else the next full hour."""
-    full = moment.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
-    return full if full == moment else full + HOUR
-
-
 def _fresh_from(period: Period) -> datetime:
     """First bucket that is never cached: the present day, or the hour before the present one."""
-    return period.buckets[-2] if period.is_hourly else period.buckets[-1]
+    return period.buckets[-2:][0] if period.is_hourly else period.buckets[-1]
 
 
 def _span(start: datetime, end: datetime) -> str:
     return f"{int(start.timestamp())}-{int(end.timestamp())}"
 
 
+@may_be_old
 def sums_before(organization_id: UUID, start: datetime, end: datetime) -> Sums:
     """Sums of the hours that begin in a past span. Cached, as in `chart_of`."""
-    end = _next_full(end)  # an hour that began counts whole
+    end = next_full(end)  # an hour that began counts whole
     name = f"overview:before:{organization_id}:{_span(start, end)}"
-    cells = cached(name, lambda: _cells_by_day(organization_id, [start], end, "''"), seconds=CACHE_TTL_S)
-    return Sums(*cells[0][2:]) if cells else Sums()
+    # The hours that are moved at either end of a span shorter than a day may be the same.
+    cells = _cells_by_day if end - start >= DAY else _cells_by_hour
+    found = Sums()
+    for _, _, *sums in cached(name, lambda: cells(organization_id, [start], end, "''"), seconds=CACHE_TTL_S):
+        found.add(Sums(*sums))
+    return found
 
 
-_LENGTHS_SQL = """
-SELECT coalesce(max(cardinality(latency_histogram)), 0), coalesce(max(cardinality(ttft_histogram)), 0)
-FROM {table} WHERE organization_id = %s AND {moment} >= %s AND {moment} < %s
+_HOUR_LENGTHS_SQL = """
+SELECT max(cardinality(latency_histogram)), max(cardinality(ttft_histogram)) FROM usage_hourly
+WHERE organization_id = %(organization)s AND hour >= %(first)s AND hour < %(end)s
+"""
+_DAY_LENGTHS_SQL = """
+SELECT max(latency), max(ttft) FROM (
+    SELECT max(cardinality(latency_histogram)) AS latency, max(cardinality(ttft_histogram)) AS ttft FROM usage_daily
+    WHERE organization_id = %(organization)s AND day >= %(first)s AND day < %(end)s
+    UNION ALL
+    SELECT max(cardinality(latency_histogram)), max(cardinality(ttft_histogram)) FROM usage_hourly
+    WHERE organization_id = %(organization)s AND hour = ANY(%(hours)s)
+) AS lengths
 """
 # A column for each bucket, in one pass over the rows. Refused: unnest, which makes a row of each array element.
-_HISTOGRAMS_SQL = """
-SELECT {moment}{added} FROM {table} WHERE organization_id = %s AND {moment} >= %s AND {moment} < %s GROUP BY 1
+_HOUR_HISTOGRAMS_SQL = """
+SELECT hour, NULL::integer{added} FROM usage_hourly
+WHERE organization_id = %(organization)s AND hour >= %(first)s AND hour < %(end)s
+GROUP BY 1
+"""
+_DAY_HISTOGRAMS_SQL = """
+SELECT day, NULL::integer{added} FROM usage_daily
+WHERE organization_id = %(organization)s AND day >= %(first)s AND day < %(end)s
+GROUP BY 1
+UNION ALL
+SELECT NULL, width_bucket(hour, %(edges)s::timestamptz[]){added} FROM usage_hourly
+WHERE organization_id = %(organization)s AND hour = ANY(%(hours)s)
+GROUP BY 2
 """
 
 
+@may_be_old
 def latency_of(organization_id: UUID, period: Period, earlier: tuple[datetime, datetime]) -> Latency:
-    """Percentiles from merged histograms, each within 5 %.
-
-    Days are UTC's here, matched by their date in any zone: hours would be twenty-four times as much to add.
-    """
-    is_hourly = period.is_hourly
-    places: dict[Any, int] = {
-        (bucket.astimezone(UTC) if is_hourly else bucket.date()): i for i, bucket in enumerate(period.buckets)
-    }
-    ends = partial(_ends, is_hourly=is_hourly)
-    earlier_first, earlier_end = ends(*earlier)
-    first, end = ends(period.start, period.end)
-    fresh_from, _ = ends(_fresh_from(period), period.end)
-    cache_key = f"overview:latency:{organization_id}:{earlier_first}:{earlier_end}:{fresh_from}".replace(" ", "T")
-    read = partial(_histograms, organization_id, is_hourly=is_hourly)
-
-    def read_past() -> tuple[dict[Any, Histograms], dict[Any, Histograms]]:
-        return read(earlier_first, earlier_end, with_ttft=False), read(first, fresh_from)
-
-    before, known = cached(cache_key, read_past, seconds=CACHE_TTL_S)
-    by_bucket: list[list[int]] = [[] for _ in period.buckets]
+    """Percentiles from merged histograms, each within 5 %, in the buckets of `chart_of`. Cached likewise."""
+    read = _histograms_by_hour if period.is_hourly else _histograms_by_day
+    read_past = _histograms_by_hour if period.is_hourly else _histograms_of_days
+    fresh_from = _fresh_from(period)
+    starts = [bucket.astimezone(UTC) for bucket in period.buckets]
+    past = [start for start in starts if start < fresh_from]
+    cache_key = f"overview:latency:{organization_id}:{period.start.tzinfo}:{_span(period.start, fresh_from)}"
+    known = cached(cache_key, lambda: read_past(organization_id, past, fresh_from), seconds=CACHE_TTL_S)
+    found = {**known, **read(organization_id, starts[len(past) :], period.end)}
     total: list[int] = []
     ttft: list[int] = []
-    for moment, counts in {**known, **read(fresh_from, end)}.items():
-        if moment not in places:
-            continue  # a day that the zone skipped
-        by_bucket[places[moment]] = counts.latency
+    for counts in found.values():
         total = histogram.merged(total, counts.latency)
         ttft = histogram.merged(ttft, counts.ttft)
-    earlier_total: list[int] = []
-    for counts in before.values():
-        earlier_total = histogram.merged(earlier_total, counts.latency)
-    p95s = [round(histogram.quantile(latencies, 0.95) or 0) for latencies in by_bucket]
-    return Latency(quantiles(total), quantiles(ttft), quantiles(earlier_total), p95s)
+    by_bucket = [_times_of(found[start].latency if start in found else []) for start in starts]
+    earlier_latency = _latency_before(organization_id, *earlier, period.start.tzinfo)
+    return Latency(quantiles(total), quantiles(ttft), quantiles(earlier_latency), by_bucket)
+
+
+def _latency_before(organization_id: UUID, start: datetime, end: datetime, zone: tzinfo | None) -> list[int]:
+    """Histogram of a past span, read once an hour: it only says by how much the latency has changed."""
+    end = next_full(end)  # an hour that began counts whole
+
+    def read() -> list[int]:
+        *days, rest = _days_and_rest(start.astimezone(zone), end)
+        found = _histograms_of_days(organization_id, days, rest)
+        last = _histograms_by_hour(organization_id, [rest], end) if rest < end else {}
+        total: list[int] = []
+        for counts in (*found.values(), *last.values()):
+            total = histogram.merged(total, counts.latency)
+        return total
+
+    return cached(f"overview:latency-before:{organization_id}:{_span(start, end)}", read, seconds=BEFORE_TTL_S)
+
+
+def _days_and_rest(start: datetime, end: datetime) -> list[datetime]:
+    """First moments (UTC) of the whole days between two moments in the first one's zone, and of the hours after them.
+
+    Without whole days, where the first moment is no midnight, it is all hours.
+    """
+    edges, zone = [start], start.tzinfo or UTC
+    if start == midnight(start.date(), zone):
+        while (following := midnight(edges[-1].date() + DAY, zone)) <= end:
+            edges.append(following)
+    return [edge.astimezone(UTC) for edge in edges]
+
+
+def _times_of(counts: list[int]) -> Times:
+    found = quantiles(counts)
+    return Times(found["p50"], found["p95"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,33 +339,68 @@ class Histograms:
     ttft: list[int]
 
 
-def _histograms(
-    organization_id: UUID, first: Any, end: Any, *, is_hourly: bool, with_ttft: bool = True
-) -> dict[Any, Histograms]:
-    """Histograms by hour or day."""
-    shape = {"table": "usage_hourly" if is_hourly else "usage_daily", "moment": "hour" if is_hourly else "day"}
-    values = [organization_id, first, end]
-    with connection.cursor() as cursor:
-        cursor.execute(_LENGTHS_SQL.format(**shape), values)
+def _histograms_by_hour(organization_id: UUID, starts: Sequence[datetime], end: datetime) -> dict[datetime, Histograms]:
+    if not starts:
+        return {}
+    values: dict[str, Any] = {"organization": organization_id, "first": starts[0], "end": end}
+    latency, rows = _added_histograms(_HOUR_LENGTHS_SQL, _HOUR_HISTOGRAMS_SQL, values)
+    return {hour.astimezone(UTC): Histograms(counts[:latency], counts[latency:]) for hour, _, counts in rows}
+
+
+def _histograms_by_day(organization_id: UUID, starts: Sequence[datetime], end: datetime) -> dict[datetime, Histograms]:
+    """Histograms of days that begin at `starts`, the last of which ends at `end`; see `_Moves`."""
+    moves = _Moves.of(starts, end)
+    values = moves.values_of(organization_id)
+    latency, rows = _added_histograms(_DAY_LENGTHS_SQL, _DAY_HISTOGRAMS_SQL, values)
+    found: dict[int, list[int]] = {}
+    for day, edge, counts in rows:
+        for bucket, sign in moves.places_of(day, edge):
+            known = found.get(bucket) or [0] * len(counts)
+            found[bucket] = [old + sign * new for old, new in zip(known, counts, strict=True)]
+    return {starts[i]: Histograms(counts[:latency], counts[latency:]) for i, counts in found.items()}
+
+
+def _histograms_of_days(organization_id: UUID, starts: Sequence[datetime], end: datetime) -> dict[datetime, Histograms]:
+    """Do as `_histograms_by_day`, for finished days."""
+
+    def read(starts: Sequence[datetime], end: datetime) -> dict[datetime, Histograms]:
+        found = _histograms_by_day(organization_id, starts, end)
+        return {start: found.get(start) or Histograms([], []) for start in starts}
+
+    return of_finished_days("histograms", organization_id, starts, end, read)
+
+
+def _added_histograms(
+    lengths_sql: str, sql: str, values: dict[str, Any]
+) -> tuple[int, list[tuple[Any, int | None, list[int]]]]:
+    """Rows of `sql` with the counts of both histograms in one list, and the length of the first."""
+    with reading().cursor() as cursor:
+        cursor.execute(lengths_sql, values)
+        latency, ttft = (length or 0 for length in cursor.fetchone())
+        added = [f", sum(latency_histogram[{n}])::bigint" for n in range(1, latency + 1)]
+        added += [f", sum(ttft_histogram[{n}])::bigint" for n in range(1, ttft + 1)]
+        cursor.execute(sql.format(added="".join(added)), values)
+        return latency, [
+            (moment, edge, [count or 0 for count in counts]) for moment, edge, *counts in cursor.fetchall()
+        ]
+
+
+def histograms_of_day(day: date) -> Histograms:
+    """Histograms of all calls of a day (UTC), of every organization."""
+    with reading().cursor() as cursor:
+        cursor.execute(
+            "SELECT coalesce(max(cardinality(latency_histogram)), 0), coalesce(max(cardinality(ttft_histogram)), 0)"
+            " FROM usage_daily WHERE day = %s",
+            [day],
+        )
         latency, ttft = cursor.fetchone()
-        ttft *= with_ttft
-        added = [f", sum(latency_histogram[{n}])" for n in range(1, latency + 1)]
-        added += [f", sum(ttft_histogram[{n}])" for n in range(1, ttft + 1)]
-        cursor.execute(_HISTOGRAMS_SQL.format(**shape, added="".join(added)), values)
-        rows = cursor.fetchall()
-    found = {}
-    for moment, *sums in rows:
-        counts = [int(count or 0) for count in sums]
-        found[moment.astimezone(UTC) if is_hourly else moment] = Histograms(counts[:latency], counts[latency:])
-    return found
-
-
-def _ends(start: datetime, end: datetime, *, is_hourly: bool) -> tuple[Any, Any]:
-    """The span in units of the rollups: hours, or whole days of which the last begins before the end."""
-    if is_hourly:
-        return _next_full(start), _next_full(end)
-    last: date = (end - timedelta(microseconds=1)).date()
-    return start.date(), last + timedelta(days=1)
+        added = [f"sum(latency_histogram[{n}])" for n in range(1, latency + 1)]
+        added += [f"sum(ttft_histogram[{n}])" for n in range(1, ttft + 1)]
+        if not added:
+            return Histograms([], [])
+        cursor.execute(f"SELECT {', '.join(added)} FROM usage_daily WHERE day = %s", [day])  # noqa: S608 - numbers
+        counts = [int(count or 0) for count in cursor.fetchone()]
+    return Histograms(counts[:latency], counts[latency : latency + ttft])
 
 
 def _largest(values: dict[str, list[int]], buckets: int) -> list[Series]:

@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
+from itertools import pairwise
 from typing import Literal
 
 HOUR = timedelta(hours=1)
 Interval = Literal["hour", "day", "month"]
 # name in the URL -> days; a single day is cut into hours.
-RANGES = {"24h": 1, "7d": 7, "14d": 14, "30d": 30}
+RANGES = {"24h": 1, "7d": 7, "14d": 14, "30d": 30, "90d": 90}
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,9 @@ def midnight(day: date, zone: tzinfo) -> datetime:
 
 
 MONTH = "month"  # the calendar's, beside the names of RANGES
+CUSTOM = "custom"  # the days that a reader chooses
+MAX_CUSTOM_DAYS = 366
+MAX_HOURLY_DAYS = 2  # a longer time is cut into days
 
 
 def period_of(name: str, now: datetime, zone: tzinfo) -> Period:
@@ -47,14 +51,40 @@ def _days(today: date, days: int, zone: tzinfo) -> Period:
     return Period(starts[0], midnight(today + timedelta(days=1), zone), starts, is_hourly=False)
 
 
+def period_of_days(first: date, last: date, now: datetime, zone: tzinfo) -> Period:
+    """Period of the days from `first` to `last`, both included, in hours if it is short. Hours end with the present."""
+    days = (last - first).days + 1
+    if days > MAX_HOURLY_DAYS:
+        return _days(last, days, zone)
+    found = [bucket.start for bucket in buckets_of(first, last, "hour", zone)[0]]
+    hours = tuple(hour for hour in found if hour <= now) or tuple(found[:1])
+    return Period(hours[0], (hours[-1].astimezone(UTC) + HOUR).astimezone(zone), hours, is_hourly=True)
+
+
 def period_before(name: str, period: Period, now: datetime, zone: tzinfo) -> tuple[datetime, datetime]:
     """Span to compare a period with: as much of the time before it as has passed of the period itself."""
-    if period.is_hourly:
+    if name == "24h":
         return period.start - HOUR * 24, now - HOUR * 24
     first = period.start.astimezone(zone).date()
-    earlier = (first - timedelta(days=1)).replace(day=1) if name == MONTH else first - timedelta(days=RANGES[name])
+    if name == MONTH:
+        earlier = (first - timedelta(days=1)).replace(day=1)
+    else:
+        days = (period.buckets[-1].astimezone(zone).date() - first).days + 1
+        earlier = first - timedelta(days=days)
     start = midnight(earlier, zone)
     return start, min(start + (now - period.start), period.start)
+
+
+def spans_of(period: Period) -> list[tuple[datetime, datetime]]:
+    """First moment and end of each bucket, as usage counts them: full hours of UTC, which begin in the bucket."""
+    edges = [next_full(moment) for moment in (*period.buckets, period.end)]
+    return list(pairwise(edges))
+
+
+def next_full(moment: datetime) -> datetime:
+    """Return the moment itself if it is a full hour of UTC, else the next full hour; in UTC."""
+    full = moment.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+    return full if full == moment else full + HOUR
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +119,7 @@ def buckets_of(first: date, last: date, interval: Interval, zone: tzinfo) -> tup
 
 
 def _hours(start: datetime, end: datetime, zone: tzinfo) -> list[Bucket]:
-    moment, until = start.astimezone(UTC), end.astimezone(UTC)
-    full = moment.replace(minute=0, second=0, microsecond=0)
-    moment = full if full == moment else full + HOUR
+    moment, until = next_full(start), end.astimezone(UTC)
     found = []
     while moment < until:
         here = moment.astimezone(zone)

@@ -18,15 +18,15 @@ class QuantilesSerializer(serializers.Serializer[Any]):
 
 
 class UsageSumsSerializer(serializers.Serializer[Any]):
-    """Sums of usage."""
+    """Sums of usage. By tag it has requests and cost only."""
 
     requests = serializers.IntegerField(source="sums.requests")
-    errors = serializers.IntegerField(source="sums.errors")  # type: ignore[assignment] # a field that is named so
-    disconnects = serializers.IntegerField(source="sums.disconnects")
-    prompt_tokens = serializers.IntegerField(source="sums.prompt_tokens")
-    cached_tokens = serializers.IntegerField(source="sums.cached_tokens")
-    completion_tokens = serializers.IntegerField(source="sums.completion_tokens")
-    reasoning_tokens = serializers.IntegerField(source="sums.reasoning_tokens")
+    errors = serializers.IntegerField(source="sums.errors", required=False)  # type: ignore[assignment] # a field that is named so
+    disconnects = serializers.IntegerField(source="sums.disconnects", required=False)
+    prompt_tokens = serializers.IntegerField(source="sums.prompt_tokens", required=False)
+    cached_tokens = serializers.IntegerField(source="sums.cached_tokens", required=False)
+    completion_tokens = serializers.IntegerField(source="sums.completion_tokens", required=False)
+    reasoning_tokens = serializers.IntegerField(source="sums.reasoning_tokens", required=False)
     cost_nanos = serializers.IntegerField(source="sums.cost_nanos")
     latency_ms = QuantilesSerializer()
     ttft_ms = QuantilesSerializer()
@@ -37,7 +37,7 @@ class UsageCellSerializer(UsageSumsSerializer):
 
     start = serializers.SerializerMethodField()
     day = serializers.DateField(source="bucket.day", help_text="The zone's calendar day on which the bucket begins.")
-    group = serializers.CharField(allow_null=True)
+    group = serializers.CharField(allow_null=True, help_text="By tag: `*` is all beyond the 200 dearest.")
 
     @extend_schema_field(OpenApiTypes.DATETIME)
     def get_start(self, cell: Cell) -> str:

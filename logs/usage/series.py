@@ -1,13 +1,15 @@
 """Series of usage: sums of rollups in hours, days or months of a time zone, with percentiles."""
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, tzinfo
 from typing import Any
 from uuid import UUID
 
-from django.db import connection
-
+from accounts.models import Organization
+from billing.selectors import spend_by_tag_and_day
+from codexflow.lib.replica import may_be_old, reading
 from logs.pipeline import histogram
 from logs.usage.periods import Bucket, Interval, buckets_of
 
@@ -16,12 +18,15 @@ SUMS = (
     "requests", "errors", "disconnects", "prompt_tokens", "cached_tokens", "completion_tokens", "reasoning_tokens",
     "cost_nanos",
 )  # fmt: skip
+TAG_SUMS = ("requests", "cost_nanos")
+# Tags by name in one answer; the others are added up.
+MAX_TAGS = 200
 QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 
 
 @dataclass(slots=True)
 class Cell:
-    """Sums of one bucket and one group; `group` is None without grouping."""
+    """Sums of one bucket and one group; `group` is None without grouping. Of tags it has only TAG_SUMS."""
 
     bucket: Bucket
     group: str | None
@@ -30,7 +35,7 @@ class Cell:
     ttft: list[int] = field(default_factory=list)
 
     def add(self, other: "Cell") -> None:
-        for name in SUMS:
+        for name in self.sums:
             self.sums[name] += other.sums[name]
         self.latency = histogram.merged(self.latency, other.latency)
         self.ttft = histogram.merged(self.ttft, other.ttft)
@@ -74,6 +79,7 @@ WHERE count <> 0 GROUP BY 1, 2, 3
 """
 
 
+@may_be_old
 def usage_of(
     organization_id: UUID, first: date, last: date, *, interval: Interval, zone: tzinfo, group: str | None
 ) -> Usage:
@@ -100,7 +106,7 @@ def usage_of(
         "end": end.astimezone(UTC).date() if is_daily else end.astimezone(UTC),
     }
     cells: dict[tuple[int, str | None], Cell] = {}
-    with connection.cursor() as cursor:
+    with reading().cursor() as cursor:
         cursor.execute(_SUMS_SQL.format(**shape, sums=", ".join(f"sum({name})" for name in SUMS)), values)
         for place, name, *sums in cursor.fetchall():
             cell = cells[place, name] = Cell(buckets[place - 1], name)
@@ -116,6 +122,34 @@ def usage_of(
     for cell in ordered:
         total.add(cell)
     return Usage(ordered, total)
+
+
+def tag_usage_of(
+    organization: Organization, first: date, last: date, *, interval: Interval, tag: str | None, is_grouped: bool
+) -> Usage:
+    """Requests and cost of one tag or of all, in days or months of UTC. Calls without a tag are left out.
+
+    From the daily spend, which has no tokens and no hours: tags are made up by callers, so the rollups are not cut by
+    them.
+    """
+    buckets, _end = buckets_of(first, last, interval, UTC)
+    starts = [bucket.day for bucket in buckets]
+    cells: dict[tuple[int, str | None], Cell] = {}
+    for spend in spend_by_tag_and_day(organization, first, last, tag=tag, most=MAX_TAGS):
+        place = bisect_right(starts, spend.day) - 1
+        name = spend.tag if is_grouped else None
+        cell = cells.setdefault((place, name), _tag_cell(buckets[place], name))
+        cell.sums["requests"] += spend.requests
+        cell.sums["cost_nanos"] += spend.cost_nanos
+    ordered = [cells[key] for key in sorted(cells, key=lambda key: (key[0], key[1] or ""))]
+    total = _tag_cell(buckets[0], None)
+    for cell in ordered:
+        total.add(cell)
+    return Usage(ordered, total)
+
+
+def _tag_cell(bucket: Bucket, tag: str | None) -> Cell:
+    return Cell(bucket, tag, dict.fromkeys(TAG_SUMS, 0))
 
 
 def _set_count(counts: list[int], place: int, count: int) -> None:

@@ -3,6 +3,7 @@
 import os
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 from django.conf import settings
@@ -205,8 +206,8 @@ def test_the_owner_turns_it_on_and_off_with_audit_entries(cast: Cast, client: Cl
 
 @pytest.mark.django_db(transaction=True)
 def test_a_change_invalidates_the_gateways_key_caches(cast: Cast, monkeypatch: Any) -> None:
-    invalidated: list[bool] = []
-    monkeypatch.setattr("keys.invalidation.invalidate_all", lambda: invalidated.append(True))
+    invalidated: list[UUID] = []
+    monkeypatch.setattr("keys.invalidation.invalidate_organization", invalidated.append)
 
     def keeps_content() -> bool:
         principal = principal_of(cast.key.public_id)
@@ -215,9 +216,9 @@ def test_a_change_invalidates_the_gateways_key_caches(cast: Cast, monkeypatch: A
 
     assert not keeps_content()
     set_content_retention(cast.organization, days=1)
-    assert (keeps_content(), invalidated) == (True, [True])
+    assert (keeps_content(), invalidated) == (True, [cast.organization.pk])
     set_content_retention(cast.organization, days=1)
-    assert invalidated == [True]
+    assert invalidated == [cast.organization.pk]
 
 
 # Access

@@ -114,6 +114,16 @@ def test_an_export_is_filtered_and_leaves_out_later_requests(api: Client, cast: 
     assert show(api, job)["query"] == {"stage": "plan", "stream": "False"}
 
 
+def test_an_export_has_what_its_search_finds(api: Client, cast: Cast) -> None:
+    slow, fast = an_event_of(cast, latency_ms=9_000), an_event_of(cast, latency_ms=10)
+    happened(cast, slow, fast)
+    some = asked(api, format="jsonl", q="latency:>5s,<20ms -latency:>5s")
+    others = asked(api, format="jsonl", q="-latency:<20ms key:prod-web")
+    jobs.run_exports(within_s=5)
+    assert ids(some) == [str(fast.request_id)]
+    assert ids(others) == [str(slow.request_id)]
+
+
 def test_an_export_without_requests_is_an_empty_file(api: Client) -> None:
     job = asked(api, format="csv")
     jobs.run_exports(within_s=5)
@@ -230,6 +240,15 @@ def test_cancelling_stops_within_a_batch(api: Client, cast: Cast, monkeypatch: p
     assert show(api, job)["state"] == "cancelled"
     assert not jobs.path_of(job.pk).exists()
     assert api.get(reverse("api-export-download", args=[job.pk])).json()["error"]["code"] == "export_not_ready"
+
+
+def test_a_file_on_another_machine_is_no_unfinished_export(api: Client, cast: Cast) -> None:
+    many_rows(cast, 3)
+    job = asked(api)
+    jobs.run_exports(within_s=5)
+    jobs.path_of(job.pk).unlink()
+    response = api.get(reverse("api-export-download", args=[job.pk]))
+    assert (response.status_code, response.json()["error"]["code"]) == (500, "export_file_missing")
 
 
 def test_deleting_while_it_runs_leaves_nothing(api: Client, cast: Cast, monkeypatch: pytest.MonkeyPatch) -> None:

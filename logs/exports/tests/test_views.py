@@ -79,7 +79,7 @@ def test_too_many_exports_are_refused_with_a_message(page: Client, cast: Cast) -
         page.post(where, {"format": "csv"})
     response = page.post(where, {"format": "csv"}, headers=HTMX)
     assert response.status_code == 422
-    assert "Ten exports wait" in response.content.decode()
+    assert "ten exports in progress" in response.content.decode()
 
 
 def test_the_number_of_queries_does_not_grow_with_the_exports(page: Client, cast: Cast) -> None:

@@ -130,7 +130,7 @@ def test_zeros_are_unknown_usage() -> None:
 
 def test_a_dead_gateways_call_is_billed_by_litellms_count_until_its_journal_is_shipped() -> None:
     whole = an_event(an_organization().id, random_id(), rank=RANK_COUNTED)
-    store(entries([orphaned(whole, delivered_tokens=3, now_ms=whole.started_ms + 9)]))
+    store(entries([orphaned(whole, progress=3, now_ms=whole.started_ms + 9)]))
     take(mapped(a_payload(f"{whole.request_id}.1")))
     assert (row_of(whole).usage_rank, row_of(whole).source) == (RANK_LITELLM, "sweeper")
     # The journal is shipped later: the second attempt had responded.

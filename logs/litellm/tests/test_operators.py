@@ -41,6 +41,16 @@ def test_reports_are_mapped_to_a_key_together_with_later_ones(client: Client, ro
     assert RequestLog.objects.filter(organization_id=key.organization_id, cost_nanos=0).count() == 4
 
 
+def test_an_unmatched_report_shows_the_user_that_it_names(client: Client, root: User) -> None:
+    facts = {"model": "m", "usage": {"total_tokens": 3}}
+    take(mapped({**facts, "user_id": "cf_abc123"}, {**facts, "user_id": "ada@example.org"}))
+    take(mapped({**facts, "metadata": {"laravel_user_id": 4711}}))
+    shown = client.get(LIST).content.decode()
+    assert f"sha256:{hashlib.sha256(b'cf_abc123').hexdigest()}" in shown, "it may be a key: its text was not kept"
+    assert "ada@example.org" in shown
+    assert "4711" in shown
+
+
 def test_a_key_that_is_mapped_already_takes_only_the_chosen_reports(client: Client, root: User) -> None:
     take(mapped(a_payload("a", key_hash=HASH), a_payload("b", key_hash=HASH)))
     key = a_key().row
@@ -51,16 +61,16 @@ def test_a_key_that_is_mapped_already_takes_only_the_chosen_reports(client: Clie
     assert ApiKey.objects.get(pk=key.pk).litellm_key_id == "another"
 
 
-def test_an_administrator_sees_reports_and_cannot_map_them(client: Client) -> None:
+def test_an_administrator_sees_reports_without_prompts_and_maps_them(client: Client) -> None:
     client.force_login(User.objects.create_user("admin@example.org", role=User.Role.ADMIN))
     take(mapped(a_payload("a", key_hash=HASH)))
     first = UnmatchedReport.objects.get()
     assert client.get(LIST).status_code == 200
+    assert "prompt-words" not in client.get(f"{LIST}{first.pk}/change/").content.decode()
     key = a_key().row
     client.post(LIST, {"action": "map_to_key", "_selected_action": [str(first.pk)], "key": key.public_id})
-    assert UnmatchedReport.objects.count() == 1
-    page = client.get(f"{LIST}{first.pk}/change/").content.decode()
-    assert "prompt-words" not in page
+    assert UnmatchedReport.objects.count() == 0
+    assert ApiKey.objects.get(pk=key.pk).litellm_key_id == HASH
 
 
 def test_the_page_of_a_day_shows_its_models(client: Client, root: User) -> None:

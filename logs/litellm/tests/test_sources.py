@@ -80,7 +80,7 @@ def deliveries(draw: st.DrawFn) -> list[Delivered]:
     reports = [Delivered(event=gateway)]
     if draw(st.booleans()):
         delivered = draw(st.integers(1, 50)) if rank else None
-        reports.append(Delivered(event=orphaned(gateway, delivered_tokens=delivered, now_ms=gateway.started_ms + 50)))
+        reports.append(Delivered(event=orphaned(gateway, progress=delivered, now_ms=gateway.started_ms + 50)))
     for n in range(1, count + 1):
         for _ in range(draw(st.integers(0, 3))):
             reported = ReportedUsage(

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
+import httpx
 import pytest
 from django.core.management import CommandError, call_command
 from django.db import connection
@@ -18,7 +19,7 @@ from codexflow.lib import clock
 from codexflow.lib.ids import random_id
 from codexflow.lib.redis import sync_client
 from logs.litellm import sync as syncing
-from logs.litellm.client import KeyRefused, LitellmClient, LitellmError, NoDatabase
+from logs.litellm.client import KeyRefused, LitellmClient, LitellmError, NoDatabase, TooManyRows
 from logs.litellm.ingest import Taken, take
 from logs.litellm.sync import WIDE, days_back, read_window
 from logs.litellm.tests.factories import a_mapped_key, a_payload, a_spend_row
@@ -235,7 +236,7 @@ def test_a_day_with_too_many_rows_does_not_hide_the_next(
     litellm: LitellmAdmin, settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings.ENV = dataclasses.replace(settings.ENV, litellm_sync="documented")
-    monkeypatch.setattr("logs.litellm.client.DOCUMENTED_LIMIT", 2)
+    monkeypatch.setattr("logs.litellm.client.DOCUMENTED_LIMITS", (2,))
     now = clock.now()
     midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
     moments = [midnight - timedelta(hours=each) for each in (3, 2, 1)] + [midnight]
@@ -324,3 +325,27 @@ def test_the_import_ends_with_the_error(litellm: LitellmAdmin) -> None:
     for days in ("0", "35"):
         with pytest.raises(CommandError, match="--days"):
             call_command("import_litellm", "--days", days, stdout=io.StringIO())
+
+
+@pytest.mark.parametrize(("most", "seen", "is_cut"), [(10, 5, False), (2, 2, True), (4, 4, True)])
+def test_a_day_is_read_as_far_as_litellm_gives_it(
+    litellm: LitellmAdmin, monkeypatch: pytest.MonkeyPatch, most: int, seen: int, is_cut: bool
+) -> None:
+    monkeypatch.setattr("logs.litellm.client.DOCUMENTED_LIMITS", (2, 4, 8))
+    rows = [{"id": f"log_{n}"} for n in range(5)]
+
+    def get(_client: Any, _path: str, query: Any) -> httpx.Response:
+        given = rows[: min(query["limit"], most)]
+        return httpx.Response(200, json={"data": given}, request=httpx.Request("GET", litellm.url))
+
+    monkeypatch.setattr(LitellmClient, "_get", get)
+    found: list[Any] = []
+    with client_of(litellm) as client:
+        pages = client.documented_rows(clock.now(), clock.now())
+        found += next(pages)
+        if is_cut:
+            with pytest.raises(TooManyRows):
+                next(pages)
+        else:
+            assert not list(pages)
+    assert len(found) == seen

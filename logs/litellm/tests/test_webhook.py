@@ -93,7 +93,7 @@ async def test_a_body_without_reports_is_accepted_and_appends_nothing(redis: Red
 
 @pytest.mark.parametrize("key", KEYS)
 async def test_both_active_keys_work(key: str) -> None:
-    assert (await post(an_env(), [], key=key)).status_code == 202
+    assert (await post(an_env(), [{}], key=key)).status_code == 202
 
 
 @pytest.mark.parametrize("key", [None, "", "third", "first-ke", "first-key2", "FIRST-KEY", "first-key,second-key"])
@@ -114,13 +114,13 @@ async def test_without_a_configured_key_the_webhook_is_not_found() -> None:
 )
 async def test_only_listed_addresses_are_allowed(address: str, status: int) -> None:
     env = an_env(webhook_allow=("10.0.0.0/8", "192.0.2.1"))
-    assert (await post(env, [], address=address)).status_code == status
+    assert (await post(env, [{}], address=address)).status_code == status
 
 
 async def test_a_large_body_is_refused_before_it_is_read() -> None:
     env = an_env(webhook_body_limit_bytes=2000)
-    assert (await post(env, b"[" + b" " * 1900 + b"]")).status_code == 202
-    assert (await post(env, b"[" + b" " * 2000 + b"]")).status_code == 413
+    assert (await post(env, b"[{" + b" " * 1896 + b"}]")).status_code == 202
+    assert (await post(env, b"[{" + b" " * 2000 + b"}]")).status_code == 413
     read = 0
 
     async def endless() -> AsyncIterator[bytes]:
@@ -152,7 +152,9 @@ async def test_a_large_body_is_refused_before_it_is_read() -> None:
     await webhook.close()
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"hello", b'{"a": }', b"\xff"])
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"hello", b'{"a": }', b"\xff", b'"text"', b"7", b"true", b"null", b"[]", b"[null]", b'["a", 1]']
+)
 async def test_a_body_that_is_not_json_is_refused(body: bytes) -> None:
     response = await post(an_env(), body)
     assert (response.status_code, response.json()["error"]["code"]) == (400, "invalid_report")
@@ -184,11 +186,11 @@ def test_deliveries_are_counted_by_address_and_minute() -> None:
 async def test_the_rate_limit_counts_over_all_processes() -> None:
     env = an_env(webhook_rpm=2)
     # `post` stands for a process of its own each time. The minute may end in between, once.
-    responses = [await post(env, []) for _ in range(6)]
+    responses = [await post(env, [{}]) for _ in range(6)]
     refused = [response for response in responses if response.status_code == 429]
     assert 2 <= len(refused) <= 4
     assert all(1 <= int(response.headers["retry-after"]) <= 60 for response in refused)
-    assert (await post(env, [], address="203.0.113.8")).status_code == 202
+    assert (await post(env, [{}], address="203.0.113.8")).status_code == 202
 
 
 async def test_a_stranger_is_counted_without_redis(redis: Redis) -> None:

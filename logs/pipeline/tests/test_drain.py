@@ -214,6 +214,24 @@ def test_a_foreign_entry_becomes_a_dead_letter_and_the_next_is_stored() -> None:
     assert redis.xlen(stream.decode()) == 0
 
 
+@pytest.mark.django_db(transaction=True)
+def test_a_dead_workers_batch_is_taken_over_though_redis_clock_has_gone_back() -> None:
+    """By that clock it was read in an hour from now, and so would have waited for that long."""
+    redis, prefix = sync_client(django_settings.ENV.redis_url), f"back_{random_id().hex}"
+    event = an_event(an_organization().id, random_id())
+    stream = ShardKeys.of(prefix, 0).usage.decode()
+    drain(redis, prefix=prefix, consumer="test")  # creates the groups
+    entry = redis.xadd(stream, {"e": encode(event)})
+    redis.xreadgroup("drain", "dead", {stream: ">"})
+    in_an_hour_ms = clock.now_ms() + 3_600_000
+    redis.xclaim(stream, "drain", "dead", 0, [entry], time=in_an_hour_ms)
+    drain(redis, prefix=prefix, consumer="test")
+    assert not RequestLog.objects.filter(request_id=event.request_id).exists()
+    redis.set(f"{ShardKeys.of(prefix, 0).prefix}clock:drain", in_an_hour_ms)
+    drain(redis, prefix=prefix, consumer="test")
+    assert RequestLog.objects.filter(request_id=event.request_id).exists()
+
+
 @pytest.mark.django_db
 def test_tokens_without_cost_are_logged_as_an_error(caplog: pytest.LogCaptureFixture) -> None:
     organization = an_organization()
@@ -275,7 +293,7 @@ def test_a_report_without_attempts_keeps_their_number() -> None:
 def test_a_gateways_report_after_a_sweepers_adds_its_attempts() -> None:
     event = an_event(an_organization().id, random_id())
     intent = msgspec.structs.replace(event, attempts=(), usage=Usage(), cost_nanos=0, rank=RANK_NONE)
-    store(entries([orphaned(intent, delivered_tokens=None, now_ms=event.started_ms)]))
+    store(entries([orphaned(intent, progress=None, now_ms=event.started_ms)]))
     assert RequestLog.objects.get().attempts == 0
     store(entries([event]))
     assert RequestLog.objects.get().attempts == UpstreamAttempt.objects.count() == 1

@@ -21,7 +21,7 @@ gateways = st.sampled_from([RANK_COUNTED, RANK_DISBELIEVED, RANK_PROVIDER])
 def reports(gateway_rank: int) -> list[UsageEvent]:
     """Reports of gateway, sweeper and LiteLLM's log on one request."""
     gateway = an_event(*IDS, rank=gateway_rank)
-    sweeper = orphaned(gateway, delivered_tokens=3, now_ms=gateway.started_ms + 1)
+    sweeper = orphaned(gateway, progress=3, now_ms=gateway.started_ms + 1)
     usage = Usage(prompt_tokens=101, completion_tokens=51)
     log = replace(sweeper, source="sync", rank=RANK_LITELLM, usage=usage, cost_nanos=cost_nanos(usage, RATES))
     return [gateway, sweeper, replace(log, upstream_cost_nanos=7)]
@@ -68,9 +68,9 @@ BY_UNIT = replace(RATES, input_nanos=0, output_nanos=0, details=PriceDetails(uni
 def test_a_call_sold_by_units_is_charged_for_them_whoever_reports_it() -> None:
     """A dead process leaves its estimate, and LiteLLM's report, which has tokens only, takes no units away."""
     intent = an_event(*IDS, rates=BY_UNIT, usage=Usage(), rank=0, units_guess={"search_unit": 3})
-    sweeper = orphaned(intent, delivered_tokens=0, now_ms=intent.started_ms + 1)
+    sweeper = orphaned(intent, progress=0, now_ms=intent.started_ms + 1)
     assert (sweeper.usage.details, sweeper.cost_nanos) == ({"search_unit": 3}, 6_000_000)
-    assert orphaned(intent, delivered_tokens=None, now_ms=1).cost_nanos == 0
+    assert orphaned(intent, progress=None, now_ms=1).cost_nanos == 0
     usage = Usage(prompt_tokens=10, details={"search_unit": 1})
     won = ReportedUsage(usage=usage, is_success=True, ended_ms=1)
     found = merge(sweeper, sweeper, {1: won}, winner=1)

@@ -70,6 +70,7 @@ def forgotten(event: UsageEvent) -> UsageEvent:
         "units_guess": None,
         "attempts": (),
         "first_key_id": None,
+        "tag_budget_id": None,
     }
     assert defaults.keys() == set(NOT_STORED)
     return replace(event, **defaults)

@@ -1,6 +1,7 @@
 """Shipping, sweeping and reconciling on real PostgreSQL and Valkey."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
 
@@ -10,12 +11,13 @@ from redis import Redis
 
 from accounts.models import User
 from accounts.services import create_organization
+from billing.limiter.intents import expired_leases, give_leases, is_settled_lately
 from billing.limiter.limits import LOAD, Payer, ShardKeys, month_of
 from billing.models import Account
 from billing.pricing import Usage
 from codexflow.lib import clock
-from codexflow.lib.ids import new_id
-from codexflow.lib.redis import SHARDS, sync_client
+from codexflow.lib.ids import new_id, uuid7_floor
+from codexflow.lib.redis import SHARDS, shard_of, sync_client
 from logs.models import RequestLog
 from logs.pipeline.drain import drain
 from logs.pipeline.events import UsageEvent, encode, orphaned
@@ -84,7 +86,7 @@ def test_a_journal_shipped_after_the_sweeper_corrects_its_estimate(
     event = an_event(organization_id, new_id())
     journalled(tmp_path, event)
     # The gateway stayed away for longer than the sweeper's patience.
-    settle_event(redis, PREFIX, orphaned(event, delivered_tokens=3, now_ms=clock.now_ms()))
+    settle_event(redis, PREFIX, orphaned(event, progress=3, now_ms=clock.now_ms()))
     drain_all(redis)
     assert RequestLog.objects.get().source == "sweeper"
 
@@ -222,3 +224,73 @@ def test_leases_end_by_redis_clock_and_not_by_the_sweepers(
     redis.zadd(shard.alive.decode(), {str(event.request_id): lease_ends_ms})
     monkeypatch.setattr(clock, "now_ms", lambda: lease_ends_ms + 3_600_000)
     assert sweep_orphans(redis, PREFIX) == 0
+
+
+@pytest.mark.parametrize("is_alive", [False, True])
+def test_a_lease_of_a_clock_that_went_back_ends(redis: "Redis", organization_id: UUID, is_alive: bool) -> None:
+    """Its process would otherwise have to be dead for a day before the sweeper settles its calls."""
+    event = an_event(organization_id, new_id())
+    shard, name = Payer.of(PREFIX, organization_id, event.key_id).shard, str(event.request_id)
+    lease_ends_ms = clock.now_ms() + 86_400_000
+    redis.hset(shard.intents.decode(), name, b"0:0:%b" % encode(event))
+    redis.zadd(shard.alive.decode(), {name: lease_ends_ms})
+    assert expired_leases(redis, shard, patience_s=20) == []  # a process that lives has time to renew it
+    if is_alive:
+        redis.zadd(shard.alive.decode(), {name: clock.now_ms() + 15_000})
+    found = expired_leases(redis, shard, patience_s=-1)
+    assert [each.request_id for each in found] == ([] if is_alive else [name])
+
+
+LEASE_MS = 15_000
+
+
+def is_given_a_lease(redis: "Redis", organization_id: UUID, *, age_ms: int, minutes_ago: int) -> bool:
+    """A call without heartbeats, of this age by its process's clock, that Redis's clock admitted in that minute."""
+    moment = datetime.fromtimestamp((clock.now_ms() - age_ms) / 1000, UTC)
+    event = an_event(organization_id, new_id(), request_id=uuid7_floor(moment))
+    shard, name = Payer.of(PREFIX, organization_id, event.key_id).shard, str(event.request_id)
+    minute = int(clock.now_s()) // 60 - minutes_ago
+    redis.hset(shard.intents.decode(), name, b"%d:%d:%b" % (event.day, minute, encode(event)))
+    give_leases(redis, shard, lease_ms=LEASE_MS)
+    if redis.zscore(shard.alive, name) is None:
+        return False
+    # It ends now: its process still has the sweeper's patience to renew it.
+    assert expired_leases(redis, shard, patience_s=20) == []
+    assert [each.request_id for each in expired_leases(redis, shard, patience_s=-1)] == [name]
+    return True
+
+
+@pytest.mark.parametrize(
+    ("age_ms", "minutes_ago", "expected"),
+    [
+        (1_000, 0, False),  # no heartbeat was due
+        (LEASE_MS + 1_000, 0, True),
+        (LEASE_MS + 1_000, 1, True),
+        (-3_600_000, 0, False),  # its process's clock is ahead: Redis's minute decides
+        (-3_600_000, 2, True),
+    ],
+)
+def test_a_call_whose_first_heartbeat_is_overdue_gets_a_lease(
+    redis: "Redis", organization_id: UUID, age_ms: int, minutes_ago: int, expected: bool
+) -> None:
+    assert is_given_a_lease(redis, organization_id, age_ms=age_ms, minutes_ago=minutes_ago) is expected
+
+
+def test_a_lease_that_a_heartbeat_gave_is_left_as_it_is(redis: "Redis", organization_id: UUID) -> None:
+    event = an_event(organization_id, new_id(), request_id=uuid7_floor(datetime(2026, 1, 1, tzinfo=UTC)))
+    shard, name = Payer.of(PREFIX, organization_id, event.key_id).shard, str(event.request_id)
+    redis.hset(shard.intents.decode(), name, b"0:0:%b" % encode(event))
+    redis.zadd(shard.alive.decode(), {name: clock.now_ms() + LEASE_MS})
+    give_leases(redis, shard, lease_ms=LEASE_MS)
+    assert expired_leases(redis, shard, patience_s=-1) == []
+
+
+def test_what_was_settled_is_remembered_also_of_the_release_before(redis: "Redis", organization_id: UUID) -> None:
+    event = an_event(organization_id, new_id())
+    settle_event(redis, PREFIX, event)
+    shard, before = ShardKeys.of(PREFIX, shard_of(organization_id)), new_id()
+    redis.hset(f"{shard.prefix}settled:{int(clock.now_s()) // 60}", str(before), str(organization_id))
+    for request_id, expected in ((event.request_id, True), (before, True), (new_id(), False)):
+        assert is_settled_lately(redis, PREFIX, organization_id, request_id) is expected
+    other = UUID(int=organization_id.int ^ 1 << 100)  # of the same shard
+    assert not is_settled_lately(redis, PREFIX, other, event.request_id)

@@ -1,8 +1,11 @@
 """Refused calls: counted without loss or doubling between gateways and workers, and shown to their organization."""
 
+import html
+import re
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -28,7 +31,8 @@ PREFIX = f"{settings.ENV.redis_prefix}_refusals"
 def redis() -> Iterator["Redis"]:
     client = sync_client(settings.ENV.redis_url)
     yield client
-    client.delete(store.hash_of(PREFIX), f"{store.hash_of(PREFIX)}:taken")
+    names = (store.hash_of(PREFIX), store.messages_of(PREFIX))
+    client.delete(*names, *(f"{name}:taken" for name in names))
 
 
 entries = st.builds(
@@ -50,20 +54,24 @@ def test_what_is_no_entry_is_left_out(field: str) -> None:
 def test_every_call_is_counted_once(calls: list[str], failed: bool) -> None:
     counted, organization, key = RefusalCounts(), new_id(), new_id()
     for number, code in enumerate(calls):
-        counted.add(organization, key, code, 60.0)
+        counted.add(organization, key, code, f"{code} happened", 60.0)
         if failed and number % 7 == 0:
-            counted.put_back(counted.take())
-    assert {entry.code: count for entry, count in counted.take().items()} == Counter(calls)
-    assert counted.take() == {}
+            counted.put_back(*counted.take())
+    found, messages = counted.take()
+    assert {entry.code: count for entry, count in found.items()} == Counter(calls)
+    assert {entry.code: message for entry, message in messages.items()} == {c: f"{c} happened" for c in calls}
+    assert counted.take() == ({}, {})
 
 
 def test_a_flood_of_different_codes_takes_no_more_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(counts, "MAX_ENTRIES", 3)
     counted, organization, key = RefusalCounts(), new_id(), new_id()
     for code in "abcde":
-        counted.add(organization, key, code, 0)
-        counted.add(organization, key, "a", 0)
-    assert {entry.code: count for entry, count in counted.take().items()} == {"a": 6, "b": 1, "c": 1}
+        counted.add(organization, key, code, "x" * 1000, 0)
+        counted.add(organization, key, "a", "", 0)
+    found, messages = counted.take()
+    assert {len(message) for message in messages.values()} == {counts.MAX_MESSAGE}
+    assert {entry.code: count for entry, count in found.items()} == {"a": 6, "b": 1, "c": 1}
     assert counted.left_out == 2
 
 
@@ -74,14 +82,17 @@ def test_workers_add_up_what_gateways_counted(redis: "Redis") -> None:
     later = first._replace(minute=minute + 5)
     for number, entry in enumerate((first, later, first)):
         redis.hincrby(store.hash_of(PREFIX), field_of(entry), number + 1)
+        redis.hset(store.messages_of(PREFIX), field_of(entry), f"Retry in {number} s\0")
     redis.hincrby(store.hash_of(PREFIX), "nonsense", 1)
-    assert store.take_waiting(redis, PREFIX) == 3
+    assert store.take_waiting(redis, PREFIX) == 2
     assert store.take_waiting(redis, PREFIX) == 0
     redis.hincrby(store.hash_of(PREFIX), field_of(first), 10)
     assert store.take_waiting(redis, PREFIX) == 1
     day = datetime(2026, 11, 20, tzinfo=UTC)
     (found,) = refusals_of(organization, day, day + timedelta(days=1))
     assert (found.key_id, found.code, found.count) == (key, "rate_limit_exceeded", 16)
+    assert found.message == "Retry in 1 s"  # of the last minute
+    assert {each.message for each in RefusalCount.objects.all()} == {"Retry in 2 s", "Retry in 1 s"}
     assert found.last - found.first == timedelta(minutes=5)
     assert refusals_of(organization, day, day + timedelta(days=1), key_id=new_id()) == []
     assert refusals_of(new_id(), day, day + timedelta(days=1)) == []
@@ -100,18 +111,108 @@ def test_what_a_dead_worker_took_is_stored_by_the_next(redis: "Redis") -> None:
     assert RefusalCount.objects.get().count == 7
 
 
+def refuse(cast: Cast, code: str, count: int = 1, *, minutes_ago: int = 0, **facts: Any) -> None:
+    minute = clock.now().replace(second=0, microsecond=0) - timedelta(minutes=minutes_ago)
+    given = {"organization_id": cast.organization.pk, "key_id": cast.key.pk, "minute": minute, **facts}
+    RefusalCount.objects.create(code=code, count=count, **given)
+
+
+def refused_figure(page: str) -> str:
+    mark = page.index('data-kpi="refused"')
+    return page[page.rindex("<a ", 0, mark) : page.index("</a>", mark)]
+
+
 @pytest.mark.django_db
-@pytest.mark.parametrize("page", ["", "logs/"])
-def test_pages_show_an_organizations_own_refusals(client: Client, cast: Cast, page: str) -> None:
+def test_the_overview_counts_refused_calls_and_leads_to_their_page(client: Client, cast: Cast) -> None:
     happened(cast, an_event_of(cast))
-    minute = clock.now().replace(second=0, microsecond=0)
-    facts = {"key_id": cast.key.pk, "minute": minute}
-    RefusalCount.objects.create(organization_id=cast.organization.pk, code="rate_limit_exceeded", count=1234, **facts)
-    RefusalCount.objects.create(organization_id=new_id(), code="insufficient_quota", count=5, **facts)
+    refuse(cast, "rate_limit_exceeded", 1234)
+    refuse(cast, "insufficient_quota", 5, organization_id=new_id())
     client.force_login(cast.vic)
-    text = client.get(f"/o/{cast.slug}/{page}").content.decode()
+    text = client.get(f"/o/{cast.slug}/").content.decode()
+    figure = refused_figure(text)
+    assert "1,234" in figure
+    assert "text-error" in figure
+    found = re.search(r'href="([^"]+)"', figure)
+    assert found
+    listed = client.get(html.unescape(found[1]))
+    assert listed.context["calls"] == 1234
+    assert "since=" in listed.context["log_query"]
+    assert client.get(listed.request["PATH_INFO"], {"since": "2999-01-01T00:00:00Z"}).context["calls"] == 0
     section = text[text.index('id="refusals"') :].partition("</section>")[0]
-    assert "rate_limit_exceeded" in section
+    assert "Requests per minute used up" in section
     assert "1,234" in section
     assert cast.key.name in section
+    assert "Credit or budget" not in text
+
+
+@pytest.mark.django_db
+def test_nothing_refused_is_not_red(client: Client, cast: Cast) -> None:
+    happened(cast, an_event_of(cast))
+    client.force_login(cast.vic)
+    text = client.get(f"/o/{cast.slug}/").content.decode()
+    assert "text-error" not in refused_figure(text)
+    assert 'id="refusals"' not in text
+
+
+@pytest.mark.django_db
+def test_the_page_of_refused_calls_says_which_limit_and_what_to_do(client: Client, cast: Cast) -> None:
+    refuse(cast, "daily_quota_exceeded", 40, message="200 requests a day on plan Free, all used", minutes_ago=7)
+    refuse(cast, "daily_quota_exceeded", 2, message="300 requests a day on plan Free, all used <b>")
+    refuse(cast, "model_not_allowed", 9, minutes_ago=60 * 26)
+    refuse(cast, "code_of_tomorrow", 3)
+    refuse(cast, "insufficient_quota", 5, organization_id=new_id())
+    client.force_login(cast.vic)
+    address = f"/o/{cast.slug}/logs/refused/"
+    text = client.get(address).content.decode()
+    assert "42 calls" in text
+    assert "300 requests a day on plan Free, all used &lt;b&gt;" in text
+    assert "Wait until midnight UTC" in text
+    assert '/docs/errors/#daily_quota_exceeded"' in text
+    assert cast.key.name in text
+    assert "code_of_tomorrow" in text
     assert "insufficient_quota" not in text
+    assert "model_not_allowed" not in text  # the day before
+    assert "There is no such model here" in client.get(f"{address}?range=7d").content.decode()
+    only = client.get(f"{address}?range=7d&code=model_not_allowed").content.decode()
+    assert "There is no such model here" in only
+    assert "Requests of the day used up" not in only
+    assert "No refused call matches" in client.get(f"{address}?key={new_id()}").content.decode()
+
+
+@pytest.mark.django_db
+def test_a_filter_that_only_refused_calls_would_match_leads_to_them(client: Client, cast: Cast) -> None:
+    refuse(cast, "rate_limit_exceeded", 52)
+    client.force_login(cast.vic)
+    text = client.get(f"/o/{cast.slug}/logs/?status=429&key={cast.key.pk}").content.decode()
+    said = text[text.index('id="refused-instead"') :].partition("</p>")[0]
+    assert "52 calls were refused in this time" in said
+    assert f"key={cast.key.pk}" in said
+
+
+@pytest.mark.django_db
+def test_the_log_is_filtered_by_error_code(client: Client, cast: Cast) -> None:
+    failed = an_event_of(cast, status=504, error_code="upstream_timeout")
+    other = an_event_of(cast, status=503, error_code="upstream_unavailable")
+    happened(cast, failed, other)
+    client.force_login(cast.vic)
+    text = client.get(f"/o/{cast.slug}/logs/?code=upstream_timeout").content.decode()
+    assert str(failed.request_id) in text
+    assert str(other.request_id) not in text
+    assert "letters, digits and underscores" in client.get(f"/o/{cast.slug}/logs/?code=a%20b").content.decode()
+
+
+@pytest.mark.django_db
+def test_a_failed_request_says_why_and_what_the_caller_was_sent(client: Client, cast: Cast) -> None:
+    events = [
+        an_event_of(cast, status=504, error_code="upstream_timeout"),
+        an_event_of(cast, status=400, error_code="upstream_refused"),
+        an_event_of(cast),
+    ]
+    happened(cast, *events)
+    client.force_login(cast.vic)
+    timeout, refused, fine = (client.get(f"/o/{cast.slug}/logs/{each.request_id}/").content.decode() for each in events)
+    assert "No model responded in time" in timeout
+    assert "did not answer in time" in timeout  # the message itself
+    assert '/docs/errors/#upstream_timeout"' in timeout
+    assert "because it may quote the prompt" in refused
+    assert 'id="why-failed"' not in fine

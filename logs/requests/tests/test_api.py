@@ -66,6 +66,18 @@ def test_every_filter_finds_its_requests_and_no_other(api: Client, cast: Cast) -
     assert listed(api, key=str(new_id())) == []
 
 
+def test_a_search_is_a_filter_of_the_api_too(api: Client, cast: Cast) -> None:
+    slow, fast = an_event_of(cast, latency_ms=9_000), an_event_of(cast, latency_ms=10)
+    happened(cast, slow, fast)
+    assert ids(listed(api, q="latency:>5s key:prod-web")) == {str(slow.request_id)}
+    assert ids(listed(api, q=f"-latency:>5s id:{fast.request_id}")) == {str(fast.request_id)}
+    refused = api.get(reverse("api-requests"), {"q": "modle:a"})
+    assert refused.status_code == 400
+    error = refused.json()["error"]
+    assert error["param"] == "q"
+    assert "There is no field “modle”" in error["message"]
+
+
 def test_requests_past_retention_are_not_found_by_id_either(api: Client, cast: Cast) -> None:
     days = account_of(cast.organization).plan.log_retention_days
     ages = {timedelta(days=days) - timedelta(minutes=1): 200, timedelta(days=days, minutes=1): 404}

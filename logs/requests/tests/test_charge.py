@@ -25,3 +25,6 @@ def test_the_lines_add_up_to_the_cost(usage: Usage, price: FrozenRates) -> None:
     assert sum(line.quantity for line in charge.lines if not line.is_unit) == usage.total_tokens
     base = sum(line.millionths for line in charge.lines) // 1_000_000
     assert base + charge.margin_nanos == charge.total_nanos
+    shown = [line.nanos for line in charge.lines] + ([charge.margin_nanos] if charge.margin_bp else [])
+    assert sum(shown) + charge.rounding_nanos == charge.total_nanos
+    assert abs(charge.rounding_nanos) <= len(charge.lines)

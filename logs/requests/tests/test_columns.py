@@ -23,7 +23,7 @@ ALL = {*(column.name for column in COLUMNS), *COUNTED}
 INTERNAL = {"organization_id", "day", "catalogue_version", "upstream_cost_nanos", "is_degraded"}
 NOT_IN_DETAIL = INTERNAL | {"revision"}  # the ledger's lines say it
 NOT_IN_LISTS = INTERNAL | {
-    "endpoint", "client_address", "user_agent", "cache_write_1h_tokens", "margin_bp", "rate_input_nanos",
+    "client_address", "cache_write_1h_tokens", "margin_bp", "rate_input_nanos",
     "rate_cached_nanos", "rate_cache_write_nanos", "rate_cache_write_1h_nanos", "rate_output_nanos", "rate_details",
 }  # fmt: skip
 NOT_EXPORTED = INTERNAL | {"usage_rank", "revision"}

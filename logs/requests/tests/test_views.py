@@ -14,6 +14,8 @@ from django.urls import reverse
 
 from billing.models import Plan
 from billing.pricing import Usage
+from keys.models import ApiKey
+from keys.services import issue_key
 from logs.pipeline.events import AttemptFact
 from logs.tests.factories import backdated
 from tests.support.cast import Cast, an_event_of, happened
@@ -41,6 +43,12 @@ def page(client: Client, cast: Cast) -> Client:
         ({"member": "ben"}, 1),
         ({"stage": "nonsense", "key": "x", "range": "1y"}, 4),
         ({"before": "nonsense", "request": "nonsense"}, 4),
+        ({"q": "stage:plan,review"}, 1),
+        ({"q": "-model:gpt-4o", "status": "ok"}, 2),
+        ({"q": "status:503 code:upstream_unavailable key:PROD-WEB"}, 1),
+        ({"q": "member:ben@example.org,ada@example.org"}, 4),
+        ({"q": "gpt-4o", "range": "24h"}, 3),
+        ({"q": "stage:code", "stage": "plan"}, 0),
     ],
 )
 def test_filters_are_in_the_url(page: Client, cast: Cast, query: dict[str, str], expected: int) -> None:
@@ -65,6 +73,84 @@ def test_a_request_is_found_by_a_prefix_of_its_id(page: Client, cast: Cast) -> N
     found = page.get(where, {"id": str(event.request_id)[:18]}).context["rows"]
     assert [row.request.request_id for row in found] == [event.request_id]
     assert page.get(where, {"id": "no id"}).context["rows"] == []
+    old = backdated(an_event_of(cast), days=5)
+    happened(cast, old)
+    found = page.get(where, {"id": str(old.request_id), "range": "24h"}).context["rows"]
+    assert [each.request.request_id for each in found] == [old.request_id], "its id tells its time"
+    for part in (str(event.request_id)[-8:], f"…{str(event.request_id)[-8:]}", str(event.request_id)[10:20].upper()):
+        found = page.get(where, {"id": part}).context["rows"]
+        assert [each.request.request_id for each in found] == [event.request_id], part
+
+
+def test_a_search_that_cannot_be_read_is_kept_and_says_why(page: Client, cast: Cast) -> None:
+    happened(cast, an_event_of(cast))
+    where = reverse("log", args=[cast.slug])
+    for text, sentence in (
+        ("modle:gpt", "There is no field “modle”. Fields: status, model, stage, key, member, code,"),
+        ("status:teapot", "“teapot” isn't a value of “status”. Examples: status:errors"),
+        ("key:nobody", "No key is called “nobody”."),
+        ("model:", "“model:” has no value."),
+        ('tag:"a', "A quotation mark is not closed."),
+    ):
+        response = page.get(where, {"q": text, "stage": "plan"})
+        shown = html.unescape(response.content.decode())
+        assert sentence in shown
+        assert f'value="{text}"' in shown
+        assert response.context["rows"] == []
+        export = html.unescape(page.get(reverse("export-new", args=[cast.slug]), {"q": text}).content.decode())
+        assert sentence in export
+        assert f'name="q" value="{text}"' in export, "left out, the export would have every request"
+        assert page.post(reverse("export-new", args=[cast.slug]), {"q": text}).status_code == 422
+
+
+def test_older_addresses_show_their_filters_in_the_bar(page: Client, cast: Cast) -> None:
+    event = an_event_of(cast, status=503, error_code="upstream_timeout", tag="team a")
+    happened(cast, event, an_event_of(cast))
+    response = page.get(reverse("log", args=[cast.slug]), {"code": "upstream_timeout", "tag": "team a", "q": "503"})
+    assert response.context["form"].bar == '503 tag:"team a" code:upstream_timeout'
+    again = page.get(reverse("log", args=[cast.slug]), {"q": 'tag:"team a" code:upstream_timeout'})
+    assert [row.request.request_id for row in again.context["rows"]] == [event.request_id]
+
+
+def test_suggestions_are_values_with_their_numbers(page: Client, client: Client, cast: Cast) -> None:
+    agents = ("claude-cli/1.0.83 (external, cli)", "claude-cli/1.0.84", "curl/8.5")
+    happened(cast, *(an_event_of(cast, model="gpt-4o", user_agent=agent, tag="team a") for agent in agents))
+    where = reverse("log-suggestions", args=[cast.slug])
+
+    def suggested(field: str, typed: str = "") -> list[tuple[str, str]]:
+        found = page.get(where, {"field": field, "typed": typed}).json()["suggestions"]
+        return [(each["text"], each["note"]) for each in found]
+
+    assert suggested("", "mod") == [("model:", "model:claude-sonnet-5.5,gpt-6-luna")]
+    assert suggested("model", "GPT") == [("gpt-4o", "3")]
+    assert suggested("key") == [("prod-web", "3")]
+    assert suggested("client") == [("claude-code", "2"), ("curl", "1")]
+    assert suggested("tag", '"te') == [('"team a"', "3")]
+    assert suggested("endpoint") == [("/v1/chat/completions", "3")]
+    assert suggested("cost", ">0.0") == [(">0.001", ""), (">0.01", "")]
+    assert suggested("nonsense") == suggested("id") == []
+    client.force_login(cast.eve)
+    assert client.get(where, {"field": "model"}).status_code == 404
+    own = reverse("log-suggestions", args=[cast.eve.organizations.get().slug])
+    assert client.get(own, {"field": "model"}).json() == {"suggestions": []}
+
+
+def test_keys_of_one_name_are_told_apart_and_a_long_list_is_searched(page: Client, cast: Cast) -> None:
+    where = reverse("log", args=[cast.slug])
+    twin = issue_key(cast.organization, name="prod-web", created_by=cast.ada).row
+    choices = page.get(where).context["form"].fields["key"].choices
+    assert [label for _value, label in choices if label.startswith("prod-web (")] == sorted(
+        (f"prod-web ({key.prefix}…)" for key in (cast.key, twin)), key=str.casefold
+    )
+    assert '<select class="select" name="key">' in page.get(where).content.decode()
+    ApiKey.objects.bulk_create(
+        ApiKey(organization=cast.organization, created_by=cast.ada, name=f"key {n}", public_id=f"{n:08}", digest=b"")
+        for n in range(30)
+    )
+    text = page.get(where, {"key": str(twin.pk)}).content.decode()
+    assert 'data-chooses="key"' in text
+    assert f'name="key" value="{twin.pk}"' in text
+    assert f'value="prod-web ({twin.prefix}…)"' in text
 
 
 def test_rows_are_found_by_key(page: Client, cast: Cast) -> None:
@@ -122,13 +208,21 @@ def test_a_request_shows_its_charge(page: Client, cast: Cast) -> None:
     happened(cast, event)
     where = reverse("request", args=[cast.slug, event.request_id])
     text = page.get(where).content.decode()
-    for shown in ("$0.000045", "$0.000060", "$0.000300", "$0.000450", "$0.009000", "upstream_error", "Input, to cache"):
+    for shown in ("$0.000045", "$0.000060", "$0.000300", "$0.000450", "$0.009000", "upstream_error", "Cache write"):
         assert shown in text, shown
     part = page.get(where, headers=HTMX).content.decode()
     assert "<html" not in part
     opened = page.get(reverse("log", args=[cast.slug]), {"request": str(event.request_id)}).content.decode()
     assert "data-open" in opened
     assert "$0.000450" in opened
+    assert "More was charged than held" not in text
+
+
+def test_a_charge_above_its_hold_is_explained(page: Client, cast: Cast) -> None:
+    event = an_event_of(cast, hold_nanos=1)
+    happened(cast, event)
+    text = page.get(reverse("request", args=[cast.slug, event.request_id])).content.decode()
+    assert "More was charged than held" in text
 
 
 def test_the_ledger_is_hidden_from_members_without_billing_access(client: Client, cast: Cast) -> None:
@@ -195,7 +289,7 @@ def test_a_viewer_may_not_set_verdicts(client: Client, cast: Cast) -> None:
     happened(cast, event)
     client.force_login(cast.vic)
     text = client.get(reverse("request", args=[cast.slug, event.request_id])).content.decode()
-    assert "Wrong stage?" not in text
+    assert "Report wrong stage" not in text
     assert "Export" not in client.get(reverse("log", args=[cast.slug])).content.decode()
 
 

@@ -18,7 +18,7 @@ from codexflow.lib.ids import new_id, random_id, uuid7_floor
 from logs.models import RequestLog
 from logs.requests.serializers import RequestRowSerializer
 from logs.tail import consumer
-from logs.tail.consumer import TRY_AGAIN_LATER, LiveTail, MissedRows, missed_rows
+from logs.tail.consumer import TRY_AGAIN_LATER, LiveTail, MissedRows, conditions_for, missed_rows
 from logs.tail.rows import InvalidFilter, RowQueue, TailFilter, filter_from_query, parse_filter, row_of
 from logs.tests.factories import an_event
 from tests.support.cast import Cast, an_event_of, happened
@@ -50,6 +50,7 @@ def test_a_filter_matches_its_rows_and_no_others() -> None:
         TailFilter(key=key),
         TailFilter(stage="plan", model="gpt-4o", status="errors", key=key),
         TailFilter(user=7),
+        TailFilter(code=row["error_code"]),
         filter_from_query({"user": "7"}),
         TailFilter(id=row["id"][:13]),
         TailFilter(id=row["id"][:13].upper()),
@@ -59,6 +60,7 @@ def test_a_filter_matches_its_rows_and_no_others() -> None:
     for no in (
         TailFilter(stage="code"),
         TailFilter(model="gpt"),
+        TailFilter(code="upstream_timeout"),
         TailFilter(status="ok"),
         TailFilter(status="500"),
         TailFilter(key=random_id()),
@@ -129,6 +131,21 @@ def test_missed_rows_end_where_the_plans_retention_does(cast: Cast) -> None:
     assert missed() == [str(old.request_id), str(fresh.request_id)]
     Plan.objects.update(log_retention_days=2)
     assert missed() == [str(fresh.request_id)]
+
+
+def test_missed_rows_are_those_of_the_search(cast: Cast) -> None:
+    slow, fast = an_event_of(cast, latency_ms=9_000, tag="a"), an_event_of(cast, latency_ms=10, tag="a")
+    happened(cast, slow, fast)
+    start = uuid7_floor(now() - timedelta(hours=1))
+    wanted = filter_from_query({"q": "latency:>5s key:prod-web", "tag": "a", "after": str(start)})
+    assert [row["id"] for row in missed_rows(cast.organization.pk, wanted).rows] == [str(slow.request_id)]
+    found = conditions_for(cast.organization.pk, wanted)
+    assert [wanted.matches(row_of(each), found) for each in (slow, fast)] == [True, False]
+    for search in ("modle:a", "key:unknown", 'tag:"a'):
+        with pytest.raises(InvalidFilter):
+            conditions_for(cast.organization.pk, filter_from_query({"q": search}))
+    with pytest.raises(InvalidFilter):
+        filter_from_query({"q": "a\x00b"})
 
 
 @pytest.mark.parametrize("after", [UUID(int=0), UUID(int=2**128 - 1), UUID(int=7)])

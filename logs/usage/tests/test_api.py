@@ -59,6 +59,8 @@ def test_every_interval_and_group_has_the_same_total(api: Client, cast: Cast, in
     [
         ({"tz": "Mars/Olympus"}, "tz"), ({"tz": "../etc/passwd"}, "tz"), ({"tz": "Europe"}, "tz"),
         ({"interval": "week"}, "interval"),
+        ({"group": "model", "tag": "a"}, "group"), ({"group": "tag", "interval": "hour"}, "interval"),
+        ({"group": "tag", "tz": "Europe/Istanbul"}, "tz"), ({"tag": "no spaces"}, "tag"),
         ({"group": "colour"}, "group"), ({"start": "2026-01-01", "end": "2026-03-01", "interval": "hour"}, "start"),
         ({"start": "0001-01-01", "end": "0001-01-02"}, "end"), ({"start": "9999-12-30", "end": "9999-12-31"}, "end"),
     ],
@@ -66,3 +68,47 @@ def test_every_interval_and_group_has_the_same_total(api: Client, cast: Cast, in
 def test_an_invalid_parameter_is_named(api: Client, query: dict[str, str], param: str) -> None:
     response = api.get(reverse("api-usage"), query)
     assert (response.status_code, response.json()["error"]["param"]) == (400, param)
+
+
+@pytest.mark.parametrize("interval", ["day", "month"])
+def test_tags_have_requests_and_cost_as_their_page_shows_them(api: Client, cast: Cast, interval: str) -> None:
+    tagged = [an_event_of(cast, tag="team-a"), an_event_of(cast, tag="team-a"), an_event_of(cast, tag="team-b")]
+    happened(cast, an_event_of(cast), *tagged)
+    page = api.get(reverse("api-usage"), {"group": "tag", "interval": interval}).json()
+    shown = {each["tag"]: each for each in api.get(reverse("api-tags")).json()["data"]}
+    assert {cell["group"]: (cell["requests"], cell["cost_nanos"]) for cell in page["data"]} == {
+        tag: (shown[tag]["requests"], shown[tag]["cost_nanos"]) for tag in ("team-a", "team-b")
+    }
+    assert page["total"]["requests"] == 3
+    assert page["total"]["cost_nanos"] == sum(event.cost_nanos for event in tagged) > 0
+    # What is not counted by tag is absent, not 0.
+    assert "prompt_tokens" not in page["total"]
+    assert "errors" not in page["data"][0]
+    only = api.get(reverse("api-usage"), {"tag": "team-a", "interval": interval}).json()
+    (cell,) = only["data"]
+    assert (cell["group"], cell["requests"], only["total"]["requests"]) == (None, 2, 2)
+
+
+def test_tags_beyond_the_dearest_are_added_up(api: Client, cast: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("logs.usage.series.MAX_TAGS", 1)
+    events = [an_event_of(cast, tag=tag) for tag in ("dear", "dear", "b", "c")]
+    happened(cast, *events)
+    page = api.get(reverse("api-usage"), {"group": "tag"}).json()
+    assert {cell["group"]: cell["requests"] for cell in page["data"]} == {"dear": 2, "*": 2}
+    assert page["total"]["cost_nanos"] == sum(event.cost_nanos for event in events)
+
+
+def test_tags_of_another_organization_are_not_counted(api: Client, cast: Cast) -> None:
+    happened(cast, an_event_of(cast, tag="team-a"))
+    api.force_login(cast.eve)
+    page = api.get(reverse("api-usage"), {"group": "tag"}).json()
+    assert (page["data"], page["total"]["requests"]) == ([], 0)
+    stranger = api.get(reverse("api-usage"), {"group": "tag", "organization": cast.slug})
+    assert stranger.status_code == 404
+
+
+def test_tags_need_the_permission_to_see_billing(api: Client, cast: Cast) -> None:
+    api.force_login(cast.vic)
+    assert api.get(reverse("api-usage")).status_code == 200
+    assert api.get(reverse("api-usage"), {"group": "tag"}).status_code == 403
+    assert api.get(reverse("api-usage"), {"tag": "team-a"}).status_code == 403

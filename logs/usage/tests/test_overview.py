@@ -9,6 +9,7 @@ import pytest
 from codexflow.lib.ids import random_id
 from logs.models import UsageDaily, UsageHourly
 from logs.pipeline.histogram import of as of_ms
+from logs.usage import overview
 from logs.usage.overview import chart_of, latency_of, sums_before
 from logs.usage.periods import Period, period_before, period_of
 
@@ -50,6 +51,50 @@ def test_past_buckets_are_cached() -> None:
         an_hour(organization_id, datetime(2026, 3, 14, 12, tzinfo=UTC))
     # Another organization's is another's.
     assert chart_of(random_id(), period, metric="requests", group="model").total.requests == 0
+
+
+@pytest.mark.parametrize("zone_name", ["UTC", "Asia/Kathmandu"])
+def test_only_finished_days_that_have_changed_are_read_again(zone_name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the minutes of a period's cache, days are known by the versions of their rollups."""
+    monkeypatch.setattr(overview, "CACHE_TTL_S", 0)
+    organization_id, zone = random_id(), ZoneInfo(zone_name)
+    now, noon = datetime(2026, 3, 18, 12, 30, tzinfo=UTC), datetime(2026, 3, 14, 12, tzinfo=UTC)
+    period = period_of("30d", now, zone)
+    earlier = period_before("30d", period, now, zone)
+    spans: list[int] = []
+    read = overview._cells_by_day
+
+    def counted(organization: Any, starts: Any, *rest: Any) -> Any:
+        spans.append(len(starts))
+        return read(organization, starts, *rest)
+
+    monkeypatch.setattr(overview, "_cells_by_day", counted)
+    touched = 1 if zone_name == "UTC" else 2  # days of the zone that have hours of the UTC day
+    for requests, days in ((1, 29), (2, touched)):
+        an_hour(organization_id, noon, latency_histogram=of_ms([100]))
+        for again in (False, True):
+            spans.clear()
+            chart = chart_of(organization_id, period, metric="requests", group="model")
+            assert chart.total.requests == requests
+            assert spans == ([1] if again else [days, 1]), "of the present day each time"
+            latency = latency_of(organization_id, period, earlier)
+            assert latency.latency["p50"] == pytest.approx(100, rel=0.05)
+            assert [bool(times.p50) for times in latency.by_bucket].count(True) == 1
+
+
+@pytest.mark.parametrize("zone_name", ["UTC", "Europe/Istanbul", "America/Los_Angeles", "Asia/Kathmandu"])
+def test_the_first_hours_of_a_month_are_compared_with_those_of_the_last(zone_name: str) -> None:
+    organization_id, zone = random_id(), ZoneInfo(zone_name)
+    moment = datetime(2026, 10, 1, 5, 30, tzinfo=zone)
+    period = period_of("month", moment, zone)
+    start, end = period_before("month", period, moment, zone)
+    first = start.astimezone(UTC).replace(minute=0) - timedelta(hours=30)
+    counted = {first + timedelta(hours=n): n + 1 for n in range(60)}
+    for hour, requests in counted.items():
+        an_hour(organization_id, hour, requests=requests, latency_histogram=of_ms([100] * requests))
+    expected = sum(requests for hour, requests in counted.items() if start <= hour < end)
+    assert sums_before(organization_id, start, end).requests == expected
+    assert latency_of(organization_id, period, (start, end)).earlier["p50"] == pytest.approx(100, rel=0.05)
 
 
 def test_without_redis_sums_are_read_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
