@@ -1,7 +1,5 @@
 """allauth adapters: sign-up, mail, signing in by a provider, encryption of second-factor secrets."""
 
-import base64
-import hashlib
 import logging
 from typing import Any
 
@@ -14,8 +12,6 @@ from allauth.mfa.adapter import DefaultMFAAdapter
 from allauth.socialaccount.adapter import DefaultSocialAccountAdapter
 from allauth.socialaccount.models import SocialAccount, SocialLogin
 from allauth.socialaccount.providers.base import AuthError, AuthProcess
-from cryptography.fernet import Fernet
-from django.conf import settings
 from django.contrib import messages
 from django.core.exceptions import ValidationError
 from django.db import transaction
@@ -25,7 +21,7 @@ from django.urls import reverse
 from django.utils import timezone, translation
 from django.utils.translation import gettext_lazy as _
 
-from accounts import mail
+from accounts import encryption, mail
 from accounts.connections import (
     REAUTHENTICATE,
     SIGNUP_TIMEZONE,
@@ -111,7 +107,9 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc] # allauth has
         return user
 
     def set_password(self, user: User, password: str) -> None:
-        user.must_change_password = False
+        if user.must_change_password:
+            user.must_change_password = False
+            user.language = translation.get_language() or user.language
         super().set_password(user, password)
 
     def get_password_change_redirect_url(self, request: HttpRequest) -> str:
@@ -184,18 +182,13 @@ class SocialAccountAdapter(DefaultSocialAccountAdapter):  # type: ignore[misc] #
 
 
 class MfaAdapter(DefaultMFAAdapter):  # type: ignore[misc] # allauth has no types
-    """Encrypts authenticator secrets at rest, under a key derived from Django's SECRET_KEY."""
+    """Encrypts authenticator secrets at rest (accounts/encryption.py)."""
 
     def encrypt(self, text: str) -> str:
-        return _fernet().encrypt(text.encode()).decode()
+        return encryption.encrypt(text, purpose=encryption.MFA)
 
     def decrypt(self, encrypted_text: str) -> str:
-        return _fernet().decrypt(encrypted_text.encode()).decode()
-
-
-def _fernet() -> Fernet:
-    digest = hashlib.sha256(b"accounts.mfa:" + settings.SECRET_KEY.encode()).digest()
-    return Fernet(base64.urlsafe_b64encode(digest))
+        return encryption.decrypt(encrypted_text, purpose=encryption.MFA)
 
 
 def _prepare(user: User, *, zone: str) -> None:

@@ -2,10 +2,13 @@
 
 from typing import Any
 
+from django.apps import apps
 from django.contrib import admin
 from django.http import HttpRequest
+from django.utils.translation import gettext_lazy as _
 from typing_extensions import override
 
+from accounts.audit import labels
 from accounts.audited_admin import AuditedAdmin
 from accounts.models import AuditEntry, Membership, Organization, SiteSettings, User
 from codexflow.lib.admin import ReadOnlyAdmin, site
@@ -72,8 +75,21 @@ class SiteSettingsAdmin(AuditedAdmin):
 
 @admin.register(AuditEntry, site=site)
 class AuditEntryAdmin(ReadOnlyAdmin):
-    list_display = ("at", "action", "actor", "actor_label", "organization", "object_kind", "object_id", "address")
+    list_display = ("at", "what", "actor", "actor_label", "organization", "kind", "object_id", "address")
+    fields = ("at", "what", "action", "actor", "actor_label", "organization", "kind", "object_id", "address", "facts")
+    readonly_fields = ("what", "kind")
     list_filter = ("object_kind",)
     list_select_related = ("actor", "organization")
     search_fields = ("object_id", "actor__email", "organization__slug", "action")
     ordering = ("-pk",)
+
+    @admin.display(description=_("what"))
+    def what(self, entry: AuditEntry) -> str:
+        """Say what was done as on customers' pages; the code stands on the entry's own page."""
+        return str(labels().get(entry.action, entry.action))
+
+    @admin.display(description=_("kind"))
+    def kind(self, entry: AuditEntry) -> str:
+        """Name the table in words."""
+        found = [each for each in apps.get_models() if each._meta.model_name == entry.object_kind]
+        return str(found[0]._meta.verbose_name) if found else entry.object_kind

@@ -20,6 +20,8 @@ class AccountsConfig(AppConfig):
         ),
         "accounts_sitesettings": SHARED,
         "accounts_user": SHARED,
+        "accounts_webhookdelivery": OWN,
+        "accounts_webhookendpoint": OWN,
         # Of Django and allauth. A page of an organization may ask who is there, and for the second factor again.
         "account_emailaddress": SHARED,
         "account_emailconfirmation": CLOSED,
@@ -41,17 +43,24 @@ class AccountsConfig(AppConfig):
         "invitation.accepted": _("Invitation accepted"),
         "invitation.created": _("Invitation sent"),
         "invitation.resent": _("Invitation sent again"),
-        "invitation.withdrawn": _("Invitation withdrawn"),
+        "invitation.withdrawn": _("Invitation revoked"),
         "member.left": _("Left the organization"),
         "member.removed": _("Member removed"),
         "member.role_changed": _("Role changed"),
         "membership.changed": _("Membership changed by an operator"),
         "membership.created": _("Membership created by an operator"),
         "organization.changed": _("Organization changed by an operator"),
-        "organization.content_retention": _("Keeping of prompts and answers changed"),
+        "organization.content_retention": _("Retention of prompts and answers changed"),
         "organization.created": _("Organization created"),
         "organization.deleted": _("Organization deleted"),
+        "organization.reactivated": _("Suspension lifted by an operator"),
         "organization.renamed": _("Organization renamed"),
+        "organization.suspended": _("Suspended by an operator"),
+        "webhook.changed": _("Webhook changed"),
+        "webhook.created": _("Webhook added"),
+        "webhook.deleted": _("Webhook removed"),
+        "webhook.disabled": _("Webhook turned off after failures"),
+        "webhook.rotated": _("Webhook secret rotated"),
         "ownership.transferred": _("Ownership transferred"),
     }
     audit_areas = {
@@ -60,6 +69,7 @@ class AccountsConfig(AppConfig):
         "ownership": _("Ownership"),
         "organization": _("Organization"),
         "account": _("Billing and accounts"),
+        "webhook": _("Webhooks"),
     }
 
     @override

@@ -2,10 +2,13 @@
 
 from collections.abc import Sequence
 from typing import Any
+from uuid import UUID
 
 from django.apps import apps
+from django.db.models import Model
 from django.http import HttpRequest
 from django.utils.functional import Promise
+from django.utils.module_loading import import_string
 
 from accounts.models import AuditEntry, Invitation, Organization, User
 from codexflow.lib.addresses import plain_address
@@ -73,8 +76,16 @@ def trail_of(
     return list(entries.order_by("-pk")[:limit])
 
 
-def names_of(entries: Sequence[AuditEntry]) -> dict[tuple[str, str], str]:
-    """Current names of users and invitations among the targets, by kind and id. At most two queries."""
+def kinds() -> dict[str, type[Model]]:
+    """Kinds of targets: models by name."""
+    return {model._meta.model_name or "": model for model in apps.get_models()}
+
+
+def names_of(organization: Organization, entries: Sequence[AuditEntry]) -> dict[tuple[str, str], str]:
+    """Current names of targets, by kind and id: users, invitations, and what apps name in `audit_names`.
+
+    `audit_names` has the dotted path of a function by kind, from an organization and ids to names by id: a query each.
+    """
     ids: dict[str, set[str]] = {"user": set(), "invitation": set()}
     for entry in entries:
         if entry.object_kind in ids:
@@ -87,4 +98,8 @@ def names_of(entries: Sequence[AuditEntry]) -> dict[tuple[str, str], str]:
     if ids["invitation"]:
         rows = Invitation.objects.filter(pk__in=ids["invitation"]).values_list("pk", "email")
         names |= {("invitation", str(pk)): email for pk, email in rows}
+    for kind, path in _declared("audit_names").items():
+        if others := {UUID(entry.object_id) for entry in entries if entry.object_kind == kind}:
+            found: dict[UUID, str] = import_string(str(path))(organization, others)
+            names |= {(kind, str(pk)): name for pk, name in found.items()}
     return names

@@ -1,5 +1,6 @@
 """Operator edits: each writes an audit entry and sends `access_changed`."""
 
+from functools import partial
 from typing import Any
 
 from django.db import transaction
@@ -47,5 +48,7 @@ class AuditedAdmin(StaffAdmin):
 
     def _record(self, request: HttpRequest, obj: Model, verb: str, **facts: Any) -> None:
         action = f"{obj._meta.model_name}.{verb}"
-        audit.record(action, obj, organization=self.organization_of(obj), **acting(request), **facts)
-        transaction.on_commit(lambda: access_changed.send(type(obj)))
+        organization = self.organization_of(obj)
+        audit.record(action, obj, organization=organization, **acting(request), **facts)
+        concerned = organization.pk if organization is not None else None
+        transaction.on_commit(partial(access_changed.send, type(obj), organization_id=concerned))

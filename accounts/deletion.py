@@ -14,7 +14,7 @@ from django.utils.translation import gettext as _
 
 from accounts import audit
 from accounts.errors import Refused
-from accounts.models import Invitation, Membership, Organization, User
+from accounts.models import Invitation, Membership, Organization, User, WebhookEndpoint
 from accounts.signals import access_ended
 from codexflow.lib.clock import now
 
@@ -31,6 +31,7 @@ def delete_organization(organization: Organization, *, actor: User, address: str
         row.is_active, row.deleted_at, row.content_retention_days = False, now(), 0
         row.save(update_fields=["is_active", "deleted_at", "content_retention_days"])
         Invitation.objects.filter(organization=row, accepted_at=None, revoked_at=None).update(revoked_at=now())
+        WebhookEndpoint.objects.filter(organization=row).update(is_active=False)
         access_ended.send(Organization, organization=row, user=None, actor=actor, address=address)
         audit.record("organization.deleted", row, organization=row, actor=actor, address=address)
 

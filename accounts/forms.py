@@ -1,7 +1,8 @@
 """Forms of users, organizations and members."""
 
 import zoneinfo
-from functools import cache
+from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 from django import forms
@@ -10,14 +11,27 @@ from typing_extensions import override
 
 from accounts.models import Membership, Organization, User
 from accounts.permissions import roles_given_by
+from codexflow.lib.clock import now
+from codexflow.templatetags.show import utc_offset
 
 
-@cache
 def zone_choices() -> list[tuple[str, str]]:
-    """Time zones for a select, as (value, label), without the IANA database's historical aliases."""
+    """Time zones for a select, as (value, label with the present offset), from west to east.
+
+    Without the IANA database's historical aliases.
+    """
+    # Offsets change on the hour: one computation serves the pages of an hour.
+    return _zones_at(now().replace(minute=0, second=0, microsecond=0))
+
+
+@lru_cache(maxsize=1)
+def _zones_at(moment: datetime) -> list[tuple[str, str]]:
     areas = ("Africa/", "America/", "Antarctica/", "Asia/", "Atlantic/", "Australia/", "Europe/", "Indian/", "Pacific/")
-    names = sorted(name for name in zoneinfo.available_timezones() if name.startswith(areas))
-    return [(name, name.replace("_", " ")) for name in ("UTC", *names)]
+    names = ["UTC", *(name for name in zoneinfo.available_timezones() if name.startswith(areas))]
+    zones = sorted((moment.astimezone(zoneinfo.ZoneInfo(name)).utcoffset() or timedelta(), name) for name in names)
+    return [
+        (name, name if name == "UTC" else f"{name.replace('_', ' ')} ({utc_offset(delta)})") for delta, name in zones
+    ]
 
 
 # Description of each role, for the page where one is chosen.
@@ -78,7 +92,7 @@ class ConfirmationForm(forms.Form):
         typed = str(self.cleaned_data["typed"])
         # HTML collapses runs of spaces.
         if typed.split() != self.word.split():
-            raise forms.ValidationError(_("This is not the same."))
+            raise forms.ValidationError(_("That doesn't match."))
         return typed
 
 

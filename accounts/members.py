@@ -35,11 +35,11 @@ def invite(
     email = email.lower()
     with transaction.atomic():
         _lock(organization)
-        _require(role in roles_given_by(by_role), _("Your role may not give this role."))
+        _require(role in roles_given_by(by_role), _("Your role can't assign this role."))
         if organization.memberships.filter(user__email=email).exists():
-            raise Refused(_("This person is a member already."))
+            raise Refused(_("This person is already a member."))
         if open_invitations(organization).filter(email=email).exists():
-            raise Refused(_("This address is invited already. Send the invitation again instead."))
+            raise Refused(_("This address has already been invited. Resend the invitation instead."))
         _require_seat(organization)
         _require_invitation_quota(organization)
         # An expired invitation is revoked, so that the new one passes the unique constraint.
@@ -60,8 +60,8 @@ def resend(invitation: Invitation, *, by_role: str, actor: User, address: str | 
     with transaction.atomic():
         _lock(invitation.organization)
         row = Invitation.objects.select_for_update().get(pk=invitation.pk)
-        _require(may_manage(by_role, row.role), _("Your role may not change this invitation."))
-        _require(is_unused(row), _("This invitation is used or withdrawn."))
+        _require(may_manage(by_role, row.role), _("Your role can't change this invitation."))
+        _require(is_unused(row), _("This invitation was used or revoked."))
         _require_invitation_quota(row.organization)
         row.expires_at, row.sent_at = now() + LIFETIME, now()
         row.save(update_fields=["expires_at", "sent_at"])
@@ -73,8 +73,8 @@ def withdraw(invitation: Invitation, *, by_role: str, actor: User, address: str 
     """Withdraw an open invitation; its link stops working. Raises Refused."""
     with transaction.atomic():
         row = Invitation.objects.select_for_update().get(pk=invitation.pk)
-        _require(may_manage(by_role, row.role), _("Your role may not change this invitation."))
-        _require(is_unused(row), _("This invitation is used or withdrawn."))
+        _require(may_manage(by_role, row.role), _("Your role can't change this invitation."))
+        _require(is_unused(row), _("This invitation was used or revoked."))
         row.revoked_at = now()
         row.save(update_fields=["revoked_at"])
         audit.record("invitation.withdrawn", row, organization=row.organization, actor=actor, address=address)
@@ -92,9 +92,9 @@ def accept(invitation: Invitation, *, actor: User, address: str | None = None) -
         is_open = is_unused(row) and row.expires_at > now() and row.organization.is_active
         _require(is_open, _("This invitation is no longer valid. Ask for a new one."))
         _require(row.email in addresses_of(actor), _("This invitation is for another address."))
-        _require(not row.organization.memberships.filter(user=actor).exists(), _("You are a member of it already."))
+        _require(not row.organization.memberships.filter(user=actor).exists(), _("You're already a member."))
         if row.organization.memberships.count() >= seat_limit(row.organization):
-            raise Refused(_("The organization has no free seat any more. Ask an owner to make room."))
+            raise Refused(_("The organization has no free seats. Ask an owner to make room."))
         row.accepted_at = now()
         row.save(update_fields=["accepted_at"])
         membership = Membership.objects.create(organization=row.organization, user=actor, role=row.role)
@@ -111,7 +111,7 @@ def change_role(
     with transaction.atomic():
         row = _locked_member(membership)
         is_allowed = may_manage(by_role, row.role) and role in roles_given_by(by_role)
-        _require(is_allowed, _("Your role may not give this role."))
+        _require(is_allowed, _("Your role can't assign this role."))
         if role != Role.OWNER:
             _require_other_owner(row)
         old, row.role = row.role, role
@@ -128,7 +128,7 @@ def remove(membership: Membership, *, by_role: str, keeps_keys: bool, actor: Use
     """Remove a member and revoke the keys they made, unless `keeps_keys`. Raises Refused."""
     with transaction.atomic():
         row = _locked_member(membership)
-        _require(may_manage(by_role, row.role), _("Your role may not remove this member."))
+        _require(may_manage(by_role, row.role), _("Your role can't remove this member."))
         _require_other_owner(row)
         _end(row, "member.removed", keeps_keys=keeps_keys, actor=actor, address=address)
 
@@ -184,13 +184,13 @@ def _require_other_owner(row: Membership) -> None:
         return
     # A suspended owner does not count.
     others = row.organization.memberships.filter(role=Role.OWNER, user__is_active=True).exclude(pk=row.pk)
-    _require(others.exists(), _("An organization needs an owner: make somebody else the owner first."))
+    _require(others.exists(), _("An organization needs an owner. Make another member the owner first."))
 
 
 def _require_seat(organization: Organization) -> None:
     taken = organization.memberships.count() + open_invitations(organization).count()
     if taken >= seat_limit(organization):
-        raise Refused(_("All seats of your plan are taken, open invitations included."))
+        raise Refused(_("All seats of your plan are taken, pending invitations included."))
 
 
 def _require_invitation_quota(organization: Organization) -> None:
@@ -200,4 +200,4 @@ def _require_invitation_quota(organization: Organization) -> None:
         at__gte=now() - timedelta(days=1),
     ).count()
     if sent >= MAX_INVITATIONS_PER_DAY:
-        raise Refused(_("Your organization has sent many invitations today. Try again tomorrow."))
+        raise Refused(_("Your organization has sent too many invitations today. Try again tomorrow."))

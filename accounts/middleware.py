@@ -23,8 +23,9 @@ class PreferencesMiddleware:
         user = request.user
         if not user.is_authenticated:
             return self.get_response(request)
-        translation.activate(user.language)
-        request.LANGUAGE_CODE = user.language
+        if not user.must_change_password:  # whoever set the password has chosen no language: the browser's holds
+            translation.activate(user.language)
+            request.LANGUAGE_CODE = user.language
         with timezone.override(timezone_of(user)):
             return self.get_response(request)
 

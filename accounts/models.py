@@ -6,6 +6,7 @@ from zoneinfo import ZoneInfo
 
 from django.conf import settings
 from django.contrib.auth.models import AbstractBaseUser, BaseUserManager
+from django.contrib.postgres.fields import ArrayField
 from django.core.exceptions import ValidationError
 from django.db import models
 from django.db.models.functions import Lower
@@ -17,6 +18,17 @@ from codexflow.lib.clock import now
 from codexflow.lib.ids import new_id
 
 MAX_CONTENT_DAYS = 30
+# Permissions of administrators besides viewing: what they do to one customer, never money, plans or configuration.
+ACTS_ON_TENANTS = frozenset(
+    {
+        "accounts.suspend_organization",
+        "accounts.impersonate_user",
+        "keys.revoke_apikey",
+        "keys.map_apikey",
+        "adminpanel.announce",
+        "logs.retry_deadletter",
+    }
+)
 
 
 def validate_timezone(name: str) -> None:
@@ -103,10 +115,11 @@ class User(AbstractBaseUser):
         return self.role == self.Role.SUPER_ADMIN
 
     def has_perm(self, perm: str, obj: object = None) -> bool:
-        """Django's permission check: a super administrator may do anything, an administrator may only view."""
+        """Django's permission check: a super administrator may do anything, others view, and act on tenants."""
         if not self.is_active:
             return False
-        return self.is_superuser or (self.is_staff and perm.partition(".")[2].startswith("view_"))
+        may_act = perm in ACTS_ON_TENANTS or perm.partition(".")[2].startswith("view_")
+        return self.is_superuser or (self.is_staff and may_act)
 
     def has_module_perms(self, app_label: str) -> bool:
         return self.is_active and self.is_staff
@@ -167,8 +180,10 @@ class Membership(models.Model):
         BILLING = "billing", _("Billing")
         VIEWER = "viewer", _("Viewer")
 
-    organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="memberships")
-    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="memberships")
+    organization = models.ForeignKey(
+        Organization, on_delete=models.CASCADE, related_name="memberships", verbose_name=_("organization")
+    )
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="memberships", verbose_name=_("user"))
     role = models.CharField(_("role"), max_length=10, choices=Role.choices, default=Role.DEVELOPER)
     created_at = models.DateTimeField(_("since"), default=now, editable=False)
 
@@ -219,8 +234,10 @@ class AuditEntry(models.Model):
     """One line of the audit log: actor, action, object and address. Append-only: a trigger rejects changes."""
 
     at = models.DateTimeField(_("at"), default=now, editable=False)
-    organization = models.ForeignKey(Organization, on_delete=models.PROTECT, null=True, related_name="audit_entries")
-    actor = models.ForeignKey(User, on_delete=models.PROTECT, null=True, related_name="+")
+    organization = models.ForeignKey(
+        Organization, on_delete=models.PROTECT, null=True, related_name="audit_entries", verbose_name=_("organization")
+    )
+    actor = models.ForeignKey(User, on_delete=models.PROTECT, null=True, related_name="+", verbose_name=_("actor"))
     # Actor other than a user: "command", "system".
     actor_label = models.CharField(_("actor"), max_length=60, blank=True)
     action = models.CharField(_("action"), max_length=60)
@@ -240,7 +257,7 @@ class AuditEntry(models.Model):
 
     @override
     def __str__(self) -> str:
-        return f"{self.action} {self.object_kind} {self.object_id}"
+        return f"{self.at:%Y-%m-%d %H:%M} {self.action}"
 
 
 class SiteSettings(models.Model):
@@ -262,3 +279,69 @@ class SiteSettings(models.Model):
     @override
     def __str__(self) -> str:
         return self.site_name
+
+
+class WebhookEndpoint(models.Model):
+    """Address of an organization that is told of events. Written by `accounts.webhooks.services` only."""
+
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="webhook_endpoints")
+    url = models.CharField(_("address"), max_length=500)
+    events = ArrayField(models.CharField(max_length=40), default=list)
+    # Encrypted; the one before signs as well until its time is over.
+    sealed_secret = models.TextField(editable=False)
+    sealed_secret_before = models.TextField(blank=True, default="", editable=False)
+    secret_before_until = models.DateTimeField(null=True, editable=False)
+    is_active = models.BooleanField(_("active"), default=True)
+    # Since when each delivery has failed; null: the last one succeeded.
+    failing_since = models.DateTimeField(null=True, editable=False)
+    # When it was switched off for failing.
+    disabled_at = models.DateTimeField(null=True, editable=False)
+    created_by = models.ForeignKey(User, on_delete=models.SET_NULL, null=True, related_name="+")
+    created_at = models.DateTimeField(_("created"), default=now, editable=False)
+
+    class Meta:
+        verbose_name = _("webhook")
+        verbose_name_plural = _("webhooks")
+
+    @override
+    def __str__(self) -> str:
+        return self.url
+
+
+class WebhookDelivery(models.Model):
+    """One event for one endpoint, as it is sent, and how that went."""
+
+    class State(models.TextChoices):
+        PENDING = "pending", _("Waiting")
+        DELIVERED = "delivered", _("Delivered")
+        FAILED = "failed", _("Failed")
+
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="+", db_index=False)
+    endpoint = models.ForeignKey(WebhookEndpoint, on_delete=models.CASCADE, related_name="deliveries", db_index=False)
+    # Of the event: a replay has it again, so that a receiver knows it.
+    message_id = models.CharField(max_length=40)
+    event = models.CharField(_("event"), max_length=40)
+    body = models.TextField()
+    created_at = models.DateTimeField(_("created"), default=now, editable=False)
+    state = models.CharField(_("state"), max_length=9, choices=State.choices, default=State.PENDING)
+    tries = models.PositiveSmallIntegerField(_("tries"), default=0)
+    due_at = models.DateTimeField(default=now, editable=False)
+    tried_at = models.DateTimeField(_("tried"), null=True)
+    # Of the last try: 0 and a reason where there was no response.
+    status = models.PositiveSmallIntegerField(null=True)
+    error = models.CharField(max_length=40, blank=True)
+    answer = models.TextField(blank=True)
+
+    class Meta:
+        verbose_name = _("delivery of a webhook")
+        verbose_name_plural = _("deliveries of webhooks")
+        indexes = [
+            models.Index(fields=["due_at"], name="webhook_due", condition=models.Q(state="pending")),
+            models.Index(fields=["endpoint", "-id"], name="webhook_of_endpoint"),
+        ]
+
+    @override
+    def __str__(self) -> str:
+        return f"{self.event} {self.id}"

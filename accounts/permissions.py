@@ -11,6 +11,7 @@ class Action(StrEnum):
     MANAGE_BILLING = "manage_billing"
     SEE_BILLING = "see_billing"
     SEE_AUDIT = "see_audit"
+    MANAGE_WEBHOOKS = "manage_webhooks"
     MANAGE_ORGANIZATION = "manage_organization"
     EXPORT_USAGE = "export_usage"
     JUDGE_STAGES = "judge_stages"

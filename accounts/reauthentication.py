@@ -13,7 +13,7 @@ from django.urls import reverse
 from django.utils.http import urlencode
 
 from accounts.models import User
-from accounts.tenancy import PageRequest
+from accounts.tenancy import PageRequest, return_path
 from codexflow.lib.clock import now_s
 
 MAX_AGE = timedelta(minutes=30)
@@ -37,7 +37,7 @@ def recently_authenticated(view: Callable[..., HttpResponseBase]) -> Callable[..
 
 def reauthentication_redirect(request: PageRequest) -> HttpResponseBase:
     """Redirect to the reauthentication page, which returns to this URL."""
-    where = f"{reverse('account_reauthenticate')}?{urlencode({'next': request.get_full_path()})}"
+    where = f"{reverse('account_reauthenticate')}?{urlencode({'next': return_path(request)})}"
     # htmx would follow a redirect and put the page into a dialog.
     return HttpResponse(headers={"HX-Redirect": where}) if request.htmx else redirect(where)
 

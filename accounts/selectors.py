@@ -7,12 +7,17 @@ from allauth.account.models import EmailAddress
 from django.db.models import QuerySet
 
 from accounts import invitations
-from accounts.models import Invitation, Membership, Organization, User
+from accounts.models import Invitation, Membership, Organization, SiteSettings, User
 from accounts.permissions import Action, roles_that_may
 from codexflow.lib.clock import now
 
 # Session key: token of the invitation by which a visitor arrived.
 INVITATION_SESSION_KEY = "invitation"
+
+
+def support_email() -> str:
+    """Address that operators have set for questions; empty if they have not."""
+    return SiteSettings.objects.values_list("support_email", flat=True).first() or ""
 
 
 def memberships_of(user: User) -> QuerySet[Membership]:
@@ -57,6 +62,13 @@ def open_invitations(organization: Organization) -> QuerySet[Invitation]:
     """Invitations that can still be accepted, newest first."""
     rows = Invitation.objects.select_related("organization", "invited_by").filter(organization=organization)
     return rows.filter(accepted_at=None, revoked_at=None, expires_at__gt=now()).order_by("-pk")
+
+
+def invitations_to(user: User) -> QuerySet[Invitation]:
+    """Invitations to a user's addresses that can still be accepted, the newest first."""
+    rows = Invitation.objects.select_related("organization").filter(email__in=addresses_of(user))
+    is_open = {"accepted_at": None, "revoked_at": None, "expires_at__gt": now(), "organization__is_active": True}
+    return rows.filter(**is_open).exclude(organization__memberships__user=user).order_by("-pk")
 
 
 def invitation_of(organization: Organization, invitation_id: UUID) -> Invitation | None:

@@ -2,6 +2,7 @@
 
 import secrets
 from datetime import timedelta
+from functools import partial
 
 from django.db import transaction
 from django.utils.text import slugify
@@ -45,7 +46,7 @@ def create_extra_organization(*, name: str, owner: User, address: str | None = N
         # Lock the user, so that a double click cannot pass the limit.
         User.objects.select_for_update(no_key=True).get(pk=owner.pk)
         if Organization.objects.filter(created_by=owner, is_active=True).count() >= MAX_ORGANIZATIONS_PER_USER:
-            raise Refused(gettext("You have made as many organizations as one person may."))
+            raise Refused(gettext("You've reached the number of organizations that one person can create."))
         organization = create_organization(name=name, owner=owner)
         audit.record("organization.created", organization, organization=organization, actor=owner, address=address)
     return organization
@@ -84,6 +85,50 @@ def rename_organization(organization: Organization, *, name: str, actor: User, a
         )
 
 
+def suspend_organization(
+    organization: Organization, *, reason: str, actor: User | None = None, address: str | None = None
+) -> None:
+    """Suspend an organization, in one transaction with the audit entry: its keys get 403 at once, its pages are closed.
+
+    Raises Refused if it is suspended or deleted already.
+    """
+    _set_active(organization, False, reason=reason, actor=actor, address=address)
+
+
+def reactivate_organization(
+    organization: Organization, *, reason: str, actor: User | None = None, address: str | None = None
+) -> None:
+    """Lift a suspension, in one transaction with the audit entry. Raises Refused if there is none."""
+    _set_active(organization, True, reason=reason, actor=actor, address=address)
+
+
+def _set_active(
+    organization: Organization, is_active: bool, *, reason: str, actor: User | None, address: str | None
+) -> None:
+    with transaction.atomic():
+        row = Organization.objects.select_for_update(no_key=True).get(pk=organization.pk)
+        if row.deleted_at is not None:
+            raise Refused(gettext("The organization is deleted."))
+        if row.is_active == is_active:
+            raise Refused(
+                gettext("The organization is not suspended.")
+                if is_active
+                else gettext("The organization is already suspended.")
+            )
+        row.is_active = is_active
+        row.save(update_fields=["is_active"])
+        audit.record(
+            "organization.reactivated" if is_active else "organization.suspended",
+            row,
+            organization=row,
+            actor=actor,
+            address=address,
+            reason=reason,
+        )
+        transaction.on_commit(partial(access_changed.send, Organization, organization_id=row.pk))
+    organization.is_active = is_active
+
+
 def set_content_retention(
     organization: Organization, *, days: int, actor: User | None = None, address: str | None = None
 ) -> None:
@@ -111,7 +156,7 @@ def set_content_retention(
             from_days=before,
             to_days=days,
         )
-        transaction.on_commit(lambda: access_changed.send(Organization))
+        transaction.on_commit(partial(access_changed.send, Organization, organization_id=row.pk))
     organization.content_retention_days = row.content_retention_days
     organization.content_kept_since = row.content_kept_since
 

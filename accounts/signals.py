@@ -2,7 +2,8 @@
 
 from django.dispatch import Signal
 
-# A user, an organization or its plan changed in a way that affects what keys may do: receivers drop their caches.
+# A user, an organization or its plan changed in a way that affects what keys may do: receivers drop what they remember
+# of the organization with `organization_id`, or of all where it is None.
 access_changed = Signal()
 
 # An organization was made. Sent inside the transaction that makes it, with `organization` and `plan` (the plan's slug;

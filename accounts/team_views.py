@@ -12,6 +12,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 
 from accounts import audit, mail, members
 from accounts.audit import acting
+from accounts.audit_details import details_of
 from accounts.errors import Refused
 from accounts.forms import InvitationForm, RoleForm, TransferForm
 from accounts.invitations import token_of
@@ -45,14 +46,16 @@ def member_list(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
         return render(request, "accounts/members.html#rows", page)
     is_manager = tenant.allows(Action.MANAGE_MEMBERS)
     invited = list(open_invitations(tenant.organization)[: 2 * PAGE]) if is_manager else []
+    seats, taken = seat_limit(tenant.organization), tenant.organization.memberships.count() + len(invited)
     return render(
         request,
         "accounts/members.html",
         {
             **page,
             "invited": [(each, _link(request, each), may_manage(tenant.role, each.role)) for each in invited],
-            "seats": seat_limit(tenant.organization),
-            "taken": tenant.organization.memberships.count() + len(invited),
+            "seats": seats,
+            "taken": taken,
+            "is_full": taken >= seats,
             "is_first_page": after is None,
         },
     )
@@ -104,7 +107,7 @@ def invitation_withdraw(request: PageRequest, tenant: Tenant, invitation_id: UUI
     except Refused as exc:
         messages.error(request, str(exc))
     else:
-        messages.success(request, _("The invitation is withdrawn."))
+        messages.success(request, _("Invitation revoked."))
     return redirect("members", slug=tenant.organization.slug)
 
 
@@ -150,7 +153,7 @@ def role(request: PageRequest, tenant: Tenant, membership_id: int) -> HttpRespon
         except Refused as exc:
             form.add_error("role", str(exc))
         else:
-            messages.success(request, _("The role is changed."))
+            messages.success(request, _("Role changed."))
             return _to_members(request, tenant)
     return _dialog(request, "accounts/role.html", {"form": form, "member": member}, is_wrong=bool(form.errors))
 
@@ -208,7 +211,7 @@ def transfer(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
         else:
             facts = {"organization": tenant.organization.name, "by": request.user.name or request.user.email}
             mail.send("ownership", new_owner.user.email, language=new_owner.user.language, **facts)
-            messages.success(request, _("%(email)s is the owner now.") % {"email": new_owner.user.email})
+            messages.success(request, _("%(email)s is now the owner.") % {"email": new_owner.user.email})
             return redirect("members", slug=tenant.organization.slug)
     return render(request, "accounts/transfer.html", {"form": form}, status=422 if form.errors else 200)
 
@@ -222,7 +225,7 @@ def audit_log(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
     actor_id, before = _number(request.GET.get("member", "")), _number(request.GET.get("before", ""))
     found = audit.trail_of(tenant.organization, area=area, actor_id=actor_id, before=before, limit=PAGE + 1)
     entries = found[:PAGE]
-    names, labels = audit.names_of(entries), audit.labels()
+    names, labels, kinds = audit.names_of(tenant.organization, entries), audit.labels(), audit.kinds()
     query = request.GET.copy()
     query.pop("before", None)
     newest = query.urlencode()
@@ -234,9 +237,12 @@ def audit_log(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
                 "entry": entry,
                 "label": labels.get(entry.action, entry.action),
                 "object": names.get((entry.object_kind, entry.object_id)) or entry.facts.get("name", ""),
-                "facts": [(name, value) for name, value in entry.facts.items() if value not in ("", None)],
+                "kind": kinds[entry.object_kind]._meta.verbose_name
+                if entry.object_kind in kinds
+                else entry.object_kind,
+                "details": details_of(entry.action, entry.facts, kind),
             }
-            for entry in entries
+            for entry, kind in ((entry, kinds.get(entry.object_kind)) for entry in entries)
         ],
         "older": query.urlencode() if len(found) > PAGE else "",
     }
@@ -277,7 +283,7 @@ def _send(request: PageRequest, row: Invitation) -> None:
         ends_at=row.expires_at,
     )
     if is_sent:
-        messages.success(request, _("%(email)s is invited.") % {"email": row.email})
+        messages.success(request, _("%(email)s has been invited.") % {"email": row.email})
     else:
         messages.error(request, _("The mail could not be sent. Give them the link yourself, or try again."))
 

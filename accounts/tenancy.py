@@ -4,12 +4,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
 from typing import Any, Concatenate, Literal, ParamSpec, TypeAlias, cast
+from urllib.parse import urlsplit, urlunsplit
 
+from django.conf import settings
+from django.contrib import messages
 from django.contrib.auth.views import redirect_to_login
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import resolve_url
 from django.utils.http import urlencode
+from django.utils.translation import gettext as _
 from django_htmx.middleware import HtmxDetails
 
 from accounts.models import Organization, User
@@ -53,6 +57,17 @@ View: TypeAlias = Callable[Concatenate[PageRequest, P], HttpResponseBase]
 TenantView: TypeAlias = Callable[Concatenate[PageRequest, Tenant, P], HttpResponseBase]
 
 
+def return_path(request: PageRequest) -> str:
+    """Return the path to come back to after signing in: this one if it answers GET, otherwise the form's page."""
+    if request.method in ("GET", "HEAD"):
+        return request.get_full_path()
+    if request.htmx and request.htmx.current_url_abs_path:
+        return request.htmx.current_url_abs_path
+    came_from = urlsplit(request.headers.get("referer", ""))
+    is_ours = came_from.netloc == request.get_host() and came_from.path.startswith("/")
+    return urlunsplit(("", "", came_from.path, came_from.query, "")) if is_ours else "/"
+
+
 def signed_in(view: View[P]) -> Callable[Concatenate[HttpRequest, P], HttpResponseBase]:
     """Require a signed-in user; redirect others to the sign-in page, also from fragments."""
 
@@ -61,15 +76,24 @@ def signed_in(view: View[P]) -> Callable[Concatenate[HttpRequest, P], HttpRespon
         page = cast(PageRequest, request)
         if page.user.is_authenticated:
             return view(page, *args, **kwargs)
+        if request.method not in ("GET", "HEAD"):
+            messages.error(request, _("Your session ended before this was saved. Sign in, then send it again."))
+        elif _has_ended(page):
+            messages.info(request, _("Your session has ended. Sign in again."))
         if page.htmx:
             # htmx would follow a redirect and put the form into a panel.
             target = page.htmx.current_url_abs_path or "/"
             return HttpResponse(
                 status=401, headers={"HX-Redirect": f"{resolve_url('account_login')}?{urlencode({'next': target})}"}
             )
-        return redirect_to_login(request.get_full_path())
+        return redirect_to_login(return_path(page))
 
     return guarded
+
+
+def _has_ended(request: PageRequest) -> bool:
+    """Return whether the browser still names a session that is gone: signing out by oneself removes its cookie."""
+    return bool(request.COOKIES.get(settings.SESSION_COOKIE_NAME)) and request.session.session_key is None
 
 
 def organization_page(

@@ -3,6 +3,7 @@
 from django.urls import path
 
 from accounts import team_views, views
+from accounts.webhooks import views as webhooks
 
 urlpatterns = [
     path("home/", views.home, name="home"),
@@ -13,6 +14,18 @@ urlpatterns = [
     path("organizations/create/", views.organization_create, name="organization-create"),
     path("invitations/<str:token>/", team_views.invitation, name="invitation"),
     path("o/<slug:slug>/settings/", views.organization_settings, name="organization-settings"),
+    path("o/<slug:slug>/settings/webhooks/", webhooks.webhooks, name="webhooks"),
+    path("o/<slug:slug>/settings/webhooks/new/", webhooks.webhook_new, name="webhook-new"),
+    path("o/<slug:slug>/settings/webhooks/<uuid:endpoint_id>/", webhooks.webhook, name="webhook"),
+    path("o/<slug:slug>/settings/webhooks/<uuid:endpoint_id>/edit/", webhooks.webhook_edit, name="webhook-edit"),
+    path("o/<slug:slug>/settings/webhooks/<uuid:endpoint_id>/secret/", webhooks.webhook_rotate, name="webhook-rotate"),
+    path("o/<slug:slug>/settings/webhooks/<uuid:endpoint_id>/test/", webhooks.webhook_test, name="webhook-test"),
+    path("o/<slug:slug>/settings/webhooks/<uuid:endpoint_id>/remove/", webhooks.webhook_remove, name="webhook-remove"),
+    path(
+        "o/<slug:slug>/settings/webhooks/<uuid:endpoint_id>/deliveries/<uuid:delivery_id>/",
+        webhooks.webhook_replay,
+        name="webhook-replay",
+    ),
     path("o/<slug:slug>/settings/content/", views.organization_content, name="organization-content"),
     path("o/<slug:slug>/settings/delete/", views.organization_delete, name="organization-delete"),
     path("o/<slug:slug>/settings/transfer/", team_views.transfer, name="ownership-transfer"),

@@ -5,7 +5,9 @@ from django.contrib import messages
 from django.contrib.auth import logout
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect, render
+from django.urls import reverse
 from django.utils import translation
+from django.utils.html import format_html
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.utils.translation import check_for_language
 from django.utils.translation import gettext as _
@@ -15,10 +17,11 @@ from accounts import deletion, mail, services
 from accounts.audit import acting
 from accounts.errors import Refused
 from accounts.forms import ConfirmationForm, ContentForm, OrganizationForm, ProfileForm
+from accounts.invitations import token_of
 from accounts.models import User
 from accounts.permissions import Action
 from accounts.reauthentication import recently_authenticated
-from accounts.selectors import memberships_of
+from accounts.selectors import invitations_to, memberships_of
 from accounts.tenancy import LAST_ORGANIZATION, PageRequest, Tenant, organization_page, signed_in
 
 THEME_COOKIE = "theme"
@@ -28,7 +31,12 @@ YEAR_S = 365 * 24 * 3600
 
 @signed_in
 def home(request: PageRequest) -> HttpResponseBase:
-    """Redirect to the overview of the organization visited last."""
+    """Redirect to the overview of the organization visited last. Open invitations are announced there."""
+    for invitation in invitations_to(request.user):
+        link = reverse("invitation", args=[token_of(invitation)])
+        text = _("You are invited to %(organization)s.") % {"organization": invitation.organization.name}
+        invited = format_html('{} <a class="link-plain underline" href="{}">{}</a>', text, link, _("Show invitation"))
+        messages.info(request, invited)
     slugs = [membership.organization.slug for membership in memberships_of(request.user)]
     if not slugs:
         slugs = [services.create_personal_organization(request.user).slug]
@@ -44,7 +52,7 @@ def profile(request: PageRequest) -> HttpResponseBase:
     if request.method == "POST" and form.is_valid():
         user = form.save()
         translation.activate(user.language)
-        messages.success(request, _("Your settings are saved."))
+        messages.success(request, _("Settings saved."))
         response = redirect("profile")
         _remember_language(response, user.language)
         return response
@@ -62,7 +70,7 @@ def organization_settings(request: PageRequest, tenant: Tenant) -> HttpResponseB
             name=form.cleaned_data["name"],
             **acting(request),
         )
-        messages.success(request, _("The organization is renamed."))
+        messages.success(request, _("Organization renamed."))
         return redirect("organization-settings", slug=tenant.organization.slug)
     return _settings_page(request, tenant, form=form)
 
@@ -79,7 +87,7 @@ def organization_content(request: PageRequest, tenant: Tenant) -> HttpResponseBa
     if days:
         messages.success(request, _("Prompts and answers are kept from now on."))
     else:
-        messages.success(request, _("Prompts and answers are not kept. What was kept is being deleted."))
+        messages.success(request, _("Prompts and answers are no longer kept. What was kept is being deleted."))
     return redirect("organization-settings", slug=tenant.organization.slug)
 
 
@@ -113,7 +121,7 @@ def organization_create(request: PageRequest) -> HttpResponseBase:
         except Refused as exc:
             form.add_error(None, str(exc))
         else:
-            messages.success(request, _("The organization is made."))
+            messages.success(request, _("Organization created."))
             return redirect("overview", slug=made.slug)
     return render(request, "accounts/organization_create.html", {"form": form}, status=422 if form.errors else 200)
 
@@ -126,7 +134,7 @@ def organization_delete(request: PageRequest, tenant: Tenant) -> HttpResponseBas
     form = ConfirmationForm(request.POST or None, word=tenant.organization.name, label=_("The organization's name"))
     if request.method == "POST" and form.is_valid():
         deletion.delete_organization(tenant.organization, **acting(request))
-        messages.success(request, _("%(name)s is deleted.") % {"name": tenant.organization.name})
+        messages.success(request, _("%(name)s has been deleted.") % {"name": tenant.organization.name})
         return redirect("home")
     return render(request, "accounts/organization_delete.html", {"form": form}, status=422 if form.errors else 200)
 
@@ -147,7 +155,7 @@ def account_delete(request: PageRequest) -> HttpResponseBase:
         else:
             mail.send("account_deleted", email, language=language)
             logout(request)
-            messages.success(request, _("Your account is deleted."))
+            messages.success(request, _("Your account has been deleted."))
             return redirect("landing")
     facts = {"form": form, "in_the_way": deletion.organizations_blocking_deletion(user), "word": user.email}
     return render(request, "accounts/account_delete.html", facts, status=422 if form.errors else 200)

@@ -85,7 +85,7 @@ def test_a_code_can_be_sent_again(visitor: Client, settings: Any) -> None:
     settings.ACCOUNT_EMAIL_VERIFICATION = "mandatory"
     settings.ACCOUNT_EMAIL_VERIFICATION_BY_CODE_ENABLED = True
     page = visitor.post(reverse("account_signup"), FORM, follow=True)
-    assert "Send a new code" in page.content.decode()
+    assert "Resend code" in page.content.decode()
     visitor.post(reverse("account_email_verification_sent"), {"action": "resend"})
     assert [each.to for each in mail.outbox] == [["grace@example.org"]] * 2
 

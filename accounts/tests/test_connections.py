@@ -285,7 +285,7 @@ def test_a_forged_callback_is_refused(client: Client, stand_in: StandIn, forgery
         del values["code"]
     response = visitor.get(f"{path}?{urlencode(values)}")
     assert response.status_code == 401
-    assert "Signing in did not work" in response.content.decode()
+    assert "Sign-in failed" in response.content.decode()
     assert not User.objects.filter(email="grace@example.org").exists()
     assert signed_in_as(visitor) == ""
 
@@ -502,7 +502,7 @@ def test_a_user_without_a_password_reauthenticates_by_the_provider(client: Clien
         response = client.get(reverse(name))
         assert response["Location"].startswith(reverse("account_reauthenticate")), name
     page = client.get(reverse("account-delete"), follow=True)
-    assert "Sign in with GitHub again to go on" in page.content.decode()
+    assert "Sign in with GitHub again to continue" in page.content.decode()
     where, key = page.redirect_chain[-1][0], client.session.session_key
     assert client.get(callback_of(client.post(where)))["Location"] == reverse("account-delete")
     assert stand_in.asked[-1]["prompt"] == "select_account"

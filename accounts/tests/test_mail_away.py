@@ -138,6 +138,21 @@ def test_an_invitation_can_be_handed_over(cast: Cast) -> None:
     assert not mail.send("account_deleted", "ada@example.org", language="en")
 
 
+def test_operators_see_that_the_last_mail_was_not_taken(server: Server) -> None:
+    smtp._note(None)
+    assert smtp.last_mail_error() is None
+    assert not mail.send("account_deleted", "ada@example.org", language="en")
+    found = smtp.last_mail_error()
+    if server.kind == "rejects":
+        assert found is None, "the address is wrong, not the server"
+        return
+    assert found
+    assert "@" not in found
+    server.close()
+    smtp._note(None)
+    assert smtp.last_mail_error() is None
+
+
 def test_a_conversation_has_one_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that answers every step at the last moment keeps a page no longer than the deadline."""
     server, now_s = Server("well"), [0.0]

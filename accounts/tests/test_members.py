@@ -4,24 +4,28 @@ import html
 import re
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 from allauth.account.models import EmailAddress
 from django.core import mail
 from django.db import DatabaseError, connection, transaction
+from django.db.models import Model
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from accounts import deletion, invitations, members
+from accounts.audit_details import details_of
 from accounts.errors import Refused
+from accounts.invitations import token_of
 from accounts.models import AuditEntry, Invitation, Membership, User
 from accounts.services import ensure_site_settings
 from accounts.tests.factories import a_member, a_user
-from billing.models import Account, Plan
+from billing.models import Account, AutoRecharge, BillingDetails, BudgetRaise, Order, Plan
 from billing.selectors import account_of
 from codexflow.lib.clock import now
-from keys.services import issue_key
+from keys.services import change_key, issue_key
 from tests.support.cast import Cast
 
 Role = Membership.Role
@@ -165,9 +169,9 @@ def test_the_plan_limits_seats(team: Cast) -> None:
 
 def test_an_address_cannot_be_invited_twice(team: Cast) -> None:
     row = invited(team)
-    with pytest.raises(Refused, match="invited already"):
+    with pytest.raises(Refused, match="already been invited"):
         invited(team)
-    with pytest.raises(Refused, match="member already"):
+    with pytest.raises(Refused, match="already a member"):
         invited(team, "Ben@example.org")
     Invitation.objects.filter(pk=row.pk).update(expires_at=now())
     assert invited(team).pk != row.pk
@@ -294,20 +298,91 @@ def test_a_viewer_sees_members_but_no_invitations(client: Client, team: Cast) ->
     text = client.get(where("members", team)).content.decode()
     assert "ben@example.org" in text
     assert "nina@example.org" not in text
-    assert "Invite somebody" not in text
+    assert "Invite member" not in text
 
 
 def test_the_audit_log_shows_actors_and_actions(page: Client, team: Cast) -> None:
     page.post(where("invite", team), {"email": "nina@example.org", "role": "viewer"})
     page.post(where("member-role", team, membership_of(team, team.ben).pk), {"role": "viewer"})
     text = page.get(where("audit", team)).content.decode()
-    for shown in ("Invitation sent", "nina@example.org", "Role changed", "old=developer", "Key created", "127.0.0.1"):
+    for shown in (
+        "Invitation sent",
+        "nina@example.org",
+        "Role changed",
+        "Role: Developer → Viewer",
+        "Key created",
+        "127.0.0.1",
+    ):
         assert shown in text, shown
     keys_only = page.get(where("audit", team), {"area": "key"}).content.decode()
     assert "Key created" in keys_only
     assert "Invitation sent" not in keys_only
     of_vic = page.get(where("audit", team), {"member": team.vic.pk}).content.decode()
     assert "Nothing matches these filters" in of_vic
+
+
+def test_the_audit_log_tells_changes_of_a_key_in_words(page: Client, team: Cast) -> None:
+    change_key(team.key, {"name": "renamed", "rpm": 5, "budget_day_nanos": 2_500_000_000}, actor=team.ada)
+    change_key(team.key, {"rpm": None}, actor=team.ada)
+    text = html.unescape(page.get(where("audit", team), {"area": "key"}).content.decode())
+    for shown in (
+        "Name: prod-web → renamed",
+        "Requests per minute: — → 5",
+        "Requests per minute: 5 → —",
+        "Daily budget: — → $2.50",
+    ):
+        assert shown in text, shown
+    assert text.count(">renamed</td>") == 4, "a key is an object without its name"
+    assert "apikey" not in text
+
+
+@pytest.mark.parametrize(
+    ("action", "facts", "expected"),
+    [
+        ("member.removed", {"role": "admin", "keeps_keys": True}, ["Role: Administrator", "Keys kept: yes"]),
+        ("member.role_changed", {"old": "viewer", "new": "owner"}, ["Role: Viewer → Owner"]),
+        ("key.renamed", {"old": "viewer", "new": "owner"}, ["Name: viewer → owner"]),
+        ("organization.content_retention", {"from_days": 0, "to_days": 7}, ["Days: 0 → 7"]),
+        ("organization.renamed", {"old_name": "A", "name": "B"}, ["Name: A → B"]),
+        ("key.rotated", {"successor": str(UUID(int=7)), "overlap_s": 3600},
+         ["Successor: …00000007", "Both keys work for: 1 h"]),
+        ("key.changed", {"changes": {"allowed_stages": {"old": [], "new": ["plan"]}}}, ["Stages: all → plan"]),
+        ("plan.changed", {"fields": {"first_name": None, "odd_name": "x"}}, ["first name", "odd name: x"]),
+        ("account.plan_began", {"ends_at": "2026-03-01T10:00:00+00:00"}, ["Ends: 1 Mar 2026 10:00:00"]),
+        ("order.paid", {"plan_before": "pro", "plan_after": "pro", "number": "CFX-1"}, ["Document: CFX-1"]),
+        ("account.plan_began", {"ends_at": "soon", "reason": ""}, ["Ends: soon"]),
+    ],
+)  # fmt: skip
+def test_facts_are_told_in_words(action: str, facts: dict[str, Any], expected: list[str]) -> None:
+    assert details_of(action, facts) == expected
+
+
+@pytest.mark.parametrize(
+    ("facts", "target", "expected"),
+    [
+        ({"kind": "top_up", "code": "CFX-7"}, Order, ["Kind: Credit", "Code: CFX-7"]),
+        ({"kind": "gone"}, Order, ["Kind: gone"]),
+        ({"window": "day", "reason": "a launch"}, BudgetRaise, ["Period: Day", "Reason: a launch"]),
+        ({"stopped": "no_card"}, AutoRecharge, ["Reason: no card is saved"]),
+        ({"fields": ["tax_id_kind", "email"]}, BillingDetails, ["Fields: kind of tax number, e-mail for invoices"]),
+        ({"fields": ["price_month_nanos", "rpm", "gone"]}, Plan, ["Fields: price a month, Requests per minute, gone"]),
+        ({"role": "viewer"}, Membership, ["Role: Viewer"]),
+    ],
+)
+def test_choices_and_fields_are_told_by_their_labels(
+    facts: dict[str, Any], target: type[Model], expected: list[str]
+) -> None:
+    assert details_of("credit.booked", facts, target) == expected
+
+
+def test_with_all_seats_taken_the_page_leads_to_larger_plans(page: Client, team: Cast) -> None:
+    link = f'hx-get="{where("invite", team)}"'
+    assert link in page.get(where("members", team)).content.decode()
+    Plan.objects.update(seats=3)
+    text = page.get(where("members", team)).content.decode()
+    assert link not in text
+    assert "All seats of your plan are used." in text
+    assert f'href="{where("billing", team)}"' in text.partition("All seats of your plan")[2].partition("</p>")[0]
 
 
 def test_the_audit_log_is_paginated_with_a_constant_number_of_queries(page: Client, team: Cast) -> None:
@@ -388,3 +463,13 @@ def test_an_invitation_is_in_the_recipients_language(page: Client, team: Cast) -
     assert mail.outbox[0].subject == "CodexFlow'da Analytical Engines kuruluşuna katılın"
     assert "Merhaba" in str(mail.outbox[0].body)
     assert page.get(where("members", team)).content.decode().count('<html lang="en"') == 1
+
+
+def test_an_open_invitation_is_announced_after_signing_in(client: Client, team: Cast) -> None:
+    row = members.invite(team.organization, email=team.eve.email, role="developer", by_role="owner", actor=team.ada)
+    client.force_login(team.eve)
+    shown = client.get(reverse("home"), follow=True).content.decode()
+    assert f"You are invited to {team.organization.name}." in shown
+    assert reverse("invitation", args=[token_of(row)]) in shown
+    Invitation.objects.filter(pk=row.pk).update(revoked_at=now())
+    assert "You are invited" not in client.get(reverse("home"), follow=True).content.decode()

@@ -1,11 +1,17 @@
 """Pages of the profile and of organization settings."""
 
+import re
+from datetime import UTC, datetime
 from http.cookies import SimpleCookie
+from zoneinfo import ZoneInfo
 
 import pytest
+from allauth.account.models import EmailAddress
 from django.test import Client
 from django.urls import reverse
 
+from accounts import forms
+from accounts.forms import ProfileForm, _zones_at
 from accounts.models import AuditEntry, Organization, User
 from billing.services import seed_plans
 from tests.support.cast import Cast
@@ -69,6 +75,18 @@ def test_every_account_page_uses_the_site_design(page: Client) -> None:
         assert "css/app.css" in response.content.decode(), name
 
 
+def test_the_address_page_offers_only_what_can_be_done(page: Client, cast: Cast) -> None:
+    def buttons() -> set[str]:
+        return set(re.findall(r'name="action_(\w+)"', page.get(reverse("account_email")).content.decode()))
+
+    first = EmailAddress.objects.create(user=cast.ada, email=cast.ada.email, verified=False, primary=True)
+    assert buttons() == {"send", "add"}
+    EmailAddress.objects.filter(pk=first.pk).update(verified=True)
+    assert buttons() == {"add"}
+    EmailAddress.objects.create(user=cast.ada, email="ada@elsewhere.example", verified=True)
+    assert buttons() == {"add", "primary", "remove"}
+
+
 @pytest.mark.parametrize(
     ("name", "slug"), [("Kırıkkale Işık", "kirikkale-isik"), ("ÇĞİÖŞÜ", "cgiosu"), ("日本", "organization")]
 )
@@ -83,3 +101,23 @@ def test_a_user_without_an_organization_gets_a_personal_one(client: Client) -> N
     client.force_login(user)
     assert client.get(reverse("home")).status_code == 302
     assert Organization.objects.get(memberships__user=user).is_personal
+
+
+def test_time_zones_are_listed_with_their_present_offset_from_west_to_east() -> None:
+    winter, summer = (datetime(2026, month, 1, tzinfo=UTC) for month in (1, 7))
+    labels = dict(_zones_at(winter))
+    assert labels["UTC"] == "UTC"
+    assert labels["Europe/Istanbul"] == "Europe/Istanbul (UTC+3)"
+    assert labels["America/St_Johns"] == "America/St Johns (UTC-3:30)"
+    assert labels["Europe/Berlin"] == "Europe/Berlin (UTC+1)"
+    assert dict(_zones_at(summer))["Europe/Berlin"] == "Europe/Berlin (UTC+2)"
+    moments = [winter.astimezone(ZoneInfo(name)).replace(tzinfo=None) for name in labels]
+    assert moments == sorted(moments)
+
+
+def test_offsets_are_computed_once_an_hour(monkeypatch: pytest.MonkeyPatch) -> None:
+    forms._zones_at.cache_clear()
+    for minute in (1, 59):
+        monkeypatch.setattr(forms, "now", lambda minute=minute: datetime(2026, 1, 1, 5, minute, tzinfo=UTC))
+        assert len(list(ProfileForm().fields["timezone"].widget.choices)) > 400
+    assert (forms._zones_at.cache_info().misses, forms._zones_at.cache_info().hits > 0) == (1, True)
