@@ -25,7 +25,7 @@ from codexflow.lib.ids import random_id
 from codexflow.lib.redis import sync_client
 from keys.tests.factories import a_key
 from logs.litellm.daily import FIELDS
-from logs.models import DayReconciled, DeadLetter, SyncRun, UnmatchedReport
+from logs.models import DayReconciled, DeadLetter, RefusalCount, SyncRun, UnmatchedReport
 from logs.pipeline.drain import Entry, store
 from logs.pipeline.events import encode
 from logs.tests.factories import an_event
@@ -108,6 +108,7 @@ def test_an_idle_installation_reports_zeros(env: Env) -> None:
     ):  # fmt: skip
         assert values[name, ()] == 0, name
     assert (values["postgres_up", ()], values["redis_up", ()]) == (1, 1)
+    assert 0 < values["redis_memory_ratio", ()] < 0.7
     assert values["partition_days_ahead", ()] >= 7
     assert not [name for name, _ in values if name.startswith(("sync", "reconciliation"))]
 
@@ -117,7 +118,7 @@ def test_backlogs_and_failures_are_reported(env: Env, redis: "Redis", tmp_path: 
     long_ago_ms = clock.now_ms() - 90_000
     redis.xadd(shard.usage, {"e": b"x"}, id=f"{long_ago_ms}-0")
     redis.xadd(ShardKeys.of(env.redis_prefix, 4).usage, {"e": b"x"})
-    redis.zadd(shard.alive, {"one": 1, "two": 2})
+    redis.hset(shard.intents.decode(), mapping={"one": b"0:0:x", "two": b"0:0:x"})
     redis.hset(key_of(env.redis_prefix, "gpt-6-luna").decode(), "state", "open")
     (tmp_path / "1-1.closed").write_bytes(b"x")
     (tmp_path / "1-2.open").write_bytes(b"")
@@ -175,5 +176,25 @@ def test_a_scrape_without_postgres_reports_the_rest(env: Env, monkeypatch: pytes
 def test_exactly_the_exported_metrics_are_documented() -> None:
     text = (REPOSITORY / "docs" / "metrics.md").read_text()
     documented = re.findall(rf"^\| `{PREFIX}([a-z_]+)` \| [^|]+ \| [^|]+ \|", text, re.MULTILINE)
-    exported = re.findall(rf"^# TYPE {PREFIX}([a-z_]+) gauge$", text_of([]).decode(), re.MULTILINE)
+    exported = re.findall(rf"^# TYPE {PREFIX}([a-z_]+) (?:gauge|histogram)$", text_of([]).decode(), re.MULTILINE)
     assert documented == exported == list(METRICS)
+
+
+def test_calls_of_today_are_counted_by_models_of_the_catalogue_alone(env: Env) -> None:
+    key = a_key().row
+    calls = [
+        an_event(key.organization_id, key.id, model="gpt-6-luna", latency_ms=400),
+        an_event(key.organization_id, key.id, model="gpt-6-luna", latency_ms=90_000, status=503),
+        an_event(key.organization_id, key.id, model="made-up-by-a-caller", latency_ms=20),
+    ]
+    store([Entry(ShardKeys.of("test", 0), b"1-%d" % i, encode(event)) for i, event in enumerate(calls)])
+    RefusalCount.objects.create(
+        organization_id=key.organization_id, key_id=key.id, code="rate_limited", minute=clock.now(), count=7
+    )
+    values = scraped(env)
+    assert (values["calls_today", ("gpt-6-luna", "ok")], values["calls_today", ("gpt-6-luna", "error")]) == (1, 1)
+    assert values["calls_today", ("other", "ok")] == 1
+    assert values["refusals_today", ("rate_limited",)] == 7
+    assert not [labels for _name, labels in values if "made-up-by-a-caller" in labels]
+    bounds = {labels: value for (name, labels), value in values.items() if name == "call_latency_seconds_bucket"}
+    assert (bounds["0.05",], bounds["0.5",], bounds["60",], bounds["120",], bounds["+Inf",]) == (1, 2, 2, 3, 3)
