@@ -33,32 +33,44 @@ def _web(env: Env) -> list[str]:
     return [*argv, "--workers", str(env.web_processes)]
 
 
-def _worker(env: Env) -> list[str]:
-    # Mingle and gossip would let workers exchange revokes, which we do not use; mingling costs a second of every start.
-    quiet = ("--without-mingle", "--without-gossip")
-    # Exports and the sync may occupy one process each for a while; the drain must find another.
-    return _celery("worker", env, "--pool", "prefork", "--concurrency", "4", *quiet)
+def _worker(_env: Env) -> list[str]:
+    return ["codexflow.worker"]
 
 
 def _beat(env: Env) -> list[str]:
-    # No pid file: a stale one would keep beat from starting, and the supervisor or container runs one beat anyway.
-    return _celery("beat", env, "--schedule", str(env.home / "beat-schedule"), "--pidfile", "")
-
-
-def _celery(command: str, env: Env, *options: str) -> list[str]:
-    return ["celery", "--app", "codexflow.celery:app", "--quiet", command, "--loglevel", env.log_level, *options]
+    return ["codexflow.beat", str(env.home / "beat-schedule")]
 
 
 def main(argv: Sequence[str]) -> int:
-    """Become the named program; returns only when that is impossible."""
+    """Become the named program; returns only when that is impossible.
+
+    In production preflight comes first: a program that cannot serve says all that is wrong and ends with code 2.
+    """
     if len(argv) != 1 or argv[0] not in PROGRAMS:
         sys.stderr.write(f"usage: python -m codexflow.programs {{{'|'.join(PROGRAMS)}}}\n")
         return 2
+    environ = os.environ  # noqa: TID251 - the program's own settings are read after the exec
     try:
-        env = Env.read(os.environ)  # noqa: TID251 - the program's own settings are read after the exec
+        env: Env | None = Env.read(environ)
     except EnvError as exc:
-        sys.stderr.write(f"{exc}\n")
-        return 2
+        env = None
+        if exc.found.get("mode") != "production":
+            sys.stderr.write(f"{exc}\n")
+            return 2
+    if env is None or env.is_production:
+        # Only here: `manage.py up` imports this module and needs none of it.
+        from codexflow.preflight.findings import errors_in, text_of
+        from codexflow.preflight.run import PATIENCE_S, preflight
+
+        findings = preflight(environ, patience_s=PATIENCE_S, serves_pages=argv[0] == "web")
+        # Usage is stored and plans end whatever LiteLLM is: only the gateway refuses to start because of it.
+        errors = [each for each in errors_in(findings) if argv[0] == "web" or each.part != "litellm"]
+        if env is None or errors:
+            sys.stderr.write(f"{text_of(errors)}\n")
+            return 2
+        for each in findings:
+            if each.level != "ok":
+                sys.stderr.write(f"{each.part}: {each.problem}. {each.remedy}\n")
     env.home.mkdir(mode=0o700, parents=True, exist_ok=True)  # beat keeps its schedule there
     program = argv_of(argv[0], env)
     return os.execv(program[0], program)  # noqa: S606 - argv is built here

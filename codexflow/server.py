@@ -210,12 +210,19 @@ class Direct:
         if is_last:
             self._complete()
 
-    def send_at_once(self, chunk: bytes) -> bool:
-        """Send a chunk other than the last unless the client is slow; returns whether it was sent."""
+    def send_at_once(self, chunk: bytes, has_more: bool = False) -> bool:
+        """Send a chunk other than the last unless the client is slow; returns whether it was sent.
+
+        `has_more`: it may wait for the next one until the end of the loop iteration.
+        """
         cycle = self._cycle
         if cycle.flow.write_paused or cycle.disconnected:
             return False
-        self._transport.write_now(b"%x\r\n%b\r\n" % (len(chunk), chunk) if self._is_chunked else chunk)
+        framed = b"%x\r\n%b\r\n" % (len(chunk), chunk) if self._is_chunked else chunk
+        if has_more:
+            self._transport.write(framed)
+        else:
+            self._transport.write_now(framed)
         return True
 
     async def _drained(self) -> None:
@@ -283,10 +290,13 @@ class Protocol(HttpToolsProtocol):
 
     # Unfinished exchanges of this connection: one, unless the client pipelines requests.
     _open: list[tuple[RequestResponseCycle, Direct]]
+    _asgi: dict[str, str]  # of every scope of the connection
     url = b""
     _phase = _BETWEEN
     # Received of a head that has not ended.
     _head_bytes = 0
+    # A head that ends in the data just received, and began there, has at most so many bytes.
+    _most_head_bytes = sys.maxsize
     # Framing of the body beyond what its own bytes allow, and these of the data just received.
     _framing_bytes = 0
     _body_bytes = 0
@@ -294,7 +304,7 @@ class Protocol(HttpToolsProtocol):
     # When the last response was complete, by the loop's clock; 0 while there is a request.
     _idle_since_s = 0.0
     _idle_timer: asyncio.TimerHandle | None = None
-    _app_of: Callable[[Any], Any] | None = None
+    _app_of: Callable[[Any, dict[bytes, bytes]], Any] | None = None
     # Nothing more is read: the connection is refused, or it is a WebSocket.
     _is_done = False
     # The completed response waits to be read before the next request is served.
@@ -303,6 +313,7 @@ class Protocol(HttpToolsProtocol):
     @override
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as in uvicorn
         self._open = []
+        self._asgi = {"version": self.asgi_version, "spec_version": "2.3"}
         self._app_of = getattr(self.app, "of", None)
         super().connection_made(CorkedTransport(transport, self.loop))  # type: ignore[arg-type] # it implements what uvicorn uses
         if len(self.connections) > ENV.max_connections:
@@ -318,6 +329,7 @@ class Protocol(HttpToolsProtocol):
             self._receive_in_two(data)
             return
         self._body_bytes = 0
+        self._most_head_bytes = len(data) if phase != _HEAD else sys.maxsize
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserError as exc:
@@ -437,7 +449,9 @@ class Protocol(HttpToolsProtocol):
             return  # it is read again
         if len(self.url) > MAX_URL_BYTES:
             raise UrlTooLong
-        if len(headers) > MAX_HEADERS or len(b"".join(chain.from_iterable(headers))) > MAX_HEADER_BYTES:
+        if len(headers) > MAX_HEADERS or (
+            self._most_head_bytes > MAX_HEADER_BYTES and sum(map(len, chain.from_iterable(headers))) > MAX_HEADER_BYTES
+        ):
             raise HeadersTooLarge
         self._phase = _BODY
         self._head_bytes = self._framing_bytes = 0
@@ -446,9 +460,10 @@ class Protocol(HttpToolsProtocol):
             self._cancel_head_timer()
         http_version = parser.get_http_version()
         path, raw_path, query = _parsed(self.url)
+        by_name = dict(headers)
         scope: Any = {
             "type": "http",
-            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
+            "asgi": self._asgi,
             "http_version": http_version,
             "server": self.server,
             "client": self.client,
@@ -474,13 +489,13 @@ class Protocol(HttpToolsProtocol):
             self.access_log,
             self.server_state.default_headers,
             asyncio.Event(),
-            dict(headers).get(b"expect", b"").lower() == b"100-continue",
+            b"expect" in by_name and by_name[b"expect"].lower() == b"100-continue",
             # Of an upgrade that is refused, the parser takes what follows for the other protocol.
             http_version != "1.0" and not is_upgrade and parser.should_keep_alive(),
             self.on_response_complete,
         )
         # The one that serves this scope, where the application tells which.
-        app = self.app if self._app_of is None else self._app_of(scope)
+        app = self.app if self._app_of is None else self._app_of(scope, by_name)
         direct = Direct(cycle, self.transport)  # type: ignore[arg-type] # the one given above
         scope["extensions"] = {DIRECT_EXTENSION: direct}  # of our own
         if not is_upgrade:

@@ -5,18 +5,21 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import django_stubs_ext
+from django.templatetags.static import static
 from django.utils.translation import gettext_lazy as _
 from psycopg.conninfo import conninfo_to_dict
 
 from codexflow.env import REPOSITORY, Env
 from codexflow.lib.log import logging_config
-from codexflow.lib.redis import database_url
+from codexflow.lib.redis import channels_host, database_url
 
 django_stubs_ext.monkeypatch()
 
 ENV = Env.read(os.environ)  # noqa: TID251 - the only reader
 
 SECRET_KEY = ENV.secret_key
+# Sessions, links in mails and authenticator apps of the time before a rotation go on working.
+SECRET_KEY_FALLBACKS = [ENV.secret_key_previous] if ENV.secret_key_previous else []
 DEBUG = False
 ALLOWED_HOSTS = [
     "localhost",
@@ -24,6 +27,7 @@ ALLOWED_HOSTS = [
     "[::1]",
     *ENV.allowed_hosts,
     *(host for url in (ENV.site_url, ENV.public_api_url) if (host := urlsplit(url).hostname)),
+    *(host for host in (ENV.api_host, ENV.app_host) if host),
 ]
 
 # Sign-in providers: those with a configured OAuth client.
@@ -83,7 +87,9 @@ MIDDLEWARE = [
     "allauth.account.middleware.AccountMiddleware",
     "allauth.usersessions.middleware.UserSessionsMiddleware",
     "accounts.middleware.PasswordChangeMiddleware",
+    "adminpanel.impersonation.ViewingMiddleware",
     "codexflow.pages.middleware.OperatorPagesMiddleware",
+    "codexflow.pages.middleware.MethodPageMiddleware",
     "codexflow.pages.middleware.ComplexFormsMiddleware",
 ]
 ROOT_URLCONF = "codexflow.urls"
@@ -127,20 +133,35 @@ TEMPLATES: list[dict[str, Any]] = [
     }
 ]
 
-_conninfo = conninfo_to_dict(ENV.database_url)
-DATABASES: dict[str, dict[str, Any]] = {
-    "default": {
+
+def _database(url: str) -> dict[str, Any]:
+    conninfo = conninfo_to_dict(url)
+    return {
         "ENGINE": "django.db.backends.postgresql",
-        "NAME": _conninfo.pop("dbname", "codexflow"),
-        "USER": _conninfo.pop("user", ""),
-        "PASSWORD": _conninfo.pop("password", ""),
-        "HOST": _conninfo.pop("host", ""),
-        "PORT": _conninfo.pop("port", ""),
+        "NAME": conninfo.pop("dbname", "codexflow"),
+        "USER": conninfo.pop("user", ""),
+        "PASSWORD": conninfo.pop("password", ""),
+        "HOST": conninfo.pop("host", ""),
+        "PORT": conninfo.pop("port", ""),
         "CONN_MAX_AGE": 60,
         "CONN_HEALTH_CHECKS": True,
-        "OPTIONS": {"connect_timeout": 3, "tcp_user_timeout": 10_000, **_conninfo},
+        "OPTIONS": {"connect_timeout": 3, "tcp_user_timeout": 10_000, **conninfo},
     }
-}
+
+
+DATABASES: dict[str, dict[str, Any]] = {"default": _database(ENV.database_url)}
+# Behind a pooler a connection is ours for a transaction only. What needs a session uses `direct` (codexflow/lib/db.py).
+HAS_POOLER = bool(ENV.database_direct_url)
+if HAS_POOLER:
+    DATABASES["default"]["DISABLE_SERVER_SIDE_CURSORS"] = True
+    DATABASES["direct"] = {**_database(ENV.database_direct_url), "TEST": {"MIRROR": "default"}}
+# What may be seconds old is read from `replica` (codexflow/lib/replica.py).
+HAS_REPLICA = bool(ENV.database_replica_url)
+if HAS_REPLICA:
+    DATABASES["replica"] = {**_database(ENV.database_replica_url), "TEST": {"MIRROR": "default"}}
+    DATABASES["replica"]["OPTIONS"]["connect_timeout"] = 1
+    DATABASES["replica"]["DISABLE_SERVER_SIDE_CURSORS"] = True
+    DATABASE_ROUTERS = ["codexflow.lib.replica.Router"]
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 AUTH_USER_MODEL = "accounts.User"
@@ -153,6 +174,7 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 10}},
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
     {"NAME": "django.contrib.auth.password_validation.NumericPasswordValidator"},
+    {"NAME": "accounts.passwords.PrintedPasswordValidator"},
 ]
 
 # Sign-in by e-mail and password. A mailed code verifies the address if a mail server is configured.
@@ -165,7 +187,10 @@ ACCOUNT_LOGIN_METHODS = {"email"}
 ACCOUNT_SIGNUP_FIELDS = ["email*", "password1*"]
 ACCOUNT_EMAIL_VERIFICATION = "mandatory" if ENV.mail else "none"
 ACCOUNT_EMAIL_VERIFICATION_BY_CODE_ENABLED = ENV.mail is not None
-ACCOUNT_EMAIL_VERIFICATION_SUPPORTS_RESEND = True
+ACCOUNT_EMAIL_VERIFICATION_SUPPORTS_RESEND = 5
+# Whoever mistypes stays at the form. A code has eight characters of 32: ten guesses are nothing.
+ACCOUNT_EMAIL_VERIFICATION_BY_CODE_MAX_ATTEMPTS = ACCOUNT_PASSWORD_RESET_BY_CODE_MAX_ATTEMPTS = 10
+ACCOUNT_EMAIL_VERIFICATION_BY_CODE_TIMEOUT = ACCOUNT_PASSWORD_RESET_BY_CODE_TIMEOUT = 15 * 60
 ACCOUNT_PASSWORD_RESET_BY_CODE_ENABLED = True
 ACCOUNT_PREVENT_ENUMERATION = True
 # `ip` is the client's address (of IPv6 its /64). `key` is, for a password, account and address together, so that nobody
@@ -188,6 +213,8 @@ MFA_FORMS = {"add_webauthn": "accounts.passkeys.AddKeyForm", "edit_webauthn": "a
 MFA_ALLOW_UNVERIFIED_EMAIL = ENV.mail is None
 MFA_WEBAUTHN_ALLOW_INSECURE_ORIGIN = not ENV.is_production
 MFA_ADAPTER = "accounts.adapters.MfaAdapter"
+# Whoever opens the operators' pages can do harm to all customers.
+OPERATORS_NEED_SECOND_FACTOR = ENV.is_production
 USERSESSIONS_TRACK_ACTIVITY = False
 SOCIALACCOUNT_ADAPTER = "accounts.adapters.SocialAccountAdapter"
 SOCIALACCOUNT_FORMS = {"disconnect": "accounts.connections.DisconnectForm"}
@@ -219,11 +246,15 @@ else:
 CACHES: dict[str, dict[str, Any]] = {
     "default": {
         "BACKEND": "django.core.cache.backends.redis.RedisCache",
-        "LOCATION": database_url(ENV.redis_url, 2),
+        "LOCATION": [database_url(ENV.redis_shared_url, 2)],
         "KEY_PREFIX": f"{ENV.redis_prefix}:cache",
-        "OPTIONS": {"socket_timeout": 2, "socket_connect_timeout": 2},
+        "OPTIONS": {
+            "pool_class": "codexflow.lib.redis.ConnectionPool",
+            "socket_timeout": 2,
+            "socket_connect_timeout": 2,
+        },
     }
-    if ENV.redis_url
+    if ENV.redis_shared_url
     else {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}
 }
 
@@ -231,14 +262,16 @@ CACHES: dict[str, dict[str, Any]] = {
 CHANNEL_LAYERS: dict[str, dict[str, Any]] = {
     "default": {
         "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
-        "CONFIG": {"hosts": [ENV.redis_url], "prefix": f"{ENV.redis_prefix}:live"},
+        "CONFIG": {"hosts": [channels_host(ENV.redis_shared_url)], "prefix": f"{ENV.redis_prefix}:live"},
     }
 }
 
 LANGUAGE_CODE = "en"
 LANGUAGES = [("en", "English"), ("tr", "Türkçe")]
 # The second overrides messages of allauth.
-LOCALE_PATHS = [REPOSITORY / "locale", REPOSITORY / "locale" / "allauth"]
+# English dates of the operators' tables.
+FORMAT_MODULE_PATH = "codexflow.lib.formats"
+LOCALE_PATHS = [REPOSITORY / "locale", REPOSITORY / "locale" / "allauth", REPOSITORY / "locale" / "unfold"]
 LANGUAGE_COOKIE_SAMESITE = "Lax"
 LANGUAGE_COOKIE_AGE = 365 * 24 * 3600
 USE_I18N = True
@@ -266,6 +299,10 @@ _NONE = "'none'"
 _PROVIDER_HOSTS = {"github": "https://github.com", "google": "https://accounts.google.com"}
 # A form leads to the hosted checkout as well.
 _CHECKOUTS = [ENV.stripe_api_base or "https://checkout.stripe.com"] if "stripe" in ENV.payment_providers else []
+if "iyzico" in ENV.payment_providers:
+    _sandbox = "sandbox-" if "sandbox" in ENV.iyzico_base_url else ""
+    _is_iyzico = not ENV.iyzico_base_url or ENV.iyzico_base_url.endswith(".iyzipay.com")
+    _CHECKOUTS.append(f"https://{_sandbox}cpp.iyzipay.com" if _is_iyzico else ENV.iyzico_base_url)
 # data: is used by the QR code of authenticator apps and the arrow of selects.
 CONTENT_SECURITY_POLICY = {
     "DIRECTIVES": {
@@ -284,12 +321,25 @@ CONTENT_SECURITY_POLICY = {
 
 SECURE_CONTENT_TYPE_NOSNIFF = True
 X_FRAME_OPTIONS = "DENY"
-SILENCED_SYSTEM_CHECKS: list[str] = []
+# Behind TLS, http is redirected and browsers are told to use https only. Probes, /v1, LiteLLM's reports and /metrics do
+# not come this far. A request that claims to have come by https gets no redirect, whoever sends it: it would lead to
+# itself.
+_is_https = ENV.is_production and ENV.site_url.startswith("https://")
+SECURE_SSL_REDIRECT = _is_https
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if _is_https else None
+SECURE_HSTS_SECONDS = 365 * 24 * 3600 if _is_https else 0
+SILENCED_SYSTEM_CHECKS = [
+    # HSTS is for the host itself: other subdomains are not ours to decide about.
+    "security.W005",
+    "security.W021",
+    # Secrets are checked by codexflow/env.py, which also knows the guides' examples.
+    "security.W009",
+]
 SESSION_COOKIE_HTTPONLY = True
 CSRF_TRUSTED_ORIGINS = [ENV.site_url] if ENV.site_url else []
-SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = ENV.is_production and ENV.site_url.startswith("https://")
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = _is_https
 
-LOGGING = logging_config(ENV.log_level)
+LOGGING = logging_config(ENV.log_level, ENV.sentry_dsn)
 
 REST_FRAMEWORK = {
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
@@ -315,6 +365,7 @@ UNFOLD = {
     "SITE_URL": "/",
     "SITE_SYMBOL": "route",
     "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": "/static/img/favicon.svg"}],
+    "STYLES": [lambda _request: static("css/ops.css")],
     "SHOW_BACK_BUTTON": True,
     "BORDER_RADIUS": "8px",
     "COLORS": {

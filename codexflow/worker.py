@@ -8,6 +8,7 @@ moment is enough.
 import logging
 import os
 import signal
+import sys
 
 from billiard import active_children
 from celery.apps.worker import Worker as CeleryWorker
@@ -33,3 +34,31 @@ class Worker(CeleryWorker):
                     os.kill(child.pid, signal.SIGKILL)
             os._exit(EX_FAILURE)
         super().stop(in_sighandler, exitcode)
+
+
+# Exports and the sync may occupy one process each for a while; the drain must find another. A process takes 40 MB.
+LEAST_PROCESSES, MOST_PROCESSES = 3, 4
+
+
+def main() -> int:
+    """Run the worker. Celery's command line would load 10 MB of terminal for it."""
+    from codexflow.celery import app
+    from codexflow.settings import ENV
+
+    # Mingle and gossip would let workers exchange revokes, which we do not use; mingling costs a second of every start.
+    worker = app.Worker(
+        pool_cls="prefork",
+        concurrency=max(LEAST_PROCESSES, min(os.cpu_count() or 1, MOST_PROCESSES)),
+        loglevel=ENV.log_level,
+        quiet=True,
+        without_mingle=True,
+        without_gossip=True,
+    )
+    worker.start()
+    return worker.exitcode or 0
+
+
+if __name__ == "__main__":
+    from codexflow import worker  # the module that the app knows, which this one is not
+
+    sys.exit(worker.main())

@@ -19,7 +19,15 @@ from django.db import Error as DatabaseFailure
 from codexflow.catalogue import services
 from codexflow.catalogue.lineup import Lineup, lineup_of
 from codexflow.catalogue.models import ConfigVersion
-from codexflow.catalogue.schema import Catalogue, CatalogueError, parse
+from codexflow.catalogue.schema import (
+    Catalogue,
+    CatalogueError,
+    PlannerConfig,
+    parse,
+    parse_planner,
+    shown_of,
+    with_planner,
+)
 from codexflow.lib import clock
 
 logger = logging.getLogger(__name__)
@@ -39,6 +47,10 @@ class Directory:
         self._file: Catalogue | None = None  # the last valid one
         self._has_unrecorded_file = False  # servers: the file changed and is not in PostgreSQL yet
         self._row_id: int | None = None  # of the version last read from PostgreSQL
+        self._base: Catalogue | None = None  # what is in force, without the planner of another file
+        self._planner_stamps: tuple[_Stamp | None, ...] = ()
+        self._planner: PlannerConfig | None = None  # of another file, named here
+        self._planner_file = ""
         self._problems: dict[str, list[str]] = {}  # origin (file or version) -> its current problems
         self._lock = Lock()
 
@@ -53,6 +65,10 @@ class Directory:
         if self._current is None:
             self.load(path)
         return self.current()
+
+    def planner_file(self) -> str:
+        """Name of the file that the planner's settings are from; empty: the catalogue's own."""
+        return self._planner_file
 
     def problems(self) -> list[str]:
         """List problems of the file or of the newest version; the catalogue in force is an earlier, valid one."""
@@ -75,6 +91,7 @@ class Directory:
     def _begin(self, path: Path, *, is_server: bool) -> None:
         self._path, self._is_server = path, is_server
         self._stamp = self._row_id = None
+        self._planner_stamps = ()
         self.refresh()
         if self._current is None:
             raise CatalogueError(self.problems())
@@ -91,6 +108,7 @@ class Directory:
                 self._refresh_server()
             else:
                 self._refresh_reader()
+            self._read_planner()
 
     def _refresh_server(self) -> None:
         self._read_file()
@@ -109,7 +127,7 @@ class Directory:
             has_version = self._row_id is not None
         if not has_version or self._current is None:
             self._read_file()
-            self._put_in_force(self._file or self._current)
+            self._put_in_force(self._file or self._base)
 
     def _read_file(self) -> None:
         try:
@@ -151,7 +169,7 @@ class Directory:
         except CatalogueError as exc:
             # It was valid when written; this release validates more strictly.
             self._report("version", exc.problems)
-            self._put_in_force(self._current or self._file)
+            self._put_in_force(self._base or self._file)
         else:
             self._report("version", [])
             self._put_in_force(catalogue)
@@ -159,15 +177,57 @@ class Directory:
         return True
 
     def _put_in_force(self, catalogue: Catalogue | None) -> None:
+        if catalogue is not self._base:
+            self._base, self._planner_stamps = catalogue, ()  # its aliases may be other ones
+        self._put_together()
+
+    def _put_together(self) -> None:
+        catalogue = self._base
+        if catalogue is not None and self._planner is not None:
+            catalogue = with_planner(catalogue, self._planner)
         if catalogue is not None and (self._current is None or catalogue.version != self._current.version):
             logger.info("catalogue.in_force", extra={"version": catalogue.version})
-        self._current = catalogue
+            if catalogue.planner is not None:
+                logger.info("planner.in_force", extra=shown_of(catalogue.planner))
+            self._current = catalogue
+
+    def _read_planner(self) -> None:
+        """Read the planner's section of the first file that has one, when one of them has changed."""
+        paths = settings.ENV.planner_paths
+        stamps = tuple(map(_stamp_of, paths))
+        if self._base is None or stamps == self._planner_stamps:
+            return
+        self._planner_stamps = stamps
+        found, name = None, ""
+        try:
+            for path, stamp in zip(paths, stamps, strict=True):
+                if stamp is not None and found is None:
+                    found, name = parse_planner(path.read_text("utf-8"), self._base, source=path.name), path.name
+        except (OSError, UnicodeDecodeError) as exc:
+            self._report("planner", [f"the planner's file cannot be read ({exc})"])
+            return
+        except CatalogueError as exc:
+            self._report("planner", exc.problems)
+            return
+        self._report("planner", [])
+        self._planner_file = name if found is not None else ""
+        if found != self._planner:
+            self._planner = found
+            self._put_together()
 
     def _report(self, origin: str, problems: list[str]) -> None:
         """Store the problems of one origin; log them once, not every two seconds."""
         if problems and problems != self._problems.get(origin):
             logger.error("catalogue.refused", extra={"problems": problems})
         self._problems = {**self._problems, origin: problems}
+
+
+def _stamp_of(path: Path) -> _Stamp | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size, status.st_ino
 
 
 _directory = Directory()
@@ -185,6 +245,7 @@ def todays_lineup() -> Lineup:
 
 current = _directory.current
 problems = _directory.problems
+planner_file = _directory.planner_file
 load = _directory.load
 serve = _directory.serve
 refresh = _directory.refresh

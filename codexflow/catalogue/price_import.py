@@ -34,6 +34,7 @@ _PART_COSTS = {
     "audio_output": "output_cost_per_audio_token",
     "image_output": "output_cost_per_image_token",
 }
+_UNIT_COSTS = {"search_unit": "input_cost_per_query"}
 # Names in the file of a class of tokens.
 _KEYS = {
     "input_nanos": "input",
@@ -108,7 +109,7 @@ def compare(
             continue
         ours = entries[model].rates
         try:
-            theirs = _with_our_units(rates_of(told), ours)
+            theirs = _with_our_units(rates_of(told), ours, told)
         except BadPrices as exc:
             found.refused.append(f"{model}: {exc}")
             continue
@@ -162,22 +163,32 @@ def _required(costs: Mapping[str, Any], key: str) -> int:
 
 def _nanos(costs: Mapping[str, Any], key: str) -> int | None:
     """Nano-USD per million tokens; None where there is no such price."""
+    return _unit_nanos(costs, key, count=_TOKENS)
+
+
+def _unit_nanos(costs: Mapping[str, Any], key: str, *, count: int = 1) -> int | None:
+    """Nano-USD for so many units; None where there is no such price. Raises BadPrices."""
     value = costs.get(key)
     if value is None:
         return None
     number = _decimal(value)
-    if number is None or not 0 <= number * _TOKENS <= _MOST_USD:
+    if number is None or not 0 <= number * count <= _MOST_USD:
         raise BadPrices(f"{key} is {str(value)[:40]!r}, which is no price")
     try:
-        return parse_usd((number * _TOKENS).normalize())
+        return parse_usd((number * count).normalize())
     except InvalidAmount:
         raise BadPrices(f"{key} has more digits than a price can have") from None
 
 
-def _with_our_units(theirs: Rates, ours: Rates) -> Rates:
+def _with_our_units(theirs: Rates, ours: Rates, costs: Mapping[str, Any]) -> Rates:
+    """Return LiteLLM's price with our units, at LiteLLM's price where it has one. Raises BadPrices."""
     if ours.details is None or not ours.details.unit_nanos:
         return theirs
-    return replace(theirs, details=replace(theirs.details or PriceDetails(), unit_nanos=ours.details.unit_nanos))
+    unit_nanos = {
+        name: nanos if (told := _unit_nanos(costs, _UNIT_COSTS.get(name, ""))) is None else told
+        for name, nanos in ours.details.unit_nanos.items()
+    }
+    return replace(theirs, details=replace(theirs.details or PriceDetails(), unit_nanos=unit_nanos))
 
 
 def _differences(model: str, ours: Rates, theirs: Rates) -> Iterator[Difference]:

@@ -19,7 +19,7 @@ from codexflow.catalogue import built_in, yaml_nodes
 from codexflow.catalogue.entries import ModelEntry, Rates, read_entries, read_prices
 from codexflow.catalogue.sections import MAX_COUNT, MAX_TOKENS, Section, hint, shown
 from codexflow.catalogue.surfaces import COUNTED_UNITS, OWN_MODELS
-from codexflow.lib.money import parse_usd
+from codexflow.lib.money import format_usd, parse_usd
 
 ModelField = Literal["direct", "ignore"]
 
@@ -190,6 +190,47 @@ def parse(text: str, *, source: str) -> Catalogue:
     if problems:
         raise CatalogueError([f"{source}: {problem}" for problem in problems])
     return replace(catalogue, version=_version(catalogue))
+
+
+def parse_planner(text: str, catalogue: Catalogue, *, source: str) -> PlannerConfig | None:
+    """Read the planner's section of another file, such as LiteLLM's; None where it has none. Raises CatalogueError."""
+    content, problems = yaml_nodes.read(text)
+    if not problems and not (isinstance(content, dict) and "haiku_planner" in content):
+        return None
+    planner = None
+    if isinstance(content, dict) and not problems:
+        section = Section(content, "", problems).section("haiku_planner")
+        planner = _planner(section, catalogue.prices, catalogue.aliases)
+    if problems:
+        raise CatalogueError([f"{source}: {problem}" for problem in problems])
+    return planner
+
+
+# Settings of the planner that the file calls otherwise.
+_IN_THE_FILE = {
+    "large_request_tokens": "large_request_threshold",
+    "optimal_chunk_tokens": "optimal_chunk_size",
+    "max_chunk_tokens": "max_chunk_size",
+    "min_chunk_tokens": "min_chunk_size",
+    "max_cost_nanos": "max_cost_per_request",
+    "planner_timeout_s": "planner_timeout",
+    "chunk_timeout_s": "chunk_timeout",
+    "total_timeout_s": "total_timeout",
+}
+
+
+def shown_of(planner: PlannerConfig) -> dict[str, str]:
+    """Return the planner's values as the file writes them, by their names in it."""
+    values = {name: getattr(planner, name) for name in planner.__slots__}
+    texts = {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in values.items()}
+    found = {_IN_THE_FILE.get(name, name): text for name, text in texts.items()}
+    return {**found, "max_cost_per_request": format_usd(planner.max_cost_nanos)}
+
+
+def with_planner(catalogue: Catalogue, planner: PlannerConfig) -> Catalogue:
+    """Return a catalogue with another planner, under a version of its own."""
+    changed = replace(catalogue, version="", planner=planner)
+    return replace(changed, version=_version(changed))
 
 
 @cache

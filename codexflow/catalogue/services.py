@@ -16,7 +16,7 @@ _LOCK = 0x63617461  # "cata"
 def apply(text: str, *, author: str, note: str = "") -> ConfigVersion:
     """Put an operator's text in force. One transaction. Raises CatalogueError with every problem of the text."""
     version = parse(text, source="operator edit").version
-    with _writing():
+    with writing():
         return ConfigVersion.objects.create(
             text=text, version=version, source=ConfigVersion.Source.OPERATOR, author=author, note=note
         )
@@ -28,7 +28,7 @@ def roll_back(to: ConfigVersion, *, author: str) -> ConfigVersion:
     Raises CatalogueError when its text no longer passes validation.
     """
     version = parse(to.text, source=f"version {to.pk}").version
-    with _writing():
+    with writing():
         return ConfigVersion.objects.create(
             text=to.text,
             version=version,
@@ -46,7 +46,7 @@ def record_file(text: str, *, version: str) -> ConfigVersion | None:
     Two nodes whose files differ record one row at each start; they do not take turns, because a process records only
     when its own file changes.
     """
-    with _writing():
+    with writing():
         last = ConfigVersion.objects.filter(source=ConfigVersion.Source.FILE).first()
         if last is not None and last.text == text:
             return None
@@ -60,7 +60,7 @@ def diff(old_text: str, new_text: str) -> str:
 
 
 @contextmanager
-def _writing() -> Iterator[None]:
+def writing() -> Iterator[None]:
     """Open a transaction in which no other process adds a version."""
     with transaction.atomic():
         with connection.cursor() as cursor:

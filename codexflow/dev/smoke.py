@@ -49,7 +49,7 @@ def running_installation(home: Path, **settings: str) -> Iterator[dict[str, str]
     It uses the demo upstream, unless `settings` name another.
     """
     environ = {**os.environ, "CFX_HOME": str(home), "PORT": str(free_port())}  # noqa: TID251 - for the child
-    for name in ("DATABASE_URL", "REDIS_URL", "LITELLM_URL", "CFX_ENV"):
+    for name in ("DATABASE_URL", "REDIS_URL", "REDIS_SHARED_URL", "LITELLM_URL", "CFX_ENV"):
         environ.pop(name, None)
     environ.update(settings)
     started_s = monotonic_s()

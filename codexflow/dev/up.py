@@ -171,15 +171,21 @@ def _check_given(env: Env, environ: Mapping[str, str]) -> None:
             psycopg.connect(env.database_url, connect_timeout=CONNECT_TIMEOUT_S).close()
         except psycopg.Error as exc:
             raise Unreachable(f"DATABASE_URL does not answer: {_first_line(exc)}") from exc
-    if environ.get("REDIS_URL", "").strip():
-        import redis  # only here: the embedded Valkey needs no client in this process
+    for name, url in (("REDIS_URL", env.redis_url), ("REDIS_SHARED_URL", env.redis_shared_url)):
+        if environ.get(name, "").strip():
+            _check_redis(name, url)
 
-        try:
-            redis.Redis.from_url(
-                env.redis_url, socket_connect_timeout=CONNECT_TIMEOUT_S, socket_timeout=CONNECT_TIMEOUT_S
-            ).ping()
-        except (redis.RedisError, ValueError) as exc:
-            raise Unreachable(f"REDIS_URL does not answer: {_first_line(exc)}") from exc
+
+def _check_redis(name: str, url: str) -> None:
+    # Only here: the embedded Valkey needs no client in this process.
+    import redis
+
+    from codexflow.lib.redis import client_of
+
+    try:
+        client_of(url, socket_connect_timeout=CONNECT_TIMEOUT_S, socket_timeout=CONNECT_TIMEOUT_S).ping()
+    except (redis.RedisError, ValueError) as exc:
+        raise Unreachable(f"{name} does not answer: {_first_line(exc)}") from exc
 
 
 def _first_line(exc: Exception) -> str:

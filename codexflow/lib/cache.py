@@ -1,7 +1,7 @@
 """Cache of computed values, shared by all processes; while Redis is unavailable every call computes anew."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from django.core.cache import cache
@@ -20,3 +20,23 @@ def cached(key: str, compute: Callable[[], T], *, seconds: int) -> T:
     with contextlib.suppress(RedisError, OSError):
         cache.set(key, value, seconds)
     return value
+
+
+def cached_each(
+    keys: Sequence[str], compute: Callable[[Sequence[str]], Mapping[str, T]], *, seconds: int
+) -> dict[str, T]:
+    """Values of all keys. `compute` is called once, with the keys that are not known, in their order, if there are any.
+
+    It returns a value for each of them, and may return others.
+    """
+    known: dict[str, T] = {}
+    with contextlib.suppress(RedisError, OSError):
+        known = cache.get_many(keys)
+    missing = [key for key in keys if key not in known]
+    if missing:
+        computed = compute(missing)
+        new = {key: computed[key] for key in missing}
+        with contextlib.suppress(RedisError, OSError):
+            cache.set_many(new, seconds)
+        known |= new
+    return known

@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from functools import partial
 from typing import ParamSpec, TypeVar
 
-from django.db import OperationalError, close_old_connections, connection
+from django.conf import settings
+from django.db import OperationalError, close_old_connections, connection, connections
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -57,15 +58,26 @@ def on_healthy_connection(function: Callable[[], T]) -> T:
         close_old_connections()
 
 
+def connect_directly() -> None:
+    """Let a command that needs one session, such as a migration, pass by the pooler from here on."""
+    if settings.HAS_POOLER:
+        connection.close()
+        connection.settings_dict.update(connections["direct"].settings_dict)
+
+
 @contextmanager
 def only_one(lock: int) -> Iterator[bool]:
-    """Hold an advisory lock for the block. Yields False when another process has it: two would repeat each other."""
-    with connection.cursor() as cursor:
+    """Hold an advisory lock for the block. Yields False when another process has it: two would repeat each other.
+
+    The lock is a session's, so behind a pooler it is taken on a connection past it.
+    """
+    session = connections["direct"] if settings.HAS_POOLER else connection
+    with session.cursor() as cursor:
         cursor.execute("SELECT pg_try_advisory_lock(%s)", [lock])
         is_locked = bool(cursor.fetchone()[0])
     try:
         yield is_locked
     finally:
         if is_locked:
-            with connection.cursor() as cursor:
+            with session.cursor() as cursor:
                 cursor.execute("SELECT pg_advisory_unlock(%s)", [lock])

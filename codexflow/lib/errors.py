@@ -62,6 +62,19 @@ class AppError(Exception):
         return f"{type(self).__name__}(code={self.code!r}, status={int(self.status)}, facts={self.facts!r})"
 
 
+def default_message_of(code: str) -> str:
+    """Return the message that errors of a code have by default; empty for codes whose messages differ.
+
+    Only classes that are loaded are known: those of the gateway are in every web process.
+    """
+    kinds = [AppError]
+    for kind in kinds:
+        if kind.code == code and "default_message" in vars(kind):
+            return kind.default_message
+        kinds += kind.__subclasses__()
+    return ""
+
+
 class BadRequest(AppError):
     """The request is malformed or cannot be served as it is."""
 

@@ -11,12 +11,15 @@ condition of their own, or to CLOSED; a test names undeclared tables. `build` ru
 import contextlib
 import hashlib
 import logging
+import threading
 from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
 
 from django.apps import apps
-from django.db import DatabaseError, IntegrityError, connection, transaction
+from django.conf import settings
+from django.core.management.base import CommandError
+from django.db import DatabaseError, IntegrityError, connection, connections, transaction
 from django.db.utils import ProgrammingError
 
 logger = logging.getLogger(__name__)
@@ -40,69 +43,136 @@ FROM pg_class c
 WHERE c.relkind IN ('r', 'p', 'v', 'm') AND c.relnamespace = 'public'::regnamespace
 ORDER BY c.relname
 """
+# May the user become the role? PostgreSQL before 16 has no privilege SET, and a member may always.
+_MAY_ENTER_SQL = """
+SELECT coalesce((
+    SELECT pg_has_role(oid, CASE WHEN current_setting('server_version_num')::int >= 160000 THEN 'SET' ELSE 'MEMBER' END)
+    FROM pg_roles WHERE rolname = %s
+), false)
+"""
+# For the session, or for the transaction only.
 _ENTER_SQL = (
-    "SELECT set_config('role', %s, false), set_config('cfx.organization', %s, false),"
-    " set_config('cfx.person', %s, false)"
+    "SELECT set_config('role', %s, {is_local}), set_config('cfx.organization', %s, {is_local}),"
+    " set_config('cfx.person', %s, {is_local})"
 )
 
+_SECURED_SQL = """
+SELECT c.relname FROM pg_class c
+WHERE c.relnamespace = 'public'::regnamespace AND c.relrowsecurity
+    AND EXISTS (SELECT FROM pg_policy WHERE polrelid = c.oid AND polname LIKE 'tenant%')
+"""
+
+_local = threading.local()
 # Database -> True when the role exists and may be assumed. Queried once per process.
 _role_usable: dict[str, bool] = {}
+
+
+class IsolationMissing(CommandError):
+    """The database's user can not become the role that pages run as."""
+
+    def __init__(self, user: str) -> None:
+        super().__init__(
+            f"Row-level security is missing: the database's user {user} may not become the role {ROLE}."
+            f" As an administrator of the server run:\n{remedy(user)}\nand then migrate again.",
+            returncode=2,
+        )
+
+
+def remedy(user: str) -> str:
+    """SQL with which an administrator of the server gives a user the role."""
+    return f"CREATE ROLE {ROLE} NOLOGIN; -- unless it is there\nGRANT {ROLE} TO {user};"
 
 
 @contextlib.contextmanager
 def within(organization_id: UUID, *, person_id: int) -> Iterator[None]:
     """Restrict this thread's connection to one organization and to the user's own memberships, for the block."""
-    enter(organization_id, person_id=person_id)
     try:
+        enter(organization_id, person_id=person_id)
         yield
     finally:
         leave()
 
 
 def enter(organization_id: UUID, *, person_id: int) -> None:
-    """Restrict the connection as `within` does, until `leave`."""
-    if _has_role():
-        _set(ROLE, str(organization_id), str(person_id))
+    """Restrict the connection as `within` does, until `leave`.
+
+    Behind a pooler, which hands a connection on after each transaction, this begins one. It is committed by `leave`
+    whatever happened in between, as each statement would be without it.
+    """
+    if not _has_role():
+        return
+    if settings.HAS_POOLER and connection.alias not in _transactions():
+        # Not as a block: what is entered here is left by `leave`.
+        block = transaction.atomic()
+        block.__enter__()
+        _transactions()[connection.alias] = block
+    _set(ROLE, str(organization_id), str(person_id))
+    _local.entered = (ROLE, str(organization_id), str(person_id))
+
+
+def take_over(alias: str) -> None:
+    """Restrict the transaction that runs on another connection as this thread's is restricted."""
+    if (entered := getattr(_local, "entered", None)) is not None:
+        with connections[alias].cursor() as cursor:
+            cursor.execute(_ENTER_SQL.format(is_local="true"), entered)
 
 
 def leave() -> None:
     """Lift the restriction. A connection that cannot be reset is closed."""
-    if connection.connection is None or not _has_role():
+    block = _transactions().pop(connection.alias, None)
+    _local.entered = None
+    if block is None and (connection.connection is None or not _has_role()):
         return
     try:
         _set("none", "", "")
     except DatabaseError:
-        logger.exception("isolation.reset_failed")
-        connection.close()
+        # A statement has failed that nobody undid: nothing of the transaction is kept, and it ends the restriction.
+        if block is None:
+            logger.exception("isolation.reset_failed")
+            connection.close()
+        else:
+            transaction.set_rollback(True)
+    finally:
+        if block is not None:
+            block.__exit__(None, None, None)
+
+
+def _transactions() -> dict[str, Any]:
+    """Transactions that `enter` has begun on this thread, by connection."""
+    if not hasattr(_local, "transactions"):
+        _local.transactions = {}
+    found: dict[str, Any] = _local.transactions
+    return found
 
 
 def _set(role: str, organization: str, person: str) -> None:
     with connection.cursor() as cursor:
-        cursor.execute(_ENTER_SQL, [role, organization, person])
+        is_local = "true" if settings.HAS_POOLER else "false"
+        cursor.execute(_ENTER_SQL.format(is_local=is_local), [role, organization, person])
 
 
 def _has_role() -> bool:
     name = str(connection.settings_dict["NAME"])
     if name not in _role_usable:
         with connection.cursor() as cursor:
-            cursor.execute(
-                "SELECT coalesce((SELECT pg_has_role(oid, 'MEMBER') FROM pg_roles WHERE rolname = %s), false)", [ROLE]
-            )
+            cursor.execute(_MAY_ENTER_SQL, [ROLE])
             _role_usable[name] = cursor.fetchone()[0]
     return _role_usable[name]
 
 
 def build(**_signal: Any) -> None:
-    """Create the missing role, grants and policies. Without the right to create roles, there is no row-level security.
+    """Create the missing role, grants and policies.
 
-    Then a server administrator creates it (`CREATE ROLE cfx_tenant; GRANT cfx_tenant TO <user>`) and migrates again.
+    Raises IsolationMissing where the database's user may neither create the role nor become it: `migrate` then fails.
     """
     try:
         _create_role()
+        _join_role()
     except ProgrammingError as exc:
-        logger.warning("isolation.no_role", extra={"reason": str(exc).partition("\n")[0]})
-        return
+        raise IsolationMissing(_user()) from exc
     _role_usable.clear()
+    if not _has_role():
+        raise IsolationMissing(_user())
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(f"GRANT USAGE ON SCHEMA public TO {ROLE}")
         cursor.execute(f"GRANT USAGE, SELECT ON ALL SEQUENCES IN SCHEMA public TO {ROLE}")
@@ -114,6 +184,17 @@ def build(**_signal: Any) -> None:
                 _open(cursor, table, rule, known)
             elif is_granted:
                 cursor.execute(f"REVOKE ALL ON {table} FROM {ROLE}")
+
+
+def is_missing() -> bool:
+    """Return whether pages would run without row-level security: no role to become, or a table without its policy."""
+    with connection.cursor() as cursor:
+        cursor.execute(_MAY_ENTER_SQL, [ROLE])
+        if not cursor.fetchone()[0]:
+            return True
+        cursor.execute(_SECURED_SQL)
+        secured = {row[0] for row in cursor.fetchall()}
+    return not {table for table, rule in declared_tables().items() if rule not in (SHARED, CLOSED)} <= secured
 
 
 def declared_tables() -> dict[str, str]:
@@ -128,6 +209,20 @@ def _create_role() -> None:
         if cursor.fetchone() is None:
             cursor.execute(f"CREATE ROLE {ROLE} NOLOGIN")
             cursor.execute(f"GRANT {ROLE} TO CURRENT_USER")
+
+
+def _join_role() -> None:
+    """Let the database's user become a role that the user of another database of the server has made."""
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(_MAY_ENTER_SQL, [ROLE])
+        if not cursor.fetchone()[0]:
+            cursor.execute(f"GRANT {ROLE} TO CURRENT_USER")
+
+
+def _user() -> str:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT quote_ident(current_user)")
+        return str(cursor.fetchone()[0])
 
 
 def _open(cursor: Any, table: str, rule: str, known: list[str]) -> None:

@@ -37,7 +37,14 @@ _NAMED = re.compile(
     r"""(?P<value>b?(?P<quote>\\*["']).*?(?P=quote)|(?:(?:basic|bearer|digest|token)\s+)?[^\s,;&"'<>()\[\]{}]+)""",
     re.IGNORECASE | re.DOTALL,
 )
+# PostgreSQL quotes a row, or the columns of a key, under an error: whatever somebody has entered.
+_ROW = re.compile(
+    r"""(?P<about>DETAIL:\s+(?:Failing row contains|Key) )\(.*?\)"""
+    r"""(?=\.\s*(?:\n|\Z|\\n|["'])|\s(?:already\sexists|is\snot\spresent|is\sstill\sreferenced|conflicts)\b)""",
+    re.DOTALL,
+)
 _ESCAPED = re.compile(r"\\+(?:u([0-9a-fA-F]{4})|x([0-9a-fA-F]{2}))")
+_QUOTES_REQUEST = re.compile(": | - ")
 MAX_DEPTH = 20
 
 
@@ -47,8 +54,8 @@ def redact(text: str) -> str:
 
 
 def redact_log(text: str) -> str:
-    """Replace credentials as `redact` does, those that only their name tells, and escaped ones."""
-    clean = _NAMED.sub(rf"\g<name>{REDACTED}", redact(text))
+    """Replace credentials as `redact` does, those that only their name tells, escaped ones, and rows of PostgreSQL."""
+    clean = _NAMED.sub(rf"\g<name>{REDACTED}", redact(_ROW.sub(rf"\g<about>{REDACTED}", text)))
     plain = clean
     for _ in range(3):  # an escaped text may have been escaped again
         unescaped = _ESCAPED.sub(_unescaped, unquote(plain) if "%" in plain else plain)
@@ -66,7 +73,7 @@ def _unescaped(found: re.Match[str]) -> str:
     return chr(int(found[1] or found[2], 16))
 
 
-def _redacted(value: Any, depth: int = 0) -> Any:
+def redacted(value: Any, depth: int = 0) -> Any:
     """Return a value as JSON carries it, without credentials in any of its texts, names included."""
     if value is None or isinstance(value, bool | int | float):
         return value
@@ -80,14 +87,14 @@ def _redacted(value: Any, depth: int = 0) -> Any:
         if isinstance(value, list | tuple | set | frozenset):
             items = list(value)
             if len(items) == 2 and isinstance(items[0], str | bytes):  # a header or another pair
-                return [_redacted(items[0], depth + 1), _value(items[0], items[1], depth)]
-            return [_redacted(each, depth + 1) for each in items]
+                return [redacted(items[0], depth + 1), _value(items[0], items[1], depth)]
+            return [redacted(each, depth + 1) for each in items]
     return redact_log(_text(value))
 
 
 def _value(name: Any, value: Any, depth: int) -> Any:
     is_hidden = value is not None and not isinstance(value, bool) and _IS_SECRET.fullmatch(_text(name))
-    return REDACTED if is_hidden else _redacted(value, depth + 1)
+    return REDACTED if is_hidden else redacted(value, depth + 1)
 
 
 def _text(value: Any) -> str:
@@ -99,8 +106,21 @@ def _text(value: Any) -> str:
         return f"<{type(value).__name__}>"
 
 
+def _without_address(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Name the route of a request that Django logs, instead of its path and query: they may have a link's secret.
+
+    Django's messages have the path behind a colon, and the origin or referrer behind a dash.
+    """
+    request: Any = event.get("request")
+    if hasattr(request, "resolver_match"):
+        match = request.resolver_match
+        event["request"] = f"{request.method} {match.route if match else '(no route)'}"
+        event["event"] = _QUOTES_REQUEST.split(str(event["event"]), maxsplit=1)[0]
+    return event
+
+
 def _render(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
-    return json.dumps(_redacted(event))
+    return json.dumps(redacted(event))
 
 
 class Handler(logging.StreamHandler[Any]):
@@ -125,8 +145,11 @@ _SHARED: list[Processor] = [
 ]
 
 
-def logging_config(level: str) -> dict[str, Any]:
-    """Value of Django's LOGGING: all records to standard error as JSON."""
+def logging_config(level: str, sentry_dsn: str = "") -> dict[str, Any]:
+    """Value of Django's LOGGING: all records to standard error as JSON; unexpected exceptions to Sentry as well."""
+    handlers: dict[str, dict[str, Any]] = {"stderr": {"class": "codexflow.lib.log.Handler", "formatter": "json"}}
+    if sentry_dsn:
+        handlers["sentry"] = {"class": "codexflow.lib.error_reports.Handler", "level": "ERROR", "dsn": sentry_dsn}
     return {
         "version": 1,
         "disable_existing_loggers": False,
@@ -136,19 +159,20 @@ def logging_config(level: str) -> dict[str, Any]:
                 "foreign_pre_chain": _SHARED,
                 "processors": [
                     structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                    _without_address,
                     structlog.processors.format_exc_info,
                     _render,
                 ],
             }
         },
-        "handlers": {"stderr": {"class": "codexflow.lib.log.Handler", "formatter": "json"}},
-        "root": {"handlers": ["stderr"], "level": level},
+        "handlers": handlers,
+        "root": {"handlers": [*handlers], "level": level},
         "loggers": {
-            "django.server": {"handlers": ["stderr"], "level": level, "propagate": False},
+            "django.server": {"handlers": [*handlers], "level": level, "propagate": False},
             # Django's own handlers write plain text.
             "django": {"handlers": [], "level": level, "propagate": True},
             # uvicorn gives these a handler of its own, before it loads the application.
-            "uvicorn": {"handlers": ["stderr"], "level": level, "propagate": False},
+            "uvicorn": {"handlers": [*handlers], "level": level, "propagate": False},
             "uvicorn.error": {"handlers": [], "level": level, "propagate": True},
             "uvicorn.asgi": {"handlers": [], "level": level, "propagate": True},
             # A line per request would cost more than the request; usage has its own log.

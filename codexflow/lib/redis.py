@@ -11,30 +11,49 @@ import hashlib
 import logging
 from collections import deque
 from collections.abc import Iterable, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlsplit, urlunsplit
 from uuid import UUID
 
 import hiredis
 import redis
 import redis.asyncio
+import redis.asyncio.sentinel
+import redis.sentinel
 from hiredis import ReplyError
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.backoff import NoBackoff
 from redis.connection import parse_url
+from redis.retry import Retry
 from typing_extensions import override
 
 from codexflow.lib.clock import monotonic_s
+from codexflow.lib.cluster import is_cluster
+from codexflow.lib.cluster_client import async_cluster_client, cluster_client
 from codexflow.lib.errors import AppError
+from codexflow.lib.sentinel import Sentinels, is_sentinel
 
 logger = logging.getLogger(__name__)
 
 SHARDS = 16
+# TIME has no key, so that a cluster's client would not know which node is meant.
+_TIME = "return redis.call('TIME')"
+_MEMORY = """
+local found = redis.call('INFO', 'memory')
+local function bytes_of(name) return tonumber(found:match('\\n' .. name .. ':(%d+)')) or 0 end
+return {bytes_of('used_memory'), bytes_of('maxmemory'), bytes_of('total_system_memory')}
+"""
 # Time in which a received reply can still be read after the timeout has fired.
 LATE_REPLY_GRACE_S = 0.01
 # A process that gets no CPU is no sign of a slow Redis, which probably shares the machine: by how much of its own lag
 # it waits longer, and for how long at most.
 LAG_FACTOR, MAX_PATIENCE_S = 4, 1.0
+# A sentinel that does not respond is passed over: the next one knows the primary as well.
+SENTINEL_TIMEOUT_S = 0.5
+# Errors of a server that is the primary no more (or not yet): the next connection finds the one that is.
+NOT_PRIMARY = ("READONLY", "MASTERDOWN", "NOREPLICAS")
 
 
 class RedisUnavailable(AppError):
@@ -55,20 +74,126 @@ def tag(shard: int) -> str:
 
 def database_url(url: str, offset: int) -> str:
     """URL with the database number raised by `offset`: Celery and caches use other databases than the limiter."""
+    if is_sentinel(url):
+        return Sentinels.parse(url).with_offset(offset).url
     parts = urlsplit(url)
     number = int(parts.path.strip("/") or 0) + offset
     return urlunsplit(parts._replace(path=f"/{number}"))
 
 
+def client_of(url: str, **options: Any) -> "redis.Redis":
+    """New redis-py client of a server, of the primary that sentinels name, or of a cluster.
+
+    `options` are of its connections. In a cluster, all keys of a command must have one hash tag.
+    """
+    if is_cluster(url):
+        return cluster_client(url, **options)
+    if not is_sentinel(url):
+        return redis.Redis.from_url(url, **options)
+    sentinels = Sentinels.parse(url)
+    client: redis.Redis = _sentinel(sentinels).master_for(  # type: ignore[no-untyped-call]
+        sentinels.name, **sentinels.primary_options, **options
+    )
+    return client
+
+
 @cache
 def sync_client(url: str) -> "redis.Redis":
     """redis-py client shared within a process, one per URL, for commands, tasks and pages."""
-    return redis.Redis.from_url(url, socket_timeout=10, socket_connect_timeout=3, health_check_interval=30)
+    return client_of(url, socket_timeout=10, socket_connect_timeout=3, health_check_interval=30)
 
 
 def async_client(url: str) -> "redis.asyncio.Redis":
     """New redis-py client of this event loop, for subscriptions and other commands off the hot path."""
-    return redis.asyncio.Redis.from_url(url, socket_connect_timeout=3, health_check_interval=10)
+    options: dict[str, Any] = {"socket_connect_timeout": 3, "health_check_interval": 10}
+    if is_cluster(url):
+        return async_cluster_client(url, **options)
+    if not is_sentinel(url):
+        return redis.asyncio.Redis.from_url(url, **options)
+    sentinels = Sentinels.parse(url)
+    client: redis.asyncio.Redis = _async_sentinel(sentinels).master_for(
+        sentinels.name, **sentinels.primary_options, **options
+    )
+    return client
+
+
+def queue_time(pipe: Any, key: bytes | str) -> None:
+    """Queue a question for the clock of the server that has a key: in a cluster each node has its own.
+
+    `ms_of` reads the reply.
+    """
+    pipe.execute_command("EVAL", _TIME, 1, key)  # `eval` of a cluster's pipeline takes no arguments
+
+
+def time_ms(client: "redis.Redis", key: bytes | str) -> int:
+    """Unix time of the server that has a key, in ms. Raises redis.RedisError."""
+    return ms_of(client.eval(_TIME, 1, key))
+
+
+def ms_of(reply: Any) -> int:
+    """Read the reply to `queue_time`."""
+    seconds, micros = reply
+    return int(seconds) * 1000 + int(micros) // 1000
+
+
+def queue_memory(pipe: Any, key: bytes | str) -> None:
+    """Queue a question for the memory of the server that has a key. `memory_ratio_of` reads the reply."""
+    pipe.execute_command("EVAL", _MEMORY, 1, key)
+
+
+def memory_ratio_of(reply: Any) -> float:
+    """Return which part of its memory a server uses: of its limit, or without one of what the machine has."""
+    used, most, total = reply
+    return float(used) / float(most or total or used)
+
+
+class ConnectionPool(redis.ConnectionPool):
+    """Pool of Django's cache, which knows addresses of servers only."""
+
+    @classmethod
+    @override
+    def from_url(cls, url: str, **options: Any) -> Any:
+        if not is_sentinel(url):
+            return redis.ConnectionPool.from_url(url, **options)
+        sentinels = Sentinels.parse(url)
+        return redis.sentinel.SentinelConnectionPool(  # type: ignore[no-untyped-call]
+            sentinels.name, _sentinel(sentinels), **sentinels.primary_options, **options
+        )
+
+
+def channels_host(url: str) -> str | dict[str, Any]:
+    """One of the `hosts` of Channels' layer."""
+    if not is_sentinel(url):
+        return url
+    sentinels = Sentinels.parse(url)
+    return {
+        "master_name": sentinels.name,
+        "sentinels": list(sentinels.hosts),
+        "sentinel_kwargs": sentinel_options(sentinels, is_async=True),
+        **sentinels.primary_options,
+    }
+
+
+def sentinel_options(sentinels: Sentinels, *, is_async: bool = False) -> dict[str, Any]:
+    """redis-py's options of connections to sentinels: a dead one is passed over at once."""
+    return {
+        **sentinels.sentinel_options,
+        "socket_timeout": SENTINEL_TIMEOUT_S,
+        "socket_connect_timeout": SENTINEL_TIMEOUT_S,
+        "retry": AsyncRetry(NoBackoff(), 0) if is_async else Retry(NoBackoff(), 0),
+    }
+
+
+def _sentinel(sentinels: Sentinels) -> "redis.sentinel.Sentinel":
+    return redis.sentinel.Sentinel(  # type: ignore[no-untyped-call]
+        sentinels.hosts, sentinel_kwargs=sentinel_options(sentinels)
+    )
+
+
+def _async_sentinel(sentinels: Sentinels) -> "redis.asyncio.sentinel.Sentinel":
+    return redis.asyncio.sentinel.Sentinel(  # type: ignore[no-untyped-call]
+        sentinels.hosts, sentinel_kwargs=sentinel_options(sentinels, is_async=True)
+    )
 
 
 class Script:
@@ -79,7 +204,6 @@ class Script:
     def __init__(self, path: Path) -> None:
         self.text = path.read_bytes()
         self.sha = hashlib.sha1(self.text).hexdigest().encode()  # noqa: S324 - Redis's own naming, not security
-        _texts[self.sha] = self.text
 
     def run(self, client: "redis.Redis", keys: list[bytes], args: list[Any]) -> Any:
         """Run on a redis-py client."""
@@ -89,14 +213,53 @@ class Script:
             return client.eval(self.text.decode(), len(keys), *keys, *args)
 
 
-# Texts of all scripts by their digest.
-_texts: dict[bytes, bytes] = {}
-
-
 Reply = Any
 Argument = bytes | str | int | float
 # When the commands of one event loop iteration were written; empty until they are.
 _Written = list[float]
+# Script, keys and arguments of a command: sent again, with the text, if the server does not know the script.
+_Run = tuple[Script, Sequence[bytes], Sequence[Argument]]
+# What a command is sent again by: a script's run, or, in a cluster, the command as it was written.
+_Again = _Run | bytes | None
+
+
+def pack(command: tuple[Argument, ...]) -> bytes:
+    """Write a command as Redis reads it."""
+    return hiredis.pack_command(command) if command else b""  # type: ignore[arg-type] # its stub means a 1-tuple
+
+
+def _without_count(packed: bytes) -> bytes:
+    """Return a command without its first line, which is the number of its words."""
+    return packed.partition(b"\n")[2]
+
+
+@lru_cache(maxsize=4096)
+def _beginning_of_run(script: Script, keys: tuple[bytes, ...], count: int) -> bytes:
+    """Write an EVALSHA as far as its `count` arguments, remembered: the keys of an account are nearly all of it."""
+    words: tuple[Argument, ...] = (b"EVALSHA", script.sha, len(keys), *keys)
+    return b"*%d\r\n%b" % (len(words) + count, _without_count(pack(words)))
+
+
+class ShardRedis(Protocol):
+    """Connection to the server that has the keys of a shard, as the limiter uses it; see Pipeline."""
+
+    @property
+    def is_up(self) -> bool: ...
+    async def until_up(self, timeout_s: float) -> bool: ...
+    def run(self, script: Script, keys: Sequence[bytes], args: Sequence[Argument]) -> "asyncio.Future[Reply]": ...
+
+
+class GatewayRedis(Protocol):
+    """Connections of a gateway process, to one server or to all primaries of a cluster; see Pipeline."""
+
+    async def start(self) -> None: ...
+    async def close(self) -> None: ...
+    def call(self, *command: Argument) -> "asyncio.Future[Reply]": ...
+    async def call_all(self, commands: Iterable[Sequence[Argument]]) -> list[Reply]: ...
+    def run(self, script: Script, keys: Sequence[bytes], args: Sequence[Argument]) -> "asyncio.Future[Reply]": ...
+    async def count_existing(self, keys: Sequence[bytes]) -> int: ...
+    async def ping(self) -> None: ...
+    def shards_up(self) -> Sequence[int]: ...
 
 
 class Pipeline(asyncio.Protocol):
@@ -109,11 +272,13 @@ class Pipeline(asyncio.Protocol):
 
     def __init__(self, url: str, *, timeout_s: float) -> None:
         self._url = url
+        self._sentinels = Sentinels.parse(url) if is_sentinel(url) else None
+        self._sentinel = _async_sentinel(self._sentinels) if self._sentinels is not None else None
         self._timeout_s = timeout_s
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._reader = hiredis.Reader()
-        self._pending: deque[tuple[asyncio.Future[Reply], _Written, tuple[Argument, ...]]] = deque()
+        self._pending: deque[tuple[asyncio.Future[Reply], _Written, _Again]] = deque()
         self._out: list[bytes] = []  # of this loop iteration
         self._written: _Written = []
         self._is_up = False
@@ -140,8 +305,12 @@ class Pipeline(asyncio.Protocol):
 
     async def start(self) -> None:
         """Try once to connect; further attempts continue in the background."""
+        self.connect()
+        await self.until_up(self._timeout_s * 5)
+
+    def connect(self) -> None:
+        """Connect in the background."""
         self._connecting = self._loop.create_task(self._connect_until_up())
-        await asyncio.wait({self._connecting}, timeout=self._timeout_s * 5)
 
     async def close(self) -> None:
         self._is_closed = True
@@ -174,19 +343,36 @@ class Pipeline(asyncio.Protocol):
         if not self._is_up:
             raise RedisUnavailable(reason="not connected")
         future: asyncio.Future[Reply] = self._loop.create_future()
-        self._send(future, (b"EVALSHA", script.sha, len(keys), *keys, *args))
+        beginning = _beginning_of_run(script, tuple(keys), len(args))
+        # As `_send`, in one function: every call of the gateway runs two scripts.
+        if not self._out:
+            self._loop.call_soon(self._flush)
+        self._out.append(beginning + hiredis.pack_command(tuple(args)).partition(b"\n")[2])  # type: ignore[arg-type] # as in `pack`
+        self._pending.append((future, self._written, (script, keys, args)))
         return future
+
+    async def count_existing(self, keys: Sequence[bytes]) -> int:
+        """Count the keys that exist. Raises RedisUnavailable."""
+        return int(await self.call(b"EXISTS", *keys))
+
+    async def ping(self) -> None:
+        """Raise RedisUnavailable unless Redis responds."""
+        await self.call(b"PING")
+
+    def shards_up(self) -> Sequence[int]:
+        """Return the shards whose server is connected: all or none."""
+        return range(SHARDS) if self._is_up else ()
 
     def _queue(self, command: tuple[Argument, ...]) -> "asyncio.Future[Reply]":
         future: asyncio.Future[Reply] = self._loop.create_future()
-        self._send(future, command)
+        self._send(future, pack(command))
         return future
 
-    def _send(self, future: "asyncio.Future[Reply]", command: tuple[Argument, ...]) -> None:
+    def _send(self, future: "asyncio.Future[Reply]", packed: bytes, again: _Again = None) -> None:
         if not self._out:
             self._loop.call_soon(self._flush)
-        self._out.append(hiredis.pack_command(command))  # type: ignore[arg-type] # its stub means a 1-tuple
-        self._pending.append((future, self._written, command))
+        self._out.append(packed)
+        self._pending.append((future, self._written, again))
 
     def _flush(self) -> None:
         out, self._out = self._out, []
@@ -242,7 +428,7 @@ class Pipeline(asyncio.Protocol):
         while not self._is_closed:
             try:
                 await self._connect()
-            except (OSError, RedisUnavailable, redis.ResponseError, TimeoutError) as exc:
+            except (OSError, RedisUnavailable, redis.RedisError, TimeoutError) as exc:
                 logger.debug("redis.connect_failed", extra={"reason": repr(exc)})
                 if self._transport is not None:
                     self._transport.abort()
@@ -255,8 +441,7 @@ class Pipeline(asyncio.Protocol):
                 return
 
     async def _connect(self) -> None:
-        options = parse_url(self._url)  # type: ignore[no-untyped-call]
-        is_tls = self._url.startswith("rediss://")
+        options = await self._options()
         self._reader = hiredis.Reader()
         async with asyncio.timeout(self._timeout_s * 5):
             if "path" in options:
@@ -266,14 +451,46 @@ class Pipeline(asyncio.Protocol):
                     lambda: self,
                     options.get("host", "localhost"),
                     options.get("port", 6379),
-                    ssl=is_tls or None,
+                    ssl=options.get("ssl"),
                 )
             if password := options.get("password"):
                 name = options.get("username")
                 await self._queue(("AUTH", name, password) if name else ("AUTH", password))
+            if self._sentinels is not None:
+                await self._demand_primary()
             if number := options.get("db"):
                 await self._queue(("SELECT", number))
             await self._queue(("PING",))
+
+    async def _options(self) -> dict[str, Any]:
+        """Options of the next connection, by redis-py's names; with sentinels they say where the primary is now."""
+        if self._sentinels is None or self._sentinel is None:
+            options: dict[str, Any] = parse_url(self._url)  # type: ignore[no-untyped-call]
+            return {**options, "ssl": self._url.startswith("rediss://") or None}
+        host, port = await self._sentinel.discover_master(self._sentinels.name)
+        return {**self._sentinels.primary_options, "host": host, "port": port}
+
+    async def _demand_primary(self) -> None:
+        """Raise RedisUnavailable for a server that sentinels still name and that is the primary no more."""
+        reply = await self._queue(("HELLO", 2))
+        if dict(zip(reply[::2], reply[1::2], strict=True)).get(b"role") != b"master":
+            raise RedisUnavailable(reason="not the primary")
+
+    def _refused(self, future: "asyncio.Future[Reply]", error: str, again: _Again) -> bool:
+        """Handle an error that Redis has replied. Returns False when the connection is given up for it."""
+        if isinstance(again, tuple) and error.startswith("NOSCRIPT"):
+            self._send(future, self._in_full(*again))
+        elif error.startswith(NOT_PRIMARY):
+            future.set_exception(RedisUnavailable(reason=error))
+            self._drop("not the primary")
+            return False
+        else:
+            future.set_exception(redis.ResponseError(error))
+        return True
+
+    @staticmethod
+    def _in_full(script: Script, keys: Sequence[bytes], args: Sequence[Argument]) -> bytes:
+        return pack((b"EVAL", script.text, len(keys), *keys, *args))
 
     # asyncio.Protocol
 
@@ -287,15 +504,13 @@ class Pipeline(asyncio.Protocol):
         self._reader.feed(data)
         next_reply, pending = self._reader.gets, self._pending
         while (reply := next_reply()) is not False:
-            future, _, command = pending.popleft()
+            future, _, again = pending.popleft()
             if future.done():
                 continue
             if not isinstance(reply, ReplyError):
                 future.set_result(reply)
-            elif command[0] == b"EVALSHA" and str(reply).startswith("NOSCRIPT"):
-                self._send(future, (b"EVAL", _texts[command[1]], *command[2:]))  # type: ignore[index] # the digest
-            else:
-                future.set_exception(redis.ResponseError(str(reply)))
+            elif not self._refused(future, str(reply), again):
+                return
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:

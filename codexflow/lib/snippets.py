@@ -1,4 +1,4 @@
-"""Code examples of a call, in three languages. Pure."""
+"""Code examples of a call, in three languages, and configuration of agents. Pure."""
 
 import json
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Snippet:
-    """Code example that runs as it is once CODEXFLOW_API_KEY is set."""
+    """Code example that runs as it is: with the key in it, or once CODEXFLOW_API_KEY is set."""
 
     slug: str
     name: str
@@ -60,6 +60,41 @@ def snippets(api_url: str) -> list[Snippet]:
         Snippet("python", "Python", "quickstart.py", _PYTHON.format(api_url=api_url)),
         Snippet("node", "Node", "quickstart.mjs", _NODE.format(api_url=api_url)),
     ]
+
+
+# The shortest configuration of each agent; their pages in the documentation have the rest.
+_CLAUDE_CODE = """export ANTHROPIC_BASE_URL={origin}
+export ANTHROPIC_AUTH_TOKEN={key}
+export CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC=1
+claude"""
+
+_CODEX = """export CODEXFLOW_API_KEY={key}
+codex -c model=cfx-code -c model_provider=codexflow \\
+  -c model_providers.codexflow.name=CodexFlow \\
+  -c model_providers.codexflow.base_url={api_url} \\
+  -c model_providers.codexflow.env_key=CODEXFLOW_API_KEY \\
+  -c model_providers.codexflow.wire_api=responses"""
+
+_CURSOR = """OpenAI API Key: {key}
+Override OpenAI Base URL: {api_url}
+Model: cfx-code"""
+
+
+def with_key(api_url: str, key: str) -> list[Snippet]:
+    """Examples of a first call and configuration of agents, with a key in them: what is pasted works."""
+    shown = [Snippet(each.slug, each.name, each.file, _with_key(each.code, key)) for each in snippets(api_url)]
+    facts = {"api_url": api_url, "origin": api_url.removesuffix("/v1"), "key": key}
+    return [
+        *shown,
+        Snippet("claude-code", "Claude Code", "terminal", _CLAUDE_CODE.format(**facts)),
+        Snippet("codex", "Codex", "terminal", _CODEX.format(**facts)),
+        Snippet("cursor", "Cursor", "Settings → Models → API Keys", _CURSOR.format(**facts)),
+    ]
+
+
+def _with_key(code: str, key: str) -> str:
+    code = code.replace("$CODEXFLOW_API_KEY", key).replace("process.env.CODEXFLOW_API_KEY", _text(key))
+    return code.replace('os.environ["CODEXFLOW_API_KEY"]', _text(key)).replace("import os\n", "")
 
 
 def snippets_of(api_url: str, call: Mapping[str, Any], *, stage: str) -> list[Snippet]:

@@ -9,35 +9,40 @@ from django.http import HttpRequest
 from django.utils.functional import SimpleLazyObject
 
 from accounts.models import Membership, Organization, User
-from accounts.selectors import memberships_of
+from accounts.selectors import memberships_of, support_email
 from accounts.tenancy import LAST_ORGANIZATION, Tenant
 from accounts.views import THEME_COOKIE, THEMES
-from billing.alerts import WARN_PERCENT, Watched
-from billing.models import Account
-from billing.plans import UNLIMITED
-from billing.renewals import ANNOUNCED
-from billing.selectors import account_of, spend_of, watched_of
-from billing.services import limits_of
+from adminpanel.impersonation import viewing
+from adminpanel.selectors import announcements_for
+from billing.meters import Meter
+from billing.models import Account, Order
+from billing.renewals import ANNOUNCED, forecast_of, past_due_of
+from billing.selectors import account_of
 from billing.subscriptions import periods_of
 from codexflow.lib.addresses import api_url, site_url
 from codexflow.lib.clock import now
 from codexflow.lib.snippets import snippets
+from codexflow.pages.meters import Banner, meters_of, shown_nearest, visible, warnings_of
 from codexflow.pages.middleware import request_id_of
 
 
 @dataclass(frozen=True, slots=True)
 class Shell:
-    """Frame of the signed-in pages: current organization, other organizations, and today's usage of the plan."""
+    """Frame of the signed-in pages: current organization, other organizations, and what stops calls next."""
 
     tenant: Tenant
     memberships: list[Membership]
     plan_name: str
-    requests_today: int
-    daily_requests: int | None
-    # Budgets and credit that are nearly used up, or are.
-    nearly_used: list[Watched]
+    # What stops calls first, with its words; None: nothing does.
+    nearest: tuple[Meter, str] | None
+    # Limits that are nearly used up, or are.
+    warnings: list[Banner]
     # When the bought plan ends, if that is soon.
     plan_ends_at: datetime | None
+    # The order of the next month, if the saved card was declined for it.
+    past_due: Order | None
+    # Why automatic top-ups went off by themselves; empty: they did not.
+    recharge_stopped: str
 
     @property
     def organization(self) -> Organization:
@@ -58,6 +63,9 @@ def page(request: HttpRequest) -> dict[str, Any]:
         "nav": section_of(request),
         "request_id": request_id_of(request),
         "shell": SimpleLazyObject(lambda: shell_of(request)),
+        "viewing": viewing(request),
+        "support_email": SimpleLazyObject(support_email),
+        "announcements": SimpleLazyObject(lambda: announcements_for(getattr(request, "user", None))),
     }
 
 
@@ -77,16 +85,21 @@ def shell_of(request: HttpRequest) -> Shell | None:
         return None
     tenant: Tenant = getattr(request, "tenant", None) or _last(request, memberships)
     account, moment = account_of(tenant.organization), now()
-    today, ends_at = moment.date(), account.plan_ends_at
-    limit = limits_of(account).daily_requests
+    ends_at = account.plan_ends_at
+    meters = visible(meters_of(account, moment), tenant)
+    is_end_near = _is_end_near(account, moment)
+    past_due = past_due_of(account, moment) if is_end_near else None
+    is_renewed = is_end_near and past_due is None and forecast_of(account, moment) is not None
+    recharge = getattr(account.organization, "auto_recharge", None)
     return Shell(
         tenant=tenant,
         memberships=memberships,
         plan_name=account.plan.name,
-        requests_today=spend_of(tenant.organization, today, today).requests,
-        daily_requests=None if limit == UNLIMITED else limit,
-        plan_ends_at=ends_at if _is_end_near(account, moment) else None,
-        nearly_used=[each for each in watched_of(account, today) if each.percent >= WARN_PERCENT],
+        nearest=shown_nearest(meters),
+        warnings=warnings_of(meters, tenant),
+        plan_ends_at=ends_at if is_end_near and not is_renewed else None,
+        past_due=past_due,
+        recharge_stopped=str(recharge.get_stopped_display()) if recharge is not None and recharge.stopped else "",
     )
 
 

@@ -1,6 +1,5 @@
 """Pages below /docs/: the customer documents of docs/, with this site's URL and the reader's key prefix filled in."""
 
-import posixpath
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -16,48 +15,15 @@ from django.utils.translation import gettext_lazy as _
 from django.views.decorators.http import require_safe
 
 from accounts.models import User
-from codexflow.env import REPOSITORY
-from codexflow.lib.addresses import api_url
+from codexflow import __version__
+from codexflow.lib.addresses import api_url, site_url
 from codexflow.lib.snippets import snippets
-from codexflow.pages import markdown
+from codexflow.pages import library, markdown
+from codexflow.pages.library import CLIENTS, EXAMPLE_KEY, EXAMPLE_ORIGIN, FILES, GUIDES, ORIGINAL, Document
 from codexflow.settings import ENV
 from keys.models import ApiKey
 
-FOLDER = REPOSITORY / "docs"
-# Placeholders in the files for the installation's URL and for a key.
-EXAMPLE_ORIGIN = "http://127.0.0.1:8000"
-EXAMPLE_KEY = "cfx_…"
-
-# Path below /docs/ -> file below docs/ and its title in the list.
-CLIENTS: dict[str, tuple[str, str | Promise]] = {
-    "clients": ("clients/README.md", _("All clients")),
-    "clients/curl": ("clients/curl.md", "curl"),
-    "clients/openai-python": ("clients/openai-python.md", "OpenAI SDK, Python"),
-    "clients/openai-node": ("clients/openai-node.md", "OpenAI SDK, Node"),
-    "clients/anthropic-python": ("clients/anthropic-python.md", "Anthropic SDK, Python"),
-    "clients/anthropic-node": ("clients/anthropic-node.md", "Anthropic SDK, Node"),
-    "clients/claude-code": ("clients/claude-code.md", "Claude Code"),
-    "clients/codex-cli": ("clients/codex-cli.md", "Codex CLI"),
-    "clients/cursor": ("clients/cursor.md", "Cursor"),
-    "clients/cline": ("clients/cline.md", "Cline"),
-    "clients/continue": ("clients/continue.md", "Continue"),
-    "clients/aider": ("clients/aider.md", "aider"),
-    "clients/opencode": ("clients/opencode.md", "opencode"),
-    "clients/pi": ("clients/pi.md", "pi"),
-    "clients/copilot-cli": ("clients/copilot-cli.md", "GitHub Copilot CLI"),
-    "clients/langchain": ("clients/langchain.md", "LangChain"),
-    "clients/vercel-ai-sdk": ("clients/vercel-ai-sdk.md", "Vercel AI SDK"),
-    "clients/jdk-http-client": ("clients/jdk-http-client.md", "JDK HttpClient"),
-}
-GUIDES: dict[str, tuple[str, str | Promise]] = {
-    "surfaces": ("surfaces.md", _("Endpoints")),
-    "stages": ("stages.md", _("Stages")),
-    "limits": ("limits.md", _("Limits")),
-    "errors": ("errors.md", _("Errors")),
-    "api": ("api.md", _("Management API")),
-}
-FILES = {address: file for address, (file, _name) in {**GUIDES, **CLIENTS}.items()}
-_ADDRESSES = {file: address for address, file in FILES.items()}
+MARKDOWN = "text/markdown; charset=utf-8"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,35 +58,81 @@ def quickstart(request: HttpRequest) -> HttpResponse:
     """Quickstart: from a key to the first response."""
     shown = [replace_examples(snippet.code, request) for snippet in snippets(api_url(ENV))]
     facts: dict[str, Any] = {"sections": sections(request.path), "clients": CLIENTS, "codes": shown}
-    return render(request, "pages/docs/quickstart.html", facts | {"key": key_of(request)})
+    facts |= {"key": key_of(request), "source": reverse("docs-quickstart-source"), "version": __version__}
+    return render(request, "pages/docs/quickstart.html", facts)
 
 
 @require_safe
 def page(request: HttpRequest, address: str) -> HttpResponse:
-    """Render one document."""
-    if address not in FILES:
-        raise Http404
-    path = FOLDER / FILES[address]
-    rendered = _rendered(address, get_language() or "en", path.stat().st_mtime_ns)
+    """Render one document in the page's language, or in English where it is not translated."""
+    document = _found(address)
+    shown = rendered(document)
     facts = {
         "sections": sections(request.path),
-        "title": rendered.title,
-        "headings": rendered.headings,
-        "html": mark_safe(replace_examples(rendered.html, request)),  # noqa: S308 - what is put in is escaped
+        "title": shown.title,
+        "headings": shown.headings,
+        "html": mark_safe(replace_examples(shown.html, request)),  # noqa: S308 - what is put in is escaped
+        "language": document.language,
+        "summary": library.summary_of(address),
+        "changed_on": library.changed_on(document),
+        "tested": library.tested(address),
+        "version": __version__,
+        "source": reverse("docs-source", args=[address]),
     }
     return render(request, "pages/docs/page.html", facts)
 
 
+@require_safe
+def source(request: HttpRequest, address: str) -> HttpResponse:
+    """Serve one document as Markdown, for language models: with this site's URLs, and no reader's key."""
+    return HttpResponse(markdown_of(_found(address)), content_type=MARKDOWN)
+
+
+def _found(address: str) -> Document:
+    """Document at an address in the active language. Raises Http404."""
+    document = library.find(address, get_language() or ORIGINAL)
+    if document is None:
+        raise Http404
+    return document
+
+
+def markdown_of(document: Document) -> str:
+    """Text of a document with this site's URLs; its links lead to the Markdown of other documents."""
+
+    def resolve(href: str) -> str | None:
+        target = library.address_of(document.file, href)
+        if target is None:
+            return None
+        address, _hash, anchor = target.partition("#")
+        url = f"{site_url(ENV)}{reverse('docs-source', args=[address])}"
+        return f"{url}#{anchor}" if anchor else url
+
+    text = document.path.read_text().replace(EXAMPLE_ORIGIN, api_url(ENV).removesuffix("/v1"))
+    return library.portable(text, resolve)
+
+
+def rendered(document: Document) -> markdown.Rendered:
+    """Document as HTML, with button labels in the active language."""
+    original = Document(document.address, FILES[document.address], ORIGINAL)
+    changed_ns = (document.path.stat().st_mtime_ns, original.path.stat().st_mtime_ns)
+    return _rendered(document, original, get_language() or ORIGINAL, changed_ns)
+
+
 @lru_cache(maxsize=128)
-def _rendered(address: str, _language: str, _changed_ns: int) -> markdown.Rendered:
+def _rendered(document: Document, original: Document, language: str, changed_ns: tuple[int, int]) -> markdown.Rendered:
     """Render a file, cached until it changes, per language: buttons have labels."""
 
     def resolve(href: str) -> str | None:
-        file, _, anchor = href.partition("#")
-        target = _ADDRESSES.get(posixpath.normpath(posixpath.join(posixpath.dirname(FILES[address]), file)))
-        return None if target is None else reverse("docs-page", args=[target]) + (f"#{anchor}" if anchor else "")
+        target = library.address_of(document.file, href)
+        if target is None:
+            return None
+        address, _hash, anchor = target.partition("#")
+        return reverse("docs-page", args=[address]) + (f"#{anchor}" if anchor else "")
 
-    return markdown.render((FOLDER / FILES[address]).read_text(), resolve=resolve)
+    # A link to a section is the same in all languages.
+    is_original = document == original
+    anchors = () if is_original else _rendered(original, original, language, (changed_ns[1], changed_ns[1])).anchors
+    return markdown.render(document.path.read_text(), resolve=resolve, anchors=anchors)
 
 
 def replace_examples(html: str, request: HttpRequest) -> str:

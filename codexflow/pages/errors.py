@@ -3,10 +3,13 @@
 import re
 import sys
 
+from django.contrib import messages
+from django.core.exceptions import DisallowedHost
 from django.db import InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
-from django.shortcuts import render
+from django.shortcuts import redirect, render
 from django.template.loader import render_to_string
+from django.utils.translation import gettext as _
 from django.views.defaults import page_not_found
 
 from codexflow.lib.envelope import envelope
@@ -22,7 +25,10 @@ _BASE_URL_HINT = "There is no such endpoint. The base URL of the API ends in /v1
 
 
 def too_many(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
-    """429 for rate-limited forms: sign-in, codes, mails."""
+    """429 for rate-limited forms: sign-in, codes, mails. Asking for another code too soon leads back to its form."""
+    if request.POST.get("action") == "resend":
+        messages.error(request, _("A code was sent moments ago. Wait a few seconds before you request another."))
+        return redirect(request.path)
     response = render(request, "429.html", status=429)
     response["Retry-After"] = "60"
     return response
@@ -41,7 +47,8 @@ def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpR
 def bad_request(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
     """400 page for forms that no page sends; for the API and its clients the error envelope."""
     if not request.path.startswith(API) and not _is_api_client(request):
-        return render(request, "400.html", status=400)
+        is_other_host = isinstance(exception, DisallowedHost)
+        return render(request, "400.html", {"is_other_host": is_other_host}, status=400)
     response = JsonResponse(envelope(BadRequest()), status=400)
     response["X-CFX-Request-Id"] = request_id_of(request)
     return response

@@ -7,6 +7,7 @@ from typing import Any
 import structlog
 from django.core.handlers.exception import get_exception_response
 from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
 from django.urls import get_resolver
 from django.utils.cache import patch_vary_headers
 
@@ -32,6 +33,21 @@ class RequestIdMiddleware:
             # Pages and their fragments share a URL: going back must not show a fragment from the browser's cache.
             patch_vary_headers(response, ["HX-Request"])
         return response
+
+
+class MethodPageMiddleware:
+    """Gives the 405 of a page a body: Django sends none, and browsers then show an error page of their own."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        response = self.get_response(request)
+        if response.status_code != 405 or response.content or "text/html" not in request.headers.get("Accept", ""):
+            return response
+        page = render(request, "405.html", status=405)
+        page["Allow"] = response["Allow"]
+        return page
 
 
 class ComplexFormsMiddleware:
@@ -69,13 +85,16 @@ def request_id_of(request: HttpRequest) -> str:
 
 
 class OperatorPagesMiddleware:
-    """Allows eval and inline styles on operator pages only, because their library needs them."""
+    """Allows eval and inline styles on the operators' tables only, because their library needs them."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         response = self.get_response(request)
-        if request.path.startswith(OPERATORS):
+        view = request.resolver_match.func if request.resolver_match else None
+        # Our own pages below it have a menu entry, and need no exception; the list of all tables is the library's.
+        is_ours = getattr(view, "section", "tables") != "tables"
+        if request.path.startswith(OPERATORS) and not is_ours:
             vars(response)["_csp_update"] = {"script-src": ["'unsafe-eval'"], "style-src": ["'unsafe-inline'"]}
         return response

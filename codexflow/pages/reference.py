@@ -6,9 +6,11 @@ from typing import Any
 
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
+from django.urls import reverse
 from django.views.decorators.http import require_safe
 from drf_spectacular.generators import SchemaGenerator
 
+from codexflow import __version__
 from codexflow.lib.addresses import api_url
 from codexflow.lib.openapi import ERROR_RESPONSE
 from codexflow.pages.docs import sections
@@ -16,7 +18,12 @@ from codexflow.settings import ENV
 
 METHODS = ("get", "post", "put", "patch", "delete")
 # Not for customers.
-EXCLUDED_PATHS = ("/api/v1/schema", "/api/v1/reconciliation", "/api/v1/margin")
+EXCLUDED_PATHS = (
+    "/api/v1/schema",
+    "/api/v1/reconciliation",
+    "/api/v1/margin",
+    *(f"/api/v1/operator/{name}" for name in ("grants", "adjustments", "payments", "refunds")),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +58,9 @@ class Operation:
 def reference(request: HttpRequest) -> HttpResponse:
     """List all operations by resource."""
     base = api_url(ENV).removesuffix("/v1")
-    return render(
-        request, "pages/docs/reference.html", {"sections": sections(request.path), "groups": groups(), "base": base}
-    )
+    facts = {"sections": sections(request.path), "groups": groups(), "base": base}
+    facts |= {"source": reverse("docs-reference-source"), "version": __version__}
+    return render(request, "pages/docs/reference.html", facts)
 
 
 @cache

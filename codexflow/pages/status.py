@@ -1,9 +1,11 @@
 """Status page: the state that /health reports, and the degraded modes."""
 
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
 from asgiref.sync import sync_to_async
+from django.db import DatabaseError
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.utils.functional import Promise
@@ -11,6 +13,10 @@ from django.utils.translation import gettext_lazy as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
+from adminpanel.models import Incident
+from codexflow.lib.cache import cached
+from codexflow.lib.clock import now
+from codexflow.pages.history import DAYS, History, Outage, history_of
 from routing.gateway import gateway
 
 # Check of /health -> name and description on the page.
@@ -18,7 +24,7 @@ COMPONENTS: dict[str, tuple[str | Promise, str | Promise]] = {
     "config": (_("Gateway"), _("answers below /v1")),
     "database": (_("Database"), _("accounts, keys, logs")),
     "redis": (_("Limits"), _("counters shared by all processes")),
-    "litellm": (_("Models"), _("the proxy that providers stand behind")),
+    "litellm": (_("Models"), _("proxy to the model providers")),
 }
 
 
@@ -29,6 +35,29 @@ class Component:
     name: str | Promise
     words: str | Promise
     is_well: bool
+
+
+# What the past is shown of, by lines of the operators' health page that customers notice.
+NOTICED: dict[str, str] = {
+    "redis": "limits",
+    "litellm": "models",
+    "circuits": "models",
+    "workers": "logs",
+    "events": "logs",
+    "journal": "logs",
+}
+PAST: dict[str, str | Promise] = {"models": _("Models"), "limits": _("Limits"), "logs": _("Logs and dashboard")}
+SHOWN_INCIDENTS = 20
+# Incidents begin and end by checks, one each half minute.
+CACHE_KEY, CACHE_TTL_S = "status:outages", 30
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """Row of the past: a component with its days."""
+
+    name: str | Promise
+    history: History
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +76,38 @@ async def status(request: HttpRequest) -> HttpResponse:
     known = None
     if gateway.health is not None:
         known = (await gateway.health.report(is_shutting_down=gateway.is_shutting_down)).body
-    part = "#state" if request.headers.get("HX-Request") else ""
-    return await sync_to_async(render)(request, f"pages/status.html{part}", facts_of(known))
+    if request.headers.get("HX-Request"):
+        return await sync_to_async(render)(request, "pages/status.html#state", facts_of(known))
+    past = await sync_to_async(past_of)(now())
+    return await sync_to_async(render)(request, "pages/status.html", {**facts_of(known), **past})
+
+
+def past_of(at: datetime) -> dict[str, Any]:
+    """Days of each component, and incidents, the newest first. Without the database the page has no past."""
+    try:
+        found = cached(CACHE_KEY, lambda: _outages(at), seconds=CACHE_TTL_S)
+    except DatabaseError:
+        return {"past": [], "incidents": []}
+    past = [Past(name, history_of(component, found, at)) for component, name in PAST.items()]
+    newest = sorted(found, key=lambda each: each.began_at, reverse=True)[:SHOWN_INCIDENTS]
+    return {
+        "past": past,
+        "days": DAYS,
+        "incidents": [(PAST[each.component], each, (each.ended_at or at) - each.began_at) for each in newest],
+    }
+
+
+def _outages(at: datetime) -> list[Outage]:
+    rows = Incident.objects.filter(key__in=NOTICED).exclude(ended_at__lt=at - timedelta(days=DAYS)).order_by("began_at")
+    return [
+        Outage(
+            component=NOTICED[row.key],
+            level="error" if row.level == Incident.Level.ERROR else "warning",
+            began_at=row.began_at,
+            ended_at=row.ended_at,
+        )
+        for row in rows
+    ]
 
 
 def facts_of(report: dict[str, Any] | None) -> dict[str, Any]:
@@ -61,7 +120,11 @@ def facts_of(report: dict[str, Any] | None) -> dict[str, Any]:
         "version": report["version"],
         "is_demo": details["upstream"] == "demo",
         "components": [Component(name, words, checks[check]) for check, (name, words) in COMPONENTS.items()],
-        "circuits": sorted(details.get("circuits_open_for_all", details["circuits"])),
+        "circuits": [
+            (model, datetime.fromisoformat(since) if since else None)
+            for model in sorted(details.get("circuits_open_for_all", details["circuits"]))
+            for since in [details.get("circuits_open_since", {}).get(model)]
+        ],
         "modes": modes(checks, details),
     }
 
@@ -70,8 +133,11 @@ def modes(checks: dict[str, bool], details: dict[str, Any]) -> list[Mode]:
     """The declared degraded modes."""
     return [
         Mode(
-            _("A model fails again and again"),
-            _("It rests for a while and the next model of the stage answers. Single trials find out when it is back."),
+            _("A model keeps failing"),
+            _(
+                "It is disabled for a while and the next model of the stage takes over."
+                " Occasional test requests detect when it is back."
+            ),
             bool(details.get("circuits_open_for_all", details.get("circuits"))),
         ),
         Mode(
@@ -81,12 +147,15 @@ def modes(checks: dict[str, bool], details: dict[str, Any]) -> list[Mode]:
         ),
         Mode(
             _("Limits cannot be checked"),
-            _("Where credit or a budget binds, requests get 503; elsewhere a small part of the limits goes on."),
+            _(
+                "Requests that depend on credit or a budget get 503;"
+                " others continue within a small part of their limits."
+            ),
             details.get("limiter") == "degraded",
         ),
         Mode(
-            _("The database is away"),
-            _("Keys used lately work for up to 15 minutes; usage waits on disk and is booked afterwards, once."),
+            _("Database unavailable"),
+            _("Recently used keys work for up to 15 minutes; usage waits on disk and is booked afterwards, once."),
             not checks.get("database", True),
         ),
         Mode(

@@ -21,11 +21,14 @@ from codexflow.catalogue.schema import STAGES, Catalogue
 from codexflow.lib.addresses import api_url
 from codexflow.lib.snippets import snippets
 from codexflow.settings import ENV
+from codexflow.templatetags import show
 from logs.models import UpstreamAttempt
 from logs.requests.waterfall import Bar, bars
 from routing.gateway import served_lineup
 
 RECOMMENDED = "pro"
+# Models in the price table of the front page.
+SHOWN_MODELS = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +106,7 @@ def _more_prices(rates: Rates) -> list[tuple[Promise, int, bool]]:
 def prices() -> list[dict[str, Any]]:
     """Models for sale with their rates and the stages whose first model they are."""
     lineup = served_lineup()
-    return [
+    shown = [
         {
             "model": model,
             "cells": [column.cell(lineup.catalogue.prices[model]) for column in PRICE_COLUMNS],
@@ -112,6 +115,22 @@ def prices() -> list[dict[str, Any]]:
         }
         for model in sorted(lineup.models)
     ]
+    for cells in zip(*(each["cells"] for each in shown), strict=True):  # by column
+        places = show.price_places(cell["nanos"] for cell in cells if cell["nanos"] is not None)
+        for cell in cells:
+            cell["places"] = places
+    return shown
+
+
+def few(shown: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of the models for sale those that stages begin with, then the cheapest, by name."""
+    rates = served_lineup().catalogue.prices
+
+    def rank(each: dict[str, Any]) -> tuple[bool, bool, int]:
+        sold = rates[each["model"]]
+        return not each["stages"], not sold.output_nanos, sold.output_nanos
+
+    return sorted(sorted(shown, key=rank)[:SHOWN_MODELS], key=lambda each: str(each["model"]))
 
 
 def models_of(current: Catalogue, name: str) -> tuple[str, ...]:
@@ -164,9 +183,11 @@ def landing(request: HttpRequest) -> HttpResponse:
     facts: dict[str, Any] = {"picture": shown, "stage_names": list(STAGES)}
     if request.headers.get("HX-Request") and not request.headers.get("HX-History-Restore-Request"):
         return render(request, "pages/landing.html#picture", facts)
+    everything = prices()
     facts |= {
         "offers": offers(current),
-        "prices": prices(),
+        "prices": few(everything),
+        "model_count": len(everything),
         "price_columns": PRICE_COLUMNS,
         # Python first: its example is the longest.
         "snippets": sorted(snippets(api_url(ENV)), key=lambda snippet: snippet.slug != "python"),

@@ -1,13 +1,15 @@
 """Template filters of numbers, money and time, in the user's language."""
 
-from datetime import datetime, tzinfo
+from collections.abc import Iterable
+from datetime import datetime, timedelta, tzinfo
 from decimal import ROUND_HALF_EVEN, Decimal
-from functools import lru_cache
+from functools import lru_cache, reduce
 from typing import Any
 
 from django import template
 from django.forms import BoundField
 from django.utils import formats, timezone
+from django.utils.html import format_html
 from django.utils.safestring import SafeString, mark_safe
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
@@ -30,10 +32,25 @@ def icon(name: str, size: int = 16, css: str = "") -> SafeString:
     return _icon(name, size, css)
 
 
+@register.simple_tag
+@lru_cache(maxsize=512)
+def status(code: int, error: str = "") -> SafeString:
+    """Status of a response as a pill, with the code of its error as title."""
+    tone = "success" if code < 400 else "warning" if code < 500 else "error"
+    title = format_html(' title="{}"', error) if error else ""
+    return format_html('<span class="pill tone-{}"{}>{}</span>', tone, title, code)
+
+
 @register.filter
 def count(value: int | None) -> str:
     """Whole number with digit groups: 12,345 or 12.345."""
-    return "—" if value is None else formats.number_format(value, decimal_pos=0, use_l10n=True, force_grouping=True)
+    return "—" if value is None else _localized(f"{value:,}")
+
+
+def _localized(number: str) -> str:
+    """A number as Python groups it, in the user's language. Django's own function takes ten times as long."""
+    marks = {",": formats.get_format("THOUSAND_SEPARATOR"), ".": formats.get_format("DECIMAL_SEPARATOR")}
+    return number.translate(str.maketrans(marks))
 
 
 _STEPS = ((1_000_000_000, "B"), (1_000_000, "M"), (10_000, "K"))
@@ -53,10 +70,16 @@ def compact(value: int) -> str:
 
 def _usd(nanos: int, decimals: int) -> str:
     amount = (Decimal(abs(nanos)) / NANOS_PER_USD).quantize(Decimal(1).scaleb(-decimals), rounding=ROUND_HALF_EVEN)
-    shown = formats.number_format(amount, decimal_pos=decimals, use_l10n=True, force_grouping=True)
+    shown = _localized(f"{amount:,.{decimals}f}")
     # U+2212: as wide as a digit, and read as minus by screen readers.
     sign = "\N{MINUS SIGN}" if nanos < 0 and amount else ""
     return f"{sign}${shown}"
+
+
+def _visible_usd(nanos: int, decimals: int) -> str:
+    """As `_usd`; an amount too small for its decimals is less than the least of them, never zero."""
+    least = NANOS_PER_USD // 10**decimals
+    return f"<{_usd(least, decimals)}" if 0 < 2 * nanos <= least else _usd(nanos, decimals)
 
 
 @register.filter
@@ -64,7 +87,36 @@ def usd(nanos: int | None) -> str:
     """Amount for tables: two decimals, or four below one dollar."""
     if nanos is None:
         return "—"
-    return _usd(nanos, 2 if nanos == 0 or abs(nanos) >= NANOS_PER_USD else 4)
+    return _visible_usd(nanos, 2 if nanos == 0 or abs(nanos) >= NANOS_PER_USD else 4)
+
+
+def column_places(amounts: Iterable[int]) -> int:
+    """Decimals of a column of amounts: alike in all of them, and enough to see the smallest. Two, four or six."""
+    least = min((abs(nanos) for nanos in amounts if nanos), default=NANOS_PER_USD)
+    return 2 if least >= NANOS_PER_USD else 4 if least >= NANOS_PER_USD // 10_000 else 6
+
+
+def price_places(amounts: Iterable[int]) -> int:
+    """Decimals of a column of exact prices: as many as the longest needs, at least two."""
+    return max((_exact_places(nanos) for nanos in amounts), default=2)
+
+
+def receipt_places(amounts: Iterable[int]) -> int:
+    """Decimals of a receipt whose lines add up: six, or nine where any line has them."""
+    return 6 if all(nanos % 1000 == 0 for nanos in amounts) else 9
+
+
+@register.simple_tag
+def places(rows: Iterable[Any], path: str) -> int:
+    """Decimals of the column of a table that shows `path` of each row, as `column_places`."""
+    amounts = (reduce(lambda found, name: getattr(found, name, None), path.split("."), row) for row in rows)
+    return column_places(nanos for nanos in amounts if isinstance(nanos, int))
+
+
+@register.filter
+def usd_at(nanos: int | None, decimals: int) -> str:
+    """Amount with the decimals of its column."""
+    return "—" if nanos is None else _visible_usd(nanos, decimals)
 
 
 @register.filter
@@ -82,14 +134,17 @@ def usd_cents(nanos: int) -> str:
 @register.filter
 def usd_price(nanos: int) -> str:
     """Exact price with at least two decimals: what is shown is what is charged."""
-    decimals = len(format_usd(nanos, decimals=9).partition(".")[2].rstrip("0"))
-    return _usd(nanos, max(2, decimals))
+    return _usd(nanos, _exact_places(nanos))
+
+
+def _exact_places(nanos: int) -> int:
+    return max(2, len(format_usd(nanos, decimals=9).partition(".")[2].rstrip("0")))
 
 
 @register.filter
 def usd_row(nanos: int) -> str:
     """Amount with six decimals, for columns of requests: even one token of a cheap model is visible."""
-    return _usd(nanos, 6)
+    return _visible_usd(nanos, 6)
 
 
 @register.filter
@@ -101,15 +156,28 @@ def usd_exact(nanos: int | None) -> str:
 
 
 @register.filter
-def usd_signed(nanos: int) -> str:
+def usd_signed(nanos: int, decimals: int = 9) -> str:
     """Exact amount with its sign, for ledger entries."""
-    return f"{'+' if nanos > 0 else ''}{_usd(nanos, 9)}"
+    return f"{'+' if nanos > 0 else ''}{_usd(nanos, max(decimals, _exact_places(nanos)))}"
 
 
 @register.filter
 def ms(value: int | None) -> str:
     """Duration: 1,300 ms."""
     return "—" if value is None else f"{count(value)} ms"
+
+
+@register.filter
+def lasting(length: timedelta) -> str:
+    """Length of time in minutes or hours, at least a minute: 12 min, 3 h."""
+    minutes = max(1, round(length.total_seconds() / 60))
+    return _("{n} min").format(n=minutes) if minutes < 60 else _("{n} h").format(n=round(minutes / 60))
+
+
+@register.filter
+def permille(value: int) -> str:
+    """Thousandths as a percentage with one decimal: 999 -> 99.9%."""
+    return _percent(Decimal(value) / 10)
 
 
 @register.filter
@@ -140,13 +208,22 @@ def ago(moment: datetime | None) -> str:
     return ngettext("%(count)s day ago", "%(count)s days ago", days) % {"count": days}
 
 
+@register.simple_tag
+def current_zone() -> tzinfo:
+    """Time zone in which the page shows times."""
+    return timezone.get_current_timezone()
+
+
 @register.filter
 def offset(zone: tzinfo) -> str:
-    """UTC offset of a time zone: UTC+3, UTC-3:30, UTC+0."""
-    delta = now().astimezone(zone).utcoffset()
-    minutes = int(delta.total_seconds() // 60) if delta else 0
-    hours, rest = divmod(abs(minutes), 60)
-    return f"UTC{'-' if minutes < 0 else '+'}{hours}{f':{rest:02}' if rest else ''}"
+    """Present UTC offset of a time zone: UTC+3, UTC-3:30, UTC+0."""
+    return utc_offset(now().astimezone(zone).utcoffset() or timedelta())
+
+
+def utc_offset(delta: timedelta) -> str:
+    """An offset as `offset` shows it."""
+    hours, rest = divmod(abs(delta) // timedelta(minutes=1), 60)
+    return f"UTC{'-' if delta < timedelta() else '+'}{hours}{f':{rest:02}' if rest else ''}"
 
 
 # Matched in this order: most user agents also name the browsers that theirs derives from.
@@ -170,10 +247,16 @@ def initials(email: str) -> str:
     return email[:2].upper()
 
 
+# The first field of pages with nothing else to do: a code, or who signs in.
+_FOCUSED = ("code", "login")
+
+
 @register.filter
 def kind(field: BoundField) -> str:
-    """Kind of a form field's widget: select, checkbox, textarea, radio or input."""
+    """Kind of a form field's widget: select, checkbox, textarea, radio, password or input."""
     widget: Any = field.field.widget
+    if getattr(widget, "input_type", "") == "password":
+        return "password"
     known = {"Select": "select", "CheckboxInput": "checkbox", "Textarea": "textarea", "RadioSelect": "radio"}
     return known.get(type(widget).__name__, "input")
 
@@ -182,7 +265,13 @@ def kind(field: BoundField) -> str:
 def described(field: BoundField) -> BoundField | SafeString:
     """Widget of a form field with its CSS class, linked to its error and help text by aria-describedby."""
     css = {"select": "select", "checkbox": "checkbox", "textarea": "textarea"}.get(kind(field), "input")
-    attrs: dict[str, Any] = {"class": css if css == "checkbox" else f"{css} w-full"}
+    own = str(field.field.widget.attrs.get("class", ""))
+    attrs: dict[str, Any] = {"class": css if css == "checkbox" else f"{css} w-full {own}".rstrip()}
+    if css == "input" and kind(field) == "password":
+        attrs["class"] += " pr-16"
+    # Not an optional one, such as the discount code at the end of an order.
+    if field.name in _FOCUSED and field.field.required:
+        attrs["autofocus"] = True
     if field.errors:
         attrs |= {"aria-invalid": "true", "aria-describedby": f"{field.auto_id}_error"}
     elif field.help_text:
@@ -215,10 +304,16 @@ def change(value: int) -> str:
     return f"{sign}{_percent(abs(value))}"
 
 
-def _percent(value: int | Decimal) -> str:
-    shown = formats.number_format(value, use_l10n=True, force_grouping=True)
+def _percent(value: int | Decimal, *, decimals: int | None = None) -> str:
+    shown = formats.number_format(value, decimal_pos=decimals, use_l10n=True, force_grouping=True)
     # Translators: how your language writes per cent
     return _("%(number)s%%") % {"number": shown}
+
+
+def rate(part: int, whole: int) -> str:
+    """Part of a whole as a percentage with one decimal, in every row of a column; more than nothing is never 0%."""
+    tenths = round(part * 1000 / whole) if whole > 0 else 0
+    return f"<{_percent(Decimal('0.1'))}" if part and not tenths else _percent(Decimal(tenths) / 10, decimals=1)
 
 
 @register.filter

@@ -80,6 +80,12 @@ def operators(**methods: int) -> Access:
     return Access({m: others | {"operator": status} for m, status in methods.items()})
 
 
+def operators_area(**methods: int) -> Access:
+    """Page of operators: visitors sign in, all other users get 404."""
+    others = dict.fromkeys(EVERYBODY, 404) | {"anonymous": SIGN_IN}
+    return Access({m: others | {"operator": status} for m, status in methods.items()})
+
+
 EXPECTED: dict[str, Access] = {
     # The management API
     "api-schema": public(get=200),
@@ -87,6 +93,21 @@ EXPECTED: dict[str, Access] = {
     "api-key": api(get=(ALL, 200), patch=(DEVELOPERS, 200), delete=(DEVELOPERS, 200)),
     "api-key-rotate": api(post=(DEVELOPERS, 400)),
     "api-budgets": api(get=(SEE_BILLING, 200), put=(PAYERS, 400)),
+    "api-tag-budgets": api(get=(SEE_BILLING, 200), put=(PAYERS, 400)),
+    "api-budget-raises": api(get=(SEE_BILLING, 200), post=(PAYERS, 400)),
+    "api-budget-raise": api(delete=(PAYERS, 200)),
+    "api-balance": api(get=(SEE_BILLING, 200)),
+    "api-ledger": api(get=(SEE_BILLING, 200)),
+    "api-orders": api(get=(SEE_BILLING, 200), post=(PAYERS, 400)),
+    "api-order": api(get=(SEE_BILLING, 200), delete=(PAYERS, 200)),
+    "api-invoices": api(get=(SEE_BILLING, 200)),
+    "api-invoice": api(get=(SEE_BILLING, 200)),
+    # Keys of operators only, never a session.
+    "api-operator-grants": public(post=401),
+    "api-operator-adjustments": public(post=401),
+    "api-operator-payments": public(post=401),
+    "api-operator-refunds": public(post=401),
+    "api-tags": api(get=(SEE_BILLING, 200)),
     "api-requests": api(get=(ALL, 200)),
     "api-request": api(get=(ALL, 200)),
     "api-request-content": api(get=(DEVELOPERS, 200)),
@@ -96,6 +117,7 @@ EXPECTED: dict[str, Access] = {
     "api-export": api(get=(DEVELOPERS, 200), delete=(DEVELOPERS, 204)),
     "api-export-cancel": api(post=(DEVELOPERS, 200)),
     "api-export-download": api(get=(DEVELOPERS, 409)),
+    "api-leaked-keys": public(post=400),  # the key itself is what authenticates
     "api-reconciliation": operators(get=200),
     "api-margin": operators(get=200),
     # Public pages
@@ -103,18 +125,45 @@ EXPECTED: dict[str, Access] = {
     "pricing": public(get=200),
     "docs": public(get=200),
     "docs-page": public(get=200),
+    "docs-source": public(get=200),
+    "docs-quickstart-source": public(get=200),
+    "docs-reference-source": public(get=200),
+    "docs-search": public(get=200),
+    "llms": public(get=200),
+    "llms-full": public(get=200),
     "docs-reference": public(get=200),
     "doctor": public(get=200),
     "doctor-script": public(get=200),
     "status": public(get=200),
+    "robots": public(get=200),
+    "sitemap": public(get=200),
     "terms": public(get=200),
     "privacy": public(get=200),
     "invitation": public(get=200, post=200),
     "language": public(post=302),
     "theme": public(post=302),
+    "iyzico-event": public(post=404),
+    "iyzico-return": public(post=404),
     "payment-event": public(post=404),  # no provider with a webhook is configured
     "dev-mail": public(get=200, post=200),
     "dev-components": public(get=200),
+    # The operators' pages
+    "ops": operators_area(get=200),
+    "ops-tables": operators_area(get=200),
+    "ops-customers": operators_area(get=200, post=302),
+    "ops-customer": operators_area(get=200),
+    "ops-suspend": operators_area(get=200, post=422),
+    "ops-reactivate": operators_area(get=200, post=422),
+    "ops-view-as": operators_area(get=200, post=422),
+    "ops-view-end": operators_area(post=302),
+    "ops-key-revoke": operators_area(get=200, post=302),
+    "ops-key-litellm": operators_area(get=200, post=302),
+    "ops-request": operators_area(get=200),
+    "ops-catalogue": operators_area(get=200, post=422),
+    "ops-catalogue-version": operators_area(get=200),
+    "ops-catalogue-rollback": operators_area(post=302),
+    "ops-announcements": operators_area(get=200, post=422),
+    "ops-announcement-end": operators_area(post=302),
     # The user's own account
     "home": personal(get=302, post=302),
     "profile": personal(get=200, post=422),
@@ -123,7 +172,13 @@ EXPECTED: dict[str, Access] = {
     "organization-create": personal(get=200, post=422),
     # An organization
     "overview": tenant(ALL, get=200),
+    "usage-csv": tenant(ALL, get=200),
     "log": tenant(ALL, get=200),
+    "log-suggestions": tenant(ALL, get=200),
+    "refused": tenant(ALL, get=200),
+    "view-new": tenant(ALL, get=200, post=422),
+    "view-edit": tenant(MANAGERS, get=200, post=422),  # another member's, which is shared
+    "view-delete": tenant(MANAGERS, post=302),
     "request": tenant(ALL, get=200),
     "request-content": tenant(DEVELOPERS, get=200),
     "request-stage": tenant(DEVELOPERS, post=404),  # without a stage there is nothing to judge
@@ -134,16 +189,37 @@ EXPECTED: dict[str, Access] = {
     "playground": tenant(DEVELOPERS, get=200),
     "playground-code": tenant(DEVELOPERS, post=422),
     "keys": tenant(ALL, get=200),
+    "keys-named": tenant(ALL, get=200),
     "key-create": tenant(DEVELOPERS, get=200, post=422),
     "key": tenant(ALL, get=200),
     "key-edit": tenant(DEVELOPERS, get=200, post=422),
     "key-rotate": tenant(DEVELOPERS, get=200, post=422),
     "key-revoke": tenant(DEVELOPERS, get=200, post=302),
     "billing": tenant(SEE_BILLING, get=200),
+    # No provider that saves cards is configured.
+    "card": tenant(PAYERS, get=404, post=404),
+    "card-remove": tenant(PAYERS, post=404),
+    "card-renewals": tenant(PAYERS, post=404),
+    "recharge": tenant(PAYERS, get=404, post=404),
+    "recharge-off": tenant(PAYERS, post=404),
     "plan-renewal": tenant(PAYERS, post=302),
     "billing-budgets": tenant(PAYERS, get=200, post=302),
+    "webhooks": tenant(MANAGERS, get=200),
+    "webhook-new": tenant(MANAGERS, get=200, post=422),
+    "webhook": tenant(MANAGERS, get=200),
+    "webhook-edit": tenant(MANAGERS, get=200, post=422),
+    "webhook-rotate": tenant(MANAGERS, post=200),
+    "webhook-test": tenant(MANAGERS, post=302),
+    "webhook-replay": tenant(MANAGERS, post=302),
+    "webhook-remove": tenant(MANAGERS, post=302),
+    "tags": tenant(SEE_BILLING, get=200),
+    "budget-raises": tenant(SEE_BILLING, get=200),
+    "budget-raise": tenant(PAYERS, get=200, post=422),
+    "budget-raise-end": tenant(PAYERS, post=302),
+    "tag-budget": tenant(PAYERS, get=200, post=422),
     "credit-order": tenant(PAYERS, get=200, post=422),
     "redeem-code": tenant(PAYERS, get=200, post=422),
+    "trial": tenant(PAYERS, get=404, post=404),  # no plan has one
     "plan-order": tenant(PAYERS, get=200, post=422),
     "order": tenant(SEE_BILLING, get=200),
     "billing-details": tenant(PAYERS, get=200, post=422),

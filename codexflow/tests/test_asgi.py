@@ -1,6 +1,7 @@
 """Raw applications outside Django's middleware: documented, closed to strangers, and closed at shutdown."""
 
 import asyncio
+import inspect
 from typing import Any
 
 import pytest
@@ -44,4 +45,4 @@ def test_a_raw_application_is_documented(path: str) -> None:
 
 @pytest.mark.parametrize("path", RAW)
 def test_a_raw_application_can_be_closed(path: str) -> None:
-    assert asyncio.iscoroutinefunction(RAW[path].close), f"{path}: its application has no async close()"
+    assert inspect.iscoroutinefunction(RAW[path].close), f"{path}: its application has no async close()"

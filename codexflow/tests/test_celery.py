@@ -3,9 +3,13 @@
 import re
 
 import pytest
+from kombu import Producer
+from kombu.exceptions import OperationalError
 
-from codexflow.celery import SCHEDULE, app
+from codexflow.celery import app
+from codexflow.dev.valkey import free_port
 from codexflow.env import REPOSITORY
+from codexflow.schedule import SCHEDULE
 
 APPS = ("accounts", "adminpanel", "billing", "keys", "logs", "routing")
 
@@ -48,3 +52,28 @@ def test_a_scheduled_job_exists_and_its_messages_expire(job: str) -> None:
     task, every_s, expires_s = SCHEDULE[job]
     assert task in tasks(), f"{job}: there is no task {task}"
     assert every_s > 0 < expires_s, job
+
+
+def test_a_lost_broker_is_tried_every_other_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Celery's own waits grow to half a minute."""
+    waits: list[float] = []
+    monkeypatch.setattr("kombu.utils.functional.sleep", lambda _s: None)
+    connection = app.connection_for_read(f"redis://127.0.0.1:{free_port()}/1")
+    with connection, pytest.raises(OperationalError):
+        connection.ensure_connection(lambda _exc, wait: waits.append(wait), 6)
+    assert len(waits) == 6
+    assert max(waits) <= 2
+
+
+def test_a_message_is_sent_after_its_connection_broke() -> None:
+    """kombu passes the waits between two tries by position then, and beat would go on without ever sending again."""
+    answers = iter((ConnectionError("gone"), "sent"))
+
+    def publish() -> str:
+        answer = next(answers)
+        if isinstance(answer, ConnectionError):
+            raise answer
+        return answer
+
+    with app.connection_for_write() as connection:
+        assert connection.ensure(Producer(connection), publish)() == "sent"

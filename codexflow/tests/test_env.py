@@ -4,6 +4,7 @@ import contextlib
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from typing_extensions import override
 
 from codexflow.env import DEPRECATED, DEVELOPMENT_SECRET, IGNORED, REPOSITORY, Env, EnvError
+from codexflow.lib.server_urls import password_of, place_of, problem_of
 from tests.support.lists import assert_same
 
 GOOD = {
@@ -18,8 +20,9 @@ GOOD = {
     "DATABASE_URL": "postgresql://u:p@db/cfx",
     "REDIS_URL": "redis://r:6379/0",
     "LITELLM_URL": "http://litellm:4000/",
-    "AUTH_SECRET": "a" * 40,
-    "HASH_SALT": "b" * 40,
+    "LITELLM_API_KEY": "sk-of-the-gateway",
+    "AUTH_SECRET": "first-secret-of-the-tests-and-of-nothing-else",
+    "HASH_SALT": "second-secret-of-the-tests-and-of-nothing-else",
     "SITE_URL": "https://cfx.example.com",
 }
 
@@ -84,7 +87,9 @@ def test_known_secrets_are_refused_in_production_and_short_ones_everywhere() -> 
         Env.read({"CFX_ENV": "development", "HASH_SALT": "short"})
 
 
-@pytest.mark.parametrize("name", ["DATABASE_URL", "REDIS_URL", "LITELLM_URL", "AUTH_SECRET", "HASH_SALT"])
+@pytest.mark.parametrize(
+    "name", ["DATABASE_URL", "REDIS_URL", "LITELLM_URL", "LITELLM_API_KEY", "AUTH_SECRET", "HASH_SALT"]
+)
 def test_production_requires_them(name: str) -> None:
     assert [line for line in problems(**{name: ""}) if line.startswith(name)]
 
@@ -107,8 +112,7 @@ def test_old_names_work_and_are_reported(old: str, new: str, tmp_path: Path) -> 
 
 def test_secrets_are_not_in_the_repr() -> None:
     shown = repr(Env.read(GOOD))
-    assert "a" * 40 not in shown
-    assert "b" * 40 not in shown
+    assert "secret-of-the-tests" not in shown
     assert "u:p@" not in shown
 
 
@@ -158,6 +162,24 @@ def test_stripe_is_refused_without_both_secrets() -> None:
     assert Env.read({**GOOD, "CFX_STRIPE_SECRET_KEY": ""}).stripe_secret_key == ""
 
 
+def test_iyzico_is_refused_without_both_keys() -> None:
+    given = {
+        "CFX_PAYMENT_PROVIDERS": "iyzico",
+        "CFX_IYZICO_API_KEY": "sandbox-0123456789",
+        "CFX_IYZICO_SECRET_KEY": "sandbox-9876543210",
+        "SITE_URL": "https://cfx.example.com",
+    }
+    env = Env.read({**GOOD, **given})
+    assert (env.payment_providers, env.iyzico_base_url) == (("iyzico",), "")
+    assert "9876543210" not in repr(env)
+    assert "0123456789" not in repr(env)
+    for name in ("CFX_IYZICO_API_KEY", "CFX_IYZICO_SECRET_KEY"):
+        for wrong in ("", "short"):
+            assert problems(**given | {name: wrong}) == [f"{name} is required for iyzico"]
+    assert problems(**given | {"SITE_URL": ""})[0].startswith("SITE_URL is required for iyzico")
+    assert "must begin with https://" in problems(CFX_IYZICO_BASE_URL="http://127.0.0.1:4030")[0]
+
+
 def test_in_production_customers_must_be_able_to_come_back() -> None:
     assert problems(**CARD | {"SITE_URL": ""})[0].startswith("SITE_URL is required for stripe")
 
@@ -177,7 +199,8 @@ def test_payment_providers_are_those_that_there_are() -> None:
     assert Env.read(GOOD).payment_providers == ("manual",)
     assert Env.read({**GOOD, "CFX_PAYMENT_PROVIDERS": " manual , manual,"}).payment_providers == ("manual",)
     assert Env.read({**GOOD, "CFX_PAYMENT_PROVIDERS": "none"}).payment_providers == ()
-    assert problems(CFX_PAYMENT_PROVIDERS="manual,cash") == ["CFX_PAYMENT_PROVIDERS: 'cash' is none of manual, stripe"]
+    unknown = "CFX_PAYMENT_PROVIDERS: 'cash' is none of manual, stripe, iyzico"
+    assert problems(CFX_PAYMENT_PROVIDERS="manual,cash") == [unknown]
     assert "names no provider" in problems(CFX_PAYMENT_PROVIDERS=",")[0]
 
 
@@ -205,3 +228,129 @@ def test_a_seller_is_given_whole_or_not_at_all() -> None:
         assert problems(**{**SELLER, name: ""})[0].startswith(f"{name}: missing")
     assert problems(**{**SELLER, "CFX_SELLER_COUNTRY": "Türkiye"})[0].startswith("CFX_SELLER_COUNTRY")
     assert problems(CFX_TAX_RATE_BP="20000")
+
+
+def test_public_addresses_follow_from_the_host_names() -> None:
+    env = Env.read({**GOOD, "SITE_URL": "", "APP_HOST": "App.example.com", "API_HOST": "api.example.com"})
+    assert (env.site_url, env.public_api_url) == ("https://app.example.com", "https://api.example.com")
+    assert (env.app_host, env.api_host) == ("app.example.com", "api.example.com")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"API_HOST": "https://api.example.com"}, "API_HOST: 'https://api.example.com' is no host name"),
+        ({"APP_HOST": "app.example.com:443"}, "APP_HOST: 'app.example.com:443' is no host name"),
+        ({"APP_HOST": "other.example.com"}, "APP_HOST is other.example.com, but SITE_URL names another host"),
+        (
+            {"API_HOST": "api.example.com", "PUBLIC_API_URL": "https://x.example.com"},
+            "API_HOST is api.example.com, but",
+        ),
+        ({"API_HOST": "cfx.example.com", "APP_HOST": "cfx.example.com"}, "API_HOST and APP_HOST are the same"),
+        ({"API_HOST": "cfx.example.com"}, "API_HOST is the host of SITE_URL"),
+    ],
+)
+def test_host_names_that_contradict_the_addresses_are_refused(changes: dict[str, str], said: str) -> None:
+    assert any(line.startswith(said) for line in problems(**changes)), problems(**changes)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "cfx-salt-a7b3c9d2e5f8g1h4j6k0m3n5p8q2r4s6",
+        "CFX-AUTH-B2C4D6E8F0G2H4J6K8L0M2N4P6Q8R0S2",
+        "sk-litellm-x7y9z2w4v6u8t0s3r5q7p9o1n3m5l7k9",
+        DEVELOPMENT_SECRET,
+    ],
+)
+@pytest.mark.parametrize("name", ["AUTH_SECRET", "HASH_SALT"])
+def test_a_secret_that_is_printed_somewhere_is_refused_in_any_letters(name: str, given: str) -> None:
+    found = problems(**{name: given})
+    assert [line.partition(" ")[0] for line in found] == [name]
+    assert given not in found[0]
+
+
+@pytest.mark.parametrize("password", ["admin123456", "ADMIN123456", "Admin123456", "ADMİN123456", "admın123456"])
+def test_the_guides_password_is_refused_in_any_letters(password: str) -> None:
+    assert problems(CFX_ADMIN_PASSWORD=password)[0].startswith("CFX_ADMIN_PASSWORD is an example")
+
+
+def test_the_guides_database_password_and_keys_are_refused() -> None:
+    url = "postgresql://cfx:Xk9#mP2$vL5nQ8wR@cfx-postgres:5432/cfx_db"
+    assert problems(DATABASE_URL=url)[0].startswith("the password in DATABASE_URL is an example")
+    assert problems(LITELLM_API_KEY="sk-1234")[0].startswith("LITELLM_API_KEY is an example")
+    assert problems(LITELLM_WEBHOOK_KEY="your_secure_webhook_key_here")[0].startswith("LITELLM_WEBHOOK_KEY is an")
+
+
+def test_secrets_are_not_the_same_and_not_made_of_one_letter() -> None:
+    assert problems(AUTH_SECRET="a" * 40)[0].startswith("AUTH_SECRET has fewer than 8 different characters")
+    assert problems(HASH_SALT=GOOD["AUTH_SECRET"])[0].startswith("HASH_SALT is the same as AUTH_SECRET")
+    assert problems(HASH_SALT_PREVIOUS=GOOD["HASH_SALT"])[0].startswith("HASH_SALT_PREVIOUS is the same")
+    same = "https-and-long-enough"
+    assert problems(CFX_METRICS_TOKEN=same, LITELLM_WEBHOOK_KEY=same)[0].startswith("LITELLM_WEBHOOK_KEY is the same")
+    both = Env.read({**GOOD, "LITELLM_ADMIN_KEY": GOOD["LITELLM_API_KEY"]})
+    assert both.litellm_admin_key == both.litellm_api_key
+
+
+def test_every_webhook_key_is_long_enough() -> None:
+    assert problems(LITELLM_WEBHOOK_KEY="a")[0].startswith("LITELLM_WEBHOOK_KEY has 1 characters")
+    found = problems(LITELLM_WEBHOOK_KEY="long-enough-for-a-key, short")
+    assert found[0].startswith("LITELLM_WEBHOOK_KEY (number 2) has 5 characters")
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("http://litellm:4000/v1", "LITELLM_URL must end before /v1"),
+        ("http://litellm:4000/v1/", "LITELLM_URL must end before /v1"),
+    ],
+)
+def test_litellms_address_has_no_path_of_the_api(url: str, said: str) -> None:
+    assert problems(LITELLM_URL=url)[0].startswith(said)
+
+
+def test_any_host_is_no_list_of_hosts() -> None:
+    assert problems(ALLOWED_HOSTS="*")[0].startswith("ALLOWED_HOSTS may not be *")
+
+
+@pytest.mark.parametrize("name", ["DATABASE_URL", "REDIS_URL"])
+@pytest.mark.parametrize("password", ["p@ss", "p@ss#w$rd", "50%off", "a/b", "a?b", "with space", "br[ck]t", "half%4"])
+def test_a_password_that_must_be_encoded_is_told_without_a_part_of_it(name: str, password: str) -> None:
+    scheme = GOOD[name].partition("://")[0]
+    found = problems(**{name: f"{scheme}://user:{password}@host.example/0"})
+    assert len(found) == 1
+    assert found[0].startswith(f"{name}: the password has characters that must be percent-encoded")
+    assert password not in found[0]
+
+
+@given(st.text(st.characters(codec="ascii", exclude_characters="\0"), min_size=1, max_size=20))
+def test_an_encoded_password_is_read_whatever_it_has(password: str) -> None:
+    quoted = quote(password, safe="")
+    url = f"postgresql://user:{quoted}@host.example:5432/cfx"
+    assert problem_of(url, keeps_hash=True) is None
+    assert (password_of(url), place_of(url, port=1)) == (password, "host.example:5432")
+
+
+def test_several_hosts_of_redis_are_sentinels() -> None:
+    good = "redis+sentinel://:a-long-password@a:26379,b:26379/cfx/0"
+    assert Env.read({**GOOD, "REDIS_URL": good}).redis_url == good
+    assert problems(REDIS_URL=good.replace("redis+sentinel", "redis"))[0].startswith("REDIS_URL: several hosts are")
+    assert "REDIS_URL: give every sentinel and the name" in problems(REDIS_URL="redis+sentinel://a:26379")[0]
+    assert problems(REDIS_URL="redis+sentinel://a:26379,b:x/cfx")[0].startswith("REDIS_URL: ")
+    assert place_of(good, port=1) == "a:26379, b:26379"
+    assert password_of(good) == "a-long-password"
+
+
+def test_a_cluster_needs_a_redis_beside_it_which_is_none() -> None:
+    cluster, shared = "redis+cluster://:a-long-password@a:6379,b:6379", "redis://:a-long-password@c:6379/0"
+    env = Env.read({**GOOD, "REDIS_URL": cluster, "REDIS_SHARED_URL": shared})
+    assert (env.redis_url, env.redis_shared_url) == (cluster, shared)
+    assert "a-long-password" not in repr(env)
+    plain = Env.read(GOOD)
+    assert plain.redis_shared_url == plain.redis_url
+    assert problems(REDIS_URL=cluster)[0].startswith("REDIS_SHARED_URL is required while REDIS_URL is a cluster")
+    said = problems(REDIS_URL=cluster, REDIS_SHARED_URL=cluster)
+    assert len(said) == 1
+    assert said[0].startswith("REDIS_SHARED_URL must begin with redis://")
+    assert "REDIS_URL: a cluster has no numbered" in problems(REDIS_URL=f"{cluster}/0", REDIS_SHARED_URL=shared)[0]
+    assert place_of(cluster, port=1) == "a:6379, b:6379"

@@ -11,17 +11,22 @@ from codexflow.env import REPOSITORY
 from codexflow.lib.envelope import envelope
 from codexflow.lib.errors import AppError
 from codexflow.lib.http import headers_of
-from routing.errors import UpstreamRefused
+from codexflow.pages.markdown import render
+from logs.refusals.advice import ADVICE
+from routing.errors import UpstreamFailure, UpstreamRefused
 from tests.support.lists import assert_same
 
 # Permanent: clients rely on every line. code -> status
 TABLE = {
+    "api_key_expired": 401, "api_key_revoked": 401,
     "account_suspended": 403, "action_not_allowed": 403, "authentication_unavailable": 503, "client_disconnected": 499,
     "content_not_kept": 404, "database_unavailable": 503,
     "concurrency_limit_exceeded": 429, "daily_quota_exceeded": 429, "headers_too_large": 431, "insufficient_quota": 402,
+    "invalid_max_cost": 400, "max_cost_exceeded": 402, "planner_disabled": 400,
+    "invalid_planner_header": 400, "plan_not_found": 404,
     "internal_error": 500, "invalid_api_key": 401, "invalid_header": 400, "invalid_json": 400, "invalid_report": 400,
-    "invalid_request": 400, "invalid_stage": 400, "invalid_webhook_key": 401, "key_limit_reached": 403,
-    "key_not_changeable": 409, "key_not_rotatable": 409, "limit_above_plan": 400,
+    "invalid_request": 400, "invalid_stage": 400, "invalid_tag": 400, "invalid_webhook_key": 401,
+    "key_limit_reached": 403, "key_not_changeable": 409, "key_not_rotatable": 409, "limit_above_plan": 400,
     "limiter_unavailable": 503, "method_not_allowed": 405,
     "model_not_allowed": 400, "model_not_allowed_for_key": 403, "model_not_priced": 400, "model_retired": 404,
     "not_found": 404,
@@ -31,7 +36,8 @@ TABLE = {
     "upstream_refused": 400, "upstream_stream_broken": 502, "upstream_timeout": 504, "upstream_unavailable": 503,
     "upload_limit_exceeded": 429, "url_too_long": 414, "uploads_full": 503,
     "webhook_address_refused": 403, "webhook_rate_limited": 429, "webhook_too_large": 413, "webhook_unavailable": 503,
-    "websockets_unsupported": 426, "too_many_exports": 429, "export_not_ready": 409, "export_expired": 410,
+    "websockets_unsupported": 426, "too_many_exports": 429, "too_many_reports": 429, "export_not_ready": 409,
+    "export_file_missing": 500, "export_expired": 410, "idempotency_key_reused": 409, "money_rule": 409,
     "tool_not_sold": 400, "unsupported_content_encoding": 415,
 }  # fmt: skip
 # Never sent to a caller: failed attempts in the request log, and Redis errors, which are handled.
@@ -40,6 +46,10 @@ INTERNAL = {
 }  # fmt: skip
 # Written to the request log by the sweeper.
 LOGGED_ONLY = {"gateway_lost"}
+
+
+# Of providers, passed on.
+UPSTREAM_CODES = {"context_length_exceeded", "content_policy_violation"}
 
 
 # Errors of development services, and Django's own error pages.
@@ -90,3 +100,16 @@ def test_every_code_is_documented_with_its_status() -> None:
     expected |= dict.fromkeys(INTERNAL - {"redis_unavailable"} | LOGGED_ONLY, "–")
     assert_same(documented, expected, "docs/errors.md")
     assert documented == expected
+
+
+def test_every_error_of_a_call_has_advice_and_a_place_in_the_docs() -> None:
+    of_calls = {
+        kind.code
+        for kind in kinds()
+        if kind.__module__ in ("routing.errors", "billing.errors", "codexflow.lib.errors")
+        and not issubclass(kind, UpstreamFailure)
+    }
+    never_of_a_known_key = {"headers_too_large", "url_too_long", "database_unavailable", "not_found"}
+    assert of_calls - never_of_a_known_key - set(ADVICE) == set()
+    html = str(render((REPOSITORY / "docs" / "errors.md").read_text(), resolve=lambda _href: None).html)
+    assert [code for code in {*TABLE, *ADVICE} - UPSTREAM_CODES if f'<tr id="{code}">' not in html] == []

@@ -1,5 +1,7 @@
 """Row-level security: PostgreSQL hides other organizations' rows, even if a selector forgets its filter."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -135,3 +137,81 @@ def test_a_second_migration_changes_nothing() -> None:
     before = policies()
     isolation.build()
     assert policies() == before
+
+
+@contextlib.contextmanager
+def as_user(name: str, *, owns: str = "") -> Iterator[None]:
+    """Act as another user of the server, who has no rights but those given."""
+    with connection.cursor() as cursor:
+        cursor.execute(f"CREATE ROLE {name} {owns}")
+        cursor.execute(f"GRANT {name} TO CURRENT_USER")
+        cursor.execute(f"SET ROLE {name}")
+    isolation._role_usable.clear()
+    try:
+        yield
+    finally:
+        isolation._role_usable.clear()
+
+
+@pytest.mark.parametrize("rights", ["NOCREATEROLE", "CREATEROLE"])
+def test_a_migration_fails_where_pages_would_run_without_row_level_security(rights: str) -> None:
+    """Another database of the server has the role: its user alone may give it on, which no right to create roles is."""
+    with as_user("other_installation", owns=rights):
+        assert isolation.is_missing()
+        with pytest.raises(isolation.IsolationMissing, match="GRANT cfx_tenant TO other_installation;") as caught:
+            isolation.build()
+        assert caught.value.returncode == 2
+
+
+def test_a_table_without_its_policy_is_noticed() -> None:
+    assert not isolation.is_missing()
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE keys_apikey DISABLE ROW LEVEL SECURITY")
+    assert isolation.is_missing()
+
+
+def role() -> str:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT current_user")
+        return str(cursor.fetchone()[0])
+
+
+@pytest.mark.django_db(transaction=True)
+def test_behind_a_pooler_a_page_is_one_transaction_that_keeps_what_was_written(cast: Cast, settings: Any) -> None:
+    """As without a pooler: what a view has written before it fails stays."""
+    settings.HAS_POOLER = True
+    key, owner = cast.key, role()
+    with contextlib.suppress(LookupError), isolation.within(cast.organization.pk, person_id=cast.ada.pk):
+        assert (role(), connection.in_atomic_block) == (isolation.ROLE, True)
+        ApiKey.objects.filter(pk=key.pk).update(name="written")
+        raise LookupError
+    assert (role(), connection.in_atomic_block) == (owner, False)
+    key.refresh_from_db()
+    assert key.name == "written"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_behind_a_pooler_a_failed_statement_leaves_no_transaction(cast: Cast, settings: Any) -> None:
+    settings.HAS_POOLER = True
+    owner = role()
+    with pytest.raises(DatabaseError), isolation.within(cast.organization.pk, person_id=cast.ada.pk):
+        DeadLetter.objects.count()
+    assert (role(), connection.in_atomic_block) == (owner, False)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_behind_a_pooler_a_lost_connection_leaves_no_transaction(
+    cast: Cast, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.HAS_POOLER = True
+    owner = role()
+
+    def fails(*_args: str) -> None:
+        connection.connection.close()
+        raise DatabaseError
+
+    monkeypatch.setattr(isolation, "_set", fails)
+    with pytest.raises(DatabaseError), isolation.within(cast.organization.pk, person_id=cast.ada.pk):
+        pytest.fail("never entered")
+    assert not connection.in_atomic_block
+    assert role() == owner

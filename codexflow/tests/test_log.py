@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from django.test import RequestFactory
+from django.urls import resolve
 from hypothesis import given
 from hypothesis import strategies as st
 from typing_extensions import override
@@ -76,6 +77,8 @@ def planted(secret: str) -> list[dict[str, Any]]:
         {"msg": "%d", "args": (f"token={secret}",)},
         {"msg": "planted", "extra": {"api_key": secret}},
         {"msg": "planted", "extra": {"fact": Mute()}},
+        {"msg": f"duplicate\nDETAIL:  Key (name)=({secret}) already exists.\n"},
+        {"msg": "%r", "args": (ValueError(f"null\nDETAIL:  Failing row contains (1, ({secret}).\nx), null)."),)},
     ]
 
 
@@ -122,6 +125,24 @@ def test_the_server_s_own_loggers_write_through_our_handler() -> None:
 )  # fmt: skip
 def test_ordinary_text_stays(text: str) -> None:
     assert redact_log(text) == text
+
+
+@pytest.mark.parametrize(
+    ("path", "route"), [("/invitations/hunter2-canary/", "invitations/<str:token>/"), ("/hunter2-canary", "(no route)")]
+)
+def test_django_names_the_route_and_not_the_address(path: str, route: str) -> None:
+    """A path may be a link with a secret, and so may a referrer."""
+    logger, written = logger_of("django.request")
+    request = RequestFactory().get(path, {"q": "hunter2-canary"})
+    if route.startswith("invitations"):
+        request.resolver_match = resolve(path)
+    logger.warning("%s: %s", "Not Found", path, extra={"status_code": 404, "request": request})
+    reason = "Referer checking failed - https://example.org/hunter2-canary does not match any trusted origins."
+    logger.warning("Forbidden (%s): %s", reason, path, extra={"status_code": 403, "request": request})
+    lines = [json.loads(line) for line in written.getvalue().splitlines()]
+    assert [line["event"] for line in lines] == ["Not Found", "Forbidden (Referer checking failed"]
+    assert {line["request"] for line in lines} == {f"GET {route}"}
+    assert "hunter2-canary" not in written.getvalue()
 
 
 @given(st.text(max_size=60), st.text(max_size=60))

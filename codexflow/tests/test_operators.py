@@ -5,10 +5,16 @@ import zipfile
 from typing import Any
 
 import pytest
+from allauth.mfa.models import Authenticator
+from django.contrib.admin.utils import flatten_fieldsets
+from django.core.management import call_command
 from django.db import DatabaseError, connection, transaction
-from django.test import Client
+from django.test import Client, RequestFactory
 from django.test.utils import CaptureQueriesContext
+from django.utils import translation
+from django.utils.functional import Promise
 
+from accounts.audit import labels
 from accounts.models import AuditEntry, User
 from billing.ledger_audit import audit_ledger
 from billing.models import CreditSource, LedgerEntry, Order, Paper, Plan
@@ -17,8 +23,10 @@ from billing.papers.tests.scene import an_invoice, with_seller
 from billing.payments.orders import cancel_order, open_order, settle_order
 from billing.selectors import account_of
 from codexflow import urls
-from codexflow.lib.admin import site
+from codexflow.catalogue.models import ConfigVersion
+from codexflow.lib.admin import site, usd_column
 from keys.models import ApiKey
+from logs.models import RequestLog
 from tests.support.cast import Cast, an_event_of, happened
 
 # Importing the routes registers the admin pages.
@@ -41,10 +49,10 @@ def admin(db: None) -> User:
 
 
 def test_visitors_are_sent_to_sign_in_and_users_get_403(client: Client, cast: Cast) -> None:
-    assert client.get("/ops/")["Location"] == "/ops/login/?next=/ops/"
+    assert client.get("/ops/accounts/user/")["Location"] == "/ops/login/?next=/ops/accounts/user/"
     assert client.get("/ops/login/?next=/ops/")["Location"].startswith("/accounts/login/")
     client.force_login(cast.ada)
-    assert client.get("/ops/", follow=True).status_code == 403
+    assert client.get("/ops/accounts/user/", follow=True).status_code == 403
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model._meta.label)
@@ -56,20 +64,34 @@ def test_both_operator_roles_open_every_page(client: Client, cast: Cast, root: U
         assert client.get(changelist(model), {"q": "nothing"}).status_code == 200
         first = model.objects.first()
         if first is not None:
-            response = client.get(f"{changelist(model)}{first.pk}/change/")
+            # A request's row leads to its page.
+            response = client.get(f"{changelist(model)}{first.pk}/change/", follow=model is RequestLog)
             assert response.status_code == 200
             assert ('name="_save"' in response.content.decode()) is (
                 person is root and site._registry[model].has_change_permission(response.wsgi_request)
             )
 
 
-def test_an_administrator_cannot_change_anything(client: Client, cast: Cast, admin: User) -> None:
+def test_an_administrator_acts_on_customers_and_changes_neither_plans_nor_money(
+    client: Client, cast: Cast, admin: User
+) -> None:
     client.force_login(admin)
     plan = Plan.objects.get(slug="pro")
     assert client.post(f"/ops/billing/plan/{plan.pk}/change/", {"name": "x"}).status_code == 403
+    assert client.get("/ops/billing/ledgerentry/add/").status_code == 403
     chosen = {"action": "revoke", "_selected_action": [str(cast.key.pk)]}
     client.post("/ops/keys/apikey/", chosen)
-    assert ApiKey.objects.get(pk=cast.key.pk).revoked_at is None
+    assert ApiKey.objects.get(pk=cast.key.pk).revoked_at is not None
+
+
+def test_the_tables_of_operators_ask_for_a_second_factor_in_production(
+    client: Client, cast: Cast, root: User, settings: Any
+) -> None:
+    settings.OPERATORS_NEED_SECOND_FACTOR = True
+    client.force_login(root)
+    assert client.get("/ops/accounts/user/")["Location"] == "/accounts/2fa/"
+    Authenticator.objects.create(user=root, type=Authenticator.Type.TOTP, data={})
+    assert client.get("/ops/accounts/user/").status_code == 200
 
 
 def test_revoking_keys_is_audited(client: Client, cast: Cast, root: User) -> None:
@@ -205,7 +227,7 @@ def test_an_operator_records_a_payment_once_after_seeing_what_it_does(client: Cl
     assert (entry.actor, entry.facts["reason"]) == (root, "Statement of 27 November")
     for again in (form, {**form, "is_confirmed": "on"}, {**form, "payment_reference": "transfer 4712"}):
         said = client.post(where, again, follow=True).content.decode()
-        assert "paid already, by the payment transfer 4711" in said
+        assert "already paid by payment transfer 4711" in said
         assert 'name="payment_reference"' not in said
     assert account_of(cast.organization).balance_nanos == account.balance_nanos
     assert order.code not in client.get(changelist(Order), {"state__exact": "open"}).content.decode()
@@ -255,7 +277,7 @@ def test_an_order_that_is_settled_meanwhile_is_refused_with_words(
     client.force_login(root)
     form = {"payment_reference": "transfer 1", "reason": "Statement", "is_confirmed": "on"}
     said = client.post(f"{changelist(Order)}{order.pk}/change/", form, follow=True).content.decode()
-    assert "paid already, by the payment" in said
+    assert "already paid by payment" in said
 
 
 def test_a_payment_of_a_cancelled_order_is_refused_with_words(client: Client, cast: Cast, root: User) -> None:
@@ -318,3 +340,48 @@ def test_an_operator_downloads_invoices_as_ubl_tr(client: Client, cast: Cast, ad
     note = issue_credit_note(papers[0], 100, reason="x")
     typed["_selected_action"] = [str(note.pk)]
     assert "no invoice" in client.post("/ops/billing/paper/", typed, follow=True).content.decode()
+
+
+def test_prices_that_are_put_in_force_by_a_command_are_audited(db: None, settings: Any) -> None:
+    call_command("catalogue", "apply", str(settings.ENV.config_path), "--note", "Spring", stdout=io.StringIO())
+    applied = ConfigVersion.objects.latest("pk")
+    call_command("catalogue", "rollback", str(applied.pk), stdout=io.StringIO())
+    entries = AuditEntry.objects.order_by("pk").values_list("action", "actor_label", "object_id", "facts")
+    assert list(entries) == [
+        ("catalogue.applied", "command line", str(applied.pk), {"note": "Spring"}),
+        ("catalogue.rolled_back", "command line", str(ConfigVersion.objects.latest("pk").pk), {"to": applied.pk}),
+    ]
+
+
+@pytest.mark.parametrize(("language", "said"), [("en", "-1234.500000"), ("tr", "-1234,500000")])
+def test_an_amount_has_the_decimal_sign_of_the_language(language: str, said: str) -> None:
+    with translation.override(language):
+        assert usd_column(-1_234_500_000_000) == said
+
+
+@pytest.mark.parametrize("theme", ["dark", "light"])
+def test_the_tables_have_the_theme_of_the_other_pages(client: Client, root: User, theme: str) -> None:
+    client.force_login(root)
+    client.cookies["theme"] = theme
+    assert f'class="{theme}"' in client.get("/ops/accounts/user/").content.decode()
+
+
+def test_the_audit_log_is_in_words(client: Client, cast: Cast, root: User) -> None:
+    client.force_login(root)
+    client.post(f"/ops/customers/{cast.organization.pk}/suspend/", {"reason": "Unpaid since June"})
+    page = client.get("/ops/accounts/auditentry/").content.decode()
+    assert str(labels()["organization.suspended"]) in page
+    assert ">organization.suspended<" not in page
+    entry = AuditEntry.objects.get(action="organization.suspended")
+    assert str(entry).endswith(" organization.suspended"), "its title has no id"
+    assert "organization.suspended" in client.get(f"/ops/accounts/auditentry/{entry.pk}/change/").content.decode()
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model._meta.label)
+def test_every_column_and_fact_has_a_translated_name(rf: RequestFactory, root: User, model: Any) -> None:
+    page, request = site._registry[model], rf.get("/")
+    request.user = root
+    shown = {*page.list_display, *flatten_fieldsets(page.get_fieldsets(request, model()))}
+    named = {field.name: field.verbose_name for field in model._meta.fields}
+    words = [name for name, said in named.items() if name in shown - {"id"} and not isinstance(said, Promise)]
+    assert words == [] or model is RequestLog, "its rows are shown on another page"

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 from django.http import HttpRequest
@@ -31,11 +32,11 @@ def test_the_landing_page_has_the_plans_and_prices_of_this_installation(client: 
     text = client.get("/").content.decode()
     for shown in (
         "$77.50",
-        "$0.50 of credit to start with",
+        "$0.50 of credit once, to start with",
         "claude-sonnet-5.5",
         "$15.00",
         "deepseek-v4.1-flash",
-        "1,000 requests a day",
+        "1,000 requests per day",
     ):
         assert shown in text, shown
     assert 'data-plan="free"' in text
@@ -57,18 +58,27 @@ def test_every_page_has_the_strict_content_security_policy(client: Client, cast:
         assert "unsafe" not in " ".join(parts), where
 
 
-def test_only_operator_pages_relax_the_content_security_policy(client: Client, cast: Cast) -> None:
+def test_only_the_tables_of_operators_relax_the_content_security_policy(client: Client, cast: Cast) -> None:
     client.force_login(User.objects.create_superuser("root@example.org"))
-    parts = " ".join(policy(client.get("/ops/")))
+    assert "unsafe" not in " ".join(policy(client.get("/ops/")))
+    parts = " ".join(policy(client.get("/ops/accounts/user/")))
     assert "script-src 'self' 'unsafe-eval'" in parts
     assert "style-src 'self' 'unsafe-inline'" in parts
     assert "'unsafe-inline' 'unsafe-eval'" not in parts
 
 
+def test_an_address_that_only_takes_forms_has_a_page(client: Client, cast: Cast) -> None:
+    client.force_login(cast.ada)
+    response = client.get(reverse("account-export"), headers={"accept": "text/html"})
+    assert (response.status_code, response["Allow"]) == (405, "POST")
+    assert "only takes what a form sends" in response.content.decode()
+    assert client.get(reverse("account-export")).content == b""
+
+
 def test_the_404_page_uses_the_site_design(client: Client, cast: Cast) -> None:
     response = client.get("/nowhere")
     assert response.status_code == 404
-    assert "There is nothing here" in response.content.decode()
+    assert "Page not found" in response.content.decode()
 
 
 def test_the_500_page_needs_no_database() -> None:
@@ -82,14 +92,14 @@ def test_the_500_page_needs_no_database() -> None:
 def test_the_csrf_failure_page_uses_the_site_design(cast: Cast) -> None:
     response = Client(enforce_csrf_checks=True).post(reverse("language"), {"language": "tr"})
     assert response.status_code == 403
-    assert "out of date" in response.content.decode()
+    assert "This page expired" in response.content.decode()
 
 
 @pytest.mark.parametrize(("is_demo", "shown"), [(True, True), (False, False)])
 def test_the_demo_upstream_is_announced(client: Client, cast: Cast, settings: Any, is_demo: bool, shown: bool) -> None:
     settings.ENV = replace(settings.ENV, is_demo_upstream=is_demo)
     client.force_login(cast.ada)
-    assert ("Demo upstream" in client.get(f"/o/{cast.slug}/keys/").content.decode()) is shown
+    assert ("Demo mode" in client.get(f"/o/{cast.slug}/keys/").content.decode()) is shown
 
 
 def test_a_cached_fragment_is_not_shown_as_the_page(client: Client, cast: Cast) -> None:
@@ -107,8 +117,8 @@ def test_an_error_in_a_dialog_is_a_fragment(client: Client, cast: Cast) -> None:
     create, htmx = f"/o/{cast.slug}/keys/create/", {"hx-request": "true"}
     for whole, part, message in (
         (client.get(create), client.get(create, headers=htmx), "Your role does not allow this"),
-        (client.get("/nowhere"), client.get("/nowhere", headers=htmx), "There is nothing here"),
-        (strict.post(create), strict.post(create, headers=htmx), "This form is out of date"),
+        (client.get("/nowhere"), client.get("/nowhere", headers=htmx), "Page not found"),
+        (strict.post(create), strict.post(create, headers=htmx), "This page expired"),
     ):
         assert part.status_code == whole.status_code
         assert message in whole.content.decode()
@@ -116,3 +126,51 @@ def test_an_error_in_a_dialog_is_a_fragment(client: Client, cast: Cast) -> None:
         assert 'id="toasts"' in whole.content.decode()
         assert "<html" not in part.content.decode()
         assert 'id="' not in part.content.decode()
+
+
+def test_the_landing_page_sells(client: Client, cast: Cast) -> None:
+    text = client.get("/").content.decode()
+    for shown in ("Claude Code", "Codex", "Cursor", "img/overview", 'property="og:image"', 'property="og:title"'):
+        assert shown in text, shown
+    menu = text[text.index("<details") :].partition("</details>")[0]
+    assert reverse("account_login") in menu
+    client.force_login(cast.ada)
+    assert f'href="{reverse("account_signup")}"' not in client.get("/").content.decode()
+
+
+def test_each_plan_has_a_button_and_shows_its_trial(client: Client, cast: Cast) -> None:
+    Plan.objects.filter(slug="pro").update(trial_days=14, trial_needs_card=False)
+    for page in ("/", "/pricing/"):
+        visitor = Client().get(page).content.decode()
+        plans = visitor.split("data-plan=")[1:]
+        assert len(plans) >= 3
+        assert all(f'href="{reverse("account_signup")}"' in each.partition("</article>")[0] for each in plans)
+        assert "14 days free, no card needed" in visitor
+        assert "$0.50 of credit, once" in visitor
+        assert "$45.00 of credit per month" in visitor
+    client.force_login(cast.ada)
+    for each in client.get("/pricing/").content.decode().split("data-plan=")[1:]:
+        assert 'class="btn' in each.partition("</article>")[0]
+
+
+def test_search_engines_find_public_pages_only(client: Client, cast: Cast) -> None:
+    robots = client.get("/robots.txt")
+    assert robots["Content-Type"].startswith("text/plain")
+    assert "Disallow: /o/" in robots.content.decode()
+    sitemap = robots.content.decode().partition("Sitemap: ")[2].strip()
+    listed = ElementTree.fromstring(client.get("/sitemap.xml").content)  # noqa: S314 - our own
+    urls = [str(each.text) for each in listed.iter("{http://www.sitemaps.org/schemas/sitemap/0.9}loc")]
+    origin = sitemap.removesuffix("/sitemap.xml")
+    assert f"{origin}/pricing/" in urls
+    assert f"{origin}/docs/clients/cursor/" in urls
+    for url in urls:
+        assert client.get(url.removeprefix(origin)).status_code == 200, url
+
+
+@pytest.mark.django_db
+def test_an_address_that_is_not_served_is_told_apart_from_a_bad_form(client: Client) -> None:
+    """SITE_URL names another host: the page says which settings to correct."""
+    page = client.get("/accounts/login/", headers={"host": "wrong.example.com", "accept": "text/html"})
+    assert page.status_code == 400
+    assert "SITE_URL or ALLOWED_HOSTS" in page.content.decode()
+    assert "more fields" not in page.content.decode()

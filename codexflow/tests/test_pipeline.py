@@ -9,7 +9,7 @@ from django.conf import settings
 
 from codexflow.lib import redis
 from codexflow.lib.clock import monotonic_s
-from codexflow.lib.redis import MAX_PATIENCE_S, Pipeline, RedisUnavailable
+from codexflow.lib.redis import MAX_PATIENCE_S, NOT_PRIMARY, Pipeline, RedisUnavailable
 
 TIMEOUT_S = 60.0  # real timers never fire here
 
@@ -97,3 +97,13 @@ def test_a_watch_after_less_than_a_millisecond_is_one() -> None:
         await pipeline.close()
 
     uvloop.run(play())
+
+
+@pytest.mark.parametrize("word", NOT_PRIMARY)
+async def test_a_server_that_is_the_primary_no_more_is_left(pipeline: Pipeline, word: str) -> None:
+    """The next connection asks the sentinels anew."""
+    with pytest.raises(RedisUnavailable):
+        await pipeline.call("EVAL", f"return redis.error_reply('{word} said the server')", 0)
+    assert not pipeline.is_up
+    assert await pipeline.until_up(TIMEOUT_S)
+    assert await pipeline.call("PING") == b"PONG"

@@ -8,8 +8,10 @@ import uvicorn.main
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from codexflow.env import REPOSITORY, Env
-from codexflow.programs import PROGRAMS, argv_of
+from codexflow.preflight.findings import error
+from codexflow.programs import PROGRAMS, argv_of, main
 from codexflow.server import Protocol
+from codexflow.tests.test_env import GOOD
 
 
 def an_env(tmp_path: Path, **variables: str) -> Env:
@@ -55,7 +57,15 @@ def test_the_protocol_can_be_imported_before_django_is_set_up() -> None:
 
 def test_beat_stores_its_schedule_in_the_home_folder(tmp_path: Path) -> None:
     argv = argv_of("beat", an_env(tmp_path))
-    assert argv[argv.index("--schedule") + 1] == str(tmp_path / "beat-schedule")
+    assert argv[1:] == ["-m", "codexflow.beat", str(tmp_path / "beat-schedule")]
+
+
+def test_beat_loads_neither_django_nor_an_app() -> None:
+    """Memory at rest: beat only sends names of tasks."""
+    program = "import sys, codexflow.beat; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    apps = {"accounts", "adminpanel", "billing", "keys", "logs", "routing"}
+    assert not (apps | {"celery.bin", "django.db"}) & set(done.stdout.split())
 
 
 @pytest.mark.parametrize("arguments", [[], ["webb"], [*PROGRAMS]])
@@ -68,3 +78,26 @@ def test_an_unknown_program_is_a_usage_error(arguments: list[str]) -> None:
         check=False,
     )
     assert (done.returncode, "usage" in done.stderr, "Traceback" in done.stderr) == (2, True, False)
+
+
+@pytest.mark.parametrize(
+    ("name", "part", "code"),
+    [
+        ("web", "litellm", 2),
+        ("worker", "litellm", 0),
+        ("beat", "litellm", 0),
+        ("worker", "database", 2),
+        ("web", "", 0),
+    ],
+)
+def test_only_the_gateway_waits_for_litellm(
+    name: str, part: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Usage is stored and plans end whatever LiteLLM is."""
+    for variable, value in {**GOOD, "CFX_HOME": str(tmp_path)}.items():
+        monkeypatch.setenv(variable, value)
+    found = [error(part, "wrong", "Correct it.")] if part else []
+    monkeypatch.setattr("codexflow.preflight.run.preflight", lambda *_args, **_options: found)
+    monkeypatch.setattr("os.execv", lambda _program, _argv: 0)
+    assert main([name]) == code
+    assert ("CodexFlow does not start" in capsys.readouterr().err) is (code == 2)

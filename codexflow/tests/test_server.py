@@ -6,6 +6,7 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import asynccontextmanager
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from uvicorn.config import Config
@@ -500,6 +501,16 @@ async def test_what_has_no_end_is_refused_while_it_arrives(echo: RecordingApp, n
         assert not any(path.startswith("/ws") for path in echo.started)
 
 
+async def test_a_head_is_counted_whole_that_began_behind_another_request(echo: RecordingApp) -> None:
+    long = b"X-B: " + b"b" * (server.MAX_HEADER_BYTES * 5 // 8) + b"\r\n"
+    async with serving(echo), connected(echo) as (reader, writer):
+        writer.write(request("/before", b"b") + b"GET / HTTP/1.1\r\nHost: x\r\n" + long)
+        await read_response(reader)
+        writer.write(long + b"\r\n")
+        assert (await reader.read()).startswith(b"HTTP/1.1 431 ")
+    assert echo.started == ["/before"]
+
+
 async def test_many_pipelined_heads_are_not_taken_for_one(echo: RecordingApp) -> None:
     async with serving(echo), connected(echo) as (reader, writer):
         writer.write(b"".join(request(f"/{n}", b"b") for n in range(3_000)))
@@ -583,3 +594,14 @@ async def test_a_response_that_is_not_read_ends_a_closing_connection(monkeypatch
         writer.write(request("/"))
         await until(lambda: app.started)
         await until(lambda: not app.connections)
+
+
+def test_chunks_that_came_together_share_a_write() -> None:
+    transport, loop = Mock(), Mock()
+    transport.is_closing.return_value = False
+    cycle = Mock(scope={"http_version": "1.1"}, flow=Mock(write_paused=False), disconnected=False)
+    direct = Direct(cycle, CorkedTransport(transport, loop))
+    assert direct.send_at_once(b"one", has_more=True)
+    assert not transport.write.called
+    assert direct.send_at_once(b"two")
+    transport.write.assert_called_once_with(b"3\r\none\r\n3\r\ntwo\r\n")

@@ -1,13 +1,15 @@
 """Template filters of numbers, money and time."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
-from django.utils import translation
+from django.utils import formats, translation
+from hypothesis import given
+from hypothesis import strategies as st
 
 from codexflow.lib.clock import now
-from codexflow.lib.money import format_usd
+from codexflow.lib.money import NANOS_PER_USD, format_usd, parse_usd
 from codexflow.templatetags import show
 
 
@@ -25,7 +27,7 @@ def test_large_numbers_are_abbreviated_in_every_language(value: int, english: st
 
 @pytest.mark.parametrize(
     ("nanos", "table", "exact"),
-    [(0, "$0.00", "$0.000000"), (75_000, "$0.0001", "$0.000075"), (10, "$0.0000", "$0.000000010"),
+    [(0, "$0.00", "$0.000000"), (75_000, "$0.0001", "$0.000075"), (10, "<$0.0001", "$0.000000010"),
      (18_420_000_000, "$18.42", "$18.420000"), (-4_500_000, "−$0.0045", "−$0.004500")],
 )  # fmt: skip
 def test_money_is_formatted_in_every_language(nanos: int, table: str, exact: str) -> None:
@@ -42,6 +44,39 @@ def test_money_is_formatted_in_every_language(nanos: int, table: str, exact: str
 )  # fmt: skip
 def test_a_price_is_shown_as_it_is_charged(nanos: int, shown: str) -> None:
     assert show.usd_price(nanos) == shown
+
+
+@pytest.mark.parametrize(
+    ("column", "shown"),
+    [
+        ([], []),
+        ([0, 18_420_000_000], ["$0.00", "$18.42"]),
+        ([1_550_000_000, 6_900_000], ["$1.5500", "$0.0069"]),
+        ([1_000_000_000, 27_000], ["$1.000000", "$0.000027"]),
+        ([20, 1_000_000_000, 0], ["<$0.000001", "$1.000000", "$0.000000"]),
+        ([-4_500_000, 2_000_000_000], ["−$0.0045", "$2.0000"]),
+    ],
+)
+def test_a_column_has_as_many_decimals_in_each_row(column: list[int], shown: list[str]) -> None:
+    places = show.column_places(column)
+    assert [show.usd_at(nanos, places) for nanos in column] == shown
+
+
+@given(column=st.lists(st.integers(-(10**13), 10**13), min_size=1))
+def test_no_amount_of_a_column_is_shown_as_nothing(column: list[int]) -> None:
+    places = show.column_places(column)
+    shown = [show.usd_at(nanos, places) for nanos in column]
+    assert len({len(text.partition(".")[2]) for text in shown}) == 1
+    assert all(text.strip("$0.") for nanos, text in zip(column, shown, strict=True) if nanos > 0)
+
+
+@given(column=st.lists(st.integers(0, 10**13), min_size=1))
+def test_a_column_of_prices_is_exact(column: list[int]) -> None:
+    places = show.price_places(column)
+    for nanos in column:
+        assert parse_usd(show.usd_at(nanos, places).strip("$").replace(",", "")) == nanos
+    receipt = show.receipt_places(column)
+    assert all(parse_usd(show.usd_at(nanos, receipt).strip("$").replace(",", "")) == nanos for nanos in column)
 
 
 def test_zero_is_formatted_without_an_exponent() -> None:
@@ -84,3 +119,19 @@ def test_utc_offsets_are_formatted(zone: str, shown: str) -> None:
 )
 def test_user_agents_are_shown_as_browser_and_system(user_agent: str, shown: str) -> None:
     assert show.browser(user_agent) == shown
+
+
+def test_rates_of_a_column_have_one_decimal() -> None:
+    assert [show.rate(part, 50) for part in (4, 1, 50, 0)] == ["8.0%", "2.0%", "100.0%", "0.0%"]
+    assert show.rate(1, 100_000) == "<0.1%"
+
+
+def test_a_credit_has_two_decimals_unless_it_has_more() -> None:
+    assert show.usd_signed(50 * NANOS_PER_USD, 2) == "+$50.00"
+    assert show.usd_signed(-NANOS_PER_USD // 3, 2) == "\N{MINUS SIGN}$0.333333334"
+    assert show.usd_signed(27_000) == "+$0.000027000"
+
+
+def test_english_dates_of_the_operators_tables_have_24_hours() -> None:
+    with translation.override("en"):
+        assert formats.date_format(datetime(2026, 11, 29, 22, 37, tzinfo=UTC), "DATETIME_FORMAT") == "29 Nov 2026 22:37"

@@ -1,11 +1,16 @@
 """Isolation between organizations, beyond the statuses of test_matrix.py."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from django.test import Client
 from django.urls import URLPattern, get_resolver, reverse
 
+from billing.papers.tests.scene import an_invoice, with_seller
+from billing.payments.orders import open_order
+from billing.services import raise_budget, set_budgets
+from codexflow.lib.money import NANOS_PER_USD
 from logs.models import ExportJob
 from tests.support.cast import Cast, an_event_of, happened
 
@@ -52,11 +57,25 @@ def an_export(cast: Cast) -> Any:
     return ExportJob.objects.create(organization=cast.organization, created_by=cast.ada, format="csv").pk
 
 
+def a_raise(cast: Cast) -> int:
+    set_budgets(cast.organization, day_nanos=1, month_nanos=None)
+    return raise_budget(cast.organization, window="day", amount_nanos=1, reason="launch").pk
+
+
+# Objects of Ada's organization by the names that routes have for them.
+OBJECTS: dict[str, Callable[[Cast], Any]] = {
+    "key_id": lambda cast: cast.key.pk,
+    "export_id": an_export,
+    "raise_id": a_raise,
+    "code": lambda cast: open_order(cast.organization, provider="manual", amount_nanos=25 * NANOS_PER_USD).code,
+    "number": lambda cast: an_invoice(cast.organization).number,
+}
+
+
 def api_address(name: str, cast: Cast, request_id: Any) -> str:
-    known = {"key_id": cast.key.pk, "request_id": request_id, "export_id": an_export(cast)}
     (pattern,) = (each for each in get_resolver().url_patterns if isinstance(each, URLPattern) and each.name == name)
     wanted = pattern.pattern.converters
-    return reverse(name, kwargs={each: known[each] for each in wanted})
+    return reverse(name, kwargs={each: OBJECTS[each](cast) if each in OBJECTS else request_id for each in wanted})
 
 
 def test_the_management_api_has_routes_to_test() -> None:
@@ -66,11 +85,16 @@ def test_the_management_api_has_routes_to_test() -> None:
 @pytest.mark.parametrize("name", [name for name in API_NAMES if not name.endswith("s")])
 @pytest.mark.parametrize("method", API_METHODS)
 def test_eve_cannot_reach_adas_objects_through_her_own_organization(
-    client: Client, cast: Cast, request_id: Any, name: str, method: str
+    client: Client, cast: Cast, request_id: Any, name: str, method: str, settings: Any
 ) -> None:
+    settings.ENV = with_seller()
     client.force_login(cast.eve)
-    if name == "api-usage":
-        assert client.get(reverse(name)).json()["data"] == []
+    if name in ("api-usage", "api-ledger"):
+        assert str(request_id) not in client.get(reverse(name)).content.decode()
+        assert all(each["request_id"] is None for each in client.get(reverse(name)).json()["data"])
+        return
+    if name == "api-balance":
+        assert client.get(reverse(name)).json()["spent_nanos"] == 0
         return
     response = getattr(client, method)(api_address(name, cast, request_id), content_type="application/json")
     assert response.status_code in (404, 405)

@@ -338,3 +338,43 @@ def test_processes_that_see_a_change_concurrently_record_it_once(path: Path) -> 
     with ThreadPoolExecutor(max_workers=8) as pool:
         assert list(pool.map(look, processes)) == [3] * 8
     assert ConfigVersion.objects.count() == 2
+
+
+def chunks_of(process: Directory) -> int:
+    process.refresh()
+    planner = process.current().planner
+    assert planner is not None
+    return planner.max_chunks
+
+
+LITELLM = """model_list:
+  - model_name: claude-haiku-5.5
+    litellm_params: {model: anthropic/claude-haiku-5.5, api_key: os.environ/KEY}
+"""
+
+
+@pytest.mark.django_db
+def test_the_planners_section_of_the_first_file_that_has_one_counts(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files are tried in order; without a section in any, that of models.yaml counts. Changes are noticed."""
+    first, second = tmp_path / "litellm.yaml", tmp_path / "config.yaml"
+    monkeypatch.setattr(settings, "ENV", replace(settings.ENV, planner_paths=(tmp_path / "none.yaml", first, second)))
+    process = started(path)
+    shipped = chunks_of(process)
+    version = process.current().version
+    save(first, LITELLM)
+    save(second, "haiku_planner:\n  max_chunks: 5\n")
+    assert chunks_of(process) == 5
+    assert process.current().version != version
+    save(first, f"{LITELLM}haiku_planner:\n  max_chunks: 3\n  planner_model: unheard-of\n")
+    assert chunks_of(process) == 5  # nothing invalid counts
+    assert process.problems() == [
+        next(each for each in process.problems() if each.startswith("litellm.yaml: haiku_planner.planner_model"))
+    ]
+    save(first, f"{LITELLM}haiku_planner:\n  max_chunks: 3\n")
+    assert (chunks_of(process), process.problems()) == (3, [])
+    first.unlink()
+    second.unlink()
+    assert chunks_of(process) == shipped
+    assert process.current().version == version

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from codexflow.catalogue.entries import PARTS, TOOL_UNITS, PriceDetails, Rates, Tier
 from codexflow.catalogue.models import ConfigVersion
-from codexflow.catalogue.price_import import BadPrices, compare, costs_by_name, rates_of, with_prices
+from codexflow.catalogue.price_import import BadPrices, Difference, compare, costs_by_name, rates_of, with_prices
 from codexflow.catalogue.schema import parse
 from codexflow.env import REPOSITORY
 from tests.support.examples import examples
@@ -88,6 +88,21 @@ def test_a_model_is_found_below_its_provider_and_with_dashes() -> None:
     }
 
 
+def test_a_search_units_price_is_compared_where_it_is_sold() -> None:
+    added = (REPOSITORY / "config" / "examples" / "rerank.models.yaml").read_text()
+    entries, model = parse(f"{SHIPPED}\n{added}", source="models.yaml").entries, "rerank-v3.5"
+    free = {"input_cost_per_token": 0.0, "output_cost_per_token": 0.0}
+    for told, difference in ((0.0025, 2_500_000), (0.002, None), (None, None)):
+        found = compare(entries, [model], {model: {**free, "input_cost_per_query": told}})
+        expected = [Difference(model, "search_unit", 2_000_000, difference)] if difference else []
+        assert (found.differences, found.refused) == (expected, [])
+        assert ("search_unit: 0.0025" in with_prices(added, found.prices)) is bool(difference)
+    refused = compare(entries, [model], {model: {**free, "input_cost_per_query": -1}}).refused
+    assert refused == [f"{model}: input_cost_per_query is '-1', which is no price"]
+    plain = compare(CATALOGUE.entries, ["gpt-6.1-sol"], {"gpt-6.1-sol": {**PLAIN, "input_cost_per_query": 1}})
+    assert "search_unit" not in {each.line for each in plain.differences}  # a price would begin a sale
+
+
 nanos = st.integers(0, 10**12)
 priced = st.builds(
     Rates,
@@ -116,7 +131,7 @@ priced = st.builds(
         unit_nanos=st.dictionaries(st.sampled_from(TOOL_UNITS), nanos),
     ).filter(lambda details: details != PriceDetails()),
 )
-OLDER = SHIPPED[: SHIPPED.index("\nmodels:\n")] + SHIPPED[SHIPPED.index("# Splitting large") :]
+OLDER = SHIPPED[: SHIPPED.index("\nmodels:\n")] + SHIPPED[SHIPPED.index("# Answers that one call") :]
 WITH_PRICES = f"""{OLDER}
 prices:
   # ours

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from codexflow.catalogue.ends import ends_of
 from codexflow.catalogue.entries import Rates
 from codexflow.catalogue.lineup import lineup_of
-from codexflow.catalogue.schema import STAGES, Catalogue, CatalogueError, built_in_entries, parse
+from codexflow.catalogue.schema import STAGES, Catalogue, CatalogueError, built_in_entries, parse, shown_of
 from codexflow.env import REPOSITORY
 from tests.support.examples import examples
 
@@ -263,7 +263,7 @@ def test_all_problems_are_reported_at_once_with_their_paths() -> None:
         ("models.gpt-4o.price.input", 0.0000000001),
         ("haiku_planner.enabled", "perhaps"),
         ("haiku_planner.cost_safety_margin", 1.0),
-        ("haiku_planner.min_chunk_size", 1800),
+        ("haiku_planner.min_chunk_size", 7000),
         ("haiku_planner.planner_model", "unheard-of"),
     ],
 )
@@ -445,3 +445,11 @@ def test_a_successor_is_sold_by_units_or_by_tokens_as_its_predecessor_is() -> No
     models = {**content()["models"], "old": entry}
     (problem,) = problems_of(with_own(models=models))
     assert "models.old.successor: 'gpt-6-luna' must be sold as 'old' is" in problem
+
+
+def test_the_planners_values_are_shown_by_the_files_names() -> None:
+    planner = parse(SHIPPED, source="models.yaml").planner
+    assert planner is not None
+    assert set(shown_of(planner)) == set(content()["haiku_planner"])
+    assert shown_of(planner)["max_cost_per_request"] == "1.000000"
+    assert shown_of(planner)["enabled"] == "true"

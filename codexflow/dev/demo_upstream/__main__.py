@@ -37,7 +37,12 @@ def main() -> None:
     parser.add_argument("--record-bodies", action="store_true", help="keep whole request bodies in the ledger")
     parser.add_argument("--as-provider", action="store_true", help="speak as a provider behind LiteLLM, not as LiteLLM")
     parser.add_argument(
-        "--counts-tokens", action="store_true", help="serve /v1/messages/count_tokens, as LiteLLM 1.106"
+        "--counts-tokens",
+        nargs="?",
+        const="estimate",
+        default="",
+        choices=("estimate", "provider"),
+        help="serve /v1/messages/count_tokens, as LiteLLM 1.106, and count as LiteLLM itself or as the provider does",
     )
     parser.add_argument(
         "--models", default="", help="names of the only models it has, with commas; unknown ones are free"

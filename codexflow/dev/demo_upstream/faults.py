@@ -18,6 +18,8 @@ before the first byte of the response. In a response without streaming, any `aft
     eof after                  the connection closes, the body unfinished
     truncated after            HTTP ends properly, the text in the middle of an event or of the JSON
     no_done                    a stream ends properly but without its last event: [DONE], or message_stop
+    held                       the ending waits for POST /demo/release: aiohttp throws away what it has not handed
+                               on when a connection breaks, so whoever must see it releases after reading it
     hang after                 nothing more ever comes
     error_event after done     an error inside the stream, then [DONE] (LiteLLM 1.109); done=0: none (1.106).
                                /v1/messages never goes on after it
@@ -52,6 +54,7 @@ KINDS: Mapping[str, Mapping[str, int | str | None]] = {
     "eof": {"after": None},
     "truncated": {"after": 2},
     "no_done": {},
+    "held": {},
     "hang": {"after": None},
     "error_event": {"after": 2, "done": 1},
     "malformed": {"after": 1},
@@ -182,9 +185,10 @@ class Standing:
     model: str | None
     path: str | None  # None: every call of a model
     times: int | None
+    text: str = ""  # only requests whose body has it
 
-    def concerns(self, path: str, model: str | None) -> bool:
-        if self.times == 0:
+    def concerns(self, path: str, model: str | None, body: bytes) -> bool:
+        if self.times == 0 or self.text.encode() not in body:
             return False
         if self.path is not None and self.path != path:
             return False
@@ -205,13 +209,21 @@ class StandingFaults:
     def __init__(self) -> None:
         self.items: list[Standing] = []
 
-    def add(self, words: str, *, model: str | None = None, path: str | None = None, times: int | None = None) -> None:
+    def add(
+        self,
+        words: str,
+        *,
+        model: str | None = None,
+        path: str | None = None,
+        times: int | None = None,
+        text: str = "",
+    ) -> None:
         """Raises BadFault."""
-        self.items.append(Standing(parse(words), words, model, path, times))
+        self.items.append(Standing(parse(words), words, model, path, times, text))
 
-    def take(self, path: str, model: str | None) -> list[Fault]:
+    def take(self, path: str, model: str | None, body: bytes) -> list[Fault]:
         """Return the faults due for this request, and decrement their counts."""
-        due = [item for item in self.items if item.concerns(path, model)]
+        due = [item for item in self.items if item.concerns(path, model, body)]
         for item in due:
             if item.times is not None:
                 item.times -= 1

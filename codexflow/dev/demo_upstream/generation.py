@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from codexflow.dev.demo_upstream.faults import Drill, directives, without_directives
 from codexflow.dev.demo_upstream.models import Model
+from codexflow.dev.demo_upstream.planned import planned_pieces
 from codexflow.dev.demo_upstream.prompt_cache import NOT_CACHED, CacheUse
 from codexflow.dev.demo_upstream.tools import ToolCall, calls_asked_for, example, result_in, spoken
 
@@ -27,6 +28,8 @@ _ECHO_CHARS = 160
 _TOKEN_CHARS = 4
 _WORDS = ("this", "is", "one", "of", "many", "words", "that", "nobody", "had", "to", "think", "about")
 _DIMENSIONS = 1536
+# Of a text with so many tokens, so many come in one event: nobody waits for a demo's pauses.
+_MANY, _TOGETHER = 500, 10
 
 
 class BadRequest(ValueError):
@@ -118,6 +121,13 @@ def prompt_tokens_of(body: Mapping[str, Any]) -> int:
     return 4 * len(messages) + math.ceil(chars / _TOKEN_CHARS)
 
 
+def counted_tokens(chat: Mapping[str, Any]) -> int:
+    """Tokens that a count of a chat body says: as the call itself would report, which the fault `usage` may change."""
+    asked = directives(last_user_text(chat.get("messages")))
+    told = next((fault.number("prompt") for fault in asked if fault.kind == "usage"), None)
+    return prompt_tokens_of(chat) if told is None else told
+
+
 def drill_of(text: str, model: str) -> Drill:
     """The faults that `text` asks for, as far as they concern `model`. Raises BadFault."""
     return Drill.of(fault for fault in directives(text) if fault.concerns(model))
@@ -140,6 +150,8 @@ def compose(body: Mapping[str, Any], drill: Drill) -> Generation:
         return Generation((), "tool_calls", prompt_tokens, choices, calls)
     pieces = _cut_at_stop(_pieces(body, asked, drill), body.get("stop"))
     together = max(1, chunks.number("together")) if (chunks := drill.get("chunks")) else 1
+    if len(pieces) > _MANY and chunks is None and not _DICTATED.search(asked):
+        together = max(together, _TOGETHER)
     if limit and len(pieces) > limit:
         return Generation(pieces[:limit], "length", prompt_tokens, choices, tokens_an_event=together)
     return Generation(pieces, "stop", prompt_tokens, choices, tokens_an_event=together)
@@ -151,6 +163,8 @@ def _pieces(body: Mapping[str, Any], asked: str, drill: Drill) -> list[str]:
     if big := drill.get("big_body"):
         size = big.number("bytes")
         return [LABEL + " ", *("x" * min(65_536, size - done) for done in range(0, size, 65_536))]
+    if (planned := planned_pieces(body["messages"], asked)) is not None:
+        return planned
     if dictated := _DICTATED.search(asked):
         return split(dictated[1])
     form = body.get("response_format")

@@ -2,10 +2,13 @@
 
 POST /v1/chat/completions, /v1/completions, /v1/responses, /v1/embeddings, /v1/rerank, /v1/moderations (all also
      without /v1), /v1/messages
-POST /v1/messages/count_tokens (404 like LiteLLM 1.109; with --counts-tokens an estimate like 1.106)
+POST /utils/token_counter: LiteLLM's count, an estimate, or the provider's with --counts-tokens=provider
+POST /v1/messages/count_tokens (404 like LiteLLM 1.109; with --counts-tokens like 1.106)
+POST /v1/responses/input_tokens, /v1/messages/count_tokens, of a provider
 GET  /v1/models, /models, /v1/models/{id}, /model/info, /v1/model/info
 GET  /health/liveliness, /health/liveness, /health/readiness
-POST /demo/faults {"fault": "503 retry_after=5", "model": ..., "path": ..., "times": 3}; GET, DELETE
+POST /demo/faults {"fault": "503 retry_after=5", "model": ..., "path": ..., "times": 3, "text": ...}; GET, DELETE
+POST /demo/release: let go of every stream that the fault `held` stops
 GET  /demo/ledger?since=0&call_id=&model=&wait=1&timeout_s=5; DELETE
 """
 
@@ -14,6 +17,7 @@ import base64
 import functools
 import hmac
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,7 +55,8 @@ class Options:
     role: Role = "proxy"
     records_bodies: bool = False
     gap_ms: int = 0  # the usual pause between events
-    counts_tokens: bool = False  # serve /v1/messages/count_tokens
+    # Whose counts a proxy serves: "estimate" or "provider". Empty: estimates, and no /v1/messages/count_tokens.
+    counts_tokens: str = ""
     models: dict[str, Model] = field(default_factory=lambda: {**MODELS, **EXAMPLES})
 
 
@@ -72,6 +77,7 @@ class DemoUpstream:
     faults: StandingFaults = field(default_factory=StandingFaults)
     connections: set[Connection] = field(default_factory=set)
     cache: PromptCache = field(default_factory=PromptCache)
+    released: asyncio.Event = field(default_factory=asyncio.Event)  # what the streams now held wait for
 
     def connection(self) -> Connection:
         return Connection(self.handle, self.ledger, self.connections)
@@ -89,10 +95,11 @@ class DemoUpstream:
             _only(request, "POST")
             self._check_key(request)
             return self._call(request, surface)
-        if path == _COUNT_TOKENS and self.options.role == "proxy":
+        count = _COUNTS[self.options.role].get(path)
+        if count is not None:
             _only(request, "POST")
             self._check_key(request)
-            return self._drilled(request, self._count_tokens(request))
+            return self._drilled(request, count(self, request))
         if path.startswith("/health/"):
             return self._drilled(request, self._health(path))
         if path == "/demo/redirected":
@@ -100,6 +107,9 @@ class DemoUpstream:
         self._check_key(request)
         if path == "/demo/faults":
             return self._faults(request)
+        if path == "/demo/release":
+            _only(request, "POST")
+            return self._release()
         if path == "/demo/ledger":
             return self._ledger(request)
         if path.startswith(_NEEDS_DATABASE):
@@ -142,7 +152,7 @@ class DemoUpstream:
             wordless = str(body.get("input") or body.get("query") or "")
             text = generation.last_user_text(chat.get("messages")) if surface else wordless
             asked = generation.drill_of(text, model.name).faults.values()
-            drill = Drill.of([*asked, *self.faults.take(request.path, model.name)])
+            drill = Drill.of([*asked, *self.faults.take(request.path, model.name, request.body)])
             request.entry.faults = list(drill.faults)
             call = _Call(request, body, model, drill, surface, chat, text)
             return self._words(call, surface) if surface else _WORDLESS[request.path](self, call)
@@ -204,8 +214,25 @@ class DemoUpstream:
         body = msgspec.json.encode(surface.whole(turn))
         return self._paced(call, Reply(200, body, self._call_headers(call.request, call.model, cost)))
 
-    def _count_tokens(self, request: Request) -> Reply:
-        if not self.options.counts_tokens:
+    def _count_chat(self, request: Request) -> Reply:
+        """LiteLLM's own form of a count."""
+        body = _object(request.body)
+        self._note(request, body)
+        if not isinstance(body.get("messages"), list):
+            return _json(400, {"detail": "prompt or messages or contents must be provided"})
+        asked = request.query.get("call_endpoint") == "true"
+        counted = {
+            "total_tokens": generation.counted_tokens(body),
+            "request_model": body.get("model"),
+            "model_used": body.get("model"),
+            "tokenizer_type": "openai_tokenizer",
+            "count_source": self._count_source() if asked else "local_estimate",
+        }
+        return _json(200, counted)
+
+    def _count_messages(self, request: Request) -> Reply:
+        is_proxy = self.options.role == "proxy"
+        if is_proxy and not self.options.counts_tokens:
             return Reply(404, errors.anthropic("404: Not Found", 404))
         body = _object(request.body)
         self._note(request, body)
@@ -213,8 +240,20 @@ class DemoUpstream:
             chat = bridge.from_messages({"max_tokens": 1, **body})
         except BadRequest as exc:
             return Reply(400, errors.anthropic(str(exc), 400))
-        counted = generation.prompt_tokens_of(chat)
-        return _json(200, {"input_tokens": counted, "litellm_count_source": "local_estimate"})
+        counted: dict[str, Any] = {"input_tokens": generation.counted_tokens(chat)}
+        return _json(200, {**counted, "litellm_count_source": self._count_source()} if is_proxy else counted)
+
+    def _count_response(self, request: Request) -> Reply:
+        body = _object(request.body)
+        self._note(request, body)
+        try:
+            chat = bridge.from_responses(body)
+        except BadRequest as exc:
+            return Reply(400, errors.envelope(str(exc), "invalid_request_error", 400, exc.param))
+        return _json(200, {"object": "response.input_tokens", "input_tokens": generation.counted_tokens(chat)})
+
+    def _count_source(self) -> str:
+        return "provider" if self.options.counts_tokens == "provider" else "local_estimate"
 
     def _embeddings(self, call: "_Call") -> Reply | Streamed:
         texts = generation.embedding_inputs(call.body)
@@ -336,7 +375,7 @@ class DemoUpstream:
 
     def _drilled(self, request: Request, reply: Reply) -> Reply | Streamed:
         """A page that is no model's call, changed by the faults set for its path."""
-        drill = Drill.of(self.faults.take(request.path, None))
+        drill = Drill.of(self.faults.take(request.path, None, request.body))
         if not drill:
             return reply
         request.entry.faults = list(drill.faults)
@@ -359,7 +398,8 @@ class DemoUpstream:
             *self._call_headers(call.request, call.model),
         ]  # fmt: skip
         call.request.entry.status = 200
-        return functools.partial(_send_stream, script, headers, call.drill, call.drill.gap_ms(self.options.gap_ms))
+        gap_ms = call.drill.gap_ms(self.options.gap_ms)
+        return functools.partial(_send_stream, script, headers, call.drill, gap_ms, self.released)
 
     # Everything else.
 
@@ -391,15 +431,24 @@ class DemoUpstream:
                 raise NotServed(_json(400, {"detail": f"times={times!r} is not a positive whole number"}))
             try:
                 self.faults.add(
-                    str(body.get("fault") or ""), model=body.get("model"), path=body.get("path"), times=times
+                    str(body.get("fault") or ""),
+                    model=body.get("model"),
+                    path=body.get("path"),
+                    times=times,
+                    text=str(body.get("text") or ""),
                 )
             except BadFault as exc:
                 raise NotServed(_json(400, {"detail": str(exc)})) from exc
         standing = [
-            {"fault": item.words, "model": item.model, "path": item.path, "times": item.times}
+            {"fault": item.words, "model": item.model, "path": item.path, "times": item.times, "text": item.text}
             for item in self.faults.items
         ]
         return _json(200, {"faults": standing})
+
+    def _release(self) -> Reply:
+        self.released.set()
+        self.released = asyncio.Event()  # for the streams held from now on
+        return _json(200, {})
 
     def _ledger(self, request: Request) -> Reply | Streamed:
         _only(request, "GET", "DELETE")
@@ -467,7 +516,16 @@ _WORDLESS = {
     )
     for prefix in ("/v1", "")
 } | {"/v2/rerank": DemoUpstream._rerank}  # where LiteLLM asks Cohere
-_COUNT_TOKENS = "/v1/messages/count_tokens"
+_COUNTS: dict[Role, dict[str, Callable[[DemoUpstream, Request], Reply]]] = {
+    "proxy": {
+        "/utils/token_counter": DemoUpstream._count_chat,
+        "/v1/messages/count_tokens": DemoUpstream._count_messages,
+    },
+    "provider": {
+        "/v1/responses/input_tokens": DemoUpstream._count_response,
+        "/v1/messages/count_tokens": DemoUpstream._count_messages,
+    },
+}
 
 
 def _dressed(failure: Reply, surface: Surface | None) -> Reply:
@@ -478,7 +536,12 @@ def _dressed(failure: Reply, surface: Surface | None) -> Reply:
 
 
 async def _send_stream(
-    script: Script, headers: list[tuple[str, str]], drill: Drill, gap_ms: int, exchange: Exchange
+    script: Script,
+    headers: list[tuple[str, str]],
+    drill: Drill,
+    gap_ms: int,
+    released: asyncio.Event,
+    exchange: Exchange,
 ) -> None:
     """The events one by one, each its own chunk and its own write, then the ending."""
     entry = exchange.entry
@@ -498,6 +561,8 @@ async def _send_stream(
         entry.completion_tokens += event.tokens
         entry.characters += event.characters
         await exchange.chunk(event.raw)
+    if drill.get("held"):
+        await released.wait()
     if script.ending == "reset":
         await exchange.reset()
     elif script.ending == "close":

@@ -7,35 +7,22 @@ import argparse
 import os
 import signal
 import sys
-from socketserver import ThreadingMixIn
 from threading import Thread
-from typing import Any
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import httpx
-from typing_extensions import override
 
 from codexflow.dev.stripe.deliveries import Deliveries, Send
 from codexflow.dev.stripe.server import Server
 from codexflow.dev.stripe.state import LocalStripe
+from codexflow.dev.wsgi import ThreadingServer, listen
 
 DELIVERY_TIMEOUT_S = 10
 
 
-class ThreadingServer(ThreadingMixIn, WSGIServer):
-    daemon_threads = True
-
-
-class _Quiet(WSGIRequestHandler):
-    @override
-    def log_message(self, format: str, *args: Any) -> None:
-        """Log nothing."""
-
-
 def serve(server: Server, host: str = "127.0.0.1", port: int = 0) -> ThreadingServer:
     """Listen, and tell the local Stripe where its hosted pages are. The caller runs `serve_forever`."""
-    listening: ThreadingServer = make_server(host, port, server, ThreadingServer, _Quiet)
-    server.stripe.base_url = f"http://{host}:{listening.server_address[1]}"
+    listening = listen(server, host, port)
+    server.stripe.base_url = listening.url
     return listening
 
 

@@ -1,7 +1,9 @@
 """WSGI application of the local Stripe: its API, the hosted checkout page, and controls below `/_local/`.
 
 POST /_local/clock {"advance_s": 3600}
-POST /_local/pay {"session": id, "outcome": "paid" | "declined" | "pending"}
+POST /_local/pay {"session": id, "outcome": "paid" | "declined" | "pending", "card": "4242"}
+POST /_local/cards/<payment method> {"outcome": "paid" | "card_declined" | "authentication_required"}
+POST /_local/responses {"lost": true}: requests are carried out, and nobody hears of it
 POST /_local/finish {"session": id, "paid": true}
 POST /_local/disputes {"payment_intent": id, "amount": 500, "inquiry": false}; /_local/disputes/<id> {"won": true}
 POST /_local/refunds/<id>/fail
@@ -27,6 +29,8 @@ from codexflow.dev.stripe.state import LocalStripe
 _LISTS = {
     "/v1/customers": "customer",
     "/v1/checkout/sessions": "checkout.session",
+    "/v1/payment_methods": "payment_method",
+    "/v1/setup_intents": "setup_intent",
     "/v1/payment_intents": "payment_intent",
     "/v1/charges": "charge",
     "/v1/refunds": "refund",
@@ -55,6 +59,8 @@ class Server:
     secret_key: str = field(repr=False)
     # Every request gets 500, without any effect.
     is_failing: bool = False
+    # Every request is carried out, and gets 500: the response is lost on its way.
+    loses_responses: bool = False
     _happened: list[Object] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -94,6 +100,8 @@ class Server:
             given = form.parse(body if method == "POST" else environ.get("QUERY_STRING", ""))
             key = environ.get("HTTP_IDEMPOTENCY_KEY") if method == "POST" else None
             status, found = self.stripe.once(key, f"{method} {path} {body}", lambda: self._api(method, path, given))
+            if self.loses_responses:
+                raise ApiError("Something went wrong.", status=500, kind="api_error")
             return _json(found, status)
         finally:
             self.settle()
@@ -112,6 +120,7 @@ class Server:
             made = {
                 "customer": self.stripe.create_customer,
                 "checkout.session": self.stripe.create_session,
+                "payment_intent": self.stripe.create_intent,
                 "refund": self.stripe.create_refund,
             }.get(kind)
             if made is not None:
@@ -124,6 +133,8 @@ class Server:
                 return shown
             if method == "POST" and kind == "checkout.session" and one[3] == "/expire":
                 return self.stripe.expanded(self.stripe.expire_session(one[2]), expand)
+            if method == "POST" and kind == "payment_method" and one[3] == "/detach":
+                return self.stripe.detach(one[2])
         raise ApiError(f"Unrecognized request URL ({method}: {path}).", status=404)
 
     def _hosted(self, method: str, session_id: str, typed: dict[str, str]) -> Reply:
@@ -140,7 +151,7 @@ class Server:
         target = session["cancel_url"]
         if choice == "pay":
             target = session["success_url"].replace("{CHECKOUT_SESSION_ID}", session_id)
-            self.stripe.pay(session_id, details=typed)
+            self.stripe.pay(session_id, details=typed, card=typed.get("card", "4242"))
         return Reply(303, b"", (("Location", target),))
 
     def _control(self, method: str, path: str, given: dict[str, Any]) -> Object:
@@ -149,7 +160,11 @@ class Server:
             case ["clock"]:
                 stripe.advance(int(given["advance_s"]))
             case ["pay"]:
-                return stripe.pay(given["session"], given.get("outcome", "paid"))
+                return stripe.pay(given["session"], given.get("outcome", "paid"), card=given.get("card", "4242"))
+            case ["responses"]:
+                self.loses_responses = bool(given["lost"])
+            case ["cards", method_id]:
+                stripe.outcomes[method_id] = given["outcome"]
             case ["finish"]:
                 return stripe.finish(given["session"], is_paid=bool(given["paid"]))
             case ["disputes"]:

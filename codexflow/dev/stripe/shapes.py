@@ -50,10 +50,74 @@ def customer(object_id: str, *, created: int, given: Mapping[str, Any]) -> Objec
     }
 
 
+def payment_method(object_id: str, *, created: int, card: Mapping[str, Any]) -> Object:
+    """A PaymentMethod of a card that is attached to nobody."""
+    return {
+        "id": object_id,
+        "object": "payment_method",
+        "allow_redisplay": "unspecified",
+        "billing_details": {"address": _NO_ADDRESS, "email": None, "name": None, "phone": None, "tax_id": None},
+        "card": {
+            "brand": card["brand"],
+            "checks": {"address_line1_check": None, "address_postal_code_check": None, "cvc_check": "pass"},
+            "country": "US",
+            "display_brand": card["brand"],
+            "exp_month": card["exp_month"],
+            "exp_year": card["exp_year"],
+            "fingerprint": f"local{card['last4']}",
+            "funding": "credit",
+            "generated_from": None,
+            "last4": card["last4"],
+            "networks": {"available": [card["brand"]], "preferred": None},
+            "regulated_status": "unregulated",
+            "three_d_secure_usage": {"supported": True},
+            "wallet": None,
+        },
+        "created": created,
+        "customer": None,
+        "livemode": False,
+        "metadata": {},
+        "type": "card",
+    }
+
+
+def setup_intent(object_id: str, *, created: int, customer: str | None, given: Mapping[str, Any]) -> Object:
+    """A SetupIntent of a Checkout Session, which waits for a card."""
+    return {
+        "id": object_id,
+        "object": "setup_intent",
+        "application": None,
+        "automatic_payment_methods": None,
+        "cancellation_reason": None,
+        "client_secret": f"{object_id}_secret_local",
+        "created": created,
+        "customer": customer,
+        "description": given.get("description"),
+        "excluded_payment_method_types": None,
+        "flow_directions": None,
+        "last_setup_error": None,
+        "latest_attempt": None,
+        "livemode": False,
+        "mandate": None,
+        "metadata": given.get("metadata", {}),
+        "next_action": None,
+        "on_behalf_of": None,
+        "payment_method": None,
+        "payment_method_configuration_details": None,
+        "payment_method_options": {},
+        "payment_method_types": ["card"],
+        "single_use_mandate": None,
+        "status": "requires_payment_method",
+        "usage": "off_session",
+    }
+
+
 def session(
-    object_id: str, *, created: int, expires_at: int, url: str, amount: int, given: Mapping[str, Any]
+    object_id: str, *, created: int, expires_at: int, url: str, amount: int | None, given: Mapping[str, Any]
 ) -> Object:
-    """A Checkout Session that is open."""
+    """A Checkout Session that is open. One that saves a card has no amount."""
+    is_setup = given["mode"] == "setup"
+    currency = given.get("currency") if is_setup else given["line_items"][0]["price_data"]["currency"]
     tax_ids = given.get("tax_id_collection", {}).get("enabled") == "true"
     return {
         "id": object_id,
@@ -72,7 +136,7 @@ def session(
         "consent": None,
         "consent_collection": None,
         "created": created,
-        "currency": given["line_items"][0]["price_data"]["currency"],
+        "currency": currency,
         "currency_conversion": None,
         "custom_fields": [],
         "custom_text": dict.fromkeys(
@@ -92,11 +156,11 @@ def session(
         "origin_context": None,
         "payment_intent": None,
         "payment_link": None,
-        "payment_method_collection": "if_required",
+        "payment_method_collection": "always" if is_setup else "if_required",
         "payment_method_configuration_details": None,
         "payment_method_options": {},
         "payment_method_types": ["card"],
-        "payment_status": "unpaid",
+        "payment_status": "no_payment_required" if is_setup else "unpaid",
         "permissions": None,
         "phone_number_collection": {"enabled": False},
         "recovered_from": None,
@@ -110,7 +174,7 @@ def session(
         "subscription": None,
         "success_url": given["success_url"],
         "tax_id_collection": {"enabled": True, "required": "never"} if tax_ids else None,
-        "total_details": {"amount_discount": 0, "amount_shipping": 0, "amount_tax": 0},
+        "total_details": None if is_setup else {"amount_discount": 0, "amount_shipping": 0, "amount_tax": 0},
         "ui_mode": "hosted_page",
         "url": url,
         "wallet_options": None,
@@ -176,7 +240,7 @@ def payment_intent(object_id: str, *, created: int, amount: int, currency: str, 
         "confirmation_method": "automatic",
         "created": created,
         "currency": currency,
-        "customer": None,
+        "customer": given.get("customer"),
         "description": given.get("description"),
         "excluded_payment_method_types": None,
         "last_payment_error": None,
@@ -192,7 +256,7 @@ def payment_intent(object_id: str, *, created: int, amount: int, currency: str, 
         "processing": None,
         "receipt_email": None,
         "review": None,
-        "setup_future_usage": None,
+        "setup_future_usage": given.get("setup_future_usage"),
         "shipping": None,
         "source": None,
         "statement_descriptor": None,
@@ -242,7 +306,7 @@ def charge(object_id: str, *, created: int, intent: Mapping[str, Any], is_paid: 
         },
         "paid": is_paid,
         "payment_intent": intent["id"],
-        "payment_method": None,
+        "payment_method": intent["payment_method"],
         "payment_method_details": None,
         "receipt_email": None,
         "receipt_number": None,

@@ -22,9 +22,22 @@ SHORTEST_S, LONGEST_S = 30 * 60, 24 * 3600
 WITHDRAWN = ("needs_response", "under_review", "lost")
 Outcome = Literal["paid", "declined", "pending"]
 
+# Cards that customers may type, by their last digits: the brand, and what becomes of charges without the customer.
+CARDS = {
+    "4242": ("visa", "paid"),
+    "4444": ("mastercard", "paid"),
+    "0341": ("visa", "card_declined"),
+    "3184": ("visa", "authentication_required"),
+}
+
 _SESSION = (
     *("mode", "line_items", "success_url", "cancel_url", "client_reference_id", "customer", "customer_email"),
     *("expires_at", "locale", "metadata", "payment_intent_data", "tax_id_collection", "adaptive_pricing"),
+    *("setup_intent_data", "currency", "allowed_payment_method_types", "custom_text"),
+)
+_INTENT = (
+    *("amount", "currency", "customer", "payment_method", "allowed_payment_method_types", "confirm", "off_session"),
+    *("description", "metadata"),
 )
 _CUSTOMER = ("address", "description", "email", "metadata", "name", "phone")
 _REFUND = ("amount", "charge", "payment_intent", "reason", "metadata")
@@ -33,6 +46,8 @@ _PAGE = ("limit", "starting_after", "ending_before", "created")
 FILTERS: dict[str, tuple[str, ...]] = {
     "customer": ("email",),
     "checkout.session": ("payment_intent", "status", "customer"),
+    "payment_method": ("customer", "type"),
+    "setup_intent": ("customer", "payment_method"),
     "payment_intent": ("customer",),
     "charge": ("payment_intent", "customer"),
     "refund": ("payment_intent", "charge"),
@@ -42,6 +57,8 @@ FILTERS: dict[str, tuple[str, ...]] = {
 _PREFIXES = {
     "customer": "cus",
     "checkout.session": "cs_test",
+    "payment_method": "pm",
+    "setup_intent": "seti",
     "payment_intent": "pi",
     "charge": "ch",
     "refund": "re",
@@ -70,6 +87,8 @@ class LocalStripe:
     base_url: str = "http://127.0.0.1"
     on_event: Callable[[Object], None] = lambda event: None
     lock: RLock = field(default_factory=RLock)
+    # What becomes of later charges of a payment method, beside what its digits say.
+    outcomes: dict[str, str] = field(default_factory=dict)
     _objects: dict[str, Object] = field(default_factory=dict)
     _lines: dict[str, list[Object]] = field(default_factory=dict)
     _intent_data: dict[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -92,7 +111,8 @@ class LocalStripe:
     def once(self, key: str | None, request: str, act: Callable[[], Object]) -> tuple[int, Object]:
         """Carry out a request, once for each idempotency key: the same again gets the same answer.
 
-        Raises ApiError for a key that came with another request. Errors of parameters are not kept, as at Stripe.
+        Raises ApiError for a key that came with another request. Errors of parameters are not kept, as at Stripe;
+        that a card was declined is.
         """
         with self.lock:
             if key and (known := self._answered.get(key)):
@@ -104,13 +124,18 @@ class LocalStripe:
                     )
                 return known.status, known.body
             self._key = key
+            status = 200
             try:
                 body = json.loads(json.dumps(act()))
+            except ApiError as error:
+                if error.status != 402:
+                    raise
+                status, body = error.status, error.body
             finally:
                 self._key = None
             if key:
-                self._answered[key] = _Answered(request, 200, body)
-            return 200, body
+                self._answered[key] = _Answered(request, status, body)
+            return status, body
 
     def get(self, kind: str, object_id: str) -> Object:
         """Return an object. Raises ApiError when there is none."""
@@ -156,16 +181,21 @@ class LocalStripe:
         return self._keep(shapes.customer(self._new_id("customer"), created=self.now(), given=given))
 
     def create_session(self, given: Mapping[str, Any]) -> Object:
-        """Open a Checkout Session with prices of its own (`price_data`)."""
+        """Open a Checkout Session: a payment with prices of its own (`price_data`), or one that saves a card."""
         allow(given, _SESSION)
-        if require(given, "mode") != "payment":
-            raise ApiError("The local Stripe knows the mode `payment` only.", param="mode")
+        if require(given, "mode") not in ("payment", "setup"):
+            raise ApiError("The local Stripe knows the modes `payment` and `setup` only.", param="mode")
         require(given, "success_url")
+        is_setup = given["mode"] == "setup"
+        if is_setup and not (given.get("currency") or given.get("allowed_payment_method_types")):
+            raise ApiError("`currency` is required in `setup` mode.", param="currency")
+        if is_setup and ("line_items" in given or "payment_intent_data" in given):
+            raise ApiError("You can not pass `line_items` or `payment_intent_data` in `setup` mode.")
         expires_at = whole(given, "expires_at", self.now() + LONGEST_S)
         if not SHORTEST_S <= expires_at - self.now() <= LONGEST_S:
             raise ApiError("`expires_at` must be between 30 minutes and 24 hours from now.", param="expires_at")
         lines = []
-        for line in require(given, "line_items"):
+        for line in () if is_setup else require(given, "line_items"):
             allow(line, ("price_data", "quantity"))
             price = require(line, "price_data")
             allow(price, ("currency", "unit_amount", "product_data"))
@@ -183,9 +213,13 @@ class LocalStripe:
             created=self.now(),
             expires_at=expires_at,
             url=f"{self.base_url}/c/pay/{session_id}",
-            amount=sum(line["amount_total"] for line in lines),
+            amount=None if is_setup else sum(line["amount_total"] for line in lines),
             given=given,
         )
+        if is_setup:
+            intent_id, data = self._new_id("setup_intent"), given.get("setup_intent_data", {})
+            self._keep(shapes.setup_intent(intent_id, created=self.now(), customer=customer, given=data))
+            session["setup_intent"] = intent_id
         self._lines[session_id], self._intent_data[session_id] = lines, given.get("payment_intent_data", {})
         return self._keep(session)
 
@@ -222,15 +256,68 @@ class LocalStripe:
         self._emit("charge.refunded", charge)
         return refund
 
+    def create_intent(self, given: Mapping[str, Any]) -> Object:
+        """Charge a saved card while its customer is away. Raises ApiError when the bank refuses."""
+        allow(given, _INTENT)
+        if given.get("confirm") != "true" or given.get("off_session") != "true":
+            raise ApiError("The local Stripe makes PaymentIntents that are confirmed off session only.")
+        amount, method = whole(given, "amount"), self.get("payment_method", require(given, "payment_method"))
+        customer = self.get("customer", require(given, "customer"))
+        if method["customer"] != customer["id"]:
+            raise ApiError("The payment method does not belong to the customer.", param="payment_method")
+        intent = shapes.payment_intent(
+            self._new_id("payment_intent"),
+            created=self.now(),
+            amount=amount,
+            currency=require(given, "currency"),
+            given=given,
+        )
+        self._emit("payment_intent.created", self._keep(intent))
+        reason = self.outcomes.get(method["id"]) or CARDS[method["card"]["last4"]][1]
+        if reason != "paid":
+            raise self._declined(intent, method, reason)
+        intent["payment_method"] = method["id"]
+        self._capture(intent)
+        return intent
+
+    def detach(self, method_id: str) -> Object:
+        method = self.get("payment_method", method_id)
+        if method["customer"] is None:
+            raise ApiError("The payment method you provided is not attached to a customer so detachment is impossible.")
+        method["customer"] = None
+        self._emit("payment_method.detached", method)
+        return method
+
     # What happens at the hosted page and at banks.
 
-    def pay(self, session_id: str, outcome: Outcome = "paid", *, details: Mapping[str, Any] | None = None) -> Object:
-        """Let the customer pay an open session by a card: it is paid, declined, or still pending (a bank debit)."""
+    def renew_card(self, method_id: str, last4: str) -> Object:
+        """Let the bank replace a card: Stripe learns its new number by itself."""
+        with self.lock:
+            method = self.get("payment_method", method_id)
+            method["card"] |= {"last4": last4, "exp_year": method["card"]["exp_year"] + 3}
+            self._emit("payment_method.automatically_updated", method)
+            return method
+
+    def pay(
+        self,
+        session_id: str,
+        outcome: Outcome = "paid",
+        *,
+        details: Mapping[str, Any] | None = None,
+        card: str = "4242",
+    ) -> Object:
+        """Let the customer pay an open session by a card: it is paid, declined, or still pending (a bank debit).
+
+        In a session that saves a card, it is saved, or declined.
+        """
         with self.lock:
             session = self.get("checkout.session", session_id)
             if session["status"] != "open":
                 raise ApiError("This Checkout Session is not open any more.")
+            if session["mode"] == "setup":
+                return session if outcome == "declined" else self._save_card(session, card)
             intent = self._intent_of(session)
+            intent["payment_method"] = self._new_card(card)["id"]
             if outcome == "declined":
                 charge = self._keep(
                     shapes.charge(self._new_id("charge"), created=self.now(), intent=intent, is_paid=False)
@@ -243,7 +330,9 @@ class LocalStripe:
             if outcome == "pending":
                 intent["status"] = "processing"
             else:
-                self._capture(session, intent)
+                if intent["setup_future_usage"] and intent["customer"]:
+                    self._attach(intent["payment_method"], intent["customer"])
+                self._capture(intent, session)
             self._emit("checkout.session.completed", session)
             return session
 
@@ -253,7 +342,7 @@ class LocalStripe:
             session = self.get("checkout.session", session_id)
             intent = self.get("payment_intent", session["payment_intent"])
             if is_paid:
-                self._capture(session, intent)
+                self._capture(intent, session)
                 self._emit("checkout.session.async_payment_succeeded", session)
             else:
                 intent["status"] = "requires_payment_method"
@@ -342,17 +431,51 @@ class LocalStripe:
             created=self.now(),
             amount=session["amount_total"],
             currency=session["currency"],
-            given=self._intent_data[session["id"]],
+            given={**self._intent_data[session["id"]], "customer": session["customer"]},
         )
         session["payment_intent"] = intent["id"]
         self._keep(intent)
         self._emit("payment_intent.created", intent)
         return intent
 
-    def _capture(self, session: Object, intent: Object) -> None:
+    def _new_card(self, last4: str) -> Object:
+        brand, _outcome = CARDS[last4]
+        card = {"brand": brand, "last4": last4, "exp_month": 12, "exp_year": clock.now().year + 3}
+        return self._keep(shapes.payment_method(self._new_id("payment_method"), created=self.now(), card=card))
+
+    def _attach(self, method_id: str, customer_id: str) -> None:
+        method = self.get("payment_method", method_id)
+        method["customer"] = customer_id
+        self._emit("payment_method.attached", method)
+
+    def _save_card(self, session: Object, last4: str) -> Object:
+        intent, method = self.get("setup_intent", session["setup_intent"]), self._new_card(last4)
+        if session["customer"]:
+            self._attach(method["id"], session["customer"])
+        intent |= {"status": "succeeded", "payment_method": method["id"]}
+        session |= {"status": "complete", "url": None, "customer_details": _details({})}
+        self._emit("setup_intent.succeeded", intent)
+        self._emit("checkout.session.completed", session)
+        return session
+
+    def _declined(self, intent: Object, method: Object, reason: str) -> ApiError:
+        """Let a charge without the customer fail. Returns the error, which has the PaymentIntent."""
+        intent["payment_method"] = method["id"]
+        charge = self._keep(shapes.charge(self._new_id("charge"), created=self.now(), intent=intent, is_paid=False))
+        is_asked = reason == "authentication_required"
+        told = {"code": reason, "decline_code": "authentication_required" if is_asked else "generic_decline"}
+        message = "The bank asks the customer to authenticate." if is_asked else "Your card was declined."
+        intent |= {"payment_method": None, "latest_charge": charge["id"]}
+        intent["last_payment_error"] = {"type": "card_error", "message": message, **told}
+        self._emit("charge.failed", charge)
+        self._emit("payment_intent.payment_failed", intent)
+        return ApiError(message, status=402, kind="card_error", **told, payment_intent=dict(intent))
+
+    def _capture(self, intent: Object, session: Object | None = None) -> None:
         charge = self._keep(shapes.charge(self._new_id("charge"), created=self.now(), intent=intent, is_paid=True))
         intent |= {"status": "succeeded", "amount_received": intent["amount"], "latest_charge": charge["id"]}
-        session["payment_status"] = "paid"
+        if session is not None:
+            session["payment_status"] = "paid"
         self._emit("charge.succeeded", charge)
         self._emit("payment_intent.succeeded", intent)
 

@@ -210,10 +210,27 @@ def test_tokens_are_counted_only_where_litellm_counts_them(upstream: Upstream) -
     missing = upstream.control.post("/v1/messages/count_tokens", json=body)
     assert missing.status_code == 404
     assert missing.json() == {"type": "error", "error": {"type": "not_found_error", "message": "404: Not Found"}}
-    with running_upstream(counts_tokens=True) as older:
+    with running_upstream(counts_tokens="estimate") as older:
         counted = older.control.post("/v1/messages/count_tokens", json=body)
         assert counted.json() == {"input_tokens": 7, "litellm_count_source": "local_estimate"}
         assert older.control.post("/v1/messages/count_tokens", json={"model": MODEL}).status_code == 400
+
+
+def test_counts_say_whose_they_are(upstream: Upstream) -> None:
+    body = {"model": MODEL, "messages": [{"role": "user", "content": "hello there"}]}
+    path = "/utils/token_counter?call_endpoint=true"
+    with running_upstream(counts_tokens="provider") as counting, running_upstream(as_provider=True) as provider:
+        for each, source in ((upstream, "local_estimate"), (counting, "provider")):
+            found = each.control.post(path, json=body).json()
+            assert (found["total_tokens"], found["count_source"]) == (7, source)
+        assert counting.control.post("/utils/token_counter", json=body).json()["count_source"] == "local_estimate"
+        assert counting.control.post(path, json={"model": MODEL}).status_code == 400
+        found = counting.control.post("/v1/messages/count_tokens", json=body).json()
+        assert found == {"input_tokens": 7, "litellm_count_source": "provider"}
+        assert provider.control.post("/v1/messages/count_tokens", json=body).json() == {"input_tokens": 7}
+        told = {"model": MODEL, "input": "[[fault:usage prompt=9000 completion=1]] hello"}
+        counted = provider.control.post("/v1/responses/input_tokens", json=told).json()
+        assert counted == {"object": "response.input_tokens", "input_tokens": 9_000}
 
 
 # Errors and drills.
@@ -299,7 +316,7 @@ def test_a_failure_inside_a_stream_is_told_as_litellm_tells_it(upstream: Upstrea
 
 def test_a_provider_behind_litellm_knows_chat_only() -> None:
     with running_upstream(as_provider=True) as provider:
-        for path in ("/v1/completions", "/v1/responses", "/v1/messages", "/v1/messages/count_tokens"):
+        for path in ("/v1/completions", "/v1/responses", "/v1/messages", "/utils/token_counter"):
             assert provider.control.post(path, json={"model": MODEL}).status_code == 405
 
 

@@ -244,11 +244,11 @@ def test_a_provider_speaks_plainly() -> None:
 # Faults, as the caller sees them
 
 
-def broken_stream(upstream: Upstream, words: str) -> tuple[str, Exception]:
+def broken_stream(upstream: Upstream, words: str, *, timeout_s: float = 20) -> tuple[str, Exception]:
     """The text that arrived and the failure that ended it."""
     seen = ""
     request = ask(words, stream=True)
-    with upstream.control.stream("POST", "/v1/chat/completions", json=request, timeout=0.2) as response:
+    with upstream.control.stream("POST", "/v1/chat/completions", json=request, timeout=timeout_s) as response:
         try:
             for part in response.iter_text():
                 seen += part
@@ -264,6 +264,18 @@ def test_fault_cut_resets_the_connection_after_some_events(upstream: Upstream) -
     assert "reset" in str(failure)
     (entry,) = upstream.ledger(wait=1)
     assert (entry["chunks"], entry["completion_tokens"], entry["outcome"]) == (3, 2, "broken")
+
+
+def test_fault_held_ends_a_stream_only_when_released(upstream: Upstream) -> None:
+    request = ask("[[fault:cut after=2]] [[fault:held]]", stream=True)
+    with upstream.control.stream("POST", "/v1/chat/completions", json=request) as response:
+        lines = response.iter_lines()
+        first = [next(line for line in lines if line.startswith("data: ")) for _ in range(2)]
+        assert len(first) == 2
+        assert upstream.state()["open"]
+        upstream.release()
+        with pytest.raises(httpx.ReadError, match="reset"):
+            list(lines)
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -389,7 +401,7 @@ def test_fault_hang_never_responds(upstream: Upstream, stream: bool) -> None:
 
 
 def test_fault_hang_after_some_events(upstream: Upstream) -> None:
-    seen, failure = broken_stream(upstream, "[[fault:hang after=2]]")
+    seen, failure = broken_stream(upstream, "[[fault:hang after=2]]", timeout_s=2)
     assert len(data_lines(seen)) == 2
     assert isinstance(failure, httpx.ReadTimeout)
 
@@ -516,6 +528,11 @@ def test_a_standing_fault_stands_until_cleared(upstream: Upstream) -> None:
     assert [post(upstream, "hi").status_code for _ in range(3)] == [429] * 3
     upstream.control.delete("/demo/faults")
     assert post(upstream, "hi").status_code == 200
+
+
+def test_a_standing_fault_may_concern_requests_with_a_text(upstream: Upstream) -> None:
+    upstream.set_fault("503", text="and then")
+    assert [post(upstream, each).status_code for each in ("hi", "hi, and then", "then")] == [200, 503, 200]
 
 
 def test_the_health_page_can_be_made_to_fail(upstream: Upstream) -> None:

@@ -1,6 +1,7 @@
 """The local Stripe through Stripe's own SDK, and its objects against the SDK's types and Stripe's examples."""
 
 import builtins
+import contextlib
 import json
 import sys
 import typing
@@ -22,6 +23,8 @@ TYPES: dict[str, type[StripeObject]] = {
     "customer": stripe.Customer,
     "checkout.session": stripe.checkout.Session,
     "item": stripe.LineItem,
+    "payment_method": stripe.PaymentMethod,
+    "setup_intent": stripe.SetupIntent,
     "payment_intent": stripe.PaymentIntent,
     "charge": stripe.Charge,
     "refund": stripe.Refund,
@@ -99,8 +102,8 @@ def test_a_pending_payment_is_complete_but_not_paid(local: Running) -> None:
 
 def test_a_session_expires_when_its_time_is_over(local: Running) -> None:
     client = local.client()
-    session = client.v1.checkout.sessions.create(params(expires_at=local.state.now() + 1800))
-    local.state.advance(1801)
+    session = client.v1.checkout.sessions.create(params(expires_at=local.state.now() + 1860))
+    local.state.advance(1861)
     assert client.v1.checkout.sessions.retrieve(session.id).status == "expired"
     assert local.happened() == ["checkout.session.expired"]
     with pytest.raises(stripe.InvalidRequestError, match="can be expired"):
@@ -121,7 +124,15 @@ def test_a_key_answers_the_same_request_the_same(local: Running) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"modus": "payment"}, {"mode": "setup"}, {"success_url": ""}, {"line_items": []}, {"customer": "cus_0"}]
+    "wrong",
+    [
+        {"modus": "payment"},
+        {"mode": "subscription"},
+        {"mode": "setup"},
+        {"success_url": ""},
+        {"line_items": []},
+        {"customer": "cus_0"},
+    ],
 )
 def test_wrong_parameters_are_refused(local: Running, wrong: dict[str, Any]) -> None:
     with pytest.raises(stripe.InvalidRequestError):
@@ -167,6 +178,84 @@ def test_a_dispute_withdraws_and_reinstates(local: Running) -> None:
     assert client.v1.disputes.retrieve(inquiry["id"]).balance_transactions == []
     local.state.close_dispute(inquiry["id"], is_won=False)
     assert client.v1.disputes.retrieve(inquiry["id"]).status == "lost"
+
+
+def a_saved_card(local: Running, card: str = "4242") -> tuple[str, str]:
+    """A customer and the card that they saved."""
+    client = local.client()
+    customer = client.v1.customers.create({"email": "ada@example.com"}).id
+    session = client.v1.checkout.sessions.create(
+        {"mode": "setup", "customer": customer, "currency": "usd", "success_url": "http://127.0.0.1/done"}
+    )
+    assert (session.payment_status, session.amount_total) == ("no_payment_required", None)
+    local.state.pay(session.id, "declined")
+    local.state.pay(session.id, card=card)
+    done = client.v1.checkout.sessions.retrieve(session.id, {"expand": ["setup_intent.payment_method"]})
+    assert isinstance(done.setup_intent, stripe.SetupIntent)
+    method = done.setup_intent.payment_method
+    assert isinstance(method, stripe.PaymentMethod)
+    assert method.card is not None
+    assert (done.status, method.customer, method.card.last4) == ("complete", customer, card)
+    return customer, method.id
+
+
+def charged(customer: str, method: str, amount: int = 1900) -> Any:
+    given = {"amount": amount, "currency": "usd", "customer": customer, "payment_method": method}
+    return {**given, "confirm": True, "off_session": True}
+
+
+def test_a_saved_card_is_charged_while_its_customer_is_away(local: Running) -> None:
+    customer, method = a_saved_card(local)
+    intents = local.client().v1.payment_intents
+    first = intents.create(charged(customer, method), {"idempotency_key": "charge:1"})
+    again = intents.create(charged(customer, method), {"idempotency_key": "charge:1"})
+    assert (first.status, first.amount_received, again.id) == ("succeeded", 1900, first.id)
+    assert [each.id for each in intents.list({"customer": customer}).data] == [first.id]
+
+
+@pytest.mark.parametrize(("card", "code"), [("0341", "card_declined"), ("3184", "authentication_required")])
+def test_a_charge_is_declined_once_for_each_key(local: Running, card: str, code: str) -> None:
+    customer, method = a_saved_card(local, card)
+    intents = local.client().v1.payment_intents
+    for _ in range(2):
+        with pytest.raises(stripe.CardError) as refused:
+            intents.create(charged(customer, method), {"idempotency_key": "charge:1"})
+        assert refused.value.code == code
+    made = intents.list({"customer": customer}).data
+    assert [each.status for each in made] == ["requires_payment_method"]
+    assert made[0].last_payment_error is not None
+    assert made[0].last_payment_error.code == code
+
+
+def test_a_detached_card_is_not_charged(local: Running) -> None:
+    customer, method = a_saved_card(local)
+    client = local.client()
+    assert client.v1.payment_methods.detach(method).customer is None
+    for refused in (
+        lambda: client.v1.payment_methods.detach(method),
+        lambda: client.v1.payment_intents.create(charged(customer, method)),
+    ):
+        with pytest.raises(stripe.InvalidRequestError):
+            refused()
+
+
+def test_a_payment_may_save_its_card(local: Running) -> None:
+    client = local.client()
+    customer = client.v1.customers.create().id
+    data = {"setup_future_usage": "off_session"}
+    session = client.v1.checkout.sessions.create(params(customer=customer, payment_intent_data=data))
+    local.state.pay(session.id, card="4444")
+    intent = client.v1.payment_intents.list({"customer": customer}).data[0]
+    assert client.v1.payment_methods.retrieve(str(intent.payment_method)).customer == customer
+
+
+def test_a_lost_response_was_carried_out(local: Running) -> None:
+    customer, method = a_saved_card(local)
+    intents = local.client().v1.payment_intents
+    with local.loses(), pytest.raises(stripe.APIError):
+        intents.create(charged(customer, method), {"idempotency_key": "charge:1"})
+    assert intents.create(charged(customer, method), {"idempotency_key": "charge:1"}).status == "succeeded"
+    assert len(intents.list({"customer": customer}).data) == 1
 
 
 def test_lists_have_pages_and_filters(local: Running) -> None:
@@ -216,6 +305,11 @@ def everything(local: Running) -> list[dict[str, Any]]:
     local.state.pay(client.v1.checkout.sessions.create(params()).id, "declined")
     local.state.pay(client.v1.checkout.sessions.create(params()).id, "pending", details={"tax_id": "DE123456789"})
     client.v1.checkout.sessions.expire(client.v1.checkout.sessions.create(params()).id)
+    for card in ("4242", "0341", "3184"):
+        customer, method = a_saved_card(local, card)
+        with contextlib.suppress(stripe.CardError):
+            client.v1.payment_intents.create(charged(customer, method))
+    client.v1.payment_methods.detach(method)
     refund = client.v1.refunds.create({"payment_intent": first, "amount": 100})
     client.v1.refunds.create({"payment_intent": first, "amount": 200, "reason": "duplicate"})
     local.state.fail_refund(refund.id)

@@ -8,9 +8,10 @@ from typing import Any
 import httpx
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.db import Error
+from django.db import Error, transaction
 from typing_extensions import override
 
+from accounts.audit import record
 from codexflow.catalogue import services
 from codexflow.catalogue.ends import NOTICE_DAYS, ends_of
 from codexflow.catalogue.lineup import lineup_of
@@ -60,10 +61,9 @@ class Command(BaseCommand):
                     return self.import_prices(options["map"], take=options["take"])
                 case "apply":
                     text = self.read(options["file"])
-                    made = services.apply(text, author=AUTHOR, note=options["note"])
-                    return f"Version {made} is in force."
+                    return f"Version {self.apply(text, note=options['note'])} is in force."
                 case _:
-                    made = services.roll_back(self.version(options["id"]), author=AUTHOR)
+                    made = self.roll_back(self.version(options["id"]))
                     return f"Version {made} is in force: {made.note.lower()}."
         except CatalogueError as exc:
             raise CommandError(str(exc)) from exc
@@ -127,8 +127,20 @@ class Command(BaseCommand):
             return "No price differs."
         if not take:
             return f"{len(found.prices)} models differ. Repeat with --take to put LiteLLM's prices in force."
-        made = services.apply(with_prices(text, found.prices), author=AUTHOR, note="Prices of LiteLLM")
+        made = self.apply(with_prices(text, found.prices), note="Prices of LiteLLM")
         return f"Version {made} is in force: {len(found.prices)} models have new prices."
+
+    def apply(self, text: str, *, note: str) -> ConfigVersion:
+        with transaction.atomic():
+            made = services.apply(text, author=AUTHOR, note=note)
+            record("catalogue.applied", made, organization=None, actor_label=AUTHOR, note=note)
+        return made
+
+    def roll_back(self, to: ConfigVersion) -> ConfigVersion:
+        with transaction.atomic():
+            made = services.roll_back(to, author=AUTHOR)
+            record("catalogue.rolled_back", made, organization=None, actor_label=AUTHOR, to=to.pk)
+        return made
 
     def text_in_force(self) -> str:
         newest = ConfigVersion.objects.first()

@@ -12,13 +12,12 @@ from accounts.models import Organization, User
 from accounts.services import create_organization, ensure_site_settings
 from billing.services import seed_plans
 from codexflow.catalogue import directory
+from codexflow.lib.weak_secrets import is_printed
 from codexflow.settings import ENV
 from logs.pipeline.partitions import make_ahead
 
 ADMIN_EMAIL = "admin@cfx.dev"
 ADMIN_ORGANIZATION = "codexflow"
-# Printed in documentation: accepted in development, refused in production.
-KNOWN_PASSWORDS = frozenset({"admin123456"})
 MIN_PASSWORD_LENGTH = 10
 
 
@@ -65,7 +64,7 @@ class Command(BaseCommand):
 def _check_password(password: str) -> None:
     if len(password) < MIN_PASSWORD_LENGTH:
         raise CommandError(f"CFX_ADMIN_PASSWORD needs at least {MIN_PASSWORD_LENGTH} characters.")
-    if ENV.is_production and password in KNOWN_PASSWORDS:
+    if ENV.is_production and is_printed(password):
         raise CommandError("CFX_ADMIN_PASSWORD is printed in the guides: choose another one.")
 
 
