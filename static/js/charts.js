@@ -1,14 +1,18 @@
-// Charts of the overview: one block of JSON, drawn by Chart.js, and again when the theme changes.
+// Charts of the overview: blocks of JSON, drawn by Chart.js, and again when the theme changes. A bar or a point opens the
+// log with the requests that it counts.
 "use strict";
 (() => {
-  const source = document.getElementById("chart-data");
-  const canvas = document.getElementById("chart");
-  if (!source || !canvas || !window.Chart) return;
-  const spec = JSON.parse(source.textContent);
+  const read = (id) => {
+    const source = document.getElementById(id);
+    return source && JSON.parse(source.textContent);
+  };
+  const spec = read("chart-data");
+  const course = read("course-data");
+  if (!spec || !window.Chart) return;
   const language = document.documentElement.lang;
-  const scale = spec.metric === "cost" ? 1e-9 : 1;
   const number = new Intl.NumberFormat(language);
-  let chart = null;
+  const log = document.getElementById("charts").dataset.log;
+  let charts = [];
 
   // Own abbreviations: Intl's compact form uses "B" for thousands in Turkish.
   function short(value) {
@@ -19,11 +23,24 @@
     const digits = value === 0 || value >= 1 ? 2 : value >= 0.01 ? 3 : 6;
     return "$" + new Intl.NumberFormat(language, { minimumFractionDigits: 2, maximumFractionDigits: digits }).format(value);
   }
-  const tick = (value) => (spec.metric === "cost" ? money(value) : Number.isInteger(value) ? short(value) : "");
-  const exact = (value) => (spec.metric === "cost" ? money(value) : number.format(value));
+  const percent = (value) => new Intl.NumberFormat(language, { style: "percent", maximumFractionDigits: 2 }).format(value / 100);
+  const ms = (value) => `${number.format(Math.round(value))} ms`;
+  // All ticks of an axis have the decimals that its step needs.
+  function usdTick(value, _index, ticks) {
+    const step = ticks.length > 1 ? Math.abs(ticks[1].value - ticks[0].value) : 1;
+    let digits = 2;
+    while (digits < 9 && Math.abs(step * 10 ** digits - Math.round(step * 10 ** digits)) > 1e-6) digits += 1;
+    return "$" + new Intl.NumberFormat(language, { minimumFractionDigits: digits, maximumFractionDigits: digits }).format(value);
+  }
+  const countTick = (value) => (Number.isInteger(value) ? short(value) : "");
   const label = new Intl.DateTimeFormat(language, spec.isHourly
     ? { hour: "2-digit", minute: "2-digit", hourCycle: "h23", timeZone: spec.zone }
     : { day: "numeric", month: "short", timeZone: spec.zone });
+  const labels = spec.buckets.map((bucket) => label.format(new Date(bucket)));
+
+  function open(bucket, ...queries) {
+    if (spec.links[bucket]) location.assign(`${log}?${[spec.links[bucket], ...queries].filter(Boolean).join("&")}`);
+  }
 
   function draw() {
     const style = getComputedStyle(document.documentElement);
@@ -39,43 +56,109 @@
     const line = rgb("--color-base-300");
     const panel = rgb("--color-base-100");
     const strong = rgb("--color-base-content");
-    const colours = [0, 1, 2, 3, 4].map((i) => rgb(`--series-${i}`));
-    if (chart) chart.destroy();
+    const hue = (n) => rgb(`--series-${n}`);
+    // Series of one hue differ by stripes, as their dots in the table do.
+    function filled(series) {
+      const colour = hue(series.hue);
+      if (!series.texture) return colour;
+      const tile = document.createElement("canvas");
+      tile.width = tile.height = 8;
+      const pen = tile.getContext("2d");
+      pen.strokeStyle = colour;
+      pen.lineWidth = 3;
+      const strokes = { 1: [[-2, 10, 10, -2], [-6, 6, 6, -6], [2, 14, 14, 2]], 2: [[0, 2, 8, 2]], 3: [[2, 0, 2, 8]] }[series.texture];
+      for (const [x1, y1, x2, y2] of strokes) {
+        pen.beginPath();
+        pen.moveTo(x1, y1);
+        pen.lineTo(x2, y2);
+        pen.stroke();
+      }
+      return pen.createPattern(tile, "repeat");
+    }
+    for (const chart of charts) chart.destroy();
+    charts = [];
     const font = { family: getComputedStyle(document.body).fontFamily, size: 11 };
-    chart = new window.Chart(canvas, {
-      type: "bar",
-      data: {
-        labels: spec.buckets.map((bucket) => label.format(new Date(bucket))),
-        datasets: spec.series.map((series) => ({
-          label: series.name,
-          data: series.values.map((value) => value * scale),
-          backgroundColor: colours[series.colour],
-          borderRadius: 2,
-          maxBarThickness: 34,
-          categoryPercentage: 0.82,
-          barPercentage: 0.9,
-        })),
-      },
-      options: {
+    const point = (_event, found, chart) => { chart.canvas.style.cursor = found.length && spec.links[found[0].index] ? "pointer" : ""; };
+    function options({ tick, exact, stacked = false, isBar = false, max = undefined, onClick }) {
+      return {
         animation: false,
         responsive: true,
         maintainAspectRatio: false,
         interaction: { mode: "index", intersect: false },
+        onHover: point,
+        onClick,
         scales: {
-          x: { stacked: true, border: { display: false }, grid: { display: false }, ticks: { color: text, font, maxRotation: 0, autoSkipPadding: 16 } },
-          y: { stacked: true, beginAtZero: true, border: { display: false }, grid: { color: line }, ticks: { color: text, font, maxTicksLimit: 5, callback: tick } },
+          x: { stacked, offset: true, border: { display: false }, grid: { display: false }, ticks: { color: text, font, maxRotation: 0, autoSkipPadding: 16 } },
+          y: { stacked, beginAtZero: true, suggestedMax: max, border: { display: false }, grid: { color: line }, ticks: { color: text, font, maxTicksLimit: 5, callback: tick } },
         },
         plugins: {
           legend: { display: false },
           tooltip: {
             backgroundColor: panel, borderColor: line, borderWidth: 1, titleColor: strong, bodyColor: strong, padding: 10, boxPadding: 4,
             titleFont: { ...font, size: 12 }, bodyFont: { ...font, size: 12 }, usePointStyle: true,
-            filter: (item) => item.raw > 0,
-            callbacks: { label: (item) => ` ${item.dataset.label}  ${exact(item.raw)}` },
+            filter: (item) => !isBar || item.raw > 0,
+            callbacks: { label: (item) => ` ${item.dataset.label ? `${item.dataset.label}  ` : ""}${exact(item.raw)}` },
           },
         },
+      };
+    }
+
+    const scale = spec.metric === "cost" ? 1e-9 : 1;
+    charts.push(new window.Chart(document.getElementById("chart"), {
+      type: "bar",
+      data: {
+        labels,
+        datasets: spec.series.map((series) => ({
+          label: series.name,
+          data: series.values.map((value) => value * scale),
+          backgroundColor: filled(series),
+          borderColor: hue(series.hue),
+          borderWidth: series.texture ? 1 : 0,
+          borderRadius: 2,
+          maxBarThickness: 34,
+          categoryPercentage: 0.82,
+          barPercentage: 0.9,
+        })),
       },
-    });
+      options: options({
+        tick: spec.metric === "cost" ? usdTick : countTick,
+        exact: spec.metric === "cost" ? money : (value) => number.format(value),
+        stacked: true,
+        isBar: true,
+        onClick: (event, _found, chart) => {
+          const [bar] = chart.getElementsAtEventForMode(event, "nearest", { intersect: true }, false);
+          const failed = spec.metric === "errors" ? "status=errors" : "";
+          if (bar && spec.series[bar.datasetIndex].query !== null) open(bar.index, spec.series[bar.datasetIndex].query, failed);
+          else if (bar) open(bar.index, failed);
+        },
+      }),
+    }));
+
+    const lines = {
+      requests: { series: [["", course.requests, 1]], tick: countTick, exact: (value) => number.format(value) },
+      rate: { series: [["", course.rate, 4]], tick: percent, exact: percent, max: 1, query: "status=errors" },
+      latency: { series: [["p50", course.p50, 5], ["p95", course.p95, 2]], tick: (value) => (value >= 10000 ? `${number.format(value / 1000)} s` : ms(value)), exact: ms },
+    };
+    for (const canvas of document.querySelectorAll("[data-course]")) {
+      const { series, tick, exact, max, query } = lines[canvas.dataset.course];
+      charts.push(new window.Chart(canvas, {
+        type: "line",
+        data: {
+          labels,
+          datasets: series.map(([name, values, n]) => ({
+            label: name,
+            data: values,
+            borderColor: hue(n),
+            backgroundColor: hue(n),
+            borderWidth: 1.5,
+            pointRadius: values.length > 45 ? 1 : 2.5,
+            pointHoverRadius: 5,
+            tension: 0,
+          })),
+        },
+        options: options({ tick, exact, max, onClick: (_event, found) => found.length && open(found[0].index, query) }),
+      }));
+    }
   }
 
   draw();

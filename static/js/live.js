@@ -14,6 +14,8 @@
   const LONGEST_PAUSE_S = 30;
   const number = new Intl.NumberFormat(language);
   const money = new Intl.NumberFormat(language, { minimumFractionDigits: 6, maximumFractionDigits: 6 });
+  // What is less than the last decimal is not nothing.
+  const usd = (nanos) => (nanos > 0 && nanos <= 500 ? `<$${money.format(1e-6)}` : `$${money.format(nanos / 1e9)}`);
 
   let isWanted = false;
   let socket = null;
@@ -46,14 +48,14 @@
       document.querySelector("dialog[open]") !== null ||
       results.contains(document.activeElement) ||
       results.getBoundingClientRect().top < 0 ||
-      (matchMedia("(hover: hover)").matches && results.matches(":hover"))
+      (matchMedia("(hover: hover)").matches && [results, pill].some((each) => each.matches(":hover")))
     );
   }
 
   function wish() {
     const chosen = new FormData(form);
     const wanted = { type: "filter" };
-    for (const [name, value] of [["stage", "stage"], ["model", "model"], ["status", "status"], ["key", "key"], ["id", "id"]]) {
+    for (const [name, value] of [["stage", "stage"], ["model", "model"], ["status", "status"], ["key", "key"], ["q", "q"]]) {
       if (chosen.get(value)) wanted[name] = chosen.get(value);
     }
     if (chosen.get("member")) wanted.user = Number(chosen.get("member"));
@@ -195,10 +197,13 @@
     if (row.error_code) status.title = row.error_code;
     set("stage", row.stage);
     set("model", row.model);
-    set("key", [...form.elements.key.options].find((option) => option.value === row.key_id)?.text || "—");
+    // A long list of keys is a datalist, whose options have their labels as values.
+    const keys = form.elements.key.options ?? document.getElementById("choices-key").options;
+    const key = [...keys].find((option) => (option.dataset.value ?? option.value) === row.key_id);
+    set("key", key?.text || key?.value || "—");
     set("tokens", `${number.format(row.tokens.prompt)} / ${number.format(row.tokens.completion)}${row.tokens.is_estimated ? " ~" : ""}`);
     set("latency", `${number.format(row.latency_ms)} ms`);
-    set("cost", `$${money.format(row.cost.nanos / 1e9)}`);
+    set("cost", usd(row.cost.nanos));
     set("id", `…${row.id.slice(-8)}`);
     line.querySelector("[data-part=id]").title = row.id;
     return line;
