@@ -1,16 +1,13 @@
 """`python -m bench.compare BASE [--pairs 12] [--seconds 4] [--bound 1.02]`: CPU of this tree against an older commit.
 
-Both checkouts run at once, each as `manage.py up` starts it, on one mock upstream, and are loaded in turn. Each pair
-of measurements gives one ratio, new to base; the verdict is on the 95 % interval of their median. Exit code 1 only when
-a whole interval lies above the bound; 2 when nothing could be compared.
-
-The base runs its own code, of which only what is stable from outside is used: `manage.py up`, CFX_HOME, PORT and
-LITELLM_URL, and the files services.json and quickstart.json that `up` writes.
+Both checkouts run at once, each as `manage.py up` starts it, on one mock upstream, and are loaded in turn, while all
+processes of the other are stopped: what it does by itself must not cost this one its caches. Each pair of measurements
+gives one ratio, new to base; the verdict is on the 95 % interval of their median. Exit code 1 only when a whole
+interval lies above the bound; 2 when nothing could be compared.
 """
 
 import argparse
 import contextlib
-import json
 import os
 import subprocess
 import sys
@@ -21,38 +18,17 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench import tools
-from bench.contenders import MODEL, READY_WITHIN_S, STREAM_CHUNKS, answers_chat, body, start_mock
+from bench.contenders import MODEL, body, start_mock
 from bench.intervals import Interval, interval, typical
-from bench.tools import Load, Shape
+from bench.sides import PARTS, Checkout, CompareError, started
+from bench.tools import Shape
 from codexflow.dev.errors import DevError
-from codexflow.dev.supervisor import ChildSpec, StopRequested, Supervisor
-from codexflow.dev.valkey import LOOPBACK, free_port
+from codexflow.dev.supervisor import StopRequested, Supervisor
+from codexflow.dev.valkey import free_port
 from codexflow.env import REPOSITORY
 
 KINDS = {"whole responses": False, "streams": True}  # name -> is_stream
-PARTS = ("web", "valkey", "worker")  # names in services.json; only web is judged
 REQUIREMENTS = ("requirements/base.txt", "requirements/embedded.txt")  # what `manage.py up` runs on
-STOP_WITHIN_S = 40.0
-MAX_FAILED_SHARE = 0.01
-_INHERITED = ("PATH", "HOME", "LANG")
-
-
-class CompareError(Exception):
-    """Nothing can be compared; the message says why."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Checkout:
-    """One of the two trees, where it runs."""
-
-    name: str  # "base" or "new"
-    commit: str
-    folder: Path
-    python: str
-    home: Path
-    port: int
-    model: str
 
 
 @dataclass(slots=True)
@@ -142,7 +118,7 @@ def _checkouts(base: str, base_python: str = "", base_model: str = MODEL) -> Ite
         try:
             _git("worktree", "add", "--detach", "--quiet", str(tree), commit)
             _check_requirements(tree, base_python)
-            python = base_python or sys.executable
+            python = str(Path(base_python).absolute()) if base_python else sys.executable  # it runs in another folder
             yield _checkout("base", _named(commit), tree, python, folder, base_model), _new_checkout(folder)
         finally:
             subprocess.run(  # noqa: S603 - our own words
@@ -188,14 +164,18 @@ def _measured(base: Checkout, new: Checkout, options: argparse.Namespace, log: P
     ratios = Ratios()
     with log.open("w") as file, Supervisor(lambda name, line: _log(file.write, name, line)) as supervisor:
         port = start_mock(supervisor).port
-        sides = [_started(supervisor, each, port) for each in (base, new)]
+        sides = [started(supervisor, each, port) for each in (base, new)]
         for number in range(options.pairs + 1):
             # The first pair only warms everything up.
             seconds = options.seconds if number else min(1.0, options.seconds)
             order = sides if number % 2 else sides[::-1]
             for kind, is_stream in KINDS.items():
                 shape = Shape(seconds=seconds, is_stream=is_stream)
-                used = {side.checkout.name: side.cpu_per_request(supervisor, shape) for side in order}
+                used = {}
+                for side, other in (order, order[::-1]):
+                    with other.stopped():
+                        sent = body(is_stream=is_stream, model=side.checkout.model)
+                        used[side.checkout.name] = side.measured(supervisor, shape, sent).cpu_per_request()
                 if number:
                     ratios.add(kind, new=used["new"], base=used["base"])
             if number:
@@ -205,87 +185,6 @@ def _measured(base: Checkout, new: Checkout, options: argparse.Namespace, log: P
 
 def _last(ratios: Ratios) -> str:
     return ", ".join(f"{kind} {ratios.of[kind, 'web'][-1]:.3f}" for kind in KINDS)
-
-
-@dataclass(frozen=True, slots=True)
-class Side:
-    """A checkout that serves."""
-
-    checkout: Checkout
-    api_key: str
-
-    def cpu_per_request(self, supervisor: Supervisor, shape: Shape) -> dict[str, float]:
-        """Load it once; returns CPU seconds per answered request, by part. Raises CompareError when it failed."""
-        pids = self._pids()
-        before = {part: tools.cpu_s(pid) for part, pid in pids.items()}
-        found = tools.load(
-            self.checkout.port,
-            self.api_key,
-            body(is_stream=shape.is_stream, model=self.checkout.model),
-            shape,
-            meanwhile=lambda: supervisor.pump(0.2),
-        )
-        after = {part: tools.cpu_s(pid) for part, pid in pids.items()}
-        if supervisor.stops_requested:
-            raise StopRequested
-        if self._pids() != pids:
-            raise CompareError(f"a process of {self.checkout.name} ended while it was measured")
-        self._check(found, shape)
-        return {part: (after[part] - before[part]) / found.ok_all for part in PARTS}
-
-    def _pids(self) -> dict[str, int]:
-        found = _json(self.checkout.home / "services.json").get("pids", {})
-        if not set(PARTS) <= set(found):
-            raise CompareError(f"{self.checkout.name} ended")
-        return {part: int(found[part]) for part in PARTS}
-
-    def _check(self, found: Load, shape: Shape) -> None:
-        failed = found.bad + found.err
-        if not found.ok_all or failed > found.ok_all * MAX_FAILED_SHARE:
-            raise CompareError(f"{self.checkout.name}: {failed} of {found.ok_all + failed} requests failed")
-        if shape.is_stream and found.chunks < found.ok * (STREAM_CHUNKS - 2):
-            raise CompareError(f"{self.checkout.name}: streams came with chunks missing")
-
-
-def _started(supervisor: Supervisor, checkout: Checkout, upstream: int) -> Side:
-    """Run `manage.py up` in the checkout and wait for its first answered request."""
-    environ = {name: value for name, value in os.environ.items() if name in _INHERITED}  # noqa: TID251 - a clean copy
-    environ |= {
-        "CFX_ENV": "development",
-        "CFX_HOME": str(checkout.home),
-        "PORT": str(checkout.port),
-        "LOG_LEVEL": "WARNING",
-        "LITELLM_URL": f"http://{LOOPBACK}:{upstream}",
-        "LITELLM_API_KEY": "sk-bench",
-    }
-    child = supervisor.start(
-        ChildSpec(
-            name=checkout.name,
-            argv=[checkout.python, "manage.py", "up"],
-            environ=environ,
-            cwd=checkout.folder,
-            stop_grace_s=STOP_WITHIN_S,
-            is_restarted=False,
-        )
-    )
-
-    def is_serving() -> bool:
-        if not child.is_running:
-            raise CompareError(f"{checkout.name}: `manage.py up` {child.exit_summary()}")
-        key = _json(checkout.home / "quickstart.json").get("api_key", "")
-        return bool(key) and answers_chat(checkout.port, key, checkout.model)()
-
-    supervisor.wait_until(is_serving, child, within_s=READY_WITHIN_S)
-    return Side(checkout, _json(checkout.home / "quickstart.json")["api_key"])
-
-
-def _json(path: Path) -> dict[str, Any]:
-    """Read one of the files that `up` replaces in one step; empty while it is not there."""
-    try:
-        found: dict[str, Any] = json.loads(path.read_text())
-    except FileNotFoundError:
-        return {}
-    return found
 
 
 def _log(write: Any, name: str, line: str) -> None:

@@ -41,7 +41,7 @@ def all_of(stack: Stack, folder: Path) -> list[Contender]:
     found = [mock]
     stack.upstream_url = f"http://{valkey.LOOPBACK}:{mock.port}"
     if program := tools.nginx():
-        found.append(_nginx(stack, program, mock.port, folder))
+        found.append(start_nginx(stack.supervisor, program, mock.port, folder))
     else:
         sys.stdout.write("nginx is left out: it is neither installed nor to be had from apt-get\n")
     if litellm.PROGRAM.exists():
@@ -52,11 +52,15 @@ def all_of(stack: Stack, folder: Path) -> list[Contender]:
     return found
 
 
-def body(*, is_stream: bool, model: str = MODEL) -> bytes:
-    """About a kilobyte of an ordinary request."""
-    words = " ".join(f"word{n:03d}" for n in range(75))
+def words(count: int) -> str:
+    """Text that says nothing, eight bytes a word."""
+    return " ".join(f"word{n % 1000:03d}" for n in range(count))
+
+
+def body(*, is_stream: bool, model: str = MODEL, user: str = words(75)) -> bytes:
+    """An ordinary request; about a kilobyte with the text of `user` that is given here."""
     text = f'{{"model":"{model}","messages":[{{"role":"system","content":"You are a helpful assistant."}},'
-    text += f'{{"role":"user","content":"{words}"}}],"temperature":0.2,"max_tokens":256'
+    text += f'{{"role":"user","content":"{user}"}}],"temperature":0.2,"max_tokens":256'
     text += ',"stream":true,"stream_options":{"include_usage":true}}' if is_stream else "}"
     return text.encode()
 
@@ -78,7 +82,7 @@ _NGINX_CONF = """
 daemon off; worker_processes 1; pid {folder}/nginx.pid; error_log {folder}/nginx.log;
 events {{ worker_connections 4096; }}
 http {{
-    access_log off; keepalive_requests 1000000;
+    access_log off; keepalive_requests 1000000; client_body_buffer_size 1m;
     client_body_temp_path {folder}; proxy_temp_path {folder}; fastcgi_temp_path {folder};
     uwsgi_temp_path {folder}; scgi_temp_path {folder};
     upstream mock {{ server 127.0.0.1:{upstream}; keepalive 256; keepalive_requests 1000000; }}
@@ -91,13 +95,14 @@ http {{
 """
 
 
-def _nginx(stack: Stack, program: Path, upstream: int, folder: Path) -> Contender:
+def start_nginx(supervisor: Supervisor, program: Path, upstream: int, folder: Path) -> Contender:
+    """Start nginx in front of the mock and wait until it responds."""
     port = valkey.free_port()
     configuration = folder / "nginx.conf"
     configuration.write_text(_NGINX_CONF.format(folder=folder, port=port, upstream=upstream))
     argv = [str(program), "-p", str(folder), "-e", str(folder / "nginx.log"), "-c", str(configuration)]
-    child = _started(stack.supervisor, "nginx", argv, {"PATH": "/usr/bin:/bin"}, folder)
-    stack.supervisor.wait_until(answers_chat(port, ""), child, within_s=READY_WITHIN_S)
+    child = _started(supervisor, "nginx", argv, {"PATH": "/usr/bin:/bin"}, folder)
+    supervisor.wait_until(answers_chat(port, ""), child, within_s=READY_WITHIN_S)
     return Contender(name="nginx", port=port, key="sk-bench", parts={"nginx": child})
 
 

@@ -17,7 +17,7 @@ from bench.fill_logs import fill
 from billing.limiter.limits import ShardKeys
 from codexflow.catalogue import directory
 from codexflow.lib.ids import new_id, uuid7_floor
-from codexflow.lib.redis import shard_of, sync_client
+from codexflow.lib.redis import database_url, shard_of, sync_client
 from keys.models import ApiKey
 from keys.services import KeyTerms, issue_key
 from logs.pipeline.drain import drain
@@ -25,7 +25,10 @@ from logs.pipeline.events import encode
 from logs.tests.factories import an_event
 
 KEYS = 20
+MANY_KEYS = 1_000
 REPEATS = 15
+# Whole hours from UTC on either side, half an hour, and the quarter that no hour of a rollup fits.
+ZONES = ("UTC", "Europe/Istanbul", "America/Los_Angeles", "Asia/Kolkata", "Asia/Kathmandu")
 Report = Callable[[str], None]
 
 
@@ -43,14 +46,28 @@ def measure(rows: int, backlog: int, report: Report) -> None:
     report("| page | median ms |\n|---|---|")
     for name, url in _pages(organization, keys[-1].row).items():
         report(f"| {name} | {median_ms(lambda url=url: _get(browser, url)):.0f} |")  # type: ignore[misc]
+    for zone in ZONES:
+        type(user).objects.filter(pk=user.pk).update(timezone=zone)
+        for days in (30, 90):
+            url = f"/o/{organization.slug}/?" + urlencode({"range": f"{days}d"})
+            for kept, words in (("usage:day:", "past the cache of a period"), ("nothing", "first view ever")):
+                took_ms = median_ms(
+                    lambda url=url: _get(browser, url),  # type: ignore[misc]
+                    before=lambda kept=kept: _forget_overviews(kept),  # type: ignore[misc]
+                )
+                report(f"| overview, {days} days, {words}, {zone} | {took_ms:.0f} |")
+    for n in range(KEYS, MANY_KEYS):
+        issue_key(organization, name=f"key {n}", created_by=user, terms=KeyTerms())
+    report(f"| keys, {MANY_KEYS:,} | {median_ms(lambda: _get(browser, f'/o/{organization.slug}/keys/')):.0f} |")
     _measure_drain(organization, keys[0].row, backlog, report)
 
 
-def median_ms(request: Callable[[], Any]) -> float:
-    """Time REPEATS calls after one that warms up; returns their median."""
+def median_ms(request: Callable[[], Any], *, before: Callable[[], Any] = lambda: None) -> float:
+    """Time REPEATS calls after one that warms up, with `before` ahead of each; returns their median."""
     request()
     taken = []
     for _ in range(REPEATS):
+        before()
         started = perf_counter()
         request()
         taken.append((perf_counter() - started) * 1000)
@@ -81,6 +98,15 @@ def _pages(organization: Organization, quiet_key: ApiKey) -> dict[str, str]:
         "overview, 30 days by model": f"/o/{organization.slug}/?" + urlencode({**month, "group": "model"}),
         "API, 30 days by key": f"/api/v1/usage?organization={organization.slug}&group=key",
     }
+
+
+def _forget_overviews(kept: str) -> None:
+    """Remove what the overview caches, but for names with `kept`."""
+    redis = sync_client(database_url(settings.ENV.redis_url, 2))
+    for pattern in ("*overview:*", "*usage:day:*"):
+        for name in redis.scan_iter(pattern, count=10_000):
+            if kept.encode() not in name:
+                redis.delete(name)
 
 
 def _get(browser: Client, url: str) -> None:

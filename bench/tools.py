@@ -1,5 +1,6 @@
 """The tools of the bench: load generator and mock upstream in C, nginx, and CPU time as the kernel counts it."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -72,7 +73,7 @@ def nginx() -> Path | None:
 
 
 def load(port: int, key: str, body: bytes, shape: Shape, *, meanwhile: Callable[[], None]) -> Load:
-    """Run the load generator, calling `meanwhile` until it ends."""
+    """Run the load generator, calling `meanwhile` until it ends. `key` may be "@" and a file of keys."""
     (BUILD / "body.json").write_bytes(body)
     command = [str(compiled("loadgen")), "-p", str(port), "-k", key, "-b", f"@{BUILD / 'body.json'}"]
     command += ["-c", str(shape.connections), "-d", str(shape.seconds), "-w", "0.5", "-x", str(LAST_ANSWERS_S)]
@@ -85,24 +86,66 @@ def load(port: int, key: str, body: bytes, shape: Shape, *, meanwhile: Callable[
         return msgspec.convert(json.loads(process.stdout.read()), Load)
 
 
-def cpu_s(pid: int) -> float:
-    """CPU seconds of a process and all its descendants, ended ones included."""
-    total = 0.0
-    for each in (pid, *_descendants(pid)):
+def scheduled_s(pid: int) -> float:
+    """CPU seconds of a process and its living descendants, to the nanosecond: for what takes less than a tick."""
+    total_ns = 0
+    for each in with_descendants(pid):
+        for task in Path(f"/proc/{each}/task").glob("*/schedstat"):
+            with contextlib.suppress(OSError):
+                total_ns += int(task.read_text().split()[0])
+    return total_ns / 1e9
+
+
+def proportional_mb(pid: int) -> float:
+    """Proportional set size of a process and its descendants: of a page that n share, each has an nth."""
+    total_kb = 0
+    for each in with_descendants(pid):
+        with contextlib.suppress(OSError):
+            found = Path(f"/proc/{each}/smaps_rollup").read_text().partition("\nPss:")[2]
+            total_kb += int(found.split()[0])
+    return total_kb / 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Cpu:
+    """CPU time of a process and all its descendants, ended ones included."""
+
+    user_s: float
+    kernel_s: float  # system calls, and what the kernel does on their behalf
+
+    @property
+    def total_s(self) -> float:
+        return self.user_s + self.kernel_s
+
+    def __sub__(self, before: "Cpu") -> "Cpu":
+        return Cpu(self.user_s - before.user_s, self.kernel_s - before.kernel_s)
+
+
+def cpu(pid: int) -> Cpu:
+    """CPU time that a process and its descendants have used."""
+    user = kernel = 0
+    for each in with_descendants(pid):
         try:
             fields = Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()
         except OSError:
             continue
-        total += sum(map(int, fields[11:15])) / TICKS_PER_S  # utime, stime and those of reaped children
-    return total
+        utime, stime, of_reaped_utime, of_reaped_stime = map(int, fields[11:15])
+        user, kernel = user + utime + of_reaped_utime, kernel + stime + of_reaped_stime
+    return Cpu(user / TICKS_PER_S, kernel / TICKS_PER_S)
 
 
-def _descendants(pid: int) -> list[int]:
-    found = []
+def cpu_s(pid: int) -> float:
+    """CPU seconds of a process and all its descendants, ended ones included."""
+    return cpu(pid).total_s
+
+
+def with_descendants(pid: int) -> list[int]:
+    """Return a process and all its descendants."""
+    found = [pid]
     try:
         for thread in Path(f"/proc/{pid}/task").iterdir():
             for child in (thread / "children").read_text().split():
-                found += [int(child), *_descendants(int(child))]
+                found += with_descendants(int(child))
     except OSError:
         pass
     return found
@@ -111,7 +154,7 @@ def _descendants(pid: int) -> list[int]:
 def resident_mb(pid: int) -> float:
     """Resident memory of a process and its descendants, in MB."""
     total = 0
-    for each in (pid, *_descendants(pid)):
+    for each in with_descendants(pid):
         for line in Path(f"/proc/{each}/status").read_text().splitlines():
             if line.startswith("VmRSS:"):
                 total += int(line.split()[1])

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from bench import compare
-from bench.compare import PARTS, REQUIREMENTS, CompareError, Ratios, is_slower, table
+from bench.compare import REQUIREMENTS, Ratios, is_slower, table
+from bench.sides import PARTS, CompareError
 
 SLOWER = [1.06, 1.07, 1.05, 1.08, 1.06, 1.07, 1.09, 1.05, 1.06, 1.07]
 UNDECIDED = [0.97, 1.07, 1.05, 0.98, 1.06, 0.99, 1.04, 0.96, 1.01, 1.03]
