@@ -22,6 +22,7 @@ from codexflow.lib.clock import monotonic_s, now
 FOLDER = Path("artifacts") / "nightly"
 SUMMARY = "summary.txt"
 
+POOLED = ("tests/gateway", "accounts", "keys", "billing", "logs", "adminpanel")
 Write = Callable[[str], None]
 
 
@@ -56,18 +57,23 @@ def suites_of(seed: int) -> list[Suite]:
         Suite("clients-litellm", [("make", "litellm-env", "clients", "CLIENTS_ARGS=--litellm")]),
         Suite("clients-own-litellm", [("make", "litellm-env", "clients", "CLIENTS_ARGS=--own-litellm")]),
         Suite("fuzz", [("make", "fuzz", "BODIES=30000", f"SEED={seed}")]),
-        Suite("silence", [("make", "silence", "SILENT_S=200")]),
+        Suite("silence", [("make", "silence", "SILENT_S=360")]),
         Suite("worst", [("make", "worst", "ROUNDS=5000", f"SEED={seed}")]),
         Suite("soak", [("make", "soak", "MINUTES=30", f"SEED={seed}")]),
         # All tests are collected before the properties are selected, so every program that a test needs must be there.
         Suite(
             "properties",
             [
-                ("make", "chromium", "curl", "nginx", "litellm-env"),
+                ("make", "chromium", "firefox", "curl", "nginx", "pgbouncer", "prometheus", "node", "litellm-env"),
                 (*pytest, "--hypothesis-profile=nightly", "-m", "hypothesis"),
             ],
         ),
-        Suite("browser", [("make", "chromium"), (*pytest, "tests/browser"), ("make", "screenshots")]),
+        # Pages and gateway as behind a pooler: programs through PgBouncer, pages in a transaction each.
+        Suite("pooler", [("make", "pgbouncer"), ("env", "CFX_TEST_POOLER=1", *pytest, *POOLED)]),
+        Suite(
+            "browser",
+            [("make", "chromium", "firefox"), (*pytest, "--all-pages", "tests/browser"), ("make", "screenshots")],
+        ),
         Suite("timing", [("make", "timing")]),
     ]
 

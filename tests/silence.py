@@ -1,7 +1,8 @@
 """`make silence`: streams survive an upstream that is silent for longer than nginx in front of the gateway waits.
 
 One stream of each surface, all at once, with nginx's own time-out of a minute and the gateway's settings as shipped:
-silent before the first event, and between all others. Exit code 1 when one of them does not complete.
+silent before the first event, and between all others. And a planned request, of which the plan and a part are silent
+before their first event. Exit code 1 when one of them does not complete.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import httpx
 from codexflow.env import REPOSITORY
 from tests.support.mini_stack import beside, mini_stack
 from tests.support.nginx import running_nginx
+from tests.support.stack import Stack
 
 MODEL = "gpt-6-luna"
 # The last event of a complete stream.
@@ -52,9 +54,28 @@ async def broken_streams(url: str, key: str, *, first_ms: int, gap_ms: int) -> l
         return [problem for problem in await asyncio.gather(*calls) if problem]
 
 
-async def _problem(client: httpx.AsyncClient, url: str, path: str, place: str, text: str) -> str:
+# Texts in the bodies of those calls of a planned request at which the upstream is silent: the plan's and a part's.
+SILENT_CALLS = ("cfx plan", "cfx part")
+ASKED = "Write the handbook.\n1. How to begin\n2. How to end"
+
+
+async def broken_plan(url: str, key: str, upstream_url: str, upstream_key: str, *, first_ms: int) -> list[str]:
+    """Stream a planned request, silent before the plan and before one of its parts; returns what broke."""
+    own = {"Authorization": f"Bearer {key}", "x-decompose": "1"}
+    async with httpx.AsyncClient(headers=own, timeout=60 + 3 * first_ms / 1000) as client:
+        for text in SILENT_CALLS:
+            fault = {"fault": f"slow first_ms={first_ms}", "times": 1, "text": text}
+            control = {"Authorization": f"Bearer {upstream_key}"}
+            (await client.post(f"{upstream_url}/demo/faults", json=fault, headers=control)).raise_for_status()
+        planned = {"model": "cfx-plan", "max_tokens": 40_000}
+        problem = await _problem(client, url, "/v1/chat/completions", "at a plan and a part", ASKED, **planned)
+        left = (await client.get(f"{upstream_url}/demo/faults", headers=control)).json()["faults"]
+    return [each for each in (problem, f"never asked for: {left}" if left else "") if each]
+
+
+async def _problem(client: httpx.AsyncClient, url: str, path: str, place: str, text: str, **more: Any) -> str:
     try:
-        response = await client.post(url + path, json=body_of(path, text))
+        response = await client.post(url + path, json=body_of(path, text) | more)
     except httpx.TransportError as exc:
         return f"{path}, silent {place}: {exc!r}"
     if response.status_code == 200 and ENDS[path] in response.text[-4000:]:
@@ -62,11 +83,21 @@ async def _problem(client: httpx.AsyncClient, url: str, path: str, place: str, t
     return f"{path}, silent {place}: {response.status_code} {response.text[-200:]!r}"
 
 
+async def broken(stack: Stack, url: str, key: str, *, first_ms: int, gap_ms: int) -> list[str]:
+    """Return what broke of all streams, which run at once."""
+    found = await asyncio.gather(
+        broken_streams(url, key, first_ms=first_ms, gap_ms=gap_ms),
+        broken_plan(url, key, stack.upstream_url, stack.upstream_key, first_ms=first_ms),
+    )
+    return [problem for each in found for problem in each]
+
+
 def patient_models(folder: Path, silent_s: int) -> Path:
-    """Write the shipped models.yaml with models that may be silent for that long."""
+    """Write the shipped models.yaml with models, and calls of the planner, that may be silent for that long."""
     text = (REPOSITORY / "config" / "models.yaml").read_text()
     path = folder / "models.yaml"
-    path.write_text(re.sub(r"silence: \d+", f"silence: {silent_s}", text))
+    text = re.sub(r"(silence|planner_timeout|chunk_timeout): \d+", rf"\1: {silent_s}", text)
+    path.write_text(re.sub(r"total_timeout: \d+", f"total_timeout: {3 * silent_s}", text))
     return path
 
 
@@ -89,9 +120,9 @@ def main() -> int:
             running_nginx(f"http://127.0.0.1:{stack.port}", folder) as url,
         ):
             silences = {"first_ms": options.silent_s * 1000, "gap_ms": options.gap_s * 1000}
-            problems = beside(stack, broken_streams(url, keys["good"], **silences))
+            problems = beside(stack, broken(stack, url, keys["good"], **silences))
     sys.stdout.write("".join(f"{problem}\n" for problem in problems))
-    sys.stdout.write(f"silence: {len(problems)} of {2 * len(ENDS)} streams broke\n")
+    sys.stdout.write(f"silence: {len(problems)} of {2 * len(ENDS) + 1} streams broke\n")
     return 1 if problems else 0
 
 

@@ -54,8 +54,10 @@ def recipes() -> dict[str, str]:
 def test_there_is_a_recipe_for_everything_that_grows() -> None:
     expected = {
         "an error code", "a setting", "a limit", "a column of the request log", "a stage", "a surface", "a model",
-        "a price", "an incoming webhook", "a page", "an API endpoint", "a mail", "a language", "a periodic job",
-        "a client", "a dependency", "an audit action", "a table", "a payment provider",
+        "a price", "an incoming webhook", "an event of webhooks", "a page", "an API endpoint", "a mail", "a word",
+        "a language",
+        "a periodic job", "a client", "a dependency", "an audit action", "a table", "a payment provider",
+        "a check before the start",
     }  # fmt: skip
     assert set(recipes()) == expected
 

@@ -13,6 +13,7 @@ PUBLIC = {
     "docs": ["/docs/"],
     "docs-page": ["/docs/clients/", "/docs/clients/claude-code/", "/docs/errors/"],
     "docs-reference": ["/docs/reference/"],
+    "docs-search": ["/docs/search/", "/docs/search/?q=limit", "/docs/search/?q=nobody-writes-this"],
     "doctor": ["/doctor/"],
     "status": ["/status/"],
     "terms": ["/terms/"],
@@ -34,18 +35,33 @@ PUBLIC = {
 
 # For the signed-in owner of the organization.
 INSIDE = {
-    "overview": [f"/o/{SLUG}/", f"/o/{SLUG}/?range=14d"],
-    "log": [f"/o/{SLUG}/logs/?range=14d", f"/o/{SLUG}/logs/?id=00000000"],
+    "overview": [f"/o/{SLUG}/", f"/o/{SLUG}/?range=90d&sort=name&time_sort=-p95"],
+    "log": [
+        f"/o/{SLUG}/logs/?range=14d",
+        f"/o/{SLUG}/logs/?q=status%3A5xx+nofield%3A1",
+        f"/o/{SLUG}/logs/?id=00000000",
+    ],
+    "refused": [f"/o/{SLUG}/logs/refused/", f"/o/{SLUG}/logs/refused/?code=insufficient_quota"],
     "exports": [f"/o/{SLUG}/logs/exports/"],
+    "view-new": [f"/o/{SLUG}/logs/views/new/?status=errors"],
     "export-new": [f"/o/{SLUG}/logs/exports/new/"],
     "playground": [f"/o/{SLUG}/playground/"],
     "keys": [f"/o/{SLUG}/keys/"],
     "key-create": [f"/o/{SLUG}/keys/create/"],
     "billing": [f"/o/{SLUG}/billing/"],
     "billing-budgets": [f"/o/{SLUG}/billing/budgets/"],
+    "webhooks": [f"/o/{SLUG}/settings/webhooks/"],
+    "webhook-new": [f"/o/{SLUG}/settings/webhooks/new/"],
+    "tags": [f"/o/{SLUG}/billing/tags/"],
+    "budget-raises": [f"/o/{SLUG}/billing/raises/"],
+    "budget-raise": [f"/o/{SLUG}/billing/raises/new/"],
+    "tag-budget": [f"/o/{SLUG}/billing/tags/budget/?tag=team-search"],
     "credit-order": [f"/o/{SLUG}/billing/credit/"],
+    "card": [f"/o/{SLUG}/billing/card/"],
+    "recharge": [f"/o/{SLUG}/billing/recharge/"],
     "redeem-code": [f"/o/{SLUG}/billing/code/"],
     "plan-order": [f"/o/{SLUG}/billing/plan/?plan=pro"],
+    "trial": [f"/o/{SLUG}/billing/trial/?plan=pro"],
     "billing-details": [f"/o/{SLUG}/billing/details/"],
     "papers": [f"/o/{SLUG}/billing/invoices/"],
     "members": [f"/o/{SLUG}/members/"],
@@ -56,6 +72,10 @@ INSIDE = {
     "organization-delete": [f"/o/{SLUG}/settings/delete/"],
     "ownership-transfer": [f"/o/{SLUG}/settings/transfer/"],
     "organization-create": ["/organizations/create/"],
+    "ops": ["/ops/"],
+    "ops-customers": ["/ops/customers/", "/ops/customers/?q=nobody"],
+    "ops-catalogue": ["/ops/models/"],
+    "ops-announcements": ["/ops/announcements/"],
     "profile": ["/settings/"],
     "account-delete": ["/settings/delete/"],
     "account_logout": ["/accounts/logout/"],
@@ -78,21 +98,47 @@ LINKED = {
     "order": (f"/o/{SLUG}/billing/", r"/billing/orders/[A-Z0-9]+/"),
     "paper": (f"/o/{SLUG}/billing/invoices/", r"/billing/invoices/CFX-[0-9-]+/"),
     "statement": (f"/o/{SLUG}/billing/invoices/", r"/billing/statements/[0-9-]+/"),
+    "webhook": (f"/o/{SLUG}/settings/webhooks/", r"/settings/webhooks/[0-9a-f-]{36}/"),
     "member-role": (f"/o/{SLUG}/members/", r"/members/\d+/role/"),
     "member-remove": (f"/o/{SLUG}/members/", r"/members/\d+/remove/"),
     "invitation": (f"/o/{SLUG}/members/", r"/invitations/[^/\"]+/"),
+    "ops-customer": ("/ops/customers/", r"/ops/customers/[0-9a-f-]{36}/"),
+    "ops-catalogue-version": ("/ops/models/", r"/ops/models/\d+/"),
 }
 
 # Pages below these: the parent, and the rest of the address.
 BELOW = {
     "paper-ubl": ("paper", "ubl/"),
+    "webhook-edit": ("webhook", "edit/"),
     "key-edit": ("key", "edit/"),
     "key-rotate": ("key", "rotate/"),
     "key-revoke": ("key", "revoke/"),
+    "ops-suspend": ("ops-customer", "suspend/"),
+    "ops-reactivate": ("ops-customer", "reactivate/"),
+    "ops-view-as": ("ops-customer", "view/"),
 }
 
-# Excluded: responses without HTML, mails that differ from run to run, and pages that need a stored prompt.
+# Pages that an action shows for a row of a table of operators: the table, and the action.
+ACTIONS = {"/ops/logs/unmatchedreport/": "map_to_key", "/ops/billing/paper/": "export_ubl"}
+
+# What Firefox opens in CI: forms, tables, charts, code, the log. With --all-pages it opens everything.
+CUT = {"landing", "docs-page", "account_signup", "overview", "log", "playground", "keys", "billing", "profile"}
+CUT |= {"request"}
+
+# Excluded: responses without HTML, mails that differ from run to run, pages that need a stored prompt, and those of
+# operators that a library makes or that show what other pages show.
 EXCLUDED = {"api-schema", "paper-csv", "paper-pdf", "statement-csv", "doctor-script", "dev-mail", "request-content"}
+EXCLUDED |= {
+    "ops-tables",
+    "ops-request",
+    "ops-key-revoke",
+    "ops-key-litellm",
+    "usage-csv",
+    "log-suggestions",
+    "keys-named",
+    "view-edit",
+}
+EXCLUDED |= {"robots", "sitemap", "docs-source", "docs-quickstart-source", "docs-reference-source", "llms", "llms-full"}
 
 
 def linked(page: Page, name: str) -> str:
@@ -104,7 +150,7 @@ def linked(page: Page, name: str) -> str:
     origin = re.match(r"https?://[^/]+", page.url)
     assert origin
     page.goto(f"{origin[0]}{where}")
-    prefix = "" if name == "invitation" else f"/o/{SLUG}"
+    prefix = "" if name == "invitation" or name.startswith("ops-") else f"/o/{SLUG}"
     found = re.search(f"{prefix}{pattern}", page.content())
     assert found, f"{name}: no link on {where}"
     return found[0]

@@ -11,17 +11,22 @@ pytestmark = pytest.mark.browser
 COLOUR = "getComputedStyle(document.documentElement).getPropertyValue('--color-base-200')"
 
 
+@pytest.mark.both_browsers("nightly")
 def test_from_signing_up_to_the_cost_of_the_first_call(site: Site, browser: Browser) -> None:
+    name = f"grace-{browser.browser_type.name}"  # tests without xdist share one site
     with visitor(browser, site.url, size=DESKTOP) as person:
         page = person.go("/")
         page.get_by_role("link", name="Get an API key").click()
-        page.fill("input[name=email]", "grace@example.org")
+        page.fill("input[name=email]", f"{name}@example.org")
         page.fill("input[name=password1]", "correct horse battery")
         page.get_by_role("button", name="Create an account").click()
         page.get_by_text("Waiting for your first request").wait_for()
-        assert "/o/grace/" in page.url
+        assert f"/o/{name}/" in page.url
         # The page fills the key into its examples.
         assert "export CODEXFLOW_API_KEY=cfx_" in page.locator("main").inner_text()
+
+        page.locator("main .codeblock").first.get_by_role("button", name="Copy the code").click()
+        page.get_by_text("Not copied: we only know the beginning").wait_for()
 
         page.get_by_role("link", name="Create a key").click()
         page.get_by_label("Name").fill("laptop")
@@ -34,8 +39,12 @@ def test_from_signing_up_to_the_cost_of_the_first_call(site: Site, browser: Brow
         page.mouse.click(5, 5)
         assert page.locator("[data-secret]").is_visible(), "neither Escape nor the backdrop takes the secret away"
         page.get_by_role("button", name="Copy the key").click()
-        page.get_by_text("Copied").wait_for()
+        page.get_by_text("Copied", exact=True).first.wait_for()
         assert page.evaluate("navigator.clipboard.readText()") == secret
+        page.get_by_role("tab", name="Claude Code").click()
+        page.get_by_role("tabpanel", name="Claude Code").get_by_role("button", name="Copy the code").click()
+        page.wait_for_function("navigator.clipboard.readText().then((text) => text.includes('ANTHROPIC_AUTH_TOKEN'))")
+        assert secret in page.evaluate("navigator.clipboard.readText()")
         page.get_by_label("I have stored this key").check()
         done.click()
         page.get_by_text("laptop was created").wait_for()
@@ -43,6 +52,7 @@ def test_from_signing_up_to_the_cost_of_the_first_call(site: Site, browser: Brow
 
         request_id = call(site.url, secret)
         # The waiting page becomes the overview by itself.
+        page.locator("#first-request").get_by_role("link", name="Claude Code").wait_for()
         page.locator('[data-kpi="requests"] .kpi-value').wait_for()
         assert page.locator('[data-kpi="requests"] .kpi-value').inner_text() == "1"
         assert page.locator('[data-kpi="cost"] .kpi-value').inner_text() != "$0.00"
@@ -55,7 +65,7 @@ def test_from_signing_up_to_the_cost_of_the_first_call(site: Site, browser: Brow
         page.wait_for_function("!location.search.includes('request=')")
         assert page.evaluate("document.activeElement.getAttribute('href')").endswith(f"/logs/{request_id}/")
 
-        page.goto(f"{site.url}/o/grace/logs/?request={request_id}")
+        page.goto(f"{site.url}/o/{name}/logs/?request={request_id}")
         drawer.get_by_text("Why this cost").wait_for()
         page.keyboard.press("Escape")
         page.select_option("select[name=status]", "errors")
@@ -66,6 +76,7 @@ def test_from_signing_up_to_the_cost_of_the_first_call(site: Site, browser: Brow
         assert person.errors == []
 
 
+@pytest.mark.both_browsers("nightly")
 def test_the_theme_changes_at_once_and_is_remembered(site: Site, browser: Browser) -> None:
     with visitor(browser, site.url, size=DESKTOP) as person:
         page = person.go("/")

@@ -28,7 +28,7 @@ def works(site: Site, key: str) -> bool:
 
 def make(page: Page, name: str) -> str:
     page.get_by_role("link", name="Create a key").click()
-    page.get_by_label("Name").fill(name)
+    page.get_by_label("Name", exact=True).fill(name)
     page.get_by_role("button", name="Create", exact=True).click()
     return taken(page)
 
@@ -61,7 +61,7 @@ def test_rotation_with_and_without_overlap(site: Site, browser: Browser) -> None
         # While the old key works, the new one cannot be rotated: the dialog says so.
         page.get_by_role("link", name="Rotate turning").click()
         page.get_by_role("button", name="Rotate").click()
-        page.get_by_text("Only a key that works can be rotated").wait_for()
+        page.get_by_text("This key is not active").wait_for()
         page.get_by_role("link", name="Cancel").click()
 
         third = make(page, "at once")
@@ -83,7 +83,7 @@ def test_a_long_name_without_spaces_wraps_and_keeps_the_layout(site: Site, brows
     with visitor(browser, site.url, size=PHONE) as person:
         person.sign_in(known.admin_email, known.admin_password)
         page = person.go(f"/o/{SLUG}/keys/create/")
-        page.get_by_label("Name").fill(name)
+        page.get_by_label("Name", exact=True).fill(name)
         page.get_by_role("button", name="Create", exact=True).click()
         page.locator("[data-secret]").wait_for()
         assert page.evaluate(width) == PHONE["width"]
@@ -110,12 +110,12 @@ def test_on_a_phone_every_action_is_reached_from_a_row(site: Site, browser: Brow
         make(page, "pocket")
         page.locator("td a[title=pocket]").click()
         drawer = page.locator("#drawer")
-        drawer.get_by_text("Limits of this key").wait_for()
+        drawer.get_by_role("heading", name="Limits").wait_for()
         drawer.get_by_role("link", name="Edit").click()
-        page.get_by_label("Requests a minute").fill("12")
+        page.get_by_label("Requests per minute").fill("12")
         page.locator("#dialog").get_by_text("review", exact=True).click()
         page.get_by_role("button", name="Save").click()
-        page.get_by_text("The key is changed.").wait_for()
+        page.get_by_text("Key saved.").wait_for()
         page.locator("td a[title=pocket]").click()
         drawer.get_by_text("12", exact=True).wait_for()
         drawer.locator("dd", has_text="review").wait_for()
@@ -127,4 +127,30 @@ def test_on_a_phone_every_action_is_reached_from_a_row(site: Site, browser: Brow
         page.keyboard.press("Escape")
         assert "pocket" in page.evaluate("document.activeElement.textContent")
         assert person.axe() == []
+        assert person.errors == []
+
+
+def test_a_preset_fills_the_form_and_keeps_a_name_that_was_typed(site: Site, browser: Browser) -> None:
+    known = site.quickstart
+    with visitor(browser, site.url, size=PHONE) as person:
+        person.sign_in(known.admin_email, known.admin_password)
+        page = person.go(f"/o/{SLUG}/keys/")
+        page.get_by_role("link", name="Create a key").click()
+        name = page.get_by_label("Name", exact=True)
+        assert name.evaluate("field => field.value.slice(field.selectionStart, field.selectionEnd)") != ""
+        page.get_by_role("button", name="CI", exact=True).click()
+        assert name.input_value().startswith("CI ")
+        assert page.get_by_label("Requests per minute").input_value() == "30"
+        assert page.get_by_label("code", exact=True).is_checked()
+        assert not page.get_by_label("plan", exact=True).is_checked()
+        name.fill("my own")
+        page.get_by_role("button", name="Coding agent").click()
+        assert name.input_value() == "my own"
+        assert page.get_by_label("Requests per minute").input_value() == ""
+        assert not page.get_by_label("code", exact=True).is_checked()
+        assert page.get_by_role("button", name="Coding agent").get_attribute("aria-pressed") == "true"
+        assert person.axe() == []
+        page.get_by_role("button", name="Create", exact=True).click()
+        taken(page)
+        page.locator("td a[title='my own']").wait_for()
         assert person.errors == []

@@ -4,6 +4,7 @@ import gzip
 import json
 import re
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from playwright.sync_api import Browser, Page, Route, WebSocketRoute, expect
@@ -24,7 +25,7 @@ def watching(person: Visitor, site: Site, query: str = "") -> Page:
     person.sign_in(known.admin_email, known.admin_password)
     page = person.go(f"/o/{SLUG}/logs/{query}")
     page.get_by_role("button", name="Live").click()
-    page.get_by_text("New requests appear by themselves").wait_for()
+    page.locator("#live-state", has_text="Live").wait_for()
     return page
 
 
@@ -32,6 +33,7 @@ def row(page: Page, request_id: str) -> Any:
     return page.locator(f"tr[data-id='{request_id}']")
 
 
+@pytest.mark.both_browsers("nightly")
 def test_new_requests_appear_and_are_held_back_under_the_mouse(site: Site, browser: Browser) -> None:
     key = site.quickstart.api_key
     call(site.url, key)
@@ -41,13 +43,13 @@ def test_new_requests_appear_and_are_held_back_under_the_mouse(site: Site, brows
         first = call(site.url, key, model="cfx-review")
         row(page, first).wait_for()
         assert "review" in row(page, first).inner_text()
-        assert page.evaluate("document.activeElement.name") == "id"
+        assert page.evaluate("document.activeElement.name") == "q"
 
         # Under the mouse the table does not change; new rows are counted, and shown on click.
         page.locator("#results").hover()
         second = call(site.url, key)
         page.get_by_role("button", name="1 new request").wait_for()
-        page.get_by_text("Paused while you look").wait_for()
+        page.locator("#live-state", has_text="Paused").wait_for()
         assert row(page, second).count() == 0
         page.get_by_role("button", name="1 new request").click()
         row(page, second).wait_for()
@@ -60,6 +62,69 @@ def test_new_requests_appear_and_are_held_back_under_the_mouse(site: Site, brows
         page.get_by_role("button", name="Live").click()
         assert page.locator("#live").get_attribute("aria-pressed") == "false"
         assert "live=" not in page.url
+        assert person.errors == []
+
+
+@pytest.mark.both_browsers("nightly")
+def test_a_row_opens_wherever_it_is_clicked_and_j_and_k_go_through_the_log(site: Site, browser: Browser) -> None:
+    known = site.quickstart
+    older, newer = call(site.url, known.api_key), call(site.url, known.api_key)
+    with visitor(browser, site.url, size=DESKTOP) as person:
+        person.sign_in(known.admin_email, known.admin_password)
+        page = person.go(f"/o/{SLUG}/logs/")
+        row(page, newer).locator("td").nth(3).click()
+        shown = page.locator("#drawer [data-request]")
+        shown.wait_for()
+        assert shown.get_attribute("data-request") == newer
+        page.keyboard.press("j")
+        page.locator(f"#drawer [data-request='{older}']").wait_for()
+        page.keyboard.press("k")
+        page.locator(f"#drawer [data-request='{newer}']").wait_for()
+        page.keyboard.press("Escape")
+        focused = "id => document.activeElement.closest('tr')?.dataset.id === id"
+        page.wait_for_function(focused, arg=newer)
+        page.keyboard.press("ArrowDown")
+        page.wait_for_function(focused, arg=older)
+        page.keyboard.press("g")
+        page.keyboard.press("k")
+        page.wait_for_url("**/keys/")
+        assert person.errors == []
+
+
+@pytest.mark.both_browsers("nightly")
+def test_back_closes_the_drawer_and_forward_opens_it(site: Site, browser: Browser) -> None:
+    known = site.quickstart
+    older, newer = call(site.url, known.api_key), call(site.url, known.api_key)
+    with visitor(browser, site.url, size=PHONE) as person:
+        person.sign_in(known.admin_email, known.admin_password)
+        person.go(f"/o/{SLUG}/keys/")
+        page = person.go(f"/o/{SLUG}/logs/?range=24h")
+        shown, table = page.url, page.locator("#results").element_handle()
+        drawer = page.locator("#drawer")
+        row(page, newer).locator("td").nth(1).click()
+        page.locator(f"#drawer [data-request='{newer}']").wait_for()
+        page.keyboard.press("j")
+        page.locator(f"#drawer [data-request='{older}']").wait_for()
+        assert page.url == f"{shown}&request={older}"
+        page.go_back()
+        drawer.wait_for(state="hidden")
+        assert page.url == shown
+        page.go_forward()
+        page.locator(f"#drawer [data-request='{older}']").wait_for()
+        page.keyboard.press("Escape")
+        drawer.wait_for(state="hidden")
+        page.wait_for_url(shown)
+        # A shared address opens the drawer over the same filters; closing it adds no step.
+        assert table.evaluate("table => table.isConnected"), "the page below was left alone"
+        page = person.go(f"/o/{SLUG}/logs/?range=24h&request={newer}")
+        page.locator(f"#drawer [data-request='{newer}']").wait_for()
+        assert page.locator("select[name=range]").input_value() == "24h"
+        page.keyboard.press("Escape")
+        page.wait_for_url(shown)
+        page.go_back()
+        page.wait_for_url(shown)
+        page.go_back()
+        page.wait_for_url("**/keys/")
         assert person.errors == []
 
 
@@ -85,7 +150,7 @@ def test_the_server_filters_and_a_reload_keeps_the_tail_on(site: Site, browser: 
         page.wait_for_url("**stage=plan**")
         assert "live=1" in page.url
         page.reload()
-        page.get_by_text("New requests appear by themselves").wait_for()
+        page.locator("#live-state", has_text="Live").wait_for()
         other = call(site.url, key, model="cfx-code")
         wanted = call(site.url, key, model="cfx-plan")
         row(page, wanted).wait_for()
@@ -93,22 +158,106 @@ def test_the_server_filters_and_a_reload_keeps_the_tail_on(site: Site, browser: 
         assert person.errors == []
 
 
-def test_an_invalid_id_is_reported_at_its_field(site: Site, browser: Browser) -> None:
+def test_a_search_that_cannot_be_read_is_reported_at_the_bar(site: Site, browser: Browser) -> None:
     call(site.url, site.quickstart.api_key)
     with visitor(browser, site.url, size=DESKTOP) as person:
         known = site.quickstart
         person.sign_in(known.admin_email, known.admin_password)
         page = person.go(f"/o/{SLUG}/logs/")
-        field, problem = page.locator("[data-search]"), page.get_by_text("An id has the digits 0-9 and a-f.")
-        field.fill("order 17")
+        field, problem = page.locator("[data-search]"), page.get_by_text("There is no field “order”. Fields: status")
+        field.fill("order:17")
         field.press("Enter")
         problem.wait_for()
         expect(field).to_have_attribute("aria-invalid", "true")
-        assert field.input_value() == "order 17"
+        assert field.input_value() == "order:17"
+        assert person.axe() == []
         field.fill("0")
         field.press("Enter")
         problem.wait_for(state="detached")
         expect(field).to_have_attribute("aria-invalid", "false")
+        assert person.errors == []
+
+
+@pytest.mark.both_browsers("nightly")
+def test_the_bar_suggests_fields_and_values_with_their_numbers(site: Site, browser: Browser) -> None:
+    known = site.quickstart
+    mine, other = call(site.url, known.api_key, model="cfx-review"), call(site.url, known.api_key, model="cfx-plan")
+    with visitor(browser, site.url, size=PHONE) as person:
+        person.sign_in(known.admin_email, known.admin_password)
+        page = person.go(f"/o/{SLUG}/logs/")
+        row(page, other).wait_for()
+        page.keyboard.press("/")
+        page.keyboard.type("sta")
+        options = page.locator("#search-options")
+        options.get_by_role("option", name="stage:").wait_for()
+        expect(page.locator("#search")).to_have_attribute("aria-expanded", "true")
+        page.keyboard.press("ArrowDown")
+        page.keyboard.press("ArrowDown")
+        page.keyboard.press("Enter")
+        expect(page.locator("#search")).to_have_value("stage:")
+        page.keyboard.type("rev")
+        review = options.get_by_role("option", name="review")
+        review.wait_for()
+        assert re.search(r"\d", review.inner_text()), "with the number of requests"
+        assert person.axe() == []
+        review.click()
+        expect(page.locator("#search")).to_have_value("stage:review ")
+        page.wait_for_url("**q=stage%3Areview**")
+        row(page, other).wait_for(state="detached")
+        row(page, mine).wait_for()
+        expect(page.locator("#search")).to_be_focused()
+        # Escape closes the list and leaves the text.
+        page.keyboard.type("model:")
+        options.get_by_role("option").first.wait_for()
+        page.keyboard.press("Escape")
+        expect(options).to_be_hidden()
+        expect(page.locator("#search")).to_have_value("stage:review model:")
+        assert person.errors == []
+
+
+@pytest.mark.both_browsers("nightly")
+def test_a_bar_opens_its_requests_and_filters_are_saved_as_a_view(site: Site, browser: Browser) -> None:
+    known = site.quickstart
+    mine = call(site.url, known.api_key, model="cfx-review")
+    with visitor(browser, site.url, size=DESKTOP) as person:
+        person.sign_in(known.admin_email, known.admin_password)
+        page = person.go(f"/o/{SLUG}/logs/?range=24h&q=stage%3Areview")
+        row(page, mine).wait_for()
+        # All bars are one stop of the Tab key; the last one first.
+        bars = page.locator("#timeline a")
+        assert page.locator("#timeline a[tabindex='0']").count() == 1
+        label = bars.last.get_attribute("aria-label") or ""
+        bars.last.focus()
+        page.keyboard.press("Home")
+        expect(bars.first).to_be_focused()
+        page.keyboard.press("End")
+        expect(bars.last).to_be_focused()
+        page.keyboard.press("Enter")
+        page.wait_for_url("**since=20**")
+        person.settle()
+        row(page, mine).wait_for()
+        shown = re.search(r": (\d+) succeeded, (\d+) failed", label)
+        assert shown, label
+        assert page.locator("#results tr[data-id]").count() == min(50, int(shown[1]) + int(shown[2]))
+        page.go_back()
+        page.wait_for_url("**range=24h**")
+
+        page.get_by_role("link", name="Save view").click()
+        page.get_by_label("Name").fill("Reviews")
+        assert person.axe() == []
+        page.locator("#view-form").get_by_role("button", name="Save").click()
+        view = page.get_by_role("navigation", name="Saved views").get_by_role("link", name="Reviews", exact=True)
+        expect(view).to_have_attribute("aria-current", "true")
+        page.fill("#search", "stage:plan")
+        page.keyboard.press("Enter")
+        page.wait_for_url("**q=stage%3Aplan**")
+        expect(view).not_to_have_attribute("aria-current", "true")
+        view.click()
+        page.wait_for_url("**q=stage%3Areview**")
+        page.get_by_role("link", name="Change the view Reviews").click()
+        page.locator("#view-form").get_by_role("button", name="Delete").click()
+        page.wait_for_url("**q=stage%3Areview**")
+        expect(view).to_have_count(0)
         assert person.errors == []
 
 
@@ -131,7 +280,7 @@ def test_it_reconnects_and_misses_no_request(site: Site, browser: Browser) -> No
         missed = call(site.url, key)
         row(page, missed).wait_for()
         assert len(sockets) == 2
-        page.get_by_text("New requests appear by themselves").wait_for()
+        page.locator("#live-state", has_text="Live").wait_for()
 
 
 def test_the_table_keeps_at_most_two_hundred_rows(site: Site, browser: Browser) -> None:
@@ -226,3 +375,41 @@ def test_polling_an_export_survives_a_failing_server_and_keeps_the_focus(site: S
         looked(page, 3)
         expect(cancel).to_be_focused()
         assert all("502" in each for each in person.errors)
+
+
+# What the page has in place of the list once it is long.
+LONG_LIST = """select => {
+  const label = select.closest("label");
+  const options = [["k-1", "staging (cfx_a…)"], ["k-2", "staging (cfx_b…)"], ["k-3", "Prod"]];
+  label.insertAdjacentHTML("afterend", '<input name="key" type="hidden"><datalist id="choices-key"></datalist>');
+  for (const [value, text] of options) {
+    const option = new Option(text, text);
+    option.dataset.value = value;
+    document.getElementById("choices-key").append(option);
+  }
+  select.outerHTML = '<input class="input" list="choices-key" data-chooses="key">';
+}"""
+
+
+def test_a_long_list_of_keys_is_searched_by_typing(site: Site, browser: Browser) -> None:
+    known = site.quickstart
+    with visitor(browser, site.url, size=DESKTOP) as person:
+        person.sign_in(known.admin_email, known.admin_password)
+        page = person.go(f"/o/{SLUG}/logs/")
+        page.locator("select[name=key]").evaluate(LONG_LIST)
+        field = page.locator("[data-chooses=key]")
+        for typed, shown, value in (
+            ("pro", "Prod", "k-3"),
+            ("STAGING (cfx_b…)", "staging (cfx_b…)", "k-2"),
+            ("", "", ""),
+        ):
+            with page.expect_request(lambda request: "/logs/?" in request.url) as sent:
+                field.fill(typed)
+                field.press("Tab")
+            assert parse_qs(urlsplit(sent.value.url).query, keep_blank_values=True)["key"] == [value]
+            assert field.input_value() == shown
+        # Two are alike: none is chosen.
+        field.fill("staging")
+        field.press("Tab")
+        assert field.input_value() == page.locator("[name=key]").input_value() == ""
+        assert person.errors == []

@@ -80,3 +80,29 @@ def test_a_plan_is_bought_through_the_demo_checkout(site: Site, browser: Browser
         assert not person.errors
     # The webhook, too: of the page that customers come back to, nothing depends.
     until(lambda: "('done', 'settled')" in site.run("django", "shell", "-c", EVENTS), within_s=30, what="the event")
+
+
+def test_a_card_is_saved_and_removed(site: Site, browser: Browser) -> None:
+    known = site.quickstart
+    with visitor(browser, site.url, size=PHONE) as person:
+        person.sign_in(known.admin_email, known.admin_password)
+        page = person.go(f"/o/{SLUG}/billing/")
+        page.get_by_role("link", name="Save a card").click()
+        page.locator("#dialog").get_by_role("button", name="Continue").click()
+        page.wait_for_url("**/c/pay/cs_test_*")
+        assert page.get_by_role("heading", name="Save a card").is_visible()
+        assert person.axe() == []
+        page.locator("select[name=card]").select_option("4444")
+        page.get_by_role("button", name="Save", exact=True).click()
+        page.wait_for_url("**/billing/?card=done")
+        assert page.get_by_text("•••• 4444", exact=True).is_visible()
+        page.get_by_role("link", name="Turn on").click()
+        dialog = page.locator("#dialog")
+        dialog.get_by_label("At most in a month").fill("50")
+        dialog.get_by_role("button", name="Turn on").click()
+        page.get_by_text("at most $50.00 a month").wait_for()
+        assert person.axe() == []
+        page.get_by_role("button", name="Turn off").click()
+        page.get_by_role("button", name="Remove the card").click()
+        page.get_by_text("No card is saved").wait_for()
+        assert not person.errors

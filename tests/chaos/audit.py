@@ -16,7 +16,7 @@ from uuid import UUID
 from codexflow.catalogue.schema import Catalogue
 from tests.chaos.manners import MAX_TOKENS
 from tests.chaos.plan import Incident
-from tests.chaos.records import Records, RollupKey, RollupSums, Row, UpstreamCall
+from tests.chaos.records import Part, Records, RollupKey, RollupSums, Row, UpstreamCall
 from tests.chaos.traffic import Bounds, Caller, Seen
 
 # The upstream's calls by request and number of the attempt.
@@ -30,7 +30,7 @@ MINUTE_MS = 60_000
 # Codes of calls that were refused before they were admitted.
 REFUSALS = frozenset(
     {
-        *("invalid_api_key", "account_suspended", "authentication_unavailable"),
+        *("invalid_api_key", "api_key_expired", "api_key_revoked", "account_suspended", "authentication_unavailable"),
         *("daily_quota_exceeded", "rate_limit_exceeded", "token_rate_exceeded", "concurrency_limit_exceeded"),
         *("insufficient_quota", "limiter_unavailable", "request_too_large", "request_timeout", "headers_too_large"),
         *("upload_limit_exceeded", "uploads_full", "invalid_json", "invalid_request"),
@@ -127,6 +127,7 @@ def audit(run: Run) -> Report:
         *_rows_are_unique(rows),
         *_complete_responses_are_recorded(run, attempts),
         *_usage_is_the_upstreams(records, attempts),
+        *_planned_requests_are_sums(records, attempts),
         *_costs_follow_from_usage(run),
         *forgotten,
         *_rollups("daily rollup", records.days, rows, lambda row: row.day),
@@ -183,6 +184,11 @@ def _complete_responses_are_recorded(run: Run, attempts: Attempts) -> Iterator[F
         if (run.lineage_of(row), row.organization_id) != (each.caller.key_id, each.caller.organization_id):
             yield Finding("a complete response has its row", f"{each.request_id} is charged to another key")
             continue
+        if row.is_planned:
+            is_as_read = each.usage in (None, (row.prompt_tokens, row.completion_tokens))
+            if (row.status, row.source) != (200, "gateway") or not is_as_read:
+                yield Finding("a complete response is billed as seen", f"its caller read {each.usage}: {row}")
+            continue
         calls = attempts.get(row.request_id, {}).values()
         says_something = any(call.characters for call in calls)
         # What is in doubt is an estimate, which _deliveries_are_billed compares.
@@ -212,7 +218,7 @@ def _is_usage_in_doubt(call: UpstreamCall) -> bool:
 def _usage_is_the_upstreams(records: Records, attempts: Attempts) -> Iterator[Finding]:
     """Usage billed as reported by the provider is what the provider says that it reported, true or not."""
     for row in records.rows:
-        if row.usage_rank < RANK_PROVIDER:
+        if row.usage_rank < RANK_PROVIDER or row.is_planned:
             continue
         call = attempts.get(row.request_id, {}).get(records.won_attempts.get(row.request_id, 0))
         if call is None:
@@ -226,16 +232,45 @@ def _usage_is_the_upstreams(records: Records, attempts: Attempts) -> Iterator[Fi
 def _costs_follow_from_usage(run: Run) -> Iterator[Finding]:
     margins = {caller.organization_id: caller.margin_bp for caller in run.callers}
     for row in run.records.rows:
-        price = run.catalogue.prices[row.model]
-        millionths = (
-            (row.prompt_tokens - row.cached_tokens) * price.input_nanos
-            + row.cached_tokens * price.cached_nanos
-            + row.completion_tokens * price.output_nanos
-        )
-        # Fractions round half to even, as money does here; computed without the code under test.
-        expected = round(Fraction(millionths * (10_000 + margins[row.organization_id]), 10_000_000_000))
+        parts: Iterable[Row | Part] = run.records.parts.get(row.request_id, {}).values() if row.is_planned else (row,)
+        expected = sum([_price_of(each, run.catalogue, margins[row.organization_id]) for each in parts])
         if row.cost_nanos != expected:
             yield Finding("cost is usage times price", f"expected {expected}: {row}")
+
+
+def _price_of(usage: Row | Part, catalogue: Catalogue, margin_bp: int) -> int:
+    price = catalogue.prices[usage.model]
+    millionths = (
+        (usage.prompt_tokens - usage.cached_tokens) * price.input_nanos
+        + usage.cached_tokens * price.cached_nanos
+        + usage.completion_tokens * price.output_nanos
+    )
+    # Fractions round half to even, as money does here; computed without the code under test.
+    return round(Fraction(millionths * (10_000 + margin_bp), 10_000_000_000))
+
+
+def _planned_requests_are_sums(records: Records, attempts: Attempts) -> Iterator[Finding]:
+    """A planned request is the sum of its parts, each as the provider reported it, and leaves no answered call out."""
+    for row in records.rows:
+        if not row.is_planned:
+            continue
+        parts, calls = records.parts.get(row.request_id, {}), attempts.get(row.request_id, {})
+        sums = (
+            sum([each.prompt_tokens for each in parts.values()]),
+            sum([each.completion_tokens for each in parts.values()]),
+        )
+        if sums != (row.prompt_tokens, row.completion_tokens):
+            yield Finding("a planned request is the sum of its parts", f"{sums}: {row}")
+        for n, part in parts.items():
+            if part.rank == RANK_PROVIDER and (
+                n not in calls or calls[n].reported != (part.prompt_tokens, part.completion_tokens)
+            ):
+                yield Finding("a part is as the provider reported it", f"{n}: {part} against {calls.get(n)}")
+        for n, call in calls.items():
+            is_answered = call.status == 200 and call.outcome == "finished" and call.reported is not None
+            # A call that was broken off may have been written to its end before anybody read it.
+            if row.status == 200 and is_answered and not (n in parts and parts[n].completion_tokens):
+                yield Finding("no part is forgotten", f"{n}: {call} of {row}")
 
 
 def _every_upstream_call_has_a_row(records: Records) -> Iterator[Finding]:
@@ -497,6 +532,7 @@ def _streams_hold(run: Run, scopes: Iterable[Scope], attempts: Attempts) -> Iter
         open_ms = [
             (call.began_ms, call.ended_ms)
             for row in scope.admitted
+            if not row.is_planned  # one slot, and as many calls beside each other
             for call in attempts.get(row.request_id, {}).values()
             if call.is_stream and call.outcome == "finished" and call.status == 200
             if not any(since <= call.began_ms <= until for since, until in disturbed)
@@ -535,7 +571,8 @@ def _refused_calls_cost_nothing(run: Run) -> Iterator[Finding]:
     rows = {row.request_id: row for row in run.records.rows}
     for each in run.seen:
         row = rows.get(each.request_id) if each.request_id is not None else None
-        if row is None or each.status < 400:
+        # A planned request may be refused after its plan: that, and the parts that were written, are paid.
+        if row is None or each.status < 400 or row.is_planned:
             continue
         if each.code in REFUSALS and not _died_in_doubt(run, row):
             yield Finding("a refused call has no row", f"{each.caller.name} got {each.status} {each.code}: {row}")
@@ -567,7 +604,7 @@ def _deliveries_are_billed(run: Run, attempts: Attempts) -> Iterator[Finding]:
     for row in run.records.rows:
         calls = attempts.get(row.request_id)
         # Above that it is what the provider, or LiteLLM, says.
-        if calls is None or row.usage_rank > RANK_COUNTED:
+        if calls is None or row.usage_rank > RANK_COUNTED or row.is_planned:
             continue
         # The output may be what the provider told, and the input an estimate.
         told = {call.reported[1] for call in calls.values() if call.reported is not None and not call.tells_truth}

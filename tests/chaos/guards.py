@@ -58,8 +58,8 @@ GUARDS = (
         changes=(
             Change(
                 "billing/limiter/lua/settle.lua",
-                "if redis.call('HDEL', KEYS[4], ARGV[1]) == 0 then",
-                "if redis.call('HEXISTS', KEYS[4], ARGV[1]) == 0 then",
+                "if call('HDEL', KEYS[count + 1], id) == 0 then",
+                "if call('HEXISTS', KEYS[count + 1], id) == 0 then",
             ),
         ),
         findings=("intents: ",),
@@ -97,13 +97,13 @@ GUARDS = (
     Guard(
         name="limits",
         changes=(
-            Change(ADMIT, "if requests >= 0 and s.requests >= requests then", "if false then"),
-            Change(ADMIT, "if rpm >= 0 and s.minute_requests >= rpm then", "if false then"),
-            Change(ADMIT, "if tpm >= 0 and s.minute_tokens > 0 and", "if false and"),
-            Change(ADMIT, "if redis.call('ZCARD', KEYS[4 + i]) >= streams then", "if false then"),
-            Change(ADMIT, "if total >= 0 and hold > left then", "if false then"),
-            Change(ADMIT, "if of_day >= 0 and hold > left then", "if false then"),
-            Change(ADMIT, "if of_month >= 0 and hold > left then", "if false then"),
+            Change(ADMIT, "if requests >= 0 and f[2] >= requests then", "if false then"),
+            Change(ADMIT, "if rpm >= 0 and f[6] >= rpm then", "if false then"),
+            Change(ADMIT, "if tpm >= 0 and f[7] > 0 and", "if false and"),
+            Change(ADMIT, "if call('ZCARD', slots) >= streams then", "if false then"),
+            Change(ADMIT, "if total >= 0 then", "if false then"),
+            Change(ADMIT, "if of_day >= 0 then", "if false then"),
+            Change(ADMIT, "if of_month >= 0 then", "if false then"),
         ),
         provocation="reach-limits",
         findings=(
@@ -122,8 +122,8 @@ GUARDS = (
             # Counters of its own for each key of a lineage.
             Change(
                 "keys/selectors.py",
-                "            key.lineage_id,\n            plan=",
-                "            key.id,\n            plan=",
+                "        key.lineage_id,\n        plan=",
+                "        key.id,\n        plan=",
             ),
             Change(
                 "keys/services.py",
@@ -154,7 +154,7 @@ GUARDS = (
             Change(ADMIT, "if deadline > 0 and now_ms > deadline then", "if false then"),
             Change(
                 "routing/limiter.py",
-                "self._doubts.append(_doubt(principal, intent, self._deadline_ms()))",
+                "self._doubts.append(_doubt(principal, intent, self._deadline_ms(ADMIT_STARVED_WITHIN_MS)))",
                 "_doubt(principal, intent, self._deadline_ms())",
             ),
         ),

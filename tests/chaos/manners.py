@@ -41,10 +41,12 @@ class Approach:
     has_wrong_key: bool = False
 
 
-def request(secret: str, body: bytes, *, path: str = "/v1/chat/completions", length: int | None = None) -> bytes:
+def request(
+    secret: str, body: bytes, *, path: str = "/v1/chat/completions", length: int | None = None, headers: str = ""
+) -> bytes:
     """One request of a connection. `length` may lie about the body."""
     return (
-        f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n"
+        f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n{headers}"
         f"Authorization: Bearer {secret}\r\nContent-Type: application/json\r\n"
         f"Content-Length: {len(body) if length is None else length}\r\n\r\n"
     ).encode() + body
@@ -94,6 +96,23 @@ def with_odd_provider(draw: Random, number: int, secret: str) -> Approach:
     return Approach([Piece(request(secret, body_of(draw, number, words, is_stream=is_stream)))], is_stream)
 
 
+def planning(draw: Random, number: int, secret: str) -> Approach:
+    """A long answer in parts; some plans are bad, some depend on each other, some callers leave or set a low cap."""
+    is_stream = draw.random() < 0.6
+    asks = "\n".join([f"{n}. Share {n}" for n in range(1, draw.randint(3, 5))])
+    kind = draw.choice(("", "", "", "[[plan:chain]]", "[[plan:invalid]]", "[[plan:invalid-once]]"))
+    body: dict[str, object] = {
+        "model": "cfx-plan",
+        "messages": [{"role": "user", "content": f"Chaos, request {number}. {kind}\n{asks}"}],
+        "max_tokens": draw.choice((1500, 2000, 3000)),
+        "stream": is_stream,
+    }
+    headers = "x-decompose: 1\r\n" + draw.choice(("", "", "x-max-cost: 0.03\r\n", "x-quality: fast\r\n"))
+    reads_pieces = draw.choice((None, None, None, 1, 3, 8))
+    raw = request(secret, json.dumps(body).encode(), headers=headers)
+    return Approach([Piece(raw)], is_stream, reads_pieces)
+
+
 def hostile(draw: Random, number: int, secret: str) -> Approach:
     """A request that is slow, huge, unfinished, endless, or of nobody."""
     return draw.choice((_huge, _large, _slow, _unfinished, _endless_head, _stranger))(draw, number, secret)
@@ -137,4 +156,5 @@ MANNERS: Mapping[str, Callable[[Random, int, str], Approach]] = {
     "fickle": fickle,
     "odd provider": with_odd_provider,
     "hostile": hostile,
+    "planner": planning,
 }

@@ -10,6 +10,7 @@ from uuid import UUID
 from redis import Redis
 
 from billing.ledger_equations import findings_in
+from codexflow.lib.redis import time_ms
 
 
 class Row(NamedTuple):
@@ -33,6 +34,23 @@ class Row(NamedTuple):
     is_disconnected: bool
     is_degraded: bool
     revision: int
+    planner: str | None = None
+
+    @property
+    def is_planned(self) -> bool:
+        """True for a request that several calls answered, each charged by itself."""
+        return self.planner == "planned"
+
+
+class Part(NamedTuple):
+    """A call of a planned request, as its row has it."""
+
+    model: str
+    kind: str
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    rank: int
 
 
 class RollupKey(NamedTuple):
@@ -126,6 +144,7 @@ class Records:
     ledger: list[LedgerLine] = field(default_factory=list)
     accounts: dict[UUID, AccountSums] = field(default_factory=dict)
     spend: dict[tuple[UUID, UUID, date], Spend] = field(default_factory=dict)
+    parts: dict[UUID, dict[int, Part]] = field(default_factory=dict)  # of planned requests, by attempt
     won_attempts: dict[UUID, int] = field(default_factory=dict)  # request -> the attempt that succeeded
     lineages: dict[UUID, UUID] = field(default_factory=dict)  # key -> the first key of its lineage
     dead_letters: int = 0
@@ -143,6 +162,8 @@ class Cursor(Protocol):
     def fetchall(self) -> list[Any]: ...
 
 
+# Paths at which the upstream counts tokens.
+COUNTS = frozenset({"/utils/token_counter", "/v1/messages/count_tokens"})
 _ROLLUP_SQL = """
 SELECT {bucket}, organization_id, key_id, user_id, model, stage, requests, errors, disconnects, prompt_tokens,
        completion_tokens, cost_nanos, (SELECT coalesce(sum(n), 0) FROM unnest(latency_histogram) AS n)
@@ -165,6 +186,12 @@ def read_database(cursor: Cursor, records: Records) -> None:
     records.spend = {each[:3]: Spend(*each[3:]) for each in map(tuple, cursor.fetchall())}
     cursor.execute("SELECT request_id, n FROM upstream_attempt WHERE status = 200")
     records.won_attempts = dict(cursor.fetchall())
+    cursor.execute("SELECT request_id, n, model, part FROM upstream_attempt WHERE part IS NOT NULL")
+    for request_id, n, model, part in cursor.fetchall():
+        usage = part.get("usage", {})
+        prompt, cached, completion = (usage.get(f"{name}_tokens", 0) for name in ("prompt", "cached", "completion"))
+        found = Part(model, part["kind"], prompt, cached, completion, part.get("rank", 0))
+        records.parts.setdefault(request_id, {})[n] = found
     cursor.execute("SELECT id, coalesce(first_id, id) FROM keys_apikey")
     records.lineages = dict(cursor.fetchall())
     cursor.execute("SELECT count(*) FROM usage_dead_letter")
@@ -181,7 +208,7 @@ def _rollup(cursor: Cursor, table: str, bucket: str) -> Iterator[tuple[RollupKey
 def read_redis(redis: "Redis", prefix: str, records: Records) -> None:
     """Read the limiter's counters, and count events, leases and intents that are still there."""
     client: Any = redis  # the stubs do not distinguish the client from its asynchronous form
-    records.redis_day = client.time()[0] // 86_400
+    records.redis_day = time_ms(client, prefix) // 86_400_000
     names = ("stream", "pending", "leases", "slots", "intents", "progress", "held", "reports")
     counts = dict.fromkeys(names, 0)
     for key in client.scan_iter(match=f"{prefix}:{{s*", count=1000):
@@ -216,10 +243,11 @@ def _counters(fields: dict[bytes, bytes]) -> Counters:
 
 
 def read_journal(folder: Path, records: Records) -> None:
-    """Count segments not yet shipped. A running process keeps one open, which is empty when idle."""
+    """Add the segments that are not shipped yet. A running process keeps one open, which is empty when idle."""
     unshipped = [*folder.glob("*.closed"), *(each for each in folder.glob("*.open") if _has_records(each))]
-    records.leftovers["journal"] = len(unshipped)
-    records.leftovers["unreadable journal"] = len([*folder.glob("*.bad")])
+    found = {"journal": len(unshipped), "unreadable journal": len([*folder.glob("*.bad")])}
+    for name, count in found.items():
+        records.leftovers[name] = records.leftovers.get(name, 0) + count
 
 
 def _has_records(segment: Path) -> bool:
@@ -230,9 +258,9 @@ def _has_records(segment: Path) -> bool:
 
 
 def read_upstream(entries: Iterable[dict[str, Any]], records: Records) -> None:
-    """Read the upstream's own ledger."""
+    """Read the upstream's own ledger, but for counts of prompts: nobody is charged for them, and they have no row."""
     for each in entries:
-        if each["call_id"]:
+        if each["call_id"] and each["path"].partition("?")[0] not in COUNTS:
             records.upstream[each["call_id"]] = UpstreamCall(
                 each["model"],
                 each["prompt_tokens"],

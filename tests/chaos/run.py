@@ -19,17 +19,20 @@ from urllib.request import Request, urlopen
 from uuid import UUID
 
 import psycopg
-from redis import Redis, RedisError
+from redis import RedisError
 
 from billing.limiter.epochs import shards_of
 from codexflow.catalogue.schema import parse
 from codexflow.env import Env
 from codexflow.lib.clock import monotonic_s, now_ms
+from codexflow.lib.redis import client_of
 from tests.chaos import clock
 from tests.chaos.audit import Finding, Report, Run, audit
+from tests.chaos.clusters import ClusterStack
 from tests.chaos.plan import KINDS, Incident, drawn
 from tests.chaos.provocations import PROVOCATIONS
 from tests.chaos.records import Records, Row, read_database, read_journal, read_redis, read_upstream
+from tests.chaos.sentinels import SentinelStack
 from tests.chaos.stack import CUT_S, FASTER, ChaosStack
 from tests.chaos.traffic import Seen, Traffic
 
@@ -46,6 +49,10 @@ SELF_HEALING = {"limiter equals PostgreSQL", "nothing is left behind"}
 # All other equations hold once the stack is idle, except for calls whose caller has left and whose upstream still runs.
 SETTLED_WITHIN_S = 5.0
 POLL_INTERVAL_S = 1.0
+# A primary that is back sooner is the primary again.
+DEAD_PRIMARY_S = 12.0
+# What a gateway logs that finds Valkey emptied, or behind.
+NOTICED = '"limiter.emptied"'
 # Valkey writes its file at once, except while a sync is running: then up to two seconds later, checked once a
 # second. On a disk that is busy with the tests beside it, a write of 4.2 s before was seen missing.
 LATE_S = 5.0
@@ -62,12 +69,16 @@ class Plan:
     events: int
     seed: int
     rate: float = 60.0
-    web_processes: int = 1
+    web_processes: int = 1  # of each node
+    nodes: int = 1
     kinds: tuple[str, ...] = KINDS
     targets: tuple[str, ...] = EVERY_TARGET
     longest_s: float = 30.0
     cuts_tail: bool = False
     empties_once: bool = False
+    failovers: int = 0  # of Valkey, which then has a replica and sentinels
+    is_cluster: bool = False  # or is a cluster, of which a slot moves, too
+    lag_s: float = 0.0  # writes that the replica lacks at every other failover
     postgres_down_s: float = 0.0  # production time, after the incidents
     provocations: tuple[str, ...] = ()  # names in PROVOCATIONS, after the outage
     quiet_within_s: float = QUIET_WITHIN_S
@@ -78,14 +89,16 @@ def run(plan: Plan, log: Path) -> Report:
     if "clock" in plan.kinds and clock.library() is None:
         _print("Valkey's clock stays right: libfaketime is not there; run `make faketime`")
         plan = replace(plan, kinds=tuple(each for each in plan.kinds if each != "clock"))
-    with ChaosStack(log, kinds=plan.kinds, cuts_tail=plan.cuts_tail, web_processes=plan.web_processes) as stack:
+    with _stack(plan, log) as stack:
         stack.start()
         _print(f"seed {plan.seed}: port {stack.port}, {plan.rate:g} requests/s; log: {log}")
-        traffic = Traffic(stack.port, stack.callers, rate=plan.rate, seed=plan.seed)
+        traffic = Traffic(stack.ports, stack.callers, rate=plan.rate, seed=plan.seed)
         traffic.start()
         began_s = monotonic_s()
         stack.pump(WARMUP_S)
         _strike(stack, plan)
+        if plan.failovers:
+            _fail_over(stack, plan)
         outage_ms = _without_postgres(stack, plan.postgres_down_s / FASTER)
         for name in plan.provocations:
             PROVOCATIONS[name](stack, traffic)
@@ -96,6 +109,8 @@ def run(plan: Plan, log: Path) -> Report:
         quiet_s = _until_idle(stack, plan.quiet_within_s)
         stack.read_callers("read")
         report = _audited(stack, traffic, plan, outage_ms, is_quiet=quiet_s <= plan.quiet_within_s)
+        if plan.lag_s and NOTICED not in log.read_text(errors="replace"):
+            report.findings.append(Finding("an older copy is noticed", "no gateway has restored what Valkey lacked"))
         report.facts |= {
             "seed": plan.seed,
             "incidents": dict(Counter(f"{each.kind} {each.name}" for each in stack.incidents).most_common()),
@@ -106,6 +121,30 @@ def run(plan: Plan, log: Path) -> Report:
             "quiet after (s)": round(quiet_s, 1),
         }
         return report
+
+
+def _stack(plan: Plan, log: Path) -> ChaosStack:
+    if plan.is_cluster:
+        return ClusterStack(log, web_processes=plan.web_processes, nodes=plan.nodes)
+    if plan.failovers:
+        return SentinelStack(log, web_processes=plan.web_processes, nodes=plan.nodes)
+    return ChaosStack(
+        log, kinds=plan.kinds, cuts_tail=plan.cuts_tail, web_processes=plan.web_processes, nodes=plan.nodes
+    )
+
+
+def _fail_over(stack: ChaosStack, plan: Plan) -> None:
+    """Kill one primary of Valkey after the other; the first, third and so on with a replica that is behind.
+
+    Of a cluster then move a slot.
+    """
+    assert isinstance(stack, SentinelStack | ClusterStack)
+    for number in range(plan.failovers):
+        stack.fail_over(lag_s=0.0 if number % 2 else plan.lag_s, down_s=DEAD_PRIMARY_S)
+        stack.pump(WARMUP_S)
+    if isinstance(stack, ClusterStack):
+        stack.move_slot()
+        stack.pump(WARMUP_S)
 
 
 def _strike(stack: ChaosStack, plan: Plan) -> None:
@@ -187,7 +226,7 @@ def _audited(stack: ChaosStack, traffic: Traffic, plan: Plan, outage_ms: range, 
                 incidents=stack.incidents,
                 cuts_tail=plan.cuts_tail,
                 seconds=traffic.seconds,
-                processes=plan.web_processes,
+                processes=plan.web_processes * plan.nodes,
                 forgettable_ms=forgettable_ms(stack.incidents, LATE_S + (CUT_S if plan.cuts_tail else 0.0)),
                 first_of=traffic.first_of,
                 keys_made_by_keys=traffic.keys_made_by_keys,
@@ -204,7 +243,7 @@ def _audited(stack: ChaosStack, traffic: Traffic, plan: Plan, outage_ms: range, 
 
 def _admits(stack: ChaosStack) -> bool:
     """Return whether no shard of the limiter waits to be told what it has lost."""
-    with Redis.from_url(stack.direct["redis_url"], socket_timeout=5) as redis:
+    with client_of(stack.direct["redis_url"], socket_timeout=5) as redis:
         try:
             return all(redis.hexists(shard.epoch.decode(), "open") for shard in shards_of(REDIS_PREFIX))
         except RedisError:
@@ -267,9 +306,10 @@ def forgettable_ms(incidents: Sequence[Incident], late_s: float) -> list[tuple[i
 
 
 def _read_in_flight(stack: ChaosStack, records: Records) -> None:
-    with Redis.from_url(stack.direct["redis_url"], socket_timeout=5) as redis:
+    with client_of(stack.direct["redis_url"], socket_timeout=5) as redis:
         read_redis(redis, REDIS_PREFIX, records)
-    read_journal(stack.home.path / "journal", records)
+    for journal in stack.journals:
+        read_journal(journal, records)
 
 
 def _upstream_ledger(stack: ChaosStack) -> list[dict[str, object]]:

@@ -17,13 +17,15 @@ from typing_extensions import override
 
 from codexflow.dev.processes import process, running_in
 from codexflow.dev.supervisor import ChildSpec
+from codexflow.dev.valkey import free_port
 from codexflow.env import Env
 from codexflow.lib.clock import monotonic_s, now_ms
+from codexflow.programs import argv_of
 from tests.chaos import clock
 from tests.chaos.links import Links
 from tests.chaos.plan import TARGETS, Incident, Strike
 from tests.chaos.traffic import Bounds, Caller
-from tests.support.stack import Stack
+from tests.support.stack import READY_WITHIN_S, Stack
 
 # Intervals and timeouts are shorter than in production by this factor, so that a run settles within a minute and a
 # ten-minute outage takes two.
@@ -33,6 +35,7 @@ _DEFAULTS: dict[str, Any] = {each.name: each.default for each in fields(Env)}
 _SETTINGS = {f"CFX_{name.upper()}": f"{_DEFAULTS[name] / FASTER:g}" for name in _SCALED}
 # A power cut loses writes younger than this: Valkey syncs its file every second.
 CUT_S = 1.0
+NODE_PROGRAMS = ("web", "worker")
 _EXECUTABLES = {"valkey": "valkey-server", "postgres": "postgres"}
 
 
@@ -40,11 +43,25 @@ class ChaosStack(Stack):
     """A stack that can do all of that to itself, and cut or empty Valkey's file."""
 
     def __init__(
-        self, log: Path, *, kinds: Collection[str] = tuple(TARGETS), cuts_tail: bool = False, web_processes: int = 1
+        self,
+        log: Path,
+        *,
+        kinds: Collection[str] = tuple(TARGETS),
+        cuts_tail: bool = False,
+        web_processes: int = 1,
+        nodes: int = 1,
     ) -> None:
+        """`nodes` machines, each with a gateway, a journal and a worker of its own."""
         self.webhook_key = secrets.token_urlsafe(32)
-        own = {"LITELLM_WEBHOOK_KEY": self.webhook_key, "CFX_WEB_PROCESSES": str(web_processes)}
+        own = {
+            "LITELLM_WEBHOOK_KEY": self.webhook_key,
+            "CFX_WEB_PROCESSES": str(web_processes),
+            "CFX_LIMITER_PROCESSES": str(web_processes * nodes),
+        }
         super().__init__(log, settings={**_SETTINGS, **own})
+        self.ports = [self.port, *(free_port() for _ in range(nodes - 1))]
+        self._serving = [self.port]
+        self._turns = dict.fromkeys(NODE_PROGRAMS, 0)
         self.callers: list[Caller] = []
         self.incidents: list[Incident] = []
         self.cuts_tail = cuts_tail
@@ -71,6 +88,32 @@ class ChaosStack(Stack):
         # A file size limit would end a Valkey that does not ignore its signal.
         self.kill("valkey", down_s=0.0, is_recorded=False)
         self.start_programs()
+
+    @property
+    def journals(self) -> list[Path]:
+        return [self.home.path / f"journal{node or ''}" for node in range(len(self.ports))]
+
+    @override
+    def start_programs(self) -> None:
+        super().start_programs()
+        for node, port in enumerate(self.ports[1:], start=1):
+            environ = {**self.environ, "PORT": str(port), "CFX_JOURNAL_DIR": str(self.journals[node])}
+            for name in NODE_PROGRAMS:
+                argv = argv_of(name, Env.read(environ))
+                self.supervisor.start(replace(self._spec(f"{name}{node}", argv), environ=environ))
+            self._serving.append(port)
+            self.supervisor.wait_until(self.is_live, self.children[f"web{node}"], within_s=READY_WITHIN_S)
+
+    @override
+    def is_live(self) -> bool:
+        return all(self.responds(port) for port in self._serving)
+
+    def _one_of(self, name: str) -> str:
+        """Name of the child whose turn it is: the nodes take turns."""
+        if name not in self._turns or len(self.ports) == 1:
+            return name
+        self._turns[name] = (self._turns[name] + 1) % len(self.ports)
+        return f"{name}{self._turns[name] or ''}"
 
     def read_callers(self, verb: str) -> None:
         """Make the callers, raise what money they have, or read their limits once more. Raises RuntimeError."""
@@ -137,12 +180,13 @@ class ChaosStack(Stack):
 
     def kill(self, name: str, *, down_s: float, is_recorded: bool = True) -> None:
         """kill -9 the process group and restart it after `down_s`. Waits first until the process runs."""
-        child = self._until_running(name)
+        of_node = self._one_of(name)
+        child = self._until_running(of_node)
         if is_recorded:
             is_emptied = self.empties_next and name == "valkey"
             self.incidents.append(Incident(name, now_ms(), down_s, is_emptied=is_emptied))
         os.killpg(child, signal.SIGKILL)
-        self._bury(name, down_s)
+        self._bury(of_node, down_s)
 
     def lose_one(self, name: str) -> None:
         """kill -9 one of the processes of the gateway, whose parent starts another. A single process is all of it."""

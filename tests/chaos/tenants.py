@@ -45,7 +45,13 @@ _ORGANIZATIONS: tuple[tuple[str, str, str, int | None, tuple[Key, ...]], ...] = 
             Key("month", 2, {"budget_month_nanos": 400_000}),
         ),
     ),
-    ("Gil", "chaos-credit", "0", None, (Key("credit", 3), Key("more", 2, manner="fickle"))),
+    (
+        "Gil",
+        "chaos-credit",
+        "0",
+        None,
+        (Key("credit", 3), Key("more", 2, manner="fickle"), Key("plans", 1, manner="planner")),
+    ),
     ("Hal", "internal", "0", 500_000, (Key("own budget", 2),)),
     ("Ida", "free", "0", None, (Key("smallest", 1),)),
     (
@@ -59,6 +65,7 @@ _ORGANIZATIONS: tuple[tuple[str, str, str, int | None, tuple[Key, ...]], ...] = 
         ),
     ),
     ("Kim", "internal", "0", None, (Key("odd", 5, manner="odd provider"), Key("hostile", 3, manner="hostile"))),
+    ("Lea", "internal", "0", None, (Key("plans", 3, manner="planner"),)),
 )
 
 

@@ -32,7 +32,7 @@ from tests.chaos.traffic import Bounds, Caller, Seen
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.xdist_group("chaos")]
 MODEL = "gpt-6-luna"
-REQUESTS = 18  # at least one a key, and two of the first
+REQUESTS = 24  # at least one a key, and two of the first
 
 
 @dataclass

@@ -54,6 +54,18 @@ def test_losses_of_valkey_are_survived_and_callers_do_not_notice_minutes_without
     chaos(tmp_path / "chaos.log", "--events", "5", "--seed", str(seed), *losses, "--postgres-down-s", "75")
 
 
+def test_a_failover_to_a_replica_that_is_behind_loses_nothing(tmp_path: Path, seed: int) -> None:
+    """The replica lacks two seconds: gateways notice it, and their journals make up for it."""
+    options = ("--events", "0", "--failovers", "1", "--lag-s", "2", "--seed", str(seed))
+    chaos(tmp_path / "chaos.log", *options)
+
+
+def test_a_cluster_that_fails_over_and_moves_a_slot_loses_nothing(tmp_path: Path, seed: int) -> None:
+    """Two primaries die, the first with a replica that lacks two seconds; then a shard moves to another primary."""
+    options = ("--events", "0", "--cluster", "--failovers", "2", "--lag-s", "2", "--seed", str(seed))
+    chaos(tmp_path / "cluster.log", *options)
+
+
 def test_every_payment_is_credited_once_whatever_dies(tmp_path: Path, seed: int) -> None:
     options = ("--events", "4", "--seed", str(seed))
     chaos(tmp_path / "money.log", *options, module="tests.chaos.money", verdict="money: clean")

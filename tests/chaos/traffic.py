@@ -1,9 +1,11 @@
 """Load generator: callers of every manner at a steady rate, with a log of what each of them saw."""
 
 import asyncio
+import itertools
 import json
 import threading
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -72,8 +74,8 @@ class Seen:
 class Traffic:
     """Sends `rate` requests a second until stopped, whether or not they succeed."""
 
-    def __init__(self, port: int, callers: list[Caller], *, rate: float, seed: int) -> None:
-        self._port = port
+    def __init__(self, ports: Sequence[int], callers: list[Caller], *, rate: float, seed: int) -> None:
+        self._ports = itertools.cycle(ports)  # the calls take turns
         self._callers = callers
         self._rate = rate
         self._draw = Random(seed)  # noqa: S311 - a repeatable mix
@@ -137,7 +139,7 @@ class Traffic:
             seen.body.clear()
 
     async def _exchange(self, approach: Approach, seen: Seen) -> None:
-        reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", next(self._ports))
         try:
             for piece in approach.pieces:
                 await asyncio.sleep(piece.after_s)
@@ -177,7 +179,7 @@ class Traffic:
 
     async def _post(self, path: str, secret: str, value: dict[str, Any]) -> dict[str, Any] | None:
         """The response to a management call that created something, else None."""
-        reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", next(self._ports))
         try:
             writer.write(request(secret, json.dumps(value).encode(), path=path))
             status, _ = _parsed(await reader.readuntil(b"\r\n\r\n"))

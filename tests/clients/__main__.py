@@ -23,6 +23,7 @@ from codexflow.dev.smoke import SmokeFailed, running_installation
 from codexflow.lib.clock import monotonic_s, now
 from tests.clients import install
 from tests.clients.box import ClientFailed, boxed
+from tests.clients.tested import PAGES, recorded, renewed, version_of, write
 from tests.clients.trials import TRIALS, Trial
 from tests.support.litellm import running_as_operators, running_as_shipped
 
@@ -49,13 +50,15 @@ def main() -> int:
             _upstream(shipped=args.litellm, operators=args.own_litellm) as upstream,
             running_installation(Path(home), **upstream) as quickstart,
         ):
-            tried = [_tried(name, trial, quickstart) for name, trial in chosen.items()]
+            outcomes = {name: _tried(name, trial, quickstart) for name, trial in chosen.items()}
     except SmokeFailed as exc:
         sys.stderr.write(f"clients: {exc}\n")
         return 1
-    rows = [row for rows, _failure in tried for row in rows]
+    rows = [row for rows, _failure in outcomes.values() for row in rows]
     sys.stdout.write(f"\n{_table(rows)}\n")
-    failures = [failure for _rows, failure in tried if failure]
+    failures = [failure for _rows, failure in outcomes.values() if failure]
+    passed = [PAGES[name] for name, (_rows, failure) in outcomes.items() if not failure]
+    write(renewed(recorded(), {page: version_of(page) for page in passed}, now().date()))
     sys.stdout.write("".join(f"\n{failure}\n" for failure in failures))
     return 1 if failures or not rows else 0
 

@@ -2,42 +2,18 @@
 
 import json
 import re
+from datetime import date
 
 import pytest
 
 from codexflow.env import REPOSITORY
-from tests.clients.install import HERE, REQUIREMENTS
+from codexflow.pages.library import TRANSLATIONS
+from tests.clients.install import HERE
+from tests.clients.tested import PACKAGES, PAGES, UNPINNED, recorded, renewed, version_of
 from tests.clients.trials import TRIALS
 from tests.support.lists import assert_same
 
 DOCS = REPOSITORY / "docs" / "clients"
-# Page in the table -> the package whose version it states, and its installer.
-PACKAGES = {
-    "openai-python": ("openai", "clients"),
-    "openai-node": ("openai", "npm"),
-    "anthropic-python": ("anthropic", "clients"),
-    "anthropic-node": ("@anthropic-ai/sdk", "npm"),
-    "langchain": ("langchain-openai", "clients"),
-    "vercel-ai-sdk": ("ai", "npm"),
-    "aider": ("aider-chat", "aider"),
-    "codex-cli": ("@openai/codex", "npm"),
-    "claude-code": ("@anthropic-ai/claude-code", "npm"),
-    "opencode": ("opencode-ai", "npm"),
-    "cline": ("cline", "npm"),
-    "continue": ("@continuedev/cli", "npm"),
-    "pi": ("@mariozechner/pi-coding-agent", "npm"),
-    "copilot-cli": ("@github/copilot", "npm"),
-}
-# Tried with what the machine has.
-UNPINNED = {"jdk-http-client"}
-
-
-def pinned(package: str, by: str) -> str:
-    if by == "npm":
-        return str(json.loads((HERE / "node" / "package.json").read_text())["dependencies"][package])
-    found = re.search(rf"^{re.escape(package)}==(\S+)", (REQUIREMENTS / f"{by}.txt").read_text(), re.MULTILINE)
-    assert found, package
-    return found[1]
 
 
 def rows() -> dict[str, list[str]]:
@@ -47,16 +23,35 @@ def rows() -> dict[str, list[str]]:
 
 def test_every_page_is_in_the_table() -> None:
     assert_same(rows(), {path.stem for path in DOCS.glob("*.md")} - {"README"}, "docs/clients/README.md")
-    assert len(PACKAGES) + len(UNPINNED) == len(TRIALS)
+    assert_same(PAGES, TRIALS, "PAGES in tests/clients/tested.py")
+    assert_same({*PACKAGES, *UNPINNED}, PAGES.values(), "PACKAGES in tests/clients/tested.py")
     untested = {page for page, cells in rows().items() if cells[1] == "not tested"}
-    assert_same({*PACKAGES, *UNPINNED, *untested, "curl"}, rows(), "PACKAGES in tests/clients/test_docs.py")
+    assert_same({*PACKAGES, *UNPINNED, *untested, "curl"}, rows(), "PACKAGES in tests/clients/tested.py")
 
 
 @pytest.mark.parametrize("page", PACKAGES)
 def test_documented_versions_are_the_pinned_ones(page: str) -> None:
-    version = pinned(*PACKAGES[page])
+    version = version_of(page)
     assert rows()[page][1] == version
-    assert version in (DOCS / f"{page}.md").read_text()
+    for folder in ("", *TRANSLATIONS.values()):
+        file = DOCS.parent / folder / "clients" / f"{page}.md"
+        assert not file.exists() or version in file.read_text(), file
+
+
+def test_shown_dates_of_tests_belong_to_the_pinned_versions() -> None:
+    """A new pin without a passed test (`make clients`) fails here."""
+    record = recorded()
+    assert {page: each["version"] for page, each in record.items()} == {
+        page: version_of(page) for page in PAGES.values()
+    }
+    assert all(date.fromisoformat(each["tested_on"]) for each in record.values())
+
+
+def test_a_passed_test_is_recorded_with_its_day() -> None:
+    known = {"pi": {"version": "1", "tested_on": "2026-11-01"}, "aider": {"version": "2", "tested_on": "2026-11-01"}}
+    after = renewed(known, {"pi": "3"}, date(2026, 11, 29))
+    assert after == known | {"pi": {"version": "3", "tested_on": "2026-11-29"}}
+    assert list(after) == ["aider", "pi"]
 
 
 def test_pages_of_untested_clients_say_so() -> None:

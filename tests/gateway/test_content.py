@@ -1,13 +1,11 @@
 """Content capture in a running installation: off by default; when on, prompts and responses are in one table only."""
 
-from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
 import httpx
 import pytest
-from django.db import close_old_connections, connection
-from psycopg import sql
+from django.db import close_old_connections
 
 from accounts.services import set_content_retention
 from codexflow.lib.ids import random_id
@@ -19,6 +17,7 @@ from logs.litellm.tests.factories import a_payload
 from logs.models import RequestContent, RequestLog
 from tests.gateway.test_surfaces import STREAMING, SurfaceCase
 from tests.support.installation import Gateway, Installation
+from tests.support.remains import in_files, in_redis, in_tables
 from tests.support.waiting import until
 
 HOOK_KEY = "content-hook-key"
@@ -56,51 +55,6 @@ def stored_content(key: IssuedKey, request_id: str) -> Texts:
         return content_of(key.row.organization, UUID(request_id))
 
     return until(found, what=f"content of {request_id}")
-
-
-def in_redis(running: Installation, word: str) -> list[bytes]:
-    """Return the Redis keys that hold the word, as it is or packed into a stream's entry."""
-    found = []
-    for key in running.redis.scan_iter(match=f"{running.prefix}*", count=1_000):
-        dumped: Any = running.redis.dump(key)
-        if dumped is not None and word.encode() in _plain(running, key) + dumped:
-            found.append(key)
-    return found
-
-
-def _plain(running: Installation, key: bytes) -> bytes:
-    kind: Any = running.redis.type(key)
-    readers: dict[bytes, Callable[[bytes], Any]] = {
-        b"string": running.redis.get,
-        b"hash": running.redis.hgetall,
-        b"stream": running.redis.xrange,
-        b"set": running.redis.smembers,
-        b"zset": lambda name: running.redis.zrange(name, 0, -1),
-        b"list": lambda name: running.redis.lrange(name, 0, -1),
-    }
-    return repr(readers[kind](key)).encode()
-
-
-def in_tables(word: str) -> list[str]:
-    """Return the tables with the word in any row."""
-    found = []
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace ORDER BY 1"
-        )
-        for (table,) in cursor.fetchall():
-            query = sql.SQL("SELECT EXISTS (SELECT FROM {table} t WHERE t::text LIKE %s)")
-            cursor.execute(query.format(table=sql.Identifier(table)), [f"%{word}%"])
-            if cursor.fetchone()[0]:
-                found.append(table)
-    return found
-
-
-def in_files(running: Installation, word: str) -> list[str]:
-    """Return the files with the word: logs, journals and all others."""
-    written = [path for path in running.folder.rglob("*") if path.is_file()]
-    assert running.gateway.log in written
-    return [str(path) for path in written if word.encode() in path.read_bytes()]
 
 
 @pytest.mark.parametrize("case", STREAMING, ids=lambda case: case.path)

@@ -234,7 +234,8 @@ def test_a_gateway_started_without_redis_follows_its_setting(
     seen = [running.post(key.plain, url=gateway.url, **BODY) for _ in statuses]
     assert [r.status_code for r in seen] == statuses
     health = running.health(gateway.url)
-    assert (health["status"], health["checks"]["redis"]) == ("degraded", False)
+    status = "degraded" if policy == "bounded" else "unhealthy"  # nothing can be admitted
+    assert (health["status"], health["checks"]["redis"]) == (status, False)
     gateway.stop()
 
 
@@ -254,3 +255,23 @@ def test_a_stream_from_an_outage_is_registered_in_redis_once_it_is_back(cut_off:
     assert row.is_degraded
     until(lambda: not cut_off.running.open_leases(request_id), what="no lease")
     assert cut_off.running.scope("k", key.row.id)["held"] == 0
+
+
+def test_a_key_that_litellm_refuses_is_no_good_health(running: Installation) -> None:
+    gateway = running.new_gateway(LITELLM_API_KEY="sk-that-litellm-does-not-know")
+    try:
+        found = until(lambda: (now := running.health(gateway.url))["details"]["litellm_key_refused"] and now)
+        assert (found["status"], found["checks"]["litellm"]) == ("degraded", False)
+    finally:
+        gateway.stop()
+
+
+def test_a_salt_that_no_key_is_stored_under_is_no_good_health(running: Installation) -> None:
+    key = a_key()
+    gateway = running.new_gateway(HASH_SALT="set-by-mistake-instead-of-the-one-of-all-keys")
+    try:
+        assert running.post(key.plain, url=gateway.url).status_code == 401
+        found = until(lambda: not (now := running.health(gateway.url))["details"]["hash_salt_known"] and now)
+        assert found["status"] == "degraded"
+    finally:
+        gateway.stop()

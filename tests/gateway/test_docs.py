@@ -7,6 +7,7 @@ import pytest
 from drf_spectacular.drainage import reset_generator_stats
 from drf_spectacular.generators import SchemaGenerator
 
+from codexflow.dev import api_schema
 from codexflow.env import REPOSITORY
 from routing.gateway import MODEL_ROUTE, ROUTES
 from routing.surfaces.table import SURFACES
@@ -37,6 +38,40 @@ def test_every_endpoint_of_the_management_api_is_documented_and_nothing_else_is(
     }
     assert_same(documented - {("GET", "/api/v1/schema")}, served, "docs/api.md")
     assert "/ws/o/{slug}/logs/" in text
+
+
+def test_the_recorded_schema_is_that_of_the_code() -> None:
+    recorded, found = set(api_schema.FILE.read_text().splitlines()), set(api_schema.text().splitlines())
+    changes = [f"- {line}" for line in sorted(recorded - found)] + [f"+ {line}" for line in sorted(found - recorded)]
+    assert not changes, "say it in CHANGELOG.md, then `make api-schema`"
+
+
+def test_a_change_of_the_schema_is_a_line() -> None:
+    schema: dict[str, Any] = {
+        "paths": {
+            "/a": {
+                "get": {
+                    "parameters": [{"in": "query", "name": "q", "schema": {"type": "string"}}],
+                    "responses": {
+                        "200": {
+                            "content": {"application/json": {"schema": {"type": "array", "items": {"$ref": "#/c/A"}}}}
+                        },
+                        "404": {},
+                    },
+                }
+            }
+        },
+        "components": {"schemas": {"A": {"properties": {"n": {"type": "integer"}}, "required": ["n"]}}},
+    }
+    assert api_schema.lines_of(schema) == [
+        "A.n: integer required",
+        "GET /a",
+        "GET /a 200 application/json: [A]",
+        "GET /a 404",
+        "GET /a query q: string",
+    ]
+    schema["components"]["schemas"]["A"]["required"] = []
+    assert "A.n: integer" in api_schema.lines_of(schema)
 
 
 def test_the_schema_is_made_without_a_doubt(capsys: pytest.CaptureFixture[str]) -> None:

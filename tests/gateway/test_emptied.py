@@ -14,7 +14,7 @@ from billing.ledger import post_credit
 from billing.limiter.limits import Payer
 from billing.limiter.roll import GIVE_UP_MS
 from billing.models import Account, LedgerEntry, Plan
-from billing.services import seed_plans, set_budgets
+from billing.services import seed_plans, set_budgets, set_tag_budget
 from billing.tests.factories import an_organization
 from codexflow.lib.clock import now_s
 from codexflow.lib.ids import random_id
@@ -58,12 +58,12 @@ class Pair:
     def has_served(self, number: int, exhausting: "Future[None]") -> bool:
         return len(self.served) >= number or exhausting.done()
 
-    def exhaust(self, key: IssuedKey, *, code: str) -> None:
+    def exhaust(self, key: IssuedKey, *, code: str, **body: Any) -> None:
         """Make calls on both, several at once, until each refuses for good."""
 
         async def one(client: httpx.AsyncClient, url: str) -> None:
             while True:
-                response = await client.post(f"{url}/v1/chat/completions", json=BODY)
+                response = await client.post(f"{url}/v1/chat/completions", json={**BODY, **body})
                 if response.status_code == 200:
                     self.served.append(response.headers["x-cfx-request-id"])
                     continue
@@ -188,6 +188,18 @@ def test_a_key_budget_holds_when_redis_is_emptied(pair: Pair) -> None:
     key = a_key(budget_day_nanos=limit_nanos)
     for _ in range(3):
         pair.exhaust(key, code="insufficient_quota")
+        pair.running.empty_redis()
+    assert 0 < spent_nanos(pair.running, pair) <= limit_nanos
+
+
+def test_a_tag_s_budget_holds_when_redis_is_emptied(pair: Pair) -> None:
+    pair.serve(a_key(), 1)
+    limit_nanos = 40 * spent_nanos(pair.running, pair)
+    pair.served.clear()
+    key = a_key()
+    set_tag_budget(key.row.organization, "team/a", day_nanos=None, month_nanos=limit_nanos)
+    for _ in range(3):
+        pair.exhaust(key, code="insufficient_quota", metadata={"tag": "team/a"})
         pair.running.empty_redis()
     assert 0 < spent_nanos(pair.running, pair) <= limit_nanos
 

@@ -174,9 +174,9 @@ def test_a_budget_and_its_removal_take_effect_at_once(running: Installation) -> 
     key = a_key(organization)
     assert running.post(key.plain, **BODY).status_code == 200
     set_budgets(organization, day_nanos=1, month_nanos=None)
-    until(lambda: running.post(key.plain, **BODY).status_code == 402, within_s=2, what="the budget")
+    until(lambda: running.post(key.plain, **BODY).status_code == 402, what="the budget")
     set_budgets(organization, day_nanos=None, month_nanos=None)
-    until(lambda: running.post(key.plain, **BODY).status_code == 200, within_s=2, what="its end")
+    until(lambda: running.post(key.plain, **BODY).status_code == 200, what="its end")
 
 
 def test_requests_a_minute_are_limited(running: Installation) -> None:
@@ -258,7 +258,7 @@ def test_a_call_that_the_credit_does_not_cover_is_refused_before_it_costs_anythi
     last = running.upstream.state()["last_seq"]
     response = running.post(key.plain, model="cfx-plan")
     assert (response.status_code, response.json()["error"]["code"]) == (402, "insufficient_quota")
-    assert running.upstream.state()["last_seq"] == last
+    assert running.upstream.ledger(since=last) == []
     assert running.scope("o", organization.id)["n"] == 0
     # A call that fits is served.
     assert running.post(key.plain, model="gpt-6-luna", max_tokens=100).status_code == 200

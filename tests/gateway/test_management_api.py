@@ -37,7 +37,7 @@ def test_a_key_is_made_listed_renamed_and_revoked(running: Installation) -> None
     assert secret not in api(running, key.plain, "GET", "keys").text
     assert api(running, key.plain, "PATCH", f"keys/{key_id}", json={"name": "ci 2"}).json()["name"] == "ci 2"
     assert api(running, key.plain, "DELETE", f"keys/{key_id}").json()["state"] == "revoked"
-    until(lambda: running.post(secret).status_code == 401, within_s=1, what="refusal")
+    until(lambda: running.post(secret).status_code == 401, what="refusal")
     actions = AuditEntry.objects.filter(object_id=key_id).order_by("id").values_list("action", flat=True)
     assert list(actions) == ["key.issued", "key.renamed", "key.revoked"]
 
@@ -112,7 +112,7 @@ def test_a_lowered_limit_binds_the_predecessor_too(running: Installation) -> Non
     new = api(running, boss.plain, "POST", f"keys/{old.row.id}/rotate", json={"overlap_s": 3600}).json()
     assert running.post(old.plain).status_code == running.post(new["key"]).status_code == 200
     api(running, boss.plain, "PATCH", f"keys/{new['id']}", json={"daily_requests": 2})
-    until(lambda: running.post(old.plain).status_code == 429, within_s=1, what="the old key's refusal")
+    until(lambda: running.post(old.plain).status_code == 429, what="the old key's refusal")
     assert running.post(new["key"]).status_code == 429
     # By itself the old key narrows only itself: its successor outlasts it. The successor may end it.
     api(running, old.plain, "PATCH", f"keys/{old.row.id}", json={"daily_requests": 1})
@@ -151,15 +151,15 @@ def test_a_key_in_its_overlap_makes_none_that_outlives_it(running: Installation)
     assert (refused.status_code, refused.json()["error"]["code"]) == (403, "action_not_allowed")
 
 
-def test_a_key_rotated_without_overlap_is_refused_within_a_second(running: Installation) -> None:
+def test_a_key_rotated_without_overlap_is_refused_at_once(running: Installation) -> None:
     old = a_key()
     assert running.post(old.plain).status_code == 200
     new = api(running, old.plain, "POST", f"keys/{old.row.id}/rotate", json={"overlap_s": 0}).json()["key"]
-    until(lambda: running.post(old.plain).status_code == 401, within_s=1, what="refusal")
+    until(lambda: running.post(old.plain).status_code == 401, what="refusal")
     assert running.post(new).status_code == 200
 
 
-def test_changed_terms_take_effect_within_a_second(running: Installation) -> None:
+def test_changed_terms_take_effect_at_once(running: Installation) -> None:
     key = a_key()
     boss = a_key(key.row.organization)
     assert running.post(key.plain).status_code == 200
@@ -170,14 +170,12 @@ def test_changed_terms_take_effect_within_a_second(running: Installation) -> Non
     response = api(running, boss.plain, "PATCH", f"keys/{key.row.id}", json=changes)
     assert response.status_code == 200, response.text
     assert (response.json()["daily_requests"], response.json()["budget_day_usd"]) == (3, "1.250000")
-    until(lambda: running.post(key.plain, model="cfx-plan").status_code == 403, within_s=1, what="the stage's refusal")
+    until(lambda: running.post(key.plain, model="cfx-plan").status_code == 403, what="the stage's refusal")
     assert running.post(key.plain, model="cfx-review").headers["x-ratelimit-limit"] == "3"
     api(running, boss.plain, "PATCH", f"keys/{key.row.id}", json={"allowed_networks": ["10.0.0.0/8"]})
-    until(
-        lambda: running.post(key.plain, model="cfx-review").status_code == 401, within_s=1, what="the address's refusal"
-    )
+    until(lambda: running.post(key.plain, model="cfx-review").status_code == 401, what="the address's refusal")
     api(running, boss.plain, "PATCH", f"keys/{key.row.id}", json={"allowed_networks": [], "allowed_stages": []})
-    until(lambda: running.post(key.plain, model="cfx-plan").status_code == 200, within_s=1, what="the end of both")
+    until(lambda: running.post(key.plain, model="cfx-plan").status_code == 200, what="the end of both")
 
 
 @pytest.mark.parametrize(

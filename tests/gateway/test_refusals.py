@@ -28,3 +28,6 @@ def test_every_refusal_of_a_known_key_is_counted(running: Installation) -> None:
     for key, codes in ((ada, set(counts)), (eve, set())):
         found = httpx.get(f"{running.url}/api/v1/refusals", headers={"Authorization": f"Bearer {key.plain}"}).json()
         assert {row["code"] for row in found["data"]} == codes
+        assert all(row["message"] for row in found["data"])
+    (quota,) = RefusalCount.objects.filter(code="daily_quota_exceeded", key_id=ada.row.id)
+    assert quota.message.startswith("1 request a day")

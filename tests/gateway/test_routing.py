@@ -79,7 +79,9 @@ def test_stage_defaults_replace_only_missing_fields(running: Installation, key: 
     assert (body["max_tokens"], body["temperature"]) == (32_768, 0.2)
     body = sent(running, running.post(key, model="cfx-code", max_tokens=7, temperature=1.5))
     assert (body["max_tokens"], body["temperature"]) == (7, 1.5)
-    body = sent(running, running.post(key, model="cfx-code", max_completion_tokens=90_000))
+    body = sent(
+        running, running.post(key, headers={"x-decompose": "0"}, model="cfx-code", max_completion_tokens=90_000)
+    )
     assert body["max_completion_tokens"] == 32_768
     assert "max_tokens" not in body
 

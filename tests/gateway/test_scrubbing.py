@@ -5,9 +5,8 @@ from typing import Any
 import httpx
 import pytest
 
-from codexflow.lib.ids import random_id
 from keys.tests.factories import a_key
-from tests.gateway.test_surfaces import STREAMING, SURFACE_CASES, SurfaceCase, error_of
+from tests.gateway.test_surfaces import SURFACE_CASES, SurfaceCase, error_of
 from tests.support.installation import Gateway, Installation
 
 BY_PATH = [
@@ -131,42 +130,3 @@ def test_only_listed_headers_pass_in_either_direction(
             for entry in seen:
                 assert set(entry["header_names"]) <= PASSED, entry["header_names"]
                 assert entry["litellm_headers"]["x-litellm-num-retries"] == "0"
-
-
-def test_secrets_and_prompts_are_in_no_log_no_key_and_no_metric(running: Installation, unbreakable: Gateway) -> None:
-    """Calls of every outcome with planted words; then all logs, keys and metrics are searched."""
-    marker = f"planted{random_id().hex}"
-    issued = a_key()
-    key = issued.plain
-    texts = (
-        "hello", "[[fault:400 says=echo]]", "[[fault:503]]", "[[fault:cut after=3]]", "[[fault:malformed]]",
-        "[[fault:error_event after=2]]", "[[fault:html]]", "[[fault:400 says=secrets]]",
-    )  # fmt: skip
-    with httpx.Client(base_url=unbreakable.url, timeout=30) as client:
-        bearer = {"Authorization": f"Bearer {key}"}
-        for case in STREAMING:
-            for text in texts:
-                for stream in (False, True):
-                    client.post(case.path, json=case.body(f"{marker} {text}", stream=stream), headers=bearer)
-            client.post(case.path, content=f'{{"model": "{marker}", "{marker}": '.encode(), headers=bearer)
-            client.post(case.path, json={**case.body(marker), "model": marker, "max_tokens": marker}, headers=bearer)
-            client.post(case.path, json=case.body(marker), headers={"Authorization": f"Bearer {key}x"})
-            client.post(f"{case.path}?api_key={key}", json=case.body(marker))
-            last = client.post(case.path, json=case.body(marker), headers=bearer)
-    running.row_of(last)
-    planted = [marker, key, key.split("_")[2], running.upstream.api_key, "sk-provider-0123456789"]
-    written = [path for path in running.folder.rglob("*") if path.is_file()]
-    assert unbreakable.log in written
-    assert b"relay.broken" in unbreakable.log.read_bytes()
-    for path in written:
-        try:
-            content = path.read_bytes()
-        except FileNotFoundError:
-            continue  # a journal segment, shipped meanwhile
-        found = [secret[:12] for secret in planted if secret.encode() in content]
-        assert not found, f"{path}: {found}"
-    for name in running.redis.scan_iter(match=f"{running.prefix}*", count=1_000):
-        assert not [secret[:12] for secret in planted if secret.encode() in name], name
-    for url in ("/health", "/health/ready", "/metrics"):
-        text = httpx.get(unbreakable.url + url).text
-        assert not [secret[:12] for secret in planted if secret in text], url

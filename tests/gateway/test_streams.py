@@ -1,9 +1,12 @@
 """Streams: unchanged, complete only when durable, ended by an error when incomplete."""
 
 import asyncio
+import contextlib
+import http.client
 import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 
 import httpx
 import pytest
@@ -12,7 +15,7 @@ from django.db import close_old_connections
 from keys.tests.factories import a_key
 from logs.models import RequestLog
 from tests.gateway.test_surfaces import STREAMING, SURFACE_CASES, SurfaceCase, error_of, last_event
-from tests.support.installation import Gateway, Installation
+from tests.support.installation import PATIENT, Gateway, Installation
 from tests.support.mini_stack import memory_kb
 from tests.support.waiting import until
 from tests.wire import Wire, request
@@ -99,23 +102,17 @@ def test_a_disconnect_is_charged_for_the_delivered_output_and_frees_the_upstream
 
 
 def test_a_disconnect_before_the_first_byte_is_free(running: Installation, key: str) -> None:
-    with pytest.raises(httpx.ReadTimeout):
-        httpx.post(
-            f"{running.url}/v1/chat/completions",
-            json={
-                "model": "gpt-6-luna",
-                "messages": [{"role": "user", "content": "[[fault:slow first_ms=1500]] bye"}],
-            },
-            headers={"Authorization": f"Bearer {key}"},
-            timeout=0.3,
-        )
-    # Gateways ask for the list of models now and then.
-    (seen,) = until(
-        lambda: [
-            each for each in running.upstream.ledger() if "bye" in (each["body"] or "") and each["outcome"] != "open"
-        ],
-        what="the call upstream",
-    )
+    body = {"model": "gpt-6-luna", "messages": [{"role": "user", "content": "[[fault:hang]] bye"}]}
+
+    def calls_that_are(*outcomes: str) -> list[dict[str, Any]]:
+        entries = running.upstream.ledger()
+        return [each for each in entries if "bye" in (each["body"] or "") and each["outcome"] in outcomes]
+
+    leaving = http.client.HTTPConnection(running.url.removeprefix("http://"))
+    with contextlib.closing(leaving):
+        leaving.request("POST", "/v1/chat/completions", json.dumps(body), {"Authorization": f"Bearer {key}"})
+        until(lambda: calls_that_are("open"), what="the call upstream")
+    (seen,) = until(lambda: calls_that_are("aborted", "finished"), what="the end of the call")
     assert seen["outcome"] == "aborted"
     row = running.row(seen["call_id"].rpartition(".")[0])
     assert (row.status, row.cost_nanos, row.is_disconnected) == (499, 0, True)
@@ -232,7 +229,8 @@ def test_after_the_grace_period_calls_without_a_first_byte_get_an_error(
         waiting = callers.submit(
             running.say, key, "[[fault:hang]]", url=gateway.url, model="gpt-6-luna", stream=is_stream
         )
-        until(lambda: running.upstream.state()["last_seq"] > since, what="the call upstream")
+        # Calls that other tests began may arrive late: only this one hangs.
+        until(lambda: any(each["faults"] for each in running.upstream.ledger(since=since)), what="the call upstream")
         gateway.terminate()
         response = waiting.result()
     assert (response.status_code, response.json()["error"]["code"]) == (503, "shutting_down")
@@ -242,32 +240,35 @@ def test_after_the_grace_period_calls_without_a_first_byte_get_an_error(
     assert gateway.process.wait(timeout=20) == 0
 
 
-LARGE = "[[fault:huge_line bytes=70000000]]"
+# Behind content: of an event before any, a gateway that reads fast enough refuses the answer.
+LARGE = "[[fault:chunks n=20]] [[fault:huge_line bytes=70000000 after=10]]"
 
 
 def test_slow_readers_of_all_surfaces_do_not_grow_memory(running: Installation, key: str) -> None:
     """The upstream offers each of them 70 MB; a slow reader makes the gateway hold little of it."""
-    gateway = running.new_gateway(CFX_UPSTREAM_TOTAL_S="60")
-    # Of a response's events up to 8 MB are held, of its last one all: that must be seen whole.
-    asyncio.run(trickle(gateway, key, [case for case in MIXED if case.name != "responses"], most_grown_kb=8_000))
-    asyncio.run(trickle(gateway, key, [case for case in MIXED if case.name == "responses"], most_grown_kb=32_000))
-    gateway.stop()
+    with running.configured(**PATIENT):  # the upstream takes its time to write so much
+        gateway = running.new_gateway(CFX_UPSTREAM_TOTAL_S="60")
+        # Of a response's events up to 8 MB are held, of its last one all: that must be seen whole.
+        asyncio.run(trickle(gateway, key, [case for case in MIXED if case.name != "responses"], most_grown_kb=8_000))
+        asyncio.run(trickle(gateway, key, [case for case in MIXED if case.name == "responses"], most_grown_kb=32_000))
+        gateway.stop()
 
 
 def test_memory_of_a_huge_last_event_is_released(running: Installation, key: str) -> None:
     """The last event of a response repeats all of it, and is held until it is complete."""
-    gateway = running.new_gateway(CFX_UPSTREAM_TOTAL_S="60")
     case = next(case for case in MIXED if case.name == "responses")
     body = case.body("[[fault:big_body bytes=7000000]]", stream=True)
     held = []
-    for _ in range(10):
-        response = running.ask(key, case.path, url=gateway.url, **body)
-        assert last_event(response.text)["type"] == "response.completed"
-        assert running.row_of(response).status == 200
-        held.append(memory_kb(gateway.process.pid))
-    # Events kept would add 7 MB a call, 63 in all; the allocator gives back one or two of them late.
-    assert held[-1] - held[0] < 42_000, held
-    gateway.stop()
+    with running.configured(**PATIENT):
+        gateway = running.new_gateway(CFX_UPSTREAM_TOTAL_S="60")
+        for _ in range(10):
+            response = running.ask(key, case.path, url=gateway.url, **body)
+            assert last_event(response.text)["type"] == "response.completed"
+            assert running.row_of(response).status == 200
+            held.append(memory_kb(gateway.process.pid))
+        # Events kept would add 7 MB a call, 63 in all; the allocator gives back one or two of them late.
+        assert held[-1] - held[0] < 42_000, held
+        gateway.stop()
 
 
 async def trickle(gateway: Gateway, key: str, ways: list[SurfaceCase], *, most_grown_kb: int) -> None:
@@ -278,19 +279,20 @@ async def trickle(gateway: Gateway, key: str, ways: list[SurfaceCase], *, most_g
         assert (await wire.response()).status == 200
         await wire.close()
     before = memory_kb(gateway.process.pid)
-    wires = [await Wire.to(gateway.url) for _ in ways]
-    for wire, case in zip(wires, ways, strict=True):
-        await wire.send(request(case.path, key, json.dumps(case.body(LARGE, stream=True)).encode()))
-        assert (await wire.head())[0] == 200
     grown = []
-    for _ in range(100):
-        for wire in wires:
-            await wire.reader.readexactly(1_000)
-        await asyncio.sleep(0.01)
-        grown.append(memory_kb(gateway.process.pid) - before)
+    with contextlib.ExitStack() as opened:
+        wires = [await Wire.to(gateway.url) for _ in ways]
+        for wire, case in zip(wires, ways, strict=True):
+            opened.callback(wire.abort)
+            await wire.send(request(case.path, key, json.dumps(case.body(LARGE, stream=True)).encode()))
+            status, headers = await wire.head()
+            assert status == 200, (case.name, await wire.body(headers))
+        for _ in range(100):
+            for wire in wires:
+                await wire.reader.readexactly(1_000)
+            await asyncio.sleep(0.01)
+            grown.append(memory_kb(gateway.process.pid) - before)
     assert max(grown) < most_grown_kb, grown
-    for wire in wires:
-        wire.abort()
 
 
 def test_a_call_seen_complete_survives_the_gateways_death(running: Installation, key: str) -> None:

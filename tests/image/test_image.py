@@ -75,6 +75,7 @@ def environ(tmp_path: Path) -> dict[str, str]:
         "DATABASE_URL": f"postgresql:///{found['NAME']}?{given}",
         "REDIS_URL": settings.ENV.redis_url,
         "LITELLM_URL": f"http://{LOOPBACK}:9",
+        "LITELLM_API_KEY": "sk-for-the-test-of-the-image",
         "AUTH_SECRET": "for-the-test-of-the-image-and-nothing-else",
         "HASH_SALT": "for-the-test-of-the-image-and-nothing-else-either",
         "PORT": str(free_port()),
@@ -117,6 +118,14 @@ def test_every_remaining_module_can_be_imported(image: Path, environ: dict[str, 
 @pytest.mark.django_db(transaction=True)
 def test_commands_run_in_the_image(image: Path, environ: dict[str, str], command: list[str]) -> None:
     run(image, environ, "manage.py", *command)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_installation_behind_tls_passes_the_deployment_check(image: Path, environ: dict[str, str]) -> None:
+    given = {"SITE_URL": "https://cfx.example.com", "EMAIL_URL": "smtps://u:p@mail.example.com?from=cfx@example.com"}
+    given["CFX_PAYMENT_PROVIDERS"] = "none"  # or the seller of its invoices would be missing
+    said = run(image, environ | given, "manage.py", "check", "--deploy", "--fail-level", "WARNING")
+    assert "no issues" in said
 
 
 @pytest.mark.django_db(transaction=True)

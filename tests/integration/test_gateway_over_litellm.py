@@ -13,13 +13,19 @@ from codexflow.catalogue.surfaces import COUNTED_UNITS
 from codexflow.dev import litellm as program
 from keys.tests.factories import a_key
 from logs.litellm.mapping import reports_of
+from logs.models import UpstreamAttempt
+from logs.pipeline.rows import part_of
 from routing.meter import nanos_of
-from tests.gateway.test_surfaces import last_event
+from tests.gateway.test_prompt_counts import CHAT, MESSAGES, ORDINARY, RESPONSES, at_the_edge, body_of
+from tests.gateway.test_surfaces import SurfaceCase, last_event
 from tests.support.installation import PATIENT, Gateway, Installation
 from tests.support.litellm import LiteLLM, running_as_shipped
 from tests.support.waiting import until
 
 pytestmark = [pytest.mark.litellm, pytest.mark.xdist_group("litellm")]
+
+
+COUNTED = (CHAT, RESPONSES, MESSAGES)
 
 
 @contextmanager
@@ -88,6 +94,47 @@ def test_a_stream_arrives_complete_and_is_counted(running: Installation, litellm
     assert row.upstream_cost_nanos
     (seen,) = litellm.provider.ledger(model="deepseek-v4.1-flash")
     assert seen["outcome"] == "finished"
+
+
+def test_a_planned_answer_is_written_through_litellm(running: Installation, litellm: LiteLLM, gateway: Gateway) -> None:
+    """Plan, parts and usage of each, as LiteLLM streams them."""
+    response = running.ask(
+        a_key().plain,
+        "/v1/chat/completions",
+        url=gateway.url,
+        headers={"x-decompose": "1"},
+        model="cfx-plan",
+        max_tokens=3_000,
+        messages=[{"role": "user", "content": "Write a handbook.\n1. Setup\n2. Use\n3. Operation"}],
+    )
+    assert response.status_code == 200, response.text
+    answer = response.json()
+    assert answer["cfx_planner"]["missing"] == []
+    assert [f"## Part {letter}" in answer["choices"][0]["message"]["content"] for letter in "ABC"] == [True] * 3
+    row = running.row_of(response)
+    parts = [part for each in UpstreamAttempt.objects.filter(request_id=row.request_id) if (part := part_of(each))]
+    assert sorted(part.kind for part in parts) == ["chunk", "chunk", "chunk", "planner"]
+    assert (row.planner, row.usage_rank) == ("planned", 40)
+    assert row.cost_nanos == sum(part.cost_nanos for part in parts) > 0
+    assert row.upstream_cost_nanos
+
+
+@pytest.mark.parametrize("case", COUNTED, ids=lambda case: case.name)
+def test_a_prompt_is_counted_by_the_provider_where_bytes_would_refuse_it(
+    running: Installation, litellm: LiteLLM, gateway: Gateway, case: SurfaceCase
+) -> None:
+    """LiteLLM turns the count of each surface into one of OpenAI's, and says that it is the provider's."""
+    body = body_of(case, ORDINARY)
+    key = a_key(at_the_edge(running, case, body)).plain
+    response = running.ask(key, case.path, url=gateway.url, **body)
+    assert response.status_code == 200, response.text
+    row = running.row_of(response)
+    assert abs(int(response.headers["x-cfx-counted-tokens"]) - row.prompt_tokens) < 10
+    (count,) = [each for each in litellm.provider.ledger() if each["path"] == "/v1/responses/input_tokens"]
+    assert ORDINARY in count["body"]
+    worst = body_of(case, "[[fault:usage prompt=95000 completion=10]]" + "Q1X7J3" * 16_000)
+    key = a_key(at_the_edge(running, case, worst)).plain
+    assert running.ask(key, case.path, url=gateway.url, **worst).status_code == 402
 
 
 def test_a_response_cut_by_the_provider_never_looks_complete(

@@ -4,6 +4,7 @@ A new LiteLLM release that changes one of them fails here first, by name.
 """
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -45,6 +46,14 @@ def events(body: str) -> list[Any]:
 def text_of(found: list[Any]) -> str:
     parts = [choice["delta"].get("content") for event in found if "choices" in event for choice in event["choices"]]
     return "".join(part or "" for part in parts)
+
+
+def until_text(lines: Iterator[str], text: str) -> Iterator[str]:
+    """The lines up to the first that has `text`."""
+    for line in lines:
+        yield line
+        if text in line:
+            return
 
 
 def error_of(response: httpx.Response) -> dict[str, Any]:
@@ -328,19 +337,24 @@ def test_a_providers_status_is_preserved_and_nothing_is_retried(litellm: LiteLLM
 def test_a_broken_stream_ends_with_an_error_event_and_no_done(litellm: LiteLLM, words: str) -> None:
     """Its `type` is null. LiteLLM 1.109 says internal_server_error and adds [DONE] even then.
 
-    The pause matters: a reset right behind the data makes LiteLLM's HTTP client lose both, and the caller
-    gets a plain 500.
+    The break comes once the text was read: LiteLLM's HTTP client drops what it holds when a connection breaks,
+    and a caller who has nothing yet gets a plain 500.
     """
-    responses = []
+    bodies = []
 
     def call(call_id: str) -> None:
-        broken = f"[[fault:{words}]] [[fault:slow gap_ms=50]]"
-        responses.append(post(litellm, broken, stream=True, call_id=call_id))
+        request = ask(f"[[fault:{words}]] [[fault:held]]", stream=True)
+        headers = {"x-litellm-call-id": call_id}
+        with litellm.client.stream("POST", "/v1/chat/completions", json=request, headers=headers) as response:
+            assert response.status_code == 200
+            lines = response.iter_lines()
+            read = list(until_text(lines, "demo"))
+            litellm.provider.release()
+            bodies.append("\n".join([*read, *lines]))
 
     _, payload = litellm.reported(call)
     assert payload["status"] == "failure"
-    *before, error = events(responses[-1].text)
-    assert responses[-1].status_code == 200
+    *before, error = events(bodies[-1])
     assert text_of(before) == "[demo"
     assert error["error"]["message"].startswith("litellm.APIConnectionError")
     assert (error["error"]["type"], error["error"]["code"]) == (None, "500")
@@ -358,8 +372,9 @@ def test_a_stream_that_just_ends_is_completed_by_litellm(litellm: LiteLLM) -> No
 @on_litellm
 def test_the_sdk_raises_on_a_broken_stream(litellm: LiteLLM) -> None:
     with OpenAI(base_url=f"{litellm.url}/v1", api_key=litellm.api_key, max_retries=0) as client:
-        broken = ask("[[fault:cut after=3]] [[fault:slow gap_ms=400]]")  # LiteLLM must have begun its response
-        stream: Any = client.chat.completions.create(**broken, stream=True)
+        stream: Any = client.chat.completions.create(**ask("[[fault:cut after=3]] [[fault:held]]"), stream=True)
+        next(chunk for chunk in stream if "demo" in (chunk.choices[0].delta.content or ""))
+        litellm.provider.release()
         with pytest.raises(APIError):
             list(stream)
 

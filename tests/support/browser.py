@@ -1,7 +1,7 @@
-"""A real Chromium on the site's pages: its console errors, and axe's findings."""
+"""A real browser on the site's pages: its console errors, and axe's findings."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, s
 
 CHROMIUM = Path("/usr/bin/chromium")
 INSTALL = "apt-get update && apt-get install -y --no-install-recommends chromium"
-DESKTOP, PHONE = {"width": 1440, "height": 900}, {"width": 390, "height": 844}
+DESKTOP, PHONE, NARROW = ({"width": w, "height": h} for w, h in [(1440, 900), (390, 844), (320, 640)])
 _ARGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -26,7 +26,8 @@ _ARGS = [
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost",
 ]
 _AXE = Path(__file__).parent / "vendor" / "axe-4.14.1.min.js"
-_SERIOUS = ("serious", "critical")
+SERIOUS_OR_WORSE = ("serious", "critical")
+MODERATE_OR_WORSE = ("moderate", *SERIOUS_OR_WORSE)
 
 
 @contextmanager
@@ -91,27 +92,29 @@ class Visitor:
             ]
         )
 
-    def axe(self, *, colours_only: bool = False) -> list[str]:
-        """Run axe on the page, with all rules or only those about colour. Returns serious findings, one line each."""
+    def axe(self, *, colours_only: bool = False, impacts: Collection[str] = MODERATE_OR_WORSE) -> list[str]:
+        """Run axe on the page, with all rules or only those about colour. Returns the findings of these impacts."""
         rules = ", runOnly: ['color-contrast', 'link-in-text-block']" if colours_only else ""
         found: Any = self.page.evaluate(f"axe.run(document, {{resultTypes: ['violations']{rules}}})")
         return [
             f"{self.page.url}: {each['id']}: {json.dumps([node['target'] for node in each['nodes']])} {each['help']}:"
             f" {each['nodes'][0]['failureSummary']}"
             for each in found["violations"]
-            if each["impact"] in _SERIOUS
+            if each["impact"] in impacts
         ]
 
 
 @contextmanager
 def visitor(browser: Browser, site_url: str, *, size: dict[str, int]) -> Iterator[Visitor]:
     """Open a window with an empty profile."""
+    # Firefox has the like of these as preferences.
+    is_chromium = browser.browser_type.name == "chromium"
     context = browser.new_context(
         viewport={"width": size["width"], "height": size["height"]},
         timezone_id="Europe/Istanbul",
         locale="en-US",
-        reduced_motion="reduce",
-        permissions=["clipboard-read", "clipboard-write"],
+        reduced_motion="reduce" if is_chromium else None,
+        permissions=["clipboard-read", "clipboard-write"] if is_chromium else None,
     )
     context.set_default_timeout(20_000)
     try:

@@ -27,13 +27,18 @@ def main(slug: str) -> int:
     django.setup()
     from accounts import members
     from accounts.models import Organization
+    from accounts.webhooks.services import add_endpoint, send_test
     from billing.limiter.limits import ShardKeys
+    from billing.models import Plan
     from billing.payments.orders import open_order
+    from billing.services import raise_budget, set_tag_budget
     from codexflow.catalogue import directory
     from codexflow.lib import clock
     from codexflow.settings import ENV
     from keys.services import issue_key
+    from logs.litellm.ingest import take
     from logs.litellm.reconciliation import totals
+    from logs.litellm.tests.factories import a_payload, mapped
     from logs.models import DayReconciled, ExportJob
     from logs.pipeline.drain import Entry, store
     from logs.pipeline.events import encode
@@ -58,6 +63,16 @@ def main(slug: str) -> int:
     )
     open_order(organization, provider="manual", amount_nanos=25_000_000_000, actor=owner)
     _paid_orders(organization)
+    Plan.objects.filter(slug="pro").update(trial_days=14, trial_credit_nanos=5_000_000_000)
+    budget = set_tag_budget(organization, "team-search", day_nanos=None, month_nanos=900_000_000_000, actor=owner)
+    raise_budget(
+        organization, window="month", amount_nanos=50_000_000_000, reason="Launch", tag_budget=budget, actor=owner
+    )
+    endpoint, _secret = add_endpoint(
+        organization, url="https://example.com/hooks/codexflow", events=["key.created"], actor=owner
+    )
+    send_test(endpoint)
+    take(mapped(a_payload("demo-call-of-a-key-that-nobody-knows", key_hash="5e" * 32)))
     yesterday = clock.now().date() - timedelta(days=1)
     DayReconciled.objects.create(day=yesterday, compared_at=clock.now(), **asdict(totals([yesterday])))
     sys.stdout.write(f"{len(entries)} requests\n")
@@ -165,6 +180,7 @@ def _events(organization_id: UUID, keys: list[UUID], user_id: int) -> "Iterator[
                 is_stream=draw.random() < 0.8,
                 attempts=attempts,
                 user_agent="OpenAI/Python 2.8.1",
+                tag=("team-search", "", "customer/acme:nightly", "")[started_ms // 1000 % 4],
             )
 
 

@@ -53,6 +53,15 @@ class Running:
         finally:
             self.server.is_failing = False
 
+    @contextmanager
+    def loses(self) -> Iterator[None]:
+        """Let every request be carried out, and its response be lost, for the block."""
+        self.server.loses_responses = True
+        try:
+            yield
+        finally:
+            self.server.loses_responses = False
+
 
 @contextmanager
 def local_stripe() -> Iterator[Running]:

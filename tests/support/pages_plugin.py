@@ -8,6 +8,7 @@ from django.utils import translation
 from playwright.sync_api import Browser
 
 from tests.support.browser import chromium
+from tests.support.firefox import firefox
 from tests.support.site import Site, running_site
 
 if TYPE_CHECKING:
@@ -22,9 +23,13 @@ def language() -> Iterator[None]:
 
 
 @pytest.fixture
-def cast(db: None, settings: Any) -> "Cast":
-    """Ada, Ben, Vic and Eve. Sign-in rate limits are off, because tests share one counter."""
+def cast(db: None, settings: Any, monkeypatch: pytest.MonkeyPatch) -> "Cast":
+    """Ada, Ben, Vic and Eve. Sign-in rate limits are off, because tests share one counter.
+
+    Searches may take their time: a loaded machine would show a part of what is expected.
+    """
     settings.ACCOUNT_RATE_LIMITS = False
+    monkeypatch.setattr("logs.requests.search.TIME_LIMIT_S", 60)
     from tests.support.cast import gather  # imports models: only once Django is set up
 
     return gather()
@@ -38,14 +43,30 @@ def site() -> Iterator[Site]:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """Chromium, for one file of tests: while it runs, Django sees an event loop here and refuses the ORM."""
-    with chromium() as running:
+def browser(request: pytest.FixtureRequest) -> Iterator[Browser]:
+    """Chromium or Firefox, for one file of tests: while it runs, Django sees an event loop here and refuses the ORM."""
+    with (firefox if getattr(request, "param", "") == "firefox" else chromium)() as running:
         yield running
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--all-pages", action="store_true", help="Firefox opens every page, not a cut, and makes journeys")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    marker = metafunc.definition.get_closest_marker("both_browsers")
+    if marker is None:
+        return
+    is_everything = metafunc.config.getoption("--all-pages")
+    if "nightly" not in marker.args or is_everything:
+        browsers = ["chromium", pytest.param("firefox", marks=pytest.mark.firefox)]
+        metafunc.parametrize("browser", browsers, indirect=True, scope="module")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if item.get_closest_marker("browser"):
-            # All of them share one site and one browser.
-            item.add_marker(pytest.mark.xdist_group("browser"))
+        # All tests of a browser share one site and one process of it.
+        for name in ("firefox", "browser"):
+            if item.get_closest_marker(name):
+                item.add_marker(pytest.mark.xdist_group(name))
+                break

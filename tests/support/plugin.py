@@ -4,16 +4,21 @@ A wrapper around the loading of conftests is the earliest hook; pytest-django re
 """
 
 import os
+import sys
 from collections.abc import Generator
 
 import pytest
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis
 
+from codexflow import OPENTELEMETRY
 from codexflow.dev.errors import DevError
 from codexflow.dev.services import Services
 from tests.support import services
 from tests.support.examples import STANDARD
+
+# Anthropic's SDK and the collector of test_tracing.py import it.
+sys.modules.pop(OPENTELEMETRY, None)
 
 # No deadline: an example's duration depends on the machine more than on the code. Not derandomized, not even in CI: the
 # run's seed (--hypothesis-seed, from the commit in .ci/run) decides, so each commit tries other, repeatable examples.

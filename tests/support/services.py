@@ -11,6 +11,8 @@ from codexflow.dev.services import Services, needed, own
 
 WORKER = "PYTEST_XDIST_WORKER"
 RUN = "CFX_TEST_RUN"
+# Set by hand, or in the nightly run: everything is as behind a pooler.
+POOLER = "CFX_TEST_POOLER"
 # OAuth applications of the sign-in providers. The providers are never called: tests replace them by a stand-in.
 PROVIDERS = {
     "CFX_GITHUB_CLIENT_ID": "test-github-client",
@@ -42,6 +44,8 @@ def start(environ: MutableMapping[str, str]) -> Services | None:
         services = own(home, needed(environ), is_ephemeral=True)
         environ["DATABASE_URL"] = environ.get("DATABASE_URL") or services.database_url
         environ["REDIS_URL"] = environ.get("REDIS_URL") or services.redis_url
+    if environ.get(POOLER):
+        environ["DATABASE_DIRECT_URL"] = environ["DATABASE_URL"]
     # pytest-django gives each process a database; Redis is shared, so each process has a key prefix.
     environ["CFX_REDIS_PREFIX"] = f"test_{environ[RUN]}_{environ.get(WORKER, 'main')}"
     return services

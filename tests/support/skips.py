@@ -9,7 +9,9 @@ import pytest
 
 from bench.tools import installed_nginx
 from codexflow.dev.litellm import PROGRAM
+from tests.support import firefox, pgbouncer, pythons
 from tests.support.browser import CHROMIUM, INSTALL
+from tests.support.prometheus import program
 
 _counted = pytest.StashKey[dict[str, int]]()
 
@@ -45,8 +47,17 @@ class Suite:
 
 SUITES = (
     Suite("browser", CHROMIUM.exists, f"Chromium is not installed; run `{INSTALL}`"),
+    Suite("firefox", lambda: firefox.program() is not None, "Firefox is not there; run `make firefox`"),
     Suite("curl", lambda: shutil.which("curl") is not None, "curl is not installed; run `apt-get install curl`"),
     Suite("nginx", lambda: installed_nginx() is not None, "nginx is not there; run `make nginx`"),
+    Suite("node", lambda: shutil.which("node") is not None, "Node is not installed; run `make node`"),
+    Suite("pgbouncer", lambda: pgbouncer.program() is not None, "PgBouncer is not there; run `make pgbouncer`"),
+    Suite("prometheus", lambda: program("prometheus") is not None, "Prometheus is not there; run `make prometheus`"),
+    Suite(
+        "image_python",
+        lambda: bool(pythons.of_image().packages),
+        "The image's Python is not there; run `make image-python`",
+    ),
     Suite("litellm", PROGRAM.exists, "LiteLLM is not installed; run `make litellm-env`"),
 )
 

@@ -115,8 +115,11 @@ class Stack:
 
     def is_live(self) -> bool:
         """True when the gateway responds to a liveness probe."""
+        return self.responds(self.port)
+
+    def responds(self, port: int) -> bool:
         try:
-            with urlopen(f"http://{valkey.LOOPBACK}:{self.port}/health/live", timeout=1) as response:
+            with urlopen(f"http://{valkey.LOOPBACK}:{port}/health/live", timeout=1) as response:
                 return bool(response.status == 200)
         except (URLError, OSError):
             return False

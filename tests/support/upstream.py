@@ -20,6 +20,9 @@ REPOSITORY = Path(__file__).resolve().parent.parent.parent
 DEMO_API_KEY = "sk-demo-upstream-for-tests"
 _LISTENING = re.compile(r"listening on (http://\S+)")
 
+# Parts of paths of what gateways ask besides calls.
+_QUESTIONS = ("/model/info", "/health")
+
 
 class Upstream:
     """A running demo upstream."""
@@ -31,7 +34,7 @@ class Upstream:
         as_provider: bool = False,
         records_bodies: bool = True,
         gap_ms: int = 0,
-        counts_tokens: bool = False,
+        counts_tokens: str = "",
         models: Sequence[str] = (),
         port: int = 0,
     ) -> None:
@@ -49,7 +52,7 @@ class Upstream:
         command += ["--api-key", api_key] if api_key else []
         command += ["--as-provider"] if as_provider else []
         command += ["--record-bodies"] if records_bodies else []
-        command += ["--counts-tokens"] if counts_tokens else []
+        command += [f"--counts-tokens={counts_tokens}"] if counts_tokens else []
         command += ["--models", ",".join(models)] if models else []
         self.process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
         self.url = self._listening()
@@ -80,10 +83,10 @@ class Upstream:
     ) -> list[dict[str, Any]]:
         """Its requests, oldest first. With `wait`, returns when that many have ended or the timeout passes.
 
-        Gateways ask for its models once a minute: those requests are left out.
+        Gateways ask for its models once a minute, and for its health: those requests are left out.
         """
         state = self.state(since=since, call_id=call_id, model=model, wait=wait, timeout_s=timeout_s)
-        return [entry for entry in state["entries"] if "/model/info" not in entry["path"]]
+        return [entry for entry in state["entries"] if not any(each in entry["path"] for each in _QUESTIONS)]
 
     def state(self, **query: Any) -> dict[str, Any]:
         """Return the ledger with `last_seq`, `open` requests and `connections`."""
@@ -94,12 +97,22 @@ class Upstream:
         return found
 
     def set_fault(
-        self, words: str, *, model: str | None = None, path: str | None = None, times: int | None = None
+        self,
+        words: str,
+        *,
+        model: str | None = None,
+        path: str | None = None,
+        times: int | None = None,
+        text: str | None = None,
     ) -> None:
-        """Inject a fault into the next `times` matching requests (by default, all)."""
-        body = {"fault": words, "model": model, "path": path, "times": times}
+        """Inject a fault into the next `times` matching requests (by default, all); `text` stands in their bodies."""
+        body = {"fault": words, "model": model, "path": path, "times": times, "text": text}
         response = self.control.post("/demo/faults", json={k: v for k, v in body.items() if v is not None})
         assert response.status_code == httpx.codes.OK, response.text
+
+    def release(self) -> None:
+        """Let the streams end that the fault `held` stops."""
+        self.control.post("/demo/release").raise_for_status()
 
     def clear(self) -> None:
         """Forget faults and ledger."""

@@ -4,6 +4,7 @@ import argparse
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,13 @@ TIMEOUT_S = 300
 
 
 def measured(*files: str, seed: int, characters: int, rounds: int) -> dict[str, Any]:
-    """Return what tests.tokens.vocabularies reports of the texts, and of a search of so many rounds."""
-    asked = {
-        "texts": texts(seed, characters),
-        "search": {"seed": seed, "rounds": rounds, "characters": 60},
-    }
+    """Return what tests.tokens.vocabularies reports of all kinds of text, and of a search of so many rounds."""
+    return counted_in(texts(seed, characters), *files, seed=seed, rounds=rounds)
+
+
+def counted_in(asked_texts: Mapping[str, str], *files: str, seed: int = 0, rounds: int = 0) -> dict[str, Any]:
+    """Return what tests.tokens.vocabularies reports of these texts, and of a search of so many rounds."""
+    asked = {"texts": asked_texts, "search": {"seed": seed, "rounds": rounds, "characters": 60}}
     done = subprocess.run(
         [PROGRAM.with_name("python"), "-m", "tests.tokens.vocabularies", *files],
         cwd=REPOSITORY,

@@ -9,6 +9,7 @@ from billing.limiter.holds import CallSize
 from routing.surfaces.body import parse
 from routing.surfaces.bounds import bounded, reserved_tokens
 from routing.surfaces.requests import Chat
+from tests.tokens import refusals
 from tests.tokens.measure import measured
 from tests.tokens.texts import texts
 
@@ -53,3 +54,11 @@ def test_closer_counts_of_a_minutes_tokens_are_no_less_than_the_tokens(report: d
         reserved = reserved_tokens(raw, size, 1)
         for each in report.values():
             assert kind in GROWING or each["counts"][kind] <= 1.05 * reserved, kind
+
+
+def test_no_call_is_refused_for_its_bytes_once_it_is_counted() -> None:
+    """Texts of 60 to 300 KB at a credit of half a dollar: docs/limits.md has the figures of a larger sample."""
+    for vocabulary, found in refusals.measured(seed=SEED, calls=10, from_bytes=60_000, to_bytes=300_000).items():
+        assert found.calls == 30, vocabulary
+        assert found.by_bytes > 0, vocabulary
+        assert found.by_count == 0, vocabulary

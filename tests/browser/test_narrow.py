@@ -1,0 +1,51 @@
+"""Pages on a phone: whole amounts, every choice of a bar, tables that need no scrolling."""
+
+from uuid import uuid4
+
+import pytest
+from playwright.sync_api import Browser, Page
+
+from tests.browser.calls import call
+from tests.support.browser import NARROW, PHONE, visitor
+from tests.support.pictures import SLUG, set_language
+from tests.support.site import Site
+
+pytestmark = pytest.mark.browser
+
+# Turkish has the longer words.
+FITTING = [f"/o/{SLUG}/{page}/" for page in ("billing", "audit", "keys", "members")]
+
+
+def cut(page: Page, selector: str) -> list[str]:
+    """Texts of the elements that show less than they hold, or lie partly outside the window."""
+    found: list[str] = page.locator(selector).evaluate_all(
+        "all => all.filter(each => each.checkVisibility() && (each.scrollWidth > each.clientWidth + 1"
+        " || each.getBoundingClientRect().right > innerWidth)).map(each => each.textContent.trim().slice(0, 60))"
+    )
+    return found
+
+
+def test_a_phone_shows_whole_amounts_choices_and_tables(site: Site, browser: Browser) -> None:
+    call(site.url, site.quickstart.api_key)
+    with visitor(browser, site.url, size=PHONE) as person:
+        person.sign_in(site.quickstart.admin_email, site.quickstart.admin_password)
+        set_language(person, "tr")
+        try:
+            page = person.go(f"/o/{SLUG}/members/invite/")
+            page.fill("[name=email]", f"{uuid4().hex}@a-company-of-the-longer-names.example.org")
+            page.locator("main form button.btn-primary").click()
+            page.wait_for_url(f"**/o/{SLUG}/members/")
+            page = person.go(f"/o/{SLUG}/")
+            page.locator("#charts").wait_for()
+            for size in (PHONE, NARROW):
+                page.set_viewport_size({"width": size["width"], "height": size["height"]})
+                for path in [f"/o/{SLUG}/?range=30d", "/settings/", *FITTING]:
+                    page = person.go(path)
+                    assert cut(page, ".kpi-value") == [], (path, size)
+                    assert cut(page, "nav.seg, nav.seg a, main nav .navlink") == [], (path, size)
+                    if path in FITTING:
+                        assert cut(page, ".scroller") == [], (path, size)
+            page.set_viewport_size({"width": PHONE["width"], "height": PHONE["height"]})
+            assert cut(person.go("/pricing/"), "#models ~ .panel .scroller") == []
+        finally:
+            set_language(person, "en")

@@ -1,0 +1,1 @@
+"""Several machines: a pooler, a replica, and several web and worker nodes."""
