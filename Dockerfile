@@ -23,7 +23,8 @@ WORKDIR /app
 COPY . .
 # Static files are collected at build time, not at start. The values are used by this command only.
 RUN CFX_HOME=/tmp/build DATABASE_URL=postgres://build REDIS_URL=redis://build LITELLM_URL=http://build \
-    AUTH_SECRET=used-for-nothing-but-this-one-command HASH_SALT=used-for-nothing-but-this-one-command \
+    AUTH_SECRET=used-for-nothing-but-this-one-command HASH_SALT=used-for-nothing-but-that-same-command \
+    LITELLM_API_KEY=sk-used-by-no-command \
     python manage.py collectstatic --noinput --verbosity 0 \
     && rm -rf /tmp/build
 USER 10001

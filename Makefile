@@ -33,7 +33,7 @@ define install
 	     $(1)/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes $(foreach file,$(2),-r $(file)); }
 endef
 
-.PHONY: run smoke check check-catalogue test chaos chaos-nightly nightly fuzz worst tokens soak timing clients bench bench-compare format lock clean versions css check-css messages chromium curl jdk nginx faketime silence screenshots
+.PHONY: run smoke check check-catalogue test chaos chaos-nightly nightly fuzz worst tokens soak timing clients bench bench-compare planner format lock sbom clean versions css check-css messages doc-dates api-schema chromium firefox curl jdk nginx faketime pgbouncer prometheus node image-python silence screenshots
 
 # Start everything on this machine; Ctrl-C stops it. Uses PORT, CFX_HOME, DATABASE_URL, REDIS_URL and LITELLM_URL if set.
 run: $(VENV)/.run
@@ -60,9 +60,9 @@ check-catalogue: $(VENV)/.run
 	echo "config/models.yaml and codexflow/catalogue are as in $(BASE): not checked for ends"; \
 	else $(PY) manage.py catalogue check config/models.yaml --date $$(git log -1 --format=%cs); fi
 
-# Every test, on real PostgreSQL and Valkey. Without the LiteLLM environment, Chromium or curl, their suites are skipped and
+# Every test, on real PostgreSQL and Valkey. Without the LiteLLM environment, a browser or curl, their suites are skipped and
 # reported; with CI=true they are installed first. SEED=7 repeats the random choices of Hypothesis, chaos and fuzz.
-test: $(VENV)/.dev $(if $(filter true,$(CI)),litellm-env chromium curl nginx faketime)
+test: $(VENV)/.dev $(if $(filter true,$(CI)),litellm-env chromium firefox curl nginx faketime pgbouncer prometheus node image-python)
 	$(PY) -m pytest -n 2 --dist loadgroup $(if $(SEED),--hypothesis-seed=$(SEED)) $(ARGS)
 
 # Random incidents of a complete stack under load (kills, pauses, slow and cut connections, full disks, a wrong clock, hostile
@@ -71,11 +71,14 @@ chaos: $(VENV)/.dev
 	$(PY) -m tests.chaos --events $(EVENTS) $(if $(SEED),--seed $(SEED)) $(CHAOS_ARGS)
 
 # The long form of chaos (over an hour): 500 incidents, the longest of a minute, two gateway processes; kills with Valkey's file cut at its end and
-# emptied; PostgreSQL down for ten simulated minutes; and each guard of books and limits removed once.
+# emptied; PostgreSQL down for ten simulated minutes; eight failovers of Valkey by Sentinel, six in a cluster, and two nodes; and each guard of books and limits removed once.
 chaos-nightly: $(VENV)/.dev faketime
 	$(PY) -m tests.chaos --events 500 --longest-s 60 --rate 40 --web-processes 2 $(if $(SEED),--seed $(SEED)) $(CHAOS_ARGS)
 	$(PY) -m tests.chaos --events 60 --kinds kill --cut-tail --empty-once $(if $(SEED),--seed $(SEED)) $(CHAOS_ARGS)
 	$(PY) -m tests.chaos --events 10 --kinds kill --postgres-down-s 600 $(if $(SEED),--seed $(SEED)) $(CHAOS_ARGS)
+	$(PY) -m tests.chaos --events 20 --kinds kill,lose --targets web,worker,beat --failovers 8 --lag-s 3 --nodes 2 $(if $(SEED),--seed $(SEED)) $(CHAOS_ARGS)
+	$(PY) -m tests.chaos --events 20 --kinds kill,lose --targets web,worker,beat --cluster --failovers 6 --lag-s 3 --nodes 2 $(if $(SEED),--seed $(SEED)) $(CHAOS_ARGS)
+	$(PY) -m tests.chaos --events 60 --kinds kill,lose --nodes 2 --rate 40 $(if $(SEED),--seed $(SEED)) $(CHAOS_ARGS)
 	$(PY) -m tests.chaos.money --events 120 $(if $(SEED),--seed $(SEED))
 	$(PY) -m tests.chaos.guards $(if $(SEED),--seed $(SEED))
 
@@ -129,6 +132,18 @@ bench-compare: $(VENV)/.dev
 	@test -n "$(BASE)" || { echo "Set the commit to compare with: make bench-compare BASE=main~1" >&2; exit 2; }
 	$(PY) -m bench.compare $(BASE) --bound $(BOUND) $(BENCH_ARGS)
 
+# The kept set of large requests through the planner, on the demo upstream with real prices (about 3 minutes).
+planner: $(VENV)/.dev
+	$(PY) -m bench.planner $(PLANNER_ARGS)
+
+# Record when customer documents last changed (docs/dates.json), for the date on their pages.
+doc-dates: $(VENV)/.dev
+	$(PY) -m codexflow.dev.doc_dates
+
+# Record the management API's schema (docs/api-schema.txt): its difference is what changes for those who use the API.
+api-schema: $(VENV)/.dev
+	DJANGO_SETTINGS_MODULE=codexflow.settings $(PY) -m codexflow.dev.api_schema
+
 # Build static/css/app.css, which is committed. Needs Node.
 css: frontend/node_modules
 	cd frontend && npm run --silent css
@@ -151,16 +166,32 @@ frontend/node_modules: frontend/package-lock.json
 # Collect translatable texts. Needs gettext. Then edit locale/tr and run it again to compile.
 LANGUAGES := $(patsubst locale/%/LC_MESSAGES,%,$(wildcard locale/*/LC_MESSAGES))
 messages: $(VENV)/.dev
-	$(PY) manage.py makemessages $(LANGUAGES:%=--locale %) --no-location --no-wrap --no-obsolete --ignore 'frontend/*' --ignore staticfiles --ignore '.venv*'
+	$(PY) manage.py makemessages $(LANGUAGES:%=--locale %) --no-location --no-wrap --no-obsolete --ignore 'frontend/*' --ignore staticfiles --ignore '.venv*' --ignore 'build*' --ignore 'artifacts*'
 	$(PY) -c "import pathlib, polib; [polib.pofile(str(path)).save_as_mofile(str(path.with_suffix('.mo'))) for path in pathlib.Path('locale').rglob('*.po')]"
 
 # Install curl, which tests the agent doctor, if it is missing.
 curl:
 	@command -v curl >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends curl >/dev/null; }
 
+# Install Node, which runs an example of docs/webhooks.md, if it is missing.
+node:
+	@command -v node >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends nodejs >/dev/null; }
+
 # Unpack Debian's nginx below build/ if it is not installed.
 nginx: $(VENV)/.dev
 	@$(PY) -c "import sys; from bench import tools; sys.exit(tools.nginx() is None)"
+
+# Unpack Debian's Prometheus below build/ if it is not installed: it tries the alert rules and the dashboard.
+prometheus: $(VENV)/.dev
+	@$(PY) -m tests.support.prometheus
+
+# Unpack Debian's PgBouncer below build/ if it is not installed.
+pgbouncer: $(VENV)/.dev
+	@$(PY) -m tests.support.pgbouncer
+
+# Download Debian's Python of the image's version below build/: the installation test runs on it.
+image-python: $(VENV)/.dev
+	@$(PY) -m tests.support.pythons
 
 # Unpack Debian's libfaketime below build/ if it is not installed.
 faketime: $(VENV)/.dev
@@ -174,7 +205,11 @@ jdk:
 chromium:
 	@test -x /usr/bin/chromium || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null; }
 
-# Screenshots of the main pages in artifacts/: both themes, both languages, desktop and phone. ARGS=--readme renews docs/images.
+# Unpack Debian's Firefox below build/ if it is not installed, which opens a cut of the pages, too.
+firefox: $(VENV)/.dev
+	@$(PY) -m tests.support.firefox
+
+# Screenshots of the main pages in artifacts/: both themes, both languages, desktop and phone. ARGS=--readme instead renews docs/images and the front page's.
 screenshots: $(VENV)/.dev
 	$(PY) -m tests.support.pictures $(ARGS)
 
@@ -185,14 +220,26 @@ format: $(VENV)/.dev
 
 # Compile requirements/*.in to pinned, hashed files. Commit the result.
 lock: $(VENV)/.tools
-	for name in tools base embedded dev litellm clients aider; do \
+	for name in tools base embedded dev litellm clients aider sbom; do \
 	    $(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header \
 	        --python-version 3.11 requirements/$$name.in -o requirements/$$name.txt; \
 	done
 
+# Bill of materials of the production image, build/sbom.json (CycloneDX): Python packages with their hashes, and the files of others
+# in static/. The system's own packages are those of the base image.
+sbom: .venv-sbom/.installed
+	mkdir -p build
+	.venv-sbom/bin/cyclonedx-py requirements requirements/base.txt --output-reproducible --of JSON -o build/sbom-packages.json
+	$(PY) -m codexflow.dev.sbom build/sbom-packages.json >build/sbom.json
+
+.venv-sbom/.installed: $(VENV)/.run requirements/sbom.txt
+	$(PYTHON) -m venv .venv-sbom
+	$(call install,.venv-sbom,requirements/sbom.txt)
+	touch $@
+
 # Remove everything that can be rebuilt. Data in .codexflow is kept.
 clean:
-	rm -rf $(VENV) $(LITELLM_VENV) .clients .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache staticfiles build
+	rm -rf $(VENV) $(LITELLM_VENV) .venv-sbom .clients .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache staticfiles build
 	find . -name __pycache__ -type d -not -path './.codexflow/*' -prune -exec rm -rf {} +
 
 # Print the versions of tools, for bug reports.
