@@ -1,10 +1,9 @@
 """Pages on a phone: whole amounts, every choice of a bar, tables that need no scrolling."""
 
-from uuid import uuid4
-
 import pytest
 from playwright.sync_api import Browser, Page
 
+from codexflow.lib.ids import new_id
 from tests.browser.calls import call
 from tests.support.browser import NARROW, PHONE, visitor
 from tests.support.pictures import SLUG, set_language
@@ -32,7 +31,7 @@ def test_a_phone_shows_whole_amounts_choices_and_tables(site: Site, browser: Bro
         set_language(person, "tr")
         try:
             page = person.go(f"/o/{SLUG}/members/invite/")
-            page.fill("[name=email]", f"{uuid4().hex}@a-company-of-the-longer-names.example.org")
+            page.fill("[name=email]", f"{new_id().hex}@a-company-of-the-longer-names.example.org")
             page.locator("main form button.btn-primary").click()
             page.wait_for_url(f"**/o/{SLUG}/members/")
             page = person.go(f"/o/{SLUG}/")
