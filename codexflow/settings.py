@@ -245,7 +245,7 @@ else:
 # allauth's rate limits count attempts here, for all processes together.
 CACHES: dict[str, dict[str, Any]] = {
     "default": {
-        "BACKEND": "django.core.cache.backends.redis.RedisCache",
+        "BACKEND": "codexflow.lib.cache_backend.RedisCache",
         "LOCATION": [database_url(ENV.redis_shared_url, 2)],
         "KEY_PREFIX": f"{ENV.redis_prefix}:cache",
         "OPTIONS": {

@@ -1,11 +1,19 @@
-"""Values of many keys from the cache: computed once, for those that are not known."""
+"""The cache: one client for all requests; values of many keys, computed once, for those that are not known."""
 
 from collections.abc import Sequence
+from contextvars import Context
 
 import pytest
+from django.core.cache import caches
 
 from codexflow.lib.cache import cached_each
 from codexflow.lib.ids import random_id
+
+
+def test_all_requests_use_one_client() -> None:
+    first, second = (Context().run(lambda: caches["default"]) for _ in range(2))  # each request has a context
+    assert first is not second
+    assert first._cache.get_client("a") is second._cache.get_client("b", write=True)  # type: ignore[attr-defined]
 
 
 def test_only_unknown_keys_are_computed_and_in_their_order() -> None:
