@@ -20,7 +20,7 @@ from logs.models import UsageHourly
 from logs.requests.search import deadline_s, hours_of, steps
 from logs.requests.selectors import COUNTED, Filters, query_of, requests_before
 from logs.requests.spans import HOUR, Span
-from logs.usage.finished_days import of_finished_days
+from logs.usage.finished_days import Versions, of_finished_days
 from logs.usage.periods import midnight
 
 _REFUSED_SQL = """
@@ -126,7 +126,7 @@ def _hours(organization_id: UUID, filters: Filters, first: datetime, end: dateti
         return
     yield from read(first, starts[0])
     what = sha256(repr((known, filters.conditions)).encode()).hexdigest()[:32]
-    days = of_finished_days(f"hours:{what}", organization_id, starts[:-1], starts[-1], read_days)
+    days = of_finished_days(f"hours:{what}", Versions(organization_id), starts[:-1], starts[-1], read_days)
     for start, hours in days.items():
         yield from ((start + n * HOUR, requests, errors) for n, requests, errors in hours)
     yield from read(starts[-1], end)

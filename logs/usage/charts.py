@@ -83,17 +83,14 @@ class LogLinks:
     requests than were counted.
     """
 
-    period: Period
-    kept_since: datetime
+    whole: str
+    by_bucket: list[str]
 
-    @property
-    def whole(self) -> str:
-        spans = spans_of(self.period)
-        return _span_query(spans[0][0], spans[-1][1])
-
-    @property
-    def by_bucket(self) -> list[str]:
-        return [_span_query(*span) if span[0] >= self.kept_since else "" for span in spans_of(self.period)]
+    @classmethod
+    def of(cls, period: Period, kept_since: datetime) -> "LogLinks":
+        spans = spans_of(period)
+        by_bucket = [_span_query(*span) if span[0] >= kept_since else "" for span in spans]
+        return cls(_span_query(spans[0][0], spans[-1][1]), by_bucket)
 
 
 def _span_query(start: datetime, end: datetime) -> str:
@@ -144,10 +141,10 @@ def time_rows(chart: overview.Chart, latency: overview.Latency) -> list[TimeRow]
     ]
 
 
-def time_lines(rows: list[TimeRow], links: LogLinks, order: Order) -> list[dict[str, Any]]:
+def time_lines(rows: list[TimeRow], period: Period, links: LogLinks, order: Order) -> list[dict[str, Any]]:
     """Lines of the table over time, in order, each with the query of its requests."""
     queries = dict(zip((row.start for row in rows), links.by_bucket, strict=True))
-    buckets = dict(zip((row.start for row in rows), links.period.buckets, strict=True))
+    buckets = dict(zip((row.start for row in rows), period.buckets, strict=True))
     return [
         {
             "bucket": buckets[row.start],

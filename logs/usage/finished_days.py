@@ -5,7 +5,7 @@ as what is read.
 """
 
 from collections.abc import Callable, Sequence
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from itertools import pairwise
 from typing import TypeVar
 from uuid import UUID
@@ -23,9 +23,29 @@ GROUP BY 1
 """
 
 
+class Versions:
+    """Versions of an organization's daily rollups; those of a span are read once.
+
+    They must be of the database that the figures are read from, and no newer: make one in each `may_be_old` function.
+    """
+
+    def __init__(self, organization_id: UUID) -> None:
+        self.organization_id = organization_id
+        self._known: dict[tuple[date, date], dict[date, str]] = {}
+
+    def between(self, first: date, last: date) -> dict[date, str]:
+        """Versions of the days (UTC) with usage."""
+        if (first, last) not in self._known:
+            values = {"organization": self.organization_id, "first": first, "last": last}
+            with reading().cursor() as cursor:
+                cursor.execute(_VERSIONS_SQL, values)
+                self._known[first, last] = dict(cursor.fetchall())
+        return self._known[first, last]
+
+
 def of_finished_days(
     kind: str,
-    organization_id: UUID,
+    versions: Versions,
     starts: Sequence[datetime],
     end: datetime,
     read: Callable[[Sequence[datetime], datetime], dict[datetime, T]],
@@ -39,13 +59,10 @@ def of_finished_days(
         return {}
     edges = [*starts, end]
     moment = timedelta(microseconds=1)
-    values = {"organization": organization_id, "first": starts[0].date(), "last": (end - moment).date()}
-    with reading().cursor() as cursor:
-        cursor.execute(_VERSIONS_SQL, values)
-        versions = dict(cursor.fetchall())
+    known_as = versions.between(starts[0].date(), (end - moment).date())
     key_of = {
-        start: f"usage:day:{kind}:{organization_id}:{int(start.timestamp())}-{int(until.timestamp())}"
-        f":{versions.get(start.date())}:{versions.get((until - moment).date())}"
+        start: f"usage:day:{kind}:{versions.organization_id}:{int(start.timestamp())}-{int(until.timestamp())}"
+        f":{known_as.get(start.date())}:{known_as.get((until - moment).date())}"
         for start, until in pairwise(edges)
     }
     index = {key: i for i, key in enumerate(key_of.values())}

@@ -11,7 +11,7 @@ from codexflow.lib.cache import cached
 from codexflow.lib.replica import may_be_old, reading
 from logs.models import UsageHourly
 from logs.pipeline import histogram
-from logs.usage.finished_days import of_finished_days
+from logs.usage.finished_days import Versions, of_finished_days
 from logs.usage.periods import HOUR, Period, midnight, next_full
 from logs.usage.series import quantiles
 from logs.usage.sums import Sums
@@ -80,18 +80,32 @@ def first_hour_of_usage(organization_id: UUID) -> datetime | None:
 
 
 @may_be_old
-def chart_of(organization_id: UUID, period: Period, *, metric: str, group: str) -> Chart:
-    """Sums by bucket and group. `group` is one of GROUPS; ids come as text.
+def usage_of(
+    organization_id: UUID, period: Period, earlier: tuple[datetime, datetime], *, metric: str, group: str
+) -> tuple[Chart, Latency]:
+    """Sums by bucket and group, and percentiles in the same buckets, each within 5 %, as well as of an earlier span.
 
-    Past buckets are cached: only corrections still change them.
+    `group` is one of GROUPS; ids come as text. Past buckets are cached: only corrections still change them.
     """
-    cells, past_cells = (_cells_by_hour, _cells_by_hour) if period.is_hourly else (_cells_by_day, _cells_of_days)
+    versions = Versions(organization_id)
+    return _chart(versions, period, metric, group), _latency(versions, period, earlier)
+
+
+def _chart(versions: Versions, period: Period, metric: str, group: str) -> Chart:
+    organization_id, column = versions.organization_id, GROUPS[group]
     fresh_from = _fresh_from(period)
     starts = [bucket.astimezone(UTC) for bucket in period.buckets]
     past = [start for start in starts if start < fresh_from]
     cache_key = f"overview:cells:{organization_id}:{group}:{period.start.tzinfo}:{_span(period.start, fresh_from)}"
-    known = cached(cache_key, lambda: past_cells(organization_id, past, fresh_from, GROUPS[group]), seconds=CACHE_TTL_S)
-    fresh = cells(organization_id, starts[len(past) :], period.end, GROUPS[group])
+
+    def read_past() -> list[Cell]:
+        if period.is_hourly:
+            return _cells_by_hour(organization_id, past, fresh_from, column)
+        return _cells_of_days(versions, past, fresh_from, column)
+
+    known = cached(cache_key, read_past, seconds=CACHE_TTL_S)
+    cells = _cells_by_hour if period.is_hourly else _cells_by_day
+    fresh = cells(organization_id, starts[len(past) :], period.end, column)
     index = {start: i for i, start in enumerate(starts)}
     totals = [Sums() for _ in starts]
     groups: dict[str, Sums] = {}
@@ -150,16 +164,16 @@ def _cells_by_day(organization_id: UUID, starts: Sequence[datetime], end: dateti
     return [(starts[i], name, *sums) for (i, name), sums in cells.items() if any(sums)]  # type: ignore[misc]
 
 
-def _cells_of_days(organization_id: UUID, starts: Sequence[datetime], end: datetime, column: str) -> list[Cell]:
+def _cells_of_days(versions: Versions, starts: Sequence[datetime], end: datetime, column: str) -> list[Cell]:
     """Do as `_cells_by_day`, for finished days."""
 
     def read(starts: Sequence[datetime], end: datetime) -> dict[datetime, list[Cell]]:
         by_day: dict[datetime, list[Cell]] = {start: [] for start in starts}
-        for cell in _cells_by_day(organization_id, starts, end, column):
+        for cell in _cells_by_day(versions.organization_id, starts, end, column):
             by_day[cell[0]].append(cell)
         return by_day
 
-    days = of_finished_days(f"cells:{column}", organization_id, starts, end, read)
+    days = of_finished_days(f"cells:{column}", versions, starts, end, read)
     return [cell for start in starts for cell in days[start]]
 
 
@@ -236,7 +250,7 @@ def _span(start: datetime, end: datetime) -> str:
 
 @may_be_old
 def sums_before(organization_id: UUID, start: datetime, end: datetime) -> Sums:
-    """Sums of the hours that begin in a past span. Cached, as in `chart_of`."""
+    """Sums of the hours that begin in a past span. Cached, as in `usage_of`."""
     end = next_full(end)  # an hour that began counts whole
     name = f"overview:before:{organization_id}:{_span(start, end)}"
     # The hours that are moved at either end of a span shorter than a day may be the same.
@@ -277,16 +291,20 @@ GROUP BY 2
 """
 
 
-@may_be_old
-def latency_of(organization_id: UUID, period: Period, earlier: tuple[datetime, datetime]) -> Latency:
-    """Percentiles from merged histograms, each within 5 %, in the buckets of `chart_of`. Cached likewise."""
-    read = _histograms_by_hour if period.is_hourly else _histograms_by_day
-    read_past = _histograms_by_hour if period.is_hourly else _histograms_of_days
+def _latency(versions: Versions, period: Period, earlier: tuple[datetime, datetime]) -> Latency:
+    organization_id = versions.organization_id
     fresh_from = _fresh_from(period)
     starts = [bucket.astimezone(UTC) for bucket in period.buckets]
     past = [start for start in starts if start < fresh_from]
     cache_key = f"overview:latency:{organization_id}:{period.start.tzinfo}:{_span(period.start, fresh_from)}"
-    known = cached(cache_key, lambda: read_past(organization_id, past, fresh_from), seconds=CACHE_TTL_S)
+
+    def read_past() -> dict[datetime, Histograms]:
+        if period.is_hourly:
+            return _histograms_by_hour(organization_id, past, fresh_from)
+        return _histograms_of_days(versions, past, fresh_from)
+
+    known = cached(cache_key, read_past, seconds=CACHE_TTL_S)
+    read = _histograms_by_hour if period.is_hourly else _histograms_by_day
     found = {**known, **read(organization_id, starts[len(past) :], period.end)}
     total: list[int] = []
     ttft: list[int] = []
@@ -294,17 +312,18 @@ def latency_of(organization_id: UUID, period: Period, earlier: tuple[datetime, d
         total = histogram.merged(total, counts.latency)
         ttft = histogram.merged(ttft, counts.ttft)
     by_bucket = [_times_of(found[start].latency if start in found else []) for start in starts]
-    earlier_latency = _latency_before(organization_id, *earlier, period.start.tzinfo)
+    earlier_latency = _latency_before(versions, *earlier, period.start.tzinfo)
     return Latency(quantiles(total), quantiles(ttft), quantiles(earlier_latency), by_bucket)
 
 
-def _latency_before(organization_id: UUID, start: datetime, end: datetime, zone: tzinfo | None) -> list[int]:
+def _latency_before(versions: Versions, start: datetime, end: datetime, zone: tzinfo | None) -> list[int]:
     """Histogram of a past span, read once an hour: it only says by how much the latency has changed."""
+    organization_id = versions.organization_id
     end = next_full(end)  # an hour that began counts whole
 
     def read() -> list[int]:
         *days, rest = _days_and_rest(start.astimezone(zone), end)
-        found = _histograms_of_days(organization_id, days, rest)
+        found = _histograms_of_days(versions, days, rest)
         last = _histograms_by_hour(organization_id, [rest], end) if rest < end else {}
         total: list[int] = []
         for counts in (*found.values(), *last.values()):
@@ -360,14 +379,14 @@ def _histograms_by_day(organization_id: UUID, starts: Sequence[datetime], end: d
     return {starts[i]: Histograms(counts[:latency], counts[latency:]) for i, counts in found.items()}
 
 
-def _histograms_of_days(organization_id: UUID, starts: Sequence[datetime], end: datetime) -> dict[datetime, Histograms]:
+def _histograms_of_days(versions: Versions, starts: Sequence[datetime], end: datetime) -> dict[datetime, Histograms]:
     """Do as `_histograms_by_day`, for finished days."""
 
     def read(starts: Sequence[datetime], end: datetime) -> dict[datetime, Histograms]:
-        found = _histograms_by_day(organization_id, starts, end)
+        found = _histograms_by_day(versions.organization_id, starts, end)
         return {start: found.get(start) or Histograms([], []) for start in starts}
 
-    return of_finished_days("histograms", organization_id, starts, end, read)
+    return of_finished_days("histograms", versions, starts, end, read)
 
 
 def _added_histograms(
@@ -377,6 +396,8 @@ def _added_histograms(
     with reading().cursor() as cursor:
         cursor.execute(lengths_sql, values)
         latency, ttft = (length or 0 for length in cursor.fetchone())
+        if not latency + ttft:
+            return 0, []
         added = [f", sum(latency_histogram[{n}])::bigint" for n in range(1, latency + 1)]
         added += [f", sum(ttft_histogram[{n}])::bigint" for n in range(1, ttft + 1)]
         cursor.execute(sql.format(added="".join(added)), values)

@@ -46,6 +46,7 @@ from logs.usage.tables import (
     GROUP_COLUMNS,
     TIME_COLUMNS,
     Order,
+    TimeRow,
     groups_csv,
     order_in,
     percentiles_csv,
@@ -96,33 +97,31 @@ def overview(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
     found = _read(tenant, wanted)
     chart, latency, state, moment = found.chart, found.latency, wanted.state, wanted.moment
     account = account_of(organization)
-    links = LogLinks(wanted.period, kept_since(moment, account.plan.log_retention_days))
-    rows = _recent(organization.pk, moment, retention_days=account.plan.log_retention_days)
+    links = LogLinks.of(wanted.period, kept_since(moment, account.plan.log_retention_days))
     times = time_rows(chart, latency)
-    earlier_sums = usage.sums_before(organization.pk, *wanted.earlier)
     context = {
-        "kpis": [kpi(name, chart, earlier_sums, state) for name in usage.METRICS],
+        "total": chart.total,
+        "total_rate": show.rate(chart.total.errors, chart.total.requests) if chart.total.errors else "",
+        "cost_places": show.column_places(sums.cost_nanos for sums in (*chart.totals, *chart.groups.values())),
         "latency": latency,
+        "is_hourly": wanted.period.is_hourly,
+    }
+    is_part = request.htmx and request.GET.get("part") == "over-time"
+    if is_part or "time_sort" in request.GET:
+        context |= _table_over_time(times, links, wanted)
+    if is_part:
+        return render(request, "logs/overview.html#over_time", context)
+    rows = _recent(organization.pk, moment, retention_days=account.plan.log_retention_days)
+    earlier_sums = usage.sums_before(organization.pk, *wanted.earlier)
+    context |= {
+        "kpis": [kpi(name, chart, earlier_sums, state) for name in usage.METRICS],
         "latency_kpi": latency_kpi(latency),
         "chart": chart_spec(chart, wanted.metric, wanted.group, found.names, links),
         "course": course_spec(times),
-        "is_hourly": wanted.period.is_hourly,
-        "total": chart.total,
-        "total_rate": show.rate(chart.total.errors, chart.total.requests) if chart.total.errors else "",
         "breakdown": breakdown(chart, wanted.metric, wanted.group, found.names, links, wanted.group_order),
         "group_heads": heads(
             {**COLUMN_NAMES, "name": GROUP_NAMES[wanted.group]}, GROUP_COLUMNS, wanted.group_order, "sort", state
         ),
-        "times": time_lines(times, links, wanted.time_order),
-        "time_heads": heads(
-            {**COLUMN_NAMES, "time": _("Hour") if wanted.period.is_hourly else _("Day")},
-            TIME_COLUMNS,
-            wanted.time_order,
-            "time_sort",
-            state,
-        ),
-        "is_table_open": "time_sort" in request.GET,
-        "cost_places": show.column_places(sums.cost_nanos for sums in (*chart.totals, *chart.groups.values())),
         "metric_name": METRICS[wanted.metric][1],
         "group_name": GROUP_NAMES[wanted.group],
         "ranges": _links(CHART_RANGES, "range", {name: value for name, value in state.items() if name not in DAYS}),
@@ -142,6 +141,15 @@ def overview(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
     if tenant.allows(Action.SEE_BILLING):
         context["money"] = _money(tenant, account, moment)
     return render(request, "logs/overview.html", context)
+
+
+def _table_over_time(times: list[TimeRow], links: LogLinks, wanted: "Wanted") -> dict[str, Any]:
+    time_name = _("Hour") if wanted.period.is_hourly else _("Day")
+    labels = {**COLUMN_NAMES, "time": time_name}
+    return {
+        "times": time_lines(times, wanted.period, links, wanted.time_order),
+        "time_heads": heads(labels, TIME_COLUMNS, wanted.time_order, "time_sort", wanted.state),
+    }
 
 
 @organization_page(section="overview")
@@ -232,8 +240,9 @@ class Found:
 
 def _read(tenant: Tenant, wanted: Wanted) -> Found:
     organization_id = tenant.organization.pk
-    chart = usage.chart_of(organization_id, wanted.period, metric=wanted.metric, group=wanted.group)
-    latency = usage.latency_of(organization_id, wanted.period, wanted.earlier)
+    chart, latency = usage.usage_of(
+        organization_id, wanted.period, wanted.earlier, metric=wanted.metric, group=wanted.group
+    )
     return Found(chart, latency, group_names(tenant, wanted.group, chart.groups))
 
 

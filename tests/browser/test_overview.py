@@ -57,5 +57,9 @@ def test_days_are_chosen_by_keyboard_and_tables_are_sorted(site: Site, browser: 
         page.locator("#groups").get_by_role("link", name="Requests", exact=True).click()
         page.wait_for_url("**sort=-requests**")
         expect(page.locator("#groups th[aria-sort=descending]")).to_have_text("Requests")
+        page.get_by_text("Show as a table").press("Enter")
+        page.locator("#times").get_by_role("link", name="Requests", exact=True).click()
+        page.wait_for_url("**time_sort=-requests**")
+        expect(page.locator("#times th[aria-sort=descending]")).to_have_text("Requests")
         assert person.axe() == []
         assert person.errors == []

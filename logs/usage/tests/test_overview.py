@@ -10,7 +10,7 @@ from codexflow.lib.ids import random_id
 from logs.models import UsageDaily, UsageHourly
 from logs.pipeline.histogram import of as of_ms
 from logs.usage import overview
-from logs.usage.overview import chart_of, latency_of, sums_before
+from logs.usage.overview import Chart, Latency, sums_before, usage_of
 from logs.usage.periods import Period, period_before, period_of
 
 pytestmark = pytest.mark.django_db
@@ -24,12 +24,21 @@ def an_hour(organization_id: Any, hour: datetime, **facts: Any) -> None:
     UsageDaily.objects.create(day=hour.date(), **row)
 
 
+def chart_of(organization_id: Any, period: Period, *, group: str = "model") -> Chart:
+    earlier = period.start - timedelta(days=1), period.start
+    return usage_of(organization_id, period, earlier, metric="requests", group=group)[0]
+
+
+def latency_of(organization_id: Any, period: Period, earlier: tuple[datetime, datetime]) -> Latency:
+    return usage_of(organization_id, period, earlier, metric="requests", group="model")[1]
+
+
 def test_an_hour_that_the_clocks_repeat_has_two_buckets() -> None:
     organization_id = random_id()
     for hour in (5, 6):  # one o'clock in New York, and one o'clock again
         an_hour(organization_id, datetime(2025, 11, 2, hour, tzinfo=UTC), requests=hour)
     period = period_of("24h", datetime(2025, 11, 2, 12, tzinfo=UTC), ZoneInfo("America/New_York"))
-    chart = chart_of(organization_id, period, metric="requests", group="model")
+    chart = chart_of(organization_id, period)
     assert [total.requests for total in chart.totals if total.requests] == [5, 6]
 
 
@@ -39,7 +48,7 @@ def test_the_present_bucket_is_never_cached(name: str) -> None:
     period = period_of(name, now, zone)
     for count in (1, 2, 3):
         an_hour(organization_id, datetime(2026, 3, 18, 12, tzinfo=UTC))
-        assert chart_of(organization_id, period, metric="requests", group="key").total.requests == count
+        assert chart_of(organization_id, period, group="key").total.requests == count
 
 
 def test_past_buckets_are_cached() -> None:
@@ -47,10 +56,10 @@ def test_past_buckets_are_cached() -> None:
     period = period_of("7d", now, zone)
     an_hour(organization_id, datetime(2026, 3, 14, 12, tzinfo=UTC))
     for _ in range(2):
-        assert chart_of(organization_id, period, metric="requests", group="model").total.requests == 1
+        assert chart_of(organization_id, period).total.requests == 1
         an_hour(organization_id, datetime(2026, 3, 14, 12, tzinfo=UTC))
     # Another organization's is another's.
-    assert chart_of(random_id(), period, metric="requests", group="model").total.requests == 0
+    assert chart_of(random_id(), period).total.requests == 0
 
 
 @pytest.mark.parametrize("zone_name", ["UTC", "Asia/Kathmandu"])
@@ -74,7 +83,7 @@ def test_only_finished_days_that_have_changed_are_read_again(zone_name: str, mon
         an_hour(organization_id, noon, latency_histogram=of_ms([100]))
         for again in (False, True):
             spans.clear()
-            chart = chart_of(organization_id, period, metric="requests", group="model")
+            chart = chart_of(organization_id, period)
             assert chart.total.requests == requests
             assert spans == ([1] if again else [days, 1]), "of the present day each time"
             latency = latency_of(organization_id, period, earlier)
@@ -107,7 +116,7 @@ def test_without_redis_sums_are_read_each_time(monkeypatch: pytest.MonkeyPatch) 
     period = period_of("7d", datetime(2026, 3, 18, 12, 30, tzinfo=UTC), zone)
     for count in (1, 2):
         an_hour(organization_id, datetime(2026, 3, 14, 12, tzinfo=UTC))
-        assert chart_of(organization_id, period, metric="requests", group="model").total.requests == count
+        assert chart_of(organization_id, period).total.requests == count
 
 
 ZONES = ("UTC", "Europe/Istanbul", "America/New_York", "Asia/Kolkata", "Pacific/Auckland", "Pacific/Kiritimati")
@@ -129,7 +138,7 @@ def test_days_are_those_of_the_users_zone_to_the_hour(zone_name: str, moment: da
     def of(start: datetime, end: datetime) -> int:
         return sum(requests for hour, requests in counted.items() if start <= hour < end)
 
-    chart = chart_of(organization_id, period, metric="requests", group="model")
+    chart = chart_of(organization_id, period)
     spans = zip(period.buckets, (*period.buckets[1:], period.end), strict=True)
     assert [total.requests for total in chart.totals] == [of(*span) for span in spans]
     assert {name: sums.requests for name, sums in chart.groups.items()} == {

@@ -147,7 +147,7 @@ def test_every_bucket_opens_the_log_with_exactly_its_requests(
     facts: list[dict[str, Any]] = [{}, {"model": "gpt-4o"}, {"status": 503, "error_code": "upstream_unavailable"}]
     days = (0, 1, 2, 4) if range_name == "7d" else (0,)
     happened(cast, *(backdated(an_event_of(cast, **each), days=n) for n in days for each in facts))
-    response = page.get(reverse("overview", args=[cast.slug]), {"range": range_name})
+    response = page.get(reverse("overview", args=[cast.slug]), {"range": range_name, "time_sort": "time"})
     lines, chart = response.context["times"], response.context["chart"]
     assert sum(line["sums"].requests for line in lines) == 3 * len(days)
     for i, line in enumerate(lines):
@@ -174,7 +174,7 @@ def test_requests_of_a_model_that_has_ended_are_found_from_the_overview(page: Cl
 
 def test_a_bucket_that_the_plan_no_longer_keeps_has_no_link(page: Client, cast: Cast) -> None:
     happened(cast, backdated(an_event_of(cast), days=20))
-    response = page.get(reverse("overview", args=[cast.slug]), {"range": "30d"})
+    response = page.get(reverse("overview", args=[cast.slug]), {"range": "30d", "time_sort": "time"})
     (line,) = [each for each in response.context["times"] if each["sums"].requests]
     assert line["query"] == ""
     assert response.context["chart"]["links"][-1]
@@ -184,7 +184,7 @@ def test_latency_is_that_of_the_days_of_the_readers_zone(page: Client, cast: Cas
     happened(cast, an_event_of(cast, latency_ms=1000), backdated(an_event_of(cast, latency_ms=100), days=2))
     for zone in ("UTC", "Pacific/Auckland", "America/Los_Angeles"):
         type(cast.ada).objects.filter(pk=cast.ada.pk).update(timezone=zone)
-        response = page.get(reverse("overview", args=[cast.slug]), {"range": "7d"})
+        response = page.get(reverse("overview", args=[cast.slug]), {"range": "7d", "time_sort": "time"})
         measured = [line for line in response.context["times"] if line["times"].p95 is not None]
         assert [line["sums"].requests for line in measured] == [1, 1]
         assert [line["times"].p50 for line in measured] == [pytest.approx(100, rel=0.05), pytest.approx(1000, rel=0.05)]
@@ -280,6 +280,22 @@ def test_tables_are_sorted_by_the_url_and_have_totals(page: Client, cast: Cast) 
     assert [line["bucket"] for line in newest] == sorted((line["bucket"] for line in newest), reverse=True)
     by_p95 = page.get(where, {"range": "7d", "time_sort": "p95"}).context["times"]
     assert by_p95[0]["times"].p95 is not None
+
+
+def test_the_table_over_time_is_drawn_when_it_is_opened(page: Client, cast: Cast) -> None:
+    happened(cast, an_event_of(cast), backdated(an_event_of(cast), days=2))
+    where, query = reverse("overview", args=[cast.slug]), {"range": "7d", "metric": "tokens"}
+    closed = page.get(where, query).content.decode()
+    assert 'id="times"' not in closed
+    assert "metric=tokens&amp;group=model&amp;part=over-time" in closed
+    table = page.get(where, {**query, "part": "over-time"}, headers=HTMX).content.decode()
+    assert table.count("<tr>") == 1 + 7 + 1
+    assert table.count('<a class="link-plain"') == 2
+    assert "<html" not in table
+    # Without scripts a link opens the page with the table, and so does sorting it.
+    for order in ("time", "-cost"):
+        text = page.get(where, {**query, "time_sort": order}).content.decode()
+        assert text.partition('id="times"')[2].partition("</table>")[0].count("<td") == table.count("<td")
 
 
 def test_tables_as_csv(page: Client, cast: Cast) -> None:
