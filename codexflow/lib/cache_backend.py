@@ -1,7 +1,7 @@
 """Django's cache in Redis, with one client for the whole process.
 
-Django makes a cache for each request, since its `caches` belong to a context. With its own backend each of them connects
-anew, and makes a client, with a table of all commands' callbacks, for each command.
+Django makes a cache for each request, since its `caches` belong to a context. With its own backend each of them
+connects anew, and makes a client, with a table of all commands' callbacks, for each command.
 """
 
 from typing import Any
