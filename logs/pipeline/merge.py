@@ -73,9 +73,13 @@ def merge(
     The gateway owns what a request was (stage, model, status, price): its report replaces a sweeper's row whole, except
     for a better usage that has come in between. Any other report changes usage only, at the price frozen in the row.
     `reported` is LiteLLM's usage of the request's attempts, `winner` the attempt that responded, where it is known.
+    The day of admission stays that of the row: what was counted and charged is not moved, though another clock (that
+    of the gateway, while Redis was away) may have had another day.
 
     A planned request is the sum of many attempts, and only its own process knows which of them it charged.
     """
+    if report.day != row.day:
+        report = replace(report, day=row.day)
     if PLANNED in (row.planner, report.planner):
         return report if row.source == "sweeper" and report.source == "gateway" else None
     winner = winner_of(report.attempts) or winner

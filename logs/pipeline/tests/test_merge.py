@@ -10,7 +10,15 @@ from msgspec.structs import replace
 
 from billing.pricing import Usage, cost_nanos
 from codexflow.catalogue.entries import PriceDetails
-from logs.pipeline.events import RANK_COUNTED, RANK_DISBELIEVED, RANK_LITELLM, RANK_PROVIDER, UsageEvent, orphaned
+from logs.pipeline.events import (
+    PLANNED,
+    RANK_COUNTED,
+    RANK_DISBELIEVED,
+    RANK_LITELLM,
+    RANK_PROVIDER,
+    UsageEvent,
+    orphaned,
+)
 from logs.pipeline.merge import ReportedUsage, better, merge
 from logs.tests.factories import RATES, an_event
 
@@ -38,6 +46,18 @@ def test_any_order_of_reports_ends_in_the_same_row(rank: int, repeats: list[int]
     # LiteLLM's word alone makes no row of a gateway's request.
     ends = {repr(reduce(merged, [*order, *more])) for order in permutations(distinct) if order[0].source != "sync"}
     assert len(ends) == 1
+
+
+@given(
+    rank=gateways,
+    days=st.lists(st.integers(20_000, 20_002), min_size=3, max_size=3),
+    planner=st.sampled_from(["", PLANNED]),
+)
+def test_no_report_moves_a_request_to_another_day(rank: int, days: list[int], planner: str) -> None:
+    """What was counted and charged on the day of the first report is taken away and added there, too."""
+    distinct = [replace(each, day=day, planner=planner) for each, day in zip(reports(rank), days, strict=True)]
+    for order in permutations(distinct):
+        assert reduce(merged, order).day == order[0].day
 
 
 def test_the_better_usage_is_charged_at_the_gateways_price() -> None:

@@ -4,14 +4,18 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+import msgspec
 import pytest
 from django.db import connection, transaction
 
+from billing.models import SpendDaily
 from billing.tests.factories import an_organization
 from codexflow.lib import clock
 from codexflow.lib.ids import random_id, uuid7_floor
-from logs.models import UsageDaily, UsageHourly
+from logs.models import RequestLog, UsageDaily, UsageHourly
 from logs.pipeline.drain import store
+from logs.pipeline.events import orphaned
+from logs.pipeline.rollups import day_of
 from logs.pipeline.verify import verify_rollups
 from logs.tests.factories import an_event, entries
 
@@ -64,6 +68,20 @@ def test_requests_at_the_edge_of_a_day_count_on_their_day_of_admission() -> None
     # The gateway's clock and Redis's do not agree on the day.
     for moment, day in ((midnight - timedelta(seconds=1), days), (midnight, days - 1)):
         a_request(moment, day=day)
+    assert verify_rollups() == []
+
+
+@pytest.mark.parametrize("later", [-1, 1])
+def test_a_call_whose_gateway_and_sweeper_had_different_days_counts_on_one(later: int) -> None:
+    """As when Redis was away at midnight, or its clock was set: the gateway's own clock then has the day."""
+    event = an_event(an_organization().id, random_id())
+    store(entries([orphaned(event, progress=3, now_ms=event.started_ms + 1)]))
+    store(entries([msgspec.structs.replace(event, day=event.day + later)]))
+    row = RequestLog.objects.get()
+    assert (row.source, row.day, row.revision) == ("gateway", day_of(event), 2)
+    assert {day_of(event)} == set(UsageDaily.objects.filter(requests__gt=0).values_list("day", flat=True))
+    spent = SpendDaily.objects.filter(organization_id=event.organization_id)
+    assert [(each.day, each.requests, each.cost_nanos) for each in spent] == [(row.day, 1, row.cost_nanos)]
     assert verify_rollups() == []
 
 
