@@ -105,9 +105,14 @@ for i = 1, count do
 end
 
 local function answer(verdict, scope, which, slot_free_in_ms, left)
-  -- A call that was admitted before is not refused.
-  if verdict > 1 and call('HEXISTS', intents, id) == 1 then
-    verdict, scope, which, slot_free_in_ms, left = 1, 0, 0, 0, 0
+  if verdict > 0 then
+    -- A call that was admitted before, whose reply was lost, is not refused. It counts where it was counted then.
+    local before = call('HGET', intents, id)
+    if before then
+      local of_day, of_minute = string.match(before, '^(%d+):(%d+):')
+      day, minute = tonumber(of_day), tonumber(of_minute)
+      verdict, scope, which, slot_free_in_ms, left = 1, 0, 0, 0, 0
+    end
   end
   local o, k = scopes[1], scopes[2]
   return struct.pack('<BBBi8i8i8i8i8i8i8i8i8i8i8i8', verdict, scope, which, day, now_ms, minute, o[2], o[6] or 0, o[7] or 0, k[2],
@@ -159,9 +164,7 @@ if mode == 2 then return answer(0, 0, 0, 0, 0) end
 if expected_minute ~= minute or day ~= clock_day then
   intent = day .. ':' .. minute .. ':' .. string.match(intent, '^%d+:%d+:(.*)$')
 end
-if call('HSETNX', intents, id, intent) == 0 then
-  return answer(1, 0, 0, 0, 0)  -- the reply of an earlier try was lost
-end
+if call('HSETNX', intents, id, intent) == 0 then return answer(1, 0, 0, 0, 0) end
 for i = 1, count do
   local f, key = scopes[i], KEYS[i]
   local requests, before = f[2] + 1, f[3]

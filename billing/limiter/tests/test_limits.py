@@ -278,6 +278,27 @@ async def test_a_clock_that_goes_back_over_midnight_gives_nothing_again() -> Non
     await redis.close()
 
 
+@pytest.mark.parametrize("limits", [Limits(daily_requests=9), Limits(daily_requests=1)])
+async def test_a_call_whose_reply_was_lost_counts_where_it_was_counted(limits: Limits) -> None:
+    """Its caller asks again, after midnight perhaps: with that day it would be booked on another than it was admitted."""
+    env = django_settings.ENV
+    redis, client = Pipeline(env.redis_url, timeout_s=5), sync_client(env.redis_url)
+    await redis.start()
+    payer = Payer.of(env.redis_prefix, random_id(), random_id())
+
+    async def load(*_: object) -> ScopeTotals:
+        return ScopeTotals()
+
+    claim = Claim(request_id=new_id(), takes_slot=False, hold_nanos=5, tokens=7, intent=b"intent")
+    first = await admit(redis, payer, (limits, limits), claim, lease_ms=LEASE_MS, load_totals=load)
+    yesterday = first.day - 1, first.minute - 1_440
+    client.hset(payer.shard.intents.decode(), str(claim.request_id), "%d:%d:intent" % yesterday)
+    again = await admit(redis, payer, (limits, limits), claim, lease_ms=LEASE_MS, load_totals=load)
+    assert (again.day, again.minute) == yesterday
+    assert again.requests_today == (1, 1)
+    await redis.close()
+
+
 def test_what_is_not_in_flight_cannot_be_amended() -> None:
     async def play() -> None:
         redis = Pipeline(django_settings.ENV.redis_url, timeout_s=5)
