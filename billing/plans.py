@@ -73,11 +73,19 @@ def months_after(anchor: datetime, months: int) -> datetime:
     return anchor.replace(year=year, month=month + 1, day=min(anchor.day, monthrange(year, month + 1)[1]))
 
 
+def is_month_of(anchor: datetime, at: datetime) -> bool:
+    """Return whether a month counted from the anchor begins then."""
+    return months_after(anchor, (at.year - anchor.year) * 12 + at.month - anchor.month) == at
+
+
 def period_end(anchor: datetime, begins: datetime) -> datetime:
-    """End of the monthly period that begins then: the anchor's day of the month, so that the 31st stays the 31st."""
-    months = (begins.year - anchor.year) * 12 + begins.month - anchor.month
-    end = months_after(anchor, months)
-    return end if end > begins else months_after(anchor, months + 1)
+    """End of the monthly period that begins then: the anchor's day of the month, so that the 31st stays the 31st.
+
+    A period that begins between two months of the anchor is a whole month all the same.
+    """
+    if not is_month_of(anchor, begins):
+        anchor = begins
+    return months_after(anchor, (begins.year - anchor.year) * 12 + begins.month - anchor.month + 1)
 
 
 class Period(Protocol):

@@ -1,5 +1,6 @@
 """Periods of plans: begin, continue, upgrade and end them. The plan in force follows from them alone."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -7,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from django.db import transaction
+from django.db.models import F
 from django.utils.translation import gettext as _
 
 from accounts import audit
@@ -18,6 +20,7 @@ from billing.payments.reversals import taken_of
 from billing.plans import (
     LEAST_CHARGE_NANOS,
     in_force,
+    is_month_of,
     paid_until,
     period_end,
     upgrade_credit_nanos,
@@ -55,12 +58,17 @@ class Offer:
 def periods_of(organization: Organization, at: datetime) -> list[PlanPeriod]:
     """Periods in force and to come."""
     rows = PlanPeriod.objects.filter(organization=organization, ends_at__gt=at)
-    return list(rows.select_related("plan__current"))
+    return list(rows.select_related("plan__current", "order"))
+
+
+def _owed(periods: Iterable[PlanPeriod]) -> list[PlanPeriod]:
+    """Leave out the months that were paid back before they began: nothing waits for them."""
+    return [each for each in periods if each.has_begun or each.order is None or not each.order.is_paid_back]
 
 
 def offer_of(account: Account, plan: Plan, at: datetime) -> Offer:
     """Work out what a plan costs an organization now, and what it would be for."""
-    periods = periods_of(account.organization, at)
+    periods = _owed(periods_of(account.organization, at))
     current = in_force(periods, at)
     if current is not None and current.is_trial:
         return _offer_in_trial(account, plan, periods, current, at)
@@ -112,14 +120,32 @@ def _ends_trial(plan: Plan, periods: list[PlanPeriod], trial: PlanPeriod) -> boo
 
 
 def _next_month(account: Account, periods: list[PlanPeriod], at: datetime) -> tuple[datetime, datetime]:
-    """Begin and end of the month after what is paid. Months keep the day on which the first began; a trial is none."""
+    """Begin and end of the month after what is paid. Months keep the day on which the first of them began."""
     begins_at = paid_until(periods, at)
-    current = in_force(periods, at)
-    if current is not None and current.is_trial:
-        anchor = min((each.begins_at for each in periods if not each.is_trial), default=begins_at)
-    else:
-        anchor = account.plan_since if periods and account.plan_since is not None else begins_at
+    anchors = [account.plan_since, *(each.begins_at for each in periods if not each.has_begun)]
+    anchor = next((each for each in anchors if each is not None and is_month_of(each, begins_at)), begins_at)
     return begins_at, period_end(anchor, begins_at)
+
+
+def _line_up(account: Account, at: datetime) -> None:
+    """Let each month that is paid ahead begin when the one before ends, whatever was given or paid back meanwhile.
+
+    Under a plan without an end they keep their times, and one whose time has passed begins now.
+    """
+    begins_at, anchor = account.plan_ends_at, account.plan_since
+    for period in _paid_ahead(account):
+        begins_at = begins_at or max(at, period.begins_at)
+        anchor = anchor if anchor is not None and is_month_of(anchor, begins_at) else begins_at
+        ends_at = period_end(anchor, begins_at)
+        if (period.begins_at, period.ends_at) != (begins_at, ends_at):
+            period.month_begins_at, period.begins_at, period.ends_at = begins_at, begins_at, ends_at
+            period.save(update_fields=["month_begins_at", "begins_at", "ends_at"])
+        begins_at = ends_at
+
+
+def _paid_ahead(account: Account) -> list[PlanPeriod]:
+    waiting = PlanPeriod.objects.filter(organization_id=account.pk, has_begun=False)
+    return _owed(waiting.select_related("plan", "order__organization"))
 
 
 def book_plan(account: Account, order: Order, plan: Plan, at: datetime) -> LedgerEntry | None:
@@ -128,7 +154,8 @@ def book_plan(account: Account, order: Order, plan: Plan, at: datetime) -> Ledge
     The account is locked by the caller. An upgrade whose period is over cannot be given any more: what was paid becomes
     credit. A plan that an operator gave without an end stays so, and gets the credit of a month.
     """
-    periods = periods_of(account.organization, at)
+    _advance(account, at)
+    periods = _owed(periods_of(account.organization, at))
     upgraded = order.upgraded
     if upgraded is not None:
         current = in_force(periods, at)
@@ -194,13 +221,18 @@ def _grant(order: Order, amount_nanos: int, kind: LedgerEntry.Kind, expires_at: 
 
 def _begin(account: Account, period: PlanPeriod, *, is_continued: bool) -> LedgerEntry | None:
     """Put a period in force and grant its credit, which expires at its end."""
-    period.has_begun = True
-    period.save(update_fields=["has_begun"])
     account.plan, account.plan_ends_at = period.plan, period.ends_at
     account.next_plan, account.is_end_announced = None, False
     if not is_continued or account.plan_since is None:
         account.plan_since = period.begins_at
     account.save(update_fields=["plan", "plan_since", "plan_ends_at", "next_plan", "is_end_announced"])
+    return _grant_month(period)
+
+
+def _grant_month(period: PlanPeriod) -> LedgerEntry | None:
+    """Grant the credit of a period that begins."""
+    period.has_begun = True
+    period.save(update_fields=["has_begun"])
     if period.order is None:
         return None
     credit_nanos = period.credit_nanos - taken_of(period.order)  # refunded in part before it began
@@ -216,42 +248,56 @@ def advance_plans(at: datetime) -> int:
 
     Returns how many accounts changed.
     """
+    ended = Account.objects.filter(plan_ends_at__lte=at).values_list("pk", flat=True)
+    waiting = PlanPeriod.objects.filter(has_begun=False, begins_at__lte=at).exclude(
+        order__amount_nanos__lte=F("order__refunded_nanos") + F("order__disputed_nanos")
+    )
     changed = 0
-    for organization_id in list(Account.objects.filter(plan_ends_at__lte=at).values_list("pk", flat=True)):
+    for organization_id in {*ended, *waiting.values_list("organization_id", flat=True)}:
         with transaction.atomic():
             locked = Account.objects.select_for_update(of=("self",)).select_related("organization", "plan")
-            account = locked.get(pk=organization_id)
-            if account.plan_ends_at is None or account.plan_ends_at > at:
-                continue  # another worker was faster, or it was bought again
-            ended = account.plan
-            due = PlanPeriod.objects.filter(organization_id=organization_id, has_begun=False, begins_at__lte=at)
-            for period in due.select_related("plan", "order__organization"):
-                if period.order is not None and period.order.is_paid_back:
-                    period.delete()
-                    continue
-                trials = PlanPeriod.objects.filter(organization_id=organization_id, is_trial=True)
-                follows_trial = trials.filter(ends_at=period.begins_at).exists()
-                is_continued = period.begins_at == account.plan_ends_at and not follows_trial
-                if follows_trial:  # bought: the months after it are ordered like any
-                    account.renews = True
-                    account.save(update_fields=["renews"])
-                _begin(account, period, is_continued=is_continued)
-            if account.plan_ends_at <= at:
-                account.plan, account.plan_since, account.plan_ends_at = plan_of(DEFAULT_PLAN), None, None
-                account.next_plan = None
-                account.save(update_fields=["plan", "plan_since", "plan_ends_at", "next_plan"])
-            audit.record(
-                "account.plan_began" if account.plan_ends_at else "account.plan_ended",
-                account,
-                organization=account.organization,
-                actor=None,
-                actor_label="CodexFlow",
-                plan=(account.plan if account.plan_ends_at else ended).slug,
-                **({"ends_at": account.plan_ends_at.isoformat()} if account.plan_ends_at else {}),
-            )
-            transaction.on_commit(partial(access_changed.send, Account, organization_id=account.pk))
-        changed += 1
+            changed += _advance(locked.get(pk=organization_id), at)
     return changed
+
+
+def _advance(account: Account, at: datetime) -> bool:
+    """Begin a locked account's periods whose time has come, or end its plan. Returns False if nothing changes."""
+    _line_up(account, at)
+    before = account.plan
+    due = [each for each in _paid_ahead(account) if each.begins_at <= at]
+    for period in due:
+        _begin_paid(account, period)
+    has_ended = account.plan_ends_at is not None and account.plan_ends_at <= at
+    if has_ended:
+        account.plan, account.plan_since, account.plan_ends_at = plan_of(DEFAULT_PLAN), None, None
+        account.next_plan = None
+        account.save(update_fields=["plan", "plan_since", "plan_ends_at", "next_plan"])
+    if not due and not has_ended:
+        return False  # another worker was faster, or it was bought again
+    audit.record(
+        "account.plan_ended" if has_ended else "account.plan_began",
+        account,
+        organization=account.organization,
+        actor=None,
+        actor_label="CodexFlow",
+        plan=(before if has_ended else account.plan).slug,
+        **({"ends_at": account.plan_ends_at.isoformat()} if account.plan_ends_at else {}),
+    )
+    transaction.on_commit(partial(access_changed.send, Account, organization_id=account.pk))
+    return True
+
+
+def _begin_paid(account: Account, period: PlanPeriod) -> None:
+    """Begin a month that was paid ahead. A plan without an end stays, unless the month's is dearer, with its credit."""
+    if account.plan_ends_at is None and account.plan.price_month_nanos >= period.plan.price_month_nanos:
+        _grant_month(period)
+        return
+    trials = PlanPeriod.objects.filter(organization_id=account.pk, is_trial=True)
+    if trials.filter(ends_at=period.begins_at).exists():  # bought: the months after it are ordered like any
+        account.renews = True
+        account.save(update_fields=["renews"])
+    since = account.plan_since if period.begins_at == account.plan_ends_at else None
+    _begin(account, period, is_continued=since is not None and is_month_of(since, period.begins_at))
 
 
 def begin_trial(account: Account, plan: Plan, at: datetime, *, goes_on: bool) -> PlanPeriod:
@@ -324,10 +370,11 @@ def stop_renewal(organization: Organization, ends_at: datetime) -> None:
 
 
 def give_plan(account: Account, plan: Plan, ends_at: datetime | None, at: datetime) -> None:
-    """Give an organization a plan for an operator, with an end or without. What is paid for later stays."""
+    """Give an organization a plan for an operator, with an end or without. What is paid for later follows it."""
     facts: dict[str, Any] = {"organization_id": account.pk}
     PlanPeriod.objects.filter(**facts, begins_at__lte=at, ends_at__gt=at).update(ends_at=at)
     if ends_at is not None:
         PlanPeriod.objects.create(**facts, plan=plan, month_begins_at=at, begins_at=at, ends_at=ends_at, has_begun=True)
     account.plan, account.plan_ends_at = plan, ends_at
     account.plan_since, account.is_end_announced, account.next_plan = at if ends_at else None, False, None
+    _line_up(account, at)

@@ -357,6 +357,106 @@ def test_a_month_that_is_refunded_in_part_before_it_begins_has_the_rest_of_its_c
     assert audit_ledger() == []
 
 
+def pay_ahead(organization: Organization, slug: str = "pro") -> Order:
+    """Pay a month that begins later."""
+    buy(organization, slug)
+    return Order.objects.order_by("-pk")[0]
+
+
+def month_of(order: Order) -> PlanPeriod:
+    return PlanPeriod.objects.get(order=order)
+
+
+def end_of(organization: Organization) -> datetime:
+    ends_at = account_of(organization).plan_ends_at
+    assert ends_at is not None
+    return ends_at
+
+
+def test_a_month_that_is_paid_back_leaves_no_gap_before_the_next(organization: Organization) -> None:
+    before = buy(organization)
+    second, third = pay_ahead(organization), pay_ahead(organization)
+    reverse(second, refunded_nanos=second.amount_nanos, disputed_nanos=0)
+    begins_at = end_of(organization)
+    advance_plans(begins_at)
+    after = account_of(organization)
+    assert (after.plan.slug, after.balance_nanos) == ("pro", before.balance_nanos + 45 * USD)
+    assert (month_of(third).begins_at, after.plan_ends_at) == (begins_at, month_of(second).ends_at)
+    assert audit_ledger() == []
+
+
+def test_a_month_that_is_bought_again_follows_what_is_left(organization: Organization) -> None:
+    buy(organization)
+    refunded = pay_ahead(organization)
+    reverse(refunded, refunded_nanos=refunded.amount_nanos, disputed_nanos=0)
+    assert offer_of(account_of(organization), plan_of("pro"), now()).begins_at == end_of(organization)
+    assert month_of(pay_ahead(organization)).begins_at == end_of(organization)
+
+
+def test_a_month_whose_dispute_is_won_begins_after_all(organization: Organization) -> None:
+    before = buy(organization)
+    order = pay_ahead(organization)
+    reverse(order, refunded_nanos=0, disputed_nanos=order.amount_nanos)
+    advance_plans(end_of(organization))
+    assert account_of(organization).plan.slug == "free"
+    reverse(order, refunded_nanos=0, disputed_nanos=0)
+    won_at = now() + timedelta(days=200)
+    assert (advance_plans(won_at), advance_plans(won_at)) == (1, 0)
+    after = account_of(organization)
+    assert (after.plan.slug, after.balance_nanos) == ("pro", before.balance_nanos + 45 * USD)
+    assert after.plan_ends_at == months_after(won_at, 1)
+    assert audit_ledger() == []
+
+
+@pytest.mark.parametrize("days", [3, 90])
+def test_a_month_that_is_paid_follows_what_an_operator_gives(organization: Organization, days: int) -> None:
+    before, at = buy(organization), now()
+    paid = pay_ahead(organization)
+    give_plan(account := account_of(organization), plan_of("team"), at + timedelta(days=days), at)
+    account.save()
+    advance_plans(end_of(organization) - timedelta(seconds=1))
+    assert account_of(organization).plan.slug == "team"
+    advance_plans(end_of(organization))
+    after = account_of(organization)
+    assert (after.plan.slug, after.balance_nanos) == ("pro", before.balance_nanos + 45 * USD)
+    assert after.plan_ends_at == months_after(at + timedelta(days=days), 1) == month_of(paid).ends_at
+
+
+@pytest.mark.parametrize(("given", "then"), [("team", "team"), ("pro", "pro"), ("free", "pro")])
+def test_a_month_that_is_paid_has_its_credit_under_a_plan_without_an_end(
+    organization: Organization, given: str, then: str
+) -> None:
+    before = buy(organization)
+    begins_at = month_of(pay_ahead(organization)).begins_at
+    give_plan(account := account_of(organization), plan_of(given), None, now())
+    account.save()
+    assert advance_plans(begins_at - timedelta(seconds=1)) == 0
+    assert (advance_plans(begins_at), advance_plans(begins_at)) == (1, 0)
+    after = account_of(organization)
+    assert (after.plan.slug, after.balance_nanos) == (then, before.balance_nanos + 45 * USD)
+
+
+@pytest.mark.parametrize("days", [3, 20, 29, 45])
+def test_a_month_after_what_an_operator_gave_is_a_whole_one(organization: Organization, days: int) -> None:
+    at = now()
+    ends_at = at + timedelta(days=days)
+    give_plan(account := account_of(organization), plan_of("pro"), ends_at, at)
+    account.save()
+    offer = offer_of(account_of(organization), plan_of("pro"), at)
+    assert (offer.begins_at, offer.ends_at) == (ends_at, months_after(ends_at, 1))
+
+
+def test_an_upgrade_in_a_month_that_the_job_has_not_begun_keeps_the_months_credit(organization: Organization) -> None:
+    before = buy(organization, "starter")
+    pay_ahead(organization, "starter")
+    move_back(organization, timedelta(days=31, hours=1))
+    upgrade = pay_ahead(organization, "pro")
+    after = account_of(organization)
+    assert (after.plan.slug, upgrade.upgraded is not None) == ("pro", True)
+    assert after.balance_nanos == before.balance_nanos + 15 * USD + upgrade.credit_nanos
+    assert advance_plans(now()) == 0
+
+
 def test_no_change_of_plans_pays_anything_back(organization: Organization) -> None:
     """MON-28: up, spend, down, up again costs each time the difference for what is left, and never gives money."""
     buy(organization, "starter")
