@@ -11,7 +11,7 @@ import logging
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar, cast, get_args
 from urllib.parse import urlsplit
@@ -22,7 +22,7 @@ from codexflow.lib.email_url import MailServer, parse_email_url
 from codexflow.lib.money import NANOS_PER_USD, parse_usd
 from codexflow.lib.sentinel import SCHEMES as SENTINEL_SCHEMES
 from codexflow.lib.sentinel import Sentinels, is_sentinel
-from codexflow.lib.server_urls import password_of, problem_of
+from codexflow.lib.server_urls import password_of, problem_of, problem_of_web
 from codexflow.lib.weak_secrets import REMEDY, weak_secrets
 
 Mode = Literal["development", "production"]
@@ -270,8 +270,8 @@ class _Reader:
             "database_replica_url": self.server_url("DATABASE_REPLICA_URL", ("postgres", "postgresql"), None),
             **self.redis_urls(services),
             "litellm_url": self.upstream_url(services),
-            "litellm_api_key": self.text("LITELLM_API_KEY") or services.get("litellm_api_key", ""),
-            "litellm_admin_key": self.text("LITELLM_ADMIN_KEY", "LITELLM_MASTER_KEY"),
+            "litellm_api_key": self.header_key("LITELLM_API_KEY") or services.get("litellm_api_key", ""),
+            "litellm_admin_key": self.header_key("LITELLM_ADMIN_KEY", "LITELLM_MASTER_KEY"),
             "webhook_keys": tuple(key.strip() for key in self.text("LITELLM_WEBHOOK_KEY").split(",") if key.strip()),
             "is_demo_upstream": bool(services.get("is_demo_upstream")) and not self.text("LITELLM_URL"),
             "site_url": self.url("SITE_URL", ("http", "https"), None, "NEXTAUTH_URL"),
@@ -305,7 +305,7 @@ class _Reader:
         self.optional(found, "api_host", "API_HOST", self.host_name)
         self.optional(found, "app_host", "APP_HOST", self.host_name)
         self.public_addresses(found)
-        self.optional(found, "host", "HOST", str)
+        self.optional(found, "host", "HOST", self.bind_address)
         self.optional(found, "port", "PORT", self.port)
         self.optional(found, "log_level", "LOG_LEVEL", self.log_level)
         self.optional(found, "otel_service_name", "OTEL_SERVICE_NAME", str)
@@ -355,6 +355,13 @@ class _Reader:
                 return value
         return ""
 
+    def header_key(self, name: str, *old_names: str) -> str:
+        """Read a key that is sent as a header."""
+        value = self.text(name, *old_names)
+        if not (value.isascii() and value.isprintable()) or " " in value:
+            self.problems.append(f"{name} has characters that no header can have: letters, digits and signs only")
+        return value
+
     def optional(self, found: dict[str, Any], key: str, name: str, parse: Callable[[str], Any]) -> None:
         value = self.text(name)
         if not value:
@@ -394,6 +401,8 @@ class _Reader:
                 scheme = ""
             if scheme not in schemes and value.partition("://")[0] not in schemes:
                 self.problems.append(f"{name} must begin with {' or '.join(s + '://' for s in schemes)}")
+            elif "https" in schemes and (problem := problem_of_web(value)):
+                self.problems.append(f"{name}: {problem}")
         return value.rstrip("/")
 
     def server_url(self, name: str, schemes: tuple[str, ...], fallback: Any) -> str:
@@ -434,6 +443,8 @@ class _Reader:
                 Sentinels.parse(value)
             elif is_cluster(value):
                 Cluster.parse(value)
+            elif not re.fullmatch("/?[0-9]*", urlsplit(value).path):
+                self.problems.append(f"{name}: behind host and port stands the number of a database, such as /0")
         except ValueError as exc:
             self.problems.append(f"{name}: {exc}")
         return value
@@ -527,7 +538,7 @@ class _Reader:
         ):
             if not found[key]:
                 self.problems.append(f"{name} is required in production: {what}")
-        if urlsplit(found["litellm_url"].partition("?")[0]).path.rstrip("/").endswith("/v1"):
+        if found["litellm_url"].partition("?")[0].rstrip("/").endswith("/v1"):
             self.problems.append("LITELLM_URL must end before /v1: paths are added to it")
         if "*" in found["allowed_hosts"]:
             self.problems.append("ALLOWED_HOSTS may not be *: name the hosts, or leave it empty and set SITE_URL")
@@ -587,6 +598,15 @@ class _Reader:
                 self.problems.append(f"{name} is {host}, but {url} names another host: set both to the same")
         if api and _host_of(found["site_url"]) == api:
             self.problems.append("API_HOST is the host of SITE_URL: it serves no pages, so SITE_URL must name another")
+
+    @staticmethod
+    def bind_address(value: str) -> str:
+        try:
+            ip_address(value)
+        except ValueError:
+            if not _HOST_NAME.fullmatch(value.lower()):
+                raise ValueError(f"{value!r} is no address to listen at, such as 0.0.0.0") from None
+        return value
 
     @staticmethod
     def host_name(value: str) -> str:

@@ -35,6 +35,18 @@ def problem_of(url: str, *, keeps_hash: bool = False) -> str | None:
     return None
 
 
+def problem_of_web(url: str) -> str | None:
+    """Return what is wrong with an http or https address; None if it can be read."""
+    try:
+        parts = urlsplit(url)
+        is_readable = parts.port != 0 and not any(letter.isspace() for letter in url)
+    except ValueError:
+        is_readable = False
+    if not is_readable:
+        return "its host or port cannot be read"
+    return None if parts.hostname else "it names no host"
+
+
 def password_of(url: str) -> str:
     """Return the password of an address that `problem_of` accepts; empty without one."""
     authority = re.split(r"[/?]", url.partition("://")[2], maxsplit=1)[0]

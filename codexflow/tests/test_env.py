@@ -309,6 +309,40 @@ def test_litellms_address_has_no_path_of_the_api(url: str, said: str) -> None:
     assert problems(LITELLM_URL=url)[0].startswith(said)
 
 
+@pytest.mark.parametrize(
+    "value", ["http://", "https://:8000", "http://[::1", "http://a b", "http://h:99999", "http://h:x"]
+)
+@pytest.mark.parametrize(
+    "name", ["LITELLM_URL", "SITE_URL", "PUBLIC_API_URL", "SENTRY_DSN", "OTEL_EXPORTER_OTLP_ENDPOINT"]
+)
+def test_an_address_without_a_host_that_can_be_read_is_named(name: str, value: str) -> None:
+    (problem,) = problems(**{name: value})
+    assert re.fullmatch(f"{name}: (it names no host|its host or port cannot be read)", problem)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("HOST", "http://0.0.0.0"),
+        ("HOST", "0.0.0.0:8000"),
+        ("REDIS_URL", "redis://r:6379/main"),
+        ("REDIS_SHARED_URL", "redis://r:6379/-1"),
+        ("LITELLM_API_KEY", "sk-of the-gateway"),
+        ("LITELLM_API_KEY", "sk-of-the-gateway\u200b"),
+        ("LITELLM_ADMIN_KEY", "Schlüssel-of-the-admin"),
+    ],
+)
+def test_what_would_fail_at_the_first_call_is_named_at_the_start(name: str, value: str) -> None:
+    (problem,) = problems(**{name: value})
+    assert problem.startswith(name)
+    assert name == "HOST" or value not in problem
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "localhost", "codexflow-web"])  # noqa: S104 - only read
+def test_a_server_listens_at_an_address_or_a_name(host: str) -> None:
+    assert Env.read({**GOOD, "HOST": host}).host == host
+
+
 def test_any_host_is_no_list_of_hosts() -> None:
     assert problems(ALLOWED_HOSTS="*")[0].startswith("ALLOWED_HOSTS may not be *")
 
