@@ -78,7 +78,12 @@ class Side:
         """Load it once with a body. Raises CompareError when it failed."""
         pids = self._pids()
         before = {part: tools.cpu(pid) for part, pid in pids.items()}
-        found = tools.load(self.checkout.port, self.api_key, sent, shape, meanwhile=lambda: supervisor.pump(0.2))
+        try:
+            found = tools.load(self.checkout.port, self.api_key, sent, shape, meanwhile=lambda: supervisor.pump(0.2))
+        except tools.LoadFailed as exc:
+            if supervisor.stops_requested:
+                raise StopRequested from exc
+            raise
         after = {part: tools.cpu(pid) for part, pid in pids.items()}
         if supervisor.stops_requested:
             raise StopRequested

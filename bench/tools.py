@@ -1,7 +1,6 @@
 """The tools of the bench: load generator and mock upstream in C, nginx, and CPU time as the kernel counts it."""
 
 import contextlib
-import json
 import os
 import shutil
 import subprocess
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from codexflow.dev.errors import DevError
 from codexflow.env import REPOSITORY
 
 BUILD = REPOSITORY / "build" / "bench"
@@ -72,8 +72,15 @@ def nginx() -> Path | None:
     return program
 
 
+class LoadFailed(DevError):
+    """The load generator ended without its result."""
+
+
 def load(port: int, key: str, body: bytes, shape: Shape, *, meanwhile: Callable[[], None]) -> Load:
-    """Run the load generator, calling `meanwhile` until it ends. `key` may be "@" and a file of keys."""
+    """Run the load generator, calling `meanwhile` until it ends. `key` may be "@" and a file of keys.
+
+    Raises LoadFailed.
+    """
     (BUILD / "body.json").write_bytes(body)
     command = [str(compiled("loadgen")), "-p", str(port), "-k", key, "-b", f"@{BUILD / 'body.json'}"]
     command += ["-c", str(shape.connections), "-d", str(shape.seconds), "-w", "0.5", "-x", str(LAST_ANSWERS_S)]
@@ -83,7 +90,10 @@ def load(port: int, key: str, body: bytes, shape: Shape, *, meanwhile: Callable[
         while process.poll() is None:
             meanwhile()
         assert process.stdout is not None  # noqa: S101 - we asked for a pipe
-        return msgspec.convert(json.loads(process.stdout.read()), Load)
+        try:
+            return msgspec.json.decode(process.stdout.read(), type=Load)
+        except msgspec.DecodeError as exc:
+            raise LoadFailed(f"the load generator was cut off (exit code {process.returncode})") from exc
 
 
 def scheduled_s(pid: int) -> float:

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from bench import compare
+from bench import compare, tools
 from bench.compare import REQUIREMENTS, Ratios, is_slower, table
 from bench.sides import PARTS, CompareError
+from codexflow.dev.errors import DevError
 
 SLOWER = [1.06, 1.07, 1.05, 1.08, 1.06, 1.07, 1.09, 1.05, 1.06, 1.07]
 UNDECIDED = [0.97, 1.07, 1.05, 0.98, 1.06, 0.99, 1.04, 0.96, 1.01, 1.03]
@@ -90,3 +91,16 @@ def test_other_requirements_are_refused_unless_their_environment_is_named(reposi
 def test_a_commit_that_does_not_exist_is_named(repository: Path) -> None:
     with pytest.raises(CompareError, match="no commit 'nowhere'"), compare._checkouts("nowhere", ""):
         pytest.fail("was compared")
+
+
+@pytest.mark.parametrize("written", ["", '{"ok": 1, "ok_', "[]"])
+def test_a_load_that_is_cut_off_is_told_in_a_sentence(
+    written: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = tmp_path / "loadgen"
+    generator.write_text(f"#!/bin/sh\nprintf '%s' '{written}'\nexit 3\n")
+    generator.chmod(0o700)
+    monkeypatch.setattr(tools, "BUILD", tmp_path)
+    monkeypatch.setattr(tools, "compiled", lambda name: tmp_path / name)
+    with pytest.raises(DevError, match=r"^the load generator was cut off \(exit code 3\)$"):
+        tools.load(1, "key", b"{}", tools.Shape(seconds=1), meanwhile=lambda: None)
