@@ -71,10 +71,12 @@ SEAT_LIMIT = "billing.selectors.seats_of"
 # `/v1/*` bypasses all of them (asgi.py).
 MIDDLEWARE = [
     "codexflow.pages.middleware.RequestIdMiddleware",
+    "csp.middleware.CSPMiddleware",
+    # Before whatever asks for the host.
+    "codexflow.pages.middleware.HostMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.middleware.gzip.GZipMiddleware",
-    "csp.middleware.CSPMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.locale.LocaleMiddleware",
     "django.middleware.common.CommonMiddleware",

@@ -5,10 +5,13 @@ from collections.abc import Callable
 from typing import Any
 
 import structlog
+from django.conf import settings
+from django.core.exceptions import DisallowedHost
 from django.core.handlers.exception import get_exception_response
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.urls import get_resolver
+from django.utils import translation
 from django.utils.cache import patch_vary_headers
 
 from codexflow.lib.complexity import TooComplex, check_complexity
@@ -33,6 +36,29 @@ class RequestIdMiddleware:
             # Pages and their fragments share a URL: going back must not show a fragment from the browser's cache.
             patch_vary_headers(response, ["HX-Request"])
         return response
+
+
+class HostMiddleware:
+    """Refuses hosts that are not served, with one line in the log and no traceback: anybody may send any.
+
+    Static files are served all the same, for the page that says so.
+    """
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        if not request.path.startswith(settings.STATIC_URL):
+            try:
+                request.get_host()
+            except DisallowedHost as exc:
+                host = request.headers.get("host", "")[:100]
+                logger.warning("pages.host_refused", extra={"host": host})
+                with translation.override(translation.get_language_from_request(request)):
+                    response = get_exception_response(request, get_resolver(), 400, exc)
+                vars(response)["_has_been_logged"] = True  # Django logs other refusals
+                return response
+        return self.get_response(request)
 
 
 class MethodPageMiddleware:

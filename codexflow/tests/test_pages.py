@@ -174,3 +174,21 @@ def test_an_address_that_is_not_served_is_told_apart_from_a_bad_form(client: Cli
     assert page.status_code == 400
     assert "SITE_URL or ALLOWED_HOSTS" in page.content.decode()
     assert "more fields" not in page.content.decode()
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("host", ["wrong.example.com", "a b", "[::1", "x" * 10_000, "localhost:99999999"])
+@pytest.mark.parametrize("redirects", [False, True])
+def test_a_host_that_is_not_served_is_one_line_of_the_log(
+    host: str, redirects: bool, settings: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings.SECURE_SSL_REDIRECT = redirects
+    settings.ALLOWED_HOSTS = ["codexflow.example"]
+    with caplog.at_level("INFO"):
+        page = Client().get("/", headers={"host": host, "accept-language": "tr"})
+    assert page.status_code == 400
+    assert page["Content-Security-Policy"]
+    assert "SITE_URL" in page.content.decode()
+    assert '<html lang="tr"' in page.content.decode()
+    (line,) = caplog.records
+    assert (line.message, line.levelname, line.exc_info) == ("pages.host_refused", "WARNING", None)
