@@ -22,13 +22,21 @@ class AuditedAdmin(StaffAdmin):
     # it and entries cannot be changed.
     personal_fields: tuple[str, ...] = ()
 
+    # Columns that are set beside those of the form when it is saved.
+    derived_fields: tuple[str, ...] = ()
+
     def organization_of(self, obj: Any) -> Organization | None:
         """Organization in whose audit log the entry appears; None: in no organization's."""
         return None
 
     @override
     def save_model(self, request: HttpRequest, obj: Model, form: Any, change: bool) -> None:
-        super().save_model(request, obj, form, change)
+        """Write what was changed, and no other column: a sum or a counter may have moved since the row was read."""
+        if change:
+            columns = {each.name for each in obj._meta.concrete_fields}
+            obj.save(update_fields=(columns & set(form.changed_data)) | set(self.derived_fields))
+        else:
+            super().save_model(request, obj, form, change)
         changed = {name: self._audit_value(name, form.cleaned_data.get(name)) for name in form.changed_data}
         self._record(request, obj, "changed" if change else "created", fields=changed)
 

@@ -59,6 +59,7 @@ class PlanAdmin(AuditedAdmin):
     """Plans. A change is a new version: past charges and what is paid for stay as they were."""
 
     form = PlanEditForm
+    derived_fields = ("version",)
 
     list_display = (
         "name",

@@ -377,4 +377,5 @@ def give_plan(account: Account, plan: Plan, ends_at: datetime | None, at: dateti
         PlanPeriod.objects.create(**facts, plan=plan, month_begins_at=at, begins_at=at, ends_at=ends_at, has_begun=True)
     account.plan, account.plan_ends_at = plan, ends_at
     account.plan_since, account.is_end_announced, account.next_plan = at if ends_at else None, False, None
+    account.save(update_fields=["plan", "plan_ends_at", "plan_since", "is_end_announced", "next_plan"])
     _line_up(account, at)

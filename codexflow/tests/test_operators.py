@@ -16,6 +16,8 @@ from django.utils.functional import Promise
 
 from accounts.audit import labels
 from accounts.models import AuditEntry, User
+from billing.forms import AccountEditForm
+from billing.ledger import post_credit
 from billing.ledger_audit import audit_ledger
 from billing.models import CreditSource, LedgerEntry, Order, Paper, Plan
 from billing.papers.issue import issue_credit_note
@@ -119,6 +121,23 @@ def test_changing_a_membership_is_audited_by_ids(client: Client, cast: Cast, roo
     entry = AuditEntry.objects.get(action="membership.created")
     assert entry.facts["fields"]["user"] == str(cast.eve.pk)
     assert cast.eve.email not in str(entry.facts)
+
+
+def test_an_edited_account_keeps_what_the_ledger_books_meanwhile(
+    client: Client, cast: Cast, root: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def books_credit(_form: AccountEditForm) -> None:
+        post_credit(cast.organization, 7, kind=LedgerEntry.Kind.PROMO, reference="meanwhile", note="")
+
+    monkeypatch.setattr(AccountEditForm, "clean", books_credit)
+    client.force_login(root)
+    account = account_of(cast.organization)
+    form = {"plan": Plan.objects.get(slug="pro").pk, "budget_day_nanos": "5"}
+    assert client.post(f"/ops/billing/account/{account.pk}/change/", form).status_code == 302
+    edited = account_of(cast.organization)
+    assert (edited.plan.slug, edited.budget_day_nanos) == ("pro", 5_000_000_000)
+    assert edited.credit_nanos == account.credit_nanos + 7
+    assert audit_ledger() == []
 
 
 @pytest.mark.parametrize("model", [AuditEntry, LedgerEntry])
