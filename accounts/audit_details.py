@@ -115,9 +115,13 @@ def _field_label(field: Field[Any, Any]) -> str:
 
 
 def _details(action: str, facts: Mapping[str, Any]) -> Iterator[str]:
-    befores = {before for after, before in _PAIRS.items() if after in facts}
+    told = {before for after, before in _PAIRS.items() if after in facts}
+    if "total_cents" in facts:  # amounts were in dollars before their currency was recorded
+        amount = show.money(facts["total_cents"], facts.get("currency", "USD"))
+        facts = {**facts, "total_cents": amount}
+        told.add("currency")
     for name, value in facts.items():
-        if name in befores:
+        if name in told:
             continue
         before = _PAIRS.get(name)
         if before is not None and before in facts:
@@ -168,8 +172,6 @@ def _shown(name: str, value: Any) -> str:
 def _number(name: str, value: int) -> str:
     if name.endswith("_nanos"):
         return show.usd_price(value)
-    if name.endswith("_cents"):
-        return f"{value / 100:.2f}"
     if name.endswith("_s"):
         return show.lasting(timedelta(seconds=value)) if value else "—"
     return show.count(value)

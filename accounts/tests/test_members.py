@@ -351,6 +351,9 @@ def test_the_audit_log_tells_changes_of_a_key_in_words(page: Client, team: Cast)
         ("account.plan_began", {"ends_at": "2026-03-01T10:00:00+00:00"}, ["Ends: 1 Mar 2026 10:00:00"]),
         ("order.paid", {"plan_before": "pro", "plan_after": "pro", "number": "CFX-1"}, ["Document: CFX-1"]),
         ("account.plan_began", {"ends_at": "soon", "reason": ""}, ["Ends: soon"]),
+        ("paper.issued", {"number": "CFX-1", "total_cents": 123_405, "currency": "EUR"},
+         ["Document: CFX-1", "Total: 1,234.05 EUR"]),
+        ("paper.issued", {"total_cents": 4_900}, ["Total: 49.00 USD"]),
     ],
 )  # fmt: skip
 def test_facts_are_told_in_words(action: str, facts: dict[str, Any], expected: list[str]) -> None:

@@ -11,7 +11,7 @@ from billing.models import LedgerEntry, Paper
 from billing.papers.invoice import PLAN, TAKEN_BACK, UPGRADE, Line, Party, Sums
 from billing.papers.statement import Statement, month_after
 from billing.papers.tax_ids import EU_VAT, TCKN, VKN
-from codexflow.templatetags.show import count, margin, usd_price
+from codexflow.templatetags.show import count, margin, money, usd_price
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,14 +47,6 @@ class Document:
     parties: Sequence[tuple[str, Sequence[str]]]
     tables: Sequence[Table]
     notes: Sequence[str] = field(default_factory=tuple)
-
-
-def money(cents: int, currency: str) -> str:
-    """Amount with its currency: 1,234.56 USD, or 1.234,56 USD."""
-    whole, rest = divmod(abs(cents), 100)
-    sign = "\N{MINUS SIGN}" if cents < 0 else ""
-    shown = formats.number_format(f"{whole}.{rest:02}", decimal_pos=2, use_l10n=True, force_grouping=True)
-    return f"{sign}{shown} {currency}"
 
 
 def day(moment: datetime) -> str:

@@ -11,10 +11,10 @@ from unfold.widgets import UnfoldAdminDecimalFieldWidget, UnfoldAdminTextInputWi
 
 from billing.models import BillingDetails, Paper
 from billing.papers.details import FIELDS
-from billing.papers.documents import money
 from billing.papers.issue import credited_of
 from billing.papers.tax_ids import COUNTRIES, normalized
 from billing.papers.ubl import PROFILES
+from codexflow.templatetags.show import money
 
 
 class DetailsForm(forms.ModelForm[BillingDetails]):

@@ -95,6 +95,7 @@ def issue_invoice(order: Order, **acting: Any) -> Paper | None:
             number=paper.number,
             code=order.code,
             total_cents=paper.total_cents,
+            currency=paper.currency,
             **acting,
         )
     return paper
@@ -139,6 +140,7 @@ def issue_credit_note(invoice: Paper, amount_cents: int, *, reason: str, **actin
             number=paper.number,
             invoice=invoice.number,
             total_cents=paper.total_cents,
+            currency=paper.currency,
             reason=reason,
             **acting,
         )

@@ -9,10 +9,10 @@ from django.utils import translation
 from accounts import mail
 from accounts.selectors import billing_managers
 from billing.models import Paper, PaperMail
-from billing.papers.documents import money
 from billing.papers.invoice import Party
 from codexflow.lib.addresses import site_url
 from codexflow.lib.clock import now
+from codexflow.templatetags.show import money
 
 # Older ones have waited for a mail server that was not there: nobody expects them any more.
 WORTH_SENDING = timedelta(days=1)

@@ -18,7 +18,7 @@ from accounts.tenancy import PageRequest, Tenant, organization_page
 from billing.models import Order, Paper
 from billing.papers import selectors
 from billing.papers.details import details_of, set_details
-from billing.papers.documents import day, document_of, lines_table, money, statement_document, tax_label
+from billing.papers.documents import day, document_of, lines_table, statement_document, tax_label
 from billing.papers.export import attachment, has_ubl, ubl_files
 from billing.papers.files import LANGUAGES, ask_for_statement, file_of
 from billing.papers.forms import DetailsForm, UblForm
@@ -28,6 +28,7 @@ from billing.papers.statement import final_at, month_of
 from billing.papers.tables import paper_csv as csv_of
 from billing.papers.tables import statement_csv as statement_csv_of
 from codexflow.lib.clock import now
+from codexflow.templatetags.show import money
 
 PAGE = 25
 

@@ -53,6 +53,14 @@ def _localized(number: str) -> str:
     return number.translate(str.maketrans(marks))
 
 
+def money(cents: int, currency: str) -> str:
+    """Amount with its currency: 1,234.56 USD, or 1.234,56 USD."""
+    whole, rest = divmod(abs(cents), 100)
+    sign = "\N{MINUS SIGN}" if cents < 0 else ""
+    shown = formats.number_format(f"{whole}.{rest:02}", decimal_pos=2, use_l10n=True, force_grouping=True)
+    return f"{sign}{shown} {currency}"
+
+
 _STEPS = ((1_000_000_000, "B"), (1_000_000, "M"), (10_000, "K"))
 
 

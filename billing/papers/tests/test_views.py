@@ -12,11 +12,11 @@ from django.utils import translation
 
 from accounts.models import Organization, User
 from billing.models import BillingDetails, Paper
-from billing.papers.documents import money
 from billing.papers.issue import issue_credit_note
 from billing.papers.tests.scene import DETAILS, an_invoice, with_seller
 from billing.payments.orders import open_order, settle_order
 from codexflow.lib.money import NANOS_PER_USD
+from codexflow.templatetags.show import money
 from tests.support.cast import Cast
 
 
