@@ -96,6 +96,11 @@ def addresses_of(user: User) -> set[str]:
     return {user.email, *(email.lower() for email in proven)}
 
 
+def is_member(user: User, organization: Organization) -> bool:
+    """Return whether a user belongs to an organization. Whoever has left it is told nothing of what they made there."""
+    return Membership.objects.filter(user=user, organization=organization).exists()
+
+
 def billing_managers(organization: Organization) -> list[User]:
     """Members who may do something about money."""
     roles = roles_that_may(Action.MANAGE_BILLING)

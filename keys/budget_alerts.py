@@ -13,7 +13,7 @@ from django.db.models import Exists, OuterRef, Q
 
 from accounts import mail
 from accounts.models import Organization, User
-from accounts.selectors import billing_managers
+from accounts.selectors import billing_managers, is_member
 from accounts.webhooks.services import publish
 from billing.alerts import CREDIT, DAY, MONTH, Watched, watched_budgets
 from billing.models import Account, BudgetAlert, SpendDaily, TagBudget, TagSpendDaily
@@ -57,7 +57,10 @@ def _alert_keys(today: date) -> int:
             used_this_month=totals.month_nanos,
             today=today,
         ):
-            sent += _report(key.organization, watched, key, {key.created_by, *billing_managers(key.organization)})
+            people = set(billing_managers(key.organization))
+            if is_member(key.created_by, key.organization):
+                people.add(key.created_by)
+            sent += _report(key.organization, watched, key, people)
     return sent
 
 

@@ -12,6 +12,7 @@ from django.db import transaction
 from accounts import audit, mail
 from accounts.models import User
 from accounts.permissions import Action, roles_that_may
+from accounts.selectors import is_member
 from accounts.webhooks.services import publish
 from codexflow.lib.addresses import site_url
 from keys import secret
@@ -68,12 +69,14 @@ def shown_place(place: str) -> str:
 
 
 def _tell(row: ApiKey, place: str) -> None:
-    """Mail who made the key, and whoever may make another."""
+    """Mail who made the key, if they are still a member, and whoever may make another."""
     managers = User.objects.filter(
         memberships__organization=row.organization, memberships__role__in=roles_that_may(Action.MANAGE_KEYS)
     )
-    people = {row.created_by_id: row.created_by, **{each.pk: each for each in managers.filter(is_active=True)}}
-    for person in people.values():
+    people = set(managers)
+    if is_member(row.created_by, row.organization):
+        people.add(row.created_by)
+    for person in people:
         if person.is_active and person.email:
             mail.send(
                 "key_leaked",

@@ -105,6 +105,16 @@ def test_a_key_s_budget_is_reported_to_its_owner_and_to_those_who_manage_billing
     assert key.name in turkish.body
 
 
+def test_whoever_has_left_hears_nothing_of_a_key_that_was_kept() -> None:
+    organization = an_organization(plan="internal")
+    gone = a_user()
+    key = a_key(organization, budget_day_nanos=100).row
+    ApiKey.objects.filter(pk=key.pk).update(created_by=gone)
+    charge(key, 100)
+    assert send_alerts() == 1
+    assert [each.to for each in outbox.outbox] == [[organization.memberships.get(role="owner").user.email]]
+
+
 @pytest.mark.parametrize("is_hard", [True, False])
 def test_a_tag_s_budget_is_reported_and_shown(client: Client, is_hard: bool) -> None:
     organization = an_organization(plan="internal")

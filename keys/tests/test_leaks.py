@@ -94,6 +94,15 @@ def test_a_suspended_maker_gets_no_mail(cast: Cast, issued: IssuedKey, django_ca
     assert [message.to for message in mail.outbox] == [["ada@example.org"]]
 
 
+def test_a_maker_who_has_left_gets_no_mail(
+    cast: Cast, issued: IssuedKey, django_capture_on_commit_callbacks: Any
+) -> None:
+    cast.organization.memberships.filter(user=cast.ben).delete()
+    with django_capture_on_commit_callbacks(execute=True):
+        assert report_leak(issued.plain).is_new
+    assert [message.to for message in mail.outbox] == [["ada@example.org"]]
+
+
 def test_the_place_is_one_short_line_without_keys() -> None:
     assert shown_place("a\n b\tc") == "a b c"
     assert len(shown_place("x" * 1_000)) == 300

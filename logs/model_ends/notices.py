@@ -10,6 +10,7 @@ from uuid import UUID
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
+from django.db.models import F
 
 from accounts import mail
 from accounts.models import Organization, User
@@ -38,7 +39,9 @@ def send_notices() -> int:
     sent = 0
     for model, key_ids in _keys_that_used(list(last_days), today - timedelta(days=USED_WITHIN_DAYS)).items():
         keys_of_owner = defaultdict(list)
-        for key in ApiKey.objects.filter(pk__in=key_ids, revoked_at=None).select_related("created_by").order_by("name"):
+        # Whoever has left an organization is told nothing of it.
+        keys = ApiKey.objects.filter(pk__in=key_ids, revoked_at=None, organization__memberships__user=F("created_by"))
+        for key in keys.select_related("created_by").order_by("name"):
             keys_of_owner[key.created_by].append(key.name)
         successor = lineup.catalogue.entries[model].successor
         last_day = last_days[model]

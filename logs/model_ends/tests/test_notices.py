@@ -83,6 +83,17 @@ def test_each_owner_of_keys_that_used_a_model_gets_one_mail_for_it() -> None:
     assert len(outbox.outbox) == 1
 
 
+def test_whoever_has_left_is_not_told_of_the_keys_they_made() -> None:
+    ada, organization = an_owner("ada")
+    ben = User.objects.create_user("ben@example.org")
+    kept, own = a_key(organization).row, named(a_key(organization).row, "own")
+    ApiKey.objects.filter(pk=kept.pk).update(created_by=ben)
+    for key in (kept, own):
+        used(key, "ends-soon")
+    assert notices.send_notices() == 1
+    assert [sent.to for sent in outbox.outbox] == [[ada.email]]
+
+
 @pytest.mark.parametrize(
     ("model", "words"),
     [("has-heir", "from then on, calls for has-heir are served by stays"), ("is-over", "are served by stays")],
