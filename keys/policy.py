@@ -8,6 +8,7 @@ from typing import TypeAlias
 from codexflow.catalogue import surfaces
 
 Network: TypeAlias = IPv4Network | IPv6Network
+_MAPPED_BITS = 96
 
 # Surfaces that a key may be restricted to: the gateway's APIs, and changes through the management API.
 MANAGEMENT = "management"
@@ -53,7 +54,15 @@ def parse_networks(texts: Sequence[str]) -> tuple[Network, ...]:
     for text in texts:
         if "%" in text:  # an IPv6 zone: it names an interface of one machine and has no length limit
             raise ValueError(f"{text!r} does not appear to be an IPv4 or IPv6 network")
-    return tuple(ip_network(text.strip()) for text in texts)
+    return tuple(_without_mapping(ip_network(text.strip())) for text in texts)
+
+
+def _without_mapping(network: Network) -> Network:
+    """Return a network of mapped IPv4 addresses (::ffff:10.0.0.0/104) as IPv4, as its clients are."""
+    mapped = getattr(network.network_address, "ipv4_mapped", None)
+    if mapped is None or network.prefixlen < _MAPPED_BITS:
+        return network
+    return IPv4Network((mapped, network.prefixlen - _MAPPED_BITS))
 
 
 def is_within(network: Network, around: Iterable[Network]) -> bool:

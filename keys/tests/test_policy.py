@@ -50,3 +50,20 @@ def test_an_address_must_be_in_an_allowed_network(address: str | None, permitted
 def test_an_invalid_network_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         parse_networks([text])
+
+
+@pytest.mark.parametrize(
+    ("network", "address", "permitted"),
+    [
+        ("::ffff:10.0.0.0/104", "10.1.2.3", True),
+        ("::ffff:10.0.0.0/104", "::ffff:10.1.2.3", True),
+        ("::ffff:10.0.0.0/104", "11.1.2.3", False),
+        ("::ffff:192.0.2.1", "192.0.2.1", True),
+        ("::ffff:0:0/96", "203.0.113.9", True),
+        ("::ffff:0:0/96", "2001:db8::1", False),
+        ("::/0", "2001:db8::1", True),
+    ],
+)
+def test_a_network_of_mapped_addresses_is_one_of_ipv4(network: str, address: str, permitted: bool) -> None:
+    policy = KeyPolicy(allowed_networks=parse_networks([network]))
+    assert policy.permits_address(address) is permitted
