@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 from django.contrib import admin, messages
+from django.db import IntegrityError
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import redirect
@@ -20,7 +21,15 @@ from accounts.audited_admin import AuditedAdmin
 from accounts.models import Organization, User
 from billing.approvals import ApprovalRefused, approve, book_or_ask, refund_or_ask, reject
 from billing.codes import make_codes
-from billing.forms import AccountEditForm, BookingForm, CreditCodeForm, PaymentForm, PlanEditForm, RefundForm
+from billing.forms import (
+    BOOKED_ALREADY,
+    AccountEditForm,
+    BookingForm,
+    CreditCodeForm,
+    PaymentForm,
+    PlanEditForm,
+    RefundForm,
+)
 from billing.models import (
     Account,
     BillingDetails,
@@ -52,6 +61,7 @@ from billing.subscriptions import give_plan
 from codexflow.lib.admin import ReadOnlyAdmin, site, usd_column
 from codexflow.lib.clock import now
 from codexflow.lib.money import format_usd, parse_usd
+from codexflow.lib.spreadsheets import escape_formulas
 
 
 @admin.register(Plan, site=site)
@@ -207,8 +217,17 @@ class LedgerEntryAdmin(ReadOnlyAdmin):
         if obj is not None:
             facts = ("created_at", "organization", "kind", "amount", "held", "request_id", "revision", "key_id", "tag")
             return ((None, {"fields": (*facts, "day", "reference", "note")}),)
-        names = ("organization", "kind", "amount_usd", "reference", "note", "expires_at", "is_confirmed")
+        names = ("organization", "kind", "amount_usd", "reference", "note", "expires_at", "is_confirmed", "key")
         return ((None, {"fields": names}),)
+
+    @override
+    def add_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        """Book, once: of two at once, one is told so."""
+        try:
+            return cast(HttpResponse, super().add_view(request, *args, **kwargs))
+        except IntegrityError:
+            messages.error(request, BOOKED_ALREADY)
+            return redirect(request.path)
 
     @override
     def save_model(self, request: HttpRequest, obj: LedgerEntry, form: Any, change: bool) -> None:
@@ -218,7 +237,7 @@ class LedgerEntryAdmin(ReadOnlyAdmin):
             form.nanos,
             kind=LedgerEntry.Kind(facts["kind"]),
             reason=facts["note"],
-            reference=facts["reference"],
+            reference=form.reference_booked,
             expires_at=facts["expires_at"],
             **acting(request),
         )
@@ -541,7 +560,16 @@ class CreditCodeAdmin(AuditedAdmin):
                 format_usd(nanos, decimals=2) if nanos else "" for nanos in (each.credit_nanos, each.off_nanos)
             )
             given = (credit, each.percent_off or "", off)
-            rows.writerow((each.code, each.batch, *given, until, each.redemptions, each.max_redemptions or ""))
+            rows.writerow(
+                (
+                    escape_formulas(each.code),
+                    escape_formulas(each.batch),
+                    *given,
+                    until,
+                    each.redemptions,
+                    each.max_redemptions or "",
+                )
+            )
         return response
 
 
@@ -633,7 +661,8 @@ class PaperAdmin(ReadOnlyAdmin):
         facts = (None, {"fields": self.readonly_fields})
         if not self.has_change_permission(request, obj):
             return (facts,)
-        return (facts, (_("Issue a credit note"), {"fields": ("amount", "credit_reason", "is_confirmed")}))
+        names = ("amount", "credit_reason", "is_confirmed", "left_cents")
+        return (facts, (_("Issue a credit note"), {"fields": names}))
 
     @override
     def change_view(self, request: HttpRequest, object_id: str, *args: Any, **kwargs: Any) -> HttpResponse:
@@ -646,7 +675,9 @@ class PaperAdmin(ReadOnlyAdmin):
 
     @override
     def save_model(self, request: HttpRequest, obj: Paper, form: Any, change: bool) -> None:
-        issue_credit_note(obj, form.cents, reason=form.cleaned_data["credit_reason"], **acting(request))
+        facts = form.cleaned_data
+        known = {"reason": facts["credit_reason"], "left_cents": facts["left_cents"]}
+        issue_credit_note(obj, form.cents, **known, **acting(request))
 
     @override
     def log_change(self, request: HttpRequest, obj: Paper, message: Any) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 from uuid import UUID
 
 from django.conf import settings
-from django.db import transaction
+from django.db import IntegrityError, transaction
 from django.utils.translation import gettext as _
 
 from accounts import audit
@@ -101,6 +101,17 @@ def approve(approval: BookingApproval, *, actor: User, address: str | None = Non
                 address=address,
             )
         else:
+            _book(approval, actor, address)
+        _decide(approval, BookingApproval.State.APPROVED, actor)
+        _audit("approval.approved", approval, actor, address)
+    return approval
+
+
+def _book(approval: BookingApproval, actor: User, address: str | None) -> None:
+    if approval.expires_at is not None and approval.expires_at <= now():
+        raise ApprovalRefused(_("Credit expires in the future."))
+    try:
+        with transaction.atomic():
             book_by_hand(
                 approval.organization,
                 approval.amount_nanos,
@@ -111,9 +122,8 @@ def approve(approval: BookingApproval, *, actor: User, address: str | None = Non
                 actor=actor,
                 address=address,
             )
-        _decide(approval, BookingApproval.State.APPROVED, actor)
-        _audit("approval.approved", approval, actor, address)
-    return approval
+    except IntegrityError as exc:
+        raise ApprovalRefused(_("This reference is booked already.")) from exc
 
 
 def reject(approval: BookingApproval, *, actor: User, address: str | None = None) -> BookingApproval:

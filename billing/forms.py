@@ -17,7 +17,7 @@ from unfold.widgets import (
 )
 
 from billing.codes import MAX_BATCH, normalized
-from billing.models import Account, AutoRecharge, CreditCode, LedgerEntry, Order, Plan
+from billing.models import Account, AutoRecharge, BookingApproval, CreditCode, LedgerEntry, Order, Plan
 from billing.payments.cards import consent_text
 from billing.payments.orders import MAX_TOP_UP_USD, MIN_TOP_UP_USD, is_booked
 from billing.payments.provider import offered
@@ -388,6 +388,9 @@ class CreditCodeForm(forms.ModelForm[CreditCode]):
         return facts
 
 
+BOOKED_ALREADY = _("This reference is booked already.")
+
+
 class BookingForm(forms.ModelForm[LedgerEntry]):
     """An operator's booking for an organization. It is saved once its effect on the balance is confirmed."""
 
@@ -420,6 +423,8 @@ class BookingForm(forms.ModelForm[LedgerEntry]):
         label=_("Expires"), required=False, help_text=_("Empty: never. UTC."), widget=UnfoldAdminSplitDateTimeWidget
     )
     is_confirmed = forms.BooleanField(label=_("Book it"), required=False, widget=UnfoldBooleanWidget)
+    # Of this form: sent twice, it is one booking.
+    key = forms.UUIDField(initial=random_id, required=False, widget=forms.HiddenInput)
 
     class Meta:
         model = LedgerEntry
@@ -430,6 +435,11 @@ class BookingForm(forms.ModelForm[LedgerEntry]):
     def nanos(self) -> int:
         """The amount, once the form is valid."""
         return parse_usd(self.cleaned_data["amount_usd"])
+
+    @property
+    def reference_booked(self) -> str:
+        """What the booking is named after, once the form is valid: the payment, or else the form."""
+        return self.cleaned_data["reference"] or f"operator:{self.cleaned_data['key'] or random_id()}"
 
     @override
     def clean(self) -> dict[str, Any]:
@@ -443,11 +453,13 @@ class BookingForm(forms.ModelForm[LedgerEntry]):
             self.add_error("reference", _("A payment has a reference."))
         if (expires_at := facts.get("expires_at")) is not None and (amount < 0 or expires_at <= now()):
             self.add_error("expires_at", _("Credit expires in the future."))
-        reference = facts.get("reference")
-        by_hand = LedgerEntry.objects.filter(organization=organization, reference=reference)
-        of_orders = Order.objects.filter(organization=organization, payment_reference=reference)
-        if reference and (by_hand.exists() or of_orders.exists()):
-            self.add_error("reference", _("This reference is booked already."))
+        if not self.errors:
+            named = {"organization": organization, "reference": self.reference_booked}
+            by_hand = LedgerEntry.objects.filter(**named)
+            asked = BookingApproval.objects.filter(**named, state=BookingApproval.State.PENDING)
+            of_orders = Order.objects.filter(organization=organization, payment_reference=self.reference_booked)
+            if by_hand.exists() or asked.exists() or of_orders.exists():
+                self.add_error("reference", BOOKED_ALREADY)
         if not self.errors and not facts.get("is_confirmed"):
             before = Account.objects.get(organization=organization).balance_nanos
             self.add_error(

@@ -11,7 +11,7 @@ from unfold.widgets import UnfoldAdminDecimalFieldWidget, UnfoldAdminTextInputWi
 
 from billing.models import BillingDetails, Paper
 from billing.papers.details import FIELDS
-from billing.papers.issue import credited_of
+from billing.papers.issue import left_cents_of
 from billing.papers.tax_ids import COUNTRIES, normalized
 from billing.papers.ubl import PROFILES
 from codexflow.templatetags.show import money
@@ -129,10 +129,16 @@ class CreditNoteForm(forms.ModelForm[Paper]):
         widget=UnfoldAdminTextInputWidget,
     )
     is_confirmed = forms.BooleanField(label=_("Issue the credit note"), required=False, widget=UnfoldBooleanWidget)
+    # As the form was shown: sent twice, it is one credit note.
+    left_cents = forms.IntegerField(required=False, widget=forms.HiddenInput)
 
     class Meta:
         model = Paper
         fields = ()
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["left_cents"].initial = left_cents_of(self.instance)
 
     @property
     def cents(self) -> int:
@@ -144,7 +150,7 @@ class CreditNoteForm(forms.ModelForm[Paper]):
         facts: dict[str, Any] = super().clean() or {}
         if "amount" not in facts:
             return facts
-        left_cents = self.instance.total_cents - credited_of(self.instance).total_cents
+        left_cents = left_cents_of(self.instance)
         left = money(left_cents, self.instance.currency)
         if self.cents > left_cents:
             self.add_error("amount", _("Of this invoice %(left)s can be taken back.") % {"left": left})

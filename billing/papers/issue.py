@@ -101,14 +101,18 @@ def issue_invoice(order: Order, **acting: Any) -> Paper | None:
     return paper
 
 
-def issue_credit_note(invoice: Paper, amount_cents: int, *, reason: str, **acting: Any) -> Paper:
+def issue_credit_note(
+    invoice: Paper, amount_cents: int, *, reason: str, left_cents: int | None = None, **acting: Any
+) -> Paper:
     """Take an invoice back, in whole or in part, by a credit note, in one transaction with the audit entry.
 
     It moves no money: that is a refund. Parties and rate are the invoice's. Raises CreditNoteRefused for more than the
-    earlier credit notes leave of it.
+    earlier credit notes leave of it, and if `left_cents` is given and not what they leave.
     """
     with transaction.atomic():
         invoice = Paper.objects.select_for_update(no_key=True).get(pk=invoice.pk, kind=Paper.Kind.INVOICE)
+        if left_cents not in (None, left_cents_of(invoice)):
+            raise CreditNoteRefused(_("Another credit note of this invoice was issued meanwhile."))
         try:
             sums = sums_taken_back(
                 invoice.number,
@@ -147,6 +151,11 @@ def issue_credit_note(invoice: Paper, amount_cents: int, *, reason: str, **actin
     return paper
 
 
+def left_cents_of(invoice: Paper) -> int:
+    """Return what the credit notes of an invoice leave of it."""
+    return invoice.total_cents - credited_of(invoice).total_cents
+
+
 def credit_refund(order: Order, amount_nanos: int, *, reason: str, **acting: Any) -> Paper | None:
     """Issue the credit note of a refund, if its order has an invoice. What operators have credited already is left out.
 
@@ -155,8 +164,7 @@ def credit_refund(order: Order, amount_nanos: int, *, reason: str, **acting: Any
     invoice = Paper.objects.filter(order=order, kind=Paper.Kind.INVOICE).first()
     if invoice is None:
         return None
-    left_cents = invoice.total_cents - credited_of(invoice).total_cents
-    amount_cents = min(left_cents, rounded_cents(amount_nanos))
+    amount_cents = min(left_cents_of(invoice), rounded_cents(amount_nanos))
     return issue_credit_note(invoice, amount_cents, reason=reason, **acting) if amount_cents > 0 else None
 
 

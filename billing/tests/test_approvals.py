@@ -1,7 +1,8 @@
 """Bookings above an amount need a second operator."""
 
 from dataclasses import replace
-from typing import Any
+from datetime import timedelta
+from typing import Any, cast
 
 import pytest
 from django.db import IntegrityError, transaction
@@ -15,6 +16,7 @@ from billing.models import Account, BookingApproval, LedgerEntry
 from billing.payments.orders import open_order, settle_order
 from billing.payments.refunds import RefundRefused
 from billing.tests.factories import an_organization
+from codexflow.lib.clock import now
 from codexflow.lib.ids import random_id
 from codexflow.lib.money import NANOS_PER_USD
 
@@ -67,6 +69,20 @@ def test_a_rejected_booking_is_never_booked() -> None:
     ]
     with pytest.raises(IntegrityError), transaction.atomic():
         BookingApproval.objects.update(state="approved", decided_by=one)
+
+
+def test_what_was_booked_or_has_expired_meanwhile_is_not_booked() -> None:
+    organization, (one, two) = an_organization(), operators()
+    facts: dict[str, Any] = {"kind": LedgerEntry.Kind.PROMO, "reason": "ticket", "actor": one}
+    twice = [book_or_ask(organization, 500 * USD, reference="ticket 7", **facts) for _ in range(2)]
+    late = book_or_ask(organization, 500 * USD, expires_at=now() - timedelta(seconds=1), **facts)
+    first, second = twice
+    approve(cast(BookingApproval, first), actor=two)
+    for refused in (second, late):
+        with pytest.raises(ApprovalRefused):
+            approve(cast(BookingApproval, refused), actor=two)
+    assert LedgerEntry.objects.filter(organization=organization, kind="promo").count() == 1
+    assert audit_ledger() == []
 
 
 def test_refunds_wait_too_and_only_once() -> None:

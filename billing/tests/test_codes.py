@@ -178,6 +178,13 @@ def test_an_operator_makes_a_batch_and_downloads_it(client: Client, cast: Cast) 
     assert "exists already" in client.post("/ops/billing/creditcode/add/", own).content.decode()
 
 
+def test_no_cell_of_a_batch_is_a_formula(client: Client, cast: Cast) -> None:
+    code = a_code(batch='=HYPERLINK("https://example.com")')
+    client.force_login(User.objects.create_superuser("root@example.org"))
+    file = client.post("/ops/billing/creditcode/", {"action": "as_csv", "_selected_action": [str(code.pk)]})
+    assert b",\"'=HYPERLINK" in file.content
+
+
 def test_what_a_code_gives_cannot_be_changed(client: Client, cast: Cast) -> None:
     code = a_code()
     client.force_login(User.objects.create_superuser("root@example.org"))

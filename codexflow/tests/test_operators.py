@@ -1,6 +1,7 @@
 """Operator pages: access, permissions, audit entries and capped counts."""
 
 import io
+import re
 import zipfile
 from typing import Any
 
@@ -16,7 +17,7 @@ from django.utils.functional import Promise
 
 from accounts.audit import labels
 from accounts.models import AuditEntry, User
-from billing.forms import AccountEditForm
+from billing.forms import AccountEditForm, BookingForm
 from billing.ledger import post_credit
 from billing.ledger_audit import audit_ledger
 from billing.models import CreditSource, LedgerEntry, Order, Paper, Plan
@@ -341,6 +342,40 @@ def test_a_super_administrator_issues_a_credit_note_after_seeing_what_is_left(
     client.post(where, {**typed, "amount": "15.00", "is_confirmed": "on"})
     assert 'name="_save"' not in client.get(where).content.decode()
     assert 'name="_save"' not in client.get(f"/ops/billing/paper/{note.pk}/change/").content.decode()
+
+
+def key_of(page: Any, name: str) -> str:
+    """Value of a hidden field of an operators' form."""
+    (found,) = re.findall(rf'<input type="hidden" name="{name}" value="([^"]+)"', page.content.decode())
+    return str(found)
+
+
+def test_a_credit_note_that_is_sent_twice_is_one(client: Client, cast: Cast, root: User, settings: Any) -> None:
+    settings.ENV = with_seller()
+    invoice = an_invoice(cast.organization)
+    where = f"/ops/billing/paper/{invoice.pk}/change/"
+    client.force_login(root)
+    typed = {"amount": "10.00", "credit_reason": "Unused", "left_cents": key_of(client.get(where), "left_cents")}
+    client.post(where, {**typed, "is_confirmed": "on"})
+    again = client.post(where, {**typed, "is_confirmed": "on"}, follow=True)
+    assert "was issued meanwhile" in again.content.decode()
+    assert Paper.objects.filter(kind="credit_note").count() == 1
+
+
+@pytest.mark.parametrize("kind", ["promo", "adjustment"])
+def test_a_booking_without_a_reference_that_is_sent_twice_is_one(
+    client: Client, cast: Cast, root: User, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client.force_login(root)
+    add = f"{changelist(LedgerEntry)}add/"
+    form = booking(cast, kind=kind, reference="", is_confirmed="on", key=key_of(client.get(add), "key"))
+    assert client.post(add, form).status_code == 302
+    assert "booked already" in client.post(add, form).content.decode()
+    # Two at once: the form of the second was checked before the first was booked.
+    monkeypatch.setattr(BookingForm, "clean", lambda form: form.cleaned_data)
+    assert "booked already" in client.post(add, form, follow=True).content.decode()
+    assert LedgerEntry.objects.filter(kind=kind).count() == 1
+    assert audit_ledger() == []
 
 
 def test_an_operator_downloads_invoices_as_ubl_tr(client: Client, cast: Cast, admin: User, settings: Any) -> None:

@@ -19,6 +19,7 @@ from codexflow.catalogue.models import ConfigVersion
 from codexflow.catalogue.price_import import BadPrices, compare, costs_by_name, with_prices
 from codexflow.catalogue.schema import CatalogueError, parse
 from codexflow.lib import clock
+from codexflow.lib.arguments import line, whole_number
 from codexflow.lib.money import format_usd
 from keys.selectors import policies_naming_models
 
@@ -35,15 +36,19 @@ class Command(BaseCommand):
         check.add_argument("file", type=Path)
         check.add_argument("--date", type=date.fromisoformat, help="check as on this day (UTC); by default today")
         actions.add_parser("show", help="print the newest version")
-        actions.add_parser("versions", help="list versions, newest first").add_argument("--limit", type=int, default=20)
-        actions.add_parser("diff", help="what changed from a version to the newest").add_argument("id", type=int)
+        versions = actions.add_parser("versions", help="list versions, newest first")
+        versions.add_argument("--limit", type=whole_number(least=1, most=10_000), default=20)
+        version_id = whole_number(least=1, most=2**63 - 1)
+        diff = actions.add_parser("diff", help="what changed from a version to the newest")
+        diff.add_argument("id", type=version_id)
         apply = actions.add_parser("apply", help="put a file in force as an operator's edit")
         apply.add_argument("file", type=Path)
-        apply.add_argument("--note", default="")
+        apply.add_argument("--note", type=line(most=500))
         importer = actions.add_parser("import-prices", help="compare prices with LiteLLM's, and take them over")
         importer.add_argument("--map", type=Path, help="LiteLLM's price map as a file; default: its /model/info")
         importer.add_argument("--take", action="store_true", help="put LiteLLM's prices in force as an operator's edit")
-        actions.add_parser("rollback", help="put an earlier version in force again").add_argument("id", type=int)
+        rollback = actions.add_parser("rollback", help="put an earlier version in force again")
+        rollback.add_argument("id", type=version_id)
 
     @override
     def handle(self, *, action: str, **options: Any) -> str:
@@ -61,7 +66,7 @@ class Command(BaseCommand):
                     return self.import_prices(options["map"], take=options["take"])
                 case "apply":
                     text = self.read(options["file"])
-                    return f"Version {self.apply(text, note=options['note'])} is in force."
+                    return f"Version {self.apply(text, note=options['note'] or '')} is in force."
                 case _:
                     made = self.roll_back(self.version(options["id"]))
                     return f"Version {made} is in force: {made.note.lower()}."

@@ -7,15 +7,12 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from typing_extensions import override
 
 from accounts.models import Membership, Organization
+from codexflow.lib.arguments import line, whole_number
 from codexflow.lib.money import InvalidAmount, parse_usd
 from keys import services
 from keys.errors import KeyLimitReached, LimitAbovePlan
 
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) > 2**31 - 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
-    return int(text)
+_count = whole_number(least=0, most=2**31 - 1)
 
 
 def _usd(text: str) -> int:
@@ -34,7 +31,7 @@ class Command(BaseCommand):
     @override
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--organization", required=True, metavar="SLUG")
-        parser.add_argument("--name", required=True)
+        parser.add_argument("--name", type=line(most=100), required=True)
         parser.add_argument("--daily-requests", type=_count, metavar="N", help="requests a day (UTC)")
         parser.add_argument("--rpm", type=_count, metavar="N", help="requests a minute")
         parser.add_argument("--tpm", type=_count, metavar="N", help="tokens a minute")
@@ -47,6 +44,8 @@ class Command(BaseCommand):
         organization = Organization.objects.filter(slug=options["organization"]).first()
         if organization is None:
             raise CommandError(f"There is no organization {options['organization']!r}.")
+        if organization.deleted_at is not None:
+            raise CommandError(f"The organization {organization.slug!r} is deleted.")
         owner = Membership.objects.filter(organization=organization, role=Membership.Role.OWNER).first()
         if owner is None:
             raise CommandError(f"The organization {organization.slug!r} has no owner to make keys for.")

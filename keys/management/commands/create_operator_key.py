@@ -6,6 +6,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from typing_extensions import override
 
 from accounts.models import User
+from codexflow.lib.arguments import line
 from keys.models import OperatorKey
 from keys.operators import NotAnOperator, issue_operator_key, revoke_operator_key
 
@@ -16,7 +17,7 @@ class Command(BaseCommand):
     @override
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--user", metavar="EMAIL", help="a super administrator")
-        parser.add_argument("--name", default="operator")
+        parser.add_argument("--name", type=line(most=100), default="operator")
         parser.add_argument("--revoke", metavar="PUBLIC_ID", help="revoke this key instead")
 
     @override

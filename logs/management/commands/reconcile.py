@@ -4,7 +4,7 @@ import argparse
 from datetime import date, timedelta
 from typing import Any
 
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandError
 from typing_extensions import override
 
 from codexflow.lib.clock import now
@@ -24,6 +24,8 @@ class Command(BaseCommand):
     @override
     def handle(self, *args: Any, **options: Any) -> None:
         day: date = options["day"] or now().date() - timedelta(days=1)
+        if day > now().date():
+            raise CommandError(f"{day} has not begun.")
         rows = compare(day)
         lines = [COLUMNS] + [
             (
