@@ -6,7 +6,7 @@ from typing import Any
 
 import structlog
 from django.conf import settings
-from django.core.exceptions import DisallowedHost
+from django.core.exceptions import BadRequest, DisallowedHost
 from django.core.handlers.exception import get_exception_response
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
@@ -77,7 +77,7 @@ class MethodPageMiddleware:
 
 
 class ComplexFormsMiddleware:
-    """Refuses with 400 what is too much work for a view to read, by its structure or by how deeply it is nested."""
+    """Refuses with 400 what no view can read: too much structure, nesting that is too deep, null characters."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self.get_response = get_response
@@ -86,7 +86,10 @@ class ComplexFormsMiddleware:
         return self.get_response(request)
 
     def process_view(self, request: HttpRequest, *_view: Any) -> HttpResponse | None:
-        """Check the fields of a form, which may be JSON. The API has a parser of its own for that."""
+        """Check the query, and the fields of a form, which may be JSON. The API has a parser of its own for that."""
+        # PostgreSQL takes no text with one.
+        if "\0" in request.path or any("\0" in each for values in request.GET.lists() for each in values[1]):
+            return get_exception_response(request, get_resolver(), 400, BadRequest())
         if request.method in ("GET", "HEAD") or request.path.startswith("/api/"):
             return None
         try:
