@@ -42,7 +42,12 @@ def test_a_paid_order_has_its_invoice_with_both_parties_of_the_day(organization:
     assert invoice.seller["tax_id_kind"] == "vkn"
     assert (invoice.buyer["name"], invoice.buyer["tax_id"]) == (DETAILS["legal_name"], DETAILS["tax_id"])
     facts = AuditEntry.objects.get(action="paper.issued").facts
-    assert facts == {"number": invoice.number, "code": invoice.order and invoice.order.code, "total_cents": 2500}
+    assert facts == {
+        "number": invoice.number,
+        "code": invoice.order and invoice.order.code,
+        "total_cents": 2500,
+        "currency": "USD",
+    }
     # What changes later changes no invoice.
     set_details(organization, {**DETAILS, "legal_name": "Another Name"})
     settings.ENV = replace(settings.ENV, seller=replace(SELLER, name="Another Seller"), tax_rate_bp=100)
