@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Callable
+from datetime import date
 
 
 def whole_number(*, least: int, most: int) -> Callable[[str], int]:
@@ -13,6 +14,14 @@ def whole_number(*, least: int, most: int) -> Callable[[str], int]:
         return int(text)
 
     return parse
+
+
+def day(text: str) -> date:
+    """Parse a day such as 2026-11-30."""
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no day such as 2026-11-30") from None
 
 
 def line(*, most: int) -> Callable[[str], str]:

@@ -23,6 +23,9 @@ A_KEY = ("create_key", "--organization", "analytical-engines")
         (("catalogue", "diff", "9" * 30), "no whole number"),
         (("catalogue", "rollback", "0"), "no whole number"),
         (("catalogue", "apply", "config/models.yaml", "--note", "x" * 501), "give 1 to 500 characters"),
+        (("reconcile", "--day", "yesterday"), "no day such as"),
+        (("wrong_stages", "--since", "2026-13-01"), "no day such as"),
+        (("catalogue", "check", "config/models.yaml", "--date", "x"), "no day such as"),
         (("reconcile", "--day", "9999-12-31"), "9999-12-31 has not begun"),
     ],
 )

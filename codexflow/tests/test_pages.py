@@ -196,7 +196,7 @@ def test_a_host_that_is_not_served_is_one_line_of_the_log(
 
 def test_a_null_character_in_a_query_is_a_bad_request(client: Client, cast: Cast) -> None:
     client.force_login(cast.ada)
-    for where in (reverse("keys", args=[cast.slug]), reverse("members", args=[cast.slug]), "/docs/search"):
+    for where in (reverse("keys", args=[cast.slug]), reverse("members", args=[cast.slug]), reverse("docs-search")):
         assert client.get(where, {"q": "a\0b"}).status_code == 400, where
     refused = client.get("/api/v1/keys", {"organization": "a\0b"})
     assert (refused.status_code, "error" in refused.json()) == (400, True)

@@ -19,7 +19,7 @@ from codexflow.catalogue.models import ConfigVersion
 from codexflow.catalogue.price_import import BadPrices, compare, costs_by_name, with_prices
 from codexflow.catalogue.schema import CatalogueError, parse
 from codexflow.lib import clock
-from codexflow.lib.arguments import line, whole_number
+from codexflow.lib.arguments import day, line, whole_number
 from codexflow.lib.money import format_usd
 from keys.selectors import policies_naming_models
 
@@ -34,7 +34,7 @@ class Command(BaseCommand):
         actions = parser.add_subparsers(dest="action", required=True)
         check = actions.add_parser("check", help="list every problem of a file, and the models that end soon")
         check.add_argument("file", type=Path)
-        check.add_argument("--date", type=date.fromisoformat, help="check as on this day (UTC); by default today")
+        check.add_argument("--date", type=day, help="check as on this day (UTC); by default today")
         actions.add_parser("show", help="print the newest version")
         versions = actions.add_parser("versions", help="list versions, newest first")
         versions.add_argument("--limit", type=whole_number(least=1, most=10_000), default=20)

@@ -7,6 +7,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from typing_extensions import override
 
+from codexflow.lib.arguments import day as a_day
 from codexflow.lib.clock import now
 from codexflow.lib.money import format_usd
 from logs.litellm.reconciliation import compare
@@ -19,7 +20,7 @@ class Command(BaseCommand):
 
     @override
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("--day", type=date.fromisoformat, help="YYYY-MM-DD; default: yesterday")
+        parser.add_argument("--day", type=a_day, help="YYYY-MM-DD; default: yesterday")
 
     @override
     def handle(self, *args: Any, **options: Any) -> None:

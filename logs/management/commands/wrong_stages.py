@@ -1,12 +1,13 @@
 """manage.py wrong_stages: print stage verdicts as lines of JSON."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, time
 from typing import Any
 
 import msgspec
 from django.core.management.base import BaseCommand, CommandParser
 from typing_extensions import override
 
+from codexflow.lib.arguments import day
 from logs.models import StageVerdict
 
 
@@ -18,13 +19,13 @@ class Command(BaseCommand):
 
     @override
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--since", type=_day, metavar="YYYY-MM-DD", help="the first day (UTC)")
+        parser.add_argument("--since", type=day, metavar="YYYY-MM-DD", help="the first day (UTC)")
 
     @override
     def handle(self, *args: Any, **options: Any) -> None:
         verdicts = StageVerdict.objects.order_by("created_at", "pk")
         if options["since"]:
-            verdicts = verdicts.filter(created_at__gte=options["since"])
+            verdicts = verdicts.filter(created_at__gte=datetime.combine(options["since"], time.min, UTC))
         for verdict in verdicts.iterator(chunk_size=500):
             line = {
                 "request_id": verdict.request_id,
@@ -37,7 +38,3 @@ class Command(BaseCommand):
                 "right_stage": verdict.right_stage,
             }
             self.stdout.write(msgspec.json.encode(line).decode())
-
-
-def _day(text: str) -> datetime:
-    return datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC)
