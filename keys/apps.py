@@ -30,7 +30,6 @@ class KeysConfig(AppConfig):
     @override
     def ready(self) -> None:
         from accounts.signals import access_changed, access_ended
-        from keys import openapi  # noqa: F401 - registers itself
 
         access_changed.connect(_invalidate_principals, dispatch_uid="keys.principals")
         access_ended.connect(_revoke, dispatch_uid="keys.revocation")

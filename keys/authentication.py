@@ -5,6 +5,7 @@ from rest_framework.authentication import BaseAuthentication
 from rest_framework.request import Request
 from typing_extensions import override
 
+from keys import openapi  # noqa: F401 - registers this class's scheme for the schema; not for the gateway
 from keys.lookup import authenticate_uncached
 from keys.principal import Principal
 
