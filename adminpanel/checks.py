@@ -22,6 +22,7 @@ from codexflow.lib import isolation
 from codexflow.lib.clock import now_s
 from codexflow.lib.disk import room_bytes
 from codexflow.lib.redis import sync_client
+from codexflow.lib.server_urls import is_tls
 from keys.selectors import count_salts, policies_naming_models
 
 logger = logging.getLogger(__name__)
@@ -89,6 +90,7 @@ def _ask_litellm() -> tuple[LiteLLM, set[str]]:
             headers={"Authorization": f"Bearer {env.litellm_api_key}"},
             timeout=LITELLM_TIMEOUT_S,
             trust_env=False,
+            verify=is_tls(env.litellm_url),
         )
         if response.status_code in (401, 403):
             return "refuses", set()

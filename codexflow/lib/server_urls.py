@@ -13,6 +13,11 @@ ENCODE = (
 )
 
 
+def is_tls(url: str) -> bool:
+    """Return whether an HTTP client for this address needs certificates: loading them takes 5 MB and 20 ms a time."""
+    return url.startswith("https:")
+
+
 def problem_of(url: str, *, keeps_hash: bool = False) -> str | None:
     """Return what is wrong with an address such as redis://user:password@host:6379/0; None if it can be read.
 

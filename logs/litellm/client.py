@@ -14,6 +14,8 @@ from typing import Any, Self
 
 import httpx
 
+from codexflow.lib.server_urls import is_tls
+
 logger = logging.getLogger(__name__)
 
 TIMEOUT = httpx.Timeout(60, connect=5)
@@ -74,7 +76,11 @@ class LitellmClient:
         tries: int = TRIES,
     ) -> None:
         self._http = httpx.Client(
-            base_url=url, headers={"Authorization": f"Bearer {admin_key}"}, timeout=timeout, trust_env=False
+            base_url=url,
+            headers={"Authorization": f"Bearer {admin_key}"},
+            timeout=timeout,
+            trust_env=False,
+            verify=is_tls(url),
         )
         self._pause = pause
         self._tries = tries
