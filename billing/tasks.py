@@ -1,5 +1,7 @@
 """Celery tasks of money. Each fetches its own work; none carries data."""
 
+from typing import Any
+
 from celery import shared_task
 
 from accounts.signals import access_changed
@@ -7,6 +9,7 @@ from billing import auto_recharge, charge_mails, ledger, renewals, selectors, su
 from billing.ledger_audit import audit_once_a_day
 from billing.models import Account
 from billing.papers import files, mails
+from billing.papers.documents import Document
 from billing.payments import charges, events, healing, refunds
 from codexflow.lib.clock import now
 from codexflow.lib.db import only_one
@@ -66,7 +69,11 @@ def heal_payments() -> str:
 @shared_task
 def make_papers() -> str:
     """Make the PDF files that were asked for, then send the mails about them."""
-    # Here only: web processes need no Typst in their memory.
+    return f"made {files.make_waiting(_render)}, mailed {mails.send_waiting()}"
+
+
+def _render(document: Document, **about: Any) -> bytes:
+    # Only once there is a paper to make: Typst takes 7 MB of each process.
     from billing.papers.pdf import render
 
-    return f"made {files.make_waiting(render)}, mailed {mails.send_waiting()}"
+    return render(document, **about)

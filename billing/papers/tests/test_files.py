@@ -56,6 +56,11 @@ def test_the_pdf_has_number_parties_and_total(
     assert make_papers() == "made 0, mailed 0"
 
 
+def test_typst_is_not_loaded_while_no_paper_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "billing.papers.pdf", None)  # an import of it fails
+    assert make_papers() == "made 0, mailed 0"
+
+
 def test_a_credit_note_names_its_invoice_and_reason(organization: Organization) -> None:
     invoice = an_invoice(organization)
     note = issue_credit_note(invoice, 1_000, reason="#Ğ *unused* $x$")
