@@ -5,12 +5,14 @@ loop that the pool needs: the process stays, looks alive and takes no task any m
 moment is enough.
 """
 
+import contextlib
 import logging
 import os
 import signal
 import sys
 
 from billiard import active_children
+from billiard.util import get_pdeathsig  # type: ignore[attr-defined] # missing in its types
 from celery.apps.worker import Worker as CeleryWorker
 from celery.platforms import EX_FAILURE
 from typing_extensions import override
@@ -53,9 +55,22 @@ def main() -> int:
         quiet=True,
         without_mingle=True,
         without_gossip=True,
+        without_heartbeat=True,  # events for monitors that we do not run; the broker notices a lost connection
     )
+    _load_for_pool()
     worker.start()
     return worker.exitcode or 0
+
+
+def _load_for_pool() -> None:
+    """Load what each process of the pool would load for itself, so that they share its memory.
+
+    billiard parses a C declaration in each (5 MB), httpx imports its transport for the first call (3 MB).
+    """
+    import httpcore  # noqa: F401
+
+    with contextlib.suppress(OSError):  # not Linux
+        get_pdeathsig()
 
 
 if __name__ == "__main__":

@@ -68,6 +68,30 @@ def test_beat_loads_neither_django_nor_an_app() -> None:
     assert not (apps | {"celery.bin", "django.db"}) & set(done.stdout.split())
 
 
+def test_the_gateway_loads_neither_typst_nor_what_describes_the_api() -> None:
+    """Memory at rest: drf-spectacular's generator brings Django's test client and unittest."""
+    program = "import sys, codexflow.asgi; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert not {"drf_spectacular.plumbing", "rest_framework.test", "typst", "httpcore"} & set(done.stdout.split())
+
+
+# The worker's main, with a worker that only lists what its pool would inherit.
+INHERITED = """
+import sys
+from types import SimpleNamespace
+from codexflow import worker
+from codexflow.celery import app
+
+app.Worker = lambda **_: SimpleNamespace(start=lambda: print(*sys.modules), exitcode=0)
+worker.main()
+"""
+
+
+def test_the_pool_inherits_what_each_of_its_processes_would_load() -> None:
+    done = subprocess.run([sys.executable, "-c", INHERITED], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert {"httpcore", "pycparser.c_parser"} <= set(done.stdout.split())
+
+
 @pytest.mark.parametrize("arguments", [[], ["webb"], [*PROGRAMS]])
 def test_an_unknown_program_is_a_usage_error(arguments: list[str]) -> None:
     done = subprocess.run(
