@@ -2,8 +2,8 @@
 
 Providers disagree on what a total includes. OpenAI counts cached input inside the prompt, Anthropic beside it; most
 count reasoning inside the completion, xAI and Gemini beside it; cache writes come as a sum, by lifetime, or both;
-DeepSeek and Gemini have names of their own. `read_usage` turns all of them into classes that add up to what the
-provider bills, and says which halves it could not read: those are estimated by whoever calls it, never free.
+DeepSeek, Gemini, Bedrock and Cohere have names of their own. `read_usage` turns all of them into classes that add up to
+what the provider bills, and says which halves it could not read: those are estimated by whoever calls it, never free.
 
 Numbers come as int, float or text. Anything else (null, a list, NaN, a negative number, a bool) is unknown.
 """
@@ -36,21 +36,39 @@ _NO_FIELDS: Fields = {}
 _COUNTS = tuple(name for name in Usage.__struct_fields__ if name != "details")
 
 # Names of one fact, by provider. Details are objects inside the usage.
-_PROMPT = ("prompt_tokens", "input_tokens", "promptTokenCount")
-_COMPLETION = ("completion_tokens", "output_tokens", "candidatesTokenCount")
-_TOTAL = ("total_tokens", "totalTokenCount")
+# These prompts include cached input; beside the other ones it stands apart, as Anthropic and Bedrock write it.
+_PROMPT_WITH_CACHE = ("prompt_tokens", "promptTokenCount", "prompt_token_count", "promptTokens")
+_PROMPT = (*_PROMPT_WITH_CACHE, "input_tokens", "inputTokens", "inputTokenCount")
+_COMPLETION = (
+    "completion_tokens", "output_tokens", "candidatesTokenCount", "candidates_token_count", "completionTokens",
+    "outputTokens", "outputTokenCount",
+)  # fmt: skip
+_TOTAL = ("total_tokens", "totalTokenCount", "total_token_count", "totalTokens")
+# Gemini's results of its own tools, which the model reads besides the prompt.
+_TOOL_PROMPT = ("toolUsePromptTokenCount", "tool_use_prompt_token_count")
 _INPUT_DETAILS = ("prompt_tokens_details", "input_tokens_details")
 _OUTPUT_DETAILS = ("completion_tokens_details", "output_tokens_details")
-_CACHE_READ = ("cache_read_input_tokens", "prompt_cache_hit_tokens", "cachedContentTokenCount", "cached_tokens")
+# Anthropic's and Bedrock's names, which say that it stands beside the input.
+_CACHE_READ_BESIDE = ("cache_read_input_tokens", "cacheReadInputTokens", "cacheReadInputTokenCount")
+_CACHE_READ = (
+    *_CACHE_READ_BESIDE, "prompt_cache_hit_tokens", "cachedContentTokenCount", "cached_content_token_count",
+    "cached_tokens", "num_cached_tokens", "cachedInputTokens",
+)  # fmt: skip
 _CACHE_READ_DETAIL = ("cached_tokens", "cache_read_tokens")
-_CACHE_WRITE = ("cache_creation_input_tokens",)
-_CACHE_WRITE_DETAIL = ("cache_creation_tokens", "cache_write_tokens")
-_REASONING = ("reasoning_tokens", "thoughtsTokenCount")
+_CACHE_WRITE = ("cache_creation_input_tokens", "cacheWriteInputTokens", "cacheWriteInputTokenCount")
+_CACHE_WRITE_DETAIL = ("cache_creation_tokens", "cache_write_tokens", "cache_creation_input_tokens")
+_CACHE_LIFETIMES = ("cache_creation", "cache_creation_token_details")
+_REASONING = ("reasoning_tokens", "thinking_tokens", "thoughtsTokenCount", "thoughts_token_count", "reasoningTokens")
 # Parts with a price of their own: their field in the details, and their name in Gemini's list by modality.
 _INPUT_PARTS = (("audio_input", "audio_tokens", "AUDIO"), ("image_input", "image_tokens", "IMAGE"))
 _OUTPUT_PARTS = (("audio_output", "audio_tokens", "AUDIO"), ("image_output", "image_tokens", "IMAGE"))
 _INPUT_MODALITIES, _OUTPUT_MODALITIES = "promptTokensDetails", "candidatesTokensDetails"
 _SEARCH_UNITS = ("search_units",)
+# Cohere's objects inside the usage; what is billed comes first.
+_PLACES = ("billed_units", "tokens")
+_TOTALS = frozenset(_TOTAL)
+# Counts that grow with the output.
+OUTPUT_COUNTS = _TOTALS.union(_COMPLETION)
 # Anthropic's object of units; LiteLLM also puts them into the details.
 UNITS_OBJECT = "server_tool_use"
 _WRITE_5M, _WRITE_1H = "ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens"
@@ -85,6 +103,8 @@ def merged(earlier: Fields, later: Fields) -> Fields:
     if not earlier:
         return later
     found = dict(earlier)
+    if not _TOTALS.isdisjoint(found) and _tells_new_counts(later):
+        found = {name: value for name, value in found.items() if name not in _TOTALS}  # the sum of other counts
     for name, value in later.items():
         before = found.get(name)
         if isinstance(value, Mapping) and isinstance(before, Mapping):
@@ -92,6 +112,11 @@ def merged(earlier: Fields, later: Fields) -> Fields:
         elif value is not None and (count_of(value) != 0 or name not in found):
             found[name] = value
     return found
+
+
+def _tells_new_counts(later: Fields) -> bool:
+    """Return whether a later usage object tells both halves anew."""
+    return bool(_first_count(later, _PROMPT) and _first_count(later, _COMPLETION))
 
 
 def read_usage(raw: Any) -> UsageReport:
@@ -146,7 +171,7 @@ def usage_of_call(meta: Any, usage: Any) -> Fields | None:
     Often only a total is told. There is no output unless one is told.
     """
     meta = _object(meta)
-    places = [_object(meta.get("billed_units")), _object(meta.get("tokens")), _object(usage)]
+    places = [*(_object(meta.get(name)) for name in _PLACES), _object(usage)]
     prompt, output, total, units = (
         next((count for place in places if (count := _first_count(place, names))), 0)
         for names in (_PROMPT, _COMPLETION, _TOTAL, _SEARCH_UNITS)
@@ -182,8 +207,11 @@ def _tells_something(details: Any) -> bool:
 
 def read_exactly(raw: Fields) -> UsageReport:
     """Read one usage object, of any provider, without its iterations."""
-    into, out = _first_object(raw, _INPUT_DETAILS), _first_object(raw, _OUTPUT_DETAILS)
+    raw = _without_places(raw)
+    into, out = _objects(raw, _INPUT_DETAILS), _objects(raw, _OUTPUT_DETAILS)
     prompt, completion, total = (_first_count(raw, names) for names in (_PROMPT, _COMPLETION, _TOTAL))
+    if prompt and (of_tools := _first_count(raw, _TOOL_PROMPT)):
+        prompt += of_tools
     cached = _largest_count(raw, _CACHE_READ, into, _CACHE_READ_DETAIL)
     written, written_1h = _cache_writes(raw, into)
     reasoning = _largest_count(raw, _REASONING, out, _REASONING)
@@ -219,9 +247,10 @@ def _is_cache_outside(raw: Fields, into: Fields, prompt: int, cache: int, comple
     """
     if not cache:
         return False
-    is_anthropic = "prompt_tokens" not in raw and "promptTokenCount" not in raw and not into
-    if is_anthropic and ("input_tokens" in raw or "cache_creation" in raw):
-        return True
+    if not _first_count(raw, _PROMPT_WITH_CACHE) and not into:
+        names = (*_CACHE_READ_BESIDE, *_CACHE_WRITE)
+        if not raw.keys().isdisjoint(names) or "cache_creation" in raw:
+            return True
     return cache > prompt or total == prompt + cache + completion
 
 
@@ -237,7 +266,7 @@ def _whole_completion(prompt: int, completion: int | None, reasoning: int, total
 
 def _cache_writes(raw: Fields, into: Fields) -> tuple[int, int]:
     """Tokens that the cache took in, and those of them that it keeps for an hour; the parts count where no sum does."""
-    by_lifetime = [_object(raw.get("cache_creation")), _object(into.get("cache_creation_token_details"))]
+    by_lifetime = [_object(place.get(name)) for place in (raw, into) for name in _CACHE_LIFETIMES]
     five_minutes, hour = (
         max((count_of(each.get(name)) or 0) for each in by_lifetime) for name in (_WRITE_5M, _WRITE_1H)
     )
@@ -287,8 +316,20 @@ def _object(value: Any) -> Fields:
     return value if isinstance(value, Mapping) else _NO_FIELDS
 
 
-def _first_object(raw: Fields, names: tuple[str, ...]) -> Fields:
-    return next((found for name in names if (found := _object(raw.get(name)))), _NO_FIELDS)
+def _objects(raw: Fields, names: tuple[str, ...]) -> Fields:
+    """The objects of these names as one; of a field in several of them, the one that tells more."""
+    found = [each for name in names if (each := _object(raw.get(name)))]
+    if len(found) < 2:
+        return found[0] if found else _NO_FIELDS
+    return merged(found[0], {name: value for name, value in found[1].items() if count_of(value) != 0})
+
+
+def _without_places(raw: Fields) -> Fields:
+    """Return what is billed where a usage object has only objects inside, such as Cohere's."""
+    for name in _PLACES:
+        if (inner := _object(raw.get(name))) and _first_count(raw, (*_PROMPT, *_COMPLETION)) is None:
+            return inner
+    return raw
 
 
 def _first_count(raw: Fields, names: tuple[str, ...]) -> int | None:

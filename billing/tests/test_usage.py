@@ -59,6 +59,32 @@ CASES: list[tuple[str, dict[str, Any], tuple[int, int, int, int, int, int]]] = [
         {"type": "compaction", "input_tokens": 180000, "output_tokens": 3500},
         {"type": "message", "input_tokens": 23000, "output_tokens": 1000},
     ]}, (203000, 0, 0, 0, 4500, 0)),
+    ("bedrock", {"inputTokens": 100, "outputTokens": 20, "totalTokens": 3120, "cacheReadInputTokens": 1000,
+     "cacheWriteInputTokens": 2000}, (3100, 1000, 2000, 0, 20, 0)),
+    ("bedrock's metrics", {"inputTokenCount": 100, "outputTokenCount": 20, "cacheReadInputTokenCount": 50},
+     (150, 50, 0, 0, 20, 0)),
+    ("gemini in python", {"prompt_token_count": 100, "candidates_token_count": 20, "thoughts_token_count": 30,
+     "cached_content_token_count": 40, "total_token_count": 150}, (100, 40, 0, 0, 50, 30)),
+    ("gemini's own tools", {"promptTokenCount": 100, "candidatesTokenCount": 20, "toolUsePromptTokenCount": 1000,
+     "thoughtsTokenCount": 30, "totalTokenCount": 1150}, (1100, 0, 0, 0, 50, 30)),
+    ("ai sdk", {"inputTokens": 100, "outputTokens": 20, "totalTokens": 120, "cachedInputTokens": 40},
+     (100, 40, 0, 0, 20, 0)),
+    ("older ai sdk", {"promptTokens": 100, "completionTokens": 20}, (100, 0, 0, 0, 20, 0)),
+    ("cohere", {"billed_units": {"input_tokens": 100, "output_tokens": 20},
+     "tokens": {"input_tokens": 170, "output_tokens": 22}}, (100, 0, 0, 0, 20, 0)),
+    ("mistral", {"prompt_tokens": 100, "completion_tokens": 20, "num_cached_tokens": 64}, (100, 64, 0, 0, 20, 0)),
+    ("qwen", {"prompt_tokens": 4000, "completion_tokens": 20, "prompt_tokens_details": {"cached_tokens": 1000,
+     "cache_creation_input_tokens": 2000, "cache_creation": {"ephemeral_5m_input_tokens": 2000}}},
+     (4000, 1000, 2000, 0, 20, 0)),
+    ("writes by lifetime in the details", {"prompt_tokens": 4000, "completion_tokens": 20,
+     "prompt_tokens_details": {"cache_creation": {"ephemeral_1h_input_tokens": 2000}}}, (4000, 0, 2000, 2000, 20, 0)),
+    ("details under both names", {"prompt_tokens": 100, "completion_tokens": 20,
+     "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 0}, "input_tokens_details": {"cached_tokens": 64}},
+     (100, 64, 0, 0, 20, 0)),
+    ("anthropic beside nulls", {"prompt_tokens": None, "completion_tokens": None, **ANTHROPIC, "output_tokens": 50},
+     (8000, 5000, 1000, 0, 50, 0)),
+    ("anthropic beside zeros", {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0, "input_tokens": 2000,
+     "cache_read_input_tokens": 500, "output_tokens": 50}, (2500, 500, 0, 0, 50, 0)),
     ("only a total and the output", {"completion_tokens": 20, "total_tokens": 120}, (100, 0, 0, 0, 20, 0)),
 ]  # fmt: skip
 
@@ -112,6 +138,12 @@ def test_an_input_of_zero_is_unknown_and_the_output_stands(reported: dict[str, A
 def test_start_and_delta_are_merged_field_by_field(delta: dict[str, Any]) -> None:
     report = read_usage(merged({**ANTHROPIC, "output_tokens": 1}, delta))
     assert as_tuple(report.usage) == (8000, 5000, 1000, 0, 50, 0)
+
+
+def test_an_earlier_total_is_no_sum_of_later_counts() -> None:
+    earlier = {"prompt_tokens": 1000, "completion_tokens": 20, "total_tokens": 1020}
+    report = read_usage(merged(earlier, {"prompt_tokens": 100, "completion_tokens": 20}))
+    assert as_tuple(report.usage) == (100, 0, 0, 0, 20, 0)
 
 
 # Properties over generated usage objects of every convention.
@@ -173,7 +205,18 @@ def cache_outside_form(usage: Usage) -> dict[str, Any]:
     return {**form, "prompt_tokens": usage.prompt_tokens - usage.cached_tokens - usage.cache_write_tokens}
 
 
-FORMS = [openai_form, anthropic_form, reasoning_outside_form, cache_outside_form]
+def bedrock_form(usage: Usage) -> dict[str, Any]:
+    return {
+        "inputTokens": usage.prompt_tokens - usage.cached_tokens - usage.cache_write_tokens,
+        "outputTokens": usage.completion_tokens,
+        "totalTokens": usage.total_tokens,
+        "cacheReadInputTokens": usage.cached_tokens,
+        "cache_creation": lifetimes(usage),
+        "reasoning_tokens": usage.reasoning_tokens,
+    }
+
+
+FORMS = [openai_form, anthropic_form, reasoning_outside_form, cache_outside_form, bedrock_form]
 
 
 def respelled(raw: Any, spell: Any) -> Any:
