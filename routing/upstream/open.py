@@ -49,6 +49,9 @@ from routing.upstream.retry_after import retry_after_s
 logger = logging.getLogger(__name__)
 
 BEGINNING_BYTES = 4_096
+# Codings of content that nothing here unpacks. Names of other kinds, such as a character set, mean nothing: as clients
+# do, the content is taken as it is.
+PACKED = frozenset({b"gzip", b"x-gzip", b"deflate", b"br", b"zstd", b"compress", b"x-compress", b"dcb", b"dcz"})
 # With these an upstream, or a proxy before it, tells that its own upstream took too long.
 SLOW_STATUSES = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.GATEWAY_TIMEOUT, 524})
 # Spread, so that callers who failed together do not come back together.
@@ -297,7 +300,7 @@ class Upstream:
                 error = self._too_long(attempt.model, error)
             raise error
         coding = connection.headers.get(b"content-encoding")
-        if coding is not None and coding.strip().lower() != b"identity":
+        if coding is not None and not PACKED.isdisjoint(coding.lower().replace(b" ", b"").split(b",")):
             raise UpstreamInvalid(reason="packed content")
         if request.is_stream:
             return await self._opened_stream(attempt, connection, ends_s)
@@ -363,7 +366,10 @@ def _final(failure: UpstreamFailure | None, models: tuple[str, ...], wait_s: int
 def _is_of_type(connection: Connection, media_type: bytes) -> bool:
     """Return whether the body is of this type, whatever its parameters. Case does not matter (RFC 9110, 8.3.1)."""
     written = connection.headers.get(b"content-type", b"")
-    return written == media_type or written.partition(b";")[0].strip().lower() == media_type
+    if written == media_type:
+        return True
+    first = written.partition(b",")[0]  # a header that was given twice
+    return first.partition(b";")[0].strip().lower() == media_type
 
 
 async def _error_of(connection: Connection, status: int, timeout_s: float) -> UpstreamFailure | UpstreamRefused:

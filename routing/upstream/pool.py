@@ -244,7 +244,7 @@ class Connection(asyncio.Protocol):
         self._head_bytes += self._read_bytes
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserError as exc:
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as exc:  # the latter is none of the former
             self._fail(UpstreamBroken(reason=f"not HTTP: {exc.__class__.__name__}"))
             return
         if self._head_bytes > MAX_HEAD_BYTES and not self._is_complete:

@@ -197,3 +197,19 @@ async def test_trailers_are_no_headers() -> None:
         await connection.head(20)
         await connection.read_to_end(20)
         assert connection.headers == {b"transfer-encoding": b"chunked"}
+
+
+async def test_an_upstream_that_switches_protocols_fails_the_attempt() -> None:
+    async def switching(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\nPRI")
+        writer.close()
+
+    server = await asyncio.start_server(switching, "127.0.0.1", 0)
+    pool = Pool(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", api_key="", connect_s=5)
+    connection = await pool.post(PATH, BODY % (b"", b""))
+    with pytest.raises(UpstreamBroken) as raised:
+        await connection.head(5)
+    assert raised.value.facts["reason"] == "not HTTP: HttpParserUpgrade"
+    pool.close()
+    server.close()
