@@ -17,14 +17,16 @@ from routing.surfaces.usage import ProviderUsage
 # Delivered bytes that wait to be counted: all of an ordinary stream, whose usage then makes counting unnecessary.
 MAX_PENDING_BYTES = 64 * 1024
 MAX_COST_USD = 1_000_000
+# No text has so many times fewer tokens than are estimated by its characters.
+MOST_TOKEN_RATIO = 4
 
 
 class Meter:
     """Output and usage of one call so far; `max_tokens` bounds its output."""
 
     __slots__ = (
-        "_fields", "_is_output_final", "_output", "_pending", "_pending_bytes", "has_begun", "max_tokens",
-        "response_id", "upstream_cost_nanos",
+        "_fields", "_is_output_final", "_output", "_partial_counts", "_pending", "_pending_bytes", "has_begun",
+        "max_tokens", "response_id", "upstream_cost_nanos",
     )  # fmt: skip
 
     def __init__(self, max_tokens: int = MAX_TOKENS) -> None:
@@ -32,6 +34,8 @@ class Meter:
         # The provider's usage so far, in its own fields; whether its output is final.
         self._fields: Mapping[str, Any] = {}
         self._is_output_final = False
+        # How often the provider counted output beside a piece of it, after it last counted all of it.
+        self._partial_counts = 0
         # Whether the upstream has begun to respond: then it has read the prompt.
         self.has_begun = False
         self._output: Output | None = None
@@ -66,8 +70,14 @@ class Meter:
         """Take the usage that the provider reports; fields that a later event leaves out hold from before."""
         self._fields = merged(self._fields, usage.fields)
         self._is_output_final = self._is_output_final or not usage.is_partial
+        self._partial_counts = self._partial_counts + 1 if usage.is_partial and usage.produced else 0
         if usage.cost is not None:
             self.upstream_cost_nanos = nanos_of(usage.cost)
+
+    @property
+    def is_output_told(self) -> bool:
+        """True once the provider has counted output."""
+        return read_usage(self._fields).usage.completion_tokens > 0
 
     def record_response(self, summary: ResponseSummary, cost_header: bytes | None) -> None:
         """Take id, output and usage of a whole JSON response. A refusal or failure without output costs nothing."""
@@ -108,8 +118,8 @@ class Meter:
         """
         report = read_usage(self._fields)
         usage, delivered = report.usage, 0
-        has_output = report.is_output_known and self._is_output_final
-        if not (has_output and usage.completion_tokens):
+        has_output = report.is_output_known and self._is_output_final and not self._is_count_of_a_piece(usage)
+        if not has_output or not usage.completion_tokens:
             delivered = self.delivered_tokens()
             has_output = has_output and not delivered
             if not delivered and not usage.completion_tokens and self._output is not None and self._output.is_refused:
@@ -123,6 +133,10 @@ class Meter:
         if not has_output:
             usage = replace(usage, completion_tokens=max(delivered, usage.completion_tokens), reasoning_tokens=0)
         return usage, RANK_COUNTED
+
+    def _is_count_of_a_piece(self, usage: Usage) -> bool:
+        """Return whether the last count can only be that of one event: some count each event by itself."""
+        return self._partial_counts > 1 and usage.completion_tokens * MOST_TOKEN_RATIO < self.delivered_tokens()
 
     def usage_by_the_call(
         self, prompt_tokens_guess: int, units_guess: Mapping[str, int], rates: FrozenRates

@@ -1,8 +1,9 @@
 """Relay of a response to the caller: bytes untouched, metered as they pass, complete only when they are durable."""
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 
 from codexflow.lib.asgi import Header
 from codexflow.lib.clock import monotonic_s
@@ -75,6 +76,8 @@ class StreamRelay:
         try:
             await self._start(opened.attempt.model)
             end = await self._relay(opened)
+            if not self._call.meter.is_output_told:
+                await self._read_late_usage(opened)
         except AppError as error:
             await self.break_off(error)
             return
@@ -131,7 +134,25 @@ class StreamRelay:
             return self._response_format.missing_end
         raise StreamBroken(reason="no end")
 
-    async def _pass(self, events: Iterable[sse.Event], *, counted: int = 0) -> bytes:
+    async def _read_late_usage(self, opened: OpenedResponse) -> None:
+        """Take usage that comes after the last event, as some providers send it."""
+        if opened.connection is None or opened.opening is None:
+            return
+        ends_s = monotonic_s() + LAST_CHUNK_S
+        with contextlib.suppress(UpstreamFailure):
+            while (chunk := await opened.connection.chunk(max(0.0, ends_s - monotonic_s()))) is not None:
+                self._take_late_usage(opened.opening.splitter.feed(chunk))
+            opened.connection = None  # back in the pool
+            self._upstream.release()
+            self._take_late_usage(opened.opening.splitter.flush())
+
+    def _take_late_usage(self, events: Iterator[sse.Event]) -> None:
+        meter = self._call.meter
+        for event in events:
+            if event.usage is not None and not meter.is_output_told:
+                meter.record_usage(event.usage)
+
+    async def _pass(self, events: Iterator[sse.Event], *, counted: int = 0) -> bytes:
         """Send events as far as the caller may see them, in one piece; the last one of the stream is returned instead.
 
         The first `counted` of them have been counted as output.
@@ -147,6 +168,7 @@ class StreamRelay:
                     raise StreamBroken(reason="error event" if event.kind is sse.Kind.ERROR else "broken JSON")
                 if event.kind is sse.Kind.END:
                     self._call.meter.end(event.raw if event.usage is None and n >= counted else b"")
+                    self._take_late_usage(events)
                     return self._shown(event)
                 if event.kind is sse.Kind.CONTENT and n >= counted:
                     self._call.meter.record_delivery(event.raw)

@@ -369,13 +369,15 @@ class ChoicesOutput(Output):
 
     @override
     def _chars_of_deltas(self, payloads: bytes) -> int:
-        chars, self.stop_reason = 0, None
+        chars = 0
         for chunk in _text_chunks.decode_lines(payloads):
             for choice in chunk.choices:
                 if text := choice.delta.content:
                     chars += _length(text)
                 if text := choice.delta.reasoning_content:
                     chars += _length(text)
+        if chars:  # comments and pings may follow the end
+            self.stop_reason = None
         return chars
 
     @override

@@ -16,12 +16,13 @@ import msgspec
 from msgspec import Raw, Struct
 from typing_extensions import override
 
-from billing.usage import usage_of_call
+from billing.usage import OUTPUT_COUNTS, UNKNOWN, read_usage, usage_of_call
 from codexflow.lib.envelope import anthropic_envelope, envelope
 from codexflow.lib.errors import AppError
 from routing.errors import StreamBroken
 from routing.surfaces import sse
 from routing.surfaces.compaction import item_of, summary_in
+from routing.surfaces.failures import is_error_name, tells_error
 from routing.surfaces.output import BlocksOutput, ChoicesOutput, ItemsOutput, Output
 from routing.surfaces.sse import Event, Kind
 from routing.surfaces.tools import CODE_EXECUTION, FILE_SEARCH, IMAGE_GENERATION, MCP_CALL, WEB_SEARCH
@@ -29,8 +30,9 @@ from routing.surfaces.usage import ProviderUsage, usage_in
 
 T = TypeVar("T")
 
-_COST_MARK = b'"cost'
+_COST, _COST_NAME = b"cost", "cost"
 _UNREADABLE = (msgspec.MsgspecError, UnicodeError, RecursionError)
+_MAX_DIGITS = 100
 _encode = msgspec.json.encode
 _raw_fields = msgspec.json.Decoder(dict[str, Raw])
 _objects = msgspec.json.Decoder(dict[str, Any])
@@ -100,12 +102,13 @@ class ResponseFormat(ABC):
 
     def body_for_caller(self, body: bytes, summary: ResponseSummary) -> bytes:
         """Return a whole JSON response as the caller may see it."""
-        if _COST_MARK not in body or summary.usage is None:
+        if summary.usage is None or _COST not in body:
             return body
         fields = _strictly(_raw_fields, body) or {}
         usage = _strictly(_objects, fields["usage"]) if "usage" in fields else None
         if usage is not None:  # all else stays byte for byte
-            return _encode({**fields, "usage": _without_cost(usage)})
+            shown = _without_cost(usage)
+            return body if shown == usage else _encode({**fields, "usage": shown})
         payload = _payload(body)
         if payload is None or not isinstance(payload.get("usage"), dict):
             return body
@@ -141,6 +144,8 @@ def _strictly(decoder: msgspec.json.Decoder[T], data: bytes | Raw) -> T | None:
 
 def _unread(raw: bytes, data: bytes) -> Event:
     """Classify an event that is no object."""
+    if b"error" in data and tells_error(_strictly(_lists, data)):
+        return Event(raw, Kind.ERROR)
     return Event(raw, Kind.BROKEN if sse.is_broken(data) else Kind.CONTENT)
 
 
@@ -149,13 +154,26 @@ def _usage_in_event(value: Any, *, is_partial: bool = False) -> ProviderUsage | 
     return None if value is None else usage_in(value, is_partial=is_partial) or ProviderUsage({}, is_partial)
 
 
+def _tells_no_usage(usage: ProviderUsage | None) -> bool:
+    report = read_usage(usage.fields) if usage is not None else UNKNOWN
+    return not report.is_input_known and not report.usage.completion_tokens
+
+
 def _payload(data: bytes) -> dict[str, Any] | None:
-    """Read an object as Python's own reader does; None for what it cannot read either."""
+    """Read an object as Python's own reader does; None for what it cannot read either.
+
+    Bytes that are no UTF-8 are read as replacement characters, as clients read them.
+    """
     try:
-        plain = json.loads(data.decode("utf-8-sig"))
+        plain = json.loads(data.decode("utf-8-sig", "replace"), parse_int=_int)
     except (ValueError, RecursionError):
         return None
     return plain if isinstance(plain, dict) else None
+
+
+def _int(digits: str) -> int | None:
+    """Read an integer; None for one of so many digits that it is none. Python refuses thousands of them."""
+    return int(digits) if len(digits) <= _MAX_DIGITS else None
 
 
 def _json(payload: Any) -> bytes:
@@ -190,7 +208,14 @@ def _event_like(raw: bytes, fields: dict[str, Raw]) -> bytes:
 
 
 def _without_cost(usage: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in usage.items() if not name.startswith("cost")}
+    """Remove what the call cost the operator, under any provider's name (`estimated_cost`), also in the details."""
+    return {
+        name: {each: value for each, value in found.items() if _COST_NAME not in each}
+        if isinstance(found, dict)
+        else found
+        for name, found in usage.items()
+        if _COST_NAME not in name
+    }
 
 
 def _raw_fields_of(data: bytes | Raw) -> dict[str, Raw] | None:
@@ -211,7 +236,7 @@ def _usage_without_cost(fields: dict[str, Raw]) -> dict[str, Raw]:
 
 def _event_without_cost(raw: bytes) -> bytes:
     """Remove the cost from an event's usage, wherever that stands; all else stays byte for byte."""
-    fields = _raw_fields_of(sse.data_of(raw)) if _COST_MARK in raw else None
+    fields = _raw_fields_of(sse.data_of(raw)) if _COST in raw else None
     if fields is None:
         return raw
     for name in ("response", "message"):
@@ -223,14 +248,31 @@ def _event_without_cost(raw: bytes) -> bytes:
 # Chat and text completions, embeddings
 
 
-class _Chunk(Struct):
+def _usage_among(choices: list[dict[str, Any]], x_groq: Any, usage_metadata: Any) -> Any:
+    """Return the usage that stands in a choice (Moonshot), in `x_groq`, or under Gemini's name; None if none does."""
+    for place in (*choices, x_groq):
+        if isinstance(place, dict) and isinstance(place.get("usage"), dict):
+            return place["usage"]
+    return usage_metadata if isinstance(usage_metadata, dict) else None
+
+
+def _is_failed(choice: dict[str, Any]) -> bool:
+    delta = choice.get("delta")
+    return bool(
+        choice.get("error")
+        or choice.get("finish_reason") == "error"
+        or (isinstance(delta, dict) and delta.get("error"))
+    )
+
+
+class _Chunk(Struct, rename={"usage_metadata": "usageMetadata"}):
     id: Any = None
     usage: Any = None
-    choices: Any = None
+    choices: Any = msgspec.UNSET
     error: Any = None
-    error_type: Any = None
-    error_message: Any = None
     object: Any = None
+    x_groq: Any = None
+    usage_metadata: Any = None
 
     @property
     def choice_objects(self) -> list[dict[str, Any]]:
@@ -240,12 +282,7 @@ class _Chunk(Struct):
     @property
     def is_error(self) -> bool:
         """True for an error anywhere. One that says nothing, such as null or "", is none."""
-        if self.error or self.object == "error":
-            return True
-        choices = self.choice_objects
-        if not choices:
-            return bool(self.error_type or self.error_message)
-        return any(choice.get("error") or choice.get("finish_reason") == "error" for choice in choices)
+        return bool(self.error) or self.object == "error" or any(map(_is_failed, self.choice_objects))
 
 
 class _PlainChoice(Struct, gc=False):
@@ -263,42 +300,15 @@ def _is_blank(choice: dict[str, Any]) -> bool:
     return not (choice.get("delta") or choice.get("finish_reason") or choice.get("text"))
 
 
-class _Written(Struct):
-    message: dict[str, Any] | None = None
-    text: str | None = None
-    finish_reason: Any = None
-    error: Any = None
-
-
-class _Whole(Struct):
-    choices: list[_Written] | None
-    id: Any = None
-    usage: Any = None
-    error: Any = None
-    error_type: Any = None
-    error_message: Any = None
-
-    @property
-    def is_error(self) -> bool:
-        """True for an error anywhere, as in a chunk of a stream."""
-        if self.error or not self.choices:
-            return bool(self.error or self.error_type or self.error_message)
-        return any(each.error or each.finish_reason == "error" for each in self.choices)
-
-    @property
-    def is_refused(self) -> bool:
-        """True when the model, or a filter, refused."""
-        return any(each.finish_reason in ("content_filter", "refusal") for each in self.choices or ())
-
-
 class _Vectors(Struct):
     data: list[Raw]
     usage: Any = None
+    meta: Any = None
+    error: Any = None
 
 
 _chunk = msgspec.json.Decoder(_Chunk)
 _plain_chunk = msgspec.json.Decoder(_PlainChunk).decode
-_whole = msgspec.json.Decoder(_Whole)
 _vectors = msgspec.json.Decoder(_Vectors)
 
 
@@ -319,18 +329,23 @@ class Completions(ResponseFormat):
     @override
     def classify(self, raw: bytes) -> Event:
         data = sse.data_of(raw)
+        if is_error_name(raw):
+            return Event(raw, Kind.ERROR)
         if data == b"[DONE]":
             return Event(raw, Kind.END)
         chunk = _decoded(_chunk, data)
         if chunk is None:
             return _unread(raw, data)
-        if chunk.is_error:
+        choices = chunk.choice_objects
+        if chunk.is_error or (not choices and tells_error(_payload(data))):
             return Event(raw, Kind.ERROR, usage_in(chunk.usage))
         # OpenAI sends usage without choices; LiteLLM beside an empty one; others in every chunk.
-        is_usage_only = all(map(_is_blank, chunk.choice_objects))
+        is_usage_only = all(map(_is_blank, choices))
         usage = _usage_in_event(chunk.usage, is_partial=not is_usage_only)
         if usage is None:
-            return Event(raw)
+            elsewhere = _usage_among(choices, chunk.x_groq, chunk.usage_metadata)
+            # It is shown as it came: these places are for clients of that provider.
+            return Event(raw, Kind.CONTENT, usage_in(elsewhere, is_partial=True))
         return Event(raw, Kind.USAGE if is_usage_only else Kind.CONTENT, usage)
 
     @override
@@ -367,13 +382,20 @@ class Completions(ResponseFormat):
 
     @override
     def summarize(self, body: bytes) -> ResponseSummary | None:
-        whole = _decoded(_whole, body)
-        if whole is None or whole.is_error:
+        whole = _decoded(_chunk, body)
+        if whole is None or whole.choices is msgspec.UNSET or whole.is_error:
+            return None
+        choices = whole.choice_objects
+        if not all(isinstance(each.get("message"), dict | None) for each in choices):
             return None
         output = self.output()
-        output.add_whole([each.message or each.text for each in whole.choices or ()])
-        output.is_refused = whole.is_refused
-        return ResponseSummary(_text(whole.id), usage_in(whole.usage), output)
+        output.add_whole([each.get("message") or each.get("text") for each in choices])
+        reasons = [str(each.get("finish_reason")) for each in choices]
+        output.is_refused = any(each in ("content_filter", "refusal") for each in reasons)
+        usage = usage_in(whole.usage) or usage_in(_usage_among(choices, whole.x_groq, whole.usage_metadata))
+        if not choices and (_tells_no_usage(usage) or tells_error(_payload(body))):
+            return None
+        return ResponseSummary(_text(whole.id), usage, output)
 
 
 class TextCompletions(Completions):
@@ -392,6 +414,7 @@ class _Results(Struct):
     id: Any = None
     meta: Any = None
     usage: Any = None
+    error: Any = None
 
 
 _results = msgspec.json.Decoder(_Results)
@@ -408,7 +431,7 @@ class Rerank(Completions):
     @override
     def summarize(self, body: bytes) -> ResponseSummary | None:
         found = _decoded(_results, body)
-        if found is None:
+        if found is None or found.error:
             return None
         return ResponseSummary(_text(found.id), usage_in(usage_of_call(found.meta, found.usage)), self.output())
 
@@ -419,7 +442,7 @@ class Moderations(Completions):
     @override
     def summarize(self, body: bytes) -> ResponseSummary | None:
         found = _decoded(_results, body)
-        if found is None:
+        if found is None or found.error:
             return None
         return ResponseSummary(_text(found.id), usage_in(usage_of_call(None, found.usage)), self.output())
 
@@ -430,8 +453,13 @@ class Embeddings(Completions):
     @override
     def summarize(self, body: bytes) -> ResponseSummary | None:
         vectors = _decoded(_vectors, body)
+        if vectors is None or vectors.error:
+            return None
         # Vectors have no output tokens: without usage only the input counts.
-        return None if vectors is None else ResponseSummary("", usage_in(vectors.usage), self.output())
+        usage = usage_in(vectors.usage)
+        if _tells_no_usage(usage):  # often there is only a total
+            usage = usage_in(usage_of_call(vectors.meta, vectors.usage)) or usage
+        return ResponseSummary("", usage, self.output())
 
 
 # Responses
@@ -441,7 +469,11 @@ class _Response(Struct):
     id: Any = None
     usage: Any = None
     status: Any = None
+    error: Any = None
     output: Raw = Raw(b"null")  # images make it large
+
+
+_RESPONSE_ERRORS = ("response.failed", "response.error", "response.cancelled", "error")
 
 
 class _ResponseEvent(Struct):
@@ -453,8 +485,9 @@ class _ResponseEvent(Struct):
     @property
     def is_error(self) -> bool:
         """True for an error anywhere. One that says nothing, such as null or "", is none."""
-        is_failed = self.response is not None and self.response.status == "failed"
-        return self.type in ("response.failed", "error") or bool(self.error) or is_failed
+        response = self.response
+        is_failed = response is not None and (response.status in ("failed", "cancelled") or bool(response.error))
+        return self.type in _RESPONSE_ERRORS or bool(self.error) or is_failed
 
 
 class _PlainEvent(Struct, gc=False):
@@ -473,16 +506,18 @@ class _PlainEvent(Struct, gc=False):
 
 
 class _WholeResponse(Struct):
-    output: list[Any] | None
+    output: Any
     id: Any = None
     usage: Any = None
     status: Any = None
+    error: Any = None
     incomplete_details: Any = None
 
     @property
     def is_refused(self) -> bool:
-        details = self.incomplete_details
-        return self.status == "failed" or (isinstance(details, dict) and details.get("reason") == "content_filter")
+        if self.status in ("failed", "cancelled") or self.error:
+            return True
+        return isinstance(self.incomplete_details, dict) and self.incomplete_details.get("reason") == "content_filter"
 
 
 def _unit_of(item: Any) -> str | None:
@@ -572,14 +607,17 @@ class Responses(ResponseFormat):
     @override
     def classify(self, raw: bytes) -> Event:
         data = sse.data_of(raw)
+        if is_error_name(raw):
+            return Event(raw, Kind.ERROR)
         event = _decoded(_response_event, data)
         if event is None:
             return _unread(raw, data)
-        response = event.response
-        if event.is_error:
+        response, kind = event.response, event.type or sse.name_of(raw)
+        if event.is_error or kind in _RESPONSE_ERRORS or (not kind and tells_error(_payload(data))):
             return Event(raw, Kind.ERROR, usage_in(response.usage if response else event.usage))
-        if event.type in self._ENDS:
-            usage = _with_calls(response.usage, response.output, raw) if response else None
+        if kind in self._ENDS:
+            usage = response.usage if response else None
+            usage = _with_calls(event.usage if usage is None else usage, response.output, raw) if response else None
             return Event(raw, Kind.END, _usage_in_event(usage))
         return Event(raw)
 
@@ -620,12 +658,16 @@ class Responses(ResponseFormat):
     @override
     def summarize(self, body: bytes) -> ResponseSummary | None:
         whole = _decoded(_whole_response, body)
-        if whole is None:
+        if whole is None or not isinstance(whole.output, list | dict | None):
             return None
+        items = whole.output if isinstance(whole.output, list) else []
         output = self.output()
-        output.add_whole(whole.output)
+        output.add_whole(items)
         output.is_refused = whole.is_refused
-        return ResponseSummary(_text(whole.id), usage_in(_with_calls(whole.usage, whole.output, body)), output)
+        usage = usage_in(_with_calls(whole.usage, items, body))
+        if not items and whole.status == "completed" and not output.is_refused and _tells_no_usage(usage):
+            return None
+        return ResponseSummary(_text(whole.id), usage, output)
 
     @override
     def error_event(self, error: AppError) -> bytes:
@@ -711,15 +753,27 @@ class Compactions(Responses):
 # Messages
 
 
-class _MessageEvent(Struct):
+class _MessageEvent(Struct, rename={"metrics": "amazon-bedrock-invocationMetrics"}):
     type: Any = ""
     message: Any = None
     usage: Any = None
     error: Any = None
+    delta: Any = None
+    metrics: Any = None
 
     @property
     def message_object(self) -> dict[str, Any]:
         return self.message if isinstance(self.message, dict) else {}
+
+    @property
+    def delta_object(self) -> dict[str, Any]:
+        return self.delta if isinstance(self.delta, dict) else {}
+
+    @property
+    def told_usage(self) -> Any:
+        """Usage wherever it stands; Bedrock writes it once more beside the end."""
+        places = (self.message_object.get("usage"), self.usage, self.delta_object.get("usage"), self.metrics)
+        return next((each for each in places if each is not None), None)
 
 
 class _PlainBlock(Struct, gc=False):
@@ -728,7 +782,8 @@ class _PlainBlock(Struct, gc=False):
 
 
 class _WholeMessage(Struct):
-    content: list[Any]
+    content: Any
+    type: Any = None
     id: Any = None
     usage: Any = None
     stop_reason: Any = None
@@ -759,17 +814,22 @@ class Messages(ResponseFormat):
     @override
     def classify(self, raw: bytes) -> Event:
         data = sse.data_of(raw)
+        if is_error_name(raw):
+            return Event(raw, Kind.ERROR)
         event = _decoded(_message_event, data)
+        kind = (event.type if event is not None else "") or sse.name_of(raw)
         if event is None:
-            return _unread(raw, data)
-        if event.type == "message_stop":
-            return Event(raw, Kind.END)
-        if event.type == "error" or event.error:
+            return Event(raw, Kind.END) if kind == "message_stop" and not data else _unread(raw, data)
+        if kind == "error" or event.error or event.delta_object.get("stop_reason") == "error":
             return Event(raw, Kind.ERROR, usage_in(event.usage))
-        usage = event.message_object.get("usage") if event.message else event.usage
-        if event.type == "message_start" and isinstance(usage, dict):
+        if not kind and tells_error(_payload(data)):
+            return Event(raw, Kind.ERROR)
+        usage = event.told_usage
+        if kind == "message_stop":
+            return Event(raw, Kind.END, usage_in(usage))
+        if kind == "message_start" and isinstance(usage, dict):
             # Its count of the output is that of a beginning.
-            usage = {name: value for name, value in usage.items() if name != "output_tokens"}
+            usage = {name: value for name, value in usage.items() if name not in OUTPUT_COUNTS}
             return Event(raw, Kind.CONTENT, usage_in(usage, is_partial=True))
         return Event(raw, Kind.CONTENT, _usage_in_event(usage))
 
@@ -793,12 +853,17 @@ class Messages(ResponseFormat):
     @override
     def summarize(self, body: bytes) -> ResponseSummary | None:
         whole = _decoded(_whole_message, body)
-        if whole is None:
+        if whole is None or not isinstance(whole.content, list | str | None):
+            return None
+        if whole.type == "error" or whole.stop_reason == "error":
             return None
         output = self.output()
         output.add_whole(whole.content)
         output.is_refused = whole.stop_reason == "refusal"
-        return ResponseSummary(_text(whole.id), usage_in(whole.usage), output)
+        usage = usage_in(whole.usage)
+        if not whole.content and whole.stop_reason in (None, "end_turn") and _tells_no_usage(usage):
+            return None
+        return ResponseSummary(_text(whole.id), usage, output)
 
     @override
     def error_body(self, error: AppError) -> bytes:

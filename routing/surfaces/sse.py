@@ -163,6 +163,15 @@ def data_of(event: bytes) -> bytes:
     return b"\n".join(lines)
 
 
+def name_of(event: bytes) -> str:
+    """Return an event's name; empty when it has none."""
+    if b"event:" not in event:
+        return ""
+    lines = event.removeprefix(_BYTE_ORDER_MARK).splitlines()
+    names = [line[6:].strip() for line in lines if line.startswith(b"event:")]
+    return names[-1].decode("utf-8", "replace") if names else ""
+
+
 def is_broken(data: bytes) -> bool:
     """Return whether an event's payload is something, but no JSON that any reader takes. Lenient ones take NaN."""
     if not data or data == b"[DONE]":

@@ -208,6 +208,18 @@ def test_usage_of_the_middle_of_a_stream_is_final_only_when_the_stream_ends() ->
     assert metered_stream(beginning).usage(999) == (Usage(prompt_tokens=100, completion_tokens=1), RANK_PROVIDER)
 
 
+def test_counts_of_single_events_are_no_count_of_the_stream() -> None:
+    """Some providers count each event by itself, most all events so far."""
+    of_one = [ProviderUsage({"prompt_tokens": 100, "completion_tokens": n}, is_partial=True) for n in (10, 9, 11, 1)]
+    assert metered_stream(*of_one).usage(999) == (Usage(prompt_tokens=100, completion_tokens=200), RANK_COUNTED)
+    so_far = [ProviderUsage({"prompt_tokens": 100, "completion_tokens": n}, is_partial=True) for n in (10, 90, 180)]
+    assert metered_stream(*so_far).usage(999) == (Usage(prompt_tokens=100, completion_tokens=180), RANK_PROVIDER)
+    at_last = ProviderUsage({"prompt_tokens": 100, "completion_tokens": 40})
+    assert metered_stream(*of_one, at_last).usage(999) == (
+        Usage(prompt_tokens=100, completion_tokens=40), RANK_PROVIDER
+    )  # fmt: skip
+
+
 def test_start_and_end_of_a_message_are_merged_field_by_field() -> None:
     start = ProviderUsage({"input_tokens": 2000, "cache_read_input_tokens": 5000}, is_partial=True)
     end = ProviderUsage({"input_tokens": 0, "cache_creation_input_tokens": 1000, "output_tokens": 50})

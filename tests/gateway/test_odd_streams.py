@@ -125,6 +125,43 @@ COMPLETE: dict[str, tuple[SurfaceCase, list[bytes | None], tuple[int, int]]] = {
             "usage": {"input_tokens": 100, "output_tokens": 0}}})],
         (0, 0),
     ),
+    "usage in a choice": (
+        CHAT, [ROLE, RAIN, event({"choices": [{"delta": {}, "finish_reason": "stop", "u": 1, "usage": USAGE}]}), DONE],
+        (100, 20),
+    ),
+    "usage in x_groq": (
+        CHAT, [RAIN, event({"choices": [{"finish_reason": "stop"}], "x_groq": {"id": "r", "usage": USAGE}}), DONE],
+        (100, 20),
+    ),
+    "usage after the end": (CHAT, [RAIN, STOP, DONE, PAUSE, COUNTED], (100, 20)),
+    "usage right after the end": (CHAT, [RAIN, STOP, DONE + COUNTED], (100, 20)),
+    "usage beside the end of messages": (
+        MESSAGES,
+        [*message("end_turn", text="Rain", input_tokens=0)[:2], event({"type": "message_delta", "delta": {}}),
+         event({"type": "message_stop", "amazon-bedrock-invocationMetrics": {
+             "inputTokenCount": 100, "outputTokenCount": 20}})],
+        (100, 20),
+    ),
+    "usage in the delta of messages": (
+        MESSAGES,
+        [*message("end_turn", text="Rain")[:2],
+         event({"type": "message_delta", "delta": {"stop_reason": "end_turn", "usage": {"output_tokens": 20}}}),
+         MESSAGE_STOP],
+        (100, 20),
+    ),
+    "usage beside the response": (
+        RESPONSES,
+        [CREATED, event({"type": "response.output_item.done", "item": ITEM}), event({
+            "type": "response.completed", "response": {"id": "r"}, "usage": {"input_tokens": 100, "output_tokens": 20}
+        })],
+        (100, 20),
+    ),
+    "bytes that are no UTF-8": (
+        CHAT,
+        [chunk(content="X").replace(b"X", b"caf\xe9"), STOP, COUNTED, DONE],
+        (100, 20),
+    ),
+    "comments without end": (CHAT, [*GOOD[:4], *([b": ping\n\n", PAUSE] * 3)], (100, 20)),
     "usage that is no object": (
         CHAT, [*GOOD[:3], event({"id": "c", "choices": [], "usage": "100", "cost": 0.5}), DONE], (-1, 1)
     ),
@@ -135,6 +172,17 @@ BROKEN: dict[str, tuple[SurfaceCase, list[bytes | None]]] = {
     "error in a choice": (CHAT, [ROLE, RAIN, event({"choices": [{"delta": {}, "error": {"code": 502}}]}), DONE]),
     "error as a reason": (CHAT, [ROLE, RAIN, chunk(content="", reason="error"), COUNTED, DONE]),
     "error beside choices": (CHAT, [ROLE, RAIN, event({"choices": None, "error_message": "lost"}), DONE]),
+    "error by its name": (CHAT, [ROLE, RAIN, b'event: error\ndata: {"message":"x"}\n\n', STOP, DONE]),
+    "error of one field": (CHAT, [ROLE, RAIN, event({"error_code": 336003, "error_msg": "x"}), STOP, DONE]),
+    "error by its name on messages": (
+        MESSAGES, [*message("end_turn", text="Rain"), PAUSE, b"event: error\ndata:\n\n", MESSAGE_STOP]
+    ),
+    "error in a completed response": (
+        RESPONSES,
+        [CREATED, event({"type": "response.output_item.done", "item": ITEM}), event({
+            "type": "response.completed", "response": {"id": "r", "output": [ITEM], "error": {"code": "server_error"}}
+        })],
+    ),
     "broken JSON": (CHAT, [ROLE, RAIN, b'data: {"choices":[{"delta":{"content":"x"}}]\n\n', RAIN, STOP, DONE]),
     "broken JSON, by itself": (CHAT, [ROLE, RAIN, PAUSE, b"data: {broken}\n\n", PAUSE, RAIN, STOP, DONE]),
     "broken JSON on messages": (

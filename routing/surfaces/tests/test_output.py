@@ -132,6 +132,17 @@ def test_the_kinds_of_stream_that_providers_send() -> None:
     assert chars(ItemsOutput(), *said_again(words)) == 1_000
 
 
+def test_comments_and_pings_after_the_end_leave_the_reason_to_stop() -> None:
+    output = ChoicesOutput()
+    output.add(b'data: {"choices":[{"delta":{"content":"Rain"}}]}\n\n')
+    output.add(b'data: {"choices":[{"delta":{},"finish_reason":"stop"}]}\n\n')
+    for nothing in (b": ping\n\n", b'data: {"choices":[{"delta":{"content":""}}]}\n\n', b'data: {"choices":[]}\n\n'):
+        output.add(nothing)
+        assert output.stop_reason == "stop"
+    output.add(b'data: {"choices":[{"delta":{"content":"Rain"}}]}\n\n')
+    assert output.stop_reason is None
+
+
 def test_an_estimate_is_rounded_up_and_at_least_one_for_any_output() -> None:
     call = {"tool_calls": [{"index": 0, "id": "c", "type": "function", "function": {"name": "now", "arguments": ""}}]}
     output = ChoicesOutput()

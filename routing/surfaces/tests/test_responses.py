@@ -10,7 +10,15 @@ from billing.pricing import Usage
 from billing.usage import merged, read_usage
 from codexflow.lib.errors import AppError
 from routing.meter import Meter
-from routing.surfaces.responses import Completions, Embeddings, Messages, ResponseFormat, Responses
+from routing.surfaces.responses import (
+    Completions,
+    Embeddings,
+    Messages,
+    Rerank,
+    ResponseFormat,
+    Responses,
+    TextCompletions,
+)
 from routing.surfaces.tests.test_sse import CHAT, MESSAGES, RESPONSES
 
 
@@ -209,6 +217,7 @@ def test_a_whole_response_with_an_error_inside_is_none(body: dict[str, Any]) -> 
 
 
 COUNTS = {"prompt_tokens": 100, "completion_tokens": 20}
+COUNTS_OF_NOTHING = (*COUNTS, "total_tokens")
 GOOD: dict[str, Any] = {"id": "c1", "choices": [{"message": {"content": "hi"}}], "usage": COUNTS}
 # Whole responses whose odd parts are no reason to refuse them, as bytes.
 ODD: dict[str, tuple[ResponseFormat, bytes]] = {
@@ -229,6 +238,31 @@ ODD: dict[str, tuple[ResponseFormat, bytes]] = {
         b'{"id":"m1","content":[{"type":"text","text":"\\ud83d"}],"usage":{"input_tokens":100,"output_tokens":20}}',
     ),
     "output null": (Responses(), b'{"id":"r1","output":null,"usage":{"input_tokens":100,"output_tokens":20}}'),
+    "bytes that are no UTF-8": (Completions(), json.dumps(GOOD).encode().replace(b"hi", b"caf\xe9")),
+    "an integer of thousands of digits": (
+        Completions(), json.dumps(GOOD).encode().replace(b'"usage": {', b'"usage": {"x":%b,' % (b"9" * 5_000))
+    ),
+    "null among the choices": (Completions(), json.dumps({**GOOD, "choices": [None, *GOOD["choices"]]}).encode()),
+    "a text in parts": (
+        TextCompletions(), json.dumps({"choices": [{"text": ["hi"], "index": 0}], "usage": COUNTS}).encode()
+    ),
+    "usage in a choice": (
+        Completions(), json.dumps({"choices": [{"message": {"content": "hi"}, "usage": COUNTS}]}).encode()
+    ),
+    "usage in x_groq": (
+        Completions(), json.dumps({"choices": GOOD["choices"], "x_groq": {"usage": COUNTS}}).encode()
+    ),
+    "usage under gemini's name": (
+        Completions(),
+        json.dumps({"choices": GOOD["choices"], "usageMetadata": {"promptTokenCount": 100, "candidatesTokenCount": 20}})
+        .encode(),
+    ),
+    "content null": (
+        Messages(),
+        b'{"id":"m","content":null,"stop_reason":"end_turn","usage":{"input_tokens":100,"output_tokens":20}}',
+    ),
+    "content as a text": (Messages(), b'{"id":"m","content":"hi","usage":{"input_tokens":100,"output_tokens":20}}'),
+    "output as an object": (Responses(), b'{"output":{},"usage":{"input_tokens":100,"output_tokens":20}}'),
     "embeddings with floats": (Embeddings(), b'{"data":[],"usage":{"prompt_tokens":100.0,"total_tokens":120}}'),
 }  # fmt: skip
 
@@ -240,6 +274,65 @@ def test_an_odd_part_that_is_not_needed_does_not_invalidate_a_response(case: str
     assert summary is not None
     assert summary.usage is not None
     assert read_usage(summary.usage.fields).usage == Usage(prompt_tokens=100, completion_tokens=20)
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"usage": {"total_tokens": 7}},
+        {"usage": {"prompt_tokens": 0, "total_tokens": 7}},
+        {"meta": {"billed_units": {"input_tokens": 7}}},
+    ],
+)
+def test_embeddings_are_charged_by_a_total_too(told: dict[str, Any]) -> None:
+    summary = Embeddings().summarize(json.dumps({"data": [[0.1]], **told}).encode())
+    assert summary is not None
+    assert summary.usage is not None
+    report = read_usage(summary.usage.fields)
+    assert (report.usage, report.is_output_known) == (Usage(prompt_tokens=7), True)
+
+
+EMPTY: dict[str, tuple[ResponseFormat, dict[str, Any]]] = {
+    "no choices": (Completions(), {"id": "c", "choices": []}),
+    "no choices and counts of zero": (Completions(), {"choices": [], "usage": dict.fromkeys(COUNTS_OF_NOTHING, 0)}),
+    "minimax": (Completions(), {"choices": None, "base_resp": {"status_code": 1008}, "usage": {"total_tokens": 1}}),
+    "an error as its object": (Completions(), {"object": "error", "message": "x", "choices": []}),
+    "an error as its status": (Completions(), {"status": "error", "choices": []}),
+    "an error as its type": (Messages(), {"type": "error", "content": [], "usage": {"input_tokens": 1}}),
+    "no content and no counts": (Messages(), {"content": [], "stop_reason": "end_turn"}),
+    "no output and no counts": (Responses(), {"status": "completed", "output": []}),
+    "vectors beside an error": (Embeddings(), {"data": [], "error": {"message": "quota"}}),
+    "results beside an error": (Rerank(), {"results": [], "error": "quota"}),
+}
+
+
+@pytest.mark.parametrize("case", EMPTY)
+def test_an_empty_success_is_no_whole_response(case: str) -> None:
+    response_format, body = EMPTY[case]
+    assert response_format.summarize(json.dumps(body).encode()) is None
+
+
+def test_a_whole_response_without_words_passes_if_it_tells_a_reason_or_counts() -> None:
+    for response_format, body in (
+        (Completions(), {"choices": [], "usage": {"prompt_tokens": 100, "completion_tokens": 0}}),
+        (Messages(), {"content": [], "stop_reason": "pause_turn"}),
+        (Messages(), {"content": [], "stop_reason": "end_turn", "usage": {"input_tokens": 100, "output_tokens": 0}}),
+        (Responses(), {"status": "incomplete", "output": []}),
+        (Responses(), {"status": "failed", "output": [], "error": {"code": "server_error"}}),
+    ):
+        assert response_format.summarize(json.dumps(body).encode()) is not None
+
+
+@pytest.mark.parametrize("name", ["estimated_cost", "total_cost", "cost_in_usd_ticks", "upstream_inference_cost"])
+def test_a_cost_under_any_name_and_at_any_depth_is_removed(name: str) -> None:
+    usage = {**COUNTS, name: 0.7, "prompt_tokens_details": {"cached_tokens": 1, name: 0.7}}
+    shown = {**COUNTS, "prompt_tokens_details": {"cached_tokens": 1}}
+    body = json.dumps({**GOOD, "usage": usage}).encode()
+    summary = Completions().summarize(body)
+    assert summary is not None
+    assert json.loads(Completions().body_for_caller(body, summary)) == {**GOOD, "usage": shown}
+    found = Completions().classify(event({"choices": [], "usage": usage}))
+    assert json.loads(Completions().for_caller(found, wants_usage=True)[6:])["usage"] == shown
 
 
 @pytest.mark.parametrize("usage", ["", None, [], 7, "many"])
