@@ -96,7 +96,7 @@ def count_of(value: Any) -> int | None:
 
 
 def merged(earlier: Fields, later: Fields) -> Fields:
-    """Merge two usage objects of one stream field by field: what is absent, null or zero holds from before.
+    """Merge two usage objects of one stream field by field: what is absent, null, zero or no count holds from before.
 
     Anthropic's fields are cumulative, and its last event repeats only some of them. Objects merge by the same rule.
     """
@@ -107,10 +107,11 @@ def merged(earlier: Fields, later: Fields) -> Fields:
         found = {name: value for name, value in found.items() if name not in _TOTALS}  # the sum of other counts
     for name, value in later.items():
         before = found.get(name)
-        if isinstance(value, Mapping) and isinstance(before, Mapping):
-            found[name] = merged(before, value)
-        elif value is not None and (count_of(value) != 0 or name not in found):
-            found[name] = value
+        if isinstance(before, Mapping):
+            if isinstance(value, Mapping):
+                found[name] = merged(before, value)
+        elif name not in found or count_of(before) is None or count_of(value):
+            found[name] = value if value is not None else before
     return found
 
 

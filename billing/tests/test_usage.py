@@ -140,6 +140,15 @@ def test_start_and_delta_are_merged_field_by_field(delta: dict[str, Any]) -> Non
     assert as_tuple(report.usage) == (8000, 5000, 1000, 0, 50, 0)
 
 
+@pytest.mark.parametrize("odd", ["x", "", -1, None, [], {}, True, float("nan"), 10**12])
+def test_what_is_no_count_takes_no_earlier_count_away(odd: Any) -> None:
+    known = {**ANTHROPIC, "output_tokens": 50}
+    assert as_tuple(read_usage(merged(known, dict.fromkeys(known, odd))).usage) == (8000, 5000, 1000, 0, 50, 0)
+    details = {"prompt_tokens": 100, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": 64}}
+    later = {"prompt_tokens": 100, "completion_tokens": 5, "prompt_tokens_details": odd}
+    assert as_tuple(read_usage(merged(details, later)).usage) == (100, 64, 0, 0, 5, 0)
+
+
 def test_an_earlier_total_is_no_sum_of_later_counts() -> None:
     earlier = {"prompt_tokens": 1000, "completion_tokens": 20, "total_tokens": 1020}
     report = read_usage(merged(earlier, {"prompt_tokens": 100, "completion_tokens": 20}))
