@@ -26,6 +26,8 @@ SSE_HEADERS: list[Header] = [
 ]
 # How long the end of the upstream's response may take after its last event, before its connection is given up.
 LAST_CHUNK_S = 1.0
+# How much is read after the last event for usage that comes late.
+MAX_LATE_BYTES = 16 * 1024
 # Timers may fire a little early.
 TIMER_SLACK_S = 0.01
 
@@ -138,13 +140,19 @@ class StreamRelay:
         """Take usage that comes after the last event, as some providers send it."""
         if opened.connection is None or opened.opening is None:
             return
-        ends_s = monotonic_s() + LAST_CHUNK_S
+        ends_s, left_bytes = monotonic_s() + LAST_CHUNK_S, MAX_LATE_BYTES
         with contextlib.suppress(UpstreamFailure):
-            while (chunk := await opened.connection.chunk(max(0.0, ends_s - monotonic_s()))) is not None:
-                self._take_late_usage(opened.opening.splitter.feed(chunk))
-            opened.connection = None  # back in the pool
-            self._upstream.release()
-            self._take_late_usage(opened.opening.splitter.flush())
+            while left_bytes > 0 and (left_s := ends_s - monotonic_s()) > 0:
+                chunk = await opened.connection.chunk(left_s)
+                if chunk is None:
+                    opened.connection = None  # back in the pool
+                    self._upstream.release()
+                    self._take_late_usage(opened.opening.splitter.flush())
+                    return
+                left_bytes -= len(chunk)
+                self._take_late_usage(opened.opening.splitter.feed(chunk[:MAX_LATE_BYTES]))
+                if self._call.meter.is_output_told:
+                    return
 
     def _take_late_usage(self, events: Iterator[sse.Event]) -> None:
         meter = self._call.meter

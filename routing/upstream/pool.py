@@ -145,11 +145,14 @@ class Connection(asyncio.Protocol):
 
     async def read_to_end(self, timeout_s: float) -> None:
         """Read the exchange to its end, so that the connection can be reused; close it when that takes too long."""
+        ends_s = monotonic_s() + timeout_s
         try:
-            while await self.chunk(timeout_s) is not None:
-                pass
+            while (left_s := ends_s - monotonic_s()) > 0:
+                if await self.chunk(left_s) is None:
+                    return
         except (UpstreamBroken, UpstreamSilent):
-            self.abort()
+            pass
+        self.abort()
 
     def abort(self) -> None:
         """Close the connection, which also ends the upstream's work on the exchange."""
