@@ -280,7 +280,7 @@ async def test_a_clock_that_goes_back_over_midnight_gives_nothing_again() -> Non
 
 @pytest.mark.parametrize("limits", [Limits(daily_requests=9), Limits(daily_requests=1)])
 async def test_a_call_whose_reply_was_lost_counts_where_it_was_counted(limits: Limits) -> None:
-    """Its caller asks again, after midnight perhaps: with that day it would be booked on another than it was admitted."""
+    """Its caller asks again, after midnight perhaps: with that day it would be booked on another."""
     env = django_settings.ENV
     redis, client = Pipeline(env.redis_url, timeout_s=5), sync_client(env.redis_url)
     await redis.start()
@@ -291,10 +291,10 @@ async def test_a_call_whose_reply_was_lost_counts_where_it_was_counted(limits: L
 
     claim = Claim(request_id=new_id(), takes_slot=False, hold_nanos=5, tokens=7, intent=b"intent")
     first = await admit(redis, payer, (limits, limits), claim, lease_ms=LEASE_MS, load_totals=load)
-    yesterday = first.day - 1, first.minute - 1_440
-    client.hset(payer.shard.intents.decode(), str(claim.request_id), "%d:%d:intent" % yesterday)
+    day, minute = first.day - 1, first.minute - 1_440
+    client.hset(payer.shard.intents.decode(), str(claim.request_id), f"{day}:{minute}:intent")
     again = await admit(redis, payer, (limits, limits), claim, lease_ms=LEASE_MS, load_totals=load)
-    assert (again.day, again.minute) == yesterday
+    assert (again.day, again.minute) == (day, minute)
     assert again.requests_today == (1, 1)
     await redis.close()
 
