@@ -107,7 +107,6 @@ def test_a_query_is_shown_escaped_and_bounded(client: Client, cast: Cast) -> Non
     text = client.get(reverse("docs-search"), {"q": "<script>x" + "y" * 5000}).content.decode()
     assert "<script>x" not in text
     assert "y" * 101 not in text.partition("<main")[2]
-    assert client.get(reverse("docs-search"), {"q": "\x00"}).status_code == 200
 
 
 def test_every_page_of_the_documentation_has_the_search_field(client: Client, cast: Cast) -> None:
