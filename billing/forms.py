@@ -438,7 +438,7 @@ class BookingForm(forms.ModelForm[LedgerEntry]):
 
     @property
     def reference_booked(self) -> str:
-        """What the booking is named after, once the form is valid: the payment, or else the form."""
+        """Reference of the booking, once the form is valid: that of the payment, or else of the form."""
         return self.cleaned_data["reference"] or f"operator:{self.cleaned_data['key'] or random_id()}"
 
     @override

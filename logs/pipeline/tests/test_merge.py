@@ -54,7 +54,7 @@ def test_any_order_of_reports_ends_in_the_same_row(rank: int, repeats: list[int]
     planner=st.sampled_from(["", PLANNED]),
 )
 def test_no_report_moves_a_request_to_another_day(rank: int, days: list[int], planner: str) -> None:
-    """What was counted and charged on the day of the first report is taken away and added there, too."""
+    """The day of the first report, on which it was counted and charged, is the one that is corrected."""
     distinct = [replace(each, day=day, planner=planner) for each, day in zip(reports(rank), days, strict=True)]
     for order in permutations(distinct):
         assert reduce(merged, order).day == order[0].day
