@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
 
 CHROMIUM = Path("/usr/bin/chromium")
 INSTALL = "apt-get update && apt-get install -y --no-install-recommends chromium"
@@ -28,6 +28,8 @@ _ARGS = [
 _AXE = Path(__file__).parent / "vendor" / "axe-4.14.1.min.js"
 SERIOUS_OR_WORSE = ("serious", "critical")
 MODERATE_OR_WORSE = ("moderate", *SERIOUS_OR_WORSE)
+# As for actions. The five seconds of Playwright's own make a slow machine a failure.
+expect.set_options(timeout=30_000)
 
 
 @contextmanager
