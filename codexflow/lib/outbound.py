@@ -101,23 +101,52 @@ def post(
     """Send a body and return the response. Raises AddressRefused and NoAnswer."""
     target = target_of(url, allows_loopback=allows_loopback)
     address = _resolve(target, allows_loopback=allows_loopback)
-    held: list[socket.socket] = []
-    deadline = threading.Timer(timeout_s, _cut_off, [held])
-    deadline.daemon = True
-    deadline.start()
+    deadline = _Deadline(timeout_s)
     try:
-        with contextlib.closing(_connect(target, address, held, timeout_s, tls)) as connection:
+        with contextlib.closing(_connect(target, address, deadline, timeout_s, tls)) as connection:
             connection.request("POST", target.path, body, {**headers, "Host": target.authority, "Connection": "close"})
             response = connection.getresponse()
             return Answer(response.status, response.read(MAX_ANSWER_BYTES).decode("utf-8", "replace"))
     except ssl.SSLError as exc:
-        raise NoAnswer("tls_failed") from exc
+        raise NoAnswer("timeout" if deadline.is_over else "tls_failed") from exc
     except TimeoutError as exc:
         raise NoAnswer("timeout") from exc
     except (OSError, http.client.HTTPException) as exc:
-        raise NoAnswer("timeout" if not deadline.is_alive() else "connection_failed") from exc
+        raise NoAnswer("timeout" if deadline.is_over else "connection_failed") from exc
     finally:
         deadline.cancel()
+
+
+class _Deadline:
+    """Shuts down the sockets of a request that has taken too long, wherever it is.
+
+    The operating system's timeouts begin anew with each byte.
+    """
+
+    def __init__(self, timeout_s: float) -> None:
+        self.is_over = False  # set before any socket is shut down: whoever reads the end of one knows why
+        self._held: list[socket.socket] = []
+        self._lock = threading.Lock()
+        self._timer = threading.Timer(timeout_s, self._end)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def hold(self, connected: socket.socket) -> None:
+        """Include a socket. Raises TimeoutError after the deadline."""
+        with self._lock:
+            if self.is_over:
+                raise TimeoutError
+            self._held.append(connected)
+
+    def cancel(self) -> None:
+        self._timer.cancel()
+
+    def _end(self) -> None:
+        with self._lock:
+            self.is_over = True
+            for each in self._held:
+                with contextlib.suppress(OSError):
+                    each.shutdown(socket.SHUT_RDWR)
 
 
 def _resolve(target: Target, *, allows_loopback: bool) -> str:
@@ -150,27 +179,20 @@ def _is_literal(host: str | None) -> bool:
 
 
 def _connect(
-    target: Target, address: str, held: list[socket.socket], timeout_s: float, tls: ssl.SSLContext | None
+    target: Target, address: str, deadline: _Deadline, timeout_s: float, tls: ssl.SSLContext | None
 ) -> http.client.HTTPConnection:
     """Connect to the address that was checked; the certificate must be the host's."""
     raw = socket.create_connection((address, target.port), timeout=timeout_s)
-    held.append(raw)
     connection = http.client.HTTPConnection(target.host, target.port, timeout=timeout_s)
     try:
+        deadline.hold(raw)
         if target.is_tls:
             context = tls or ssl.create_default_context()
             raw = context.wrap_socket(raw, server_hostname=target.host, do_handshake_on_connect=False)
-            held.append(raw)  # before the handshake, which may be slow, too
+            deadline.hold(raw)  # before the handshake, which may be slow, too
             raw.do_handshake()
     except BaseException:
         raw.close()
         raise
     connection.sock = raw
     return connection
-
-
-def _cut_off(held: list[socket.socket]) -> None:
-    """End a request that has taken too long, wherever it is."""
-    for each in list(held):
-        with contextlib.suppress(OSError):
-            each.shutdown(socket.SHUT_RDWR)
