@@ -90,7 +90,7 @@ def crashing(installation: Installation, django_db_blocker: Any) -> Iterator[Gat
 
 def told_to_others(gateway: Gateway) -> list[str]:
     """Return what strangers and operators are told: probes, metrics, and the errors of somebody else's calls."""
-    texts = [httpx.get(gateway.url + path, timeout=20).text for path in ("/health", "/health/ready", "/metrics")]
+    texts = [httpx.get(gateway.url + path, timeout=60).text for path in ("/health", "/health/ready", "/metrics")]
     eve = {"Authorization": f"Bearer {a_key().plain}"}
     for model in ("gpt-6-luna", "nothing"):
         body = {"model": model, "messages": [{"role": "user", "content": "[[fault:503]]"}]}

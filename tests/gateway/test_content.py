@@ -31,7 +31,7 @@ def set_capture(running: Installation, key: IssuedKey, *, days: int = 1) -> None
     """Set the organization's content capture, and wait until every gateway applies it."""
     set_content_retention(key.row.organization, days=days)
     # The change is announced to every gateway; a call shows when it applies.
-    until(lambda: bool(days) == is_published(running, key), within_s=20, what="gateways that apply it")
+    until(lambda: bool(days) == is_published(running, key), what="gateways that apply it")
 
 
 def is_published(running: Installation, key: IssuedKey) -> bool:
@@ -182,7 +182,6 @@ def test_a_report_for_an_organization_without_capture_leaves_no_content(
     set_capture(running, other)  # so that the webhook reads contents
     until(
         lambda: is_stored_from_report(running, listener, other, others),
-        within_s=20,
         what="a webhook in force",
     )
     report(listener, past_the_gateway(key, marker), past_the_gateway(other, "the-last-one"))
@@ -197,7 +196,7 @@ def test_a_report_of_a_call_past_the_gateway_is_stored_with_capture_on(
 ) -> None:
     key, marker = a_key(), a_marker()
     set_capture(running, key)
-    until(lambda: is_stored_from_report(running, listener, key, marker), within_s=20, what="a stored report")
+    until(lambda: is_stored_from_report(running, listener, key, marker), what="a stored report")
     assert (in_tables(marker), in_files(running, marker)) == ([], [])
 
 
@@ -217,7 +216,7 @@ def is_stored_from_report(running: Installation, listener: Gateway, key: IssuedK
 def test_content_that_litellm_redacts_is_not_stored(running: Installation, listener: Gateway) -> None:
     key, marker = a_key(), a_marker()
     set_capture(running, key)
-    until(lambda: is_stored_from_report(running, listener, key, marker), within_s=20, what="a webhook in force")
+    until(lambda: is_stored_from_report(running, listener, key, marker), what="a webhook in force")
     redacted = [{"role": "user", "content": "redacted-by-litellm"}]
     report(
         listener,
@@ -238,7 +237,7 @@ def _contents(key: IssuedKey) -> list[str]:
 def test_a_report_does_not_replace_content_of_the_gateway(running: Installation, listener: Gateway) -> None:
     key, marker = a_key(), a_marker()
     set_capture(running, key)
-    until(lambda: is_stored_from_report(running, listener, key, marker), within_s=20, what="a webhook in force")
+    until(lambda: is_stored_from_report(running, listener, key, marker), what="a webhook in force")
     response = running.say(key.plain, "the-prompt", model="gpt-6-luna")
     request_id = response.headers["x-cfx-request-id"]
     running.row_of(response)

@@ -119,7 +119,7 @@ def charged(running: Installation, odd: Gateway, key: str, case: SurfaceCase, na
     body = case.body(f"case={name}.", max_tokens=4_000, **more)
     if case is RESPONSES:
         body["max_output_tokens"] = body.pop("max_tokens")
-    response = httpx.post(odd.url + case.path, json=body, headers={"Authorization": f"Bearer {key}"}, timeout=20)
+    response = httpx.post(odd.url + case.path, json=body, headers={"Authorization": f"Bearer {key}"}, timeout=60)
     return running.row_of(response)
 
 

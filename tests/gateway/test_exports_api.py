@@ -13,7 +13,7 @@ from tests.support.waiting import until
 
 def api(running: Installation, key: str, method: str, path: str, **more: Any) -> httpx.Response:
     headers = {"Authorization": f"Bearer {key}"}
-    return httpx.request(method, f"{running.url}/api/v1/{path}", headers=headers, timeout=20, **more)
+    return httpx.request(method, f"{running.url}/api/v1/{path}", headers=headers, timeout=60, **more)
 
 
 def done(running: Installation, key: str, export_id: str) -> Any:
@@ -34,7 +34,7 @@ def test_an_export_is_made_and_fetched(running: Installation) -> None:
     file = httpx.get(
         f"{running.url}{made['download']}",
         headers={"Authorization": f"Bearer {key}", "Accept-Encoding": "gzip"},
-        timeout=20,
+        timeout=60,
     )
     assert (file.headers["content-type"], len(file.content)) == ("application/gzip", made["size_bytes"])
     assert file.headers["content-disposition"].endswith('.jsonl.gz"')

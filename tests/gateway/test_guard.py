@@ -99,7 +99,7 @@ def test_a_chunked_body_is_counted_while_it_arrives(running: Installation, key: 
         f"{running.url}/v1/chat/completions",
         content=(piece for _ in range(12)),
         headers={"Authorization": f"Bearer {key}"},
-        timeout=20,
+        timeout=60,
     )
     assert (response.status_code, response.json()["error"]["code"]) == (413, "request_too_large")
 
@@ -108,7 +108,7 @@ def test_a_chunked_body_is_counted_while_it_arrives(running: Installation, key: 
 def test_a_head_that_does_not_arrive_times_out(running: Installation, sent: bytes) -> None:
     """Neither the first one of a connection nor a later one: such sockets cost nothing to keep open."""
     address = urlsplit(running.url)
-    with socket.create_connection((address.hostname or "", address.port or 0), timeout=10) as connection:
+    with socket.create_connection((address.hostname or "", address.port or 0), timeout=60) as connection:
         connection.sendall(sent)
         received = b""
         while chunk := _received(connection):
@@ -341,7 +341,7 @@ def test_a_disconnect_charges_the_running_call_and_the_pipelined_ones_never_begi
 def test_a_client_that_sends_a_too_large_body_to_its_end_gets_the_error(running: Installation, key: str) -> None:
     """Most clients do. A connection that is closed with bytes unread is reset, which would drop the response."""
     parts, size = urlsplit(running.url), 24 * 1024 * 1024
-    with socket.create_connection((parts.hostname, parts.port), timeout=10) as connection:
+    with socket.create_connection((parts.hostname, parts.port), timeout=60) as connection:
         connection.sendall(head(key, f"Content-Length: {size}"))
         connection.sendall(bytes(size))
         pieces = list(iter(lambda: connection.recv(65536), b""))
@@ -354,7 +354,7 @@ def test_a_client_that_sends_a_too_large_body_to_its_end_gets_the_error(running:
 def test_long_unread_bodies_end_the_connection(running: Installation, path: str, status: int) -> None:
     """Without a key, too: after a refusal the body is not read for ever."""
     parts = urlsplit(running.url)
-    with socket.create_connection((parts.hostname, parts.port), timeout=10) as connection:
+    with socket.create_connection((parts.hostname, parts.port), timeout=60) as connection:
         connection.sendall(head("", "Content-Length: 2000000000", path=path))
         assert f" {status} ".encode() in connection.recv(65536)
         with pytest.raises((ConnectionResetError, BrokenPipeError)):
@@ -363,7 +363,7 @@ def test_long_unread_bodies_end_the_connection(running: Installation, path: str,
 
 def test_a_short_unread_body_keeps_the_connection(running: Installation) -> None:
     parts = urlsplit(running.url)
-    with socket.create_connection((parts.hostname, parts.port), timeout=10) as connection:
+    with socket.create_connection((parts.hostname, parts.port), timeout=60) as connection:
         for _ in range(2):
             connection.sendall(head("", "Content-Length: 100000", path="/v1/nothing"))
             assert b" 404 " in connection.recv(65536)
@@ -383,7 +383,7 @@ def test_the_rest_of_a_too_large_body_is_not_read(running: Installation, key: st
 def test_pages_refuse_bodies_larger_than_their_forms(running: Installation, path: str) -> None:
     assert raw(running, head("", "Content-Length: 300000000", path=path)).startswith(b"HTTP/1.1 413 ")
     # Announced or not: the received bytes are counted.
-    response = httpx.post(f"{running.url}{path}", content=(bytes(1024 * 1024) for _ in range(4)), timeout=20)
+    response = httpx.post(f"{running.url}{path}", content=(bytes(1024 * 1024) for _ in range(4)), timeout=60)
     assert (response.status_code, response.json()["error"]["code"]) == (413, "request_too_large")
 
 

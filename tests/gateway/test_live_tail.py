@@ -54,7 +54,7 @@ def tail(
         f"ws://{where}{path or f'/ws/o/{slug}/logs/'}{query}",
         additional_headers=headers,
         origin=f"http://{where}" if origin == "" else origin,  # type: ignore[arg-type] # a new type of strings
-        open_timeout=10,
+        open_timeout=60,
     ) as connection:
         yield connection
 
@@ -75,7 +75,7 @@ def begun(connection: ClientConnection) -> None:
 def test_the_first_message_states_the_filters(running: Installation) -> None:
     organization = an_organization()
     with tail(running, organization.slug, owner_of(organization)) as connection:
-        assert json.loads(connection.recv(timeout=15))["type"] == "ready"
+        assert json.loads(connection.recv(timeout=60))["type"] == "ready"
 
 
 def ids(message: Any) -> list[str]:

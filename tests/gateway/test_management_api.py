@@ -22,7 +22,7 @@ from tests.support.waiting import until
 
 def api(running: Installation, key: str, method: str, path: str, **more: Any) -> httpx.Response:
     headers = {"Authorization": f"Bearer {key}"}
-    return httpx.request(method, f"{running.url}/api/v1/{path}", headers=headers, timeout=20, **more)
+    return httpx.request(method, f"{running.url}/api/v1/{path}", headers=headers, timeout=60, **more)
 
 
 def test_a_key_is_made_listed_renamed_and_revoked(running: Installation) -> None:

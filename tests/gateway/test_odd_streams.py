@@ -248,7 +248,7 @@ def odd(installation: Installation) -> Iterator[Gateway]:
 def streamed(odd: Gateway, case: SurfaceCase, name: str, **more: Any) -> httpx.Response:
     body = case.body(f"case={name}.", stream=True, **more)
     headers = {"Authorization": f"Bearer {a_key().plain}"}
-    return httpx.post(odd.url + case.path, json=body, headers=headers, timeout=20)
+    return httpx.post(odd.url + case.path, json=body, headers=headers, timeout=60)
 
 
 def lines_of(stream: bytes) -> list[bytes]:

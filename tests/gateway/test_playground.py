@@ -43,7 +43,7 @@ def play(
     sent = {"cookie": f"{others}; sessionid={cookie}", **headers}
     if origin is not None:
         sent["origin"] = origin or where
-    return httpx.post(f"{where}/o/{organization.slug}/playground/chat", json=body, headers=sent, timeout=20)
+    return httpx.post(f"{where}/o/{organization.slug}/playground/chat", json=body, headers=sent, timeout=60)
 
 
 def test_a_members_call_is_served_and_charged_like_any_other(running: Installation) -> None:

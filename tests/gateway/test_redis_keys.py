@@ -112,7 +112,7 @@ def calls_of_every_kind(running: Installation, url: str) -> None:
         running.post(key.plain, url=url, model="nothing")
         running.row_of(running.post(key.plain, url=url, model="deepseek-v4.1-flash"))
         report = a_payload(f"call-{random_id().hex}", key_hash=random_id().hex)
-        told = httpx.post(f"{url}/api/webhook/litellm", json=[report], headers={"X-API-Key": HOOK_KEY}, timeout=20)
+        told = httpx.post(f"{url}/api/webhook/litellm", json=[report], headers={"X-API-Key": HOOK_KEY}, timeout=60)
         assert told.status_code == 202
         pages_of(ada, url, organization.slug)
 

@@ -183,7 +183,7 @@ def test_sigterm_cuts_no_stream_within_the_grace_period(running: Installation, k
 
     asyncio.run(scenario())
     assert streams.complete == len(streams.ways)
-    assert gateway.process.wait(timeout=20) == 0
+    assert gateway.process.wait(timeout=60) == 0
     rows = rows_of(running, streams.ids)
     assert {(row.status, row.error_code, row.usage_rank) for row in rows} == {(200, "", 40)}
 
@@ -199,7 +199,7 @@ def test_after_the_grace_period_streams_end_with_an_error_and_are_recorded(runni
         await reading
 
     asyncio.run(scenario())
-    assert gateway.process.wait(timeout=20) == 0
+    assert gateway.process.wait(timeout=60) == 0
     for text in streams.texts:
         assert b"shutting_down" in text.rstrip(b"\n").rpartition(b"\n\n")[2]
     assert streams.complete == 0
@@ -237,7 +237,7 @@ def test_after_the_grace_period_calls_without_a_first_byte_get_an_error(
     assert response.headers["retry-after"] == "1"
     row = running.row_of(response)
     assert (row.status, row.error_code, row.is_disconnected, row.cost_nanos) == (503, "shutting_down", False, 0)
-    assert gateway.process.wait(timeout=20) == 0
+    assert gateway.process.wait(timeout=60) == 0
 
 
 # Behind content: of an event before any, a gateway that reads fast enough refuses the answer.

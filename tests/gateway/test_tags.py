@@ -26,7 +26,7 @@ def post(
 ) -> httpx.Response:
     body = BODIES[path] | ({"metadata": metadata} if metadata is not None else {})
     headers = {"Authorization": f"Bearer {key}"} | ({"X-CFX-Tag": tag} if tag is not None else {})
-    return httpx.post(f"{running.url}{path}", json=body, headers=headers, timeout=20)
+    return httpx.post(f"{running.url}{path}", json=body, headers=headers, timeout=60)
 
 
 @pytest.mark.parametrize("path", BODIES)
@@ -117,7 +117,7 @@ def test_requests_are_found_by_their_tag(running: Installation) -> None:
 
     def found(of: str, tag: str) -> list[dict[str, object]]:
         reply = httpx.get(
-            f"{running.url}/api/v1/requests", params={"tag": tag}, headers={"Authorization": f"Bearer {of}"}, timeout=20
+            f"{running.url}/api/v1/requests", params={"tag": tag}, headers={"Authorization": f"Bearer {of}"}, timeout=60
         )
         return list(reply.json()["data"])
 
@@ -125,6 +125,6 @@ def test_requests_are_found_by_their_tag(running: Installation) -> None:
     assert (only["id"], only["tag"]) == (tagged.headers["x-cfx-request-id"], "team:a")
     assert found(eve.plain, "team:a") == []
     one = httpx.get(
-        f"{running.url}/api/v1/requests/{only['id']}", headers={"Authorization": f"Bearer {key.plain}"}, timeout=20
+        f"{running.url}/api/v1/requests/{only['id']}", headers={"Authorization": f"Bearer {key.plain}"}, timeout=60
     )
     assert one.json()["tag"] == "team:a"

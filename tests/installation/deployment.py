@@ -269,7 +269,7 @@ class Deployment:
             if name not in self.processes:
                 continue
             try:
-                self.processes[name].wait(timeout=20)
+                self.processes[name].wait(timeout=60)
             except subprocess.TimeoutExpired:
                 self.processes[name].kill()
                 self.processes[name].wait()
@@ -289,7 +289,7 @@ class Deployment:
     def inside(self, path: str, *, host: str = "web:8000", **headers: str) -> httpx.Response:
         """Ask the web process itself, as other services do."""
         url = f"http://127.0.0.1:{self.ports['web']}{path}"
-        return httpx.get(url, headers={"Host": host, **headers}, timeout=10, trust_env=False)
+        return httpx.get(url, headers={"Host": host, **headers}, timeout=60, trust_env=False)
 
 
 class _Loopback(httpx.HTTPTransport):

@@ -53,7 +53,7 @@ def test_an_installation_from_its_first_start_to_its_stop(installed: Deployment)
     migrate_and_seed(installed)
     for name in ("web", "worker", "beat"):
         installed.start_program(name)
-    until(lambda: _is_alive(installed), within_s=60, what=f"web\n{installed.log('web')}")
+    until(lambda: _is_alive(installed), what=f"web\n{installed.log('web')}")
     preflight_finds_nothing(installed)
     hosts_and_tls_are_separate(installed)
     key = first_login_and_key(installed)
@@ -165,9 +165,9 @@ def usage_is_stored_and_reported(installed: Deployment, key: str, request_id: st
         assert found["client_address"] in ("127.0.0.1", None) if "client_address" in found else True
         report = {"user_id": key, "model": "gpt-6-luna", "usage": {"total_tokens": 3}, "id": "reported-by-hand"}
         address = f"http://127.0.0.1:{installed.ports['web']}/api/webhook/litellm"
-        sent = httpx.post(address, json=report, headers={"X-API-Key": FILLED["LITELLM_WEBHOOK_KEY"]}, timeout=10)
+        sent = httpx.post(address, json=report, headers={"X-API-Key": FILLED["LITELLM_WEBHOOK_KEY"]}, timeout=60)
         assert sent.status_code == 202, sent.text
-        refused = httpx.post(address, json=report, headers={"X-API-Key": "wrong"}, timeout=10)
+        refused = httpx.post(address, json=report, headers={"X-API-Key": "wrong"}, timeout=60)
         assert refused.status_code == 401
 
 
@@ -214,8 +214,8 @@ def servers_come_back_and_nothing_is_restarted(installed: Deployment, key: str) 
         def call() -> httpx.Response:
             return api.post("/v1/chat/completions", json=body, headers=headers)
 
-        until(lambda: call().status_code == 200, within_s=10, what="a call after the outage")
-        until(lambda: app.get("/accounts/login/").status_code == 200, within_s=10, what="a page after the outage")
+        until(lambda: call().status_code == 200, what="a call after the outage")
+        until(lambda: app.get("/accounts/login/").status_code == 200, what="a page after the outage")
         path = f"/api/v1/requests/{call().headers['x-cfx-request-id']}"
         # Celery asks for its broker after 2, 4, 6 … 30 s: what the worker stores comes later than calls and pages.
         until(lambda: api.get(path, headers=headers).status_code == 200, within_s=90, what="its row")

@@ -103,7 +103,7 @@ class Program:
         if self.process.poll() is None:
             self.terminate()
             try:
-                self.process.wait(timeout=20)
+                self.process.wait(timeout=60)
             except subprocess.TimeoutExpired:
                 self.kill()
 
@@ -115,7 +115,7 @@ class Gateway(Program):
         port = str(free_port())
         super().__init__("web", {**environ, "PORT": port}, log, clock_off_s=clock_off_s, application=application)
         self.url = f"http://127.0.0.1:{port}"
-        until(self.is_ready, within_s=40, what=f"gateway ready, see {log}")
+        until(self.is_ready, what=f"gateway ready, see {log}")
 
     def is_ready(self) -> bool:
         if self.process.poll() is not None:
@@ -296,7 +296,7 @@ class Installation:
         """Make a chat call with this user message, which may request faults."""
         return self.post(key, messages=[{"role": "user", "content": text}], **more)
 
-    def row(self, request_id: str | UUID, *, within_s: float = 20) -> RequestLog:
+    def row(self, request_id: str | UUID, *, within_s: float = 60) -> RequestLog:
         """Wait for the worker to write the request's row and return it."""
         return until(lambda: self.row_now(request_id), within_s=within_s, what=f"row of {request_id}")
 

@@ -201,11 +201,11 @@ class LiteLLM:
         if self.process.poll() is None:
             self.process.terminate()
             try:
-                self.process.wait(timeout=10)
+                self.process.wait(timeout=60)
             except subprocess.TimeoutExpired:
                 self.process.kill()
-                self.process.wait(timeout=10)
-        self._reader.join(timeout=10)
+                self.process.wait(timeout=60)
+        self._reader.join(timeout=60)
 
 
 def shipped_config() -> dict[str, Any]:

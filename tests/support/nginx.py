@@ -60,7 +60,7 @@ def running_nginx(upstream: str, folder: Path, *, read_timeout_ms: int = DEFAULT
         yield url
     finally:
         process.terminate()
-        process.wait(timeout=10)
+        process.wait(timeout=60)
 
 
 def _answers(url: str) -> bool:

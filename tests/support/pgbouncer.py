@@ -100,7 +100,7 @@ def running_pgbouncer(server: Mapping[str, Any]) -> Iterator[str]:
             yield url
         finally:
             process.kill()  # at once, and with it its connections to the server
-            process.wait(timeout=10)
+            process.wait(timeout=60)
 
 
 def _account(socket: Path, folder: Path) -> dict[str, Any]:

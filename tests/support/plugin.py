@@ -8,6 +8,7 @@ import sys
 from collections.abc import Generator
 
 import pytest
+from httpx._config import DEFAULT_TIMEOUT_CONFIG  # the object that is every function's default
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis
 
@@ -33,6 +34,10 @@ hypothesis.register_profile(
 )
 hypothesis.register_profile("nightly", parent=hypothesis.get_profile("codexflow"), max_examples=10 * STANDARD)
 hypothesis.load_profile("codexflow")
+
+# httpx gives up after five seconds, which a busy machine exceeds now and then.
+DEFAULT_TIMEOUT_CONFIG.connect = DEFAULT_TIMEOUT_CONFIG.read = 60.0
+DEFAULT_TIMEOUT_CONFIG.write = DEFAULT_TIMEOUT_CONFIG.pool = 60.0
 
 _running: Services | None = None
 _PRINT_ONLY = frozenset({"-h", "--help", "-V", "--version", "--markers", "--fixtures"})

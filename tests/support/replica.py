@@ -48,7 +48,7 @@ class Replica:
         ]
         argv = [str(self._program / "postgres"), "-D", str(self._data), "-k", str(self._sockets), "-h", "", *settings]
         self._process = subprocess.Popen(argv, env=_ENVIRON, **self._account)
-        until(self._answers, within_s=30, what="the replica")
+        until(self._answers, what="the replica")
 
     def kill(self) -> None:
         """Send SIGKILL, as when its machine dies."""

@@ -10,7 +10,7 @@ T = TypeVar("T")
 _never = Event()
 
 
-def until(condition: Callable[[], T | None], *, within_s: float = 20.0, what: str = "") -> T:
+def until(condition: Callable[[], T | None], *, within_s: float = 60.0, what: str = "") -> T:
     """Return the first truthy value of `condition`. Fails the test after `within_s`."""
     deadline_s = monotonic_s() + within_s
     while not (value := condition()):
