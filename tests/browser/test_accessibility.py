@@ -1,6 +1,10 @@
-"""axe on every page, in both themes and languages, on desktop and phone; and no browser errors. In Firefox on a cut."""
+"""axe on every page, in both themes and languages, on desktop and phone; and no browser errors. In Firefox on a cut.
 
-from collections.abc import Iterator, Mapping
+That is the nightly run, with --all-pages. Otherwise each page is opened in one of the languages, as the seed decides.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 import pytest
 from django.conf import settings
@@ -8,6 +12,7 @@ from playwright.sync_api import Browser
 
 from codexflow.tests.access import EXPECTED
 from tests.browser.pages import ACTIONS, BELOW, CUT, EXCLUDED, INSIDE, LINKED, PUBLIC, linked
+from tests.seeds import seed_of
 from tests.support.browser import (
     DESKTOP,
     MODERATE_OR_WORSE,
@@ -37,21 +42,34 @@ def busy_site(site: Site) -> Site:
     return site
 
 
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Part of the pages and of their looks that this run opens in one browser."""
+
+    is_everything: bool
+    is_firefox: bool
+    seed: int
+
+    def of(self, pages: Iterable[str], language: str) -> list[str]:
+        """Choose pages by their names: every second one, and the others in the other language."""
+        if self.is_everything:
+            return list(pages)
+        known = sorted(CUT.intersection(pages) if self.is_firefox else pages)
+        turn = self.seed + list(dict(settings.LANGUAGES)).index(language)
+        return known[turn % 2 :: 2]
+
+    def looks(self, language: str) -> list[Look]:
+        """All, or for Firefox half of them with all rules, so that two languages have every theme in every size."""
+        if self.is_everything or not self.is_firefox:
+            return LOOKS
+        themes = ("light", "dark") if language == "en" else ("dark", "light")
+        return [(theme, size, True) for theme, size in zip(themes, (DESKTOP, PHONE), strict=True)]
+
+
 @pytest.fixture
-def is_cut(browser: Browser, pytestconfig: pytest.Config) -> bool:
-    """Firefox opens a cut of the pages, in half of the looks each, unless all are asked for."""
-    return browser.browser_type.name == "firefox" and not pytestconfig.getoption("--all-pages")
-
-
-def looks_of(language: str) -> list[Look]:
-    """Half of the looks with all rules, so that two languages together have every theme in every size."""
-    themes = ("light", "dark") if language == "en" else ("dark", "light")
-    return [(theme, size, True) for theme, size in zip(themes, (DESKTOP, PHONE), strict=True)]
-
-
-def of_cut(pages: Mapping[str, list[str]]) -> list[str]:
-    """First address of each page in the cut."""
-    return [paths[0] for name, paths in pages.items() if name in CUT]
+def cut(browser: Browser, pytestconfig: pytest.Config) -> Cut:
+    is_firefox = browser.browser_type.name == "firefox"
+    return Cut(pytestconfig.getoption("--all-pages"), is_firefox, seed_of(pytestconfig))
 
 
 def test_every_page_is_checked() -> None:
@@ -118,12 +136,12 @@ def resize(person: Visitor, size: dict[str, int]) -> None:
 
 @pytest.mark.both_browsers
 @IN_BOTH_LANGUAGES
-def test_no_findings_before_signing_in(busy_site: Site, browser: Browser, language: str, is_cut: bool) -> None:
+def test_no_findings_before_signing_in(busy_site: Site, browser: Browser, language: str, cut: Cut) -> None:
     wrong: list[str] = []
-    looks = looks_of(language) if is_cut else LOOKS
+    looks = cut.looks(language)
     with visitor(browser, busy_site.url, size=DESKTOP) as person:
         person.prefer(theme="light", language=language)
-        for path in of_cut(PUBLIC) if is_cut else [path for paths in PUBLIC.values() for path in paths]:
+        for path in [path for name in cut.of(PUBLIC, language) for path in PUBLIC[name]]:
             person.go(path)
             assert person.page.locator(f"html[lang={language}]").count() == 1, path
             wrong += findings(person, looks)
@@ -133,15 +151,15 @@ def test_no_findings_before_signing_in(busy_site: Site, browser: Browser, langua
 
 @pytest.mark.both_browsers
 @IN_BOTH_LANGUAGES
-def test_no_findings_after_signing_in(busy_site: Site, browser: Browser, language: str, is_cut: bool) -> None:
+def test_no_findings_after_signing_in(busy_site: Site, browser: Browser, language: str, cut: Cut) -> None:
     known = busy_site.quickstart
     wrong: list[str] = []
-    looks = looks_of(language) if is_cut else LOOKS
+    looks = cut.looks(language)
     with visitor(browser, busy_site.url, size=DESKTOP) as person:
         person.sign_in(known.admin_email, known.admin_password)
         set_language(person, language)
-        addresses = of_cut(INSIDE) if is_cut else [path for paths in INSIDE.values() for path in paths]
-        addresses += [linked(person.page, name) for name in (*LINKED, *BELOW) if name in CUT or not is_cut]
+        addresses = [path for name in cut.of(INSIDE, language) for path in INSIDE[name]]
+        addresses += [linked(person.page, name) for name in cut.of((*LINKED, *BELOW), language)]
         for path in addresses:
             page = person.go(path)
             if page.locator("#id_password").count():

@@ -1,6 +1,6 @@
 """Random incidents, and an audit that must find nothing: under five minutes of what `make chaos-nightly` does.
 
-The run's seed chooses the incidents and the guard that is removed; a failure prints it.
+The run's seed chooses the incidents, the outage and the guard that is removed; a failure prints it.
 """
 
 import subprocess
@@ -15,6 +15,18 @@ from tests.seeds import seed_of
 
 pytestmark = [pytest.mark.chaos, pytest.mark.xdist_group("chaos")]
 WITHIN_S = 900
+
+OUTAGES = {
+    # Valkey's last second and all its data are lost; PostgreSQL is away for over a minute, and callers do not notice.
+    "losses": (
+        *("--events", "5", "--kinds", "kill", "--targets", "valkey,web", "--longest-s", "5"),
+        *("--cut-tail", "--empty-once", "--postgres-down-s", "75"),
+    ),
+    # The replica lacks two seconds: gateways notice it, and their journals make up for it.
+    "failover": ("--events", "0", "--failovers", "1", "--lag-s", "2"),
+    # Two primaries die, the first with a replica that lacks two seconds; then a shard moves to another primary.
+    "cluster": ("--events", "0", "--cluster", "--failovers", "2", "--lag-s", "2"),
+}
 
 
 @pytest.fixture
@@ -46,24 +58,10 @@ def test_random_incidents_lose_nothing_charge_nothing_twice_and_pass_no_limit(tm
     chaos(tmp_path / "chaos.log", "--events", "18", "--longest-s", "5", "--seed", str(seed))
 
 
-def test_losses_of_valkey_are_survived_and_callers_do_not_notice_minutes_without_postgres(
-    tmp_path: Path, seed: int
-) -> None:
-    """Valkey's last second and all its data are lost; PostgreSQL is away for over a minute (ten in the nightly run)."""
-    losses = ("--kinds", "kill", "--targets", "valkey,web", "--cut-tail", "--empty-once", "--longest-s", "5")
-    chaos(tmp_path / "chaos.log", "--events", "5", "--seed", str(seed), *losses, "--postgres-down-s", "75")
-
-
-def test_a_failover_to_a_replica_that_is_behind_loses_nothing(tmp_path: Path, seed: int) -> None:
-    """The replica lacks two seconds: gateways notice it, and their journals make up for it."""
-    options = ("--events", "0", "--failovers", "1", "--lag-s", "2", "--seed", str(seed))
-    chaos(tmp_path / "chaos.log", *options)
-
-
-def test_a_cluster_that_fails_over_and_moves_a_slot_loses_nothing(tmp_path: Path, seed: int) -> None:
-    """Two primaries die, the first with a replica that lacks two seconds; then a shard moves to another primary."""
-    options = ("--events", "0", "--cluster", "--failovers", "2", "--lag-s", "2", "--seed", str(seed))
-    chaos(tmp_path / "cluster.log", *options)
+def test_a_long_outage_is_survived(tmp_path: Path, seed: int) -> None:
+    """One kind of outage, chosen by the seed; `make chaos-nightly` has longer ones of each."""
+    outage = sorted(OUTAGES)[seed % len(OUTAGES)]
+    chaos(tmp_path / f"{outage}.log", *OUTAGES[outage], "--seed", str(seed))
 
 
 def test_every_payment_is_credited_once_whatever_dies(tmp_path: Path, seed: int) -> None:

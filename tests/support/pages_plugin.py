@@ -50,7 +50,8 @@ def browser(request: pytest.FixtureRequest) -> Iterator[Browser]:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--all-pages", action="store_true", help="Firefox opens every page, not a cut, and makes journeys")
+    everything = "open every page in both languages and browsers, not a cut, and make journeys in Firefox, too"
+    parser.addoption("--all-pages", action="store_true", help=everything)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -63,6 +64,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("browser", browsers, indirect=True, scope="module")
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         # All tests of a browser share one site and one process of it.
