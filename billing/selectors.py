@@ -225,6 +225,18 @@ def account_of(organization: Organization) -> Account:
     return rows.get(organization=organization)
 
 
+def account_shown(organization: Organization) -> Account:
+    """The account as a page shows it: read once for all parts of a page, by this object of the organization.
+
+    Only for pages that change nothing.
+    """
+    known: Account | None = getattr(organization, "_account_shown", None)
+    if known is None:
+        known = account_of(organization)
+        organization._account_shown = known  # type: ignore[attr-defined]
+    return known
+
+
 def retention_days_of(organization: Organization) -> int:
     """Days back that its plan shows requests."""
     return account_of(organization).plan.log_retention_days

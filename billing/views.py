@@ -76,7 +76,7 @@ def billing(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
         return render(request, "billing/billing.html#ledger_rows", ledger)
     if request.GET.get("card") == "done":
         confirm_setup(tenant.organization)
-    account = selectors.account_of(tenant.organization)
+    account = selectors.account_shown(tenant.organization)
     at = now()
     today = at.date()
     card = selectors.saved_card_of(tenant.organization)

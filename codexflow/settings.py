@@ -257,7 +257,13 @@ CACHES: dict[str, dict[str, Any]] = {
         },
     }
     if ENV.redis_shared_url
-    else {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}
+    else {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"},
+    # Of this process: HTML that stands on every page, named after all that it shows (templates/base_app.html).
+    "frames": {
+        "BACKEND": "django.core.cache.backends.locmem.LocMemCache",
+        "LOCATION": "frames",
+        "OPTIONS": {"MAX_ENTRIES": 200},
+    },
 }
 
 # The live tail. Redis channels are shared by all database numbers, so the prefix separates installations.

@@ -25,7 +25,7 @@ from accounts.models import Organization
 from accounts.permissions import Action
 from accounts.reauthentication import recently_authenticated
 from accounts.tenancy import PageRequest, Tenant, organization_page
-from billing.selectors import KeySpend, account_of
+from billing.selectors import KeySpend, account_of, account_shown
 from billing.services import limits_of
 from codexflow.lib.addresses import api_url
 from codexflow.lib.clock import now
@@ -142,7 +142,7 @@ def key_list(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
         "order": order,
         "orders": [(value, label) for value, (label, _by) in ORDERS.items()],
         "held": counted_keys_of(tenant.organization).count(),
-        "max_keys": account_of(tenant.organization).plan.max_keys,
+        "max_keys": account_shown(tenant.organization).plan.max_keys,
     }
     return render(request, "keys/list.html", context)
 

@@ -17,7 +17,7 @@ from adminpanel.selectors import announcements_for
 from billing.meters import Meter
 from billing.models import Account, Order
 from billing.renewals import ANNOUNCED, forecast_of, past_due_of
-from billing.selectors import account_of
+from billing.selectors import account_shown
 from billing.subscriptions import periods_of
 from codexflow.lib.addresses import api_url, site_url
 from codexflow.lib.clock import now
@@ -47,6 +47,12 @@ class Shell:
     @property
     def organization(self) -> Organization:
         return self.tenant.organization
+
+    @property
+    def frame_key(self) -> str:
+        """Everything that menu and palette show of the organizations: their cached HTML is for this."""
+        known = [(each.organization.slug, each.organization.name, each.role) for each in self.memberships]
+        return repr((self.organization.slug, self.tenant.role, known))
 
 
 def page(request: HttpRequest) -> dict[str, Any]:
@@ -84,7 +90,7 @@ def shell_of(request: HttpRequest) -> Shell | None:
     if not memberships:
         return None
     tenant: Tenant = getattr(request, "tenant", None) or _last(request, memberships)
-    account, moment = account_of(tenant.organization), now()
+    account, moment = account_shown(tenant.organization), now()
     ends_at = account.plan_ends_at
     meters = visible(meters_of(account, moment), tenant)
     is_end_near = _is_end_near(account, moment)

@@ -12,7 +12,7 @@ from django.views.decorators.http import require_safe
 
 from accounts.models import Organization
 from accounts.tenancy import PageRequest, Tenant, organization_page
-from billing.selectors import retention_days_of
+from billing.selectors import account_shown
 from codexflow.lib.clock import now
 from codexflow.lib.ids import parse_id
 from keys.selectors import key_names_of
@@ -43,7 +43,7 @@ def refused(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
     organization, moment = tenant.organization, now()
     chosen_range = request.GET.get("range", "")
     range_name = chosen_range if chosen_range in RANGES else DEFAULT_RANGE
-    retention_days = retention_days_of(organization)
+    retention_days = account_shown(organization).plan.log_retention_days
     oldest = kept_since(moment, retention_days)
     # The minute that runs counts, too.
     since, until = max(oldest, moment - timedelta(days=RANGES[range_name])), moment + timedelta(minutes=1)

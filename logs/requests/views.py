@@ -17,7 +17,7 @@ from accounts.permissions import Action
 from accounts.tenancy import PageRequest, Tenant, organization_page
 from billing.labels import PART_KINDS, PRICE_CLASSES, SOURCES
 from billing.models import LedgerEntry
-from billing.selectors import ledger_of_request, retention_days_of
+from billing.selectors import account_shown, ledger_of_request, retention_days_of
 from codexflow.catalogue.schema import ALL_STAGES
 from codexflow.lib.addresses import api_url
 from codexflow.lib.clock import now
@@ -53,7 +53,7 @@ def log(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
     organization = tenant.organization
     form = filter_form(tenant, request.GET)
     key_names = {UUID(pk): name for pk, name in form.keys}
-    retention_days = retention_days_of(organization)
+    retention_days = account_shown(organization).plan.log_retention_days
     older_than = parse_id(request.GET.get("before", ""))
     filters = form.filters(now(), retention_days=retention_days)
     # A choice that does not exist is left out; a search that cannot be read matches nothing.

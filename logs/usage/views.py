@@ -17,7 +17,7 @@ from accounts.permissions import Action
 from accounts.tenancy import PageRequest, Tenant, organization_page
 from billing.forecast import forecast
 from billing.models import Account
-from billing.selectors import account_of, balance_of, spend_of
+from billing.selectors import account_shown, balance_of, spend_of
 from codexflow.lib.clock import now
 from codexflow.templatetags import show
 from keys.selectors import key_names_of, keys_of
@@ -96,7 +96,7 @@ def overview(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
     wanted = Wanted.of(request, first_hour)
     found = _read(tenant, wanted)
     chart, latency, state, moment = found.chart, found.latency, wanted.state, wanted.moment
-    account = account_of(organization)
+    account = account_shown(organization)
     links = LogLinks.of(wanted.period, kept_since(moment, account.plan.log_retention_days))
     times = time_rows(chart, latency)
     context = {
