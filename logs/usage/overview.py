@@ -261,33 +261,27 @@ def sums_before(organization_id: UUID, start: datetime, end: datetime) -> Sums:
     return found
 
 
-_HOUR_LENGTHS_SQL = """
-SELECT max(cardinality(latency_histogram)), max(cardinality(ttft_histogram)) FROM usage_hourly
-WHERE organization_id = %(organization)s AND hour >= %(first)s AND hour < %(end)s
-"""
-_DAY_LENGTHS_SQL = """
-SELECT max(latency), max(ttft) FROM (
-    SELECT max(cardinality(latency_histogram)) AS latency, max(cardinality(ttft_histogram)) AS ttft FROM usage_daily
-    WHERE organization_id = %(organization)s AND day >= %(first)s AND day < %(end)s
-    UNION ALL
-    SELECT max(cardinality(latency_histogram)), max(cardinality(ttft_histogram)) FROM usage_hourly
-    WHERE organization_id = %(organization)s AND hour = ANY(%(hours)s)
-) AS lengths
+# The longest histograms, and whether any counts durations below FAST: answers of models are hardly ever there, and half
+# of the columns need not be added then.
+FAST = histogram.bucket_of(90)
+_LENGTHS_SQL = """
+SELECT max(cardinality(latency)), max(cardinality(ttft)),
+    bool_or(latency <> '{{}}' AND latency[1:{fast}] <> %(none)s::integer[]),
+    bool_or(ttft <> '{{}}' AND ttft[1:{fast}] <> %(none)s::integer[])
+FROM ({found}) AS found
 """
 # A column for each bucket, in one pass over the rows. Refused: unnest, which makes a row of each array element.
-_HOUR_HISTOGRAMS_SQL = """
-SELECT hour, NULL::integer{added} FROM usage_hourly
+_HISTOGRAMS_SQL = "SELECT day, place{added} FROM ({found}) AS found GROUP BY 1, 2"
+_HOURS_FOUND = """
+SELECT hour AS day, NULL::integer AS place, latency_histogram AS latency, ttft_histogram AS ttft FROM usage_hourly
 WHERE organization_id = %(organization)s AND hour >= %(first)s AND hour < %(end)s
-GROUP BY 1
 """
-_DAY_HISTOGRAMS_SQL = """
-SELECT day, NULL::integer{added} FROM usage_daily
+_DAYS_FOUND = """
+SELECT day, NULL::integer AS place, latency_histogram AS latency, ttft_histogram AS ttft FROM usage_daily
 WHERE organization_id = %(organization)s AND day >= %(first)s AND day < %(end)s
-GROUP BY 1
 UNION ALL
-SELECT NULL, width_bucket(hour, %(edges)s::timestamptz[]){added} FROM usage_hourly
+SELECT NULL, width_bucket(hour, %(edges)s::timestamptz[]), latency_histogram, ttft_histogram FROM usage_hourly
 WHERE organization_id = %(organization)s AND hour = ANY(%(hours)s)
-GROUP BY 2
 """
 
 
@@ -362,7 +356,7 @@ def _histograms_by_hour(organization_id: UUID, starts: Sequence[datetime], end: 
     if not starts:
         return {}
     values: dict[str, Any] = {"organization": organization_id, "first": starts[0], "end": end}
-    latency, rows = _added_histograms(_HOUR_LENGTHS_SQL, _HOUR_HISTOGRAMS_SQL, values)
+    latency, rows = _added_histograms(_HOURS_FOUND, values)
     return {hour.astimezone(UTC): Histograms(counts[:latency], counts[latency:]) for hour, _, counts in rows}
 
 
@@ -370,7 +364,7 @@ def _histograms_by_day(organization_id: UUID, starts: Sequence[datetime], end: d
     """Histograms of days that begin at `starts`, the last of which ends at `end`; see `_Moves`."""
     moves = _Moves.of(starts, end)
     values = moves.values_of(organization_id)
-    latency, rows = _added_histograms(_DAY_LENGTHS_SQL, _DAY_HISTOGRAMS_SQL, values)
+    latency, rows = _added_histograms(_DAYS_FOUND, values)
     found: dict[int, list[int]] = {}
     for day, edge, counts in rows:
         for bucket, sign in moves.places_of(day, edge):
@@ -389,21 +383,27 @@ def _histograms_of_days(versions: Versions, starts: Sequence[datetime], end: dat
     return of_finished_days("histograms", versions, starts, end, read)
 
 
-def _added_histograms(
-    lengths_sql: str, sql: str, values: dict[str, Any]
-) -> tuple[int, list[tuple[Any, int | None, list[int]]]]:
-    """Rows of `sql` with the counts of both histograms in one list, and the length of the first."""
+def _added_histograms(found: str, values: dict[str, Any]) -> tuple[int, list[tuple[Any, int | None, list[int]]]]:
+    """Rows of a statement with the counts of both histograms in one list, and the length of the first."""
     with reading().cursor() as cursor:
-        cursor.execute(lengths_sql, values)
-        latency, ttft = (length or 0 for length in cursor.fetchone())
-        if not latency + ttft:
+        cursor.execute(_LENGTHS_SQL.format(found=found, fast=FAST), {**values, "none": [0] * FAST})
+        latency, ttft, has_fast, has_fast_ttft = cursor.fetchone()
+        columns = [*_columns("latency", latency or 0, has_fast), *_columns("ttft", ttft or 0, has_fast_ttft)]
+        if not columns:
             return 0, []
-        added = [f", sum(latency_histogram[{n}])::bigint" for n in range(1, latency + 1)]
-        added += [f", sum(ttft_histogram[{n}])::bigint" for n in range(1, ttft + 1)]
-        cursor.execute(sql.format(added="".join(added)), values)
-        return latency, [
-            (moment, edge, [count or 0 for count in counts]) for moment, edge, *counts in cursor.fetchall()
-        ]
+        added = "".join(f", sum({column})::bigint" for column in columns if column)
+        cursor.execute(_HISTOGRAMS_SQL.format(found=found, added=added), values)
+        rows = []
+        for moment, place, *sums in cursor.fetchall():
+            read = iter(sums)
+            rows.append((moment, place, [(next(read) or 0) if column else 0 for column in columns]))
+        return latency or 0, rows
+
+
+def _columns(name: str, length: int, has_fast: bool | None) -> list[str]:
+    """An array's elements in SQL, with empty text for those that are zero in every row."""
+    first = 1 if has_fast else FAST + 1
+    return ["" if n < first else f"{name}[{n}]" for n in range(1, length + 1)]
 
 
 def histograms_of_day(day: date) -> Histograms:
