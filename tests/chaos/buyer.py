@@ -1,6 +1,6 @@
 """Customers who pay by card while processes die, and the proof that every payment was credited once.
 
-`python -m tests.chaos.buyer buy --seconds 40 --seed 7` orders, pays, refunds and disputes until time is up, saves cards
+`python -m tests.chaos.buyer buy --seed 7` orders, pays, refunds and disputes until it is terminated, saves cards
 that then pay renewals and top-ups, and makes the local Stripe deliver its events twice, in another order, late, or
 never, and lose its responses. `... settle` lets everything that is due happen now, then compares Stripe's payments with
 orders and ledger; each difference is a line.
@@ -9,7 +9,9 @@ orders and ledger; each difference is a line.
 import argparse
 import contextlib
 import random
+import signal
 import sys
+import threading
 from datetime import timedelta
 from typing import Any
 
@@ -18,11 +20,9 @@ import httpx
 from django.db import transaction
 
 from billing.recharge import Rule
-from codexflow.lib.clock import monotonic_s
 
 Json = dict[str, Any]
 TIMEOUT_S = 10
-PAUSE_S = 0.05
 ROUNDS = 40
 CENT_NANOS = 10_000_000
 RULE = Rule(threshold_nanos=1_000 * CENT_NANOS, amount_nanos=2_500 * CENT_NANOS, month_limit_nanos=20_000 * CENT_NANOS)
@@ -49,8 +49,8 @@ class LocalStripe:
                 return found
 
 
-def buy(stripe: LocalStripe, *, seconds: float, seed: int) -> None:
-    """Make payments until time is up. What fails while something is away is left as it is."""
+def buy(stripe: LocalStripe, is_over: threading.Event, *, seed: int) -> None:
+    """Make payments until told to stop. What fails while something is away is left as it is."""
     from django.db import Error, close_old_connections
 
     from accounts.models import Organization
@@ -140,15 +140,12 @@ def buy(stripe: LocalStripe, *, seconds: float, seed: int) -> None:
         else:
             stripe.control("POST", "deliveries", held=False)
 
-    ends_s = monotonic_s() + seconds
-    while monotonic_s() < ends_s:
+    while not is_over.is_set():
         with contextlib.suppress(*away, IndexError):
             organizations = organizations or list(Organization.objects.order_by("slug")[:6])
             acts = (order_and_pay, give_back, dispute, misdeliver, save_card, top_up_automatically, let_time_pass)
             draw.choices(acts, (6, 2, 1, 2, 2, 2, 1))[0]()
         close_old_connections()
-    stripe.control("POST", "deliveries", held=False)
-    stripe.control("POST", "responses", lost=False)
 
 
 def spend_all(organization: Any) -> None:
@@ -185,6 +182,8 @@ def settle(stripe: LocalStripe) -> list[str]:
     from billing.payments.reversals import taken_of
     from codexflow.lib.clock import now
 
+    stripe.control("POST", "deliveries", held=False)
+    stripe.control("POST", "responses", lost=False)
     for _ in range(ROUNDS):
         stripe.control("POST", "deliver")
         healing.heal_all()
@@ -249,7 +248,6 @@ def settle(stripe: LocalStripe) -> list[str]:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos.buyer", description=__doc__)
     parser.add_argument("verb", choices=("buy", "settle"))
-    parser.add_argument("--seconds", type=float, default=30.0)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     django.setup()
@@ -257,7 +255,9 @@ def main() -> int:
 
     stripe = LocalStripe(settings.ENV.stripe_api_base, settings.ENV.stripe_secret_key)
     if options.verb == "buy":
-        buy(stripe, seconds=options.seconds, seed=options.seed)
+        is_over = threading.Event()
+        signal.signal(signal.SIGTERM, lambda *_: is_over.set())
+        buy(stripe, is_over, seed=options.seed)
         return 0
     found = settle(stripe)
     sys.stdout.write("".join(f"  FAILED {line}\n" for line in found) + ("" if found else "money: clean\n"))

@@ -65,7 +65,7 @@ def test_a_long_outage_is_survived(tmp_path: Path, seed: int) -> None:
 
 
 def test_every_payment_is_credited_once_whatever_dies(tmp_path: Path, seed: int) -> None:
-    options = ("--events", "4", "--seed", str(seed))
+    options = ("--events", "6", "--seed", str(seed))
     chaos(tmp_path / "money.log", *options, module="tests.chaos.money", verdict="money: clean")
 
 
