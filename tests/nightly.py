@@ -50,7 +50,7 @@ class Outcome:
 
 def suites_of(seed: int) -> list[Suite]:
     """List the suites: the longest first, the one that needs an idle machine last."""
-    pytest = (sys.executable, "-m", "pytest", "-n", "2", "--dist", "loadgroup", f"--hypothesis-seed={seed}")
+    pytest = (sys.executable, "-m", "pytest", "-n", "2", "--dist", "loadgroup", f"--hypothesis-seed={seed}", "--whole")
     return [
         Suite("chaos", [("make", "chaos-nightly", f"SEED={seed}")]),
         Suite("clients", [("make", "clients")]),
@@ -72,7 +72,7 @@ def suites_of(seed: int) -> list[Suite]:
         Suite("pooler", [("make", "pgbouncer"), ("env", "CFX_TEST_POOLER=1", *pytest, *POOLED)]),
         Suite(
             "browser",
-            [("make", "chromium", "firefox"), (*pytest, "--all-pages", "tests/browser"), ("make", "screenshots")],
+            [("make", "chromium", "firefox"), (*pytest, "tests/browser"), ("make", "screenshots")],
         ),
         Suite("timing", [("make", "timing")]),
     ]

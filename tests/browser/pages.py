@@ -121,7 +121,7 @@ BELOW = {
 # Pages that an action shows for a row of a table of operators: the table, and the action.
 ACTIONS = {"/ops/logs/unmatchedreport/": "map_to_key", "/ops/billing/paper/": "export_ubl"}
 
-# What Firefox opens in CI: forms, tables, charts, code, the log. With --all-pages it opens everything.
+# What Firefox opens in CI: forms, tables, charts, code, the log. With --whole it opens everything.
 CUT = {"landing", "docs-page", "account_signup", "overview", "log", "playground", "keys", "billing", "profile"}
 CUT |= {"request"}
 

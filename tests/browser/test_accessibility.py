@@ -1,6 +1,6 @@
 """axe on every page, in both themes and languages, on desktop and phone; and no browser errors. In Firefox on a cut.
 
-That is the nightly run, with --all-pages. Otherwise each page is opened in one of the languages, as the seed decides.
+That is the nightly run, with --whole. Otherwise each page is opened in one of the languages, as the seed decides.
 """
 
 from collections.abc import Iterable, Iterator
@@ -69,7 +69,7 @@ class Cut:
 @pytest.fixture
 def cut(browser: Browser, pytestconfig: pytest.Config) -> Cut:
     is_firefox = browser.browser_type.name == "firefox"
-    return Cut(pytestconfig.getoption("--all-pages"), is_firefox, seed_of(pytestconfig))
+    return Cut(pytestconfig.getoption("--whole"), is_firefox, seed_of(pytestconfig))
 
 
 def test_every_page_is_checked() -> None:

@@ -49,16 +49,11 @@ def browser(request: pytest.FixtureRequest) -> Iterator[Browser]:
         yield running
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    everything = "open every page in both languages and browsers, not a cut, and make journeys in Firefox, too"
-    parser.addoption("--all-pages", action="store_true", help=everything)
-
-
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     marker = metafunc.definition.get_closest_marker("both_browsers")
     if marker is None:
         return
-    is_everything = metafunc.config.getoption("--all-pages")
+    is_everything = metafunc.config.getoption("--whole")
     if "nightly" not in marker.args or is_everything:
         browsers = ["chromium", pytest.param("firefox", marks=pytest.mark.firefox)]
         metafunc.parametrize("browser", browsers, indirect=True, scope="module")
