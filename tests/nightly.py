@@ -23,6 +23,11 @@ FOLDER = Path("artifacts") / "nightly"
 SUMMARY = "summary.txt"
 
 POOLED = ("tests/gateway", "accounts", "keys", "billing", "logs", "adminpanel")
+# Of all tests.
+PROGRAMS = (
+    *("make", "chromium", "firefox", "curl", "nginx", "faketime", "pgbouncer", "prometheus", "node", "image-python"),
+    "litellm-env",
+)
 Write = Callable[[str], None]
 
 
@@ -64,10 +69,12 @@ def suites_of(seed: int) -> list[Suite]:
         Suite(
             "properties",
             [
-                ("make", "chromium", "firefox", "curl", "nginx", "pgbouncer", "prometheus", "node", "litellm-env"),
+                PROGRAMS,
                 (*pytest, "--hypothesis-profile=nightly", "-m", "hypothesis"),
             ],
         ),
+        # What CI cuts by its seed.
+        Suite("whole", [PROGRAMS, (*pytest, "--ignore=tests/browser", "--ignore=tests/chaos")]),
         # Pages and gateway as behind a pooler: programs through PgBouncer, pages in a transaction each.
         Suite("pooler", [("make", "pgbouncer"), ("env", "CFX_TEST_POOLER=1", *pytest, *POOLED)]),
         Suite(

@@ -59,10 +59,10 @@ class Cut:
         return known[turn % 2 :: 2]
 
     def looks(self, language: str) -> list[Look]:
-        """All, or for Firefox half of them with all rules, so that two languages have every theme in every size."""
-        if self.is_everything or not self.is_firefox:
+        """All, or half of them with all rules: two languages together have every theme in every size."""
+        if self.is_everything:
             return LOOKS
-        themes = ("light", "dark") if language == "en" else ("dark", "light")
+        themes = ("light", "dark") if (self.seed // 2 + (language == "en")) % 2 else ("dark", "light")
         return [(theme, size, True) for theme, size in zip(themes, (DESKTOP, PHONE), strict=True)]
 
 

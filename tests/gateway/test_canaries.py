@@ -140,6 +140,7 @@ def call(gateway: Gateway, path: str, content: Any, headers: dict[str, str]) -> 
 REFUSED = ("X-CFX-Stage", "X-CFX-Tag", "X-Max-Cost", "X-Plan", "X-Decompose", "X-Quality", "Anthropic-Version")
 
 
+@pytest.mark.cut(2)
 @pytest.mark.parametrize("case", STREAMING, ids=lambda case: case.path)
 def test_what_a_call_says_is_found_nowhere(
     running: Installation, unbreakable: Gateway, crashing: Gateway, case: SurfaceCase

@@ -57,6 +57,7 @@ def stored_content(key: IssuedKey, request_id: str) -> Texts:
     return until(found, what=f"content of {request_id}")
 
 
+@pytest.mark.cut(2)
 @pytest.mark.parametrize("case", STREAMING, ids=lambda case: case.path)
 def test_by_default_no_content_is_stored_anywhere(running: Installation, case: SurfaceCase) -> None:
     key, marker, before = a_key(), a_marker(), published_count(running)
@@ -70,6 +71,7 @@ def test_by_default_no_content_is_stored_anywhere(running: Installation, case: S
     assert (in_redis(running, marker), in_tables(marker), in_files(running, marker)) == ([], [], [])
 
 
+@pytest.mark.cut(2)
 @pytest.mark.parametrize("case", STREAMING, ids=lambda case: case.path)
 def test_with_capture_on_both_are_stored_as_they_went_over_the_wire(running: Installation, case: SurfaceCase) -> None:
     key, marker = a_key(), a_marker()

@@ -118,6 +118,7 @@ def slow_ones(running: Installation, since: int) -> list[dict[str, Any]]:
     return [seen for seen in running.upstream.ledger(since=since) if seen["faults"]]
 
 
+@pytest.mark.cut(16)
 @pytest.mark.parametrize("size", [1_000, 70_000, 600_000])
 @pytest.mark.parametrize("pieces", [1, 7])
 @pytest.mark.parametrize("case", BY_PATH)

@@ -47,6 +47,7 @@ def served(response: httpx.Response) -> tuple[str, str, str]:
     return headers["x-cfx-stage"], headers["x-cfx-stage-reason"], headers["x-cfx-model"]
 
 
+@pytest.mark.cut(4)
 @pytest.mark.parametrize("header", [{}, {"X-CFX-Stage": "direct"}], ids=["model", "header"])
 @pytest.mark.parametrize(("name", "successor"), SUCCESSORS.items())
 def test_an_old_name_is_served_by_its_successor(
@@ -179,6 +180,7 @@ def test_a_retired_model_is_a_404_that_names_others(running: Installation, key: 
     until(lambda: running.health()["status"] == "healthy", what="health")
 
 
+@pytest.mark.cut(5)
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("place", range(3))
 @pytest.mark.parametrize("own", [{}, {"temperature": 0.7, "top_p": 0.5, "presence_penalty": 1}], ids=["stage", "own"])
@@ -199,6 +201,7 @@ def test_every_model_of_a_stage_gets_what_it_takes(
         assert response.headers.get("x-cfx-dropped", "") == ", ".join(sorted(own))
 
 
+@pytest.mark.cut(4)
 @pytest.mark.parametrize("name", SHIPPED.direct.allowed_models)
 def test_every_model_serves_with_defaults_when_it_is_named(running: Installation, key: str, name: str) -> None:
     assert served(running.post(key, model=name)) == ("direct", "model", name)

@@ -50,6 +50,7 @@ def pings_in(case: SurfaceCase, text: str) -> int:
     return sum(is_ping(case, payload) for payload in payloads(text))
 
 
+@pytest.mark.cut(3)
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
 def test_a_silent_stream_is_pinged_before_its_first_byte(
     running: Installation, pinging: Gateway, key: str, case: SurfaceCase

@@ -352,6 +352,7 @@ CALLS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
+@pytest.mark.cut(16)
 @pytest.mark.parametrize("kind", CALLS)
 @pytest.mark.parametrize("fault", FAULTS)
 def test_whatever_a_call_meets_its_request_is_answered_and_adds_up(

@@ -70,6 +70,7 @@ def counts(upstream: Upstream) -> list[dict[str, Any]]:
     return [entry for entry in upstream.ledger() if entry["path"] in COUNT_PATHS]
 
 
+@pytest.mark.cut(3)
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("is_stream", [False, True])
 def test_an_ordinary_text_passes_by_its_count_and_is_charged_by_usage(

@@ -154,6 +154,7 @@ def test_x_api_key_authenticates_on_every_surface(running: Installation, key: st
     assert response.status_code == 200
 
 
+@pytest.mark.cut(3)
 @pytest.mark.parametrize("case", BY_PATH)
 def test_a_key_for_other_surfaces_is_refused(running: Installation, case: SurfaceCase) -> None:
     others = tuple(surface.name for surface in SURFACES if surface.name != case.name)
@@ -163,6 +164,7 @@ def test_a_key_for_other_surfaces_is_refused(running: Installation, case: Surfac
     assert ask(running, a_key(allowed_surfaces=(case.name,)).plain, case, "x").status_code == 200
 
 
+@pytest.mark.cut(4)
 @pytest.mark.parametrize("case", BY_STREAM)
 @pytest.mark.parametrize("stream", [False, True])
 def test_failover_works_on_every_surface(running: Installation, key: str, case: SurfaceCase, *, stream: bool) -> None:

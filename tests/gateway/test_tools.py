@@ -63,6 +63,7 @@ def fields_of(case: SurfaceCase, name: str, value: dict[str, Any]) -> dict[str, 
     return {name: value if name == "web_search_options" else [value]}
 
 
+@pytest.mark.cut(10)
 @pytest.mark.parametrize("case", BY_PATH)
 @pytest.mark.parametrize(("name", "value"), HOSTED, ids=[json.dumps(value) for _name, value in HOSTED])
 def test_a_hosted_tool_without_a_price_line_never_reaches_the_upstream(
@@ -269,6 +270,7 @@ def selling(running: Installation, searching: Gateway) -> Iterator[Gateway]:
         yield searching
 
 
+@pytest.mark.cut(6)
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(
     ("path", "body", "counted", "least_held_nanos"),

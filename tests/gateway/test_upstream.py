@@ -295,6 +295,7 @@ ATTACKS: dict[str, tuple[Callable[[], list[str]], str]] = {
 }
 
 
+@pytest.mark.cut(3)
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_nobody_takes_a_model_from_others(running: Installation, attack: str) -> None:
     """Though nobody else calls it meanwhile."""

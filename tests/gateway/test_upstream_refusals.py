@@ -94,6 +94,7 @@ def error_of(response: httpx.Response) -> dict[str, Any]:
     return error
 
 
+@pytest.mark.cut(4)
 @pytest.mark.parametrize(
     ("asked", "passed_on"),
     [("86400", "60"), ("30.5", "31"), ("9" * 5_000, "60"), ("99999999999999999999", "60"), ("soon", "1"), ("-3", "1")],

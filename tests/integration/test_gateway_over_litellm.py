@@ -204,6 +204,7 @@ def test_every_surface_responds_and_counts_tokens_as_the_provider_does(
         assert (found if found == "[DONE]" else found["type"]) == end
 
 
+@pytest.mark.cut(6)
 @pytest.mark.parametrize("path", SURFACES)
 # Not "malformed": LiteLLM's OpenRouter code silently drops an event that is not JSON.
 @pytest.mark.parametrize("fault", ["cut after=3", "eof after=3", "error_event after=3", "html"])

@@ -318,6 +318,7 @@ def test_an_aborted_stream_is_cancelled_upstream_and_reported_as_a_success(litel
 # Provider faults
 
 
+@pytest.mark.cut(6)
 @on_litellm
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 429, 500, 502, 503, 504, 529])
