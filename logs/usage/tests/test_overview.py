@@ -8,10 +8,12 @@ import pytest
 
 from codexflow.lib.ids import random_id
 from logs.models import UsageDaily, UsageHourly
+from logs.pipeline.histogram import merged
 from logs.pipeline.histogram import of as of_ms
 from logs.usage import overview
 from logs.usage.overview import Chart, Latency, sums_before, usage_of
 from logs.usage.periods import Period, period_before, period_of
+from logs.usage.series import quantiles
 
 pytestmark = pytest.mark.django_db
 
@@ -169,3 +171,20 @@ def test_percentiles_come_from_all_histograms_of_the_period(name: str) -> None:
         assert found.earlier["p99"] == pytest.approx(50, rel=0.05)
         drawn = [value for value in found.p95_by_bucket if value]
         assert drawn == [pytest.approx(1000, rel=0.05), pytest.approx(3000, rel=0.05)]
+
+
+@pytest.mark.parametrize("name", ["24h", "30d"])
+@pytest.mark.parametrize("durations_ms", [[5], [5, 3000], [80, 85, 95], [3000], [85]], ids=str)
+def test_durations_on_both_sides_of_ninety_milliseconds_are_counted(name: str, durations_ms: list[int]) -> None:
+    """Buckets below are added only where a row has any; a call that does not stream has no first token."""
+    organization_id, now, zone = random_id(), datetime(2026, 3, 18, 12, 30, tzinfo=UTC), ZoneInfo("Asia/Kathmandu")
+    period = period_of(name, now, zone)
+    hour, whole, first = now.replace(hour=11, minute=0), of_ms([]), of_ms([])
+    for duration_ms in durations_ms:
+        facts = {"latency_histogram": of_ms([duration_ms] * 2), "ttft_histogram": of_ms([duration_ms])}
+        an_hour(organization_id, hour, **facts)
+        whole, first = merged(whole, facts["latency_histogram"]), merged(first, facts["ttft_histogram"])
+    an_hour(organization_id, hour, latency_histogram=[], ttft_histogram=[])
+    found = latency_of(organization_id, period, period_before(name, period, now, zone))
+    assert found.latency == quantiles(whole)
+    assert found.ttft == quantiles(first)
