@@ -137,7 +137,8 @@ class Directory:
             if stamp == self._stamp:
                 return
             text = self._path.read_text(encoding="utf-8")
-            catalogue = parse(text, source=self._path.name)
+            known = self._file if text == self._file_text else None
+            catalogue = known or parse(text, source=self._path.name)
         except OSError as exc:
             self._stamp = None
             self._report("file", [f"{self._path.name}: cannot be read ({exc.strerror})"])
