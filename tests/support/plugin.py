@@ -8,6 +8,7 @@ import sys
 from collections.abc import Generator
 from functools import cache
 
+import httpx
 import pytest
 from httpx._config import DEFAULT_TIMEOUT_CONFIG  # the object that is every function's default
 from httpx._transports import default as httpx_transports
@@ -41,7 +42,8 @@ hypothesis.load_profile("codexflow")
 DEFAULT_TIMEOUT_CONFIG.connect = DEFAULT_TIMEOUT_CONFIG.read = 60.0
 DEFAULT_TIMEOUT_CONFIG.write = DEFAULT_TIMEOUT_CONFIG.pool = 60.0
 # It reads all certificates for each call of `httpx.post`, a twentieth of a second, and thousands go to loopback.
-httpx_transports.create_ssl_context = cache(httpx_transports.create_ssl_context)  # type: ignore[attr-defined] # imported there
+certificates_read_once = cache(httpx.create_ssl_context)
+httpx_transports.create_ssl_context = certificates_read_once  # type: ignore[attr-defined] # imported there
 
 _running: Services | None = None
 _PRINT_ONLY = frozenset({"-h", "--help", "-V", "--version", "--markers", "--fixtures"})
