@@ -5,7 +5,8 @@ from playwright.sync_api import Browser, Page
 
 from codexflow.lib.ids import new_id
 from tests.browser.calls import call
-from tests.support.browser import NARROW, PHONE, visitor
+from tests.browser.test_keys import make, rotate_with_overlap
+from tests.support.browser import DESKTOP, NARROW, PHONE, visitor
 from tests.support.pictures import SLUG, set_language
 from tests.support.site import Site
 
@@ -26,8 +27,12 @@ def cut(page: Page, selector: str) -> list[str]:
 
 def test_a_phone_shows_whole_amounts_choices_and_tables(site: Site, browser: Browser) -> None:
     call(site.url, site.quickstart.api_key)
-    with visitor(browser, site.url, size=PHONE) as person:
+    with visitor(browser, site.url, size=DESKTOP) as person:
         person.sign_in(site.quickstart.admin_email, site.quickstart.admin_password)
+        page = person.go(f"/o/{SLUG}/keys/")
+        make(page, "narrow")
+        rotate_with_overlap(page, "narrow")  # whose row says until when
+        page.set_viewport_size({"width": PHONE["width"], "height": PHONE["height"]})
         set_language(person, "tr")
         try:
             page = person.go(f"/o/{SLUG}/members/invite/")
