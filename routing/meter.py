@@ -7,7 +7,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from billing.pricing import FrozenRates, Usage
-from billing.usage import MAX_TOKENS, UNITS_OBJECT, merged, read_usage, with_units_of_call
+from billing.usage import MAX_TOKENS, UNITS_OBJECT, UsageReport, merged, read_usage, with_units_of_call
 from codexflow.lib.money import NANOS_PER_USD
 from logs.pipeline.events import RANK_COUNTED, RANK_NONE, RANK_PROVIDER
 from routing.surfaces.output import Output
@@ -25,14 +25,15 @@ class Meter:
     """Output and usage of one call so far; `max_tokens` bounds its output."""
 
     __slots__ = (
-        "_fields", "_is_output_final", "_output", "_partial_counts", "_pending", "_pending_bytes", "has_begun",
-        "max_tokens", "response_id", "upstream_cost_nanos",
+        "_fields", "_is_output_final", "_output", "_partial_counts", "_pending", "_pending_bytes", "_report",
+        "has_begun", "max_tokens", "response_id", "upstream_cost_nanos",
     )  # fmt: skip
 
     def __init__(self, max_tokens: int = MAX_TOKENS) -> None:
         self.max_tokens = max_tokens
         # The provider's usage so far, in its own fields; whether its output is final.
         self._fields: Mapping[str, Any] = {}
+        self._report: UsageReport | None = None  # the fields as they were last read
         self._is_output_final = False
         # How often the provider counted output beside a piece of it, after it last counted all of it.
         self._partial_counts = 0
@@ -68,7 +69,7 @@ class Meter:
 
     def record_usage(self, usage: ProviderUsage) -> None:
         """Take the usage that the provider reports; fields that a later event leaves out hold from before."""
-        self._fields = merged(self._fields, usage.fields)
+        self._fields, self._report = merged(self._fields, usage.fields), None
         self._is_output_final = self._is_output_final or not usage.is_partial
         self._partial_counts = self._partial_counts + 1 if usage.is_partial and usage.produced else 0
         if usage.cost is not None:
@@ -77,7 +78,12 @@ class Meter:
     @property
     def is_output_told(self) -> bool:
         """True once the provider has counted output."""
-        return read_usage(self._fields).usage.completion_tokens > 0
+        return self._read().usage.completion_tokens > 0
+
+    def _read(self) -> UsageReport:
+        if self._report is None:
+            self._report = read_usage(self._fields)
+        return self._report
 
     def record_response(self, summary: ResponseSummary, cost_header: bytes | None) -> None:
         """Take id, output and usage of a whole JSON response. A refusal or failure without output costs nothing."""
@@ -98,6 +104,7 @@ class Meter:
     def disbelieve(self) -> None:
         """Forget the tokens that the provider reported: they are more than can be. Uses of tools stay."""
         self._fields = {name: value for name, value in self._fields.items() if name == UNITS_OBJECT}
+        self._report = None
 
     @property
     def stop_reason(self) -> str | None:
@@ -116,7 +123,7 @@ class Meter:
         Input and output are known apart: what the provider did not tell is estimated. An output of 0 beside delivered
         content is no count. A refusal before any output costs nothing.
         """
-        report = read_usage(self._fields)
+        report = self._read()
         usage, delivered = report.usage, 0
         has_output = report.is_output_known and self._is_output_final and not self._is_count_of_a_piece(usage)
         if not has_output or not usage.completion_tokens:
