@@ -8,20 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from codexflow.env import REPOSITORY
-
 if TYPE_CHECKING:
     from tests.support.installation import Gateway, Installation
-
-GATEWAY_TESTS = REPOSITORY / "tests" / "gateway"
-
-
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep each file of gateway tests in one process: many start a gateway of their own for all their tests."""
-    for item in items:
-        if GATEWAY_TESTS in item.path.parents and not item.get_closest_marker("xdist_group"):
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 @pytest.fixture(scope="session")
