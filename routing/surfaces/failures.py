@@ -9,12 +9,14 @@ from typing import Any
 from routing.surfaces import sse
 
 _EVENTS = frozenset({"error", "exception"})
-_FIELDS = ("error", "errors", "error_code", "error_message", "error_msg", "error_type", "errorMessage", "detail")
-_KINDS = ("object", "type", "status", "event")
+_FIELDS = frozenset(
+    {"error", "errors", "error_code", "error_message", "error_msg", "error_type", "errorMessage", "detail"}
+)
+_KINDS = frozenset({"object", "type", "status", "event"})
 _FAILED = frozenset({"error", "failed"})
 # Beside one of these, a message is one of an error: Alibaba's, Zhipu's, Cohere's and Amazon's.
-_WORDS = ("message", "msg", "Message")
-_REASONS = ("code", "request_id", "__type")
+_WORDS = frozenset({"message", "msg", "Message"})
+_REASONS = frozenset({"code", "request_id", "__type"})
 
 
 def is_error_name(raw: bytes) -> bool:
@@ -28,13 +30,19 @@ def tells_error(payload: Any) -> bool:
         return any(isinstance(each, dict) and bool(each.get("error")) for each in payload)
     if not isinstance(payload, Mapping):
         return False
-    if any(payload.get(name) for name in _FIELDS) or payload.get("success") is False:
-        return True
-    if any(isinstance(payload.get(name), str) and payload[name] in _FAILED for name in _KINDS):
-        return True
-    if any(payload.get(name) for name in _WORDS) and any(payload.get(name) for name in _REASONS):
+    # Every stream ends with such an object, its usage: one pass over the few names that it has.
+    for name, value in payload.items():
+        if (value and name in _FIELDS) or name.endswith("Exception"):  # the latter is Bedrock's
+            return True
+        if name in _KINDS and isinstance(value, str) and value in _FAILED:
+            return True
+    if payload.get("success") is False:
         return True
     base = payload.get("base_resp")  # MiniMax
     if isinstance(base, Mapping) and base.get("status_code"):
         return True
-    return any(name.endswith("Exception") for name in payload)  # Bedrock
+    return _tells_any(payload, _WORDS) and _tells_any(payload, _REASONS)
+
+
+def _tells_any(payload: Mapping[str, Any], names: frozenset[str]) -> bool:
+    return not names.isdisjoint(payload) and any(payload.get(name) for name in names)

@@ -279,10 +279,9 @@ class _Chunk(Struct, rename={"usage_metadata": "usageMetadata"}):
         choices = self.choices if isinstance(self.choices, list) else []
         return [each for each in choices if isinstance(each, dict)]
 
-    @property
-    def is_error(self) -> bool:
-        """True for an error anywhere. One that says nothing, such as null or "", is none."""
-        return bool(self.error) or self.object == "error" or any(map(_is_failed, self.choice_objects))
+    def is_error(self, choices: list[dict[str, Any]]) -> bool:
+        """Return whether there is an error anywhere. One that says nothing, such as null or "", is none."""
+        return bool(self.error) or self.object == "error" or any(map(_is_failed, choices))
 
 
 class _PlainChoice(Struct, gc=False):
@@ -328,6 +327,8 @@ class Completions(ResponseFormat):
 
     @override
     def classify(self, raw: bytes) -> Event:
+        if raw == sse.DONE:
+            return Event(raw, Kind.END)
         data = sse.data_of(raw)
         if is_error_name(raw):
             return Event(raw, Kind.ERROR)
@@ -337,7 +338,7 @@ class Completions(ResponseFormat):
         if chunk is None:
             return _unread(raw, data)
         choices = chunk.choice_objects
-        if chunk.is_error or (not choices and tells_error(_payload(data))):
+        if chunk.is_error(choices) or (not choices and tells_error(_decoded(_objects, data))):
             return Event(raw, Kind.ERROR, usage_in(chunk.usage))
         # OpenAI sends usage without choices; LiteLLM beside an empty one; others in every chunk.
         is_usage_only = all(map(_is_blank, choices))
@@ -383,9 +384,11 @@ class Completions(ResponseFormat):
     @override
     def summarize(self, body: bytes) -> ResponseSummary | None:
         whole = _decoded(_chunk, body)
-        if whole is None or whole.choices is msgspec.UNSET or whole.is_error:
+        if whole is None or whole.choices is msgspec.UNSET:
             return None
         choices = whole.choice_objects
+        if whole.is_error(choices):
+            return None
         if not all(isinstance(each.get("message"), dict | None) for each in choices):
             return None
         output = self.output()
@@ -393,7 +396,7 @@ class Completions(ResponseFormat):
         reasons = [str(each.get("finish_reason")) for each in choices]
         output.is_refused = any(each in ("content_filter", "refusal") for each in reasons)
         usage = usage_in(whole.usage) or usage_in(_usage_among(choices, whole.x_groq, whole.usage_metadata))
-        if not choices and (_tells_no_usage(usage) or tells_error(_payload(body))):
+        if not choices and (_tells_no_usage(usage) or tells_error(_decoded(_objects, body))):
             return None
         return ResponseSummary(_text(whole.id), usage, output)
 
@@ -613,7 +616,7 @@ class Responses(ResponseFormat):
         if event is None:
             return _unread(raw, data)
         response, kind = event.response, event.type or sse.name_of(raw)
-        if event.is_error or kind in _RESPONSE_ERRORS or (not kind and tells_error(_payload(data))):
+        if event.is_error or kind in _RESPONSE_ERRORS or (not kind and tells_error(_decoded(_objects, data))):
             return Event(raw, Kind.ERROR, usage_in(response.usage if response else event.usage))
         if kind in self._ENDS:
             usage = response.usage if response else None
@@ -822,7 +825,7 @@ class Messages(ResponseFormat):
             return Event(raw, Kind.END) if kind == "message_stop" and not data else _unread(raw, data)
         if kind == "error" or event.error or event.delta_object.get("stop_reason") == "error":
             return Event(raw, Kind.ERROR, usage_in(event.usage))
-        if not kind and tells_error(_payload(data)):
+        if not kind and tells_error(_decoded(_objects, data)):
             return Event(raw, Kind.ERROR)
         usage = event.told_usage
         if kind == "message_stop":

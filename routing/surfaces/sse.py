@@ -157,6 +157,9 @@ def events_of(whole: bytes) -> Iterator[bytes]:
 
 def data_of(event: bytes) -> bytes:
     """Return the payload of an event's `data:` lines."""
+    is_one_line = event.startswith(b"data:") and event.endswith(b"\n\n") and event.count(b"\n") == 2
+    if is_one_line and b"\r" not in event:  # nearly always
+        return event[DATA_BYTES:-2].strip()
     lines = [
         line[5:].strip() for line in event.removeprefix(_BYTE_ORDER_MARK).splitlines() if line.startswith(b"data:")
     ]
