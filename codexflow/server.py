@@ -68,23 +68,24 @@ TIMER_SLACK_S = 0.01
 class CorkedTransport:
     """Transport whose writes are sent at the end of the loop iteration. Other attributes are the transport's own."""
 
-    __slots__ = ("_loop", "_pieces", "_transport", "is_closing")
+    __slots__ = ("_loop", "_transport", "is_closing", "pieces", "write_past")
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport = transport
         self._loop = loop
         self.is_closing = transport.is_closing  # asked for every response: not by way of __getattr__
-        self._pieces: list[bytes] = []
+        self.pieces: list[bytes] = []  # that wait for the end of the iteration
+        self.write_past = transport.write  # only while none wait
 
     def write(self, data: bytes) -> None:
-        if not self._pieces:
+        if not self.pieces:
             self._loop.call_soon(self.flush)
-        self._pieces.append(data)
+        self.pieces.append(data)
 
     def write_now(self, data: bytes) -> None:
         """Send at once, together with pending writes."""
-        if self._pieces:
-            self._pieces.append(data)
+        if self.pieces:
+            self.pieces.append(data)
             self.flush()
         else:
             self._transport.write(data)
@@ -102,9 +103,9 @@ class CorkedTransport:
         self._transport.set_protocol(Lingering(self._transport, self._loop))
 
     def flush(self) -> None:
-        if self._pieces:
-            self._transport.write(self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces))
-            self._pieces.clear()
+        if self.pieces:
+            self._transport.write(self.pieces[0] if len(self.pieces) == 1 else b"".join(self.pieces))
+            self.pieces.clear()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
@@ -219,10 +220,13 @@ class Direct:
         if cycle.flow.write_paused or cycle.disconnected:
             return False
         framed = b"%x\r\n%b\r\n" % (len(chunk), chunk) if self._is_chunked else chunk
+        transport = self._transport
         if has_more:
-            self._transport.write(framed)
-        else:
-            self._transport.write_now(framed)
+            transport.write(framed)
+        elif transport.pieces:
+            transport.write_now(framed)
+        else:  # nearly always, and for every event of every stream: one call less
+            transport.write_past(framed)
         return True
 
     async def _drained(self) -> None:

@@ -223,11 +223,11 @@ class StreamRelay:
         A closure, because it runs for every event: each attribute that it need not look up is felt. Events that came in
         one read go out in one write.
         """
-        is_plain, send_at_once = splitter.is_plain, self._response.send_at_once
+        is_plain, send_at_once = self._response_format.is_plain, self._response.send_at_once
         record_delivery = self._call.meter.record_delivery
 
         def send(chunk: bytes, has_more: bool) -> bool:
-            if not is_plain(chunk) or not send_at_once(chunk, has_more):
+            if splitter.has_rest or not is_plain(chunk) or not send_at_once(chunk, has_more):
                 return False
             record_delivery(chunk)
             return True

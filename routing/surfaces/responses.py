@@ -70,7 +70,7 @@ class ResponseFormat(ABC):
 
     @abstractmethod
     def is_plain(self, event: bytes) -> bool:
-        """Return whether this is one ordinary event of content, which passes untouched. May err towards False."""
+        """Return whether this is one whole, ordinary event of content, passed untouched. May err towards False."""
 
     @abstractmethod
     def classify(self, raw: bytes) -> Event:
@@ -318,7 +318,7 @@ class Completions(ResponseFormat):
 
     @override
     def is_plain(self, event: bytes) -> bool:
-        if event.find(b"\n") != len(event) - 2:
+        if event.find(b"\n") != len(event) - 2 or not event.endswith(b"\n\n"):
             return False
         try:
             return bool(_plain_chunk(event[sse.DATA_BYTES :]).choices)
@@ -593,7 +593,7 @@ class Responses(ResponseFormat):
     @override
     def is_plain(self, event: bytes) -> bool:
         at = event.find(b"data:")
-        if at < 0 or event.find(b"\n", at) != len(event) - 2:
+        if at < 0 or event.find(b"\n", at) != len(event) - 2 or not event.endswith(b"\n\n"):
             return False
         try:
             _plain_event(event[at + sse.DATA_BYTES :])
@@ -806,7 +806,7 @@ class Messages(ResponseFormat):
     @override
     def is_plain(self, event: bytes) -> bool:
         at = event.find(b"data:")
-        if at < 0 or event.find(b"\n", at) != len(event) - 2:
+        if at < 0 or event.find(b"\n", at) != len(event) - 2 or not event.endswith(b"\n\n"):
             return False
         try:
             _plain_block(event[at + sse.DATA_BYTES :])

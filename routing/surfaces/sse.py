@@ -53,7 +53,7 @@ class Classifier(Protocol):
         """Return how much to hold of an event with this beginning that is longer than `max_held_bytes`."""
 
     def is_plain(self, event: bytes) -> bool:
-        """Return whether this is one ordinary event of content. May err only towards False."""
+        """Return whether this is one whole, ordinary event of content. May err only towards False."""
 
     def classify(self, raw: bytes) -> Event:
         """Classify one event."""
@@ -62,20 +62,20 @@ class Classifier(Protocol):
 class Splitter:
     """Splits chunks of any size into whole events. Chunk edges make no difference."""
 
-    __slots__ = ("_is_plain", "_last", "_max_bytes", "_response_format", "_rest", "_rest_bytes")
+    __slots__ = ("_last", "_max_bytes", "_response_format", "_rest", "_rest_bytes", "has_rest")
 
     def __init__(self, response_format: Classifier) -> None:
         self._response_format = response_format
-        self._is_plain = response_format.is_plain
         # The pieces of an event that has not ended yet, and their last byte, with which its end may have begun.
         self._rest: list[bytes] = []
         self._rest_bytes = 0
+        self.has_rest = False
         self._max_bytes = response_format.max_held_bytes
         self._last = b""
 
     def is_plain(self, chunk: bytes) -> bool:
         """Return whether a chunk is one whole event of content, as nearly all are: then it need not be split."""
-        return not self._rest and chunk.endswith(b"\n\n") and self._is_plain(chunk)
+        return not self.has_rest and self._response_format.is_plain(chunk)
 
     def feed(self, chunk: bytes) -> Iterator[Event]:
         """Yield the events that this chunk completes."""
@@ -114,11 +114,12 @@ class Splitter:
         if piece:
             self._rest.append(piece)
             self._rest_bytes += len(piece)
+            self.has_rest = True
             self._last = piece[-1:]
 
     def _take(self) -> bytes:
         rest = self._rest[0] if len(self._rest) == 1 else b"".join(self._rest)
-        self._rest, self._rest_bytes, self._last = [], 0, b""
+        self._rest, self._rest_bytes, self._last, self.has_rest = [], 0, b"", False
         self._max_bytes = self._response_format.max_held_bytes
         return rest
 
