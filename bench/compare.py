@@ -28,6 +28,9 @@ from codexflow.dev.valkey import free_port
 from codexflow.env import REPOSITORY
 
 KINDS = {"whole responses": False, "streams": True}  # name -> is_stream
+# As many streams as keep a process busy: in one that mostly waits, a wake-up costs as much as several events, and how
+# many of them share one is a matter of how the streams happen to have started.
+CONNECTIONS = {False: 32, True: 256}  # by is_stream
 REQUIREMENTS = ("requirements/base.txt", "requirements/embedded.txt")  # what `manage.py up` runs on
 
 
@@ -170,7 +173,7 @@ def _measured(base: Checkout, new: Checkout, options: argparse.Namespace, log: P
             seconds = options.seconds if number else min(1.0, options.seconds)
             order = sides if number % 2 else sides[::-1]
             for kind, is_stream in KINDS.items():
-                shape = Shape(seconds=seconds, is_stream=is_stream)
+                shape = Shape(seconds=seconds, connections=CONNECTIONS[is_stream], is_stream=is_stream)
                 used = {}
                 for side, other in (order, order[::-1]):
                     with other.stopped():
