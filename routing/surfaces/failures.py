@@ -16,7 +16,8 @@ _KINDS = frozenset({"object", "type", "status", "event"})
 _FAILED = frozenset({"error", "failed"})
 # Beside one of these, a message is one of an error: Alibaba's, Zhipu's, Cohere's and Amazon's.
 _WORDS = frozenset({"message", "msg", "Message"})
-_REASONS = frozenset({"code", "request_id", "__type"})
+_REASONS = ("code", "request_id", "__type")
+_TOLD = _FIELDS | _KINDS | _WORDS | {"success", "base_resp"}
 
 
 def is_error_name(raw: bytes) -> bool:
@@ -30,19 +31,18 @@ def tells_error(payload: Any) -> bool:
         return any(isinstance(each, dict) and bool(each.get("error")) for each in payload)
     if not isinstance(payload, Mapping):
         return False
-    # Every stream ends with such an object, its usage: one pass over the few names that it has.
-    for name, value in payload.items():
-        if (value and name in _FIELDS) or name.endswith("Exception"):  # the latter is Bedrock's
-            return True
-        if name in _KINDS and isinstance(value, str) and value in _FAILED:
-            return True
-    if payload.get("success") is False:
+    # Every stream ends with such an object, its usage, which has one of these names: "object".
+    if any([_is_error(name, payload) for name in _TOLD.intersection(payload)]):
         return True
-    base = payload.get("base_resp")  # MiniMax
-    if isinstance(base, Mapping) and base.get("status_code"):
-        return True
-    return _tells_any(payload, _WORDS) and _tells_any(payload, _REASONS)
+    return "Exception" in "".join(payload) and any(name.endswith("Exception") for name in payload)  # Bedrock
 
 
-def _tells_any(payload: Mapping[str, Any], names: frozenset[str]) -> bool:
-    return not names.isdisjoint(payload) and any(payload.get(name) for name in names)
+def _is_error(name: str, payload: Mapping[str, Any]) -> bool:
+    value = payload[name]
+    if name in _KINDS:
+        return isinstance(value, str) and value in _FAILED
+    if name == "success":
+        return value is False
+    if name == "base_resp":  # MiniMax
+        return isinstance(value, Mapping) and bool(value.get("status_code"))
+    return bool(value) and (name in _FIELDS or any(map(payload.get, _REASONS)))

@@ -10,10 +10,10 @@ import math
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Meta, Raw, Struct
 from typing_extensions import override
 
 from billing.usage import OUTPUT_COUNTS, UNKNOWN, read_usage, usage_of_call
@@ -30,6 +30,7 @@ from routing.surfaces.usage import ProviderUsage, usage_in
 
 T = TypeVar("T")
 
+_AFTER_DATA = slice(sse.DATA_BYTES, None)
 _COST, _COST_NAME = b"cost", "cost"
 _UNREADABLE = (msgspec.MsgspecError, UnicodeError, RecursionError)
 _MAX_DIGITS = 100
@@ -290,7 +291,7 @@ class _PlainChoice(Struct, gc=False):
 
 
 class _PlainChunk(Struct, gc=False):
-    choices: list[_PlainChoice]
+    choices: Annotated[list[_PlainChoice], Meta(min_length=1)]
     usage: None = None
     error: None = None
 
@@ -318,12 +319,13 @@ class Completions(ResponseFormat):
 
     @override
     def is_plain(self, event: bytes) -> bool:
-        if event.find(b"\n") != len(event) - 2 or not event.endswith(b"\n\n"):
+        if event.count(b"\n") != 2 or not event.endswith(b"\n\n"):
             return False
         try:
-            return bool(_plain_chunk(event[sse.DATA_BYTES :]).choices)
+            _plain_chunk(event[_AFTER_DATA])
         except _UNREADABLE:
             return False
+        return True
 
     @override
     def classify(self, raw: bytes) -> Event:

@@ -240,11 +240,11 @@ class Connection(asyncio.Protocol):
 
     @override
     def data_received(self, data: bytes) -> None:
-        if not self._has_head and self._head_bytes + len(data) > MAX_HEAD_BYTES:
+        self._read_bytes = size = len(data)
+        if not self._has_head and self._head_bytes + size > MAX_HEAD_BYTES:
             self._receive_in_two(data, MAX_HEAD_BYTES - self._head_bytes)
             return
-        self._read_bytes = len(data)
-        self._head_bytes += self._read_bytes
+        self._head_bytes += size
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as exc:  # the latter is none of the former
