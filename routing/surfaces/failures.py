@@ -32,7 +32,7 @@ def tells_error(payload: Any) -> bool:
     if not isinstance(payload, Mapping):
         return False
     # Every stream ends with such an object, its usage, which has one of these names: "object".
-    if any([_is_error(name, payload) for name in _TOLD.intersection(payload)]):
+    if any(_is_error(name, payload) for name in _TOLD.intersection(payload)):
         return True
     return "Exception" in "".join(payload) and any(name.endswith("Exception") for name in payload)  # Bedrock
 

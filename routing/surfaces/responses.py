@@ -319,7 +319,7 @@ class Completions(ResponseFormat):
 
     @override
     def is_plain(self, event: bytes) -> bool:
-        if event.count(b"\n") != 2 or not event.endswith(b"\n\n"):
+        if event.find(b"\n") != len(event) - 2 or not event.endswith(b"\n\n"):
             return False
         try:
             _plain_chunk(event[_AFTER_DATA])

@@ -158,7 +158,7 @@ def events_of(whole: bytes) -> Iterator[bytes]:
 
 def data_of(event: bytes) -> bytes:
     """Return the payload of an event's `data:` lines."""
-    is_one_line = event.startswith(b"data:") and event.endswith(b"\n\n") and event.count(b"\n") == 2
+    is_one_line = event.startswith(b"data:") and event.endswith(b"\n\n") and event.find(b"\n") == len(event) - 2
     if is_one_line and b"\r" not in event:  # nearly always
         return event[DATA_BYTES:-2].strip()
     lines = [
