@@ -74,6 +74,7 @@ class Limiter:
         self._redis_clock: tuple[int, float] | None = None
         # Refused calls that Redis may have admitted: its reply was lost.
         self._doubts: deque[Doubt] = deque(maxlen=MAX_DOUBTS)
+        self._has_doubts = asyncio.Event()
 
     @property
     def is_degraded(self) -> bool:
@@ -104,6 +105,7 @@ class Limiter:
                 return self._admit_locally(principal, intent, count_streams)
             except AppError:
                 self._doubts.append(_doubt(principal, intent, self._deadline_ms(ADMIT_STARVED_WITHIN_MS)))
+                self._has_doubts.set()
                 raise
         except (RateLimitExceeded, InsufficientQuota) as exc:
             self._record_reply(principal, exc.facts["admission"], now_s)
@@ -163,6 +165,9 @@ class Limiter:
     async def void_refused(self) -> None:
         """Undo the admissions of refused calls, forever: without it they would count until the sweeper finds them."""
         while True:
+            if not self._doubts:
+                self._has_doubts.clear()
+                await self._has_doubts.wait()
             await asyncio.sleep(VOID_EVERY_S)
             try:
                 for _ in range(len(self._doubts)):

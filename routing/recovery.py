@@ -21,6 +21,7 @@ from billing.limiter.roll import Roll, given_up, may_open
 from codexflow.lib import clock
 from codexflow.lib.db import in_database
 from codexflow.lib.redis import SHARDS, GatewayRedis, RedisUnavailable, sync_client
+from codexflow.lib.ticks import until_tick_s
 from logs.pipeline.events import encode
 from logs.pipeline.recovery import rebuild, ship_at_once
 from routing.call import Call
@@ -95,7 +96,8 @@ class Recovery:
         """Compare the epochs twice a second, and recover what was lost, forever."""
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), RECOVERY_PULSE_S if self._known.closed else PULSE_S)
+                pause_s = RECOVERY_PULSE_S if self._known.closed else until_tick_s(PULSE_S)
+                await asyncio.wait_for(self._wake.wait(), pause_s)
             self._wake.clear()
             try:
                 await self._pulse()

@@ -20,6 +20,7 @@ from codexflow.lib.db import in_database
 from codexflow.lib.memory import room_for_bodies, use_huge_pages, use_one_arena
 from codexflow.lib.reception import Reception
 from codexflow.lib.redis import SHARDS, Pipeline, async_client, sync_client
+from codexflow.lib.ticks import until_tick_s
 from keys import invalidation, lookup
 from keys.services import note_salts
 from logs.pipeline.journal import Journal
@@ -211,7 +212,7 @@ async def _refresh_catalogue(keys: lookup.PrincipalCache) -> None:
         await in_database(directory.refresh)
         if directory.current().version != version:
             keys.invalidate_all()
-        await asyncio.sleep(CATALOGUE_REFRESH_S)
+        await asyncio.sleep(until_tick_s(CATALOGUE_REFRESH_S))
 
 
 async def _note_salts(keys: lookup.PrincipalCache) -> None:
@@ -249,7 +250,7 @@ async def _refresh_breakers(breakers: Breakers, listing: ModelListing) -> None:
     while True:
         lineup = listing.lineup()
         await breakers.refresh(lineup.models, lineup.catalogue.breaker)
-        await asyncio.sleep(REFRESH_S)
+        await asyncio.sleep(until_tick_s(REFRESH_S))
 
 
 async def _sync_journal(journal: Journal, disk: ThreadPoolExecutor) -> None:
@@ -258,8 +259,10 @@ async def _sync_journal(journal: Journal, disk: ThreadPoolExecutor) -> None:
     written = asyncio.Event()
     journal.when_dirty = written.set
     while True:
-        with contextlib.suppress(TimeoutError):  # the last segment must be closed without another event
-            await asyncio.wait_for(written.wait(), JOURNAL_ROTATE_CHECK_S)
+        # The last segment must be closed without another event.
+        timeout_s = JOURNAL_ROTATE_CHECK_S if journal.has_records else None
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(written.wait(), timeout_s)
             await asyncio.sleep(JOURNAL_SYNC_S)
         written.clear()
         if close_old := journal.rotate():
@@ -276,4 +279,4 @@ async def _ship_journals(env: Env) -> None:
             await in_database(shipper.ship)
         except Exception as exc:  # noqa: BLE001 - Redis or PostgreSQL is away: the journal waits
             logger.warning("journal.not_shipped", extra={"reason": repr(exc)})
-        await asyncio.sleep(JOURNAL_SHIP_S)
+        await asyncio.sleep(until_tick_s(JOURNAL_SHIP_S))

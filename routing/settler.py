@@ -29,6 +29,7 @@ class Settler:
         self._journal = journal
         self._limiter = limiter
         self._kept: deque[tuple[Principal, Settlement]] = deque(maxlen=MAX_KEPT)
+        self._has_kept = asyncio.Event()
         # Until the journal takes a record again: for /health.
         self.is_journal_failing = False
 
@@ -47,6 +48,7 @@ class Settler:
             logger.warning("settle.deferred", extra={"request_id": str(event.request_id), "reason": repr(exc)})
             if not is_journaled:
                 self._kept.append((principal, settlement))
+                self._has_kept.set()
         if event.cost_nanos > event.hold_nanos:
             logger.error(
                 "settle.above_hold",
@@ -60,6 +62,9 @@ class Settler:
     async def retry_kept(self) -> None:
         """Make the events durable that nothing took, forever: the disk was full while Redis was away."""
         while True:
+            if not self._kept:
+                self._has_kept.clear()
+                await self._has_kept.wait()
             await asyncio.sleep(RETRY_S)
             for _ in range(len(self._kept)):
                 principal, settlement = self._kept[0]

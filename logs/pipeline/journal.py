@@ -54,6 +54,11 @@ class Journal:
         """Name of the process among all that have a journal: its segments and its lock begin with it."""
         return self._name
 
+    @property
+    def has_records(self) -> bool:
+        """Whether the segment has records, and will be closed when it is old enough."""
+        return self._size > 0
+
     def _open_segment(self) -> None:
         self._number += 1
         path = self._folder / f"{self._name}-{self._number:06d}.open"
