@@ -19,18 +19,8 @@ def argv_of(name: str, env: Env) -> list[str]:
     return [sys.executable, "-m", *{"web": _web, "worker": _worker, "beat": _beat}[name](env)]
 
 
-def _web(env: Env) -> list[str]:
-    argv = ["uvicorn", "codexflow.asgi:application", "--host", env.host, "--port", str(env.port)]
-    # The protocol uses httptools, which refuses smuggled requests that h11 accepts. `--lifespan auto` would hide a
-    # failing hook.
-    argv += ["--http", "codexflow.server:Protocol", "--loop", "uvloop", "--lifespan", "on"]
-    # Clients send only small filter messages; per-message compression would keep a window for each connection.
-    argv += ["--ws", "websockets-sansio", "--ws-max-size", "16384", "--ws-per-message-deflate", "false"]
-    # asgi.py decides which proxies' X-Forwarded-For it trusts, and does so only for requests that carry the header.
-    argv += ["--no-proxy-headers", "--no-access-log", "--no-server-header"]
-    argv += ["--timeout-graceful-shutdown", str(int(env.drain_grace_s) + WEB_STOP_MARGIN_S)]
-    # Also for one: without the option uvicorn would start WEB_CONCURRENCY processes, which the limiter does not count.
-    return [*argv, "--workers", str(env.web_processes)]
+def _web(_env: Env) -> list[str]:
+    return ["codexflow.web", "codexflow.asgi:application"]
 
 
 def _worker(_env: Env) -> list[str]:

@@ -1,17 +1,21 @@
-import itertools
+import asyncio
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-import uvicorn.main
+import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from codexflow import web
 from codexflow.env import REPOSITORY, Env
 from codexflow.preflight.findings import error
 from codexflow.programs import PROGRAMS, argv_of, main
 from codexflow.server import Protocol
 from codexflow.tests.test_env import GOOD
+
+APPLICATION = "codexflow.asgi:application"
 
 
 def an_env(tmp_path: Path, **variables: str) -> Env:
@@ -19,14 +23,14 @@ def an_env(tmp_path: Path, **variables: str) -> Env:
 
 
 def test_the_web_process_uses_the_strict_parser_and_outlasts_shutdown(tmp_path: Path) -> None:
-    argv = argv_of("web", an_env(tmp_path, PORT="9000", CFX_DRAIN_GRACE_S="30"))
-    options = dict(itertools.pairwise(argv))
-    assert options["--http"] == "codexflow.server:Protocol"
+    config = web.config_of(APPLICATION, an_env(tmp_path, PORT="9000", CFX_DRAIN_GRACE_S="30"))
+    config.load()
+    assert config.http_protocol_class is Protocol
     assert issubclass(Protocol, HttpToolsProtocol)
-    assert options["--lifespan"] == "on"
-    assert options["--port"] == "9000"
-    assert int(options["--timeout-graceful-shutdown"]) > 30
-    assert options["--workers"] == "1"
+    assert config.lifespan == "on"
+    assert config.port == 9000
+    assert config.timeout_graceful_shutdown is not None
+    assert config.timeout_graceful_shutdown > 30
 
 
 @pytest.mark.parametrize("concurrency", ["", "3"])
@@ -37,14 +41,34 @@ def test_as_many_processes_start_as_the_limiter_counts(
     monkeypatch.setenv("WEB_CONCURRENCY", concurrency)
     for variables in ({}, {"CFX_WEB_PROCESSES": "2"}):
         env = an_env(tmp_path, WEB_CONCURRENCY=concurrency, **variables)
-        options = argv_of("web", env)[3:]
-        with uvicorn.main.make_context("uvicorn", options) as context:
-            assert context.params["workers"] == env.limiter_processes == int(variables.get("CFX_WEB_PROCESSES", 1))
+        workers = web.config_of(APPLICATION, env).workers
+        assert workers == env.limiter_processes == int(variables.get("CFX_WEB_PROCESSES", 1))
 
 
-def test_several_web_processes_are_passed_to_uvicorn(tmp_path: Path) -> None:
-    argv = argv_of("web", an_env(tmp_path, CFX_WEB_PROCESSES="3"))
-    assert argv[-2:] == ["--workers", "3"]
+class _Idle:
+    """An application that does nothing."""
+
+    async def __call__(self, *_: object) -> None: ...
+
+
+async def test_a_server_that_rests_ends_as_soon_as_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = asyncio.get_running_loop()
+    never = loop.call_later(3600, lambda: None)
+    monkeypatch.setattr(loop, "call_later", lambda *_: never)  # only the signal may end the wait
+    config = uvicorn.Config(_Idle(), lifespan="off", log_config=None)
+    server = web.Server(config)
+    ticks = []
+
+    async def on_tick(counter: int) -> bool:
+        ticks.append(counter)
+        return server.should_exit
+
+    server.on_tick = on_tick  # type: ignore[method-assign]
+    running = asyncio.create_task(server.main_loop())
+    await asyncio.sleep(0)
+    server.handle_exit(signal.SIGTERM, None)
+    await running
+    assert ticks == [0, web.TICKS_PER_S]
 
 
 def test_the_protocol_can_be_imported_before_django_is_set_up() -> None:
