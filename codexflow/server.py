@@ -141,10 +141,11 @@ class Lingering(asyncio.Protocol):
 class Direct:
     """One request and its response, without ASGI messages."""
 
-    __slots__ = ("_cycle", "_is_chunked", "_on_disconnect", "_transport")
+    __slots__ = ("_cycle", "_flow", "_is_chunked", "_on_disconnect", "_transport")
 
     def __init__(self, cycle: RequestResponseCycle, transport: CorkedTransport) -> None:
         self._cycle = cycle
+        self._flow = cycle.flow
         self._transport = transport
         self._on_disconnect: Callable[[], None] | None = None
         # HTTP/1.0 has no chunked encoding: the end of the connection ends the response.
@@ -162,7 +163,7 @@ class Direct:
     def watch(self, on_disconnect: Callable[[], None]) -> None:
         """Call `on_disconnect` if the client disconnects before the response is complete; at once if it already has."""
         # uvicorn pauses reading for a large body; a disconnect would then go unnoticed.
-        self._cycle.flow.resume_reading()
+        self._flow.resume_reading()
         self._on_disconnect = on_disconnect
         if self._cycle.disconnected:
             self.mark_disconnected()
@@ -201,7 +202,7 @@ class Direct:
     async def send(self, chunk: bytes, *, is_last: bool) -> None:
         """Send a chunk of the response. Waits while the client is slow to read earlier ones."""
         cycle = self._cycle
-        if cycle.flow.write_paused and not cycle.disconnected:
+        if self._flow.write_paused and not cycle.disconnected:
             await self._drained()
         if not cycle.disconnected:
             if self._is_chunked:
@@ -217,7 +218,7 @@ class Direct:
         `has_more`: it may wait for the next one until the end of the loop iteration.
         """
         cycle = self._cycle
-        if cycle.flow.write_paused or cycle.disconnected:
+        if self._flow.write_paused or cycle.disconnected:
             return False
         framed = b"%x\r\n%b\r\n" % (len(chunk), chunk) if self._is_chunked else chunk
         transport = self._transport
@@ -233,7 +234,7 @@ class Direct:
         """Wait until the client has read most of what was sent; disconnect it after WRITE_TIMEOUT_S."""
         try:
             async with asyncio.timeout(WRITE_TIMEOUT_S):
-                await self._cycle.flow.drain()
+                await self._flow.drain()
         except TimeoutError:
             self._transport.abort()
             self.mark_disconnected()

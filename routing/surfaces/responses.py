@@ -30,6 +30,7 @@ from routing.surfaces.usage import ProviderUsage, usage_in
 
 T = TypeVar("T")
 
+_NEWLINE = ord("\n")
 _AFTER_DATA = slice(sse.DATA_BYTES, None)
 _COST, _COST_NAME = b"cost", "cost"
 _UNREADABLE = (msgspec.MsgspecError, UnicodeError, RecursionError)
@@ -319,7 +320,7 @@ class Completions(ResponseFormat):
 
     @override
     def is_plain(self, event: bytes) -> bool:
-        if event.find(b"\n") != len(event) - 2 or not event.endswith(b"\n\n"):
+        if event.find(b"\n") != len(event) - 2 or event[-1] != _NEWLINE:
             return False
         try:
             _plain_chunk(event[_AFTER_DATA])
@@ -595,7 +596,7 @@ class Responses(ResponseFormat):
     @override
     def is_plain(self, event: bytes) -> bool:
         at = event.find(b"data:")
-        if at < 0 or event.find(b"\n", at) != len(event) - 2 or not event.endswith(b"\n\n"):
+        if at < 0 or event.find(b"\n", at) != len(event) - 2 or event[-1] != _NEWLINE:
             return False
         try:
             _plain_event(event[at + sse.DATA_BYTES :])
@@ -808,7 +809,7 @@ class Messages(ResponseFormat):
     @override
     def is_plain(self, event: bytes) -> bool:
         at = event.find(b"data:")
-        if at < 0 or event.find(b"\n", at) != len(event) - 2 or not event.endswith(b"\n\n"):
+        if at < 0 or event.find(b"\n", at) != len(event) - 2 or event[-1] != _NEWLINE:
             return False
         try:
             _plain_block(event[at + sse.DATA_BYTES :])

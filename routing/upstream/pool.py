@@ -252,10 +252,6 @@ class Connection(asyncio.Protocol):
             return
         if self._head_bytes > MAX_HEAD_BYTES and not self._is_complete:
             self._fail(UpstreamBroken(reason="extensions or trailers too large"))
-            return
-        if self._buffered_bytes > HIGH_WATER_BYTES and not self._is_paused and self._transport is not None:
-            self._is_paused = True
-            self._transport.pause_reading()
 
     def _receive_in_two(self, data: bytes, room: int) -> None:
         """Read as much as the head may still have, and the rest only if it has ended by then."""
@@ -297,14 +293,17 @@ class Connection(asyncio.Protocol):
 
     def on_body(self, body: bytes) -> None:
         self._head_bytes = 0
-        self._read_bytes -= len(body)
+        self._read_bytes = left_bytes = self._read_bytes - len(body)
         sink = self._sink
-        if sink is not None and sink(body, self._read_bytes > FRAMING_BYTES):
+        if sink is not None and sink(body, left_bytes > FRAMING_BYTES):
             self.consumed_s = monotonic_s()
             return
         self._sink = None  # what follows comes after this piece
         self._chunks.append(body)
         self._buffered_bytes += len(body)
+        if self._buffered_bytes > HIGH_WATER_BYTES and not self._is_paused and self._transport is not None:
+            self._is_paused = True
+            self._transport.pause_reading()
         if self._waiter is not None:
             self._wake()
 
