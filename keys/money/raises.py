@@ -1,20 +1,27 @@
 """Budgets of an organization, its keys and tags that may be raised for a time, and raises by their names."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
+from django.db import transaction
 from django.db.models import Q
 from django.utils.translation import gettext as _
 
-from accounts.models import Organization
+from accounts.models import Organization, User
 from billing.budgets.raises import WINDOWS
 from billing.models import BudgetRaise, TagBudget
 from billing.selectors import account_of, tag_budgets_of
+from billing.services import raise_budget
+from codexflow.lib.clock import now
 from keys.models import ApiKey
 from keys.selectors import keys_of
 
 LISTED = 50
+# The same raise by the same person within this time is a form that was sent twice: without scripts its button stays
+# active.
+REPEATED_WITHIN = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,3 +93,21 @@ def raises_shown(organization: Organization, at: datetime) -> list[NamedRaise]:
             label = _("Key %(name)s") % {"name": names.get(row.key_id, "")}
         shown.append(NamedRaise(row, ": ".join(filter(None, (label, budget_label(row.window)))), row.ends_at <= at))
     return shown
+
+
+@transaction.atomic
+def raise_once(
+    organization: Organization, terms: dict[str, Any], *, actor: User | None, address: str | None = None
+) -> None:
+    """Raise a budget by the terms of a form, which are arguments of `raise_budget`. One that is sent twice raises once.
+
+    Raises RaiseRefused.
+    """
+    Organization.objects.select_for_update(no_key=True).get(pk=organization.pk)
+    moment = now()
+    same = {name: value for name, value in terms.items() if name != "ends_at"}
+    made_lately = BudgetRaise.objects.filter(
+        organization=organization, created_by=actor, created_at__gt=moment - REPEATED_WITHIN, ends_at__gt=moment, **same
+    )
+    if not made_lately.exists():
+        raise_budget(organization, **terms, actor=actor, address=address)

@@ -10,10 +10,10 @@ from accounts.audit import acting
 from accounts.permissions import Action
 from accounts.tenancy import PageRequest, Tenant, organization_page
 from billing.models import BudgetRaise
-from billing.services import RaiseRefused, end_raise, raise_budget
+from billing.services import RaiseRefused, end_raise
 from codexflow.lib.clock import now
 from keys.money.forms import RaiseForm
-from keys.money.raises import raisable_budgets, raises_shown
+from keys.money.raises import raisable_budgets, raise_once, raises_shown
 
 
 @organization_page(Action.SEE_BILLING, section="billing")
@@ -31,7 +31,7 @@ def raise_new(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
     form = RaiseForm(request.POST or None, budgets=budgets, chosen=request.GET.get("budget", ""))
     if request.method == "POST" and form.is_valid():
         try:
-            raise_budget(tenant.organization, **form.terms(), **acting(request))
+            raise_once(tenant.organization, form.terms(), **acting(request))
         except RaiseRefused as refused:
             form.add_error(None, str(refused))
         else:
