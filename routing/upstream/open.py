@@ -49,6 +49,9 @@ from routing.upstream.retry_after import retry_after_s
 logger = logging.getLogger(__name__)
 
 BEGINNING_BYTES = 4_096
+# Of responses: some servers say of every POST that it has created something, and proxies that they changed one. With
+# 202 there is none yet.
+SUCCESSES = frozenset({HTTPStatus.OK, HTTPStatus.CREATED, HTTPStatus.NON_AUTHORITATIVE_INFORMATION})
 # Codings of content that nothing here unpacks. Names of other kinds, such as a character set, mean nothing: as clients
 # do, the content is taken as it is.
 PACKED = frozenset({b"gzip", b"x-gzip", b"deflate", b"br", b"zstd", b"compress", b"x-compress", b"dcb", b"dcz"})
@@ -294,7 +297,7 @@ class Upstream:
         wait_s = min(wait_s, self.left_s)
         ends_s = monotonic_s() + wait_s
         status = await connection.head(wait_s)
-        if status != 200:
+        if status not in SUCCESSES:
             error = await _error_of(connection, status, max(0.0, ends_s - monotonic_s()))
             if isinstance(error, UpstreamRefused) and error.code == refusals.CONTEXT_TOO_LONG:
                 error = self._too_long(attempt.model, error)

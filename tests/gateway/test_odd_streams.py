@@ -161,6 +161,7 @@ COMPLETE: dict[str, tuple[SurfaceCase, list[bytes | None], tuple[int, int]]] = {
         [chunk(content="X").replace(b"X", b"caf\xe9"), STOP, COUNTED, DONE],
         (100, 20),
     ),
+    "created": (CHAT, [*GOOD], (100, 20)),
     "comments without end": (CHAT, [*GOOD[:4], *([b": ping\n\n", PAUSE] * 3)], (100, 20)),
     "usage that is no object": (
         CHAT, [*GOOD[:3], event({"id": "c", "choices": [], "usage": "100", "cost": 0.5}), DONE], (-1, 1)
@@ -206,6 +207,7 @@ FAILED: dict[str, tuple[SurfaceCase, list[bytes | None]]] = {
     "nothing": (CHAT, []),
 }  # fmt: skip
 STREAMS = {name: case[1] for cases in (COMPLETE, BROKEN, FAILED) for name, case in cases.items()}
+STATUSES = {"created": 201}
 ENDS = {"chat": b"[DONE]", "messages": b'message_stop"', "responses": b'"response.'}
 
 
@@ -223,12 +225,13 @@ class Handler(QuietHandler):
 
     def do_POST(self) -> None:  # noqa: N802 - http.server asks for this name
         body = self.rfile.read(int(self.headers["content-length"])).decode()
-        self.send_response(200)
+        name = body.partition("case=")[2].partition(".")[0]
+        self.send_response(STATUSES.get(name, 200))
         self.send_header("content-type", "Text/Event-Stream; charset=UTF-8")
         self.send_header("content-encoding", "Identity")
         self.send_header("connection", "close")
         self.end_headers()
-        for piece in STREAMS[body.partition("case=")[2].partition(".")[0]]:
+        for piece in STREAMS[name]:
             if piece is PAUSE:
                 until(self.is_read, what="the gateway to read what was sent")  # a TCP edge
             else:
