@@ -74,7 +74,7 @@ class CorkedTransport:
         self._transport = transport
         self._loop = loop
         self.is_closing = transport.is_closing  # asked for every response: not by way of __getattr__
-        self.pieces: list[bytes] = []  # that wait for the end of the iteration
+        self.pieces: list[bytes] = []  # that wait for the end of the iteration; never another list
         self.write_past = transport.write  # only while none wait
 
     def write(self, data: bytes) -> None:
@@ -141,12 +141,14 @@ class Lingering(asyncio.Protocol):
 class Direct:
     """One request and its response, without ASGI messages."""
 
-    __slots__ = ("_cycle", "_flow", "_is_chunked", "_on_disconnect", "_transport")
+    __slots__ = ("_cycle", "_flow", "_is_chunked", "_on_disconnect", "_pieces", "_transport", "_write_past")
 
     def __init__(self, cycle: RequestResponseCycle, transport: CorkedTransport) -> None:
         self._cycle = cycle
         self._flow = cycle.flow
         self._transport = transport
+        # What a transport with `__getattr__` is asked for takes its time.
+        self._pieces, self._write_past = transport.pieces, transport.write_past
         self._on_disconnect: Callable[[], None] | None = None
         # HTTP/1.0 has no chunked encoding: the end of the connection ends the response.
         self._is_chunked = cycle.scope["http_version"] >= "1.1"
@@ -221,13 +223,13 @@ class Direct:
         if self._flow.write_paused or cycle.disconnected:
             return False
         framed = b"%x\r\n%b\r\n" % (len(chunk), chunk) if self._is_chunked else chunk
-        transport = self._transport
         if has_more:
-            transport.write(framed)
-        elif transport.pieces:
-            transport.write_now(framed)
-        else:  # nearly always, and for every event of every stream: one call less
-            transport.write_past(framed)
+            self._transport.write(framed)
+        elif self._pieces:
+            self._transport.write_now(framed)
+        else:  # nearly always, and for every event of every stream
+            write = self._write_past
+            write(framed)
         return True
 
     async def _drained(self) -> None:
