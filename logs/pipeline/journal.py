@@ -56,7 +56,7 @@ class Journal:
 
     @property
     def has_records(self) -> bool:
-        """Whether the segment has records, and will be closed when it is old enough."""
+        """True once the segment has records: it is closed when it is old enough."""
         return self._size > 0
 
     def _open_segment(self) -> None:
