@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import os
 import sys
 from collections.abc import Callable
 from types import FrameType
@@ -14,6 +13,7 @@ from uvicorn.supervisors import Multiprocess
 from codexflow.env import Env
 from codexflow.lib.ticks import until_tick_s
 from codexflow.programs import WEB_STOP_MARGIN_S
+from codexflow.settings import ENV
 
 STARTUP_FAILURE = 3  # as uvicorn's own program says it
 # uvicorn counts ticks of a tenth of a second, and writes the Date of responses at every tenth of them.
@@ -70,9 +70,8 @@ def config_of(application: str, env: Env) -> uvicorn.Config:
 
 def main(application: str) -> int:
     """Serve until a signal. Returns the exit code."""
-    env = Env.read(os.environ)  # noqa: TID251 - a program of its own
-    config = config_of(application, env)
-    if env.web_processes > 1:  # of uvicorn's own servers: on a machine for several, their ticks do not count
+    config = config_of(application, ENV)
+    if ENV.web_processes > 1:  # of uvicorn's own servers: on a machine for several, their ticks do not count
         Multiprocess(config, sockets=[config.bind_socket()]).run()
         return 0
     server = Server(config)
