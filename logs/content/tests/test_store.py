@@ -68,8 +68,9 @@ def redis() -> Redis:
 
 @pytest.mark.django_db
 def test_content_is_stored_once_and_only_while_the_organization_stores_it(cast: Cast) -> None:
-    before, request_id = new_id(), new_id()
-    assert save([Content(request_id, cast.organization.pk, *SIDES)]) == 0  # off
+    # Ids tell milliseconds: one of the moment itself would not have begun before it.
+    before = _id_before(timedelta(seconds=1))
+    assert save([Content(before, cast.organization.pk, *SIDES)]) == 0  # off
     set_content_retention(cast.organization, days=7)
     assert save([Content(before, cast.organization.pk, *SIDES)]) == 0  # began before it was turned on
     request_id = new_id()
