@@ -214,18 +214,13 @@ class Direct:
         if is_last:
             self._complete()
 
-    def send_at_once(self, chunk: bytes, has_more: bool = False) -> bool:
-        """Send a chunk other than the last unless the client is slow; returns whether it was sent.
-
-        `has_more`: it may wait for the next one until the end of the loop iteration.
-        """
+    def send_at_once(self, chunk: bytes) -> bool:
+        """Send a chunk other than the last unless the client is slow; returns whether it was sent."""
         cycle = self._cycle
         if self._flow.write_paused or cycle.disconnected:
             return False
         framed = b"%x\r\n%b\r\n" % (len(chunk), chunk) if self._is_chunked else chunk
-        if has_more:
-            self._transport.write(framed)
-        elif self._pieces:
+        if self._pieces:
             self._transport.write_now(framed)
         else:  # nearly always, and for every event of every stream
             write = self._write_past

@@ -51,7 +51,7 @@ class Response(Protocol):
     def is_gone(self) -> bool: ...
     async def start(self, status: int, headers: list[Header]) -> None: ...
     async def send(self, chunk: bytes, *, is_last: bool = False) -> None: ...
-    def send_at_once(self, chunk: bytes, has_more: bool = False) -> bool: ...
+    def send_at_once(self, chunk: bytes) -> bool: ...
     async def respond(self, status: int, headers: list[Header], body: bytes) -> None: ...
 
 
@@ -75,8 +75,8 @@ class CapturingResponse:
         self.content.add(chunk)
         await self._response.send(chunk, is_last=is_last)
 
-    def send_at_once(self, chunk: bytes, has_more: bool = False) -> bool:
-        is_sent = self._response.send_at_once(chunk, has_more)
+    def send_at_once(self, chunk: bytes) -> bool:
+        is_sent = self._response.send_at_once(chunk)
         if is_sent:
             self.content.add(chunk)
         return is_sent

@@ -220,14 +220,13 @@ class StreamRelay:
     def _at_once(self, splitter: sse.Splitter) -> Sink:
         """Return what sends a piece without a task switch: plain content, as nearly all are, to a caller that keeps up.
 
-        A closure, because it runs for every event: each attribute that it need not look up is felt. Events that came in
-        one read go out in one write.
+        A closure, because it runs for every event: each attribute that it need not look up is felt.
         """
-        is_plain, send_at_once = self._response_format.is_plain, self._response.send_at_once
-        record_delivery = self._call.meter.record_delivery
+        is_plain, are_plain = self._response_format.is_plain, self._response_format.are_plain
+        send_at_once, record_delivery = self._response.send_at_once, self._call.meter.record_delivery
 
-        def send(chunk: bytes, has_more: bool) -> bool:
-            if splitter.has_rest or not is_plain(chunk) or not send_at_once(chunk, has_more):
+        def send(chunk: bytes) -> bool:
+            if splitter.has_rest or not (is_plain(chunk) or are_plain(chunk)) or not send_at_once(chunk):
                 return False
             record_delivery(chunk)
             return True

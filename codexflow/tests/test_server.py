@@ -596,12 +596,16 @@ async def test_a_response_that_is_not_read_ends_a_closing_connection(monkeypatch
         await until(lambda: not app.connections)
 
 
-def test_chunks_that_came_together_share_a_write() -> None:
+def test_a_chunk_shares_the_write_of_what_waits() -> None:
     transport, loop = Mock(), Mock()
     transport.is_closing.return_value = False
-    cycle = Mock(scope={"http_version": "1.1"}, flow=Mock(write_paused=False), disconnected=False)
+    flow = Mock(write_paused=False)
+    cycle = Mock(scope={"http_version": "1.1"}, flow=flow, disconnected=False, default_headers=[])
     direct = Direct(cycle, CorkedTransport(transport, loop))
-    assert direct.send_at_once(b"one", has_more=True)
+    direct.start(200, [])
     assert not transport.write.called
+    assert direct.send_at_once(b"one")
     assert direct.send_at_once(b"two")
-    transport.write.assert_called_once_with(b"3\r\none\r\n3\r\ntwo\r\n")
+    (begin,), (further,) = (call.args for call in transport.write.call_args_list)
+    assert begin.endswith(b"\r\n\r\n3\r\none\r\n")
+    assert further == b"3\r\ntwo\r\n"

@@ -74,6 +74,10 @@ class ResponseFormat(ABC):
     def is_plain(self, event: bytes) -> bool:
         """Return whether this is one whole, ordinary event of content, passed untouched. May err towards False."""
 
+    def are_plain(self, events: bytes) -> bool:
+        """Return whether these are several such events. May err towards False."""
+        return 0 < events.find(b"\n\n") < len(events) - 2 and all(map(self.is_plain, sse.events_of(events)))
+
     @abstractmethod
     def classify(self, raw: bytes) -> Event:
         """Classify one event."""

@@ -32,7 +32,7 @@ class Caller:
     async def send(self, chunk: bytes, *, is_last: bool = False) -> None:
         self.got += chunk
 
-    def send_at_once(self, chunk: bytes, has_more: bool = False) -> bool:
+    def send_at_once(self, chunk: bytes) -> bool:
         if not self.is_slow:
             self.got += chunk
         return not self.is_slow

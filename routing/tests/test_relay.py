@@ -44,7 +44,7 @@ class _Response:
     async def respond(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
         raise AssertionError
 
-    def send_at_once(self, chunk: bytes, has_more: bool = False) -> bool:
+    def send_at_once(self, chunk: bytes) -> bool:
         return False
 
 

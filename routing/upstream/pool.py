@@ -29,11 +29,8 @@ MAX_HEADERS = 200
 # and trailers.
 MAX_HEAD_BYTES = 64 * 1024
 
-# Consumes a piece of a body at once, or returns False and leaves it to the waiting reader. It is told whether the same
-# read has probably brought more.
-Sink = Callable[[bytes, bool], bool]
-# Framing of a chunk: two line ends and its size.
-FRAMING_BYTES = 16
+# Consumes what a read has brought of a body, or returns False and leaves it to the waiting reader.
+Sink = Callable[[bytes], bool]
 
 
 class Connection(asyncio.Protocol):
@@ -56,12 +53,14 @@ class Connection(asyncio.Protocol):
         # As they are written. The parser puts them in without a function of ours: LiteLLM sends dozens.
         self._written_headers: dict[bytes, bytes] = {}
         self.on_header: Callable[[bytes, bytes], None] = self._written_headers.__setitem__
+        # What a read has brought of the body. The parser puts it in, likewise: a piece for every chunk of it.
+        self._arrived: list[bytes] = []
+        self.on_body: Callable[[bytes], None] = self._arrived.append
         self._chunks: deque[bytes] = deque()
         self._buffered_bytes = 0
         self._is_paused = False
         self._has_head = False
-        self._read_bytes = 0  # of the last read, what follows the last piece of the body
-        self._head_bytes = 0  # received since the beginning, or since the last piece of the body
+        self._head_bytes = 0  # received since the beginning, or since the last read with a piece of the body
         self._is_complete = False
         self._can_be_reused = False
         self._error: UpstreamBroken | UpstreamSilent | None = None
@@ -240,18 +239,24 @@ class Connection(asyncio.Protocol):
 
     @override
     def data_received(self, data: bytes) -> None:
-        self._read_bytes = size = len(data)
+        size = len(data)
         if not self._has_head and self._head_bytes + size > MAX_HEAD_BYTES:
             self._receive_in_two(data, MAX_HEAD_BYTES - self._head_bytes)
             return
-        self._head_bytes += size
+        error = None
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as exc:  # the latter is none of the former
-            self._fail(UpstreamBroken(reason=f"not HTTP: {exc.__class__.__name__}"))
-            return
-        if self._head_bytes > MAX_HEAD_BYTES and not self._is_complete:
-            self._fail(UpstreamBroken(reason="extensions or trailers too large"))
+            error = UpstreamBroken(reason=f"not HTTP: {exc.__class__.__name__}")
+        if self._arrived:
+            self._head_bytes = 0
+            self._take_body()
+        else:
+            self._head_bytes += size
+            if self._head_bytes > MAX_HEAD_BYTES and not self._is_complete:
+                error = error or UpstreamBroken(reason="extensions or trailers too large")
+        if error is not None:
+            self._fail(error)
 
     def _receive_in_two(self, data: bytes, room: int) -> None:
         """Read as much as the head may still have, and the rest only if it has ended by then."""
@@ -291,11 +296,21 @@ class Connection(asyncio.Protocol):
         else:
             self._written_headers.clear()
 
-    def on_body(self, body: bytes) -> None:
-        self._head_bytes = 0
-        self._read_bytes = left_bytes = self._read_bytes - len(body)
+    def on_message_complete(self) -> None:
+        if self._has_head:
+            self._is_complete = True
+            # Only here: after this callback the parser has reset, and always returns False.
+            self._can_be_reused = self._parser.should_keep_alive()
+            if self._waiter is not None:
+                self._wake()
+
+    def _take_body(self) -> None:
+        """Hand on what a read has brought of the body, in one piece."""
+        arrived = self._arrived
+        body = arrived[0] if len(arrived) == 1 else b"".join(arrived)
+        arrived.clear()
         sink = self._sink
-        if sink is not None and sink(body, left_bytes > FRAMING_BYTES):
+        if sink is not None and sink(body):
             self.consumed_s = monotonic_s()
             return
         self._sink = None  # what follows comes after this piece
@@ -306,14 +321,6 @@ class Connection(asyncio.Protocol):
             self._transport.pause_reading()
         if self._waiter is not None:
             self._wake()
-
-    def on_message_complete(self) -> None:
-        if self._has_head:
-            self._is_complete = True
-            # Only here: after this callback the parser has reset, and always returns False.
-            self._can_be_reused = self._parser.should_keep_alive()
-            if self._waiter is not None:
-                self._wake()
 
 
 @dataclass(frozen=True, slots=True)

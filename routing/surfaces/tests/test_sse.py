@@ -109,6 +109,22 @@ def test_only_one_ordinary_event_of_content_is_plain() -> None:
 
 
 @pytest.mark.parametrize(
+    ("response_format", "events", "only"),
+    [(Completions(), CHAT, 0), (Responses(), RESPONSES, 1), (Messages(), MESSAGES, 1)],
+)
+def test_several_events_are_plain_when_each_is(response_format: ResponseFormat, events: list[bytes], only: int) -> None:
+    plain = events[only]
+    assert response_format.are_plain(plain * 2)
+    assert response_format.are_plain(plain * 9)
+    others = [each for each in events if each != plain]
+    for odd in (*others, plain[:-1], plain[:-2] + b"\r\r", b"\n", b"\n\n", b": a comment\n\n", b" "):
+        assert not response_format.are_plain(plain + odd)
+        assert not response_format.are_plain(odd + plain)
+    for alone in (plain, b"", b"\n\n"):
+        assert not response_format.are_plain(alone)
+
+
+@pytest.mark.parametrize(
     ("data", "is_one"),
     [
         (b"", False), (b"[DONE]", False), (b"{}", False), (b"[]", False), (b"null", False), (b'{"x": NaN}', False),

@@ -58,7 +58,7 @@ async def test_pieces_keep_their_order_when_a_sink_consumes_some(upstream: Upstr
     assert first is not None
     taken: list[bytes] = []
 
-    def takes_two(piece: bytes, _has_more: bool) -> bool:
+    def takes_two(piece: bytes) -> bool:
         if len(taken) == 2:
             return False
         taken.append(piece)
@@ -73,27 +73,29 @@ async def test_pieces_keep_their_order_when_a_sink_consumes_some(upstream: Upstr
     pool.close()
 
 
-async def test_a_sink_is_told_what_came_with_a_piece() -> None:
-    """Pieces of one read can go out in one write."""
+async def test_what_came_in_one_read_is_consumed_in_one_piece() -> None:
     pool = Pool("http://upstream.test", api_key=DEMO_API_KEY, connect_s=5)
     connection = Connection(pool)
     connection.connection_made(Mock())
     connection.send(b"", b"")
     connection.data_received(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
-    told: list[tuple[bytes, bool]] = []
+    taken: list[bytes] = []
 
-    def note(piece: bytes, has_more: bool) -> bool:
-        told.append((piece[:1], has_more))
-        return True
+    def take(piece: bytes) -> bool:
+        taken.append(piece)
+        return len(taken) < 4
 
-    reading = asyncio.create_task(connection.chunk_past(note, idle_s=5, left_s=5))
+    reading = asyncio.create_task(connection.chunk_past(take, idle_s=5, left_s=5))
     await asyncio.sleep(0)
-    one, two = (b"64\r\n%b\r\n" % (each * 100) for each in (b"1", b"2"))
+    one, two = b"3\r\none\r\n", b"3\r\ntwo\r\n"
     connection.data_received(one)
-    connection.data_received(one + two)
-    assert told == [(b"1", False), (b"1", True), (b"2", False)]
-    connection.data_received(b"0\r\n\r\n")
-    assert await reading is None
+    connection.data_received(one + two + b"3\r\nt")
+    connection.data_received(b"wo\r\n")
+    assert taken == [b"one", b"onetwot", b"wo"]
+    connection.data_received(one + two + b"no chunk\r\n")
+    assert await reading == b"onetwo"  # which came before the fault
+    with pytest.raises(UpstreamBroken):
+        await connection.chunk(5)
     pool.close()
 
 
@@ -106,7 +108,7 @@ async def test_consumed_pieces_extend_the_idle_timeout_but_not_the_total_one(ups
         connection = await pool.post(PATH, BODY % (words, b',"stream":true'))
         assert await connection.head(5) == 200
         with pytest.raises(UpstreamSilent):
-            [piece async for piece in _past(connection, lambda _piece, _has_more: True, idle_s=idle_s, left_s=left_s)]
+            [piece async for piece in _past(connection, lambda _piece: True, idle_s=idle_s, left_s=left_s)]
     pool.close()
 
 
