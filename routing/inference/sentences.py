@@ -96,9 +96,11 @@ def requested_stage(text: list[bytes], places: Sequence[int], lexicon: Lexicon) 
         if sense.form == "english" and _is_bare(sense, text[place + 1]):
             listed.add(sense.stage or "")
         elif sense.form in ("english", "question"):
-            english.append(_request(sense, lexicon, made=_made_in_english(text, place + 1 + len(sense.rest))))
+            made = _made_in_english(text, place + 1 + len(sense.rest)) if sense.makes else ()
+            english.append(_request(sense, lexicon, made=made))
         else:
-            turkish.append(_request(sense, lexicon, made=_made_in_turkish(text, place)))
+            made = _made_in_turkish(text, place) if sense.makes else ()
+            turkish.append(_request(sense, lexicon, made=made))
     # A word that looks English beside a Turkish request is a loan: "plan sayfasini düzelt".
     requests = [request for request in turkish or english if request.stage]
     stages = {request.stage for request in requests}

@@ -1,9 +1,12 @@
 """Signals of coding agents."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from codexflow.catalogue.schema import parse
 from codexflow.env import REPOSITORY
+from routing.inference import agents
 from routing.inference.agents import announced_stage, has_diff, split_boilerplate, without_diff
 from routing.inference.infer import Prompt, infer
 
@@ -114,6 +117,16 @@ def test_tools_that_edit_mean_code_unless_something_else_is_requested(tool: str)
 
 
 DIFF = "diff --git a/x.py b/x.py\n--- a/x.py\n+++ b/x.py\n@@ -1 +1 @@\n-fix\n+write\n"
+
+
+@pytest.mark.parametrize("phrase", agents._PLAN_MODE)
+def test_every_phrase_that_announces_planning_is_found(phrase: str) -> None:
+    assert announced_stage(system_text=phrase, boilerplate="", user_text="", tool_names=()) == "plan"
+
+
+@given(st.from_regex(agents._REVIEWER))
+def test_every_role_of_a_reviewer_is_found(text: str) -> None:
+    assert agents._is_reviewer(text) == bool(agents._REVIEWER.search(text[: agents._ROLE_CHARS]))
 
 
 def test_a_diff_means_review_unless_something_else_is_requested() -> None:
