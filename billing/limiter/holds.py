@@ -135,11 +135,10 @@ def worst_nanos(size: CallSize, rates: Mapping[str, FrozenRates]) -> int:
 
 def _worst_of(size: CallSize, prompt: int, completion: int, rates: FrozenRates) -> int:
     details = rates.details
-    if details is None and rates.cache_write_nanos is None and rates.cache_write_1h_nanos is None:  # nearly always
-        millionths = prompt * rates.input_nanos + completion * rates.output_nanos
+    if details is None:  # nearly always
+        millionths = prompt * _dearest_input_nanos(size, rates) + completion * rates.output_nanos
     else:
         millionths = _dearest_millionths(size, prompt, completion, rates, details)
-    if details is not None:
         for tier in details.tiers:
             if prompt >= tier.from_tokens:
                 millionths = max(millionths, _dearest_millionths(size, prompt, completion, tier, details))
@@ -147,14 +146,11 @@ def _worst_of(size: CallSize, prompt: int, completion: int, rates: FrozenRates) 
 
 
 def _dearest_millionths(
-    size: CallSize, prompt: int, completion: int, prices: FrozenRates | Tier, details: PriceDetails | None
+    size: CallSize, prompt: int, completion: int, prices: FrozenRates | Tier, details: PriceDetails
 ) -> int:
     """Bound of `billing.pricing.price_lines` at these prices, in nanos times a million."""
-    input_nanos, output_nanos, more = prices.input_nanos, prices.output_nanos, 0
-    write_nanos = prices.cache_write_1h_nanos if size.may_cache_for_an_hour else prices.cache_write_nanos
-    if write_nanos is not None and write_nanos > input_nanos:
-        input_nanos = write_nanos
-    if details is not None and (details.part_nanos or details.unit_nanos):
+    input_nanos, output_nanos, more = _dearest_input_nanos(size, prices), prices.output_nanos, 0
+    if details.part_nanos or details.unit_nanos:
         parts = details.part_nanos
         if size.bound is None:
             more = max(0, parts.get("audio_input", 0) - input_nanos) * size.audio_tokens
@@ -165,6 +161,11 @@ def _dearest_millionths(
         units = (size.units or {}).items()
         more += TOKENS_PER_RATE * sum([most * details.unit_nanos.get(name, 0) for name, most in units])
     return prompt * input_nanos + completion * output_nanos + more
+
+
+def _dearest_input_nanos(size: CallSize, prices: FrozenRates | Tier) -> int:
+    write_nanos = prices.cache_write_1h_nanos if size.may_cache_for_an_hour else prices.cache_write_nanos
+    return prices.input_nanos if write_nanos is None or write_nanos < prices.input_nanos else write_nanos
 
 
 def no_dearer_than_first(size: CallSize, rates: Mapping[str, FrozenRates]) -> tuple[dict[str, FrozenRates], int]:
