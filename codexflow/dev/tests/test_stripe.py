@@ -1,9 +1,7 @@
 """The local Stripe through Stripe's own SDK, and its objects against the SDK's types and Stripe's examples."""
 
-import builtins
 import contextlib
 import json
-import sys
 import typing
 from collections.abc import Iterator
 from decimal import Decimal
@@ -346,17 +344,15 @@ def test_every_object_has_the_fields_of_stripes_example(local: Running) -> None:
     assert not problems
 
 
-class Names(dict[str, Any]):
-    """Names that an annotation may use: those of its module, and of the SDK; anything else is not compared."""
-
-    def __init__(self, module: Any) -> None:
-        super().__init__()
-        self._module = module
-
-    def __missing__(self, name: str) -> Any:
-        if name in vars(self._module) or hasattr(builtins, name):
-            raise KeyError(name)
-        return getattr(stripe, name, Any)
+def hints_of(kind: type[StripeObject]) -> dict[str, Any]:
+    """Annotations of a class, with names that its module imports for type checkers only; unknown ones are `Any`."""
+    names: dict[str, Any] = {}
+    while True:
+        try:
+            return typing.get_type_hints(kind, localns=names)
+        except NameError as exc:
+            name = str(exc.name)
+            names[name] = getattr(stripe, name, Any)
 
 
 def compare(value: Any, kind: Any, path: str) -> Iterator[str]:
@@ -395,10 +391,9 @@ def compare(value: Any, kind: Any, path: str) -> Iterator[str]:
 
 
 def compare_fields(value: dict[str, Any], kind: type[StripeObject], path: str) -> Iterator[str]:
-    module = sys.modules[kind.__module__]
     hints = {
         name: hint
-        for name, hint in typing.get_type_hints(kind, localns=Names(module)).items()
+        for name, hint in hints_of(kind).items()
         if not name.startswith("_") and typing.get_origin(hint) is not typing.ClassVar and name != "OBJECT_NAME"
     }
     if not hints or "Untyped" in kind.__name__:
