@@ -3,7 +3,6 @@
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable, Iterable
-from functools import lru_cache
 from http import HTTPStatus
 from typing import Protocol
 from uuid import UUID
@@ -46,8 +45,7 @@ SMALL_BODY_BYTES = 64 * 1024
 # Bodies arrive within seconds, or time out.
 UPLOADS_RETRY_AFTER_S = 5
 
-# Longer credentials are no keys, and callers without one must not fill the memory.
-MAX_REMEMBERED_BYTES = 256
+_BEARER = b"Bearer "
 
 _SINGLE = (b"authorization", b"x-api-key", b"content-length", b"transfer-encoding", b"x-cfx-stage", b"host")
 
@@ -127,9 +125,7 @@ class Incoming:
         """Authenticate the presented key. Raises as `PrincipalCache.authenticate`."""
         headers = self.headers
         authorization, x_api_key = headers.get(b"authorization"), headers.get(b"x-api-key")
-        is_short = len(authorization or b"") + len(x_api_key or b"") <= MAX_REMEMBERED_BYTES
-        read = _presented_key if is_short else _presented_key.__wrapped__
-        return keys.authenticate(read(authorization, x_api_key), self.address)
+        return keys.authenticate(_presented_key(authorization, x_api_key), self.address)
 
     def small_body(self, *, limit_bytes: int) -> bytes | None:
         """Return a body that is here, small and unpacked, as nearly all are. Otherwise None: `read` it."""
@@ -302,12 +298,13 @@ class Incoming:
         await self.respond(int(error.status), [*headers_of(error), *headers], body, closes=closes)
 
 
-@lru_cache(maxsize=4096)  # callers come again with the same headers
 def _presented_key(authorization: bytes | None, x_api_key: bytes | None) -> str | None:
     """Return the presented key: `Authorization: Bearer …`, or `x-api-key` as Anthropic's clients send it.
 
     Of both the first counts, unless only the second has the form of a key: clients send tokens of other services.
     """
+    if x_api_key is None and authorization is not None and authorization.startswith(_BEARER):  # nearly always
+        return authorization[len(_BEARER) :].decode("latin-1").strip() or None
     other = x_api_key.decode("latin-1").strip() if x_api_key is not None else None
     words = (authorization or b"").decode("latin-1").split(None, 1)
     if len(words) < 2 or words[0].lower() != "bearer":

@@ -11,7 +11,7 @@ import hashlib
 import logging
 from collections import deque
 from collections.abc import Iterable, Sequence
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit, urlunsplit
@@ -228,18 +228,6 @@ def pack(command: tuple[Argument, ...]) -> bytes:
     return hiredis.pack_command(command) if command else b""  # type: ignore[arg-type] # its stub means a 1-tuple
 
 
-def _without_count(packed: bytes) -> bytes:
-    """Return a command without its first line, which is the number of its words."""
-    return packed.partition(b"\n")[2]
-
-
-@lru_cache(maxsize=4096)
-def _beginning_of_run(script: Script, keys: tuple[bytes, ...], count: int) -> bytes:
-    """Write an EVALSHA as far as its `count` arguments, remembered: the keys of an account are nearly all of it."""
-    words: tuple[Argument, ...] = (b"EVALSHA", script.sha, len(keys), *keys)
-    return b"*%d\r\n%b" % (len(words) + count, _without_count(pack(words)))
-
-
 class ShardRedis(Protocol):
     """Connection to the server that has the keys of a shard, as the limiter uses it; see Pipeline."""
 
@@ -343,11 +331,10 @@ class Pipeline(asyncio.Protocol):
         if not self._is_up:
             raise RedisUnavailable(reason="not connected")
         future: asyncio.Future[Reply] = self._loop.create_future()
-        beginning = _beginning_of_run(script, tuple(keys), len(args))
         # As `_send`, in one function: every call of the gateway runs two scripts.
         if not self._out:
             self._loop.call_soon(self._flush)
-        self._out.append(beginning + hiredis.pack_command(tuple(args)).partition(b"\n")[2])  # type: ignore[arg-type] # as in `pack`
+        self._out.append(hiredis.pack_command((b"EVALSHA", script.sha, len(keys), *keys, *args)))  # type: ignore[arg-type] # as in `pack`
         self._pending.append((future, self._written, (script, keys, args)))
         return future
 

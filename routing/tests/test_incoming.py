@@ -4,7 +4,7 @@ import pytest
 
 from codexflow.lib.asgi import Header
 from routing.errors import BadHeader
-from routing.incoming import MAX_REMEMBERED_BYTES, Incoming, _presented_key
+from routing.incoming import Incoming, _presented_key
 from routing.surfaces.table import MESSAGES
 
 
@@ -37,17 +37,16 @@ def test_a_decisive_header_is_given_once(name: bytes) -> None:
         incoming((name, b"1"), (b"x", b"y"), (name, b"1"))
 
 
-async def test_what_is_too_long_for_a_key_is_not_remembered() -> None:
-    """Nobody is known yet: such headers must not stay in the memory."""
-    presented: list[str | None] = []
-
-    class Keys:
-        async def authenticate(self, key: str | None, _address: str | None) -> None:
-            presented.append(key)
-
-    for size in (10, 10, MAX_REMEMBERED_BYTES, 30_000):
-        before = _presented_key.cache_info().currsize
-        value = b"%d-" % size + b"a" * size
-        await incoming((b"authorization", b"Bearer " + value)).principal(Keys())  # type: ignore[arg-type] # stands in
-        assert presented.pop() == value.decode()
-        assert _presented_key.cache_info().currsize <= before + (size == 10)
+@pytest.mark.parametrize(
+    ("authorization", "x_api_key", "presented"),
+    [
+        (b"Bearer cfx_a", None, "cfx_a"), (b"bearer\tcfx_a ", None, "cfx_a"), (b"Bearer   cfx_a b", None, "cfx_a b"),
+        (b"Bearer ", None, None), (b"Bearer", None, None), (b"Basic cfx_a", None, None), (None, None, None),
+        (b"Bearer sk-1", b" sk-2 ", "sk-1"), (b"Basic eA==", b"sk-2", "sk-2"), (None, b"", ""),
+        (b"Bearer " + b"a" * 30_000, None, "a" * 30_000),
+    ],
+)  # fmt: skip
+def test_the_presented_key_is_a_bearer_token_or_x_api_key(
+    authorization: bytes | None, x_api_key: bytes | None, presented: str | None
+) -> None:
+    assert _presented_key(authorization, x_api_key) == presented
