@@ -23,6 +23,8 @@ from codexflow.lib.numbers import finite_number
 MAX_TOKENS = 1_000_000_000
 # Providers round a model's context, and count what they add: so much more than a model reads or writes is believed.
 ALLOWED_SHARE, ALLOWED_TOKENS = 10, 2_000
+# Objects inside of usage objects, of which the deepest known is two levels below.
+MAX_MERGED_DEPTH = 8
 
 Fields = Mapping[str, Any]
 _USUAL = frozenset(
@@ -95,7 +97,7 @@ def count_of(value: Any) -> int | None:
     return int(number) if number is not None and 0 <= number <= MAX_TOKENS else None
 
 
-def merged(earlier: Fields, later: Fields) -> Fields:
+def merged(earlier: Fields, later: Fields, depth: int = MAX_MERGED_DEPTH) -> Fields:
     """Merge two usage objects of one stream field by field: what is absent, null, zero or no count holds from before.
 
     Anthropic's fields are cumulative, and its last event repeats only some of them. Objects merge by the same rule.
@@ -109,7 +111,7 @@ def merged(earlier: Fields, later: Fields) -> Fields:
         before = found.get(name)
         if isinstance(before, Mapping):
             if isinstance(value, Mapping):
-                found[name] = merged(before, value)
+                found[name] = merged(before, value, depth - 1) if depth else value
         elif name not in found or count_of(before) is None or count_of(value):
             found[name] = value if value is not None else before
     return found

@@ -165,8 +165,20 @@ async def accept(context: GatewayContext, incoming: Incoming, surface: Surface) 
     incoming.caller = principal = await incoming.principal(context.keys)
     if not principal.policy.permits_surface(surface.name):
         raise SurfaceNotAllowedForKey.named(surface.name, principal.policy.allowed_surfaces)
-    if (raw := incoming.small_body(limit_bytes=env.request_body_limit_bytes)) is not None and is_light(raw):
-        return _understood(incoming, principal, surface, raw, context.listing.lineup())  # nearly always
+    raw = incoming.small_body(limit_bytes=env.request_body_limit_bytes)
+    try:
+        if raw is not None and is_light(raw):
+            return _understood(incoming, principal, surface, raw, context.listing.lineup())  # nearly always
+        return await _read(context, incoming, principal, surface, raw)
+    except RecursionError:  # the decoder goes deeper than what looks through its values
+        raise InvalidRequestBody("The body is nested too deeply.") from None
+
+
+async def _read(
+    context: GatewayContext, incoming: Incoming, principal: Principal, surface: Surface, raw: bytes | None
+) -> AcceptedCall:
+    """Read a body, unless it is here, and understand it, on a thread if that is much work."""
+    env = context.env
     try:
         raw = raw or await incoming.read(
             limit_bytes=env.request_body_limit_bytes,

@@ -149,6 +149,15 @@ def test_what_is_no_count_takes_no_earlier_count_away(odd: Any) -> None:
     assert as_tuple(read_usage(merged(details, later)).usage) == (100, 64, 0, 0, 5, 0)
 
 
+def test_usage_that_is_nested_without_end_takes_no_count_away() -> None:
+    deep: dict[str, Any] = {}
+    for _ in range(5_000):
+        deep = {"details": deep}
+    known = {"prompt_tokens": 100, "completion_tokens": 5}
+    report = read_usage(merged({**known, **deep}, {**known, **deep, "completion_tokens": 7}))
+    assert as_tuple(report.usage) == (100, 0, 0, 0, 7, 0)
+
+
 def test_an_earlier_total_is_no_sum_of_later_counts() -> None:
     earlier = {"prompt_tokens": 1000, "completion_tokens": 20, "total_tokens": 1020}
     report = read_usage(merged(earlier, {"prompt_tokens": 100, "completion_tokens": 20}))

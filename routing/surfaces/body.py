@@ -247,12 +247,11 @@ def _what_is_wrong(body: bytes) -> str | None:
     """Say why a body is refused, where it is not simply no JSON: half a character, or another encoding."""
     try:
         text = body.decode("utf-8")
-        plain = json.loads(text) if len(body) <= MAX_SEARCHED_BYTES else None
+        place = _half_surrogate_in(json.loads(text)) if len(body) <= MAX_SEARCHED_BYTES else None
     except UnicodeDecodeError as exc:
         return f"The body is not UTF-8: byte {exc.start} is part of no character."
     except (ValueError, RecursionError):
         return None
-    place = _half_surrogate_in(plain)
     if place is None:
         return None
     return f"Half of a surrogate pair at {place}: send the whole character, or leave it out."
