@@ -160,7 +160,7 @@ def test_the_web_process_serves_pages_but_no_development_pages(web: str) -> None
     assert status(web, "/dev/components/") == 404
 
 
-def test_the_worker_starts(image: Path, environ: dict[str, str], tmp_path: Path) -> None:
+def test_the_worker_starts(image: Path, environ: dict[str, str], tmp_path: Path, transactional_db: None) -> None:
     log = tmp_path / "worker.log"
     with log.open("w") as output:
         process = subprocess.Popen([*PROGRAM, "worker"], cwd=image, env=environ, stdout=output, stderr=output)
