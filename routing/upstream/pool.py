@@ -248,9 +248,15 @@ class Connection(asyncio.Protocol):
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as exc:  # the latter is none of the former
             error = UpstreamBroken(reason=f"not HTTP: {exc.__class__.__name__}")
-        if self._arrived:
+        arrived = self._arrived
+        if arrived:
+            body = arrived.pop() if len(arrived) == 1 else self._all_arrived()
             self._head_bytes = 0
-            self._take_body()
+            sink = self._sink
+            if sink is not None and sink(body):
+                self.consumed_s = monotonic_s()
+            else:
+                self._keep(body)
         else:
             self._head_bytes += size
             if self._head_bytes > MAX_HEAD_BYTES and not self._is_complete:
@@ -266,6 +272,22 @@ class Connection(asyncio.Protocol):
             self.data_received(data[room:])
         else:
             self._fail(UpstreamBroken(reason="head too large"))
+
+    def _all_arrived(self) -> bytes:
+        body = b"".join(self._arrived)
+        self._arrived.clear()
+        return body
+
+    def _keep(self, body: bytes) -> None:
+        """Leave a piece of the body to the reader."""
+        self._sink = None  # what follows comes after this piece
+        self._chunks.append(body)
+        self._buffered_bytes += len(body)
+        if self._buffered_bytes > HIGH_WATER_BYTES and not self._is_paused and self._transport is not None:
+            self._is_paused = True
+            self._transport.pause_reading()
+        if self._waiter is not None:
+            self._wake()
 
     @override
     def eof_received(self) -> bool:
@@ -303,24 +325,6 @@ class Connection(asyncio.Protocol):
             self._can_be_reused = self._parser.should_keep_alive()
             if self._waiter is not None:
                 self._wake()
-
-    def _take_body(self) -> None:
-        """Hand on what a read has brought of the body, in one piece."""
-        arrived = self._arrived
-        body = arrived[0] if len(arrived) == 1 else b"".join(arrived)
-        arrived.clear()
-        sink = self._sink
-        if sink is not None and sink(body):
-            self.consumed_s = monotonic_s()
-            return
-        self._sink = None  # what follows comes after this piece
-        self._chunks.append(body)
-        self._buffered_bytes += len(body)
-        if self._buffered_bytes > HIGH_WATER_BYTES and not self._is_paused and self._transport is not None:
-            self._is_paused = True
-            self._transport.pause_reading()
-        if self._waiter is not None:
-            self._wake()
 
 
 @dataclass(frozen=True, slots=True)
