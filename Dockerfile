@@ -1,11 +1,11 @@
 # Production image: web, worker, beat and commands from one build. .dockerignore excludes development services, tests and
 # tools.
-FROM python:3.11.13-slim-bookworm AS build
+FROM python:3.13.11-slim-trixie AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 COPY requirements/base.txt /build/base.txt
 RUN python -m venv /venv && /venv/bin/pip install --require-hashes -r /build/base.txt
 
-FROM python:3.11.13-slim-bookworm
+FROM python:3.13.11-slim-trixie
 ENV PATH=/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
