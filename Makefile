@@ -33,7 +33,7 @@ define install
 	     $(1)/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes $(foreach file,$(2),-r $(file)); }
 endef
 
-.PHONY: run smoke check check-catalogue test chaos chaos-nightly nightly fuzz worst tokens soak timing clients bench bench-compare planner format lock sbom clean versions css check-css messages doc-dates api-schema chromium firefox curl jdk nginx faketime pgbouncer prometheus node image-python silence screenshots
+.PHONY: run smoke check check-catalogue test test-image-python chaos chaos-nightly nightly fuzz worst tokens soak timing clients bench bench-compare planner format lock sbom clean versions css check-css messages doc-dates api-schema chromium firefox curl jdk nginx faketime pgbouncer prometheus node image-python silence screenshots
 
 # Start everything on this machine; Ctrl-C stops it. Uses PORT, CFX_HOME, DATABASE_URL, REDIS_URL and LITELLM_URL if set.
 run: $(VENV)/.run
@@ -64,6 +64,10 @@ check-catalogue: $(VENV)/.run
 # reported; with CI=true they are installed first. SEED=7 repeats the random choices of Hypothesis, chaos and fuzz.
 test: $(VENV)/.dev $(if $(filter true,$(CI)),litellm-env chromium firefox curl nginx faketime pgbouncer prometheus node image-python)
 	$(PY) -m pytest -n 2 --dist loadgroup $(if $(SEED),--hypothesis-seed=$(SEED)) $(ARGS)
+
+# The same on Debian's package of the image's Python, in an environment of its own.
+test-image-python: $(VENV)/.dev
+	python=$$($(PY) -m tests.support.pythons --unpack) && $(MAKE) test VENV=.venv-image PYTHON=$$python
 
 # Random incidents of a complete stack under load (kills, pauses, slow and cut connections, full disks, a wrong clock, hostile
 # callers and odd providers), then an audit of the books and of every limit: make chaos EVENTS=500 SEED=7
@@ -239,7 +243,7 @@ sbom: .venv-sbom/.installed
 
 # Remove everything that can be rebuilt. Data in .codexflow is kept.
 clean:
-	rm -rf $(VENV) $(LITELLM_VENV) .venv-sbom .clients .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache staticfiles build
+	rm -rf $(VENV) .venv-image $(LITELLM_VENV) .venv-sbom .clients .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache staticfiles build
 	find . -name __pycache__ -type d -not -path './.codexflow/*' -prune -exec rm -rf {} +
 
 # Print the versions of tools, for bug reports.

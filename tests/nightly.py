@@ -75,6 +75,8 @@ def suites_of(seed: int) -> list[Suite]:
         ),
         # What CI cuts by its seed.
         Suite("whole", [PROGRAMS, (*pytest, "--ignore=tests/browser", "--ignore=tests/chaos")]),
+        # What is shipped, where the rest runs on this machine's Python.
+        Suite("image-python", [("make", "test-image-python", f"SEED={seed}")]),
         # Pages and gateway as behind a pooler: programs through PgBouncer, pages in a transaction each.
         Suite("pooler", [("make", "pgbouncer"), ("env", "CFX_TEST_POOLER=1", *pytest, *POOLED)]),
         Suite(

@@ -2,7 +2,8 @@
 
 They are built like those of the official images, with profile-guided and link-time optimization. Loader and C library
 are the suite's own, too: this machine may be older. `python -m tests.support.pythons` downloads the one that stands for
-the image's; `tests/installation/` runs on it, `bench.pythons` on all.
+the image's, on which `tests/installation/` runs; with `--unpack` it unpacks it and prints where, for
+`make test-image-python`. `bench.pythons` runs on all.
 """
 
 import os
@@ -10,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,21 +89,34 @@ def unpack(python: Packaged, root: Path) -> Path:
     return program
 
 
+def interpreter(python: Packaged) -> Path | None:
+    """Interpreter unpacked below build/. None where the packages are not to be had."""
+    if not fetch(python):
+        return None
+    root = python.folder / "root"
+    done = python.folder / ".unpacked"
+    if not done.exists():
+        shutil.rmtree(root, ignore_errors=True)
+        unpack(python, root)
+        done.touch()
+    return root / "usr" / "bin" / f"python{python.version}"
+
+
 def with_requirements(python: Packaged) -> Path | None:
     """Interpreter with the requirements of `manage.py up`, below build/. None where the packages are not to be had.
 
     Raises subprocess.CalledProcessError when a requirement cannot be installed on this Python.
     """
-    if not fetch(python):
+    unpacked = interpreter(python)
+    if unpacked is None:
         return None
-    root, venv = python.folder / "root", python.folder / "venv"
+    venv = python.folder / "venv"
     done, program = venv / ".installed", venv / "bin" / "python"
     files = [REPOSITORY / "requirements" / f"{name}.txt" for name in REQUIREMENTS]
     wanted = b"".join(file.read_bytes() for file in files)
     if not done.exists() or done.read_bytes() != wanted:
-        for folder in (root, venv):
-            shutil.rmtree(folder, ignore_errors=True)
-        subprocess.run([unpack(python, root), "-m", "venv", venv], check=True)
+        shutil.rmtree(venv, ignore_errors=True)
+        subprocess.run([unpacked, "-m", "venv", venv], check=True)
         options = [word for file in files for word in ("-r", str(file))]
         pip = [str(program), "-m", "pip", "--disable-pip-version-check", "install", "-qq", "--require-hashes"]
         subprocess.run([*pip, *options], check=True)
@@ -133,5 +148,16 @@ def _download(python: Packaged, folder: Path) -> bool:
     )
 
 
+def main(argv: Sequence[str]) -> int:
+    if "--unpack" not in argv:
+        return int(not fetch(of_image()))
+    found = interpreter(of_image())
+    if found is None:
+        sys.stderr.write("Debian's packages of the image's Python are not to be had.\n")
+        return 1
+    sys.stdout.write(f"{found}\n")
+    return 0
+
+
 if __name__ == "__main__":
-    sys.exit(not fetch(of_image()))
+    sys.exit(main(sys.argv[1:]))
