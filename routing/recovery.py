@@ -123,7 +123,7 @@ class Recovery:
         others = {name for name, at_s in self._others.items() if clock.monotonic_s() - at_s < PRESENT_S}
         calls = self._calls()
         for shard, epoch in zip(shards, joined, strict=True):
-            if epoch.name == known.names[shard.number]:
+            if epoch.name == known.names[shard.number] and self._is_known(shard.number, epoch):
                 continue
             own = {scope: each for scope, each in counts.items() if scope.startswith(shard.prefix.encode())}
             await epochs.raise_minutes(self._redis, minute, own)
@@ -133,11 +133,16 @@ class Recovery:
                     self._redis, shard, epoch.name, self._process, lost, others=others, lease_ms=self._lease_ms
                 )
                 known.closed.add(shard.number)
+                self._shipped[shard.number] = b""
             known.names[shard.number] = epoch.name
             known.settlements[shard.number], known.own[shard.number] = epoch.settlements, epoch.own
         if known.closed and is_member:
             logger.error("limiter.emptied", extra={"shards": len(known.closed), "calls": len(calls)})
         self._wake.set()
+
+    def _is_known(self, shard: int, epoch: epochs.Epoch) -> bool:
+        """Return whether this process knows it where an epoch is closed: Redis may have lost that it was opened."""
+        return epoch.is_open or shard in self._known.closed
 
     async def _pulse(self) -> None:
         known = self._known
@@ -146,7 +151,10 @@ class Recovery:
         read = await epochs.read_epochs(self._redis, shards, known)
         found = {shard.number: each for shard, each in zip(shards, read, strict=True)}
         if all(
-            each.name == names[shard] and each.settlements >= settlements[shard] and each.own >= own[shard]
+            each.name == names[shard]
+            and each.settlements >= settlements[shard]
+            and each.own >= own[shard]
+            and self._is_known(shard, each)
             for shard, each in found.items()
         ):
             for shard, each in found.items():

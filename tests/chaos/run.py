@@ -23,6 +23,7 @@ from redis import RedisError
 
 from billing.limiter.epochs import shards_of
 from codexflow.catalogue.schema import parse
+from codexflow.dev.errors import DevError
 from codexflow.env import Env
 from codexflow.lib.clock import monotonic_s, now_ms
 from codexflow.lib.redis import client_of
@@ -49,6 +50,8 @@ SELF_HEALING = {"limiter equals PostgreSQL", "nothing is left behind"}
 # All other equations hold once the stack is idle, except for calls whose caller has left and whose upstream still runs.
 SETTLED_WITHIN_S = 5.0
 POLL_INTERVAL_S = 1.0
+# How long the limiter may take to be whole again after the last incident.
+OPEN_WITHIN_S = 120.0
 # A primary that is back sooner is the primary again.
 DEAD_PRIMARY_S = 12.0
 # What a gateway logs that finds Valkey emptied, or behind.
@@ -85,7 +88,7 @@ class Plan:
 
 
 def run(plan: Plan, log: Path) -> Report:
-    """Carry out the plan and audit. Raises DevError when the stack does not start."""
+    """Carry out the plan and audit. Raises DevError when the stack does not start, or stays closed."""
     if "clock" in plan.kinds and clock.library() is None:
         _print("Valkey's clock stays right: libfaketime is not there; run `make faketime`")
         plan = replace(plan, kinds=tuple(each for each in plan.kinds if each != "clock"))
@@ -179,7 +182,10 @@ def _without_postgres(stack: ChaosStack, down_s: float) -> range:
     if not down_s:
         return range(0)
     # While the limiter's counts are restored, calls are refused anyway.
+    ends_s = monotonic_s() + OPEN_WITHIN_S
     while not (stack.is_whole() and _admits(stack)):
+        if monotonic_s() > ends_s:
+            raise DevError(f"The limiter is still closed {OPEN_WITHIN_S:g} s after the last incident.")
         stack.pump(POLL_INTERVAL_S)
     stack.pump(WARMUP_S)
     since_ms = now_ms()

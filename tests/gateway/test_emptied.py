@@ -223,6 +223,16 @@ def test_an_older_copy_is_noticed(pair: Pair, is_settled_elsewhere: bool) -> Non
     assert len(pair.served) == 20
 
 
+def test_an_opening_that_redis_has_lost_is_made_again(pair: Pair) -> None:
+    """As when a file ends just before it: nothing else is missing."""
+    key = a_key(daily_requests=20)
+    pair.serve(key, 4)
+    shard = Payer.of(pair.running.prefix, key.row.organization_id, key.row.pk).shard
+    assert pair.running.redis.hdel(shard.epoch.decode(), "open") == 1
+    pair.exhaust(key, code="daily_quota_exceeded")
+    assert len(pair.served) == 20
+
+
 def test_calls_in_flight_keep_their_place_and_their_slot(pair: Pair) -> None:
     key = a_key(daily_requests=3, concurrent_streams=1)
     url = f"{pair.gateways[0].url}/v1/chat/completions"
