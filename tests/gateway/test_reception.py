@@ -76,7 +76,7 @@ def test_more_structure_than_any_request_is_refused(running: Installation, key: 
 def test_nesting_that_only_some_decoders_take_is_no_fault(
     running: Installation, key: str, case: SurfaceCase, depth: int
 ) -> None:
-    """How deep decoders go depends on the Python; what looks through their values goes less deep."""
+    """Each Python decodes to another depth, and what looks through the values goes less deep."""
     body = case.body("x")
     for inner in (b"[" * depth + b"]" * depth, b'{"content":' * depth + b'"x"' + b"}" * depth):
         for name in (*body, "tools", "metadata", "odd"):
