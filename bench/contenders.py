@@ -5,9 +5,8 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.error import URLError
-from urllib.request import Request, urlopen
 
+import httpx
 import yaml
 
 from bench import tools
@@ -145,15 +144,11 @@ def answers_chat(port: int, key: str, model: str = MODEL) -> Callable[[], bool]:
     """Make a probe: one chat request, whose success means ready."""
 
     def answers() -> bool:
-        request = Request(
-            f"http://{valkey.LOOPBACK}:{port}/v1/chat/completions",
-            data=body(is_stream=False, model=model),
-            headers={"Authorization": f"Bearer {key or 'sk-bench'}", "Content-Type": "application/json"},
-        )
+        headers = {"Authorization": f"Bearer {key or 'sk-bench'}", "Content-Type": "application/json"}
+        url, sent = f"http://{valkey.LOOPBACK}:{port}/v1/chat/completions", body(is_stream=False, model=model)
         try:
-            with urlopen(request, timeout=10) as answer:  # noqa: S310 - loopback
-                return bool(answer.status == 200)
-        except (URLError, OSError):
+            return httpx.post(url, content=sent, headers=headers, timeout=10).status_code == 200
+        except httpx.HTTPError:
             return False
 
     return answers

@@ -6,12 +6,12 @@ import signal
 import subprocess
 import sys
 import tempfile
-import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.error import URLError
+
+import httpx
 
 from codexflow.dev import valkey
 from codexflow.dev.home import RUNTIME_PREFIX, Home
@@ -107,7 +107,6 @@ def running_site() -> Iterator[Site]:
 
 def _is_live(url: str) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=1) as response:  # noqa: S310 - our own address
-            return bool(response.status == 200)
-    except (URLError, OSError):
+        return httpx.get(url, timeout=1).status_code == 200
+    except httpx.HTTPError:
         return False

@@ -9,8 +9,8 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Self
-from urllib.error import URLError
-from urllib.request import urlopen
+
+import httpx
 
 from codexflow.dev import services, valkey
 from codexflow.dev.home import RUNTIME_PREFIX, Home
@@ -119,7 +119,6 @@ class Stack:
 
     def responds(self, port: int) -> bool:
         try:
-            with urlopen(f"http://{valkey.LOOPBACK}:{port}/health/live", timeout=1) as response:
-                return bool(response.status == 200)
-        except (URLError, OSError):
+            return httpx.get(f"http://{valkey.LOOPBACK}:{port}/health/live", timeout=1).status_code == 200
+        except httpx.HTTPError:
             return False
