@@ -13,7 +13,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from billing.pricing import Usage, cost_nanos
-from codexflow.catalogue.entries import CALL_UNITS
+from codexflow.catalogue.entries import UNITS
 from logs.pipeline.events import PLANNED, RANK_LITELLM, RANK_NONE, AttemptFact, UsageEvent
 
 
@@ -124,9 +124,9 @@ def corrected(row: UsageEvent, reported: Mapping[int, ReportedUsage], winner: in
     return row
 
 
-def _with_call_units(reported: Usage, counted: Usage) -> Usage:
-    """Add the units by which the call itself is sold, which LiteLLM's report may leave out."""
-    units = {name: (counted.details or {}).get(name, 0) for name in CALL_UNITS}
+def _with_units(reported: Usage, counted: Usage) -> Usage:
+    """Add the units that the gateway knows of, such as searches, which LiteLLM's report may leave out."""
+    units = {name: (counted.details or {}).get(name, 0) for name in UNITS}
     if not any(units.values()):
         return reported
     return replace(reported, details=dict(Counter(reported.details or {}) | Counter(units)))
@@ -134,7 +134,7 @@ def _with_call_units(reported: Usage, counted: Usage) -> Usage:
 
 def _with_usage_of(source: UsageEvent, event: UsageEvent, upstream_cost_nanos: int | None) -> UsageEvent:
     """Return `event` with the usage of another report, at its own price."""
-    usage = _with_call_units(source.usage, event.usage)
+    usage = _with_units(source.usage, event.usage)
     return replace(
         event,
         usage=usage,

@@ -99,3 +99,18 @@ def test_a_call_sold_by_units_is_charged_for_them_whoever_reports_it() -> None:
     told = replace(sweeper, source="gateway", rank=RANK_PROVIDER, usage=Usage(details={"search_unit": 2}))
     told = replace(told, cost_nanos=cost_nanos(told.usage, BY_UNIT))
     assert merged(found, told).usage == told.usage
+
+
+def test_a_search_that_the_gateway_knows_of_is_charged_whoever_reports_the_tokens() -> None:
+    """A caller who chose `web_search_options` has left: LiteLLM tells the tokens, and no provider counts the search."""
+    rates = replace(RATES, details=PriceDetails(unit_nanos={"web_search": 10_000_000}))
+    usage = Usage(prompt_tokens=100, completion_tokens=5, details={"web_search": 1})
+    row = an_event(*IDS, rates=rates, usage=usage, rank=RANK_COUNTED)
+    row = replace(row, cost_nanos=cost_nanos(usage, rates))
+    told = Usage(prompt_tokens=101, completion_tokens=51)
+    for reported, searches in ((told, 1), (replace(told, details={"web_search": 3}), 3)):
+        won = ReportedUsage(usage=reported, is_success=True, ended_ms=1)
+        found = merge(row, row, {1: won}, winner=1)
+        assert found is not None
+        assert (found.usage.prompt_tokens, found.usage.details) == (101, {"web_search": searches})
+        assert found.cost_nanos == cost_nanos(told, RATES) + searches * 10_000_000
