@@ -327,6 +327,7 @@ def _struct(kind: type[S], payload: Any) -> S:
 
 
 class _Choice(Struct, gc=False):
+    index: Any = 0
     delta: Any = None
     message: Any = None
     text: Any = None
@@ -349,6 +350,7 @@ class _TextInDelta(Struct, gc=False, forbid_unknown_fields=True):
 
 class _TextChoice(Struct, gc=False):
     delta: _TextInDelta
+    index: int = 0
     finish_reason: None = None
     text: None = None
 
@@ -367,16 +369,23 @@ class ChoicesOutput(Output):
     _REFUSALS = ("content_filter", "refusal")
     _PLAIN_STOPS = frozenset({"stop"})
 
+    def __init__(self) -> None:
+        # Choices that have begun, by index, and whether their end is still to come: a call may ask for several.
+        self._is_open: dict[int, bool] = {}
+
     @override
     def _chars_of_deltas(self, payloads: bytes) -> int:
-        chars = 0
+        chars, is_open = 0, self._is_open
         for chunk in _text_chunks.decode_lines(payloads):
             for choice in chunk.choices:
-                if text := choice.delta.content:
+                delta, before = choice.delta, chars
+                if text := delta.content:
                     chars += _length(text)
-                if text := choice.delta.reasoning_content:
+                if text := delta.reasoning_content:
                     chars += _length(text)
-        if chars:  # comments and pings may follow the end
+                if chars > before or choice.index not in is_open:  # comments and pings may follow the end
+                    is_open[choice.index] = True
+        if chars:
             self.stop_reason = None
         return chars
 
@@ -396,11 +405,13 @@ class ChoicesOutput(Output):
             written = choice.delta or choice.text or (choice.message if choice.delta is None else None)
             if written:
                 self._add(written, chars_in(written))
+            index = choice.index if isinstance(choice.index, int) else 0
             if choice.finish_reason:
-                self.stop_reason = str(choice.finish_reason)
+                self._is_open[index] = False
+                self.stop_reason = None if any(self._is_open.values()) else str(choice.finish_reason)
                 self.is_refused = self.is_refused or choice.finish_reason in self._REFUSALS
             elif written:
-                self.stop_reason = None
+                self._is_open[index], self.stop_reason = True, None
 
 
 # Responses

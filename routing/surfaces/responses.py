@@ -290,7 +290,12 @@ class _Chunk(Struct, rename={"usage_metadata": "usageMetadata"}):
         return bool(self.error) or self.object == "error" or any(map(_is_failed, choices))
 
 
+class _PlainDelta(Struct, gc=False):
+    error: None = None
+
+
 class _PlainChoice(Struct, gc=False):
+    delta: _PlainDelta | None = None
     finish_reason: None = None
     error: None = None
 

@@ -53,6 +53,14 @@ CREATED = event({"type": "response.created", "response": {"id": "r", "model": "m
 ITEM = {"type": "message", "id": "i", "content": [{"type": "output_text", "text": "Rain", "annotations": []}]}
 NO_ERRORS: list[Any] = ["", {}, False, 0]
 GOOD = [ROLE, RAIN, STOP, COUNTED, DONE]
+# Of two choices, which take turns and end one after the other.
+TWO = [
+    event({"id": "c", "choices": [{"index": index, "delta": delta, "finish_reason": reason}]})
+    for index, delta, reason in (
+        (0, {"content": "Rain"}, None), (1, {"content": "Snow"}, None), (0, {"content": "s"}, None),
+        (1, {"content": "s"}, None), (0, {}, "stop"), (1, {}, "stop"),
+    )
+]  # fmt: skip
 
 
 def ended_by(end: bytes, events: list[bytes]) -> list[bytes]:
@@ -125,6 +133,7 @@ COMPLETE: dict[str, tuple[SurfaceCase, list[bytes | None], tuple[int, int]]] = {
             "usage": {"input_tokens": 100, "output_tokens": 0}}})],
         (0, 0),
     ),
+    "two choices without their end": (CHAT, [*TWO, COUNTED], (100, 20)),
     "usage in a choice": (
         CHAT, [ROLE, RAIN, event({"choices": [{"delta": {}, "finish_reason": "stop", "u": 1, "usage": USAGE}]}), DONE],
         (100, 20),
@@ -171,6 +180,12 @@ COMPLETE: dict[str, tuple[SurfaceCase, list[bytes | None], tuple[int, int]]] = {
 BROKEN: dict[str, tuple[SurfaceCase, list[bytes | None]]] = {
     "error as text": (CHAT, [ROLE, RAIN, event({"error": "lost"}), DONE]),
     "error in a choice": (CHAT, [ROLE, RAIN, event({"choices": [{"delta": {}, "error": {"code": 502}}]}), DONE]),
+    "error in a delta": (
+        CHAT, [ROLE, RAIN, PAUSE, event({"choices": [{"delta": {"error": {"code": 502}}}]}), PAUSE, DONE]
+    ),
+    "one of two choices": (CHAT, [*TWO[:4], PAUSE, TWO[4]]),
+    "a reason beside a choice without one": (CHAT, [*TWO[:3], PAUSE, event({"choices": [
+        {"index": 0, "delta": {}, "finish_reason": "stop"}, {"index": 1, "delta": {"content": "fall"}}]})]),
     "error as a reason": (CHAT, [ROLE, RAIN, chunk(content="", reason="error"), COUNTED, DONE]),
     "error beside choices": (CHAT, [ROLE, RAIN, event({"choices": None, "error_message": "lost"}), DONE]),
     "error by its name": (CHAT, [ROLE, RAIN, b'event: error\ndata: {"message":"x"}\n\n', STOP, DONE]),
