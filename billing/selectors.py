@@ -7,7 +7,7 @@ from uuid import UUID
 
 from django.conf import settings
 from django.db import connection
-from django.db.models import Case, F, Max, Q, QuerySet, Sum, TextField, Value, When
+from django.db.models import Case, F, Max, Min, Q, QuerySet, Sum, TextField, Value, When
 from django.db.models.functions import Coalesce
 
 from accounts.models import Organization
@@ -134,14 +134,25 @@ class Period:
 
 def expired_nanos(organization_id: UUID, at: datetime) -> int:
     """Credit whose time is over but whose expiry is not booked yet: only calls admitted before are paid from it."""
-    return expired_by_organization([organization_id], at).get(organization_id, 0)
+    return expiries_by_organization([organization_id], at).get(organization_id, Expiry()).expired_nanos
 
 
-def expired_by_organization(ids: Collection[UUID], at: datetime) -> dict[UUID, int]:
-    """As `expired_nanos`, of those of several organizations that have such credit."""
-    over = CreditSource.objects.filter(organization_id__in=ids, expires_at__lte=at).exclude(remaining_nanos=0)
-    sums = over.values_list("organization_id").annotate(sum=Sum("remaining_nanos"))
-    return {organization: int(nanos) for organization, nanos in sums}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expiry:
+    """Credit whose time is over but whose expiry is not booked yet, and when the time of more ends."""
+
+    expired_nanos: int = 0
+    next_at: datetime | None = None
+
+
+def expiries_by_organization(ids: Collection[UUID], at: datetime) -> dict[UUID, Expiry]:
+    """Expiries of those of several organizations that have credit with an end."""
+    rows = CreditSource.objects.filter(organization_id__in=ids, expires_at__isnull=False).exclude(remaining_nanos=0)
+    found = rows.values_list("organization_id").annotate(
+        expired=Sum("remaining_nanos", filter=Q(expires_at__lte=at), default=0),
+        next_at=Min("expires_at", filter=Q(expires_at__gt=at)),
+    )
+    return {organization: Expiry(expired_nanos=int(nanos), next_at=next_at) for organization, nanos, next_at in found}
 
 
 def just_expired(at: datetime) -> list[UUID]:

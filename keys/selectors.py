@@ -18,8 +18,9 @@ from billing.meters import KEY, REQUESTS, Meter
 from billing.models import Plan, TagBudget
 from billing.plans import UNLIMITED, Limits
 from billing.selectors import (
+    Expiry,
     KeySpend,
-    expired_by_organization,
+    expiries_by_organization,
     hard_tag_budgets,
     key_totals,
     raises_by_organization,
@@ -175,7 +176,7 @@ class _OfOrganizations:
     """Facts that principals need besides their keys, of several organizations, by organization."""
 
     raises: dict[UUID, Raises]
-    expired_nanos: dict[UUID, int]
+    expiries: dict[UUID, Expiry]
     hard_budgets: dict[UUID, list[TagBudget]]
     owners: dict[UUID, tuple[int, datetime]]  # the first owner, and since when there is that user
 
@@ -190,7 +191,7 @@ class _OfOrganizations:
             owners.setdefault(organization, (user, since))
         return cls(
             raises=raises_by_organization(ids, at),
-            expired_nanos=expired_by_organization(ids, at),
+            expiries=expiries_by_organization(ids, at),
             hard_budgets=budgets,
             owners=owners,
         )
@@ -212,7 +213,10 @@ def _principal(key: ApiKey, shared: _OfOrganizations, at: datetime) -> Principal
     account = organization.account
     ends = [moment.timestamp() for moment in (key.expires_at, key.rotation_ends_at) if moment is not None]
     plan, raises = account.plan, shared.raises[organization.id]
+    expiry = shared.expiries.get(organization.id, Expiry())
     changes = [raises.next_end()]
+    if plan.has_hard_budget:
+        changes.append(expiry.next_at)
     if plan.allowed_models or key.allowed_models:
         changes.append(window_end(DAY, at))  # which models serve those of a list depends on the day
     next_change = min([each for each in changes if each is not None], default=None)
@@ -231,7 +235,7 @@ def _principal(key: ApiKey, shared: _OfOrganizations, at: datetime) -> Principal
         digest=bytes(key.digest),
         payer=payer,
         limits=(
-            limits_of(account, raises, expired=shared.expired_nanos.get(organization.id, 0)),
+            limits_of(account, raises, expired=expiry.expired_nanos),
             _limits_of_key(key, raises),
         ),
         limits_until_s=next_change.timestamp() if next_change is not None else None,

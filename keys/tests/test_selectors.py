@@ -10,6 +10,7 @@ from django.test.utils import CaptureQueriesContext
 from billing.alerts import DAY
 from billing.ledger import post_credit
 from billing.models import LedgerEntry, Plan
+from billing.selectors import account_of
 from billing.services import raise_budget, set_budgets, set_tag_budget
 from billing.tests.factories import an_organization
 from codexflow.catalogue import directory
@@ -94,6 +95,28 @@ def test_a_key_with_a_list_of_models_is_read_again_when_the_day_ends() -> None:
     assert listed is not None
     tomorrow = datetime.combine(now().date() + timedelta(days=1), datetime.min.time(), UTC)
     assert (plain.limits_until_s, listed.limits_until_s) == (None, tomorrow.timestamp())
+
+
+def test_a_key_is_read_again_when_credit_of_its_organization_expires(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Expired credit is gone for new calls at once, whether or not a worker tells of it."""
+    key, unlimited = a_key(an_organization(plan="free")), a_key(an_organization(plan="internal"))
+    ends_at = now() + timedelta(minutes=5)
+    for organization in (key.row.organization, unlimited.row.organization):
+        for nanos, after in ((5, timedelta()), (7, timedelta(hours=1))):
+            post_credit(
+                organization, nanos, kind=LedgerEntry.Kind.PROMO, reference=f"{nanos}", expires_at=ends_at + after
+            )
+    found, without_budget = (principal_of(each.row.public_id) for each in (key, unlimited))
+    assert found is not None
+    assert without_budget is not None
+    most = account_of(key.row.organization).credit_nanos
+    assert (found.limits[0].total_budget_nanos, found.limits_until_s) == (most, ends_at.timestamp())
+    assert without_budget.limits_until_s is None
+    monkeypatch.setattr("keys.selectors.now", lambda: ends_at)
+    later = principal_of(key.row.public_id)
+    assert later is not None
+    assert later.limits[0].total_budget_nanos == most - 5
+    assert later.limits_until_s == (ends_at + timedelta(hours=1)).timestamp()
 
 
 def test_a_change_of_an_organization_concerns_its_keys_alone(monkeypatch: pytest.MonkeyPatch) -> None:
