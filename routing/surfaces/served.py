@@ -10,6 +10,9 @@ from collections.abc import Container
 # Providers write the name among the first fields. Text cannot hold this mark: its quotes are escaped.
 _WITHIN_BYTES = 4_096
 _NAMED = re.compile(rb'"model"\s*:\s*"([^"\\]{1,200})"')
+# The caller's words as they are, which LiteLLM writes in front of the name: an object of texts.
+_METADATA_MARK = b'"metadata"'
+_METADATA = re.compile(rb'"metadata"\s*:\s*\{(?:[^"{}]|"(?:[^"\\]|\\.)*")*')
 _WORDS = re.compile(r"[a-z]+|\d+")
 _DATE = re.compile(r"\b20\d\d-\d\d-\d\d\b")
 _DATE_DIGITS = 4  # a number of so many digits, or more, is a date or a build
@@ -18,6 +21,8 @@ _IGNORED = frozenset({"latest", "preview", "exp", "experimental", "free", "beta"
 
 def other_model_in(response: bytes, asked: str) -> str | None:
     """Return the model that the beginning of a response names, unless it is the asked one; None for that, or none."""
+    if response.find(_METADATA_MARK, 0, _WITHIN_BYTES) >= 0:
+        response = _METADATA.sub(b"", response[:_WITHIN_BYTES])
     found = _NAMED.search(response, 0, _WITHIN_BYTES)
     if found is None:
         return None

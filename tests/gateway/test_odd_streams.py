@@ -165,6 +165,15 @@ COMPLETE: dict[str, tuple[SurfaceCase, list[bytes | None], tuple[int, int]]] = {
         })],
         (100, 20),
     ),
+    "metadata that names a model": (
+        RESPONSES,
+        [event({"type": "response.created", "response": {
+            "id": "r", "metadata": {"model": "claude-sonnet-5.5"}, "model": "gpt-6-luna", "output": []}}),
+         event({"type": "response.output_item.done", "item": ITEM}),
+         event({"type": "response.completed", "response": {
+             "id": "r", "usage": {"input_tokens": 100, "output_tokens": 20}}})],
+        (100, 20),
+    ),
     "bytes that are no UTF-8": (
         CHAT,
         [chunk(content="X").replace(b"X", b"caf\xe9"), STOP, COUNTED, DONE],
@@ -279,6 +288,7 @@ def test_a_complete_response_is_complete(running: Installation, odd: Gateway, na
     response = streamed(odd, case, name)
     row = running.row_of(response)
     assert (response.status_code, row.status, row.error_code) == (200, 200, "")
+    assert row.model == case.model
     assert row.completion_tokens == completion
     assert row.prompt_tokens == prompt if prompt >= 0 else row.prompt_tokens > 0
     assert (row.cost_nanos == 0) == (prompt == 0)

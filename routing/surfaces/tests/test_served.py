@@ -50,6 +50,18 @@ def test_what_a_model_writes_names_no_model(text: str) -> None:
     assert other_model_in(content, "gpt-6-luna") is None
 
 
+@given(metadata=st.dictionaries(st.text(), st.text()))
+def test_metadata_names_no_model(metadata: dict[str, str]) -> None:
+    """LiteLLM writes it back in front of the model's name on responses: the caller would choose the price."""
+    response = msgspec.json.encode({"id": "r", "metadata": {**metadata, "model": "other"}, "model": "gpt-6-luna"})
+    assert other_model_in(b'data: {"type":"response.created","response":%b}' % response, "gpt-6-luna") is None
+
+
+def test_a_model_behind_metadata_is_found() -> None:
+    response = b'{"id":"r","metadata":{"model":"gpt-6-luna","it\\"s":"} \\\\"},"model":"gpt-6"}'
+    assert other_model_in(response, "gpt-6-luna") == "gpt-6"
+
+
 @given(response=st.binary())
 def test_any_bytes_are_read(response: bytes) -> None:
     other_model_in(response, "x")
