@@ -135,7 +135,7 @@ def _decoded(decoder: msgspec.json.Decoder[T], data: bytes | Raw) -> T | None:
     Providers write NaN, half a surrogate, or a byte order mark; what their response says is good all the same.
     """
     found = _strictly(decoder, data)
-    if found is None and (plain := _payload(bytes(data))) is not None:
+    if found is None and (plain := _plain(bytes(data))) is not None:
         with contextlib.suppress(msgspec.MsgspecError, RecursionError):
             return decoder.decode(json.dumps(_readable(plain)))
     return found
@@ -165,15 +165,20 @@ def _tells_no_usage(usage: ProviderUsage | None) -> bool:
     return not report.is_input_known and not report.usage.completion_tokens
 
 
-def _payload(data: bytes) -> dict[str, Any] | None:
-    """Read an object as Python's own reader does; None for what it cannot read either.
+def _plain(data: bytes) -> Any:
+    """Read a value as Python's own reader does; None for what it cannot read either.
 
     Bytes that are no UTF-8 are read as replacement characters, as clients read them.
     """
     try:
-        plain = json.loads(data.decode("utf-8-sig", "replace"), parse_int=_int)
+        return json.loads(data.decode("utf-8-sig", "replace"), parse_int=_int)
     except (ValueError, RecursionError):
         return None
+
+
+def _payload(data: bytes) -> dict[str, Any] | None:
+    """Read an object as `_plain`; None for any other value."""
+    plain = _plain(data)
     return plain if isinstance(plain, dict) else None
 
 
@@ -561,7 +566,7 @@ def _with_calls(usage: Any, output: Any, raw: bytes) -> Any:
     """Add the calls of hosted tools to a response's usage, which has no count of them."""
     if not any(mark in raw for mark in _CALL_MARKS):
         return usage
-    items = _strictly(_lists, output) if isinstance(output, Raw) else output
+    items = _decoded(_lists, output) if isinstance(output, Raw) else output
     counts = {f"{unit}_requests": count for unit, count in Counter(map(_unit_of, items or ())).items() if unit}
     if not counts:
         return usage

@@ -426,3 +426,11 @@ def test_the_caller_sees_the_providers_usage_without_our_count() -> None:
     summary = Responses().summarize(untold)
     assert summary is not None
     assert Responses().body_for_caller(untold, summary) == untold
+
+
+def test_calls_of_hosted_tools_are_counted_beside_bytes_that_are_no_utf8() -> None:
+    output = [*_CALLS, {"type": "message", "content": [{"type": "output_text", "text": "XX"}]}]
+    completed = {"type": "response.completed", "response": {"usage": {"input_tokens": 3}, "output": output}}
+    found = Responses().classify(event(completed).replace(b"XX", b"caf\xe9")).usage
+    assert found is not None
+    assert found.fields == {"input_tokens": 3, "server_tool_use": _COUNTS}
