@@ -1,5 +1,6 @@
 """Metering of a call: the provider's usage, or our own count without it. Pure."""
 
+from collections import Counter
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
@@ -139,7 +140,13 @@ class Meter:
             usage = replace(usage, prompt_tokens=prompt_tokens_guess)
         if not has_output:
             usage = replace(usage, completion_tokens=max(delivered, usage.completion_tokens), reasoning_tokens=0)
+            usage = self._with_delivered_units(usage)
         return usage, RANK_COUNTED
+
+    def _with_delivered_units(self, usage: Usage) -> Usage:
+        """Add the calls of hosted tools that were delivered, where their provider had not told of them yet."""
+        units = self._output.units if self._output is not None else None
+        return replace(usage, details=dict(Counter(usage.details or {}) | Counter(units))) if units else usage
 
     def _is_count_of_a_piece(self, usage: Usage) -> bool:
         """Return whether the last count can only be that of one event: some count each event by itself."""

@@ -9,9 +9,10 @@ import contextlib
 import json
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import Enum, IntEnum
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any, Literal, TypeVar
 
 import msgspec
@@ -20,6 +21,7 @@ from typing_extensions import override
 
 from billing.limiter.holds import TOKENS_PER_IMAGE
 from routing.surfaces import sse
+from routing.surfaces.tools import unit_of_block, unit_of_call
 
 CHARS_PER_TOKEN = 4
 # Half of what is held for an image, as in the estimate of the input.
@@ -170,6 +172,8 @@ class Output(ABC):
 
     # The model or its provider refused, or failed.
     is_refused = False
+    # Calls of hosted tools in a stream, by unit, as far as they were delivered.
+    units: Mapping[str, int] = MappingProxyType({})
     # Why a stream ended, as its provider wrote it, if nothing has been said since.
     stop_reason: str | None = None
     _PLAIN_STOPS: frozenset[str] = frozenset()
@@ -292,6 +296,10 @@ class Output(ABC):
 
     def _add_chars(self, chars: int) -> None:
         self._add(None, chars)
+
+    def _add_unit(self, unit: str | None) -> None:
+        if unit is not None:
+            self.units = {**self.units, unit: self.units.get(unit, 0) + 1}
 
 
 # One byte less than the longest end of an event.
@@ -494,7 +502,8 @@ class ItemsOutput(Output):
             count: Callable[[Any], int] = _audio_chars if kind in _AUDIO_DELTAS else chars_in
             self._deliver(event.delta, count(event.delta))
         elif kind.endswith("output_item.done"):
-            self._repeat(event, _Level.ITEM, event.item)
+            if self._repeat(event, _Level.ITEM, event.item):
+                self._add_unit(unit_of_call(event.item))
         elif kind.endswith("part.done"):
             self._repeat(event, _Level.PART, event.part)
         elif kind.endswith(".done"):
@@ -519,20 +528,21 @@ class ItemsOutput(Output):
         self._add(written, chars)
         self._unrepeated = [each + chars for each in self._unrepeated]
 
-    def _repeat(self, event: _ResponseEvent, level: _Level, written: Any) -> None:
-        """Count what an event says again only as far as nothing said it before."""
+    def _repeat(self, event: _ResponseEvent, level: _Level, written: Any) -> bool:
+        """Count what an event says again only as far as nothing said it before. Returns whether the event is new."""
         chars = chars_in(written)
         item_id = written.get("id") if isinstance(written, dict) else event.item_id
         # Some say even this twice.
         mark = hash(str((event.type, event.output_index, item_id, event.content_index, event.summary_index, chars)))
         if mark in self._seen:
-            return
+            return False
         self._seen.add(mark)
         more = max(0, chars - self._unrepeated[level])
         self._add(written, more)
         self._unrepeated = [
             each + more if above > level else max(0, each - chars) for above, each in enumerate(self._unrepeated)
         ]
+        return True
 
 
 # Messages
@@ -583,6 +593,7 @@ class BlocksOutput(Output):
         written = event.delta or event.content_block
         if written:
             self._add(written, chars_in(written))
+            self._add_unit(unit_of_block(event.content_block))
         reason = (
             event.delta.get("stop_reason") if event.type == "message_delta" and isinstance(event.delta, dict) else None
         )

@@ -25,7 +25,7 @@ from routing.surfaces.compaction import item_of, summary_in
 from routing.surfaces.failures import is_error_name, tells_error
 from routing.surfaces.output import BlocksOutput, ChoicesOutput, ItemsOutput, Output
 from routing.surfaces.sse import Event, Kind
-from routing.surfaces.tools import CODE_EXECUTION, FILE_SEARCH, IMAGE_GENERATION, MCP_CALL, WEB_SEARCH
+from routing.surfaces.tools import CALLS_IN_OUTPUT, unit_of_call
 from routing.surfaces.usage import ProviderUsage, usage_in
 
 T = TypeVar("T")
@@ -540,26 +540,8 @@ class _WholeResponse(Struct):
         return isinstance(self.incomplete_details, dict) and self.incomplete_details.get("reason") == "content_filter"
 
 
-def _unit_of(item: Any) -> str | None:
-    """Return the price line of a tool that the provider has carried out; None for all other items."""
-    if not isinstance(item, dict):
-        return None
-    kind, environment = item.get("type"), item.get("environment")
-    if kind == "shell_call":
-        return CODE_EXECUTION if isinstance(environment, dict) and environment.get("type") != "local" else None
-    return _UNIT_OF_CALL.get(kind) if isinstance(kind, str) else None
-
-
-# Items of a response that are calls of hosted tools, and how they are sold.
-_UNIT_OF_CALL = {
-    "web_search_call": WEB_SEARCH,
-    "file_search_call": FILE_SEARCH,
-    "code_interpreter_call": CODE_EXECUTION,
-    "image_generation_call": IMAGE_GENERATION,
-    "mcp_call": MCP_CALL,
-}
 # Text cannot hold these: its quotes are escaped.
-_CALL_MARKS = tuple(b'"%b"' % name.encode() for name in (*_UNIT_OF_CALL, "shell_call"))
+_CALL_MARKS = tuple(b'"%b"' % name.encode() for name in CALLS_IN_OUTPUT)
 
 
 def _with_calls(usage: Any, output: Any, raw: bytes) -> Any:
@@ -567,7 +549,7 @@ def _with_calls(usage: Any, output: Any, raw: bytes) -> Any:
     if not any(mark in raw for mark in _CALL_MARKS):
         return usage
     items = _decoded(_lists, output) if isinstance(output, Raw) else output
-    counts = {f"{unit}_requests": count for unit, count in Counter(map(_unit_of, items or ())).items() if unit}
+    counts = {f"{unit}_requests": count for unit, count in Counter(map(unit_of_call, items or ())).items() if unit}
     if not counts:
         return usage
     fields = usage if isinstance(usage, dict) else {}

@@ -53,6 +53,16 @@ _HOSTED = (
     (IMAGE_GENERATION, re.compile(r"(?:openrouter:)?image_generation")),
     (MCP_CALL, re.compile(r"mcp|mcp_toolset")),
 )
+# Items of a response, and blocks of a message, that are calls of hosted tools, and how they are sold.
+_UNIT_OF_CALL = {
+    "web_search_call": WEB_SEARCH,
+    "file_search_call": FILE_SEARCH,
+    "code_interpreter_call": CODE_EXECUTION,
+    "image_generation_call": IMAGE_GENERATION,
+    "mcp_call": MCP_CALL,
+}
+CALLS_IN_OUTPUT = (*_UNIT_OF_CALL, "shell_call")
+_UNITS_OF_BLOCKS = (WEB_SEARCH, WEB_FETCH, CODE_EXECUTION)
 # Gemini's, which are named by a field.
 _HOSTED_BY_FIELD = {
     "googleSearch": WEB_SEARCH,
@@ -230,6 +240,23 @@ def units_held(hosted: Collection[HostedTool]) -> dict[str, int]:
         if each.unit in UNITS:
             units[each.unit] = units.get(each.unit, 0) + each.most
     return units
+
+
+def unit_of_call(item: Any) -> str | None:
+    """Return the price line of a tool that the provider has carried out; None for all other items of a response."""
+    if not isinstance(item, dict):
+        return None
+    kind, environment = item.get("type"), item.get("environment")
+    if kind == "shell_call":
+        return CODE_EXECUTION if isinstance(environment, dict) and environment.get("type") != "local" else None
+    return _UNIT_OF_CALL.get(kind) if isinstance(kind, str) else None
+
+
+def unit_of_block(block: Any) -> str | None:
+    """Return the price line of a tool that the provider carries out; None for all other blocks of a message."""
+    if not isinstance(block, dict) or block.get("type") != "server_tool_use":
+        return None
+    return next((unit for unit in _UNITS_OF_BLOCKS if unit == block.get("name")), None)
 
 
 def known_tools(fields: Fields) -> int:

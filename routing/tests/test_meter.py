@@ -239,3 +239,39 @@ def test_tokens_that_are_not_believed_are_estimated_and_uses_of_tools_stay() -> 
         Usage(prompt_tokens=7, completion_tokens=5, details={"web_search": 2}),
         RANK_COUNTED,
     )
+
+
+SEARCH = {"type": "web_search_call", "id": "w1", "status": "completed", "action": {"type": "search", "query": "rain"}}
+SEARCHES: dict[str, tuple[ResponseFormat, list[dict[str, Any]]]] = {
+    "responses": (
+        Responses(),
+        [
+            {"type": "response.output_item.done", "output_index": 0, "item": SEARCH},
+            {"type": "response.output_item.done", "output_index": 0, "item": SEARCH},  # said twice
+            {"type": "response.output_item.done", "output_index": 1, "item": {**SEARCH, "id": "w2"}},
+            {"type": "response.output_text.delta", "delta": "Rain"},
+        ],
+    ),
+    "messages": (
+        Messages(),
+        [
+            {"type": "content_block_start", "index": n, "content_block": {
+                "type": kind, "id": f"s{n}", "name": "web_search", "input": {}}}
+            for n, kind in enumerate(("server_tool_use", "server_tool_use", "tool_use"))
+        ],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("surface", SEARCHES)
+def test_a_caller_who_leaves_before_the_end_pays_for_the_searches_that_were_delivered(surface: str) -> None:
+    response_format, events = SEARCHES[surface]
+    meter = Meter(1_000)
+    meter.begin(response_format.output())
+    for each in events:
+        meter.record_delivery(b"data: " + msgspec.json.encode(each) + b"\n\n")
+    usage, rank = meter.usage(9)
+    assert (usage.prompt_tokens, usage.details, rank) == (9, {"web_search": 2}, RANK_COUNTED)
+    told = {"input_tokens": 9, "output_tokens": 5, "server_tool_use": {"web_search_requests": 3}}
+    meter.record_usage(ProviderUsage(told))
+    assert meter.usage(9)[0].details == {"web_search": 3}
