@@ -267,10 +267,10 @@ class Call:
         return False
 
     def _completed(self, attempt: AttemptFact, elapsed_ms: int) -> AttemptFact:
-        """Complete the attempt that gave the response: it lasted until now, and its id may have come with the body."""
+        """Complete the attempt that gave the response: it lasted until now."""
         return msgspec.structs.replace(
             attempt,
             duration_ms=elapsed_ms - attempt.started_offset_ms,
             # PostgreSQL stores no NUL; a provider might send one, and might send more than the journal takes.
-            response_id=(attempt.response_id or self.meter.response_id).replace("\0", "")[:MAX_RESPONSE_ID_CHARS],
+            response_id=attempt.response_id.replace("\0", "")[:MAX_RESPONSE_ID_CHARS],
         )

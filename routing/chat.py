@@ -11,7 +11,7 @@ from routing.headers import response_headers
 from routing.incoming import Incoming
 from routing.planner import serve as planner
 from routing.planner.engage import Mode
-from routing.surfaces.served import other_model_in
+from routing.surfaces.served import other_model
 from routing.surfaces.table import Surface
 from routing.upstream.attempts import plan_attempts
 from routing.upstream.open import Upstream
@@ -80,7 +80,7 @@ async def serve(context: GatewayContext, incoming: Incoming, surface: Surface) -
                 await stream.break_off(error)
                 return
             model = opened.attempt.model
-            if response_format.names_model and (other := other_model_in(opened.first, model)) is not None:
+            if (other := other_model(opened.identity.model, model)) is not None:
                 rates_of_other = accepted.rates_of(other)
                 context.substitutes.note(model, other, is_priced=rates_of_other is not None)
                 if rates_of_other is not None:

@@ -27,7 +27,7 @@ class Meter:
 
     __slots__ = (
         "_fields", "_is_output_final", "_output", "_partial_counts", "_pending", "_pending_bytes", "_report",
-        "has_begun", "max_tokens", "response_id", "upstream_cost_nanos",
+        "has_begun", "max_tokens", "upstream_cost_nanos",
     )  # fmt: skip
 
     def __init__(self, max_tokens: int = MAX_TOKENS) -> None:
@@ -43,7 +43,6 @@ class Meter:
         self._output: Output | None = None
         self._pending: list[bytes] = []
         self._pending_bytes = 0
-        self.response_id = ""
         self.upstream_cost_nanos: int | None = None
 
     def begin(self, output: Output) -> None:
@@ -87,8 +86,7 @@ class Meter:
         return self._report
 
     def record_response(self, summary: ResponseSummary, cost_header: bytes | None) -> None:
-        """Take id, output and usage of a whole JSON response. A refusal or failure without output costs nothing."""
-        self.response_id = summary.id
+        """Take output and usage of a whole JSON response. A refusal or failure without output costs nothing."""
         if summary.output.is_refused and not summary.output.tokens:
             return
         self.begin(summary.output)

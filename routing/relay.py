@@ -253,7 +253,7 @@ class StreamRelay:
             self.is_started = True
             self._pinged_id = f"{self._response_format.id_prefix}{self._call.request_id.hex}"
             await self._response.start(200, [*SSE_HEADERS, *self._headers(self._upstream.model)])
-        opened_id = self._opened.response_id if self._opened is not None else ""
+        opened_id = self._opened.identity.id if self._opened is not None else ""
         ping = self._response_format.ping(
             response_id=self._pinged_id or opened_id,
             model=self._upstream.model,

@@ -21,7 +21,7 @@ from routing.planner.draws import Draws
 from routing.planner.quote import sized
 from routing.relay import LAST_CHUNK_S
 from routing.surfaces import body, sse
-from routing.surfaces.served import other_model_in
+from routing.surfaces.served import other_model
 from routing.surfaces.table import CHAT
 from routing.upstream.attempts import plan_attempts
 from routing.upstream.open import OpenedResponse, Upstream, UpstreamRequest
@@ -148,7 +148,7 @@ class PartRunner:
             if self.is_aborted:
                 upstream.abort()
             opened = await upstream.open_first(attempts)
-            if (other := other_model_in(opened.first, opened.attempt.model)) is not None:
+            if (other := other_model(opened.identity.model, opened.attempt.model)) is not None:
                 rates = self._accepted.rates_of(other)
                 context.substitutes.note(opened.attempt.model, other, is_priced=rates is not None)
             await self._read(opened, upstream, reader)

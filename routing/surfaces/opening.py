@@ -7,7 +7,7 @@ no response yet, and an error may come after them.
 from collections.abc import Iterable
 
 from billing.usage import read_usage
-from routing.surfaces.responses import ResponseFormat
+from routing.surfaces.responses import Identity, ResponseFormat
 from routing.surfaces.sse import Event, Kind, Splitter, data_of
 
 ERROR_EVENT = "error event"
@@ -17,8 +17,8 @@ class Opening:
     """Collects the beginning of one stream. `splitter` then splits what follows, and `output` counts it."""
 
     __slots__ = (
-        "_collected_bytes", "_response_format", "counted", "events", "failure", "is_response",
-        "output", "response_id", "splitter",
+        "_collected_bytes", "_response_format", "counted", "events", "failure", "identity", "is_response",
+        "output", "splitter",
     )  # fmt: skip
 
     def __init__(self, response_format: ResponseFormat) -> None:
@@ -29,7 +29,7 @@ class Opening:
         self.events: list[Event] = []
         # The number of events, from the first on, that `output` has.
         self.counted = 0
-        self.response_id = ""
+        self.identity = Identity()
         # Whether the stream is a response, and why it is none; neither while that is open.
         self.is_response = False
         self.failure = ""
@@ -55,8 +55,9 @@ class Opening:
             if event.kind in (Kind.ERROR, Kind.BROKEN):
                 self.failure = ERROR_EVENT if event.kind is Kind.ERROR else "broken JSON"
                 continue
-            if not self.response_id and data_of(event.raw):
-                self.response_id = self._response_format.response_id(event.raw)
+            if not all(self.identity) and data_of(event.raw):
+                found = self._response_format.identity(event.raw)
+                self.identity = Identity(self.identity.id or found.id, self.identity.model or found.model)
             if event.kind is not Kind.USAGE:
                 self.output.add(event.raw)
             self.counted = len(self.events)

@@ -10,7 +10,7 @@ import math
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, Protocol, TypeVar
 
 import msgspec
 from msgspec import Meta, Raw, Struct
@@ -41,10 +41,22 @@ _objects = msgspec.json.Decoder(dict[str, Any])
 _lists = msgspec.json.Decoder(list[Any])
 
 
+class Identity(NamedTuple):
+    """Id of a response and the model that serves it, as the provider names them; empty where it does not."""
+
+    id: str = ""
+    model: str = ""
+
+
+class _Identified(Protocol):
+    id: Any
+    model: Any
+
+
 class ResponseSummary(Struct, frozen=True):
     """Facts of a whole JSON response."""
 
-    id: str
+    identity: Identity
     usage: ProviderUsage | None
     output: Output
 
@@ -63,8 +75,6 @@ class ResponseFormat(ABC):
     missing_end: bytes = b""
     # Of ids that are made here, for events before the response.
     id_prefix: str = "chatcmpl-"
-    # Whether a response names its model at the beginning; else that may be the caller's words.
-    names_model: bool = True
     # Whether callers of streams get the content at the end only, so that they need signs of life while it arrives.
     hides_content: bool = False
     # Whether a provider tells the size of the prompt before any output.
@@ -83,8 +93,8 @@ class ResponseFormat(ABC):
         """Classify one event."""
 
     @abstractmethod
-    def response_id(self, event: bytes) -> str:
-        """Return the response's id from one of its first events; empty when it has none."""
+    def identity(self, event: bytes) -> Identity:
+        """Return what one of the first events says of the response."""
 
     @abstractmethod
     def for_caller(self, event: Event, *, wants_usage: bool) -> bytes:
@@ -212,6 +222,10 @@ def _text(value: Any) -> str:
     return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
 
 
+def _identity(found: _Identified | None) -> Identity:
+    return Identity() if found is None else Identity(_text(found.id), _text(found.model))
+
+
 def _event_like(raw: bytes, fields: dict[str, Raw]) -> bytes:
     """Write an object as an event with the name that `raw` has."""
     names = b"".join(b"%b\n" % line for line in raw.splitlines() if line.startswith(b"event:"))
@@ -278,6 +292,7 @@ def _is_failed(choice: dict[str, Any]) -> bool:
 
 class _Chunk(Struct, rename={"usage_metadata": "usageMetadata"}):
     id: Any = None
+    model: Any = None
     usage: Any = None
     choices: Any = msgspec.UNSET
     error: Any = None
@@ -317,6 +332,8 @@ def _is_blank(choice: dict[str, Any]) -> bool:
 
 class _Vectors(Struct):
     data: list[Raw]
+    id: Any = None
+    model: Any = None
     usage: Any = None
     meta: Any = None
     error: Any = None
@@ -367,9 +384,8 @@ class Completions(ResponseFormat):
         return Event(raw, Kind.USAGE if is_usage_only else Kind.CONTENT, usage)
 
     @override
-    def response_id(self, event: bytes) -> str:
-        chunk = _decoded(_chunk, sse.data_of(event))
-        return "" if chunk is None else _text(chunk.id)
+    def identity(self, event: bytes) -> Identity:
+        return _identity(_decoded(_chunk, sse.data_of(event)))
 
     @override
     def for_caller(self, event: Event, *, wants_usage: bool) -> bytes:
@@ -415,7 +431,7 @@ class Completions(ResponseFormat):
         usage = usage_in(whole.usage) or usage_in(_usage_among(choices, whole.x_groq, whole.usage_metadata))
         if not choices and (_tells_no_usage(usage) or tells_error(_decoded(_objects, body))):
             return None
-        return ResponseSummary(_text(whole.id), usage, output)
+        return ResponseSummary(_identity(whole), usage, output)
 
 
 class TextCompletions(Completions):
@@ -432,6 +448,7 @@ class TextCompletions(Completions):
 class _Results(Struct):
     results: list[Raw]
     id: Any = None
+    model: Any = None
     meta: Any = None
     usage: Any = None
     error: Any = None
@@ -441,19 +458,14 @@ _results = msgspec.json.Decoder(_Results)
 
 
 class Rerank(Completions):
-    """Documents in order of relevance. Usage is in `meta` (Cohere, LiteLLM) or in `usage`, in several units.
-
-    The caller's documents may be repeated, with fields of any name.
-    """
-
-    names_model = False
+    """Documents in order of relevance. Usage is in `meta` (Cohere, LiteLLM) or in `usage`, in several units."""
 
     @override
     def summarize(self, body: bytes) -> ResponseSummary | None:
         found = _decoded(_results, body)
         if found is None or found.error:
             return None
-        return ResponseSummary(_text(found.id), usage_in(usage_of_call(found.meta, found.usage)), self.output())
+        return ResponseSummary(_identity(found), usage_in(usage_of_call(found.meta, found.usage)), self.output())
 
 
 class Moderations(Completions):
@@ -464,7 +476,7 @@ class Moderations(Completions):
         found = _decoded(_results, body)
         if found is None or found.error:
             return None
-        return ResponseSummary(_text(found.id), usage_in(usage_of_call(None, found.usage)), self.output())
+        return ResponseSummary(_identity(found), usage_in(usage_of_call(None, found.usage)), self.output())
 
 
 class Embeddings(Completions):
@@ -479,7 +491,7 @@ class Embeddings(Completions):
         usage = usage_in(vectors.usage)
         if _tells_no_usage(usage):  # often there is only a total
             usage = usage_in(usage_of_call(vectors.meta, vectors.usage)) or usage
-        return ResponseSummary("", usage, self.output())
+        return ResponseSummary(_identity(vectors), usage, self.output())
 
 
 # Responses
@@ -487,6 +499,7 @@ class Embeddings(Completions):
 
 class _Response(Struct):
     id: Any = None
+    model: Any = None
     usage: Any = None
     status: Any = None
     error: Any = None
@@ -528,6 +541,7 @@ class _PlainEvent(Struct, gc=False):
 class _WholeResponse(Struct):
     output: Any
     id: Any = None
+    model: Any = None
     usage: Any = None
     status: Any = None
     error: Any = None
@@ -624,9 +638,9 @@ class Responses(ResponseFormat):
         return Event(raw)
 
     @override
-    def response_id(self, event: bytes) -> str:
+    def identity(self, event: bytes) -> Identity:
         found = _decoded(_response_event, sse.data_of(event))
-        return _text(found.response.id) if found and found.response else ""
+        return _identity(found.response if found is not None else None)
 
     @override
     def named(self, event: bytes, model: str, response_id: str = "") -> bytes:
@@ -669,7 +683,7 @@ class Responses(ResponseFormat):
         usage = usage_in(_with_calls(whole.usage, items, body))
         if not items and whole.status == "completed" and not output.is_refused and _tells_no_usage(usage):
             return None
-        return ResponseSummary(_text(whole.id), usage, output)
+        return ResponseSummary(_identity(whole), usage, output)
 
     @override
     def error_event(self, error: AppError) -> bytes:
@@ -787,6 +801,7 @@ class _WholeMessage(Struct):
     content: Any
     type: Any = None
     id: Any = None
+    model: Any = None
     usage: Any = None
     stop_reason: Any = None
 
@@ -836,9 +851,10 @@ class Messages(ResponseFormat):
         return Event(raw, Kind.CONTENT, _usage_in_event(usage))
 
     @override
-    def response_id(self, event: bytes) -> str:
+    def identity(self, event: bytes) -> Identity:
         found = _decoded(_message_event, sse.data_of(event))
-        return "" if found is None else _text(found.message_object.get("id"))
+        message = {} if found is None else found.message_object
+        return Identity(_text(message.get("id")), _text(message.get("model")))
 
     @override
     def for_caller(self, event: Event, *, wants_usage: bool) -> bytes:
@@ -865,7 +881,7 @@ class Messages(ResponseFormat):
         usage = usage_in(whole.usage)
         if not whole.content and whole.stop_reason in (None, "end_turn") and _tells_no_usage(usage):
             return None
-        return ResponseSummary(_text(whole.id), usage, output)
+        return ResponseSummary(_identity(whole), usage, output)
 
     @override
     def error_body(self, error: AppError) -> bytes:

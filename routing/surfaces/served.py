@@ -7,27 +7,19 @@ another order of the same words is no other model.
 import re
 from collections.abc import Container
 
-# Providers write the name among the first fields. Text cannot hold this mark: its quotes are escaped.
-_WITHIN_BYTES = 4_096
-_NAMED = re.compile(rb'"model"\s*:\s*"([^"\\]{1,200})"')
-# The caller's words as they are, which LiteLLM writes in front of the name: an object of texts.
-_METADATA_MARK = b'"metadata"'
-_METADATA = re.compile(rb'"metadata"\s*:\s*\{(?:[^"{}]|"(?:[^"\\]|\\.)*")*')
+# Longer ones are none.
+_MAX_CHARS = 200
 _WORDS = re.compile(r"[a-z]+|\d+")
 _DATE = re.compile(r"\b20\d\d-\d\d-\d\d\b")
 _DATE_DIGITS = 4  # a number of so many digits, or more, is a date or a build
 _IGNORED = frozenset({"latest", "preview", "exp", "experimental", "free", "beta", "online", "thinking", "v"})
 
 
-def other_model_in(response: bytes, asked: str) -> str | None:
-    """Return the model that the beginning of a response names, unless it is the asked one; None for that, or none."""
-    if response.find(_METADATA_MARK, 0, _WITHIN_BYTES) >= 0:
-        response = _METADATA.sub(b"", response[:_WITHIN_BYTES])
-    found = _NAMED.search(response, 0, _WITHIN_BYTES)
-    if found is None:
+def other_model(named: str, asked: str) -> str | None:
+    """Return the model that a response names, unless it is the asked one; None for that, or none."""
+    if not named or named == asked or len(named) > _MAX_CHARS or is_same_model(named, asked):
         return None
-    named = found[1].decode("utf-8", "replace")
-    return None if named == asked or is_same_model(named, asked) else named
+    return named
 
 
 def is_same_model(named: str, asked: str) -> bool:

@@ -88,7 +88,7 @@ def opened(response_format: ResponseFormat, stream: bytes) -> OpenedResponse:
     opening = Opening(response_format)
     opening.feed(stream)
     assert opening.is_response
-    return OpenedResponse(Attempt(2, "second", is_retry=False), opening=opening)
+    return OpenedResponse(Attempt(2, "second", is_retry=False), opening.identity, opening=opening)
 
 
 async def test_a_ping_begins_the_response_and_the_stream_goes_on_from_there() -> None:

@@ -38,7 +38,7 @@ from routing.errors import (
 from routing.meter import Meter
 from routing.surfaces.body import upstream_body
 from routing.surfaces.opening import ERROR_EVENT, Opening
-from routing.surfaces.responses import ResponseFormat
+from routing.surfaces.responses import Identity, ResponseFormat
 from routing.upstream import refusals
 from routing.upstream.alarms import Alarms
 from routing.upstream.attempts import Attempt, RetryBudget
@@ -48,7 +48,6 @@ from routing.upstream.retry_after import retry_after_s
 
 logger = logging.getLogger(__name__)
 
-BEGINNING_BYTES = 4_096
 # Of responses: some servers say of every POST that it has created something, and proxies that they changed one. With
 # 202 there is none yet.
 SUCCESSES = frozenset({HTTPStatus.OK, HTTPStatus.CREATED, HTTPStatus.NON_AUTHORITATIVE_INFORMATION})
@@ -90,20 +89,10 @@ class OpenedResponse:
     """Response that has begun: the beginning of a stream, or the whole body as the caller may see it."""
 
     attempt: Attempt
+    identity: Identity
     connection: Connection | None = None  # None: nothing follows
     opening: Opening | None = None  # of a stream
     body: bytes = b""
-
-    @property
-    def first(self) -> bytes:
-        """The whole body, or the beginnings of the stream's first events."""
-        if self.opening is None:
-            return self.body
-        return b"".join([event.raw[:BEGINNING_BYTES] for event in self.opening.events])
-
-    @property
-    def response_id(self) -> str:
-        return self.opening.response_id if self.opening is not None else ""
 
 
 class AttemptedCall(Protocol):
@@ -277,7 +266,7 @@ class Upstream:
                 started_offset_ms=started_offset_ms,
                 first_byte_ms=first_byte_ms,
                 duration_ms=first_byte_ms,
-                response_id=opened.response_id,
+                response_id=opened.identity.id,
             )
         )
         await self._record_success(attempt.model)
@@ -340,7 +329,7 @@ class Upstream:
                 ends_s = max(ends_s, monotonic_s() + min(idle_s, self.left_s))
             if opening.failure:
                 raise (UpstreamBroken if opening.failure == ERROR_EVENT else UpstreamInvalid)(reason=opening.failure)
-        return OpenedResponse(attempt, self._connection, opening)
+        return OpenedResponse(attempt, opening.identity, self._connection, opening)
 
     async def _opened_body(self, attempt: Attempt, connection: Connection, ends_s: float) -> OpenedResponse:
         request, call = self._request, self._call
@@ -353,7 +342,8 @@ class Upstream:
         if summary is None:
             raise UpstreamInvalid(reason="broken JSON")
         call.meter.record_response(summary, connection.headers.get(b"x-litellm-response-cost"))
-        return OpenedResponse(attempt, body=request.response_format.body_for_caller(body, summary))
+        shown = request.response_format.body_for_caller(body, summary)
+        return OpenedResponse(attempt, summary.identity, body=shown)
 
 
 def _final(failure: UpstreamFailure | None, models: tuple[str, ...], wait_s: int) -> Exception:

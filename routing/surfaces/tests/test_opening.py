@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from routing.surfaces.opening import Opening
-from routing.surfaces.responses import Completions, Messages, ResponseFormat, Responses
+from routing.surfaces.responses import Completions, Identity, Messages, ResponseFormat, Responses
 from routing.surfaces.sse import DONE
 
 
@@ -197,8 +197,13 @@ def test_every_case_by_itself(surface: str) -> None:
 def test_the_id_is_that_of_the_first_event_with_a_payload() -> None:
     for surface, response_id in (("chat", "c1"), ("responses", "r1"), ("messages", "m1")):
         opening = opened(NAMES[surface], [b"\xef\xbb\xbf: ping\n\n", *RESPONSES[surface][0]])
-        assert opening.response_id == response_id
-    assert opened(Completions(), [b"data: 5\n\n"]).response_id == ""
+        assert opening.identity.id == response_id
+    assert opened(Completions(), [b"data: 5\n\n"]).identity == Identity()
+
+
+def test_the_model_may_be_named_later_than_the_id() -> None:
+    first, second = b'data: {"id":"c1","model":"","choices":[]}\n\n', b'data: {"id":"c2","model":"m","choices":[]}\n\n'
+    assert opened(Completions(), [first, second]).identity == Identity("c1", "m")
 
 
 def test_a_long_first_event_is_content_before_it_is_complete() -> None:

@@ -13,6 +13,7 @@ from routing.meter import Meter
 from routing.surfaces.responses import (
     Completions,
     Embeddings,
+    Identity,
     Messages,
     Rerank,
     ResponseFormat,
@@ -131,7 +132,7 @@ def test_broken_responses_never_raise(broken: bytes) -> None:
         if isinstance(response_format, Embeddings):
             continue
         raw = b"data: " + body + b"\n\n"
-        response_format.response_id(raw)
+        response_format.identity(raw)
         for wants_usage in (False, True):
             assert response_format.for_caller(response_format.classify(raw), wants_usage=wants_usage)
 
@@ -150,7 +151,7 @@ def test_a_whole_response_must_have_its_surfaces_form() -> None:
         assert response_format.summarize(b'{"choices":[{"message":"x"}],"output":1,"content":1,"data":1}') is None
     summary = Messages().summarize(whole[next(each for each in whole if isinstance(each, Messages))])
     assert summary is not None
-    assert (summary.id, summary.output.chars) == ("c1", 8)
+    assert (summary.identity.id, summary.output.chars) == ("c1", 8)
 
 
 def test_errors_are_written_as_each_surfaces_clients_expect() -> None:
@@ -434,3 +435,36 @@ def test_calls_of_hosted_tools_are_counted_beside_bytes_that_are_no_utf8() -> No
     found = Responses().classify(event(completed).replace(b"XX", b"caf\xe9")).usage
     assert found is not None
     assert found.fields == {"input_tokens": 3, "server_tool_use": _COUNTS}
+
+
+_SAID = {"model": "dear"}  # the caller's or the model's words
+_IDENTITY = {"id": "r1", "model": "served"}
+# Bodies with a field `model` that is not the response's own, in front of it.
+_ECHOES: dict[str, tuple[ResponseFormat, dict[str, Any]]] = {
+    "a tool's arguments": (Messages(), {"content": [{"type": "tool_use", "input": _SAID}]}),
+    "blocks": (Completions(), {"choices": [{"message": {"content": "x", "thinking_blocks": [_SAID]}}]}),
+    "documents": (Rerank(), {"results": [{"index": 0, "document": _SAID}]}),
+    "instructions": (Responses(), {"instructions": [{"role": "developer", **_SAID}], "output": [{"id": "i"}]}),
+    "metadata": (Responses(), {"metadata": _SAID, "output": [{"id": "i"}]}),
+    "variables of a prompt": (Responses(), {"prompt": {"variables": _SAID}, "output": [{"id": "i"}]}),
+    "vectors": (Embeddings(), {"data": [_SAID], "usage": {"prompt_tokens": 1}}),
+}
+
+
+@pytest.mark.parametrize("place", _ECHOES)
+def test_only_a_response_itself_names_the_model_that_served(place: str) -> None:
+    """It sets the price: a caller must not choose it."""
+    response_format, said = _ECHOES[place]
+    for own, identity in ((_IDENTITY, Identity("r1", "served")), ({}, Identity()), ({"model": ["x"]}, Identity())):
+        summary = response_format.summarize(json.dumps({**said, **own}).encode())
+        assert summary is not None
+        assert summary.identity == identity
+
+
+@pytest.mark.parametrize("own", [_IDENTITY, {}])
+def test_only_the_first_event_of_a_stream_names_the_model_that_served(own: dict[str, Any]) -> None:
+    identity = Identity(**own)
+    echo = {"metadata": _SAID, "instructions": [_SAID], **own}
+    assert Responses().identity(event({"type": "response.created", **_SAID, "response": echo})) == identity
+    assert Messages().identity(event({"type": "message_start", **_SAID, "message": echo})) == identity
+    assert Completions().identity(event({"choices": [{"delta": {"content": "x", **_SAID}}], **echo})) == identity
