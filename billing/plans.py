@@ -15,6 +15,7 @@ CENT_NANOS = NANOS_PER_USD // 100
 # The least that cards are charged: an upgrade on the last day costs that, and no discount leaves less.
 LEAST_CHARGE_NANOS = NANOS_PER_USD // 2
 _MICROSECOND = timedelta(microseconds=1)
+SHORTEST_MONTH, LONGEST_MONTH = timedelta(days=28), timedelta(days=31)
 _PACKED = Struct("<7d")
 
 
@@ -118,11 +119,18 @@ def paid_until(periods: Iterable[Period], at: datetime) -> datetime:
     return max([at, *(each.ends_at for each in periods)])
 
 
+def _month_of(period: Period) -> timedelta:
+    """Length of the month that a plan's price is for: that of the period, unless an operator gave another time."""
+    length = period.ends_at - period.month_begins_at
+    if SHORTEST_MONTH <= length <= LONGEST_MONTH:
+        return length
+    return months_after(period.month_begins_at, 1) - period.month_begins_at
+
+
 def left_of(amount_nanos: int, period: Period, at: datetime) -> int:
-    """Part of a month's amount that the rest of a period is worth, rounded down to nano-USD."""
-    whole = (period.ends_at - period.month_begins_at) // _MICROSECOND
-    left = min(whole, max(0, (period.ends_at - at) // _MICROSECOND))
-    return amount_nanos * left // whole if whole > 0 else 0
+    """What the rest of a period is worth at an amount a month, rounded down to nano-USD."""
+    left = max(timedelta(), min(period.ends_at - at, period.ends_at - period.month_begins_at))
+    return amount_nanos * (left // _MICROSECOND) // (_month_of(period) // _MICROSECOND)
 
 
 def upgrade_price_nanos(old_nanos: int, new_nanos: int, period: Period, at: datetime) -> int:

@@ -60,6 +60,9 @@ moments = st.timedeltas(timedelta(0), timedelta(days=3_000)).map(lambda after: S
 spans = st.builds(
     lambda begins, days: Span(begins, begins + days), moments, st.timedeltas(timedelta(0), timedelta(days=40))
 )
+months = moments.flatmap(
+    lambda begins: st.integers(28, 31).map(lambda days: Span(begins, begins + timedelta(days=days)))
+)
 prices = st.integers(0, 100_000).map(lambda cents: cents * CENT_NANOS)
 
 
@@ -73,7 +76,7 @@ def test_a_period_is_in_force_from_its_begin_until_before_its_end(spans: list[Sp
         assert found.begins_at == max(each.begins_at for each in current)
 
 
-@given(old=prices, new=prices, span=spans, at=moments)
+@given(old=prices, new=prices, span=months, at=moments)
 def test_an_upgrade_costs_whole_cents_of_the_difference_for_what_is_left(
     old: int, new: int, span: Span, at: datetime
 ) -> None:
@@ -92,6 +95,15 @@ def test_an_upgrade_costs_whole_cents_of_the_difference_for_what_is_left(
 def test_an_upgrade_is_never_dearer_later(old: int, new: int, span: Span, first: datetime, second: datetime) -> None:
     early, late = sorted([first, second])
     assert upgrade_price_nanos(old, new, span, early) >= upgrade_price_nanos(old, new, span, late)
+
+
+@pytest.mark.parametrize("days", [1, 3, 27, 32, 90, 365])
+def test_an_upgrade_of_a_time_that_an_operator_gave_costs_the_months_that_are_left(days: int) -> None:
+    span = Span(START, START + timedelta(days=days))
+    price = upgrade_price_nanos(49 * USD, 199 * USD, span, START)
+    assert price == pytest.approx(150 * USD * days / 28, abs=CENT_NANOS)  # a month from the last day of January on
+    assert price - upgrade_credit_nanos(49 * USD, 199 * USD, span, START) <= CENT_NANOS
+    assert upgrade_price_nanos(49 * USD, 199 * USD, span, span.ends_at) == 0
 
 
 @pytest.fixture
@@ -453,6 +465,19 @@ def test_a_month_after_what_an_operator_gave_is_a_whole_one(organization: Organi
     offer = offer_of(account_of(organization), plan_of("pro"), at)
     assert offer.begins_at == ends_at
     assert_a_month(offer)
+
+
+def test_an_upgrade_in_what_an_operator_gave_is_paid_until_its_end(organization: Organization) -> None:
+    at = now()
+    give_plan(account := account_of(organization), plan_of("pro"), at + timedelta(days=365), at)
+    account.save()
+    offer = offer_of(account_of(organization), plan_of("team"), at)
+    assert (offer.change, offer.ends_at) == (Change.UPGRADE, at + timedelta(days=365))
+    assert 11 * 150 * USD < offer.amount_nanos < 14 * 150 * USD
+    assert 11 * 145 * USD < offer.credit_nanos < 14 * 145 * USD
+    give_plan(account := account_of(organization), plan_of("pro"), at + timedelta(days=3), at)
+    account.save()
+    assert offer_of(account_of(organization), plan_of("team"), at).amount_nanos < 17 * USD
 
 
 def test_an_upgrade_in_a_month_that_the_job_has_not_begun_keeps_the_months_credit(organization: Organization) -> None:
