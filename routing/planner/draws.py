@@ -4,6 +4,8 @@ The intent in Redis carries every part, those that have ended with what they use
 whose process died by what was produced.
 """
 
+import asyncio
+
 from msgspec.structs import replace
 
 from logs.pipeline.events import AttemptFact, PlannedPart, UsageEvent, charge_of
@@ -23,6 +25,8 @@ class Draws:
         self._running: dict[int, AttemptFact] = {}
         self._meters = call.begin_parts()
         self._next_n = 1
+        # One change at a time: each says what was held before, and parts run beside each other.
+        self._amending = asyncio.Lock()
 
     def numbers(self, count: int) -> int:
         """Reserve numbers for so many attempts. Returns the first."""
@@ -31,10 +35,11 @@ class Draws:
 
     async def extend(self, most_nanos: int, tokens: int) -> None:
         """Raise the hold to what the request may cost in all, and reserve tokens. Raises as `CallTracker.amend`."""
-        intent = self.call.intent
-        hold_nanos = max(intent.hold_nanos, most_nanos)
-        tokens_reserved = max(intent.tokens_reserved, tokens)
-        await self._amend(replace(intent, hold_nanos=hold_nanos, tokens_reserved=tokens_reserved))
+        async with self._amending:
+            intent = self.call.intent
+            hold_nanos = max(intent.hold_nanos, most_nanos)
+            tokens_reserved = max(intent.tokens_reserved, tokens)
+            await self._amend(replace(intent, hold_nanos=hold_nanos, tokens_reserved=tokens_reserved))
 
     async def begin(self, n: int, part: PlannedPart, model: str, meter: Meter) -> None:
         """Write down a call that begins, by the number of its first attempt."""
@@ -50,8 +55,9 @@ class Draws:
         await self._write()
 
     async def _write(self) -> None:
-        if not self.call.is_finished:
-            await self._amend(self.call.intent)
+        async with self._amending:
+            if not self.call.is_finished:
+                await self._amend(self.call.intent)
 
     async def _amend(self, intent: UsageEvent) -> None:
         intent = replace(intent, attempts=self._attempts())
