@@ -88,6 +88,14 @@ def test_an_order_is_placed_once_for_its_key() -> None:
         assert ada.post(reverse("api-orders"), wrong).status_code in (400, 409), wrong
 
 
+def test_half_a_surrogate_in_a_field_that_nobody_reads_refuses_nothing() -> None:
+    ada = Caller(a_key().plain)
+    bodies = [{"amount_usd": "25", "note": note} for note in ("\ud83d", "\ud83d", "\ude00")]
+    answers = [ada.post(reverse("api-orders"), body, key="half") for body in bodies]
+    assert [each.status_code for each in answers] == [201, 201, 409]
+    assert answers[0].json() == answers[1].json()
+
+
 def test_operators_book_once_and_under_their_name() -> None:
     organization = an_organization()
     operator, root = an_operator()
