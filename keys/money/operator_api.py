@@ -27,7 +27,8 @@ from keys.money.idempotency import HEADER, answered, once
 from keys.operators import OperatorView, acting_operator
 
 MOST_NANOS = 1_000_000 * 10**9
-# Refunds have a key of their own, which is worked out from the caller's.
+# Refunds have a key of their own, which is worked out from the caller's and from what is asked for: it outlasts the
+# answers that are kept, after which the caller's may mean another refund.
 _REFUNDS = UUID("0d1f6a0e-6a1b-5c38-9f4c-6f2d1f0b7a11")
 IDEMPOTENCY = OpenApiParameter(
     HEADER, str, OpenApiParameter.HEADER, required=True, description="Unique for each operation."
@@ -217,7 +218,8 @@ class RefundsView(_Booking):
     @override
     def book(self, request: Request, wanted: dict[str, Any]) -> dict[str, Any]:
         order = _order(wanted["order"])
-        key = uuid5(_REFUNDS, f"{request.auth.pk}:{request.headers[HEADER]}")
+        of = (request.auth.pk, order.pk, wanted["amount_usd"], request.headers[HEADER].strip())
+        key = uuid5(_REFUNDS, ":".join(map(str, of)))
         try:
             asked = refund_or_ask(
                 order,

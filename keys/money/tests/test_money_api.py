@@ -181,6 +181,23 @@ def test_answers_are_kept_for_two_days() -> None:
     assert forget_calls(made + KEPT * 1.001) == 1
 
 
+def test_a_key_that_is_used_anew_refunds_anew_and_the_same_refund_is_made_once() -> None:
+    """A job that names its calls by tickets may come back to one after the answer was forgotten."""
+    organization = an_organization()
+    operator, _root = an_operator()
+    orders = [open_order(organization, provider="manual", amount_nanos=25 * NANOS_PER_USD) for _ in range(2)]
+    for order in orders:
+        settle_order(order, payment_reference=f"bank {order.code}")
+    for order, amount in ((orders[0], 10), (orders[0], 10), (orders[0], 5), (orders[1], 10)):
+        body = {"order": order.code, "amount_usd": str(amount), "reason": "ticket"}
+        answer = operator.post(reverse("api-operator-refunds"), body, key="ticket-4711")
+        assert (answer.status_code, answer.json()["state"]) == (201, "done")
+        forget_calls(IdempotentCall.objects.get().created_at + KEPT * 1.001)
+    for order in orders:
+        order.refresh_from_db()
+    assert [order.refunded_nanos // NANOS_PER_USD for order in orders] == [15, 10]
+
+
 @pytest.mark.django_db(transaction=True)
 def test_of_ten_at_once_one_is_booked() -> None:
     organization: Organization = an_organization()
