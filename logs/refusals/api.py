@@ -50,9 +50,10 @@ class RefusalsView(ManagementView):
         query = RefusalsQuery(data=request.query_params)
         query.is_valid(raise_exception=True)
         end = query.validated_data.get("end", now())
-        start = query.validated_data.get("start", end - timedelta(days=1))
-        if start > end:
-            raise BadRequest("`start` must not be after `end`.", param="start")
         oldest = now() - timedelta(days=retention_days_of(organization))
+        # The calendar has a beginning.
+        start = query.validated_data.get("start", max(end, oldest) - timedelta(days=1))
+        if "start" in query.validated_data and start > end:
+            raise BadRequest("`start` must not be after `end`.", param="start")
         found = refusals_of(organization.pk, max(start, oldest), end, key_id=query.validated_data.get("key"))
         return Response(RefusalsPageSerializer({"data": found}).data)

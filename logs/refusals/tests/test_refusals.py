@@ -11,6 +11,7 @@ from uuid import UUID
 import pytest
 from django.conf import settings
 from django.test import Client
+from django.urls import reverse
 from hypothesis import given
 from hypothesis import strategies as st
 from redis import Redis
@@ -18,6 +19,7 @@ from redis import Redis
 from codexflow.lib import clock
 from codexflow.lib.ids import new_id
 from codexflow.lib.redis import sync_client
+from keys.tests.factories import a_key
 from logs.models import RefusalCount
 from logs.refusals import counts, store
 from logs.refusals.counts import RefusalCounts, Refused, entry_of, field_of
@@ -216,3 +218,13 @@ def test_a_failed_request_says_why_and_what_the_caller_was_sent(client: Client, 
     assert '/docs/errors/#upstream_timeout"' in timeout
     assert "because it may quote the prompt" in refused
     assert 'id="why-failed"' not in fine
+
+
+@pytest.mark.django_db
+def test_the_api_takes_the_first_day_of_the_calendar_for_an_end(client: Client) -> None:
+    headers = {"authorization": f"Bearer {a_key().plain}"}
+    for query in ({"end": "0001-01-01"}, {"start": "0001-01-01"}, {"start": "0001-01-01", "end": "9999-12-31"}):
+        response = client.get(reverse("api-refusals"), query, headers=headers)
+        assert (response.status_code, response.json()) == (200, {"data": []}), query
+    turned = client.get(reverse("api-refusals"), {"start": "9999-12-31", "end": "0001-01-01"}, headers=headers)
+    assert turned.json()["error"]["param"] == "start"
