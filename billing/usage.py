@@ -23,6 +23,8 @@ from codexflow.lib.numbers import finite_number
 MAX_TOKENS = 1_000_000_000
 # Providers round a model's context, and count what they add: so much more than a model reads or writes is believed.
 ALLOWED_SHARE, ALLOWED_TOKENS = 10, 2_000
+# The most of what is sold by units, such as searches, that is believed of one call: research makes some hundred.
+MOST_UNITS = 1_000
 # Objects inside of usage objects, of which the deepest known is two levels below.
 MAX_MERGED_DEPTH = 8
 
@@ -160,7 +162,15 @@ def _read_usual(raw: Fields) -> UsageReport | None:
 
 def is_possible(usage: Usage, *, prompt_tokens: int, completion_tokens: int) -> bool:
     """Return whether a call can have had this usage, when its model reads and writes at most so many tokens."""
-    return usage.prompt_tokens <= _allowed(prompt_tokens) and usage.completion_tokens <= _allowed(completion_tokens)
+    are_tokens = usage.prompt_tokens <= _allowed(prompt_tokens) and usage.completion_tokens <= _allowed(
+        completion_tokens
+    )
+    return are_tokens and most_units(usage) <= MOST_UNITS
+
+
+def most_units(usage: Usage) -> int:
+    """Return how many units of one kind a usage has at most."""
+    return max([usage.details.get(name, 0) for name in UNITS]) if usage.details else 0
 
 
 def _allowed(most: int) -> int:

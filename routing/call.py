@@ -14,7 +14,7 @@ import msgspec
 
 from billing.limiter.limits import Admission
 from billing.pricing import FrozenRates, Usage, cost_nanos
-from billing.usage import is_possible
+from billing.usage import MOST_UNITS, is_possible, most_units
 from codexflow.lib import clock
 from codexflow.lib.errors import AppError
 from keys.principal import Principal
@@ -190,7 +190,8 @@ class Call:
             model, rates = self.served
         usage, rank = self._usage(rates)
         # Nearly always at most what was reserved: only beyond it a call's bounds are worked out.
-        if usage.total_tokens > intent.tokens_reserved and not self._is_possible(model, usage):
+        is_large = usage.total_tokens > intent.tokens_reserved or most_units(usage) > MOST_UNITS
+        if is_large and not self._is_possible(model, usage):
             self.meter.disbelieve()
             usage, rank = self._usage(rates)
             rank = RANK_DISBELIEVED if rank == RANK_COUNTED else rank
@@ -262,6 +263,7 @@ class Call:
                 "completion_tokens": usage.completion_tokens,
                 "most_prompt_tokens": prompt,
                 "most_completion_tokens": completion,
+                "units": most_units(usage),
             },
         )
         return False

@@ -8,7 +8,16 @@ from typing import Any
 from msgspec.structs import replace
 
 from billing.pricing import FrozenRates, Usage
-from billing.usage import MAX_TOKENS, UNITS_OBJECT, UsageReport, merged, read_usage, with_units_of_call
+from billing.usage import (
+    MAX_TOKENS,
+    MOST_UNITS,
+    UNITS_OBJECT,
+    UsageReport,
+    merged,
+    most_units,
+    read_usage,
+    with_units_of_call,
+)
 from codexflow.lib.money import NANOS_PER_USD
 from logs.pipeline.events import RANK_COUNTED, RANK_NONE, RANK_PROVIDER
 from routing.surfaces.output import Output
@@ -101,9 +110,11 @@ class Meter:
             self.upstream_cost_nanos = (self.upstream_cost_nanos or 0) + nanos
 
     def disbelieve(self) -> None:
-        """Forget the tokens that the provider reported: they are more than can be. Uses of tools stay."""
+        """Forget what the provider reported: it is more than can be. Uses of tools stay, unless they are."""
         self._fields = {name: value for name, value in self._fields.items() if name == UNITS_OBJECT}
         self._report = None
+        if most_units(self._read().usage) > MOST_UNITS:
+            self._fields, self._report = {}, None
 
     @property
     def stop_reason(self) -> str | None:

@@ -20,7 +20,7 @@ from billing.usage import (
     usage_of_call,
     with_units_of_call,
 )
-from codexflow.catalogue.entries import CALL_UNITS, PriceDetails
+from codexflow.catalogue.entries import CALL_UNITS, UNITS, PriceDetails
 
 ANTHROPIC = {"input_tokens": 2000, "cache_read_input_tokens": 5000, "cache_creation_input_tokens": 1000}
 
@@ -441,3 +441,9 @@ def test_only_usage_well_beyond_what_a_model_reads_or_writes_is_impossible(
         assert not found
     # What is possible stays so in a larger model.
     assert not found or is_possible(usage, prompt_tokens=reads + 1, completion_tokens=128_001)
+
+
+@given(units=st.dictionaries(st.sampled_from(UNITS), st.integers(1, 2_000)), audio=st.integers(0, 10**6))
+def test_only_a_thousand_units_of_a_kind_are_possible(units: dict[str, int], audio: int) -> None:
+    usage = Usage(prompt_tokens=1, details={**units, "audio_input": audio})
+    assert is_possible(usage, prompt_tokens=1, completion_tokens=1) is (max(units.values(), default=0) <= 1_000)

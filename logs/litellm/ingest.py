@@ -23,7 +23,7 @@ from redis import Redis, RedisError
 from billing.limiter.holds import MOST_CONTEXT_TOKENS
 from billing.limiter.limits import Payer, count_sync
 from billing.pricing import FrozenRates, Usage, cost_nanos
-from billing.usage import is_possible
+from billing.usage import is_possible, most_units
 from codexflow.catalogue import directory
 from codexflow.catalogue.entries import TOOL_UNITS
 from codexflow.catalogue.reasons import PAST_GATEWAY
@@ -273,6 +273,7 @@ def _believed(report: Report) -> Usage:
             "completion_tokens": usage.completion_tokens,
             "most_prompt_tokens": most,
             "most_completion_tokens": most,
+            "units": most_units(usage),
         },
     )
     return Usage()

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from billing.pricing import Usage
+from billing.usage import is_possible
 from logs.pipeline.events import RANK_COUNTED, RANK_NONE, RANK_PROVIDER
 from routing.meter import Meter
 from routing.surfaces.output import MAX_HELD_BYTES, BlocksOutput, ChoicesOutput
@@ -239,6 +240,24 @@ def test_tokens_that_are_not_believed_are_estimated_and_uses_of_tools_stay() -> 
         Usage(prompt_tokens=7, completion_tokens=5, details={"web_search": 2}),
         RANK_COUNTED,
     )
+
+
+def test_more_searches_than_can_be_are_not_believed_and_those_that_were_delivered_are_charged() -> None:
+    meter = Meter(1_000)
+    meter.begin(Messages().output())
+    block = {"type": "server_tool_use", "id": "s", "name": "web_search", "input": {}}
+    for name, field in (
+        ("content_block_start", {"content_block": block}),
+        ("content_block_delta", {"delta": {"text": "Rain"}}),
+    ):
+        meter.record_delivery(b"data: " + msgspec.json.encode({"type": name, "index": 0, **field}) + b"\n\n")
+    told = {"input_tokens": 9, "output_tokens": 1, "server_tool_use": {"web_search_requests": 10**9}}
+    meter.record_usage(ProviderUsage(told))
+    meter.end()
+    assert not is_possible(meter.usage(7)[0], prompt_tokens=10**6, completion_tokens=10**6)
+    meter.disbelieve()
+    usage, rank = meter.usage(7)
+    assert (usage.prompt_tokens, usage.details, rank) == (7, {"web_search": 1}, RANK_COUNTED)
 
 
 SEARCH = {"type": "web_search_call", "id": "w1", "status": "completed", "action": {"type": "search", "query": "rain"}}

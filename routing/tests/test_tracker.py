@@ -19,10 +19,12 @@ from codexflow.lib import clock
 from codexflow.lib.ids import new_id, random_id
 from codexflow.lib.redis import Pipeline, sync_client
 from keys.principal import Principal
-from logs.pipeline.events import AttemptFact, UsageEvent, decode
+from logs.pipeline.events import RANK_DISBELIEVED, RANK_PROVIDER, AttemptFact, UsageEvent, decode
 from logs.pipeline.journal import Journal, read_segment
 from routing.limiter import Limiter
 from routing.settler import Settler
+from routing.surfaces.responses import Completions
+from routing.surfaces.usage import ProviderUsage
 from routing.tracker import CallTracker
 
 SIZE = CallSize(text_bytes=200, messages=1, max_output_tokens=1_000)
@@ -190,3 +192,20 @@ async def test_without_redis_a_hard_budget_of_a_tag_is_never_guessed_at(tmp_path
     assert admission.is_degraded
     with pytest.raises(LimiterUnavailable):
         await limiter.admit(tagged, budgeted, now_s=clock.monotonic_s(), count_streams=lambda _scopes: (0, 0))
+
+
+@pytest.mark.parametrize(("told", "charged"), [(1_000, {"web_search": 1_000}), (1_001, None), (10**9, None)])
+async def test_more_searches_than_can_be_are_not_charged(
+    tracker: CallTracker, tmp_path: Path, told: int, charged: dict[str, int] | None
+) -> None:
+    principal = a_principal(DEAREST)
+    intent = an_intent(principal, hold_nanos=0)
+    call = await tracker.admit(principal, intent, CHAIN, size=SIZE, most_tokens=most_tokens)
+    call.meter.begin(Completions().output())
+    usage = {"prompt_tokens": 1, "completion_tokens": 1, "server_tool_use": {"web_search_requests": told}}
+    call.meter.record_usage(ProviderUsage(usage))
+    await call.finish(status=200)
+    (segment,) = (tmp_path / "journal").glob("*.open")
+    (event,) = map(decode, read_segment(segment))
+    assert event.usage.details == charged
+    assert event.rank == (RANK_PROVIDER if charged else RANK_DISBELIEVED)
