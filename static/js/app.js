@@ -382,16 +382,26 @@
     }
   });
 
-  // One request at a time per form: its button is disabled meanwhile.
+  // One request at a time per form: its button is disabled meanwhile. The second click of a page that was busy comes before
+  // the button is: it is dropped here, before htmx sees it.
+  const sent = new WeakSet();
   document.addEventListener("submit", (event) => {
     const form = event.target;
     if (form.method !== "post") return;
+    if (sent.has(form)) {
+      event.preventDefault();
+      event.stopImmediatePropagation();
+      return;
+    }
+    sent.add(form);
     const button = event.submitter;
-    if (!button) return;
     // After the form's data is collected: a disabled button is not part of it.
-    setTimeout(() => { button.disabled = true; }, 0);
-    setTimeout(() => { if (button.isConnected) button.disabled = false; }, 8000);
-  });
+    setTimeout(() => { if (button) button.disabled = true; }, 0);
+    setTimeout(() => {
+      sent.delete(form);
+      if (button?.isConnected) button.disabled = false;
+    }, 8000);
+  }, true);
 
   let running = 0;
   const count = (step) => {

@@ -42,6 +42,21 @@ def rotate_with_overlap(page: Page, name: str) -> str:
     return taken(page)
 
 
+def test_two_clicks_on_a_busy_page_make_one_key(site: Site, browser: Browser) -> None:
+    """Both are handled before the button is disabled. The first of two keys would never be seen."""
+    known = site.quickstart
+    with visitor(browser, site.url, size=DESKTOP) as person:
+        person.sign_in(known.admin_email, known.admin_password)
+        page = person.go(f"/o/{SLUG}/keys/")
+        page.get_by_role("link", name="Create a key").click()
+        page.get_by_label("Name", exact=True).fill("clicked-twice")
+        page.get_by_role("button", name="Create", exact=True).evaluate("each => { each.click(); each.click(); }")
+        taken(page)
+        page = person.go(f"/o/{SLUG}/keys/?q=clicked-twice")
+        assert page.locator("#results tbody tr").count() == 1
+        assert person.errors == []
+
+
 def test_rotation_with_and_without_overlap(site: Site, browser: Browser) -> None:
     known = site.quickstart
     with visitor(browser, site.url, size=DESKTOP) as person:
