@@ -100,6 +100,8 @@ class CreditForm(OrderForm):
         decimal_places=2,
         min_value=MIN_TOP_UP_USD,
         max_value=MAX_TOP_UP_USD,
+        # Who types an amount has chosen it.
+        widget=forms.NumberInput(attrs={"data-picks": f"amount={OTHER}"}),
         help_text=_("From $5 to $10,000, in whole cents."),
     )
 

@@ -240,9 +240,11 @@
     openers.delete(dialog);
   }, true);
 
-  // "I have stored this key" unlocks Done.
+  // Text that belongs to one of several choices chooses it: an amount that is typed is the one that is meant.
   // Of a whole key that is pasted into a search only the public part is left: addresses are written into logs.
   document.addEventListener("input", (event) => {
+    const [name, choice] = event.target.dataset.picks?.split("=") ?? [];
+    if (name && event.target.value) event.target.form.querySelector(`[name="${name}"][value="${choice}"]`).checked = true;
     if (event.target.type === "search") event.target.value = event.target.value.replace(/(cfx_[^_\s]+)_\S*/g, "$1");
   });
 
@@ -256,6 +258,7 @@
     field.form.elements[field.dataset.chooses].value = found ? found.dataset.value : "";
   }, true);
 
+  // "I have stored this key" unlocks Done.
   document.addEventListener("change", (event) => {
     const box = event.target;
     if (box.matches("[data-unlocks]")) document.getElementById(box.dataset.unlocks).disabled = !box.checked;

@@ -19,6 +19,11 @@ def test_an_owner_orders_credit_and_copies_the_code(site: Site, browser: Browser
         page = person.go(f"/o/{SLUG}/billing/")
         page.get_by_role("link", name="Add credit").click()
         dialog = page.locator("#dialog")
+        # An amount that is typed is the one that is meant.
+        other = dialog.get_by_label("Another amount (USD)")
+        other.fill("7")
+        assert dialog.get_by_label("Another amount", exact=True).is_checked()
+        other.fill("")
         dialog.get_by_label("$50").check()
         dialog.get_by_label("Bank transfer").check()
         dialog.get_by_role("button", name="Order").click()
