@@ -10,6 +10,7 @@ from django.contrib import messages
 from django.http import Http404, HttpResponseBase
 from django.shortcuts import redirect, render
 from django.urls import reverse
+from django.utils import timezone
 from django.utils.formats import date_format
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
@@ -196,7 +197,7 @@ def trial(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
         except TrialRefused as refused:
             refusal = str(refused)
         else:
-            day = date_format(started.ends_at, "j F Y")
+            day = _day(started.ends_at)
             messages.success(request, _("Your trial of %(plan)s runs until %(day)s.") % {"plan": plan.name, "day": day})
             return redirect("billing", slug=tenant.organization.slug)
     context = {
@@ -208,6 +209,11 @@ def trial(request: PageRequest, tenant: Tenant) -> HttpResponseBase:
     }
     template = "billing/trial.html#body" if request.htmx else "billing/trial.html"
     return render(request, template, context, status=422 if refusal else 200)
+
+
+def _day(moment: datetime) -> str:
+    """The day of a moment in the user's time zone, as the page of billing shows it."""
+    return date_format(timezone.localtime(moment), "j F Y")
 
 
 def _ip(request: PageRequest) -> str | None:
@@ -229,7 +235,7 @@ def _set_renewal(
     except RenewalRefused as refused:
         messages.error(request, str(refused))
     else:
-        day = date_format(account.plan_ends_at, "j F Y") if account.plan_ends_at else ""
+        day = _day(account.plan_ends_at) if account.plan_ends_at else ""
         if not renews:
             text = _("The plan ends on %(day)s.")
         elif account.next_plan is None:

@@ -115,7 +115,7 @@ class KeyForm(forms.ModelForm[ApiKey]):
                 name, [(each, _("management API") if each == MANAGEMENT else each) for each in [*names, *kept]]
             )
         if key is not None and key.expires_at is not None:
-            when = formats.date_format(key.expires_at, "j M Y")
+            when = formats.date_format(timezone.localtime(key.expires_at), "j M Y")
             self._choices("expires_in_days", [(KEEP, _("Unchanged: %(date)s") % {"date": when}), *EXPIRIES])
 
     def presets(self) -> list[tuple[str, str]]:

@@ -2,7 +2,7 @@
 
 import ast
 import json
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -321,6 +321,14 @@ def test_editing_a_key_never_widens_its_permissions(page: Client, cast: Cast) ->
     assert page.post(where, {**sent, "name": "renamed"}).status_code == 302
     key = ApiKey.objects.get()
     assert (key.name, key.allowed_models, key.allowed_stages) == ("renamed", ["withdrawn-model"], ["plan"])
+
+
+def test_the_end_that_is_kept_is_the_day_that_the_list_shows(page: Client, cast: Cast) -> None:
+    User.objects.update(timezone="Asia/Tokyo")
+    ApiKey.objects.update(expires_at=datetime(2090, 5, 7, 22, tzinfo=UTC))
+    where = reverse("key-edit", args=[cast.slug, cast.key.pk])
+    assert "Unchanged: 8 May 2090" in page.get(where).content.decode()
+    assert "8 May 2090" in page.get(reverse("keys", args=[cast.slug])).content.decode()
 
 
 def api(page: Client, where: str, **wanted: Any) -> Any:

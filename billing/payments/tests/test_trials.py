@@ -1,5 +1,6 @@
 """Trials: once for each person, and never a price that was not paid."""
 
+import re
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from accounts.deletion import delete_account
-from accounts.models import AuditEntry, Organization
+from accounts.models import AuditEntry, Organization, User
 from accounts.tests.factories import a_user
 from billing.dunning import BEFORE_END_OF_TRIAL, REMINDED, reminders_due
 from billing.ledger import expire_credit
@@ -300,3 +301,16 @@ def test_a_trial_is_started_on_its_page(card: Card, page: Client, organization: 
     assert account_of(organization).renews
     assert "Try Pro" not in page.get(billing_url(organization, "plan/")).content.decode()
     assert page.post(url, {"plan": "starter"}).status_code == 422
+
+
+# At any hour the day of one of them is not that of UTC.
+@pytest.mark.parametrize("zone", ["Pacific/Pago_Pago", "Pacific/Kiritimati"])
+def test_toasts_and_page_name_the_same_day(zone: str, card: Card, page: Client, organization: Organization) -> None:
+    save(card, organization)
+    User.objects.update(timezone=zone)
+    toasts = page.post(billing_url(organization, "trial/"), {"plan": "pro", "goes_on": "on"}, follow=True)
+    day = re.search(r"Trial until (.+?)\.", toasts.content.decode())
+    assert day
+    assert f"Your trial of Pro runs until {day[1]}." in toasts.content.decode()
+    ended = page.post(billing_url(organization, "renewal/"), {"renews": "0"}, follow=True)
+    assert f"The plan ends on {day[1]}." in ended.content.decode()
