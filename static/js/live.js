@@ -59,6 +59,7 @@
       if (chosen.get(value)) wanted[name] = chosen.get(value);
     }
     if (chosen.get("member")) wanted.user = Number(chosen.get("member"));
+    if (chosen.get("planned")) wanted.q = [wanted.q, "planned:yes"].filter(Boolean).join(" ");
     return wanted;
   }
 

@@ -149,12 +149,16 @@ def test_the_server_filters_and_a_reload_keeps_the_tail_on(site: Site, browser: 
         page.select_option("select[name=stage]", "plan")
         page.wait_for_url("**stage=plan**")
         assert "live=1" in page.url
-        page.reload()
+        with page.expect_websocket() as opened:
+            page.reload()
         page.locator("#live-state", has_text="Live").wait_for()
         other = call(site.url, key, model="cfx-code")
         wanted = call(site.url, key, model="cfx-plan")
         row(page, wanted).wait_for()
         assert row(page, other).count() == 0
+        # The choice of planned requests is a term of the search for the tail.
+        with opened.value.expect_event("framesent", lambda frame: "planned:yes" in str(frame)):
+            page.select_option("select[name=planned]", "1")
         assert person.errors == []
 
 

@@ -102,6 +102,12 @@ def test_bars_are_links_with_words(client: Client, cast: Cast) -> None:
     # Fragments replace it, older rows and searches for an id do without.
     part = client.get(where, {"q": "tag:a"}, headers={"hx-request": "true"}).content.decode()
     assert 'id="timeline"' in part
+    # So do the counts and links of both kinds of calls: they are of the same time.
+    part = client.get(where, {"range": "30d"}, headers={"hx-request": "true"}).content.decode()
+    kinds = re.search(r'<nav [^>]*id="kinds".*?</nav>', part, re.DOTALL)
+    assert kinds
+    assert 'hx-swap-oob="true"' in kinds[0]
+    assert "/logs/refused/?range=30d" in kinds[0]
     assert "timeline" not in client.get(where, {"q": "0198f2c1"}).context
 
 
