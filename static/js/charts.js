@@ -33,7 +33,8 @@
     return "$" + new Intl.NumberFormat(language, { minimumFractionDigits: digits, maximumFractionDigits: digits }).format(value);
   }
   const countTick = (value) => (Number.isInteger(value) ? short(value) : "");
-  const label = new Intl.DateTimeFormat(language, spec.isHourly
+  // English days come before their months, as on the rest of the page.
+  const label = new Intl.DateTimeFormat(language === "en" ? "en-GB" : language, spec.isHourly
     ? { hour: "2-digit", minute: "2-digit", hourCycle: "h23", timeZone: spec.zone }
     : { day: "numeric", month: "short", timeZone: spec.zone });
   const labels = spec.buckets.map((bucket) => label.format(new Date(bucket)));
