@@ -138,7 +138,7 @@
     const lines = {
       requests: { series: [["", course.requests, 1]], tick: countTick, exact: (value) => number.format(value) },
       rate: { series: [["", course.rate, 4]], tick: percent, exact: percent, max: 1, query: "status=errors" },
-      latency: { series: [["p50", course.p50, 5], ["p95", course.p95, 2]], tick: (value) => (value >= 10000 ? `${number.format(value / 1000)} s` : ms(value)), exact: ms },
+      latency: { series: [["p50", course.p50, 5], ["p95", course.p95, 2]], tick: (value) => (value >= 10000 ? `${number.format(value / 1000)} s` : Number.isInteger(value) ? ms(value) : ""), exact: ms },
     };
     for (const canvas of document.querySelectorAll("[data-course]")) {
       const { series, tick, exact, max, query } = lines[canvas.dataset.course];
