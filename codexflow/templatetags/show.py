@@ -92,15 +92,22 @@ def _visible_usd(nanos: int, decimals: int) -> str:
 
 @register.filter
 def usd(nanos: int | None) -> str:
-    """Amount for tables: two decimals, or four below one dollar."""
+    """Amount by itself: two decimals, or four for one below a dollar that is not in whole cents."""
     if nanos is None:
         return "—"
-    return _visible_usd(nanos, 2 if nanos == 0 or abs(nanos) >= NANOS_PER_USD else 4)
+    return _visible_usd(nanos, 2 if _is_cents(nanos) or abs(nanos) >= NANOS_PER_USD else 4)
+
+
+def _is_cents(nanos: int) -> bool:
+    return nanos % (NANOS_PER_USD // 100) == 0
 
 
 def column_places(amounts: Iterable[int]) -> int:
-    """Decimals of a column of amounts: alike in all of them, and enough to see the smallest. Two, four or six."""
-    least = min((abs(nanos) for nanos in amounts if nanos), default=NANOS_PER_USD)
+    """Decimals of a column of amounts: alike in all of them, and enough to see the smallest. Two, four or six.
+
+    Whole cents need two, however small they are.
+    """
+    least = min((abs(nanos) for nanos in amounts if not _is_cents(nanos)), default=NANOS_PER_USD)
     return 2 if least >= NANOS_PER_USD else 4 if least >= NANOS_PER_USD // 10_000 else 6
 
 

@@ -158,14 +158,14 @@ def test_pages_warn_by_name_with_numbers_and_lead_the_way_out(client: Client, ca
     charge(cast.key, 70_000_000)
     text = client.get(page).content.decode()
     assert "of the daily budget is used" not in text
-    assert "$0.0700 of $0.1000 daily budget" in text  # nearer than credit and requests
+    assert "$0.07 of $0.10 daily budget" in text  # nearer than credit and requests
     charge(cast.key, 15_000_000)
     text = client.get(page).content.decode()
-    assert "85% of the daily budget is used: $0.0850 of $0.1000." in text
+    assert "85% of the daily budget is used: $0.0850 of $0.10." in text
     assert reverse("billing-budgets", args=[cast.slug]) in text
     charge(cast.key, 20_000_000)
     text = client.get(page).content.decode()
-    assert "The daily budget of $0.1000 is used up. Requests are refused until midnight UTC." in text
+    assert "The daily budget of $0.10 is used up. Requests are refused until midnight UTC." in text
     client.force_login(cast.vic)  # who sees no money
     assert "daily budget" not in client.get(page).content.decode()
 
