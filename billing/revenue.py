@@ -7,6 +7,7 @@ from django.db.models import Count, F, Sum
 from django.db.models.functions import TruncMonth
 
 from billing.models import Account, LedgerEntry, Order
+from billing.payments.provider import offered
 from billing.plans import months_after
 
 MONTHS = 12
@@ -22,6 +23,11 @@ class Revenue:
     provider: str
     orders: int
     amount_nanos: int
+
+    @property
+    def paid_by(self) -> str:
+        """Label of the provider, as customers choose it; the name of one that is no longer configured."""
+        return next((str(each.label) for each in offered() if each.name == self.provider), self.provider)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
