@@ -510,7 +510,7 @@ class CreditCodeAdmin(AuditedAdmin):
     @admin.display(description=_("gives"))
     def gives(self, code: CreditCode) -> str:
         if code.percent_off:
-            return _("%(percent)s %% off") % {"percent": code.percent_off}
+            return _("%(percent)s%% off") % {"percent": code.percent_off}
         if code.off_nanos:
             return _("$%(amount)s off") % {"amount": usd_column(code.off_nanos, 2)}
         return _("$%(amount)s of credit") % {"amount": usd_column(code.credit_nanos, 2)}

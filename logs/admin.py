@@ -12,7 +12,7 @@ from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.text import Truncator
-from django.utils.translation import gettext
+from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 from typing_extensions import override
 from unfold.widgets import UnfoldAdminTextInputWidget
@@ -200,8 +200,9 @@ class UnmatchedReportAdmin(ReadOnlyAdmin):
                 rests_on=rests_on if rests_on in FIELDS else "",
                 **acting(request),
             )
-            text = _("%(count)s reports have found their place.") % {"count": taken.new + taken.duplicate}
-            messages.success(request, text)
+            count = taken.new + taken.duplicate
+            text = ngettext("%(count)s report was mapped.", "%(count)s reports were mapped.", count)
+            messages.success(request, text % {"count": count})
             return None
         context: dict[str, Any] = {
             **self.admin_site.each_context(request),

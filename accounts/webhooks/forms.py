@@ -13,8 +13,8 @@ from accounts.webhooks.services import WebhookRefused, check_url
 
 # Text of each event.
 TEXTS: dict[str, str | Promise] = {
-    "budget.reached": _("50, 80 or 100 % of a budget is used"),
-    "credit.low": _("50, 80 or 100 % of the credit is used"),
+    "budget.reached": _("50, 80 or 100% of a budget is used"),
+    "credit.low": _("50, 80 or 100% of the credit is used"),
     "invoice.ready": _("An invoice or a credit note was issued"),
     "key.created": _("An API key was created or rotated"),
     "key.leaked": _("An API key was found in public and is revoked"),

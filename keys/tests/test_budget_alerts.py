@@ -57,14 +57,14 @@ def test_each_threshold_is_reported_once_in_its_window() -> None:
     charge(key, 30)
     assert (send_alerts(), send_alerts()) == (1, 0)
     assert subjects() == [
-        f"{organization.name} has used 50 % of its daily budget",
-        f"{organization.name} has used 80 % of its daily budget",
+        f"{organization.name} has used 50% of its daily budget",
+        f"{organization.name} has used 80% of its daily budget",
         f"{organization.name} has used up its daily budget",
     ]
     # A larger budget is another one, worked out from the ledger and not begun anew.
     set_budgets(organization, day_nanos=150, month_nanos=None)
     assert (send_alerts(), send_alerts()) == (1, 0)
-    assert "80 %" in subjects()[-1]
+    assert "80%" in subjects()[-1]
 
 
 def test_a_jump_over_two_thresholds_is_one_mail() -> None:
@@ -72,7 +72,7 @@ def test_a_jump_over_two_thresholds_is_one_mail() -> None:
     set_budgets(organization, day_nanos=None, month_nanos=100)
     charge(a_key(organization).row, 85)
     assert (send_alerts(), send_alerts()) == (1, 0)
-    assert subjects() == [f"{organization.name} has used 80 % of its monthly budget"]
+    assert subjects() == [f"{organization.name} has used 80% of its monthly budget"]
 
 
 def test_more_credit_begins_a_new_window() -> None:
@@ -86,7 +86,7 @@ def test_more_credit_begins_a_new_window() -> None:
     assert send_alerts() == 0
     charge(key, 600)
     assert send_alerts() == 1
-    assert "50 %" in subjects()[-1]
+    assert "50%" in subjects()[-1]
 
 
 def test_a_key_s_budget_is_reported_to_its_owner_and_to_those_who_manage_billing() -> None:

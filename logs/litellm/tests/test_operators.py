@@ -33,7 +33,7 @@ def test_reports_are_mapped_to_a_key_together_with_later_ones(client: Client, ro
     assert b'name="key"' in asked.content
     assert b"There is no such key." in client.post(LIST, {**chosen, "key": "nonsense"}).content
     done = client.post(LIST, {**chosen, "key": key.public_id}, follow=True)
-    assert "3 reports have found their place." in done.content.decode()
+    assert "3 reports were mapped." in done.content.decode()
     assert UnmatchedReport.objects.count() == 0
     assert ApiKey.objects.get(pk=key.pk).litellm_key_id == HASH
     assert AuditEntry.objects.get(action="reports.mapped").facts["count"] == 3

@@ -104,7 +104,7 @@ def test_an_operator_accepts_a_proposal_with_one_click(litellm: LitellmAdmin, cl
     for text in (key.prefix, key.organization.name, "metadata.user_email", ada.email):
         assert text in shown, text
     accepted = {**chosen, "key": key.public_id, "rests_on": "metadata.user_email"}
-    assert "2 reports have found their place." in client.post(LIST, accepted, follow=True).content.decode()
+    assert "2 reports were mapped." in client.post(LIST, accepted, follow=True).content.decode()
     assert ApiKey.objects.get(pk=key.pk).litellm_key_id == HASH
     facts = AuditEntry.objects.get(action="reports.mapped").facts
     assert (facts["rests_on"], facts["count"]) == ("metadata.user_email", 2)
