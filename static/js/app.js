@@ -389,20 +389,19 @@
   // the button is: it is dropped here, before htmx sees it.
   const sent = new WeakSet();
   document.addEventListener("submit", (event) => {
-    const form = event.target;
-    if (form.method !== "post") return;
-    if (sent.has(form)) {
+    const button = event.submitter;
+    if (event.target.method !== "post" || !button) return;
+    if (sent.has(button)) {
       event.preventDefault();
       event.stopImmediatePropagation();
       return;
     }
-    sent.add(form);
-    const button = event.submitter;
+    sent.add(button);
     // After the form's data is collected: a disabled button is not part of it.
-    setTimeout(() => { if (button) button.disabled = true; }, 0);
+    setTimeout(() => { button.disabled = true; }, 0);
     setTimeout(() => {
-      sent.delete(form);
-      if (button?.isConnected) button.disabled = false;
+      sent.delete(button);
+      if (button.isConnected) button.disabled = false;
     }, 8000);
   }, true);
 
