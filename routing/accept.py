@@ -35,8 +35,7 @@ from routing.surfaces import body, tags
 from routing.surfaces.bounds import bounded, reserved_tokens, windows_of
 from routing.surfaces.served import known_name
 from routing.surfaces.table import COUNT_TOKENS, Surface
-from routing.surfaces.tools import added_by_agent, is_agent, least_usage
-from routing.surfaces.usage import ProviderUsage
+from routing.surfaces.tools import added_by_agent, is_agent, least_units
 from routing.upstream.open import UpstreamRequest
 
 MAX_USER_AGENT_CHARS = 200
@@ -103,11 +102,6 @@ class AcceptedCall(Struct, frozen=True, kw_only=True):
         refused = self._fit(model).left_out
         return tuple(sorted(refused & self.request.fields.keys())) if refused else ()
 
-    def least_usage(self) -> ProviderUsage | None:
-        """Return what the call uses of sold tools at least, whether or not the provider counts it."""
-        fields = least_usage(self.request.hosted)
-        return ProviderUsage(fields, is_partial=True) if fields else None
-
     def rates_of(self, served: str) -> tuple[str, FrozenRates] | None:
         """Price a model that answered in place of the asked one, by its own price list; None if it is not known."""
         name = known_name(served, self.catalogue.prices)
@@ -145,6 +139,7 @@ class AcceptedCall(Struct, frozen=True, kw_only=True):
             tokens_reserved=self.tokens_reserved,
             prompt_tokens_guess=size.guess(model),
             units_guess=size.expected_units,
+            least_units=least_units(request.hosted) if request.hosted else None,
             catalogue_version=self.catalogue.version,
             is_stream=request.is_stream,
             client_address=incoming.address,

@@ -45,8 +45,8 @@ async def serve(context: GatewayContext, incoming: Incoming, surface: Surface) -
         call = await prompt_count.admitted(context, accepted)  # 429, 503
     except InsufficientQuota as refusal:
         call = await prompt_count.admit_by_count(context, incoming, accepted, refusal)  # 402
-    if accepted.request.hosted and (least := accepted.least_usage()) is not None:
-        call.meter.record_usage(least)  # before any attempt: what the provider tells then counts instead
+    if (least := call.intent.least_units) is not None:
+        call.meter.record_least(least)
     upstream = Upstream(context.pool, context.breakers, context.retries, call, request)
     incoming.admission = call.admission
     incoming.watch(upstream.abort)

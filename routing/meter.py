@@ -35,7 +35,7 @@ class Meter:
     """Output and usage of one call so far; `max_tokens` bounds its output."""
 
     __slots__ = (
-        "_fields", "_is_output_final", "_output", "_partial_counts", "_pending", "_pending_bytes", "_report",
+        "_fields", "_is_output_final", "_least", "_output", "_partial_counts", "_pending", "_pending_bytes", "_report",
         "has_begun", "max_tokens", "upstream_cost_nanos",
     )  # fmt: skip
 
@@ -43,6 +43,7 @@ class Meter:
         self.max_tokens = max_tokens
         # The provider's usage so far, in its own fields; whether its output is final.
         self._fields: Mapping[str, Any] = {}
+        self._least: Mapping[str, Any] = {}
         self._report: UsageReport | None = None  # the fields as they were last read
         self._is_output_final = False
         # How often the provider counted output beside a piece of it, after it last counted all of it.
@@ -84,6 +85,11 @@ class Meter:
         if usage.cost is not None:
             self.upstream_cost_nanos = nanos_of(usage.cost)
 
+    def record_least(self, units: Mapping[str, int]) -> None:
+        """Take what the call uses of hosted tools, before any attempt: what the provider tells counts instead."""
+        self._least = {UNITS_OBJECT: {f"{name}_requests": count for name, count in units.items()}}
+        self._fields, self._report = self._least, None
+
     @property
     def is_output_told(self) -> bool:
         """True once the provider has counted output."""
@@ -114,7 +120,7 @@ class Meter:
         self._fields = {name: value for name, value in self._fields.items() if name == UNITS_OBJECT}
         self._report = None
         if most_units(self._read().usage) > MOST_UNITS:
-            self._fields, self._report = {}, None
+            self._fields, self._report = self._least, None
 
     @property
     def stop_reason(self) -> str | None:

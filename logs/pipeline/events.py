@@ -101,6 +101,8 @@ class UsageEvent(Struct, frozen=True, kw_only=True, omit_defaults=True):
     prompt_tokens_guess: int = 0
     # The same of the units by which such a call may be sold; None: it is sold by tokens only.
     units_guess: dict[str, int] | None = None
+    # Units of hosted tools that the call uses at least, whether or not the provider counts them.
+    least_units: dict[str, int] | None = None
     catalogue_version: str = ""
     latency_ms: int = 0
     ttft_ms: int | None = None
@@ -231,7 +233,7 @@ def orphaned(intent: UsageEvent, *, progress: int | dict[int, int] | None, now_m
     elif not isinstance(progress, int):
         usage, rank = Usage(), RANK_NONE
     else:
-        usage = Usage(prompt_tokens=intent.prompt_tokens_guess, completion_tokens=progress)
+        usage = Usage(prompt_tokens=intent.prompt_tokens_guess, completion_tokens=progress, details=intent.least_units)
         if intent.units_guess:
             usage, _ = with_units_of_call(usage, intent.units_guess, intent.rates)
         rank = RANK_PROGRESS

@@ -139,6 +139,7 @@ NOT_STORED = (
     "tokens_reserved",
     "prompt_tokens_guess",
     "units_guess",
+    "least_units",
     "attempts",
     "first_key_id",
     "tag_budget_id",

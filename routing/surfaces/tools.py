@@ -274,10 +274,9 @@ def rounds_of(hosted: Collection[HostedTool]) -> int:
     return sum([each.most for each in hosted if each.unit not in PARTS])
 
 
-def least_usage(hosted: Collection[HostedTool]) -> dict[str, Any] | None:
-    """Return the usage of hosted tools that are used in every call, for providers that do not count them, or None."""
-    counts = {f"{each.unit}_requests": each.least for each in hosted if each.least and each.unit in UNITS}
-    return {"server_tool_use": counts} if counts else None
+def least_units(hosted: Collection[HostedTool]) -> dict[str, int] | None:
+    """Return the units that every such call uses, whether or not the provider counts them; None for none."""
+    return {each.unit: each.least for each in hosted if each.least and each.unit in UNITS} or None
 
 
 def _in_list(raw: Raw, path: Path) -> list[HostedTool]:

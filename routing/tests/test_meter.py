@@ -242,6 +242,17 @@ def test_tokens_that_are_not_believed_are_estimated_and_uses_of_tools_stay() -> 
     )
 
 
+def test_a_search_that_every_such_call_makes_counts_unless_the_provider_counts_it() -> None:
+    for told, searches in (({}, 1), ({"web_search_requests": 3}, 3), ({"web_search_requests": 10**9}, 1)):
+        meter = begun()
+        meter.record_least({"web_search": 1})
+        meter.record_usage(ProviderUsage({"prompt_tokens": 9, "completion_tokens": 5, "server_tool_use": told}))
+        meter.end()
+        if searches == 1 and told:
+            meter.disbelieve()
+        assert meter.usage(7)[0].details == {"web_search": searches}
+
+
 def test_more_searches_than_can_be_are_not_believed_and_those_that_were_delivered_are_charged() -> None:
     meter = Meter(1_000)
     meter.begin(Messages().output())

@@ -114,3 +114,12 @@ def test_a_search_that_the_gateway_knows_of_is_charged_whoever_reports_the_token
         assert found is not None
         assert (found.usage.prompt_tokens, found.usage.details) == (101, {"web_search": searches})
         assert found.cost_nanos == cost_nanos(told, RATES) + searches * 10_000_000
+
+
+def test_a_search_that_every_such_call_makes_is_charged_where_its_process_died() -> None:
+    rates = replace(RATES, details=PriceDetails(unit_nanos={"web_search": 10_000_000}))
+    intent = an_event(*IDS, rates=rates, usage=Usage(), rank=0, least_units={"web_search": 1})
+    found = orphaned(intent, progress=3, now_ms=intent.started_ms + 1)
+    tokens = replace(found.usage, details=None)
+    assert (found.usage.details, found.cost_nanos) == ({"web_search": 1}, cost_nanos(tokens, RATES) + 10_000_000)
+    assert orphaned(intent, progress=None, now_ms=1).cost_nanos == 0

@@ -68,6 +68,7 @@ def forgotten(event: UsageEvent) -> UsageEvent:
         "tokens_reserved": 0,
         "prompt_tokens_guess": 0,
         "units_guess": None,
+        "least_units": None,
         "attempts": (),
         "first_key_id": None,
         "tag_budget_id": None,

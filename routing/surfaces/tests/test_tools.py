@@ -12,7 +12,7 @@ from codexflow.catalogue.entries import PARTS, TOOL_UNITS, UNITS
 from routing.errors import InvalidJson, InvalidRequestBody, ToolNotSold
 from routing.surfaces.body import ParsedRequest, parse, upstream_tail
 from routing.surfaces.requests import Chat, Completions, CountTokens, Embeddings, Messages, RequestSchema, Responses
-from routing.surfaces.tools import DEFAULT_USES, added_by_agent, least_usage, units_held
+from routing.surfaces.tools import DEFAULT_USES, added_by_agent, least_units, units_held
 
 _USER = [{"role": "user", "content": "hi"}]
 _INPUTS: dict[type[RequestSchema], dict[str, Any]] = {
@@ -448,7 +448,7 @@ def test_images_are_sold_by_the_piece_or_by_the_token_and_not_by_both() -> None:
     ):
         passed = sold_request(found, sold)
         assert units_held(passed.hosted).keys() == units
-        assert bool(least_usage(passed.hosted)) == bool(units)
+        assert bool(least_units(passed.hosted)) == bool(units)
 
 
 def test_every_unit_of_the_catalogue_sells_a_tool() -> None:
@@ -457,8 +457,8 @@ def test_every_unit_of_the_catalogue_sells_a_tool() -> None:
 
 def test_fields_that_search_in_every_call_count_once_at_least() -> None:
     found = sold_request(request(web_search_options={}, plugins=[{"id": "web"}]), UNITS)
-    assert least_usage(found.hosted) == {"server_tool_use": {"web_search_requests": 1}}
-    assert least_usage(sold_request(request(tools=[{"type": "web_search"}]), UNITS).hosted) is None
+    assert least_units(found.hosted) == {"web_search": 1}
+    assert least_units(sold_request(request(tools=[{"type": "web_search"}]), UNITS).hosted) is None
 
 
 def test_counting_tokens_costs_nothing_so_all_tools_pass() -> None:
