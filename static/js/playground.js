@@ -19,6 +19,8 @@
   const money = new Intl.NumberFormat(language, { minimumFractionDigits: 6, maximumFractionDigits: 6 });
   // What is less than the last decimal is not nothing.
   const usd = (nanos) => (nanos > 0 && nanos <= 500 ? `<$${money.format(1e-6)}` : `$${money.format(nanos / 1e9)}`);
+  // Amounts of a quote come as text, exact, with a point.
+  const exact = new Intl.NumberFormat(language, { minimumFractionDigits: 2, maximumFractionDigits: 9 });
   const LOOKS = 30; // at the log, for what an answer cost
   const SAID = 1000; // characters of an answer that screen readers announce
   const FIELDS = ["stage", "model", "second", "system", "temperature", "max_tokens", "max_cost"];
@@ -482,14 +484,14 @@
     view.content.textContent = "";
     const list = element("ol", "");
     for (const part of told.chunks) {
-      list.append(element("li", "", `${part.title} · ${part.model} · ${say.sayTokensOf.replace("{n}", number.format(part.tokens))} · $${part.expected_usd}`));
+      list.append(element("li", "", `${part.title} · ${part.model} · ${say.sayTokensOf.replace("{n}", number.format(part.tokens))} · $${exact.format(part.expected_usd)}`));
     }
     view.content.append(list);
     if (told.id) {
-      fact(view, say.sayInParts.replace("{expected}", told.expected_usd).replace("{upper}", told.upper_usd)).dataset.quote = told.upper_usd;
+      fact(view, say.sayInParts.replace("{expected}", exact.format(told.expected_usd)).replace("{upper}", exact.format(told.upper_usd))).dataset.quote = told.upper_usd;
       choose(view, say.sayWrite, question, { "x-plan": told.id });
     } else fact(view, say.sayNoPlan.replace("{reason}", told.reason));
-    fact(view, say.sayOnePass.replace("{n}", number.format(told.one_pass.tokens)).replace("{expected}", told.one_pass.expected_usd));
+    fact(view, say.sayOnePass.replace("{n}", number.format(told.one_pass.tokens)).replace("{expected}", exact.format(told.one_pass.expected_usd)));
     choose(view, say.sayOnce, question, { "x-decompose": "0" });
   }
 

@@ -1,12 +1,13 @@
 """The playground in a real browser: stream, stop, cost and code, without a key."""
 
 import json
+import re
 
 import pytest
 from playwright.sync_api import Browser, Page, Request
 
 from tests.support.browser import DESKTOP, PHONE, Visitor, visitor
-from tests.support.pictures import SLUG
+from tests.support.pictures import SLUG, set_language
 from tests.support.site import Site
 
 pytestmark = pytest.mark.browser
@@ -102,6 +103,22 @@ def test_a_plan_is_quoted_written_in_parts_and_gone_on_with(site: Site, browser:
         whole.get_by_role("link", name="Request").click()
         page.locator("#drawer").get_by_text("Parts of the answer").first.wait_for()
         assert person.errors == []
+
+
+def test_a_quote_has_the_numbers_of_the_language(site: Site, browser: Browser) -> None:
+    with visitor(browser, site.url, size=DESKTOP) as person:
+        opened(person, site)
+        set_language(person, "tr")
+        try:
+            page = person.go(f"/o/{SLUG}/playground/")
+            page.fill("#play-prompt", "Write a long book about tests")
+            page.click("#play-quote")
+            page.locator("[data-quote]").wait_for()
+            amounts = re.findall(r"\$[\d.,]+", page.locator(".turn-model").inner_text())
+            assert amounts
+            assert all(re.fullmatch(r"\$\d+,\d{2,9}", each.rstrip(",.")) for each in amounts), amounts
+        finally:
+            set_language(person, "en")
 
 
 def test_the_page_follows_a_long_answer_unless_its_reader_has_scrolled_up(site: Site, browser: Browser) -> None:
