@@ -101,7 +101,7 @@ class CreditForm(OrderForm):
         min_value=MIN_TOP_UP_USD,
         max_value=MAX_TOP_UP_USD,
         # Who types an amount has chosen it.
-        widget=forms.NumberInput(attrs={"data-picks": f"amount={OTHER}"}),
+        widget=forms.NumberInput(attrs={"data-picks": f"[value={OTHER}]"}),
         help_text=_("From $5 to $10,000, in whole cents."),
     )
 

@@ -240,11 +240,10 @@
     openers.delete(dialog);
   }, true);
 
-  // Text that belongs to one of several choices chooses it: an amount that is typed is the one that is meant.
   // Of a whole key that is pasted into a search only the public part is left: addresses are written into logs.
   document.addEventListener("input", (event) => {
-    const [name, choice] = event.target.dataset.picks?.split("=") ?? [];
-    if (name && event.target.value) event.target.form.querySelector(`[name="${name}"][value="${choice}"]`).checked = true;
+    const { picks } = event.target.dataset;
+    if (picks) event.target.form.querySelector(picks).checked = true;
     if (event.target.type === "search") event.target.value = event.target.value.replace(/(cfx_[^_\s]+)_\S*/g, "$1");
   });
 
@@ -385,23 +384,21 @@
     }
   });
 
-  // One request at a time per form: its button is disabled meanwhile. The second click of a page that was busy comes before
-  // the button is: it is dropped here, before htmx sees it.
+  // One request at a time per form: its button is disabled meanwhile, which a quick second click precedes.
   const sent = new WeakSet();
   document.addEventListener("submit", (event) => {
     const button = event.submitter;
     if (event.target.method !== "post" || !button) return;
     if (sent.has(button)) {
       event.preventDefault();
-      event.stopImmediatePropagation();
-      return;
+      return event.stopImmediatePropagation();
     }
     sent.add(button);
     // After the form's data is collected: a disabled button is not part of it.
     setTimeout(() => { button.disabled = true; }, 0);
     setTimeout(() => {
       sent.delete(button);
-      if (button.isConnected) button.disabled = false;
+      button.disabled = false;
     }, 8000);
   }, true);
 

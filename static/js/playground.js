@@ -19,7 +19,6 @@
   const money = new Intl.NumberFormat(language, { minimumFractionDigits: 6, maximumFractionDigits: 6 });
   // What is less than the last decimal is not nothing.
   const usd = (nanos) => (nanos > 0 && nanos <= 500 ? `<$${money.format(1e-6)}` : `$${money.format(nanos / 1e9)}`);
-  // Amounts of a quote come as text, exact, with a point.
   const exact = new Intl.NumberFormat(language, { minimumFractionDigits: 2, maximumFractionDigits: 9 });
   const LOOKS = 30; // at the log, for what an answer cost
   const SAID = 1000; // characters of an answer that screen readers announce
