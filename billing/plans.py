@@ -128,7 +128,7 @@ def _month_of(period: Period) -> timedelta:
 
 
 def left_of(amount_nanos: int, period: Period, at: datetime) -> int:
-    """What the rest of a period is worth at an amount a month, rounded down to nano-USD."""
+    """Worth of the rest of a period at an amount a month, rounded down to nano-USD."""
     left = max(timedelta(), min(period.ends_at - at, period.ends_at - period.month_begins_at))
     return amount_nanos * (left // _MICROSECOND) // (_month_of(period) // _MICROSECOND)
 
