@@ -162,10 +162,9 @@ def _read_usual(raw: Fields) -> UsageReport | None:
 
 def is_possible(usage: Usage, *, prompt_tokens: int, completion_tokens: int) -> bool:
     """Return whether a call can have had this usage, when its model reads and writes at most so many tokens."""
-    are_tokens = usage.prompt_tokens <= _allowed(prompt_tokens) and usage.completion_tokens <= _allowed(
-        completion_tokens
-    )
-    return are_tokens and most_units(usage) <= MOST_UNITS
+    if most_units(usage) > MOST_UNITS:
+        return False
+    return usage.prompt_tokens <= _allowed(prompt_tokens) and usage.completion_tokens <= _allowed(completion_tokens)
 
 
 def most_units(usage: Usage) -> int:

@@ -256,7 +256,8 @@ def unit_of_block(block: Any) -> str | None:
     """Return the price line of a tool that the provider carries out; None for all other blocks of a message."""
     if not isinstance(block, dict) or block.get("type") != "server_tool_use":
         return None
-    return next((unit for unit in _UNITS_OF_BLOCKS if unit == block.get("name")), None)
+    name = block.get("name")
+    return name if name in _UNITS_OF_BLOCKS else None
 
 
 def known_tools(fields: Fields) -> int:
